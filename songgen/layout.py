@@ -1,0 +1,254 @@
+"""Where each codebook of each track stands among the decoder's heads and steps.
+
+Codebook `k` of track `n` puts frame `t` on head `heads[n][k]` at step `stride * t + offsets[n][k]`. The one object
+lays out labels, says which positions are targets, which slot each head fills at a generation step, and leads back
+from laid-out tokens to codes; training, evaluation and generation share it.
+
+Shapes: B batch, N tracks, K codebooks, T frames, H heads, S decoder steps.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from songgen.tasks import task_of_layout
+from songgen.vocabulary import IGNORE_INDEX, AudioVocabulary
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one head holds at one step."""
+
+    track: int
+    """Index of the track in `TokenLayout.tracks`."""
+
+    codebook: int
+    """Index of the codebook."""
+
+    frame: int
+    """Index of the frame, from 0."""
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """An affine arrangement of all tracks and codebooks, checked when it is made.
+
+    Raises:
+        ValueError: if two streams would meet on one head and step, or if a head would have steps without a stream.
+    """
+
+    name: str
+    """Published name (`track_pattern`)."""
+
+    tracks: tuple[str, ...]
+    """Names of the N tracks."""
+
+    num_codebooks: int
+    """K, codebooks of each track."""
+
+    stride: int
+    """Decoder steps between two frames of a stream."""
+
+    offsets: tuple[tuple[int, ...], ...]
+    """N x K: step of a stream's first frame."""
+
+    heads: tuple[tuple[int, ...], ...]
+    """N x K: head that carries the stream."""
+
+    def __post_init__(self) -> None:
+        """Check the table: shapes, non-negative offsets, exactly one stream for each head and step."""
+        expected_shape = [self.num_codebooks] * len(self.tracks)
+        for field in ("offsets", "heads"):
+            rows = getattr(self, field)
+            if [len(row) for row in rows] != expected_shape:
+                raise ValueError(
+                    f"layout {self.name!r}: {field} must be {len(self.tracks)} tracks x {self.num_codebooks} codebooks"
+                )
+        if self.stride < 1 or min(min(row) for row in self.offsets) < 0:
+            raise ValueError(f"layout {self.name!r}: stride must be at least 1 and no offset negative")
+        residues: list[list[int]] = [[] for _ in range(self.num_heads)]
+        for track, codebook in self._streams:
+            residues[self.heads[track][codebook]].append(self.offsets[track][codebook] % self.stride)
+        for head, found in enumerate(residues):
+            if sorted(found) != list(range(self.stride)):
+                raise ValueError(
+                    f"layout {self.name!r}: head {head} carries streams on steps {sorted(found)} modulo {self.stride}; "
+                    f"each of {list(range(self.stride))} must be taken exactly once"
+                )
+
+    @property
+    def _streams(self) -> list[tuple[int, int]]:
+        """All (track, codebook) pairs, tracks first."""
+        return [(track, codebook) for track in range(len(self.tracks)) for codebook in range(self.num_codebooks)]
+
+    @cached_property
+    def num_heads(self) -> int:
+        """H, output heads (and input embeddings) of the decoder."""
+        return max(max(row) for row in self.heads) + 1
+
+    @cached_property
+    def max_offset(self) -> int:
+        """Steps by which the last stream trails the first."""
+        return max(max(row) for row in self.offsets)
+
+    @cached_property
+    def head_codebook(self) -> tuple[int, ...]:
+        """Codebook that each head carries."""
+        return tuple(
+            next(codebook for track, codebook in self._streams if self.heads[track][codebook] == head)
+            for head in range(self.num_heads)
+        )
+
+    @cached_property
+    def first_track(self) -> int:
+        """Track whose first codebook comes earliest: its end decides the length of all tracks."""
+        return min(range(len(self.tracks)), key=lambda track: self.offsets[track][0])
+
+    @cached_property
+    def _owner(self) -> Tensor:
+        """H x stride: the stream (track * K + codebook) that holds steps of each residue."""
+        owner = torch.full((self.num_heads, self.stride), IGNORE_INDEX)
+        for track, codebook in self._streams:
+            residue = self.offsets[track][codebook] % self.stride
+            owner[self.heads[track][codebook], residue] = track * self.num_codebooks + codebook
+        return owner
+
+    def num_steps(self, frames: int) -> int:
+        """Steps of a clip's block: all frames of all streams and one EOS behind the last of them."""
+        return self.stride * frames + self.max_offset + 1
+
+    def num_frames(self, num_steps: int) -> int:
+        """Whole frames that fit into a block of `num_steps` steps (the inverse of `num_steps`)."""
+        return max(0, (num_steps - self.max_offset - 1) // self.stride)
+
+    def stream_table(self, num_steps: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Return (stream, frame), each H x S: who stands where; a negative frame means "before the stream begins"."""
+        steps = torch.arange(num_steps, device=device)
+        stream = self._owner.to(device)[:, steps % self.stride]
+        offset = torch.tensor(self.offsets, device=device).flatten()[stream]
+        frame = torch.div(steps - offset, self.stride, rounding_mode="floor")
+        return stream, frame
+
+    def slots(self, step: int) -> list[Slot | None]:
+        """Return what each head holds at a step: a slot, or None where its stream has not begun."""
+        held: list[Slot | None] = []
+        for head in range(self.num_heads):
+            track, codebook = divmod(int(self._owner[head, step % self.stride]), self.num_codebooks)
+            distance = step - self.offsets[track][codebook]
+            held.append(Slot(track, codebook, distance // self.stride) if distance >= 0 else None)
+        return held
+
+    def labels(self, codes: Tensor, frames: Tensor, vocabulary: AudioVocabulary) -> Tensor:
+        """Lay codes out.
+
+        Args:
+            codes: B x N x K x T; what stands past a clip's frames is never read.
+            frames: B, frames of each clip.
+            vocabulary: gives BOS and EOS.
+
+        Returns:
+            B x H x S int64: BOS before a stream's first frame, its codes, EOS to the end of the clip's block,
+            `IGNORE_INDEX` after it. S is the block of the longest clip.
+        """
+        batch, num_tracks, num_codebooks, max_frames = codes.shape
+        assert (num_tracks, num_codebooks) == (len(self.tracks), self.num_codebooks), codes.shape
+        num_steps = self.num_steps(max_frames)
+        stream, frame = self.stream_table(num_steps, codes.device)
+        if max_frames:
+            index = (stream * max_frames + frame.clamp(0, max_frames - 1)).flatten()
+            labels = codes.reshape(batch, -1)[:, index].view(batch, self.num_heads, num_steps).long()
+        else:
+            labels = codes.new_full((batch, self.num_heads, num_steps), IGNORE_INDEX, dtype=torch.long)
+        length = frames.to(codes.device)[:, None, None]
+        labels = torch.where(frame >= length, vocabulary.eos_token_id, labels)
+        labels = torch.where(frame < 0, vocabulary.bos_token_id, labels)
+        block = self.stride * length + self.max_offset + 1
+        return torch.where(torch.arange(num_steps, device=codes.device) >= block, IGNORE_INDEX, labels)
+
+    def inputs(self, labels: Tensor, vocabulary: AudioVocabulary) -> Tensor:
+        """Shift labels (B x H x S) right by one step: first column BOS, padding in place of `IGNORE_INDEX`."""
+        shifted = labels.roll(1, dims=-1)
+        shifted[..., 0] = vocabulary.bos_token_id
+        return torch.where(shifted == IGNORE_INDEX, vocabulary.pad_token_id, shifted)
+
+    def target_mask(self, frames: Tensor, num_steps: int, *, train_every_eos: bool = True) -> Tensor:
+        """Return which positions count in the loss: each stream's frames and the EOS right behind them.
+
+        Args:
+            frames: B, frames of each clip; a clip of 0 frames has no target at all.
+            num_steps: S.
+            train_every_eos: False trains, where tracks share a head, only the EOS of the track that ends first,
+                as the published model does.
+
+        Returns:
+            B x H x S bool.
+        """
+        stream, frame = self.stream_table(num_steps, frames.device)
+        length = frames[:, None, None]
+        mask = (frame >= 0) & (frame < length)
+        ends_here = (frame == length) & (length > 0)
+        if not train_every_eos:
+            ends_here = ends_here & self._ends_first.to(frames.device)[stream]
+        return mask | ends_here
+
+    @cached_property
+    def _ends_first(self) -> Tensor:
+        """N*K bool: whether the stream begins, and so ends, before the others on its head."""
+        offset, head = torch.tensor(self.offsets).flatten(), torch.tensor(self.heads).flatten()
+        return torch.stack([own == offset[head == on].min() for own, on in zip(offset, head, strict=True)])
+
+    def target_counts(self, frames: Tensor, *, train_every_eos: bool = True) -> Tensor:
+        """Return the number of targets of each head over a batch (H, int64), from the lengths (B) alone."""
+        clips = (frames > 0).sum()
+        ends = self.stride if train_every_eos else 1
+        return (frames.sum() * self.stride + clips * ends).expand(self.num_heads).long()
+
+    def revert(self, labels: Tensor, max_frames: int) -> Tensor:
+        """Read codes back from laid-out tokens.
+
+        Args:
+            labels: B x H x S.
+            max_frames: T, frames to read (`num_frames(S)` at most).
+
+        Returns:
+            B x N x K x T; past a clip's own frames stands whatever the layout holds there (EOS or `IGNORE_INDEX`).
+        """
+        time = torch.arange(max_frames, device=labels.device) * self.stride
+        step = torch.tensor(self.offsets, device=labels.device)[..., None] + time
+        head = torch.tensor(self.heads, device=labels.device)[..., None].expand_as(step)
+        return labels[:, head, step]
+
+
+_PRESETS: dict[str, tuple[int, tuple[int, ...], bool]] = {
+    "mixed": (1, (0,), False),
+    "mixed_pro": (1, (0,), False),
+    "parallel_std": (1, (0, 0), True),
+    "parallel_A_V": (1, (0, 1), True),
+    "parallel_V_A": (1, (1, 0), True),
+    "interleaving_A_V": (2, (0, 1), False),
+    "interleaving_V_A": (2, (1, 0), False),
+}
+"""Published layouts: stride, offset of (acc, vocal), whether each track has heads of its own."""
+
+LAYOUT_NAMES = tuple(_PRESETS)
+
+
+def get_layout(name: str, num_codebooks: int) -> TokenLayout:
+    """Return a published layout for a codec's number of codebooks: codebook k waits k frames (the delay pattern).
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    tracks = task_of_layout(name).target_tracks
+    stride, track_offsets, own_heads = _PRESETS[name]
+    codebooks = range(num_codebooks)
+    return TokenLayout(
+        name=name,
+        tracks=tracks,
+        num_codebooks=num_codebooks,
+        stride=stride,
+        offsets=tuple(tuple(stride * k + track_offset for k in codebooks) for track_offset in track_offsets),
+        heads=tuple(tuple(n * num_codebooks * own_heads + k for k in codebooks) for n in range(len(tracks))),
+    )

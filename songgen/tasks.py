@@ -1,0 +1,49 @@
+"""The two things a model can be trained to write: one mixed track, or vocal and accompaniment together."""
+
+from dataclasses import dataclass
+
+MIX, VOCAL, ACCOMPANIMENT = "mix", "vocal", "acc"
+
+TRACKS = (MIX, VOCAL, ACCOMPANIMENT)
+"""Every track that a data set can hold."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model writes, and in which token layouts it may do so."""
+
+    name: str
+    """Name in messages and in the model's configuration."""
+
+    target_tracks: tuple[str, ...]
+    """Tracks that the model writes, in the order of the layouts' first index."""
+
+    auxiliary_tracks: tuple[str, ...]
+    """Tracks that only an auxiliary loss predicts during training."""
+
+    layouts: tuple[str, ...]
+    """Names of the token layouts that serve this task."""
+
+
+MIXED = Task("mixed", (MIX,), (VOCAL,), ("mixed", "mixed_pro"))
+DUAL_TRACK = Task(
+    "dual_track",
+    (ACCOMPANIMENT, VOCAL),
+    (),
+    ("parallel_std", "parallel_A_V", "parallel_V_A", "interleaving_A_V", "interleaving_V_A"),
+)
+
+TASKS = {task.name: task for task in (MIXED, DUAL_TRACK)}
+
+
+def task_of_layout(layout_name: str) -> Task:
+    """Return the task that a layout serves.
+
+    Raises:
+        ValueError: if no task knows the layout; the message lists those that exist.
+    """
+    for task in TASKS.values():
+        if layout_name in task.layouts:
+            return task
+    known = ", ".join(name for task in TASKS.values() for name in task.layouts)
+    raise ValueError(f"unknown track_pattern {layout_name!r}; known layouts: {known}")
