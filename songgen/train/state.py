@@ -1,0 +1,142 @@
+"""What a training run is at a step boundary: its position as data, and everything a checkpoint holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+STATE_SCHEMA_VERSION = 1
+TRAINER_STATE_FILE = "trainer_state.json"
+
+
+@dataclass
+class TrainerState:
+    """The position of a run. Plain JSON; it is the only source of the step and the epoch (never a folder's name)."""
+
+    step: int = 0
+    """Optimizer steps of the plan that lie behind, steps that were skipped included."""
+    updates: int = 0
+    """Steps that really changed the weights: what the learning rate schedule counts."""
+    epoch: int = 0
+    """The epoch that the next step belongs to, from 0."""
+    step_in_epoch: int = 0
+    """Steps of that epoch that lie behind: with the batch plan, the place in the data."""
+    samples_seen: int = 0
+    """Songs trained on, over all processes."""
+    frames_seen: int = 0
+    """Codec frames trained on, over all processes (one frame counts once, however many codebooks and tracks it has)."""
+    skipped_steps: int = 0
+    """Steps left out because they had no target, or because a loss or gradient was not finite."""
+    consecutive_nonfinite_steps: int = 0
+    """How many of the latest steps in a row were not finite."""
+    best_metric: float | None = None
+    """The lowest evaluation loss so far."""
+    best_step: int | None = None
+    """The step of that loss."""
+    evaluated_step: int | None = None
+    """The step of the latest evaluation."""
+    finished: bool = False
+    """Whether the plan was trained to its end."""
+    gradient_scaler: dict[str, float] = field(default_factory=dict)
+    """State of the float16 loss scaler; empty in other precisions."""
+    plan: dict[str, Any] = field(default_factory=dict)
+    """What the data order depends on (processes, batch sizes, seed, data sets): without it the position means nothing."""
+    schema_version: int = STATE_SCHEMA_VERSION
+    """Version of this record."""
+
+    def to_json(self) -> str:
+        """The state as JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = TRAINER_STATE_FILE) -> TrainerState:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: the text is no such record, or one of another version.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: not JSON ({error})") from error
+        version = values.get("schema_version") if isinstance(values, dict) else None
+        if version != STATE_SCHEMA_VERSION:
+            raise ValueError(f"{where}: schema version {version}, this program reads version {STATE_SCHEMA_VERSION}")
+        names = {entry.name for entry in dataclasses.fields(cls)}
+        if set(values) != names:
+            missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
+            raise ValueError(f"{where}: missing keys {missing}, unknown keys {unknown}")
+        return cls(**values)
+
+
+@dataclass
+class CheckpointContents:
+    """Everything a checkpoint holds. Tensors are whole (never shards) and on the CPU.
+
+    `model`, `optimizer` and `average` are filled on the main process alone when saving, and on every process when
+    loaded; `random_state` is each process's own.
+    """
+
+    state: TrainerState
+    """Position, as JSON."""
+    model: dict[str, Tensor]
+    """Trained parameters by name. Frozen parameters and frozen networks are not here."""
+    optimizer: dict[str, Tensor]
+    """Optimizer state, keys `<parameter name>.<exp_avg | exp_avg_sq | step | ...>`."""
+    average: dict[str, Tensor]
+    """Moving average of the trained parameters by name; empty when none is kept."""
+    random_state: dict[str, Tensor]
+    """Random number generators of this process: see `capture_random_state`."""
+    config: dict[str, Any]
+    """The resolved run configuration, as it is written to JSON."""
+
+
+def capture_random_state() -> dict[str, Tensor]:
+    """State of every generator of this process (Python, NumPy, torch, its accelerator) as tensors."""
+    version, internal, gauss = random.getstate()
+    assert version == 3
+    numpy_state: Any = numpy.random.get_state(legacy=False)
+    state = {
+        "python": torch.tensor(internal, dtype=torch.int64),
+        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
+        "numpy": torch.from_numpy(numpy_state["state"]["key"].astype(numpy.int64)),
+        "numpy_position": torch.tensor([numpy_state["state"]["pos"], numpy_state["has_gauss"]], dtype=torch.int64),
+        "numpy_gauss": torch.tensor([numpy_state["gauss"]], dtype=torch.float64),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Tensor]) -> None:
+    """Put back what `capture_random_state` took.
+
+    Raises:
+        ValueError: the state comes from a process with another kind of device.
+    """
+    if ("cuda" in state) != torch.cuda.is_available():
+        saved, present = ("a GPU", "none") if "cuda" in state else ("no GPU", "one")
+        raise ValueError(f"the checkpoint's random state comes from a process with {saved}, this one has {present}")
+    gauss = state["python_gauss"].tolist()
+    random.setstate((3, tuple(state["python"].tolist()), gauss[0] if gauss else None))
+    position, has_gauss = state["numpy_position"].tolist()
+    key = state["numpy"].numpy().astype(numpy.uint32)
+    numpy.random.set_state(("MT19937", key, position, has_gauss, state["numpy_gauss"].item()))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def read_trainer_state(folder: Path) -> TrainerState:
+    """The state that a checkpoint folder holds."""
+    path = folder / TRAINER_STATE_FILE
+    return TrainerState.from_json(path.read_text(encoding="utf-8"), where=str(path))
