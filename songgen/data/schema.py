@@ -1,0 +1,167 @@
+"""What a tokenized data set folder holds: the Arrow columns of its shards and its `dataset.json`.
+
+    FOLDER/
+      dataset.json          DatasetInfo: what the tokens mean and which shards there are
+      dataset_dict.json     with the three names below it, what `datasets.load_from_disk` wants to see
+      train/                one folder a split
+        data-00000-of-00007.arrow   Arrow IPC stream, rows in the order of the manifests
+        dataset_info.json, state.json
+      report.json, report.txt, rejected.jsonl
+
+All names in `dataset.json` are relative to the folder, so that it can be moved.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from songgen.tasks import TRACKS
+
+SCHEMA_VERSION = 1
+"""Raised when the columns or their meaning change; a reader refuses any other."""
+
+DATASET_FILE = "dataset.json"
+REPORT_FILE = "report.json"
+REPORT_TEXT_FILE = "report.txt"
+REJECTED_FILE = "rejected.jsonl"
+
+TRAIN_SPLIT, EVAL_SPLIT = "train", "eval"
+
+ID_COLUMN = "id"
+CAPTION_COLUMN = "caption"
+LYRICS_COLUMN = "lyrics"
+LANGUAGE_COLUMN = "language"
+CAPTION_IDS_COLUMN = "caption_ids"
+LYRICS_IDS_COLUMN = "lyrics_ids"
+DURATION_COLUMN = "duration"
+NUM_FRAMES_COLUMN = "num_frames"
+VOICE_COLUMN = "voice_samples"
+
+
+def codes_column(track: str) -> str:
+    """Name of the column that holds a track's codes, K x T row by row (empty: the clip has no such track)."""
+    return f"codes_{track}"
+
+
+def energy_column(track: str) -> str:
+    """Name of the column that holds a track's energy: root mean square of its 16-bit samples, or null."""
+    return f"energy_{track}"
+
+
+def arrow_schema(tracks: tuple[str, ...] = TRACKS) -> pa.Schema:
+    """Return the columns of a shard that holds these tracks."""
+    fields = [
+        pa.field(ID_COLUMN, pa.string()),
+        pa.field(CAPTION_COLUMN, pa.string()),
+        pa.field(LYRICS_COLUMN, pa.string()),
+        pa.field(LANGUAGE_COLUMN, pa.string()),
+        pa.field(CAPTION_IDS_COLUMN, pa.list_(pa.int32())),
+        pa.field(LYRICS_IDS_COLUMN, pa.list_(pa.int32())),
+        pa.field(DURATION_COLUMN, pa.float64()),
+        pa.field(NUM_FRAMES_COLUMN, pa.int32()),
+    ]
+    fields += [pa.field(codes_column(track), pa.list_(pa.int16())) for track in tracks]
+    fields += [pa.field(energy_column(track), pa.float32()) for track in tracks]
+    fields.append(pa.field(VOICE_COLUMN, pa.list_(pa.int16())))
+    return pa.schema(fields)
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One Arrow file of a split."""
+
+    file: str
+    """Path below the data set's folder, with forward slashes."""
+
+    rows: int
+    """Number of clips in it."""
+
+    sha256: str
+    """Hash of the whole file, hexadecimal."""
+
+    key: str = ""
+    """Hash of everything that the shard was made from; the same key means the same rows."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What the tokens of a data set mean, and the shards that hold them."""
+
+    codec_spec: dict[str, Any]
+    """What `songgen.codecs.load_codec` takes to open the codec that wrote the codes."""
+
+    codec_fingerprint: str
+    """Fingerprint of that codec; a model trained on these codes must have the same."""
+
+    sample_rate: int
+    """Samples a second of the audio that was encoded."""
+
+    hop_length: int
+    """Samples of one frame."""
+
+    num_codebooks: int
+    """K: codes of one frame."""
+
+    codebook_size: int
+    """Codes are 0 .. codebook_size - 1."""
+
+    lyrics_tokenizer_fingerprint: str
+    """Fingerprint of the tokenizer that wrote `lyrics_ids`."""
+
+    caption_tokenizer_fingerprint: str
+    """Fingerprint of the tokenizer that wrote `caption_ids`."""
+
+    voice_sample_rate: int
+    """Samples a second of `voice_samples`; 0 when no reference voice is stored."""
+
+    tracks: tuple[str, ...] = TRACKS
+    """Tracks that have columns in the shards; a single clip may lack any of them."""
+
+    splits: dict[str, tuple[ShardInfo, ...]] = field(default_factory=dict)
+    """Shards of each split, in the order of the rows."""
+
+    schema_version: int = SCHEMA_VERSION
+    """Version of the columns."""
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return self.sample_rate / self.hop_length
+
+    def num_rows(self, split: str) -> int:
+        """Number of clips in a split."""
+        return sum(shard.rows for shard in self.splits[split])
+
+    def to_json(self) -> str:
+        """Return the text of `dataset.json`."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @staticmethod
+    def read(folder: str | Path) -> "DatasetInfo":
+        """Read `dataset.json` of a data set folder.
+
+        Raises:
+            ValueError: if the file is missing, damaged or of another schema version; the message says what to do.
+        """
+        path = Path(folder) / DATASET_FILE
+        rebuild = "run training/preprocess_data.py to write it again"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ValueError(f"{folder} is not a tokenized data set: it has no {DATASET_FILE}; {rebuild}") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} cannot be read ({error}); {rebuild}") from error
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"{path} has schema version {version!r}, this program reads {SCHEMA_VERSION}; {rebuild}")
+        try:
+            content["tracks"] = tuple(content["tracks"])
+            content["splits"] = {
+                split: tuple(ShardInfo(**shard) for shard in shards) for split, shards in content["splits"].items()
+            }
+            return DatasetInfo(**content)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} does not have the expected fields ({error}); {rebuild}") from error
