@@ -1,0 +1,244 @@
+"""Reading and writing model folders: our own, published ones, and those of another layout (warm start)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from songgen.conditioning import TextEncoder, VoiceEncoder
+from songgen.layout import TokenLayout
+from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
+
+if TYPE_CHECKING:
+    from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+
+_Model = TypeVar("_Model", bound="SongGenForConditionalGeneration")
+
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+logger = logging.getLogger(__name__)
+
+_FROZEN_PREFIXES = {"text_encoder": "text_encoder.", "voice_encoder": "mert_model.", "audio_codec": "audio_encoder."}
+"""Published folders hold the frozen networks' weights, under these prefixes."""
+
+_POSITION_TABLE = "decoder.model.decoder.embed_positions.weights"
+
+_STREAM_WEIGHT = re.compile(r"^(decoder\.lm_heads|decoder\.model\.decoder\.embed_tokens)\.(\d+)\.")
+
+_DOWNLOADED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.md")
+"""What is taken from a hub repository: never a pickle."""
+
+
+def resolve_folder(name: str | Path, *, revision: str | None = None, cache_dir: str | None = None) -> Path:
+    """Return a local folder for a path or a hub id, downloading the latter.
+
+    Raises:
+        ValueError: if the folder holds no `config.json`, or looks like a path that does not exist.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        text = str(name)
+        if text.startswith((".", "/", "~")) or text.count("/") != 1:
+            raise ValueError(f"model folder {text!r} does not exist; give a folder or a hub id such as 'user/model'")
+        folder = Path(snapshot_download(text, revision=revision, cache_dir=cache_dir, allow_patterns=list(_DOWNLOADED)))
+    if not (folder / CONFIG_FILE).is_file():
+        raise ValueError(f"{folder} is no model folder: it holds no {CONFIG_FILE}")
+    return folder
+
+
+def load_model(
+    cls: type[_Model],
+    name: str | Path,
+    *,
+    attn_implementation: str = "sdpa",
+    dtype: torch.dtype | None = None,
+    track_pattern: str | None = None,
+    revision: str | None = None,
+    cache_dir: str | None = None,
+    config_overrides: Mapping[str, Any] | None = None,
+) -> _Model:
+    """Load a model, in evaluation mode.
+
+    Args:
+        cls: the class to build; the general one takes either task.
+        name: folder or hub id.
+        attn_implementation: "sdpa" or "eager".
+        dtype: precision of the trained weights (None: as stored).
+        track_pattern: layout to use; if the folder holds another one, heads and embeddings are mapped and the log says so.
+        revision: branch, tag or commit of a hub repository.
+        cache_dir: where downloads are kept.
+        config_overrides: fields of `SongGenConfig` (or `decoder.FIELD`) to replace, such as `decoder.dropout`.
+
+    Raises:
+        ValueError: for a folder that is none, unknown options, or weights that do not fit (all of them are listed).
+    """
+    if attn_implementation not in ("sdpa", "eager"):
+        raise ValueError(f"attn_implementation {attn_implementation!r} is none of sdpa, eager")
+    folder = resolve_folder(name, revision=revision, cache_dir=cache_dir)
+    tensors = _read_tensors(folder)
+    config = SongGenConfig.from_dict(_with_sizes_of_tensors(_read_config(folder), tensors))
+    frozen = _split_off_frozen(tensors)
+    stored_layout = config.layout
+    if track_pattern is not None and track_pattern != config.track_pattern:
+        config = config.with_layout(track_pattern)
+        tensors = map_layout(tensors, stored_layout, config.layout)
+    config = _override(config, config_overrides or {})
+    model = cls(config, folder=folder)
+    for module in model.modules():
+        if hasattr(module, "eager"):
+            module.eager = attn_implementation == "eager"
+    if _POSITION_TABLE in tensors:
+        model.decoder.model.decoder.embed_positions.adopt(tensors.pop(_POSITION_TABLE))
+    _load_strictly(model, tensors, f"{folder}", warm_start=stored_layout.name != config.track_pattern)
+    if frozen.get("text_encoder"):
+        model.attach("text_encoder", TextEncoder.from_state_dict(config.text_encoder, frozen["text_encoder"]))
+    if frozen.get("voice_encoder") and "path" not in config.voice_encoder:
+        model.attach("voice_encoder", VoiceEncoder.from_state_dict(config.voice_encoder, frozen["voice_encoder"]))
+    return (model if dtype is None else model.to(dtype)).eval()
+
+
+def save_model(model: SongGenForConditionalGeneration, folder: Path) -> None:
+    """Write `config.json`, `model.safetensors` and the frozen networks that have no home on a hub.
+
+    The folder opens on its own after that, wherever it is moved.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    replacements: dict[str, Any] = {}
+    for name in ("text_encoder", "voice_encoder", "audio_codec"):
+        spec = getattr(model.config, name)
+        target = folder / name
+        if (source := local_part(spec, model.folder)) is not None:
+            if source.resolve() != target.resolve():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            replacements[name] = {**spec, "path": name}
+        elif "path" not in spec and name in model.attached():
+            model.attached()[name].save(target)
+            replacements[name] = {"path": name}
+    replace(model.config, **replacements).save(folder)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def local_part(spec: Mapping[str, Any], base_folder: Path | None) -> Path | None:
+    """Return the local folder that a frozen network's spec names, or None if it names a hub id or nothing."""
+    if not (path := spec.get("path")):
+        return None
+    candidates = [Path(path)] if base_folder is None else [base_folder / path, Path(path)]
+    return next((candidate for candidate in candidates if candidate.is_dir()), None)
+
+
+def map_layout(tensors: Mapping[str, Tensor], source: TokenLayout, target: TokenLayout) -> dict[str, Tensor]:
+    """Map embeddings and heads from one layout to another (the published warm start of dual-track from mixed).
+
+    A head of the target takes the weights of the source's head that carries the same codebook, of the same track where
+    the source has it and otherwise of the source's first track. Vocal heads are left out: no other layout has them.
+    """
+    mapped = {key: value for key, value in tensors.items() if not _STREAM_WEIGHT.match(key)}
+    mapped = {key: value for key, value in mapped.items() if not key.startswith("decoder.vocal_lm_heads.")}
+    chosen = []
+    for head in range(target.num_heads):
+        origin = _source_head(head, source, target)
+        chosen.append(origin)
+        for prefix in ("decoder.lm_heads", "decoder.model.decoder.embed_tokens"):
+            mapped[f"{prefix}.{head}.weight"] = tensors[f"{prefix}.{origin}.weight"].clone()
+    logger.info(
+        "warm start from layout %s to %s: heads and embeddings 0..%d take those of heads %s",
+        source.name, target.name, target.num_heads - 1, chosen,
+    )  # fmt: skip
+    return mapped
+
+
+def _source_head(head: int, source: TokenLayout, target: TokenLayout) -> int:
+    """Return the source's head that serves a head of the target best."""
+    if source.num_codebooks != target.num_codebooks:
+        raise ValueError(f"cannot map {source.num_codebooks} codebooks to {target.num_codebooks}")
+    track = next(n for n, row in enumerate(target.heads) if head in row)
+    name = target.tracks[track]
+    origin = source.tracks.index(name) if name in source.tracks else 0
+    return source.heads[origin][target.head_codebook[head]]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Read one file or all shards; other formats are refused."""
+    if (folder / INDEX_FILE).is_file():
+        weight_map = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"]
+        files = sorted(set(weight_map.values()))
+    elif (folder / WEIGHTS_FILE).is_file():
+        files = [WEIGHTS_FILE]
+    else:
+        raise ValueError(f"{folder} holds no {WEIGHTS_FILE}; other weight formats are not read")
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        with safe_open(folder / file, framework="pt") as opened:
+            tensors.update({key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118 - no mapping
+    return {key: value for key, value in tensors.items() if "rotary_emb." not in key}
+
+
+def _with_sizes_of_tensors(data: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Add the sizes that published configurations leave out, read off the weights."""
+    if "lyrics_encoder" in data:
+        return data
+    blocks = {key.split(".")[2] for key in tensors if key.startswith("lyrics_encoder.encoders.")}
+    first = "lyrics_encoder.encoders.0"
+    return {
+        **data,
+        "lyrics_encoder": {
+            "output_size": tensors["lyrics_encoder.after_norm.weight"].shape[0],
+            "attention_heads": tensors[f"{first}.self_attn.pos_bias_u"].shape[0],
+            "linear_units": tensors[f"{first}.feed_forward.w_1.weight"].shape[0],
+            "num_blocks": len(blocks),
+        },
+        "text_hidden_size": tensors["enc_to_dec_proj.weight"].shape[1],
+        "voice_num_layers": tensors["mert_layer_agg.weight"].shape[1],
+        "voice_hidden_size": tensors["audio_mert_to_dec_proj.weight"].shape[1],
+    }
+
+
+def _split_off_frozen(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Take the frozen networks' weights out of `tensors`; return them by network, prefixes stripped."""
+    frozen: dict[str, dict[str, Tensor]] = {}
+    for name, prefix in _FROZEN_PREFIXES.items():
+        keys = [key for key in tensors if key.startswith(prefix)]
+        frozen[name] = {key.removeprefix(prefix): tensors.pop(key) for key in keys}
+    return frozen
+
+
+def _override(config: SongGenConfig, overrides: Mapping[str, Any]) -> SongGenConfig:
+    decoder = {key.removeprefix("decoder."): value for key, value in overrides.items() if key.startswith("decoder.")}
+    own = {key: value for key, value in overrides.items() if not key.startswith("decoder.")}
+    return replace(config, decoder=replace(config.decoder, **decoder), **own)
+
+
+def _load_strictly(
+    model: SongGenForConditionalGeneration, tensors: Mapping[str, Tensor], where: str, *, warm_start: bool
+) -> None:
+    """Load all weights; the vocal heads alone may be new (a warm start into mixed_pro)."""
+    expected = {key: value for key, value in model.state_dict().items() if key != _POSITION_TABLE}
+    optional = {key for key in expected if warm_start and key.startswith("decoder.vocal_lm_heads.")}
+    problems = [f"missing: {key}" for key in expected.keys() - tensors.keys() - optional]
+    problems += [f"unexpected: {key}" for key in tensors.keys() - expected.keys()]
+    problems += [
+        f"shape of {key}: stored {tuple(tensors[key].shape)}, model {tuple(expected[key].shape)}"
+        for key in expected.keys() & tensors.keys()
+        if tensors[key].shape != expected[key].shape
+    ]
+    if problems:
+        raise ValueError(f"weights of {where} do not fit its configuration:\n  " + "\n  ".join(sorted(problems)))
+    model.load_state_dict(dict(tensors), strict=False)

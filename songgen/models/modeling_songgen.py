@@ -1,0 +1,342 @@
+"""The SongGen model: conditions -> cross-attention memory -> decoder -> logits and losses.
+
+Frozen networks (text encoder, voice encoder, codec) serve the model but are not part of it: they are no submodules,
+take no room in checkpoints and are loaded when first needed.
+
+Shapes: B batch, N tracks, K codebooks, T frames, H heads, S steps, V vocabulary, L text length, M memory length, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from songgen.codecs import AudioCodec, load_codec
+from songgen.conditioning import TextEncoder, VoiceEncoder, load_text_encoder, load_voice_encoder
+from songgen.layout import TokenLayout
+from songgen.models.configuration_songgen import SongGenConfig
+from songgen.models.decoder import Conditions, SongGenDecoder
+from songgen.models.loss import head_losses, weights_per_head
+from songgen.models.lyrics_encoder import LyricsEncoder
+from songgen.tasks import DUAL_TRACK, MIXED, Task
+from songgen.vocabulary import IGNORE_INDEX, AudioVocabulary
+
+
+@dataclass
+class SongGenOutput:
+    """What a forward pass returns; parts that were not asked for are None."""
+
+    loss: Tensor
+    """Scalar; see `songgen.models.loss.head_losses`."""
+
+    codebook_losses: Tensor
+    """H, mean cross-entropy of each head in nats."""
+
+    target_counts: Tensor
+    """H int64, targets of each head in this batch."""
+
+    vocal_loss: Tensor | None = None
+    """Scalar loss of the auxiliary vocal heads, all weighted alike; not part of `loss`."""
+
+    vocal_codebook_losses: Tensor | None = None
+    """H, the same head by head."""
+
+    logits: Tensor | None = None
+    """B x H x S x V."""
+
+    correct: Tensor | None = None
+    """H int64, targets whose most likely token is right (outside training)."""
+
+
+class SongGenForConditionalGeneration(nn.Module):
+    """Composite model of either task; `SongGenMixed...` and `SongGenDualTrack...` fix the task."""
+
+    task_required: ClassVar[Task | None] = None
+
+    def __init__(self, config: SongGenConfig, *, folder: Path | None = None) -> None:
+        """Create the trained part with new weights.
+
+        Args:
+            config: sizes and choices.
+            folder: where relative paths of frozen networks are looked up.
+
+        Raises:
+            ValueError: if the class serves another task than the layout.
+        """
+        super().__init__()
+        if self.task_required not in (None, config.task):
+            raise ValueError(f"{type(self).__name__} cannot use layout {config.track_pattern!r} ({config.task.name})")
+        self.config = config
+        self.folder = folder
+        self.layout: TokenLayout = config.layout
+        self.vocabulary: AudioVocabulary = config.vocabulary
+        self.task: Task = config.task
+        self._frozen: dict[str, Any] = {}
+        width = config.decoder.hidden_size
+        self.embed_prompts = nn.Embedding(config.lyrics_vocab_size, width)
+        self.lyrics_encoder = LyricsEncoder(width, config.lyrics_encoder)
+        self.lyrics_to_dec_proj = nn.Linear(config.lyrics_encoder.output_size, width)
+        self.enc_to_dec_proj = nn.Linear(config.text_hidden_size, width)
+        self.mert_layer_agg = nn.Conv1d(config.voice_num_layers, 1, kernel_size=1)
+        self.audio_mert_to_dec_proj = nn.Linear(config.voice_hidden_size, width)
+        self.decoder = SongGenDecoder(config.decoder, self.layout.num_heads, vocal_heads=config.add_vocal_loss)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """Draw new weights: normal with the configured deviation, zero biases, an even mixture of voice layers."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=self.config.decoder.initializer_factor)
+                if isinstance(module, nn.Linear) and module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.constant_(self.mert_layer_agg.weight, 1 / self.config.voice_num_layers)
+        assert self.mert_layer_agg.bias is not None
+        nn.init.zeros_(self.mert_layer_agg.bias)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> Self:
+        """Load a folder or hub id, our own or published; see `songgen.models.loading.load_model` for the options."""
+        from songgen.models.loading import load_model
+
+        return load_model(cls, name, **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config, trained weights and copies of those frozen networks that lie in local folders."""
+        from songgen.models.loading import save_model
+
+        save_model(self, Path(folder))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the trained weights lie."""
+        return self.embed_prompts.weight.device
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """The frozen text encoder."""
+        return self._frozen_part("text_encoder", load_text_encoder)
+
+    @property
+    def voice_encoder(self) -> VoiceEncoder:
+        """The frozen voice encoder."""
+        return self._frozen_part("voice_encoder", load_voice_encoder)
+
+    @property
+    def audio_codec(self) -> AudioCodec:
+        """The codec whose tokens the model writes."""
+        return self._frozen_part("audio_codec", load_codec)
+
+    def _frozen_part(self, name: str, load: Callable[..., Any]) -> Any:
+        """Return a frozen network on the model's device, loading it when it is first asked for."""
+        if name not in self._frozen:
+            spec = getattr(self.config, name)
+            self._frozen[name] = load(spec, base_folder=self.folder, device=str(self.device))
+        return self._frozen[name]
+
+    def attach(self, name: str, part: Any) -> None:
+        """Hand over a frozen network that is already loaded (`text_encoder`, `voice_encoder` or `audio_codec`)."""
+        assert name in ("text_encoder", "voice_encoder", "audio_codec"), name
+        self._frozen[name] = part.to(self.device)
+
+    def attached(self) -> dict[str, Any]:
+        """Return the frozen networks that are loaded, by name."""
+        return dict(self._frozen)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Let frozen networks follow the model to another device."""
+        super()._apply(fn, recurse)
+        for name, part in getattr(self, "_frozen", {}).items():
+            self._frozen[name] = part.to(self.device)
+        return self
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute decoder layers in the backward pass instead of keeping their activations."""
+        self.decoder.model.decoder.gradient_checkpointing = enabled
+
+    def encode_conditions(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        prompt_input_ids: Tensor | None = None,
+        prompt_attention_mask: Tensor | None = None,
+        ref_voice_values: Tensor | None = None,
+        ref_voice_lengths: Tensor | None = None,
+        *,
+        text_hidden_states: Tensor | None = None,
+        voice_hidden_states: Tensor | None = None,
+        voice_mask: Tensor | None = None,
+    ) -> Conditions:
+        """Encode caption, lyrics and voice: the one path of training and generation.
+
+        Args:
+            input_ids: B x L caption ids.
+            attention_mask: B x L, nonzero on real tokens (None: all).
+            prompt_input_ids: B x L lyrics ids.
+            prompt_attention_mask: B x L, nonzero on real tokens (None: all).
+            ref_voice_values: B x samples at the voice encoder's rate; all zeros = no voice. None = no voice at all.
+            ref_voice_lengths: B, samples of each clip (None: the whole row).
+            text_hidden_states: B x L x width, the text encoder's states where they are already known.
+            voice_hidden_states: B x layers x t x width, the same of the voice encoder.
+            voice_mask: B x t bool that goes with `voice_hidden_states` (None: clips that are not all zero).
+
+        Raises:
+            ValueError: if neither caption nor lyrics are given.
+        """
+        parts: list[tuple[Tensor, Tensor]] = []
+        if voice_hidden_states is None and ref_voice_values is not None and bool(ref_voice_values.any()):
+            if ref_voice_lengths is None:
+                ref_voice_lengths = torch.full((len(ref_voice_values),), ref_voice_values.shape[1])
+            voice_hidden_states, voice_mask = self.voice_encoder.encode(ref_voice_values, ref_voice_lengths)
+        if voice_hidden_states is not None:
+            if voice_mask is None:
+                frames = voice_hidden_states.shape[2]
+                assert ref_voice_values is not None, "voice_hidden_states need voice_mask or ref_voice_values"
+                voice_mask = ref_voice_values.ne(0).any(dim=1, keepdim=True).expand(-1, frames)
+            parts.append((self._project_voice(voice_hidden_states), voice_mask))
+        if text_hidden_states is None and input_ids is not None:
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            text_hidden_states = self.text_encoder.encode(input_ids, mask)
+        if text_hidden_states is not None:
+            parts.append(self._project_text(text_hidden_states, attention_mask))
+        prefix = prefix_mask = None
+        if prompt_input_ids is not None:
+            lyrics_mask = torch.ones_like(prompt_input_ids) if prompt_attention_mask is None else prompt_attention_mask
+            embedded = self.embed_prompts(prompt_input_ids)
+            if self.config.prompt_cross_attention:
+                parts.append((self.lyrics_to_dec_proj(self.lyrics_encoder(embedded, lyrics_mask)), lyrics_mask.bool()))
+            else:
+                prefix, prefix_mask = embedded, lyrics_mask.bool()
+        if not parts:
+            raise ValueError("nothing to condition on: give a caption (input_ids), lyrics (prompt_input_ids) or both")
+        memory = torch.cat([states.to(parts[0][0].dtype) for states, _ in parts], dim=1)
+        if self.training and voice_hidden_states is None:
+            memory = memory + self._untouched_voice_parameters()
+        return Conditions(memory, torch.cat([mask for _, mask in parts], dim=1), prefix, prefix_mask)
+
+    def _project_voice(self, hidden_states: Tensor) -> Tensor:
+        """Mix the voice encoder's layers and project: B x layers x t x width -> B x t x D."""
+        batch, layers, frames, width = hidden_states.shape
+        mixed = self.mert_layer_agg(hidden_states.to(self.mert_layer_agg.weight.dtype).reshape(batch, layers, -1))
+        return self.audio_mert_to_dec_proj(mixed.view(batch, frames, width))
+
+    def _project_text(self, hidden_states: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Project the caption (always, whatever the widths) and blank its padding: B x L x D and B x L."""
+        projected = self.enc_to_dec_proj(hidden_states.to(self.enc_to_dec_proj.weight.dtype))
+        mask = projected.new_ones(projected.shape[:2]) if attention_mask is None else attention_mask
+        return projected * mask[..., None].to(projected.dtype), mask.bool()
+
+    def _untouched_voice_parameters(self) -> Tensor:
+        """Zero that depends on the voice parameters, so that a batch without voices leaves none without gradient."""
+        modules = (self.mert_layer_agg, self.audio_mert_to_dec_proj)
+        return sum(
+            (0.0 * p.sum() for module in modules for p in module.parameters()),
+            start=torch.zeros((), device=self.device),
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        prompt_input_ids: Tensor | None = None,
+        prompt_attention_mask: Tensor | None = None,
+        ref_voice_values: Tensor | None = None,
+        ref_voice_lengths: Tensor | None = None,
+        *,
+        codes: Tensor | None = None,
+        frames: Tensor | None = None,
+        auxiliary_codes: Tensor | None = None,
+        labels: Tensor | None = None,
+        vocal_labels: Tensor | None = None,
+        text_hidden_states: Tensor | None = None,
+        voice_hidden_states: Tensor | None = None,
+        voice_mask: Tensor | None = None,
+        codebook_weights: Tensor | None = None,
+        target_counts: Tensor | None = None,
+        return_logits: bool = True,
+    ) -> SongGenOutput:
+        """Predict every token of a batch from those before it.
+
+        Args:
+            input_ids, attention_mask, prompt_input_ids, prompt_attention_mask, ref_voice_values, ref_voice_lengths,
+            text_hidden_states, voice_hidden_states, voice_mask: see `encode_conditions`.
+            codes: B x N x K x T raw codes; what stands past a clip's frames is never read.
+            frames: B, frames of each clip; 0 = a clip without targets.
+            auxiliary_codes: B x 1 x K x T codes of the vocal track, for the auxiliary vocal heads.
+            labels: B x S x H laid-out labels in the published form, instead of `codes` and `frames`.
+            vocal_labels: B x S x H, instead of `auxiliary_codes`.
+            codebook_weights: K weights of the codebooks (None: all alike).
+            target_counts: H, targets over all micro-batches and processes of an optimizer step; losses then add up.
+            return_logits: hand the logits over.
+        """
+        labels, vocal_labels, frames = self._laid_out(codes, frames, auxiliary_codes, labels, vocal_labels)
+        conditions = self.encode_conditions(
+            input_ids,
+            attention_mask,
+            prompt_input_ids,
+            prompt_attention_mask,
+            ref_voice_values,
+            ref_voice_lengths,
+            text_hidden_states=text_hidden_states,
+            voice_hidden_states=voice_hidden_states,
+            voice_mask=voice_mask,
+        )
+        states = self.decoder(self.layout.inputs(labels, self.vocabulary), conditions)
+        mask = self.layout.target_mask(frames, labels.shape[-1], train_every_eos=self.config.train_every_eos)
+        targets = torch.where(mask, labels, IGNORE_INDEX)
+        logits = self.decoder.logits(states)
+        weights = None if codebook_weights is None else weights_per_head(codebook_weights, self.layout.head_codebook)
+        losses = head_losses(logits, targets, target_counts, weights)
+        output = SongGenOutput(losses.loss, losses.per_head, mask.sum(dim=(0, 2)))
+        if vocal_labels is not None and self.config.add_vocal_loss:
+            vocal_targets = torch.where(mask, vocal_labels, IGNORE_INDEX)
+            vocal = head_losses(self.decoder.vocal_logits(states), vocal_targets, target_counts)
+            output.vocal_loss, output.vocal_codebook_losses = vocal.loss, vocal.per_head
+        if not self.training:
+            output.correct = (logits.argmax(-1) == targets).sum(dim=(0, 2))
+        output.logits = logits if return_logits else None
+        return output
+
+    def _laid_out(
+        self,
+        codes: Tensor | None,
+        frames: Tensor | None,
+        auxiliary_codes: Tensor | None,
+        labels: Tensor | None,
+        vocal_labels: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return labels and vocal labels (B x H x S) and frames (B), from codes or from published labels."""
+        if codes is not None and frames is not None:
+            labels = self.layout.labels(codes, frames, self.vocabulary)
+            if auxiliary_codes is not None and self.config.add_vocal_loss:
+                vocal_labels = self.layout.labels(auxiliary_codes, frames, self.vocabulary)
+            return labels, vocal_labels, frames
+        if labels is None:
+            raise ValueError("give codes together with frames, or labels")
+        labels = labels.transpose(1, 2)
+        block = (labels[:, 0] != IGNORE_INDEX).sum(dim=-1)
+        frames = torch.div(block - self.layout.max_offset - 1, self.layout.stride, rounding_mode="floor")
+        return labels, None if vocal_labels is None else vocal_labels.transpose(1, 2), frames
+
+    @torch.no_grad()
+    def generate(self, **inputs: Any) -> Any:
+        """Write songs from the processor's inputs; see `songgen.generation.pipeline.generate`."""
+        from songgen.generation.pipeline import generate
+
+        return generate(self, **inputs)
+
+
+class SongGenMixedForConditionalGeneration(SongGenForConditionalGeneration):
+    """Writes one track with vocal and accompaniment mixed."""
+
+    task_required = MIXED
+
+
+class SongGenDualTrackForConditionalGeneration(SongGenForConditionalGeneration):
+    """Writes vocal and accompaniment side by side or alternating."""
+
+    task_required = DUAL_TRACK
