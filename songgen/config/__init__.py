@@ -1,0 +1,17 @@
+"""The configuration of a run: flat JSON files and command-line overrides, checked before anything is loaded."""
+
+from songgen.config.data_arguments import DataArguments, DatasetSource
+from songgen.config.loading import load_run_config, read_config_file
+from songgen.config.model_arguments import ModelArguments
+from songgen.config.run_config import RunConfig
+from songgen.config.training_arguments import TrainingArguments
+
+__all__ = [
+    "DataArguments",
+    "DatasetSource",
+    "ModelArguments",
+    "RunConfig",
+    "TrainingArguments",
+    "load_run_config",
+    "read_config_file",
+]

@@ -1,0 +1,152 @@
+"""What must hold between keys. Each check returns its problems; nothing is raised here."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from songgen.config.run_config import RunConfig
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that keeps a configuration from being used."""
+
+    keys: tuple[str, ...]
+    """The keys it is about."""
+
+    message: str
+    """What is wrong and the way out."""
+
+
+def cross_field_problems(config: "RunConfig") -> list[Problem]:
+    """Return everything that is wrong between the keys of a configuration."""
+    checks = (_purpose, _evaluation, _schedule, _codebook_weights, _samples, _tracks)
+    return [problem for check in checks for problem in check(config)]
+
+
+def _purpose(config: "RunConfig") -> Iterator[Problem]:
+    """A run knows what it reads and where it writes."""
+    model, data, training = config.model, config.data, config.training
+    if training.preprocessing_only:
+        if not (data.train_dataset_name or data.eval_dataset_name):
+            keys = ("train_dataset_name", "eval_dataset_name", "preprocessing_only")
+            yield Problem(keys, "train_dataset_name: not given; name the manifest or data set to preprocess")
+        if len(data.dataset_folders()) != 1:
+            message = "save_to_disk: preprocessing writes one folder; give its path"
+            yield Problem(("save_to_disk", "preprocessing_only"), message)
+        return
+    if not (training.do_train or training.do_eval):
+        message = "do_train: neither do_train nor do_eval nor preprocessing_only is true, so there is nothing to do"
+        yield Problem(("do_train", "do_eval", "preprocessing_only"), message)
+    hint = "(a file for preprocess_data.py says preprocessing_only true)"
+    if not model.model_name_or_path:
+        message = f"model_name_or_path: not given; name the folder or hub id of the model to start from {hint}"
+        yield Problem(("model_name_or_path", "preprocessing_only"), message)
+    if not training.output_dir:
+        message = f"output_dir: not given; name the folder that the run writes to {hint}"
+        yield Problem(("output_dir", "preprocessing_only"), message)
+    if not data.dataset_folders():
+        message = f"save_to_disk: not given; name the folder of the tokenized data set to train on {hint}"
+        yield Problem(("save_to_disk", "preprocessing_only"), message)
+
+
+def _evaluation(config: "RunConfig") -> Iterator[Problem]:
+    training = config.training
+    if training.eval_strategy == "steps" and not (training.eval_steps or training.eval_epochs):
+        message = 'eval_strategy: "steps" needs eval_steps (or eval_epochs); give one of them, or "epoch"'
+        yield Problem(("eval_strategy", "eval_steps", "eval_epochs"), message)
+    if training.eval_strategy != "no" and not training.do_eval:
+        message = f'eval_strategy: "{training.eval_strategy}" has no effect without do_eval true; set it, or "no" here'
+        yield Problem(("eval_strategy", "do_eval"), message)
+    if training.eval_generation_steps and not training.predict_with_generate:
+        message = "eval_generation_steps: has no effect without predict_with_generate true; set it, or null here"
+        yield Problem(("eval_generation_steps", "predict_with_generate"), message)
+    if isinstance(training.report_to, list) and "none" in training.report_to and len(training.report_to) > 1:
+        message = f"report_to: {training.report_to} holds none beside a tracker; remove one of them"
+        yield Problem(("report_to",), message)
+
+
+def _schedule(config: "RunConfig") -> Iterator[Problem]:
+    training = config.training
+    if training.max_steps == 0:
+        message = "max_steps: 0 trains nothing; give -1 to count by num_train_epochs, or a positive number"
+        yield Problem(("max_steps",), message)
+    if training.warmup_steps and training.warmup_ratio:
+        yield Problem(("warmup_steps", "warmup_ratio"), "warmup_ratio: given beside warmup_steps; set one of them to 0")
+    if 0 < training.max_steps <= training.warmup_steps:
+        message = (
+            f"warmup_steps: {training.warmup_steps} is not less than max_steps {training.max_steps}, so the learning "
+            "rate would never be reached; give fewer, or warmup_ratio"
+        )
+        yield Problem(("warmup_steps", "max_steps"), message)
+    milestones = training.lr_scheduler_milestones
+    if training.lr_scheduler_type == "multistep" and not milestones:
+        message = 'lr_scheduler_milestones: empty, but "multistep" needs them; for example [0.5, 0.75]'
+        yield Problem(("lr_scheduler_milestones", "lr_scheduler_type"), message)
+    if any(later <= earlier for earlier, later in pairwise(milestones)):
+        message = f"lr_scheduler_milestones: {milestones} does not rise; sort them and remove repeats"
+        yield Problem(("lr_scheduler_milestones",), message)
+    if milestones and milestones[0] < 1 <= milestones[-1]:
+        message = f"lr_scheduler_milestones: {milestones} mixes shares (below 1) and steps; use one kind"
+        yield Problem(("lr_scheduler_milestones",), message)
+    if not training.freeze_text_encoder:
+        message = "freeze_text_encoder: false is not possible, the text encoder is never trained; remove the key"
+        yield Problem(("freeze_text_encoder",), message)
+
+
+def _codebook_weights(config: "RunConfig") -> Iterator[Problem]:
+    training = config.training
+    start, end = training.codebook_weights_start, training.codebook_weights_end
+    for key, table in (("codebook_weights_start", start), ("codebook_weights_end", end)):
+        if table is not None and sum(table) <= 0:
+            yield Problem((key,), f"{key}: {table} weights nothing; give at least one weight above 0")
+        if table is not None and not training.codebook_weighting:
+            message = f"{key}: has no effect without codebook_weighting true; set it, or null here"
+            yield Problem((key, "codebook_weighting"), message)
+    if start is not None and end is not None and len(start) != len(end):
+        message = f"codebook_weights_end: {len(end)} weights, but codebook_weights_start has {len(start)}; give as many"
+        yield Problem(("codebook_weights_start", "codebook_weights_end"), message)
+    points = training.codebook_weights_schedule
+    if (
+        not points
+        or any(len(point) != 2 for point in points)
+        or points[0][0] != 0
+        or any(later[0] <= earlier[0] for earlier, later in pairwise(points))
+    ):
+        message = (
+            f"codebook_weights_schedule: {points} is no rising list of pairs from 0; for example [[0, 0], [0.5, 1]]"
+        )
+        yield Problem(("codebook_weights_schedule",), message)
+
+
+def _samples(config: "RunConfig") -> Iterator[Problem]:
+    data = config.data
+    if data.min_duration_in_seconds >= data.max_duration_in_seconds:
+        message = (
+            f"min_duration_in_seconds: {data.min_duration_in_seconds:g} is not less than max_duration_in_seconds "
+            f"{data.max_duration_in_seconds:g}, so no clip would be left"
+        )
+        yield Problem(("min_duration_in_seconds", "max_duration_in_seconds"), message)
+    for prefix, sources in (("train", data.train_sources), ("eval", data.eval_sources)):
+        try:
+            sources()
+        except ValueError as error:
+            suffixes = ("dataset_name", "dataset_config_name", "split_name", "dataset_samples", "metadata_dataset_name")
+            yield Problem(tuple(f"{prefix}_{suffix}" for suffix in suffixes), str(error))
+    choices = data.voice_choices
+    if choices is not None and (set(choices) - {"vocal", "none"} or sum(choices.values()) <= 0):
+        message = (
+            f'voice_choices: {choices} must weight "vocal" and "none", one of them above 0; '
+            'for example {"vocal": 2, "none": 1}'
+        )
+        yield Problem(("voice_choices",), message)
+
+
+def _tracks(config: "RunConfig") -> Iterator[Problem]:
+    pattern = config.model.track_pattern
+    if config.training.add_vocal_loss and pattern not in (None, "mixed_pro"):
+        way_out = 'set track_pattern "mixed_pro", or false here'
+        message = f"add_vocal_loss: the layout {pattern} has no vocal heads; {way_out}"
+        yield Problem(("add_vocal_loss", "track_pattern"), message)

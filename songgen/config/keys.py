@@ -1,0 +1,71 @@
+"""Every key that a configuration file may hold: name, group, type, default and what it means."""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from songgen.config.data_arguments import DataArguments
+from songgen.config.ignored import IgnoredArguments
+from songgen.config.model_arguments import ModelArguments
+from songgen.config.training_arguments import TrainingArguments
+
+GROUPS: dict[str, type] = {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments}
+"""The parts of a `RunConfig`, and the dataclass of each."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a configuration file."""
+
+    name: str
+    """Name in JSON and, after `--`, on the command line."""
+
+    group: str
+    """Part of the `RunConfig` that holds it, or `ignored`."""
+
+    annotation: Any
+    """Its type."""
+
+    default: Any
+    """Its value where no file gives one."""
+
+    help: str
+    """What it means, in one paragraph."""
+
+
+@cache
+def all_keys() -> dict[str, Key]:
+    """Return the keys of all groups, the ignored ones last."""
+    keys: dict[str, Key] = {}
+    for group, arguments in {**GROUPS, "ignored": IgnoredArguments}.items():
+        for key in _keys_of(group, arguments):
+            assert key.name not in keys, f"{key.name} stands in two groups"
+            keys[key.name] = key
+    return keys
+
+
+def _keys_of(group: str, arguments: type) -> list[Key]:
+    meanings = _field_docstrings(arguments)
+    keys = []
+    for field in dataclasses.fields(arguments):
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        keys.append(Key(field.name, group, field.type, default, meanings[field.name]))
+    return keys
+
+
+def _field_docstrings(arguments: type) -> dict[str, str]:
+    """Return the docstring that stands under each field of a dataclass, on one line."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(arguments))).body
+    assert isinstance(definition, ast.ClassDef)
+    meanings = {}
+    for statement, follower in zip(definition.body, definition.body[1:], strict=False):
+        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
+            continue
+        if isinstance(follower, ast.Expr) and isinstance(follower.value, ast.Constant):
+            meanings[statement.target.id] = " ".join(str(follower.value.value).split())
+    return meanings

@@ -1,0 +1,210 @@
+"""Reading a configuration: strict JSON files, `"base"` inheritance, and overrides from the command line."""
+
+import importlib.util
+import json
+import logging
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from songgen.config.checks import Problem
+from songgen.config.ignored import ALIASES
+from songgen.config.keys import GROUPS, all_keys
+from songgen.config.run_config import RunConfig, key_problem, raise_problems
+from songgen.config.types import accepts, describe, parse_text
+
+logger = logging.getLogger(__name__)
+
+BASE_KEY = "base"
+"""Key of a JSON file that names the file whose values it starts from, relative to itself."""
+
+
+def load_run_config(argv: Sequence[str], *, description: str) -> RunConfig:
+    """Read the configuration of a launch from its command line: ``CONFIG.json [--key value ...]``.
+
+    Args:
+        argv: the arguments without the program's name.
+        description: what the program does, for ``--help``.
+
+    Returns:
+        the checked configuration; keys without effect are named once in a warning.
+
+    Raises:
+        ValueError: all unknown keys, wrong values and contradictions of files and command line at once.
+        SystemExit: after ``--help``.
+    """
+    if any(argument in ("--help", "-h") for argument in argv):
+        print(help_text(description))
+        raise SystemExit(0)
+    files, overrides, problems = _split_arguments(list(argv))
+    values, chain = read_config_file(files[0]) if files else ({}, ())
+    where = " > ".join(chain) + " and the command line" * bool(overrides and chain) or "the command line"
+    try:
+        config = RunConfig.from_dict({**values, **overrides}, sources=chain)
+    except ValueError as error:
+        if not problems:
+            raise
+        details = str(error).split("\n  - ")[1:]
+        raise_problems([*problems, *(Problem((), line) for line in details)], where)
+    raise_problems(problems + _machine_problems(config), where)
+    _warn_of_ignored(config)
+    return config
+
+
+def read_config_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Read a JSON file and the files that it is based on.
+
+    Args:
+        path: the file.
+
+    Returns:
+        the flat values, a file's own before its base's, and the chain of files, the most basic one first.
+
+    Raises:
+        ValueError: if a file is missing, is not one JSON object, gives a key twice, or if the bases form a circle.
+    """
+    layers: list[dict[str, Any]] = []
+    chain: list[Path] = []
+    following: Path | None = Path(path)
+    while following is not None:
+        if following.resolve() in [file.resolve() for file in chain]:
+            circle = " > ".join(str(file) for file in [*chain, following])
+            raise ValueError(f'{path}: the "base" files form a circle ({circle}); remove one "base"')
+        values = _read_json(following, required_by=chain[-1] if chain else None)
+        chain.append(following)
+        base = values.pop(BASE_KEY, None)
+        if base is not None and not isinstance(base, str):
+            raise ValueError(f'{following}: "base" is {json.dumps(base)}, expected the path of one JSON file')
+        layers.append(_real_names(values, following))
+        following = None if base is None else Path(os.path.normpath(following.parent / base))
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers):
+        merged.update(layer)
+    return merged, tuple(str(file) for file in reversed(chain))
+
+
+def help_text(description: str) -> str:
+    """Return what ``--help`` prints: the usage and every key with type, default and meaning."""
+    lines = [description, "", "usage: CONFIG.json [--key value ...]   (lists and tables as JSON, --flag alone is true)"]
+    for group in (*GROUPS, "ignored"):
+        lines += ["", f"{group}:" if group != "ignored" else "read without effect:"]
+        for key in all_keys().values():
+            if key.group == group:
+                lines.append(f"  --{key.name}  {describe(key.annotation)} (default {json.dumps(key.default)})")
+                lines += textwrap.wrap(key.help, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def _read_json(path: Path, required_by: Path | None) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = f' (the "base" of {required_by})' if required_by else ""
+        raise ValueError(f"{path}{reason}: cannot be read as a text file: {error}") from error
+    try:
+        values = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected one JSON object of key to value, found {type(values).__name__}")
+    return values
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"given twice: {', '.join(repeated)}; keep one of them")
+    return values
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _real_names(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Rename aliases within one file, so that a file's alias replaces its base's real name."""
+    for alias, real in ALIASES.items():
+        if alias in values and real in values:
+            raise ValueError(f"{path}: {alias} is another name of {real}, and both are given; remove one")
+    return {ALIASES.get(name, name): value for name, value in values.items()}
+
+
+def _split_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any], list[Problem]]:
+    """Return the configuration file (none or one), the overrides, and what is wrong with them."""
+    files: list[str] = []
+    overrides: dict[str, Any] = {}
+    problems: list[Problem] = []
+    position = 0
+    while position < len(argv):
+        argument = argv[position]
+        position += 1
+        if not argument.startswith("--"):
+            files.append(argument)
+            continue
+        written, equals, text = argument[2:].partition("=")
+        name = ALIASES.get(written.replace("-", "_"), written.replace("-", "_"))
+        given: str | None = text if equals else None
+        if given is None and position < len(argv) and not argv[position].startswith("--"):
+            given = argv[position]
+            position += 1
+        problem = _override_problem(name, given, overrides)
+        if problem:
+            problems.append(problem)
+    if len(files) > 1:
+        surplus = " ".join(files[1:])
+        message = f"{surplus}: unexpected beside {files[0]}; after the one file, every argument is --key value"
+        problems.append(Problem((), message))
+    return files[:1], overrides, problems
+
+
+def _override_problem(name: str, text: str | None, overrides: dict[str, Any]) -> Problem | None:
+    """Parse one override into `overrides`, or return what is wrong with it."""
+    problem = key_problem(name, text)
+    if problem:
+        return problem
+    key = all_keys().get(name)
+    if key is None:
+        return None
+    if text is None:
+        if not accepts(key.annotation, bool):
+            return Problem((name,), f"--{name}: needs a value, expected {describe(key.annotation)}")
+        overrides[name] = True
+        return None
+    try:
+        overrides[name] = parse_text(text, key.annotation)
+    except ValueError:
+        overrides[name] = text  # The check of the values words the problem, with those of the file.
+    return None
+
+
+def _machine_problems(config: RunConfig) -> list[Problem]:
+    """Return what this machine cannot do of the configuration."""
+    training = config.training
+    if training.preprocessing_only:
+        return []
+    problems = []
+    if training.dtype == "float16" and not _has_accelerator():
+        message = 'dtype: "float16" does not train on a CPU; use "bfloat16" or "float32"'
+        problems.append(Problem(("dtype",), message))
+    if training.optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        message = 'optimizer: "adamw_8bit" needs bitsandbytes; run `pip install songgen[8bit]`, or use "adamw"'
+        problems.append(Problem(("optimizer",), message))
+    return problems
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    wants_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return torch.accelerator.is_available() and not wants_cpu
+
+
+def _warn_of_ignored(config: RunConfig) -> None:
+    """Name the keys without effect, once and on one process."""
+    if config.ignored_keys and os.environ.get("RANK", "0") == "0":
+        names = [f"{name} ({all_keys()[name].help})" for name in config.ignored_keys]
+        logger.warning("keys without effect here: %s", " ".join(names))

@@ -1,0 +1,170 @@
+"""`RunConfig`: everything that one launch needs to know, checked as a whole."""
+
+import dataclasses
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from songgen.config.checks import Problem, cross_field_problems
+from songgen.config.data_arguments import DataArguments
+from songgen.config.ignored import ALIASES, SECRET_KEYS, USE_INSTEAD
+from songgen.config.keys import GROUPS, Key, all_keys
+from songgen.config.model_arguments import ModelArguments
+from songgen.config.training_arguments import TrainingArguments
+from songgen.config.types import coerce, describe, parse_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The configuration of one launch.
+
+    Raises:
+        ValueError: at construction, if values are wrong or contradict each other; all problems at once.
+    """
+
+    model: ModelArguments = field(default_factory=ModelArguments)
+    """Where the model comes from and how it is conditioned."""
+
+    data: DataArguments = field(default_factory=DataArguments)
+    """Songs, filters and the tokenized data set."""
+
+    training: TrainingArguments = field(default_factory=TrainingArguments)
+    """The run."""
+
+    sources: tuple[str, ...] = field(default=(), compare=False)
+    """Files that the configuration was read from, the most basic one first."""
+
+    ignored_keys: tuple[str, ...] = field(default=(), compare=False)
+    """Given keys that have no effect here."""
+
+    def __post_init__(self) -> None:
+        """Check every value against its type, and the keys against each other."""
+        problems = [problem for key, value in self.to_dict().items() if (problem := value_problem(key, value))]
+        raise_problems(problems or cross_field_problems(self), "the configuration")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, sources: tuple[str, ...] = ()) -> Self:
+        """Build a configuration from flat keys, as a JSON file holds them.
+
+        Args:
+            values: key to value.
+            sources: files that the values were read from; named in messages.
+
+        Raises:
+            ValueError: all unknown keys, wrong values and contradictions at once.
+        """
+        values, problems = _without_aliases(values)
+        groups: dict[str, dict[str, Any]] = {name: {} for name in (*GROUPS, "ignored")}
+        for name, value in values.items():
+            problem = key_problem(name, value) or value_problem(name, value)
+            if problem:
+                problems.append(problem)
+            elif name in all_keys():
+                key = all_keys()[name]
+                groups[key.group][name] = coerce(value, key.annotation)
+        parts: dict[str, Any] = {name: arguments(**groups[name]) for name, arguments in GROUPS.items()}
+        if problems:
+            wrong = {name for problem in problems for name in problem.keys}
+            # A contradiction that involves a key whose value could not be read would only confuse.
+            draft = cls._unchecked(parts)
+            problems += [problem for problem in cross_field_problems(draft) if not wrong & set(problem.keys)]
+            raise_problems(problems, " > ".join(sources) or "the configuration")
+        return cls(**parts, sources=sources, ignored_keys=tuple(groups["ignored"]))
+
+    @classmethod
+    def _unchecked(cls, parts: Mapping[str, Any]) -> Self:
+        draft = object.__new__(cls)
+        for name, part in parts.items():
+            object.__setattr__(draft, name, part)
+        return draft
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every key with its value: flat, ready for JSON."""
+        values: dict[str, Any] = {}
+        for group in GROUPS:
+            values.update(dataclasses.asdict(getattr(self, group)))
+        return values
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the resolved configuration as one flat JSON file, which loads back to an equal one."""
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def key_problem(name: str, value: Any) -> Problem | None:
+    """Return what is wrong with the key itself: unknown, renamed or secret. Secret values are not repeated."""
+    if name in SECRET_KEYS:
+        if value is None:
+            return None
+        way_out = "use `hf auth login` or `wandb login`, or HF_TOKEN or WANDB_API_KEY in the environment"
+        return Problem((name,), f"{name}: credentials do not belong in a configuration; {way_out}")
+    if name in all_keys():
+        return None
+    if name in USE_INSTEAD:
+        return Problem((name,), f"{name}: unknown key; here it is {USE_INSTEAD[name]}")
+    known = [*all_keys(), *ALIASES]
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    way_out = f"did you mean {nearest[0]}?" if nearest else "docs/configuration.md lists all keys"
+    return Problem((name,), f"{name}: unknown key; {way_out}")
+
+
+def value_problem(name: str, value: Any) -> Problem | None:
+    """Return what is wrong with the value of a known key, or None."""
+    key = all_keys().get(name)
+    if key is None:
+        return None
+    if name == "trust_remote_code" and value is True:
+        return Problem((name,), "trust_remote_code: code from the hub is never run here; remove the key or give false")
+    try:
+        coerce(value, key.annotation)
+    except ValueError as expected:
+        message = f"{name}: {json.dumps(value, default=repr)} is not valid, expected {expected}{_way_out(key, value)}"
+        return Problem((name,), message)
+    return None
+
+
+def _way_out(key: Key, value: Any) -> str:
+    """Return a hint for a wrong value: the nearest choice, the quotes that are too many, or the default."""
+    if isinstance(value, str) and _is_quoted_value(key, value):
+        return "; write it without quotes"
+    if isinstance(value, str):
+        choices = [choice for choice in describe(key.annotation).replace('"', "").split() if choice not in ("or", "of")]
+        nearest = difflib.get_close_matches(value, choices, n=1)
+        if nearest:
+            return f'; did you mean "{nearest[0]}"?'
+    return f"; the default is {json.dumps(key.default)}"
+
+
+def _is_quoted_value(key: Key, text: str) -> bool:
+    """Say whether a text would be right if it stood there without its quotes."""
+    try:
+        return not isinstance(parse_text(text, key.annotation), str)
+    except ValueError:
+        return False
+
+
+def _without_aliases(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the values under their real names, and a problem for each key given twice with different values."""
+    renamed: dict[str, Any] = {}
+    problems = []
+    for name, value in values.items():
+        real = ALIASES.get(name, name)
+        if real in renamed and renamed[real] != value:
+            problems.append(Problem((name, real), f"{name}: another name of {real}, and both are given; remove one"))
+        renamed[real] = value
+    return renamed, problems
+
+
+def raise_problems(problems: list[Problem], where: str) -> None:
+    """Raise one ValueError that lists all problems, if there are any.
+
+    Raises:
+        ValueError: with one line a problem.
+    """
+    if problems:
+        lines = "".join(f"\n  - {message}" for message in dict.fromkeys(problem.message for problem in problems))
+        raise ValueError(f"{where} cannot be used ({len(problems)} problem{'s' * (len(problems) > 1)}):{lines}")

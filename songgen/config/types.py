@@ -1,0 +1,192 @@
+"""The types that a configuration key can have, and how a value is checked against one.
+
+A key's type is its dataclass annotation: ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``list``, ``dict``, unions
+of these, and ``Annotated`` with a `Range`. The same annotation checks JSON, reads the command line and fills the
+documentation.
+"""
+
+import json
+import math
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number; an absent bound is None."""
+
+    at_least: float | None = None
+    """Smallest value allowed."""
+
+    above: float | None = None
+    """Every value must be greater than this one."""
+
+    at_most: float | None = None
+    """Largest value allowed."""
+
+    below: float | None = None
+    """Every value must be smaller than this one."""
+
+    def holds(self, value: float) -> bool:
+        """Say whether a number lies within the bounds."""
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        """Return the bounds as text, for example ``>= 0 and <= 1``."""
+        bounds = ((">=", self.at_least), (">", self.above), ("<=", self.at_most), ("<", self.below))
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+
+
+PositiveInt = Annotated[int, Range(at_least=1)]
+NonNegativeInt = Annotated[int, Range(at_least=0)]
+PositiveFloat = Annotated[float, Range(above=0)]
+NonNegativeFloat = Annotated[float, Range(at_least=0)]
+Probability = Annotated[float, Range(at_least=0, at_most=1)]
+Decay = Annotated[float, Range(at_least=0, below=1)]
+
+
+def coerce(value: Any, annotation: Any) -> Any:
+    """Return `value` as the annotated type wants it: unchanged, except that an int becomes a float where one is due.
+
+    Raises:
+        ValueError: if the value is not of the type; the message is the expectation in words.
+    """
+    converted = _coerce(value, annotation)
+    if converted is _MISMATCH:
+        raise ValueError(describe(annotation))
+    return converted
+
+
+def parse_text(text: str, annotation: Any) -> Any:
+    """Read a command-line value as the annotated type; lists and dictionaries are written as JSON.
+
+    Raises:
+        ValueError: if the text does not spell a value of the type; the message is the expectation in words.
+    """
+    for candidate in _readings(text, annotation):
+        converted = _coerce(candidate, annotation)
+        if converted is not _MISMATCH:
+            return converted
+    raise ValueError(describe(annotation))
+
+
+def describe(annotation: Any) -> str:
+    """Return a type in words, for example ``float >= 0 and <= 1, or null``."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return " ".join([describe(arguments[0]), *(str(bounds) for bounds in arguments[1:])])
+    if origin is Literal:
+        return " or ".join(json.dumps(choice) for choice in arguments)
+    if origin in _UNIONS:
+        members = [describe(member) for member in arguments]
+        return members[0] + "".join(f", or {member}" for member in members[1:])
+    if origin is list:
+        return f"list of {describe(arguments[0])}"
+    if origin is dict:
+        return "table" if arguments[1] is Any else f"table of name to {describe(arguments[1])}"
+    return "null" if annotation is type(None) else str(annotation.__name__)
+
+
+def accepts(annotation: Any, kind: type) -> bool:
+    """Say whether a type, or one member of a union, is `kind` (bounds aside)."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return accepts(arguments[0], kind)
+    if origin in _UNIONS:
+        return any(accepts(member, kind) for member in arguments)
+    if origin is Literal:
+        return any(type(choice) is kind for choice in arguments)
+    return (origin or annotation) is kind
+
+
+_MISMATCH = object()
+_UNIONS = (Union, types.UnionType)
+
+
+def _coerce(value: Any, annotation: Any) -> Any:
+    """Return the converted value, or `_MISMATCH`."""
+    if annotation is Any:
+        return value
+    origin = get_origin(annotation)
+    if origin is None:
+        return _coerce_plain(value, annotation)
+    read: dict[Any, Callable[[Any, tuple[Any, ...]], Any]] = {
+        Annotated: _coerce_bounded,
+        Literal: _coerce_choice,
+        Union: _coerce_union,
+        types.UnionType: _coerce_union,
+        list: _coerce_list,
+        dict: _coerce_table,
+    }
+    return read[origin](value, get_args(annotation))
+
+
+def _coerce_plain(value: Any, kind: type) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+        return _MISMATCH
+    return value
+
+
+def _coerce_bounded(value: Any, arguments: tuple[Any, ...]) -> Any:
+    converted = _coerce(value, arguments[0])
+    if converted is _MISMATCH or not all(bounds.holds(converted) for bounds in arguments[1:]):
+        return _MISMATCH
+    return converted
+
+
+def _coerce_choice(value: Any, choices: tuple[Any, ...]) -> Any:
+    return value if any(type(value) is type(choice) and value == choice for choice in choices) else _MISMATCH
+
+
+def _coerce_union(value: Any, members: tuple[Any, ...]) -> Any:
+    return next((read for member in members if (read := _coerce(value, member)) is not _MISMATCH), _MISMATCH)
+
+
+def _coerce_list(value: Any, arguments: tuple[Any, ...]) -> Any:
+    if not isinstance(value, list | tuple):
+        return _MISMATCH
+    items = [_coerce(item, arguments[0]) for item in value]
+    return _MISMATCH if any(item is _MISMATCH for item in items) else items
+
+
+def _coerce_table(value: Any, arguments: tuple[Any, ...]) -> Any:
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        return _MISMATCH
+    table = {name: _coerce(item, arguments[1]) for name, item in value.items()}
+    return _MISMATCH if any(item is _MISMATCH for item in table.values()) else table
+
+
+_SPELLINGS = {"true": True, "yes": True, "false": False, "no": False, "none": None, "null": None}
+
+
+def _readings(text: str, annotation: Any) -> list[Any]:
+    """Return what a command-line text may mean for a type, the most likely reading first."""
+    readings: list[Any] = []
+    structured = (accepts(annotation, list) and text.startswith("[")) or (
+        accepts(annotation, dict) and text.startswith("{")
+    )
+    if not structured and text.lower() in _SPELLINGS and not _is_choice(text, annotation):
+        readings.append(_SPELLINGS[text.lower()])
+    if structured or not accepts(annotation, str):
+        for read in (json.loads, float):
+            try:
+                readings.append(read(text))
+            except ValueError:
+                continue
+    return readings if structured else [*readings, text]
+
+
+def _is_choice(text: str, annotation: Any) -> bool:
+    """Say whether a text is itself one of the words that a type allows ("no", "none")."""
+    if get_origin(annotation) is Literal:
+        return text in get_args(annotation)
+    return any(_is_choice(text, member) for member in get_args(annotation) if get_origin(annotation) in _UNIONS)
