@@ -1,0 +1,1 @@
+"""Parts of the demo's song builder: composition, spoken words, singing and accompaniment."""

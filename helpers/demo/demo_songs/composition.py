@@ -1,0 +1,325 @@
+"""What a demo song is, decided before any sound is made: genre, tempo, key, chords, words, notes and caption.
+
+Everything is drawn from one seeded generator, so a seed and a number of songs name one corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+NOTE_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
+SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
+_BREATH_SECONDS = 0.03
+KEY_ROOTS = (0, 2, 4, 5, 7, 9)
+"""Pitch classes a song's key may start on."""
+
+WORDS_BY_KIND = {
+    "adjective": (
+        "silver", "golden", "lonely", "gentle", "burning", "morning", "hidden", "open", "distant", "velvet", "early",
+        "wild",
+    ),
+    "noun": (
+        "moon", "river", "fire", "heart", "star", "ocean", "road", "summer", "window", "dream", "mountain", "rain",
+    ),
+    "verb": ("shines", "calls", "sings", "runs", "falls", "dances", "sleeps", "turns", "waits", "glows"),
+    "adverb": ("slowly", "again", "softly", "alone", "tonight", "always"),
+    "preposition": ("over", "under", "near", "along", "into", "beyond", "across", "below"),
+}  # fmt: skip
+VOCABULARY = tuple(sorted(word for words in WORDS_BY_KIND.values() for word in words))
+
+LINE_PATTERNS = {
+    5: ("noun", "verb", "preposition", "adjective", "noun"),
+    6: ("adjective", "noun", "verb", "preposition", "adjective", "noun"),
+    7: ("adjective", "noun", "verb", "adverb", "preposition", "adjective", "noun"),
+}
+"""Kinds of the words of a line, by the number of words."""
+
+CAPTION_TEMPLATES = (
+    "A {mood} {genre} song at {tempo} bpm in {key} with {instruments}, sung by a {voice}.",
+    "{genre_title}, {mood}, {voice}, {instruments}, {key}, {tempo} bpm.",
+    "A {voice} sings over {instruments}; {mood} {genre} in {key}, {tempo} bpm.",
+)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One singer."""
+
+    name: str
+    """Words for the caption."""
+    speech_name: str
+    """espeak-ng voice and variant."""
+    speech_pitch: int
+    """espeak-ng's pitch setting (0-100), near the notes that are sung so that they are moved little."""
+    speech_frequency: float
+    """Fundamental frequency in Hz that this pitch setting speaks with."""
+    lowest_note: int
+    """MIDI number of the lowest note sung."""
+    highest_note: int
+    """MIDI number of the highest note sung."""
+
+
+VOICES = (
+    Voice("warm female voice", "en-us+f2", 96, 290.0, 55, 69),
+    Voice("deep male voice", "en-us+m7", 95, 147.0, 43, 57),
+    Voice("bright female voice", "en-us+f5", 99, 329.0, 57, 71),
+    Voice("clear male voice", "en-us+m3", 99, 160.0, 47, 61),
+)
+
+
+@dataclass(frozen=True)
+class Genre:
+    """What sets one genre's songs apart, sound aside (see ``accompaniment.STYLES``)."""
+
+    name: str
+    tempos: tuple[int, int]
+    """Slowest and fastest tempo in beats a minute."""
+    num_beats: int
+    """Beats of a song."""
+    chord_beats: int
+    """Beats a chord lasts."""
+    mode: str
+    """Key of ``SCALES``."""
+    progressions: tuple[tuple[int, ...], ...]
+    """Chord roots as degrees of the scale, one chord after another."""
+    rhythms: tuple[tuple[int, ...], ...]
+    """Lengths in beats of the sung notes; what is left of ``num_beats`` is silent."""
+    instruments: str
+    """Words for the caption."""
+    moods: tuple[str, ...]
+    """Words for the caption."""
+
+
+GENRES = (
+    Genre(
+        name="pop", tempos=(110, 122), num_beats=8, chord_beats=2, mode="major",
+        progressions=((0, 4, 5, 3), (0, 5, 3, 4), (3, 0, 4, 5)),
+        rhythms=((1, 1, 1, 1, 1, 2), (2, 1, 1, 1, 1, 1), (1, 1, 1, 1, 1, 1, 1)),
+        instruments="electric piano, bass and drums", moods=("happy", "sunny", "hopeful"),
+    ),
+    Genre(
+        name="rock", tempos=(126, 144), num_beats=8, chord_beats=2, mode="minor",
+        progressions=((0, 5, 2, 6), (0, 6, 5, 6), (0, 3, 5, 4)),
+        rhythms=((1, 1, 1, 1, 1, 2), (1, 1, 2, 1, 1, 1), (1, 1, 1, 1, 1, 1, 1)),
+        instruments="distorted guitar, bass guitar and loud drums", moods=("angry", "driving", "restless"),
+    ),
+    Genre(
+        name="folk waltz", tempos=(84, 100), num_beats=6, chord_beats=3, mode="major",
+        progressions=((0, 3), (0, 4), (5, 3), (3, 4)),
+        rhythms=((1, 1, 1, 1, 1), (1, 1, 1, 1, 1), (1, 1, 1, 1, 1)),
+        instruments="plucked guitar and soft bass", moods=("calm", "tender", "dreamy"),
+    ),
+    Genre(
+        name="electronic", tempos=(118, 130), num_beats=8, chord_beats=4, mode="minor",
+        progressions=((0, 5), (0, 3), (5, 6), (0, 6)),
+        rhythms=((2, 1, 1, 1, 1, 1), (1, 1, 1, 1, 2, 1), (1, 1, 1, 1, 1, 2)),
+        instruments="synthesizer, sub bass and a drum machine", moods=("cold", "hypnotic", "nocturnal"),
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SungWord:
+    """One word of a song and the note it is sung on."""
+
+    word: str
+    start: float
+    """Start in seconds."""
+    end: float
+    """End in seconds."""
+    note: int
+    """MIDI number."""
+
+    @property
+    def frequency(self) -> float:
+        """Fundamental frequency of the note in Hz."""
+        return note_frequency(self.note)
+
+
+@dataclass(frozen=True)
+class Song:
+    """The score of one song."""
+
+    name: str
+    split: str
+    """``train`` or ``eval``."""
+    genre: Genre
+    voice: Voice
+    tempo: int
+    """Beats a minute."""
+    key_root: int
+    """Pitch class of the key, 0 = C."""
+    chords: tuple[tuple[int, int, int], ...]
+    """Triads as semitones above the key's root, ``genre.chord_beats`` beats each."""
+    words: tuple[SungWord, ...]
+    caption: str
+
+    @property
+    def key(self) -> str:
+        """Key as words, for example ``C major``."""
+        return f"{NOTE_NAMES[self.key_root]} {self.genre.mode}"
+
+    @property
+    def lyrics(self) -> str:
+        """The words in the order they are sung."""
+        return " ".join(word.word for word in self.words)
+
+    @property
+    def seconds_per_beat(self) -> float:
+        """Length of a beat in seconds."""
+        return 60.0 / self.tempo
+
+    @property
+    def duration(self) -> float:
+        """Length of the song in seconds."""
+        return self.genre.num_beats * self.seconds_per_beat
+
+
+def note_frequency(note: int) -> float:
+    """Frequency in Hz of a MIDI note number (A4 = 69 = 440 Hz)."""
+    return 440.0 * float(2.0 ** ((note - 69) / 12))
+
+
+def compose_corpus(num_songs: int, seed: int) -> list[Song]:
+    """Scores of a corpus: training songs first, then about one in nine held out.
+
+    Captions and lyrics are all different. A held-out line consists of words that training songs sing, and no two
+    neighbouring words of it are neighbours in any training line.
+
+    Raises:
+        ValueError: if ``num_songs`` is outside 3-500, the range for which enough different lines exist.
+    """
+    if not 3 <= num_songs <= 500:
+        raise ValueError(f"num_songs is {num_songs}; choose 3 to 500 songs")
+    generator = np.random.default_rng(seed)
+    num_held_out = max(1, num_songs // 9)
+    num_training = num_songs - num_held_out
+    rhythms = [_draw_rhythm(GENRES[index % len(GENRES)], generator) for index in range(num_songs)]
+    lines = _draw_lines([len(rhythm) for rhythm in rhythms], num_training, generator)
+    captions: set[str] = set()
+    songs = []
+    for index, (rhythm, line) in enumerate(zip(rhythms, lines, strict=True)):
+        split = "train" if index < num_training else "eval"
+        song = _compose_song(index, split, rhythm, line, generator)
+        while song.caption in captions:
+            song = _compose_song(index, split, rhythm, line, generator)
+        captions.add(song.caption)
+        songs.append(song)
+    return songs
+
+
+def neighbours(line: Sequence[str]) -> set[tuple[str, str]]:
+    """Pairs of words that follow each other in a line."""
+    return set(zip(line, line[1:], strict=False))
+
+
+def _draw_rhythm(genre: Genre, generator: np.random.Generator) -> tuple[int, ...]:
+    return genre.rhythms[generator.integers(len(genre.rhythms))]
+
+
+def _draw_lines(lengths: Sequence[int], num_training: int, generator: np.random.Generator) -> list[tuple[str, ...]]:
+    """Draw one line a song; the lines after ``num_training`` use trained words in untrained orders."""
+    lines: list[tuple[str, ...]] = []
+    for length in lengths[:num_training]:
+        line = _draw_line(length, None, generator)
+        while line in lines:
+            line = _draw_line(length, None, generator)
+        lines.append(line)
+    trained_words = {word for line in lines for word in line}
+    trained_neighbours = {pair for line in lines for pair in neighbours(line)}
+    for length in lengths[num_training:]:
+        line = _draw_line(length, trained_words, generator)
+        while line in lines or neighbours(line) & trained_neighbours:
+            line = _draw_line(length, trained_words, generator)
+        lines.append(line)
+    return lines
+
+
+def _draw_line(length: int, allowed: set[str] | None, generator: np.random.Generator) -> tuple[str, ...]:
+    """One line without repeated words; kinds that ``allowed`` lacks are filled from all of its words."""
+    words: list[str] = []
+    for kind in LINE_PATTERNS[length]:
+        choices = [word for word in WORDS_BY_KIND[kind] if word not in words and (allowed is None or word in allowed)]
+        if not choices:
+            choices = sorted((allowed or set(VOCABULARY)) - set(words))
+        words.append(choices[generator.integers(len(choices))])
+    return tuple(words)
+
+
+def _compose_song(
+    index: int, split: str, rhythm: tuple[int, ...], line: tuple[str, ...], generator: np.random.Generator
+) -> Song:
+    """Draw voice, tempo, key, chords, melody and caption for a given line."""
+    genre = GENRES[index % len(GENRES)]
+    # every genre meets every voice: the voice moves on by one each time the genres have been through
+    voice = VOICES[(index + index // len(GENRES)) % len(VOICES)]
+    tempo = int(generator.integers(genre.tempos[0], genre.tempos[1] + 1))
+    key_root = int(generator.choice(KEY_ROOTS))
+    progression = genre.progressions[generator.integers(len(genre.progressions))]
+    chords = tuple(_triad(degree, genre.mode) for degree in progression)
+    return Song(
+        name=f"{genre.name.replace(' ', '_')}_{index:03d}",
+        split=split,
+        genre=genre,
+        voice=voice,
+        tempo=tempo,
+        key_root=key_root,
+        chords=chords,
+        words=_draw_melody(genre, voice, tempo, key_root, chords, rhythm, line, generator),
+        caption=_write_caption(genre, voice, tempo, key_root, generator),
+    )
+
+
+def _write_caption(genre: Genre, voice: Voice, tempo: int, key_root: int, generator: np.random.Generator) -> str:
+    template = CAPTION_TEMPLATES[generator.integers(len(CAPTION_TEMPLATES))]
+    mood = genre.moods[generator.integers(len(genre.moods))]
+    caption = template.format(
+        mood=mood, genre=genre.name, genre_title=genre.name.capitalize(), tempo=tempo,
+        key=f"{NOTE_NAMES[key_root]} {genre.mode}", instruments=genre.instruments, voice=voice.name,
+    )  # fmt: skip
+    # a mood such as "angry" starts with a vowel
+    return caption.replace("A angry", "An angry")
+
+
+def _triad(degree: int, mode: str) -> tuple[int, int, int]:
+    """Semitones above the key's root of the triad that the scale builds on a degree."""
+    scale = SCALES[mode]
+    root, third, fifth = (scale[(degree + step) % 7] + 12 * ((degree + step) // 7) for step in (0, 2, 4))
+    return root, third, fifth
+
+
+def _draw_melody(
+    genre: Genre,
+    voice: Voice,
+    tempo: int,
+    key_root: int,
+    chords: Sequence[tuple[int, int, int]],
+    rhythm: Sequence[int],
+    line: Sequence[str],
+    generator: np.random.Generator,
+) -> tuple[SungWord, ...]:
+    """Notes from the key's scale in the voice's range; where a chord starts, the note belongs to the chord."""
+    in_range = range(voice.lowest_note, voice.highest_note + 1)
+    scale_notes = [note for note in in_range if (note - key_root) % 12 in SCALES[genre.mode]]
+    seconds_per_beat = 60.0 / tempo
+    note = (voice.lowest_note + voice.highest_note) // 2
+    beat = 0
+    words = []
+    for word, length in zip(line, rhythm, strict=True):
+        chord = chords[beat // genre.chord_beats % len(chords)]
+        starts_chord = beat % genre.chord_beats == 0
+        chord_classes = {interval % 12 for interval in chord}
+        candidates = [
+            candidate
+            for candidate in scale_notes
+            if abs(candidate - note) <= 5 and (not starts_chord or (candidate - key_root) % 12 in chord_classes)
+        ]
+        note = int(generator.choice(candidates))
+        # a breath before the next word
+        end = (beat + length) * seconds_per_beat - _BREATH_SECONDS
+        words.append(SungWord(word, round(beat * seconds_per_beat, 6), round(end, 6), note))
+        beat += length
+    return tuple(words)
