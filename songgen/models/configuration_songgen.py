@@ -83,7 +83,7 @@ class DecoderConfig:
             problems.append(f"vocab_size {self.vocab_size} must exceed the {NUM_RESERVED_IDS} special ids")
         if self.hidden_size % (2 * self.num_attention_heads):
             problems.append(
-                f"hidden_size {self.hidden_size} must be a multiple of 2 x num_attention_heads {self.num_attention_heads}"
+                f"hidden_size {self.hidden_size} must be a multiple of 2 x {self.num_attention_heads} attention heads"
             )
         for name, value in (("self", self.key_value_heads), ("cross", self.cross_key_value_heads)):
             if value < 1 or self.num_attention_heads % value:
@@ -183,7 +183,7 @@ class SongGenConfig:
         task_of_layout(self.track_pattern)
         if self.add_vocal_loss and self.track_pattern != "mixed_pro":
             raise ValueError(
-                f"add_vocal_loss works with track_pattern 'mixed_pro' alone, not {self.track_pattern!r}: set it to false"
+                f"add_vocal_loss needs track_pattern 'mixed_pro', not {self.track_pattern!r}: set it to false"
             )
 
     @property

@@ -86,7 +86,7 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
 
 
 class PositionTable(nn.Module):
-    """Sinusoidal positions computed on demand, or a stored table (`weights`) where a published model has another one."""
+    """Sinusoidal positions computed on demand, or a stored table (`weights`) where a model holds another one."""
 
     weights: Tensor | None
 

@@ -77,7 +77,7 @@ def load_model(
         name: folder or hub id.
         attn_implementation: "sdpa" or "eager".
         dtype: precision of the trained weights (None: as stored).
-        track_pattern: layout to use; if the folder holds another one, heads and embeddings are mapped and the log says so.
+        track_pattern: layout to use; where the folder holds another one, heads and embeddings are mapped (logged).
         revision: branch, tag or commit of a hub repository.
         cache_dir: where downloads are kept.
         config_overrides: fields of `SongGenConfig` (or `decoder.FIELD`) to replace, such as `decoder.dropout`.

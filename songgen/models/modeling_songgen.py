@@ -3,7 +3,8 @@
 Frozen networks (text encoder, voice encoder, codec) serve the model but are not part of it: they are no submodules,
 take no room in checkpoints and are loaded when first needed.
 
-Shapes: B batch, N tracks, K codebooks, T frames, H heads, S steps, V vocabulary, L text length, M memory length, D width.
+Shapes: B batch, N tracks, K codebooks, T frames, H heads, S steps, V vocabulary, L text length, M memory length,
+D width.
 """
 
 from __future__ import annotations
@@ -178,7 +179,8 @@ class SongGenForConditionalGeneration(nn.Module):
             attention_mask: B x L, nonzero on real tokens (None: all).
             prompt_input_ids: B x L lyrics ids.
             prompt_attention_mask: B x L, nonzero on real tokens (None: all).
-            ref_voice_values: B x samples at the voice encoder's rate; all zeros = no voice. None = no voice at all.
+            ref_voice_values: B x samples at the voice encoder's rate; a row of zeros = no voice; None or no samples =
+                no voice in the whole batch (looking at the values would wait for the device).
             ref_voice_lengths: B, samples of each clip (None: the whole row).
             text_hidden_states: B x L x width, the text encoder's states where they are already known.
             voice_hidden_states: B x layers x t x width, the same of the voice encoder.
@@ -188,35 +190,55 @@ class SongGenForConditionalGeneration(nn.Module):
             ValueError: if neither caption nor lyrics are given.
         """
         parts: list[tuple[Tensor, Tensor]] = []
-        if voice_hidden_states is None and ref_voice_values is not None and bool(ref_voice_values.any()):
-            if ref_voice_lengths is None:
-                ref_voice_lengths = torch.full((len(ref_voice_values),), ref_voice_values.shape[1])
-            voice_hidden_states, voice_mask = self.voice_encoder.encode(ref_voice_values, ref_voice_lengths)
-        if voice_hidden_states is not None:
-            if voice_mask is None:
-                frames = voice_hidden_states.shape[2]
-                assert ref_voice_values is not None, "voice_hidden_states need voice_mask or ref_voice_values"
-                voice_mask = ref_voice_values.ne(0).any(dim=1, keepdim=True).expand(-1, frames)
-            parts.append((self._project_voice(voice_hidden_states), voice_mask))
+        voice = self._encode_voice(ref_voice_values, ref_voice_lengths, voice_hidden_states, voice_mask)
+        if voice is not None:
+            parts.append(voice)
         if text_hidden_states is None and input_ids is not None:
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             text_hidden_states = self.text_encoder.encode(input_ids, mask)
         if text_hidden_states is not None:
             parts.append(self._project_text(text_hidden_states, attention_mask))
-        prefix = prefix_mask = None
+        prefix = None
         if prompt_input_ids is not None:
-            lyrics_mask = torch.ones_like(prompt_input_ids) if prompt_attention_mask is None else prompt_attention_mask
-            embedded = self.embed_prompts(prompt_input_ids)
+            lyrics = self._encode_lyrics(prompt_input_ids, prompt_attention_mask)
             if self.config.prompt_cross_attention:
-                parts.append((self.lyrics_to_dec_proj(self.lyrics_encoder(embedded, lyrics_mask)), lyrics_mask.bool()))
+                parts.append(lyrics)
             else:
-                prefix, prefix_mask = embedded, lyrics_mask.bool()
+                prefix = lyrics
         if not parts:
             raise ValueError("nothing to condition on: give a caption (input_ids), lyrics (prompt_input_ids) or both")
         memory = torch.cat([states.to(parts[0][0].dtype) for states, _ in parts], dim=1)
-        if self.training and voice_hidden_states is None:
+        if self.training and voice is None:
             memory = memory + self._untouched_voice_parameters()
-        return Conditions(memory, torch.cat([mask for _, mask in parts], dim=1), prefix, prefix_mask)
+        memory_mask = torch.cat([mask for _, mask in parts], dim=1)
+        return Conditions(memory, memory_mask, *(prefix or (None, None)))
+
+    def _encode_voice(
+        self,
+        values: Tensor | None,
+        lengths: Tensor | None,
+        hidden_states: Tensor | None,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the reference voice's memory (B x t x D) and its mask (B x t), None if no clip has a voice."""
+        if hidden_states is None:
+            if values is None or values.shape[1] == 0:
+                return None
+            if lengths is None:
+                lengths = torch.full((len(values),), values.shape[1])
+            hidden_states, mask = self.voice_encoder.encode(values, lengths)
+        if mask is None:
+            assert values is not None, "voice_hidden_states need voice_mask or ref_voice_values"
+            mask = values.ne(0).any(dim=1, keepdim=True).expand(-1, hidden_states.shape[2])
+        return self._project_voice(hidden_states), mask
+
+    def _encode_lyrics(self, prompt_input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return lyrics as B x L x D and their mask (B x L): encoded for the memory, bare embeddings as a prefix."""
+        mask = torch.ones_like(prompt_input_ids) if attention_mask is None else attention_mask
+        embedded = self.embed_prompts(prompt_input_ids)
+        if not self.config.prompt_cross_attention:
+            return embedded, mask.bool()
+        return self.lyrics_to_dec_proj(self.lyrics_encoder(embedded, mask)), mask.bool()
 
     def _project_voice(self, hidden_states: Tensor) -> Tensor:
         """Mix the voice encoder's layers and project: B x layers x t x width -> B x t x D."""
