@@ -108,17 +108,6 @@ def _codebook_weights(config: "RunConfig") -> Iterator[Problem]:
     if start is not None and end is not None and len(start) != len(end):
         message = f"codebook_weights_end: {len(end)} weights, but codebook_weights_start has {len(start)}; give as many"
         yield Problem(("codebook_weights_start", "codebook_weights_end"), message)
-    points = training.codebook_weights_schedule
-    if (
-        not points
-        or any(len(point) != 2 for point in points)
-        or points[0][0] != 0
-        or any(later[0] <= earlier[0] for earlier, later in pairwise(points))
-    ):
-        message = (
-            f"codebook_weights_schedule: {points} is no rising list of pairs from 0; for example [[0, 0], [0.5, 1]]"
-        )
-        yield Problem(("codebook_weights_schedule",), message)
 
 
 def _samples(config: "RunConfig") -> Iterator[Problem]:

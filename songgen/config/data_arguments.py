@@ -31,8 +31,7 @@ class DatasetSource:
 
 @dataclass(frozen=True, kw_only=True)
 class DataArguments:
-    """The songs: manifests and columns for preprocessing, the tokenized data set and the reference voice for
-    training."""
+    """The songs: manifests and columns for preprocessing, tokenized data set and reference voice for training."""
 
     train_dataset_name: list[str] | str | None = None
     """Songs to preprocess for training: a `.jsonl` manifest, a folder of songs with text files, a saved data set or
@@ -153,8 +152,8 @@ class DataArguments:
     """Fill training batches up to this number of codec frames, padding included, instead of
     `per_device_train_batch_size` clips. null: count clips."""
 
-    order: Literal["shuffle", "length"] = "shuffle"
-    """Order of the training clips in an epoch: random, or from short to long."""
+    order: Literal["random", "short_to_long", "short_to_long_first_epoch"] = "random"
+    """Order of the training clips: shuffled, from short to long, or from short to long in the first epoch only."""
 
     def train_sources(self) -> list[DatasetSource]:
         """Return the data sets to preprocess for training.

@@ -7,8 +7,7 @@ from songgen.config.types import PositiveInt
 
 @dataclass(frozen=True, kw_only=True)
 class IgnoredArguments:
-    """Published keys that are read, checked for their type, and named once in a warning. Each says what happens
-    instead."""
+    """Published keys that are read, checked and named once in a warning. Each says what happens instead."""
 
     config_name: str | None = None
     """The configuration is read from the folder of `model_name_or_path`."""

@@ -16,8 +16,19 @@ from songgen.config.types import (
 
 Tracker = Literal["wandb", "tensorboard", "none"]
 
-PUBLISHED_WEIGHT_SCHEDULE = ((0.0, 0.0), (0.3, 0.3), (0.6, 0.6), (0.8, 0.8))
-"""(share of the steps done, share of the end weights from there on) of the published recipe."""
+ParameterGroup = Literal[
+    "cross",
+    "text_projection",
+    "voice_aggregation",
+    "voice_projection",
+    "lyrics_embedding",
+    "lyrics_encoder",
+    "lyrics_projection",
+    "audio_embeddings",
+    "decoder",
+    "heads",
+    "vocal_heads",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +110,7 @@ class TrainingArguments:
     """Gradients are scaled down to this norm."""
 
     lr_scheduler_type: Literal[
-        "cosine", "linear", "constant", "constant_with_warmup", "multistep", "cosine_restarts"
+        "cosine", "linear", "constant", "constant_with_warmup", "multistep", "cosine_with_restarts"
     ] = "cosine"
     """Course of the learning rate after the warm-up."""
 
@@ -117,11 +128,10 @@ class TrainingArguments:
     optimizer steps."""
 
     lr_scheduler_gamma: Annotated[float, Range(above=0, at_most=1)] = 0.5
-    """For multistep: factor at every milestone. For cosine_restarts: height of each new peak against the one
-    before."""
+    """For multistep: factor of the learning rate at every milestone."""
 
     lr_scheduler_restarts: NonNegativeInt = 1
-    """For cosine_restarts: how many times the rate jumps back up."""
+    """For cosine_with_restarts: how many times the rate jumps back up."""
 
     ema_decay: Decay | None = None
     """Keep an exponential moving average of the weights with this decay. null: none."""
@@ -136,16 +146,11 @@ class TrainingArguments:
     """Weight the losses of the codebooks; false weights them equally."""
 
     codebook_weights_start: list[NonNegativeFloat] | None = None
-    """Weights of the codebooks at the beginning. null: as published, 0.25 for each of the first three and the last
-    quarter shared by the others."""
+    """Weights of the codebooks at the beginning, one each. null: as published, the coarse ones first (0.25 for
+    the first three of eight, 0.05 for the others)."""
 
     codebook_weights_end: list[NonNegativeFloat] | None = None
-    """Weights of the codebooks at the end. null: all equal."""
-
-    codebook_weights_schedule: list[list[Probability]] = field(
-        default_factory=lambda: [list(point) for point in PUBLISHED_WEIGHT_SCHEDULE]
-    )
-    """Pairs [share of the steps done, share of the end weights from there on], in rising order from 0."""
+    """Weights of the codebooks that the loss moves to over the run. null: all equal."""
 
     add_vocal_loss: bool = False
     """Train the vocal heads of the `mixed_pro` layout."""
@@ -163,8 +168,8 @@ class TrainingArguments:
     freeze_embed_prompts: bool = False
     """Freeze the embedding of the lyrics."""
 
-    freeze: list[str] = field(default_factory=list)
-    """Further parameter groups to freeze."""
+    freeze: list[ParameterGroup] = field(default_factory=list)
+    """Parameter groups to freeze besides; `cross` is all that `freeze_cross` freezes."""
 
     eval_strategy: Literal["no", "steps", "epoch"] = "no"
     """When to evaluate during training (`evaluation_strategy` is read too)."""
@@ -254,31 +259,9 @@ class TrainingArguments:
         return [name for name in names if name != "none"]
 
     def frozen_groups(self) -> list[str]:
-        """Return the names of the frozen parameter groups: `cross`, `embed_prompts` and those of `freeze`."""
-        switched = [
-            name for name, on in (("cross", self.freeze_cross), ("embed_prompts", self.freeze_embed_prompts)) if on
-        ]
-        return list(dict.fromkeys([*switched, *self.freeze]))
-
-    def codebook_weight_tables(self, num_codebooks: int) -> tuple[list[float], list[float]]:
-        """Return the codebooks' weights at the beginning and at the end, `num_codebooks` numbers each.
-
-        Raises:
-            ValueError: if a table of the configuration has another length.
-        """
-        equal = [1 / num_codebooks] * num_codebooks
-        if not self.codebook_weighting:
-            return equal, equal
-        others = num_codebooks - 3
-        published = [0.25] * 3 + [0.25 / others] * others if others > 0 else equal
-        tables = (self.codebook_weights_start or published, self.codebook_weights_end or equal)
-        for name, table in zip(("codebook_weights_start", "codebook_weights_end"), tables, strict=True):
-            if len(table) != num_codebooks:
-                raise ValueError(
-                    f"{name}: {len(table)} weights for a codec of {num_codebooks} codebooks; "
-                    f"give {num_codebooks} numbers, or null for the published course"
-                )
-        return tables
+        """Return the names of the parameter groups that the run freezes."""
+        switches = {"cross": self.freeze_cross, "lyrics_embedding": self.freeze_embed_prompts}
+        return list(dict.fromkeys([*(group for group, frozen in switches.items() if frozen), *self.freeze]))
 
 
 def _interval(epochs: float | None, steps_per_epoch: int) -> int | None:

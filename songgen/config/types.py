@@ -131,9 +131,9 @@ def _coerce(value: Any, annotation: Any) -> Any:
 def _coerce_plain(value: Any, kind: type) -> Any:
     if kind is float and type(value) is int:
         return float(value)
-    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+    if type(value) is not kind:
         return _MISMATCH
-    return value
+    return _MISMATCH if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _coerce_bounded(value: Any, arguments: tuple[Any, ...]) -> Any:
