@@ -1,0 +1,111 @@
+"""Samples of different lengths become one batch of tensors.
+
+Shapes: B batch, N target tracks, A auxiliary tracks, K codebooks, T frames, L text length.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from songgen.data.samples import Sample
+from songgen.vocabulary import IGNORE_INDEX
+
+_INT16_SCALE = np.float32(1 / 32768)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch, under the names of the model's keywords."""
+
+    ids: list[str]
+    """Names of the clips; empty for an empty micro-batch."""
+    codes: Tensor
+    """B x N x K x T int64; `IGNORE_INDEX` past a clip's frames."""
+    frames: Tensor
+    """B int64."""
+    auxiliary_codes: Tensor | None
+    """B x A x K x T int64, like `codes`; None when no auxiliary track is asked for."""
+    input_ids: Tensor
+    """B x L int64: caption."""
+    attention_mask: Tensor
+    """B x L int64: 1 where there is a caption id."""
+    prompt_input_ids: Tensor
+    """B x L int64: lyrics."""
+    prompt_attention_mask: Tensor
+    """B x L int64: 1 where there is a lyrics id."""
+    ref_voice_values: Tensor
+    """B x samples float32 in -1..1; zero past a voice's length."""
+    ref_voice_lengths: Tensor
+    """B int64: samples of each voice, 0 for none."""
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
+        """Return the batch on a device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self, device: Any = None) -> "Batch":
+        """Return the batch in page-locked memory, from which copies to a GPU can overlap; the loader calls this."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def model_inputs(self) -> dict[str, Tensor | None]:
+        """Return the model's keywords: everything but the names."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "ids"}
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Apply a function to every tensor."""
+        changed: dict[str, Any] = {name: change(value) for name, value in self.model_inputs().items() if value is not None}
+        return replace(self, **changed)
+
+
+def collate(samples: Sequence[Sample], target_tracks: Sequence[str], auxiliary_tracks: Sequence[str] = ()) -> Batch:
+    """Pad samples to one batch.
+
+    Args:
+        samples: at least one; each has the codes of all tracks.
+        target_tracks: the N tracks, in the order of the layout.
+        auxiliary_tracks: the A tracks of an auxiliary loss.
+    """
+    assert samples
+    input_ids, attention_mask = _pad_ids([sample.caption_ids for sample in samples])
+    prompt_input_ids, prompt_attention_mask = _pad_ids([sample.lyrics_ids for sample in samples])
+    voice_lengths = [len(sample.voice) for sample in samples]
+    voices = np.zeros((len(samples), max(voice_lengths)), dtype=np.float32)
+    for voice, sample in zip(voices, samples, strict=True):
+        np.multiply(sample.voice, _INT16_SCALE, out=voice[: len(sample.voice)])
+    return Batch(
+        ids=[sample.id for sample in samples if sample.num_frames],
+        codes=_pad_codes(samples, target_tracks),
+        frames=torch.tensor([sample.num_frames for sample in samples]),
+        auxiliary_codes=_pad_codes(samples, auxiliary_tracks) if auxiliary_tracks else None,
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        prompt_input_ids=prompt_input_ids,
+        prompt_attention_mask=prompt_attention_mask,
+        ref_voice_values=torch.from_numpy(voices),
+        ref_voice_lengths=torch.tensor(voice_lengths),
+    )
+
+
+def _pad_codes(samples: Sequence[Sample], tracks: Sequence[str]) -> Tensor:
+    """Stack the codes of some tracks: B x tracks x K x T, at least one frame, filled with `IGNORE_INDEX`."""
+    num_codebooks = len(samples[0].codes[tracks[0]])
+    max_frames = max(1, *(sample.num_frames for sample in samples))
+    codes = np.full((len(samples), len(tracks), num_codebooks, max_frames), IGNORE_INDEX, dtype=np.int64)
+    for row, sample in zip(codes, samples, strict=True):
+        for place, track in zip(row, tracks, strict=True):
+            place[:, : sample.num_frames] = sample.codes[track]
+    return torch.from_numpy(codes)
+
+
+def _pad_ids(texts: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
+    """Stack ids: (ids, mask), each B x L int64; padding is 0 and masked."""
+    ids = np.zeros((len(texts), max(len(text) for text in texts)), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, row_mask, text in zip(ids, mask, texts, strict=True):
+        row[: len(text)] = text
+        row_mask[: len(text)] = 1
+    return torch.from_numpy(ids), torch.from_numpy(mask)

@@ -1,0 +1,348 @@
+"""Tokenized songs on disk, read without copies: memory-mapped Arrow shards, any number of folders, any selection.
+
+A row's codes and voice samples are read-only views of the mapped files. The object can be pickled and forked: it
+carries paths and indices, never data.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from songgen.data.schema import (
+    CAPTION_COLUMN,
+    CAPTION_IDS_COLUMN,
+    DURATION_COLUMN,
+    ID_COLUMN,
+    LANGUAGE_COLUMN,
+    LYRICS_COLUMN,
+    LYRICS_IDS_COLUMN,
+    NUM_FRAMES_COLUMN,
+    VOICE_COLUMN,
+    DatasetInfo,
+    codes_column,
+    energy_column,
+)
+from songgen.data.shards import BatchView, map_batches, shard_problem
+
+REBUILD_HINT = "run training/preprocess_data.py with the same JSON again: it keeps the good shards and writes the rest"
+
+
+@dataclass(frozen=True)
+class SongRow:
+    """One clip as it is stored."""
+
+    id: str
+    """Name of the clip in its data set."""
+    caption: str
+    """Description."""
+    lyrics: str
+    """Words; empty for an instrumental."""
+    language: str
+    """Language of the lyrics."""
+    caption_ids: NDArray[np.int32]
+    """Token ids of the caption."""
+    lyrics_ids: NDArray[np.int32]
+    """Token ids of the lyrics, start and stop included."""
+    duration: float
+    """Seconds."""
+    num_frames: int
+    """T."""
+    codes: dict[str, NDArray[np.int16]]
+    """K x T for each track that the clip has."""
+    energies: dict[str, float | None]
+    """Root mean square of the 16-bit samples of each track, where it is known."""
+    voice_samples: NDArray[np.int16]
+    """Vocal track at the voice encoder's rate; empty when there is none."""
+
+
+@dataclass(frozen=True)
+class RowFilter:
+    """Which clips to keep. Bounds are inclusive; None does not filter."""
+
+    min_seconds: float | None = None
+    """Shortest clip."""
+    max_seconds: float | None = None
+    """Longest clip."""
+    max_frames: int | None = None
+    """Longest clip in codec frames."""
+    min_energies: Mapping[str, float] = field(default_factory=dict)
+    """Lowest energy by track; a clip without a known energy of that track is left out."""
+    tracks: tuple[str, ...] = ()
+    """Tracks that a clip must have."""
+    max_rows: int | None = None
+    """Keep the first so many of the clips that pass; a larger number than there are keeps all."""
+
+
+class SongDataset:
+    """Clips of one split of one or several data set folders."""
+
+    def __init__(
+        self,
+        name: str,
+        info: DatasetInfo,
+        files: tuple[Path, ...],
+        selection: NDArray[np.int64] | None = None,
+        views: list[BatchView] | None = None,
+    ) -> None:
+        """Use `open`, `concatenate`, `select` or `filter` instead."""
+        self.name = name
+        """Folders and splits, for messages."""
+        self.info = info
+        """What codes and ids mean; the shards of concatenated data sets are not listed in it."""
+        self._files = files
+        self._views = [BatchView(batch) for file in files for batch in map_batches(file)] if views is None else views
+        self._starts: NDArray[np.int64] = np.cumsum([0] + [view.num_rows for view in self._views])
+        self._selection = np.arange(self._starts[-1]) if selection is None else selection
+
+    @classmethod
+    def open(cls, folder: str | Path, split: str, *, verify_hashes: bool = False) -> "SongDataset":
+        """Map the shards of a split.
+
+        Args:
+            folder: what `training/preprocess_data.py` wrote.
+            split: name of the split.
+            verify_hashes: also read every shard once and compare its hash, which finds swapped and altered files.
+
+        Raises:
+            ValueError: if there is no such data set or split, or a shard is missing, cut short or of other content;
+                all bad shards are named.
+        """
+        folder = Path(folder)
+        info = DatasetInfo.read(folder)
+        if split not in info.splits:
+            raise ValueError(f"{folder} has no split {split!r}; it has: {', '.join(info.splits) or 'none'}")
+        problems = [
+            f"{shard.file}: {problem}"
+            for shard in info.splits[split]
+            if (problem := shard_problem(folder, shard, info, verify_hashes))
+        ]
+        if problems:
+            listed = "\n".join(f"- {problem}" for problem in problems)
+            raise ValueError(f"the data set {folder} is damaged:\n{listed}\n{REBUILD_HINT}")
+        return cls(f"{folder} [{split}]", info, tuple(folder / shard.file for shard in info.splits[split]))
+
+    @classmethod
+    def concatenate(cls, datasets: Sequence["SongDataset"]) -> "SongDataset":
+        """Chain data sets; their codes and ids must mean the same.
+
+        Raises:
+            ValueError: listing every difference in codec, codebooks, tokenizers or rate of the voice samples.
+        """
+        assert datasets
+        if len(datasets) == 1:
+            return datasets[0]
+        first = datasets[0]
+        problems = [
+            f"{other.name} has {name} {getattr(other.info, name)!r}, {first.name} has {getattr(first.info, name)!r}"
+            for other in datasets[1:]
+            for name in _SHARED_FIELDS
+            if getattr(other.info, name) != getattr(first.info, name)
+        ]
+        voice_rates = {dataset.info.voice_sample_rate for dataset in datasets} - {0}
+        if len(voice_rates) > 1:
+            problems.append(f"voice samples are stored at different rates: {sorted(voice_rates)} Hz")
+        if problems:
+            raise ValueError("these data sets cannot be used together:\n" + "\n".join(f"- {line}" for line in problems))
+        starts = np.cumsum([0] + [int(dataset._starts[-1]) for dataset in datasets])
+        info = replace(
+            first.info,
+            tracks=tuple(track for track in first.info.tracks if all(track in each.info.tracks for each in datasets)),
+            voice_sample_rate=max(voice_rates, default=0),
+            splits={},
+        )
+        return cls(
+            ", ".join(dataset.name for dataset in datasets),
+            info,
+            tuple(file for dataset in datasets for file in dataset._files),
+            np.concatenate([each._selection + start for each, start in zip(datasets, starts[:-1], strict=True)]),
+            [view for dataset in datasets for view in dataset._views],
+        )
+
+    def __len__(self) -> int:
+        """Number of selected clips."""
+        return len(self._selection)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Carry names and indices only: mapped files do not travel between processes."""
+        return {"name": self.name, "info": self.info, "files": self._files, "selection": self._selection}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Map the shards again."""
+        self.__init__(**state)  # type: ignore[misc]
+
+    def row(self, index: int) -> SongRow:
+        """Return one selected clip; its arrays are read-only views."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        stored = int(self._selection[index])
+        place = int(np.searchsorted(self._starts, stored, side="right")) - 1
+        view, row = self._views[place], stored - int(self._starts[place])
+        num_frames = int(view.value_column(NUM_FRAMES_COLUMN)[row])
+        codes, energies = {}, {}
+        for track in self.info.tracks:
+            flat = view.list_value(codes_column(track), row)
+            if len(flat):
+                codes[track] = flat.reshape(self.info.num_codebooks, num_frames)
+            energy = float(view.value_column(energy_column(track))[row])
+            energies[track] = None if np.isnan(energy) else energy
+        return SongRow(
+            id=view.text(ID_COLUMN, row),
+            caption=view.text(CAPTION_COLUMN, row),
+            lyrics=view.text(LYRICS_COLUMN, row),
+            language=view.text(LANGUAGE_COLUMN, row),
+            caption_ids=view.list_value(CAPTION_IDS_COLUMN, row),
+            lyrics_ids=view.list_value(LYRICS_IDS_COLUMN, row),
+            duration=float(view.value_column(DURATION_COLUMN)[row]),
+            num_frames=num_frames,
+            codes=codes,
+            energies=energies,
+            voice_samples=view.list_value(VOICE_COLUMN, row),
+        )
+
+    @property
+    def num_frames(self) -> NDArray[np.int32]:
+        """Frames of each selected clip."""
+        return self._values(NUM_FRAMES_COLUMN).astype(np.int32, copy=False)
+
+    @property
+    def durations(self) -> NDArray[np.float64]:
+        """Seconds of each selected clip."""
+        return self._values(DURATION_COLUMN)
+
+    def energies(self, track: str) -> NDArray[np.float32]:
+        """Energy of a track in each selected clip; NaN where it is not known."""
+        return self._values(energy_column(track), missing=np.float32(np.nan))
+
+    def has_track(self, track: str) -> NDArray[np.bool_]:
+        """Whether each selected clip has codes of a track."""
+        return self._list_lengths(codes_column(track)) > 0
+
+    def caption_lengths(self) -> NDArray[np.int32]:
+        """Number of caption ids of each selected clip."""
+        return self._list_lengths(CAPTION_IDS_COLUMN)
+
+    def lyrics_lengths(self) -> NDArray[np.int32]:
+        """Number of lyrics ids of each selected clip."""
+        return self._list_lengths(LYRICS_IDS_COLUMN)
+
+    def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "SongDataset":
+        """Return the data set of these clips, in this order."""
+        selection = self._selection[np.asarray(indices, dtype=np.int64)]
+        return SongDataset(self.name, self.info, self._files, selection, self._views)
+
+    def filter(self, row_filter: RowFilter) -> tuple["SongDataset", dict[str, int]]:
+        """Return the clips that pass, and how many did not for which reason (the first that applies to a clip)."""
+        kept = np.ones(len(self), dtype=np.bool_)
+        rejected: dict[str, int] = {}
+        for reason, passes in self._criteria(row_filter):
+            if fails := int((kept & ~passes).sum()):
+                rejected[reason] = fails
+            kept &= passes
+        chosen = np.flatnonzero(kept)
+        if row_filter.max_rows is not None and len(chosen) > row_filter.max_rows:
+            rejected[f"beyond the first {row_filter.max_rows}"] = len(chosen) - row_filter.max_rows
+            chosen = chosen[: row_filter.max_rows]
+        return self.select(chosen), rejected
+
+    def _criteria(self, row_filter: RowFilter) -> list[tuple[str, NDArray[np.bool_]]]:
+        """Each reason to leave a clip out, with the clips that it does not concern."""
+        criteria = [(f"no {track} track", self.has_track(track)) for track in row_filter.tracks]
+        if row_filter.min_seconds is not None:
+            passes = self.durations >= row_filter.min_seconds
+            criteria.append((f"shorter than {row_filter.min_seconds:g} s", passes))
+        if row_filter.max_seconds is not None:
+            passes = self.durations <= row_filter.max_seconds
+            criteria.append((f"longer than {row_filter.max_seconds:g} s", passes))
+        if row_filter.max_frames is not None:
+            criteria.append((f"more than {row_filter.max_frames} frames", self.num_frames <= row_filter.max_frames))
+        for track, energy in row_filter.min_energies.items():
+            criteria.append((f"{track} energy below {energy:g} or unknown", self.energies(track) >= energy))
+        return criteria
+
+    def _values(self, column: str, missing: Any = None) -> NDArray[Any]:
+        """Read one number of each selected clip; `missing` stands in for shards without the column."""
+        parts = [
+            view.value_column(column) if view.has(column) else np.full(view.num_rows, missing) for view in self._views
+        ]
+        return np.concatenate(parts)[self._selection] if parts else np.zeros(0)
+
+    def _list_lengths(self, column: str) -> NDArray[np.int32]:
+        """Length of a list column in each selected clip; 0 in shards without the column."""
+        parts = [
+            view.list_lengths(column) if view.has(column) else np.zeros(view.num_rows, dtype=np.int32)
+            for view in self._views
+        ]
+        return np.concatenate(parts)[self._selection] if parts else np.zeros(0, dtype=np.int32)
+
+
+_SHARED_FIELDS = (
+    "codec_fingerprint",
+    "num_codebooks",
+    "codebook_size",
+    "sample_rate",
+    "hop_length",
+    "lyrics_tokenizer_fingerprint",
+    "caption_tokenizer_fingerprint",
+)
+"""Fields of `DatasetInfo` that decide what codes and ids mean."""
+
+
+def check_against_model(
+    dataset: SongDataset,
+    *,
+    target_tracks: Sequence[str],
+    auxiliary_tracks: Sequence[str] = (),
+    num_codebooks: int | None = None,
+    codebook_size: int | None = None,
+    codec_fingerprint: str | None = None,
+    lyrics_tokenizer_fingerprint: str | None = None,
+    caption_tokenizer_fingerprint: str | None = None,
+    voice_sample_rate: int | None = None,
+) -> None:
+    """Refuse a data set that the model cannot learn from. What is None is not compared.
+
+    Args:
+        dataset: after its filters.
+        target_tracks: tracks that the model writes; every clip must have them.
+        auxiliary_tracks: tracks that an auxiliary loss needs; every clip must have them too.
+        num_codebooks: K of the model.
+        codebook_size: codes of each codebook of the model.
+        codec_fingerprint: of the model's codec.
+        lyrics_tokenizer_fingerprint: of the model's lyrics tokenizer.
+        caption_tokenizer_fingerprint: of the model's caption tokenizer.
+        voice_sample_rate: of the model's voice encoder; None when no reference voice is drawn.
+
+    Raises:
+        ValueError: listing everything that does not agree.
+    """
+    expected = {
+        "num_codebooks": num_codebooks,
+        "codebook_size": codebook_size,
+        "codec_fingerprint": codec_fingerprint,
+        "lyrics_tokenizer_fingerprint": lyrics_tokenizer_fingerprint,
+        "caption_tokenizer_fingerprint": caption_tokenizer_fingerprint,
+        "voice_sample_rate": voice_sample_rate,
+    }
+    problems = [
+        f"{name}: the model has {value!r}, the data set {getattr(dataset.info, name)!r}"
+        for name, value in expected.items()
+        if value is not None and value != getattr(dataset.info, name)
+    ]
+    needs = {track: "to be learned" for track in target_tracks} | {
+        track: "for the auxiliary loss" for track in auxiliary_tracks
+    }
+    for track, purpose in needs.items():
+        if lacking := int((~dataset.has_track(track)).sum()):
+            problems.append(
+                f"track {track!r} is needed {purpose}, and {lacking} of {len(dataset)} clips do not have it: "
+                "tokenize it, filter by tracks, or choose another task"
+            )
+    if not len(dataset):
+        problems.append("no clip is left; look at the filters and at the data set's report")
+    if problems:
+        listed = "\n".join(f"- {problem}" for problem in problems)
+        raise ValueError(f"the model and the data set {dataset.name} do not fit together:\n{listed}")

@@ -1,0 +1,93 @@
+"""A data loader that reads what the batch plan says, and whose workers outlive a signal to the process group."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from songgen.data.collate import Batch, collate
+from songgen.data.plan import BatchPlan
+from songgen.data.samples import EMPTY_SLOT, TrainingSamples
+
+DEFAULT_TIMEOUT_SECONDS = 300.0
+"""How long to wait for a worker before it counts as hung."""
+
+
+class PlannedBatches(Sampler[list[tuple[int, int]]]):
+    """The (epoch, index) pairs of each micro-batch of one process in one epoch."""
+
+    def __init__(self, micro_batches: Sequence[Sequence[int]], epoch: int) -> None:
+        """Keep the plan of the epoch."""
+        self._micro_batches = micro_batches
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of micro-batches."""
+        return len(self._micro_batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield the keys of `TrainingSamples`; an empty micro-batch asks for the stand-in."""
+        for indices in self._micro_batches:
+            yield [(self._epoch, index) for index in indices or (EMPTY_SLOT,)]
+
+
+def make_loader(
+    samples: TrainingSamples,
+    plan: BatchPlan,
+    *,
+    target_tracks: Sequence[str],
+    auxiliary_tracks: Sequence[str] = (),
+    epoch: int = 0,
+    rank: int = 0,
+    first_step: int = 0,
+    skip_batches: int = 0,
+    num_workers: int = 0,
+    prefetch_factor: int = 2,
+    pin_memory: bool | None = None,
+    persistent_workers: bool = False,
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
+) -> DataLoader[Batch]:
+    """Return the batches of one process in one epoch.
+
+    Args:
+        samples: the clips; their number is that of the plan.
+        plan: which clips meet where.
+        target_tracks: tracks of `Batch.codes`, in the order of the layout.
+        auxiliary_tracks: tracks of `Batch.auxiliary_codes`.
+        epoch: from 0.
+        rank: of this process.
+        first_step: optimizer steps of the epoch that are done; nothing is read for them.
+        skip_batches: see `BatchPlan.micro_batches`.
+        num_workers: processes that read ahead; 0 reads in this process.
+        prefetch_factor: batches that each worker reads ahead.
+        pin_memory: page-locked batches; None: when there is a CUDA device.
+        persistent_workers: keep the workers between iterations; only for a loader that is iterated again and again.
+        timeout: seconds after which a worker that does not answer is an error.
+
+    The loader raises RuntimeError when a worker dies or does not answer in time.
+    """
+    assert len(samples) == len(plan.lengths), (len(samples), len(plan.lengths))
+    return DataLoader(
+        samples,  # type: ignore[arg-type]  # it reads samples and yields what collate makes of them
+        batch_sampler=PlannedBatches(plan.micro_batches(epoch, rank, first_step, skip_batches), epoch),
+        collate_fn=partial(collate, target_tracks=tuple(target_tracks), auxiliary_tracks=tuple(auxiliary_tracks)),
+        num_workers=num_workers,
+        prefetch_factor=prefetch_factor if num_workers else None,
+        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+        persistent_workers=persistent_workers and num_workers > 0,
+        timeout=timeout if num_workers else 0,
+        worker_init_fn=_outlive_signals,
+        # The loader draws a seed for its workers; from its own generator, the global one stays as it is.
+        generator=torch.Generator().manual_seed(plan.seed),
+    )
+
+
+def _outlive_signals(worker: int) -> None:
+    """Survive the signal that ends a run: the trainer still needs its batches to finish the step and save.
+
+    A second SIGTERM does end a worker, else a worker that hangs could keep the interpreter from exiting.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -1,0 +1,198 @@
+"""What a clip becomes for one visit in training: which voice it hears and which conditions are withheld.
+
+Every draw is a function of (seed, epoch, index), so it depends neither on workers nor on the number of processes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch.utils.data
+from numpy.typing import NDArray
+
+from songgen.data.dataset import SongDataset, SongRow
+from songgen.data.draws import SAMPLE_STREAM, random_uniforms
+from songgen.tasks import VOCAL
+
+NO_VOICE = "none"
+
+VOICE_CHOICES = (VOCAL, NO_VOICE)
+"""What a reference voice can be drawn from."""
+
+EMPTY_SLOT = -1
+"""Index that asks for the stand-in of an empty micro-batch."""
+
+_T5_END, _LYRICS_START, _LYRICS_STOP = 1, 261, 0
+_NO_SAMPLES: NDArray[np.int16] = np.zeros(0, dtype=np.int16)
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How clips are turned into training samples.
+
+    Raises:
+        ValueError: listing every value that cannot be used.
+    """
+
+    voice_choices: Mapping[str, float] = field(default_factory=lambda: {VOCAL: 1.0})
+    """Where the reference voice comes from, with relative weights: "vocal" (the clip's own vocal track) or "none"."""
+    voice_min_energy: float = 200.0
+    """A vocal track below this energy, or of unknown energy, is no reference voice."""
+    voice_seconds: float = 3.0
+    """Length of the reference voice; a shorter vocal track keeps its length."""
+    drop_caption: float = 0.0
+    """Probability of an empty caption."""
+    drop_lyrics: float = 0.0
+    """Probability of empty lyrics."""
+    drop_voice: float = 0.0
+    """Probability of no voice, after the choice above."""
+    drop_all: float = 0.0
+    """Probability that all conditions are withheld at once, as classifier-free guidance needs it."""
+    max_caption_tokens: int | None = None
+    """Longer captions are cut; their last id, the end token, stays."""
+    max_lyrics_tokens: int | None = None
+    """Longer lyrics are cut; their last id, the stop token, stays."""
+    empty_caption_ids: tuple[int, ...] = (_T5_END,)
+    """Ids of an empty caption."""
+    empty_lyrics_ids: tuple[int, ...] = (_LYRICS_START, _LYRICS_STOP)
+    """Ids of empty lyrics."""
+
+    def __post_init__(self) -> None:
+        """Check all values."""
+        problems = []
+        if unknown := [name for name in self.voice_choices if name not in VOICE_CHOICES]:
+            problems.append(f"voice_choices: unknown {', '.join(unknown)}; known: {', '.join(VOICE_CHOICES)}")
+        weights = list(self.voice_choices.values())
+        if not weights or min(weights) < 0 or sum(weights) <= 0:
+            problems.append(f"voice_choices must have weights of 0 or more, not all 0; got {dict(self.voice_choices)}")
+        if self.voice_seconds <= 0:
+            problems.append(f"voice_seconds must be above 0, got {self.voice_seconds}")
+        for name in ("drop_caption", "drop_lyrics", "drop_voice", "drop_all"):
+            if not 0 <= getattr(self, name) <= 1:
+                problems.append(f"{name} must lie in 0..1, got {getattr(self, name)}")
+        for name in ("max_caption_tokens", "max_lyrics_tokens"):
+            limit = getattr(self, name)
+            if limit is not None and limit < len(self.empty_lyrics_ids):
+                problems.append(f"{name} must be at least {len(self.empty_lyrics_ids)}, got {limit}")
+        if problems:
+            raise ValueError("sample options:\n" + "\n".join(f"- {problem}" for problem in problems))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip on one visit."""
+
+    id: str
+    """Name of the clip."""
+    num_frames: int
+    """T; 0 for the stand-in of an empty micro-batch."""
+    codes: dict[str, NDArray[np.int16]]
+    """K x T of each track that was asked for."""
+    caption_ids: NDArray[np.int32]
+    """Caption, or its empty form."""
+    lyrics_ids: NDArray[np.int32]
+    """Lyrics, or their empty form."""
+    voice: NDArray[np.int16]
+    """Reference voice at the voice encoder's rate; empty when there is none."""
+
+
+class TrainingSamples(torch.utils.data.Dataset[Sample]):
+    """Samples by (epoch, index).
+
+    Args:
+        dataset: clips that all have the tracks (see `check_against_model`).
+        options: how they are varied.
+        tracks: tracks whose codes are read.
+        seed: all draws follow from it.
+        deterministic: for evaluation: the most likely voice (the first of equals), nothing withheld, and the crop
+            of epoch 0 in every epoch.
+    """
+
+    def __init__(
+        self,
+        dataset: SongDataset,
+        options: SampleOptions,
+        tracks: Sequence[str],
+        *,
+        seed: int = 0,
+        deterministic: bool = False,
+    ) -> None:
+        """Nothing is read yet."""
+        self.dataset = dataset
+        self.options = options
+        self.tracks = tuple(tracks)
+        self.seed = seed
+        self.deterministic = deterministic
+        names, weights = zip(*options.voice_choices.items(), strict=True)
+        self._voice_names = names
+        self._voice_bounds = np.cumsum(weights)[:-1] / sum(weights)
+        self._likeliest_voice = names[int(np.argmax(weights))]
+        self._empty_caption = np.array(options.empty_caption_ids, dtype=np.int32)
+        self._empty_lyrics = np.array(options.empty_lyrics_ids, dtype=np.int32)
+        self._voice_length = round(options.voice_seconds * dataset.info.voice_sample_rate)
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.dataset)
+
+    def __getitem__(self, place: tuple[int, int]) -> Sample:
+        """Return the sample of (epoch, index); the index `EMPTY_SLOT` gives clip 0 without frames and voice."""
+        epoch, index = place
+        if index == EMPTY_SLOT:
+            return self._empty_sample()
+        row = self.dataset.row(index)
+        draws = random_uniforms(self.seed, SAMPLE_STREAM, 0 if self.deterministic else epoch, index, count=6)
+        choice, start, drop_all, drop_caption, drop_lyrics, drop_voice = draws.tolist()
+        options = self.options
+        vary = not self.deterministic
+        withhold = vary and drop_all < options.drop_all
+        no_caption = withhold or (vary and drop_caption < options.drop_caption)
+        no_lyrics = withhold or (vary and drop_lyrics < options.drop_lyrics)
+        no_voice = withhold or (vary and drop_voice < options.drop_voice)
+        return Sample(
+            id=row.id,
+            num_frames=row.num_frames,
+            codes={track: row.codes[track] for track in self.tracks},
+            caption_ids=self._empty_caption if no_caption else _cut(row.caption_ids, options.max_caption_tokens),
+            lyrics_ids=self._empty_lyrics if no_lyrics else _cut(row.lyrics_ids, options.max_lyrics_tokens),
+            voice=_NO_SAMPLES if no_voice else self._voice(row, choice, start),
+        )
+
+    def count_cut_texts(self) -> dict[str, int]:
+        """Return how many captions and lyrics exceed their limit and are cut, for the summary of a run."""
+        limits = {
+            "captions": (self.dataset.caption_lengths(), self.options.max_caption_tokens),
+            "lyrics": (self.dataset.lyrics_lengths(), self.options.max_lyrics_tokens),
+        }
+        return {name: int((lengths > limit).sum()) for name, (lengths, limit) in limits.items() if limit is not None}
+
+    def _voice(self, row: SongRow, choice: float, start: float) -> NDArray[np.int16]:
+        """Return the reference voice: the drawn table entry, the energy rule, then a crop."""
+        drawn = self._voice_names[int(np.searchsorted(self._voice_bounds, choice, side="right"))]
+        name = self._likeliest_voice if self.deterministic else drawn
+        energy = row.energies.get(VOCAL)
+        if name == NO_VOICE or energy is None or energy < self.options.voice_min_energy:
+            return _NO_SAMPLES
+        surplus = len(row.voice_samples) - self._voice_length
+        begin = int(start * (surplus + 1)) if surplus > 0 else 0
+        return row.voice_samples[begin : begin + self._voice_length]
+
+    def _empty_sample(self) -> Sample:
+        """Stand-in of an empty micro-batch: the texts of clip 0, no frames, no voice."""
+        row = self.dataset.row(0)
+        no_codes = np.zeros((self.dataset.info.num_codebooks, 0), dtype=np.int16)
+        return Sample(
+            id="",
+            num_frames=0,
+            codes=dict.fromkeys(self.tracks, no_codes),
+            caption_ids=_cut(row.caption_ids, self.options.max_caption_tokens),
+            lyrics_ids=_cut(row.lyrics_ids, self.options.max_lyrics_tokens),
+            voice=_NO_SAMPLES,
+        )
+
+
+def _cut(ids: NDArray[np.int32], limit: int | None) -> NDArray[np.int32]:
+    """Cut a text to its limit; the last id, which ends it, stays."""
+    if limit is None or len(ids) <= limit:
+        return ids
+    return np.concatenate([ids[: limit - 1], ids[-1:]])

@@ -1,0 +1,104 @@
+"""One Arrow file of a data set: mapped into memory, checked, and read as numpy views without copies."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from songgen.data.schema import NUM_FRAMES_COLUMN, DatasetInfo, ShardInfo, arrow_schema, codes_column
+
+_HASH_BLOCK_BYTES = 1 << 22
+
+
+class BatchView:
+    """One Arrow record batch; columns become numpy views when they are first read."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        """Keep the batch; nothing is read yet."""
+        self.num_rows: int = batch.num_rows
+        self._batch = batch
+        self._names = frozenset(batch.schema.names)
+        self._lists: dict[str, tuple[NDArray[np.int32], NDArray[Any]]] = {}
+        self._values: dict[str, NDArray[Any]] = {}
+
+    def has(self, name: str) -> bool:
+        """Whether the shard has this column."""
+        return name in self._names
+
+    def list_column(self, name: str) -> tuple[NDArray[np.int32], NDArray[Any]]:
+        """Return (offsets, values) of a list column: row i is `values[offsets[i]:offsets[i + 1]]`."""
+        if name not in self._lists:
+            column = self._batch.column(name)
+            self._lists[name] = (column.offsets.to_numpy(), column.values.to_numpy(zero_copy_only=True))
+        return self._lists[name]
+
+    def value_column(self, name: str) -> NDArray[Any]:
+        """Return a column of numbers (null becomes NaN)."""
+        if name not in self._values:
+            self._values[name] = self._batch.column(name).to_numpy(zero_copy_only=False)
+        return self._values[name]
+
+    def list_value(self, name: str, row: int) -> NDArray[Any]:
+        """Return one row of a list column, without a copy."""
+        offsets, values = self.list_column(name)
+        return values[offsets[row] : offsets[row + 1]]
+
+    def list_lengths(self, name: str) -> NDArray[np.int32]:
+        """Return the length of each row's list."""
+        return np.diff(self.list_column(name)[0])
+
+    def text(self, name: str, row: int) -> str:
+        """Return one row of a text column; null becomes empty."""
+        return self._batch.column(name)[row].as_py() or ""
+
+
+def map_batches(path: Path) -> list[pa.RecordBatch]:
+    """Map one Arrow stream file; its record batches are views of the file."""
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+        return list(reader)
+
+
+def shard_problem(folder: Path, shard: ShardInfo, info: DatasetInfo, verify_hash: bool) -> str:
+    """Say what is wrong with a shard; empty when it can be used."""
+    path = folder / shard.file
+    if not path.is_file():
+        return "the file is missing"
+    if verify_hash and _sha256(path) != shard.sha256:
+        return "its content is not what was written (another hash)"
+    try:
+        batches = map_batches(path)
+    except (pa.ArrowException, OSError, EOFError) as error:
+        return f"the file is cut short or damaged ({error})"
+    rows = sum(batch.num_rows for batch in batches)
+    if rows != shard.rows:
+        return f"it holds {rows} clips, {shard.rows} were written"
+    expected = arrow_schema(info.tracks)
+    for batch in batches:
+        wrong = [column.name for column in expected if not _has_column(batch.schema, column)]
+        if wrong:
+            return f"columns are missing or of another type: {', '.join(wrong)}"
+        view = BatchView(batch)
+        cells = view.value_column(NUM_FRAMES_COLUMN) * info.num_codebooks
+        for track in info.tracks:
+            lengths = view.list_lengths(codes_column(track))
+            if bad := int(((lengths != cells) & (lengths != 0)).sum()):
+                return f"{bad} clips have codes of track {track!r} that do not fit their number of frames"
+    return ""
+
+
+def _has_column(schema: pa.Schema, column: pa.Field) -> bool:
+    """Whether a schema has a column of that name and type."""
+    place = schema.get_field_index(column.name)
+    return bool(place >= 0 and schema.field(place).type.equals(column.type))
+
+
+def _sha256(path: Path) -> str:
+    """Hash a file in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
