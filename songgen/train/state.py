@@ -48,7 +48,7 @@ class TrainerState:
     gradient_scaler: dict[str, float] = field(default_factory=dict)
     """State of the float16 loss scaler; empty in other precisions."""
     plan: dict[str, Any] = field(default_factory=dict)
-    """What the data order depends on (processes, batch sizes, seed, data sets): without it the position means nothing."""
+    """What the data order depends on (processes, batch sizes, seed, data): without it the position means nothing."""
     schema_version: int = STATE_SCHEMA_VERSION
     """Version of this record."""
 

@@ -1,0 +1,78 @@
+"""Processes: how they are started, checked, and what they agree on."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
+from torch import Tensor
+
+MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+"""`dtype` of the configuration -> accelerate's name."""
+
+
+def start_processes(*, dtype: str, seed: int, timeout_seconds: int) -> Accelerator:
+    """Join the processes of this launch.
+
+    Args:
+        dtype: precision of the computation: a key of `MIXED_PRECISION`. It wins over `accelerate config`.
+        seed: of the random generators; each process draws its own numbers.
+        timeout_seconds: after which a process that hears nothing from the others gives up.
+
+    Raises:
+        ValueError: several processes were launched, but this one believes that it is alone.
+    """
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("no", MIXED_PRECISION[dtype]):
+        warnings.warn(
+            f"dtype {dtype} of the configuration wins over mixed precision {launched} of the launch", stacklevel=2
+        )
+    accelerator = Accelerator(
+        mixed_precision=MIXED_PRECISION[dtype],
+        gradient_accumulation_steps=1,  # the training step accumulates by itself, with exact normalization
+        step_scheduler_with_optimizer=False,
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_seconds)),
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+        ],
+    )
+    require_all_processes(os.environ, accelerator.num_processes)
+    set_seed(seed, device_specific=True)
+    return accelerator
+
+
+def require_all_processes(environment: Mapping[str, str], num_processes: int) -> None:
+    """Refuse a launch in which every process would train alone, and all of them would write the same files.
+
+    Raises:
+        ValueError: saying how to launch.
+    """
+    launched = int(environment.get("WORLD_SIZE", "1"))
+    if launched != num_processes:
+        raise ValueError(
+            f"{launched} processes were launched, but accelerate sees {num_processes}, so each would train alone. "
+            "Where there is no GPU for each process, set ACCELERATE_USE_CPU=true in the environment:\n"
+            "  ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 SCRIPT CONFIG.json\n"
+            "or launch with a file of helpers/accelerate_configs/."
+        )
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """Add a tensor up over all processes, in place; each of them gets the sum."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+    return values
+
+
+def gather_objects(values: list[str]) -> list[list[str]]:
+    """Lists of all processes, in the order of their ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [values]
+    gathered: list[list[str]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(gathered, values)
+    return gathered

@@ -1,0 +1,172 @@
+"""One optimizer step: micro-batches forward and backward, exact normalization, clipping, the agreed decision to update.
+
+Shapes: K codebooks, H heads.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
+
+from songgen.data.collate import Batch
+from songgen.layout import TokenLayout
+from songgen.train.distributed import sum_over_processes
+
+
+class Outcome(enum.Enum):
+    """What became of a step."""
+
+    UPDATED = "updated"
+    """The weights changed."""
+    EMPTY = "no target"
+    """No process had anything to predict; nothing changed."""
+    NON_FINITE = "not finite"
+    """A loss or gradient was NaN or infinite on some process; nothing changed anywhere."""
+    OVERFLOW = "overflow"
+    """float16 gradients overflowed and the loss scale was lowered; nothing changed."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step gave. Tensors stay on the device."""
+
+    outcome: Outcome
+    """Whether the weights changed."""
+    objective: Tensor
+    """Scalar, this process's share of what was minimized: the processes' shares add up to the whole."""
+    head_losses: Tensor
+    """H, shares of each head's mean cross-entropy."""
+    vocal_losses: Tensor
+    """H, the same of the auxiliary vocal heads (zero when there are none)."""
+    gradient_norm: Tensor
+    """Scalar, before clipping, of all processes together."""
+    samples: int
+    """Songs of all processes."""
+    frames: int
+    """Frames of all processes."""
+    targets: int
+    """Tokens predicted by all processes, over all heads (the auxiliary ones aside)."""
+    stop_requested: bool
+    """Whether any process was asked to stop."""
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """Everything that an optimizer step needs."""
+
+    accelerator: Accelerator
+    """Device, precision, backward pass."""
+    model: nn.Module
+    """Prepared by the accelerator."""
+    optimizer: Any
+    """Prepared by the accelerator."""
+    layout: TokenLayout
+    """Counts the targets."""
+    train_every_eos: bool
+    """Which ends are targets, as the model has it."""
+    max_gradient_norm: float
+    """Gradients are scaled down to it."""
+    vocal_loss_weight: float
+    """Factor of the auxiliary loss; 0 leaves it out."""
+
+    def run(
+        self,
+        batches: Sequence[Batch],
+        codebook_weights: Tensor,
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> StepResult:
+        """Train on the micro-batches of one step.
+
+        The objective is, for each head, the mean over every target of the step on all processes, whatever the
+        micro-batches' sizes: the counts are summed first, and each micro-batch adds its share.
+
+        Args:
+            batches: this process's micro-batches; every process must have as many.
+            codebook_weights: K.
+            stop_requested: asked once, at the end; the answers of all processes are combined.
+        """
+        device = self.accelerator.device
+        counts, sizes = self._counts(batches)
+        head_losses = torch.zeros(self.layout.num_heads, device=device)
+        vocal_losses, objective = torch.zeros_like(head_losses), torch.zeros((), device=device)
+        weights = codebook_weights.to(device)
+        self.model.train()
+        for place, batch in enumerate(batches):
+            is_last = place == len(batches) - 1
+            with self._gradient_exchange(is_last):
+                inputs = batch.to(device, non_blocking=True).model_inputs()
+                output = self.model(**inputs, codebook_weights=weights, target_counts=counts, return_logits=False)
+                loss = output.loss
+                if output.vocal_loss is not None:
+                    loss = loss + self.vocal_loss_weight * output.vocal_loss
+                    vocal_losses += output.vocal_codebook_losses.detach()
+                # The wrappers average gradients over processes; the objective is a sum.
+                self.accelerator.backward(loss * self.accelerator.num_processes)
+            objective += loss.detach()
+            head_losses += output.codebook_losses.detach()
+        norm = self._clip()
+        finite_loss, finite_norm, stop, (samples, frames, targets) = self._agree(
+            objective, norm, stop_requested(), sizes
+        )
+        outcome = self._update(finite_loss, finite_norm, targets)
+        return StepResult(
+            outcome, objective, head_losses, vocal_losses, norm, samples, frames, targets, stop_requested=stop
+        )
+
+    def _counts(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+        """Targets of each head (H int64) and (songs, frames, targets), over all micro-batches and processes."""
+        frames = torch.cat([batch.frames for batch in batches])
+        heads = self.layout.target_counts(frames, train_every_eos=self.train_every_eos)
+        own = torch.cat([heads, (frames > 0).sum()[None], frames.sum()[None], heads.sum()[None]])
+        summed = sum_over_processes(own.to(self.accelerator.device))
+        return summed[: self.layout.num_heads], summed[self.layout.num_heads :]
+
+    def _gradient_exchange(self, is_last: bool) -> AbstractContextManager[Any]:
+        """Exchange gradients in the backward pass of the last micro-batch alone."""
+        self.accelerator.sync_gradients = is_last
+        return nullcontext() if is_last else self.accelerator.no_sync(self.model)
+
+    def _clip(self) -> Tensor:
+        """Clip the gradients and return their norm over all processes."""
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_gradient_norm)
+        whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        return torch.as_tensor(whole, device=self.accelerator.device).detach().float()
+
+    def _agree(
+        self, objective: Tensor, norm: Tensor, stop_requested: bool, sizes: Tensor
+    ) -> tuple[bool, bool, bool, tuple[int, int, int]]:
+        """Combine what the processes found, in the step's one look at the device.
+
+        Returns:
+            whether every loss is finite, whether the gradient norm is, whether a stop was asked for, and `sizes`.
+        """
+        stop = torch.tensor(stop_requested, device=objective.device)
+        flags = torch.stack([~objective.isfinite(), ~norm.isfinite(), stop]).double()
+        flags = sum_over_processes(flags)
+        bad_loss, bad_norm, stopping, *counted = torch.cat([flags, sizes.double()]).tolist()
+        samples, frames, targets = (int(count) for count in counted)
+        return bad_loss == 0, bad_norm == 0, stopping > 0, (samples, frames, targets)
+
+    def _update(self, finite_loss: bool, finite_norm: bool, targets: int) -> Outcome:
+        """Change the weights if the step allows it; every process comes to the same outcome."""
+        outcome = Outcome.UPDATED
+        if targets == 0:
+            outcome = Outcome.EMPTY
+        elif not finite_loss or (not finite_norm and self.accelerator.scaler is None):
+            outcome = Outcome.NON_FINITE
+        if outcome is Outcome.UPDATED:
+            self.optimizer.step()
+            if self.accelerator.optimizer_step_was_skipped:
+                outcome = Outcome.OVERFLOW
+        elif self.accelerator.scaler is not None and self.accelerator.distributed_type != DistributedType.DEEPSPEED:
+            self.accelerator.scaler.update()
+        self.optimizer.zero_grad()
+        return outcome

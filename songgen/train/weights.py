@@ -1,0 +1,123 @@
+"""Whole named tensors out of a model and its optimizer, and back in: plain, DDP and FSDP2 (DTensor) alike.
+
+`torch.distributed.checkpoint.state_dict` would do the same, but it refuses the optimizer state of a model in which a
+parameter has not yet received a gradient (torch 2.13), which happens whenever a condition is absent from the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.", "_checkpoint_wrapped_module.")
+_LISTED_PROBLEMS = 20
+
+
+def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names (free of what DDP, compilation and checkpointing put before them) and parameters that are trained."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            for prefix in _WRAPPER_PREFIXES:
+                name = name.replace(prefix, "")
+            yield name, parameter
+
+
+def gather_tensors(tensors: dict[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """Copy tensors to the CPU, whole.
+
+    Every process must call this with the same names, because shards are gathered one tensor at a time.
+
+    Args:
+        tensors: plain tensors or DTensors by name.
+        keep: False on processes that only take part in the gathering; they get an empty dictionary.
+    """
+    gathered = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach()
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        if keep:
+            gathered[name] = whole.to("cpu", copy=True).contiguous()
+    return gathered
+
+
+@torch.no_grad()
+def write_tensors(targets: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    """Copy whole tensors into those of the same names, each process its own shard.
+
+    Raises:
+        ValueError: names or shapes differ; the message lists them.
+    """
+    _require_same_shapes(values, targets)
+    for name, target in targets.items():
+        target.copy_(_like(values[name], target))
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The trained parameters by name, as they stand on this process."""
+    return dict(trained_parameters(model))
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state on this process, keys `<parameter>.<entry>`; hyper-parameters are left out."""
+    return {
+        f"{name}.{entry}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for name, parameter in trained_parameters(model)
+        for entry, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` named; learning rate, decay and betas stay those of the optimizer.
+
+    Raises:
+        ValueError: a tensor belongs to no trained parameter.
+    """
+    parameters = dict(trained_parameters(model))
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, entry = key.rpartition(".")
+        if name not in parameters:
+            raise ValueError(f"the checkpoint's optimizer state names {name!r}, which is not trained now")
+        parameter = parameters[name]
+        belongs_to_weights = tensor.shape == parameter.shape
+        # AdamW keeps its step counter on the CPU unless it is fused or capturable.
+        device = parameter.device if belongs_to_weights or _counts_on_device(optimizer) else torch.device("cpu")
+        state.setdefault(name, {})[entry] = (
+            _like(tensor, parameter) if belongs_to_weights else tensor.to(device, copy=True)
+        )
+    for name, entries in state.items():
+        optimizer.state[parameters[name]] = entries
+
+
+def _counts_on_device(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the step counters lie beside the parameters."""
+    return any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+
+
+def _like(value: Tensor, target: Tensor) -> Tensor:
+    """A copy of a whole tensor on the device of another and sharded as it is."""
+    value = value.to(target.device, copy=True)
+    if isinstance(target, DTensor):
+        return distribute_tensor(value, target.device_mesh, target.placements)
+    return value
+
+
+def _require_same_shapes(saved: dict[str, Tensor], present: dict[str, Tensor]) -> None:
+    """Compare the parameters of a checkpoint with those that are trained now."""
+    problems = [f"{name}: not in the checkpoint" for name in sorted(set(present) - set(saved))]
+    problems += [f"{name}: in the checkpoint, not trained now" for name in sorted(set(saved) - set(present))]
+    problems += [
+        f"{name}: {list(saved[name].shape)} in the checkpoint, {list(present[name].shape)} now"
+        for name in sorted(set(saved) & set(present))
+        if saved[name].shape != present[name].shape
+    ]
+    if problems:
+        listed = "\n".join(f"- {problem}" for problem in problems[:_LISTED_PROBLEMS])
+        raise ValueError(
+            f"the checkpoint was trained with other parameters ({len(problems)} differences):\n{listed}\n"
+            "Freezing and model sizes must stay as they were. To train its weights on in another way, choose a new "
+            "output_dir and give the present one as model_name_or_path."
+        )
