@@ -44,7 +44,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Check every value against its type, and the keys against each other."""
         problems = [problem for key, value in self.to_dict().items() if (problem := value_problem(key, value))]
-        raise_problems(problems or cross_field_problems(self), "the configuration")
+        where = " > ".join(self.sources) or "the configuration"
+        raise_problems(problems or cross_field_problems(self), where)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, sources: tuple[str, ...] = ()) -> Self:
