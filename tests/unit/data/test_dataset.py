@@ -102,15 +102,29 @@ def _flip_bit(path):
     path.write_bytes(bytes(content))
 
 
+def _end_after_one_batch(path):
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+        batches, schema = list(reader), reader.schema
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(batches[0])
+
+
 @pytest.mark.parametrize(
-    "damage", [_truncate, lambda path: path.unlink(), lambda path: path.write_bytes(b""), _flip_bit]
+    ("damage", "verify_hashes"),
+    [
+        (_truncate, False),
+        (lambda path: path.unlink(), False),
+        (lambda path: path.write_bytes(b""), False),
+        (_end_after_one_batch, False),
+        (_flip_bit, True),
+    ],
 )
-def test_a_damaged_shard_is_named_before_anything_is_read(tmp_path, damage, make_rows, write_dataset):
-    write_dataset(tmp_path, make_rows(40), shard_sizes=(20, 20))
+def test_a_damaged_shard_is_named_before_anything_is_read(tmp_path, damage, verify_hashes, make_rows, write_dataset):
+    write_dataset(tmp_path, make_rows(40), shard_sizes=(20, 20), batch_rows=10)
     shard = DatasetInfo.read(tmp_path).splits["train"][1].file
     damage(tmp_path / shard)
     with pytest.raises(ValueError) as caught:
-        SongDataset.open(tmp_path, "train", verify_hashes=True)
+        SongDataset.open(tmp_path, "train", verify_hashes=verify_hashes)
     assert shard in str(caught.value) and "preprocess_data.py" in str(caught.value)
 
 

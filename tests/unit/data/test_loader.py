@@ -1,0 +1,111 @@
+"""The loader: what the plan says, from any number of workers, and workers that behave when things end."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from songgen.data.dataset import SongDataset
+from songgen.data.loader import make_loader
+from songgen.data.plan import BatchPlan
+from songgen.data.samples import SampleOptions, TrainingSamples
+
+
+@pytest.fixture
+def samples(tmp_path, make_rows, write_dataset):
+    dataset = SongDataset.open(write_dataset(tmp_path / "songs", make_rows(13)), "train")
+    options = SampleOptions(voice_choices={"vocal": 0.5, "none": 0.5}, drop_caption=0.5, voice_seconds=1.0)
+    return TrainingSamples(dataset, options, ("mix", "vocal"), seed=4)
+
+
+def _plan(samples, **options):
+    return BatchPlan(samples.dataset.num_frames, batch_size=2, seed=4, group_by_length=True, **options)
+
+
+def _load(samples, plan, **options):
+    return list(make_loader(samples, plan, target_tracks=("mix",), auxiliary_tracks=("vocal",), **options))
+
+
+def _assert_same(first, second):
+    assert len(first) == len(second)
+    for one, two in zip(first, second, strict=True):
+        assert one.ids == two.ids
+        for name, value in one.model_inputs().items():
+            torch.testing.assert_close(value, two.model_inputs()[name], rtol=0, atol=0)
+
+
+def test_batches_are_those_of_the_plan_in_order(samples):
+    plan = _plan(samples, world_size=2, accumulation=2)
+    for rank in (0, 1):
+        batches = _load(samples, plan, epoch=3, rank=rank)
+        expected = [[f"song{index}" for index in batch] for batch in plan.micro_batches(3, rank)]
+        assert [batch.ids for batch in batches] == expected
+        assert [batch.frames.tolist() == [0] for batch in batches] == [not batch for batch in expected]
+
+
+def test_workers_change_nothing(samples):
+    plan = _plan(samples, world_size=2)
+    _assert_same(_load(samples, plan, epoch=1), _load(samples, plan, epoch=1, num_workers=2))
+
+
+def test_resume_reads_the_rest_and_nothing_else(samples, monkeypatch):
+    plan = _plan(samples, accumulation=2)
+    whole = _load(samples, plan, epoch=1)
+    read = []
+    original = TrainingSamples.__getitem__
+    monkeypatch.setattr(TrainingSamples, "__getitem__", lambda self, place: read.append(place) or original(self, place))
+    _assert_same(_load(samples, plan, epoch=1, first_step=2), whole[4:])
+    assert len(read) == sum(max(1, len(batch.ids)) for batch in whole[4:])
+
+
+def test_global_random_states_are_left_alone(samples):
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)
+    expected = torch.rand(1).item(), np.random.rand(), random.random()
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)
+    _load(samples, _plan(samples), num_workers=1)
+    _load(samples, _plan(samples))
+    assert (torch.rand(1).item(), np.random.rand(), random.random()) == expected
+
+
+def test_workers_outlive_a_signal_to_the_process_group(samples):
+    iterator = iter(make_loader(samples, _plan(samples), target_tracks=("mix",), num_workers=2))
+    next(iterator)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+    assert len(list(iterator)) == 6
+    del iterator
+    assert all(not worker.is_alive() for worker in workers)
+
+
+def test_a_killed_worker_is_an_error(samples, monkeypatch):
+    monkeypatch.setattr(TrainingSamples, "__getitem__", lambda self, place: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(RuntimeError, match="worker"):
+        _load(samples, _plan(samples), num_workers=1)
+
+
+def test_a_hung_worker_is_an_error_within_the_timeout_and_can_be_ended(samples, monkeypatch, tmp_path):
+    reading = tmp_path / "reading"
+    monkeypatch.setattr(TrainingSamples, "__getitem__", lambda self, place: reading.touch() or time.sleep(60))
+    before = set(multiprocessing.active_children())
+    start = time.monotonic()
+    iterator = iter(make_loader(samples, _plan(samples), target_tracks=("mix",), num_workers=1, timeout=1))
+    with pytest.raises(RuntimeError, match="timed out"):
+        next(iterator)
+    assert time.monotonic() - start < 5
+    while not reading.exists():
+        time.sleep(0.05)
+    (worker,) = set(multiprocessing.active_children()) - before
+    worker.terminate()
+    time.sleep(0.2)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(timeout=5)
+    assert not worker.is_alive()
