@@ -1,5 +1,6 @@
 """The loader: what the plan says, from any number of workers, and workers that behave when things end."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -106,6 +107,8 @@ def test_a_hung_worker_is_an_error_within_the_timeout_and_can_be_ended(samples, 
     worker.terminate()
     time.sleep(0.2)
     assert worker.is_alive()
-    worker.terminate()
-    worker.join(timeout=5)
+    # torch's handler for dead children may raise in whatever runs while the worker ends.
+    with contextlib.suppress(RuntimeError):
+        worker.terminate()
+        worker.join(timeout=5)
     assert not worker.is_alive()
