@@ -1,0 +1,114 @@
+"""One row of a manifest after it was read, and the record of a row that cannot be used."""
+
+import json
+from dataclasses import asdict, dataclass, field
+
+FILTER_CODES = frozenset(
+    (
+        "too_short",
+        "too_long",
+        "caption_too_long",
+        "lyrics_too_long",
+        "caption_too_many_tokens",
+        "lyrics_too_many_tokens",
+    )
+)
+"""Codes of rows that a limit of the configuration leaves out; every other code means that the row is damaged."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A row that is left out of the data set, and why."""
+
+    id: str
+    """The row's id."""
+
+    file: str
+    """Manifest that the row stands in."""
+
+    line: int
+    """Line (or row, from 1) in that manifest."""
+
+    path: str
+    """Audio file that is to blame, as the manifest gives it; empty when it is the text."""
+
+    code: str
+    """Short name of the reason, to count by."""
+
+    reason: str
+    """What is wrong, for people."""
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether a configured limit left the row out, so that nothing is wrong with it."""
+        return self.code in FILTER_CODES
+
+
+@dataclass(frozen=True)
+class TrackPath:
+    """Where one track of a clip lies."""
+
+    given: str
+    """Path as the manifest gives it."""
+
+    resolved: str = ""
+    """Absolute path with all links followed, inside an allowed folder; empty when the path was refused."""
+
+    code: str = ""
+    """Rejection code when the path was refused."""
+
+    reason: str = ""
+    """Why it was refused."""
+
+
+@dataclass(frozen=True)
+class ClipRow:
+    """One clip as its manifest describes it; no audio has been opened yet."""
+
+    id: str
+    """Unique in its split."""
+
+    caption: str
+    """Description of the music."""
+
+    lyrics: str
+    """Sung words; empty for an instrumental."""
+
+    language: str
+    """Language code of the lyrics, such as "en"."""
+
+    tracks: dict[str, TrackPath]
+    """Track name -> file. Tracks that the row does not have are absent."""
+
+    file: str
+    """Manifest that the row stands in."""
+
+    line: int
+    """Line (or row, from 1) in that manifest."""
+
+    energies: dict[str, float] = field(default_factory=dict)
+    """Energies that the manifest states, by track; the data set holds measured ones."""
+
+    duration: float | None = None
+    """Seconds that the manifest states; the data set holds the measured length."""
+
+    code: str = ""
+    """Rejection code when the row cannot be used as it stands."""
+
+    reason: str = ""
+    """Why not."""
+
+    def reject(self, code: str, reason: str, path: str = "") -> Rejection:
+        """Return the record that this row is left out."""
+        return Rejection(self.id, self.file, self.line, path, code, reason)
+
+    def to_json(self) -> str:
+        """Return one line of JSON (ASCII only, so that any text survives)."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(line: str) -> "ClipRow":
+        """Read what `to_json` wrote."""
+        content = json.loads(line)
+        content["tracks"] = {name: TrackPath(**track) for name, track in content["tracks"].items()}
+        return ClipRow(**content)

@@ -1,0 +1,107 @@
+"""Arrow shards written so that a reader sees a whole file or none, whatever happens in between."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+FLUSH_ROWS = 64
+"""Rows of one record batch: bounds the memory of the writer and of a reader that takes a batch at once."""
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames inside a folder survive a power cut (where folders can be synced)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write a text file under a temporary name, sync it, and rename it."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    fsync_folder(path.parent)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class ShardWriter:
+    """Writes one shard. Rows may come in any order (length-sorted batches) and are stored by their position.
+
+    Rows wait in a file beside the shard, not in memory. Used as a context manager, it leaves nothing behind after an
+    error.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        """Open a shard.
+
+        Args:
+            path: file to write; appears only when `finish` has written all of it.
+            schema: its columns.
+        """
+        self.path = path
+        self.schema = schema
+        self._spill_path = path.with_name(f"{path.name}.{os.getpid()}.spill.tmp")
+        self._partial_path = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        self._positions: list[int] = []
+        self._spill: pa.ipc.RecordBatchFileWriter | None = pa.ipc.new_file(str(self._spill_path), schema)
+
+    def __enter__(self) -> "ShardWriter":
+        """Return the writer."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove temporary files."""
+        if self._spill is not None:
+            self._spill.close()
+            self._spill = None
+        self._spill_path.unlink(missing_ok=True)
+        self._partial_path.unlink(missing_ok=True)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows added so far."""
+        return len(self._positions)
+
+    def add(self, position: int, row: Mapping[str, Any]) -> None:
+        """Add one row; numpy arrays are taken for list columns."""
+        assert self._spill is not None, "the shard is finished"
+        arrays = [pa.array([row[field.name]], type=field.type) for field in self.schema]
+        self._spill.write_batch(pa.record_batch(arrays, schema=self.schema))
+        self._positions.append(position)
+
+    def finish(self) -> str:
+        """Write the shard and let it appear; return its sha256."""
+        assert self._spill is not None, "the shard is finished"
+        self._spill.close()
+        self._spill = None
+        order = sorted(range(self.num_rows), key=self._positions.__getitem__)
+        with pa.memory_map(str(self._spill_path)) as spilled, self._partial_path.open("wb") as file:
+            self._write_sorted(pa.ipc.open_file(spilled), order, file)
+            file.flush()
+            os.fsync(file.fileno())
+        sha256 = file_sha256(self._partial_path)
+        self._partial_path.replace(self.path)
+        fsync_folder(self.path.parent)
+        return sha256
+
+    def _write_sorted(self, rows: pa.ipc.RecordBatchFileReader, order: Sequence[int], file: Any) -> None:
+        with pa.ipc.new_stream(file, self.schema) as stream:
+            for start in range(0, len(order), FLUSH_ROWS):
+                table = pa.Table.from_batches([rows.get_batch(i) for i in order[start : start + FLUSH_ROWS]])
+                for batch in table.combine_chunks().to_batches():
+                    stream.write_batch(batch)

@@ -1,0 +1,118 @@
+"""What turns a clip into tokens: the codec and the two tokenizers, from the model folder or as named."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from songgen.preprocess.options import PreprocessOptions
+from songgen.preprocess.workspace import CODEC_FOLDER
+
+if TYPE_CHECKING:
+    from songgen.codecs import AudioCodec
+    from songgen.lyrics import VoiceBpeTokenizer
+
+LYRICS_TOKENIZER_FILE = "lyrics_tokenizer.json"
+
+_SMALL_FILES = ("config.json", LYRICS_TOKENIZER_FILE, "caption_tokenizer/*", "audio_codec/*")
+"""What preprocessing needs of a model on the hub: not its weights."""
+
+
+@dataclass
+class Encoders:
+    """Codec and tokenizers of one run."""
+
+    codec: "AudioCodec"
+    """Audio to codes."""
+
+    lyrics_tokenizer: "VoiceBpeTokenizer"
+    """Lyrics to ids."""
+
+    caption_tokenizer: Any
+    """Caption to ids: a `transformers` tokenizer."""
+
+    caption_fingerprint: str
+    """Fingerprint of the caption tokenizer."""
+
+    codec_spec: dict[str, Any]
+    """What opens the codec again; a codec from a local folder is copied into the data set, and the path leads there."""
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Return a hash of what a tokenizer does: its vocabulary, its special tokens and a sample of its output."""
+    probe = "A slow, warm Folk-Ballad (1973): 92 bpm; café, naïve — ÄÖÜ 東京"
+    content = [sorted(tokenizer.get_vocab().items()), tokenizer.all_special_tokens, list(tokenizer(probe).input_ids)]
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+
+
+def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
+    """Open codec and tokenizers; what is not named comes from the model.
+
+    Args:
+        options: names of the model, the codec and the tokenizers.
+        device: where the codec runs.
+
+    Raises:
+        ValueError: if one of them is neither named nor part of the model; the message names the key.
+    """
+    from songgen.codecs import load_codec
+    from songgen.conditioning import load_caption_tokenizer
+    from songgen.lyrics import VoiceBpeTokenizer
+    from songgen.models.configuration_songgen import SongGenConfig
+
+    folder = _model_folder(options)
+    config = None
+    if folder is not None:
+        config = SongGenConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    codec_spec = options.audio_codec if options.audio_codec is not None else config and config.audio_codec
+    caption_name = options.caption_tokenizer or (config and config.caption_tokenizer)
+    lyrics_name = options.lyrics_tokenizer
+    if lyrics_name is None and folder is not None and (folder / LYRICS_TOKENIZER_FILE).is_file():
+        lyrics_name = str(folder)
+    missing = [
+        key
+        for key, value in (
+            ("audio_codec", codec_spec),
+            ("lyrics_tokenizer", lyrics_name),
+            ("description_tokenizer_name", caption_name),
+        )
+        if not value
+    ]
+    if missing or codec_spec is None or lyrics_name is None or caption_name is None:
+        where = f"the model {options.model_name_or_path} does not bring it" if folder else "no model is named"
+        raise ValueError(f"name {', '.join(missing)} in the configuration: {where}")
+    if folder is not None and options.caption_tokenizer is None and (folder / caption_name).is_dir():
+        caption_name = str(folder / caption_name)
+    codec = load_codec(codec_spec, device=device, base_folder=folder)
+    caption_tokenizer = load_caption_tokenizer(caption_name)
+    return Encoders(
+        codec=codec,
+        lyrics_tokenizer=VoiceBpeTokenizer.from_pretrained(lyrics_name),
+        caption_tokenizer=caption_tokenizer,
+        caption_fingerprint=tokenizer_fingerprint(caption_tokenizer),
+        codec_spec=_portable_spec(dict(codec.spec), folder),
+    )
+
+
+def _portable_spec(spec: dict[str, Any], model_folder: Path | None) -> dict[str, Any]:
+    """Point a codec that lies in a folder of this machine to the copy that the data set will hold."""
+    path = str(spec.get("path") or "")
+    is_local = bool(path) and (Path(path).is_dir() or (model_folder is not None and (model_folder / path).is_dir()))
+    return {**spec, "path": CODEC_FOLDER} if is_local else spec
+
+
+def _model_folder(options: PreprocessOptions) -> Path | None:
+    name = options.model_name_or_path
+    if not name:
+        return None
+    folder = Path(name)
+    if not folder.is_dir():
+        if name.startswith((".", "/", "~")) or name.count("/") != 1:
+            raise ValueError(f"model_name_or_path: there is no folder {name} (looked from {Path.cwd()})")
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(name, revision=options.model_revision, allow_patterns=list(_SMALL_FILES)))
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"model_name_or_path: {folder} is no model folder, it holds no config.json")
+    return folder

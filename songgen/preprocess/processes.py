@@ -1,0 +1,53 @@
+"""The processes of a launch: who this one is, and steps that the main one does for all."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from accelerate.state import PartialState
+from accelerate.utils import broadcast, parse_flag_from_env
+
+WAIT = timedelta(days=7)
+"""How long a process waits for the slowest; one that dies ends the launch at once, so that a long wait is safe."""
+
+
+@contextmanager
+def join_processes() -> Iterator[PartialState]:
+    """Give this process its place among those launched, for the length of the block.
+
+    Raises:
+        ValueError: if several processes were started that do not know of each other, and would write the same files.
+    """
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=WAIT)
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched > 1 and state.num_processes == 1:
+        raise ValueError(
+            f"{launched} processes were launched but do not see each other; "
+            "without a GPU set ACCELERATE_USE_CPU=true in the environment of the launch"
+        )
+    try:
+        yield state
+    finally:
+        if state.num_processes > 1:
+            state.destroy_process_group()
+
+
+def on_main_process(state: PartialState, action: Callable[[], object]) -> None:
+    """Let the main process do something while the others wait; all stop when it fails.
+
+    Raises:
+        SystemExit: in the other processes, when the main one failed; that one raises what went wrong.
+    """
+    error: Exception | None = None
+    if state.is_main_process:
+        try:
+            action()
+        except Exception as caught:  # raised again below, after the others were told
+            error = caught
+    failed = broadcast(torch.tensor([error is not None], dtype=torch.int32, device=state.device))
+    if error is not None:
+        raise error
+    if failed.item():
+        raise SystemExit(1)

@@ -1,0 +1,58 @@
+"""Caption and lyrics at the door: checked, composed to NFC, turned into ids."""
+
+import unicodedata
+from dataclasses import dataclass
+
+from songgen.data.clip import ClipRow, Rejection
+from songgen.lyrics import language_code
+from songgen.preprocess.encoders import Encoders
+from songgen.preprocess.options import PreprocessOptions
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """The texts of one clip."""
+
+    caption: str
+    """Description as stored."""
+
+    lyrics: str
+    """Sung words as stored; empty for an instrumental."""
+
+    language: str
+    """Two-letter code."""
+
+    caption_ids: list[int]
+    """Tokens of the caption."""
+
+    lyrics_ids: list[int]
+    """Tokens of the lyrics, start and stop included."""
+
+
+def encode_text(row: ClipRow, encoders: Encoders, options: PreprocessOptions) -> EncodedText | Rejection:
+    """Check and tokenize the texts of a row. Never raises for what is wrong with a text."""
+    if row.code:
+        return row.reject(row.code, row.reason)
+    texts = {}
+    for name, text in (("caption", row.caption), ("lyrics", row.lyrics)):
+        if "\0" in text or any(0xD800 <= ord(character) < 0xE000 for character in text):
+            return row.reject("bad_text", f"the {name} holds NUL or half a surrogate pair")
+        texts[name] = unicodedata.normalize("NFC", text).strip()
+        if len(texts[name]) > options.max_text_length:
+            reason = f"the {name} has {len(texts[name])} characters; max_text_length is {options.max_text_length}"
+            return row.reject(f"{name}_too_long", reason)
+    if not texts["caption"]:
+        return row.reject("missing_caption", "the caption is empty")
+    try:
+        language = language_code(row.language)
+    except ValueError as error:
+        return row.reject("unknown_language", str(error))
+    caption_ids = list(encoders.caption_tokenizer(texts["caption"]).input_ids)
+    lyrics_ids = encoders.lyrics_tokenizer.encode_lyrics(texts["lyrics"], language)
+    for name, ids, limit in (
+        ("caption", caption_ids, options.max_caption_tokens),
+        ("lyrics", lyrics_ids, options.max_lyrics_tokens),
+    ):
+        if limit is not None and len(ids) > limit:
+            return row.reject(f"{name}_too_many_tokens", f"the {name} has {len(ids)} tokens; the limit is {limit}")
+    return EncodedText(texts["caption"], texts["lyrics"], language, caption_ids, lyrics_ids)
