@@ -1,0 +1,63 @@
+"""Packaging of songgen. Every version that is known to work is pinned in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+LANGUAGES = ["pypinyin", "cutlet", "unidic-lite", "hangul-romanize"]
+TRAIN = ["accelerate", "datasets", "evaluate", "pyarrow", "tensorboard"]
+DEMO = ["espeakng-loader", "praat-parselmouth", "matplotlib"]
+WANDB = ["wandb"]
+
+
+def read_version() -> str:
+    """Return the version that the package itself states."""
+    text = (ROOT / "songgen" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "(.+)"$', text, flags=re.MULTILINE)
+    assert match, "songgen/__init__.py states no version"
+    return match.group(1)
+
+
+def read_long_description() -> str:
+    """Return the README, which an unfinished checkout may lack."""
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.is_file() else ""
+
+
+setup(
+    name="songgen",
+    version=read_version(),
+    description="Text-to-song models: tokenize songs, train in stages, generate in mixed and dual-track mode",
+    long_description=read_long_description(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_namespace_packages(include=["songgen", "songgen.*"], exclude=["*.__pycache__", "*.__pycache__.*"]),
+    package_data={"songgen": ["**/*.json", "**/*.md", "**/*.txt", "**/*.html", "**/*.css"]},
+    install_requires=[
+        "torch>=2.8",
+        "transformers>=5",
+        "huggingface_hub>=1",
+        "tokenizers",
+        "sentencepiece",
+        "safetensors",
+        "numpy",
+        "soundfile",
+        "soxr",
+        "num2words",
+        "tqdm",
+    ],
+    extras_require={
+        "train": TRAIN,
+        "demo": DEMO,
+        "languages": LANGUAGES,
+        "separate": ["demucs"],
+        "wandb": WANDB,
+        "8bit": ["bitsandbytes"],
+        "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "codespell", "pre-commit"],
+    },
+    entry_points={"console_scripts": ["songgen=songgen.cli.main:main"]},
+)

@@ -1,0 +1,116 @@
+"""Imports go one way, and `import songgen` is quick."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+LAYERS = (
+    ("vocabulary", "tasks"),
+    ("layout", "codecs", "conditioning", "lyrics", "config", "metrics"),
+    ("models", "data"),
+    ("generation",),
+    ("train", "preprocess"),
+    ("cli",),
+)
+"""Parts of `songgen`, the lowest layer first, as docs/architecture.md has them."""
+
+LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+
+UPWARD = {("songgen/models/modeling_songgen.py", "songgen.generation.pipeline")}
+"""The one import against the direction: the published `model.generate` is a method of the model."""
+
+READS_CONFIG = {"config", "train", "preprocess", "cli"}
+
+MODULES = sorted((ROOT / "songgen").rglob("*.py"))
+
+
+def imported_modules(source_text: str, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything of ours that a module of a package imports, also inside of functions."""
+    for node in ast.walk(ast.parse(source_text)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names if alias.name.split(".")[0] == "songgen")
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            source = ".".join(part for part in (above, node.module) if part)
+            if source == "songgen":
+                yield from ((node.lineno, f"songgen.{alias.name}") for alias in node.names)
+            elif source.split(".")[0] == "songgen":
+                yield node.lineno, source
+
+
+def violations(source_text: str, module: Path) -> list[str]:
+    """Imports of a module, given by its path in the repository, that point sideways or upwards."""
+    found = []
+    part = module.parts[1].removesuffix(".py")
+    for line, name in imported_modules(source_text, module.parent.parts):
+        target = name.split(".")[1]
+        where = f"{module}:{line} imports {name}"
+        if target in (part, "__version__") or (str(module), name) in UPWARD:
+            continue
+        if target not in LEVELS:
+            found.append(f"{where}, which is in no layer")
+        elif LEVELS[target] >= LEVELS[part]:
+            found.append(f"{where}, which is not below {part}")
+        elif target == "config" and part not in READS_CONFIG:
+            found.append(f"{where}: parts take plain values")
+    return found
+
+
+def test_every_part_has_a_layer() -> None:
+    parts = {path.relative_to(ROOT / "songgen").parts[0].removesuffix(".py") for path in MODULES} - {"__init__"}
+    assert parts <= set(LEVELS), "put the new part into LAYERS and into docs/architecture.md"
+
+
+def test_imports_go_one_way() -> None:
+    modules = [path for path in MODULES if path != ROOT / "songgen" / "__init__.py"]
+    assert len(modules) > 20
+    found = [
+        violation
+        for path in modules
+        for violation in violations(path.read_text(encoding="utf-8"), path.relative_to(ROOT))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("statement", "part", "expected"),
+    [
+        ("from songgen.train.trainer import Trainer", "models", "not below"),
+        ("from songgen.codecs import load_codec", "lyrics", "not below"),
+        ("from ..config import RunConfig", "models", "plain values"),
+        ("def late():\n    import songgen.cli.main", "data", "not below"),
+        ("from songgen import anything_new", "cli", "no layer"),
+        ("from songgen.vocabulary import AudioVocabulary", "models", None),
+        ("from .decoder import Decoder", "models", None),
+    ],
+)
+def test_the_walk_sees(statement: str, part: str, expected: str | None) -> None:
+    found = violations(statement, Path("songgen") / part / "example.py")
+    assert (len(found) == 1 and expected in found[0]) if expected else not found
+
+
+def test_import_of_the_package_is_quick() -> None:
+    heavy = ("torch", "transformers", "accelerate", "datasets", "peft", "wandb", "pyarrow")
+    program = f"import songgen, sys; print([name for name in {heavy!r} if name in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=120
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_public_names_load_without_the_training_libraries() -> None:
+    program = (
+        "import songgen, sys\n"
+        "for name in songgen.__all__: getattr(songgen, name)\n"
+        "print([name for name in ('accelerate', 'datasets', 'peft', 'wandb') if name in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=300
+    )
+    assert result.stdout.strip() == "[]"
