@@ -1,0 +1,162 @@
+"""Write the demo's page from what the other steps left in its folder.
+
+Run:
+    python helpers/demo/build_page.py --out outputs/demo
+
+The page is ``OUT/index.html``; all it links to lies in ``OUT`` as well, so the folder can be moved or sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from demo_report.files import ORIGINAL_COLUMNS, GeneratedSong, read_generated, read_rows, read_songs, read_sound
+from demo_report.measures import log_mel
+from demo_report.page import Clip, Figure, Page, Run, SongCard, SongGroup, Stage, write_page
+from demo_report.pictures import curve, draw_curves, draw_spectrogram
+
+GOAL = 0.95
+NUM_OPEN_SONGS = 8
+"""Training songs that are shown unfolded."""
+METRIC_NAMES = {"loss": "loss", "eval_loss": "eval_loss", "learning_rate": "learning_rate"}
+TRACK_TITLES = {"mix": "mix", "vocal": "vocal", "acc": "accompaniment"}
+MODE_TITLES = {"mixed": "mixed model", "dual_track": "dual-track model"}
+INTRODUCTION = (
+    "Every song here is synthetic: words spoken by espeak-ng and sung through Praat, over synthesised chords, bass and "
+    "drums. The models were trained on this machine and wrote the generated songs from captions and lyrics alone."
+)
+
+
+def build_page(out: Path, songs_folder: Path, stages: Sequence[Path]) -> None:
+    """Write ``out/index.html`` and the pictures and sounds that it shows.
+
+    Args:
+        out: folder of the demo.
+        songs_folder: the demo songs.
+        stages: output folders of the training stages, in the order in which they ran.
+    """
+    figures = json.loads((out / "figures.json").read_text(encoding="utf-8"))
+    songs = read_songs(songs_folder)
+    generated = {mode: {song.fname: song for song in read_generated(out / "generated" / mode)} for mode in MODE_TITLES}
+    cards = {split: [_song_card(out, songs_folder, row, generated) for row in rows] for split, rows in songs.items()}
+    page = Page(
+        title="Songs sung by models trained right here",
+        introduction=INTRODUCTION,
+        figures=tuple(figure_rows(figures)),
+        groups=(
+            SongGroup(
+                "Training songs",
+                "Generated greedily from the caption and lyrics of songs that the models were trained on.",
+                tuple(cards["train"][:NUM_OPEN_SONGS]),
+            ),
+            SongGroup(
+                "Held-out songs",
+                "Drawn at random for songs that training never saw: known words in new orders.",
+                tuple(cards["eval"]),
+            ),
+            SongGroup(
+                "All other training songs", "Generated like the ones above.",
+                tuple(cards["train"][NUM_OPEN_SONGS:]), folded=True,
+            ),
+        ),
+        stages=tuple(_stage(out, folder) for folder in stages),
+        runs=tuple(_runs(out / "steps")),
+        machine=(
+            f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}."
+        ),
+    )  # fmt: skip
+    write_page(page, out / "index.html")
+
+
+def figure_rows(figures: Mapping[str, Any]) -> list[Figure]:
+    """The rows of the table of figures, from ``figures.json``."""
+    rows = []
+    for mode, title in MODE_TITLES.items():
+        values = figures[mode]
+        tracks = values["tracks"]
+        for track in tracks if len(tracks) == 1 else [*tracks, "mean"]:
+            share = values["first_codebook_agreement"][track]
+            is_total = len(tracks) == 1 or track == "mean"
+            name = "" if len(tracks) == 1 else f" ({TRACK_TITLES.get(track, 'both tracks')})"
+            rows.append(_share(f"First-codebook codes given back, {title}{name}", share, is_total))
+        for track, share in values["nearest_to_own_original"].items():
+            name = "" if len(tracks) == 1 else f" ({TRACK_TITLES[track]})"
+            label = f"Songs nearest to their own original, {title}{name}"
+            rows.append(_share(label, share, track == "mix", values["num_songs"]))
+    for split, title in (("train", "training songs"), ("eval", "held-out songs")):
+        for track, error in figures["codec_log_mel_error"][split].items():
+            rows.append(Figure(f"Log-mel error of the codec, {title} ({TRACK_TITLES[track]})", f"{error:.3f} nepers"))
+    return rows
+
+
+def _share(label: str, share: float, has_goal: bool, count: int | None = None) -> Figure:
+    value = f"{100 * share:.1f} %" + (f" of {count}" if count is not None else "")
+    return Figure(label, value, f"at least {100 * GOAL:.0f} %", share >= GOAL) if has_goal else Figure(label, value)
+
+
+def _song_card(
+    out: Path, songs_folder: Path, row: Mapping[str, Any], generated: Mapping[str, Mapping[str, GeneratedSong]]
+) -> SongCard:
+    """Copy a song's original into the folder, draw spectrograms and list everything there is to hear of it."""
+    name = row["fname"]
+    original = out / "originals" / f"{name}_mix.wav"
+    original.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(songs_folder / row[ORIGINAL_COLUMNS["mix"]], original)
+    sounds = [("original", original), ("codec round trip", out / "round_trip" / f"{name}_mix.wav")]
+    for mode, title in MODE_TITLES.items():
+        song = generated[mode][name]
+        how = "greedy" if song.greedy else "drawn"
+        sounds.append((f"{title}, {how}", out / "generated" / mode / song.files["mix"]))
+        if len(song.tracks) > 1:
+            sounds += [
+                (f"{title}: {TRACK_TITLES[track]}", out / "generated" / mode / song.files[track])
+                for track in sorted(song.tracks, reverse=True)
+            ]
+    return SongCard(name, row["caption"], row["lyrics"], tuple(_clip(out, label, path) for label, path in sounds))
+
+
+def _clip(out: Path, label: str, sound: Path) -> Clip:
+    picture = out / "spectrograms" / sound.relative_to(out).with_suffix(".png")
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    draw_spectrogram(picture, log_mel(*read_sound(sound)))
+    return Clip(label, sound.relative_to(out).as_posix(), picture.relative_to(out).as_posix())
+
+
+def _stage(out: Path, folder: Path) -> Stage:
+    """Draw the curves of a stage and sum it up."""
+    rows = read_rows(folder / "metrics.jsonl")
+    picture = out / "curves" / f"{folder.name}.svg"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    draw_curves(picture, rows, METRIC_NAMES)
+    steps, losses = curve(rows, METRIC_NAMES["loss"])
+    facts = f"{steps[-1]:.0f} steps, training loss {losses[0]:.2f} to {losses[-1]:.3f}" if steps else "no steps"
+    return Stage(folder.name.replace("_", " "), picture.relative_to(out).as_posix(), facts)
+
+
+def _runs(folder: Path) -> list[Run]:
+    """Finished steps in the order in which they ran."""
+    order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
+    records = [json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in order]
+    return [Run(record["title"], record["command"], record["seconds"]) for record in records if record["finished"]]
+
+
+def main() -> None:
+    """Parse the command line and write the page."""
+    parser = argparse.ArgumentParser(description="Write the demo's page.")
+    parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder of the demo")
+    parser.add_argument("--songs", type=Path, default=Path("datasets/demo_songs"))
+    parser.add_argument("--stages", type=Path, nargs="*", default=[], help="output folders of the training stages")
+    arguments = parser.parse_args()
+    build_page(arguments.out, arguments.songs, arguments.stages)
+    print(f"{arguments.out / 'index.html'}")
+
+
+if __name__ == "__main__":
+    main()

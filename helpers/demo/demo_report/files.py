@@ -1,0 +1,74 @@
+"""Where the demo keeps what it made, and how its manifests and sounds are read and written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+SPLITS = {"train": "metadata.jsonl", "eval": "metadata_eval.jsonl"}
+"""Manifest of each split of the demo songs."""
+ORIGINAL_COLUMNS = {"mix": "audio_file_name", "vocal": "vocal_file_name", "acc": "acc_file_name"}
+"""Column of the manifests that names each track's wav file."""
+SONGS_FILE = "songs.jsonl"
+CODES_FILE = "codes.safetensors"
+
+
+@dataclass(frozen=True)
+class GeneratedSong:
+    """One song that a model wrote, as a row of ``songs.jsonl``."""
+
+    fname: str
+    """Name of the demo song whose text was given."""
+    split: str
+    """``train`` or ``eval``."""
+    greedy: bool
+    """Whether the likeliest code was taken at each step; else codes were drawn."""
+    num_frames: int
+    files: dict[str, str]
+    """Track to wav file, relative to the folder; ``mix`` is always there."""
+    tracks: tuple[str, ...]
+    """Tracks in the order of the codes."""
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a ``.jsonl`` file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a ``.jsonl`` file."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def read_songs(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Rows of the demo songs by split."""
+    return {split: read_rows(folder / name) for split, name in SPLITS.items()}
+
+
+def read_generated(folder: Path) -> list[GeneratedSong]:
+    """Songs of a folder that ``generate_songs.py`` wrote."""
+    return [GeneratedSong(**{**row, "tracks": tuple(row["tracks"])}) for row in read_rows(folder / SONGS_FILE)]
+
+
+def write_generated(folder: Path, songs: Sequence[GeneratedSong]) -> None:
+    """Write the list of a folder's songs."""
+    write_rows(folder / SONGS_FILE, (asdict(song) for song in songs))
+
+
+def read_sound(path: Path) -> tuple[NDArray[np.float32], int]:
+    """Samples of a mono file in [-1, 1], and the sample rate in Hz."""
+    samples, sample_rate = soundfile.read(path, dtype="float32")
+    return samples, sample_rate
+
+
+def write_sound(path: Path, samples: NDArray[np.float32], sample_rate: int) -> None:
+    """Write samples as 16-bit wav; what is beyond full scale is cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16")

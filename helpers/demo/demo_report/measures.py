@@ -1,0 +1,77 @@
+"""How near generated songs are to the songs that a model was trained on: in codes and in sound.
+
+Shapes: N tracks, K codebooks, T frames of a codec, F frames of a spectrogram, M mel bands, S songs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+FFT_SIZE = 1024
+HOP_LENGTH = 320
+NUM_MELS = 80
+SMALLEST_MAGNITUDE = 1e-3
+"""Quieter is silence: 60 dB below a sine of full scale."""
+
+
+def first_codebook_agreement(generated: NDArray[np.integer], original: NDArray[np.integer]) -> float:
+    """Share of a song's first-codebook codes that generation gives back at their place.
+
+    Args:
+        generated: K x T, of any T.
+        original: K x T, T > 0; every one of its frames counts, those that were not generated as wrong.
+    """
+    num_frames = original.shape[1]
+    common = min(num_frames, generated.shape[1])
+    return float((generated[0, :common] == original[0, :common]).sum() / num_frames)
+
+
+def log_mel(samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.float32]:
+    """Spectrogram in nepers (natural logarithm of magnitude) over mel bands.
+
+    Args:
+        samples: mono, full scale 1.
+        sample_rate: in Hz.
+
+    Returns:
+        F x M, one frame each ``HOP_LENGTH`` samples; a sine of full scale has a magnitude of about 1.
+    """
+    window = torch.hann_window(FFT_SIZE)
+    waveform = torch.as_tensor(np.asarray(samples, dtype=np.float32))
+    spectrum = torch.stft(
+        waveform, FFT_SIZE, HOP_LENGTH, window=window, center=True, pad_mode="constant", return_complex=True
+    ).abs() * (2 / window.sum())
+    mel = _mel_filters(sample_rate).T @ spectrum.numpy()
+    return np.log(np.maximum(mel.T, SMALLEST_MAGNITUDE)).astype(np.float32)
+
+
+def mel_distance(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """Mean absolute difference of two ``log_mel`` spectrograms in nepers; the shorter one goes on in silence."""
+    num_frames = max(len(first), len(second))
+    return float(np.abs(_extend(first, num_frames) - _extend(second, num_frames)).mean())
+
+
+def nearest_originals(generated: Sequence[NDArray[np.float32]], originals: Sequence[NDArray[np.float32]]) -> list[int]:
+    """For each generated spectrogram the index of the original that is nearest by ``mel_distance``."""
+    return [int(np.argmin([mel_distance(song, original) for original in originals])) for song in generated]
+
+
+def _extend(spectrogram: NDArray[np.float32], num_frames: int) -> NDArray[np.float32]:
+    missing = num_frames - len(spectrogram)
+    return np.pad(spectrogram, ((0, missing), (0, 0)), constant_values=np.log(SMALLEST_MAGNITUDE))
+
+
+@functools.cache
+def _mel_filters(sample_rate: int) -> NDArray[np.float32]:
+    from transformers.audio_utils import mel_filter_bank
+
+    filters = mel_filter_bank(
+        num_frequency_bins=FFT_SIZE // 2 + 1, num_mel_filters=NUM_MELS, min_frequency=40.0,
+        max_frequency=sample_rate / 2, sampling_rate=sample_rate, mel_scale="htk",
+    )  # fmt: skip
+    return np.asarray(filters, dtype=np.float32)

@@ -1,0 +1,159 @@
+"""Measure what the demo's models learned, and write the round trip of the codec.
+
+Run:
+    python helpers/demo/figures.py --out outputs/demo
+
+Reads the demo songs, the tokenized data set and ``OUT/generated/mixed`` and ``OUT/generated/dual_track``; writes
+``OUT/figures.json`` and ``OUT/round_trip/NAME_TRACK.wav`` (the data set's codes decoded).
+
+The figures, over the training songs, which were generated greedily from their caption and lyrics:
+
+- first-codebook agreement: share of the codes of the original's first codebook that generation gives back at their
+  place, mean over songs; frames that were not generated count as wrong.
+- nearest to its own original: share of the songs that are nearer to their own original than to any other training
+  song, by the mean difference of their log-mel spectrograms.
+- codec round trip: mean difference of log-mel spectrograms between originals and their codes decoded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from demo_report.files import (
+    CODES_FILE,
+    ORIGINAL_COLUMNS,
+    SPLITS,
+    GeneratedSong,
+    read_generated,
+    read_songs,
+    read_sound,
+    write_sound,
+)
+from demo_report.measures import first_codebook_agreement, log_mel, mel_distance, nearest_originals
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from songgen.codecs import AudioCodec, load_codec
+
+from songgen.data.dataset import SongDataset
+
+MODES = ("mixed", "dual_track")
+Spectrograms = dict[str, dict[str, NDArray[np.float32]]]
+"""Track to song name to log-mel spectrogram."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The demo songs as sound and as codes."""
+
+    codes: dict[str, dict[str, NDArray[np.int16]]]
+    """Song name to track to K x T."""
+    names: dict[str, list[str]]
+    """Song names by split."""
+    spectrograms: Spectrograms
+    """Of the originals."""
+
+
+def read_corpus(songs_folder: Path, tokens_folder: Path) -> Corpus:
+    """Read the originals of all splits."""
+    songs = read_songs(songs_folder)
+    codes = {}
+    for split in SPLITS:
+        dataset = SongDataset.open(tokens_folder, split)
+        for index in range(len(dataset)):
+            row = dataset.row(index)
+            codes[row.id] = row.codes
+    spectrograms: Spectrograms = {track: {} for track in ORIGINAL_COLUMNS}
+    for song in (song for rows in songs.values() for song in rows):
+        for track, column in ORIGINAL_COLUMNS.items():
+            spectrograms[track][song["fname"]] = log_mel(*read_sound(songs_folder / song[column]))
+    names = {split: [row["fname"] for row in rows] for split, rows in songs.items()}
+    return Corpus(codes, names, spectrograms)
+
+
+def measure_codec(corpus: Corpus, codec: AudioCodec, out: Path) -> dict[str, dict[str, float]]:
+    """Decode the data set's codes to ``out`` and return the log-mel error in nepers by split and track."""
+    errors: dict[str, dict[str, float]] = {}
+    for split, names in corpus.names.items():
+        for track in ORIGINAL_COLUMNS:
+            distances = []
+            for name in names:
+                codes = torch.from_numpy(corpus.codes[name][track].astype(np.int64))[None]
+                decoded = codec.decode(codes)[0, 0].float().cpu().numpy()
+                original = corpus.spectrograms[track][name]
+                write_sound(out / f"{name}_{track}.wav", decoded, codec.sample_rate)
+                # the last frame of codes may reach past the end of the original
+                distances.append(mel_distance(log_mel(decoded, codec.sample_rate)[: len(original)], original))
+            errors.setdefault(split, {})[track] = float(np.mean(distances))
+    return errors
+
+
+def measure_mode(corpus: Corpus, folder: Path) -> dict[str, Any]:
+    """Figures of one mode over the training songs."""
+    songs = [song for song in read_generated(folder) if song.split == "train"]
+    codes = load_file(folder / CODES_FILE)
+    tracks = songs[0].tracks
+    agreement = measure_agreement(songs, codes, corpus.codes)
+    nearest = {}
+    for track in dict.fromkeys([*tracks, "mix"]):
+        generated = [log_mel(*read_sound(folder / song.files[track])) for song in songs]
+        nearest[track] = measure_nearest([song.fname for song in songs], generated, corpus.spectrograms[track])
+    return {
+        "num_songs": len(songs),
+        "tracks": list(tracks),
+        "first_codebook_agreement": {**agreement, "mean": float(np.mean(list(agreement.values())))},
+        "nearest_to_own_original": nearest,
+    }
+
+
+def measure_agreement(
+    songs: Sequence[GeneratedSong],
+    generated: Mapping[str, NDArray[np.int16]],
+    originals: Mapping[str, Mapping[str, NDArray[np.int16]]],
+) -> dict[str, float]:
+    """First-codebook agreement of each track, mean over songs."""
+    return {
+        track: float(
+            np.mean(
+                [first_codebook_agreement(generated[song.fname][index], originals[song.fname][track]) for song in songs]
+            )
+        )
+        for index, track in enumerate(songs[0].tracks)
+    }
+
+
+def measure_nearest(
+    names: Sequence[str], generated: Sequence[NDArray[np.float32]], originals: Mapping[str, NDArray[np.float32]]
+) -> float:
+    """Share of the songs that are nearest to their own original, among the originals of all these songs."""
+    nearest = nearest_originals(generated, [originals[name] for name in names])
+    return float(np.mean([index == own for own, index in enumerate(nearest)]))
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(description="Measure the demo's generated songs.")
+    parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder of the demo")
+    parser.add_argument("--songs", type=Path, default=Path("datasets/demo_songs"))
+    parser.add_argument("--tokens", type=Path, default=Path("datasets/demo_tokens"), help="tokenized data set")
+    parser.add_argument("--codec", type=Path, default=Path("outputs/demo/codec"))
+    arguments = parser.parse_args()
+    corpus = read_corpus(arguments.songs, arguments.tokens)
+    figures: dict[str, Any] = {
+        "codec_log_mel_error": measure_codec(corpus, load_codec(str(arguments.codec)), arguments.out / "round_trip")
+    }
+    for mode in MODES:
+        figures[mode] = measure_mode(corpus, arguments.out / "generated" / mode)
+    text = json.dumps(figures, indent=2)
+    (arguments.out / "figures.json").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

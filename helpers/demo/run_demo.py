@@ -1,0 +1,183 @@
+"""The demo from songs to singing models: builds a corpus, tokenizes it, trains both modes, generates, reports.
+
+Run:
+    python helpers/demo/run_demo.py
+
+Each step is a command that could be typed by hand; it is printed before it runs. Finished steps are reused: a second
+run does only what is missing or whose inputs have changed. Everything is written below ``outputs/demo``,
+``datasets/demo_songs`` and ``datasets/demo_tokens``; ``outputs/demo/index.html`` is the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from demo_run.steps import Step, StepFailed, StepRunner, digest_sources
+
+ROOT = Path(__file__).resolve().parents[2]
+SONGS, TOKENS, OUT = Path("datasets/demo_songs"), Path("datasets/demo_tokens"), Path("outputs/demo")
+CODEC, TOKENIZERS, UNTRAINED = OUT / "codec", OUT / "tokenizers", OUT / "untrained"
+HELPERS, DEMO = Path("helpers"), Path("helpers/demo")
+CONFIGS = Path("helpers/training_configs/demo")
+MODES = {
+    "mixed": ("mixed", Path("training/run_training_mixed.py")),
+    "dual": ("dual_track", Path("training/run_training_dual_track.py")),
+}
+"""Prefix of the stages' files to the mode's name and training script."""
+
+
+def all_steps(num_songs: int, seed: int) -> list[Step]:
+    """The steps of the demo in order; paths are relative to the repository."""
+    steps = [*_preparation(num_songs, seed)]
+    stage_folders = []
+    for prefix, (mode, script) in MODES.items():
+        for config in sorted((ROOT / CONFIGS).glob(f"{prefix}_step*.json"), key=lambda path: path.stem):
+            values, sources = _read_config(config)
+            folder = Path(values["output_dir"])
+            stage_folders.append((mode, folder))
+            steps.append(
+                Step(
+                    name=config.stem,
+                    title=f"Train the {mode.replace('_', '-')} model: {config.stem.removeprefix(prefix + '_')}",
+                    command=_launch(script, CONFIGS / config.name),
+                    outputs=(folder,),
+                    inputs=sources,
+                )
+            )
+    return [*steps, *_report(stage_folders)]
+
+
+def _preparation(num_songs: int, seed: int) -> list[Step]:
+    """Songs, codec, tokenizers, the untrained model and the tokenized data set."""
+    data_config = CONFIGS / "data.json"
+    return [
+        Step(
+            name="songs",
+            title="Build the demo songs",
+            command=(
+                "python", f"{DEMO}/build_songs.py", "--out", f"{SONGS}", "--num_songs", f"{num_songs}",
+                "--seed", f"{seed}",
+            ),
+            outputs=(SONGS,),
+            cleans_up=True,
+        ),
+        Step(
+            name="codec",
+            title="Fit the embedded codec to the songs",
+            command=(
+                "python", f"{HELPERS}/fit_spectral_codec.py", "--manifest", f"{SONGS}/metadata.jsonl",
+                "--out", f"{CODEC}",
+            ),
+            outputs=(CODEC,),
+        ),
+        Step(
+            name="tokenizers",
+            title="Train the tokenizers of lyrics and captions",
+            command=(
+                "python", f"{HELPERS}/train_tokenizers.py", "--manifest", f"{SONGS}/metadata.jsonl",
+                "--out", f"{TOKENIZERS}",
+            ),
+            outputs=(TOKENIZERS,),
+        ),
+        Step(
+            name="untrained",
+            title="Make a small untrained model",
+            command=(
+                "python", f"{HELPERS}/model_init_scripts/init_model_mixed.py", f"{UNTRAINED}", "--preset", "small",
+                "--audio_model", f"{CODEC}", "--tokenizers", f"{TOKENIZERS}",
+            ),
+            outputs=(UNTRAINED,),
+        ),
+        Step(
+            name="tokens",
+            title="Turn the songs into tokens",
+            command=_launch(Path("training/preprocess_data.py"), data_config),
+            outputs=(TOKENS,),
+            inputs=_read_config(ROOT / data_config)[1],
+        ),
+    ]  # fmt: skip
+
+
+def _report(stages: list[tuple[str, Path]]) -> list[Step]:
+    """Generation with the last stage of each mode, figures and page."""
+    last = dict(stages)
+    steps = [
+        Step(
+            name=f"generate_{mode}",
+            title=f"Sing with the {mode.replace('_', '-')} model",
+            command=(
+                "python", f"{DEMO}/generate_songs.py", "--model", f"{folder}", "--songs", f"{SONGS}",
+                "--out", f"{OUT}/generated/{mode}",
+            ),
+            outputs=(OUT / "generated" / mode,),
+        )
+        for mode, folder in last.items()
+    ]  # fmt: skip
+    figures = (
+        "python", f"{DEMO}/figures.py", "--out", f"{OUT}", "--songs", f"{SONGS}", "--tokens", f"{TOKENS}",
+        "--codec", f"{CODEC}",
+    )  # fmt: skip
+    page = (
+        "python", f"{DEMO}/build_page.py", "--out", f"{OUT}", "--songs", f"{SONGS}",
+        "--stages", *(str(folder) for _, folder in stages),
+    )  # fmt: skip
+    return [
+        *steps,
+        Step("figures", "Measure what was learned", figures, (OUT / "figures.json", OUT / "round_trip")),
+        Step(
+            "page", "Write the page", page,
+            (OUT / "index.html", OUT / "originals", OUT / "spectrograms", OUT / "curves"),
+        ),
+    ]  # fmt: skip
+
+
+def _launch(script: Path, config: Path) -> tuple[str, ...]:
+    """A script under accelerate: one process that uses all cores, whatever this user's accelerate settings are."""
+    return (
+        "accelerate", "launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no",
+        "--dynamo_backend", "no", "--num_cpu_threads_per_process", f"{os.cpu_count() or 1}", f"{script}", f"{config}",
+    )  # fmt: skip
+
+
+def _read_config(path: Path) -> tuple[dict[str, str], tuple[Path, ...]]:
+    """Values of a configuration, and the files that they come from, relative to the repository."""
+    from songgen.config.loading import read_config_file
+
+    values, chain = read_config_file(path)
+    return values, tuple(Path(file).resolve().relative_to(ROOT) for file in chain)
+
+
+def main() -> None:
+    """Parse the command line and run all steps."""
+    parser = argparse.ArgumentParser(description="Run the demo: build songs, train both modes, generate, report.")
+    parser.add_argument("--num_songs", type=int, default=54)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--ignore_source_changes", action="store_true",
+        help="reuse finished steps although the program has changed since (for development)",
+    )  # fmt: skip
+    arguments = parser.parse_args()
+    start = time.monotonic()
+    steps = all_steps(arguments.num_songs, arguments.seed)
+    source = digest_sources([ROOT / "songgen", ROOT / "training", ROOT / HELPERS])
+    runner = StepRunner(ROOT, ROOT / OUT / "steps", source, ignore_source=arguments.ignore_source_changes)
+    (ROOT / OUT / "steps").mkdir(parents=True, exist_ok=True)
+    order = json.dumps([step.name for step in steps])
+    (ROOT / OUT / "steps" / "order.json").write_text(order + "\n", encoding="utf-8")
+    try:
+        for step in steps:
+            runner.run(step)
+            print(f"    {time.monotonic() - start:.0f} s since the start", flush=True)
+    except (StepFailed, ValueError) as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        sys.exit(1)
+    print(f"\nThe demo is ready: open {OUT}/index.html")
+
+
+if __name__ == "__main__":
+    main()
