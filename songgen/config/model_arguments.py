@@ -57,7 +57,7 @@ class ModelArguments:
     """Attention kernel: PyTorch's fused one, or plain matrix products."""
 
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, about a third more time."""
+    """Compute activations again in the backward pass: less memory, more time."""
 
     dropout: Probability | None = None
     """Dropout of the decoder. null: as the model was made."""

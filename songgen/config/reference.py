@@ -37,10 +37,10 @@ SCRIPTS = {
     "`training/run_songgen_training_mixed.py`": "`training/run_training_mixed.py`",
     "`training/run_songgen_training_dual_track.py`": "`training/run_training_dual_track.py`",
     "`helpers/training_configs/data_musiccaps.json`": "`helpers/training_configs/data_musiccaps.json`",
-    "`mixed_pro_step1`, `_step2_a`, `_step2_b`, `_step3`": "`helpers/training_configs/mixed_pro/step1.json` and so on",
-    "`inter_A_V_step1_5`, `_step2_a`, `_step2_b`, `_step3`": "`helpers/training_configs/inter_A_V/step1_5.json` and so on",
-    "copying `mixed_pro/step1` to `inter_A_V/step1` by hand": "not needed: step1_5 starts from the mixed model's folder",
-    '`"ref_voice_column_name": ["mert_input", "mert_input", "none"]`': '`"voice_choices": {"vocal": 2, "none": 1}` (both are read)',
+    "`mixed_pro_step1`, `_step2_a`, `_step2_b`, `_step3`": "`helpers/training_configs/mixed_pro/step1.json` ...",
+    "`inter_A_V_step1_5`, `_step2_a`, `_step2_b`, `_step3`": "`helpers/training_configs/inter_A_V/step1_5.json` ...",
+    "copying `mixed_pro/step1` to `inter_A_V/step1` by hand": "not needed: step1_5 starts from the mixed model",
+    '`"ref_voice_column_name": ["mert_input", "none"]`': '`"voice_choices": {"vocal": 1, "none": 1}` (both are read)',
     "`token`, `hub_token`, `use_auth_token`": "`hf auth login`, or HF_TOKEN in the environment",
 }
 """What the published repository calls a script, a file or a step, and what it is here."""

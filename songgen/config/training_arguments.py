@@ -49,7 +49,7 @@ class TrainingArguments:
     """This file is for preprocessing: nothing is trained, so no model and no output folder is required."""
 
     do_train: bool = True
-    """Train."""
+    """Train the model."""
 
     do_eval: bool = False
     """Evaluate on the evaluation split: at the intervals of `eval_strategy` and at the end; without `do_train` only

@@ -1,0 +1,230 @@
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from songgen.config import DataArguments, ModelArguments, RunConfig, TrainingArguments
+from songgen.config.ignored import ALIASES, SECRET_KEYS
+from songgen.config.keys import all_keys
+from songgen.config.model_arguments import TrackPattern
+from songgen.config.training_arguments import ParameterGroup
+from songgen.config.types import coerce
+
+REQUIRED = {"model_name_or_path": "m", "output_dir": "o", "save_to_disk": "d"}
+PUBLISHED = json.loads((Path(__file__).parent / "published_keys.json").read_text(encoding="utf-8"))
+
+
+def config(**values: Any) -> RunConfig:
+    return RunConfig.from_dict({**REQUIRED, **values})
+
+
+def problems(**values: Any) -> list[str]:
+    with pytest.raises(ValueError) as caught:
+        config(**values)
+    return str(caught.value).split("\n  - ")[1:]
+
+
+@pytest.mark.parametrize("name", sorted(set(PUBLISHED) - set(SECRET_KEYS)))
+def test_every_published_key_is_read_with_its_published_default(name: str) -> None:
+    key = all_keys()[name]
+    default = PUBLISHED[name]["default"]
+    if default is not None:
+        assert coerce(default, key.annotation) == default
+    if PUBLISHED[name]["type"] in ("str", "int", "float", "bool") and key.group == "ignored":
+        with pytest.raises(ValueError):
+            coerce({"a": 1}, key.annotation)
+
+
+def test_every_key_is_explained() -> None:
+    assert len(all_keys()) > 140
+    assert not [key.name for key in all_keys().values() if len(key.help) < 10]
+
+
+def test_defaults_have_their_own_type() -> None:
+    for key in all_keys().values():
+        assert coerce(key.default, key.annotation) == key.default, key.name
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    found = problems(
+        learning_rat=1e-4, warmup_steps="ten", dtype="bf16", save_total_limit=1, max_steps=5, warmup_ratio=2
+    )
+    assert len(found) == 5
+    text = "\n".join(found)
+    assert "learning_rat: unknown key; did you mean learning_rate?" in text
+    assert 'warmup_steps: "ten" is not valid, expected int >= 0' in text
+    assert 'dtype: "bf16"' in text and '"bfloat16"' in text
+    assert "save_total_limit: 1 is not valid, expected int >= 2, or null" in text
+
+
+def test_quoted_numbers_are_named_as_such() -> None:
+    assert problems(learning_rate="1e-4") == [
+        'learning_rate: "1e-4" is not valid, expected float > 0; write it without quotes'
+    ]
+
+
+def test_contradictions_of_unreadable_values_stay_out() -> None:
+    assert len(problems(max_steps="many", warmup_steps=50)) == 1
+
+
+def test_keys_of_other_programs_lead_to_ours() -> None:
+    assert problems(bf16=True) == ['bf16: unknown key; here it is "dtype": "bfloat16"']
+
+
+@pytest.mark.parametrize("name", SECRET_KEYS)
+def test_credentials_are_refused_and_not_repeated(name: str) -> None:
+    (message,) = problems(**{name: "hf_secret"})
+    assert name in message and "hf auth login" in message and "secret" not in message
+    config(**{name: None})
+
+
+def test_remote_code_is_refused() -> None:
+    assert "never run" in problems(trust_remote_code=True)[0]
+    assert config(trust_remote_code=False).ignored_keys == ("trust_remote_code",)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"model_name_or_path": ""}, "model_name_or_path"),
+        ({"output_dir": ""}, "output_dir"),
+        ({"save_to_disk": None}, "save_to_disk"),
+        ({"do_train": False}, "do_train"),
+        ({"preprocessing_only": True}, "train_dataset_name"),
+        ({"preprocessing_only": True, "train_dataset_name": "a", "save_to_disk": ["a", "b"]}, "save_to_disk"),
+        ({"do_eval": True, "eval_strategy": "steps"}, "eval_strategy"),
+        ({"eval_strategy": "epoch"}, "eval_strategy"),
+        ({"eval_generation_steps": 5}, "eval_generation_steps"),
+        ({"report_to": ["none", "wandb"]}, "report_to"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"max_steps": 100, "warmup_steps": 100}, "warmup_steps"),
+        ({"warmup_steps": 1, "warmup_ratio": 0.1}, "warmup_ratio"),
+        ({"lr_scheduler_type": "multistep"}, "lr_scheduler_milestones"),
+        ({"lr_scheduler_milestones": [200, 100]}, "lr_scheduler_milestones"),
+        ({"lr_scheduler_milestones": [0.5, 100]}, "lr_scheduler_milestones"),
+        ({"freeze_text_encoder": False}, "freeze_text_encoder"),
+        ({"codebook_weights_start": [0, 0]}, "codebook_weights_start"),
+        ({"codebook_weights_start": [1], "codebook_weights_end": [1, 1]}, "codebook_weights_end"),
+        ({"codebook_weights_end": [1, 1], "codebook_weighting": False}, "codebook_weights_end"),
+        ({"min_duration_in_seconds": 30, "max_duration_in_seconds": 30}, "min_duration_in_seconds"),
+        ({"train_dataset_name": "a+b", "train_split_name": ["x", "y", "z"]}, "train_split_name"),
+        ({"train_dataset_name": "a", "train_dataset_samples": "many"}, "train_dataset_samples"),
+        ({"voice_choices": {"drums": 1}}, "voice_choices"),
+        ({"voice_choices": {"vocal": 0, "none": 0}}, "voice_choices"),
+        ({"add_vocal_loss": True, "track_pattern": "interleaving_A_V"}, "add_vocal_loss"),
+    ],
+)
+def test_contradictions_are_found(values: dict[str, Any], key: str) -> None:
+    found = problems(**values)
+    assert len(found) == 1 and found[0].startswith(f"{key}: ")
+
+
+def test_construction_in_python_is_checked_too() -> None:
+    with pytest.raises(ValueError, match="learning_rate"):
+        RunConfig(
+            model=ModelArguments(model_name_or_path="m"),
+            data=DataArguments(save_to_disk="d"),
+            training=TrainingArguments(output_dir="o", learning_rate=-1.0),
+        )
+
+
+def test_preprocessing_needs_no_model_and_no_output() -> None:
+    RunConfig.from_dict({"preprocessing_only": True, "train_dataset_name": "a.jsonl", "save_to_disk": "d"})
+
+
+def test_a_saved_configuration_loads_back_equal(tmp_path: Path) -> None:
+    original = config(
+        report_to=["wandb"],
+        voice_choices={"vocal": 2, "none": 1},
+        audio_codec={"type": "xcodec", "path": "ä/b", "bandwidth": 4},
+        codebook_weights_start=[1, 2],
+        save_total_limit=None,
+        label_atype="acc+vocal",
+    )
+    original.save(tmp_path / "run.json")
+    values = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    again = RunConfig.from_dict(values)
+    assert again == original
+    assert again.ignored_keys == () and original.ignored_keys == ("label_atype",)
+    assert again != config(report_to=["wandb"])
+
+
+def test_aliases_are_read() -> None:
+    for alias, name in ALIASES.items():
+        assert config(**{alias: "no"}).to_dict()[name] == "no"
+    assert len(problems(evaluation_strategy="steps", eval_strategy="epoch", do_eval=True, eval_steps=2)) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, {"vocal": 1.0}),
+        ({"ref_voice_column_name": "mert_input"}, {"vocal": 1.0}),
+        ({"ref_voice_column_name": ["mert_input", "mert_input", "none"]}, {"vocal": 2 / 3, "none": 1 / 3}),
+        ({"ref_voice_column_name": ["mert_input", "none"]}, {"vocal": 0.5, "none": 0.5}),
+        ({"ref_voice_column_name": "none"}, {"none": 1.0}),
+        ({"ref_voice_column_name": "x", "voice_choices": {"vocal": 3, "none": 1}}, {"vocal": 0.75, "none": 0.25}),
+    ],
+)
+def test_voice_is_drawn_as_published(values: dict[str, Any], expected: dict[str, float]) -> None:
+    assert config(**values).data.voice_probabilities() == pytest.approx(expected)
+
+
+def test_several_data_sets_keep_what_is_theirs() -> None:
+    sources = config(
+        train_dataset_name="a+b",
+        train_dataset_samples="500+2000",
+        train_split_name="train+clean",
+        train_metadata_dataset_name=["x", "y"],
+        train_dataset_config_name="default",
+    ).data.train_sources()
+    assert [dataclasses.astuple(source) for source in sources] == [
+        ("a", "default", "train", 500, "x"),
+        ("b", "default", "clean", 2000, "y"),
+    ]
+
+
+def test_a_list_of_data_sets_may_hold_a_plus() -> None:
+    assert [source.name for source in config(eval_dataset_name=["a+b.jsonl"]).data.eval_sources()] == ["a+b.jsonl"]
+
+
+def test_max_steps_wins_over_epochs() -> None:
+    assert config(max_steps=7, num_train_epochs=100).training.num_steps(10) == 7
+    assert config(num_train_epochs=2.5).training.num_steps(3) == 8
+
+
+def test_intervals_in_epochs_win_over_steps() -> None:
+    training = config(save_steps=10, save_epochs=0.5, do_eval=True, eval_strategy="epoch", logging_steps=4).training
+    assert (training.save_interval(8), training.eval_interval(8), training.logging_interval(8)) == (4, 8, 4)
+    assert training.save_interval(1) == 1
+    assert config(save_steps=None).training.save_interval(8) is None
+    assert config(do_eval=True).training.eval_interval(8) is None
+
+
+def test_shares_become_steps() -> None:
+    training = config(warmup_ratio=0.1, lr_scheduler_type="multistep", lr_scheduler_milestones=[0.5, 0.75]).training
+    assert training.num_warmup_steps(95) == 10
+    assert training.milestone_steps(200) == [100, 150]
+    assert config(lr_scheduler_milestones=[10, 20]).training.milestone_steps(5) == [10, 20]
+
+
+def test_trackers_and_frozen_groups() -> None:
+    training = config(
+        report_to="wandb", freeze_cross=True, freeze_embed_prompts=True, freeze=["heads", "cross"]
+    ).training
+    assert training.trackers() == ["wandb"]
+    assert training.frozen_groups() == ["cross", "lyrics_embedding", "heads"]
+    assert config().training.trackers() == []
+
+
+def test_choices_are_those_of_the_other_parts() -> None:
+    freeze = pytest.importorskip("songgen.models.freeze")
+    tasks = pytest.importorskip("songgen.tasks")
+    plan = pytest.importorskip("songgen.data.plan")
+    assert set(get_args(ParameterGroup)) == {"cross", *freeze.PARAMETER_GROUPS}
+    assert set(get_args(TrackPattern)) == {layout for task in tasks.TASKS.values() for layout in task.layouts}
+    assert set(get_args(all_keys()["order"].annotation)) == set(plan.ORDERS)
+    schedules = pytest.importorskip("songgen.train.schedules")
+    assert set(get_args(all_keys()["lr_scheduler_type"].annotation)) == set(schedules.SCHEDULES)
