@@ -45,7 +45,13 @@ def build_page(out: Path, songs_folder: Path, stages: Sequence[Path]) -> None:
     figures = json.loads((out / "figures.json").read_text(encoding="utf-8"))
     songs = read_songs(songs_folder)
     generated = {mode: {song.fname: song for song in read_generated(out / "generated" / mode)} for mode in MODE_TITLES}
-    cards = {split: [_song_card(out, songs_folder, row, generated) for row in rows] for split, rows in songs.items()}
+    cards = {
+        split: [
+            _song_card(out, songs_folder, row, generated, with_pictures=split == "eval" or number < NUM_OPEN_SONGS)
+            for number, row in enumerate(rows)
+        ]
+        for split, rows in songs.items()
+    }
     page = Page(
         title="Songs sung by models trained right here",
         introduction=INTRODUCTION,
@@ -98,11 +104,16 @@ def figure_rows(figures: Mapping[str, Any]) -> list[Figure]:
 
 def _share(label: str, share: float, has_goal: bool, count: int | None = None) -> Figure:
     value = f"{100 * share:.1f} %" + (f" of {count}" if count is not None else "")
-    return Figure(label, value, f"at least {100 * GOAL:.0f} %", share >= GOAL) if has_goal else Figure(label, value)
+    return Figure(label, value, f"≥ {100 * GOAL:.0f} %", share >= GOAL) if has_goal else Figure(label, value)
 
 
 def _song_card(
-    out: Path, songs_folder: Path, row: Mapping[str, Any], generated: Mapping[str, Mapping[str, GeneratedSong]]
+    out: Path,
+    songs_folder: Path,
+    row: Mapping[str, Any],
+    generated: Mapping[str, Mapping[str, GeneratedSong]],
+    *,
+    with_pictures: bool,
 ) -> SongCard:
     """Copy a song's original into the folder, draw spectrograms and list everything there is to hear of it."""
     name = row["fname"]
@@ -119,10 +130,13 @@ def _song_card(
                 (f"{title}: {TRACK_TITLES[track]}", out / "generated" / mode / song.files[track])
                 for track in sorted(song.tracks, reverse=True)
             ]
-    return SongCard(name, row["caption"], row["lyrics"], tuple(_clip(out, label, path) for label, path in sounds))
+    clips = tuple(_clip(out, label, path, with_picture=with_pictures) for label, path in sounds)
+    return SongCard(name, row["caption"], row["lyrics"], clips)
 
 
-def _clip(out: Path, label: str, sound: Path) -> Clip:
+def _clip(out: Path, label: str, sound: Path, *, with_picture: bool) -> Clip:
+    if not with_picture:
+        return Clip(label, sound.relative_to(out).as_posix())
     picture = out / "spectrograms" / sound.relative_to(out).with_suffix(".png")
     picture.parent.mkdir(parents=True, exist_ok=True)
     draw_spectrogram(picture, log_mel(*read_sound(sound)))
@@ -137,7 +151,8 @@ def _stage(out: Path, folder: Path) -> Stage:
     draw_curves(picture, rows, METRIC_NAMES)
     steps, losses = curve(rows, METRIC_NAMES["loss"])
     facts = f"{steps[-1]:.0f} steps, training loss {losses[0]:.2f} to {losses[-1]:.3f}" if steps else "no steps"
-    return Stage(folder.name.replace("_", " "), picture.relative_to(out).as_posix(), facts)
+    mode, _, stage = folder.name.partition("_")
+    return Stage(f"{mode}: {stage}", picture.relative_to(out).as_posix(), facts)
 
 
 def _runs(folder: Path) -> list[Run]:

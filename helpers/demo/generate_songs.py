@@ -39,7 +39,7 @@ def generate_songs(
         inputs = processor(
             text=[row["caption"] for row in batch],
             lyrics=[row["lyrics"] for row in batch],
-            language=batch[0]["language"],
+            language=[row["language"] for row in batch],
         )
         batches.append(model.generate(**inputs, **options, return_songs=True))
         print(f"  {start + len(batch)} of {len(rows)} songs", flush=True)

@@ -9,7 +9,6 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 FFT_SIZE = 1024
@@ -41,13 +40,12 @@ def log_mel(samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.float
     Returns:
         F x M, one frame each ``HOP_LENGTH`` samples; a sine of full scale has a magnitude of about 1.
     """
-    window = torch.hann_window(FFT_SIZE)
-    waveform = torch.as_tensor(np.asarray(samples, dtype=np.float32))
-    spectrum = torch.stft(
-        waveform, FFT_SIZE, HOP_LENGTH, window=window, center=True, pad_mode="constant", return_complex=True
-    ).abs() * (2 / window.sum())
-    mel = _mel_filters(sample_rate).T @ spectrum.numpy()
-    return np.log(np.maximum(mel.T, SMALLEST_MAGNITUDE)).astype(np.float32)
+    window = np.hanning(FFT_SIZE + 1)[:-1].astype(np.float32)
+    padded = np.pad(np.asarray(samples, dtype=np.float32), FFT_SIZE // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, FFT_SIZE)[::HOP_LENGTH]
+    spectrum = np.abs(np.fft.rfft(frames * window)) * (2 / window.sum())
+    mel = spectrum.astype(np.float32) @ _mel_filters(sample_rate)
+    return np.log(np.maximum(mel, SMALLEST_MAGNITUDE))
 
 
 def mel_distance(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
