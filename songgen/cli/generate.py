@@ -1,0 +1,232 @@
+"""`songgen generate`: songs as audio files from a caption, lyrics and a reference voice."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from songgen.generation.options import DEFAULT_MAX_SECONDS, DEFAULT_TOP_K, GenerationOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from songgen.generation.audio import SongAudio
+    from songgen.generation.decoding import ProgressCallback
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""Choices of --dtype."""
+
+MIX = ""
+"""Label of the file that holds the whole song."""
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `songgen generate`."""
+    parser.add_argument("--model", required=True, help="model folder or hub id")
+    parser.add_argument("--out", type=Path, required=True, help="audio file to write (.wav, .flac or .ogg)")
+    song = parser.add_argument_group("the song")
+    song.add_argument("--caption", help="genre, mood, instruments, singer")
+    lyrics = song.add_mutually_exclusive_group()
+    lyrics.add_argument("--lyrics", help="what is sung; lines are separated by line breaks")
+    lyrics.add_argument("--lyrics_file", type=Path, help="text file with the lyrics")
+    song.add_argument("--language", default="en", help="language of the lyrics")
+    song.add_argument("--voice", type=Path, help="audio file of the voice that shall sing (3 s of it are used)")
+    song.add_argument("--voice_start", type=float, default=0.0, help="seconds into that file where they begin")
+    song.add_argument("--separate", action="store_true", help="take the accompaniment out of that file first (demucs)")
+    song.add_argument("--seconds", type=float, default=DEFAULT_MAX_SECONDS, help="longest song; it may end earlier")
+    song.add_argument("--num_songs", type=int, default=1, help="songs to draw; several get numbered files")
+    draw = parser.add_argument_group("how it is drawn")
+    draw.add_argument("--greedy", action="store_true", help="take the likeliest code at each step instead of drawing")
+    draw.add_argument("--temperature", type=float, default=1.0, help="below 1 is more conservative")
+    draw.add_argument("--top_k", type=int, default=DEFAULT_TOP_K, help="draw from so many likeliest codes (0: all)")
+    draw.add_argument("--top_p", type=float, default=1.0, help="draw from codes that hold this probability (1: all)")
+    draw.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance scale (1: none)")
+    draw.add_argument("--seed", type=int, help="the same seed gives the same song on the same kind of device")
+    machine = parser.add_argument_group("the machine")
+    machine.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto takes the first that is there")
+    machine.add_argument("--dtype", choices=DTYPES, default="auto", help="precision (auto: bfloat16 on CUDA)")
+    machine.add_argument("--stream", action="store_true", help="write the files while the song is being drawn")
+    machine.add_argument("--lyrics_vocab", type=Path, help="lyrics vocabulary file, if the model folder holds none")
+    machine.add_argument("--caption_tokenizer", help="caption tokenizer folder or hub id instead of the model's")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw the songs and write them.
+
+    Raises:
+        ValueError: for anything the user can put right; what can be checked is checked before the model is loaded.
+    """
+    options = _options(arguments)
+    lyrics = _lyrics(arguments)
+    if not (arguments.caption or "").strip() and not (lyrics or "").strip():
+        raise ValueError("nothing to sing about: give --caption, --lyrics or --lyrics_file")
+    _check_output(arguments.out)
+
+    import torch
+
+    from songgen.generation.pipeline import generate, model_stream
+    from songgen.generation.processing_songgen import SongGenProcessor
+    from songgen.models import SongGenForConditionalGeneration
+
+    device = _device(arguments.device)
+    dtype = _dtype(arguments.dtype, device)
+    processor = SongGenProcessor(
+        arguments.model, device, lyrics_vocab=arguments.lyrics_vocab, caption_tokenizer=arguments.caption_tokenizer
+    )
+    inputs = processor(
+        text=arguments.caption,
+        lyrics=lyrics,
+        ref_voice_path=arguments.voice,
+        start=arguments.voice_start,
+        separate=arguments.separate,
+        language=arguments.language,
+    )
+    model = SongGenForConditionalGeneration.from_pretrained(arguments.model, dtype=dtype).to(torch.device(device))
+    keywords: dict[str, Any] = {**inputs, **vars(options)}
+    with _progress_bar() as on_step:
+        if arguments.stream:
+            pieces: Iterable[SongAudio] = model_stream(model, on_step=on_step, **keywords)
+            paths = write_stream(pieces, arguments.out, arguments.num_songs)
+        else:
+            songs = generate(model, on_step=on_step, return_songs=True, **keywords)
+            paths = write_songs(songs, arguments.out)  # type: ignore[arg-type]
+    for path in paths:
+        print(path)
+    return 0
+
+
+def song_path(out: Path, song: int, num_songs: int, track: str = MIX) -> Path:
+    """Return the file of one song: out.wav, out.vocal.wav; with several songs out-1.wav, out-1.vocal.wav."""
+    number = f"-{song + 1}" if num_songs > 1 else ""
+    label = f".{track}" if track else ""
+    return out.with_name(f"{out.stem}{number}{label}{out.suffix}")
+
+
+def write_songs(songs: "SongAudio", out: Path) -> list[Path]:
+    """Write every song, and for dual-track its tracks besides; returns the files.
+
+    A sum of tracks that would clip is turned down as a whole.
+    """
+    import soundfile
+
+    paths = []
+    for song, length in enumerate(songs.lengths.tolist()):
+        for track, waveforms in _files_of(songs).items():
+            samples = waveforms[song, :length].cpu().numpy()
+            peak = abs(samples).max(initial=0.0)
+            if peak > 1:
+                logger.warning("%s peaks at %.2f and is turned down by that", track or "the mix", peak)
+                samples = samples / peak
+            path = song_path(out, song, len(songs.lengths), track)
+            soundfile.write(path, samples, songs.sampling_rate)
+            paths.append(path)
+    return paths
+
+
+def write_stream(pieces: "Iterable[SongAudio]", out: Path, num_songs: int) -> list[Path]:
+    """Write pieces of songs as they come; returns the files. What exceeds full scale is clipped."""
+    import soundfile
+
+    files: dict[Path, soundfile.SoundFile] = {}
+    with ExitStack() as stack:
+        for piece in pieces:
+            for song, length in enumerate(piece.lengths.tolist()):
+                for track, waveforms in _files_of(piece).items():
+                    path = song_path(out, song, num_songs, track)
+                    if path not in files:
+                        opened = soundfile.SoundFile(path, "w", samplerate=piece.sampling_rate, channels=1)
+                        files[path] = stack.enter_context(opened)
+                    files[path].write(waveforms[song, :length].cpu().numpy())
+                    files[path].flush()
+    return list(files)
+
+
+def _files_of(audio: "SongAudio") -> "dict[str, torch.Tensor]":
+    """Return label -> B x samples of each file: the mix and, for several tracks, each of them."""
+    tracks = audio.tracks if len(audio.tracks) > 1 else {}
+    return {MIX: audio.mix, **tracks}
+
+
+def _options(arguments: argparse.Namespace) -> GenerationOptions:
+    """Translate the command line; values out of range raise ValueError."""
+    return GenerationOptions(
+        do_sample=not arguments.greedy,
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        guidance_scale=arguments.guidance,
+        max_seconds=arguments.seconds,
+        num_return_sequences=arguments.num_songs,
+        seed=arguments.seed,
+    )
+
+
+def _lyrics(arguments: argparse.Namespace) -> str | None:
+    """Return the lyrics from the command line or from a file."""
+    if arguments.lyrics_file is None:
+        return arguments.lyrics
+    try:
+        return arguments.lyrics_file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--lyrics_file {arguments.lyrics_file} cannot be read as UTF-8 text: {error}") from error
+
+
+def _check_output(out: Path) -> None:
+    """Refuse an output file that could not be written in the end."""
+    import soundfile
+
+    suffix = out.suffix.lstrip(".").upper()
+    if suffix not in soundfile.available_formats():
+        raise ValueError(f"--out {out} has no suffix of an audio format that can be written, such as .wav or .flac")
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; give a file name")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {out}: its folder cannot be made: {error}") from error
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"--out {out}: its folder cannot be written to")
+
+
+def _device(name: str) -> str:
+    """Resolve "auto" to the first accelerator, and refuse names that torch does not know."""
+    import torch
+
+    if name != "auto":
+        try:
+            return str(torch.device(name))
+        except RuntimeError as error:
+            raise ValueError(f"--device {name!r} is unknown to torch; try cpu, cuda or mps") from error
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _dtype(name: str, device: str) -> "torch.dtype":
+    """Resolve "auto": bfloat16 where the accelerator has it, else float32."""
+    import torch
+
+    if name == "auto":
+        has_bfloat16 = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bfloat16 else torch.float32
+    return getattr(torch, name)
+
+
+@contextmanager
+def _progress_bar() -> "Iterator[ProgressCallback]":
+    """Show steps, speed and the time that is left on a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(unit="step", desc="drawing", file=sys.stderr, disable=None) as bar:
+
+        def on_step(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield on_step

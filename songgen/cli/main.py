@@ -1,0 +1,92 @@
+"""The `songgen` command: a table of subcommands, each a module that is imported when it is called.
+
+A subcommand's module offers `add_arguments(parser)` and `run(arguments) -> exit code`. A `ValueError` from `run` is the
+user's to solve and is printed without a traceback.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from songgen import __version__
+
+USAGE_ERROR = 2
+"""Exit code for arguments or files that cannot be used, as argparse has it."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One row of the table."""
+
+    module: str
+    """Module that offers `add_arguments` and `run`."""
+
+    summary: str
+    """One line for `songgen --help`."""
+
+
+COMMANDS: dict[str, Command] = {
+    "generate": Command("songgen.cli.generate", "write songs from a caption, lyrics and a reference voice"),
+}
+"""Every subcommand; a new one is a new row and a module of its own."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    place = next((index for index, word in enumerate(arguments) if not word.startswith("-")), len(arguments))
+    name = _front_parser().parse_args(arguments[: place + 1]).command
+    command = COMMANDS[name]
+    module = importlib.import_module(command.module)
+    parser = argparse.ArgumentParser(
+        prog=f"songgen {name}",
+        description=command.summary[0].upper() + command.summary[1:] + ".",
+        formatter_class=_DefaultsHelpFormatter,
+    )
+    module.add_arguments(parser)
+    parsed = parser.parse_args(arguments[place + 1 :])
+    logging.basicConfig(
+        level=os.environ.get("SONGGEN_LOG_LEVEL", "WARNING").upper(), format="%(levelname)s: %(message)s"
+    )
+    try:
+        return int(module.run(parsed))
+    except ValueError as error:
+        print(f"songgen {name}: error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print(f"songgen {name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+class _DefaultsHelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults where there is one to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        """Return the help of an option, with its default unless that is None or a switch that is off."""
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def _front_parser() -> argparse.ArgumentParser:
+    """Return the parser of `songgen` itself: version, help and the name of a subcommand."""
+    width = max(len(name) for name in COMMANDS)
+    rows = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="songgen",
+        description="Text-to-song models: what goes beside the three launched training scripts.",
+        epilog="\n".join(["commands:", *rows, "", "songgen COMMAND --help describes a command."]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"songgen {__version__}")
+    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help="one of those below")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

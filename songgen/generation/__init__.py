@@ -1,0 +1,1 @@
+"""From conditions to songs: sampling, the decoding loop, streaming, the processor and the pipeline."""

@@ -1,0 +1,83 @@
+"""Codes of songs as sound: one waveform a track, their sum, and their lengths.
+
+Shapes: B songs, N tracks, K codebooks, T frames.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from songgen.layout import TokenLayout
+
+if TYPE_CHECKING:
+    from songgen.codecs import AudioCodec
+
+
+class DualTrackAudio(NamedTuple):
+    """What a dual-track model sings: two waveforms of the same length, to be added for the mix."""
+
+    acc: Tensor
+    """Accompaniment: songs x samples, or samples alone for a single song."""
+
+    vocal: Tensor
+    """Vocal, shaped alike."""
+
+
+@dataclass(frozen=True)
+class SongAudio:
+    """Sound of a batch of songs, or of a piece of each of them while streaming."""
+
+    tracks: dict[str, Tensor]
+    """Track name -> B x samples float32, silence past a song's end."""
+
+    lengths: Tensor
+    """B int64 on the CPU: samples that belong to each song."""
+
+    sampling_rate: int
+    """Samples a second."""
+
+    codes: list[Tensor]
+    """B tensors N x K x T: what the codec was given."""
+
+    @property
+    def mix(self) -> Tensor:
+        """B x samples: the sum of the tracks (a mixed model's only track)."""
+        return torch.stack(list(self.tracks.values())).sum(dim=0)
+
+    def published(self) -> Tensor | DualTrackAudio:
+        """Return the audio in the shape that users of the published model expect.
+
+        Mixed: B x samples. Dual-track: a pair, accompaniment then vocal, each B x samples, or 1-D for a single song.
+        """
+        if len(self.tracks) == 1:
+            return next(iter(self.tracks.values()))
+        acc, vocal = self.tracks["acc"], self.tracks["vocal"]
+        return DualTrackAudio(acc[0], vocal[0]) if len(acc) == 1 else DualTrackAudio(acc, vocal)
+
+
+def decode_songs(codec: "AudioCodec", layout: TokenLayout, codes: list[Tensor]) -> SongAudio:
+    """Decode songs of any lengths; what a song sounds like does not depend on the others.
+
+    Args:
+        codec: turns codes into sound; songs of equal length go through it together.
+        layout: names the tracks.
+        codes: B tensors N x K x T; a T of 0 is silence of no length.
+    """
+    lengths = torch.tensor([song.shape[-1] * codec.hop_length for song in codes], dtype=torch.long)
+    by_length: defaultdict[int, list[int]] = defaultdict(list)
+    for index, song in enumerate(codes):
+        by_length[song.shape[-1]].append(index)
+    waveforms = [torch.zeros(len(layout.tracks), 0, device=codec.device) for _ in codes]
+    for frames, indices in by_length.items():
+        if frames:
+            batch = torch.cat([codes[index] for index in indices]).to(codec.device)
+            decoded = codec.decode(batch).float().unflatten(0, (len(indices), len(layout.tracks))).squeeze(2)
+            for index, waveform in zip(indices, decoded, strict=True):
+                waveforms[index] = waveform
+    padded = pad_sequence([waveform.T for waveform in waveforms], batch_first=True)
+    tracks = {name: padded[..., track] for track, name in enumerate(layout.tracks)}
+    return SongAudio(tracks, lengths, codec.sample_rate, codes)

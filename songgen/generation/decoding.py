@@ -1,0 +1,301 @@
+"""The decoding loop: decoder steps in any token layout, until every song has ended.
+
+Shapes: B songs, R sequences a song, N tracks, K codebooks, T frames, H heads, S decoder steps, V vocabulary.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from songgen.generation.guidance import (
+    concatenate_conditions,
+    guided_logits,
+    unconditional_conditions,
+)
+from songgen.generation.options import GenerationOptions
+from songgen.generation.sampling import TokenSampler
+from songgen.layout import TokenLayout
+
+if TYPE_CHECKING:
+    from songgen.models import Conditions, SongGenForConditionalGeneration
+
+CHECK_EVERY_STEPS = 16
+"""Steps between two looks at the device: whether every song has ended, and whether the logits are finite."""
+
+ProgressCallback = Callable[[int, int], None]
+"""Called after each step with the steps done and the steps that the longest song allowed would take."""
+
+
+@dataclass(frozen=True)
+class CodeChunk:
+    """Frames of which every codebook of every track has been drawn."""
+
+    first_frame: int
+    """Index of the chunk's first frame in the songs."""
+
+    codes: Tensor
+    """B*R x N x K x F; 0 past a song's end."""
+
+    frames: Tensor
+    """B*R int64 on the CPU: how many of the F frames belong to each song."""
+
+    is_last: bool
+    """Whether every song ends here."""
+
+
+class CodeStreamer(Protocol):
+    """Takes codes while they are being drawn."""
+
+    @property
+    def chunk_frames(self) -> int:
+        """Frames after which the streamer wants a chunk."""
+
+    def put(self, chunk: CodeChunk) -> None:
+        """Take the next frames; the last chunk says so."""
+
+
+def generate_codes(
+    model: "SongGenForConditionalGeneration",
+    conditions: "Conditions",
+    *,
+    options: GenerationOptions,
+    streamer: CodeStreamer | None = None,
+    on_step: ProgressCallback | None = None,
+) -> list[Tensor]:
+    """Draw the codes of songs.
+
+    Args:
+        model: gives the decoder, the layout and the vocabulary; put into eval mode meanwhile.
+        conditions: what B songs are drawn from (`model.encode_conditions`).
+        options: how to draw.
+        streamer: is handed finished frames while later ones are being drawn (see `stream_codes` for its limit).
+        on_step: is told the progress.
+
+    Returns:
+        B * R tensors (N x K x T int64, T >= 1), one a sequence, song by song; the tracks of a song have the same T.
+
+    Raises:
+        ValueError: if the length limit leaves no room for a frame, seeds and songs differ in number, or the model
+            computes logits that are not finite.
+    """
+    if streamer is not None:
+        _require_one_prefix_length(conditions)
+    seeds = options.song_seeds(len(conditions.memory))
+    results: dict[int, list[Tensor]] = {}
+    for songs in songs_by_prefix_length(conditions):
+        group_options = replace(options, seed=[seeds[song] for song in songs])
+        group = conditions.select(torch.tensor(songs, device=conditions.memory.device))
+        chunks = []
+        chunk_frames = streamer.chunk_frames if streamer is not None else None
+        for chunk in stream_codes(model, group, options=group_options, chunk_frames=chunk_frames, on_step=on_step):
+            if streamer is not None:
+                streamer.put(chunk)
+            chunks.append(chunk)
+        sequences = _songs_of(chunks)
+        for place, song in enumerate(songs):
+            start = place * options.num_return_sequences
+            results[song] = sequences[start : start + options.num_return_sequences]
+    return [sequence for song in sorted(results) for sequence in results[song]]
+
+
+def stream_codes(
+    model: "SongGenForConditionalGeneration",
+    conditions: "Conditions",
+    *,
+    options: GenerationOptions,
+    chunk_frames: int | None = None,
+    on_step: ProgressCallback | None = None,
+) -> Iterator[CodeChunk]:
+    """Draw codes as `generate_codes` does, and yield every `chunk_frames` frames (None: all at the end).
+
+    Raises:
+        ValueError: as `generate_codes`, and if lyrics of different lengths stand in front of the sequences.
+    """
+    _require_one_prefix_length(conditions)
+    with evaluating(model):
+        loop = _DecodingLoop(model, _without_prefix_padding(conditions), options)
+        yield from loop.run(chunk_frames or loop.max_frames, on_step)
+
+
+def songs_by_prefix_length(conditions: "Conditions") -> list[list[int]]:
+    """Return the songs (as indices) in groups that can be drawn side by side.
+
+    Where lyrics are put in front of the sequence, padding them would shift the positions of the song behind them, and
+    a song would depend on its neighbours: songs with as many lyrics tokens go together. All others go together anyway.
+    """
+    if conditions.prefix_mask is None:
+        return [list(range(len(conditions.memory)))]
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for song, length in enumerate(conditions.prefix_mask.sum(dim=1).tolist()):
+        groups[length].append(song)
+    return list(groups.values())
+
+
+def _require_one_prefix_length(conditions: "Conditions") -> None:
+    """Refuse to stream songs that cannot be drawn side by side."""
+    if len(songs_by_prefix_length(conditions)) > 1:
+        raise ValueError(
+            "this model reads the lyrics in front of the song, so songs with lyrics of different lengths cannot be "
+            "streamed together: stream them one by one, or generate without a streamer"
+        )
+
+
+def _without_prefix_padding(conditions: "Conditions") -> "Conditions":
+    """Cut the prefixes, all of one length, to that length."""
+    if conditions.prefix is None or conditions.prefix_mask is None:
+        return conditions
+    length = int(conditions.prefix_mask[0].sum())
+    return replace(conditions, prefix=conditions.prefix[:, :length], prefix_mask=conditions.prefix_mask[:, :length])
+
+
+def _songs_of(chunks: list[CodeChunk]) -> list[Tensor]:
+    """Join the chunks of a batch and cut each song to its length."""
+    codes = torch.cat([chunk.codes for chunk in chunks], dim=-1)
+    lengths = torch.stack([chunk.frames for chunk in chunks]).sum(dim=0).tolist()
+    return [song[..., :length].clone() for song, length in zip(codes, lengths, strict=True)]
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Switch dropout off and put the mode back afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+class _DecodingLoop:
+    """The state of one batch of songs that is being drawn."""
+
+    def __init__(
+        self, model: "SongGenForConditionalGeneration", conditions: "Conditions", options: GenerationOptions
+    ) -> None:
+        """Compute what all steps share: the cache, the slots, one random generator a sequence."""
+        self.layout: TokenLayout = model.layout
+        self.vocabulary = model.vocabulary
+        self.decoder = model.decoder
+        self.options = options
+        seeds = options.sequence_seeds(len(conditions.memory))
+        self.num_sequences = len(seeds)
+        self.max_frames = _max_frames(model, options)
+        self.num_steps = self._steps_for(self.max_frames)
+        self.device = conditions.memory.device
+        self.guided = options.guidance_scale != 1
+        with torch.no_grad():
+            self.cache = self.decoder.new_cache(self._rows(model, conditions), self.num_steps)
+        self.sampler = TokenSampler(options, self.vocabulary.codebook_size, self.layout.num_heads, seeds, self.device)
+        self.frame_of_step = self.layout.stream_table(self.num_steps, self.device)[1]
+        shape = (self.num_sequences, self.layout.num_heads, self.num_steps)
+        self.tokens = torch.full(shape, self.vocabulary.bos_token_id, device=self.device)
+        # Songs end here if they have not ended by themselves; only `max_frames` of their frames are handed over.
+        last_frame = max(self.max_frames, options.forced_end(self.layout) or 0)
+        self.lengths = torch.full((self.num_sequences,), last_frame, device=self.device)
+        self.finite = torch.ones((), dtype=torch.bool, device=self.device)
+        first = self.layout.first_track
+        self.leading_head = self.layout.heads[first][0]
+        self.leading_offset = self.layout.offsets[first][0]
+        self.is_leading_head = torch.arange(self.layout.num_heads, device=self.device) == self.leading_head
+
+    def _rows(self, model: "SongGenForConditionalGeneration", conditions: "Conditions") -> "Conditions":
+        """Return the conditions of every sequence and, for guidance, those of nothing for each of them behind."""
+        sequences = torch.arange(len(conditions.memory), device=self.device)
+        sequences = sequences.repeat_interleave(self.options.num_return_sequences)
+        if not self.guided:
+            return conditions.select(sequences)
+        nothing = torch.full_like(sequences, len(conditions.memory))
+        both = concatenate_conditions(conditions, unconditional_conditions(model))
+        return both.select(torch.cat([sequences, nothing]))
+
+    def _steps_for(self, frames: int) -> int:
+        """Return the steps until the last stream has drawn its last frame."""
+        return self.layout.num_steps(frames) - self.layout.stride
+
+    @torch.no_grad()
+    def run(self, chunk_frames: int, on_step: ProgressCallback | None) -> Iterator[CodeChunk]:
+        """Take all steps and yield frames as they are complete."""
+        emitted = 0
+        step = 0
+        needed_steps = self.num_steps
+        column = self.tokens.new_full((self.num_sequences, self.layout.num_heads, 1), self.vocabulary.bos_token_id)
+        while step < needed_steps:
+            column = self._step(step, column)
+            step += 1
+            complete = self._complete_frames(step)
+            chunk_due = complete - emitted >= chunk_frames
+            if chunk_due or step % CHECK_EVERY_STEPS == 0:
+                needed_steps = self._steps_for(self._longest())
+                self._check_finite()
+            if on_step is not None:
+                on_step(step, needed_steps)
+            if chunk_due and step < needed_steps:
+                yield self._chunk(emitted, complete, is_last=False)
+                emitted = complete
+        self._check_finite()
+        yield self._chunk(emitted, self._longest(), is_last=True)
+
+    def _longest(self) -> int:
+        """Return the frames of the longest song, as far as it is known; waits for the device."""
+        return min(int(self.lengths.max()), self.max_frames)
+
+    def _step(self, step: int, column: Tensor) -> Tensor:
+        """Feed one column (B*R x H x 1), draw the next one and note the songs that end."""
+        if self.guided:
+            conditional, unconditional = self.decoder.step(column.repeat(2, 1, 1), self.cache).chunk(2)
+            logits = guided_logits(conditional, unconditional, self.options.guidance_scale)
+        else:
+            logits = self.decoder.step(column, self.cache)
+        self.finite &= logits[..., : self.vocabulary.codebook_size + 1].isfinite().all()
+        leading_frame = self._leading_frame(step)
+        drawn = self.sampler(logits, self.is_leading_head if leading_frame is not None else None)
+        if leading_frame is not None:
+            ends = drawn[:, self.leading_head] == self.vocabulary.eos_token_id
+            self.lengths = torch.where(ends, self.lengths.clamp_max(leading_frame), self.lengths)
+        frame = self.frame_of_step[:, step]
+        tokens = torch.where(frame >= self.lengths[:, None], self.vocabulary.eos_token_id, drawn)
+        tokens = torch.where(frame < 0, self.vocabulary.bos_token_id, tokens)
+        self.tokens[:, :, step] = tokens
+        return tokens[:, :, None]
+
+    def _leading_frame(self, step: int) -> int | None:
+        """Return the frame in front of which songs may end at this step, or None where they may not.
+
+        Only the first codebook of the track that comes first decides, never before the first frame.
+        """
+        distance = step - self.leading_offset
+        may_end = step >= self.options.first_ending_step(self.layout) and distance % self.layout.stride == 0
+        frame = distance // self.layout.stride
+        return frame if may_end and frame >= 1 else None
+
+    def _complete_frames(self, step: int) -> int:
+        """Return how many frames have all codebooks of all tracks after `step` steps."""
+        return max(0, (step - 1 - self.layout.max_offset) // self.layout.stride + 1)
+
+    def _chunk(self, first: int, end: int, *, is_last: bool) -> CodeChunk:
+        """Read the frames from `first` to `end` back from the drawn tokens."""
+        window = self.tokens[:, :, self.layout.stride * first :]
+        codes = self.layout.revert(window, end - first)
+        frames = (self.lengths - first).clamp(0, end - first)
+        valid = torch.arange(end - first, device=self.device) < frames[:, None]
+        return CodeChunk(first, torch.where(valid[:, None, None], codes, 0), frames.cpu(), is_last)
+
+    def _check_finite(self) -> None:
+        """Refuse to go on from logits that mean nothing."""
+        if not bool(self.finite):
+            raise ValueError(
+                "the model's logits are not finite (NaN or infinity); float16 may overflow where bfloat16 and float32 "
+                "do not, and weights of a diverged training stay so: try another dtype or an earlier checkpoint"
+            )
+
+
+def _max_frames(model: "SongGenForConditionalGeneration", options: GenerationOptions) -> int:
+    """Return the length limit in frames; only a limit in seconds needs the codec's frame rate."""
+    if options.max_frames is not None or options.max_length is not None:
+        return options.num_frames(model.layout, frame_rate=1.0)
+    return options.num_frames(model.layout, model.audio_codec.frame_rate)

@@ -1,0 +1,61 @@
+"""Classifier-free guidance: the same song without its caption, lyrics and voice, and how far to go from there.
+
+Source: Ho and Salimans, "Classifier-Free Diffusion Guidance" (2022), on logits as text-to-music models use it.
+Shapes: B songs, M memory length, P prefix length, D width, H heads, V vocabulary.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+if TYPE_CHECKING:
+    from songgen.models import Conditions, SongGenForConditionalGeneration
+
+EMPTY_CAPTION_IDS = (1,)
+"""A caption of no words: the text encoder's end token."""
+
+EMPTY_LYRICS_IDS = (261, 0)
+"""Lyrics of no words: the lyrics tokenizer's start and stop."""
+
+
+def guided_logits(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Go from the unconditional logits towards the conditional ones by `scale` (B x H x V each); 1 arrives there."""
+    unconditional = unconditional.float()
+    return unconditional + scale * (conditional.float() - unconditional)
+
+
+def unconditional_conditions(model: "SongGenForConditionalGeneration") -> "Conditions":
+    """Encode one song of which nothing is said: an empty caption, empty lyrics and no voice.
+
+    It is what a song looks like in training when condition dropout has withheld all three.
+    """
+    caption = torch.tensor([EMPTY_CAPTION_IDS], device=model.device)
+    lyrics = torch.tensor([EMPTY_LYRICS_IDS], device=model.device)
+    return model.encode_conditions(
+        input_ids=caption,
+        attention_mask=torch.ones_like(caption),
+        prompt_input_ids=lyrics,
+        prompt_attention_mask=torch.ones_like(lyrics),
+    )
+
+
+def concatenate_conditions(first: "Conditions", second: "Conditions") -> "Conditions":
+    """Stack two batches of conditions, masking the padding of the shorter one."""
+    both_have_prefix = first.prefix is not None and second.prefix is not None
+    assert both_have_prefix or (first.prefix is None and second.prefix is None)
+    return type(first)(
+        memory=_stack(first.memory, second.memory.to(first.memory.dtype)),
+        memory_mask=_stack(first.memory_mask, second.memory_mask),
+        prefix=_stack(first.prefix, second.prefix) if both_have_prefix else None,
+        prefix_mask=_stack(first.prefix_mask, second.prefix_mask) if both_have_prefix else None,
+    )
+
+
+def _stack(first: Tensor | None, second: Tensor | None) -> Tensor:
+    """Stack two tensors along the batch, zero-padding dimension 1 to the longer of both."""
+    assert first is not None and second is not None
+    length = max(first.shape[1], second.shape[1])
+    tail = (0, 0) * (first.dim() - 2)
+    return torch.cat([pad(each, (*tail, 0, length - each.shape[1])) for each in (first, second)])

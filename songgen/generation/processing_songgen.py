@@ -1,0 +1,235 @@
+"""From what a user writes (caption, lyrics, a reference voice) to the model's inputs.
+
+Shapes: B songs, L text length.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from songgen.conditioning import load_caption_tokenizer
+from songgen.generation.reference_voice import read_reference_voice
+from songgen.generation.separation import VocalSeparator, load_separator
+from songgen.lyrics import VoiceBpeTokenizer
+
+PUBLISHED_CAPTION_TOKENIZER = "google/flan-t5-large"
+"""Caption tokenizer of models whose folder names none."""
+
+DEFAULT_LANGUAGE = "en"
+
+PUBLISHED_VOICE_SAMPLE_RATE = 24_000
+"""Samples a second that the published voice encoder listens at."""
+
+_NEEDED_FILES = ("*.json", "caption_tokenizer/*", "voice_encoder/*.json")
+"""What the processor reads of a hub repository."""
+
+Texts = str | Sequence[str] | None
+Voices = str | Path | Sequence[str | Path | None] | None
+
+logger = logging.getLogger(__name__)
+
+
+class SongGenProcessor:
+    """Makes the inputs of `model.generate`.
+
+    Works with a model folder of this package and with published ones; the latter bring no lyrics vocabulary, which is
+    then given as `lyrics_vocab`.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        device: torch.device | str = "cpu",
+        *,
+        lyrics_vocab: str | Path | None = None,
+        caption_tokenizer: str | Path | None = None,
+        separator: VocalSeparator | None = None,
+    ) -> None:
+        """Open the tokenizers.
+
+        Args:
+            path: model folder or hub id.
+            device: where the inputs will lie.
+            lyrics_vocab: lyrics vocabulary (a `tokenizers` JSON file), where the folder holds none.
+            caption_tokenizer: folder or hub id to use instead of the model's.
+            separator: frees voices of their accompaniment; None loads Demucs when it is first asked for.
+
+        Raises:
+            ValueError: if a part can neither be found in the folder nor on the hub.
+        """
+        folder = _local_folder(path)
+        config = _read_json(folder / "config.json")
+        self.device = torch.device(device)
+        self.lyrics_tokenizer = _open_lyrics_tokenizer(folder, lyrics_vocab)
+        self.caption_tokenizer = load_caption_tokenizer(caption_tokenizer or _caption_tokenizer_of(folder, config))
+        self.voice_sample_rate = _voice_sample_rate(folder, config)
+        self._separator = separator
+
+    def __call__(
+        self,
+        text: Texts = None,
+        lyrics: Texts = None,
+        ref_voice_path: Voices = None,
+        start: float = 0,
+        separate: bool = False,
+        language: str | Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """Prepare one song or a batch.
+
+        Args:
+            text: caption: genre, mood, instruments, singer; None or empty for a song without one.
+            lyrics: what is sung, with section tags such as [verse] where the vocabulary has them; None or empty for an
+                instrumental. A list of captions, lyrics, voices or languages makes a batch, in which single values hold
+                for every song.
+            ref_voice_path: audio file of the voice that shall sing; None for any voice.
+            start: seconds into that file at which the 3 s that are used begin.
+            separate: take the accompaniment out of the reference voice first.
+            language: of the lyrics, "en" by default.
+
+        Returns:
+            The keywords of `model.generate`, on the processor's device: `input_ids`, `attention_mask`,
+            `prompt_input_ids`, `prompt_attention_mask` (B x L int64), `ref_voice_values` (B x samples float32, no
+            samples if no song has a voice) and `ref_voice_lengths` (B int64, 0 for none).
+
+        Raises:
+            ValueError: if there is neither a caption nor lyrics, if lists differ in length, or if a file or language
+                cannot be used.
+        """
+        if text is None and lyrics is None:
+            raise ValueError("give a caption (text), lyrics, or both")
+        columns: dict[str, Any] = {
+            "text": text,
+            "lyrics": lyrics,
+            "ref_voice_path": ref_voice_path,
+            "language": DEFAULT_LANGUAGE if language is None else language,
+        }
+        batch = _batch_size(columns)
+        rows = {name: _column(value, batch) for name, value in columns.items()}
+        input_ids, attention_mask = _pad([self._caption_ids(caption) for caption in rows["text"]])
+        prompt_input_ids, prompt_attention_mask = _pad(
+            [self._lyrics_ids(song, code) for song, code in zip(rows["lyrics"], rows["language"], strict=True)]
+        )
+        voices = [self._voice(path, start, separate=separate) for path in rows["ref_voice_path"]]
+        values = np.zeros((batch, max(len(voice) for voice in voices)), dtype=np.float32)
+        for row, voice in zip(values, voices, strict=True):
+            row[: len(voice)] = voice
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "prompt_input_ids": prompt_input_ids,
+            "prompt_attention_mask": prompt_attention_mask,
+            "ref_voice_values": torch.from_numpy(values),
+            "ref_voice_lengths": torch.tensor([len(voice) for voice in voices]),
+        }
+        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+
+    def _caption_ids(self, caption: str | None) -> list[int]:
+        """Return the ids of a caption; an empty one is the end token alone, as in training."""
+        return list(self.caption_tokenizer((caption or "").strip()).input_ids)
+
+    def _lyrics_ids(self, lyrics: str | None, language: str) -> list[int]:
+        """Return the ids of lyrics and warn of what cannot be sung."""
+        song = (lyrics or "").strip()
+        if song and (unknown := self.lyrics_tokenizer.unknown_pieces(song, language)):
+            logger.warning("not in the lyrics vocabulary and left unsung: %s", ", ".join(sorted(set(unknown))))
+        return self.lyrics_tokenizer.encode_lyrics(song, language)
+
+    def _voice(self, path: str | Path | None, start: float, *, separate: bool) -> np.ndarray:
+        """Return the samples of a reference voice; none for no voice, or for a silent one."""
+        if path is None:
+            return np.zeros(0, dtype=np.float32)
+        separator = None
+        if separate:
+            separator = self._separator = self._separator or load_separator(device=str(self.device))
+        voice = read_reference_voice(path, sample_rate=self.voice_sample_rate, start=start, separator=separator)
+        return voice if voice.any() else voice[:0]
+
+
+def _local_folder(path: str | Path) -> Path:
+    """Return a local folder with the small files of a model, downloading those of a hub repository."""
+    folder = Path(path)
+    if folder.is_dir():
+        return folder
+    text = str(path)
+    if text.startswith((".", "/", "~")) or text.count("/") != 1:
+        raise ValueError(f"model folder {text!r} does not exist; give a folder or a hub id such as 'user/model'")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(text, allow_patterns=list(_NEEDED_FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(f"{text!r} is no folder here, and cannot be had from the hub: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file, nothing if there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _open_lyrics_tokenizer(folder: Path, lyrics_vocab: str | Path | None) -> VoiceBpeTokenizer:
+    """Open the vocabulary that was given, or the folder's."""
+    if lyrics_vocab is not None:
+        return VoiceBpeTokenizer.from_pretrained(lyrics_vocab)
+    try:
+        return VoiceBpeTokenizer.from_pretrained(folder)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; put the lyrics vocabulary that the model was trained with into that folder, or pass "
+            "SongGenProcessor(..., lyrics_vocab='vocab.json')"
+        ) from error
+
+
+def _caption_tokenizer_of(folder: Path, config: dict[str, Any]) -> str | Path:
+    """Return the folder's own caption tokenizer, else the one that its configuration names, else the published."""
+    named = config.get("caption_tokenizer")
+    for candidate in (named, "caption_tokenizer"):
+        if candidate and (folder / candidate).is_dir():
+            return folder / candidate
+    return named or PUBLISHED_CAPTION_TOKENIZER
+
+
+def _voice_sample_rate(folder: Path, config: dict[str, Any]) -> int:
+    """Return the rate of the folder's voice encoder, else the published one's."""
+    path = (config.get("voice_encoder") or {}).get("path") or "voice_encoder"
+    settings = _read_json(folder / path / "preprocessor_config.json")
+    return int(settings.get("sampling_rate", PUBLISHED_VOICE_SAMPLE_RATE))
+
+
+def _batch_size(columns: dict[str, Any]) -> int:
+    """Return the length that all lists share; 1 without a list.
+
+    Raises:
+        ValueError: if lists differ in length or are empty.
+    """
+    lengths = {name: len(value) for name, value in columns.items() if _is_list(value)}
+    if len(set(lengths.values())) > 1 or 0 in lengths.values():
+        found = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ValueError(f"lists of a batch must have the same length, at least 1: {found}")
+    return next(iter(lengths.values()), 1)
+
+
+def _column(value: Any, batch: int) -> list[Any]:
+    """Return one value for each song."""
+    return list(value) if _is_list(value) else [value] * batch
+
+
+def _is_list(value: Any) -> bool:
+    """Tell whether a value holds one entry for each song."""
+    return value is not None and not isinstance(value, str | Path)
+
+
+def _pad(sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Stack ids: (ids, mask), each B x L int64; padding is 0 and masked."""
+    ids = torch.zeros(len(sequences), max(len(sequence) for sequence in sequences), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, row_mask, sequence in zip(ids, mask, sequences, strict=True):
+        row[: len(sequence)] = torch.tensor(sequence, dtype=torch.long)
+        row_mask[: len(sequence)] = 1
+    return ids, mask

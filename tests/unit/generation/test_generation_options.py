@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from songgen.generation.options import GenerationOptions
+from songgen.layout import get_layout
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"temperature": 0.0}, "do_sample=False is greedy"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_k": 2.5}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"guidance_scale": -1.0}, "guidance_scale"),
+        ({"num_return_sequences": 0}, "num_return_sequences"),
+        ({"max_length": 10, "max_frames": 10}, "max_length and max_frames"),
+        ({"max_frames": 0}, "max_frames"),
+        ({"max_seconds": float("inf")}, "max_seconds"),
+        ({"min_new_tokens": -1}, "min_new_tokens"),
+        ({"seed": -1}, "seed"),
+        ({"seed": []}, "empty"),
+        ({"seed": [1, "2"]}, "'2'"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(values, message):
+    with pytest.raises(ValueError, match=message):
+        GenerationOptions(**values)
+
+
+def test_all_problems_are_named_at_once():
+    with pytest.raises(ValueError) as error:
+        GenerationOptions(temperature=-1, top_p=2, seed=-5, max_frames=-2)
+    for name in ("temperature", "top_p", "seed", "max_frames"):
+        assert name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("layout", "max_length", "frames"),
+    [("mixed", 30, 22), ("interleaving_A_V", 40, 12), ("parallel_std", 30, 22), ("parallel_A_V", 30, 21)],
+)
+def test_max_length_counts_decoder_steps_with_the_start_column(layout, max_length, frames):
+    token_layout = get_layout(layout, 8)
+    assert GenerationOptions(max_length=max_length).num_frames(token_layout, 50.0) == frames
+    assert frames == (max_length - 1 - token_layout.max_offset) // token_layout.stride
+
+
+def test_seconds_become_frames_of_the_codec():
+    layout = get_layout("mixed", 8)
+    assert GenerationOptions(max_seconds=2.5).num_frames(layout, 50.0) == 125
+    assert GenerationOptions(max_seconds=0.3).num_frames(layout, 50.0) == 15
+    assert GenerationOptions().num_frames(layout, 50.0) == 1500
+    with pytest.raises(ValueError, match="shorter than one frame"):
+        GenerationOptions(max_seconds=0.001).num_frames(layout, 50.0)
+
+
+def test_a_length_without_room_for_a_frame_says_how_much_is_needed():
+    with pytest.raises(ValueError, match="at least 9 decoder steps"):
+        GenerationOptions(max_length=8).num_frames(get_layout("mixed", 8), 50.0)
+    assert GenerationOptions(max_length=9).num_frames(get_layout("mixed", 8), 50.0) == 1
+
+
+def test_seeds_belong_to_songs_and_not_to_places():
+    options = GenerationOptions(seed=[7, 9], num_return_sequences=3)
+    seeds = options.sequence_seeds(2)
+    assert len(set(seeds)) == 6
+    assert seeds[3:] == GenerationOptions(seed=9, num_return_sequences=3).sequence_seeds(1)
+    assert seeds[0] == 7
+    with pytest.raises(ValueError, match="2 seeds for 3 inputs"):
+        options.sequence_seeds(3)
+
+
+def test_without_a_seed_torch_decides():
+    torch.manual_seed(3)
+    first = GenerationOptions().song_seeds(4)
+    torch.manual_seed(3)
+    assert GenerationOptions().song_seeds(4) == first
+    assert len(set(first)) == 4
