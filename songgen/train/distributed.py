@@ -6,11 +6,14 @@ import os
 import warnings
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from torch import Tensor
+
+T = TypeVar("T")
 
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """`dtype` of the configuration -> accelerate's name."""
@@ -69,10 +72,10 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return values
 
 
-def gather_objects(values: list[str]) -> list[list[str]]:
+def gather_objects(values: list[T]) -> list[list[T]]:
     """Lists of all processes, in the order of their ranks."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [values]
-    gathered: list[list[str]] = [[] for _ in range(torch.distributed.get_world_size())]
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(gathered, values)
     return gathered

@@ -69,7 +69,7 @@ def build_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.
         {"params": [parameters[name] for name in no_decay], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    arguments = {"lr": options.learning_rate, "betas": options.betas, "eps": options.epsilon}
+    arguments: dict[str, Any] = {"lr": options.learning_rate, "betas": options.betas, "eps": options.epsilon}
     if options.name == "adamw_8bit":
         return _eight_bit_class()(groups, **arguments)
     devices = {parameter.device.type for group in groups for parameter in group["params"]}

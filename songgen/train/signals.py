@@ -34,6 +34,10 @@ class StopSignals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def requested(self) -> bool:
+        """Whether a stop signal has come."""
+        return self.received is not None
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         """Set the flag, or leave at the second signal."""
         if self.received is not None:

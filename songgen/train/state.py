@@ -28,7 +28,9 @@ class TrainerState:
     epoch: int = 0
     """The epoch that the next step belongs to, from 0."""
     step_in_epoch: int = 0
-    """Steps of that epoch that lie behind: with the batch plan, the place in the data."""
+    """Steps of that epoch that lie behind, for display."""
+    batches_in_epoch: int = 0
+    """Micro-batches of that epoch that lie behind, over all processes: with the batch plan, the place in the data."""
     samples_seen: int = 0
     """Songs trained on, over all processes."""
     frames_seen: int = 0
@@ -43,8 +45,6 @@ class TrainerState:
     """The step of that loss."""
     evaluated_step: int | None = None
     """The step of the latest evaluation."""
-    finished: bool = False
-    """Whether the plan was trained to its end."""
     gradient_scaler: dict[str, float] = field(default_factory=dict)
     """State of the float16 loss scaler; empty in other precisions."""
     plan: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,73 @@
+"""Evaluation on held-out clips: exact losses and accuracies, the same on any number of processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.train.distributed import sum_over_processes
+from songgen.train.metrics import TokenMetrics
+from songgen.train.reporting import Reporter
+from songgen.train.song_samples import SongSamples
+from songgen.train.training_data import TrainingData
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates a model on the same clips in the same way each time: no dropout, no random choice."""
+
+    data: TrainingData
+    """Held-out clips; their samples are deterministic."""
+    songs: SongSamples | None
+    """Generates songs; None generates nothing."""
+
+    def run(
+        self, model: nn.Module, core: SongGenForConditionalGeneration, step: int, reporter: Reporter
+    ) -> dict[str, float]:
+        """Compute all metrics; every process takes part and gets the same numbers.
+
+        Args:
+            model: as the accelerator wrapped it.
+            core: the model itself.
+            step: optimizer steps done.
+            reporter: is handed generated songs.
+
+        Returns:
+            those of `TokenMetrics`, `vocal_loss` of the auxiliary heads where they are trained, and at steps that
+            generate those of `SongSamples`.
+        """
+        was_training = model.training
+        model.eval()
+        try:
+            metrics = self._losses(model, core)
+            if self.songs is not None and self.songs.due(step):
+                metrics.update(self.songs.generate(core, step, reporter))
+        finally:
+            model.train(was_training)
+        return metrics
+
+    @torch.no_grad()
+    def _losses(self, model: nn.Module, core: SongGenForConditionalGeneration) -> dict[str, float]:
+        """Losses and accuracies over all clips; each clip is computed by one process."""
+        layout, device = core.layout, core.device
+        tokens = TokenMetrics(layout, device)
+        ones = torch.ones(layout.num_heads, dtype=torch.long, device=device)
+        vocal = torch.zeros(2, layout.num_heads, dtype=torch.float64, device=device)
+        for batches in self.data.steps(epoch=0):
+            # An empty batch runs too: sharded weights need every process in every pass.
+            for batch in (entry.to(device, non_blocking=True) for entry in batches):
+                output = model(**batch.model_inputs(), target_counts=ones, return_logits=True)
+                labels = layout.labels(batch.codes, batch.frames, core.vocabulary)
+                mask = layout.target_mask(batch.frames, labels.shape[-1], train_every_eos=core.config.train_every_eos)
+                tokens.update(output.logits, labels, mask)
+                if output.vocal_codebook_losses is not None:
+                    vocal += torch.stack([output.vocal_codebook_losses.double(), mask.sum(dim=(0, 2)).double()])
+        tokens.reduce(sum_over_processes)
+        metrics = tokens.compute()
+        entropy, targets = sum_over_processes(vocal).cpu()
+        if targets.any():
+            metrics["vocal_loss"] = float((entropy / targets).mean())
+        return metrics

@@ -1,0 +1,97 @@
+"""The model that a run starts from, with what the configuration changes about it, and the fingerprints of its parts."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from songgen.config import RunConfig
+from songgen.lyrics import VoiceBpeTokenizer
+from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.tasks import VOCAL, Task
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(config: RunConfig, task: Task) -> SongGenForConditionalGeneration:
+    """Load `model_name_or_path` in the layout to train; another layout's heads and embeddings are mapped.
+
+    Raises:
+        ValueError: the folder is no model, or its layout is not one of the task's.
+    """
+    arguments = config.model
+    wanted = arguments.track_pattern
+    if wanted is not None and wanted not in task.layouts:
+        raise ValueError(
+            f"track_pattern {wanted!r} does not belong to the task {task.name}; choose one of {', '.join(task.layouts)}"
+        )
+    core = SongGenForConditionalGeneration.from_pretrained(
+        arguments.model_name_or_path,
+        revision=arguments.model_revision,
+        attn_implementation=arguments.attn_implementation,
+        track_pattern=wanted,
+        config_overrides=_overrides(config),
+    )
+    if core.task.name != task.name:
+        raise ValueError(
+            f"{arguments.model_name_or_path} has the layout {core.layout.name!r} of the task {core.task.name}, this "
+            f"script trains {task.name}: set track_pattern to one of {', '.join(task.layouts)} to start from it"
+        )
+    if config.training.add_vocal_loss and not core.config.add_vocal_loss:
+        raise ValueError(
+            f"add_vocal_loss is true, but {arguments.model_name_or_path} (layout {core.layout.name!r}) has no vocal "
+            "heads: set it to false, or start from a mixed_pro model"
+        )
+    logger.info("model %s: layout %s", arguments.model_name_or_path, core.layout.name)
+    _load_frozen(core, config)
+    return core
+
+
+def _overrides(config: RunConfig) -> dict[str, Any]:
+    """Fields of the model's configuration that the run replaces."""
+    arguments = config.model
+    given = {
+        "prompt_cross_attention": arguments.prompt_cross_attention,
+        "decoder.rope_embeddings": arguments.rope_embeddings,
+        "decoder.dropout": arguments.dropout,
+        "train_every_eos": arguments.train_every_eos,
+        "audio_codec": _as_spec(arguments.audio_codec),
+        "text_encoder": _as_spec(arguments.text_encoder),
+        "voice_encoder": _as_spec(arguments.voice_encoder),
+        "caption_tokenizer": arguments.description_tokenizer_name,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _as_spec(value: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    """A folder or hub id as a table."""
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _load_frozen(core: SongGenForConditionalGeneration, config: RunConfig) -> None:
+    """Load the frozen networks that this run uses."""
+    _ = core.text_encoder
+    if config.data.voice_probabilities().get(VOCAL, 0.0) > 0:
+        _ = core.voice_encoder
+    generates = config.training.do_eval and config.training.predict_with_generate
+    if core.config.audio_codec_fingerprint is None or generates:
+        _ = core.audio_codec
+
+
+def model_fingerprints(config: RunConfig, core: SongGenForConditionalGeneration) -> dict[str, str | None]:
+    """Fingerprints that the data must share; None where the model does not bring the part."""
+    codec = core.config.audio_codec_fingerprint or core.audio_codec.fingerprint
+    return {
+        "codec_fingerprint": codec,
+        "lyrics_tokenizer_fingerprint": _lyrics_fingerprint(config, core.folder),
+    }
+
+
+def _lyrics_fingerprint(config: RunConfig, folder: Path | None) -> str | None:
+    """Fingerprint of the lyrics tokenizer that the configuration names or the model's folder holds."""
+    if config.model.lyrics_tokenizer is not None:
+        return VoiceBpeTokenizer.from_pretrained(config.model.lyrics_tokenizer).fingerprint
+    if folder is None or not any((folder / name).is_file() for name in ("lyrics_tokenizer.json", "vocab.json")):
+        return None
+    return VoiceBpeTokenizer.from_pretrained(folder).fingerprint

@@ -1,0 +1,12 @@
+"""Train a model that writes vocal and accompaniment: accelerate launch training/run_training_dual_track.py CONFIG.json.
+
+Exit codes: 0 trained to the end or stopped by a signal after saving, 4 loss or gradients not finite, 1 anything else.
+"""
+
+import sys
+
+from songgen.tasks import DUAL_TRACK
+from songgen.train.launch import run_training
+
+if __name__ == "__main__":
+    sys.exit(run_training(sys.argv[1:], DUAL_TRACK))

@@ -1,0 +1,12 @@
+"""Train a model that writes one mixed track: accelerate launch training/run_training_mixed.py CONFIG.json.
+
+Exit codes: 0 trained to the end or stopped by a signal after saving, 4 loss or gradients not finite, 1 anything else.
+"""
+
+import sys
+
+from songgen.tasks import MIXED
+from songgen.train.launch import run_training
+
+if __name__ == "__main__":
+    sys.exit(run_training(sys.argv[1:], MIXED))
