@@ -17,16 +17,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from demo_report.files import ORIGINAL_COLUMNS, GeneratedSong, read_generated, read_rows, read_songs, read_sound
+from demo_report.files import ORIGINAL_COLUMNS, GeneratedSong, read_generated, read_songs, read_sound
 from demo_report.measures import log_mel
 from demo_report.page import Clip, Figure, Page, Run, SongCard, SongGroup, Stage, write_page
 from demo_report.pictures import curve, draw_curves, draw_spectrogram
 
+from songgen.train.trackers import METRICS_FILE, read_metrics
+
 GOAL = 0.95
 NUM_OPEN_SONGS = 8
 """Training songs that are shown unfolded."""
-METRIC_NAMES = {"loss": "loss", "eval_loss": "eval_loss", "learning_rate": "learning_rate"}
+METRIC_NAMES = {"loss": "train/cross_entropy", "eval_loss": "eval/loss", "learning_rate": "train/learning_rate"}
+"""What the curves show: the mean cross-entropy over heads, which training and evaluation compute alike."""
 TRACK_TITLES = {"mix": "mix", "vocal": "vocal", "acc": "accompaniment"}
+SPLIT_TITLES = {"train": "training songs", "eval": "held-out songs"}
 MODE_TITLES = {"mixed": "mixed model", "dual_track": "dual-track model"}
 INTRODUCTION = (
     "Every song here is synthetic: words spoken by espeak-ng and sung through Praat, over synthesised chords, bass and "
@@ -96,9 +100,13 @@ def figure_rows(figures: Mapping[str, Any]) -> list[Figure]:
             name = "" if len(tracks) == 1 else f" ({TRACK_TITLES[track]})"
             label = f"Songs nearest to their own original, {title}{name}"
             rows.append(_share(label, share, track == "mix", values["num_songs"]))
-    for split, title in (("train", "training songs"), ("eval", "held-out songs")):
+    for split, title in SPLIT_TITLES.items():
+        error = figures["codec_quantizer_error"][split]
+        rows.append(Figure(f"Error of the codec's codes alone, {title} (mix)", f"{error:.3f} nepers"))
         for track, error in figures["codec_log_mel_error"][split].items():
-            rows.append(Figure(f"Log-mel error of the codec, {title} ({TRACK_TITLES[track]})", f"{error:.3f} nepers"))
+            rows.append(
+                Figure(f"Log-mel error of the codec's sound, {title} ({TRACK_TITLES[track]})", f"{error:.3f} nepers")
+            )
     return rows
 
 
@@ -145,7 +153,7 @@ def _clip(out: Path, label: str, sound: Path, *, with_picture: bool) -> Clip:
 
 def _stage(out: Path, folder: Path) -> Stage:
     """Draw the curves of a stage and sum it up."""
-    rows = read_rows(folder / "metrics.jsonl")
+    rows = read_metrics(folder / METRICS_FILE)
     picture = out / "curves" / f"{folder.name}.svg"
     picture.parent.mkdir(parents=True, exist_ok=True)
     draw_curves(picture, rows, METRIC_NAMES)

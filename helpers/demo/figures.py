@@ -12,7 +12,8 @@ The figures, over the training songs, which were generated greedily from their c
   place, mean over songs; frames that were not generated count as wrong.
 - nearest to its own original: share of the songs that are nearer to their own original than to any other training
   song, by the mean difference of their log-mel spectrograms.
-- codec round trip: mean difference of log-mel spectrograms between originals and their codes decoded.
+- codec round trip: mean difference of log-mel spectrograms between originals and their codes decoded to sound; and, of
+  the mixes, between the codec's log-mel frames and their codes alone, without the search for a phase.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ from demo_report.files import (
 from demo_report.measures import first_codebook_agreement, log_mel, mel_distance, nearest_originals
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
-from songgen.codecs import AudioCodec, load_codec
 
+from songgen.codecs import AudioCodec, load_codec
+from songgen.codecs.spectral import SpectralCodec
+from songgen.codecs.spectral_fit import reconstruction_error
 from songgen.data.dataset import SongDataset
 
 MODES = ("mixed", "dual_track")
@@ -94,6 +97,18 @@ def measure_codec(corpus: Corpus, codec: AudioCodec, out: Path) -> dict[str, dic
     return errors
 
 
+def measure_quantizer(songs_folder: Path, codec: AudioCodec) -> dict[str, float]:
+    """Error of the codec's codes in nepers, by split, of the mixes."""
+    if not isinstance(codec, SpectralCodec):
+        raise ValueError(f"the demo's figures are of a spectral codec, not of one of kind {codec.kind!r}")
+    return {
+        split: reconstruction_error(
+            codec, (torch.from_numpy(read_sound(songs_folder / row[ORIGINAL_COLUMNS["mix"]])[0]) for row in rows)
+        )
+        for split, rows in read_songs(songs_folder).items()
+    }
+
+
 def measure_mode(corpus: Corpus, folder: Path) -> dict[str, Any]:
     """Figures of one mode over the training songs."""
     songs = [song for song in read_generated(folder) if song.split == "train"]
@@ -145,8 +160,10 @@ def main() -> None:
     parser.add_argument("--codec", type=Path, default=Path("outputs/demo/codec"))
     arguments = parser.parse_args()
     corpus = read_corpus(arguments.songs, arguments.tokens)
+    codec = load_codec(str(arguments.codec))
     figures: dict[str, Any] = {
-        "codec_log_mel_error": measure_codec(corpus, load_codec(str(arguments.codec)), arguments.out / "round_trip")
+        "codec_log_mel_error": measure_codec(corpus, codec, arguments.out / "round_trip"),
+        "codec_quantizer_error": measure_quantizer(arguments.songs, codec),
     }
     for mode in MODES:
         figures[mode] = measure_mode(corpus, arguments.out / "generated" / mode)

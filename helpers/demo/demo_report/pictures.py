@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,6 @@ def draw_spectrogram(path: Path, spectrogram: NDArray[np.float32]) -> None:
     _matplotlib().image.imsave(
         path, spectrogram.T, origin="lower", cmap="magma", vmin=np.log(SMALLEST_MAGNITUDE), vmax=0.0
     )
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a run's ``metrics.jsonl``."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def curve(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
@@ -49,7 +43,7 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], names: Mapping[st
         loss_axes.plot(*eval_curve, color=EVAL_COLOR, marker="o", markersize=4, linewidth=1.2, label="held-out songs")
         loss_axes.legend(frameon=False, fontsize=8)
     loss_axes.set_ylim(bottom=0)
-    loss_axes.set_title("loss", fontsize=10)
+    loss_axes.set_title("loss (mean over codebooks)", fontsize=10)
     rate_axes.plot(*curve(rows, names["learning_rate"]), color=RATE_COLOR, linewidth=1.5)
     rate_axes.set_ylim(bottom=0)
     rate_axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))

@@ -68,7 +68,10 @@ def demo(tmp_path: Path) -> Path:
                 write_sound(out / "generated" / mode / sound, samples, 16_000)
             generated.append(GeneratedSong(name, split, split == "train", 12, sounds, tracks))
         write_generated(out / "generated" / mode, generated)
-    figures: dict[str, Any] = {"codec_log_mel_error": {split: share(0.1) for split in names}}
+    figures: dict[str, Any] = {
+        "codec_log_mel_error": {split: share(0.1) for split in names},
+        "codec_quantizer_error": {split: 0.05 for split in names},
+    }
     for mode, tracks in TRACKS.items():
         agreement = {track: 0.97 for track in tracks} | {"mean": 0.97}
         nearest = {track: 0.5 for track in dict.fromkeys([*tracks, "mix"])}
@@ -84,7 +87,9 @@ def demo(tmp_path: Path) -> Path:
     (out / "steps" / "page.json").write_text(json.dumps({**record, "title": "Unfinished", "finished": False}))
     stage = out / "mixed_step1"
     stage.mkdir()
-    metrics = [{"step": 5 * step, "loss": 7.0 / step, "learning_rate": 1e-3} for step in range(1, 5)]
+    metrics = [
+        {"step": 5 * step, "train/cross_entropy": 7.0 / step, "train/learning_rate": 1e-3} for step in range(1, 5)
+    ]
     write_rows(stage / "metrics.jsonl", metrics)
     return out
 
