@@ -1,0 +1,329 @@
+"""Manifests to a data set: resumed, by several processes, moved, damaged, invalidated."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+FAKES = Path(__file__).resolve().parents[1] / "unit" / "preprocess"
+sys.path.insert(0, str(FAKES))
+
+from preprocess_fakes import (  # noqa: E402
+    RATE,
+    FakeCodec,
+    options_for,
+    read_manifest,
+    run,
+    shard_hashes,
+    tone,
+    write_corpus,
+    write_manifest,
+)
+
+from songgen.data.dataset import SongDataset  # noqa: E402
+from songgen.data.manifest import ManifestError  # noqa: E402
+from songgen.data.schema import DatasetInfo  # noqa: E402
+from songgen.data.sources import ManifestSpec  # noqa: E402
+from songgen.preprocess import TooManyBadRows  # noqa: E402
+
+NUM_CLIPS = 21
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), NUM_CLIPS)
+
+
+@pytest.fixture(scope="module")
+def reference(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one uninterrupted process writes."""
+    folder = tmp_path_factory.mktemp("reference") / "songs"
+    run(options_for(corpus, folder))
+    return folder
+
+
+@pytest.fixture
+def own_corpus(corpus: Path, tmp_path: Path) -> Path:
+    shutil.copytree(corpus.parent, tmp_path / "corpus")
+    return tmp_path / "corpus" / corpus.name
+
+
+def launch(corpus: Path, output: Path, processes: int = 1, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
+    script = [str(FAKES / "preprocess_fakes.py"), str(corpus), str(output), str(kill_at)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *launcher, *script], env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def rejected(folder: Path) -> list[dict[str, Any]]:
+    return read_manifest(folder / "rejected.jsonl")
+
+
+def test_rows_are_complete_and_in_the_order_of_the_manifest(reference: Path) -> None:
+    songs = SongDataset.open(reference, "train")
+    assert [songs.row(index).id for index in range(len(songs))] == [f"clip{index:03d}" for index in range(NUM_CLIPS)]
+    row = songs.row(4)
+    assert row.lyrics == "la la 4" and row.language == "en" and list(row.lyrics_ids[:3]) == [261, ord("l"), ord("a")]
+    assert set(row.codes) == {"mix", "vocal", "acc"} and row.codes["mix"].shape == (2, row.num_frames)
+    assert row.num_frames == round(row.duration * 100)
+    assert len(row.voice_samples) == round(row.duration * 12000)
+    expected = np.sqrt(np.mean(tone(row.duration, level=0.1, seed=104).astype(np.float64) ** 2)) * 32768
+    assert row.energies["vocal"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_datasets_opens_the_folder(reference: Path) -> None:
+    from datasets import load_from_disk
+
+    songs = load_from_disk(str(reference))
+    assert list(songs) == ["train"] and len(songs["train"]) == NUM_CLIPS
+    assert songs["train"][3]["id"] == "clip003"
+
+
+def test_no_trace_of_the_work_stays(reference: Path) -> None:
+    assert [path.name for path in reference.parent.iterdir()] == [reference.name]
+
+
+def test_report_counts(reference: Path) -> None:
+    content = report_of(reference)["splits"]["train"]
+    assert content["rows"] == content["rows_in_manifests"] == NUM_CLIPS and content["rejected"] == {}
+    assert sum(content["length_histogram_seconds"].values()) == NUM_CLIPS
+    songs = SongDataset.open(reference, "train")
+    assert content["hours"] * 3600 == pytest.approx(sum(songs.row(index).duration for index in range(NUM_CLIPS)))
+    assert content["energies"]["vocal"]["clips"] == NUM_CLIPS
+    assert content["unknown_lyric_pieces"] == 0 and content["measured_differently_than_stated"] == {}
+
+
+def test_two_processes_write_the_same_rows(corpus: Path, reference: Path, tmp_path: Path) -> None:
+    result = launch(corpus, tmp_path / "songs", processes=2)
+    assert result.returncode == 0, result.stderr
+    assert shard_hashes(tmp_path / "songs") == shard_hashes(reference)
+    assert sorted(report_of(tmp_path / "songs")["rows_by_process"]) == ["0", "1"]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_run_goes_on(corpus: Path, reference: Path, tmp_path: Path, processes: int) -> None:
+    """Chunks have 8 rows and batches 3, with 3 tracks: the 13th call of the codec is in the second chunk."""
+    output = tmp_path / "songs"
+    assert launch(corpus, output, kill_at=13).returncode == -9
+    assert not output.exists(), "a reader never sees a half data set"
+    if processes == 1:
+        codec = FakeCodec()
+        run(options_for(corpus, output), codec)
+        assert codec.num_clips == (NUM_CLIPS - 8) * 3, "the finished chunk is not encoded again"
+    else:
+        result = launch(corpus, output, processes=2)
+        assert result.returncode == 0, result.stderr
+    assert shard_hashes(output) == shard_hashes(reference)
+    assert [path.name for path in tmp_path.iterdir()] == ["songs"]
+
+
+def test_finished_work_is_reused_and_nothing_is_touched(corpus: Path, tmp_path: Path) -> None:
+    run(options_for(corpus, tmp_path / "songs"))
+    inode = (tmp_path / "songs").stat().st_ino
+    codec = FakeCodec()
+    run(options_for(corpus, tmp_path / "songs"), codec)
+    assert codec.num_clips == 0 and (tmp_path / "songs").stat().st_ino == inode
+    assert [path.name for path in tmp_path.iterdir()] == ["songs"]
+
+
+def test_a_changed_file_encodes_its_chunk_again(own_corpus: Path, tmp_path: Path) -> None:
+    output = tmp_path / "songs"
+    run(options_for(own_corpus, output))
+    before = [SongDataset.open(output, "train").row(index).codes["mix"].copy() for index in range(NUM_CLIPS)]
+    length = len(soundfile.read(own_corpus.parent / "mix010.wav")[0])
+    soundfile.write(own_corpus.parent / "mix010.wav", tone(length / RATE, level=0.8, seed=7), RATE)
+    codec = FakeCodec()
+    run(options_for(own_corpus, output), codec)
+    assert codec.num_clips == 8 * 3
+    songs = SongDataset.open(output, "train")
+    changed = [index for index in range(NUM_CLIPS) if not np.array_equal(songs.row(index).codes["mix"], before[index])]
+    assert changed == [10]
+
+
+def test_appended_rows_leave_earlier_chunks(own_corpus: Path, tmp_path: Path) -> None:
+    rows = read_manifest(own_corpus)
+    write_manifest(own_corpus, rows[:16])
+    run(options_for(own_corpus, tmp_path / "songs"))
+    write_manifest(own_corpus, rows)
+    codec = FakeCodec()
+    run(options_for(own_corpus, tmp_path / "songs"), codec)
+    assert codec.num_clips == (NUM_CLIPS - 16) * 3
+    assert len(SongDataset.open(tmp_path / "songs", "train")) == NUM_CLIPS
+
+
+def test_a_changed_setting_or_code_encodes_again(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "songs"
+    run(options_for(corpus, output))
+    codec = FakeCodec()
+    run(options_for(corpus, output, max_seconds=0.6), codec)
+    assert 0 < codec.num_clips < NUM_CLIPS * 3
+    content = report_of(output)["splits"]["train"]
+    assert content["rows"] + content["rejected"]["too_long"] == NUM_CLIPS and content["damaged_rows"] == 0
+    monkeypatch.setattr("songgen.preprocess.settings.code_fingerprint", lambda modules: "edited")
+    codec = FakeCodec()
+    run(options_for(corpus, output, max_seconds=0.6), codec)
+    assert codec.num_clips > 0
+
+
+def test_another_codec_is_refused(corpus: Path, reference: Path, tmp_path: Path) -> None:
+    shutil.copytree(reference, tmp_path / "songs")
+    before = shard_hashes(tmp_path / "songs")
+    with pytest.raises(ValueError, match="codec_fingerprint fake-codec there, other now.*name another save_to_disk"):
+        run(options_for(corpus, tmp_path / "songs"), FakeCodec("other"))
+    assert shard_hashes(tmp_path / "songs") == before
+
+
+def test_another_codec_is_refused_for_unfinished_work(corpus: Path, tmp_path: Path) -> None:
+    assert launch(corpus, tmp_path / "songs", kill_at=13).returncode == -9
+    with pytest.raises(ValueError, match=r"songs\.work was written with other tokens"):
+        run(options_for(corpus, tmp_path / "songs"), FakeCodec("other"))
+
+
+def test_a_folder_of_other_things_is_refused(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "songs").mkdir()
+    (tmp_path / "songs" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="holds other things than a data set"):
+        run(options_for(corpus, tmp_path / "songs"))
+    assert (tmp_path / "songs" / "thesis.txt").is_file()
+
+
+def test_the_folder_can_be_moved(corpus: Path, tmp_path: Path) -> None:
+    source = tmp_path / "corpus"
+    shutil.copytree(corpus.parent, source)
+    run(options_for(source / corpus.name, tmp_path / "songs"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "songs").rename(tmp_path / "elsewhere" / "moved")
+    shutil.rmtree(source)
+    songs = SongDataset.open(tmp_path / "elsewhere" / "moved", "train")
+    assert len(songs) == NUM_CLIPS and len(songs.row(0).voice_samples)
+    assert str(tmp_path) not in (tmp_path / "elsewhere" / "moved" / "dataset.json").read_text()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "state"])
+def test_a_damaged_shard_is_written_again(corpus: Path, reference: Path, tmp_path: Path, damage: str) -> None:
+    output = tmp_path / "songs"
+    shutil.copytree(reference, output)
+    shard = output / DatasetInfo.read(output).splits["train"][1].file
+    content = bytearray(shard.read_bytes())
+    if damage == "truncated":
+        shard.write_bytes(content[:1000])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+    else:
+        (shard if damage == "missing" else output / "train" / "state.json").unlink()
+    codec = FakeCodec()
+    run(options_for(corpus, output), codec)
+    assert codec.num_clips == (0 if damage == "state" else 8 * 3)
+    assert shard_hashes(output) == shard_hashes(reference)
+    assert (output / "train" / "state.json").is_file()
+
+
+def test_bad_rows_are_listed_and_do_not_stop_it(own_corpus: Path, tmp_path: Path) -> None:
+    folder = own_corpus.parent
+    (folder / "mix007.wav").write_text("this is no audio")
+    rows = read_manifest(own_corpus)
+    rows[9]["caption"] = "x" * 501
+    rows[12]["lyrics"] = None
+    rows[13]["lyrics"] = "nul \0"
+    del rows[14]["vocal_file_name"]
+    write_manifest(own_corpus, rows)
+    run(options_for(own_corpus, tmp_path / "songs"))
+    listed = {row["id"]: row for row in rejected(tmp_path / "songs")}
+    assert {row_id: row["code"] for row_id, row in listed.items()} == {
+        "clip007": "unreadable_audio",
+        "clip009": "caption_too_long",
+        "clip013": "bad_text",
+    }
+    assert listed["clip007"]["line"] == 8 and listed["clip007"]["path"] == "mix007.wav"
+    songs = SongDataset.open(tmp_path / "songs", "train")
+    by_id = {songs.row(index).id: songs.row(index) for index in range(len(songs))}
+    assert len(by_id) == NUM_CLIPS - 3
+    assert by_id["clip012"].lyrics == "" and list(by_id["clip012"].lyrics_ids) == [261, 0]
+    assert "vocal" not in by_id["clip014"].codes and not len(by_id["clip014"].voice_samples)
+
+
+def test_too_many_bad_rows_write_no_data_set(own_corpus: Path, tmp_path: Path) -> None:
+    for index in range(3):
+        (own_corpus.parent / f"mix{index:03d}.wav").unlink()
+    options = options_for(own_corpus, tmp_path / "songs")
+    with pytest.raises(TooManyBadRows, match=r"3 of 21 rows are damaged \(file_missing\)"):
+        run(options)
+    assert not options.output_folder.exists()
+    assert len(rejected(options.work_folder)) == 3
+    codec = FakeCodec()
+    run(replace(options, max_bad_fraction=0.2), codec)
+    assert codec.num_clips == 0 and len(SongDataset.open(options.output_folder, "train")) == NUM_CLIPS - 3
+
+
+def test_a_clip_that_the_codec_cannot_take_is_left_out(corpus: Path, tmp_path: Path) -> None:
+    class Choosy(FakeCodec):
+        def encode(self, waveforms: Any, lengths: Any) -> Any:
+            if (lengths > 0.75 * RATE).any():
+                raise RuntimeError("out of memory")
+            return super().encode(waveforms, lengths)
+
+    run(options_for(corpus, tmp_path / "songs", max_bad_fraction=0.5), Choosy())
+    assert {row["code"] for row in rejected(tmp_path / "songs")} == {"encoding_failed"}
+    songs = SongDataset.open(tmp_path / "songs", "train")
+    assert 0 < len(songs) < NUM_CLIPS and max(songs.row(index).duration for index in range(len(songs))) <= 0.75
+
+
+def test_a_broken_codec_stops_the_run(corpus: Path, tmp_path: Path) -> None:
+    class Broken(FakeCodec):
+        def encode(self, waveforms: Any, lengths: Any) -> Any:
+            raise RuntimeError("no kernel image is available")
+
+    with pytest.raises(RuntimeError, match="the codec fails on every clip"):
+        run(options_for(corpus, tmp_path / "songs"), Broken())
+    assert not (tmp_path / "songs").exists()
+
+
+def test_train_and_eval_splits(corpus: Path, tmp_path: Path) -> None:
+    """The published example evaluates on the training file: both splits may hold the same rows."""
+    specs = {"train": (ManifestSpec(str(corpus)),), "eval": (ManifestSpec(str(corpus)),)}
+    info = run(options_for(corpus, tmp_path / "songs", splits=specs, max_rows={"eval": 5}))
+    assert info.num_rows("train") == NUM_CLIPS and info.num_rows("eval") == 5
+    assert SongDataset.open(tmp_path / "songs", "eval").row(4).id == "clip004"
+    run(options_for(corpus, tmp_path / "songs", splits={"train": specs["train"], "eval": specs["train"]}))
+    assert len(SongDataset.open(tmp_path / "songs", "eval")) == NUM_CLIPS
+
+
+def test_manifest_problems_come_before_any_audio(
+    own_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("soundfile.info", lambda *_: pytest.fail("audio was opened"))
+    with own_corpus.open("a") as file:
+        file.write("{broken\n")
+    with pytest.raises(ManifestError, match="metadata.jsonl:22: not a line of JSON"):
+        run(options_for(own_corpus, tmp_path / "songs"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]
+
+
+def test_a_second_run_at_the_same_time_is_refused(corpus: Path, tmp_path: Path) -> None:
+    options = options_for(corpus, tmp_path / "songs")
+    options.work_folder.mkdir()
+    (options.work_folder / "lock.json").write_text(json.dumps({"host": "another-machine", "pid": 7}))
+    with pytest.raises(ValueError, match="process 7 on another-machine"):
+        run(options)
+
+
+def test_without_voice_no_samples_are_stored(corpus: Path, tmp_path: Path) -> None:
+    info = run(options_for(corpus, tmp_path / "songs", voice_sample_rate=0, max_rows={"train": 2}))
+    assert info.voice_sample_rate == 0
+    assert not len(SongDataset.open(tmp_path / "songs", "train").row(0).voice_samples)

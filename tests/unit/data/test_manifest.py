@@ -1,0 +1,263 @@
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from songgen.data.clip import ClipRow
+from songgen.data.manifest import ManifestError, ManifestFindings, ManifestOptions, column_names, read_clip_rows
+from songgen.data.row_index import open_row_index
+from songgen.data.sources import ColumnNames, ManifestSpec
+
+COLUMNS = ColumnNames(target="audio_abspath", references=("vocal_abspath", "acc_abspath"))
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"audio")
+
+
+def song(number: int, **changes: Any) -> dict[str, Any]:
+    row = {"id": f"s{number}", "caption": "calm piano", "lyrics": "la", "audio_file_name": "a.wav"}
+    return {**row, **changes}
+
+
+def write(path: Path, rows: list[Any], prefix: bytes = b"") -> Path:
+    lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(prefix + b"\n".join(lines) + b"\n")
+    return path
+
+
+def read(*specs: ManifestSpec | Path, **options: Any) -> tuple[list[ClipRow], ManifestFindings]:
+    findings = ManifestFindings()
+    options.setdefault("columns", COLUMNS)
+    wanted = [spec if isinstance(spec, ManifestSpec) else ManifestSpec(str(spec)) for spec in specs]
+    return list(read_clip_rows(wanted, ManifestOptions(**options), findings)), findings
+
+
+def test_published_row(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "v.wav", "b.wav")
+    row = {
+        "fname": "5gRpM",
+        "caption": "A slow ballad",
+        "lyrics": "hello",
+        "audio_abspath": str(tmp_path / "a.wav"),
+        "vocal_abspath": str(tmp_path / "v.wav"),
+        "acc_abspath": str(tmp_path / "b.wav"),
+        "vocal_energy": 1066.88,
+        "acc_energy": 895.92,
+        "language": "english",
+        "duration": 9.9935,
+    }
+    rows, findings = read(write(tmp_path / "metadata.jsonl", [row]))
+    (clip,) = rows
+    assert (clip.id, clip.language, clip.duration, clip.line) == ("5gRpM", "english", 9.9935, 1)
+    assert clip.energies == {"vocal": 1066.88, "acc": 895.92}
+    assert {track: Path(path.resolved).name for track, path in clip.tracks.items()} == {
+        "mix": "a.wav",
+        "vocal": "v.wav",
+        "acc": "b.wav",
+    }
+    assert findings.notices == [] and ClipRow.from_json(clip.to_json()) == clip
+
+
+def test_relative_names_start_at_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "songs", "wav/a.wav")
+    write(tmp_path / "songs" / "metadata.jsonl", [song(1, audio_file_name="wav/a.wav")])
+    monkeypatch.chdir(tmp_path)
+    for name in ("songs/metadata.jsonl", "songs"):
+        rows, _ = read(ManifestSpec(name))
+        assert rows[0].tracks["mix"].resolved == str(tmp_path.resolve() / "songs/wav/a.wav")
+
+
+def test_names_of_an_audio_column() -> None:
+    assert column_names("vocal_abspath") == ("vocal_abspath", "vocal_file_name", "vocal")
+    assert column_names("audio") == ("audio", "audio_abspath", "audio_file_name")
+
+
+def test_byte_order_mark_and_empty_lines(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    path = write(tmp_path / "m.jsonl", [song(1), b"", song(2)], prefix=b"\xef\xbb\xbf")
+    rows, _ = read(path)
+    assert [(row.id, row.line) for row in rows] == [("s1", 1), ("s2", 3)]
+
+
+def test_all_problems_are_raised_at_once(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    no_caption = song(3)
+    del no_caption["caption"]
+    no_audio = song(4)
+    del no_audio["audio_file_name"]
+    first = write(
+        tmp_path / "first.jsonl",
+        [
+            song(1),
+            b'{"id": "s2", ',
+            no_caption,
+            no_audio,
+            song(5, lyrics=7),
+            song(6, duration="long"),
+            song(7, audio_file_name=["a.wav"]),
+            song(1),
+            b"[1, 2]",
+            b'{"caption": "\xff"}',
+            song(11, id=True),
+            song(12, vocal_energy=-1),
+        ],
+    )
+    second = write(tmp_path / "second.jsonl", [song(1), song(13)])
+    with pytest.raises(ManifestError) as error:
+        read(first, second, tmp_path / "absent.jsonl")
+    lines = str(error.value).splitlines()
+    expected = [
+        (f"{first}:2:", "not a line of JSON"),
+        (f"{first}:3:", "'caption' is missing"),
+        (f"{first}:4:", "'audio_abspath' is missing"),
+        (f"{first}:5:", "'lyrics' must be a text or null, not int '7'"),
+        (f"{first}:6:", "'duration' must be a number"),
+        (f"{first}:7:", "'audio_file_name' must be a path"),
+        (f"{first}:8:", f"id 's1' was already used at {first}:1"),
+        (f"{first}:9:", "a row must be an object"),
+        (f"{first}:10:", "not a line of JSON"),
+        (f"{first}:11:", "'id' must be a text"),
+        (f"{first}:12:", "'vocal_energy' must be a number"),
+        (f"{second}:1:", f"id 's1' was already used at {first}:1"),
+        ("absent.jsonl", "there is no manifest"),
+    ]
+    assert lines[0] == "the manifests have 13 problem(s):"
+    for place, message in expected:
+        assert any(place in line and message in line for line in lines), (place, message)
+
+
+def test_configured_column_that_no_row_has(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    path = write(tmp_path / "m.jsonl", [song(1), song(2)])
+    with pytest.raises(
+        ManifestError, match=r"no row has the column 'description'.* audio_file_name, caption, id, lyrics"
+    ):
+        read(path, columns=ColumnNames(caption="description"))
+
+
+def test_missing_reference_column_names_those_that_exist(tmp_path: Path) -> None:
+    """The published data_musiccaps.json asks for drum_abspath, which its own rows lack: no reason to stop."""
+    touch(tmp_path, "a.wav", "v.wav")
+    path = write(tmp_path / "m.jsonl", [song(1, vocal_file_name="v.wav")])
+    rows, findings = read(path, columns=ColumnNames(references=("vocal_abspath", "drum_abspath")))
+    assert set(rows[0].tracks) == {"mix", "vocal"}
+    (notice,) = findings.notices
+    assert "'drum_abspath'" in notice and "audio_file_name, caption, id, lyrics, vocal_file_name" in notice
+
+
+def test_further_tracks_are_read(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "d.wav")
+    path = write(tmp_path / "m.jsonl", [song(1, drum_file_name="d.wav")])
+    rows, _ = read(path, columns=ColumnNames(references=("drum_abspath",)))
+    assert set(rows[0].tracks) == {"mix", "drum"}
+
+
+def test_null_lyrics_are_an_instrumental_and_null_captions_are_rejected(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    rows, _ = read(write(tmp_path / "m.jsonl", [song(1, lyrics=None), song(2, caption=None)]))
+    assert (rows[0].lyrics, rows[0].code) == ("", "") and rows[1].code == "missing_caption"
+
+
+def test_rows_without_id_are_numbered(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    row = song(1)
+    del row["id"]
+    rows, _ = read(write(tmp_path / "m.jsonl", [row]))
+    assert rows[0].id == "m_00000001"
+    with pytest.raises(ManifestError, match="no row has the column 'uid'"):
+        read(tmp_path / "m.jsonl", columns=ColumnNames(id="uid"))
+
+
+def test_limits(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    first = write(tmp_path / "a.jsonl", [song(n) for n in range(5)])
+    second = write(tmp_path / "b.jsonl", [song(n) for n in range(5, 9)])
+    rows, _ = read(ManifestSpec(str(first), max_rows=2), ManifestSpec(str(second)), max_rows=4)
+    assert [row.id for row in rows] == ["s0", "s1", "s5", "s6"]
+
+
+def test_annotations_are_merged_by_id(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    rows = [{"id": f"s{n}", "audio_file_name": "a.wav", "caption": "old", "lyrics": "x"} for n in range(3)]
+    main = write(tmp_path / "songs.jsonl", rows)
+    annotations = write(
+        tmp_path / "annotations.jsonl",
+        [
+            {"id": "s1", "caption": "new", "lyrics": None},
+            {"id": "s0", "language": "de"},
+            {"id": "gone", "caption": "?"},
+        ],
+    )
+    clips, findings = read(ManifestSpec(str(main), annotations=str(annotations)))
+    assert [(clip.caption, clip.lyrics, clip.language) for clip in clips] == [
+        ("old", "x", "de"),
+        ("new", "x", "en"),
+        ("old", "x", "en"),
+    ]
+    assert any("'s2' is not in" in notice for notice in findings.notices)
+    assert any("1 annotation(s) belong to no row" in notice for notice in findings.notices)
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ("../outside.wav", "path_outside_roots"),
+        ("../songs_evil/x.wav", "path_outside_roots"),
+        ("link.wav", "path_outside_roots"),
+        ("linked_folder/outside.wav", "path_outside_roots"),
+        ("http://example.org/a.wav", "path_url"),
+        ("zip://a.wav::b.zip", "path_url"),
+        ("s3://bucket/a.wav", "path_url"),
+        ("nul\0.wav", "path_invalid"),
+        ("half\ud800.wav", "path_invalid"),
+        ("x" * 5000, "path_invalid"),
+        ("fifo", "not_a_file"),
+        ("folder", "not_a_file"),
+        ("absent.wav", "file_missing"),
+    ],
+)
+def test_paths_that_are_refused(tmp_path: Path, given: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "songs"
+    touch(tmp_path, "outside.wav", "songs_evil/x.wav", "songs/a.wav")
+    (folder / "link.wav").symlink_to(tmp_path / "outside.wav")
+    (folder / "linked_folder").symlink_to(tmp_path)
+    (folder / "folder").mkdir()
+    os.mkfifo(folder / "fifo")
+    manifest = write(folder / "m.jsonl", [song(1), song(2, audio_file_name=given)])
+    opened: list[str] = []
+    original = Path.open
+
+    def watched(self: Path, *arguments: Any, **keywords: Any) -> Any:
+        opened.append(self.name)
+        return original(self, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "open", watched)
+    rows, _ = read(manifest)
+    assert rows[0].tracks["mix"].resolved and not rows[1].tracks["mix"].resolved
+    assert rows[1].tracks["mix"].code == code
+    assert set(opened) == {"m.jsonl"}
+
+
+def test_other_folders_must_be_allowed(tmp_path: Path) -> None:
+    touch(tmp_path, "audio/a.wav")
+    manifest = write(tmp_path / "songs" / "m.jsonl", [song(1, audio_abspath=str(tmp_path / "audio" / "a.wav"))])
+    rows, _ = read(manifest)
+    assert rows[0].tracks["mix"].code == "path_outside_roots" and "audio_roots" in rows[0].tracks["mix"].reason
+    rows, _ = read(manifest, roots=(tmp_path / "audio",))
+    assert rows[0].tracks["mix"].resolved
+
+
+def test_row_index_finds_and_counts() -> None:
+    with open_row_index() as index:
+        assert index.add("a", "m:1", "x") is None and index.add("a", "m:2", "y") == ("m:1", "x")
+        assert index.num_unused() == 1 and index.take("a") == "x" and index.take("b") is None
+        assert index.num_unused() == 0
+    with pytest.raises(sqlite3.ProgrammingError):
+        index.take("a")

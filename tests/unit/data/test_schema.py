@@ -1,0 +1,75 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from songgen.data.schema import DATASET_FILE, DatasetInfo, ShardInfo, arrow_schema
+from songgen.data.writer import FLUSH_ROWS, ShardWriter, file_sha256
+
+INFO = DatasetInfo(
+    codec_spec={"type": "spectral"},
+    codec_fingerprint="c",
+    sample_rate=16000,
+    hop_length=320,
+    num_codebooks=8,
+    codebook_size=1024,
+    lyrics_tokenizer_fingerprint="l",
+    caption_tokenizer_fingerprint="t",
+    voice_sample_rate=24000,
+    splits={"train": (ShardInfo("train/a.arrow", 3, "0"), ShardInfo("train/b.arrow", 4, "1"))},
+)
+
+
+def test_columns_of_the_contract() -> None:
+    schema = arrow_schema()
+    assert schema.field("codes_mix").type == pa.list_(pa.int16())
+    assert schema.field("lyrics_ids").type == pa.list_(pa.int32())
+    assert schema.field("energy_vocal").type == pa.float32() and schema.field("energy_vocal").nullable
+    assert schema.field("voice_samples").type == pa.list_(pa.int16())
+    assert "codes_drum" in arrow_schema(("mix", "drum")).names
+
+
+def test_description_comes_back(tmp_path: Path) -> None:
+    (tmp_path / DATASET_FILE).write_text(INFO.to_json())
+    assert DatasetInfo.read(tmp_path) == INFO and INFO.num_rows("train") == 7 and INFO.frame_rate == 50
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is not a tokenized data set"),
+        ("{", "cannot be read"),
+        ("[]", "schema version None"),
+        (json.dumps({"schema_version": 99}), "schema version 99, this program reads 1"),
+        (json.dumps({"schema_version": 1}), "does not have the expected fields"),
+        (INFO.to_json().replace("codec_spec", "codec_sepc"), "does not have the expected fields"),
+    ],
+)
+def test_damaged_description(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / DATASET_FILE).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        DatasetInfo.read(tmp_path)
+
+
+def test_shard_is_sorted_by_position(tmp_path: Path) -> None:
+    schema = pa.schema([("n", pa.int32()), ("values", pa.list_(pa.int16()))])
+    order = [(n * 37) % 101 for n in range(101)]
+    with ShardWriter(tmp_path / "s.arrow", schema) as writer:
+        for position in order:
+            writer.add(position, {"n": position, "values": [position] * (position % 3)})
+        sha256 = writer.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["s.arrow"] and sha256 == file_sha256(tmp_path / "s.arrow")
+    with pa.ipc.open_stream(str(tmp_path / "s.arrow")) as reader:
+        batches = list(reader)
+    table = pa.Table.from_batches(batches)
+    assert table["n"].to_pylist() == list(range(101))
+    assert table["values"].to_pylist()[5] == [5, 5] and max(batch.num_rows for batch in batches) == FLUSH_ROWS
+
+
+def test_an_error_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), ShardWriter(tmp_path / "s.arrow", pa.schema([("n", pa.int32())])) as writer:
+        writer.add(0, {"n": 1})
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
