@@ -1,0 +1,15 @@
+"""Lyrics: normalization to what is sung, the BPE tokenizer, and the training of one."""
+
+from songgen.lyrics.languages import LANGUAGES, language_code
+from songgen.lyrics.normalize import normalize_lyrics
+from songgen.lyrics.tokenizer import SECTION_TAGS, VoiceBpeTokenizer
+from songgen.lyrics.train import train_lyrics_tokenizer
+
+__all__ = [
+    "LANGUAGES",
+    "SECTION_TAGS",
+    "VoiceBpeTokenizer",
+    "language_code",
+    "normalize_lyrics",
+    "train_lyrics_tokenizer",
+]

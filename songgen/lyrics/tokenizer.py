@@ -1,0 +1,226 @@
+"""The lyrics tokenizer: BPE over normalized text with a language tag in front.
+
+Files are `tokenizers` JSON files of the published kind (model BPE, pre-tokenizer Whitespace, no normalizer); the
+published file itself is not shipped, `songgen.lyrics.train` makes one of the same kind.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from songgen.lyrics.languages import language_code
+from songgen.lyrics.normalize import NORMALIZATION_VERSION, normalize_lyrics
+
+STOP_TOKEN, UNKNOWN_TOKEN, SPACE_TOKEN, START_TOKEN = "[STOP]", "[UNK]", "[SPACE]", "[START]"
+STOP_TOKEN_ID, UNKNOWN_TOKEN_ID, SPACE_TOKEN_ID, START_TOKEN_ID = 0, 1, 2, 261
+SPECIAL_TOKEN_IDS = {
+    STOP_TOKEN: STOP_TOKEN_ID,
+    UNKNOWN_TOKEN: UNKNOWN_TOKEN_ID,
+    SPACE_TOKEN: SPACE_TOKEN_ID,
+    START_TOKEN: START_TOKEN_ID,
+}
+"""Ids that the published model was trained with; a file that puts these tokens elsewhere is refused."""
+
+FILE_NAME = "lyrics_tokenizer.json"
+_FILE_NAMES = (FILE_NAME, "vocab.json")
+
+SECTION_TAGS = tuple(
+    f"[{section}]"
+    for section in (
+        "verse",
+        "chorus",
+        "bridge",
+        "intro",
+        "outro",
+        "pre-chorus",
+        "post-chorus",
+        "instrumental",
+        "interlude",
+        "hook",
+        "refrain",
+        "solo",
+        "break",
+        "drop",
+        "build",
+        "rap",
+        "spoken",
+        "end",
+    )
+)
+"""Section tags that are single tokens in a vocabulary trained here."""
+
+_NUMBERED_TAG = re.compile(r"\[([a-z-]+)[ :][^\[\]]*\]")
+
+
+def language_tag(language: str) -> str:
+    """Return the tag in front of a text of this language (code or English name); Chinese is `[zh-cn]`."""
+    code = language_code(language)
+    return "[zh-cn]" if code == "zh" else f"[{code}]"
+
+
+class VoiceBpeTokenizer:
+    """Lyrics to ids and back, with the published interface."""
+
+    def __init__(self, vocab_file: str | Path | None = None) -> None:
+        """Open a `tokenizers` JSON file.
+
+        Raises:
+            ValueError: if none is named, if there is no such file, or if it is none of the published kind.
+        """
+        if vocab_file is None:
+            raise ValueError(
+                "VoiceBpeTokenizer needs a vocabulary file: VoiceBpeTokenizer('vocab.json'), "
+                "VoiceBpeTokenizer.from_pretrained(model_folder), or train one with helpers/train_tokenizers.py"
+            )
+        try:
+            serialized = Path(vocab_file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot read the lyrics tokenizer {vocab_file}: {error}") from error
+        self._setup(serialized, str(vocab_file))
+
+    @classmethod
+    def from_string(cls, serialized: str, source: str = "a string") -> "VoiceBpeTokenizer":
+        """Build from the content of a `tokenizers` JSON file; `source` names it in messages."""
+        tokenizer = cls.__new__(cls)
+        tokenizer._setup(serialized, source)
+        return tokenizer
+
+    def _setup(self, serialized: str, source: str) -> None:
+        try:
+            self.tokenizer: Any = Tokenizer.from_str(serialized)
+        except Exception as error:  # tokenizers raises the bare class
+            raise ValueError(f"{source} is no tokenizers file: {error}") from error
+        found = {token: self.tokenizer.token_to_id(token) for token in SPECIAL_TOKEN_IDS}
+        if found != SPECIAL_TOKEN_IDS:
+            raise ValueError(f"{source} is no lyrics vocabulary: its special ids are {found}, not {SPECIAL_TOKEN_IDS}")
+        self._section_tags = {tag for tag in SECTION_TAGS if self.tokenizer.token_to_id(tag) is not None}
+
+    @classmethod
+    def from_pretrained(cls, folder_or_id: str | Path, revision: str | None = None) -> "VoiceBpeTokenizer":
+        """Open `lyrics_tokenizer.json` or `vocab.json` of a folder or of a hub repository.
+
+        Raises:
+            ValueError: if neither file is there.
+        """
+        folder = Path(folder_or_id)
+        if folder.is_file():
+            return cls(folder)
+        if folder.is_dir():
+            for name in _FILE_NAMES:
+                if (folder / name).is_file():
+                    return cls(folder / name)
+            raise ValueError(f"no {' or '.join(_FILE_NAMES)} in {folder}")
+        return cls(_download(str(folder_or_id), revision))
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write `lyrics_tokenizer.json` into a folder, made if need be, and return its path."""
+        path = Path(folder) / FILE_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.to_string(), encoding="utf-8")
+        return path
+
+    def to_string(self) -> str:
+        """Return the file's content."""
+        return str(self.tokenizer.to_str(pretty=True))
+
+    @property
+    def start_token_id(self) -> int:
+        """Id in front of every sequence."""
+        return START_TOKEN_ID
+
+    @property
+    def stop_token_id(self) -> int:
+        """Id behind every sequence."""
+        return STOP_TOKEN_ID
+
+    @property
+    def unknown_token_id(self) -> int:
+        """Id of a piece that the vocabulary lacks."""
+        return UNKNOWN_TOKEN_ID
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows that an embedding table needs: the highest id and one."""
+        return int(max(self.tokenizer.get_vocab(with_added_tokens=True).values())) + 1
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return int(self.tokenizer.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the vocabulary and the version of the normalization: equal ids for equal lyrics."""
+        content = f"{NORMALIZATION_VERSION}\n{self.tokenizer.to_str(pretty=False)}"
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def preprocess_text(self, txt: str, lang: str) -> str:
+        """Return the normalized text (the published name of `normalize_lyrics`)."""
+        return normalize_lyrics(txt, lang)
+
+    def encode(self, txt: str, lang: str) -> list[int]:
+        """Return the ids of a text: language tag, then its pieces.
+
+        Where the vocabulary holds section tags, one with a number or a remark ("[verse 2]") becomes the bare tag.
+
+        Raises:
+            ValueError: if the language is unknown or has no tag in this vocabulary, or as `normalize_lyrics` does.
+        """
+        return list(self.tokenizer.encode(self._tagged(txt, lang)).ids)
+
+    def encode_lyrics(self, text: str, language: str) -> list[int]:
+        """Return [start] ids [stop], what the model takes; empty lyrics (an instrumental) are [start, stop]."""
+        pieces = self.encode(text, language) if text.strip() else []
+        return [START_TOKEN_ID, *pieces, STOP_TOKEN_ID]
+
+    def unknown_pieces(self, text: str, language: str) -> list[str]:
+        """Return the pieces of a text, as normalized, that become `[UNK]`; what is listed here will not be sung."""
+        tagged = self._tagged(text, language)
+        encoding = self.tokenizer.encode(tagged)
+        pairs = zip(encoding.ids, encoding.offsets, strict=True)
+        return [tagged[start:end] for token_id, (start, end) in pairs if token_id == UNKNOWN_TOKEN_ID]
+
+    def decode(self, seq: Sequence[int] | Any) -> str:
+        """Return the normalized text of ids (a sequence or a one-dimensional tensor); the language tag stays."""
+        ids = [int(token_id) for token_id in seq]
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=False)
+        text = text.replace(" ", "").replace(SPACE_TOKEN, " ")
+        return text.replace(START_TOKEN, "").replace(STOP_TOKEN, "")
+
+    def batch_decode(self, sequences: Iterable[Sequence[int] | Any]) -> list[str]:
+        """Decode each sequence."""
+        return [self.decode(sequence) for sequence in sequences]
+
+    def _tagged(self, text: str, language: str) -> str:
+        """Return what the BPE sees: tag and normalized text, blanks as their token."""
+        tag = language_tag(language)
+        if self.tokenizer.token_to_id(tag) is None:
+            raise ValueError(f"this lyrics vocabulary has no {tag}: train one with language {language!r} among its own")
+        normalized = self.preprocess_text(text, language)
+        if self._section_tags:
+            normalized = _NUMBERED_TAG.sub(self._bare_tag, normalized)
+        return f"{tag}{normalized}".replace(" ", SPACE_TOKEN)
+
+    def _bare_tag(self, match: re.Match[str]) -> str:
+        tag = f"[{match[1]}]"
+        return tag if tag in self._section_tags else match[0]
+
+
+def _download(repository: str, revision: str | None) -> str:
+    """Fetch the vocabulary file of a hub repository into the cache."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    for name in _FILE_NAMES:
+        try:
+            return hf_hub_download(repository, name, revision=revision)
+        except LocalEntryNotFoundError as error:
+            raise ValueError(f"the hub cannot be reached for the lyrics tokenizer of {repository!r}") from error
+        except EntryNotFoundError:
+            continue
+        except (HfHubHTTPError, HFValidationError) as error:
+            raise ValueError(f"{repository!r} is neither a folder nor a repository on the hub: {error}") from error
+    raise ValueError(f"no {' or '.join(_FILE_NAMES)} in the hub repository {repository!r}")
