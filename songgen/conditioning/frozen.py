@@ -1,0 +1,107 @@
+"""What the frozen networks share: never trained, never part of the trained model, known by their content."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from songgen.conditioning.cache import FeatureCache
+from songgen.conditioning.weights import CONFIG_FILE, WEIGHTS_FILE, write_json
+
+
+class FrozenEncoder(ABC):
+    """A network in evaluation mode without gradients.
+
+    It is no `nn.Module`, so that a model that holds it neither trains nor saves it, nor puts it into training mode.
+
+    Args:
+        model: the network with its weights.
+        spec: what opens it again (`path`, `revision`, ...); empty for one that lies in no folder.
+        dtype: precision to compute in (None: as given).
+    """
+
+    architecture_keys: ClassVar[tuple[str, ...]]
+    """Fields of the configuration that decide what is computed: part of the fingerprint."""
+
+    def __init__(
+        self, model: nn.Module, *, spec: Mapping[str, Any] | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        """Freeze the network."""
+        self._model: Any = (model if dtype is None else model.to(dtype)).eval().requires_grad_(False)
+        self.spec: dict[str, Any] = dict(spec or {})
+        self.cache: FeatureCache | None = None
+        """Set one to compute the features of equal inputs once."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return next(self._model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of weights and features."""
+        return next(self._model.parameters()).dtype
+
+    @property
+    @abstractmethod
+    def hidden_size(self) -> int:
+        """Width of the features."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over configuration and weights in their precision: equal features for equal inputs."""
+        digest = hashlib.sha256(type(self).__name__.encode())
+        digest.update(json.dumps(self._description(), sort_keys=True).encode())
+        for name, tensor in sorted(self._tensors().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move to a device, in place."""
+        self._model.to(device)
+        return self
+
+    def save(self, folder: str | Path) -> None:
+        """Write `config.json` and `model.safetensors`, which the loader of this kind opens."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        write_json(target / CONFIG_FILE, json.loads(self._model.config.to_json_string(use_diff=False)))
+        save_file(self._tensors(), target / WEIGHTS_FILE, metadata={"format": "pt"})
+
+    def _description(self) -> dict[str, Any]:
+        """Return what beside the weights decides what is computed."""
+        return {key: getattr(self._model.config, key) for key in self.architecture_keys}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return the weights to save, each once, on the CPU."""
+        return {name: tensor.cpu().contiguous() for name, tensor in self._model.state_dict().items()}
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Compute without gradients and in the network's own precision, whatever the caller has switched on."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            yield
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw initial weights from a seed, leaving the process' own random state alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def hash_rows(rows: list[Tensor]) -> list[bytes]:
+    """Return the content of each row (type, shape and values) as bytes for a cache key."""
+    return [
+        f"{row.dtype}{tuple(row.shape)}".encode() + row.contiguous().view(torch.uint8).numpy().tobytes() for row in rows
+    ]

@@ -1,0 +1,286 @@
+"""The frozen encoder of the reference voice: MERT-v1 (a HuBERT layout) on the native HuBERT class.
+
+MERT's own class differs from HuBERT only in options that the published 330M weights do not use (constant-Q features,
+deepnorm; its "attention relax" leaves the softmax unchanged): such configurations are refused, no remote code is run.
+
+Shapes: B batch, t frames, D width; "layers" counts the hidden states, the embedding's among them (25 when published).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import HubertConfig, HubertModel
+
+from songgen.conditioning.cache import FeatureCache
+from songgen.conditioning.frozen import FrozenEncoder, hash_rows, seeded
+from songgen.conditioning.voice_weights import hubert_config, hubert_tensors
+from songgen.conditioning.weights import PREPROCESSOR_FILE, load_strictly, locate, normalize_spec, write_json
+
+DEFAULT_SAMPLE_RATE = 24_000
+_VARIANCE_FLOOR = 1e-7
+
+
+class VoiceEncoder(FrozenEncoder):
+    """Reference voice samples to the hidden states of all layers.
+
+    Each clip is brought to zero mean and unit variance first, over its own samples, as the published model's feature
+    extractor does (doing so twice changes nothing).
+    """
+
+    architecture_keys: ClassVar[tuple[str, ...]] = (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "hidden_act",
+        "feat_extract_norm",
+        "feat_extract_activation",
+        "feat_proj_layer_norm",
+        "conv_dim",
+        "conv_stride",
+        "conv_kernel",
+        "conv_bias",
+        "num_conv_pos_embeddings",
+        "num_conv_pos_embedding_groups",
+        "do_stable_layer_norm",
+        "layer_norm_eps",
+    )
+
+    def __init__(
+        self,
+        model: HubertModel,
+        *,
+        sample_rate: int = DEFAULT_SAMPLE_RATE,
+        normalize: bool = True,
+        spec: Mapping[str, Any] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Freeze a HuBERT model that listens at `sample_rate`."""
+        super().__init__(model, spec=spec, dtype=dtype)
+        self.sample_rate = sample_rate
+        self.normalize = normalize
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        *,
+        preprocessor: Mapping[str, Any] | None = None,
+        spec: Mapping[str, Any] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> "VoiceEncoder":
+        """Build from a MERT or HuBERT configuration and its weights.
+
+        Args:
+            config: content of the `config.json`; what it leaves out is read off the weights (a published SongGen folder
+                holds `mert_model.*` tensors and no configuration for them).
+            tensors: weights under HuBERT's names, with either naming of the weight norm.
+            preprocessor: content of `preprocessor_config.json` (`sampling_rate`, `do_normalize`).
+            spec: what opens the same encoder again.
+            dtype: precision to compute in (None: as stored).
+
+        Raises:
+            ValueError: for options that HuBERT lacks, or if weights are missing or of other shapes.
+        """
+        weights = hubert_tensors(tensors)
+        complete = hubert_config(config, weights)
+        with torch.device("meta"):
+            model = HubertModel(complete)
+        load_strictly(model, weights, f"the voice encoder {(spec or {}).get('path', '')}".rstrip())
+        settings = preprocessor or {}
+        sample_rate = settings.get("sampling_rate", config.get("sample_rate", DEFAULT_SAMPLE_RATE))
+        normalize = bool(settings.get("do_normalize", True))
+        return cls(model, sample_rate=int(sample_rate), normalize=normalize, spec=spec, dtype=dtype)
+
+    @classmethod
+    def small(
+        cls,
+        *,
+        hidden_size: int = 64,
+        num_layers: int = 3,
+        num_heads: int = 4,
+        feat_extract_norm: str = "layer",
+        sample_rate: int = DEFAULT_SAMPLE_RATE,
+        seed: int = 0,
+    ) -> "VoiceEncoder":
+        """Return a small encoder with random weights (75 frames a second at 24 kHz): the same for the same arguments.
+
+        `num_layers` transformer layers give `num_layers + 1` hidden states.
+        """
+        config = HubertConfig(
+            hidden_size=hidden_size,
+            num_hidden_layers=num_layers,
+            num_attention_heads=num_heads,
+            intermediate_size=2 * hidden_size,
+            conv_dim=(32,) * 7,
+            num_conv_pos_embeddings=16,
+            num_conv_pos_embedding_groups=num_heads,
+            feat_extract_norm=feat_extract_norm,
+            do_stable_layer_norm=True,
+            apply_spec_augment=False,
+            mask_time_prob=0.0,
+        )
+        with seeded(seed):
+            return cls(HubertModel(config), sample_rate=sample_rate)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the features."""
+        return int(self._model.config.hidden_size)
+
+    @property
+    def num_layers(self) -> int:
+        """Hidden states handed out: the transformer layers and their input."""
+        return int(self._model.config.num_hidden_layers) + 1
+
+    @property
+    def num_hidden_states(self) -> int:
+        """The same as `num_layers`."""
+        return self.num_layers
+
+    @property
+    def min_samples(self) -> int:
+        """Samples that the first frame needs."""
+        samples = 1
+        for kernel, stride in reversed(self._convolutions):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+    @property
+    def _convolutions(self) -> list[tuple[int, int]]:
+        """Kernel and stride of each convolution of the feature extractor."""
+        return list(zip(self._model.config.conv_kernel, self._model.config.conv_stride, strict=True))
+
+    def num_frames(self, samples: Tensor | int) -> Tensor:
+        """Return the frames that so many samples give (no padding: 0 for fewer than `min_samples`)."""
+        frames = torch.as_tensor(samples)
+        for kernel, stride in self._convolutions:
+            frames = torch.div(frames - kernel, stride, rounding_mode="floor") + 1
+        return frames.clamp(min=0)
+
+    def encode(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Encode reference voices. A clip's features do not depend on the padding behind it.
+
+        Args:
+            waveforms: B x samples at `sample_rate`; what stands past a clip's length is never heard.
+            lengths: B, samples of each clip (None: whole rows). A clip of length 0, or whose samples are all zero,
+                is no voice.
+
+        Returns:
+            Hidden states B x layers x t x D on the encoder's device, zeros where the mask is False; and the mask B x t
+            bool, True on a clip's own frames and nowhere in a clip that is no voice.
+
+        Raises:
+            ValueError: if the shapes do not fit together.
+        """
+        if waveforms.dim() != 2 or (lengths is not None and lengths.shape != waveforms.shape[:1]):
+            shape = None if lengths is None else tuple(lengths.shape)
+            raise ValueError(f"waveforms must be B x samples and lengths B, got {tuple(waveforms.shape)} and {shape}")
+        if lengths is None:
+            lengths = torch.full(waveforms.shape[:1], waveforms.shape[1])
+        samples = waveforms.to(self.device, torch.float32)
+        if samples.shape[1] < self.min_samples:
+            samples = torch.nn.functional.pad(samples, (0, self.min_samples - samples.shape[1]))
+        lengths = lengths.to(self.device).clamp(0, waveforms.shape[1])
+        heard = torch.arange(samples.shape[1], device=self.device) < lengths[:, None]
+        samples = samples.masked_fill(~heard, 0.0)
+        is_voice = samples.ne(0).any(dim=1)
+        states = self._cached(samples, lengths, self.cache) if self.cache else self._compute(samples, lengths)
+        frames = torch.where(is_voice, self.num_frames(lengths), 0)
+        mask = torch.arange(states.shape[2], device=self.device) < frames[:, None]
+        return states.masked_fill(~mask[:, None, :, None], 0.0), mask
+
+    def _compute(self, samples: Tensor, lengths: Tensor) -> Tensor:
+        """Return B x layers x t x D; frames past a clip's own are undefined."""
+        with self._computing():
+            # Too short a clip has no frame of its own; its row still needs one to attend to and is masked later.
+            lengths = lengths.clamp(min=self.min_samples)
+            if self._model.config.feat_extract_norm != "group":
+                heard = (torch.arange(samples.shape[1], device=self.device) < lengths[:, None]).long()
+                return self._hidden_states(self._normalized(samples, heard), heard)
+            return self._by_equal_lengths(samples, lengths)
+
+    def _by_equal_lengths(self, samples: Tensor, lengths: Tensor) -> Tensor:
+        """Run clips of equal length together: a group norm over time would hear the padding."""
+        frames = int(self.num_frames(samples.shape[1]))
+        shape = (len(samples), self.num_layers, frames, self.hidden_size)
+        states = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        for length in sorted(set(lengths.tolist())):
+            rows = (lengths == length).nonzero().flatten()
+            clips = samples[rows, :length]
+            found = self._hidden_states(self._normalized(clips, torch.ones_like(clips)), None)
+            states[rows, :, : found.shape[2]] = found
+        return states
+
+    def _hidden_states(self, samples: Tensor, heard: Tensor | None) -> Tensor:
+        output = self._model(samples.to(self.dtype), attention_mask=heard, output_hidden_states=True)
+        # The published states end with the encoder's output, final layer norm included.
+        return torch.stack([*output.hidden_states[:-1], output.last_hidden_state], dim=1)
+
+    def _normalized(self, samples: Tensor, heard: Tensor) -> Tensor:
+        """Bring each clip to zero mean and unit variance over what is heard of it."""
+        if not self.normalize:
+            return samples
+        count = heard.sum(dim=1, keepdim=True)
+        centred = (samples - samples.sum(dim=1, keepdim=True) / count) * heard
+        variance = centred.square().sum(dim=1, keepdim=True) / count
+        return centred / (variance + _VARIANCE_FLOOR).sqrt()
+
+    def _cached(self, samples: Tensor, lengths: Tensor, cache: FeatureCache) -> Tensor:
+        """Compute the clips that the cache lacks in one batch, and keep their own frames."""
+        frames = self.num_frames(lengths).tolist()
+        rows = [row[:length] for row, length in zip(samples.cpu(), lengths.tolist(), strict=True)]
+        keys = [cache.key(self.fingerprint, content) for content in hash_rows(rows)]
+        found = [cache.get(key) for key in keys]
+        shape = (len(samples), self.num_layers, int(self.num_frames(samples.shape[1])), self.hidden_size)
+        states = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        missing = [row for row, features in enumerate(found) if features is None]
+        if missing:
+            states[missing] = self._compute(samples[missing], lengths[missing])
+        for row, features in enumerate(found):
+            if features is None:
+                cache.put(keys[row], {"states": states[row, :, : frames[row]]})
+            else:
+                states[row, :, : frames[row]] = features["states"].to(self.device)
+        return states
+
+    def _description(self) -> dict[str, Any]:
+        return super()._description() | {"sample_rate": self.sample_rate, "normalize": self.normalize}
+
+    def save(self, folder: str | Path) -> None:
+        """Write configuration, weights and `preprocessor_config.json`."""
+        super().save(folder)
+        settings = {"sampling_rate": self.sample_rate, "do_normalize": self.normalize}
+        write_json(Path(folder) / PREPROCESSOR_FILE, settings)
+
+
+def load_voice_encoder(
+    spec: str | Mapping[str, Any],
+    *,
+    base_folder: Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> VoiceEncoder:
+    """Open a voice encoder.
+
+    Args:
+        spec: a hub id, a folder, or `{"path": ..., "revision": ..., "allow_pickle_weights": false}`.
+            `m-a-p/MERT-v1-330M` publishes its weights as a pickle only: it needs `"allow_pickle_weights": true`,
+            and is then read with `torch.load(weights_only=True)`.
+        base_folder: a relative path that exists under it is taken from there.
+        device: where it computes.
+        dtype: precision to compute in (None: as stored).
+
+    Raises:
+        ValueError: if it is not there, or its weights do not fit its configuration.
+    """
+    normalized = normalize_spec(spec)
+    source = locate(normalized, base_folder)
+    encoder = VoiceEncoder.from_state_dict(
+        source.config(), source.tensors(), preprocessor=source.preprocessor(), spec=normalized, dtype=dtype
+    )
+    return encoder.to(device)
