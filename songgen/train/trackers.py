@@ -1,0 +1,304 @@
+"""Where metrics and audio go: always into files of the run, and to wandb or TensorBoard by choice.
+
+No tracker is needed for training and none can stop it: one that is not installed or fails is left out with a warning.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+METRICS_FILE = "metrics.jsonl"
+SUPERSEDED_FILE = "metrics.superseded.jsonl"
+SAMPLES_FOLDER = "samples"
+WANDB, TENSORBOARD = "wandb", "tensorboard"
+
+_WANDB_RUN_FILE = "wandb_run_id.txt"
+_SECRET_KEY = re.compile(r"(^|_)(api_key|secret|password|(hub|access|auth|hf)_token)$", re.IGNORECASE)
+_SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
+_REDACTED = "<redacted>"
+_UNSAFE_IN_FILE_NAMES = re.compile(r"[^\w.-]+")
+
+_logger = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    """A place that metrics and audio can be sent to."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Send numbers."""
+
+    def log_audio(self, name: str, path: Path, waveform: NDArray[np.float32], sample_rate: int, step: int) -> None:
+        """Send a clip (samples x channels), which also lies in a file."""
+
+    def close(self) -> None:
+        """Finish."""
+
+
+def redact(value: Any) -> Any:
+    """Return a configuration without what must stay secret: keys that name a secret, and hub tokens anywhere."""
+    if isinstance(value, Mapping):
+        return {
+            key: _REDACTED if _SECRET_KEY.search(str(key)) and item is not None else redact(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [redact(item) for item in value]
+    return _SECRET_VALUE.sub(_REDACTED, value) if isinstance(value, str) else value
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read a metrics file; a line that a killed run left unfinished is passed over."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict) and "step" in record:
+            records.append(record)
+    return records
+
+
+class MetricsFile:
+    """JSON lines with step, epoch, time and values; a value that is not finite is null.
+
+    Args:
+        folder: of the run.
+        resume_step: step that the run goes on from; None for a run that starts anew. Later lines of an earlier
+            attempt are moved to `metrics.superseded.jsonl`, so that every step stands in the file once.
+    """
+
+    def __init__(self, folder: Path, resume_step: int | None = None) -> None:
+        """Move superseded lines aside."""
+        self.path = folder / METRICS_FILE
+        self._unfinished_line = False
+        self._failed = False
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            records = read_metrics(self.path)
+            last_step = -1 if resume_step is None else resume_step
+            superseded = [record for record in records if record["step"] > last_step]
+            if superseded:
+                with (folder / SUPERSEDED_FILE).open("a", encoding="utf-8") as file:
+                    file.writelines(_json_line(record) for record in superseded)
+            temporary = self.path.with_suffix(".tmp")
+            with temporary.open("w", encoding="utf-8") as file:
+                file.writelines(_json_line(record) for record in records if record["step"] <= last_step)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+
+    def write(self, values: Mapping[str, float], step: int, epoch: float | None) -> None:
+        """Append one line; a full disk is reported once and tried again with the next line."""
+        record = {"step": step, "epoch": epoch, "time": round(time.time(), 3)} | {
+            name: float(value) for name, value in values.items()
+        }
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(("\n" if self._unfinished_line else "") + _json_line(record))
+            self._unfinished_line = False
+        except OSError as error:
+            self._unfinished_line = True
+            if not self._failed:
+                self._failed = True
+                _logger.warning("metrics cannot be written to %s (%s); training goes on", self.path, error)
+
+
+def _json_line(record: Mapping[str, Any]) -> str:
+    """Return a record as one line of strict JSON."""
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
+    }
+    return json.dumps(finite, allow_nan=False) + "\n"
+
+
+class WandbTracker:
+    """Weights & Biases; offline unless WANDB_MODE says otherwise. Neither code nor git state leaves the machine."""
+
+    def __init__(self, folder: Path, project: str, run_name: str | None, config: Any, resume_step: int | None) -> None:
+        """Start a run, or go on with the run of this folder."""
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        import wandb
+
+        self._wandb = wandb
+        mode: Any = os.environ.get("WANDB_MODE", "offline")
+        id_file = folder / _WANDB_RUN_FILE
+        earlier_id = (
+            id_file.read_text(encoding="utf-8").strip() if resume_step is not None and id_file.exists() else None
+        )
+        self._run = wandb.init(
+            project=project,
+            name=run_name,
+            dir=str(folder),
+            config=config,
+            id=earlier_id,
+            resume="allow" if earlier_id and mode == "online" else None,
+            mode=mode,
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                save_code=False,
+                disable_code=True,
+                disable_git=True,
+                x_disable_machine_info=True,
+            ),
+        )
+        id_file.write_text(self._run.id, encoding="utf-8")
+        # Our own step is the axis: wandb's own counter refuses the steps that a resumed run does again.
+        self._run.define_metric("*", step_metric="step")
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Send numbers."""
+        self._run.log({"step": step, **values})
+
+    def log_audio(self, name: str, path: Path, waveform: NDArray[np.float32], sample_rate: int, step: int) -> None:
+        """Send the file."""
+        self._run.log({"step": step, name: self._wandb.Audio(str(path))})
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
+class TensorboardTracker:
+    """TensorBoard event files under `tensorboard/` in the run's folder."""
+
+    def __init__(self, folder: Path, project: str, run_name: str | None, config: Any, resume_step: int | None) -> None:
+        """Open an event file; events of an earlier attempt behind the resumed step are marked as replaced."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        purge_step = None if resume_step is None else resume_step + 1
+        self._writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=purge_step)  # type: ignore[no-untyped-call]
+        self._writer.add_text("config", f"```\n{json.dumps(config, indent=2, default=str)}\n```")  # type: ignore[no-untyped-call]
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Send numbers."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+
+    def log_audio(self, name: str, path: Path, waveform: NDArray[np.float32], sample_rate: int, step: int) -> None:
+        """Send the first channel, which is all that TensorBoard plays."""
+        self._writer.add_audio(name, waveform[None, :, 0], step, sample_rate)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        self._writer.close()  # type: ignore[no-untyped-call]
+
+
+TRACKERS: dict[str, Callable[[Path, str, str | None, Any, int | None], Tracker]] = {
+    WANDB: WandbTracker,
+    TENSORBOARD: TensorboardTracker,
+}
+"""Trackers by the name that `report_to` uses; the packages are imported when one is opened."""
+
+
+class Trackers:
+    """Sends everything to the run's own files and to the chosen trackers.
+
+    Args:
+        folder: of the run.
+        report_to: names from `TRACKERS`.
+        project: of the trackers that know projects.
+        run_name: name of the run there; None: the name of the folder.
+        config: resolved configuration, sent without secrets.
+        resume_step: step that the run goes on from; None for a run that starts anew.
+        enabled: False on all but the main process; nothing is opened or written then.
+
+    Raises:
+        ValueError: if a name is unknown.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        report_to: Iterable[str] = (),
+        *,
+        project: str = "songgen",
+        run_name: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        resume_step: int | None = None,
+        enabled: bool = True,
+    ) -> None:
+        """Open the metrics file and the trackers."""
+        names = tuple(report_to)
+        if unknown := [name for name in names if name not in TRACKERS]:
+            raise ValueError(f"report_to: unknown {', '.join(unknown)}; known: {', '.join(TRACKERS)}, or none")
+        self.folder = folder
+        self.enabled = enabled
+        self._open: dict[str, Tracker] = {}
+        if not enabled:
+            return
+        self._metrics = MetricsFile(folder, resume_step)
+        shown_config = json.loads(json.dumps(redact(config or {}), default=str))
+        for name in names:
+            try:
+                self._open[name] = TRACKERS[name](folder, project, run_name or folder.name, shown_config, resume_step)
+            except ImportError as error:
+                _logger.warning(
+                    "%s cannot be used (%s): install it with `pip install %s`; all metrics are in %s",
+                    *(name, error, name, self._metrics.path),
+                )
+            except Exception as error:  # a tracker must not stop a run, whatever it raises
+                _logger.warning("%s does not start (%s); all metrics are in %s", name, error, self._metrics.path)
+
+    def log(self, values: Mapping[str, float], step: int, epoch: float | None = None) -> None:
+        """Send numbers; tensors of one element are numbers too."""
+        if not self.enabled:
+            return
+        numbers = {name: float(value) for name, value in values.items()}
+        self._metrics.write(numbers, step, epoch)
+        sent = numbers if epoch is None else numbers | {"epoch": epoch}
+        self._each(lambda tracker: tracker.log(sent, step))
+
+    def log_audio(self, name: str, waveform: ArrayLike, sample_rate: int, step: int) -> Path | None:
+        """Write a clip to `samples/step_<step>/<name>.wav` and send it.
+
+        Args:
+            name: of the clip; characters that do not belong into a file name become "_" there.
+            waveform: samples, or channels x samples, in -1..1 (clipped; a sample that is not finite is silent).
+            sample_rate: samples a second.
+            step: optimizer step.
+
+        Returns:
+            The file; None where this process does not write, or the disk did not take it.
+        """
+        if not self.enabled:
+            return None
+        import soundfile
+
+        channels = np.atleast_2d(np.asarray(waveform, dtype=np.float32))
+        samples = np.clip(np.nan_to_num(channels, nan=0.0, posinf=0.0, neginf=0.0), -1.0, 1.0).T
+        path = self.folder / SAMPLES_FOLDER / f"step_{step:08d}" / f"{_UNSAFE_IN_FILE_NAMES.sub('_', name)}.wav"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, samples, sample_rate, subtype="PCM_16")
+        except (OSError, RuntimeError) as error:
+            _logger.warning("the audio sample %s cannot be written (%s); training goes on", path, error)
+            return None
+        self._each(lambda tracker: tracker.log_audio(name, path, samples, sample_rate, step))
+        return path
+
+    def close(self) -> None:
+        """Finish all trackers."""
+        self._each(lambda tracker: tracker.close())
+        self._open.clear()
+
+    def _each(self, send: Callable[[Tracker], None]) -> None:
+        """Do something with every open tracker; one that fails is left out from then on."""
+        for name, tracker in list(self._open.items()):
+            try:
+                send(tracker)
+            except Exception as error:  # a tracker must not stop a run, whatever it raises
+                del self._open[name]
+                _logger.warning(
+                    "%s failed (%s) and is switched off; all metrics are in %s", name, error, self._metrics.path
+                )
