@@ -127,9 +127,9 @@ def read_clip(row: ClipRow, options: AudioOptions) -> ClipAudio | Rejection:
     """
     if row.code:
         return row.reject(row.code, row.reason)
-    for track in options.required_tracks:
-        if track not in row.tracks:
-            return row.reject("missing_track", f"the row has no track {track!r}")
+    for required in options.required_tracks:
+        if required not in row.tracks:
+            return row.reject("missing_track", f"the row has no track {required!r}")
     for track in row.tracks.values():
         if not track.resolved:
             return row.reject(track.code, track.reason, track.given)

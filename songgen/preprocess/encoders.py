@@ -62,14 +62,15 @@ def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
     from songgen.models.configuration_songgen import SongGenConfig
 
     folder = _model_folder(options)
-    config = None
+    codec_spec, caption_name, lyrics_name = options.audio_codec, options.caption_tokenizer, options.lyrics_tokenizer
     if folder is not None:
         config = SongGenConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    codec_spec = options.audio_codec if options.audio_codec is not None else config and config.audio_codec
-    caption_name = options.caption_tokenizer or (config and config.caption_tokenizer)
-    lyrics_name = options.lyrics_tokenizer
-    if lyrics_name is None and folder is not None and (folder / LYRICS_TOKENIZER_FILE).is_file():
-        lyrics_name = str(folder)
+        codec_spec = codec_spec or config.audio_codec
+        if caption_name is None:
+            own = folder / config.caption_tokenizer
+            caption_name = str(own) if own.is_dir() else config.caption_tokenizer
+        if lyrics_name is None and (folder / LYRICS_TOKENIZER_FILE).is_file():
+            lyrics_name = str(folder)
     missing = [
         key
         for key, value in (
@@ -79,11 +80,9 @@ def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
         )
         if not value
     ]
-    if missing or codec_spec is None or lyrics_name is None or caption_name is None:
+    if not codec_spec or not lyrics_name or not caption_name:
         where = f"the model {options.model_name_or_path} does not bring it" if folder else "no model is named"
         raise ValueError(f"name {', '.join(missing)} in the configuration: {where}")
-    if folder is not None and options.caption_tokenizer is None and (folder / caption_name).is_dir():
-        caption_name = str(folder / caption_name)
     codec = load_codec(codec_spec, device=device, base_folder=folder)
     caption_tokenizer = load_caption_tokenizer(caption_name)
     return Encoders(

@@ -106,7 +106,7 @@ def _write_hub_files(folder: Path, info: DatasetInfo) -> None:
     (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(info.splits)}), encoding="utf-8")
     for split, shards in info.splits.items():
         fingerprint = hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()[:16]
-        state = {
+        state: dict[str, Any] = {
             "_data_files": [{"filename": Path(shard.file).name} for shard in shards],
             "_fingerprint": fingerprint,
             "_format_columns": None,

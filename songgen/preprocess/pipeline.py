@@ -73,7 +73,8 @@ def run_preprocessing(
     with ExitStack() as stack:
         state = stack.enter_context(join_processes())
         on_main_process(state, lambda: stack.enter_context(lock_workspace(options.work_folder)))
-        on_main_process(state, lambda: (require_free_output(options.output_folder), write_plan(options)))
+        on_main_process(state, lambda: require_free_output(options.output_folder))
+        on_main_process(state, lambda: write_plan(options))
         plan = WorkPlan.read(options.work_folder)
         run = _Run(options, plan, state, load(options, state.device))
         on_main_process(state, run.prepare)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from songgen.config import load_run_config
+from songgen.config import RunConfig, load_run_config
 from songgen.data.sources import ManifestSpec
 from songgen.preprocess import options_of
 
@@ -38,7 +38,7 @@ PUBLISHED = {
 }
 
 
-def configure(folder: Path, *arguments: str, **changes: object) -> object:
+def configure(folder: Path, *arguments: str, **changes: object) -> RunConfig:
     path = folder / "data.json"
     path.write_text(json.dumps({key: value for key, value in {**PUBLISHED, **changes}.items() if value is not None}))
     return load_run_config([str(path), *arguments], description="")
@@ -46,7 +46,7 @@ def configure(folder: Path, *arguments: str, **changes: object) -> object:
 
 def test_published_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    options = options_of(configure(tmp_path))  # type: ignore[arg-type]
+    options = options_of(configure(tmp_path))
     spec = ManifestSpec("./datasets/MusicCaps_Test_Song/metadata_abspath.jsonl", "default", "train", method="json")
     assert options.splits == {"train": (spec,), "eval": (spec,)} and options.max_rows == {"eval": 24}
     assert options.output_folder == tmp_path.resolve() / "datasets/MusicCaps_Test_Song/musiccaps_SingTest_vectorized"
@@ -74,21 +74,21 @@ def test_several_sources_and_overrides(tmp_path: Path) -> None:
         "none",
         eval_dataset_name=None,
     )
-    options = options_of(config)  # type: ignore[arg-type]
+    options = options_of(config)
     assert [(spec.name, spec.max_rows) for spec in options.splits["train"]] == [("a.jsonl", 5), ("b.jsonl", 7)]
     assert list(options.splits) == ["train"] and options.voice_sample_rate == 0
 
 
-def test_what_is_missing_is_said_at_once(tmp_path: Path) -> None:
-    config = configure(
-        tmp_path,
-        model_name_or_path=None,
-        train_dataset_name=None,
-        eval_dataset_name=None,
-        save_to_disk=None,
-        preprocessing_only=False,
-    )
+def test_what_a_training_file_lacks_is_said_at_once(tmp_path: Path) -> None:
+    changes = {"preprocessing_only": False, "do_train": True, "save_to_disk": ["a", "b"]}
+    config = configure(tmp_path, train_dataset_name=None, eval_dataset_name=None, **changes)
     with pytest.raises(ValueError) as error:
-        options_of(config)  # type: ignore[arg-type]
-    for key in ("train_dataset_name", "save_to_disk", "model_name_or_path"):
+        options_of(config)
+    for key in ("train_dataset_name", "save_to_disk"):
         assert key in str(error.value)
+
+
+def test_a_model_or_a_codec_must_be_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="model_name_or_path: name the model"):
+        options_of(configure(tmp_path, model_name_or_path=None))
+    options_of(configure(tmp_path, model_name_or_path=None, audio_codec="hf-audio/xcodec-hubert-general-balanced"))
