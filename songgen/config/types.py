@@ -144,7 +144,7 @@ def _coerce_bounded(value: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def _coerce_choice(value: Any, choices: tuple[Any, ...]) -> Any:
-    return value if any(type(value) is type(choice) and value == choice for choice in choices) else _MISMATCH
+    return value if value in choices else _MISMATCH
 
 
 def _coerce_union(value: Any, members: tuple[Any, ...]) -> Any:

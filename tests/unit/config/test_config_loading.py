@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from songgen.config import load_run_config, loading, read_config_file
+from songgen.config import load_run_config, read_config_file
 
 REQUIRED = {"model_name_or_path": "m", "output_dir": "o", "save_to_disk": "d"}
 
@@ -128,12 +129,12 @@ def test_keys_without_effect_are_named_once(
 
 def test_half_precision_needs_an_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = write(tmp_path / "stage.json", **REQUIRED, dtype="float16")
-    monkeypatch.setattr(loading, "_has_accelerator", lambda: False)
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     with pytest.raises(ValueError, match="does not train on a CPU"):
         load(stage)
-    monkeypatch.setattr(loading, "_has_accelerator", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     assert load(stage).training.dtype == "float16"
-    monkeypatch.undo()
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     with pytest.raises(ValueError, match="does not train on a CPU"):
         load(stage)

@@ -66,7 +66,7 @@ def test_quoted_numbers_are_named_as_such() -> None:
 
 
 def test_contradictions_of_unreadable_values_stay_out() -> None:
-    assert len(problems(max_steps="many", warmup_steps=50)) == 1
+    assert len(problems(do_eval=True, eval_strategy="steps", eval_steps="many")) == 1
 
 
 def test_keys_of_other_programs_lead_to_ours() -> None:
