@@ -56,10 +56,9 @@ class Reporter:
 
     def training(self, metrics: Mapping[str, float], step: int, epoch: float) -> None:
         """Take metrics of the latest steps."""
-        named = {f"train/{name}": value for name, value in metrics.items()}
         assert self.progress is not None and self.trackers is not None
-        self.trackers.log(named, step, epoch)
-        self.progress.report(named)
+        self.trackers.log({f"train/{name}": value for name, value in metrics.items()}, step, epoch)
+        self.progress.report({name: value for name, value in metrics.items() if "/" not in name})
 
     def evaluation(self, metrics: Mapping[str, float], step: int, epoch: float) -> None:
         """Take metrics of the held-out clips."""
