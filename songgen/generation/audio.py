@@ -3,7 +3,6 @@
 Shapes: B songs, N tracks, K codebooks, T frames.
 """
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,21 +62,15 @@ def decode_songs(codec: "AudioCodec", layout: TokenLayout, codes: list[Tensor]) 
     """Decode songs of any lengths; what a song sounds like does not depend on the others.
 
     Args:
-        codec: turns codes into sound; songs of equal length go through it together.
+        codec: turns codes into sound.
         layout: names the tracks.
         codes: B tensors N x K x T; a T of 0 is silence of no length.
     """
-    lengths = torch.tensor([song.shape[-1] * codec.hop_length for song in codes], dtype=torch.long)
-    by_length: defaultdict[int, list[int]] = defaultdict(list)
-    for index, song in enumerate(codes):
-        by_length[song.shape[-1]].append(index)
-    waveforms = [torch.zeros(len(layout.tracks), 0, device=codec.device) for _ in codes]
-    for frames, indices in by_length.items():
-        if frames:
-            batch = torch.cat([codes[index] for index in indices]).to(codec.device)
-            decoded = codec.decode(batch).float().unflatten(0, (len(indices), len(layout.tracks))).squeeze(2)
-            for index, waveform in zip(indices, decoded, strict=True):
-                waveforms[index] = waveform
-    padded = pad_sequence([waveform.T for waveform in waveforms], batch_first=True)
-    tracks = {name: padded[..., track] for track, name in enumerate(layout.tracks)}
-    return SongAudio(tracks, lengths, codec.sample_rate, codes)
+    num_tracks = len(layout.tracks)
+    frames = torch.tensor([song.shape[-1] for song in codes], dtype=torch.long)
+    # B x T x N x K while padding, which works on the first dimension, then one row for each track.
+    padded = pad_sequence([song.permute(2, 0, 1) for song in codes], batch_first=True).permute(0, 2, 3, 1)
+    sound = codec.decode(padded.flatten(0, 1), frames.repeat_interleave(num_tracks))
+    sound = sound.squeeze(1).unflatten(0, (len(codes), num_tracks))
+    tracks = {name: sound[:, track] for track, name in enumerate(layout.tracks)}
+    return SongAudio(tracks, frames * codec.hop_length, codec.sample_rate, codes)

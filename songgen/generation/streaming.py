@@ -90,6 +90,7 @@ class ChunkDecoder:
         decoded = decode_songs(self.codec, self.layout, songs)
         hop = self.codec.hop_length
         sound = torch.stack(list(decoded.tracks.values()), dim=1)
+        # All songs may have ended inside the window.
         sound = torch.nn.functional.pad(sound, (0, window * hop - sound.shape[-1]))
         begin, stop = (start - self._first_kept) * hop, (end - self._first_kept) * hop
         piece = sound[..., begin:stop].clone()

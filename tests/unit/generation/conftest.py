@@ -28,11 +28,19 @@ class ToyCodec:
         return self
 
     def decode(self, codes: Tensor, frames: Tensor | None = None) -> Tensor:
+        sound = torch.zeros(len(codes), 1, codes.shape[-1] * self.hop_length)
+        counts = [codes.shape[-1]] * len(codes) if frames is None else frames.tolist()
+        for row, song, count in zip(sound, codes, counts, strict=True):
+            if count:
+                row[:, : count * self.hop_length] = self._decode_song(song[:, :count])
+        return sound
+
+    def _decode_song(self, codes: Tensor) -> Tensor:
         assert codes.min() >= 0 and codes.max() < CODEBOOK_SIZE
-        levels = (codes.float() * torch.tensor([1.0, 0.1, 0.01])[:, None]).sum(dim=1, keepdim=True)
+        level = (codes.float() * torch.tensor([1.0, 0.1, 0.01])[:, None]).sum(dim=0)
         kernel = torch.tensor([[[1.0, 2.0, 4.0, 2.0, 1.0]]])
-        smeared = torch.nn.functional.conv1d(levels, kernel, padding=self.radius)
-        return smeared.repeat_interleave(self.hop_length, dim=-1)
+        smeared = torch.nn.functional.conv1d(level[None, None], kernel, padding=self.radius)
+        return smeared[0].repeat_interleave(self.hop_length, dim=-1)
 
 
 def build_model(

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from songgen.cli.generate import song_path, write_songs, write_stream
+from songgen.cli.main import main
+from songgen.codecs.spectral import SpectralCodec, SpectralSettings
+from songgen.conditioning import TextEncoder, VoiceEncoder, train_caption_tokenizer
+from songgen.generation.audio import SongAudio
+from songgen.lyrics import train_lyrics_tokenizer
+from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration
+
+
+@pytest.fixture(scope="module", params=["mixed", "interleaving_A_V"])
+def model_folder(request, tmp_path_factory):
+    """A small model of ours with everything it needs beside it: no hub is asked."""
+    folder = tmp_path_factory.mktemp(request.param)
+    tokenizer = train_caption_tokenizer(["a calm folk song", "a fast rock song"], 320, folder / "caption_tokenizer")
+    lyrics_tokenizer = train_lyrics_tokenizer([("la la the sun is up", "en")], 320)
+    lyrics_tokenizer.save_pretrained(folder)
+    TextEncoder.small(len(tokenizer), d_model=16, num_layers=1).save(folder / "text_encoder")
+    voice = VoiceEncoder.small(hidden_size=16, num_layers=1)
+    voice.save(folder / "voice_encoder")
+    settings = SpectralSettings(
+        sample_rate=1600, hop_length=32, window_length=128, num_mels=8, num_codebooks=2, codebook_size=16
+    )
+    codebooks = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0))
+    codebooks[:, 0] = 0
+    codec = SpectralCodec(settings, codebooks)
+    codec.save(folder / "audio_codec")
+    config = SongGenConfig(
+        track_pattern=request.param,
+        decoder=DecoderConfig(
+            vocab_size=codec.codebook_size + 64,
+            num_codebooks=codec.num_codebooks,
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            ffn_dim=32,
+            initializer_factor=0.2,
+        ),
+        lyrics_encoder=LyricsEncoderConfig(output_size=32, attention_heads=4, linear_units=32, num_blocks=1),
+        lyrics_vocab_size=lyrics_tokenizer.vocab_size,
+        add_vocal_loss=False,
+        text_hidden_size=16,
+        voice_num_layers=voice.num_layers,
+        voice_hidden_size=16,
+        text_encoder={"path": "text_encoder"},
+        voice_encoder={"path": "voice_encoder"},
+        audio_codec={"type": "spectral", "path": "audio_codec"},
+        audio_codec_fingerprint=codec.fingerprint,
+        caption_tokenizer="caption_tokenizer",
+        sampling_rate=codec.sample_rate,
+    )
+    SongGenForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+def tracks_of(folder):
+    return ("acc", "vocal") if "interleaving" in folder.name else ()
+
+
+def run(folder, out, *arguments):
+    return main(["generate", "--model", str(folder), "--out", str(out), "--device", "cpu", *arguments])
+
+
+def test_a_song_is_written_with_its_tracks(model_folder, tmp_path, capsys):
+    out = tmp_path / "new" / "song.wav"
+    words = ["--caption", "a calm folk song", "--lyrics", "la la", "--seconds", "0.5", "--seed", "3"]
+    assert run(model_folder, out, *words) == 0
+    names = sorted(["song.wav", *(f"song.{track}.wav" for track in tracks_of(model_folder))])
+    assert sorted(path.name for path in out.parent.iterdir()) == names
+    assert sorted(capsys.readouterr().out.split()) == [str(out.parent / name) for name in names]
+    samples, rate = soundfile.read(out)
+    assert rate == 1600 and samples.ndim == 1 and 0 < len(samples) <= 800
+    if tracks_of(model_folder):
+        tracks = [soundfile.read(song_path(out, 0, 1, track))[0] for track in tracks_of(model_folder)]
+        assert all(len(track) == len(samples) for track in tracks)
+    again = tmp_path / "again.wav"
+    assert run(model_folder, again, *words) == 0
+    assert np.array_equal(soundfile.read(again)[0], samples)
+
+
+def test_a_streamed_song_is_as_long_as_the_other(model_folder, tmp_path):
+    words = ["--lyrics", "la", "--seconds", "3", "--seed", "3", "--guidance", "2", "--num_songs", "2"]
+    assert run(model_folder, tmp_path / "whole.flac", *words) == 0
+    assert run(model_folder, tmp_path / "streamed.flac", "--stream", *words) == 0
+    for song in range(2):
+        for track in ("", *tracks_of(model_folder)):
+            whole = soundfile.info(song_path(tmp_path / "whole.flac", song, 2, track))
+            streamed = soundfile.info(song_path(tmp_path / "streamed.flac", song, 2, track))
+            assert whole.frames == streamed.frames > 0
+
+
+def test_lyrics_come_from_a_file_and_a_voice_is_heard(model_folder, tmp_path):
+    (tmp_path / "lyrics.txt").write_text("\ufeffla la\nthe sun", encoding="utf-8")
+    voice = np.random.default_rng(0).normal(size=24_000).astype(np.float32) * 0.1
+    soundfile.write(tmp_path / "voice.wav", voice, 24_000)
+    words = ["--lyrics_file", str(tmp_path / "lyrics.txt"), "--seconds", "0.3", "--greedy"]
+    assert run(model_folder, tmp_path / "plain.wav", *words) == 0
+    assert run(model_folder, tmp_path / "voiced.wav", *words, "--voice", str(tmp_path / "voice.wav")) == 0
+    plain, voiced = (soundfile.read(tmp_path / name)[0] for name in ("plain.wav", "voiced.wav"))
+    assert plain.shape != voiced.shape or not np.array_equal(plain, voiced)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--caption, --lyrics or --lyrics_file"),
+        (["--lyrics", "la", "--temperature", "0"], "temperature"),
+        (["--lyrics", "la", "--seconds", "-1", "--top_k", "-3"], "top_k"),
+        (["--lyrics_file", "/nowhere.txt"], "/nowhere.txt"),
+        (["--lyrics", "la", "--device", "quantum"], "quantum"),
+        (["--lyrics", "la", "--voice", "/nowhere.wav"], "/nowhere.wav"),
+        (["--lyrics", "la", "--language", "klingon"], "klingon"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_written(model_folder, tmp_path, capsys, words, message):
+    assert run(model_folder, tmp_path / "song.wav", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["song.xyz", "song", "."])
+def test_an_output_that_cannot_be_written_is_refused(model_folder, tmp_path, capsys, name):
+    assert run(model_folder, tmp_path / name, "--lyrics", "la") == 2
+    assert "--out" in capsys.readouterr().err
+
+
+def test_a_model_that_does_not_exist_is_named(tmp_path, capsys):
+    assert run("./no/model", tmp_path / "song.wav", "--lyrics", "la") == 2
+    assert "./no/model" in capsys.readouterr().err
+
+
+def test_a_mix_that_would_clip_is_turned_down_and_its_tracks_stay(tmp_path):
+    songs = SongAudio({"acc": torch.full((1, 10), 0.8), "vocal": torch.full((1, 10), 0.8)}, torch.tensor([10]), 100, [])
+    paths = write_songs(songs, tmp_path / "song.wav")
+    assert [path.name for path in paths] == ["song.wav", "song.acc.wav", "song.vocal.wav"]
+    mix, acc, _ = (soundfile.read(path)[0] for path in paths)
+    assert np.allclose(mix, 1.0, atol=1e-3) and np.allclose(acc, 0.8, atol=1e-3)
+
+
+def test_songs_are_cut_to_their_own_length(tmp_path):
+    songs = SongAudio({"mix": torch.full((2, 10), 0.5)}, torch.tensor([4, 10]), 100, [])
+    for paths in (write_songs(songs, tmp_path / "a.wav"), write_stream([songs, songs], tmp_path / "b.wav", 2)):
+        factor = 1 + (paths[0].stem == "b-1")
+        assert [soundfile.info(path).frames for path in paths] == [4 * factor, 10 * factor]
