@@ -62,6 +62,7 @@ class TextEncoder(FrozenEncoder):
         if embedding is not None:
             weights |= {_EMBEDDING: embedding, _TIED_EMBEDDING: embedding}
         load_strictly(model, weights, f"the text encoder {(spec or {}).get('path', '')}".rstrip())
+        model.tie_weights()
         return cls(model, spec=spec, dtype=dtype)
 
     @classmethod
@@ -111,10 +112,7 @@ class TextEncoder(FrozenEncoder):
 
     def _compute(self, ids: Tensor, mask: Tensor) -> Tensor:
         with self._computing():
-            # A row without any token still needs one to attend to; what comes of it is zeroed below.
-            attended = mask.clone()
-            attended[:, 0] |= (mask.sum(dim=1) == 0).long()
-            states: Tensor = self._model(input_ids=ids, attention_mask=attended).last_hidden_state
+            states: Tensor = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
             return states.masked_fill(mask[:, :, None] == 0, 0.0)
 
     def _cached(self, ids: Tensor, mask: Tensor, cache: FeatureCache) -> Tensor:

@@ -189,7 +189,9 @@ class VoiceEncoder(FrozenEncoder):
         heard = torch.arange(samples.shape[1], device=self.device) < lengths[:, None]
         samples = samples.masked_fill(~heard, 0.0)
         is_voice = samples.ne(0).any(dim=1)
-        states = self._cached(samples, lengths, self.cache) if self.cache else self._compute(samples, lengths)
+        states = (
+            self._cached(samples, lengths, self.cache) if self.cache is not None else self._compute(samples, lengths)
+        )
         frames = torch.where(is_voice, self.num_frames(lengths), 0)
         mask = torch.arange(states.shape[2], device=self.device) < frames[:, None]
         return states.masked_fill(~mask[:, None, :, None], 0.0), mask

@@ -92,7 +92,7 @@ def _train(words: Counter[str], characters: list[str], size: int) -> tuple[list[
     tokenizer = Tokenizer(BPE(unk_token=UNKNOWN_TOKEN))
     tokenizer.pre_tokenizer = Whitespace()
     trainer = BpeTrainer(vocab_size=size, initial_alphabet=characters, special_tokens=[], show_progress=False)
-    tokenizer.train_from_iterator((word for word in sorted(words) for _ in range(words[word])), trainer)
+    tokenizer.train_from_iterator((word for word in words for _ in range(words[word])), trainer)
     model = json.loads(tokenizer.to_str())["model"]
     pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
     assert set(characters) <= set(pieces), "the trainer keeps its alphabet"

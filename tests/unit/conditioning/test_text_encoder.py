@@ -81,6 +81,7 @@ def test_a_configuration_and_tensors_as_in_a_published_folder(encoder: TextEncod
     tensors = encoder._tensors() | {"decoder.final_layer_norm.weight": torch.zeros(16)}
     opened = TextEncoder.from_state_dict(config, tensors)
     assert opened.dtype == torch.float32 and opened.spec == {}
+    assert opened._model.shared.weight is opened._model.encoder.embed_tokens.weight, "held once, also on a device"
     assert torch.equal(opened.encode(IDS, MASK), encoder.encode(IDS, MASK))
 
 
