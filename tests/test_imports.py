@@ -105,10 +105,11 @@ def test_import_of_the_package_is_quick() -> None:
 
 
 def test_public_names_load_without_the_training_libraries() -> None:
+    """Transformers itself loads accelerate where it is installed; the others are ours to keep away."""
     program = (
         "import songgen, sys\n"
         "for name in songgen.__all__: getattr(songgen, name)\n"
-        "print([name for name in ('accelerate', 'datasets', 'peft', 'wandb') if name in sys.modules])"
+        "print([name for name in ('datasets', 'peft', 'pyarrow', 'wandb') if name in sys.modules])"
     )
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=300

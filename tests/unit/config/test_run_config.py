@@ -11,6 +11,10 @@ from songgen.config.keys import all_keys
 from songgen.config.model_arguments import TrackPattern
 from songgen.config.training_arguments import ParameterGroup
 from songgen.config.types import coerce
+from songgen.data.plan import ORDERS
+from songgen.models.freeze import PARAMETER_GROUPS
+from songgen.tasks import TASKS
+from songgen.train.schedules import SCHEDULES
 
 REQUIRED = {"model_name_or_path": "m", "output_dir": "o", "save_to_disk": "d"}
 PUBLISHED = json.loads((Path(__file__).parent / "published_keys.json").read_text(encoding="utf-8"))
@@ -220,11 +224,8 @@ def test_trackers_and_frozen_groups() -> None:
 
 
 def test_choices_are_those_of_the_other_parts() -> None:
-    freeze = pytest.importorskip("songgen.models.freeze")
-    tasks = pytest.importorskip("songgen.tasks")
-    plan = pytest.importorskip("songgen.data.plan")
-    assert set(get_args(ParameterGroup)) == {"cross", *freeze.PARAMETER_GROUPS}
-    assert set(get_args(TrackPattern)) == {layout for task in tasks.TASKS.values() for layout in task.layouts}
-    assert set(get_args(all_keys()["order"].annotation)) == set(plan.ORDERS)
-    schedules = pytest.importorskip("songgen.train.schedules")
-    assert set(get_args(all_keys()["lr_scheduler_type"].annotation)) == set(schedules.SCHEDULES)
+    layouts = {layout for task in TASKS.values() for layout in task.layouts}
+    assert set(get_args(ParameterGroup)) == {"cross", *PARAMETER_GROUPS}
+    assert set(get_args(TrackPattern)) == layouts
+    assert set(get_args(all_keys()["order"].annotation)) == set(ORDERS)
+    assert set(get_args(all_keys()["lr_scheduler_type"].annotation)) == set(SCHEDULES)

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
 
 from songgen.config import RunConfig, load_run_config, read_config_file
 from songgen.config.keys import all_keys
@@ -198,16 +199,14 @@ def test_a_data_file_in_the_published_form_loads_unchanged(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("path", ACCELERATE_FILES, ids=lambda path: path.stem)
 def test_accelerate_reads_its_files(path: Path) -> None:
-    config_args = pytest.importorskip("accelerate.commands.config.config_args")
-    config = config_args.load_config_from_file(str(path))
+    config = load_config_from_file(str(path))
     processes = {"cpu_2_processes": 2, "single_gpu": 1, "two_nodes": 16}.get(path.stem, 8)
     assert config.num_processes == processes
     assert config.num_machines == (2 if path.stem == "two_nodes" else 1)
 
 
 def test_sharding_wraps_classes_that_exist() -> None:
-    config_args = pytest.importorskip("accelerate.commands.config.config_args")
-    config = config_args.load_config_from_file(str(ROOT / "helpers" / "accelerate_configs" / "fsdp2_8_gpus.yaml"))
+    config = load_config_from_file(str(ROOT / "helpers" / "accelerate_configs" / "fsdp2_8_gpus.yaml"))
     names = config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(",")
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "songgen" / "models").glob("*.py"))
     assert names and all(f"class {name}(" in sources for name in names)
