@@ -11,7 +11,7 @@ from songgen.lyrics import LANGUAGES, SECTION_TAGS, VoiceBpeTokenizer, train_lyr
 
 LINES = [
     ("[Verse 1]\nHello hello world, I am singing\n[Chorus]\nla la la hello world", "english"),
-    ("Ich bin müde, hallo welt, ich singe", "de"),
+    ("Ich bin müde, hallo welt, ich lache", "de"),
     ("", "en"),
 ]
 
