@@ -176,6 +176,9 @@ def main() -> None:
     except (StepFailed, ValueError) as error:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
     print(f"\nThe demo is ready: open {OUT}/index.html")
 
 

@@ -135,10 +135,15 @@ class StepRunner:
             ) as process,
         ):
             assert process.stdout is not None
-            while chunk := process.stdout.read1(65536):  # type: ignore[attr-defined]
-                sys.stdout.buffer.write(chunk)
-                sys.stdout.flush()
-                log.write(chunk)
+            try:
+                while chunk := process.stdout.read1(65536):  # type: ignore[attr-defined]
+                    sys.stdout.buffer.write(chunk)
+                    sys.stdout.flush()
+                    log.write(chunk)
+            except KeyboardInterrupt:
+                # the terminal has interrupted the command as well; a training run saves before it ends
+                process.wait()
+                raise
         return process.returncode
 
     def _missing(self, step: Step) -> list[str]:

@@ -87,10 +87,8 @@ def demo(tmp_path: Path) -> Path:
     (out / "steps" / "page.json").write_text(json.dumps({**record, "title": "Unfinished", "finished": False}))
     stage = out / "mixed_step1"
     stage.mkdir()
-    metrics = [
-        {"step": 5 * step, "train/cross_entropy": 7.0 / step, "train/learning_rate": 1e-3} for step in range(1, 5)
-    ]
-    write_rows(stage / "metrics.jsonl", metrics)
+    names = ("train/cross_entropy", "train/learning_rate", "eval/loss")
+    write_rows(stage / "metrics.jsonl", [{"step": step, **dict.fromkeys(names, 7.0 / step)} for step in (5, 10, 15)])
     return out
 
 
