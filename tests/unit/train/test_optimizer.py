@@ -1,0 +1,101 @@
+"""Which parameters decay, which are trained, and that the optimizer's state survives by name."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from training_fakes import make_batch, tiny_model  # noqa: E402
+
+from songgen.models.freeze import freeze  # noqa: E402
+from songgen.train.optimizer import OptimizerOptions, build_optimizer, decay_groups, set_learning_rate  # noqa: E402
+from songgen.train.weights import (  # noqa: E402
+    gather_tensors,
+    load_optimizer_tensors,
+    model_tensors,
+    optimizer_tensors,
+    write_tensors,
+)
+
+
+def test_norms_biases_and_embeddings_do_not_decay() -> None:
+    decay, no_decay = decay_groups(tiny_model())
+    assert not [name for name in decay if "norm" in name or name.endswith("bias") or "embed_tokens" in name]
+    assert "embed_prompts.weight" in no_decay
+    assert [name for name in no_decay if "pos_bias_u" in name]
+    assert "enc_to_dec_proj.weight" in decay and "decoder.lm_heads.0.weight" in decay
+    assert {"enc_to_dec_proj.bias", "decoder.model.decoder.embed_tokens.0.weight"} <= set(no_decay)
+
+
+def test_the_groups_hold_every_trained_parameter_once_and_no_frozen_one() -> None:
+    model = tiny_model()
+    freeze(model, ["cross"])
+    decay, no_decay = decay_groups(model)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert sorted(decay + no_decay) == sorted(trained)
+    optimizer = build_optimizer(model, OptimizerOptions(1e-3, weight_decay=0.1))
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert len(held) == len(trained) and all(parameter.requires_grad for parameter in held)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+
+
+def test_a_step_without_gradient_signal_shrinks_only_what_decays() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    nn.init.ones_(model[0].weight)
+    nn.init.ones_(model[0].bias)
+    optimizer = build_optimizer(model, OptimizerOptions(0.1, weight_decay=0.5))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(model[0].weight, torch.full((3, 3), 0.95))
+    torch.testing.assert_close(model[0].bias, torch.ones(3))
+    torch.testing.assert_close(model[1].weight, torch.ones(3))
+
+
+def test_nothing_to_train_and_a_missing_package_are_said_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="nothing to train"):
+        build_optimizer(nn.Linear(2, 2).requires_grad_(False), OptimizerOptions(1e-3))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ValueError, match="pip install"):
+        build_optimizer(nn.Linear(2, 2), OptimizerOptions(1e-3, name="adamw_8bit"))
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, first: int = 0) -> None:
+    for step in range(first, first + steps):
+        model(**make_batch([4, 3], seed=step).model_inputs()).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_state_by_name_continues_bit_for_bit_and_leaves_the_learning_rate_alone() -> None:
+    model = tiny_model()
+    optimizer = build_optimizer(model, OptimizerOptions(1e-2))
+    train(model, optimizer, 3)
+    weights = gather_tensors(model_tensors(model), keep=True)
+    state = gather_tensors(optimizer_tensors(model, optimizer), keep=True)
+
+    resumed = tiny_model()
+    resumed_optimizer = build_optimizer(resumed, OptimizerOptions(1e-2))
+    write_tensors(model_tensors(resumed), weights)
+    load_optimizer_tensors(resumed, resumed_optimizer, state)
+    train(model, optimizer, 2, first=3)
+    train(resumed, resumed_optimizer, 2, first=3)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, dict(resumed.named_parameters())[name]), name
+
+    set_learning_rate(resumed_optimizer, 0.5)
+    load_optimizer_tensors(resumed, resumed_optimizer, state)
+    assert [group["lr"] for group in resumed_optimizer.param_groups] == [0.5, 0.5]
+
+
+def test_other_parameters_are_refused_with_their_names() -> None:
+    model, other = nn.Linear(3, 2), nn.Linear(4, 2)
+    with pytest.raises(ValueError, match=r"weight: \[2, 3\] in the checkpoint, \[2, 4\] now"):
+        write_tensors(model_tensors(other), gather_tensors(model_tensors(model), keep=True))
+    with pytest.raises(ValueError, match="bias: in the checkpoint, not trained now"):
+        other.bias.requires_grad_(False)
+        write_tensors(model_tensors(other), gather_tensors(model_tensors(nn.Linear(4, 2)), keep=True))

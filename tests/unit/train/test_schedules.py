@@ -1,0 +1,74 @@
+"""Learning rates and codebook weights at the steps where they could go wrong."""
+
+import math
+
+import pytest
+import torch
+
+from songgen.train.schedules import CodebookWeights, LearningRateSchedule, codebook_start_weights
+
+
+def factors(name: str, steps: list[int], **settings: object) -> list[float]:
+    schedule = LearningRateSchedule(name, total_steps=110, **settings)  # type: ignore[arg-type]
+    return [schedule(step) for step in steps]
+
+
+def test_constant_is_one_everywhere() -> None:
+    assert factors("constant", [0, 5, 500], warmup_steps=10) == [1.0, 1.0, 1.0]
+
+
+def test_warmup_rises_linearly_from_zero_then_each_schedule_starts_at_its_height() -> None:
+    for name in ("constant_with_warmup", "linear", "cosine", "cosine_with_restarts"):
+        assert factors(name, [0, 1, 5, 10], warmup_steps=10) == pytest.approx([0.0, 0.1, 0.5, 1.0])
+
+
+def test_linear_and_cosine_fall_to_the_lowest_ratio_and_stay_there() -> None:
+    assert factors("linear", [10, 60, 110, 200], warmup_steps=10, min_ratio=0.2) == pytest.approx([1, 0.6, 0.2, 0.2])
+    assert factors("cosine", [10, 60, 110, 200], warmup_steps=10, min_ratio=0.2) == pytest.approx([1, 0.6, 0.2, 0.2])
+    assert factors("cosine", [35], warmup_steps=10) == pytest.approx([0.5 * (1 + math.cos(math.pi / 4))])
+
+
+def test_restarts_jump_back_up() -> None:
+    found = factors("cosine_with_restarts", [0, 54, 55, 109, 110], restarts=1)
+    assert found[0] == found[2] == pytest.approx(1.0)
+    assert found[1] < 0.01 and found[3] < 0.01 and found[4] == 0.0
+    assert factors("cosine_with_restarts", [30, 80], restarts=0) == pytest.approx(factors("cosine", [30, 80]))
+
+
+def test_multistep_drops_at_its_milestones() -> None:
+    assert factors("multistep", [0, 19, 20, 49, 50, 200], milestones=(20, 50), gamma=0.1) == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
+
+
+def test_every_wrong_setting_is_named_at_once() -> None:
+    with pytest.raises(ValueError, match=r"cosin.*none of.*-1.*lr_min_ratio.*rise"):
+        LearningRateSchedule("cosin", 10, warmup_steps=-1, min_ratio=2.0, milestones=(5, 3))
+    with pytest.raises(ValueError, match="needs milestones"):
+        LearningRateSchedule("multistep", 10)
+
+
+def test_start_weights_are_the_published_ones_and_sum_to_one_for_any_codec() -> None:
+    assert codebook_start_weights(8) == pytest.approx((0.25,) * 3 + (0.05,) * 5)
+    for num_codebooks in range(1, 33):
+        assert sum(codebook_start_weights(num_codebooks)) == pytest.approx(1.0)
+
+
+def test_codebook_weights_move_to_equal_ones_in_the_published_steps() -> None:
+    weights = CodebookWeights.build(8, weighted=True, start=None, end=None)
+    start, uniform = torch.tensor(codebook_start_weights(8)), torch.full((8,), 1 / 8)
+    for step, blend in ((0, 0.0), (29, 0.0), (30, 0.3), (59, 0.3), (60, 0.6), (80, 0.8), (99, 0.8)):
+        torch.testing.assert_close(weights(step, 100), (1 - blend) * start + blend * uniform)
+
+
+def test_unweighted_codebooks_are_equal_throughout() -> None:
+    weights = CodebookWeights.build(4, weighted=False, start=None, end=None)
+    for step in (0, 50, 99):
+        torch.testing.assert_close(weights(step, 100), torch.full((4,), 0.25))
+
+
+def test_given_tables_are_normalized_and_checked() -> None:
+    weights = CodebookWeights.build(2, weighted=True, start=[3, 1], end=None)
+    torch.testing.assert_close(weights(0, 10), torch.tensor([0.75, 0.25]))
+    with pytest.raises(ValueError, match="codebook_weights_end has 3 weights, the codec 2"):
+        CodebookWeights.build(2, weighted=True, start=None, end=[1, 1, 1])

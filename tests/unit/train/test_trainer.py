@@ -1,0 +1,233 @@
+"""One training step: exact normalization, agreement on bad steps, frozen parts; and the run's folder and signals."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model  # noqa: E402
+
+from songgen.models import SongGenForConditionalGeneration  # noqa: E402
+from songgen.models.freeze import freeze, group_of  # noqa: E402
+from songgen.train.distributed import require_all_processes  # noqa: E402
+from songgen.train.optimizer import OptimizerOptions, build_optimizer  # noqa: E402
+from songgen.train.output_folder import LOCK_FILE, clear_run, locked, require_usable  # noqa: E402
+from songgen.train.signals import StopSignals  # noqa: E402
+from songgen.train.state import TrainerState, capture_random_state, restore_random_state  # noqa: E402
+from songgen.train.step import Outcome, TrainingStep  # noqa: E402
+from songgen.train.totals import StepTotals, head_names  # noqa: E402
+
+WEIGHTS = torch.tensor([0.5, 0.3, 0.2])
+
+
+def make_step(model: SongGenForConditionalGeneration, *, max_norm: float = 1.0, vocal: float = 0.1) -> TrainingStep:
+    accelerator = Accelerator(cpu=True)
+    # The large epsilon keeps AdamW from blowing the rounding noise of gradients that are zero up to whole steps.
+    options = OptimizerOptions(1e-2, epsilon=1e-4)
+    prepared, optimizer = accelerator.prepare(model, build_optimizer(model, options))
+    return TrainingStep(accelerator, prepared, optimizer, model.layout, True, max_norm, vocal)
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("track_pattern", ["mixed_pro", "parallel_A_V", "interleaving_A_V"])
+def test_accumulation_of_unequal_micro_batches_equals_one_batch(track_pattern: str) -> None:
+    num_tracks = 1 if track_pattern == "mixed_pro" else 2
+    whole = make_batch([9, 2, 5, 1], num_tracks=num_tracks, auxiliary=num_tracks == 1)
+    parts = [rows_of(whole, [0]), rows_of(whole, [1, 2]), rows_of(whole, [3])]
+    empty = make_batch([0], seed=9, num_tracks=num_tracks, auxiliary=num_tracks == 1)
+    one, several = tiny_model(track_pattern), tiny_model(track_pattern)
+    first = make_step(one).run([whole], WEIGHTS)
+    second = make_step(several).run([*parts, empty], WEIGHTS)
+    assert first.outcome is second.outcome is Outcome.UPDATED
+    torch.testing.assert_close(first.objective, second.objective)
+    torch.testing.assert_close(first.head_losses, second.head_losses)
+    torch.testing.assert_close(first.gradient_norm, second.gradient_norm)
+    assert (first.samples, first.frames, first.targets) == (second.samples, second.frames, second.targets)
+    assert (first.samples, first.frames) == (4, 17)
+    for name, value in weights_of(one).items():
+        torch.testing.assert_close(value, weights_of(several)[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_the_objective_is_the_weighted_token_mean_and_a_tenth_of_the_vocal_loss() -> None:
+    model = tiny_model()
+    batch = make_batch([6, 3])
+    expected = model.train()(**batch.model_inputs(), codebook_weights=WEIGHTS)
+    result = make_step(model).run([batch], WEIGHTS)
+    torch.testing.assert_close(result.objective, (expected.loss + 0.1 * expected.vocal_loss).detach())
+    torch.testing.assert_close(result.head_losses, expected.codebook_losses.detach())
+
+
+def test_clipping_bounds_the_gradient_but_reports_its_norm() -> None:
+    loose, tight = tiny_model(), tiny_model()
+    batch = make_batch([6, 3])
+    assert make_step(loose, max_norm=1e9).run([batch], WEIGHTS).gradient_norm > 0.05
+    step = make_step(tight, max_norm=0.05)
+    seen: list[float] = []
+    original = step.optimizer.step
+    step.optimizer.step = lambda: (
+        seen.append(float(torch.stack([p.grad.norm() for p in tight.parameters() if p.grad is not None]).norm())),
+        original(),
+    )
+    result = step.run([batch], WEIGHTS)
+    assert result.gradient_norm > 0.05 and seen[0] == pytest.approx(0.05, rel=1e-3)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing(where: str) -> None:
+    model = tiny_model()
+    step = make_step(model)
+    step.run([make_batch([5, 3])], WEIGHTS)
+    before, state_before = weights_of(model), json.dumps(str(step.optimizer.state_dict()))
+    if where == "loss":
+        result = step.run([make_batch([5, 3]), make_batch([2], seed=1)], WEIGHTS * float("nan"))
+    else:
+        handle = model.enc_to_dec_proj.weight.register_hook(lambda gradient: gradient * float("inf"))
+        result = step.run([make_batch([5, 3])], WEIGHTS)
+        handle.remove()
+    assert result.outcome is Outcome.NON_FINITE
+    assert all(torch.equal(value, before[name]) for name, value in weights_of(model).items())
+    assert json.dumps(str(step.optimizer.state_dict())) == state_before
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert step.run([make_batch([5, 3])], WEIGHTS).outcome is Outcome.UPDATED
+
+
+def test_a_step_without_targets_changes_nothing_and_is_finite() -> None:
+    model = tiny_model()
+    before = weights_of(model)
+    result = make_step(model).run([make_batch([0]), make_batch([0], seed=1)], WEIGHTS)
+    assert result.outcome is Outcome.EMPTY and result.objective == 0
+    assert all(torch.equal(value, before[name]) for name, value in weights_of(model).items())
+
+
+def test_frozen_groups_stay_as_they_are() -> None:
+    model = tiny_model()
+    freeze(model, ["cross", "vocal_heads"])
+    before = weights_of(model)
+    step = make_step(model, vocal=0.0)
+    for seed in range(3):
+        step.run([make_batch([5, 3], seed=seed)], WEIGHTS)
+    changed = {group_of(name) for name, value in weights_of(model).items() if not torch.equal(value, before[name])}
+    assert changed == {"audio_embeddings", "decoder", "heads"}
+
+
+def test_a_request_to_stop_is_reported_at_the_boundary() -> None:
+    step = make_step(tiny_model())
+    assert not step.run([make_batch([3])], WEIGHTS).stop_requested
+    assert step.run([make_batch([3])], WEIGHTS, lambda: True).stop_requested
+
+
+def test_totals_average_over_steps_and_leave_out_what_was_not_computed() -> None:
+    model = tiny_model()
+    step, totals = make_step(model), StepTotals(model.layout, torch.device("cpu"))
+    results = [step.run([make_batch([5, 3], seed=seed)], WEIGHTS) for seed in range(3)]
+    bad = step.run([make_batch([5, 3])], WEIGHTS * float("nan"))
+    for result in [*results, bad]:
+        totals.add(result, has_vocal=False)
+    report = totals.report()
+    assert report["loss"] == pytest.approx(sum(float(result.objective) for result in results) / 3)
+    assert report["grad_norm"] == pytest.approx(sum(float(result.gradient_norm) for result in results) / 3)
+    assert "vocal_loss" not in report and report["tokens_per_second"] > 0
+    assert {f"{name}/loss" for name in head_names(model.layout)} <= set(report)
+    assert "loss" not in totals.report()
+
+
+def test_heads_are_named_after_their_track_where_they_have_one() -> None:
+    assert head_names(tiny_model().layout) == [f"mix/codebook_{k}" for k in range(CODEBOOKS)]
+    assert head_names(tiny_model("interleaving_A_V").layout) == [f"codebook_{k}" for k in range(CODEBOOKS)]
+    assert head_names(tiny_model("parallel_std").layout)[::CODEBOOKS] == ["acc/codebook_0", "vocal/codebook_0"]
+
+
+def test_a_launch_whose_processes_do_not_know_each_other_is_refused() -> None:
+    require_all_processes({}, 1)
+    require_all_processes({"WORLD_SIZE": "2"}, 2)
+    with pytest.raises(ValueError, match="ACCELERATE_USE_CPU=true accelerate launch"):
+        require_all_processes({"WORLD_SIZE": "2"}, 1)
+
+
+def test_the_state_survives_json_and_refuses_what_it_is_not() -> None:
+    state = TrainerState(step=3, plan={"seed": 1}, best_metric=0.5)
+    assert TrainerState.from_json(state.to_json()) == state
+    with pytest.raises(ValueError, match="schema version None"):
+        TrainerState.from_json("{}")
+    with pytest.raises(ValueError, match="unknown keys \\['extra'\\]"):
+        TrainerState.from_json(json.dumps(json.loads(state.to_json()) | {"extra": 1}))
+
+
+def test_random_state_is_restored_bit_for_bit() -> None:
+    import random
+
+    import numpy
+
+    def draw() -> tuple[object, ...]:
+        return random.random(), random.gauss(0, 1), numpy.random.randn(), torch.rand(2).tolist()
+
+    random.gauss(0, 1)
+    saved = capture_random_state()
+    first = draw()
+    restore_random_state(saved)
+    assert draw() == first
+
+
+def test_the_first_signal_sets_a_flag_and_handlers_are_given_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignals() as signals:
+        assert not signals.requested()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.requested()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    child = os.fork()
+    if child == 0:
+        with StopSignals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
+
+
+def test_a_folder_with_foreign_files_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    require_usable(tmp_path / "new", resume="auto", overwrite=False)
+    require_usable(tmp_path, resume="auto", overwrite=False)
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="no training run wrote.*thesis.txt.*overwrite_output_dir"):
+        require_usable(tmp_path, resume="auto", overwrite=False)
+    require_usable(tmp_path, resume="auto", overwrite=True)
+    clear_run(tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_run_is_not_replaced_unasked(tmp_path: Path) -> None:
+    (tmp_path / "training_config.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text("")
+    require_usable(tmp_path, resume="auto", overwrite=False)
+    with pytest.raises(ValueError, match="holds a run already"):
+        require_usable(tmp_path, resume="never", overwrite=False)
+    clear_run(tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_two_runs_do_not_share_a_folder_but_a_dead_one_is_no_obstacle(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(ValueError, match=f"in use by process {os.getpid()}"), locked(tmp_path):
+        pass
+    assert not (tmp_path / LOCK_FILE).exists()
+    child = os.fork()
+    if child == 0:
+        context = locked(tmp_path)
+        context.__enter__()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (tmp_path / LOCK_FILE).exists()
+    with locked(tmp_path):
+        pass
