@@ -16,6 +16,11 @@ FILTER_CODES = frozenset(
 """Codes of rows that a limit of the configuration leaves out; every other code means that the row is damaged."""
 
 
+def is_storable_text(text: str) -> bool:
+    """Whether a text has neither NUL nor half a surrogate pair, which no file name and no table can hold."""
+    return "\0" not in text and not any(0xD800 <= ord(character) < 0xE000 for character in text)
+
+
 @dataclass(frozen=True)
 class Rejection:
     """A row that is left out of the data set, and why."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from songgen.data.clip import ClipRow, TrackPath
+from songgen.data.clip import ClipRow, TrackPath, is_storable_text
 from songgen.data.paths import resolve_track_path
 from songgen.data.row_index import RowIndex, open_row_index
 from songgen.data.sources import ColumnNames, ManifestSpec, RawRow, Source, join_tags, open_source, track_of_column
@@ -183,12 +183,7 @@ def _find_id(raw: RawRow, columns: ColumnNames) -> str | None:
     value = next((raw.values[column] for column in candidates if column in raw.values), None)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    return value if isinstance(value, str) and value and _is_text(value) else None
-
-
-def _is_text(value: str) -> bool:
-    """Whether a text has neither NUL nor half a surrogate pair, which no file or table can hold."""
-    return "\0" not in value and not any(0xD800 <= ord(character) < 0xE000 for character in value)
+    return value if isinstance(value, str) and value and is_storable_text(value) else None
 
 
 def column_names(column: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from songgen.data.clip import TrackPath
+from songgen.data.clip import TrackPath, is_storable_text
 
 
 def resolve_track_path(given: str, base_folders: Sequence[Path], roots: Sequence[Path]) -> TrackPath:
@@ -19,7 +19,7 @@ def resolve_track_path(given: str, base_folders: Sequence[Path], roots: Sequence
     Returns:
         The path with `resolved` set, or with the code and reason of the refusal.
     """
-    if not given or any(ord(character) < 32 or 0xD800 <= ord(character) < 0xE000 for character in given):
+    if not given or not is_storable_text(given):
         return TrackPath(given, code="path_invalid", reason="the path is empty or holds characters that no path has")
     if "://" in given or "::" in given:
         return TrackPath(given, code="path_url", reason="the path is a URL; only files are read")

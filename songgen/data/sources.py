@@ -313,6 +313,7 @@ def _spool(audio: dict[str, Any], folder: Path) -> str | None:
     if not target.is_file() or target.stat().st_size != len(content):
         partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
         partial.write_bytes(content)
+        os.utime(partial, (0, 0))  # its name says what is in it: written again, it is still the same file
         partial.replace(target)
     return str(target)
 

@@ -3,7 +3,7 @@
 import unicodedata
 from dataclasses import dataclass
 
-from songgen.data.clip import ClipRow, Rejection
+from songgen.data.clip import ClipRow, Rejection, is_storable_text
 from songgen.lyrics import language_code
 from songgen.preprocess.encoders import Encoders
 from songgen.preprocess.options import PreprocessOptions
@@ -35,7 +35,7 @@ def encode_text(row: ClipRow, encoders: Encoders, options: PreprocessOptions) ->
         return row.reject(row.code, row.reason)
     texts = {}
     for name, text in (("caption", row.caption), ("lyrics", row.lyrics)):
-        if "\0" in text or any(0xD800 <= ord(character) < 0xE000 for character in text):
+        if not is_storable_text(text):
             return row.reject("bad_text", f"the {name} holds NUL or half a surrogate pair")
         texts[name] = unicodedata.normalize("NFC", text).strip()
         if len(texts[name]) > options.max_text_length:
