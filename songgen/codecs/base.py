@@ -1,0 +1,219 @@
+"""The interface of every audio codec: waveforms to tokens and back, batched, with lengths.
+
+Convolutions and attention see past a clip's end into its padding, so a clip encoded inside a padded batch would get
+other tokens than the same clip alone. `AudioCodec` therefore runs clips of equal frame counts together, each padded
+with silence only to its own last whole frame, and never pads one clip to another's length.
+
+Letters in shapes: `B` batch, `G` clips of one length, `K` codebooks, `T` frames, `N` samples.
+"""
+
+import contextlib
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+
+class AudioCodec(ABC):
+    """Turns mono waveforms into `num_codebooks` streams of tokens and back.
+
+    All clips of one frame count give the same tokens whatever else is in the batch, and `frames` depends on the
+    number of samples alone: tracks of equal length stay aligned.
+    """
+
+    kind: ClassVar[str]
+    """The name of this kind of codec in a spec's `type`."""
+
+    sample_rate: int
+    """Samples a second that `encode` expects and `decode` returns."""
+    hop_length: int
+    """Samples in a frame."""
+    num_codebooks: int
+    """Tokens in a frame."""
+    codebook_size: int
+    """Tokens run from 0 to `codebook_size - 1`."""
+
+    _fingerprint: str | None = None
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return self.sample_rate / self.hop_length
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the codec computes and where its results are."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """JSON that `load_codec` takes to open the same codec again."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the kind, the settings that change tokens, and the weights; computed when first asked for."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self.kind, self._token_settings(), self._weights())
+        return self._fingerprint
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a clip of `num_samples` samples: a last frame that is begun counts."""
+        return -(-num_samples // self.hop_length)
+
+    @torch.no_grad()
+    def encode(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encodes a batch of clips.
+
+        Args:
+            waveforms: `B x 1 x N` samples between -1 and 1 at `sample_rate`; what lies past a clip's length is ignored.
+            lengths: `B` samples in each clip, from 0 to `N`.
+
+        Returns:
+            `codes` (`B x K x T` int64, 0 past a clip's frames) and `frames` (`B` int64), on the codec's device.
+
+        Raises:
+            ValueError: The shapes do not fit or a length is out of range.
+        """
+        if waveforms.dim() != 3 or waveforms.shape[1] != 1:
+            raise ValueError(f"waveforms must be mono, batch x 1 x samples; got the shape {tuple(waveforms.shape)}.")
+        sample_counts = _checked_counts(lengths, waveforms.shape[0], waveforms.shape[2], "lengths", "samples")
+        frame_counts = [self.num_frames(count) for count in sample_counts]
+        codes = torch.zeros(
+            len(frame_counts), self.num_codebooks, max(frame_counts, default=0), dtype=torch.int64, device=self.device
+        )
+        with exact_float32(self.device):
+            for count, rows in _rows_by_count(frame_counts):
+                clips = torch.zeros(len(rows), 1, count * self.hop_length, device=self.device)
+                for clip, row in zip(clips, rows, strict=True):
+                    clip[:, : sample_counts[row]] = waveforms[row, :, : sample_counts[row]]
+                group_codes = self._encode_equal(clips)
+                if group_codes.shape != (len(rows), self.num_codebooks, count):
+                    raise ValueError(
+                        f"The {self.kind} codec returned codes of the shape {tuple(group_codes.shape)} where "
+                        f"{(len(rows), self.num_codebooks, count)} was due: its config.json does not fit its network."
+                    )
+                codes[rows, :, :count] = group_codes
+        return codes, torch.tensor(frame_counts, dtype=torch.int64, device=self.device)
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Decodes a batch of token clips.
+
+        Args:
+            codes: `B x K x T` tokens; what lies past a clip's frames is ignored.
+            frames: `B` frames in each clip, all of `T` when not given.
+
+        Returns:
+            `B x 1 x (T * hop_length)` float32 samples on the codec's device, silent past a clip's frames.
+
+        Raises:
+            ValueError: The shapes do not fit, or a token is not a code of this codec.
+        """
+        if codes.dim() != 3 or codes.shape[1] != self.num_codebooks:
+            raise ValueError(
+                f"codes must be batch x {self.num_codebooks} codebooks x frames; got the shape {tuple(codes.shape)}."
+            )
+        if frames is None:
+            frames = torch.full((codes.shape[0],), codes.shape[2])
+        frame_counts = _checked_counts(frames, codes.shape[0], codes.shape[2], "frames", "frames")
+        waveforms = torch.zeros(codes.shape[0], 1, codes.shape[2] * self.hop_length, device=self.device)
+        with exact_float32(self.device):
+            for count, rows in _rows_by_count(frame_counts):
+                group_codes = codes[rows, :, :count].to(self.device, torch.int64)
+                lowest, highest = (int(value) for value in group_codes.aminmax())
+                if lowest < 0 or highest >= self.codebook_size:
+                    raise ValueError(
+                        f"codes must lie between 0 and {self.codebook_size - 1}, found {lowest} to {highest}: special "
+                        "tokens (pad, begin, end) must be taken out before decoding."
+                    )
+                clips = self._decode_equal(group_codes)[..., : count * self.hop_length]
+                waveforms[rows, :, : clips.shape[-1]] = clips.float()
+        return waveforms
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Self:
+        """Moves the codec; returns it."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes a copy that `load_codec` opens as the same codec: same tokens, same fingerprint."""
+
+    @abstractmethod
+    def _encode_equal(self, clips: Tensor) -> Tensor:
+        """Encodes `G x 1 x (T * hop_length)` samples, `T >= 1`, into `G x K x T` tokens."""
+
+    @abstractmethod
+    def _decode_equal(self, codes: Tensor) -> Tensor:
+        """Decodes `G x K x T` tokens, `T >= 1`, into `G x 1 x samples`, about `T * hop_length` of them."""
+
+    @abstractmethod
+    def _token_settings(self) -> dict[str, Any]:
+        """The settings, besides the weights, that change tokens: JSON values."""
+
+    @abstractmethod
+    def _weights(self) -> Mapping[str, Tensor]:
+        """The tensors that make the codec what it is, by name."""
+
+
+def require_same_codec(expected_fingerprint: str, codec: AudioCodec, where: str) -> None:
+    """Refuses a codec whose tokens mean something else than those that `where` was made with.
+
+    Raises:
+        ValueError: The fingerprints differ.
+    """
+    if codec.fingerprint != expected_fingerprint:
+        raise ValueError(
+            f"{where} was made with another codec: it expects the fingerprint {expected_fingerprint[:12]}, and the "
+            f"{codec.kind} codec {json.dumps(codec.spec)} has {codec.fingerprint[:12]}. Tokens of one codec mean "
+            "nothing to another: open the codec it was made with, or tokenize the songs again with this one."
+        )
+
+
+def fingerprint(kind: str, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) over a kind, JSON settings and named tensors, the same on every device."""
+    digest = hashlib.sha256(json.dumps({"kind": kind, "settings": settings}, sort_keys=True).encode())
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+        digest.update(content)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def exact_float32(device: torch.device) -> Iterator[None]:
+    """Switches mixed precision and TF32 off, whatever training set: rounding would change the nearest codes."""
+    with torch.autocast(device.type, enabled=False):
+        if device.type != "cuda":
+            yield
+            return
+        cudnn: Any = torch.backends.cudnn
+        backends: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
+        before = [backend.fp32_precision for backend in backends]
+        try:
+            for backend in backends:
+                backend.fp32_precision = "ieee"
+            yield
+        finally:
+            for backend, precision in zip(backends, before, strict=True):
+                backend.fp32_precision = precision
+
+
+def _checked_counts(counts: Tensor, batch_size: int, most: int, name: str, unit: str) -> list[int]:
+    """The counts as integers; `ValueError` where there are not `batch_size` of them between 0 and `most`."""
+    values = [int(value) for value in counts.flatten().tolist()]
+    if counts.dim() != 1 or len(values) != batch_size or any(value < 0 or value > most for value in values):
+        raise ValueError(f"{name} must be {batch_size} numbers of {unit} from 0 to {most}; got {values}.")
+    return values
+
+
+def _rows_by_count(counts: list[int]) -> Iterator[tuple[int, list[int]]]:
+    """Each count above 0 with the rows that have it."""
+    for count in sorted(set(counts) - {0}):
+        yield count, [row for row, value in enumerate(counts) if value == count]

@@ -1,0 +1,155 @@
+"""Opens a codec from its spec: a closed list of kinds, each imported when it is asked for."""
+
+import difflib
+import importlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from songgen.codecs.base import AudioCodec
+
+
+@dataclass(frozen=True)
+class CodecKind:
+    """Where a kind of codec is implemented and what its spec may say."""
+
+    module: str
+    """Module that holds the class."""
+    class_name: str
+    """A class with `load(path, revision, settings)`."""
+    default_path: str | None
+    """Hub id that is opened when a spec names none."""
+    settings: tuple[str, ...]
+    """Keys of a spec besides `type`, `path` and `revision`."""
+
+
+CODEC_KINDS: dict[str, CodecKind] = {
+    "xcodec": CodecKind("songgen.codecs.xcodec", "XCodec", "hf-audio/xcodec-hubert-general-balanced", ("bandwidth",)),
+    "dac": CodecKind("songgen.codecs.dac", "DacCodec", "descript/dac_16khz", ("num_codebooks",)),
+    "encodec": CodecKind("songgen.codecs.encodec", "EncodecCodec", "facebook/encodec_24khz", ("bandwidth",)),
+    "spectral": CodecKind("songgen.codecs.spectral", "SpectralCodec", None, ()),
+}
+"""By the `type` of a spec, which is also the `model_type` in the codec's config.json."""
+
+
+def load_codec(
+    spec: str | dict[str, Any], *, device: torch.device | str = "cpu", base_folder: Path | None = None
+) -> AudioCodec:
+    """Opens a codec.
+
+    Args:
+        spec: A hub id, a folder, or `{"type": ..., "path": id or folder, "revision": ..., "bandwidth": ...}`. Without
+            `type` the kind is taken from config.json; without `path` the kind's published model is opened.
+        device: Where it shall compute.
+        base_folder: A model's or data set's folder: a relative path that exists there is taken from there.
+
+    Raises:
+        ValueError: The spec is wrong or the codec cannot be opened; the message says what to do.
+    """
+    wanted: dict[str, Any] = {"path": spec} if isinstance(spec, str) else dict(spec)
+    _check_spec(wanted)
+    kind: Any = wanted.pop("type", None)
+    path: Any = wanted.pop("path", None) or CODEC_KINDS[kind].default_path
+    revision = wanted.pop("revision", None)
+    source = _resolve(path, base_folder)
+    config = _read_config(source, revision)
+    found: Any = config.get("model_type")
+    if kind is None and found not in CODEC_KINDS:
+        raise ValueError(
+            f"{source} is no codec: config.json has the model_type {found!r}, not one of {', '.join(CODEC_KINDS)}."
+        )
+    if kind is not None and found != kind:
+        raise ValueError(
+            f"{source} is not of the type {kind!r}: its config.json has the model_type {found!r}. Correct the type or "
+            "leave it out."
+        )
+    chosen = CODEC_KINDS[found]
+    unknown = sorted(set(wanted) - set(chosen.settings))
+    if unknown:
+        raise ValueError(f"A codec of the type {found!r} has no setting {', '.join(map(repr, unknown))}.")
+    codec_class = getattr(importlib.import_module(chosen.module), chosen.class_name)
+    given = {key: value for key, value in wanted.items() if value is not None}
+    settings = {**config.get("codec_settings", {}), **given}
+    codec: AudioCodec = codec_class.load(str(source), revision, settings)
+    return codec.to(device)
+
+
+def _check_spec(spec: dict[str, Any]) -> None:
+    """Raises `ValueError` with everything that is wrong in a spec's keys and types."""
+    kind = spec.get("type")
+    problems = []
+    if kind is not None and kind not in list(CODEC_KINDS):
+        problems.append(f"the type {kind!r} is not one of {', '.join(CODEC_KINDS)}" + _nearest(kind, list(CODEC_KINDS)))
+    settings = (
+        CODEC_KINDS[kind].settings
+        if kind in list(CODEC_KINDS)
+        else {name for known in CODEC_KINDS.values() for name in known.settings}
+    )
+    keys = ["type", "path", "revision", *sorted(settings)]
+    for key in sorted(set(spec) - set(keys)):
+        problems.append(f"the key {key!r} is not one of {', '.join(keys)}" + _nearest(key, keys))
+    for key in ("path", "revision"):
+        if spec.get(key) is not None and not (isinstance(spec[key], str) and spec[key].strip()):
+            problems.append(f"{key} must be text, not {spec[key]!r}")
+    if not spec.get("path") and (kind is None or kind == "spectral"):
+        problems.append("path is missing: give a folder or a hub id, or a type that has a published model")
+    if problems:
+        raise ValueError(f"The codec spec {json.dumps(spec, default=str)} is wrong: {'; '.join(problems)}.")
+
+
+def _nearest(name: Any, choices: list[str]) -> str:
+    near = difflib.get_close_matches(str(name), choices, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _resolve(path: str, base_folder: Path | None) -> Path | str:
+    """The folder that `path` names, absolute, or else the hub id that it may be."""
+    candidates = [Path(path)] if base_folder is None or Path(path).is_absolute() else [base_folder / path, Path(path)]
+    for folder in candidates:
+        if folder.is_dir():
+            return folder.resolve()
+    if re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", path):
+        return path
+    tried = " and ".join(str(folder.absolute()) for folder in candidates)
+    raise ValueError(
+        f"There is no codec folder {path!r} (looked at {tried}), and a hub id has the form owner/name. Give the folder "
+        "that holds the codec's config.json."
+    )
+
+
+def _read_config(source: Path | str, revision: str | None) -> dict[str, Any]:
+    """A codec's config.json, from its folder or the hub."""
+    try:
+        config = json.loads(codec_file(source, "config.json", revision).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"The config.json of the codec {str(source)!r} is not valid JSON: {error}.") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"The config.json of the codec {str(source)!r} does not hold a JSON object.")
+    return config
+
+
+def codec_file(source: Path | str, name: str, revision: str | None) -> Path:
+    """The local path of a codec's file; a hub id's is downloaded (or found in the cache).
+
+    Raises:
+        ValueError: There is no such file, or the hub cannot be reached.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / name).is_file():
+            raise ValueError(f"The codec folder {str(folder)!r} has no {name}: it is not a saved codec, or incomplete.")
+        return folder / name
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(str(source), name, revision=revision))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"Cannot get {name} of the codec {str(source)!r}: it is no folder here, and the hub did not give it "
+            f"({type(error).__name__}: {str(error).strip().splitlines()[0]}). Check the id and the network, or "
+            "download the model on another machine (`hf download`) and give its folder."
+        ) from error

@@ -1,0 +1,187 @@
+"""The spectral codec: log-mel frames through a residual vector quantizer, phase by Griffin-Lim.
+
+It needs no download: it is fitted on a corpus by `songgen.codecs.spectral_fit` and saved as config.json and
+model.safetensors. Its default geometry is that of X-Codec: 16 kHz, 50 frames a second, 8 codebooks of 1024.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from songgen.codecs.base import AudioCodec
+from songgen.codecs.registry import codec_file
+from songgen.codecs.spectral_quantizer import dequantize, quantize
+from songgen.codecs.spectral_signal import SpectrumGeometry, griffin_lim, linear_magnitudes, magnitudes
+
+
+@dataclass(frozen=True)
+class SpectralSettings:
+    """Everything about a spectral codec but its codebooks."""
+
+    sample_rate: int = 16_000
+    """Samples a second."""
+    hop_length: int = 320
+    """Samples in a frame."""
+    window_length: int = 1024
+    """Samples under the window of a frame."""
+    num_mels: int = 80
+    """Mel bands in a frame."""
+    num_codebooks: int = 8
+    """Tokens in a frame."""
+    codebook_size: int = 1024
+    """Codes in each codebook."""
+    floor: float = 3e-4
+    """Magnitude (a full-scale sine being 1) below which differences fade: a frame is `log(1 + mel / floor)`."""
+    search_width: int = 4
+    """Candidates that the quantizer follows beyond the first codebook."""
+    griffin_lim_iterations: int = 32
+    """Rounds of phase estimation when decoding."""
+    seed: int = 0
+    """Of the first phases when decoding."""
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ValueError: Some are wrong; all are named.
+        """
+        whole = [field.name for field in fields(self) if field.type in (int, "int") and field.name != "seed"]
+        values = asdict(self)
+        problems = [
+            f"{name} must be a whole number above 0, not {values[name]!r}"
+            for name in whole
+            if not isinstance(values[name], int) or values[name] < 1
+        ]
+        if not isinstance(self.floor, float) or not self.floor > 0:
+            problems.append(f"floor must be a number above 0, not {self.floor!r}")
+        if not problems and self.hop_length > self.window_length // 2:
+            problems.append(f"hop_length {self.hop_length} must be at most half of window_length {self.window_length}")
+        if not problems and self.num_mels > self.window_length // 4:
+            problems.append(f"num_mels {self.num_mels} must be at most a quarter of window_length {self.window_length}")
+        if problems:
+            raise ValueError(f"The settings of the spectral codec are wrong: {'; '.join(problems)}.")
+
+    @property
+    def geometry(self) -> SpectrumGeometry:
+        """How waveforms are cut into frames and bands."""
+        return SpectrumGeometry(self.sample_rate, self.hop_length, self.window_length, self.num_mels)
+
+
+class SpectralCodec(AudioCodec):
+    """The embedded codec. Code 0 of every codebook is the zero vector: eight zeros are silence, exactly.
+
+    Tokens are computed in float64, where rounding cannot change which code is nearest: they are the same in every
+    batch and on every device that has it.
+    """
+
+    kind = "spectral"
+
+    def __init__(self, settings: SpectralSettings, codebooks: Tensor, path: str | None = None) -> None:
+        """A codec of `K x C x M` float32 codebooks; `path` is where it was opened, for its spec."""
+        expected = (settings.num_codebooks, settings.codebook_size, settings.num_mels)
+        if codebooks.dtype != torch.float32 or tuple(codebooks.shape) != expected or not codebooks.isfinite().all():
+            raise ValueError(
+                f"The codebooks of a spectral codec of these settings must be {expected} finite float32 numbers; got "
+                f"{tuple(codebooks.shape)} of {codebooks.dtype}."
+            )
+        self.settings = settings
+        self.sample_rate = settings.sample_rate
+        self.hop_length = settings.hop_length
+        self.num_codebooks = settings.num_codebooks
+        self.codebook_size = settings.codebook_size
+        self._spec: dict[str, Any] = {"type": self.kind, "path": path}
+        self._codebooks = codebooks
+        self._filters = settings.geometry.mel_filters()
+
+    @classmethod
+    def load(cls, path: str, revision: str | None, settings: dict[str, Any]) -> Self:
+        """Opens a folder or hub id; it takes no settings beyond its config.json.
+
+        Raises:
+            ValueError: Files are missing or do not fit together.
+        """
+        assert not settings, settings
+        config = json.loads(codec_file(path, "config.json", revision).read_text(encoding="utf-8"))
+        known = {field.name for field in fields(SpectralSettings)}
+        given = set(config) - {"model_type"}
+        if given != known:
+            raise ValueError(
+                f"The config.json of the spectral codec {path!r} does not fit this version: missing "
+                f"{sorted(known - given)}, unknown {sorted(given - known)}. Fit the codec again."
+            )
+        weights = load_file(codec_file(path, "model.safetensors", revision))
+        if set(weights) != {"codebooks"}:
+            raise ValueError(f"The model.safetensors of the spectral codec {path!r} must hold the tensor 'codebooks'.")
+        codec = cls(SpectralSettings(**{name: config[name] for name in known}), weights["codebooks"], path)
+        if revision is not None:
+            codec._spec["revision"] = revision
+        return codec
+
+    @property
+    def device(self) -> torch.device:
+        """Where the codebooks are."""
+        return self._codebooks.device
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """JSON that `load_codec` takes to open the same codec again.
+
+        Raises:
+            ValueError: The codec was fitted and not yet saved.
+        """
+        if self._spec["path"] is None:
+            raise ValueError("A fitted spectral codec has no spec before it is saved: call save(folder).")
+        return dict(self._spec)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Moves the codec."""
+        self._codebooks = self._codebooks.to(device)
+        self._filters = self._filters.to(device)
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Writes config.json and model.safetensors; a codec that was only fitted is opened from there henceforth."""
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"model_type": self.kind, **asdict(self.settings)}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        save_file({"codebooks": self._codebooks.cpu().contiguous()}, folder / "model.safetensors")
+        if self._spec["path"] is None:
+            self._spec["path"] = str(folder.resolve())
+
+    def log_mels(self, clips: Tensor) -> Tensor:
+        """`G x N` samples to `G x T x M` float64 frames `log(1 + mel / floor)`, which are 0 in silence."""
+        mels = magnitudes(clips.to(self.device, torch.float64), self.settings.geometry) @ self._filters
+        return torch.log1p(mels / self.settings.floor)
+
+    def quantize(self, frames: Tensor) -> Tensor:
+        """`T x M` frames to `T x K` codes."""
+        return quantize(frames.double(), self._codebooks.double(), self.settings.search_width)
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """`... x K` codes to `... x M` float32 frames."""
+        return dequantize(codes, self._codebooks)
+
+    def _encode_equal(self, clips: Tensor) -> Tensor:
+        frames = self.log_mels(clips[:, 0])
+        codes = self.quantize(frames.flatten(0, 1))
+        return codes.unflatten(0, frames.shape[:2]).transpose(1, 2)
+
+    def _decode_equal(self, codes: Tensor) -> Tensor:
+        frames = self.dequantize(codes.transpose(1, 2)).clamp(min=0.0)
+        mels = torch.expm1(frames) * self.settings.floor
+        spectra = linear_magnitudes(mels, self._filters.float())
+        settings = self.settings
+        return griffin_lim(spectra, settings.geometry, settings.griffin_lim_iterations, settings.seed).unsqueeze(1)
+
+    def _token_settings(self) -> dict[str, Any]:
+        without = ("griffin_lim_iterations", "seed")
+        return {name: value for name, value in asdict(self.settings).items() if name not in without}
+
+    def _weights(self) -> Mapping[str, Tensor]:
+        return {"codebooks": self._codebooks}
