@@ -161,8 +161,10 @@ class SongGenConfig:
     text_encoder: dict[str, Any] = field(default_factory=lambda: {"path": "google/flan-t5-large"})
     """Spec of the frozen text encoder, or the configuration of one whose weights lie in the model's own file."""
 
-    voice_encoder: dict[str, Any] = field(default_factory=lambda: {"path": "m-a-p/MERT-v1-330M"})
-    """Spec of the frozen voice encoder."""
+    voice_encoder: dict[str, Any] = field(
+        default_factory=lambda: {"path": "m-a-p/MERT-v1-330M", "allow_pickle_weights": True}
+    )
+    """Spec of the frozen voice encoder (its repository holds no safetensors: a `.bin` is read, as tensors only)."""
 
     audio_codec: dict[str, Any] = field(
         default_factory=lambda: {"type": "xcodec", "path": "hf-audio/xcodec-hubert-general-balanced", "bandwidth": 4.0}

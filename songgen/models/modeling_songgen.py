@@ -284,8 +284,15 @@ class SongGenForConditionalGeneration(nn.Module):
         """Predict every token of a batch from those before it.
 
         Args:
-            input_ids, attention_mask, prompt_input_ids, prompt_attention_mask, ref_voice_values, ref_voice_lengths,
-            text_hidden_states, voice_hidden_states, voice_mask: see `encode_conditions`.
+            input_ids: see `encode_conditions`, as for all conditions.
+            attention_mask: mask of `input_ids`.
+            prompt_input_ids: lyrics.
+            prompt_attention_mask: mask of `prompt_input_ids`.
+            ref_voice_values: reference voice.
+            ref_voice_lengths: its samples.
+            text_hidden_states: known states of the text encoder.
+            voice_hidden_states: known states of the voice encoder.
+            voice_mask: mask of `voice_hidden_states`.
             codes: B x N x K x T raw codes; what stands past a clip's frames is never read.
             frames: B, frames of each clip; 0 = a clip without targets.
             auxiliary_codes: B x 1 x K x T codes of the vocal track, for the auxiliary vocal heads.
