@@ -132,6 +132,30 @@ def test_a_killed_run_goes_on(corpus: Path, reference: Path, tmp_path: Path, pro
     assert [path.name for path in tmp_path.iterdir()] == ["songs"]
 
 
+def test_unfinished_work_of_other_settings_is_not_taken_over(corpus: Path, tmp_path: Path) -> None:
+    output = tmp_path / "songs"
+    assert launch(corpus, output, kill_at=13).returncode == -9
+    run(options_for(corpus, output, max_seconds=0.6))
+    songs = SongDataset.open(output, "train")
+    assert 0 < len(songs) < NUM_CLIPS and max(songs.row(index).duration for index in range(len(songs))) <= 0.6
+
+
+def test_audio_inside_of_a_saved_data_set_is_reused(corpus: Path, tmp_path: Path) -> None:
+    """Such audio is written to the work folder, which is gone after each run."""
+    from datasets import Dataset
+
+    rows = []
+    for row in read_manifest(corpus)[:3]:
+        content = (corpus.parent / row["audio_file_name"]).read_bytes()
+        rows.append({"id": row["fname"], "caption": "c", "lyrics": "l", "audio": {"bytes": content, "path": "a.wav"}})
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "saved"))
+    for expected in (3, 0):
+        codec = FakeCodec()
+        run(options_for(tmp_path / "saved", tmp_path / "songs"), codec)
+        assert codec.num_clips == expected
+    assert len(SongDataset.open(tmp_path / "songs", "train")) == 3
+
+
 def test_finished_work_is_reused_and_nothing_is_touched(corpus: Path, tmp_path: Path) -> None:
     run(options_for(corpus, tmp_path / "songs"))
     inode = (tmp_path / "songs").stat().st_ino
@@ -301,7 +325,8 @@ def test_train_and_eval_splits(corpus: Path, tmp_path: Path) -> None:
     assert info.num_rows("train") == NUM_CLIPS and info.num_rows("eval") == 5
     assert SongDataset.open(tmp_path / "songs", "eval").row(4).id == "clip004"
     run(options_for(corpus, tmp_path / "songs", splits={"train": specs["train"], "eval": specs["train"]}))
-    assert len(SongDataset.open(tmp_path / "songs", "eval")) == NUM_CLIPS
+    for split in ("train", "eval"):
+        assert len(SongDataset.open(tmp_path / "songs", split)) == NUM_CLIPS
 
 
 def test_manifest_problems_come_before_any_audio(
