@@ -36,7 +36,7 @@ class SpectralSettings:
     """Tokens in a frame."""
     codebook_size: int = 1024
     """Codes in each codebook."""
-    floor: float = 3e-4
+    floor: float = 5e-4
     """Magnitude (a full-scale sine being 1) below which differences fade: a frame is `log(1 + mel / floor)`."""
     search_width: int = 4
     """Candidates that the quantizer follows beyond the first codebook."""
@@ -101,12 +101,11 @@ class SpectralCodec(AudioCodec):
 
     @classmethod
     def load(cls, path: str, revision: str | None, settings: dict[str, Any]) -> Self:
-        """Opens a folder or hub id; it takes no settings beyond its config.json.
+        """Opens a folder or hub id; what there is to set is in its config.json.
 
         Raises:
             ValueError: Files are missing or do not fit together.
         """
-        assert not settings, settings
         config = json.loads(codec_file(path, "config.json", revision).read_text(encoding="utf-8"))
         known = {field.name for field in fields(SpectralSettings)}
         given = set(config) - {"model_type"}
