@@ -1,0 +1,323 @@
+"""Checkpoints that are complete or not there: saved in one rename, checked before they are used, kept by rules.
+
+A save writes `checkpoint-<step>.tmp-<token>`: files, then their manifest, each of them flushed to the disk; then the
+folder gets its name `checkpoint-<step>`, if every process succeeded. Names say nothing to the program: step, epoch and
+which checkpoint is the newest stand in the files.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import shutil
+from pathlib import Path
+
+from torch import Tensor
+
+from songgen.train.checkpoint_agreement import all_succeeded, from_main
+from songgen.train.checkpoint_files import (
+    AVERAGE_FILE,
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    OPTIMIZER_FILE,
+    Manifest,
+    checkpoint_files,
+    describe_files,
+    fault_point,
+    json_sha256,
+    random_state_file,
+    read_manifest,
+    read_tensors,
+    synchronize,
+    verify,
+    write_tensors,
+    write_text,
+)
+from songgen.train.state import TRAINER_STATE_FILE, CheckpointContents, read_trainer_state
+
+logger = logging.getLogger(__name__)
+
+MAX_FAILED_SAVES = 3
+"""A run goes on after a failed save; after this many in a row it ends."""
+
+_PREFIX = "checkpoint-"
+_TEMPORARY = ".tmp-"
+_SPARE_BYTES = 16 * 1024**2
+
+
+class CheckpointError(RuntimeError):
+    """Saves failed so often that the run would go on without a way back."""
+
+
+class CheckpointManager:
+    """Saves, finds and loads the checkpoints of one output folder. Every method is called by all processes together."""
+
+    def __init__(self, output_dir: Path, *, save_total_limit: int | None, rank: int, world_size: int) -> None:
+        """Look after a folder; what an interrupted save left there is removed by the main process.
+
+        Args:
+            output_dir: folder of the run, the same for all processes.
+            save_total_limit: complete checkpoints to keep, the newest ones (at least one); the best one and the one
+                resumed from are kept besides. None: all.
+            rank: of this process.
+            world_size: number of processes.
+        """
+        self.output_dir = output_dir
+        self.save_total_limit = save_total_limit
+        self.rank = rank
+        self.world_size = world_size
+        self.failed_saves = 0
+        self._protected: Path | None = None
+        self._verified: Path | None = None
+        if rank == 0:
+            for leftover in sorted(output_dir.glob(f"{_PREFIX}*{_TEMPORARY}*")):
+                logger.warning("removed %s, which an interrupted save left", leftover)
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    def save(self, contents: CheckpointContents, *, best: bool = False) -> Path | None:
+        """Write a checkpoint.
+
+        Args:
+            contents: `random_state` of every process, everything else of the main process.
+            best: keep this one as the best so far, instead of the one before.
+
+        Returns:
+            its folder, or None if it could not be written: then the reason is logged, and the earlier checkpoints are
+            as they were.
+
+        Raises:
+            CheckpointError: this is the `MAX_FAILED_SAVES`-th failure in a row.
+        """
+        temporary: Path | None = None
+        error: Exception | None = None
+        try:
+            names = from_main(self.rank, lambda: self._begin(contents))
+            temporary, final = self.output_dir / names[0], self.output_dir / names[1]
+        except ValueError as failure:
+            self._failed(contents.state.step, temporary, failure)
+            return None
+        for stage in (self._write, self._commit):
+            try:
+                stage(contents, temporary, final, best)
+            except Exception as failure:  # the other processes are waiting, whatever it is
+                error = failure
+            if not all_succeeded(error is None):
+                self._failed(contents.state.step, temporary, error)
+                return None
+        self.failed_saves = 0
+        self._retain()
+        return final
+
+    def latest(self) -> Path | None:
+        """The newest checkpoint of which every byte is as it was saved; each rejected one is logged with its reason.
+
+        Returns:
+            its folder; None if no checkpoint was ever completed here.
+
+        Raises:
+            ValueError: there are checkpoints, and not one of them is valid.
+        """
+        name = from_main(self.rank, self._newest_valid)
+        if name is None:
+            return None
+        self._verified = self.output_dir / name
+        return self._verified
+
+    def load(self, folder: Path) -> CheckpointContents:
+        """Read a checkpoint after checking it.
+
+        Args:
+            folder: of the checkpoint, in any output folder.
+
+        Returns:
+            its contents, tensors on the CPU and parameters in their saved order. `random_state` is this process's own,
+            empty if the checkpoint was saved by another number of processes.
+
+        Raises:
+            ValueError: it is missing or damaged.
+        """
+        if folder != self._verified:
+            from_main(self.rank, lambda: _require_valid(folder))
+        contents, error = None, None
+        try:
+            contents = self._read(folder)
+        except ValueError as failure:
+            error = failure
+        if not all_succeeded(error is None) or contents is None:
+            raise ValueError(f"checkpoint {folder}: {error or 'another process could not read it'}") from error
+        return contents
+
+    def protect(self, folder: Path) -> None:
+        """Keep a checkpoint (the one resumed from) for as long as this run lasts."""
+        self._protected = folder.resolve()
+
+    def _begin(self, contents: CheckpointContents) -> tuple[str, str]:
+        """Make the temporary folder; returns its name and the final one.
+
+        Raises:
+            ValueError: the disk has no room.
+        """
+        needed = _SPARE_BYTES + sum(_bytes(part) for part in (contents.model, contents.optimizer, contents.average))
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.output_dir).free
+        if free < needed:
+            raise ValueError(f"{self.output_dir} has {free} bytes free, a checkpoint needs {needed}")
+        # A name is never taken twice: replacing a folder cannot be done in one step.
+        final, count = f"{_PREFIX}{contents.state.step}", 1
+        while (self.output_dir / final).exists():
+            count += 1
+            final = f"{_PREFIX}{contents.state.step}-{count}"
+        temporary = final + _TEMPORARY + secrets.token_hex(4)
+        (self.output_dir / temporary).mkdir()
+        fault_point("after_folder")
+        return temporary, final
+
+    def _write(self, contents: CheckpointContents, temporary: Path, final: Path, best: bool) -> None:
+        """Write this process's files."""
+        if self.rank == 0:
+            write_tensors(temporary / MODEL_FILE, contents.model)
+            write_tensors(temporary / OPTIMIZER_FILE, contents.optimizer)
+            write_tensors(temporary / AVERAGE_FILE, contents.average)
+            write_text(temporary / TRAINER_STATE_FILE, contents.state.to_json())
+            write_text(temporary / CONFIG_FILE, json.dumps(contents.config, indent=2) + "\n")
+        write_tensors(temporary / random_state_file(self.rank), contents.random_state)
+
+    def _commit(self, contents: CheckpointContents, temporary: Path, final: Path, best: bool) -> None:
+        """Write the manifest and give the folder its name (main process)."""
+        if self.rank != 0:
+            return
+        serials = [manifest.serial for manifest in self._complete().values()]
+        manifest = Manifest(
+            serial=max(serials, default=0) + 1,
+            step=contents.state.step,
+            epoch=contents.state.epoch,
+            world_size=self.world_size,
+            best=best,
+            config_sha256=json_sha256(contents.config),
+            parameters=[(name, list(tensor.shape)) for name, tensor in contents.model.items()],
+            files=describe_files(temporary, checkpoint_files(self.world_size)),
+        )
+        write_text(temporary / MANIFEST_FILE, manifest.to_json())
+        synchronize(temporary)
+        temporary.rename(final)
+        synchronize(self.output_dir)
+        fault_point("after_rename")
+
+    def _failed(self, step: int, temporary: Path | None, error: Exception | None) -> None:
+        """Note a failed save and remove what it wrote.
+
+        Raises:
+            CheckpointError: it is one too many.
+        """
+        self.failed_saves += 1
+        if temporary is not None and self.rank == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+        reason = "another process failed" if error is None else f"{type(error).__name__}: {error}"
+        message = (
+            f"the checkpoint of step {step} could not be saved ({reason}); earlier ones are untouched. "
+            f"Failure {self.failed_saves} in a row, the run ends at {MAX_FAILED_SAVES}"
+        )
+        logger.error(message, exc_info=error)
+        if self.failed_saves >= MAX_FAILED_SAVES:
+            raise CheckpointError(message) from error
+
+    def _folders(self) -> list[Path]:
+        """Folders with a checkpoint's name."""
+        folders = (path for path in self.output_dir.glob(f"{_PREFIX}*") if _TEMPORARY not in path.name)
+        return sorted(path for path in folders if path.is_dir())
+
+    def _complete(self) -> dict[Path, Manifest]:
+        """Complete checkpoints, the newest first; hashes are not computed."""
+        found = {}
+        for folder in self._folders():
+            try:
+                found[folder] = read_manifest(folder)
+            except ValueError:
+                continue
+        return dict(sorted(found.items(), key=lambda entry: entry[1].serial, reverse=True))
+
+    def _newest_valid(self) -> str | None:
+        """Name of the newest valid checkpoint (main process).
+
+        Raises:
+            ValueError: there are some, none of them valid.
+        """
+        reasons = {}
+        complete = self._complete()
+        incomplete = [folder for folder in self._folders() if folder not in complete]
+        for folder in [*incomplete, *complete]:
+            try:
+                verify(folder)
+            except ValueError as error:
+                reasons[folder.name] = str(error)
+                logger.warning("checkpoint %s is not used: %s", folder, error)
+            else:
+                return folder.name
+        if reasons:
+            listed = "\n".join(f"- {name}: {reason}" for name, reason in reasons.items())
+            raise ValueError(
+                f"{self.output_dir} holds checkpoints, but none of them is valid:\n{listed}\n"
+                "Nothing was deleted. Restore one of them, or choose another output_dir to start anew."
+            )
+        return None
+
+    def _read(self, folder: Path) -> CheckpointContents:
+        """Read the files of a checkpoint that was verified.
+
+        Raises:
+            ValueError: a file cannot be read, or two of them disagree.
+        """
+        manifest = read_manifest(folder)
+        model = read_tensors(folder / MODEL_FILE)
+        shapes = dict(manifest.parameters)
+        state = read_trainer_state(folder)
+        if {name: list(tensor.shape) for name, tensor in model.items()} != shapes or state.step != manifest.step:
+            raise ValueError(f"{MANIFEST_FILE} does not belong to {MODEL_FILE} and {TRAINER_STATE_FILE}")
+        same_processes = manifest.world_size == self.world_size
+        return CheckpointContents(
+            state=state,
+            model={name: model[name] for name in shapes},
+            optimizer=read_tensors(folder / OPTIMIZER_FILE),
+            average=read_tensors(folder / AVERAGE_FILE),
+            random_state=read_tensors(folder / random_state_file(self.rank)) if same_processes else {},
+            config=json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")),
+        )
+
+    def _retain(self) -> None:
+        """Remove complete checkpoints that need not be kept (main process); damaged ones are left to the user."""
+        if self.rank != 0 or self.save_total_limit is None:
+            return
+        complete = self._complete()
+        kept = set(list(complete)[: max(1, self.save_total_limit)])
+        kept.update([folder for folder, manifest in complete.items() if manifest.best][:1])
+        for folder in complete:
+            if folder in kept or folder.resolve() == self._protected:
+                continue
+            retired = folder.with_name(folder.name + _TEMPORARY + secrets.token_hex(4))
+            try:
+                folder.rename(retired)  # from here on it is no checkpoint, however far the removal gets
+                fault_point("after_retire")
+                shutil.rmtree(retired)
+            except OSError as error:
+                logger.warning("the old checkpoint %s could not be removed: %s", folder, error)
+
+
+def _bytes(tensors: dict[str, Tensor]) -> int:
+    """Memory that tensors take."""
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _require_valid(folder: Path) -> None:
+    """Check every byte of a checkpoint.
+
+    Raises:
+        ValueError: it is missing or damaged; the message names the folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"checkpoint {folder}: there is no such folder")
+    try:
+        verify(folder)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {folder} is not valid: {error}") from error

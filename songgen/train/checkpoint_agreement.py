@@ -1,0 +1,67 @@
+"""How processes agree on what the main one found, and on whether all of them succeeded. No pickle is exchanged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+
+def all_succeeded(success: bool) -> bool:
+    """Whether every process succeeded. Every process must call this; it is also a barrier."""
+    if not _several():
+        return success
+    flag = torch.tensor([int(success)], dtype=torch.int64, device=_device())
+    distributed.all_reduce(flag, op=distributed.ReduceOp.MIN)
+    return bool(flag.item())
+
+
+def from_main(rank: int, compute: Callable[[], Any]) -> Any:
+    """Compute a JSON value on the main process and give it to all. Every process must call this.
+
+    Args:
+        rank: of this process; only rank 0 computes.
+        compute: returns a value that JSON can hold.
+
+    Raises:
+        ValueError: the computation failed; every process raises with the same message.
+    """
+    answer: dict[str, Any] = {}
+    cause: Exception | None = None
+    if rank == 0:
+        try:
+            answer = {"value": compute()}
+        except Exception as error:  # whatever it is, the other processes are waiting for an answer
+            answer = {"error": str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"}
+            cause = error
+    if _several():
+        answer = json.loads(_broadcast(json.dumps(answer)))
+    if "error" in answer:
+        raise ValueError(answer["error"]) from cause
+    return answer["value"]
+
+
+def _broadcast(text: str) -> str:
+    """The main process's text, on every process."""
+    device = _device()
+    data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(device)
+    length = torch.tensor([len(data)], dtype=torch.int64, device=device)
+    distributed.broadcast(length, src=0)
+    received: Tensor = data if distributed.get_rank() == 0 else data.new_empty(int(length.item()))
+    distributed.broadcast(received, src=0)
+    return bytes(received.cpu().numpy()).decode()
+
+
+def _several() -> bool:
+    """Whether there are other processes."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _device() -> torch.device:
+    """A device whose tensors the processes can exchange: the accelerator's where the backend knows no other."""
+    if "gloo" in str(distributed.get_backend()) or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
