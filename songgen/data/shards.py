@@ -22,6 +22,7 @@ class BatchView:
         self._batch = batch
         self._names = frozenset(batch.schema.names)
         self._lists: dict[str, tuple[NDArray[np.int32], NDArray[Any]]] = {}
+        self._texts: dict[str, tuple[NDArray[np.int32], memoryview]] = {}
         self._values: dict[str, NDArray[Any]] = {}
 
     def has(self, name: str) -> bool:
@@ -52,7 +53,12 @@ class BatchView:
 
     def text(self, name: str, row: int) -> str:
         """Return one row of a text column; null becomes empty."""
-        return self._batch.column(name)[row].as_py() or ""
+        if name not in self._texts:
+            _, offsets, characters = self._batch.column(name).buffers()
+            places = np.frombuffer(offsets, dtype=np.int32, count=self.num_rows + 1)
+            self._texts[name] = (places, memoryview(characters or b""))
+        places, content = self._texts[name]
+        return str(content[places[row] : places[row + 1]], "utf-8")
 
 
 def map_batches(path: Path) -> list[pa.RecordBatch]:

@@ -89,8 +89,13 @@ def test_what_had_no_target_is_absent():
     metrics.update_heads(torch.tensor([1.0, 2.0, float("nan")]), torch.tensor([4, 4, 0]))
     metrics.update_heads(torch.tensor([3.0, 2.0, float("nan")]), torch.tensor([12, 4, 0]))
     assert metrics.compute() == {
-        "loss": 2.25, "vocal/loss": 2.25, "vocal/codebook_0/loss": 2.5, "vocal/codebook_1/loss": 2.0
-    }  # fmt: skip
+        "loss": 2.25,
+        "vocal/loss": 2.25,
+        "vocal/codebook_0/loss": 2.5,
+        "vocal/codebook_1/loss": 2.0,
+    }
+    metrics.update_heads(torch.tensor([2.5, 2.0, 5.0]), torch.tensor([1, 1, 1]))
+    assert metrics.compute()["vocal/codebook_2/loss"] == 5.0
 
 
 def test_sums_by_head_equal_sums_by_position():
