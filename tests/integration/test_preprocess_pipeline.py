@@ -340,6 +340,14 @@ def test_manifest_problems_come_before_any_audio(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]
 
 
+def test_a_problem_ends_all_processes(own_corpus: Path, tmp_path: Path) -> None:
+    with own_corpus.open("a") as file:
+        file.write("{broken\n")
+    result = launch(own_corpus, tmp_path / "songs", processes=2)
+    assert result.returncode != 0 and result.stderr.count("metadata.jsonl:22: not a line of JSON") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]
+
+
 def test_a_second_run_at_the_same_time_is_refused(corpus: Path, tmp_path: Path) -> None:
     options = options_for(corpus, tmp_path / "songs")
     options.work_folder.mkdir()
