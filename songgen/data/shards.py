@@ -1,6 +1,5 @@
 """One Arrow file of a data set: mapped into memory, checked, and read as numpy views without copies."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from songgen.data.schema import NUM_FRAMES_COLUMN, DatasetInfo, ShardInfo, arrow_schema, codes_column
-
-_HASH_BLOCK_BYTES = 1 << 22
+from songgen.data.writer import file_sha256
 
 
 class BatchView:
@@ -72,7 +70,7 @@ def shard_problem(folder: Path, shard: ShardInfo, info: DatasetInfo, verify_hash
     path = folder / shard.file
     if not path.is_file():
         return "the file is missing"
-    if verify_hash and _sha256(path) != shard.sha256:
+    if verify_hash and file_sha256(path) != shard.sha256:
         return "its content is not what was written (another hash)"
     try:
         batches = map_batches(path)
@@ -99,12 +97,3 @@ def _has_column(schema: pa.Schema, column: pa.Field) -> bool:
     """Whether a schema has a column of that name and type."""
     place = schema.get_field_index(column.name)
     return bool(place >= 0 and schema.field(place).type.equals(column.type))
-
-
-def _sha256(path: Path) -> str:
-    """Hash a file in blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
