@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
@@ -43,7 +45,7 @@ ORIGINALS_STEP = "step_00000000"
 
 SECONDS_PER_HOUR = 3600
 
-TEXT_CACHE_BYTES = 4 * 1024**3
+TEXT_CACHE_BYTES = 1024**3
 """Captions' features are kept in memory when those of all captions together take no more than this."""
 
 
@@ -69,8 +71,8 @@ def build_trainer(config: RunConfig, task: Task, accelerator: Accelerator, conso
     evaluator = _evaluator(config, core, auxiliary_tracks, accelerator, total_steps)
     frozen = freeze(core, [*config.training.frozen_groups(), *unused_groups(config, core)])
     logger.info("frozen: %s", ", ".join(frozen) or "nothing")
-    _cache_captions(core, data.samples.dataset)
     model, optimizer = _prepare(config, core, accelerator)
+    _cache_captions(core, [data] if evaluator is None else [data, evaluator.data])
     steps_per_epoch = data.plan.steps_per_epoch(0)
     output_dir = Path(config.training.output_dir)
     device = accelerator.device
@@ -284,13 +286,27 @@ def _require_fit(
         logger.warning("%s holds no reference voices: the model is trained without them", songs.name)
 
 
-def _cache_captions(core: SongGenForConditionalGeneration, songs: SongDataset) -> None:
-    """Keep the captions' features in memory where there is room: every epoch asks for the same ones."""
-    size = int(songs.caption_lengths().sum()) * core.text_encoder.hidden_size * core.text_encoder.dtype.itemsize
-    if size <= TEXT_CACHE_BYTES:
-        core.text_encoder.cache = FeatureCache(TEXT_CACHE_BYTES)
-    decision = "kept in memory" if size <= TEXT_CACHE_BYTES else "computed for each batch"
+def _cache_captions(core: SongGenForConditionalGeneration, data: Sequence[TrainingData]) -> None:
+    """Compute the captions' features once, where they fit into memory: every epoch asks for the same ones.
+
+    Each caption is encoded alone: inside of a batch its features would differ in their last bits with its neighbours,
+    and a resumed run, which meets the captions in other batches first, would no longer equal an uninterrupted one.
+    """
+    encoder = core.text_encoder
+    captions = {part.samples.options.empty_caption_ids for part in data}
+    size = sum(int(part.samples.dataset.caption_lengths().sum()) for part in data)
+    size *= encoder.hidden_size * encoder.dtype.itemsize
+    fits = size <= TEXT_CACHE_BYTES
+    decision = "computed once" if fits else "computed for each batch"
     logger.info("features of all captions take %.1f MB: %s", size / 1e6, decision)
+    if not fits:
+        return
+    encoder.cache = FeatureCache(2 * TEXT_CACHE_BYTES)
+    for part in data:
+        songs = part.samples.dataset
+        captions.update(tuple(songs.row(index).caption_ids.tolist()) for index in range(len(songs)))
+    for caption in sorted(captions):
+        encoder.encode(torch.tensor([caption]))
 
 
 def _prepare(

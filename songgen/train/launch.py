@@ -12,14 +12,16 @@ from pathlib import Path
 from songgen.config import RunConfig, load_run_config
 from songgen.tasks import Task
 from songgen.train.build import build_trainer
+from songgen.train.checkpoint import CheckpointError
 from songgen.train.console import Console, route_logging
 from songgen.train.distributed import start_processes
 from songgen.train.final_model import RESOLVED_CONFIG_FILE
 from songgen.train.output_folder import clear_run, locked, require_usable
 from songgen.train.trainer import NonFiniteError
 
-EXIT_DONE, EXIT_ERROR, EXIT_NON_FINITE = 0, 1, 4
-"""0: trained to the end, or stopped by a signal after saving. 1: an error. 4: loss or gradients were not finite."""
+EXIT_DONE, EXIT_ERROR, EXIT_NON_FINITE, EXIT_NO_CHECKPOINT = 0, 1, 4, 5
+"""0: trained to the end, or stopped by a signal after saving. 1: an error. 4: loss or gradients were not finite.
+5: checkpoints could not be saved, several times in a row."""
 
 QUIET_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -39,7 +41,7 @@ def run_training(arguments: Sequence[str], task: Task) -> int:
         task: what the model is to write.
 
     Returns:
-        the exit code: `EXIT_DONE`, `EXIT_ERROR` or `EXIT_NON_FINITE`.
+        the exit code, one of `EXIT_*`.
     """
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -54,6 +56,9 @@ def run_training(arguments: Sequence[str], task: Task) -> int:
     except NonFiniteError as error:
         console.warn(str(error))
         return EXIT_NON_FINITE
+    except CheckpointError as error:
+        console.warn(str(error))
+        return EXIT_NO_CHECKPOINT
     except ValueError as error:
         if is_main:
             console.info(f"error: {error}")

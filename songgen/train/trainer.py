@@ -124,6 +124,7 @@ class Trainer:
         """
         with self.stop_signals, self.reporter:
             self.resume()
+            self.state.plan = self.data.signature
             self.reporter.start(self.state.step)
             for batches in self.remaining_steps():
                 result = self.step(batches)

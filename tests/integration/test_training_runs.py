@@ -1,0 +1,259 @@
+"""Whole runs in this process: resume, small data, stages, freezing, bad numbers, refusals."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "train"))
+
+from training_fakes import write_dataset, write_model_folder  # noqa: E402
+
+from songgen.data.dataset import SongDataset  # noqa: E402
+from songgen.models import SongGenDualTrackForConditionalGeneration  # noqa: E402
+from songgen.models.freeze import CROSS_GROUPS, group_of  # noqa: E402
+from songgen.tasks import DUAL_TRACK, MIXED, Task  # noqa: E402
+from songgen.train.launch import EXIT_DONE, EXIT_ERROR, EXIT_NON_FINITE, run_training  # noqa: E402
+from songgen.train.signals import StopSignals  # noqa: E402
+from songgen.train.state import read_trainer_state  # noqa: E402
+from songgen.train.step import TrainingStep  # noqa: E402
+
+NUM_TRAIN, NUM_EVALUATION = 7, 3
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder and a data set."""
+    folder = tmp_path_factory.mktemp("world")
+    write_model_folder(folder / "model")
+    write_dataset(folder / "data", folder / "model", NUM_TRAIN, NUM_EVALUATION)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> Iterator[None]:
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.fixture
+def train(world: Path, tmp_path: Path) -> Callable[..., int]:
+    """Run training with a small configuration; keywords change its keys."""
+
+    def run(output: str, task: Task = MIXED, **changes: Any) -> int:
+        config: dict[str, Any] = {
+            "model_name_or_path": str(world / "model"),
+            "save_to_disk": str(world / "data"),
+            "output_dir": str(tmp_path / output),
+            "num_train_epochs": 3,
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 2,
+            "learning_rate": 1e-2,
+            "add_vocal_loss": task is MIXED,
+            "logging_steps": 1,
+            "save_steps": 100,
+        }
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(config | changes))
+        return run_training([str(path)], task)
+
+    return run
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Let a stop signal have come after so many steps."""
+    calls = iter(range(1, 10**6))
+    monkeypatch.setattr(StopSignals, "requested", lambda self: next(calls) >= steps)
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def checkpoint_states(folder: Path) -> list[Any]:
+    return sorted(
+        (read_trainer_state(path.parent) for path in folder.rglob("trainer_state.json")), key=lambda s: s.step
+    )
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize("stop_step", [3, 4])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_step: int
+) -> None:
+    """Dropout on, data order and voice draws random, average kept; stopped in the middle and at the end of an epoch."""
+    settings: dict[str, Any] = {
+        "dropout": 0.2, "ema_decay": 0.8, "group_by_length": True, "do_eval": True, "condition_dropout": 0.3,
+        "voice_choices": {"vocal": 1, "none": 1}, "warmup_steps": 2,
+    }  # fmt: skip
+    assert train("straight", **settings) == EXIT_DONE
+    with monkeypatch.context() as patch:
+        stop_after(patch, stop_step)
+        assert train("stopped", **settings) == EXIT_DONE
+    assert [state.step for state in checkpoint_states(tmp_path / "stopped")] == [stop_step]
+    half_way = load_file(tmp_path / "stopped" / "model.safetensors")
+    assert train("stopped", **settings) == EXIT_DONE
+    straight = load_file(tmp_path / "straight" / "model.safetensors")
+    assert not same(half_way, straight)
+    assert same(load_file(tmp_path / "stopped" / "model.safetensors"), straight)
+    final, resumed = (checkpoint_states(tmp_path / name)[-1] for name in ("straight", "stopped"))
+    assert final == resumed
+    assert (final.step, final.updates, final.epoch, final.samples_seen) == (6, 6, 3, 3 * NUM_TRAIN)
+    volatile = {"time", "train/tokens_per_second", "train/samples_per_second"}
+    kept = [
+        [{key: value for key, value in record.items() if key not in volatile} for record in records(tmp_path / name)]
+        for name in ("straight", "stopped")
+    ]
+    assert kept[0] == kept[1]
+
+
+def test_a_finished_run_is_extended_by_more_epochs(train: Callable[..., int], tmp_path: Path) -> None:
+    assert train("run", num_train_epochs=1) == EXIT_DONE
+    assert train("run", num_train_epochs=1) == EXIT_DONE
+    assert len(records(tmp_path / "run")) == 2
+    assert train("run", num_train_epochs=2) == EXIT_DONE
+    assert [record["step"] for record in records(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def test_data_smaller_than_a_step_trains_every_song_once_an_epoch(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    original = TrainingStep.run
+
+    def recording(self: TrainingStep, batches: Any, *arguments: Any) -> Any:
+        seen.extend(name for batch in batches for name in batch.ids)
+        return original(self, batches, *arguments)
+
+    monkeypatch.setattr(TrainingStep, "run", recording)
+    assert train("small", max_train_samples=5, gradient_accumulation_steps=4, num_train_epochs=2) == EXIT_DONE
+    assert sorted(seen) == sorted([f"song{index}" for index in range(5)] * 2)
+    assert checkpoint_states(tmp_path / "small")[-1].step == 2
+
+
+def test_max_steps_wins_over_epochs_and_the_model_is_written(train: Callable[..., int], tmp_path: Path) -> None:
+    assert train("short", max_steps=3) == EXIT_DONE
+    state = checkpoint_states(tmp_path / "short")[-1]
+    assert (state.step, state.epoch, state.step_in_epoch) == (3, 1, 1)
+    assert (tmp_path / "short" / "model.safetensors").is_file()
+
+
+def test_a_mixed_run_is_the_start_of_a_dual_track_run(
+    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("mixed", max_steps=1) == EXIT_DONE
+    start = str(tmp_path / "mixed")
+    assert train("refused", DUAL_TRACK, model_name_or_path=start) == EXIT_ERROR
+    assert "set track_pattern to one of parallel_std" in capsys.readouterr().err
+    dual = {"model_name_or_path": start, "track_pattern": "interleaving_A_V", "freeze_cross": True, "max_steps": 2}
+    assert train("dual", DUAL_TRACK, **dual) == EXIT_DONE
+    assert "warm start from layout mixed_pro to interleaving_A_V" in capsys.readouterr().err
+    before = load_file(tmp_path / "mixed" / "model.safetensors")
+    after = load_file(tmp_path / "dual" / "model.safetensors")
+    changed = {group_of(name) for name in after if not torch.equal(after[name], before[name])}
+    assert changed and not changed & set(CROSS_GROUPS)
+    model = SongGenDualTrackForConditionalGeneration.from_pretrained(tmp_path / "dual")
+    assert model.layout.name == "interleaving_A_V" and model.text_encoder.hidden_size
+
+
+def test_evaluation_and_songs_are_reported(train: Callable[..., int], tmp_path: Path) -> None:
+    settings = {"do_eval": True, "predict_with_generate": True, "num_generated_samples": 2, "max_length": 15}
+    assert train("sung", max_steps=1, ema_decay=0.9, **settings) == EXIT_DONE
+    evaluated = [record for record in records(tmp_path / "sung") if "eval/loss" in record]
+    assert [record["step"] for record in evaluated] == [1]
+    assert {"eval/accuracy", "eval/vocal_loss", "eval/mel_distance", "eval/mix/codebook_0/loss"} <= set(evaluated[0])
+    names = sorted(path.name for path in (tmp_path / "sung").rglob("*.wav"))
+    assert names == [f"held_out{song}_{kind}_mix.wav" for song in (0, 1) for kind in ("generated", "original")]
+
+
+def poison(world: Path, folder: Path) -> Path:
+    """A copy of the model whose loss is not a number."""
+    write_model_folder(folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["decoder.lm_heads.0.weight"][0, 0] = float("nan")
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("policy", "steps"), [({"non_finite": "stop"}, 1), ({"non_finite": "skip", "max_skipped_steps": 2}, 3)]
+)
+def test_a_run_that_is_not_finite_stops_with_its_clips_written_down(
+    train: Callable[..., int], world: Path, tmp_path: Path, policy: dict[str, Any], steps: int
+) -> None:
+    model = poison(world, tmp_path / "poisoned")
+    assert train("bad", model_name_or_path=str(model), **policy) == EXIT_NON_FINITE
+    noted = [json.loads(line) for line in (tmp_path / "bad" / "non_finite_steps.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in noted] == list(range(steps))
+    assert all(entry["clips"][0] and entry["losses"] == ["nan"] for entry in noted)
+    state = checkpoint_states(tmp_path / "bad")[-1]
+    assert (state.step, state.updates) == (steps - 1, 0)
+
+
+def test_bfloat16_and_recomputed_activations_train(train: Callable[..., int], tmp_path: Path) -> None:
+    assert train("plain", max_steps=2) == EXIT_DONE
+    AcceleratorState._reset_state(True)
+    assert train("half", max_steps=2, dtype="bfloat16", gradient_checkpointing=True) == EXIT_DONE
+    plain, half = (records(tmp_path / name)[-1]["train/loss"] for name in ("plain", "half"))
+    assert half == pytest.approx(plain, rel=0.05) and half != plain
+    stored = load_file(tmp_path / "half" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"track_pattern": "parallel_std", "add_vocal_loss": False}, "does not belong to the task mixed"),
+        ({"max_description_token_length": 1}, "no clip of 7 is left"),
+        ({"eval_split_name": "test", "do_eval": True, "max_duration_in_seconds": 0.01}, "no clip"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(
+    train: Callable[..., int], capsys: pytest.CaptureFixture[str], changes: dict[str, Any], message: str
+) -> None:
+    assert train("refused", **changes) == EXIT_ERROR
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("field", ["codec_fingerprint", "lyrics_tokenizer_fingerprint"])
+def test_data_of_another_codec_or_tokenizer_is_refused(
+    train: Callable[..., int], world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str
+) -> None:
+    data = write_dataset(tmp_path / "other", world / "model", 3, 1, **{field: "another"})
+    assert SongDataset.open(data, "train").num_frames.all()
+    assert train("refused", save_to_disk=str(data)) == EXIT_ERROR
+    assert f"{field}: the model has" in capsys.readouterr().err
+    assert not (tmp_path / "refused" / "metrics.jsonl").exists()
+
+
+def test_a_folder_that_is_no_run_is_refused_and_an_early_failure_does_not_block(
+    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "plan.txt").write_text("mine")
+    assert train("notes") == EXIT_ERROR
+    assert "overwrite_output_dir" in capsys.readouterr().err
+    assert train("early", max_description_token_length=1) == EXIT_ERROR
+    assert train("early", max_steps=1) == EXIT_DONE
+
+
+def test_other_batches_in_the_middle_of_an_epoch_are_refused_on_resume(
+    train: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        assert train("moved") == EXIT_DONE
+    assert train("moved", per_device_train_batch_size=3) == EXIT_ERROR
+    assert "batch_size: 2 then, 3 now" in capsys.readouterr().err
+    assert train("moved", freeze_cross=True) == EXIT_ERROR
+    assert "in the checkpoint, not trained now" in capsys.readouterr().err
