@@ -57,7 +57,9 @@ class Batch:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """Apply a function to every tensor."""
-        changed: dict[str, Any] = {name: change(value) for name, value in self.model_inputs().items() if value is not None}
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in self.model_inputs().items() if value is not None
+        }
         return replace(self, **changed)
 
 
