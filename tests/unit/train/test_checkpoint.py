@@ -1,0 +1,482 @@
+"""A checkpoint is complete or not there; what is damaged is never used; what must be kept is kept."""
+
+import json
+import logging
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import distributed
+
+from songgen.train import checkpoint, checkpoint_files
+from songgen.train.checkpoint import MAX_FAILED_SAVES, CheckpointError, CheckpointManager
+from songgen.train.checkpoint_files import (
+    FAULT_VARIABLE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    OPTIMIZER_FILE,
+    random_state_file,
+    read_manifest,
+)
+from songgen.train.checkpoint_files import (
+    checkpoint_files as files_of,
+)
+from songgen.train.state import TRAINER_STATE_FILE, CheckpointContents, TrainerState
+
+FORK = multiprocessing.get_context("fork")
+NAMES = ("weight", "bias", "attention")
+"""Not in alphabetical order: the model's order must come back."""
+
+
+def contents(step: int, rank: int = 0) -> CheckpointContents:
+    """Tiny contents in which every tensor tells the step."""
+    model = {name: torch.full((2, 3), float(step)) + index for index, name in enumerate(NAMES)}
+    model["bias"] = model["bias"].to(torch.bfloat16)
+    return CheckpointContents(
+        state=TrainerState(step=step, epoch=step // 2, samples_seen=7 * step),
+        model=model,
+        optimizer={f"{name}.exp_avg": torch.full((2, 3), step / 3) for name in NAMES}
+        | {"weight.step": torch.tensor(step)},
+        average={name: torch.full((2, 3), -float(step)) for name in NAMES},
+        random_state={"torch": torch.tensor([step, rank], dtype=torch.uint8)},
+        config={"training": {"learning_rate": 1e-4, "seed": 42}},
+    )
+
+
+def manager(folder: Path, limit: int | None = None, rank: int = 0, world_size: int = 1) -> CheckpointManager:
+    return CheckpointManager(folder, save_total_limit=limit, rank=rank, world_size=world_size)
+
+
+def saved(folder: Path, *steps: int) -> list[Path]:
+    """Save checkpoints and return their folders."""
+    checkpoints = manager(folder)
+    folders = [checkpoints.save(contents(step)) for step in steps]
+    assert all(folders)
+    return [path for path in folders if path]
+
+
+def assert_is_step(loaded: CheckpointContents, step: int) -> None:
+    """Every part of the contents belongs to the step."""
+    expected = contents(step)
+    assert loaded.state == expected.state
+    assert loaded.config == expected.config
+    for part in ("model", "optimizer", "average", "random_state"):
+        found, wanted = getattr(loaded, part), getattr(expected, part)
+        assert set(found) == set(wanted)
+        for name, tensor in wanted.items():
+            assert found[name].dtype == tensor.dtype
+            assert torch.equal(found[name], tensor), (part, name)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def exit_code(function: Callable[[], None]) -> int:
+    """Run a function in a child process that has everything imported; a signal's number is negative."""
+    process = FORK.Process(target=function)
+    process.start()
+    process.join(60)
+    assert process.exitcode is not None, "the child hangs"
+    return process.exitcode
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    folder = saved(tmp_path, 3)[0]
+    assert folder == tmp_path / "checkpoint-3"
+    assert names(folder) == sorted([*files_of(1), MANIFEST_FILE])
+    checkpoints = manager(tmp_path)
+    assert checkpoints.latest() == folder
+    loaded = checkpoints.load(folder)
+    assert_is_step(loaded, 3)
+    assert list(loaded.model) == list(NAMES)
+    manifest = read_manifest(folder)
+    assert (manifest.step, manifest.epoch, manifest.world_size) == (3, 1, 1)
+    assert manifest.parameters == [(name, [2, 3]) for name in NAMES]
+
+
+def test_without_average_and_optimizer(tmp_path: Path) -> None:
+    bare = contents(1)
+    bare.average, bare.optimizer = {}, {}
+    folder = manager(tmp_path).save(bare)
+    assert folder is not None
+    loaded = manager(tmp_path).load(folder)
+    assert loaded.average == {} and loaded.optimizer == {}
+
+
+def test_nothing_saved_is_a_fresh_start(tmp_path: Path) -> None:
+    assert manager(tmp_path).latest() is None
+    assert manager(tmp_path / "not there yet").latest() is None
+
+
+def test_names_of_folders_mean_nothing(tmp_path: Path) -> None:
+    first, second = saved(tmp_path, 5, 6)
+    second.rename(tmp_path / "checkpoint-good")
+    first.rename(tmp_path / "checkpoint-999")
+    newest = manager(tmp_path).latest()
+    assert newest == tmp_path / "checkpoint-good"
+    assert manager(tmp_path).load(newest).state.step == 6
+
+
+def test_the_newest_save_wins_after_going_back(tmp_path: Path) -> None:
+    """A run that went back to step 4 and on to 5 and 8 goes on from there, not from the abandoned step 8."""
+    saved(tmp_path, 4, 8)
+    went_on = saved(tmp_path, 5)[0]
+    assert manager(tmp_path).latest() == went_on
+    again = saved(tmp_path, 8)[0]
+    assert again.name == "checkpoint-8-2", "no folder is replaced"
+    assert manager(tmp_path).latest() == again
+
+
+SAVE_POINTS = ["after_folder", *(f"after_file:{name.split('.')[0]}" for name in files_of(1)), "after_manifest"]
+
+
+@pytest.mark.parametrize("point", [*SAVE_POINTS, "after_rename", "after_retire"])
+def test_killed_while_saving(tmp_path: Path, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path, 1, 2)
+    monkeypatch.setenv(FAULT_VARIABLE, point)
+    assert exit_code(lambda: saved_with_limit(tmp_path, 3)) == -signal.SIGKILL
+    monkeypatch.delenv(FAULT_VARIABLE)
+    committed = point not in SAVE_POINTS
+    left = [name for name in names(tmp_path) if ".tmp-" in name]
+    assert len(left) == (0 if point == "after_rename" else 1)
+
+    manager(tmp_path, rank=1, world_size=2)
+    assert [name for name in names(tmp_path) if ".tmp-" in name] == left, "only the main process cleans up"
+    checkpoints = manager(tmp_path, limit=2)
+    assert not any(".tmp-" in name for name in names(tmp_path))
+    newest = checkpoints.latest()
+    assert newest is not None
+    assert_is_step(checkpoints.load(newest), 3 if committed else 2)
+    assert checkpoints.save(contents(4)) is not None
+
+
+def saved_with_limit(folder: Path, step: int) -> None:
+    """Save with a retention limit that removes a checkpoint."""
+    manager(folder, limit=2).save(contents(step))
+
+
+def test_killed_at_the_first_save_is_a_fresh_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FAULT_VARIABLE, "after_manifest")
+    assert exit_code(lambda: saved_with_limit(tmp_path, 1)) == -signal.SIGKILL
+    monkeypatch.delenv(FAULT_VARIABLE)
+    assert manager(tmp_path).latest() is None
+
+
+def test_killed_at_any_moment(tmp_path: Path) -> None:
+    """Whenever a run dies that only saves, its newest checkpoint is whole and no older than the one before."""
+
+    def run() -> None:
+        checkpoints = manager(tmp_path, limit=2)
+        newest = checkpoints.latest()
+        step = 0 if newest is None else checkpoints.load(newest).state.step
+        while True:
+            step += 1
+            assert checkpoints.save(contents(step)) is not None
+
+    draws, step = random.Random(0), 0
+    for _ in range(8):
+        process = FORK.Process(target=run)
+        process.start()
+        process.join(0.05 + 0.2 * draws.random())
+        assert process.is_alive()
+        process.kill()
+        process.join()
+        checkpoints = manager(tmp_path)
+        newest = checkpoints.latest()
+        if newest is None:
+            assert step == 0
+            continue
+        loaded = checkpoints.load(newest)
+        assert loaded.state.step >= step
+        step = loaded.state.step
+        assert_is_step(loaded, step)
+    assert step > 0
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size * 6 // 10)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def flip_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, zero, flip_bit, Path.unlink])
+@pytest.mark.parametrize("name", [*files_of(1), MANIFEST_FILE])
+def test_damage_falls_back(
+    tmp_path: Path, damage: Callable[[Path], None], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = saved(tmp_path, 1, 2)
+    damage(bad / name)
+    checkpoints = manager(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert checkpoints.latest() == good
+    assert_is_step(checkpoints.load(good), 1)
+    assert str(bad) in caplog.text and name in caplog.text
+    assert bad.is_dir(), "nothing is deleted"
+    with pytest.raises(ValueError, match=name):
+        checkpoints.load(bad)
+
+
+@pytest.mark.parametrize("position", range(0, 1500, 61))
+def test_every_bit_of_the_manifest_counts(tmp_path: Path, position: int) -> None:
+    """Whatever flips in it, the manifest means the same or is refused."""
+    good, bad = saved(tmp_path, 1, 2)
+    path = bad / MANIFEST_FILE
+    data = bytearray(path.read_bytes())
+    before = read_manifest(bad)
+    data[position % len(data)] ^= 2
+    path.write_bytes(data)
+    newest = manager(tmp_path).latest()
+    assert newest == good or read_manifest(bad) == before
+
+
+def test_none_valid_is_an_error_that_lists_every_reason(tmp_path: Path) -> None:
+    first, second = saved(tmp_path, 1, 2)
+    flip_bit(first / MODEL_FILE)
+    (second / random_state_file(0)).unlink()
+    (tmp_path / "checkpoint-of-somebody").mkdir()
+    before = names(tmp_path)
+    with pytest.raises(ValueError, match="none of them is valid") as error:
+        manager(tmp_path).latest()
+    for expected in (
+        f"checkpoint-1: {MODEL_FILE} is damaged",
+        f"checkpoint-2: {random_state_file(0)} is missing",
+        "checkpoint-of-somebody",
+    ):
+        assert expected in str(error.value)
+    assert names(tmp_path) == before
+
+
+def test_files_of_another_checkpoint_are_refused(tmp_path: Path) -> None:
+    first, second = saved(tmp_path, 1, 2)
+    shutil.copyfile(first / OPTIMIZER_FILE, second / OPTIMIZER_FILE)
+    assert manager(tmp_path).latest() == first
+    shutil.copyfile(first / MANIFEST_FILE, second / MANIFEST_FILE)
+    with pytest.raises(ValueError, match="checkpoint-2 is not valid"):
+        manager(tmp_path).load(second)
+
+
+def test_a_manifest_cannot_name_other_files(tmp_path: Path) -> None:
+    folder = saved(tmp_path, 1)[0]
+    record = json.loads((folder / MANIFEST_FILE).read_text())
+    record["manifest"]["files"]["../../secret"] = record["manifest"]["files"].pop(MODEL_FILE)
+    record["sha256"] = checkpoint_files.json_sha256(record["manifest"])
+    (folder / MANIFEST_FILE).write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="lists"):
+        manager(tmp_path).load(folder)
+
+
+class Marker:
+    """What a malicious pickle looks like: to read it is to run it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, int]]:
+        return os.mkdir, (str(self.path), 0o700)
+
+
+@pytest.mark.parametrize("name", [OPTIMIZER_FILE, random_state_file(0), MODEL_FILE])
+def test_a_pickle_is_never_read(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where its hash is in the manifest, because someone wrote both."""
+    original = checkpoint_files.save_file
+
+    def evil(tensors: object, path: Path) -> None:
+        if path.name == name:
+            torch.save({"state": Marker(tmp_path / "ran")}, path)
+        else:
+            original(tensors, path)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(checkpoint_files, "save_file", evil)
+    folder = manager(tmp_path).save(contents(1))
+    assert folder is not None
+    with pytest.raises(ValueError, match="cannot be read"):
+        manager(tmp_path).load(folder)
+    assert not (tmp_path / "ran").exists()
+    evil_file = shutil.copyfile(folder / name, tmp_path / "evil.bin")
+    torch.load(evil_file, weights_only=False)
+    assert (tmp_path / "ran").exists(), "the file is what this test believes it is"
+
+
+def test_retention_counts_complete_ones_and_keeps_best_and_resumed(tmp_path: Path) -> None:
+    best, resumed = manager(tmp_path).save(contents(1), best=True), saved(tmp_path, 2)[0]
+    assert best is not None
+    for name in ("checkpoint-70", "checkpoint-80", "checkpoint-90"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MODEL_FILE).write_bytes(b"half")
+    checkpoints = manager(tmp_path, limit=2)
+    checkpoints.protect(resumed)
+    for step in (3, 4, 5):
+        checkpoints.save(contents(step))
+    complete = ["checkpoint-1", "checkpoint-2", "checkpoint-4", "checkpoint-5"]
+    assert names(tmp_path) == sorted([*complete, "checkpoint-70", "checkpoint-80", "checkpoint-90"])
+    checkpoints.save(contents(6), best=True)
+    assert "checkpoint-1" not in names(tmp_path), "another one is the best now"
+    assert manager(tmp_path, limit=1).save(contents(7)) is not None
+    assert [name for name in names(tmp_path) if name < "checkpoint-70"] == ["checkpoint-6", "checkpoint-7"]
+
+
+def test_without_a_limit_all_are_kept(tmp_path: Path) -> None:
+    saved(tmp_path, *range(1, 6))
+    assert len(names(tmp_path)) == 5
+
+
+def test_at_least_one_is_kept(tmp_path: Path) -> None:
+    checkpoints = manager(tmp_path, limit=0)
+    for step in (1, 2):
+        checkpoints.save(contents(step))
+    assert names(tmp_path) == ["checkpoint-2"]
+
+
+def test_a_disk_without_room_is_found_before_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = saved(tmp_path, 1)[0]
+    checkpoints = manager(tmp_path, limit=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.shutil, "disk_usage", lambda path: SimpleNamespace(free=5))
+        assert checkpoints.save(contents(2)) is None
+    assert "5 bytes free" in caplog.text
+    assert names(tmp_path) == ["checkpoint-1"]
+    assert checkpoints.latest() == good
+    assert checkpoints.save(contents(3)) is not None, "the next save is tried anew"
+
+
+def test_a_disk_that_fills_keeps_the_old_ones_and_ends_the_run_at_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = saved(tmp_path, 1)[0]
+    checkpoints = manager(tmp_path, limit=1)
+
+    def full(path: Path) -> None:
+        if path.name == OPTIMIZER_FILE:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_files, "synchronize", full)
+    for _ in range(MAX_FAILED_SAVES - 1):
+        assert checkpoints.save(contents(2)) is None
+        assert names(tmp_path) == ["checkpoint-1"]
+    assert "No space left on device" in caplog.text
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        checkpoints.save(contents(2))
+    assert manager(tmp_path).latest() == good
+
+
+def test_a_file_size_limit_is_a_failed_save(tmp_path: Path) -> None:
+    """A real error of the operating system in the middle of a file, as from a quota."""
+    saved(tmp_path, 1)
+
+    def limited() -> None:
+        import resource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
+        large = contents(2)
+        large.optimizer["weight.exp_avg"] = torch.zeros(4096)
+        assert manager(tmp_path).save(large) is None
+
+    assert exit_code(limited) == 0
+    assert names(tmp_path) == ["checkpoint-1"]
+
+
+def test_what_is_no_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such folder"):
+        manager(tmp_path).load(tmp_path / "checkpoint-9")
+
+
+def test_another_number_of_processes_gets_no_random_state(tmp_path: Path) -> None:
+    folder = saved(tmp_path, 1)[0]
+    loaded = CheckpointManager(tmp_path, save_total_limit=None, rank=0, world_size=2).load(folder)
+    assert loaded.random_state == {} and loaded.state.step == 1
+
+
+def in_two_processes(folder: Path, work: Callable[[int, Path], None]) -> list[int]:
+    """Run `work(rank, folder)` in two processes that talk over gloo; returns their exit codes."""
+
+    def run(rank: int) -> None:
+        store = distributed.FileStore(str(folder.parent / "store"), 2)
+        distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+        work(rank, folder)
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+    processes = [FORK.Process(target=run, args=(rank,)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    return [-1 if code is None else code for code in codes]
+
+
+def main_has_all(step: int, rank: int) -> CheckpointContents:
+    """What a process hands over: everything on the main one, its own random state on the other."""
+    own = contents(step, rank)
+    if rank != 0:
+        own.model, own.optimizer, own.average = {}, {}, {}
+    return own
+
+
+def test_two_processes_save_and_load_one_checkpoint(tmp_path: Path) -> None:
+    def work(rank: int, folder: Path) -> None:
+        checkpoints = manager(folder, limit=2, rank=rank, world_size=2)
+        for step in (1, 2, 3):
+            assert checkpoints.save(main_has_all(step, rank)) == folder / f"checkpoint-{step}"
+        distributed.barrier()
+        assert names(folder) == ["checkpoint-2", "checkpoint-3"]
+        newest = checkpoints.latest()
+        assert newest == folder / "checkpoint-3"
+        loaded = checkpoints.load(newest)
+        assert loaded.random_state["torch"].tolist() == [3, rank]
+        assert torch.equal(loaded.model["weight"], contents(3).model["weight"])
+
+    assert in_two_processes(tmp_path / "run", work) == [0, 0]
+
+
+def test_if_one_process_fails_nobody_renames(tmp_path: Path) -> None:
+    def work(rank: int, folder: Path) -> None:
+        checkpoints = manager(folder, rank=rank, world_size=2)
+        assert checkpoints.save(main_has_all(1, rank)) is not None
+        bad = main_has_all(2, rank)
+        if rank == 1:
+            bad.random_state = {"torch": "not a tensor"}  # type: ignore[dict-item]
+        assert checkpoints.save(bad) is None
+        distributed.barrier()
+        assert names(folder) == ["checkpoint-1"]
+        assert checkpoints.save(main_has_all(3, rank)) is not None
+
+    assert in_two_processes(tmp_path / "run", work) == [0, 0]
+
+
+def test_processes_agree_that_nothing_is_valid(tmp_path: Path) -> None:
+    def work(rank: int, folder: Path) -> None:
+        checkpoints = manager(folder, rank=rank, world_size=2)
+        checkpoints.save(main_has_all(1, rank))
+        distributed.barrier()
+        if rank == 0:
+            (folder / "checkpoint-1" / TRAINER_STATE_FILE).unlink()
+        with pytest.raises(ValueError, match="trainer_state.json is missing"):
+            checkpoints.latest()
+
+    assert in_two_processes(tmp_path / "run", work) == [0, 0]
