@@ -40,6 +40,9 @@ from songgen.train.weights import (
 
 logger = logging.getLogger(__name__)
 
+UNIMPORTANT_KEYS = ("resume", "output_dir", "overwrite_output_dir")
+"""Settings that change nothing about what is computed."""
+
 NON_FINITE_FILE = "non_finite_steps.jsonl"
 
 
@@ -166,6 +169,7 @@ class Trainer:
             return
         contents = self.checkpoints.load(folder)
         self.data.require_same_order(contents.state)
+        log_differences(contents.config, self.config.to_dict())
         write_tensors(model_tensors(self.model), contents.model)
         load_optimizer_tensors(self.model, self.optimizer.optimizer, contents.optimizer)
         if self.average is not None and contents.average:
@@ -298,3 +302,11 @@ class Trainer:
             write_model(self.accelerator, self.core, self.config, self.output_dir)
         self.accelerator.wait_for_everyone()
         logger.info("the model is in %s (step %d of %d)", self.output_dir, self.state.step, self.total_steps)
+
+
+def log_differences(then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Name the settings that changed since a checkpoint; the present ones take effect."""
+    changed = [name for name in now if then.get(name) != now[name] and name not in UNIMPORTANT_KEYS]
+    if changed:
+        table = "\n".join(f"- {name}: {then.get(name)} then, {now[name]} now" for name in changed)
+        logger.warning("settings that changed since the checkpoint take effect from here on:\n%s", table)

@@ -17,6 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "train"))
 
 from training_fakes import write_dataset, write_model_folder  # noqa: E402
 
+from songgen.tasks import MIXED  # noqa: E402
+from songgen.train.launch import EXIT_DONE, run_training  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 120
 
@@ -30,8 +33,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(world: Path, script: str, processes: int, **changes: Any) -> "subprocess.Popen[str]":
-    """Launch a script."""
+def write_config(world: Path, **changes: Any) -> Path:
+    """A small configuration beside its output folder; keywords change its keys."""
     config: dict[str, Any] = {
         "model_name_or_path": str(world / "model"),
         "save_to_disk": str(world / "data"),
@@ -46,11 +49,16 @@ def start(world: Path, script: str, processes: int, **changes: Any) -> "subproce
     }
     path = Path(changes["output_dir"]).with_suffix(".json")
     path.write_text(json.dumps(config | changes))
+    return path
+
+
+def start(script: str, processes: int, config: Path) -> "subprocess.Popen[str]":
+    """Launch a script."""
     kind = ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else ["--cpu"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *kind, "--num_processes", str(processes)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [*command, str(ROOT / "training" / script), str(path)],
+        [*command, str(ROOT / "training" / script), str(config)],
         env=environment,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -81,17 +89,15 @@ def signal_one_worker(process: "subprocess.Popen[str]", folder: Path) -> None:
 
 def test_two_processes_stopped_and_resumed_equal_one_process(world: Path, tmp_path: Path) -> None:
     """The mixed script: the same losses, evaluation and weights, although a signal to one process stopped the run."""
-    mixed = {"add_vocal_loss": True}
-    alone = start(
-        world, "run_training_mixed.py", 1, output_dir=str(tmp_path / "one"), gradient_accumulation_steps=4, **mixed
-    )
-    finish(alone)
-    first = start(world, "run_training_mixed.py", 2, output_dir=str(tmp_path / "two"), **mixed)
+    alone = write_config(world, output_dir=str(tmp_path / "one"), gradient_accumulation_steps=4, add_vocal_loss=True)
+    assert run_training([str(alone)], MIXED) == EXIT_DONE
+    together = write_config(world, output_dir=str(tmp_path / "two"), add_vocal_loss=True)
+    first = start("run_training_mixed.py", 2, together)
     signal_one_worker(first, tmp_path / "two")
     finish(first)
     stopped_at = records(tmp_path / "two")[-1]["step"]
     assert 0 < stopped_at < 16 and (tmp_path / "two" / "model.safetensors").is_file()
-    finish(start(world, "run_training_mixed.py", 2, output_dir=str(tmp_path / "two"), **mixed))
+    finish(start("run_training_mixed.py", 2, together))
     for one, two in zip(records(tmp_path / "one"), records(tmp_path / "two"), strict=True):
         assert one.keys() == two.keys()
         for name in one.keys() - {"time", "train/tokens_per_second", "train/samples_per_second"}:
@@ -104,7 +110,7 @@ def test_two_processes_stopped_and_resumed_equal_one_process(world: Path, tmp_pa
 def test_the_dual_track_script_runs(world: Path, tmp_path: Path) -> None:
     folder = tmp_path / "dual"
     settings = {"track_pattern": "parallel_A_V", "max_steps": 2, "dataloader_num_workers": 1}
-    finish(start(world, "run_training_dual_track.py", 1, output_dir=str(folder), **settings))
+    finish(start("run_training_dual_track.py", 1, write_config(world, output_dir=str(folder), **settings)))
     assert [record["step"] for record in records(folder)] == [1, 2, 2]
     assert "eval/vocal/codebook_0/accuracy" in records(folder)[-1]
     assert json.loads((folder / "config.json").read_text())["track_pattern"] == "parallel_A_V"
@@ -112,13 +118,7 @@ def test_the_dual_track_script_runs(world: Path, tmp_path: Path) -> None:
 
 
 def test_processes_that_would_train_alone_are_refused(world: Path, tmp_path: Path) -> None:
-    path = tmp_path / "config.json"
-    config = {
-        "model_name_or_path": str(world / "model"),
-        "save_to_disk": str(world / "data"),
-        "output_dir": str(tmp_path / "out"),
-    }
-    path.write_text(json.dumps(config))
+    path = write_config(world, output_dir=str(tmp_path / "out"))
     script = str(ROOT / "training" / "run_training_mixed.py")
     environment = {name: value for name, value in os.environ.items() if name != "ACCELERATE_USE_CPU"}
     result = subprocess.run(

@@ -125,6 +125,19 @@ def test_a_finished_run_is_extended_by_more_epochs(train: Callable[..., int], tm
     assert [record["step"] for record in records(tmp_path / "run")] == [1, 2, 3, 4]
 
 
+def test_a_setting_changed_on_resume_takes_effect_and_is_named(
+    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"lr_scheduler_type": "constant", "learning_rate": 1e-3}
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        assert train("changed", **settings) == EXIT_DONE
+    capsys.readouterr()
+    assert train("changed", **settings | {"learning_rate": 5e-4, "logging_steps": 2}) == EXIT_DONE
+    assert "- learning_rate: 0.001 then, 0.0005 now" in capsys.readouterr().err
+    assert [record["train/learning_rate"] for record in records(tmp_path / "changed")] == [1e-3, 5e-4, 5e-4, 5e-4]
+
+
 def test_data_smaller_than_a_step_trains_every_song_once_an_epoch(
     train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
