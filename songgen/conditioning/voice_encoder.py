@@ -116,7 +116,8 @@ class VoiceEncoder(FrozenEncoder):
             num_hidden_layers=num_layers,
             num_attention_heads=num_heads,
             intermediate_size=2 * hidden_size,
-            conv_dim=(32,) * 7,
+            # The first layers run at the highest rate: few channels there save most of the time.
+            conv_dim=(8, 8, 8, 16, 32, 32, 32),
             num_conv_pos_embeddings=16,
             num_conv_pos_embedding_groups=num_heads,
             feat_extract_norm=feat_extract_norm,
