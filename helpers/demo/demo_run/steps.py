@@ -142,7 +142,7 @@ class StepRunner:
                     log.write(chunk)
             except KeyboardInterrupt:
                 # the terminal has interrupted the command as well; a training run saves before it ends
-                process.wait()
+                sys.stdout.buffer.write(process.communicate()[0])
                 raise
         return process.returncode
 

@@ -13,6 +13,8 @@ import numpy as np
 NOTE_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 _BREATH_SECONDS = 0.03
+_MOST_TRIES = 20_000
+"""Lines drawn from trained words before a held-out line may use others, as a corpus of few songs makes necessary."""
 KEY_ROOTS = (0, 2, 4, 5, 7, 9)
 """Pitch classes a song's key may start on."""
 
@@ -186,14 +188,14 @@ def note_frequency(note: int) -> float:
 def compose_corpus(num_songs: int, seed: int) -> list[Song]:
     """Scores of a corpus: training songs first, then about one in nine held out.
 
-    Captions and lyrics are all different. A held-out line consists of words that training songs sing, and no two
-    neighbouring words of it are neighbours in any training line.
+    Captions and lyrics are all different. A held-out line consists of words that training songs sing (beside a handful
+    of training songs others may join them), and no two neighbouring words of it are neighbours in any training line.
 
     Raises:
-        ValueError: if ``num_songs`` is outside 3-500, the range for which enough different lines exist.
+        ValueError: if ``num_songs`` is outside 3-120, the range for which enough different lines exist.
     """
-    if not 3 <= num_songs <= 500:
-        raise ValueError(f"num_songs is {num_songs}; choose 3 to 500 songs")
+    if not 3 <= num_songs <= 120:
+        raise ValueError(f"num_songs is {num_songs}; choose 3 to 120 songs")
     generator = np.random.default_rng(seed)
     num_held_out = max(1, num_songs // 9)
     num_training = num_songs - num_held_out
@@ -231,9 +233,11 @@ def _draw_lines(lengths: Sequence[int], num_training: int, generator: np.random.
     trained_words = {word for line in lines for word in line}
     trained_neighbours = {pair for line in lines for pair in neighbours(line)}
     for length in lengths[num_training:]:
+        tries = 0
         line = _draw_line(length, trained_words, generator)
         while line in lines or neighbours(line) & trained_neighbours:
-            line = _draw_line(length, trained_words, generator)
+            tries += 1
+            line = _draw_line(length, trained_words if tries < _MOST_TRIES else None, generator)
         lines.append(line)
     return lines
 

@@ -22,8 +22,9 @@ def test_held_out_lines_have_known_words_in_orders_training_never_saw(seed: int)
         assert not neighbours(line) & trained_neighbours
 
 
-def test_songs_can_be_told_apart_by_caption_and_by_lyrics() -> None:
-    songs = compose_corpus(54, 0)
+@pytest.mark.parametrize("num_songs", [3, 54, 120])
+def test_songs_can_be_told_apart_by_caption_and_by_lyrics(num_songs: int) -> None:
+    songs = compose_corpus(num_songs, 3)
     assert len({song.caption for song in songs}) == len(songs)
     assert len({song.lyrics for song in songs}) == len(songs)
 
@@ -62,7 +63,14 @@ def test_notes_belong_to_the_key_and_chord_starts_to_the_chord() -> None:
                 assert interval in {note % 12 for note in chord}
 
 
-@pytest.mark.parametrize("num_songs", [0, 2, 501])
+@pytest.mark.parametrize("seed", range(40))
+def test_a_handful_of_songs_ends_in_time_with_an_untrained_order(seed: int) -> None:
+    songs = compose_corpus(3, seed)
+    trained = {pair for song in songs[:2] for pair in neighbours(song.lyrics.split())}
+    assert not trained & neighbours(songs[2].lyrics.split())
+
+
+@pytest.mark.parametrize("num_songs", [0, 2, 121])
 def test_an_impossible_number_of_songs_is_refused_by_name(num_songs: int) -> None:
     with pytest.raises(ValueError, match=f"num_songs is {num_songs}"):
         compose_corpus(num_songs, 0)
