@@ -14,10 +14,8 @@ from torch.distributed.tensor import DTensor
 
 from songgen.config import RunConfig
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.weights import gather_tensors
-
-RESOLVED_CONFIG_FILE = "training_config.json"
-"""The run's whole configuration, in the run's folder from its start on."""
 
 TOKENIZER_ENTRIES = ("caption_tokenizer", "lyrics_tokenizer.json", "vocab.json")
 """Files and folders beside a model's weights that make it complete."""

@@ -13,9 +13,10 @@ from songgen.config import RunConfig, load_run_config
 from songgen.tasks import Task
 from songgen.train.build import build_trainer
 from songgen.train.checkpoint import CheckpointError
+from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.console import Console, route_logging
 from songgen.train.distributed import start_processes
-from songgen.train.final_model import RESOLVED_CONFIG_FILE
+from songgen.train.hub import publish, require_account
 from songgen.train.output_folder import clear_run, locked, require_usable
 from songgen.train.trainer import NonFiniteError
 
@@ -77,6 +78,8 @@ def _train(config: RunConfig, task: Task, console: Console) -> None:
     """
     training = config.training
     folder = Path(training.output_dir)
+    if training.push_to_hub:
+        require_account()
     require_usable(folder, resume=training.resume, overwrite=training.overwrite_output_dir)
     accelerator = start_processes(dtype=training.dtype, seed=training.seed, timeout_seconds=training.ddp_timeout)
     accelerator.wait_for_everyone()
@@ -88,9 +91,11 @@ def _train(config: RunConfig, task: Task, console: Console) -> None:
                 config.save(folder / RESOLVED_CONFIG_FILE)
             accelerator.wait_for_everyone()
             trainer = build_trainer(config, task, accelerator, console)
-            if training.do_train:
-                trainer.train()
-            else:
+            if not training.do_train:
                 trainer.evaluate_only()
+                return
+            state = trainer.train()
+            if training.push_to_hub and accelerator.is_main_process and state.step >= trainer.total_steps:
+                publish(folder, training.hub_model_id, private=training.hub_private)
     finally:
         accelerator.end_training()

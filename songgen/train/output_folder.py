@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from songgen.train.final_model import RESOLVED_CONFIG_FILE
+from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 
 LOCK_FILE = ".run.lock"
 RUN_ENTRIES = (

@@ -19,6 +19,7 @@ from songgen.data.dataset import SongDataset  # noqa: E402
 from songgen.models import SongGenDualTrackForConditionalGeneration  # noqa: E402
 from songgen.models.freeze import CROSS_GROUPS, group_of  # noqa: E402
 from songgen.tasks import DUAL_TRACK, MIXED, Task  # noqa: E402
+from songgen.train import launch  # noqa: E402
 from songgen.train.launch import EXIT_DONE, EXIT_ERROR, EXIT_NON_FINITE, run_training  # noqa: E402
 from songgen.train.signals import StopSignals  # noqa: E402
 from songgen.train.state import read_trainer_state  # noqa: E402
@@ -187,6 +188,28 @@ def test_evaluation_and_songs_are_reported(train: Callable[..., int], tmp_path: 
     assert {"eval/accuracy", "eval/vocal_loss", "eval/mel_distance", "eval/mix/codebook_0/loss"} <= set(evaluated[0])
     names = sorted(path.name for path in (tmp_path / "sung").rglob("*.wav"))
     assert names == [f"held_out{song}_{kind}_mix.wav" for song in (0, 1) for kind in ("generated", "original")]
+
+
+def test_only_evaluating_trains_nothing(train: Callable[..., int], tmp_path: Path) -> None:
+    assert train("judged", do_train=False, do_eval=True) == EXIT_DONE
+    assert [set(record) & {"train/loss", "eval/loss"} for record in records(tmp_path / "judged")] == [{"eval/loss"}]
+    assert not list((tmp_path / "judged").rglob("*.safetensors"))
+
+
+def test_a_finished_model_is_published_and_a_missing_account_is_noticed_first(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("unknown", push_to_hub=True) == EXIT_ERROR
+    assert "no account for the hub" in capsys.readouterr().err and not (tmp_path / "unknown").exists()
+    calls: list[Any] = []
+    monkeypatch.setattr(launch, "require_account", lambda: None)
+    monkeypatch.setattr(launch, "publish", lambda *arguments, **keywords: calls.append((arguments, keywords)))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        assert train("pushed", push_to_hub=True, hub_model_id="someone/songs") == EXIT_DONE
+    assert not calls
+    assert train("pushed", push_to_hub=True, hub_model_id="someone/songs") == EXIT_DONE
+    assert calls == [((tmp_path / "pushed", "someone/songs"), {"private": True})]
 
 
 def poison(world: Path, folder: Path) -> Path:
