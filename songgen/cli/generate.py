@@ -66,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     lyrics = _lyrics(arguments)
     if not (arguments.caption or "").strip() and not (lyrics or "").strip():
         raise ValueError("nothing to sing about: give --caption, --lyrics or --lyrics_file")
+    if arguments.separate and arguments.voice is None:
+        raise ValueError("--separate works on a reference voice: give --voice, or leave it out")
     _check_output(arguments.out)
 
     import torch

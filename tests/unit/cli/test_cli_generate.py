@@ -112,6 +112,7 @@ def test_lyrics_come_from_a_file_and_a_voice_is_heard(model_folder, tmp_path):
         (["--lyrics", "la", "--seconds", "-1", "--top_k", "-3"], "top_k"),
         (["--lyrics_file", "/nowhere.txt"], "/nowhere.txt"),
         (["--lyrics", "la", "--device", "quantum"], "quantum"),
+        (["--lyrics", "la", "--separate"], "--voice"),
         (["--lyrics", "la", "--voice", "/nowhere.wav"], "/nowhere.wav"),
         (["--lyrics", "la", "--language", "klingon"], "klingon"),
     ],
@@ -134,11 +135,12 @@ def test_a_model_that_does_not_exist_is_named(tmp_path, capsys):
 
 
 def test_a_mix_that_would_clip_is_turned_down_and_its_tracks_stay(tmp_path):
-    songs = SongAudio({"acc": torch.full((1, 10), 0.8), "vocal": torch.full((1, 10), 0.8)}, torch.tensor([10]), 100, [])
+    track = torch.tensor([[0.8, 0.2, -0.4]])
+    songs = SongAudio({"acc": track, "vocal": track}, torch.tensor([3]), 100, [])
     paths = write_songs(songs, tmp_path / "song.wav")
     assert [path.name for path in paths] == ["song.wav", "song.acc.wav", "song.vocal.wav"]
     mix, acc, _ = (soundfile.read(path)[0] for path in paths)
-    assert np.allclose(mix, 1.0, atol=1e-3) and np.allclose(acc, 0.8, atol=1e-3)
+    assert np.allclose(mix, [1.0, 0.25, -0.5], atol=1e-3) and np.allclose(acc, track, atol=1e-3)
 
 
 def test_songs_are_cut_to_their_own_length(tmp_path):
