@@ -7,7 +7,9 @@ Module names are those of the published weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ _POSITION_BASE = 10000.0
 _TABLE_TOLERANCE = 1e-2
 """A stored table this close to the sinusoids is one (half precision included)."""
 
-_ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 
 
 @dataclass
@@ -215,7 +217,7 @@ class DecoderLayer(nn.Module):
         self.fc1 = nn.Linear(config.hidden_size, config.ffn_dim, bias=False)
         self.fc2 = nn.Linear(config.ffn_dim, config.hidden_size, bias=False)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size)
-        self.activation = _ACTIVATIONS[config.activation_function]
+        self.activation: Callable[[Tensor], Tensor] = _ACTIVATIONS[config.activation_function]
         self.dropout = nn.Dropout(config.dropout)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
 
@@ -282,7 +284,7 @@ class Decoder(nn.Module):
     def embed(self, input_ids: Tensor) -> Tensor:
         """Sum the embeddings of all streams: B x H x S -> B x S x D."""
         rows = torch.arange(len(self.embed_tokens), device=input_ids.device) * self.config.vocab_size
-        table = torch.cat([embedding.weight for embedding in self.embed_tokens])
+        table = torch.cat(matrices(self.embed_tokens))
         bags = (input_ids + rows[:, None]).transpose(1, 2)
         summed = F.embedding_bag(bags.flatten(0, 1), table, mode="sum").unflatten(0, bags.shape[:2])
         return summed * self.input_scale if self.input_scale != 1 else summed
@@ -296,9 +298,14 @@ class Decoder(nn.Module):
             return states, rotary_angles(positions, head_width, self.config.rope_theta)
         return states + self.embed_positions(start, length, states.device).to(states.dtype), None
 
-    def _cross(self, layer: nn.Module, memory: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def blocks(self) -> list[DecoderLayer]:
+        """The layers, typed."""
+        return cast("list[DecoderLayer]", list(self.layers))
+
+    def _cross(self, layer: DecoderLayer, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of one layer's cross-attention (never rotated)."""
-        return layer.encoder_attn.keys_values(memory, None)  # type: ignore[union-attr, operator]
+        return layer.encoder_attn.keys_values(memory, None)
 
     def forward(self, input_ids: Tensor, conditions: Conditions) -> Tensor:
         """Read a whole sequence (B x H x S); returns B x S x D, the prefix left out."""
@@ -312,7 +319,7 @@ class Decoder(nn.Module):
         states, angles = self._positions(states, 0)
         states = self.dropout(states)
         memory_mask = conditions.memory_mask[:, None, None]
-        for layer in self.layers:
+        for layer in self.blocks:
             if self.gradient_checkpointing and self.training:
                 states = checkpoint(
                     lambda layer, states: layer(
@@ -332,7 +339,7 @@ class Decoder(nn.Module):
         prefix_length = 0 if conditions.prefix is None else conditions.prefix.shape[1]
         head_width = self.config.hidden_size // self.config.num_attention_heads
         shape = (batch, self.config.key_value_heads, prefix_length + max_steps, head_width)
-        cross = [self._cross(layer, memory) for layer in self.layers]
+        cross = [self._cross(layer, memory) for layer in self.blocks]
         dtype = cross[0][0].dtype
         cache = DecoderCache(
             self_keys=[memory.new_empty(shape, dtype=dtype) for _ in self.layers],
@@ -355,8 +362,8 @@ class Decoder(nn.Module):
         """Push one embedded position (B x 1 x D) through all layers."""
         start = cache.length
         states, angles = self._positions(states, start)
-        for index, layer in enumerate(self.layers):
-            states = layer.step(states, angles, cache, index, start)  # type: ignore[operator]
+        for index, layer in enumerate(self.blocks):
+            states = layer.step(states, angles, cache, index, start)
         cache.length = start + 1
         return self.layer_norm(states[:, 0])
 
@@ -396,11 +403,7 @@ class SongGenDecoder(nn.Module):
 
     def logits(self, states: Tensor) -> Tensor:
         """B x S x D -> B x H x S x V."""
-        return _all_logits(self.lm_heads, states)
-
-    def vocal_logits(self, states: Tensor) -> Tensor:
-        """B x S x D -> B x H x S x V of the vocal track."""
-        return _all_logits(self.vocal_lm_heads, states)
+        return all_logits(self.lm_heads, states)
 
     def new_cache(self, conditions: Conditions, max_steps: int) -> DecoderCache:
         """Allocate a cache for `max_steps` steps of generation."""
@@ -415,7 +418,11 @@ def _heads(config: DecoderConfig, num_heads: int) -> nn.ModuleList:
     return nn.ModuleList(nn.Linear(config.hidden_size, config.vocab_size, bias=False) for _ in range(num_heads))
 
 
-def _all_logits(heads: nn.ModuleList, states: Tensor) -> Tensor:
-    """Run all heads as one matrix product."""
-    weight = torch.cat([head.weight for head in heads])
-    return F.linear(states, weight).unflatten(-1, (len(heads), -1)).transpose(1, 2)
+def matrices(modules: nn.ModuleList) -> list[Tensor]:
+    """Return the weights of embeddings or of linear layers."""
+    return [cast("nn.Embedding | nn.Linear", module).weight for module in modules]
+
+
+def all_logits(heads: nn.ModuleList, states: Tensor) -> Tensor:
+    """Run H heads as one matrix product: B x S x D -> B x H x S x V."""
+    return F.linear(states, torch.cat(matrices(heads))).unflatten(-1, (len(heads), -1)).transpose(1, 2)

@@ -20,6 +20,7 @@ from torch import Tensor
 from songgen.conditioning import TextEncoder, VoiceEncoder
 from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
+from songgen.models.decoder import Attention
 
 if TYPE_CHECKING:
     from songgen.models.modeling_songgen import SongGenForConditionalGeneration
@@ -98,7 +99,7 @@ def load_model(
     config = _override(config, config_overrides or {})
     model = cls(config, folder=folder)
     for module in model.modules():
-        if hasattr(module, "eager"):
+        if isinstance(module, Attention):
             module.eager = attn_implementation == "eager"
     if _POSITION_TABLE in tensors:
         model.decoder.model.decoder.embed_positions.adopt(tensors.pop(_POSITION_TABLE))

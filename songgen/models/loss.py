@@ -1,6 +1,8 @@
 """Cross-entropy of every head at once, as sums that add up over micro-batches and processes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,12 +41,19 @@ def head_losses(
     entropy = F.cross_entropy(
         logits.flatten(0, 2).float(), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
     )
-    sums = entropy.view(batch, num_heads, num_steps).sum(dim=(0, 2))
-    if target_counts is None:
-        target_counts = (labels != IGNORE_INDEX).sum(dim=(0, 2))
-    per_head = sums / target_counts.clamp(min=1)
-    weights = per_head.new_full((num_heads,), 1 / num_heads) if head_weights is None else head_weights.to(per_head)
-    return HeadLosses((weights * per_head).sum(), per_head)
+    counts, head_weights = _normalization(labels, target_counts, head_weights)
+    per_head = entropy.view(batch, num_heads, num_steps).sum(dim=(0, 2)) / counts
+    return HeadLosses((head_weights * per_head).sum(), per_head)
+
+
+def _normalization(labels: Tensor, counts: Tensor | None, head_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return each head's number of targets (at least 1) and weight, H float32 each."""
+    num_heads = labels.shape[1]
+    if counts is None:
+        counts = (labels != IGNORE_INDEX).sum(dim=(0, 2))
+    if head_weights is None:
+        head_weights = torch.full((num_heads,), 1 / num_heads)
+    return counts.to(labels.device).clamp(min=1).float(), head_weights.to(labels.device).float()
 
 
 def codebook_weights(
@@ -66,3 +75,74 @@ def codebook_weights(
 def weights_per_head(weights: Tensor, head_codebook: tuple[int, ...]) -> Tensor:
     """Spread K codebook weights over H heads so that they still add up to what they did."""
     return weights[list(head_codebook)] * (len(weights) / len(head_codebook))
+
+
+class _FusedHeads(torch.autograd.Function):
+    """Heads and cross-entropy in one pass that never holds the logits of more than one head.
+
+    The gradients of the weighted loss are ready in the forward pass, since the weights of its terms are known there;
+    the backward pass only scales them (as in Liger Kernel, Hsu et al. 2024).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, targets: Tensor, coefficients: Tensor, *weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the weighted loss and each head's sum of cross-entropies.
+
+        Args:
+            ctx: keeps the gradients.
+            states: R x D, rows of all clips and steps.
+            targets: H x R, `IGNORE_INDEX` where nothing is to be predicted.
+            coefficients: H, factor of each head's sum in the loss.
+            weights: H matrices, each V x D.
+        """
+        kind = states.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
+        rows = states.to(dtype)
+        gradient_states = torch.zeros_like(states, dtype=torch.float32)
+        gradient_weights, sums = [], []
+        with torch.autocast(kind, enabled=False):
+            for weight, target, coefficient in zip(weights, targets, coefficients, strict=True):
+                matrix, valid = weight.to(dtype), target != IGNORE_INDEX
+                scores = (rows @ matrix.T).float()
+                picked = target.clamp(min=0)[:, None]
+                normalizer = scores.logsumexp(dim=-1, keepdim=True)
+                sums.append(((normalizer - scores.gather(1, picked))[:, 0] * valid).sum())
+                scores.sub_(normalizer).exp_()
+                scores.scatter_add_(1, picked, scores.new_full((), -1).expand(picked.shape))
+                error = scores.mul_((valid * coefficient)[:, None]).to(dtype)
+                gradient_states += error @ matrix
+                gradient_weights.append((error.T @ rows).to(weight.dtype))
+        ctx.save_for_backward(gradient_states.to(states.dtype), *gradient_weights)
+        per_head = torch.stack(sums)
+        ctx.mark_non_differentiable(per_head)
+        return (per_head * coefficients).sum(), per_head
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the gradients."""
+        states, *weights = ctx.saved_tensors
+        return states * gradient, None, None, *(weight * gradient for weight in weights)
+
+
+def fused_head_losses(
+    states: Tensor,
+    weights: Sequence[Tensor],
+    labels: Tensor,
+    target_counts: Tensor | None = None,
+    head_weights: Tensor | None = None,
+) -> HeadLosses:
+    """Compute what `head_losses` does from hidden states and head matrices, without keeping logits.
+
+    Args:
+        states: B x S x D.
+        weights: H matrices V x D.
+        labels: B x H x S.
+        target_counts: as in `head_losses`.
+        head_weights: as in `head_losses`.
+    """
+    counts, head_weights = _normalization(labels, target_counts, head_weights)
+    targets = labels.transpose(0, 1).flatten(1)
+    loss, sums = _FusedHeads.apply(states.flatten(0, 1), targets, head_weights / counts, *weights)
+    return HeadLosses(loss, sums / counts)

@@ -21,8 +21,8 @@ from songgen.codecs import AudioCodec, load_codec
 from songgen.conditioning import TextEncoder, VoiceEncoder, load_text_encoder, load_voice_encoder
 from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import SongGenConfig
-from songgen.models.decoder import Conditions, SongGenDecoder
-from songgen.models.loss import head_losses, weights_per_head
+from songgen.models.decoder import Conditions, SongGenDecoder, all_logits, matrices
+from songgen.models.loss import HeadLosses, fused_head_losses, head_losses, weights_per_head
 from songgen.models.lyrics_encoder import LyricsEncoder
 from songgen.tasks import DUAL_TRACK, MIXED, Task
 from songgen.vocabulary import IGNORE_INDEX, AudioVocabulary
@@ -317,18 +317,33 @@ class SongGenForConditionalGeneration(nn.Module):
         states = self.decoder(self.layout.inputs(labels, self.vocabulary), conditions)
         mask = self.layout.target_mask(frames, labels.shape[-1], train_every_eos=self.config.train_every_eos)
         targets = torch.where(mask, labels, IGNORE_INDEX)
-        logits = self.decoder.logits(states)
         weights = None if codebook_weights is None else weights_per_head(codebook_weights, self.layout.head_codebook)
-        losses = head_losses(logits, targets, target_counts, weights)
+        needs_logits = return_logits or not self.training
+        losses, logits = self._losses(self.decoder.lm_heads, states, targets, target_counts, weights, needs_logits)
         output = SongGenOutput(losses.loss, losses.per_head, mask.sum(dim=(0, 2)))
         if vocal_labels is not None and self.config.add_vocal_loss:
             vocal_targets = torch.where(mask, vocal_labels, IGNORE_INDEX)
-            vocal = head_losses(self.decoder.vocal_logits(states), vocal_targets, target_counts)
+            vocal, _ = self._losses(self.decoder.vocal_lm_heads, states, vocal_targets, target_counts, None, False)
             output.vocal_loss, output.vocal_codebook_losses = vocal.loss, vocal.per_head
-        if not self.training:
+        if logits is not None and not self.training:
             output.correct = (logits.argmax(-1) == targets).sum(dim=(0, 2))
         output.logits = logits if return_logits else None
         return output
+
+    def _losses(
+        self,
+        heads: nn.ModuleList,
+        states: Tensor,
+        targets: Tensor,
+        target_counts: Tensor | None,
+        weights: Tensor | None,
+        needs_logits: bool,
+    ) -> tuple[HeadLosses, Tensor | None]:
+        """Return the losses of some heads, and their logits if those are needed: computing both costs more."""
+        if needs_logits:
+            logits = all_logits(heads, states)
+            return head_losses(logits, targets, target_counts, weights), logits
+        return fused_head_losses(states, matrices(heads), targets, target_counts, weights), None
 
     def _laid_out(
         self,

@@ -179,6 +179,22 @@ def test_every_parameter_learns_without_voices() -> None:
     assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
 
 
+@pytest.mark.parametrize("track_pattern", LAYOUT_NAMES)
+def test_fused_loss_equals_the_plain_one(track_pattern: str) -> None:
+    model = tiny(track_pattern).train()
+    weights, results = codebook_weights(0.3, (0.5, 0.3, 0.2), (1 / 3,) * 3), []
+    counts = model.layout.target_counts(torch.tensor([6, 4])) + 5
+    for return_logits in (True, False):
+        model.zero_grad()
+        output = model(**batch(model), codebook_weights=weights, target_counts=counts, return_logits=return_logits)
+        assert (output.logits is not None) == return_logits
+        (output.loss + (0 if output.vocal_loss is None else 0.1 * output.vocal_loss)).backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        results.append((output.loss.detach(), output.codebook_losses.detach(), gradients))
+    for plain, fused in zip(*results, strict=True):
+        torch.testing.assert_close(plain, fused)
+
+
 def test_gradient_checkpointing_changes_nothing() -> None:
     model = tiny().train()
     inputs, gradients = batch(model), []
