@@ -18,13 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import torch
+from datasets import Dataset, disable_progress_bars, load_from_disk
 from torch import Tensor
 
-import datasets
-from datasets import Dataset, disable_progress_bars, load_from_disk
 from songgen.data.dataset import SongDataset
 from songgen.data.loader import make_loader
 from songgen.data.plan import BatchPlan

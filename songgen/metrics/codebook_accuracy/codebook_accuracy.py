@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import datasets
 import evaluate
 import numpy as np
-
-import datasets
 
 _DESCRIPTION = "Share of the reference's codes that the prediction has at the same place, by codebook."
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import datasets
 import evaluate
 import numpy as np
 
-import datasets
 from songgen.metrics.mel import log_mel, mel_distance
 
 _DESCRIPTION = "Mean absolute difference of log-mel spectrograms in nepers: 0 is the same sound, lower is nearer."

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import datasets
 import evaluate
 import numpy as np
 from numpy.typing import ArrayLike
 
-import datasets
 from songgen.metrics.mel import log_mel, mel_distance
 
 _DESCRIPTION = "Share of generated songs whose nearest original, by mel distance, is their own."

@@ -3,8 +3,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from datasets import Dataset, DatasetDict
+
 from songgen.data.clip import ClipRow
 from songgen.data.manifest import ManifestError, ManifestFindings, ManifestOptions, read_clip_rows
 from songgen.data.sources import ColumnNames, ManifestSpec, caption_of_variants, track_of_column
