@@ -34,6 +34,9 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "generate": Command("songgen.cli.generate", "write songs from a caption, lyrics and a reference voice"),
+    "push": Command(
+        "songgen.cli.push", "upload a model folder to a hub, private by default; --dry_run shows the files"
+    ),
 }
 """Every subcommand; a new one is a new row and a module of its own."""
 
