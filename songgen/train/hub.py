@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.models.loading import INDEX_FILE, WEIGHTS_FILE
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
-from songgen.train.model_card import model_card, published_config
+from songgen.train.model_card import model_card, published_config, weight_files
 from songgen.train.trackers import SAMPLES_FOLDER
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def select_files(
     Raises:
         ValueError: the folder is not a complete model; all problems at once.
     """
-    weights = _weight_files(folder)
+    weights = weight_files(folder)
     _require_complete(folder, weights)
     candidates = [folder / name for name in dict.fromkeys((*COPIED_FILES, *weights))]
     for name in COPIED_FOLDERS:
@@ -179,15 +179,6 @@ def select_files(
         card = model_card(folder, repo_id=repo_id, license_name=license_name, samples=audio)
         files.append(HubFile(CARD_FILE, card.encode()))
     return sorted(files, key=lambda file: file.name), left_out
-
-
-def _weight_files(folder: Path) -> list[str]:
-    """Names of the weight files: one, or those that the index lists."""
-    index = folder / INDEX_FILE
-    if not index.is_file():
-        return [WEIGHTS_FILE]
-    listed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return sorted(name for name in listed if re.fullmatch(r"model[\w.-]*\.safetensors", name))
 
 
 def _require_complete(folder: Path, weights: list[str]) -> None:

@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from songgen.config.keys import all_keys
 from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
+from songgen.models.loading import INDEX_FILE, WEIGHTS_FILE
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.trackers import METRICS_FILE, read_metrics, redact
 
@@ -43,6 +44,15 @@ def published_config(values: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved configuration as it may be shown: no secrets, and of an absolute path only its last part."""
     shown: dict[str, Any] = _without_folders(redact(values))
     return shown
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of a model's weight files: one, or those that the index lists."""
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        return [WEIGHTS_FILE]
+    listed = set(_read_json(index)["weight_map"].values())
+    return sorted(name for name in listed if re.fullmatch(r"model[\w.-]*\.safetensors", name))
 
 
 def model_card(
@@ -135,11 +145,12 @@ def _training(run: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> s
     if not run:
         return ""
     defaults = {name: key.default for name, key in all_keys().items()}
-    shown = [name for name in ALWAYS_SHOWN if name in run]
+    not_counting = "num_train_epochs" if run.get("max_steps", -1) > 0 else "max_steps"
+    shown = [name for name in ALWAYS_SHOWN if name in run and name != not_counting]
     shown += [
         name
         for name, value in run.items()
-        if name not in (*shown, *NOT_SHOWN) and not (name in defaults and value == defaults[name])
+        if name not in (*shown, *NOT_SHOWN, not_counting) and not (name in defaults and value == defaults[name])
     ]
     text = (
         "## Training\n\nThe main settings and those that differ from the defaults; "
@@ -197,12 +208,9 @@ def _samples(samples: Sequence[str]) -> str:
 
 def _count_parameters(folder: Path) -> tuple[int, list[str]]:
     """Elements of all weight files and their precisions, from the files' headers."""
-    files = sorted(folder.glob("model*.safetensors"))
-    if not files:
-        raise ValueError(f"{folder} holds no model.safetensors")
     count, precisions = 0, set()
-    for path in files:
-        with safe_open(path, framework="pt") as opened:
+    for name in weight_files(folder):
+        with safe_open(folder / name, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118 - no mapping
                 entry = opened.get_slice(key)
                 count += math.prod(entry.get_shape())
