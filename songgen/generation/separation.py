@@ -14,7 +14,7 @@ DEFAULT_MODEL = "htdemucs"
 VOCALS = "vocals"
 
 INSTALL_HINT = (
-    "separate=True needs demucs, which is not installed: pip install 'songgen[separation]' (or pip install demucs), "
+    "separate=True needs demucs, which is not installed: pip install 'songgen[separate]' (or pip install demucs), "
     "or give a reference voice without accompaniment and separate=False"
 )
 

@@ -69,6 +69,12 @@ class DecoderCache:
     prefix_mask: Tensor | None
     """B x P bool, or None without a prefix that has padding."""
 
+    embedding: Tensor
+    """(H * V) x D, the embeddings of all streams joined once."""
+
+    head_matrix: Tensor | None = None
+    """(H * V) x D, all heads joined once."""
+
     length: int = 0
     """Positions filled so far, prefix included."""
 
@@ -283,8 +289,10 @@ class Decoder(nn.Module):
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Sum the embeddings of all streams: B x H x S -> B x S x D."""
+        return self._summed(input_ids, torch.cat(matrices(self.embed_tokens)))
+
+    def _summed(self, input_ids: Tensor, table: Tensor) -> Tensor:
         rows = torch.arange(len(self.embed_tokens), device=input_ids.device) * self.config.vocab_size
-        table = torch.cat(matrices(self.embed_tokens))
         bags = (input_ids + rows[:, None]).transpose(1, 2)
         summed = F.embedding_bag(bags.flatten(0, 1), table, mode="sum").unflatten(0, bags.shape[:2])
         return summed * self.input_scale if self.input_scale != 1 else summed
@@ -348,6 +356,7 @@ class Decoder(nn.Module):
             cross_values=[values for _, values in cross],
             memory_mask=conditions.memory_mask[:, None, None],
             prefix_mask=conditions.prefix_mask,
+            embedding=torch.cat(matrices(self.embed_tokens)),
         )
         if conditions.prefix is not None:
             for position in range(prefix_length):
@@ -356,7 +365,7 @@ class Decoder(nn.Module):
 
     def step(self, input_ids: Tensor, cache: DecoderCache) -> Tensor:
         """Read one step (B x H x 1) after those in the cache; returns B x D."""
-        return self._advance(self.embed(input_ids), cache)
+        return self._advance(self._summed(input_ids, cache.embedding), cache)
 
     def _advance(self, states: Tensor, cache: DecoderCache) -> Tensor:
         """Push one embedded position (B x 1 x D) through all layers."""
@@ -407,11 +416,16 @@ class SongGenDecoder(nn.Module):
 
     def new_cache(self, conditions: Conditions, max_steps: int) -> DecoderCache:
         """Allocate a cache for `max_steps` steps of generation."""
-        return self.model.decoder.new_cache(conditions, max_steps)
+        cache = self.model.decoder.new_cache(conditions, max_steps)
+        cache.head_matrix = torch.cat(matrices(self.lm_heads))
+        return cache
 
     def step(self, input_ids: Tensor, cache: DecoderCache) -> Tensor:
         """Read one step (B x H x 1) and return the logits of the next (B x H x V)."""
-        return self.logits(self.model.decoder.step(input_ids, cache)[:, None])[:, :, 0]
+        assert cache.head_matrix is not None
+        return F.linear(self.model.decoder.step(input_ids, cache), cache.head_matrix).unflatten(
+            -1, (len(self.lm_heads), -1)
+        )
 
 
 def _heads(config: DecoderConfig, num_heads: int) -> nn.ModuleList:
