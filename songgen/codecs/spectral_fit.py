@@ -9,8 +9,8 @@ from torch import Tensor
 from songgen.codecs.spectral import SpectralCodec, SpectralSettings
 from songgen.codecs.spectral_quantizer import squared_distances
 
-ROWS = 16_384
-"""Frames whose distances to all codes are held at once."""
+ROWS = 1024
+"""Frames whose distances to all codes are held at once: few, so that the table stays in the cache."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class FitOptions:
 
     max_frames: int = 200_000
     """Frames that are kept; of a larger corpus a uniform random choice (200,000 are over an hour)."""
-    iterations: int = 8
+    iterations: int = 6
     """Rounds of k-means for each codebook."""
     frames_per_code: int = 4
     """Frames that a code needs: a smaller corpus fits fewer codes, the others become random ones."""

@@ -6,8 +6,8 @@ Letters in shapes: `T` frames, `K` codebooks, `C` codes in each, `M` mel bands, 
 import torch
 from torch import Tensor
 
-CHUNK = 1024
-"""Frames that are quantized at once: bounds the table of distances."""
+CHUNK = 256
+"""Frames that are quantized at once: few, so that the table of distances stays in the cache."""
 
 
 def squared_distances(frames: Tensor, codebook: Tensor) -> Tensor:
