@@ -454,17 +454,25 @@ def test_two_processes_save_and_load_one_checkpoint(tmp_path: Path) -> None:
     assert in_two_processes(tmp_path / "run", work) == [0, 0]
 
 
-def test_if_one_process_fails_nobody_renames(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("failing_rank", "file"), [(1, random_state_file(1)), (0, MODEL_FILE), (0, MANIFEST_FILE)])
+def test_if_one_process_fails_nobody_renames(tmp_path: Path, failing_rank: int, file: str) -> None:
+    """Even where the file is complete, and only its way to the disk failed."""
+
     def work(rank: int, folder: Path) -> None:
         checkpoints = manager(folder, rank=rank, world_size=2)
         assert checkpoints.save(main_has_all(1, rank)) is not None
-        bad = main_has_all(2, rank)
-        if rank == 1:
-            bad.random_state = {"torch": "not a tensor"}  # type: ignore[dict-item]
-        assert checkpoints.save(bad) is None
+        synchronize = checkpoint_files.synchronize
+
+        def broken(path: Path) -> None:
+            if path.name == file and rank == failing_rank:
+                raise OSError(5, "Input/output error")
+
+        checkpoint_files.synchronize = broken
+        assert checkpoints.save(main_has_all(2, rank)) is None
+        checkpoint_files.synchronize = synchronize
         distributed.barrier()
         assert names(folder) == ["checkpoint-1"]
-        assert checkpoints.save(main_has_all(3, rank)) is not None
+        assert checkpoints.save(main_has_all(3, rank)) == folder / "checkpoint-3"
 
     assert in_two_processes(tmp_path / "run", work) == [0, 0]
 
