@@ -27,7 +27,7 @@ from songgen.train.trackers import METRICS_FILE, read_metrics
 GOAL = 0.95
 NUM_OPEN_SONGS = 8
 """Training songs that are shown unfolded."""
-METRIC_NAMES = {"loss": "train/cross_entropy", "eval_loss": "eval/loss", "learning_rate": "train/learning_rate"}
+METRIC_NAMES = {"loss": "train/unweighted_loss", "eval_loss": "eval/loss", "learning_rate": "train/learning_rate"}
 """What the curves show: the mean cross-entropy over heads, which training and evaluation compute alike."""
 TRACK_TITLES = {"mix": "mix", "vocal": "vocal", "acc": "accompaniment"}
 SPLIT_TITLES = {"train": "training songs", "eval": "held-out songs"}
@@ -152,13 +152,19 @@ def _clip(out: Path, label: str, sound: Path, *, with_picture: bool) -> Clip:
 
 
 def _stage(out: Path, folder: Path) -> Stage:
-    """Draw the curves of a stage and sum it up."""
+    """Draw the curves of a stage and sum it up.
+
+    Raises:
+        ValueError: if its metrics hold no loss.
+    """
     rows = read_metrics(folder / METRICS_FILE)
+    steps, losses = curve(rows, METRIC_NAMES["loss"])
+    if not steps:
+        raise ValueError(f"{folder / METRICS_FILE} has no {METRIC_NAMES['loss']!r}; train that stage again")
     picture = out / "curves" / f"{folder.name}.svg"
     picture.parent.mkdir(parents=True, exist_ok=True)
     draw_curves(picture, rows, METRIC_NAMES)
-    steps, losses = curve(rows, METRIC_NAMES["loss"])
-    facts = f"{steps[-1]:.0f} steps, training loss {losses[0]:.2f} to {losses[-1]:.3f}" if steps else "no steps"
+    facts = f"{steps[-1]:.0f} steps, training loss {losses[0]:.2f} to {losses[-1]:.3f}"
     mode, _, stage = folder.name.partition("_")
     return Stage(f"{mode}: {stage}", picture.relative_to(out).as_posix(), facts)
 
@@ -177,7 +183,10 @@ def main() -> None:
     parser.add_argument("--songs", type=Path, default=Path("datasets/demo_songs"))
     parser.add_argument("--stages", type=Path, nargs="*", default=[], help="output folders of the training stages")
     arguments = parser.parse_args()
-    build_page(arguments.out, arguments.songs, arguments.stages)
+    try:
+        build_page(arguments.out, arguments.songs, arguments.stages)
+    except ValueError as error:
+        parser.exit(1, f"error: {error}\n")
     print(f"{arguments.out / 'index.html'}")
 
 

@@ -100,7 +100,7 @@ def render_page(page: Page) -> str:
         [
             f"<header><h1>{escape(page.title)}</h1><p>{escape(page.introduction)}</p></header>",
             _section("figures", "Figures", _render_figures(page.figures)),
-            *(_render_group(number, group) for number, group in enumerate(page.groups)),
+            *(_render_group(number, group) for number, group in enumerate(page.groups) if group.songs),
             _section("training", "Training", _render_stages(page.stages)),
             _section("runs", "What was run", _render_runs(page.runs, page.machine)),
         ]

@@ -87,7 +87,7 @@ def demo(tmp_path: Path) -> Path:
     (out / "steps" / "page.json").write_text(json.dumps({**record, "title": "Unfinished", "finished": False}))
     stage = out / "mixed_step1"
     stage.mkdir()
-    names = ("train/cross_entropy", "train/learning_rate", "eval/loss")
+    names = build_page.METRIC_NAMES.values()
     write_rows(stage / "metrics.jsonl", [{"step": step, **dict.fromkeys(names, 7.0 / step)} for step in (5, 10, 15)])
     return out
 
@@ -128,3 +128,9 @@ def test_figures_say_whether_their_goal_is_reached() -> None:
     text = render_page(Page("t", "i", figures, (), (), (), "m"))
     assert text.count('class="value reached"') == 1 and text.count('class="value missed"') == 1
     assert "http" not in text
+
+
+def test_a_stage_without_a_loss_is_named(demo: Path) -> None:
+    write_rows(demo / "mixed_step1" / "metrics.jsonl", [{"step": 5, "train/other": 1.0}])
+    with pytest.raises(ValueError, match="mixed_step1.*has no 'train/"):
+        build_page.build_page(demo, demo.parent / "songs", [demo / "mixed_step1"])
