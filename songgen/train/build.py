@@ -27,7 +27,6 @@ from songgen.train.console import Console, RunSummary
 from songgen.train.ema import MovingAverage
 from songgen.train.evaluation import Evaluator
 from songgen.train.final_model import whole_weights
-from songgen.train.hub import require_account
 from songgen.train.model_parts import load_model, model_fingerprints
 from songgen.train.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.reporting import Reporter
@@ -64,8 +63,6 @@ def build_trainer(config: RunConfig, task: Task, accelerator: Accelerator, conso
     Raises:
         ValueError: model, data and configuration do not fit together; the message says what to change.
     """
-    if config.training.push_to_hub and accelerator.is_main_process:
-        require_account()
     with accelerator.local_main_process_first():
         core = load_model(config, task)
     auxiliary_tracks = task.auxiliary_tracks if config.training.add_vocal_loss else ()

@@ -22,7 +22,6 @@ from songgen.train.distributed import gather_objects
 from songgen.train.ema import MovingAverage
 from songgen.train.evaluation import Evaluator
 from songgen.train.final_model import write_model
-from songgen.train.hub import publish
 from songgen.train.optimizer import set_learning_rate
 from songgen.train.reporting import Reporter
 from songgen.train.schedules import CodebookWeights, LearningRateSchedule
@@ -298,14 +297,11 @@ class Trainer:
         self.totals.exclude(time.perf_counter() - began)
 
     def finish(self) -> None:
-        """Write the model that the next stage starts from; upload it if that is asked for and the plan is done."""
+        """Write the model that the next stage starts from."""
         with self.averaged_weights():
             write_model(self.accelerator, self.core, self.config, self.output_dir)
         self.accelerator.wait_for_everyone()
         logger.info("the model is in %s (step %d of %d)", self.output_dir, self.state.step, self.total_steps)
-        training, ended = self.config.training, self.state.step >= self.total_steps
-        if training.push_to_hub and ended and self.accelerator.is_main_process:
-            publish(self.output_dir, training.hub_model_id, private=training.hub_private)
 
 
 def log_differences(then: dict[str, Any], now: dict[str, Any]) -> None:
