@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs, set_seed
 from torch import Tensor
 
 T = TypeVar("T")
@@ -28,7 +28,8 @@ def start_processes(*, dtype: str, seed: int, timeout_seconds: int) -> Accelerat
         timeout_seconds: after which a process that hears nothing from the others gives up.
 
     Raises:
-        ValueError: several processes were launched, but this one believes that it is alone.
+        ValueError: several processes were launched, but this one believes that it is alone; or they were launched in a
+            way that the training step does not support.
     """
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if launched not in ("no", MIXED_PRECISION[dtype]):
@@ -45,6 +46,7 @@ def start_processes(*, dtype: str, seed: int, timeout_seconds: int) -> Accelerat
         ],
     )
     require_all_processes(os.environ, accelerator.num_processes)
+    _require_supported(accelerator)
     set_seed(seed, device_specific=True)
     return accelerator
 
@@ -62,6 +64,24 @@ def require_all_processes(environment: Mapping[str, str], num_processes: int) ->
             "Where there is no GPU for each process, set ACCELERATE_USE_CPU=true in the environment:\n"
             "  ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 SCRIPT CONFIG.json\n"
             "or launch with a file of helpers/accelerate_configs/."
+        )
+
+
+def _require_supported(accelerator: Accelerator) -> None:
+    """Refuse the launches in which an update could not be held back, or weights not be read by name.
+
+    Raises:
+        ValueError: saying what to use instead.
+    """
+    way_out = "launch with helpers/accelerate_configs/ddp_8_gpus.yaml, or fsdp2_8_gpus.yaml to shard"
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise ValueError(
+            "DeepSpeed updates the weights inside of the backward pass, before it is known whether every loss and "
+            f"gradient is finite, so it is not supported: {way_out}"
+        )
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise ValueError(
+            f"FSDP version 1 hides the parameters' names and is not supported: {way_out} (fsdp_version: 2)"
         )
 
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from songgen.train.weights import trained_parameters
+
 
 class MovingAverage:
     """Average of a model's trained parameters over the updates, kept in float32 beside them.
@@ -29,7 +31,7 @@ class MovingAverage:
         if not 0.0 < decay < 1.0:
             raise ValueError(f"ema_decay must lie between 0 and 1, got {decay}; leave it out for no average")
         self.decay = decay
-        self.parameters = {name: entry for name, entry in model.named_parameters() if entry.requires_grad}
+        self.parameters = dict(trained_parameters(model))
         self.averages = {name: entry.detach().float().clone() for name, entry in self.parameters.items()}
 
     @torch.no_grad()

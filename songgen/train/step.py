@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from songgen.data.collate import Batch
@@ -166,7 +165,7 @@ class TrainingStep:
             self.optimizer.step()
             if self.accelerator.optimizer_step_was_skipped:
                 outcome = Outcome.OVERFLOW
-        elif self.accelerator.scaler is not None and self.accelerator.distributed_type != DistributedType.DEEPSPEED:
+        elif self.accelerator.scaler is not None:
             self.accelerator.scaler.update()
         self.optimizer.zero_grad()
         return outcome

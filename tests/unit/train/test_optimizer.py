@@ -1,17 +1,23 @@
 """Which parameters decay, which are trained, and that the optimizer's state survives by name."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from training_fakes import make_batch, tiny_model  # noqa: E402
 
 from songgen.models.freeze import freeze  # noqa: E402
+from songgen.train.ema import MovingAverage  # noqa: E402
+from songgen.train.final_model import whole_weights  # noqa: E402
 from songgen.train.optimizer import OptimizerOptions, build_optimizer, decay_groups, set_learning_rate  # noqa: E402
 from songgen.train.weights import (  # noqa: E402
     gather_tensors,
@@ -90,6 +96,49 @@ def test_state_by_name_continues_bit_for_bit_and_leaves_the_learning_rate_alone(
     set_learning_rate(resumed_optimizer, 0.5)
     load_optimizer_tensors(resumed, resumed_optimizer, state)
     assert [group["lr"] for group in resumed_optimizer.param_groups] == [0.5, 0.5]
+
+
+@pytest.fixture
+def process_group(tmp_path: Path) -> Iterator[None]:
+    """A group of this process alone."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_sharded_parameters_are_saved_whole_and_continue_bit_for_bit(process_group: None) -> None:
+    plain, sharded = tiny_model(), tiny_model()
+    fully_shard(sharded, mesh=init_device_mesh("cpu", (1,)))
+    assert isinstance(sharded.enc_to_dec_proj.weight, DTensor)
+    optimizers = [build_optimizer(model, OptimizerOptions(1e-2)) for model in (plain, sharded)]
+    average = MovingAverage(sharded, 0.9)
+    for model, optimizer in zip((plain, sharded), optimizers, strict=True):
+        train(model, optimizer, 2)
+    average.update(2)
+    saved = [gather_tensors(model_tensors(model), keep=True) for model in (plain, sharded)]
+    states = [
+        gather_tensors(optimizer_tensors(model, optimizer), keep=True)
+        for model, optimizer in zip((plain, sharded), optimizers, strict=True)
+    ]
+    for first, second in (saved, states):
+        assert first.keys() == second.keys()
+        assert not any(isinstance(value, DTensor) for value in second.values())
+        for name, value in first.items():
+            torch.testing.assert_close(second[name], value, msg=name)
+    assert gather_tensors(average.averages, keep=True).keys() == saved[0].keys()
+    assert gather_tensors(model_tensors(sharded), keep=False) == {}
+
+    resumed = tiny_model()
+    fully_shard(resumed, mesh=init_device_mesh("cpu", (1,)))
+    resumed_optimizer = build_optimizer(resumed, OptimizerOptions(1e-2))
+    write_tensors(model_tensors(resumed), saved[1])
+    load_optimizer_tensors(resumed, resumed_optimizer, states[1])
+    train(sharded, optimizers[1], 1, first=2)
+    train(resumed, resumed_optimizer, 1, first=2)
+    for first, second in zip(sharded.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(first.full_tensor(), second.full_tensor())
+    with whole_weights(resumed):
+        assert not isinstance(resumed.enc_to_dec_proj.weight, DTensor)
 
 
 def test_other_parameters_are_refused_with_their_names() -> None:
