@@ -115,6 +115,13 @@ class TokenLayout:
             owner[self.heads[track][codebook], residue] = track * self.num_codebooks + codebook
         return owner
 
+    @cached_property
+    def _starts(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """For each residue and head: the stream that holds these steps, and its (never positive) first frame there."""
+        stream, frame = self.stream_table(self.stride)
+        pairs = torch.stack([stream, frame], dim=-1).transpose(0, 1).tolist()
+        return tuple(tuple((owner, first) for owner, first in heads) for heads in pairs)
+
     def num_steps(self, frames: int) -> int:
         """Steps of a clip's block: all frames of all streams and one EOS behind the last of them."""
         return self.stride * frames + self.max_offset + 1
@@ -154,18 +161,22 @@ class TokenLayout:
         """
         batch, num_tracks, num_codebooks, max_frames = codes.shape
         assert (num_tracks, num_codebooks) == (len(self.tracks), self.num_codebooks), codes.shape
-        num_steps = self.num_steps(max_frames)
-        stream, frame = self.stream_table(num_steps, codes.device)
-        if max_frames:
-            index = (stream * max_frames + frame.clamp(0, max_frames - 1)).flatten()
-            labels = codes.reshape(batch, -1)[:, index].view(batch, self.num_heads, num_steps).long()
-        else:
-            labels = codes.new_full((batch, self.num_heads, num_steps), IGNORE_INDEX, dtype=torch.long)
-        length = frames.to(codes.device)[:, None, None]
-        labels = torch.where(frame >= length, vocabulary.eos_token_id, labels)
-        labels = torch.where(frame < 0, vocabulary.bos_token_id, labels)
+        num_steps, length = self.num_steps(max_frames), frames.to(codes.device)[:, None, None]
+        # Streams with BOS before and EOS behind them; a head is then one slice per stream, much cheaper than a gather.
+        waiting = self.max_offset // self.stride + 1
+        shape = (batch, num_tracks, num_codebooks, max_frames + 2 * waiting)
+        bordered = torch.full(shape, vocabulary.eos_token_id, dtype=torch.long, device=codes.device)
+        bordered[..., :waiting] = vocabulary.bos_token_id
+        sung = torch.arange(max_frames, device=codes.device) < length[..., None]
+        bordered[..., waiting : waiting + max_frames] = torch.where(sung, codes, vocabulary.eos_token_id)
+        streams = bordered.flatten(1, 2).unbind(1)
+        labels = bordered.new_empty((batch, self.num_heads, num_steps))
+        for residue, starts in enumerate(self._starts):
+            place = labels[..., residue :: self.stride]
+            slices = [streams[stream].narrow(-1, waiting + frame, place.shape[-1]) for stream, frame in starts]
+            place.copy_(torch.stack(slices, dim=1))
         block = self.stride * length + self.max_offset + 1
-        return torch.where(torch.arange(num_steps, device=codes.device) >= block, IGNORE_INDEX, labels)
+        return labels.masked_fill_(torch.arange(num_steps, device=codes.device) >= block, IGNORE_INDEX)
 
     def inputs(self, labels: Tensor, vocabulary: AudioVocabulary) -> Tensor:
         """Shift labels (B x H x S) right by one step: first column BOS, padding in place of `IGNORE_INDEX`."""

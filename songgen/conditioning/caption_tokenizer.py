@@ -1,6 +1,8 @@
 """The caption tokenizer: T5's own, or a small sentencepiece model of the same kind trained on the corpus."""
 
+import hashlib
 import io
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,13 @@ def load_caption_tokenizer(folder_or_id: str | Path, revision: str | None = None
     if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer in {folder_or_id!s} lacks a padding or an end token: it is none of T5's kind")
     return tokenizer
+
+
+def caption_tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Return a hash of what a caption tokenizer does: its vocabulary, its special tokens and a sample of its output."""
+    probe = "A slow, warm Folk-Ballad (1973): 92 bpm; café, naïve — ÄÖÜ 東京"
+    content = [sorted(tokenizer.get_vocab().items()), tokenizer.all_special_tokens, list(tokenizer(probe).input_ids)]
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
 
 
 def train_caption_tokenizer(lines: Iterable[str], vocab_size: int, out_folder: str | Path) -> Any:

@@ -232,14 +232,21 @@ class DecoderLayer(nn.Module):
         states: Tensor,
         angles: tuple[Tensor, Tensor] | None,
         mask: Tensor | None,
-        cross: tuple[Tensor, Tensor],
+        memory: Tensor,
         memory_mask: Tensor,
     ) -> Tensor:
         """Transform a whole sequence (B x S x D); `mask` None means plainly causal."""
         normed = self.self_attn_layer_norm(states)
         keys, values = self.self_attn.keys_values(normed, angles)
         mixed = self.self_attn.attend(normed, keys, values, angles, mask=mask, causal=mask is None)
-        return self._finish(states + self.dropout(mixed), angles, cross, memory_mask)
+        return self._finish(states + self.dropout(mixed), angles, self.cross_keys_values(memory), memory_mask)
+
+    def cross_keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the memory (B x M x D), never rotated.
+
+        Sharded training gathers a layer's weights inside its `forward` alone, so they are projected there.
+        """
+        return self.encoder_attn.keys_values(memory, None)
 
     def step(
         self, states: Tensor, angles: tuple[Tensor, Tensor] | None, cache: DecoderCache, layer: int, start: int
@@ -311,10 +318,6 @@ class Decoder(nn.Module):
         """The layers, typed."""
         return cast("list[DecoderLayer]", list(self.layers))
 
-    def _cross(self, layer: DecoderLayer, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of one layer's cross-attention (never rotated)."""
-        return layer.encoder_attn.keys_values(memory, None)
-
     def forward(self, input_ids: Tensor, conditions: Conditions) -> Tensor:
         """Read a whole sequence (B x H x S); returns B x S x D, the prefix left out."""
         states, prefix_length = self.embed(input_ids), 0
@@ -326,19 +329,12 @@ class Decoder(nn.Module):
             mask = _causal_mask_with_prefix(conditions.prefix_mask, states.shape[1])
         states, angles = self._positions(states, 0)
         states = self.dropout(states)
-        memory_mask = conditions.memory_mask[:, None, None]
+        memory, memory_mask = conditions.memory, conditions.memory_mask[:, None, None]
         for layer in self.blocks:
             if self.gradient_checkpointing and self.training:
-                states = checkpoint(
-                    lambda layer, states: layer(
-                        states, angles, mask, self._cross(layer, conditions.memory), memory_mask
-                    ),
-                    layer,
-                    states,
-                    use_reentrant=False,
-                )
+                states = checkpoint(layer, states, angles, mask, memory, memory_mask, use_reentrant=False)
             else:
-                states = layer(states, angles, mask, self._cross(layer, conditions.memory), memory_mask)
+                states = layer(states, angles, mask, memory, memory_mask)
         return self.layer_norm(states[:, prefix_length:])
 
     def new_cache(self, conditions: Conditions, max_steps: int) -> DecoderCache:
@@ -347,7 +343,7 @@ class Decoder(nn.Module):
         prefix_length = 0 if conditions.prefix is None else conditions.prefix.shape[1]
         head_width = self.config.hidden_size // self.config.num_attention_heads
         shape = (batch, self.config.key_value_heads, prefix_length + max_steps, head_width)
-        cross = [self._cross(layer, memory) for layer in self.blocks]
+        cross = [layer.cross_keys_values(memory) for layer in self.blocks]
         dtype = cross[0][0].dtype
         cache = DecoderCache(
             self_keys=[memory.new_empty(shape, dtype=dtype) for _ in self.layers],

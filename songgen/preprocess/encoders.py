@@ -1,6 +1,5 @@
 """What turns a clip into tokens: the codec and the two tokenizers, from the model folder or as named."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +38,6 @@ class Encoders:
     """What opens the codec again; a codec from a local folder is copied into the data set, and the path leads there."""
 
 
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Return a hash of what a tokenizer does: its vocabulary, its special tokens and a sample of its output."""
-    probe = "A slow, warm Folk-Ballad (1973): 92 bpm; café, naïve — ÄÖÜ 東京"
-    content = [sorted(tokenizer.get_vocab().items()), tokenizer.all_special_tokens, list(tokenizer(probe).input_ids)]
-    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
-
-
 def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
     """Open codec and tokenizers; what is not named comes from the model.
 
@@ -57,7 +49,7 @@ def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
         ValueError: if one of them is neither named nor part of the model; the message names the key.
     """
     from songgen.codecs import load_codec
-    from songgen.conditioning import load_caption_tokenizer
+    from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer
     from songgen.lyrics import VoiceBpeTokenizer
     from songgen.models.configuration_songgen import SongGenConfig
 
@@ -89,7 +81,7 @@ def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
         codec=codec,
         lyrics_tokenizer=VoiceBpeTokenizer.from_pretrained(lyrics_name),
         caption_tokenizer=caption_tokenizer,
-        caption_fingerprint=tokenizer_fingerprint(caption_tokenizer),
+        caption_fingerprint=caption_tokenizer_fingerprint(caption_tokenizer),
         codec_spec=_portable_spec(dict(codec.spec), folder),
     )
 

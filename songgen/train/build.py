@@ -371,6 +371,7 @@ def _reporter(
             config=config.to_dict(),
             resume_step=resume_step,
             enabled=accelerator.is_main_process,
+            send_audio=training.add_audio_samples_to_wandb,
         )
 
     return Reporter(console, summary, open_trackers)

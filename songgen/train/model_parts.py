@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer
 from songgen.config import RunConfig
 from songgen.lyrics import VoiceBpeTokenizer
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
@@ -85,7 +86,16 @@ def model_fingerprints(config: RunConfig, core: SongGenForConditionalGeneration)
     return {
         "codec_fingerprint": codec,
         "lyrics_tokenizer_fingerprint": _lyrics_fingerprint(config, core.folder),
+        "caption_tokenizer_fingerprint": _caption_fingerprint(core),
     }
+
+
+def _caption_fingerprint(core: SongGenForConditionalGeneration) -> str | None:
+    """Fingerprint of the caption tokenizer that lies in the model's folder; one on a hub is not fetched for this."""
+    folder = None if core.folder is None else core.folder / core.config.caption_tokenizer
+    if folder is None or not folder.is_dir():
+        return None
+    return caption_tokenizer_fingerprint(load_caption_tokenizer(folder))
 
 
 def _lyrics_fingerprint(config: RunConfig, folder: Path | None) -> str | None:

@@ -212,6 +212,7 @@ class Trackers:
         config: resolved configuration, sent without secrets.
         resume_step: step that the run goes on from; None for a run that starts anew.
         enabled: False on all but the main process; nothing is opened or written then.
+        send_audio: send audio samples to the chosen trackers; they are written as files either way.
 
     Raises:
         ValueError: if a name is unknown.
@@ -227,6 +228,7 @@ class Trackers:
         config: Mapping[str, Any] | None = None,
         resume_step: int | None = None,
         enabled: bool = True,
+        send_audio: bool = True,
     ) -> None:
         """Open the metrics file and the trackers."""
         names = tuple(report_to)
@@ -234,6 +236,7 @@ class Trackers:
             raise ValueError(f"report_to: unknown {', '.join(unknown)}; known: {', '.join(TRACKERS)}, or none")
         self.folder = folder
         self.enabled = enabled
+        self.send_audio = send_audio
         self._open: dict[str, Tracker] = {}
         if not enabled:
             return
@@ -284,7 +287,8 @@ class Trackers:
         except (OSError, RuntimeError) as error:
             _logger.warning("the audio sample %s cannot be written (%s); training goes on", path, error)
             return None
-        self._each(lambda tracker: tracker.log_audio(name, path, samples, sample_rate, step))
+        if self.send_audio:
+            self._each(lambda tracker: tracker.log_audio(name, path, samples, sample_rate, step))
         return path
 
     def close(self) -> None:
