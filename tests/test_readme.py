@@ -1,0 +1,242 @@
+"""What README and guide name exists: files, scripts, flags, subcommands, targets, extras, headings, Python names."""
+
+import argparse
+import ast
+import functools
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import songgen
+from songgen.cli.main import COMMANDS
+from songgen.config import RunConfig
+from songgen.config.ignored import ALIASES
+from songgen.config.keys import all_keys
+from songgen.config.loading import read_config_file
+from songgen.config.types import parse_text
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("README.md", "docs/guide.md")
+LINKED_PAGES = (*PAGES, "docs/architecture.md", "docs/coverage.md", "docs/configuration.md", "CHANGELOG.md")
+CONFIGURED = ("preprocess_data.py", "run_training_mixed.py", "run_training_dual_track.py")
+PLACEHOLDERS = ("SCRIPT", "CONFIG.json")
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+OUR_FOLDERS = re.compile(r"(?:helpers|training|benchmarks|docs|tests|songgen)/[\w./-]*\w/?")
+TEST_NAME = re.compile(r"`((?:tests/)?[\w/]*test_\w+\.py)(?:::(\w+))?`")
+OTHER_FLAGS = {"--help", "--extra-index-url", "--local-dir"}
+"""Flags of pip and of the hub's client, and the one that everything has."""
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return [body for name, body in FENCE.findall(text_of(page)) if name == language]
+
+
+def inline_code(page: str) -> list[str]:
+    return CODE.findall(FENCE.sub("", text_of(page)))
+
+
+def commands(page: str) -> list[list[str]]:
+    """Every command of a page's shell blocks and inline code, as words, without comments and variables before it."""
+    lines = [line for body in blocks(page, "bash") for line in body.replace("\\\n", " ").splitlines()]
+    starts = ("accelerate launch ", "python ", "songgen ", "make ", "pip install ")
+    lines += [code for code in inline_code(page) if code.startswith(starts)]
+    found = []
+    for part in (part for line in lines for part in line.split(" && ")):
+        words = shlex.split(part, comments=True)
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+            words.pop(0)
+        if words:
+            found.append(words)
+    return found
+
+
+@functools.cache
+def declared_flags(script: Path) -> frozenset[str]:
+    """Every flag that a script, or a module beside it that it imports, declares with `add_argument`."""
+    flags: set[str] = set()
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
+            names = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+            flags.update(name for name in names if isinstance(name, str) and name.startswith("--"))
+        elif isinstance(node, ast.ImportFrom) and node.module and (script.parent / f"{node.module}.py").is_file():
+            flags |= declared_flags(script.parent / f"{node.module}.py")
+    return frozenset(flags)
+
+
+def subcommand_parser(name: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"songgen {name}", exit_on_error=False)
+    importlib.import_module(COMMANDS[name].module).add_arguments(parser)
+    return parser
+
+
+def launcher_flags() -> set[str]:
+    from accelerate.commands.launch import launch_command_parser
+
+    return {flag for action in launch_command_parser()._actions for flag in action.option_strings}
+
+
+def anchors(path: Path) -> set[str]:
+    """Anchors of a page's headings, as the usual renderers make them."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def check_configured(words: list[str]) -> None:
+    """Read a launch of ours as its script would: file, keys, values, contradictions."""
+    files = [word for word in words[:1] if not word.startswith("--")]
+    values, overrides, rest = dict(read_config_file(ROOT / files[0])[0]) if files else {}, {}, words[len(files) :]
+    while rest:
+        flag = rest.pop(0)
+        assert flag.startswith("--"), f"{flag} is neither a flag nor its value"
+        name = ALIASES.get(flag[2:], flag[2:])
+        assert name in all_keys(), f"{flag} is no key"
+        given = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        overrides[name] = parse_text(given, all_keys()[name].annotation)
+    RunConfig.from_dict({**values, **overrides})
+
+
+def check_command(words: list[str]) -> None:
+    """Fail if a command could not be understood by what it calls."""
+    program, arguments = words[0], words[1:]
+    if program == "accelerate" and arguments[:1] == ["launch"]:
+        place = next(index for index, word in enumerate(arguments) if word.endswith(".py") or word in PLACEHOLDERS)
+        for flag, value in zip(arguments[1:place], arguments[2 : place + 1], strict=True):
+            assert not flag.startswith("--") or flag in launcher_flags(), flag
+            assert flag != "--config_file" or (ROOT / value).is_file(), value
+        if arguments[place] not in PLACEHOLDERS:
+            check_command(["python", *arguments[place:]])
+    elif program == "python" and arguments:
+        script = ROOT / arguments[0]
+        assert script.is_file(), f"there is no {arguments[0]}"
+        if script.name in CONFIGURED:
+            check_configured(arguments[1:])
+        else:
+            unknown = {word for word in arguments[1:] if word.startswith("--")} - declared_flags(script) - {"--help"}
+            assert not unknown, f"{arguments[0]} has no {', '.join(unknown)}"
+    elif program == "songgen" and "--help" not in arguments:
+        assert arguments[0] in COMMANDS, f"songgen has no command {arguments[0]}"
+        if len(arguments) > 1:
+            subcommand_parser(arguments[0]).parse_args(arguments[1:])
+    elif program == "make":
+        targets = re.findall(r"^([\w-]+):", text_of("Makefile"), re.MULTILINE)
+        wanted = [word for word in arguments if "=" not in word and not word.startswith("-")]
+        variables = [word.split("=")[0] for word in arguments if "=" in word]
+        assert set(wanted) <= set(targets), f"the Makefile has no {wanted}"
+        assert all(re.search(rf"^{name} \?=", text_of("Makefile"), re.MULTILINE) for name in variables), variables
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_are_understood(page: str) -> None:
+    found = commands(page)
+    assert len(found) > 15
+    problems = []
+    for words in found:
+        try:
+            check_command(words)
+        except (AssertionError, ValueError, argparse.ArgumentError) as error:
+            problems.append(f"{shlex.join(words)}: {error}")
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "accelerate launch training/run_training_mixed.py helpers/training_configs/mixed_pro/step1.json --learning 1",
+        "accelerate launch training/run_training_mixed.py helpers/training_configs/mixed_pro/step9.json",
+        "accelerate launch --config_file helpers/accelerate_configs/nine_gpus.yaml SCRIPT CONFIG.json",
+        "accelerate launch --gpus 8 SCRIPT CONFIG.json",
+        "accelerate launch training/run_training_mixed.py helpers/training_configs/mixed_pro/step1.json --dtype int8",
+        "python helpers/fit_spectral_codec.py --songs here",
+        "python helpers/model_init_scripts/init_model_mixed.py out --size small",
+        "songgen sing",
+        "songgen generate --model a --out b.wav --words c",
+        "make everything",
+        "make demo PYTHONS=python3",
+    ],
+)
+def test_a_wrong_command_is_noticed(command: str) -> None:
+    with pytest.raises((AssertionError, ValueError, argparse.ArgumentError, SystemExit)):
+        check_command(shlex.split(command))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_flags_in_the_text_exist(page: str) -> None:
+    helpers = [script for folder in ("helpers", "benchmarks") for script in (ROOT / folder).rglob("*.py")]
+    known = {f"--{name}" for name in all_keys()} | OTHER_FLAGS | launcher_flags()
+    known |= {flag for script in helpers for flag in declared_flags(script)}
+    known |= {
+        flag for name in COMMANDS for action in subcommand_parser(name)._actions for flag in action.option_strings
+    }
+    named = {flag for code in inline_code(page) for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", code)}
+    assert not named - known
+
+
+@pytest.mark.parametrize("page", LINKED_PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    folder = (ROOT / page).parent
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", text_of(page))):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        path = (folder / name).resolve() if name else ROOT / page
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            broken.append(target)
+    assert not broken
+
+
+@pytest.mark.parametrize("page", (*PAGES, "docs/coverage.md"))
+def test_files_in_the_text_exist(page: str) -> None:
+    named = {path for code in inline_code(page) for path in OUR_FOLDERS.findall(code) if code.startswith(path)}
+    assert named
+    assert not {path for path in named if not (ROOT / path).exists()}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_names_in_the_text_are_those_of_the_program(page: str) -> None:
+    """Words such as `save_to_disk` that stand alone in code must occur somewhere in the program."""
+    folders = ("songgen", "helpers", "training")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".json")]
+    source = "\n".join(path.read_text(encoding="utf-8") for path in paths) + text_of("Makefile")
+    names = {code for code in inline_code(page) if re.fullmatch(r"[a-zA-Z]+(_[a-zA-Z0-9]+)+", code)}
+    words = set(re.findall(r"\w+", source))
+    assert not names - words
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_extras_exist(page: str) -> None:
+    declared = text_of("setup.py").split("extras_require={")[1].split("}")[0]
+    extras = set(re.findall(r'^\s+"(\w+)":', declared, re.MULTILINE))
+    named = {name for group in re.findall(r"(?:\.|songgen)\[([\w,]+)\]", text_of(page)) for name in group.split(",")}
+    assert named and not named - extras
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_compiles_and_its_imports_exist(page: str) -> None:
+    for body in blocks(page, "python"):
+        for node in ast.walk(ast.parse(body)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "songgen":
+                module = songgen if node.module == "songgen" else importlib.import_module(str(node.module))
+                missing = [alias.name for alias in node.names if not hasattr(module, alias.name)]
+                assert not missing, f"{node.module} has no {missing}"
+
+
+def test_the_coverage_names_tests_that_exist() -> None:
+    found = TEST_NAME.findall(text_of("docs/coverage.md"))
+    assert len(found) > 30
+    files = {path.name: path for path in (ROOT / "tests").rglob("test_*.py")}
+    missing = []
+    for name, function in found:
+        path = files.get(Path(name).name)
+        if path is None or (function and f"def {function}(" not in path.read_text(encoding="utf-8")):
+            missing.append(f"{name}::{function}")
+    assert not missing
