@@ -107,11 +107,12 @@ class _FusedHeads(torch.autograd.Function):
                 matrix, valid = weight.to(dtype), target != IGNORE_INDEX
                 scores = (rows @ matrix.T).float()
                 picked = target.clamp(min=0)[:, None]
-                normalizer = scores.logsumexp(dim=-1, keepdim=True)
-                sums.append(((normalizer - scores.gather(1, picked))[:, 0] * valid).sum())
-                scores.sub_(normalizer).exp_()
-                scores.scatter_add_(1, picked, scores.new_full((), -1).expand(picked.shape))
-                error = scores.mul_((valid * coefficient)[:, None]).to(dtype)
+                highest = scores.amax(dim=-1, keepdim=True)
+                picked_score = scores.gather(1, picked) - highest
+                total = scores.sub_(highest).exp_().sum(dim=-1, keepdim=True)
+                sums.append(((total.log() - picked_score)[:, 0] * valid).sum())
+                scale = (valid * coefficient)[:, None]
+                error = scores.mul_(scale / total).scatter_add_(1, picked, -scale).to(dtype)
                 gradient_states += error @ matrix
                 gradient_weights.append((error.T @ rows).to(weight.dtype))
         ctx.save_for_backward(gradient_states.to(states.dtype), *gradient_weights)
@@ -143,6 +144,10 @@ def fused_head_losses(
         head_weights: as in `head_losses`.
     """
     counts, head_weights = _normalization(labels, target_counts, head_weights)
-    targets = labels.transpose(0, 1).flatten(1)
-    loss, sums = _FusedHeads.apply(states.flatten(0, 1), targets, head_weights / counts, *weights)
+    targets, rows = labels.transpose(0, 1).flatten(1), states.flatten(0, 1)
+    if rows.device.type == "cpu":
+        # Padding costs as much as targets do; a GPU would have to be waited for to leave it out.
+        chosen = (targets != IGNORE_INDEX).any(dim=0).nonzero()[:, 0]
+        targets, rows = targets.index_select(1, chosen), rows.index_select(0, chosen)
+    loss, sums = _FusedHeads.apply(rows, targets, head_weights / counts, *weights)
     return HeadLosses(loss, sums / counts)
