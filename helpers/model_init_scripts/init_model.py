@@ -4,12 +4,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from songgen.models import SongGenConfig
 from songgen.models.initialize import PRESETS, ModelParts, create_model_folder, describe
 from songgen.tasks import Task
 
-_PUBLISHED_TEXT_MODEL = "google/flan-t5-large"
-_PUBLISHED_VOICE_MODEL = "m-a-p/MERT-v1-330M"
-_PUBLISHED_AUDIO_MODEL = "hf-audio/xcodec-hubert-general-balanced"
+_PUBLISHED = SongGenConfig()
+_PUBLISHED_TEXT_MODEL = _PUBLISHED.text_encoder["path"]
+_PUBLISHED_VOICE_MODEL = _PUBLISHED.voice_encoder["path"]
+_PUBLISHED_AUDIO_MODEL = _PUBLISHED.audio_codec["path"]
 
 
 def parse_arguments(task: Task, default_pattern: str, description: str | None) -> argparse.Namespace:
@@ -33,7 +35,7 @@ def parse_arguments(task: Task, default_pattern: str, description: str | None) -
     parser.add_argument(
         "--lyrics_tokenizer", help="lyrics vocabulary: file, folder or hub id (default: from --tokenizers)"
     )
-    parser.add_argument("--caption_tokenizer", help="caption tokenizer (default: from --tokenizers, else --text_model)")
+    parser.add_argument("--caption_tokenizer", help="caption tokenizer (default: --text_model, else from --tokenizers)")
     parser.add_argument("--no_prompt_cross_attention", action="store_true", help="put lyrics before the audio tokens")
     parser.add_argument("--rope_embeddings", action="store_true", help="rotary instead of sinusoidal positions")
     parser.add_argument("--seed", type=int, default=0, help="of the new weights (default: 0)")
@@ -60,7 +62,7 @@ def parts_of(arguments: argparse.Namespace) -> ModelParts:
         lyrics_tokenizer=arguments.lyrics_tokenizer or arguments.tokenizers,
         caption_tokenizer=str(caption),
         text_encoder=text_model,
-        voice_encoder=arguments.voice_model or (None if small else _PUBLISHED_VOICE_MODEL),
+        voice_encoder=arguments.voice_model or (None if small else _PUBLISHED.voice_encoder),
     )
 
 

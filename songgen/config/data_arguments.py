@@ -115,7 +115,7 @@ class DataArguments:
     """Longer clips are left out; a clip of exactly this length stays."""
 
     max_text_length: PositiveInt = 500
-    """Clips whose caption has more characters are left out."""
+    """Clips whose caption or lyrics have more characters are left out, and counted."""
 
     max_description_token_length: PositiveInt | None = None
     """Clips whose caption has more tokens are left out. null: no limit."""
@@ -139,8 +139,7 @@ class DataArguments:
     """Clips that a process encodes at once."""
 
     save_codec_steps: PositiveInt | None = 500
-    """Encoded batches after which a process writes its shard: what a kill can lose at most. null: one shard a
-    process."""
+    """Songs in a chunk, which is written as one shard: what a kill can lose at most. null: 500."""
 
     preprocessing_num_workers: PositiveInt | None = None
     """Workers that read audio beside the encoder, for each process. null: none."""

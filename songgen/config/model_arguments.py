@@ -74,6 +74,10 @@ class ModelArguments:
     condition_dropout: Probability = 0.0
     """Probability that a sample is trained without any condition, which classifier-free guidance builds on."""
 
+    input_masking: Probability = 0.0
+    """Probability that a clip is trained with its beginning hidden, up to a step drawn at random: the model then has
+    to find the song by caption, lyrics and voice. Small data needs it; the published recipe has none."""
+
     do_sample: bool = True
     """Songs generated at evaluation are drawn at random (true) or greedily (false)."""
 

@@ -2,12 +2,13 @@
 
 from songgen.lyrics.languages import LANGUAGES, language_code
 from songgen.lyrics.normalize import normalize_lyrics
-from songgen.lyrics.tokenizer import SECTION_TAGS, VoiceBpeTokenizer
+from songgen.lyrics.tokenizer import SECTION_TAGS, VOCABULARY_FILES, VoiceBpeTokenizer
 from songgen.lyrics.train import train_lyrics_tokenizer
 
 __all__ = [
     "LANGUAGES",
     "SECTION_TAGS",
+    "VOCABULARY_FILES",
     "VoiceBpeTokenizer",
     "language_code",
     "normalize_lyrics",

@@ -26,7 +26,9 @@ SPECIAL_TOKEN_IDS = {
 """Ids that the published model was trained with; a file that puts these tokens elsewhere is refused."""
 
 FILE_NAME = "lyrics_tokenizer.json"
-_FILE_NAMES = (FILE_NAME, "vocab.json")
+VOCABULARY_FILES = (FILE_NAME, "vocab.json")
+"""Names under which a folder may hold a vocabulary, ours first."""
+
 
 SECTION_TAGS = tuple(
     f"[{section}]"
@@ -110,10 +112,10 @@ class VoiceBpeTokenizer:
         if folder.is_file():
             return cls(folder)
         if folder.is_dir():
-            for name in _FILE_NAMES:
+            for name in VOCABULARY_FILES:
                 if (folder / name).is_file():
                     return cls(folder / name)
-            raise ValueError(f"no {' or '.join(_FILE_NAMES)} in {folder}")
+            raise ValueError(f"no {' or '.join(VOCABULARY_FILES)} in {folder}")
         return cls(_download(str(folder_or_id), revision))
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -214,7 +216,7 @@ def _download(repository: str, revision: str | None) -> str:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    for name in _FILE_NAMES:
+    for name in VOCABULARY_FILES:
         try:
             return hf_hub_download(repository, name, revision=revision)
         except LocalEntryNotFoundError as error:
@@ -223,4 +225,4 @@ def _download(repository: str, revision: str | None) -> str:
             continue
         except (HfHubHTTPError, HFValidationError) as error:
             raise ValueError(f"{repository!r} is neither a folder nor a repository on the hub: {error}") from error
-    raise ValueError(f"no {' or '.join(_FILE_NAMES)} in the hub repository {repository!r}")
+    raise ValueError(f"no {' or '.join(VOCABULARY_FILES)} in the hub repository {repository!r}")

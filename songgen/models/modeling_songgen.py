@@ -78,6 +78,7 @@ class SongGenForConditionalGeneration(nn.Module):
         self.vocabulary: AudioVocabulary = config.vocabulary
         self.task: Task = config.task
         self._frozen: dict[str, Any] = {}
+        self.input_mask_probability = 0.0
         width = config.decoder.hidden_size
         self.embed_prompts = nn.Embedding(config.lyrics_vocab_size, width)
         self.lyrics_encoder = LyricsEncoder(width, config.lyrics_encoder)
@@ -154,6 +155,14 @@ class SongGenForConditionalGeneration(nn.Module):
         for name, part in getattr(self, "_frozen", {}).items():
             self._frozen[name] = part.to(self.device)
         return self
+
+    def set_input_masking(self, probability: float) -> None:
+        """Hide the beginning of a clip, up to a step drawn at random, with this probability in training.
+
+        Teacher forcing shows the song so far, which tells what comes next better than caption and lyrics do. A model
+        that has only ever leaned on it does not know how a song begins, and from there sings another one.
+        """
+        self.input_mask_probability = probability
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute decoder layers in the backward pass instead of keeping their activations."""
@@ -314,7 +323,7 @@ class SongGenForConditionalGeneration(nn.Module):
             voice_hidden_states=voice_hidden_states,
             voice_mask=voice_mask,
         )
-        states = self.decoder(self.layout.inputs(labels, self.vocabulary), conditions)
+        states = self.decoder(self._hide(self.layout.inputs(labels, self.vocabulary)), conditions)
         mask = self.layout.target_mask(frames, labels.shape[-1], train_every_eos=self.config.train_every_eos)
         targets = torch.where(mask, labels, IGNORE_INDEX)
         weights = None if codebook_weights is None else weights_per_head(codebook_weights, self.layout.head_codebook)
@@ -329,6 +338,16 @@ class SongGenForConditionalGeneration(nn.Module):
             output.correct = (logits.argmax(-1) == targets).sum(dim=(0, 2))
         output.logits = logits if return_logits else None
         return output
+
+    def _hide(self, inputs: Tensor) -> Tensor:
+        """Hide the beginning of some clips in the decoder's input (B x H x S): mask tokens, in training alone."""
+        if not self.training or self.input_mask_probability == 0:
+            return inputs
+        batch, _, num_steps = inputs.shape
+        chosen = torch.rand(batch, 1, 1, device=inputs.device) < self.input_mask_probability
+        end = torch.rand(batch, 1, 1, device=inputs.device) * num_steps
+        step = torch.arange(num_steps, device=inputs.device)
+        return torch.where(chosen & (step > 0) & (step <= end), self.vocabulary.mask_token_id, inputs)
 
     def _losses(
         self,

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from songgen.codecs import AudioCodec
     from songgen.lyrics import VoiceBpeTokenizer
 
-LYRICS_TOKENIZER_FILE = "lyrics_tokenizer.json"
-
-_SMALL_FILES = ("config.json", LYRICS_TOKENIZER_FILE, "caption_tokenizer/*", "audio_codec/*")
+_SMALL_FILES = ("config.json", "lyrics_tokenizer.json", "vocab.json", "caption_tokenizer/*", "audio_codec/*")
 """What preprocessing needs of a model on the hub: not its weights."""
 
 
@@ -50,7 +48,7 @@ def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
     """
     from songgen.codecs import load_codec
     from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer
-    from songgen.lyrics import VoiceBpeTokenizer
+    from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
     from songgen.models.configuration_songgen import SongGenConfig
 
     folder = _model_folder(options)
@@ -61,7 +59,7 @@ def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
         if caption_name is None:
             own = folder / config.caption_tokenizer
             caption_name = str(own) if own.is_dir() else config.caption_tokenizer
-        if lyrics_name is None and (folder / LYRICS_TOKENIZER_FILE).is_file():
+        if lyrics_name is None and any((folder / name).is_file() for name in VOCABULARY_FILES):
             lyrics_name = str(folder)
     missing = [
         key

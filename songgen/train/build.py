@@ -315,6 +315,7 @@ def _prepare(
     """Move the model to its device, wrap it, and make its optimizer."""
     training = config.training
     core.set_gradient_checkpointing(config.model.gradient_checkpointing)
+    core.set_input_masking(config.model.input_masking)
     if accelerator.distributed_type != DistributedType.FSDP:
         core.to(accelerator.device)
     if training.torch_compile:

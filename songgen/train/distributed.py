@@ -73,7 +73,7 @@ def _require_supported(accelerator: Accelerator) -> None:
     Raises:
         ValueError: saying what to use instead.
     """
-    way_out = "launch with helpers/accelerate_configs/ddp_8_gpus.yaml, or fsdp2_8_gpus.yaml to shard"
+    way_out = "launch with ddp_8_gpus.yaml of helpers/accelerate_configs, or fsdp2_zero2_8_gpus.yaml to shard"
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         raise ValueError(
             "DeepSpeed updates the weights inside of the backward pass, before it is known whether every loss and "

@@ -8,7 +8,7 @@ from typing import Any
 
 from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer
 from songgen.config import RunConfig
-from songgen.lyrics import VoiceBpeTokenizer
+from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.tasks import VOCAL, Task
 
@@ -102,6 +102,6 @@ def _lyrics_fingerprint(config: RunConfig, folder: Path | None) -> str | None:
     """Fingerprint of the lyrics tokenizer that the configuration names or the model's folder holds."""
     if config.model.lyrics_tokenizer is not None:
         return VoiceBpeTokenizer.from_pretrained(config.model.lyrics_tokenizer).fingerprint
-    if folder is None or not any((folder / name).is_file() for name in ("lyrics_tokenizer.json", "vocab.json")):
+    if folder is None or not any((folder / name).is_file() for name in VOCABULARY_FILES):
         return None
     return VoiceBpeTokenizer.from_pretrained(folder).fingerprint

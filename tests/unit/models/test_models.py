@@ -261,3 +261,20 @@ def test_codebook_weights_follow_the_published_blend(progress: float, blend: flo
     start, end = (0.25,) * 3 + (0.05,) * 5, (1 / 8,) * 8
     expected = (1 - blend) * torch.tensor(start) + blend * torch.tensor(end)
     torch.testing.assert_close(codebook_weights(progress, start, end), expected)
+
+
+def test_input_masking_hides_beginnings_in_training_alone() -> None:
+    model = tiny()
+    inputs = model.layout.inputs(
+        model.layout.labels(batch(model)["codes"], batch(model)["frames"], model.vocabulary), model.vocabulary
+    )
+    model.set_input_masking(1.0)
+    assert torch.equal(model.eval()._hide(inputs), inputs)
+    torch.manual_seed(0)
+    hidden = model.train()._hide(inputs) == model.vocabulary.mask_token_id
+    assert not hidden[..., 0].any() and hidden.any()
+    # One run from the beginning, the same for all heads.
+    assert torch.equal(hidden, hidden[:, :1].expand_as(hidden))
+    assert (hidden[..., 1:-1].int() >= hidden[..., 2:].int()).all()
+    model.set_input_masking(0.0)
+    assert torch.equal(model._hide(inputs), inputs)
