@@ -1,0 +1,127 @@
+"""Bytes of a checkpoint: the trained parameters, the optimizer's two moments of them, and next to nothing else.
+
+    python benchmarks/checkpoint_size.py [--freeze cross]
+
+Trains a small model for one step, saves it through `songgen.train.checkpoint`, once without and once with a moving
+average, and compares the bytes on the disk with the sum that follows from the shapes: 4 bytes a trained parameter for
+the model, 8 for AdamW, 4 more for the average. Frozen parameters (`--freeze`) and the frozen text, voice and codec
+networks take no room.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from reporting import describe_machine
+
+from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration
+from songgen.models.freeze import freeze
+from songgen.train.checkpoint import CheckpointManager
+from songgen.train.ema import MovingAverage
+from songgen.train.optimizer import OptimizerOptions, build_optimizer
+from songgen.train.state import CheckpointContents, TrainerState, capture_random_state
+from songgen.train.weights import gather_tensors, model_tensors, optimizer_tensors
+
+MODEL_BYTES, OPTIMIZER_BYTES, AVERAGE_BYTES = 4, 8, 4
+"""Bytes a trained parameter takes in float32: itself, AdamW's two moments, its average."""
+
+MIB = 1024**2
+
+
+def build_model(layers: int, width: int) -> SongGenForConditionalGeneration:
+    """Return a mixed_pro model with random weights."""
+    config = SongGenConfig(
+        track_pattern="mixed_pro",
+        decoder=DecoderConfig(
+            hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 64, ffn_dim=4 * width
+        ),
+        lyrics_encoder=LyricsEncoderConfig(
+            output_size=width, attention_heads=width // 64, linear_units=4 * width, num_blocks=2
+        ),
+    )
+    torch.manual_seed(0)
+    return SongGenForConditionalGeneration(config).train()
+
+
+def train_one_step(model: SongGenForConditionalGeneration) -> torch.optim.Optimizer:
+    """Update the model once on random clips, so that the optimizer holds what it holds in a run."""
+    optimizer = build_optimizer(model, OptimizerOptions(learning_rate=1e-4))
+    layers, width = model.config.voice_num_layers, model.config.voice_hidden_size
+    output = model(
+        codes=torch.randint(0, 1024, (1, 1, 8, 6)),
+        frames=torch.tensor([6]),
+        auxiliary_codes=torch.randint(0, 1024, (1, 1, 8, 6)),
+        text_hidden_states=torch.randn(1, 3, model.config.text_hidden_size),
+        prompt_input_ids=torch.randint(0, 100, (1, 5)),
+        voice_hidden_states=torch.randn(1, layers, 2, width),
+        voice_mask=torch.ones(1, 2, dtype=torch.bool),
+        return_logits=False,
+    )
+    (output.loss + output.vocal_loss).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return optimizer
+
+
+def save(
+    model: SongGenForConditionalGeneration,
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None,
+    folder: Path,
+) -> Path:
+    """Save a checkpoint as the trainer does and return its folder.
+
+    Raises:
+        RuntimeError: if it could not be written; the log says why.
+    """
+    contents = CheckpointContents(
+        state=TrainerState(step=1, updates=1),
+        model=gather_tensors(model_tensors(model), keep=True),
+        optimizer=gather_tensors(optimizer_tensors(model, optimizer), keep=True),
+        average={} if average is None else gather_tensors(average.averages, keep=True),
+        random_state=capture_random_state(),
+        config={},
+    )
+    saved = CheckpointManager(folder, save_total_limit=1, rank=0, world_size=1).save(contents)
+    if saved is None:
+        raise RuntimeError(f"no checkpoint could be saved in {folder}")
+    return saved
+
+
+def report(folder: Path, trained: int, *, with_average: bool) -> None:
+    """Print the bytes of every file, and their sum against what the shapes ask for."""
+    expected = trained * (MODEL_BYTES + OPTIMIZER_BYTES + (AVERAGE_BYTES if with_average else 0))
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    print(f"{'with' if with_average else 'without'} a moving average:")
+    for name, size in sizes.items():
+        print(f"  {name:32} {size:14,} bytes")
+    total = sum(sizes.values())
+    terms = f"{MODEL_BYTES} + {OPTIMIZER_BYTES}" + (f" + {AVERAGE_BYTES}" if with_average else "")
+    print(
+        f"  {'all files':32} {total:14,} bytes = {total / MIB:.1f} MiB; "
+        f"trained parameters x ({terms}) = {expected:,} bytes; ratio {total / expected:.5f}"
+    )
+
+
+def main() -> None:
+    """Save and report without and with a moving average."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=8, help="decoder layers (default: 8)")
+    parser.add_argument("--width", type=int, default=512, help="decoder width, a multiple of 64 (default: 512)")
+    parser.add_argument("--freeze", nargs="*", default=[], help="parameter groups to freeze, such as cross")
+    arguments = parser.parse_args()
+    print(describe_machine())
+    model = build_model(arguments.layers, arguments.width)
+    freeze(model, arguments.freeze)
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    trained, whole = sum(count for count, on in counts if on), sum(count for count, _ in counts)
+    print(f"{arguments.layers} layers, {arguments.width} wide: {whole:,} parameters, {trained:,} of them trained")
+    optimizer = train_one_step(model)
+    for average in (None, MovingAverage(model, 0.999)):
+        with tempfile.TemporaryDirectory() as name:
+            report(save(model, optimizer, average, Path(name)), trained, with_average=average is not None)
+
+
+if __name__ == "__main__":
+    main()
