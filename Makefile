@@ -13,7 +13,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 # One thread a process: two test workers share two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-faults lint format types
+.PHONY: help install demo test lint format types
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -34,9 +34,6 @@ demo: $(STAMP) ## songs, tokens, every stage, generated songs: outputs/demo/inde
 
 test: $(STAMP) ## the tests, in less than ten minutes on two cores
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow"
-
-test-faults: $(STAMP) ## the fault cases, slow ones included
-	$(PYTEST) tests/faults
 
 lint: $(STAMP) ## ruff and codespell
 	$(BIN)/ruff check .

@@ -41,7 +41,14 @@ class Preset:
 PRESETS = {
     "published": Preset(DecoderConfig(), LyricsEncoderConfig()),
     "small": Preset(
-        DecoderConfig(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, ffn_dim=1024, dropout=0.0),
+        DecoderConfig(
+            hidden_size=256,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            ffn_dim=1024,
+            dropout=0.0,
+            initializer_factor=0.06,
+        ),
         LyricsEncoderConfig(output_size=256, attention_heads=4, linear_units=512, num_blocks=2, dropout=0.0),
     ),
 }
