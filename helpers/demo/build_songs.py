@@ -165,7 +165,7 @@ def main() -> None:
     """Parse the command line and build."""
     parser = argparse.ArgumentParser(description="Build the demo corpus of short sung songs.")
     parser.add_argument("--out", type=Path, default=Path("datasets/demo_songs"), help="folder to write")
-    parser.add_argument("--num_songs", type=int, default=54, help="songs in all; about one in nine is held out")
+    parser.add_argument("--num_songs", type=int, default=48, help="songs in all; about one in nine is held out")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     try:

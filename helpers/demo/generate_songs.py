@@ -73,6 +73,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the songs that are drawn at random")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
+    # Steps of a small model are too short to be shared by threads that may have to wait for a core.
+    torch.set_num_threads(1)
     model = SongGenForConditionalGeneration.from_pretrained(arguments.model).to(arguments.device)
     processor = SongGenProcessor(arguments.model, arguments.device)
     songs = read_songs(arguments.songs)

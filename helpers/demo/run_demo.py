@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+from demo_run.precision import training_dtype
 from demo_run.steps import Step, StepFailed, StepRunner, digest_sources
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +32,7 @@ MODES = {
 """Prefix of the stages' files to the mode's name and training script."""
 
 
-def all_steps(num_songs: int, seed: int) -> list[Step]:
+def all_steps(num_songs: int, seed: int, dtype: str) -> list[Step]:
     """The steps of the demo in order; paths are relative to the repository."""
     steps = [*_preparation(num_songs, seed)]
     stage_folders = []
@@ -44,7 +45,7 @@ def all_steps(num_songs: int, seed: int) -> list[Step]:
                 Step(
                     name=config.stem,
                     title=f"Train the {mode.replace('_', '-')} model: {config.stem.removeprefix(prefix + '_')}",
-                    command=_launch(script, CONFIGS / config.name),
+                    command=(*_launch(script, CONFIGS / config.name), "--dtype", dtype),
                     outputs=(folder,),
                     inputs=sources,
                 )
@@ -155,7 +156,7 @@ def _read_config(path: Path) -> tuple[dict[str, str], tuple[Path, ...]]:
 def main() -> None:
     """Parse the command line and run all steps."""
     parser = argparse.ArgumentParser(description="Run the demo: build songs, train both modes, generate, report.")
-    parser.add_argument("--num_songs", type=int, default=54)
+    parser.add_argument("--num_songs", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--ignore_source_changes", action="store_true",
@@ -163,7 +164,7 @@ def main() -> None:
     )  # fmt: skip
     arguments = parser.parse_args()
     start = time.monotonic()
-    steps = all_steps(arguments.num_songs, arguments.seed)
+    steps = all_steps(arguments.num_songs, arguments.seed, training_dtype())
     source = digest_sources([ROOT / "songgen", ROOT / "training", ROOT / HELPERS])
     runner = StepRunner(ROOT, ROOT / OUT / "steps", source, ignore_source=arguments.ignore_source_changes)
     (ROOT / OUT / "steps").mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from songgen.config.loading import read_config_file
 
 
 def test_every_script_and_configuration_of_the_plan_exists() -> None:
-    for step in all_steps(num_songs=9, seed=0):
+    for step in all_steps(num_songs=9, seed=0, dtype="float32"):
         named = [part for part in step.command if re.search(r"\.(py|json)$", part)]
         assert named, step.name
         for path in [*named, *step.inputs]:
@@ -19,7 +19,7 @@ def test_every_script_and_configuration_of_the_plan_exists() -> None:
 def test_every_stage_starts_from_what_an_earlier_step_wrote() -> None:
     written: set[Path] = set()
     num_stages = {"mixed": 0, "dual": 0}
-    for step in all_steps(num_songs=9, seed=0):
+    for step in all_steps(num_songs=9, seed=0, dtype="float32"):
         config = next((part for part in step.command if part.endswith(".json")), None)
         if config is not None:
             assert Path(read_config_file(ROOT / config)[0]["model_name_or_path"]) in written, step.name
@@ -31,7 +31,7 @@ def test_every_stage_starts_from_what_an_earlier_step_wrote() -> None:
 
 
 def test_no_two_steps_share_a_name_or_an_output() -> None:
-    steps = all_steps(num_songs=9, seed=0)
+    steps = all_steps(num_songs=9, seed=0, dtype="float32")
     assert len({step.name for step in steps}) == len(steps)
     outputs = [path for step in steps for path in step.outputs]
     assert len(set(outputs)) == len(outputs)
