@@ -8,8 +8,6 @@ process; its CPU time is what counts, so that other programs on the machine do n
 """
 
 import argparse
-import os
-import platform
 import random
 import tempfile
 import time
@@ -23,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset, disable_progress_bars, load_from_disk
+from reporting import describe_machine
 from torch import Tensor
 
 from songgen.data.dataset import SongDataset
@@ -173,9 +172,7 @@ def main() -> None:
             torch.testing.assert_close(found, expected)
         assert first_ours[2].shape == first_baseline[2].shape
         order = random.Random(0).sample(range(len(songs)), len(songs))
-        print(
-            f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, datasets {datasets.__version__}"
-        )
+        print(f"{describe_machine()}, datasets {datasets.__version__}")
         for title, voice, layout in (
             ("codes and texts, layout left to the model", False, False),
             ("codes and texts, laid out", False, True),

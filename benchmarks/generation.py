@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from reporting import describe_machine
 from torch import Tensor
 
 from songgen.generation.decoding import CodeChunk, generate_codes, stream_codes
@@ -146,6 +147,7 @@ def main() -> None:
     memory = torch.randn(1, MEMORY_LENGTH, arguments.width, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(1, MEMORY_LENGTH, dtype=torch.bool)
     conditions = Conditions(memory.to(model.device), mask.to(model.device))
+    print(describe_machine(arguments.device))
     print(f"{arguments.layers} layers, {arguments.width} wide, one song, {arguments.device}")
     for run in range(arguments.runs):
         found = measure(model, conditions)
