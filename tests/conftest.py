@@ -1,6 +1,7 @@
 """What holds for every test: one thread, no network, nothing written to the user's caches."""
 
 import ipaddress
+import logging
 import os
 import shutil
 import socket
@@ -43,6 +44,17 @@ def pytest_unconfigure() -> None:
     """Remove the caches of this run."""
     if not _IS_WORKER:
         shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def logging_restored() -> Iterator[None]:
+    """Undo what a run in this process does to logging: its handlers write to a stream that ends with the test."""
+    loggers = [logging.getLogger(name) for name in ("", "songgen", "py.warnings")]
+    before = [(list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    yield
+    logging.captureWarnings(False)
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers, logger.level, logger.propagate = list(handlers), level, propagate
 
 
 def is_local(address: Any) -> bool:
