@@ -180,5 +180,6 @@ def test_wandb_itself_works_offline_and_goes_on_under_the_same_id(tmp_path, monk
         trackers.close()
     assert not caplog.records
     runs = sorted((tmp_path / "wandb").glob("offline-run-*"))
-    assert runs and {run.name.rpartition("-")[2] for run in runs} == {(tmp_path / "wandb_run_id.txt").read_text()}
+    # offline-run-TIME-ID, and a number behind it for a second run in the same second.
+    assert runs and {run.name.split("-")[3] for run in runs} == {(tmp_path / "wandb_run_id.txt").read_text()}
     assert not any(b"hf_abcdefghijkl" in file.read_bytes() for run in runs for file in run.rglob("*") if file.is_file())
