@@ -75,8 +75,9 @@ class ModelArguments:
     """Probability that a sample is trained without any condition, which classifier-free guidance builds on."""
 
     input_masking: Probability = 0.0
-    """Probability that a clip is trained with its beginning hidden, up to a step drawn at random: the model then has
-    to find the song by caption, lyrics and voice. Small data needs it; the published recipe has none."""
+    """Probability that a clip is trained with its beginning hidden, up to a step drawn at random; twice as often it
+    loses single tokens, at a rate drawn at random. The model then has to find the song by caption, lyrics and voice.
+    Small data needs it; the published recipe has none."""
 
     do_sample: bool = True
     """Songs generated at evaluation are drawn at random (true) or greedily (false)."""

@@ -157,10 +157,11 @@ class SongGenForConditionalGeneration(nn.Module):
         return self
 
     def set_input_masking(self, probability: float) -> None:
-        """Hide the beginning of a clip, up to a step drawn at random, with this probability in training.
+        """Hide the beginnings of some clips, and single tokens of others, in training; see `_hide`.
 
         Teacher forcing shows the song so far, which tells what comes next better than caption and lyrics do. A model
-        that has only ever leaned on it does not know how a song begins, and from there sings another one.
+        that has only ever leaned on it does not know how a song begins, and from there sings another one; and one that
+        leans on fine codebooks goes astray once its own are wrong.
         """
         self.input_mask_probability = probability
 
@@ -340,14 +341,20 @@ class SongGenForConditionalGeneration(nn.Module):
         return output
 
     def _hide(self, inputs: Tensor) -> Tensor:
-        """Hide the beginning of some clips in the decoder's input (B x H x S): mask tokens, in training alone."""
+        """Hide parts of some clips in the decoder's input (B x H x S) behind mask tokens, in training alone.
+
+        A clip that is drawn loses its beginning up to a step drawn at random; one that is drawn again loses single
+        tokens, at a rate drawn at random.
+        """
         if not self.training or self.input_mask_probability == 0:
             return inputs
         batch, _, num_steps = inputs.shape
-        chosen = torch.rand(batch, 1, 1, device=inputs.device) < self.input_mask_probability
-        end = torch.rand(batch, 1, 1, device=inputs.device) * num_steps
+        draws = torch.rand(4, batch, 1, 1, device=inputs.device)
         step = torch.arange(num_steps, device=inputs.device)
-        return torch.where(chosen & (step > 0) & (step <= end), self.vocabulary.mask_token_id, inputs)
+        beginning = (draws[0] < self.input_mask_probability) & (step <= draws[1] * num_steps)
+        rate = draws[3] * (draws[2] < 2 * self.input_mask_probability)
+        hidden = beginning | (torch.rand(inputs.shape, device=inputs.device) < rate)
+        return torch.where(hidden & (step > 0), self.vocabulary.mask_token_id, inputs)
 
     def _losses(
         self,
