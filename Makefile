@@ -13,7 +13,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 # One thread a process: two test workers share two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help install demo test lint format types
+.PHONY: help install demo test test-faults lint format types
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -33,7 +33,10 @@ demo: $(STAMP) ## songs, tokens, every stage, generated songs: outputs/demo/inde
 	$(BIN)/python helpers/demo/run_demo.py
 
 test: $(STAMP) ## the tests, in less than ten minutes on two cores
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow"
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow and not faults"
+
+test-faults: $(STAMP) ## every fault case of docs/trust.md, with a table
+	$(PYTEST) tests/faults -n $(WORKERS) --dist loadfile -m "not gpu"
 
 lint: $(STAMP) ## ruff and codespell
 	$(BIN)/ruff check .

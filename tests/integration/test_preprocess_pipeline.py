@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import preprocess_fakes
 import pytest
 import soundfile
-
-FAKES = Path(__file__).resolve().parents[1] / "unit" / "preprocess"
-sys.path.insert(0, str(FAKES))
-
-from preprocess_fakes import (  # noqa: E402
+from preprocess_fakes import (
     RATE,
     FakeCodec,
     options_for,
@@ -28,11 +25,11 @@ from preprocess_fakes import (  # noqa: E402
     write_manifest,
 )
 
-from songgen.data.dataset import SongDataset  # noqa: E402
-from songgen.data.manifest import ManifestError  # noqa: E402
-from songgen.data.schema import DatasetInfo  # noqa: E402
-from songgen.data.sources import ManifestSpec  # noqa: E402
-from songgen.preprocess import TooManyBadRows  # noqa: E402
+from songgen.data.dataset import SongDataset
+from songgen.data.manifest import ManifestError
+from songgen.data.schema import DatasetInfo
+from songgen.data.sources import ManifestSpec
+from songgen.preprocess import TooManyBadRows
 
 NUM_CLIPS = 21
 
@@ -57,7 +54,7 @@ def own_corpus(corpus: Path, tmp_path: Path) -> Path:
 
 
 def launch(corpus: Path, output: Path, processes: int = 1, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
-    script = [str(FAKES / "preprocess_fakes.py"), str(corpus), str(output), str(kill_at)]
+    script = [preprocess_fakes.__file__, str(corpus), str(output), str(kill_at)]
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}

@@ -10,20 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from preprocess_fakes import read_manifest, tone, write_corpus
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "preprocess"))
-
-from preprocess_fakes import read_manifest, tone, write_corpus  # noqa: E402
-
-from songgen.codecs import load_codec, require_same_codec  # noqa: E402
-from songgen.codecs.spectral import SpectralSettings  # noqa: E402
-from songgen.codecs.spectral_fit import FitOptions, fit_spectral_codec  # noqa: E402
-from songgen.conditioning import train_caption_tokenizer  # noqa: E402
-from songgen.config import load_run_config  # noqa: E402
-from songgen.data.dataset import SongDataset  # noqa: E402
-from songgen.data.schema import DatasetInfo  # noqa: E402
-from songgen.lyrics import train_lyrics_tokenizer  # noqa: E402
-from songgen.preprocess import options_of, run_preprocessing  # noqa: E402
+from songgen.codecs import load_codec, require_same_codec
+from songgen.codecs.spectral import SpectralSettings
+from songgen.codecs.spectral_fit import FitOptions, fit_spectral_codec
+from songgen.conditioning import train_caption_tokenizer
+from songgen.config import load_run_config
+from songgen.data.dataset import SongDataset
+from songgen.data.schema import DatasetInfo
+from songgen.lyrics import train_lyrics_tokenizer
+from songgen.preprocess import options_of, run_preprocessing
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_CLIPS = 18

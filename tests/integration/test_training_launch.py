@@ -4,87 +4,21 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 import torch
+from launching import ROOT, TIMEOUT, finish, make_world, records, start, wait_for_steps, worker, write_config
 from safetensors.torch import load_file
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "train"))
-
-from training_fakes import write_dataset, write_model_folder  # noqa: E402
-
-from songgen.tasks import MIXED  # noqa: E402
-from songgen.train.launch import EXIT_DONE, run_training  # noqa: E402
-
-ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 120
+from songgen.tasks import MIXED
+from songgen.train.launch import EXIT_DONE, run_training
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder and a data set."""
-    folder = tmp_path_factory.mktemp("world")
-    write_model_folder(folder / "model")
-    write_dataset(folder / "data", folder / "model", 7, 3)
-    return folder
-
-
-def write_config(world: Path, **changes: Any) -> Path:
-    """A small configuration beside its output folder; keywords change its keys."""
-    config: dict[str, Any] = {
-        "model_name_or_path": str(world / "model"),
-        "save_to_disk": str(world / "data"),
-        "num_train_epochs": 8,
-        "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": 2,
-        "logging_steps": 1,
-        "learning_rate": 1e-3,
-        "adam_epsilon": 1e-4,
-        "do_eval": True,
-        "ddp_timeout": 60,
-    }
-    path = Path(changes["output_dir"]).with_suffix(".json")
-    path.write_text(json.dumps(config | changes))
-    return path
-
-
-def start(script: str, processes: int, config: Path) -> "subprocess.Popen[str]":
-    """Launch a script."""
-    kind = ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else ["--cpu"]
-    command = [sys.executable, "-m", "accelerate.commands.launch", *kind, "--num_processes", str(processes)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [*command, str(ROOT / "training" / script), str(config)],
-        env=environment,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: "subprocess.Popen[str]") -> None:
-    output, errors = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 0, output + errors
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def signal_one_worker(process: "subprocess.Popen[str]", folder: Path) -> None:
-    """Ask the last process to stop as soon as a step is done."""
-    deadline = time.monotonic() + TIMEOUT
-    while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_text():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.02)
-    workers = [
-        child for child in psutil.Process(process.pid).children(recursive=True) if child.environ().get("RANK") == "1"
-    ]
-    workers[0].terminate()
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 def test_two_processes_stopped_and_resumed_equal_one_process(world: Path, tmp_path: Path) -> None:
@@ -93,7 +27,8 @@ def test_two_processes_stopped_and_resumed_equal_one_process(world: Path, tmp_pa
     assert run_training([str(alone)], MIXED) == EXIT_DONE
     together = write_config(world, output_dir=str(tmp_path / "two"), add_vocal_loss=True)
     first = start("run_training_mixed.py", 2, together)
-    signal_one_worker(first, tmp_path / "two")
+    wait_for_steps(first, tmp_path / "two")
+    worker(first, rank=1).terminate()
     finish(first)
     stopped_at = records(tmp_path / "two")[-1]["step"]
     assert 0 < stopped_at < 16 and (tmp_path / "two" / "model.safetensors").is_file()

@@ -1,7 +1,6 @@
 """Whole runs in this process: resume, small data, stages, freezing, bad numbers, refusals."""
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,17 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
+from training_fakes import write_dataset, write_model_folder
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "train"))
-
-from training_fakes import write_dataset, write_model_folder  # noqa: E402
-
-from songgen.data.dataset import SongDataset  # noqa: E402
-from songgen.models import SongGenDualTrackForConditionalGeneration  # noqa: E402
-from songgen.models.freeze import CROSS_GROUPS, group_of  # noqa: E402
-from songgen.tasks import DUAL_TRACK, MIXED, Task  # noqa: E402
-from songgen.train import launch  # noqa: E402
-from songgen.train.launch import EXIT_DONE, EXIT_ERROR, EXIT_NON_FINITE, run_training  # noqa: E402
-from songgen.train.signals import StopSignals  # noqa: E402
-from songgen.train.state import read_trainer_state  # noqa: E402
-from songgen.train.step import TrainingStep  # noqa: E402
+from songgen.data.dataset import SongDataset
+from songgen.models import SongGenDualTrackForConditionalGeneration
+from songgen.models.freeze import CROSS_GROUPS, group_of
+from songgen.tasks import DUAL_TRACK, MIXED, Task
+from songgen.train import launch
+from songgen.train.launch import EXIT_DONE, EXIT_ERROR, EXIT_NON_FINITE, run_training
+from songgen.train.signals import StopSignals
+from songgen.train.state import read_trainer_state
+from songgen.train.step import TrainingStep
 
 NUM_TRAIN, NUM_EVALUATION = 7, 3
 

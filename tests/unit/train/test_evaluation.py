@@ -1,20 +1,15 @@
 """Evaluation against a naive loop over clips, codebooks and frames."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model  # noqa: E402
-
-from songgen.data.collate import Batch  # noqa: E402
-from songgen.models import SongGenForConditionalGeneration  # noqa: E402
-from songgen.train.evaluation import Evaluator  # noqa: E402
+from songgen.data.collate import Batch
+from songgen.models import SongGenForConditionalGeneration
+from songgen.train.evaluation import Evaluator
 
 
 class Steps:

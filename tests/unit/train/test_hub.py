@@ -10,17 +10,15 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from fake_hub import TOKEN, USER, FakeHub, running_hub
 from huggingface_hub import constants
+from training_fakes import write_model_folder
 
 from songgen.cli.main import main
 from songgen.models import SongGenForConditionalGeneration
 from songgen.models.loading import resolve_folder
 from songgen.train import hub as hub_module
 from songgen.train.hub import MAX_SAMPLES, publish, push_to_hub, select_files
-
-sys.path.insert(0, str(Path(__file__).parent))
-from fake_hub import TOKEN, USER, FakeHub, running_hub  # noqa: E402
-from training_fakes import write_model_folder  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 

@@ -1,19 +1,15 @@
 """The model card says what the folder says, and no more."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from training_fakes import CODEBOOKS, tiny_model, write_model_folder
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from training_fakes import CODEBOOKS, tiny_model, write_model_folder  # noqa: E402
-
-from songgen.config import RunConfig  # noqa: E402
-from songgen.train.model_card import model_card, published_config  # noqa: E402
+from songgen.config import RunConfig
+from songgen.train.model_card import model_card, published_config
 
 LAYOUT = "interleaving_A_V"
 

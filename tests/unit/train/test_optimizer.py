@@ -10,16 +10,13 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from training_fakes import make_batch, tiny_model
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from training_fakes import make_batch, tiny_model  # noqa: E402
-
-from songgen.models.freeze import freeze  # noqa: E402
-from songgen.train.ema import MovingAverage  # noqa: E402
-from songgen.train.final_model import whole_weights  # noqa: E402
-from songgen.train.optimizer import OptimizerOptions, build_optimizer, decay_groups, set_learning_rate  # noqa: E402
-from songgen.train.weights import (  # noqa: E402
+from songgen.models.freeze import freeze
+from songgen.train.ema import MovingAverage
+from songgen.train.final_model import whole_weights
+from songgen.train.optimizer import OptimizerOptions, build_optimizer, decay_groups, set_learning_rate
+from songgen.train.weights import (
     gather_tensors,
     load_optimizer_tensors,
     model_tensors,

@@ -3,26 +3,22 @@
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model  # noqa: E402
-
-from songgen.models import SongGenForConditionalGeneration  # noqa: E402
-from songgen.models.freeze import freeze, group_of  # noqa: E402
-from songgen.train.distributed import require_all_processes  # noqa: E402
-from songgen.train.optimizer import OptimizerOptions, build_optimizer  # noqa: E402
-from songgen.train.output_folder import LOCK_FILE, clear_run, locked, require_usable  # noqa: E402
-from songgen.train.signals import StopSignals  # noqa: E402
-from songgen.train.state import TrainerState, capture_random_state, restore_random_state  # noqa: E402
-from songgen.train.step import Outcome, TrainingStep  # noqa: E402
-from songgen.train.totals import StepTotals, head_names  # noqa: E402
+from songgen.models import SongGenForConditionalGeneration
+from songgen.models.freeze import freeze, group_of
+from songgen.train.distributed import require_all_processes
+from songgen.train.optimizer import OptimizerOptions, build_optimizer
+from songgen.train.output_folder import LOCK_FILE, clear_run, locked, require_usable
+from songgen.train.signals import StopSignals
+from songgen.train.state import TrainerState, capture_random_state, restore_random_state
+from songgen.train.step import Outcome, TrainingStep
+from songgen.train.totals import StepTotals, head_names
 
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2])
 
