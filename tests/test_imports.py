@@ -15,7 +15,7 @@ LAYERS = (
     ("layout", "codecs", "conditioning", "lyrics", "config", "metrics"),
     ("models", "data"),
     ("generation",),
-    ("train", "preprocess"),
+    ("train", "preprocess", "prepare"),
     ("cli",),
 )
 """Parts of `songgen`, the lowest layer first, as docs/architecture.md has them."""
@@ -25,7 +25,7 @@ LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 UPWARD = {("songgen/models/modeling_songgen.py", "songgen.generation.pipeline")}
 """The one import against the direction: the published `model.generate` is a method of the model."""
 
-READS_CONFIG = {"config", "train", "preprocess", "cli"}
+READS_CONFIG = {"config", "train", "preprocess", "prepare", "cli"}
 
 MODULES = sorted((ROOT / "songgen").rglob("*.py"))
 
