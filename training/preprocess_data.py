@@ -7,7 +7,8 @@ import logging
 import sys
 
 from songgen.config import load_run_config
-from songgen.preprocess import EXIT_BAD_DATA, TooManyBadRows, options_of, run_preprocessing
+from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE
+from songgen.preprocess import TooManyBadRows, options_of, run_preprocessing
 
 
 def main() -> int:
@@ -19,7 +20,7 @@ def main() -> int:
     except TooManyBadRows as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_DATA
-    return 0
+    return EXIT_DONE
 
 
 if __name__ == "__main__":

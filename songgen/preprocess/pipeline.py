@@ -43,9 +43,6 @@ from songgen.preprocess.workspace import (
 
 logger = logging.getLogger(__name__)
 
-EXIT_BAD_DATA = 3
-"""Exit code of a run that found too many damaged rows."""
-
 
 class TooManyBadRows(ValueError):
     """More rows are damaged than `max_bad_fraction` allows, or a split has no usable row; no data set was written."""

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from songgen.config import RunConfig, load_run_config
+from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NO_CHECKPOINT, EXIT_NON_FINITE
 from songgen.tasks import Task
 from songgen.train.build import build_trainer
 from songgen.train.checkpoint import CheckpointError
@@ -19,10 +20,6 @@ from songgen.train.distributed import start_processes
 from songgen.train.hub import publish, require_account
 from songgen.train.output_folder import clear_run, locked, require_usable
 from songgen.train.trainer import NonFiniteError
-
-EXIT_DONE, EXIT_ERROR, EXIT_NON_FINITE, EXIT_NO_CHECKPOINT = 0, 1, 4, 5
-"""0: trained to the end, or stopped by a signal after saving. 1: an error. 4: loss or gradients were not finite.
-5: checkpoints could not be saved, several times in a row."""
 
 QUIET_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -42,7 +39,7 @@ def run_training(arguments: Sequence[str], task: Task) -> int:
         task: what the model is to write.
 
     Returns:
-        the exit code, one of `EXIT_*`.
+        the exit code, one of `songgen.exit_codes`.
     """
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
