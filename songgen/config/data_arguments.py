@@ -114,6 +114,16 @@ class DataArguments:
     max_duration_in_seconds: PositiveFloat = 35.0
     """Longer clips are left out; a clip of exactly this length stays."""
 
+    long_clips: Literal["reject", "crop"] = "reject"
+    """Preprocessing: clips above `max_duration_in_seconds` are left out, or `crop`: their beginning is kept, and the
+    report counts them. Lyrics are not shortened with them."""
+
+    audio_timeout_seconds: PositiveFloat = 300.0
+    """Preprocessing: a song that takes longer to read is left out."""
+
+    audio_memory_gib: PositiveFloat = 2.0
+    """Preprocessing: memory that a process which reads audio may have (GiB); a song that needs more is left out."""
+
     max_text_length: PositiveInt = 500
     """Clips whose caption or lyrics have more characters are left out, and counted."""
 
@@ -131,6 +141,10 @@ class DataArguments:
 
     max_bad_fraction: Probability = 0.1
     """Preprocessing ends with an error when more than this share of the rows could not be used."""
+
+    verify_data_hashes: bool = True
+    """Training: read every shard of `save_to_disk` once at the start and compare its hash (seconds for each GB), which
+    finds altered, swapped and half-copied files. false: only files that are missing or cut short are found."""
 
     save_to_disk: list[str] | str | None = None
     """Folder of the tokenized data set: written by preprocessing, read by training, which also takes several."""

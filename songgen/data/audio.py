@@ -1,6 +1,8 @@
 """Audio at the door: files that anyone may have written become checked mono tracks of one length and rate."""
 
+import math
 import os
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -46,6 +48,9 @@ class AudioOptions:
     max_seconds: float = 35.0
     """Longest clip, inclusive."""
 
+    crop_long: bool = False
+    """Keep the beginning of longer clips instead of leaving them out."""
+
     required_tracks: tuple[str, ...] = (MIX,)
     """Tracks that a clip must have."""
 
@@ -86,6 +91,12 @@ class ClipAudio:
 
     clipped_tracks: tuple[str, ...] = field(default=())
     """Tracks in which more than one sample of a thousand is clipped."""
+
+    cropped_seconds: float = 0.0
+    """What was cut off because the clip is longer than allowed."""
+
+    trimmed_seconds: float = 0.0
+    """What the longest track lost to have the length of the shortest."""
 
 
 class AudioRejected(Exception):
@@ -138,15 +149,16 @@ def read_clip(row: ClipRow, options: AudioOptions) -> ClipAudio | Rejection:
         headers = {}
         for name, track in row.tracks.items():
             headers[name] = check_header(Path(track.resolved), options)
-        _check_lengths({name: header.seconds for name, header in headers.items()}, options)
+        name = _check_lengths({name: header.seconds for name, header in headers.items()}, options)
+        cropped = max(0.0, headers[name].seconds - options.max_seconds) if options.crop_long else 0.0
         samples = {}
         for name, track in row.tracks.items():
-            samples[name] = _decode_mono(Path(track.resolved), headers[name])
+            samples[name] = _decode_mono(Path(track.resolved), headers[name], options)
         rates = {name: header.sample_rate for name, header in headers.items()}
         seconds = {name: len(samples[name]) / rates[name] for name in samples}
         # Decoded lengths decide: a header is only a promise.
         name = _check_lengths(seconds, options)
-        return _finish(samples, rates, min(seconds.values()), options)
+        return _finish(samples, rates, seconds, cropped, options)
     except _TrackRejected as error:
         return row.reject(error.code, error.reason, row.tracks[error.track].given)
     except AudioRejected as error:
@@ -173,16 +185,23 @@ def _check_lengths(seconds: Mapping[str, float], options: AudioOptions) -> str:
     if seconds[shortest] < options.min_seconds:
         reason = f"has {seconds[shortest]:.3f} s; the shortest allowed is {options.min_seconds:g} s"
         raise _TrackRejected(shortest, "too_short", reason)
-    if seconds[shortest] > options.max_seconds:
+    if seconds[shortest] > options.max_seconds and not options.crop_long:
         reason = f"has {seconds[shortest]:.3f} s; the longest allowed is {options.max_seconds:g} s"
         raise _TrackRejected(shortest, "too_long", reason)
     return shortest
 
 
 def _finish(
-    samples: Mapping[str, np.ndarray], rates: Mapping[str, int], seconds: float, options: AudioOptions
+    samples: Mapping[str, np.ndarray],
+    rates: Mapping[str, int],
+    track_seconds: Mapping[str, float],
+    cropped_seconds: float,
+    options: AudioOptions,
 ) -> ClipAudio:
-    """Cut all tracks to `seconds`, resample, measure."""
+    """Cut all tracks to the shortest (and to the longest allowed), resample, measure."""
+    shortest = min(track_seconds.values())
+    trimmed_seconds = 0.0 if cropped_seconds else max(track_seconds.values()) - shortest
+    seconds = min(shortest, options.max_seconds)
     num_samples = round(seconds * options.sample_rate)
     if num_samples == 0:
         raise _TrackRejected(next(iter(samples)), "empty", "has no samples")
@@ -197,18 +216,22 @@ def _finish(
         voice_length = round(seconds * options.voice_sample_rate)
         voice = to_int16(resample(samples[VOCAL], rates[VOCAL], options.voice_sample_rate, voice_length))
     clipped = tuple(name for name, track in samples.items() if np.mean(np.abs(track) >= CLIPPED_LEVEL) > 1e-3)
-    return ClipAudio(tracks, energies, voice, num_samples / options.sample_rate, clipped)
+    duration = num_samples / options.sample_rate
+    return ClipAudio(tracks, energies, voice, duration, clipped, cropped_seconds, trimmed_seconds)
 
 
 def check_header(path: Path, options: AudioOptions) -> _Header:
     """Read a file's header and hold it against the limits; nothing is decoded.
 
     Raises:
-        AudioRejected: with codes file_too_large, unreadable_audio, bad_sample_rate, too_many_channels, empty,
-            truncated_audio or too_long.
+        AudioRejected: with codes not_a_file, file_too_large, unreadable_audio, bad_sample_rate, too_many_channels,
+            empty, truncated_audio or too_long.
     """
     try:
-        num_bytes = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe that appeared since the manifest was read would wait
+            raise AudioRejected("not_a_file", "the path does not lead to a regular file")
+        num_bytes = status.st_size
         if num_bytes > options.max_file_bytes:
             raise AudioRejected("file_too_large", f"{num_bytes} bytes; at most {options.max_file_bytes} are read")
         info = soundfile.info(str(path))
@@ -227,7 +250,7 @@ def check_header(path: Path, options: AudioOptions) -> _Header:
     slack_frames = MP3_SLACK_FRAMES if info.format in ("MP3", "MPEG") else 0
     header = _Header(info.frames, info.samplerate, slack_frames)
     # Tracks may exceed the limit by what is cut off again; anything longer is refused before decoding.
-    if header.seconds > options.max_seconds + options.length_tolerance_seconds:
+    if header.seconds > options.max_seconds + options.length_tolerance_seconds and not options.crop_long:
         reason = f"{header.seconds:.3f} s; the longest allowed is {options.max_seconds:g} s"
         raise AudioRejected("too_long", reason)
     return header
@@ -278,8 +301,8 @@ def _read_chunk(file: BinaryIO) -> tuple[bytes, int] | None:
     return head[:4], int(struct.unpack("<I", head[4:])[0])
 
 
-def _decode_mono(path: Path, header: _Header) -> np.ndarray:
-    """Decode a file block by block and average its channels.
+def _decode_mono(path: Path, header: _Header, options: AudioOptions) -> np.ndarray:
+    """Decode a file block by block, as far as it can be needed, and average its channels.
 
     Returns:
         float32 samples at the file's own rate.
@@ -287,18 +310,20 @@ def _decode_mono(path: Path, header: _Header) -> np.ndarray:
     Raises:
         AudioRejected: with codes unreadable_audio, truncated_audio or not_finite.
     """
+    needed = math.ceil((options.max_seconds + options.length_tolerance_seconds) * header.sample_rate)
+    wanted = min(header.frames, needed)
     blocks, num_frames = [], 0
     try:
         with soundfile.SoundFile(str(path)) as file:
-            while num_frames < header.frames:
-                block = file.read(min(BLOCK_FRAMES, header.frames - num_frames), dtype="float32", always_2d=True)
+            while num_frames < wanted:
+                block = file.read(min(BLOCK_FRAMES, wanted - num_frames), dtype="float32", always_2d=True)
                 if not len(block):
                     break
                 blocks.append(block.mean(axis=1) if block.shape[1] > 1 else block[:, 0])
                 num_frames += len(block)
     except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
         raise AudioRejected("unreadable_audio", f"decoding fails: {error}") from error
-    if num_frames == 0 or num_frames < header.frames - header.slack_frames:
+    if num_frames == 0 or num_frames < min(wanted, header.frames - header.slack_frames):
         raise AudioRejected("truncated_audio", f"only {num_frames} of {header.frames} declared frames can be decoded")
     samples = np.concatenate(blocks)
     if not np.isfinite(samples).all():

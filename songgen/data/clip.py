@@ -3,17 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 
-FILTER_CODES = frozenset(
-    (
-        "too_short",
-        "too_long",
-        "caption_too_long",
-        "lyrics_too_long",
-        "caption_too_many_tokens",
-        "lyrics_too_many_tokens",
-    )
-)
-"""Codes of rows that a limit of the configuration leaves out; every other code means that the row is damaged."""
+from songgen.data.reject_codes import REJECT_CODES
 
 
 def is_storable_text(text: str) -> bool:
@@ -38,7 +28,7 @@ class Rejection:
     """Audio file that is to blame, as the manifest gives it; empty when it is the text."""
 
     code: str
-    """Short name of the reason, to count by."""
+    """Short name of the reason, to count by: a key of `songgen.data.reject_codes.REJECT_CODES`."""
 
     reason: str
     """What is wrong, for people."""
@@ -46,7 +36,7 @@ class Rejection:
     @property
     def is_filtered(self) -> bool:
         """Whether a configured limit left the row out, so that nothing is wrong with it."""
-        return self.code in FILTER_CODES
+        return REJECT_CODES[self.code].is_limit
 
 
 @dataclass(frozen=True)
@@ -105,6 +95,7 @@ class ClipRow:
 
     def reject(self, code: str, reason: str, path: str = "") -> Rejection:
         """Return the record that this row is left out."""
+        assert code in REJECT_CODES, f"{code} is in no table"
         return Rejection(self.id, self.file, self.line, path, code, reason)
 
     def to_json(self) -> str:

@@ -48,10 +48,6 @@ class SampleOptions:
     """Probability of no voice, after the choice above."""
     drop_all: float = 0.0
     """Probability that all conditions are withheld at once, as classifier-free guidance needs it."""
-    max_caption_tokens: int | None = None
-    """Longer captions are cut; their last id, the end token, stays."""
-    max_lyrics_tokens: int | None = None
-    """Longer lyrics are cut; their last id, the stop token, stays."""
     empty_caption_ids: tuple[int, ...] = (_T5_END,)
     """Ids of an empty caption."""
     empty_lyrics_ids: tuple[int, ...] = (_LYRICS_START, _LYRICS_STOP)
@@ -70,10 +66,6 @@ class SampleOptions:
         for name in ("drop_caption", "drop_lyrics", "drop_voice", "drop_all"):
             if not 0 <= getattr(self, name) <= 1:
                 problems.append(f"{name} must lie in 0..1, got {getattr(self, name)}")
-        for name in ("max_caption_tokens", "max_lyrics_tokens"):
-            limit = getattr(self, name)
-            if limit is not None and limit < len(self.empty_lyrics_ids):
-                problems.append(f"{name} must be at least {len(self.empty_lyrics_ids)}, got {limit}")
         if problems:
             raise ValueError("sample options:\n" + "\n".join(f"- {problem}" for problem in problems))
 
@@ -153,18 +145,10 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
             id=row.id,
             num_frames=row.num_frames,
             codes={track: row.codes[track] for track in self.tracks},
-            caption_ids=self._empty_caption if no_caption else _cut(row.caption_ids, options.max_caption_tokens),
-            lyrics_ids=self._empty_lyrics if no_lyrics else _cut(row.lyrics_ids, options.max_lyrics_tokens),
+            caption_ids=self._empty_caption if no_caption else row.caption_ids,
+            lyrics_ids=self._empty_lyrics if no_lyrics else row.lyrics_ids,
             voice=_NO_SAMPLES if no_voice else self._voice(row, choice, start),
         )
-
-    def count_cut_texts(self) -> dict[str, int]:
-        """Return how many captions and lyrics exceed their limit and are cut, for the summary of a run."""
-        limits = {
-            "captions": (self.dataset.caption_lengths(), self.options.max_caption_tokens),
-            "lyrics": (self.dataset.lyrics_lengths(), self.options.max_lyrics_tokens),
-        }
-        return {name: int((lengths > limit).sum()) for name, (lengths, limit) in limits.items() if limit is not None}
 
     def _voice(self, row: SongRow, choice: float, start: float) -> NDArray[np.int16]:
         """Return the reference voice: the drawn table entry, the energy rule, then a crop."""
@@ -185,14 +169,7 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
             id="",
             num_frames=0,
             codes=dict.fromkeys(self.tracks, no_codes),
-            caption_ids=_cut(row.caption_ids, self.options.max_caption_tokens),
-            lyrics_ids=_cut(row.lyrics_ids, self.options.max_lyrics_tokens),
+            caption_ids=row.caption_ids,
+            lyrics_ids=row.lyrics_ids,
             voice=_NO_SAMPLES,
         )
-
-
-def _cut(ids: NDArray[np.int32], limit: int | None) -> NDArray[np.int32]:
-    """Cut a text to its limit; the last id, which ends it, stays."""
-    if limit is None or len(ids) <= limit:
-        return ids
-    return np.concatenate([ids[: limit - 1], ids[-1:]])

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from songgen.data.audio import AudioOptions, ClipAudio, declared_seconds, read_clip
+from songgen.data.audio import AudioOptions, ClipAudio
 from songgen.data.clip import ClipRow, Rejection
+from songgen.data.reading import AudioReaders
 from songgen.data.schema import (
     CAPTION_COLUMN,
     CAPTION_IDS_COLUMN,
@@ -33,6 +34,9 @@ from songgen.preprocess.encoders import Encoders
 from songgen.preprocess.options import PreprocessOptions
 from songgen.preprocess.statistics import ChunkStatistics, EnergyStatistics, count, differs
 from songgen.preprocess.text import EncodedText, encode_text
+
+COUNTED_TRIM_SECONDS = 0.001
+"""A track that loses no more than this to the shortest one is not counted: rates differ, and lengths are rounded."""
 
 
 @dataclass
@@ -98,6 +102,18 @@ def chunk_key(settings: str, split: str, content: bytes, rows: Sequence[ClipRow]
     return digest.hexdigest()
 
 
+def audio_options(options: PreprocessOptions, sample_rate: int) -> AudioOptions:
+    """Return what audio a run accepts, for a codec of this rate."""
+    return AudioOptions(
+        sample_rate=sample_rate,
+        voice_sample_rate=options.voice_sample_rate,
+        min_seconds=options.min_seconds,
+        max_seconds=options.max_seconds,
+        crop_long=options.crop_long,
+        required_tracks=options.required_tracks,
+    )
+
+
 class ChunkEncoder:
     """Encodes chunks with the codec of this process."""
 
@@ -105,6 +121,7 @@ class ChunkEncoder:
         self,
         options: PreprocessOptions,
         encoders: Encoders,
+        readers: AudioReaders,
         executor: Executor,
         progress: Callable[[int], object],
     ) -> None:
@@ -113,20 +130,15 @@ class ChunkEncoder:
         Args:
             options: limits and sizes.
             encoders: codec and tokenizers.
-            executor: threads that read audio while the codec works.
+            readers: read audio.
+            executor: threads that wait for them while the codec works.
             progress: told how many more rows are done.
         """
         self.options = options
         self.encoders = encoders
+        self.readers = readers
         self.executor = executor
         self.progress = progress
-        self.audio_options = AudioOptions(
-            sample_rate=encoders.codec.sample_rate,
-            voice_sample_rate=options.voice_sample_rate,
-            min_seconds=options.min_seconds,
-            max_seconds=options.max_seconds,
-            required_tracks=options.required_tracks,
-        )
 
     def encode(self, rows: Sequence[ClipRow], path: Path, record: ChunkRecord) -> None:
         """Encode rows into a shard at `path` and fill the record; no file is written without a usable row.
@@ -170,13 +182,13 @@ class ChunkEncoder:
         self, rows: Sequence[ClipRow], positions: Sequence[int]
     ) -> Iterator[list[tuple[int, ClipAudio | Rejection]]]:
         """Yield batches of clips of similar length; the next batch is read while the codec works on this one."""
-        seconds = self.executor.map(lambda position: declared_seconds(rows[position], self.audio_options), positions)
+        seconds = self.executor.map(lambda position: self.readers.seconds(rows[position]), positions)
         ordered = [position for _, position in sorted(zip(seconds, positions, strict=True))]
         pending: list[tuple[int, Future[ClipAudio | Rejection]]] = []
         size = self.options.batch_size
         for start in range(0, len(ordered) + size, size):  # one empty batch at the end hands out the last full one
             following = [
-                (position, self.executor.submit(read_clip, rows[position], self.audio_options))
+                (position, self.executor.submit(self.readers.read, rows[position]))
                 for position in ordered[start : start + size]
             ]
             if pending:
@@ -204,12 +216,12 @@ class ChunkEncoder:
             if not members:
                 continue
             lengths = torch.tensor([len(clips[position].tracks[track]) for position in members])
-            waveforms = torch.zeros(len(members), 1, int(lengths.max()))
+            waveforms = np.zeros((len(members), 1, int(lengths.max())), dtype=np.float32)
             for index, position in enumerate(members):
                 samples = clips[position].tracks[track]
-                waveforms[index, 0, : len(samples)] = torch.from_numpy(samples)
+                waveforms[index, 0, : len(samples)] = samples
             with torch.inference_mode():
-                codes, frames = codec.encode(waveforms.to(codec.device), lengths.to(codec.device))
+                codes, frames = codec.encode(torch.from_numpy(waveforms).to(codec.device), lengths.to(codec.device))
             codes = codes.cpu()
             assert codes.shape[:2] == (len(members), codec.num_codebooks), "the codec returns codes B x K x T"
             assert 0 <= int(codes.min()) and int(codes.max()) < codec.codebook_size, "codes outside of the codebook"
@@ -240,6 +252,8 @@ class ChunkEncoder:
             count(statistics.differing_statements, "duration")
         for track in clip.clipped_tracks:
             count(statistics.clipped, track)
+        statistics.cropped += clip.cropped_seconds > 0
+        statistics.trimmed += clip.trimmed_seconds > COUNTED_TRIM_SECONDS
 
     def _arrow_row(
         self, row: ClipRow, text: EncodedText, clip: ClipAudio, codes: dict[str, np.ndarray]

@@ -7,9 +7,12 @@ from typing import Any
 
 from songgen.config import DatasetSource, RunConfig
 from songgen.data.manifest import ManifestOptions
+from songgen.data.reading import ReadingLimits
 from songgen.data.schema import EVAL_SPLIT, TRAIN_SPLIT
 from songgen.data.sources import ColumnNames, ManifestSpec, track_of_column
 from songgen.tasks import MIX, TRACKS
+
+BYTES_PER_GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,12 @@ class PreprocessOptions:
 
     max_seconds: float = 35.0
     """Longest clip, inclusive."""
+
+    crop_long: bool = False
+    """Keep the beginning of longer clips instead of leaving them out."""
+
+    reading: ReadingLimits = field(default_factory=ReadingLimits)
+    """Time and memory that reading one song may take."""
 
     required_tracks: tuple[str, ...] = (MIX,)
     """Tracks that each clip must have."""
@@ -129,6 +138,8 @@ def options_of(config: RunConfig) -> PreprocessOptions:
         caption_tokenizer=config.model.description_tokenizer_name,
         min_seconds=data.min_duration_in_seconds,
         max_seconds=data.max_duration_in_seconds,
+        crop_long=data.long_clips == "crop",
+        reading=ReadingLimits(data.audio_timeout_seconds, round(data.audio_memory_gib * BYTES_PER_GIB)),
         max_text_length=data.max_text_length,
         max_caption_tokens=data.max_description_token_length,
         max_lyrics_tokens=data.max_prompt_token_length,

@@ -14,9 +14,10 @@ import torch
 from accelerate.state import PartialState
 from tqdm import tqdm
 
+from songgen.data.reading import AudioReaders
 from songgen.data.schema import REPORT_FILE, DatasetInfo, ShardInfo
 from songgen.data.writer import file_sha256, write_text_atomic
-from songgen.preprocess.chunks import ChunkEncoder, ChunkRecord, chunk_key
+from songgen.preprocess.chunks import ChunkEncoder, ChunkRecord, audio_options, chunk_key
 from songgen.preprocess.encoders import Encoders, load_encoders
 from songgen.preprocess.finalize import (
     PUBLISHED_FILES,
@@ -125,8 +126,11 @@ class _Run:
             disable=not self.state.is_main_process,
         )
         num_rows = 0
-        with bar, ThreadPoolExecutor(self.options.num_workers) as executor:
-            encoder = ChunkEncoder(self.options, self.encoders, executor, bar.update)
+        num_workers = self.options.num_workers
+        accepted = audio_options(self.options, self.encoders.codec.sample_rate)
+        readers = AudioReaders(accepted, self.options.reading, num_workers)
+        with bar, readers, ThreadPoolExecutor(num_workers) as executor:
+            encoder = ChunkEncoder(self.options, self.encoders, readers, executor, bar.update)
             for chunk in own:
                 num_rows += self._make_chunk(chunk, encoder, finished, bar).rows
         logger.info("process %d: %d clips in %.1f s", self.state.process_index, num_rows, time.monotonic() - start)

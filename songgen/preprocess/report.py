@@ -78,6 +78,8 @@ def _split_report(num_rows: int, total: ChunkStatistics) -> dict[str, Any]:
         "languages": dict(sorted(total.languages.items())),
         "instrumentals": total.instrumentals,
         "clipped": dict(sorted(total.clipped.items())),
+        "cropped_to_the_longest_allowed": total.cropped,
+        "cut_to_the_shortest_track": total.trimmed,
         "lyric_pieces": total.lyric_pieces,
         "unknown_lyric_pieces": total.unknown_lyric_pieces,
         "measured_differently_than_stated": dict(sorted(total.differing_statements.items())),
@@ -90,28 +92,35 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"codec {report['codec']['fingerprint']} at {report['codec']['sample_rate']} Hz"
     for split, content in report["splits"].items():
         yield ""
-        yield (
-            f"{split}: {content['rows']} of {content['rows_in_manifests']} rows, {content['hours']:.3f} hours, "
-            f"{content['frames']} frames"
-        )
-        for code, number in content["rejected"].items():
-            yield f"  left out: {number} x {code}"
-        most = max(content["length_histogram_seconds"].values(), default=1)
-        for edge, number in content["length_histogram_seconds"].items():
-            yield f"  from {edge:>4} s {number:>8}  {'#' * max(1, round(MAX_BAR * number / most))}"
-        for track, energies in content["energies"].items():
-            if energies["clips"]:
-                yield (
-                    f"  energy of {track}: {energies['mean']:.1f} on average, {energies['min']:.1f} to "
-                    f"{energies['max']:.1f}; too quiet for a reference voice: {energies['below_voice_min_energy']}"
-                )
-        yield f"  instrumentals: {content['instrumentals']}"
-        yield f"  unknown lyric pieces: {content['unknown_lyric_pieces']} of {content['lyric_pieces']}"
-        for name in ("clipped", "measured_differently_than_stated", "captions_without"):
-            if content[name]:
-                listed = ", ".join(f"{key} {number}" for key, number in content[name].items())
-                yield f"  {name.replace('_', ' ')}: {listed}"
+        yield from _split_lines(split, content)
     if report["num_notices"]:
         yield ""
         yield f"{report['num_notices']} notice(s), see {REPORT_FILE}; the first:"
         yield from (f"  {notice}" for notice in report["notices"][:5])
+
+
+def _split_lines(split: str, content: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"{split}: {content['rows']} of {content['rows_in_manifests']} rows, {content['hours']:.3f} hours, "
+        f"{content['frames']} frames"
+    )
+    for code, number in content["rejected"].items():
+        yield f"  left out: {number} x {code}"
+    most = max(content["length_histogram_seconds"].values(), default=1)
+    for edge, number in content["length_histogram_seconds"].items():
+        yield f"  from {edge:>4} s {number:>8}  {'#' * max(1, round(MAX_BAR * number / most))}"
+    for track, energies in content["energies"].items():
+        if energies["clips"]:
+            yield (
+                f"  energy of {track}: {energies['mean']:.1f} on average, {energies['min']:.1f} to "
+                f"{energies['max']:.1f}; too quiet for a reference voice: {energies['below_voice_min_energy']}"
+            )
+    yield f"  instrumentals: {content['instrumentals']}"
+    yield f"  unknown lyric pieces: {content['unknown_lyric_pieces']} of {content['lyric_pieces']}"
+    for name in ("cropped_to_the_longest_allowed", "cut_to_the_shortest_track"):
+        if content[name]:
+            yield f"  {name.replace('_', ' ')}: {content[name]} clips"
+    for name in ("clipped", "measured_differently_than_stated", "captions_without"):
+        if content[name]:
+            listed = ", ".join(f"{key} {number}" for key, number in content[name].items())
+            yield f"  {name.replace('_', ' ')}: {listed}"

@@ -25,7 +25,7 @@ def settings_fingerprint(options: PreprocessOptions, info: DatasetInfo) -> str:
         "caption_tokenizer": info.caption_tokenizer_fingerprint,
         "tracks": options.tracks,
         "required_tracks": options.required_tracks,
-        "seconds": (options.min_seconds, options.max_seconds),
+        "seconds": (options.min_seconds, options.max_seconds, options.crop_long),
         "text": (options.max_text_length, options.max_caption_tokens, options.max_lyrics_tokens),
         "voice": (options.voice_sample_rate, options.voice_min_energy),
         "code": code_fingerprint(CODE),

@@ -97,6 +97,12 @@ class ChunkStatistics:
     clipped: dict[str, int] = field(default_factory=dict)
     """Track -> clips in which it is clipped."""
 
+    cropped: int = 0
+    """Clips of which only the beginning was kept (`long_clips: "crop"`)."""
+
+    trimmed: int = 0
+    """Clips whose tracks were cut to the shortest one."""
+
     unknown_lyric_pieces: int = 0
     """Pieces of lyrics that the tokenizer has no token for."""
 

@@ -93,16 +93,6 @@ def test_evaluation_withholds_nothing_and_never_varies(open_rows, make_rows):
         assert all(_fields(samples[epoch, index]) == first for epoch in (1, 17))
 
 
-def test_long_texts_are_cut_before_their_last_id_and_counted(open_rows, make_rows):
-    rows = make_rows(2)
-    rows[0].update(caption_ids=[5, 6, 7, 8, 1], lyrics_ids=[261, 5, 6, 7, 8, 0])
-    rows[1].update(caption_ids=[5, 1], lyrics_ids=[261, 5, 0])
-    samples = TrainingSamples(open_rows(rows), SampleOptions(max_caption_tokens=3, max_lyrics_tokens=3), ("mix",))
-    assert samples[0, 0].caption_ids.tolist() == [5, 6, 1] and samples[0, 0].lyrics_ids.tolist() == [261, 5, 0]
-    assert samples[0, 1].caption_ids.tolist() == [5, 1]
-    assert samples.count_cut_texts() == {"captions": 1, "lyrics": 1}
-
-
 def test_the_empty_slot_has_no_frames_no_voice_and_no_name(open_rows, make_rows):
     rows = make_rows(2)
     sample = TrainingSamples(open_rows(rows), SampleOptions(), ("mix", "vocal"))[0, EMPTY_SLOT]
@@ -113,6 +103,6 @@ def test_the_empty_slot_has_no_frames_no_voice_and_no_name(open_rows, make_rows)
 
 def test_options_list_every_wrong_value():
     with pytest.raises(ValueError) as caught:
-        SampleOptions(voice_choices={"drum": 1.0, "none": -1}, voice_seconds=0, drop_all=1.5, max_lyrics_tokens=1)
-    for part in ("drum", "weights", "voice_seconds", "drop_all", "max_lyrics_tokens"):
+        SampleOptions(voice_choices={"drum": 1.0, "none": -1}, voice_seconds=0, drop_all=1.5)
+    for part in ("drum", "weights", "voice_seconds", "drop_all"):
         assert part in str(caught.value)

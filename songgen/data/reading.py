@@ -1,0 +1,254 @@
+"""Audio read in processes of their own: a file that hangs, crashes or exhausts a decoder costs one row, never a run.
+
+A reading process has a limit on its memory and is killed when one song takes too long. It speaks JSON and raw samples
+over a pipe, imports nothing heavy, and ends with the process that started it.
+"""
+
+import json
+import os
+import queue
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from songgen.data.audio import AudioOptions, ClipAudio, declared_seconds, read_clip
+from songgen.data.clip import ClipRow, Rejection
+
+T = TypeVar("T")
+
+START_SECONDS = 120.0
+"""Longest time that a reading process may take to start."""
+
+READY = b"ready"
+
+VOICE_NAME = ""
+"""Stands for the reference voice among the tracks of an answer."""
+
+Read = Callable[[ClipRow, AudioOptions], ClipAudio | Rejection]
+
+
+@dataclass(frozen=True)
+class ReadingLimits:
+    """What one song may cost."""
+
+    seconds: float = 300.0
+    """Longest time for all files of a song."""
+
+    memory_bytes: int = 2 << 30
+    """Address space of a reading process (RLIMIT_AS)."""
+
+
+class AudioReaders:
+    """Reading processes, one for each thread that reads. Used as a context manager, it ends them."""
+
+    def __init__(self, options: AudioOptions, limits: ReadingLimits, count: int) -> None:
+        """Nothing is started before the first song.
+
+        Args:
+            options: what is accepted.
+            limits: what a song may cost.
+            count: threads that will call `read` and `seconds`.
+        """
+        self._readers = [_Reader(options, limits) for _ in range(count)]
+        self._idle: queue.SimpleQueue[_Reader] = queue.SimpleQueue()
+        for reader in self._readers:
+            self._idle.put(reader)
+
+    def __enter__(self) -> "AudioReaders":
+        """Return the readers."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the processes."""
+        for reader in self._readers:
+            reader.stop()
+
+    def read(self, row: ClipRow) -> ClipAudio | Rejection:
+        """Read a clip as `read_clip` does; what takes too long or crashes is a rejection."""
+        return self._borrow(lambda reader: reader.read(row))
+
+    def seconds(self, row: ClipRow) -> float:
+        """Return the length of a clip as `declared_seconds` does, 0 where that takes too long or crashes."""
+        return self._borrow(lambda reader: reader.seconds(row))
+
+    def _borrow(self, action: Callable[["_Reader"], T]) -> T:
+        reader = self._idle.get()
+        try:
+            return action(reader)
+        finally:
+            self._idle.put(reader)
+
+
+class _Failed(Exception):
+    """The process did not answer: a rejection code and a reason."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class _Reader:
+    """One reading process, started when it is needed and again after it was lost."""
+
+    def __init__(self, options: AudioOptions, limits: ReadingLimits) -> None:
+        self._options = options
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection | None = None
+
+    def read(self, row: ClipRow) -> ClipAudio | Rejection:
+        try:
+            answer, receive = self._ask("read", row)
+            if "rejection" in answer:
+                return Rejection(**answer["rejection"])
+            arrays = {name: np.frombuffer(receive(), dtype=dtype) for name, dtype in answer.pop("arrays")}
+        except _Failed as failure:
+            given = next((track.given for track in row.tracks.values()), "")
+            return row.reject(failure.code, failure.reason, given)
+        voice = arrays.pop(VOICE_NAME, None)
+        answer["clipped_tracks"] = tuple(answer["clipped_tracks"])
+        return ClipAudio(tracks=arrays, voice=voice, **answer)
+
+    def seconds(self, row: ClipRow) -> float:
+        try:
+            return float(self._ask("seconds", row)[0]["seconds"])
+        except _Failed:
+            return 0.0
+
+    def _ask(self, task: str, row: ClipRow) -> tuple[dict[str, Any], Callable[[], bytes]]:
+        """Send one question; return the answer and what receives the arrays that follow it."""
+        pipe = self._pipe or self._start()
+        deadline = time.monotonic() + self._limits.seconds
+
+        def receive() -> bytes:
+            try:
+                if pipe.poll(max(0.0, deadline - time.monotonic())):
+                    return pipe.recv_bytes()
+            except (EOFError, ConnectionError):
+                raise self._lost() from None
+            self.stop()
+            raise _Failed("audio_timeout", f"reading takes longer than {self._limits.seconds:g} s")
+
+        try:
+            pipe.send_bytes(json.dumps([task, row.to_json()]).encode())
+        except ConnectionError:
+            raise self._lost() from None
+        return json.loads(receive()), receive
+
+    def _lost(self) -> _Failed:
+        """Clean up after a process that ended by itself, and say how it ended."""
+        assert self._process is not None
+        code = self._process.wait()
+        self.stop()
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return _Failed("audio_crash", f"the reading process ended with {how}")
+
+    def _start(self) -> Connection:
+        self._pipe, theirs = Pipe()
+        with theirs:
+            settings = {"options": asdict(self._options), "memory_bytes": self._limits.memory_bytes}
+            root = str(Path(__file__).resolve().parents[2])
+            inherited = os.environ.get("PYTHONPATH")
+            # Thread pools of numerical libraries reserve address space for every core.
+            environment = {
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([root, inherited] if inherited else [root]),
+                "OMP_NUM_THREADS": "1",
+                "OPENBLAS_NUM_THREADS": "1",
+            }
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "songgen.data.reading", str(theirs.fileno()), json.dumps(settings)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=environment,
+            )
+        try:
+            ready = self._pipe.poll(START_SECONDS) and self._pipe.recv_bytes() == READY
+        except (EOFError, ConnectionError):
+            ready = False
+        if not ready:
+            self.stop()
+            raise RuntimeError("the process that reads audio does not start; what it printed stands above")
+        return self._pipe
+
+    def stop(self) -> None:
+        """End the process, whatever it does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+
+
+def serve(pipe: Connection, options: AudioOptions, read: Read = read_clip) -> None:
+    """Answer questions until the other end is closed (the reading process).
+
+    Args:
+        pipe: to the process that asks.
+        options: what is accepted.
+        read: reads one clip.
+    """
+    pipe.send_bytes(READY)
+    while True:
+        try:
+            task, content = json.loads(pipe.recv_bytes())
+        except (EOFError, ConnectionError):
+            return
+        row = ClipRow.from_json(content)
+        try:
+            if task == "seconds":
+                pipe.send_bytes(json.dumps({"seconds": declared_seconds(row, options)}).encode())
+                continue
+            result = read(row, options)
+        except MemoryError:
+            result = row.reject("audio_crash", "reading the song needs more memory than it may have")
+        if isinstance(result, Rejection):
+            pipe.send_bytes(json.dumps({"rejection": asdict(result)}).encode())
+        else:
+            _send_clip(pipe, result)
+
+
+def _send_clip(pipe: Connection, clip: ClipAudio) -> None:
+    arrays = dict(clip.tracks)
+    if clip.voice is not None:
+        arrays[VOICE_NAME] = clip.voice
+    answer = {
+        "arrays": [[name, array.dtype.str] for name, array in arrays.items()],
+        "energies": clip.energies,
+        "duration": clip.duration,
+        "clipped_tracks": clip.clipped_tracks,
+        "cropped_seconds": clip.cropped_seconds,
+        "trimmed_seconds": clip.trimmed_seconds,
+    }
+    pipe.send_bytes(json.dumps(answer).encode())
+    for array in arrays.values():
+        pipe.send_bytes(array.tobytes())
+
+
+def main() -> None:
+    """Run the reading process."""
+    # A key press reaches every process of the terminal: this one ends when its pipe does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settings = json.loads(sys.argv[2])
+    limit = settings["memory_bytes"]
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    options = settings["options"]
+    options["required_tracks"] = tuple(options["required_tracks"])
+    serve(Connection(int(sys.argv[1])), AudioOptions(**options))
+
+
+if __name__ == "__main__":
+    main()
