@@ -45,6 +45,17 @@ class TrainingArguments:
     """`auto`: go on from the last good checkpoint in `output_dir`, if there is one; `never`: do not; or the folder
     of a checkpoint."""
 
+    allow_config_changes: bool = False
+    """Go on from a checkpoint although keys that change what is computed have other values now; they take effect.
+    Model, tokenizers, codec and data can never change within a run."""
+
+    allow_world_size_change: bool = False
+    """Go on from a checkpoint of another number of processes: no clip is lost or seen twice and the learning rate goes
+    on along its curve, but dropout draws other numbers than in an uninterrupted run."""
+
+    allow_inexact_resume: bool = False
+    """Go on from a checkpoint whose random state is missing; dropout then draws other numbers."""
+
     preprocessing_only: bool = False
     """This file is for preprocessing: nothing is trained, so no model and no output folder is required."""
 
@@ -75,6 +86,10 @@ class TrainingArguments:
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the computation; weights and optimizer stay float32."""
+
+    deterministic: bool = False
+    """Use only operations that give the same bits every time; slower on a GPU, and an operation that has no such form
+    is an error. Two runs on the same machine with the same versions are then equal."""
 
     torch_compile: bool = False
     """Compile the model with torch.compile."""
@@ -140,7 +155,27 @@ class TrainingArguments:
     """When loss or gradients are not finite: end the run, or leave that step out."""
 
     max_skipped_steps: PositiveInt = 5
-    """With `non_finite` skip: steps left out in a row after which the run ends anyway."""
+    """With `non_finite` skip: steps left out in a row after which the run ends anyway; with dtype float16 also those
+    whose gradients overflow at the floor of the loss scale."""
+
+    loss_spike_policy: Literal["off", "warn", "skip", "rewind"] = "warn"
+    """When the loss of a step is far above the recent ones, its clips are written to `loss_spikes.jsonl`. `warn`: the
+    update is made; `skip`: it is left out; `rewind`: the weights go back to the latest checkpoint, the data goes on
+    behind the step; `off`: nothing is watched."""
+
+    loss_spike_threshold: PositiveFloat = 8.0
+    """Robust standard deviations (from the median absolute deviation) above the median of the last 100 losses from
+    which a loss is a spike. There are none before the 21st step."""
+
+    loss_spike_budget: PositiveInt = 3
+    """Updates in a row that `skip` leaves out, or how often `rewind` goes back in the whole run; after that spikes are
+    only warned of."""
+
+    loss_scale_floor: PositiveFloat = 8192.0
+    """With dtype float16: the loss scale never falls below this."""
+
+    loss_scale_cap: PositiveFloat = 32768.0
+    """With dtype float16: the loss scale begins here and never rises above it."""
 
     codebook_weighting: bool = True
     """Weight the losses of the codebooks; false weights them equally."""

@@ -22,21 +22,25 @@ from songgen.generation.options import GenerationOptions
 from songgen.models.freeze import freeze
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.tasks import VOCAL, Task
+from songgen.train.anomalies import AnomalyPolicy, AnomalyWatch
 from songgen.train.checkpoint import CheckpointManager
 from songgen.train.console import Console, RunSummary
 from songgen.train.ema import MovingAverage
 from songgen.train.evaluation import Evaluator
 from songgen.train.final_model import whole_weights
-from songgen.train.model_parts import load_model, model_fingerprints
+from songgen.train.loss_scale import LossScaleBounds
+from songgen.train.model_parts import frozen_content, load_model, model_fingerprints
 from songgen.train.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.reporting import Reporter
+from songgen.train.resume import continue_curve, count_steps, find_resumption, require_same_songs
 from songgen.train.schedules import CodebookWeights, LearningRateSchedule
 from songgen.train.song_samples import SongSamples
+from songgen.train.state import TrainerState
 from songgen.train.step import TrainingStep
 from songgen.train.totals import StepTotals
 from songgen.train.trackers import SAMPLES_FOLDER, Trackers
 from songgen.train.trainer import Intervals, Trainer
-from songgen.train.training_data import TrainingData, evaluation_split, open_songs
+from songgen.train.training_data import TrainingData, data_sha256, evaluation_split, open_songs
 
 logger = logging.getLogger(__name__)
 
@@ -63,18 +67,31 @@ def build_trainer(config: RunConfig, task: Task, accelerator: Accelerator, conso
     Raises:
         ValueError: model, data and configuration do not fit together; the message says what to change.
     """
+    output_dir = Path(config.training.output_dir)
+    checkpoints = CheckpointManager(
+        output_dir,
+        save_total_limit=config.training.save_total_limit,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        allow_inexact=config.training.allow_inexact_resume,
+    )
+    resumption = find_resumption(config, checkpoints)
     with accelerator.local_main_process_first():
         core = load_model(config, task)
     auxiliary_tracks = task.auxiliary_tracks if config.training.add_vocal_loss else ()
     data = _training_data(config, core, auxiliary_tracks, accelerator)
-    total_steps = count_steps(config, data.plan)
+    state = TrainerState() if resumption is None else resumption.state
+    total_steps = count_steps(config, data.plan, state)
     evaluator = _evaluator(config, core, auxiliary_tracks, accelerator, total_steps)
     frozen = freeze(core, [*config.training.frozen_groups(), *unused_groups(config, core)])
     logger.info("frozen: %s", ", ".join(frozen) or "nothing")
+    content = data.signature | frozen_content(core)
+    require_same_songs(state.plan, content, mid_epoch=config.training.do_train and state.batches_in_epoch > 0)
+    state.curve = continue_curve(state, total_steps, resumption.changed if resumption else ())
+    state.total_steps, state.plan = total_steps, content
     model, optimizer = _prepare(config, core, accelerator)
     _cache_captions(core, [data] if evaluator is None else [data, evaluator.data])
     steps_per_epoch = data.plan.steps_per_epoch(0)
-    output_dir = Path(config.training.output_dir)
     device = accelerator.device
     return Trainer(
         config=config,
@@ -94,7 +111,7 @@ def build_trainer(config: RunConfig, task: Task, accelerator: Accelerator, conso
             vocal_loss_weight=config.training.vocal_loss_weight if auxiliary_tracks else 0.0,
         ),
         optimizer=optimizer,
-        schedule=_schedule(config, total_steps),
+        schedule=_schedule(config, state.curve.length),
         codebook_weights=CodebookWeights.build(
             core.layout.num_codebooks,
             weighted=config.training.codebook_weighting,
@@ -102,20 +119,35 @@ def build_trainer(config: RunConfig, task: Task, accelerator: Accelerator, conso
             end=config.training.codebook_weights_end,
         ),
         average=MovingAverage(model, config.training.ema_decay) if config.training.ema_decay else None,
+        anomalies=AnomalyWatch(
+            _anomaly_policy(config), output_dir, config.data.dataset_folders(), accelerator.is_main_process
+        ),
+        loss_scale=LossScaleBounds(
+            config.training.loss_scale_floor, config.training.loss_scale_cap, config.training.max_skipped_steps
+        ),
         intervals=Intervals(
             log=config.training.logging_interval(steps_per_epoch),
             evaluate=config.training.eval_interval(steps_per_epoch),
             save=config.training.save_interval(steps_per_epoch),
         ),
         evaluator=evaluator,
-        checkpoints=CheckpointManager(
-            output_dir,
-            save_total_limit=config.training.save_total_limit,
-            rank=accelerator.process_index,
-            world_size=accelerator.num_processes,
-        ),
+        checkpoints=checkpoints,
         reporter=_reporter(config, core, data, evaluator, accelerator, console, total_steps),
         totals=StepTotals(core.layout, device),
+        resumption=resumption,
+        state=state,
+    )
+
+
+def _anomaly_policy(config: RunConfig) -> AnomalyPolicy:
+    """What the run does about steps that go wrong."""
+    training = config.training
+    return AnomalyPolicy(
+        non_finite=training.non_finite,
+        max_skipped_steps=training.max_skipped_steps,
+        spikes=training.loss_spike_policy,
+        spike_threshold=training.loss_spike_threshold,
+        spike_budget=training.loss_spike_budget,
     )
 
 
@@ -125,17 +157,6 @@ def unused_groups(config: RunConfig, core: SongGenForConditionalGeneration) -> l
     if not core.config.prompt_cross_attention:
         groups += ["lyrics_encoder", "lyrics_projection"]
     return groups
-
-
-def count_steps(config: RunConfig, plan: BatchPlan) -> int:
-    """Optimizer steps of the run: `max_steps`, or what the epochs take (a fraction of an epoch is rounded up)."""
-    training = config.training
-    if training.max_steps > 0:
-        return training.max_steps
-    whole = int(training.num_train_epochs)
-    rest = training.num_train_epochs - whole
-    steps = plan.total_steps(whole) if whole else 0
-    return steps + (-int(-rest * plan.steps_per_epoch(whole) // 1) if rest else 0)
 
 
 def _schedule(config: RunConfig, total_steps: int) -> LearningRateSchedule:
@@ -193,6 +214,7 @@ def _training_data(
         auxiliary_tracks,
         accelerator.process_index,
         config.training.dataloader_num_workers,
+        content=data_sha256(config.data, split),
     )
 
 

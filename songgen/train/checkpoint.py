@@ -11,7 +11,9 @@ import json
 import logging
 import secrets
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -35,7 +37,7 @@ from songgen.train.checkpoint_files import (
     write_tensors,
     write_text,
 )
-from songgen.train.state import TRAINER_STATE_FILE, CheckpointContents, read_trainer_state
+from songgen.train.state import TRAINER_STATE_FILE, CheckpointContents, TrainerState, read_trainer_state
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +53,30 @@ class CheckpointError(RuntimeError):
     """Saves failed so often that the run would go on without a way back."""
 
 
+@dataclass(frozen=True)
+class SavedRun:
+    """The run that a checkpoint belongs to."""
+
+    state: TrainerState
+    """Where it stands."""
+    config: dict[str, Any]
+    """Its resolved configuration."""
+    world_size: int
+    """Its processes."""
+
+
 class CheckpointManager:
     """Saves, finds and loads the checkpoints of one output folder. Every method is called by all processes together."""
 
-    def __init__(self, output_dir: Path, *, save_total_limit: int | None, rank: int, world_size: int) -> None:
+    def __init__(
+        self,
+        output_dir: Path,
+        *,
+        save_total_limit: int | None,
+        rank: int,
+        world_size: int,
+        allow_inexact: bool = False,
+    ) -> None:
         """Look after a folder; what an interrupted save left there is removed by the main process.
 
         Args:
@@ -63,11 +85,13 @@ class CheckpointManager:
                 resumed from are kept besides. None: all.
             rank: of this process.
             world_size: number of processes.
+            allow_inexact: use checkpoints whose random state is missing, too.
         """
         self.output_dir = output_dir
         self.save_total_limit = save_total_limit
         self.rank = rank
         self.world_size = world_size
+        self.allow_inexact = allow_inexact
         self.failed_saves = 0
         self._protected: Path | None = None
         self._verified: Path | None = None
@@ -125,6 +149,26 @@ class CheckpointManager:
         self._verified = self.output_dir / name
         return self._verified
 
+    def require(self, folder: Path) -> Path:
+        """Check a checkpoint, in any output folder, and return it.
+
+        Raises:
+            ValueError: it is missing or damaged.
+        """
+        from_main(self.rank, lambda: self._require_valid(folder))
+        self._verified = folder
+        return folder
+
+    def describe(self, folder: Path) -> SavedRun:
+        """What a checkpoint that was checked says of its run; tensors are not read."""
+
+        def read() -> list[Any]:
+            state, config = read_trainer_state(folder), json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            return [state.to_json(), config, self._manifest(folder).world_size]
+
+        state, config, world_size = from_main(self.rank, read)
+        return SavedRun(TrainerState.from_json(state), config, world_size)
+
     def load(self, folder: Path) -> CheckpointContents:
         """Read a checkpoint after checking it.
 
@@ -133,13 +177,13 @@ class CheckpointManager:
 
         Returns:
             its contents, tensors on the CPU and parameters in their saved order. `random_state` is this process's own,
-            empty if the checkpoint was saved by another number of processes.
+            empty if the checkpoint was saved by another number of processes, or has none (`allow_inexact`).
 
         Raises:
             ValueError: it is missing or damaged.
         """
         if folder != self._verified:
-            from_main(self.rank, lambda: _require_valid(folder))
+            self.require(folder)
         contents, error = None, None
         try:
             contents = self._read(folder)
@@ -223,6 +267,27 @@ class CheckpointManager:
         if self.failed_saves >= MAX_FAILED_SAVES:
             raise CheckpointError(message) from error
 
+    def _manifest(self, folder: Path) -> Manifest:
+        """The manifest of a complete checkpoint.
+
+        Raises:
+            ValueError: it is not complete.
+        """
+        return read_manifest(folder, random_state_optional=self.allow_inexact)
+
+    def _require_valid(self, folder: Path) -> None:
+        """Check every byte of a checkpoint.
+
+        Raises:
+            ValueError: it is missing or damaged; the message names the folder.
+        """
+        if not folder.is_dir():
+            raise ValueError(f"checkpoint {folder}: there is no such folder")
+        try:
+            verify(folder, random_state_optional=self.allow_inexact)
+        except ValueError as error:
+            raise ValueError(f"checkpoint {folder} is not valid: {error}") from error
+
     def _folders(self) -> list[Path]:
         """Folders with a checkpoint's name."""
         folders = (path for path in self.output_dir.glob(f"{_PREFIX}*") if _TEMPORARY not in path.name)
@@ -233,7 +298,7 @@ class CheckpointManager:
         found = {}
         for folder in self._folders():
             try:
-                found[folder] = read_manifest(folder)
+                found[folder] = self._manifest(folder)
             except ValueError:
                 continue
         return dict(sorted(found.items(), key=lambda entry: entry[1].serial, reverse=True))
@@ -249,7 +314,7 @@ class CheckpointManager:
         incomplete = [folder for folder in self._folders() if folder not in complete]
         for folder in [*incomplete, *complete]:
             try:
-                verify(folder)
+                verify(folder, random_state_optional=self.allow_inexact)
             except ValueError as error:
                 reasons[folder.name] = str(error)
                 logger.warning("checkpoint %s is not used: %s", folder, error)
@@ -259,7 +324,8 @@ class CheckpointManager:
             listed = "\n".join(f"- {name}: {reason}" for name, reason in reasons.items())
             raise ValueError(
                 f"{self.output_dir} holds checkpoints, but none of them is valid:\n{listed}\n"
-                "Nothing was deleted. Restore one of them, or choose another output_dir to start anew."
+                "Nothing was deleted. Restore one of them, or choose another output_dir to start anew. One that lacks "
+                "nothing but its random state can be used with allow_inexact_resume."
             )
         return None
 
@@ -269,19 +335,20 @@ class CheckpointManager:
         Raises:
             ValueError: a file cannot be read, or two of them disagree.
         """
-        manifest = read_manifest(folder)
+        manifest = self._manifest(folder)
         model = read_tensors(folder / MODEL_FILE)
         shapes = dict(manifest.parameters)
         state = read_trainer_state(folder)
         if {name: list(tensor.shape) for name, tensor in model.items()} != shapes or state.step != manifest.step:
             raise ValueError(f"{MANIFEST_FILE} does not belong to {MODEL_FILE} and {TRAINER_STATE_FILE}")
-        same_processes = manifest.world_size == self.world_size
+        own_states = [folder / random_state_file(rank) for rank in range(self.world_size)]
+        exact = manifest.world_size == self.world_size and all(path.is_file() for path in own_states)
         return CheckpointContents(
             state=state,
             model={name: model[name] for name in shapes},
             optimizer=read_tensors(folder / OPTIMIZER_FILE),
             average=read_tensors(folder / AVERAGE_FILE),
-            random_state=read_tensors(folder / random_state_file(self.rank)) if same_processes else {},
+            random_state=read_tensors(own_states[self.rank]) if exact else {},
             config=json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")),
         )
 
@@ -307,17 +374,3 @@ class CheckpointManager:
 def _bytes(tensors: dict[str, Tensor]) -> int:
     """Memory that tensors take."""
     return sum(tensor.nbytes for tensor in tensors.values())
-
-
-def _require_valid(folder: Path) -> None:
-    """Check every byte of a checkpoint.
-
-    Raises:
-        ValueError: it is missing or damaged; the message names the folder.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"checkpoint {folder}: there is no such folder")
-    try:
-        verify(folder)
-    except ValueError as error:
-        raise ValueError(f"checkpoint {folder} is not valid: {error}") from error

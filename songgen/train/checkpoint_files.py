@@ -35,11 +35,17 @@ FAULT_VARIABLE = "SONGGEN_FAULT"
 """Environment variable for tests: the name of the point at which the process kills itself, see `fault_point`."""
 
 _HASHING_THREADS = 4
+_RANDOM_STATE_PREFIX = "random_state-"
 
 
 def random_state_file(rank: int) -> str:
     """Name of the file with one process's random number generators."""
-    return f"random_state-{rank:05d}.safetensors"
+    return f"{_RANDOM_STATE_PREFIX}{rank:05d}.safetensors"
+
+
+def is_random_state(name: str) -> bool:
+    """Whether a file of this name holds random number generators."""
+    return name.startswith(_RANDOM_STATE_PREFIX)
 
 
 def checkpoint_files(world_size: int) -> list[str]:
@@ -169,8 +175,12 @@ def describe_files(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:
     }
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, *, random_state_optional: bool = False) -> Manifest:
     """The manifest of a checkpoint whose files are all there and have their sizes; hashes are not computed.
+
+    Args:
+        folder: of the checkpoint.
+        random_state_optional: whether files with random state may be missing.
 
     Raises:
         ValueError: what is missing or wrong.
@@ -187,6 +197,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise ValueError(f"{MANIFEST_FILE} lists {sorted(manifest.files)}, expected {sorted(expected)}")
     for name, entry in manifest.files.items():
         if not (folder / name).is_file():
+            if random_state_optional and is_random_state(name):
+                continue
             raise ValueError(f"{name} is missing")
         size = (folder / name).stat().st_size
         if size != entry.size:
@@ -194,19 +206,23 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def verify(folder: Path) -> Manifest:
+def verify(folder: Path, *, random_state_optional: bool = False) -> Manifest:
     """The manifest of a checkpoint of which every byte is as it was saved.
+
+    Args:
+        folder: of the checkpoint.
+        random_state_optional: whether files with random state may be missing.
 
     Raises:
         ValueError: what is missing or damaged.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, random_state_optional=random_state_optional)
     try:
-        present = describe_files(folder, manifest.files)
+        present = describe_files(folder, [name for name in manifest.files if (folder / name).is_file()])
     except OSError as error:
         raise ValueError(f"a file cannot be read ({error})") from error
     for name, entry in manifest.files.items():
-        if present[name] != entry:
+        if present.get(name, entry) != entry:
             raise ValueError(f"{name} is damaged (its hash does not fit)")
     return manifest
 

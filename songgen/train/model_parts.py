@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer
 from songgen.config import RunConfig
@@ -88,6 +91,18 @@ def model_fingerprints(config: RunConfig, core: SongGenForConditionalGeneration)
         "lyrics_tokenizer_fingerprint": _lyrics_fingerprint(config, core.folder),
         "caption_tokenizer_fingerprint": _caption_fingerprint(core),
     }
+
+
+def frozen_content(core: SongGenForConditionalGeneration) -> dict[str, str]:
+    """Hashes of the weights that this run uses and does not train, by part; a checkpoint does not hold them."""
+    digest = hashlib.sha256()
+    for name, parameter in core.named_parameters():
+        if not parameter.requires_grad:
+            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
+            digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    encoders = {name: part for name, part in core.attached().items() if name in ("text_encoder", "voice_encoder")}
+    parts = {f"{name}_sha256": part.fingerprint for name, part in encoders.items()}
+    return {"frozen_parameters_sha256": digest.hexdigest()} | parts
 
 
 def _caption_fingerprint(core: SongGenForConditionalGeneration) -> str | None:

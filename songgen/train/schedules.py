@@ -21,7 +21,7 @@ PUBLISHED_COARSE_SHARE = 0.75
 
 @dataclass(frozen=True)
 class LearningRateSchedule:
-    """Factor of the base learning rate as a function of the number of updates made.
+    """Factor of the base learning rate as a function of the number of updates made (a place on the curve).
 
     Raises:
         ValueError: a setting is out of its range; every problem at once.
@@ -62,7 +62,7 @@ class LearningRateSchedule:
         if problems:
             raise ValueError("learning rate schedule: " + "; ".join(problems))
 
-    def __call__(self, updates: int) -> float:
+    def __call__(self, updates: float) -> float:
         """Factor of the update that follows `updates` updates."""
         if self.name == "constant":
             return 1.0
@@ -133,6 +133,6 @@ class CodebookWeights:
         first = codebook_start_weights(num_codebooks) if start is None else tuple(entry / sum(start) for entry in start)
         return cls(first, equal if end is None else tuple(entry / sum(end) for entry in end))
 
-    def __call__(self, step: int, total_steps: int) -> Tensor:
+    def __call__(self, step: float, total_steps: int) -> Tensor:
         """Weights of the step that follows `step` of `total_steps` steps: float32 K, with sum 1."""
         return codebook_weights(step / max(1, total_steps), self.start, self.end)

@@ -18,13 +18,41 @@ TRAINER_STATE_FILE = "trainer_state.json"
 
 
 @dataclass
+class CurvePosition:
+    """Where a run stands on the curves of its learning rate and codebook weights, in steps of those curves.
+
+    They are the run's own steps, unless it goes on with another number of processes: then a step walks the remaining
+    curve at another pace.
+    """
+
+    length: int = 0
+    """Steps of the whole curve; 0 before the run has begun."""
+    step: float = 0.0
+    """Place after all steps."""
+    update: float = 0.0
+    """Place after the steps that changed the weights: the learning rate's."""
+    rate: float = 1.0
+    """Steps of the curve that one step of the run walks."""
+
+    def advance(self, *, updated: bool) -> None:
+        """Walk one step."""
+        self.step += self.rate
+        if updated:
+            self.update += self.rate
+
+
+@dataclass
 class TrainerState:
     """The position of a run. Plain JSON; it is the only source of the step and the epoch (never a folder's name)."""
 
     step: int = 0
     """Optimizer steps of the plan that lie behind, steps that were skipped included."""
     updates: int = 0
-    """Steps that really changed the weights: what the learning rate schedule counts."""
+    """Steps that really changed the weights."""
+    total_steps: int = 0
+    """Steps of the whole run as it was planned when it last started."""
+    curve: CurvePosition = field(default_factory=CurvePosition)
+    """Place on the curves of learning rate and codebook weights."""
     epoch: int = 0
     """The epoch that the next step belongs to, from 0."""
     step_in_epoch: int = 0
@@ -39,6 +67,14 @@ class TrainerState:
     """Steps left out because they had no target, or because a loss or gradient was not finite."""
     consecutive_nonfinite_steps: int = 0
     """How many of the latest steps in a row were not finite."""
+    overflows_at_floor: int = 0
+    """How many of the latest steps in a row overflowed in float16 with the loss scale at its floor."""
+    recent_losses: list[float] = field(default_factory=list)
+    """Losses of the latest steps, which the next one is compared with."""
+    spikes_in_a_row: int = 0
+    """How many of the latest steps in a row had a loss far above the recent ones."""
+    rewinds: int = 0
+    """How often the weights went back to a checkpoint because of such a step."""
     best_metric: float | None = None
     """The lowest evaluation loss so far."""
     best_step: int | None = None
@@ -48,7 +84,8 @@ class TrainerState:
     gradient_scaler: dict[str, float] = field(default_factory=dict)
     """State of the float16 loss scaler; empty in other precisions."""
     plan: dict[str, Any] = field(default_factory=dict)
-    """What the data order depends on (processes, batch sizes, seed, data): without it the position means nothing."""
+    """What the run is made of: what its data order depends on (processes, batch sizes, seed, data), and its frozen
+    weights. Without these the position means nothing."""
     schema_version: int = STATE_SCHEMA_VERSION
     """Version of this record."""
 
@@ -74,7 +111,7 @@ class TrainerState:
         if set(values) != names:
             missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
             raise ValueError(f"{where}: missing keys {missing}, unknown keys {unknown}")
-        return cls(**values)
+        return cls(**values | {"curve": CurvePosition(**values["curve"])})
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -12,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 from torch import nn
 
 from songgen.config import RunConfig
 from songgen.data.collate import Batch
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.train.anomalies import AnomalyWatch, NonFiniteError
 from songgen.train.checkpoint import CheckpointManager
-from songgen.train.distributed import gather_objects
 from songgen.train.ema import MovingAverage
 from songgen.train.evaluation import Evaluator
 from songgen.train.final_model import write_model
+from songgen.train.loss_scale import LossScaleBounds
 from songgen.train.optimizer import set_learning_rate
 from songgen.train.reporting import Reporter
+from songgen.train.resume import Resumption, require_same_parameters
 from songgen.train.schedules import CodebookWeights, LearningRateSchedule
 from songgen.train.signals import StopSignals
 from songgen.train.state import CheckpointContents, TrainerState, capture_random_state, restore_random_state
@@ -39,16 +41,6 @@ from songgen.train.weights import (
 )
 
 logger = logging.getLogger(__name__)
-
-UNIMPORTANT_KEYS = ("resume", "output_dir", "overwrite_output_dir")
-"""Settings that change nothing about what is computed."""
-
-NON_FINITE_FILE = "non_finite_steps.jsonl"
-
-
-class NonFiniteError(RuntimeError):
-    """Loss or gradients were NaN or infinite and the run may not go on."""
-
 
 @dataclass(frozen=True)
 class Intervals:
@@ -95,6 +87,10 @@ class Trainer:
     """Weights of the codebooks over the steps."""
     average: MovingAverage | None
     """Moving average of the weights."""
+    anomalies: AnomalyWatch
+    """What is done about values that are not finite and about spikes of the loss."""
+    loss_scale: LossScaleBounds
+    """Bounds of the loss scale in float16."""
 
     # What happens around it
     intervals: Intervals
@@ -111,8 +107,10 @@ class Trainer:
     """Requests to stop."""
 
     # Where it stands
+    resumption: Resumption | None = None
+    """The checkpoint that it goes on from."""
     state: TrainerState = field(default_factory=TrainerState)
-    """Position in the run."""
+    """Position in the run, from the beginning that of the checkpoint."""
     saved_step: int | None = None
     """Step of the latest checkpoint that this process took part in."""
 
@@ -127,7 +125,6 @@ class Trainer:
         """
         with self.stop_signals, self.reporter:
             self.resume()
-            self.state.plan = self.data.signature
             self.reporter.start(self.state.step)
             for batches in self.remaining_steps():
                 result = self.step(batches)
@@ -160,28 +157,44 @@ class Trainer:
         return self.state.epoch + self.state.batches_in_epoch / len(self.data.plan.batches(self.state.epoch))
 
     def resume(self) -> None:
-        """Go on from the checkpoint that the configuration asks for, if there is one."""
-        setting = self.config.training.resume
-        if setting == "never":
+        """Load the checkpoint that the run goes on from, if there is one."""
+        if self.resumption is None:
             return
-        folder = self.checkpoints.latest() if setting == "auto" else Path(setting)
-        if folder is None:
-            return
+        folder = self.resumption.folder
         contents = self.checkpoints.load(folder)
-        self.data.require_same_order(contents.state)
-        log_differences(contents.config, self.config.to_dict())
-        write_tensors(model_tensors(self.model), contents.model)
-        load_optimizer_tensors(self.model, self.optimizer.optimizer, contents.optimizer)
-        if self.average is not None and contents.average:
-            write_tensors(self.average.averages, contents.average)
+        require_same_parameters(contents.model, model_tensors(self.model))
+        self.put_back(contents)
         if self.accelerator.scaler is not None and contents.state.gradient_scaler:
             self.accelerator.scaler.load_state_dict(contents.state.gradient_scaler)
         if contents.random_state:
             restore_random_state(contents.random_state)
-        self.state = contents.state
+        else:
+            logger.warning("%s holds no random state for this process: dropout draws other numbers", folder)
+            set_seed(self.config.training.seed + self.state.step, device_specific=True)
         self.saved_step = self.state.step
         self.checkpoints.protect(folder)
         logger.info("resumed from %s: step %d, epoch %d", folder, self.state.step, self.state.epoch)
+
+    def put_back(self, contents: CheckpointContents) -> None:
+        """Give weights, optimizer and moving average the values of a checkpoint."""
+        write_tensors(model_tensors(self.model), contents.model)
+        load_optimizer_tensors(self.model, self.optimizer.optimizer, contents.optimizer)
+        if self.average is not None:
+            write_tensors(self.average.averages, contents.average or contents.model)
+
+    def rewind(self) -> None:
+        """Put the weights of the latest checkpoint back; the data goes on behind the steps that followed it."""
+        folder = self.checkpoints.latest()
+        if folder is None:
+            logger.warning("step %d: there is no checkpoint to go back to; the step was left out", self.state.step)
+            return
+        contents = self.checkpoints.load(folder)
+        self.put_back(contents)
+        state, undone = self.state, self.state.updates - contents.state.updates
+        state.updates -= undone
+        state.curve.update -= undone * state.curve.rate
+        state.rewinds += 1
+        logger.warning("step %d: the weights are those of %s again, %d updates back", state.step, folder, undone)
 
     def remaining_steps(self) -> Iterator[list[Batch]]:
         """Yield this process's micro-batches of each step that is left, epoch after epoch."""
@@ -193,12 +206,21 @@ class Trainer:
 
     def step(self, batches: list[Batch]) -> StepResult:
         """Train on one step's micro-batches and move the state past them."""
-        learning_rate = self.config.training.learning_rate * self.schedule(self.state.updates)
+        curve = self.state.curve
+        learning_rate = self.config.training.learning_rate * self.schedule(curve.update)
         set_learning_rate(self.optimizer, learning_rate)
-        weights = self.codebook_weights(self.state.step, self.total_steps)
-        result = self.training_step.run(batches, weights, self.stop_signals.requested)
-        if result.outcome is Outcome.NON_FINITE:
-            self.note_non_finite(batches, result)
+        weights = self.codebook_weights(curve.step, curve.length)
+        result = self.training_step.run(
+            batches, weights, self.stop_signals.requested, lambda loss: self.anomalies.allows_update(loss, self.state)
+        )
+        try:
+            must_rewind = self.anomalies.after_step(batches, result, self.state)
+            self.loss_scale.apply(self.accelerator.scaler, result.outcome, self.state)
+        except NonFiniteError:
+            self.save()  # the weights are those from before the step
+            raise
+        if must_rewind:
+            self.rewind()
         self.totals.add(result, has_vocal=self.training_step.vocal_loss_weight > 0)
         self.advance(result)
         return result
@@ -207,11 +229,11 @@ class Trainer:
         """Count a step."""
         state = self.state
         state.step += 1
+        state.curve.advance(updated=result.outcome is Outcome.UPDATED)
         state.samples_seen += result.samples
         state.frames_seen += result.frames
         if result.outcome is Outcome.UPDATED:
             state.updates += 1
-            state.consecutive_nonfinite_steps = 0
             if self.average is not None:
                 self.average.update(state.updates)
         else:
@@ -221,38 +243,6 @@ class Trainer:
         self.reporter.advance(state.epoch, state.step_in_epoch, self.data.plan.steps_per_epoch(state.epoch))
         if state.batches_in_epoch >= len(self.data.plan.batches(state.epoch)):
             state.epoch, state.step_in_epoch, state.batches_in_epoch = state.epoch + 1, 0, 0
-
-    def note_non_finite(self, batches: list[Batch], result: StepResult) -> None:
-        """Write down what the step was made of, and stop if the configuration says so.
-
-        Raises:
-            NonFiniteError: after a checkpoint of the (unchanged) weights.
-        """
-        clips = gather_objects([name for batch in batches for name in batch.ids])
-        objectives = gather_objects([str(float(result.objective))])
-        norm = str(float(result.gradient_norm))
-        self.state.consecutive_nonfinite_steps += 1
-        if self.accelerator.is_main_process:
-            record = {
-                "step": self.state.step,
-                "losses": [loss for losses in objectives for loss in losses],
-                "gradient_norm": norm,
-                "clips": clips,
-            }
-            with (self.output_dir / NON_FINITE_FILE).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        training = self.config.training
-        message = f"step {self.state.step}: loss or gradients are not finite (gradient norm {norm})"
-        in_a_row = self.state.consecutive_nonfinite_steps
-        if training.non_finite == "skip" and in_a_row <= training.max_skipped_steps:
-            logger.warning("%s; the step is skipped, its clips are in %s", message, NON_FINITE_FILE)
-            return
-        self.state.consecutive_nonfinite_steps = 0
-        self.save()
-        raise NonFiniteError(
-            f"{message}, {in_a_row} step(s) in a row. Its clips are in {self.output_dir / NON_FINITE_FILE}; the "
-            "weights from before it are saved. Lower learning_rate, remove the clips, or set non_finite to skip."
-        )
 
     def log(self) -> None:
         """Report what happened since the last time."""
@@ -302,11 +292,3 @@ class Trainer:
             write_model(self.accelerator, self.core, self.config, self.output_dir)
         self.accelerator.wait_for_everyone()
         logger.info("the model is in %s (step %d of %d)", self.output_dir, self.state.step, self.total_steps)
-
-
-def log_differences(then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Name the settings that changed since a checkpoint; the present ones take effect."""
-    changed = [name for name in now if then.get(name) != now[name] and name not in UNIMPORTANT_KEYS]
-    if changed:
-        table = "\n".join(f"- {name}: {then.get(name)} then, {now[name]} now" for name in changed)
-        logger.warning("settings that changed since the checkpoint take effect from here on:\n%s", table)

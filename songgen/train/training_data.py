@@ -18,12 +18,8 @@ from songgen.data.loader import make_loader
 from songgen.data.plan import BatchPlan
 from songgen.data.samples import TrainingSamples
 from songgen.data.schema import EVAL_SPLIT, DatasetInfo
-from songgen.train.state import TrainerState
 
 logger = logging.getLogger(__name__)
-
-_PROCESS_KEYS = ("world_size", "accumulation")
-"""Parts of a plan's signature that do not change which clips make a batch."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +38,8 @@ class TrainingData:
     """Of this process."""
     num_workers: int
     """Processes that read ahead."""
+    content: str = ""
+    """Hash of the data sets' content; see `data_sha256`."""
     signature: dict[str, Any] = field(init=False)
     """What the order depends on."""
 
@@ -50,6 +48,7 @@ class TrainingData:
         lengths = np.ascontiguousarray(self.plan.lengths)
         described = {
             "clips": len(lengths),
+            "data_sha256": self.content,
             "lengths_sha256": hashlib.sha256(lengths.tobytes()).hexdigest(),
             "codec_fingerprint": self.samples.dataset.info.codec_fingerprint,
             "batch_size": self.plan.batch_size,
@@ -83,25 +82,11 @@ class TrainingData:
         while step := list(islice(batches, self.plan.accumulation)):
             yield step
 
-    def require_same_order(self, state: TrainerState) -> None:
-        """Compare the order of a checkpoint with the present one.
 
-        Raises:
-            ValueError: the checkpoint stands in the middle of an epoch whose batches would be others now.
-        """
-        changed = [name for name in self.signature if self.signature[name] != state.plan.get(name)]
-        if not changed:
-            return
-        table = "\n".join(f"- {name}: {state.plan.get(name)} then, {self.signature[name]} now" for name in changed)
-        if state.batches_in_epoch and set(changed) - set(_PROCESS_KEYS):
-            raise ValueError(
-                "the checkpoint stands in the middle of an epoch, whose batches are not those of this configuration:\n"
-                f"{table}\nPut these back, or start a new output_dir with this one as model_name_or_path."
-            )
-        logger.warning(
-            "resumed with another order of the data: every clip still comes once an epoch, but the steps are not those "
-            "of an uninterrupted run:\n%s", table
-        )  # fmt: skip
+def data_sha256(data: DataArguments, split: str) -> str:
+    """Hash of what the data sets' records say of a split's content: the same wherever the folders lie."""
+    shards = [shard.sha256 for folder in data.dataset_folders() for shard in DatasetInfo.read(folder).splits[split]]
+    return hashlib.sha256("\n".join(shards).encode()).hexdigest()
 
 
 def open_songs(data: DataArguments, split: str, tracks: Sequence[str], max_rows: int | None) -> SongDataset:
