@@ -73,6 +73,12 @@ def _schedule(config: "RunConfig") -> Iterator[Problem]:
     if training.max_steps == 0:
         message = "max_steps: 0 trains nothing; give -1 to count by num_train_epochs, or a positive number"
         yield Problem(("max_steps",), message)
+    if training.loss_scale_floor > training.loss_scale_cap:
+        message = (
+            f"loss_scale_floor: {training.loss_scale_floor:g} is above loss_scale_cap {training.loss_scale_cap:g}; "
+            "give a lower floor or a higher cap"
+        )
+        yield Problem(("loss_scale_floor", "loss_scale_cap"), message)
     if training.warmup_steps and training.warmup_ratio:
         yield Problem(("warmup_steps", "warmup_ratio"), "warmup_ratio: given beside warmup_steps; set one of them to 0")
     if 0 < training.max_steps <= training.warmup_steps:

@@ -25,6 +25,7 @@ from songgen.tasks import VOCAL, Task
 from songgen.train.anomalies import AnomalyPolicy, AnomalyWatch
 from songgen.train.checkpoint import CheckpointManager
 from songgen.train.console import Console, RunSummary
+from songgen.train.data_check import require_intact_data
 from songgen.train.ema import MovingAverage
 from songgen.train.evaluation import Evaluator
 from songgen.train.final_model import whole_weights
@@ -76,6 +77,7 @@ def build_trainer(config: RunConfig, task: Task, accelerator: Accelerator, conso
         allow_inexact=config.training.allow_inexact_resume,
     )
     resumption = find_resumption(config, checkpoints)
+    require_intact_data(config.data, _used_splits(config), accelerator.process_index)
     with accelerator.local_main_process_first():
         core = load_model(config, task)
     auxiliary_tracks = task.auxiliary_tracks if config.training.add_vocal_loss else ()
@@ -180,6 +182,13 @@ def _schedule(config: RunConfig, total_steps: int) -> LearningRateSchedule:
     )
 
 
+def _used_splits(config: RunConfig) -> list[str]:
+    """The split to train on, then the one to evaluate on, if any."""
+    names = config.data.train_split_name
+    used = [names if isinstance(names, str) else names[0]]
+    return [*used, evaluation_split(config.data)] if config.training.do_eval else used
+
+
 def _training_data(
     config: RunConfig,
     core: SongGenForConditionalGeneration,
@@ -187,8 +196,7 @@ def _training_data(
     accelerator: Accelerator,
 ) -> TrainingData:
     """The training clips, checked against the model."""
-    split = config.data.train_split_name
-    split = split if isinstance(split, str) else split[0]
+    split = _used_splits(config)[0]
     songs = open_songs(config.data, split, (*core.task.target_tracks, *auxiliary_tracks), config.data.max_train_samples)
     _require_fit(config, core, songs, auxiliary_tracks)
     samples = TrainingSamples(

@@ -12,6 +12,7 @@ from pathlib import Path
 from songgen.config import RunConfig, load_run_config
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NO_CHECKPOINT, EXIT_NON_FINITE
 from songgen.tasks import Task
+from songgen.train.anomalies import NonFiniteError
 from songgen.train.build import build_trainer
 from songgen.train.checkpoint import CheckpointError
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
@@ -19,7 +20,6 @@ from songgen.train.console import Console, route_logging
 from songgen.train.distributed import start_processes
 from songgen.train.hub import publish, require_account
 from songgen.train.output_folder import clear_run, locked, require_usable
-from songgen.train.trainer import NonFiniteError
 
 QUIET_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -29,6 +29,8 @@ class Outcome(enum.Enum):
     """No process had anything to predict; nothing changed."""
     NON_FINITE = "not finite"
     """A loss or gradient was NaN or infinite on some process; nothing changed anywhere."""
+    HELD_BACK = "held back"
+    """The caller did not allow the update; nothing changed."""
     OVERFLOW = "overflow"
     """float16 gradients overflowed and the loss scale was lowered; nothing changed."""
 
@@ -41,6 +43,8 @@ class StepResult:
     """Whether the weights changed."""
     objective: Tensor
     """Scalar, this process's share of what was minimized: the processes' shares add up to the whole."""
+    loss: float
+    """The whole: the sum of all processes' objectives."""
     head_losses: Tensor
     """H, shares of each head's mean cross-entropy."""
     vocal_losses: Tensor
@@ -55,6 +59,26 @@ class StepResult:
     """Tokens predicted by all processes, over all heads (the auxiliary ones aside)."""
     stop_requested: bool
     """Whether any process was asked to stop."""
+
+
+@dataclass(frozen=True)
+class _Agreed:
+    """What all processes know of a step alike."""
+
+    finite_loss: bool
+    """Whether every process's loss is finite."""
+    finite_norm: bool
+    """Whether the gradient norm is, on every process."""
+    loss: float
+    """Sum of the processes' objectives."""
+    stop_requested: bool
+    """Whether any process was asked to stop."""
+    samples: int
+    """As in `StepResult`."""
+    frames: int
+    """As in `StepResult`."""
+    targets: int
+    """As in `StepResult`."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +105,7 @@ class TrainingStep:
         batches: Sequence[Batch],
         codebook_weights: Tensor,
         stop_requested: Callable[[], bool] = lambda: False,
+        allows_update: Callable[[float], bool] = lambda loss: True,
     ) -> StepResult:
         """Train on the micro-batches of one step.
 
@@ -91,6 +116,8 @@ class TrainingStep:
             batches: this process's micro-batches; every process must have as many.
             codebook_weights: K.
             stop_requested: asked once, at the end; the answers of all processes are combined.
+            allows_update: asked before the weights change, with the loss of all processes together; must answer alike
+                on every process.
         """
         device = self.accelerator.device
         counts, sizes = self._counts(batches)
@@ -112,12 +139,19 @@ class TrainingStep:
             objective += loss.detach()
             head_losses += output.codebook_losses.detach()
         norm = self._clip()
-        finite_loss, finite_norm, stop, (samples, frames, targets) = self._agree(
-            objective, norm, stop_requested(), sizes
-        )
-        outcome = self._update(finite_loss, finite_norm, targets)
+        agreed = self._agree(objective, norm, stop_requested(), sizes)
+        outcome = self._update(agreed, allows_update)
         return StepResult(
-            outcome, objective, head_losses, vocal_losses, norm, samples, frames, targets, stop_requested=stop
+            outcome=outcome,
+            objective=objective,
+            loss=agreed.loss,
+            head_losses=head_losses,
+            vocal_losses=vocal_losses,
+            gradient_norm=norm,
+            samples=agreed.samples,
+            frames=agreed.frames,
+            targets=agreed.targets,
+            stop_requested=agreed.stop_requested,
         )
 
     def _counts(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
@@ -139,28 +173,24 @@ class TrainingStep:
         whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         return torch.as_tensor(whole, device=self.accelerator.device).detach().float()
 
-    def _agree(
-        self, objective: Tensor, norm: Tensor, stop_requested: bool, sizes: Tensor
-    ) -> tuple[bool, bool, bool, tuple[int, int, int]]:
-        """Combine what the processes found, in the step's one look at the device.
-
-        Returns:
-            whether every loss is finite, whether the gradient norm is, whether a stop was asked for, and `sizes`.
-        """
+    def _agree(self, objective: Tensor, norm: Tensor, stop_requested: bool, sizes: Tensor) -> _Agreed:
+        """Combine what the processes found, in the step's one look at the device; `sizes` are combined already."""
         stop = torch.tensor(stop_requested, device=objective.device)
-        flags = torch.stack([~objective.isfinite(), ~norm.isfinite(), stop]).double()
-        flags = sum_over_processes(flags)
-        bad_loss, bad_norm, stopping, *counted = torch.cat([flags, sizes.double()]).tolist()
+        found = torch.stack([~objective.isfinite(), ~norm.isfinite(), stop]).double()
+        found = sum_over_processes(torch.cat([found, objective.double()[None]]))
+        bad_losses, bad_norms, stops, loss, *counted = torch.cat([found, sizes.double()]).tolist()
         samples, frames, targets = (int(count) for count in counted)
-        return bad_loss == 0, bad_norm == 0, stopping > 0, (samples, frames, targets)
+        return _Agreed(bad_losses == 0, bad_norms == 0, loss, stops > 0, samples, frames, targets)
 
-    def _update(self, finite_loss: bool, finite_norm: bool, targets: int) -> Outcome:
+    def _update(self, agreed: _Agreed, allows_update: Callable[[float], bool]) -> Outcome:
         """Change the weights if the step allows it; every process comes to the same outcome."""
         outcome = Outcome.UPDATED
-        if targets == 0:
+        if agreed.targets == 0:
             outcome = Outcome.EMPTY
-        elif not finite_loss or (not finite_norm and self.accelerator.scaler is None):
+        elif not agreed.finite_loss or (not agreed.finite_norm and self.accelerator.scaler is None):
             outcome = Outcome.NON_FINITE
+        elif not allows_update(agreed.loss):
+            outcome = Outcome.HELD_BACK
         if outcome is Outcome.UPDATED:
             self.optimizer.step()
             if self.accelerator.optimizer_step_was_skipped:

@@ -42,6 +42,7 @@ from songgen.train.weights import (
 
 logger = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True)
 class Intervals:
     """Steps between the things that are done now and then. None: at the end alone."""
