@@ -5,6 +5,7 @@ carries paths and indices, never data.
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ from songgen.data.schema import (
     codes_column,
     energy_column,
 )
-from songgen.data.shards import BatchView, map_batches, shard_problem
+from songgen.data.shards import BatchView, map_batches, missing_companions, shard_problem
+
+HASHING_THREADS = 8
+"""Shards that are read at once to compare their hashes."""
 
 REBUILD_HINT = "run training/preprocess_data.py with the same JSON again: it keeps the good shards and writes the rest"
 
@@ -115,11 +119,11 @@ class SongDataset:
         info = DatasetInfo.read(folder)
         if split not in info.splits:
             raise ValueError(f"{folder} has no split {split!r}; it has: {', '.join(info.splits) or 'none'}")
-        problems = [
-            f"{shard.file}: {problem}"
-            for shard in info.splits[split]
-            if (problem := shard_problem(folder, shard, info, verify_hashes))
-        ]
+        shards = info.splits[split]
+        with ThreadPoolExecutor(HASHING_THREADS) as executor:
+            found = executor.map(lambda shard: shard_problem(folder, shard, info, verify_hashes), shards)
+            problems = [f"{shard.file}: {problem}" for shard, problem in zip(shards, found, strict=True) if problem]
+        problems += [f"{name}: the file is missing" for name in missing_companions(folder, split)]
         if problems:
             listed = "\n".join(f"- {problem}" for problem in problems)
             raise ValueError(f"the data set {folder} is damaged:\n{listed}\n{REBUILD_HINT}")

@@ -1,8 +1,10 @@
 """A data loader that reads what the batch plan says, and whose workers outlive a signal to the process group."""
 
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -11,8 +13,16 @@ from songgen.data.collate import Batch, collate
 from songgen.data.plan import BatchPlan
 from songgen.data.samples import EMPTY_SLOT, TrainingSamples
 
-DEFAULT_TIMEOUT_SECONDS = 300.0
+DEFAULT_TIMEOUT_SECONDS = 600.0
 """How long to wait for a worker before it counts as hung."""
+
+_WORKERS: dict[int, int] = {}
+"""Number of each loader worker of this process by its pid. torch raises the death of a worker from a signal handler,
+anywhere in the program, and knows the pid alone."""
+
+
+class LoaderError(RuntimeError):
+    """A process that reads data died or hangs."""
 
 
 class PlannedBatches(Sampler[list[tuple[int, int]]]):
@@ -66,7 +76,7 @@ def make_loader(
         persistent_workers: keep the workers between iterations; only for a loader that is iterated again and again.
         timeout: seconds after which a worker that does not answer is an error.
 
-    The loader raises RuntimeError when a worker dies or does not answer in time.
+    Read it with `read_batches`, which says what happened when a worker dies or does not answer in time.
     """
     assert len(samples) == len(plan.lengths), (len(samples), len(plan.lengths))
     return DataLoader(
@@ -82,6 +92,54 @@ def make_loader(
         # The loader draws a seed for its workers; from its own generator, the global one stays as it is.
         generator=torch.Generator().manual_seed(plan.seed),
     )
+
+
+def read_batches(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """Yield the batches of a loader.
+
+    Raises:
+        LoaderError: a worker died, or gave nothing for the loader's `timeout`; all of its workers are ended.
+    """
+    iterator: Any = iter(loader)
+    workers = {process.pid: number for number, process in enumerate(getattr(iterator, "_workers", ()))}
+    _WORKERS.update(workers)
+    try:
+        yield from iterator
+    except RuntimeError as error:
+        awaited = _awaited_worker(iterator) if "timed out" in str(error) else None
+        for process in getattr(iterator, "_workers", ()):
+            process.kill()  # one that hangs would keep this process from ending
+        if awaited is not None:
+            pid = iterator._workers[awaited].pid
+            raise LoaderError(
+                f"loader worker {awaited} (pid {pid}) gave no batch within {loader.timeout:g} seconds "
+                "(dataloader_timeout); it hangs, or reads from a disk that does not answer"
+            ) from error
+        if (failure := worker_failure(error)) is not None:
+            raise failure from error
+        raise
+    finally:
+        for pid in workers:
+            _WORKERS.pop(pid, None)
+
+
+def worker_failure(error: BaseException) -> LoaderError | None:
+    """What an error says about a dead loader worker, wherever torch raised it; None if it is about something else."""
+    named = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error))
+    if named is None or not isinstance(error, RuntimeError):
+        return None
+    pids = [int(pid) for pid in named[1].split(",")]
+    who = ", ".join(f"{_WORKERS.get(pid, '?')} (pid {pid})" for pid in pids)
+    return LoaderError(
+        f"loader worker {who} died: {named[2].strip()} If it was killed for want of memory (the system's log says so), "
+        "lower dataloader_num_workers"
+    )
+
+
+def _awaited_worker(iterator: Any) -> int | None:
+    """Number of the worker that is to give the next batch."""
+    task = iterator._task_info.get(iterator._rcvd_idx)
+    return None if task is None else int(task[0])
 
 
 def _outlive_signals(worker: int) -> None:

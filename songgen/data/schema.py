@@ -13,7 +13,7 @@ All names in `dataset.json` are relative to the folder, so that it can be moved.
 
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +27,10 @@ DATASET_FILE = "dataset.json"
 REPORT_FILE = "report.json"
 REPORT_TEXT_FILE = "report.txt"
 REJECTED_FILE = "rejected.jsonl"
+SPLITS_FILE = "dataset_dict.json"
+"""With the next two, what `datasets.load_from_disk` reads."""
+COMPANION_FILES = ("dataset_info.json", "state.json")
+"""Files of each split beside its shards."""
 
 TRAIN_SPLIT, EVAL_SPLIT = "train", "eval"
 
@@ -162,6 +166,11 @@ class DatasetInfo:
             content["splits"] = {
                 split: tuple(ShardInfo(**shard) for shard in shards) for split, shards in content["splits"].items()
             }
-            return DatasetInfo(**content)
+            info = DatasetInfo(**content)
+            listed = [shard.file for shards in info.splits.values() for shard in shards]
+            outside = [name for name in listed if PurePosixPath(name).is_absolute() or ".." in name.split("/")]
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} does not have the expected fields ({error}); {rebuild}") from error
+        if outside:
+            raise ValueError(f"{path} names files outside of its folder ({', '.join(outside)}); {rebuild}")
+        return info

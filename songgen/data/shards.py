@@ -7,7 +7,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from songgen.data.schema import NUM_FRAMES_COLUMN, DatasetInfo, ShardInfo, arrow_schema, codes_column
+from songgen.data.schema import (
+    COMPANION_FILES,
+    NUM_FRAMES_COLUMN,
+    SPLITS_FILE,
+    DatasetInfo,
+    ShardInfo,
+    arrow_schema,
+    codes_column,
+)
 from songgen.data.writer import file_sha256
 
 
@@ -63,6 +71,13 @@ def map_batches(path: Path) -> list[pa.RecordBatch]:
     """Map one Arrow stream file; its record batches are views of the file."""
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
         return list(reader)
+
+
+def missing_companions(folder: Path, split: str) -> list[str]:
+    """Files that stand beside a split's shards and are missing; none where the folder is not for `datasets` to open."""
+    if not (folder / SPLITS_FILE).is_file():
+        return []
+    return [f"{split}/{name}" for name in COMPANION_FILES if not (folder / split / name).is_file()]
 
 
 def shard_problem(folder: Path, shard: ShardInfo, info: DatasetInfo, verify_hash: bool) -> str:

@@ -14,6 +14,7 @@ from songgen.data.schema import (
     REJECTED_FILE,
     REPORT_FILE,
     REPORT_TEXT_FILE,
+    SPLITS_FILE,
     DatasetInfo,
     ShardInfo,
     arrow_schema,
@@ -25,11 +26,8 @@ from songgen.preprocess.workspace import CODEC_FOLDER, replaced_folder
 RECORDS_FILE = "chunks.jsonl"
 """What became of every chunk, so that a later run can reuse the shards of those that did not change."""
 
-PUBLISHED_FILES = (RECORDS_FILE, REPORT_FILE, REPORT_TEXT_FILE, REJECTED_FILE, "dataset_dict.json")
+PUBLISHED_FILES = (RECORDS_FILE, REPORT_FILE, REPORT_TEXT_FILE, REJECTED_FILE, SPLITS_FILE)
 """Files of a data set folder beside dataset.json."""
-
-SPLIT_FILES = ("dataset_info.json", "state.json")
-"""Files of each split beside its shards."""
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -103,7 +101,7 @@ def _write_hub_files(folder: Path, info: DatasetInfo) -> None:
     from datasets import Features
 
     features = Features.from_arrow_schema(arrow_schema(info.tracks))
-    (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(info.splits)}), encoding="utf-8")
+    (folder / SPLITS_FILE).write_text(json.dumps({"splits": list(info.splits)}), encoding="utf-8")
     for split, shards in info.splits.items():
         fingerprint = hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()[:16]
         state: dict[str, Any] = {

@@ -15,14 +15,13 @@ from accelerate.state import PartialState
 from tqdm import tqdm
 
 from songgen.data.reading import AudioReaders
-from songgen.data.schema import REPORT_FILE, DatasetInfo, ShardInfo
+from songgen.data.schema import COMPANION_FILES, REPORT_FILE, DatasetInfo, ShardInfo
 from songgen.data.writer import file_sha256, write_text_atomic
 from songgen.preprocess.chunks import ChunkEncoder, ChunkRecord, audio_options, chunk_key
 from songgen.preprocess.encoders import Encoders, load_encoders
 from songgen.preprocess.finalize import (
     PUBLISHED_FILES,
     RECORDS_FILE,
-    SPLIT_FILES,
     link_or_copy,
     publish,
     with_splits,
@@ -195,7 +194,7 @@ class _Run:
     def _stands(self, info: DatasetInfo) -> bool:
         """Whether the output folder lacks no file, and its shards are the very files that were checked."""
         output = self.options.output_folder
-        names = [*PUBLISHED_FILES, *(f"{split}/{name}" for split in info.splits for name in SPLIT_FILES)]
+        names = [*PUBLISHED_FILES, *(f"{split}/{name}" for split in info.splits for name in COMPANION_FILES)]
         taken = {record.key: self._shard(record) for record in self._records() if record.rows}
         return all((output / name).is_file() for name in names) and all(
             (output / shard.file).is_file() and (output / shard.file).samefile(taken[shard.key])
