@@ -6,14 +6,15 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -35,7 +36,19 @@ logger = logging.getLogger(__name__)
 _FROZEN_PREFIXES = {"text_encoder": "text_encoder.", "voice_encoder": "mert_model.", "audio_codec": "audio_encoder."}
 """Published folders hold the frozen networks' weights, under these prefixes."""
 
+_SIZE_GIVING = (
+    "lyrics_encoder.after_norm.weight",
+    "lyrics_encoder.encoders.0.self_attn.pos_bias_u",
+    "lyrics_encoder.encoders.0.feed_forward.w_1.weight",
+    "enc_to_dec_proj.weight",
+    "mert_layer_agg.weight",
+    "audio_mert_to_dec_proj.weight",
+)
+"""Weights whose shapes stand in for what published configurations leave out."""
+
 _POSITION_TABLE = "decoder.model.decoder.embed_positions.weights"
+
+_WEIGHT_FILE_NAME = re.compile(r"model[\w.-]*\.safetensors")
 
 _STREAM_WEIGHT = re.compile(r"^(decoder\.lm_heads|decoder\.model\.decoder\.embed_tokens)\.(\d+)\.")
 
@@ -173,42 +186,134 @@ def _source_head(head: int, source: TokenLayout, target: TokenLayout) -> int:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    """Read `config.json`.
+
+    Raises:
+        ValueError: if it is no JSON object.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return config
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read one file or all shards; other formats are refused."""
-    if (folder / INDEX_FILE).is_file():
-        weight_map = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"]
-        files = sorted(set(weight_map.values()))
+def _weight_files(folder: Path) -> list[Path]:
+    """Return a model's weight files: one, or those that the index lists.
+
+    Raises:
+        ValueError: if there are none in a format that is read, or the index is damaged or leads elsewhere.
+    """
+    index = folder / INDEX_FILE
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"{index} is damaged ({type(error).__name__}: {error})") from error
+        if foreign := [name for name in names if not _WEIGHT_FILE_NAME.fullmatch(str(name))]:
+            raise ValueError(f"{index} names files that are none of this model's weights: {foreign}")
     elif (folder / WEIGHTS_FILE).is_file():
-        files = [WEIGHTS_FILE]
+        names = [WEIGHTS_FILE]
     else:
         raise ValueError(f"{folder} holds no {WEIGHTS_FILE}; other weight formats are not read")
+    return [folder / name for name in names]
+
+
+def _read_tensors(folder: Path, *, shapes_only: bool = False) -> dict[str, Tensor]:
+    """Read one file or all shards; other formats are refused.
+
+    Args:
+        folder: of the model.
+        shapes_only: read the files' headers alone, and return tensors without content (on the meta device).
+
+    Raises:
+        ValueError: if a file is missing or damaged.
+    """
     tensors: dict[str, Tensor] = {}
-    for file in files:
-        with safe_open(folder / file, framework="pt") as opened:
-            tensors.update({key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118 - no mapping
-    return {key: value for key, value in tensors.items() if "rotary_emb." not in key}
+    for path in _weight_files(folder):
+        with _opened(path) as opened:
+            for key in opened.keys():  # noqa: SIM118 - no mapping
+                if "rotary_emb." in key:
+                    continue
+                if shapes_only:
+                    tensors[key] = torch.empty(opened.get_slice(key).get_shape(), device="meta")
+                else:
+                    tensors[key] = opened.get_tensor(key)
+    return tensors
+
+
+def non_finite_weights(folder: Path) -> list[str]:
+    """Return the names of weights that hold NaN or infinity; every weight is read, one at a time.
+
+    Raises:
+        ValueError: if a weight file cannot be read.
+    """
+    found = []
+    for path in _weight_files(folder):
+        with _opened(path) as weights:
+            found += [key for key in weights.keys() if not weights.get_tensor(key).isfinite().all()]  # noqa: SIM118
+    return sorted(found)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as opened:
+            yield opened
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
+
+
+def weight_problems(folder: Path) -> list[str]:
+    """Say what does not fit between a model folder's configuration and its weights; nothing but headers is read.
+
+    Raises:
+        ValueError: if the configuration or a weight file cannot be read at all.
+    """
+    from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+
+    tensors = _read_tensors(folder, shapes_only=True)
+    config = SongGenConfig.from_dict(_with_sizes_of_tensors(_read_config(folder), tensors))
+    _split_off_frozen(tensors)
+    tensors.pop(_POSITION_TABLE, None)
+    with torch.device("meta"):
+        model = SongGenForConditionalGeneration(config, folder=folder)
+    return _misfits(model, tensors)
 
 
 def _with_sizes_of_tensors(data: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Add the sizes that published configurations leave out, read off the weights."""
+    """Add the sizes that published configurations leave out, read off the weights.
+
+    Raises:
+        ValueError: if the weights that tell them are missing.
+    """
     if "lyrics_encoder" in data:
         return data
+    if missing := [name for name in _SIZE_GIVING if name not in tensors]:
+        raise ValueError(
+            f"config.json has no lyrics_encoder, and the weights that tell its sizes are missing: {missing}"
+        )
     blocks = {key.split(".")[2] for key in tensors if key.startswith("lyrics_encoder.encoders.")}
-    first = "lyrics_encoder.encoders.0"
+    norm, heads, feed_forward, text, layers, voice = (tensors[name].shape for name in _SIZE_GIVING)
     return {
         **data,
         "lyrics_encoder": {
-            "output_size": tensors["lyrics_encoder.after_norm.weight"].shape[0],
-            "attention_heads": tensors[f"{first}.self_attn.pos_bias_u"].shape[0],
-            "linear_units": tensors[f"{first}.feed_forward.w_1.weight"].shape[0],
+            "output_size": norm[0],
+            "attention_heads": heads[0],
+            "linear_units": feed_forward[0],
             "num_blocks": len(blocks),
         },
-        "text_hidden_size": tensors["enc_to_dec_proj.weight"].shape[1],
-        "voice_num_layers": tensors["mert_layer_agg.weight"].shape[1],
-        "voice_hidden_size": tensors["audio_mert_to_dec_proj.weight"].shape[1],
+        "text_hidden_size": text[1],
+        "voice_num_layers": layers[1],
+        "voice_hidden_size": voice[1],
     }
 
 
@@ -231,6 +336,15 @@ def _load_strictly(
     model: SongGenForConditionalGeneration, tensors: Mapping[str, Tensor], where: str, *, warm_start: bool
 ) -> None:
     """Load all weights; the vocal heads alone may be new (a warm start into mixed_pro)."""
+    if problems := _misfits(model, tensors, warm_start=warm_start):
+        raise ValueError(f"weights of {where} do not fit its configuration:\n  " + "\n  ".join(problems))
+    model.load_state_dict(dict(tensors), strict=False)
+
+
+def _misfits(
+    model: SongGenForConditionalGeneration, tensors: Mapping[str, Tensor], *, warm_start: bool = False
+) -> list[str]:
+    """Say which weights are missing, too many, or of another shape."""
     expected = {key: value for key, value in model.state_dict().items() if key != _POSITION_TABLE}
     optional = {key for key in expected if warm_start and key.startswith("decoder.vocal_lm_heads.")}
     problems = [f"missing: {key}" for key in expected.keys() - tensors.keys() - optional]
@@ -240,6 +354,4 @@ def _load_strictly(
         for key in expected.keys() & tensors.keys()
         if tensors[key].shape != expected[key].shape
     ]
-    if problems:
-        raise ValueError(f"weights of {where} do not fit its configuration:\n  " + "\n  ".join(sorted(problems)))
-    model.load_state_dict(dict(tensors), strict=False)
+    return sorted(problems)
