@@ -8,6 +8,7 @@ from setuptools import find_namespace_packages, setup
 ROOT = Path(__file__).resolve().parent
 LANGUAGES = ["pypinyin", "cutlet", "unidic-lite", "hangul-romanize"]
 TRAIN = ["accelerate", "datasets", "evaluate", "pyarrow", "tensorboard"]
+PREPARE = ["demucs", "silero-vad", "librosa", "pyloudnorm"]
 DEMO = ["espeakng-loader", "praat-parselmouth", "matplotlib"]
 WANDB = ["wandb"]
 
@@ -53,6 +54,7 @@ setup(
     extras_require={
         "train": TRAIN,
         "demo": DEMO,
+        "prepare": PREPARE,
         "languages": LANGUAGES,
         "separate": ["demucs"],
         "wandb": WANDB,
