@@ -93,6 +93,10 @@ def build_trainer(config: RunConfig, task: Task, accelerator: Accelerator, conso
     state.total_steps, state.plan = total_steps, content
     model, optimizer = _prepare(config, core, accelerator)
     _cache_captions(core, [data] if evaluator is None else [data, evaluator.data])
+    loss_scale = LossScaleBounds(
+        config.training.loss_scale_floor, config.training.loss_scale_cap, config.training.max_skipped_steps
+    )
+    loss_scale.begin(accelerator.scaler)
     steps_per_epoch = data.plan.steps_per_epoch(0)
     device = accelerator.device
     return Trainer(
@@ -124,9 +128,7 @@ def build_trainer(config: RunConfig, task: Task, accelerator: Accelerator, conso
         anomalies=AnomalyWatch(
             _anomaly_policy(config), output_dir, config.data.dataset_folders(), accelerator.is_main_process
         ),
-        loss_scale=LossScaleBounds(
-            config.training.loss_scale_floor, config.training.loss_scale_cap, config.training.max_skipped_steps
-        ),
+        loss_scale=loss_scale,
         intervals=Intervals(
             log=config.training.logging_interval(steps_per_epoch),
             evaluate=config.training.eval_interval(steps_per_epoch),

@@ -17,6 +17,7 @@ from songgen.train.build import build_trainer
 from songgen.train.checkpoint import CheckpointError
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.console import Console, route_logging
+from songgen.train.determinism import use_deterministic_operations
 from songgen.train.distributed import start_processes
 from songgen.train.hub import publish, require_account
 from songgen.train.output_folder import clear_run, locked, require_usable
@@ -78,6 +79,8 @@ def _train(config: RunConfig, task: Task, console: Console) -> None:
     if training.push_to_hub:
         require_account()
     require_usable(folder, resume=training.resume, overwrite=training.overwrite_output_dir)
+    if training.deterministic:
+        use_deterministic_operations()
     accelerator = start_processes(dtype=training.dtype, seed=training.seed, timeout_seconds=training.ddp_timeout)
     accelerator.wait_for_everyone()
     try:

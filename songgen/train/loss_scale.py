@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from songgen.train.anomalies import NonFiniteError
 from songgen.train.state import TrainerState
@@ -27,6 +27,12 @@ class Scaler(Protocol):
     def update(self, new_scale: float | None = None) -> None:
         """Set the scale."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """Everything it remembers."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+
 
 @dataclass(frozen=True)
 class LossScaleBounds:
@@ -38,6 +44,11 @@ class LossScaleBounds:
     """The scale begins here and never rises above it."""
     patience: int
     """Steps in a row that may overflow at the floor."""
+
+    def begin(self, scaler: Scaler | None) -> None:
+        """Let a scaler that has not been used begin at the cap."""
+        if scaler is not None:
+            scaler.load_state_dict(scaler.state_dict() | {"scale": self.cap})
 
     def apply(self, scaler: Scaler | None, outcome: Outcome, state: TrainerState) -> None:
         """Put the scale back within its bounds after a step; every process comes to the same result.

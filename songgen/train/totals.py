@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -41,7 +42,7 @@ class StepTotals:
         """Forget what was reported."""
         self._losses = torch.zeros(1 + 2 * len(self._names), device=self._device)
         self._norm = torch.zeros((), device=self._device)
-        self._finite_steps = self._updates = self._targets = self._samples = 0
+        self._finite_steps = self._bad_steps = self._updates = self._targets = self._samples = 0
         self._has_vocal = False
         self._started = time.perf_counter()
         self._paused = 0.0
@@ -49,6 +50,7 @@ class StepTotals:
     def add(self, result: StepResult, *, has_vocal: bool) -> None:
         """Take a step in; one that was not finite adds nothing but its time."""
         if result.outcome in (Outcome.NON_FINITE, Outcome.EMPTY):
+            self._bad_steps += result.outcome is Outcome.NON_FINITE
             return
         self._losses += torch.cat([result.objective[None], result.head_losses, result.vocal_losses])
         self._finite_steps += 1
@@ -66,6 +68,8 @@ class StepTotals:
     def report(self) -> dict[str, float]:
         """Means over the steps since the last report; what was not computed is absent. Every process must call it.
 
+        The loss of steps of which none was finite is NaN.
+
         Returns:
             `loss` (what was minimized), `unweighted_loss` (plain mean over the heads, nats), `<head>/loss`,
             `vocal_loss`, `grad_norm`, `tokens_per_second`, `samples_per_second`.
@@ -80,6 +84,8 @@ class StepTotals:
             metrics.update({f"{name}/loss": value for name, value in zip(self._names, own, strict=True)})
             if self._has_vocal:
                 metrics["vocal_loss"] = sum(vocal) / len(vocal)
+        elif self._bad_steps:
+            metrics["loss"] = math.nan
         if self._updates:
             metrics["grad_norm"] = float(self._norm) / self._updates
         seconds = max(1e-9, time.perf_counter() - self._started - self._paused)
