@@ -11,6 +11,7 @@ import json
 import logging
 import secrets
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ class CheckpointManager:
         self._protected: Path | None = None
         self._verified: Path | None = None
         if rank == 0:
-            for leftover in sorted(output_dir.glob(f"{_PREFIX}*{_TEMPORARY}*")):
+            for leftover in leftovers(output_dir):
                 logger.warning("removed %s, which an interrupted save left", leftover)
                 shutil.rmtree(leftover, ignore_errors=True)
 
@@ -288,20 +289,9 @@ class CheckpointManager:
         except ValueError as error:
             raise ValueError(f"checkpoint {folder} is not valid: {error}") from error
 
-    def _folders(self) -> list[Path]:
-        """Folders with a checkpoint's name."""
-        folders = (path for path in self.output_dir.glob(f"{_PREFIX}*") if _TEMPORARY not in path.name)
-        return sorted(path for path in folders if path.is_dir())
-
     def _complete(self) -> dict[Path, Manifest]:
         """Complete checkpoints, the newest first; hashes are not computed."""
-        found = {}
-        for folder in self._folders():
-            try:
-                found[folder] = self._manifest(folder)
-            except ValueError:
-                continue
-        return dict(sorted(found.items(), key=lambda entry: entry[1].serial, reverse=True))
+        return complete_checkpoints(self.output_dir, random_state_optional=self.allow_inexact)
 
     def _newest_valid(self) -> str | None:
         """Name of the newest valid checkpoint (main process).
@@ -310,16 +300,11 @@ class CheckpointManager:
             ValueError: there are some, none of them valid.
         """
         reasons = {}
-        complete = self._complete()
-        incomplete = [folder for folder in self._folders() if folder not in complete]
-        for folder in [*incomplete, *complete]:
-            try:
-                verify(folder, random_state_optional=self.allow_inexact)
-            except ValueError as error:
-                reasons[folder.name] = str(error)
-                logger.warning("checkpoint %s is not used: %s", folder, error)
-            else:
+        for folder, problem in candidates(self.output_dir, random_state_optional=self.allow_inexact):
+            if not problem:
                 return folder.name
+            reasons[folder.name] = problem
+            logger.warning("checkpoint %s is not used: %s", folder, problem)
         if reasons:
             listed = "\n".join(f"- {name}: {reason}" for name, reason in reasons.items())
             raise ValueError(
@@ -369,6 +354,44 @@ class CheckpointManager:
                 shutil.rmtree(retired)
             except OSError as error:
                 logger.warning("the old checkpoint %s could not be removed: %s", folder, error)
+
+
+def checkpoint_folders(output_dir: Path) -> list[Path]:
+    """Folders with a checkpoint's name."""
+    folders = (path for path in output_dir.glob(f"{_PREFIX}*") if _TEMPORARY not in path.name)
+    return sorted(path for path in folders if path.is_dir())
+
+
+def leftovers(output_dir: Path) -> list[Path]:
+    """Folders that interrupted saves and removals left; they are no checkpoints."""
+    return sorted(output_dir.glob(f"{_PREFIX}*{_TEMPORARY}*"))
+
+
+def complete_checkpoints(output_dir: Path, *, random_state_optional: bool = False) -> dict[Path, Manifest]:
+    """Complete checkpoints with their manifests, the newest first; hashes are not computed."""
+    found = {}
+    for folder in checkpoint_folders(output_dir):
+        try:
+            found[folder] = read_manifest(folder, random_state_optional=random_state_optional)
+        except ValueError:
+            continue
+    return dict(sorted(found.items(), key=lambda entry: entry[1].serial, reverse=True))
+
+
+def candidates(output_dir: Path, *, random_state_optional: bool = False) -> Iterator[tuple[Path, str]]:
+    """Yield each checkpoint with what is wrong with it: incomplete ones, then the newest first, read as it is yielded.
+
+    The first one with nothing wrong (empty) is the one to go on from.
+    """
+    complete = complete_checkpoints(output_dir, random_state_optional=random_state_optional)
+    incomplete = [folder for folder in checkpoint_folders(output_dir) if folder not in complete]
+    for folder in [*incomplete, *complete]:
+        try:
+            verify(folder, random_state_optional=random_state_optional)
+        except ValueError as error:
+            yield folder, str(error)
+        else:
+            yield folder, ""
 
 
 def _bytes(tensors: dict[str, Tensor]) -> int:
