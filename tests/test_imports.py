@@ -15,7 +15,8 @@ LAYERS = (
     ("layout", "codecs", "conditioning", "lyrics", "config", "metrics"),
     ("models", "data"),
     ("generation",),
-    ("train", "preprocess", "prepare"),
+    ("train", "preprocess"),
+    ("prepare",),
     ("cli",),
 )
 """Parts of `songgen`, the lowest layer first, as docs/architecture.md has them."""

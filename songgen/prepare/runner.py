@@ -1,0 +1,276 @@
+"""Runs steps over records: what has a result is taken from the store, the rest is shared among the processes.
+
+Two ways to use several processes, which give the same results: those of `accelerate launch`, each of which takes its
+share of the records, and plain workers, which get batches from the one process that also writes. A process has the
+networks of one step at a time.
+"""
+
+import copy
+import gc
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
+
+from accelerate.state import PartialState
+from tqdm import tqdm
+
+from songgen.data.writer import write_text_atomic
+from songgen.prepare.record import SongRecord
+from songgen.prepare.step import Outcome, SetStep, Step, WorkFolder
+from songgen.prepare.store import (
+    RESULTS_FOLDER,
+    ContentHashes,
+    ResultStore,
+    apply_outcome,
+    outcome_of_values,
+    outcome_values,
+    result_key,
+)
+from songgen.preprocess.processes import on_main_process
+
+BATCHES_AHEAD = 2
+"""Batches that wait for each worker, so that none is idle."""
+
+Batch = list[tuple[str, SongRecord]]
+"""Records with the keys of their results."""
+
+
+class StepFailed(RuntimeError):
+    """A step raised what it should not; the message names step and record. What was done before is kept."""
+
+
+class WorkerLost(RuntimeError):
+    """A worker ended without a word, as one does that the system killed for its memory."""
+
+
+class Runner:
+    """Runs steps, one after the other, in all processes of a launch alike."""
+
+    def __init__(self, folder: WorkFolder, state: PartialState, workers: int = 1) -> None:
+        """Open the work folder.
+
+        Args:
+            folder: where results and audio are kept.
+            state: this process among those launched.
+            workers: plain processes to work in; 1 works in this one.
+
+        Raises:
+            ValueError: if both ways to use several processes are asked for.
+        """
+        if workers > 1 and state.num_processes > 1:
+            raise ValueError(
+                f"workers: {workers} beside {state.num_processes} launched processes; "
+                "leave it at 1 under `accelerate launch`"
+            )
+        self.folder = folder
+        self.state = state
+        self.workers = workers
+        self.hashes = ContentHashes(folder, state.process_index)
+
+    def run(self, step: Step, records: Sequence[SongRecord]) -> list[SongRecord]:
+        """Run a step over the records that are in and need it.
+
+        Returns:
+            all records in their order; refused ones untouched, clips in the place of their song.
+
+        Raises:
+            ValueError: if machine or configuration do not allow the step.
+            StepFailed: if the step raised anything else.
+            WorkerLost: if a worker was killed.
+        """
+        needing = [record for record in records if record.refusal is None and step.is_needed(record)]
+        with ResultStore(self.folder, self.hashes, step.name, self.state.process_index) as store:
+            # A process hashes the files of its own share only; the others learn the hashes from its list.
+            own = [(result_key(step, record, self.hashes), record) for record in self._share(needing)]
+            pending = [(key, record) for key, record in own if store.get(record.id, key) is None]
+            self._work(step, pending, len(own), store)
+            self.state.wait_for_everyone()
+            self.hashes.refresh()
+            store.refresh()
+            needed = {record.id for record in needing}
+            return [
+                result
+                for record in records
+                for result in (self._applied(step, record, store) if record.id in needed else [record])
+            ]
+
+    def run_set(self, step: SetStep, records: Sequence[SongRecord]) -> list[SongRecord]:
+        """Run a step over all records that are in, at once, in the main process."""
+        file = self.folder.root / RESULTS_FOLDER / f"{step.name}.set.json"
+        included = [record for record in records if record.refusal is None]
+
+        def work() -> None:
+            outcomes = step.run_all(included, self.folder)
+            assert len(outcomes) == len(included), f"{step.name} gives one outcome for each record"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text_atomic(file, json.dumps([outcome_values(outcome) for outcome in outcomes]))
+
+        on_main_process(self.state, work)
+        found = iter(json.loads(file.read_text(encoding="ascii")))
+        return [
+            result
+            for record in records
+            for result in (
+                [record] if record.refusal is not None else apply_outcome(step, record, outcome_of_values(next(found)))
+            )
+        ]
+
+    def close(self) -> None:
+        """Close the list of hashes."""
+        self.hashes.close()
+
+    def _share(self, records: list[SongRecord]) -> list[SongRecord]:
+        return records[self.state.process_index :: self.state.num_processes]
+
+    def _applied(self, step: Step, record: SongRecord, store: ResultStore) -> list[SongRecord]:
+        outcome = store.get(record.id, result_key(step, record, self.hashes))
+        if outcome is None:
+            raise StepFailed(f"step {step.name}: the result for {record.id!r} or its files changed during the run")
+        return apply_outcome(step, record, outcome)
+
+    def _work(self, step: Step, pending: Batch, total: int, store: ResultStore) -> None:
+        if not pending:
+            return
+        batches = [pending[start : start + step.batch_size] for start in range(0, len(pending), step.batch_size)]
+        is_shared = self.workers > 1 and len(batches) > 1
+        results = self._work_in_workers(step, batches) if is_shared else self._work_here(step, batches)
+        bar: tqdm[Any] = tqdm(
+            desc=step.name,
+            total=total,
+            initial=total - len(pending),
+            unit="record",
+            disable=not self.state.is_main_process,
+        )
+        with bar:
+            for batch, outcomes in results:
+                for (key, record), outcome in zip(batch, outcomes, strict=True):
+                    store.put(record.id, key, outcome)
+                bar.update(len(batch))
+
+    def _work_here(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Outcome]]]:
+        started = _started(step)
+        try:
+            for batch in batches:
+                yield batch, _run_batch(started, [record for _, record in batch], self.folder)
+        finally:
+            del started
+            _free_memory()
+
+    def _work_in_workers(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Outcome]]]:
+        waiting = iter(batches)
+        running: dict[Future[list[Outcome]], Batch] = {}
+        with _threads_shared_among(self.workers), self._open_pool(step) as pool:
+            try:
+                while True:
+                    while len(running) < self.workers * BATCHES_AHEAD and (batch := next(waiting, None)) is not None:
+                        running[pool.submit(_run_in_worker, [record for _, record in batch])] = batch
+                    if not running:
+                        return
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        yield running.pop(future), future.result()
+            except BrokenProcessPool as error:
+                raise WorkerLost(
+                    f"step {step.name}: a worker was killed, most likely for its memory. What is done is kept: "
+                    "start again with fewer workers"
+                ) from error
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _open_pool(self, step: Step) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
+        return ProcessPoolExecutor(
+            self.workers, mp_context=context, initializer=_prepare_worker, initargs=(step, self.folder)
+        )
+
+
+def _run_batch(step: Step, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    """Run a batch; on an error find the record that is to blame.
+
+    Raises:
+        ValueError: what the step says of machine or configuration, with step and record.
+        StepFailed: for every other error.
+    """
+    try:
+        outcomes = step.run(records, folder)
+    except Exception as error:
+        if len(records) > 1:
+            # One by one: the culprit is named, and if only the batch was too much, the work goes on.
+            return [outcome for record in records for outcome in _run_batch(step, [record], folder)]
+        message = f"step {step.name}, record {records[0].id!r}: {error}"
+        if isinstance(error, ValueError):
+            raise ValueError(message) from error
+        raise StepFailed(f"{message} ({type(error).__name__}); what is done is kept") from error
+    assert len(outcomes) == len(records), f"step {step.name} gives one outcome for each record"
+    return outcomes
+
+
+def _started(step: Step) -> Step:
+    """Return a copy of a step with its networks loaded; the copy takes them along when it goes.
+
+    Raises:
+        ValueError: what the step says of machine or configuration, with its name.
+    """
+    started = copy.deepcopy(step)
+    try:
+        started.start()
+    except ValueError as error:
+        raise ValueError(f"step {step.name}: {error}") from error
+    return started
+
+
+def _free_memory() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def _threads_shared_among(workers: int) -> Iterator[None]:
+    """Let the workers that are started in the block share the cores, unless the user has set the threads."""
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+
+
+class _Worker:
+    """What a worker knows; the step is started with the first batch, so that its error reaches the main process."""
+
+    step: Step
+    folder: WorkFolder
+    is_started = False
+
+
+def _prepare_worker(step: Step, folder: WorkFolder) -> None:
+    _Worker.step, _Worker.folder = step, folder
+    # Ctrl-C reaches the whole process group; the main process decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker when the main process is gone, killed perhaps: nobody else would."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _run_in_worker(records: list[SongRecord]) -> list[Outcome]:
+    if not _Worker.is_started:
+        _Worker.step = _started(_Worker.step)
+        _Worker.is_started = True
+    return _run_batch(_Worker.step, records, _Worker.folder)

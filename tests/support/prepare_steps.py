@@ -1,0 +1,88 @@
+"""Small steps over records that have no audio, to run the machinery of the preparation with."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from songgen.prepare.record import JsonObject, Refusal, SongRecord
+from songgen.prepare.step import Outcome, SetStep, Step, WorkFolder
+
+
+def make_record(name: str, **fields: Any) -> SongRecord:
+    return SongRecord(**{"id": name, "song": name, "file": "songs.jsonl", "line": 1, **fields})
+
+
+@dataclass
+class ShoutStep(Step):
+    """Writes the caption in capital letters; refuses what has none; fails on `unlucky`."""
+
+    ending: str = "!"
+    unlucky: str | None = None
+    batch_size: int = 2
+
+    name = "shout"
+    version = 1
+
+    def parameters(self) -> JsonObject:
+        return {"ending": self.ending}
+
+    def inputs(self, record: SongRecord) -> JsonObject:
+        return {"caption": record.caption}
+
+    def start(self) -> None:
+        self._network = str.upper
+
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+        assert len(records) <= self.batch_size
+        return [self._shout(record) for record in records]
+
+    def _shout(self, record: SongRecord) -> Outcome:
+        if record.id == self.unlucky:
+            raise KeyError("no such luck")
+        if record.caption == "die":
+            os.kill(os.getpid(), 9)
+        if not record.caption:
+            return Outcome(refusal=Refusal(self.name, "no_caption", "there is nothing to shout"))
+        return Outcome({"caption": self._network(record.caption) + self.ending, "measures": {"process": os.getpid()}})
+
+
+@dataclass
+class CutStep(Step):
+    """Cuts a record into two clips, each with a file of its own."""
+
+    name = "cut"
+    version = 1
+
+    def parameters(self) -> JsonObject:
+        return {}
+
+    def inputs(self, record: SongRecord) -> JsonObject:
+        return {"caption": record.caption}
+
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+        return [self._cut(record, folder) for record in records]
+
+    def _cut(self, record: SongRecord, folder: WorkFolder) -> Outcome:
+        clips = []
+        for number in (0, 1):
+            clip = replace(record, id=f"{record.id}_{number:03d}", start=float(number))
+            file = folder.new_file(self.name, clip, "mix")
+            folder.path(file).write_text(f"{record.caption} {number}")
+            clips.append(replace(clip, audio={"mix": file}))
+        return Outcome(clips=tuple(clips))
+
+
+@dataclass
+class LastStep(SetStep):
+    """Refuses all but the first record."""
+
+    name = "last"
+    version = 3
+
+    def parameters(self) -> JsonObject:
+        return {"keep": 1}
+
+    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+        refusal = Refusal(self.name, "too_late", "only the first is kept")
+        return [Outcome() if number == 0 else Outcome(refusal=refusal) for number, _ in enumerate(records)]
