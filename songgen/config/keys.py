@@ -6,7 +6,7 @@ import inspect
 import textwrap
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, get_type_hints
 
 from songgen.config.data_arguments import DataArguments
 from songgen.config.ignored import IgnoredArguments
@@ -42,19 +42,22 @@ def all_keys() -> dict[str, Key]:
     """Return the keys of all groups, the ignored ones last."""
     keys: dict[str, Key] = {}
     for group, arguments in {**GROUPS, "ignored": IgnoredArguments}.items():
-        for key in _keys_of(group, arguments):
+        for key in keys_of(group, arguments):
             assert key.name not in keys, f"{key.name} stands in two groups"
             keys[key.name] = key
     return keys
 
 
-def _keys_of(group: str, arguments: type) -> list[Key]:
+def keys_of(group: str, arguments: type) -> list[Key]:
+    """Return the keys that the fields of a dataclass are; a field without a default has None for one."""
     meanings = _field_docstrings(arguments)
+    annotations = get_type_hints(arguments, include_extras=True)
     keys = []
     for field in dataclasses.fields(arguments):
-        factory = field.default_factory
-        default = field.default if factory is dataclasses.MISSING else factory()
-        keys.append(Key(field.name, group, field.type, default, meanings[field.name]))
+        default = None if field.default is dataclasses.MISSING else field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        keys.append(Key(field.name, group, annotations[field.name], default, meanings[field.name]))
     return keys
 
 

@@ -65,24 +65,35 @@ def read_config_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], tupl
     Raises:
         ValueError: if a file is missing, is not one JSON object, gives a key twice, or if the bases form a circle.
     """
-    layers: list[dict[str, Any]] = []
-    chain: list[Path] = []
+    layers = read_layers(path)
+    merged: dict[str, Any] = {}
+    for file, values in layers:
+        merged.update(_real_names(values, file))
+    return merged, tuple(str(file) for file, _ in layers)
+
+
+def read_layers(path: str | os.PathLike[str]) -> list[tuple[Path, dict[str, Any]]]:
+    """Read a JSON file and the files that it is based on, as they are.
+
+    Returns:
+        file and values of each, the most basic one first, without their "base".
+
+    Raises:
+        ValueError: if a file is missing, is not one JSON object, gives a key twice, or if the bases form a circle.
+    """
+    layers: list[tuple[Path, dict[str, Any]]] = []
     following: Path | None = Path(path)
     while following is not None:
-        if following.resolve() in [file.resolve() for file in chain]:
-            circle = " > ".join(str(file) for file in [*chain, following])
+        if following.resolve() in [file.resolve() for file, _ in layers]:
+            circle = " > ".join(str(file) for file in [*(file for file, _ in layers), following])
             raise ValueError(f'{path}: the "base" files form a circle ({circle}); remove one "base"')
-        values = _read_json(following, required_by=chain[-1] if chain else None)
-        chain.append(following)
+        values = _read_json(following, required_by=layers[-1][0] if layers else None)
         base = values.pop(BASE_KEY, None)
         if base is not None and not isinstance(base, str):
             raise ValueError(f'{following}: "base" is {json.dumps(base)}, expected the path of one JSON file')
-        layers.append(_real_names(values, following))
+        layers.append((following, values))
         following = None if base is None else Path(os.path.normpath(following.parent / base))
-    merged: dict[str, Any] = {}
-    for layer in reversed(layers):
-        merged.update(layer)
-    return merged, tuple(str(file) for file in reversed(chain))
+    return layers[::-1]
 
 
 def help_text(description: str) -> str:
@@ -135,9 +146,25 @@ def _real_names(values: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _split_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any], list[Problem]]:
     """Return the configuration file (none or one), the overrides, and what is wrong with them."""
-    files: list[str] = []
+    files, written, problems = split_command_line(argv)
     overrides: dict[str, Any] = {}
-    problems: list[Problem] = []
+    for key, text in written:
+        problem = _override_problem(ALIASES.get(key, key), text, overrides)
+        if problem:
+            problems.append(problem)
+    return files, overrides, problems
+
+
+def split_command_line(
+    argv: Sequence[str],
+) -> tuple[list[str], list[tuple[str, str | None]], list[Problem]]:
+    """Take ``FILE --key value --key=value --flag`` apart.
+
+    Returns:
+        the file (none or one), key and text of each override (None for a flag that stands alone), and problems.
+    """
+    files: list[str] = []
+    overrides: list[tuple[str, str | None]] = []
     position = 0
     while position < len(argv):
         argument = argv[position]
@@ -146,14 +173,12 @@ def _split_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any], list[P
             files.append(argument)
             continue
         written, equals, text = argument[2:].partition("=")
-        name = ALIASES.get(written.replace("-", "_"), written.replace("-", "_"))
         given: str | None = text if equals else None
         if given is None and position < len(argv) and not argv[position].startswith("--"):
             given = argv[position]
             position += 1
-        problem = _override_problem(name, given, overrides)
-        if problem:
-            problems.append(problem)
+        overrides.append((written.replace("-", "_"), given))
+    problems = []
     if len(files) > 1:
         surplus = " ".join(files[1:])
         message = f"{surplus}: unexpected beside {files[0]}; after the one file, every argument is --key value"

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -107,10 +107,13 @@ def key_problem(name: str, value: Any) -> Problem | None:
         return None
     if name in USE_INSTEAD:
         return Problem((name,), f"{name}: unknown key; here it is {USE_INSTEAD[name]}")
-    known = [*all_keys(), *ALIASES]
+    return unknown_key(name, [*all_keys(), *ALIASES], "docs/configuration.md lists all keys")
+
+
+def unknown_key(name: str, known: Sequence[str], way_out: str) -> Problem:
+    """Return the problem of a key that nobody knows: with the nearest one, or else with `way_out`."""
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    way_out = f"did you mean {nearest[0]}?" if nearest else "docs/configuration.md lists all keys"
-    return Problem((name,), f"{name}: unknown key; {way_out}")
+    return Problem((name,), f"{name}: unknown key; {f'did you mean {nearest[0]}?' if nearest else way_out}")
 
 
 def value_problem(name: str, value: Any) -> Problem | None:
@@ -120,6 +123,11 @@ def value_problem(name: str, value: Any) -> Problem | None:
         return None
     if name == "trust_remote_code" and value is True:
         return Problem((name,), "trust_remote_code: code from the hub is never run here; remove the key or give false")
+    return type_problem(key, name, value)
+
+
+def type_problem(key: Key, name: str, value: Any) -> Problem | None:
+    """Return what is wrong with the type of a key's value, or None; `name` is the key's name in full."""
     try:
         coerce(value, key.annotation)
     except ValueError as expected:

@@ -1,8 +1,8 @@
 """The types that a configuration key can have, and how a value is checked against one.
 
-A key's type is its dataclass annotation: ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``list``, ``dict``, unions
-of these, and ``Annotated`` with a `Range`. The same annotation checks JSON, reads the command line and fills the
-documentation.
+A key's type is its dataclass annotation: ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``list``, ``dict``,
+``tuple[X, ...]`` (a list in JSON), unions of these, and ``Annotated`` with a `Range`. The same annotation checks JSON,
+reads the command line and fills the documentation.
 """
 
 import json
@@ -87,7 +87,7 @@ def describe(annotation: Any) -> str:
     if origin in _UNIONS:
         members = [describe(member) for member in arguments]
         return members[0] + "".join(f", or {member}" for member in members[1:])
-    if origin is list:
+    if origin in (list, tuple):
         return f"list of {describe(arguments[0])}"
     if origin is dict:
         return "table" if arguments[1] is Any else f"table of name to {describe(arguments[1])}"
@@ -123,6 +123,7 @@ def _coerce(value: Any, annotation: Any) -> Any:
         Union: _coerce_union,
         types.UnionType: _coerce_union,
         list: _coerce_list,
+        tuple: _coerce_tuple,
         dict: _coerce_table,
     }
     return read[origin](value, get_args(annotation))
@@ -158,6 +159,11 @@ def _coerce_list(value: Any, arguments: tuple[Any, ...]) -> Any:
     return _MISMATCH if any(item is _MISMATCH for item in items) else items
 
 
+def _coerce_tuple(value: Any, arguments: tuple[Any, ...]) -> Any:
+    items = _coerce_list(value, arguments)
+    return items if items is _MISMATCH else tuple(items)
+
+
 def _coerce_table(value: Any, arguments: tuple[Any, ...]) -> Any:
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         return _MISMATCH
@@ -171,9 +177,8 @@ _SPELLINGS = {"true": True, "yes": True, "false": False, "no": False, "none": No
 def _readings(text: str, annotation: Any) -> list[Any]:
     """Return what a command-line text may mean for a type, the most likely reading first."""
     readings: list[Any] = []
-    structured = (accepts(annotation, list) and text.startswith("[")) or (
-        accepts(annotation, dict) and text.startswith("{")
-    )
+    is_list = text.startswith("[") and (accepts(annotation, list) or accepts(annotation, tuple))
+    structured = is_list or (accepts(annotation, dict) and text.startswith("{"))
     if not structured and text.lower() in _SPELLINGS and not _is_choice(text, annotation):
         readings.append(_SPELLINGS[text.lower()])
     if structured or not accepts(annotation, str):
