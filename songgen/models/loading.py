@@ -143,7 +143,12 @@ def save_model(model: SongGenForConditionalGeneration, folder: Path) -> None:
             replacements[name] = {"path": name}
     replace(model.config, **replacements).save(folder)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    temporary = folder / f"{WEIGHTS_FILE}.tmp"
+    try:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.replace(folder / WEIGHTS_FILE)  # a full disk leaves the earlier weights as they are
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def local_part(spec: Mapping[str, Any], base_folder: Path | None) -> Path | None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from songgen.train.checkpoint_agreement import all_succeeded, from_main
 from songgen.train.checkpoint_files import (
@@ -48,6 +47,7 @@ MAX_FAILED_SAVES = 3
 _PREFIX = "checkpoint-"
 _TEMPORARY = ".tmp-"
 _SPARE_BYTES = 16 * 1024**2
+_FREE_FACTOR = 1.2
 
 
 class CheckpointError(RuntimeError):
@@ -121,7 +121,7 @@ class CheckpointManager:
             names = from_main(self.rank, lambda: self._begin(contents))
             temporary, final = self.output_dir / names[0], self.output_dir / names[1]
         except ValueError as failure:
-            self._failed(contents.state.step, temporary, failure)
+            self._failed(contents, temporary, failure)
             return None
         for stage in (self._write, self._commit):
             try:
@@ -129,7 +129,7 @@ class CheckpointManager:
             except Exception as failure:  # the other processes are waiting, whatever it is
                 error = failure
             if not all_succeeded(error is None):
-                self._failed(contents.state.step, temporary, error)
+                self._failed(contents, temporary, error)
                 return None
         self.failed_saves = 0
         self._retain()
@@ -204,11 +204,9 @@ class CheckpointManager:
         Raises:
             ValueError: the disk has no room.
         """
-        needed = _SPARE_BYTES + sum(_bytes(part) for part in (contents.model, contents.optimizer, contents.average))
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.output_dir).free
-        if free < needed:
-            raise ValueError(f"{self.output_dir} has {free} bytes free, a checkpoint needs {needed}")
+        if _free_bytes(self.output_dir) < _bytes_needed(contents):
+            raise ValueError("the disk is too full")
         # A name is never taken twice: replacing a folder cannot be done in one step.
         final, count = f"{_PREFIX}{contents.state.step}", 1
         while (self.output_dir / final).exists():
@@ -250,18 +248,20 @@ class CheckpointManager:
         synchronize(self.output_dir)
         fault_point("after_rename")
 
-    def _failed(self, step: int, temporary: Path | None, error: Exception | None) -> None:
+    def _failed(self, contents: CheckpointContents, temporary: Path | None, error: Exception | None) -> None:
         """Note a failed save and remove what it wrote.
 
         Raises:
             CheckpointError: it is one too many.
         """
         self.failed_saves += 1
+        free, needed = _free_bytes(self.output_dir), _bytes_needed(contents)
         if temporary is not None and self.rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)
         reason = "another process failed" if error is None else f"{type(error).__name__}: {error}"
         message = (
-            f"the checkpoint of step {step} could not be saved ({reason}); earlier ones are untouched. "
+            f"the checkpoint of step {contents.state.step} could not be saved ({reason}); {free} bytes are free in "
+            f"{self.output_dir}, a checkpoint needs {needed}. Earlier ones are untouched. "
             f"Failure {self.failed_saves} in a row, the run ends at {MAX_FAILED_SAVES}"
         )
         logger.error(message, exc_info=error)
@@ -394,6 +394,15 @@ def candidates(output_dir: Path, *, random_state_optional: bool = False) -> Iter
             yield folder, ""
 
 
-def _bytes(tensors: dict[str, Tensor]) -> int:
-    """Memory that tensors take."""
-    return sum(tensor.nbytes for tensor in tensors.values())
+def _free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder; none where it is gone."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
+
+
+def _bytes_needed(contents: CheckpointContents) -> int:
+    """Room that a checkpoint should find: a fifth more than its tensors take, and some for the small files."""
+    tensors = [*contents.model.values(), *contents.optimizer.values(), *contents.average.values()]
+    return math.ceil(_FREE_FACTOR * sum(tensor.nbytes for tensor in tensors)) + _SPARE_BYTES

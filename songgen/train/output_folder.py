@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -13,6 +15,10 @@ from pathlib import Path
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 
 LOCK_FILE = ".run.lock"
+_LOCK_BYTES = 4096
+_LOCKED = (errno.EAGAIN, errno.EACCES)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system says that knows no locks; then the holder's process is looked for."""
 RUN_ENTRIES = (
     "checkpoints",
     "checkpoint-*",
@@ -20,6 +26,10 @@ RUN_ENTRIES = (
     "metrics.jsonl",
     "metrics.superseded.jsonl",
     "non_finite_steps.jsonl",
+    "loss_spikes.jsonl",
+    "run_status.json",
+    "heartbeat-*",
+    "flight_recorder-*",
     "samples",
     "tensorboard",
     "wandb",
@@ -67,42 +77,82 @@ def clear_run(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Keep other runs out of a folder while this one writes to it.
 
+    The system keeps the lock for as long as this process lives, however it ends: after a crash nothing has to be
+    cleaned up, and a process that has the number of a dead one by chance is no obstacle. The file says who holds it.
+
     Raises:
-        ValueError: another run that is alive, or may be on another machine, holds the folder.
+        ValueError: another run that is alive, or may be on another machine, holds the folder; or nothing can be written
+            there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
-    own = {"pid": os.getpid(), "host": socket.gethostname()}
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    except FileExistsError:
-        _require_dead(path, own["host"])
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(own, file)
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _locked_file(path)
+    except OSError as error:
+        raise ValueError(
+            f"output_dir {folder} cannot be written to ({error}); choose another folder or change its permissions"
+        ) from error
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
-def _require_dead(path: Path, host: object) -> None:
-    """Raise unless the process that wrote a lock has ended."""
+def _locked_file(path: Path) -> int:
+    """Lock a file that names this process.
+
+    Raises:
+        ValueError: another process holds it.
+        OSError: it cannot be written.
+    """
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            _require_free(path, descriptor)
+            # Its last holder may have removed the file between the two calls; then it is the lock of nobody.
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                own = {"pid": os.getpid(), "host": socket.gethostname()}
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps(own).encode(), 0)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _require_free(path: Path, descriptor: int) -> None:
+    """Take the system's lock of an open file, and see that nobody on another machine holds it.
+
+    Raises:
+        ValueError: somebody else has it.
+        OSError: the file cannot be locked.
+    """
+    taken: bool | None = False
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
-        pid, holder_host = int(holder["pid"]), str(holder["host"])
-    except (OSError, ValueError, KeyError, TypeError):
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # processes that read data do not inherit it
+    except OSError as error:
+        if error.errno not in (*_LOCKED, *_NO_LOCKS):
+            raise
+        taken = True if error.errno in _LOCKED else None
+    try:
+        holder = json.loads(os.pread(descriptor, _LOCK_BYTES, 0))
+        pid, host = int(holder["pid"]), str(holder["host"])
+    except (ValueError, KeyError, TypeError):
+        if taken:
+            raise ValueError(f"{path.parent} is in use by a run that is just starting") from None
         return
-    if holder_host == host and not _is_alive(pid):
-        return
-    raise ValueError(
-        f"{path.parent} is in use by process {pid} on {holder_host}; wait for it or choose another output_dir "
-        f"(if that process has ended, remove {path})"
-    )
+    # Locks may not reach other machines, so the file alone has to be believed there.
+    is_foreign = host != socket.gethostname()
+    if taken or is_foreign or (taken is None and pid != os.getpid() and is_alive(pid)):
+        raise ValueError(
+            f"{path.parent} is in use by process {pid} on {host}; wait for it or choose another output_dir "
+            f"(if that process has ended, remove {path})"
+        )
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether a process of this machine exists."""
     try:
         os.kill(pid, 0)
