@@ -8,6 +8,8 @@ import soxr
 import torch
 from torch import Tensor
 
+from songgen.generation.demucs_weights import load_demucs
+
 DEFAULT_MODEL = "htdemucs"
 """Name of the pretrained separator; its safetensors weights come from the hub."""
 
@@ -30,7 +32,7 @@ class VocalSeparator:
         """
         if VOCALS not in model.sources:
             raise ValueError(f"the separator knows the sources {', '.join(model.sources)}, but no {VOCALS!r}")
-        self.model = model
+        self.model = _only_for_vocals(model)
         self.device = device
 
     @property
@@ -48,16 +50,31 @@ class VocalSeparator:
         Returns:
             M mono float32 samples; M differs from N by rounding at most.
         """
+        mono = samples.mean(axis=1)
+        return self.vocals(samples, sample_rate, float(mono.mean()), float(mono.std())).mean(axis=1)
+
+    def vocals(self, samples: np.ndarray, sample_rate: int, mean: float, deviation: float) -> np.ndarray:
+        """Return the vocals of a passage of a recording.
+
+        Demucs was trained on waveforms of mean 0 and deviation 1, both of the whole song.
+
+        Args:
+            samples: N x channels float32.
+            sample_rate: samples a second, of the result too.
+            mean: of the whole recording's mono samples.
+            deviation: of the same.
+
+        Returns:
+            M x channels of the model, float32; M differs from N by rounding at most.
+        """
         from demucs.apply import apply_model
 
         mixture = self._at_model_rate(samples, sample_rate)
-        # Demucs was trained on waveforms of this scale, and its own command line does the same.
-        mono = mixture.mean(dim=0)
-        mean, scale = mono.mean(), mono.std() + torch.finfo(torch.float32).eps
+        scale = deviation + torch.finfo(torch.float32).eps
         with torch.no_grad():
             sources = apply_model(self.model, ((mixture - mean) / scale)[None], shifts=0, device=self.device)[0]
         vocals = sources[list(self.model.sources).index(VOCALS)] * scale + mean
-        return _resample(vocals.mean(dim=0).cpu().numpy(), self.sample_rate, sample_rate)
+        return _resample(vocals.cpu().numpy().T, self.sample_rate, sample_rate)
 
     def _at_model_rate(self, samples: np.ndarray, sample_rate: int) -> Tensor:
         """Return channels x N at the model's rate and number of channels."""
@@ -68,26 +85,31 @@ class VocalSeparator:
         return torch.from_numpy(np.ascontiguousarray(resampled.T, dtype=np.float32))
 
 
+def _only_for_vocals(model: Any) -> Any:
+    """Leave out the networks of a bag that have no say in the vocals: of the four of `htdemucs_ft`, three."""
+    if not hasattr(model, "weights"):
+        return model
+    index = list(model.sources).index(VOCALS)
+    kept = [(network, row[index]) for network, row in zip(model.models, model.weights, strict=True) if row[index]]
+    networks = [network for network, _ in kept]
+    return type(model)(networks, [[weight] * len(model.sources) for _, weight in kept]).eval()
+
+
 @lru_cache(maxsize=1)
-def load_separator(name: str = DEFAULT_MODEL, device: str = "cpu") -> VocalSeparator:
-    """Load a pretrained separator from the hub, once a process.
+def load_separator(name: str = DEFAULT_MODEL, device: str = "cpu", revision: str = "") -> VocalSeparator:
+    """Load a pretrained separator from the hub or a folder, once a process; see `load_demucs`.
 
     Raises:
         ValueError: if demucs is not installed, or if the weights cannot be had; the message says what to do.
     """
     try:
-        from demucs.hf import get_hf_model
+        return VocalSeparator(load_demucs(name, revision), device)
     except ImportError as error:
         raise ValueError(INSTALL_HINT) from error
-    try:
-        model = get_hf_model(name)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(
-            f"the separator {name!r} cannot be loaded from the hub: {error}; go online once, or separate the voice "
-            "beforehand and pass separate=False"
+            f"{error}; go online once, or separate the voice beforehand and pass separate=False"
         ) from error
-    model.eval()
-    return VocalSeparator(model, device)
 
 
 def _resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:

@@ -191,7 +191,7 @@ def test_a_separator_hears_the_surroundings_and_the_cut_stays_in_place(folder, v
 
 def test_separation_without_demucs_says_how_to_install_it(folder, voice_file, monkeypatch):
     separation.load_separator.cache_clear()
-    monkeypatch.setitem(__import__("sys").modules, "demucs.hf", None)
+    monkeypatch.setitem(__import__("sys").modules, "demucs.apply", None)
     with pytest.raises(ValueError, match="pip install"):
         SongGenProcessor(folder)(lyrics="la", ref_voice_path=voice_file, separate=True)
 
