@@ -116,7 +116,18 @@ class SongDataset:
                 all bad shards are named.
         """
         folder = Path(folder)
-        info = DatasetInfo.read(folder)
+        while True:
+            info = DatasetInfo.read(folder)
+            try:
+                return cls._open(folder, split, info, verify_hashes)
+            except (ValueError, OSError):
+                # A newer data set may have taken the place of this one meanwhile; then it is opened instead.
+                if DatasetInfo.read(folder) == info:
+                    raise
+
+    @classmethod
+    def _open(cls, folder: Path, split: str, info: DatasetInfo, verify_hashes: bool) -> "SongDataset":
+        """Map the shards that a description lists."""
         if split not in info.splits:
             raise ValueError(f"{folder} has no split {split!r}; it has: {', '.join(info.splits) or 'none'}")
         shards = info.splits[split]

@@ -4,11 +4,12 @@
       dataset.json          DatasetInfo: what the tokens mean and which shards there are
       dataset_dict.json     with the three names below it, what `datasets.load_from_disk` wants to see
       train/                one folder a split
-        data-00000-of-00007.arrow   Arrow IPC stream, rows in the order of the manifests
+        data-00000-of-00007-5d41402a.arrow   Arrow IPC stream, rows in the order of the manifests
         dataset_info.json, state.json
       report.json, report.txt, rejected.jsonl
 
-All names in `dataset.json` are relative to the folder, so that it can be moved.
+All names in `dataset.json` are relative to the folder, so that it can be moved. The name of a shard holds the beginning
+of its hash: a reader that opened an older version of the folder never takes a shard of a newer one for its own.
 """
 
 import json

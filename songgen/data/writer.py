@@ -1,5 +1,6 @@
 """Arrow shards written so that a reader sees a whole file or none, whatever happens in between."""
 
+import ctypes
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,9 @@ import pyarrow as pa
 FLUSH_ROWS = 64
 """Rows of one record batch: bounds the memory of the writer and of a reader that takes a batch at once."""
 
+_AT_CWD, _RENAME_EXCHANGE = -100, 2
+"""Constants of Linux' renameat2: names are absolute or start at the current folder; the two change places."""
+
 
 def fsync_folder(folder: Path) -> None:
     """Make renames inside a folder survive a power cut (where folders can be synced)."""
@@ -20,6 +24,14 @@ def fsync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def exchange_folders(first: Path, second: Path) -> bool:
+    """Let two folders change places in one step; False where the system cannot (then nothing has happened)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    return bool(libc.renameat2(_AT_CWD, bytes(first), _AT_CWD, bytes(second), _RENAME_EXCHANGE) == 0)
 
 
 def write_text_atomic(path: Path, text: str) -> None:

@@ -19,9 +19,9 @@ from songgen.data.schema import (
     ShardInfo,
     arrow_schema,
 )
-from songgen.data.writer import fsync_folder, write_text_atomic
+from songgen.data.writer import exchange_folders, fsync_folder, write_text_atomic
 from songgen.preprocess.chunks import ChunkRecord
-from songgen.preprocess.workspace import CODEC_FOLDER, replaced_folder
+from songgen.preprocess.workspace import CODEC_FOLDER, replaced_folder, staging_folder
 
 RECORDS_FILE = "chunks.jsonl"
 """What became of every chunk, so that a later run can reuse the shards of those that did not change."""
@@ -49,7 +49,10 @@ def with_splits(info: DatasetInfo, records: Iterator[ChunkRecord]) -> DatasetInf
             by_split.setdefault(record.split, []).append(replace(record, rejections=[]))
     splits = {}
     for split, made in by_split.items():
-        names = [f"{split}/data-{index:05d}-of-{len(made):05d}.arrow" for index in range(len(made))]
+        names = [
+            f"{split}/data-{index:05d}-of-{len(made):05d}-{record.sha256[:8]}.arrow"
+            for index, record in enumerate(made)
+        ]
         splits[split] = tuple(
             ShardInfo(name, record.rows, record.sha256, record.key) for name, record in zip(names, made, strict=True)
         )
@@ -75,7 +78,7 @@ def publish(
         write_report: writes the reports into a folder.
     """
     output_folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = output_folder.with_name(f".{output_folder.name}.staging")
+    staging = staging_folder(output_folder)
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     shards = {shard.key: shard for split_shards in info.splits.values() for shard in split_shards}
@@ -127,11 +130,14 @@ def _sync_tree(folder: Path) -> None:
 
 
 def _swap(staging: Path, output_folder: Path) -> None:
-    """Rename the new folder into its place; readers of an old one keep the files that they have open."""
-    replaced = replaced_folder(output_folder)
-    shutil.rmtree(replaced, ignore_errors=True)
-    if output_folder.exists():
+    """Rename the new folder into its place; readers of an old one keep the files that they have open.
+
+    What was replaced is left for `remove_leftovers`.
+    """
+    if output_folder.exists() and not exchange_folders(staging, output_folder):
+        replaced = replaced_folder(output_folder)
+        shutil.rmtree(replaced, ignore_errors=True)
         output_folder.rename(replaced)
-    staging.rename(output_folder)
+    if not output_folder.exists():
+        staging.rename(output_folder)
     fsync_folder(output_folder.parent)
-    shutil.rmtree(replaced, ignore_errors=True)

@@ -36,6 +36,7 @@ from songgen.preprocess.workspace import (
     CODEC_FOLDER,
     lock_workspace,
     read_finished,
+    remove_leftovers,
     remove_workspace,
     require_free_output,
     require_same_meaning,
@@ -187,6 +188,7 @@ class _Run:
                 self._shard,
                 lambda folder: write_report(folder, self.options, info, self.plan, self._records()),
             )
+        remove_leftovers(output)
         remove_workspace(self.options.work_folder)
         for line in report_lines(json.loads((output / REPORT_FILE).read_text(encoding="utf-8"))):
             print(line)

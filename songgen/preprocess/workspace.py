@@ -84,9 +84,23 @@ def require_free_output(output_folder: Path) -> None:
         raise ValueError(f"save_to_disk: {output_folder} is a file; name another folder")
 
 
+def staging_folder(output_folder: Path) -> Path:
+    """Return where a new data set is put together before it takes its place."""
+    return output_folder.with_name(f".{output_folder.name}.staging")
+
+
 def replaced_folder(output_folder: Path) -> Path:
-    """Return where the previous data set stands for the moment in which the new one takes its place."""
+    """Return where the previous data set stands while the new one takes its place, where folders cannot be exchanged.
+
+    A kill in that moment leaves no data set; the next run of the preprocessing puts the previous one back.
+    """
     return output_folder.with_name(f".{output_folder.name}.replaced")
+
+
+def remove_leftovers(output_folder: Path) -> None:
+    """Remove what this run or a killed one left beside a finished data set."""
+    for folder in (staging_folder(output_folder), replaced_folder(output_folder)):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def require_same_meaning(output_folder: Path, work_folder: Path, meaning: dict[str, Any]) -> None:

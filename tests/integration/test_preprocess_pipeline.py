@@ -195,7 +195,7 @@ def test_a_changed_setting_or_code_encodes_again(corpus: Path, tmp_path: Path, m
     assert 0 < codec.num_clips < NUM_CLIPS * 3
     content = report_of(output)["splits"]["train"]
     assert content["rows"] + content["rejected"]["too_long"] == NUM_CLIPS and content["damaged_rows"] == 0
-    monkeypatch.setattr("songgen.preprocess.settings.code_fingerprint", lambda modules: "edited")
+    monkeypatch.setattr("songgen.preprocess.settings.code_fingerprint", lambda patterns: "edited")
     codec = FakeCodec()
     run(options_for(corpus, output, max_seconds=0.6), codec)
     assert codec.num_clips > 0
