@@ -1,0 +1,225 @@
+"""Losses and gradients that go wrong: found before the weights change, by every process alike, and written down."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bad_numbers import NO_TARGETS, Fault, break_steps, noted_steps
+from forked import fork_run, saved_files, stop_at
+from launching import make_world, records, write_config
+from safetensors.torch import load_file
+
+from songgen.exit_codes import EXIT_DONE, EXIT_NON_FINITE
+from songgen.train.anomalies import LOSS_SPIKES_FILE, NON_FINITE_FILE
+from songgen.train.state import TrainerState, read_trainer_state
+
+NUM_SONGS = 5
+Train = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder and a data set."""
+    return make_world(tmp_path_factory.mktemp("world"), NUM_SONGS)
+
+
+@pytest.fixture
+def train(world: Path, tmp_path: Path) -> Train:
+    """Run training in processes of its own, with faults in some steps, and return what it printed."""
+
+    def run(
+        output: str,
+        returncode: int = EXIT_DONE,
+        *,
+        processes: int = 1,
+        faults: Any = None,
+        hook: Any = None,
+        **keys: Any,
+    ) -> str:
+        settings: dict[str, Any] = {"do_eval": False, "per_device_train_batch_size": 2, "save_steps": None, **keys}
+        config = write_config(world, output_dir=str(tmp_path / output), **settings)
+        broken = break_steps(tmp_path / f"{output}-notes", faults or {})
+
+        def hooks(rank: int) -> None:
+            broken(rank)
+            if hook is not None:
+                hook(rank)
+
+        return fork_run(config, tmp_path / f"{output}.log", processes=processes, hook=hooks).finish(returncode)
+
+    return run
+
+
+def lines(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def saved(folder: Path) -> TrainerState:
+    """The state of the only checkpoint."""
+    (checkpoint,) = folder.glob("checkpoint-*")
+    return read_trainer_state(checkpoint)
+
+
+def of_both(notes: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """What two processes did in each step."""
+    return list(zip(noted_steps(notes, 0), noted_steps(notes, 1), strict=True))
+
+
+@pytest.mark.case(17)
+def test_nan_on_one_process_stops_both_before_the_update_and_the_run_goes_on_from_there(
+    train: Train, world: Path, tmp_path: Path
+) -> None:
+    nan = {3: Fault("nan", ranks=(1,))}
+    printed = train("run", EXIT_NON_FINITE, processes=2, faults=nan, max_steps=6)
+    assert "step 3: loss or gradients are not finite" in printed and NON_FINITE_FILE in printed
+    notes = of_both(tmp_path / "run-notes")
+    for first, second in notes:
+        assert first["after"] == second["after"] and first["outcome"] == second["outcome"]
+    assert [first["outcome"] for first, _ in notes] == ["UPDATED"] * 3 + ["NON_FINITE"]
+    assert notes[3][0]["before"] == notes[3][0]["after"]
+    (record,) = lines(tmp_path / "run", NON_FINITE_FILE)
+    assert record["step"] == 3 and record["losses"][1] == "nan" and float(record["losses"][0]) > 0
+    assert record["clips"] == [entry["clips"] for entry in notes[3]] and any(record["clips"])
+    assert record["data_sets"] == [str(world / "data")]
+    state = saved(tmp_path / "run")
+    assert (state.step, state.updates) == (3, 3)
+    train("run", processes=2, max_steps=6)
+    train("straight", processes=2, max_steps=6)
+    assert saved_files(tmp_path / "run" / "checkpoint-6") == saved_files(tmp_path / "straight" / "checkpoint-6")
+
+
+@pytest.mark.case(17)
+def test_steps_that_are_not_finite_are_left_out_by_both_processes_and_the_sixth_in_a_row_stops(
+    train: Train, tmp_path: Path
+) -> None:
+    faults = {2: Fault("nan", ranks=(1,)), 4: Fault("infinite gradient", ranks=(0,))}
+    faults |= {step: Fault("nan", ranks=(step % 2,)) for step in range(6, 12)}
+    train("run", EXIT_NON_FINITE, processes=2, faults=faults, max_steps=20, non_finite="skip", warmup_steps=10)
+    notes = of_both(tmp_path / "run-notes")
+    assert [first["outcome"] for first, _ in notes] == [
+        "NON_FINITE" if step in faults else "UPDATED" for step in range(12)
+    ]
+    for first, second in notes:
+        assert first["after"] == second["after"]
+        assert (first["before"] == first["after"]) is (first["step"] in faults or first["rate"] == 0)
+    rates = [first["rate"] for first, _ in notes]
+    assert rates[2] == rates[3] and rates[4] == rates[5], "a step that is left out moves the learning rate"
+    assert rates[:2] + rates[3:4] + rates[5:7] == sorted(set(rates)), "the learning rate rises with every update"
+    assert [record["step"] for record in lines(tmp_path / "run", NON_FINITE_FILE)] == list(faults)
+    state = saved(tmp_path / "run")
+    assert (state.step, state.updates, state.skipped_steps) == (11, 4, 7)
+
+
+@pytest.mark.case(18)
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_an_infinite_gradient_of_a_finite_loss_is_no_update(train: Train, tmp_path: Path, policy: str) -> None:
+    faults = {2: Fault("infinite gradient")}
+    code = EXIT_NON_FINITE if policy == "stop" else EXIT_DONE
+    train("run", code, faults=faults, max_steps=4, non_finite=policy)
+    step = noted_steps(tmp_path / "run-notes")[2]
+    assert step["outcome"] == "NON_FINITE" and step["before"] == step["after"] and 0 < step["loss"] < 100
+    (record,) = lines(tmp_path / "run", NON_FINITE_FILE)
+    assert float(record["losses"][0]) == pytest.approx(step["loss"]) and record["gradient_norm"] in ("inf", "nan")
+    state = saved(tmp_path / "run")
+    assert (state.step, state.updates, state.skipped_steps) == ((2, 2, 0) if policy == "stop" else (4, 3, 1))
+
+
+SPIKE = {24: Fault("spike")}
+
+
+@pytest.mark.case(18)
+def test_a_spike_of_the_loss_is_warned_of_with_its_clips_and_training_goes_on(
+    train: Train, world: Path, tmp_path: Path
+) -> None:
+    printed = train("run", faults=SPIKE, max_steps=30)
+    notes = noted_steps(tmp_path / "run-notes")
+    assert {step["outcome"] for step in notes} == {"UPDATED"} and len(notes) == 30
+    (record,) = lines(tmp_path / "run", LOSS_SPIKES_FILE)
+    assert record["step"] == 24 and record["clips"] == [notes[24]["clips"]]
+    assert record["data_sets"] == [str(world / "data")] and record["deviations"] > 8
+    assert record["loss"] == pytest.approx(notes[24]["loss"]) and record["median"] < record["loss"] / 10
+    assert "robust deviations above the recent ones; the update is made" in printed
+
+
+@pytest.mark.case(18)
+def test_a_spike_on_one_process_is_left_out_by_both_until_the_budget_is_used_up(train: Train, tmp_path: Path) -> None:
+    faults = {step: Fault("spike", ranks=(1,)) for step in (22, 25, 26, 27)}
+    settings = {"loss_spike_policy": "skip", "loss_spike_budget": 2, "max_steps": 30}
+    train("run", processes=2, faults=faults, **settings)
+    notes = of_both(tmp_path / "run-notes")
+    left_out = [first["step"] for first, _ in notes if first["outcome"] == "HELD_BACK"]
+    assert left_out == [22, 25, 26]
+    for first, second in notes:
+        assert first["after"] == second["after"] and first["loss"] == second["loss"]
+        assert (first["before"] == first["after"]) is (first["step"] in left_out)
+    assert notes[22][0]["rate"] == notes[23][0]["rate"]
+    actions = [record["action"] for record in lines(tmp_path / "run", LOSS_SPIKES_FILE)]
+    assert actions == ["the update is left out (skip)"] * 3 + ["the update is made"]
+    assert saved(tmp_path / "run").updates == 27
+
+
+@pytest.mark.case(18)
+def test_a_rewind_puts_the_latest_checkpoint_back_and_goes_on_behind_the_spike(train: Train, tmp_path: Path) -> None:
+    faults = {24: Fault("spike"), 27: Fault("spike")}
+    settings = {"loss_spike_policy": "rewind", "loss_spike_budget": 1, "save_steps": 10, "max_steps": 30}
+    printed = train("run", faults=faults, save_total_limit=None, **settings)
+    notes = noted_steps(tmp_path / "run-notes")
+    assert [step["outcome"] for step in notes if step["step"] in faults] == ["HELD_BACK", "UPDATED"]
+    assert notes[25]["before"] == notes[20]["before"] != notes[24]["before"]
+    assert notes[25]["rate"] == notes[20]["rate"]
+    assert [step["step"] for step in notes] == list(range(30)), "the data goes on"
+    assert "checkpoint-20 again, 4 updates back" in printed
+    state = read_trainer_state(tmp_path / "run" / "checkpoint-30")
+    assert (state.updates, state.rewinds) == (25, 1)
+
+
+@pytest.mark.case(18)
+def test_a_resumed_run_remembers_the_losses_that_a_spike_is_compared_with(train: Train, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"loss_spike_policy": "skip", "max_steps": 27, "save_steps": 100, "faults": SPIKE}
+    train("straight", **settings)
+    train("stopped", hook=stop_at(22), **settings)
+    assert saved(tmp_path / "stopped").step == 22
+    train("stopped", **settings)
+    assert [record["step"] for record in lines(tmp_path / "stopped", LOSS_SPIKES_FILE)] == [24]
+    final, resumed = (saved_files(tmp_path / name / "checkpoint-27") for name in ("straight", "stopped"))
+    assert final == resumed
+
+
+@pytest.mark.case(19)
+def test_batches_without_targets_are_no_trouble_on_one_process_and_a_skipped_step_on_all(
+    train: Train, tmp_path: Path
+) -> None:
+    faults = {1: Fault(NO_TARGETS, ranks=(1,)), 3: Fault(NO_TARGETS, ranks=(0, 1))}
+    train("run", processes=2, faults=faults, max_steps=6, warmup_steps=4)
+    notes = of_both(tmp_path / "run-notes")
+    assert [first["outcome"] for first, _ in notes] == ["UPDATED"] * 3 + ["EMPTY"] + ["UPDATED"] * 2
+    for first, second in notes:
+        assert first["after"] == second["after"] and 0 <= first["loss"] < float("inf")
+    assert notes[3][0]["loss"] == 0 and notes[3][0]["before"] == notes[3][0]["after"]
+    assert notes[3][0]["rate"] == notes[4][0]["rate"]
+    state = saved(tmp_path / "run")
+    assert (state.step, state.updates, state.skipped_steps) == (6, 5, 1)
+    assert all(value.isfinite().all() for value in load_file(tmp_path / "run" / "model.safetensors").values())
+
+
+@pytest.mark.case(20)
+def test_fewer_songs_than_a_step_takes_come_once_an_epoch_and_evaluate_as_on_one_process(
+    train: Train, tmp_path: Path
+) -> None:
+    """5 songs in batches of 2, in steps of 6 batches: the only step of an epoch is not full, on either process."""
+    settings: dict[str, Any] = {"num_train_epochs": 3, "do_eval": True, "per_device_eval_batch_size": 2}
+    train("two", processes=2, gradient_accumulation_steps=3, **settings)
+    train("one", processes=1, gradient_accumulation_steps=6, **settings)
+    notes = of_both(tmp_path / "two-notes")
+    assert len(notes) == 3
+    for first, second in notes:
+        clips = [clip for clip in first["clips"] + second["clips"] if clip]
+        assert sorted(clips) == [f"song{index}" for index in range(NUM_SONGS)]
+    one, two = (records(tmp_path / name) for name in ("one", "two"))
+    assert [record["step"] for record in two] == [1, 2, 3, 3]
+    for name in ("train/loss", "eval/loss", "eval/accuracy"):
+        pairs = [(a[name], b[name]) for a, b in zip(one, two, strict=True) if name in a]
+        assert pairs and all(a == pytest.approx(b, rel=1e-5) for a, b in pairs), name
+    assert saved(tmp_path / "two").samples_seen == 3 * NUM_SONGS
