@@ -30,6 +30,7 @@ KINDS: dict[Change, tuple[str, ...]] = {
         "per_device_eval_batch_size",
         "dataloader_num_workers",
         "eval_dataloader_num_workers",
+        "dataloader_timeout",
         "ddp_timeout",
         "non_finite",
         "max_skipped_steps",

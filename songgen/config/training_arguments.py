@@ -100,8 +100,12 @@ class TrainingArguments:
     eval_dataloader_num_workers: NonNegativeInt = 0
     """Processes that read evaluation data, beside each training process."""
 
-    ddp_timeout: PositiveInt = 1800
-    """Seconds after which a process that hears nothing from the others gives up."""
+    dataloader_timeout: PositiveInt = 600
+    """Seconds after which a process that reads data and gives nothing counts as hanging, which ends the run."""
+
+    ddp_timeout: PositiveInt = 600
+    """Seconds after which a process that hears nothing from the others gives up. Until the first step is done, it waits
+    half an hour at least. An evaluation that generates songs and a checkpoint must fit into it."""
 
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     """AdamW, or its 8-bit form from bitsandbytes (`pip install songgen[8bit]`)."""

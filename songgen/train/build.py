@@ -26,9 +26,11 @@ from songgen.train.anomalies import AnomalyPolicy, AnomalyWatch
 from songgen.train.checkpoint import CheckpointManager
 from songgen.train.console import Console, RunSummary
 from songgen.train.data_check import require_intact_data
+from songgen.train.distributed import StartPatience
 from songgen.train.ema import MovingAverage
 from songgen.train.evaluation import Evaluator
 from songgen.train.final_model import whole_weights
+from songgen.train.heartbeat import Heartbeat
 from songgen.train.loss_scale import LossScaleBounds
 from songgen.train.model_parts import frozen_content, load_model, model_fingerprints
 from songgen.train.optimizer import OptimizerOptions, build_optimizer
@@ -54,7 +56,9 @@ TEXT_CACHE_BYTES = 1024**3
 """Captions' features are kept in memory when those of all captions together take no more than this."""
 
 
-def build_trainer(config: RunConfig, task: Task, accelerator: Accelerator, console: Console) -> Trainer:
+def build_trainer(
+    config: RunConfig, task: Task, accelerator: Accelerator, console: Console, heartbeat: Heartbeat
+) -> Trainer:
     """Make a trainer.
 
     The order is that of cost: the model's configuration and the data are checked before anything moves to a device.
@@ -64,6 +68,7 @@ def build_trainer(config: RunConfig, task: Task, accelerator: Accelerator, conso
         task: what the model is to write.
         accelerator: from `songgen.train.distributed.start_processes`.
         console: of this process.
+        heartbeat: of this process.
 
     Raises:
         ValueError: model, data and configuration do not fit together; the message says what to change.
@@ -85,6 +90,7 @@ def build_trainer(config: RunConfig, task: Task, accelerator: Accelerator, conso
     state = TrainerState() if resumption is None else resumption.state
     total_steps = count_steps(config, data.plan, state)
     evaluator = _evaluator(config, core, auxiliary_tracks, accelerator, total_steps)
+    core.release("audio_codec")  # that it loads is known; between two rounds of songs it would only take memory
     frozen = freeze(core, [*config.training.frozen_groups(), *unused_groups(config, core)])
     logger.info("frozen: %s", ", ".join(frozen) or "nothing")
     content = data.signature | frozen_content(core)
@@ -138,6 +144,8 @@ def build_trainer(config: RunConfig, task: Task, accelerator: Accelerator, conso
         checkpoints=checkpoints,
         reporter=_reporter(config, core, data, evaluator, accelerator, console, total_steps),
         totals=StepTotals(core.layout, device),
+        heartbeat=heartbeat,
+        patience=StartPatience(config.training.ddp_timeout),
         resumption=resumption,
         state=state,
     )
@@ -224,6 +232,7 @@ def _training_data(
         auxiliary_tracks,
         accelerator.process_index,
         config.training.dataloader_num_workers,
+        config.training.dataloader_timeout,
         content=data_sha256(config.data, split),
     )
 
@@ -257,6 +266,7 @@ def _evaluator(
         auxiliary_tracks,
         accelerator.process_index,
         training.eval_dataloader_num_workers,
+        training.dataloader_timeout,
     )
     generated = None
     if training.predict_with_generate:

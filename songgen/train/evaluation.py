@@ -11,6 +11,7 @@ from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.train.distributed import sum_over_processes
 from songgen.train.metrics import TokenMetrics
 from songgen.train.reporting import Reporter
+from songgen.train.signals import Interrupted, StopSignals
 from songgen.train.song_samples import SongSamples
 from songgen.train.training_data import TrainingData
 
@@ -25,7 +26,12 @@ class Evaluator:
     """Generates songs; None generates nothing."""
 
     def run(
-        self, model: nn.Module, core: SongGenForConditionalGeneration, step: int, reporter: Reporter
+        self,
+        model: nn.Module,
+        core: SongGenForConditionalGeneration,
+        step: int,
+        reporter: Reporter,
+        stop_signals: StopSignals,
     ) -> dict[str, float]:
         """Compute all metrics; every process takes part and gets the same numbers.
 
@@ -34,29 +40,37 @@ class Evaluator:
             core: the model itself.
             step: optimizer steps done.
             reporter: is handed generated songs.
+            stop_signals: asked between batches and while songs are drawn.
 
         Returns:
             those of `TokenMetrics`, `vocal_loss` of the auxiliary heads where they are trained, and at steps that
             generate those of `SongSamples`.
+
+        Raises:
+            Interrupted: any process was asked to stop; all of them raise it together.
         """
         was_training = model.training
         model.eval()
         try:
-            metrics = self._losses(model, core)
+            metrics = self._losses(model, core, stop_signals)
             if self.songs is not None and self.songs.due(step):
-                metrics.update(self.songs.generate(core, step, reporter))
+                metrics.update(self.songs.generate(core, step, reporter, stop_signals))
         finally:
             model.train(was_training)
         return metrics
 
     @torch.no_grad()
-    def _losses(self, model: nn.Module, core: SongGenForConditionalGeneration) -> dict[str, float]:
+    def _losses(
+        self, model: nn.Module, core: SongGenForConditionalGeneration, stop_signals: StopSignals
+    ) -> dict[str, float]:
         """Losses and accuracies over all clips; each clip is computed by one process."""
         layout, device = core.layout, core.device
         tokens = TokenMetrics(layout, device)
         ones = torch.ones(layout.num_heads, dtype=torch.long, device=device)
         vocal = torch.zeros(2, layout.num_heads, dtype=torch.float64, device=device)
         for batches in self.data.steps(epoch=0):
+            if stop_signals.requested_anywhere():
+                raise Interrupted
             # An empty batch runs too: sharded weights need every process in every pass.
             for batch in (entry.to(device, non_blocking=True) for entry in batches):
                 output = model(**batch.model_inputs(), target_counts=ones, return_logits=True)

@@ -6,21 +6,23 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
+from accelerate import Accelerator
+
 from songgen.config import RunConfig, load_run_config
-from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NO_CHECKPOINT, EXIT_NON_FINITE
+from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.tasks import Task
-from songgen.train.anomalies import NonFiniteError
 from songgen.train.build import build_trainer
-from songgen.train.checkpoint import CheckpointError
+from songgen.train.checkpoint_agreement import from_main
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.console import Console, route_logging
 from songgen.train.determinism import use_deterministic_operations
 from songgen.train.distributed import start_processes
 from songgen.train.hub import publish, require_account
 from songgen.train.output_folder import clear_run, locked, require_usable
+from songgen.train.supervision import Supervision, begin_run
 
 QUIET_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -51,28 +53,20 @@ def run_training(arguments: Sequence[str], task: Task) -> int:
     warnings.simplefilter("default", UserWarning)
     try:
         config = load_run_config(arguments, description=f"Train the task {task.name}.")
-        _train(config, task, console)
-    except NonFiniteError as error:
-        console.warn(str(error))
-        return EXIT_NON_FINITE
-    except CheckpointError as error:
-        console.warn(str(error))
-        return EXIT_NO_CHECKPOINT
+        return _join_and_train(config, task, console)
     except ValueError as error:
-        if is_main:
-            console.info(f"error: {error}")
-        else:
-            logging.getLogger(__name__).debug("error on another process: %s", error)
+        console.info(f"error: {error}")
         return EXIT_ERROR
-    return EXIT_DONE
 
 
-def _train(config: RunConfig, task: Task, console: Console) -> None:
-    """Check the folder, join the other processes, build, train.
+def _join_and_train(config: RunConfig, task: Task, console: Console) -> int:
+    """Check the folder, join the other processes, take the folder, train.
+
+    Returns:
+        the exit code.
 
     Raises:
-        ValueError: something does not fit; nothing was trained.
-        NonFiniteError: training stopped at values that are not finite.
+        ValueError: the folder or the launch does not fit; nothing was written.
     """
     training = config.training
     folder = Path(training.output_dir)
@@ -81,21 +75,49 @@ def _train(config: RunConfig, task: Task, console: Console) -> None:
     require_usable(folder, resume=training.resume, overwrite=training.overwrite_output_dir)
     if training.deterministic:
         use_deterministic_operations()
-    accelerator = start_processes(dtype=training.dtype, seed=training.seed, timeout_seconds=training.ddp_timeout)
-    accelerator.wait_for_everyone()
+    accelerator = start_processes(
+        dtype=training.dtype, seed=training.seed, timeout_seconds=training.ddp_timeout, folder=folder
+    )
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    code = EXIT_ERROR
     try:
-        with locked(folder) if accelerator.is_main_process else nullcontext():
-            if accelerator.is_main_process:
+        with ExitStack() as stack:
+
+            def take_folder() -> str:
+                stack.enter_context(locked(folder))
                 if training.overwrite_output_dir:
                     clear_run(folder)
                 config.save(folder / RESOLVED_CONFIG_FILE)
-            accelerator.wait_for_everyone()
-            trainer = build_trainer(config, task, accelerator, console)
-            if not training.do_train:
-                trainer.evaluate_only()
-                return
-            state = trainer.train()
-            if training.push_to_hub and accelerator.is_main_process and state.step >= trainer.total_steps:
-                publish(folder, training.hub_model_id, private=training.hub_private)
+                return begin_run(folder)
+
+            run_id = from_main(rank, take_folder)
+            with Supervision(folder, rank=rank, world_size=world_size, run_id=run_id) as supervision:
+                try:
+                    _train(config, task, accelerator, console, supervision)
+                    code = EXIT_DONE
+                except (Exception, KeyboardInterrupt, SystemExit) as error:
+                    code = supervision.fail(error)
     finally:
-        accelerator.end_training()
+        if code == EXIT_DONE or world_size == 1:  # leaving in order waits for processes that may be gone
+            accelerator.end_training()
+    return code
+
+
+def _train(config: RunConfig, task: Task, accelerator: Accelerator, console: Console, supervision: Supervision) -> None:
+    """Build, train, publish, and say how the run ended.
+
+    Raises:
+        Exception: whatever goes wrong.
+    """
+    training = config.training
+    trainer = build_trainer(config, task, accelerator, console, supervision.heartbeat)
+    supervision.running(trainer.total_steps)
+    if not training.do_train:
+        trainer.evaluate_only()
+        supervision.done(trainer.state.step, stopped=False)
+        return
+    with trainer.stop_signals:  # until the status is written: the launcher may pass the signal on late
+        state = trainer.train()
+        if not trainer.stopped and training.push_to_hub and accelerator.is_main_process:
+            publish(Path(training.output_dir), training.hub_model_id, private=training.hub_private)
+        supervision.done(state.step, stopped=trainer.stopped)

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
+from songgen.exit_codes import EXIT_SIGNAL_BASE
+from songgen.train.checkpoint_agreement import all_succeeded
+from songgen.train.distributed import hear, leave_at_once, tell
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+SAME_REQUEST_SECONDS = 2.0
+"""Signals that follow the first one within this time are the same request: Ctrl-C reaches the launcher as well, and
+the launcher passes it on."""
+
+_NOTICE = "songgen-stop"
+
+
+class Interrupted(Exception):
+    """A stop was asked for in the middle of something that can be given up."""
 
 
 class StopSignals:
     """While entered, the first stop signal sets a flag; a second one ends the process at once (code 128 + signal).
 
-    The trainer asks for the flag at every step boundary, agrees on it with the other processes, saves, and exits
-    with 0.
+    The trainer asks for the flag at every step boundary and between the batches of an evaluation, agrees on it with
+    the other processes, saves, and exits with 0.
     """
 
     def __init__(self) -> None:
         """Nothing is caught before the object is entered."""
         self.received: signal.Signals | None = None
+        self._received_at = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -38,8 +53,24 @@ class StopSignals:
         """Whether a stop signal has come."""
         return self.received is not None
 
+    def requested_anywhere(self) -> bool:
+        """Whether a stop signal has come to any process. Every process must call this at the same place."""
+        return not all_succeeded(not self.requested())
+
+    def heard(self) -> bool:
+        """Whether a stop signal is known to have come to any process; nobody waits, so answers may differ for a while.
+
+        For work that processes do apart from each other. A process that is asked to stop tells the others here.
+        """
+        if self.requested():
+            tell(_NOTICE)
+            return True
+        return hear(_NOTICE)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         """Set the flag, or leave at the second signal."""
-        if self.received is not None:
-            os._exit(128 + number)
-        self.received = signal.Signals(number)
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self._received_at = signal.Signals(number), now
+        elif now - self._received_at > SAME_REQUEST_SECONDS:
+            leave_at_once(EXIT_SIGNAL_BASE + number)

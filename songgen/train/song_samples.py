@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,13 @@ from torch import Tensor
 from songgen.data.collate import Batch, collate
 from songgen.data.samples import TrainingSamples
 from songgen.generation.audio import SongAudio, decode_songs
-from songgen.generation.decoding import generate_codes
+from songgen.generation.decoding import CHECK_EVERY_STEPS, generate_codes
 from songgen.generation.options import GenerationOptions
 from songgen.metrics import load_metric
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.train.distributed import gather_objects
 from songgen.train.reporting import Reporter
+from songgen.train.signals import Interrupted, StopSignals
 
 MIX = "mix"
 _TARGETS = ("codes", "frames", "auxiliary_codes")
@@ -59,22 +60,37 @@ class SongSamples:
             return True
         return step // self.interval > self.latest_step // self.interval
 
-    def generate(self, core: SongGenForConditionalGeneration, step: int, reporter: Reporter) -> dict[str, float]:
+    def generate(
+        self, core: SongGenForConditionalGeneration, step: int, reporter: Reporter, stop_signals: StopSignals
+    ) -> dict[str, float]:
         """Generate, hand the sound to the reporter and compare it with the originals. Every process takes part.
 
         The originals are the held-out clips after a round trip through the codec; they are logged once.
 
         Returns:
             `mel_distance` to the originals and `generated_seconds`, means over the songs; on the main process only.
+
+        Raises:
+            Interrupted: any process was asked to stop; all of them raise it together.
         """
-        self.latest_step = step
         count = min(self.num_songs, len(self.samples))
-        with self.whole_weights(), torch.no_grad():
-            own = range(self.rank, count, self.world_size)
-            drawn = [(index, self._draw(core, self._batch(index))) for index in own]
+        own = range(self.rank, count, self.world_size)
+        drawn: list[tuple[int, Tensor]] = []
+        with self.whole_weights(), torch.no_grad(), suppress(Interrupted):
+            drawn.extend((index, self._draw(core, self._batch(index), stop_signals)) for index in own)
+        if stop_signals.requested_anywhere():
+            raise Interrupted
+        self.latest_step = step
         songs = dict(entry for share in gather_objects(drawn) for entry in share)
-        if self.rank != 0:
-            return {}
+        metrics = self._compare(core, step, reporter, songs) if self.rank == 0 else {}
+        core.release("audio_codec")
+        return metrics
+
+    def _compare(
+        self, core: SongGenForConditionalGeneration, step: int, reporter: Reporter, songs: dict[int, Tensor]
+    ) -> dict[str, float]:
+        """Decode the songs (codes by index), log them, and measure them against the originals."""
+        count = len(songs)
         generated = decode_songs(core.audio_codec, core.layout, [songs[index] for index in range(count)])
         batches = [self._batch(index) for index in range(count)]
         codes = [batch.codes[0, ..., : int(batch.frames[0])] for batch in batches]
@@ -94,11 +110,20 @@ class SongSamples:
         """One clip."""
         return collate([self.samples[0, index]], self.target_tracks)
 
-    def _draw(self, core: SongGenForConditionalGeneration, batch: Batch) -> Tensor:
-        """Draw one song's codes (N x K x T on the CPU) from a clip's texts and voice."""
+    def _draw(self, core: SongGenForConditionalGeneration, batch: Batch, stop_signals: StopSignals) -> Tensor:
+        """Draw one song's codes (N x K x T on the CPU) from a clip's texts and voice.
+
+        Raises:
+            Interrupted: any process was asked to stop, as far as this one knows.
+        """
+
+        def look_up(steps_done: int, steps: int) -> None:
+            if steps_done % CHECK_EVERY_STEPS == 0 and stop_signals.heard():
+                raise Interrupted
+
         inputs: dict[str, Any] = batch.to(core.device).model_inputs()
         conditions = core.encode_conditions(**{name: value for name, value in inputs.items() if name not in _TARGETS})
-        return generate_codes(core, conditions, options=self.options)[0].cpu()
+        return generate_codes(core, conditions, options=self.options, on_step=look_up)[0].cpu()
 
 
 def _mixes(songs: SongAudio) -> list[NDArray[np.float32]]:

@@ -12,22 +12,26 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from safetensors import SafetensorError
 from torch import nn
 
 from songgen.config import RunConfig
 from songgen.data.collate import Batch
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.train.anomalies import AnomalyWatch, NonFiniteError
-from songgen.train.checkpoint import CheckpointManager
+from songgen.train.checkpoint import CheckpointError, CheckpointManager
+from songgen.train.checkpoint_agreement import all_succeeded
+from songgen.train.distributed import StartPatience
 from songgen.train.ema import MovingAverage
 from songgen.train.evaluation import Evaluator
 from songgen.train.final_model import write_model
+from songgen.train.heartbeat import Heartbeat
 from songgen.train.loss_scale import LossScaleBounds
 from songgen.train.optimizer import set_learning_rate
 from songgen.train.reporting import Reporter
 from songgen.train.resume import Resumption, require_same_parameters
 from songgen.train.schedules import CodebookWeights, LearningRateSchedule
-from songgen.train.signals import StopSignals
+from songgen.train.signals import Interrupted, StopSignals
 from songgen.train.state import CheckpointContents, TrainerState, capture_random_state, restore_random_state
 from songgen.train.step import Outcome, StepResult, TrainingStep
 from songgen.train.totals import StepTotals
@@ -104,6 +108,10 @@ class Trainer:
     """Progress bar, metrics file, trackers."""
     totals: StepTotals
     """Sums between two lines of metrics."""
+    heartbeat: Heartbeat
+    """Signs of life."""
+    patience: StartPatience
+    """How long processes wait for each other."""
     stop_signals: StopSignals = field(default_factory=StopSignals)
     """Requests to stop."""
 
@@ -112,11 +120,13 @@ class Trainer:
     """The checkpoint that it goes on from."""
     state: TrainerState = field(default_factory=TrainerState)
     """Position in the run, from the beginning that of the checkpoint."""
+    stopped: bool = False
+    """Whether a signal has asked for the end."""
     saved_step: int | None = None
     """Step of the latest checkpoint that this process took part in."""
 
     def train(self) -> TrainerState:
-        """Run the plan.
+        """Run the plan, to be called while `stop_signals` is entered.
 
         Returns:
             where the run stands at its end.
@@ -124,19 +134,20 @@ class Trainer:
         Raises:
             NonFiniteError: losses or gradients were not finite, and the configuration says to stop.
         """
-        with self.stop_signals, self.reporter:
+        with self.reporter:
             self.resume()
             self.reporter.start(self.state.step)
+            self.make_up_evaluation()
             for batches in self.remaining_steps():
-                result = self.step(batches)
-                if self.due(self.intervals.log) or result.stop_requested:
-                    self.log()
-                if self.due(self.intervals.evaluate) and not result.stop_requested:
-                    self.evaluate()
-                if self.due(self.intervals.save) or result.stop_requested:
-                    self.save()
-                if result.stop_requested:
+                if self.stopped:
                     break
+                self.stopped = self.step(batches).stop_requested
+                if self.due(self.intervals.log) or self.stopped:
+                    self.log()
+                if self.due(self.intervals.evaluate) and not self.stopped:
+                    self.evaluate()
+                if self.due(self.intervals.save) or self.stopped:
+                    self.save()
             self.finish()
         return self.state
 
@@ -150,6 +161,11 @@ class Trainer:
         with self.reporter:
             self.resume()
             self.reporter.start(self.state.step)
+            self.evaluate()
+
+    def make_up_evaluation(self) -> None:
+        """Do the evaluation that the checkpoint's step was stopped before, so that a stop leaves no gap."""
+        if self.state.step and self.state.evaluated_step != self.state.step and self.due(self.intervals.evaluate):
             self.evaluate()
 
     @property
@@ -207,6 +223,7 @@ class Trainer:
 
     def step(self, batches: list[Batch]) -> StepResult:
         """Train on one step's micro-batches and move the state past them."""
+        self.heartbeat.beat("training", self.state.step)
         curve = self.state.curve
         learning_rate = self.config.training.learning_rate * self.schedule(curve.update)
         set_learning_rate(self.optimizer, learning_rate)
@@ -224,6 +241,7 @@ class Trainer:
             self.rewind()
         self.totals.add(result, has_vocal=self.training_step.vocal_loss_weight > 0)
         self.advance(result)
+        self.patience.end()
         return result
 
     def advance(self, result: StepResult) -> None:
@@ -251,12 +269,18 @@ class Trainer:
         self.reporter.training(self.totals.report() | rate, self.state.step, self.epoch)
 
     def evaluate(self) -> None:
-        """Evaluate the held-out clips, with the averaged weights where they are kept."""
+        """Evaluate the held-out clips, with the averaged weights where they are kept; a stop signal breaks it off."""
         if self.evaluator is None:
             return
         began = time.perf_counter()
-        with self.averaged_weights():
-            metrics = self.evaluator.run(self.model, self.core, self.state.step, self.reporter)
+        self.heartbeat.beat("evaluating", self.state.step)
+        try:
+            with self.averaged_weights():
+                metrics = self.evaluator.run(self.model, self.core, self.state.step, self.reporter, self.stop_signals)
+        except Interrupted:
+            logger.info("the evaluation after step %d is broken off; it is made up for on resume", self.state.step)
+            self.stopped = True
+            return
         self.state.evaluated_step = self.state.step
         if self.state.best_metric is None or metrics["loss"] < self.state.best_metric:
             self.state.best_metric, self.state.best_step = metrics["loss"], self.state.step
@@ -272,6 +296,7 @@ class Trainer:
         if self.saved_step == self.state.step:
             return
         began = time.perf_counter()
+        self.heartbeat.beat("saving", self.state.step)
         main = self.accelerator.is_main_process
         if self.accelerator.scaler is not None:
             self.state.gradient_scaler = self.accelerator.scaler.state_dict()
@@ -288,8 +313,21 @@ class Trainer:
         self.totals.exclude(time.perf_counter() - began)
 
     def finish(self) -> None:
-        """Write the model that the next stage starts from."""
+        """Write the model that the next stage starts from.
+
+        Raises:
+            CheckpointError: it cannot be written; the latest checkpoint holds its weights.
+        """
+        self.heartbeat.beat("writing the model", self.state.step)
+        error: Exception | None = None
         with self.averaged_weights():
-            write_model(self.accelerator, self.core, self.config, self.output_dir)
-        self.accelerator.wait_for_everyone()
+            try:
+                write_model(self.accelerator, self.core, self.config, self.output_dir)
+            except (OSError, SafetensorError) as failure:  # the disk; the other processes are waiting
+                error = failure
+        if not all_succeeded(error is None):
+            raise CheckpointError(
+                f"the model could not be written to {self.output_dir} ({error or 'another process failed'}); the "
+                "latest checkpoint holds its weights. Make room and start the run again: it goes on from there."
+            ) from error
         logger.info("the model is in %s (step %d of %d)", self.output_dir, self.state.step, self.total_steps)

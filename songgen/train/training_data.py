@@ -14,7 +14,7 @@ import numpy as np
 from songgen.config import DataArguments
 from songgen.data.collate import Batch
 from songgen.data.dataset import RowFilter, SongDataset
-from songgen.data.loader import make_loader
+from songgen.data.loader import make_loader, read_batches
 from songgen.data.plan import BatchPlan
 from songgen.data.samples import TrainingSamples
 from songgen.data.schema import EVAL_SPLIT, DatasetInfo
@@ -38,6 +38,8 @@ class TrainingData:
     """Of this process."""
     num_workers: int
     """Processes that read ahead."""
+    loader_timeout: float
+    """Seconds after which one that gives nothing counts as hanging."""
     content: str = ""
     """Hash of the data sets' content; see `data_sha256`."""
     signature: dict[str, Any] = field(init=False)
@@ -77,8 +79,9 @@ class TrainingData:
             rank=self.rank,
             skip_batches=batches_done,
             num_workers=self.num_workers,
+            timeout=self.loader_timeout,
         )
-        batches = iter(loader)
+        batches = read_batches(loader)
         while step := list(islice(batches, self.plan.accumulation)):
             yield step
 

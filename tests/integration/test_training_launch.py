@@ -11,8 +11,9 @@ import torch
 from launching import ROOT, TIMEOUT, finish, make_world, records, start, wait_for_steps, worker, write_config
 from safetensors.torch import load_file
 
+from songgen.exit_codes import EXIT_DONE
 from songgen.tasks import MIXED
-from songgen.train.launch import EXIT_DONE, run_training
+from songgen.train.launch import run_training
 
 
 @pytest.fixture(scope="module")

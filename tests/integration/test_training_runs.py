@@ -1,6 +1,9 @@
 """Whole runs in this process: resume, small data, stages, freezing, bad numbers, refusals."""
 
+import gc
 import json
+import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from training_fakes import write_dataset, write_model_folder
 
 from songgen.data.dataset import SongDataset
-from songgen.models import SongGenDualTrackForConditionalGeneration
+from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NON_FINITE
+from songgen.models import SongGenDualTrackForConditionalGeneration, modeling_songgen
 from songgen.models.freeze import CROSS_GROUPS, group_of
 from songgen.tasks import DUAL_TRACK, MIXED, Task
 from songgen.train import launch
-from songgen.train.launch import EXIT_DONE, EXIT_ERROR, EXIT_NON_FINITE, run_training
+from songgen.train.launch import run_training
 from songgen.train.signals import StopSignals
 from songgen.train.state import read_trainer_state
 from songgen.train.step import TrainingStep
@@ -80,40 +84,6 @@ def checkpoint_states(folder: Path) -> list[Any]:
     )
 
 
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
-
-
-@pytest.mark.parametrize("stop_step", [3, 4])
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_step: int
-) -> None:
-    """Dropout on, data order and voice draws random, average kept; stopped in the middle and at the end of an epoch."""
-    settings: dict[str, Any] = {
-        "dropout": 0.2, "ema_decay": 0.8, "group_by_length": True, "do_eval": True, "condition_dropout": 0.3,
-        "voice_choices": {"vocal": 1, "none": 1}, "warmup_steps": 2,
-    }  # fmt: skip
-    assert train("straight", **settings) == EXIT_DONE
-    with monkeypatch.context() as patch:
-        stop_after(patch, stop_step)
-        assert train("stopped", **settings) == EXIT_DONE
-    assert [state.step for state in checkpoint_states(tmp_path / "stopped")] == [stop_step]
-    half_way = load_file(tmp_path / "stopped" / "model.safetensors")
-    assert train("stopped", **settings) == EXIT_DONE
-    straight = load_file(tmp_path / "straight" / "model.safetensors")
-    assert not same(half_way, straight)
-    assert same(load_file(tmp_path / "stopped" / "model.safetensors"), straight)
-    final, resumed = (checkpoint_states(tmp_path / name)[-1] for name in ("straight", "stopped"))
-    assert final == resumed
-    assert (final.step, final.updates, final.epoch, final.samples_seen) == (6, 6, 3, 3 * NUM_TRAIN)
-    volatile = {"time", "train/tokens_per_second", "train/samples_per_second"}
-    kept = [
-        [{key: value for key, value in record.items() if key not in volatile} for record in records(tmp_path / name)]
-        for name in ("straight", "stopped")
-    ]
-    assert kept[0] == kept[1]
-
-
 def test_a_finished_run_is_extended_by_more_epochs(train: Callable[..., int], tmp_path: Path) -> None:
     assert train("run", num_train_epochs=1) == EXIT_DONE
     assert train("run", num_train_epochs=1) == EXIT_DONE
@@ -172,6 +142,36 @@ def test_evaluation_and_songs_are_reported(train: Callable[..., int], tmp_path: 
     assert {"eval/accuracy", "eval/vocal_loss", "eval/mel_distance", "eval/mix/codebook_0/loss"} <= set(evaluated[0])
     names = sorted(path.name for path in (tmp_path / "sung").rglob("*.wav"))
     assert names == [f"held_out{song}_{kind}_mix.wav" for song in (0, 1) for kind in ("generated", "original")]
+
+
+def test_the_codec_is_in_memory_only_while_songs_are_decoded(
+    train: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codecs: list[weakref.ref[Any]] = []
+    load = modeling_songgen.load_codec
+
+    def noted(*given: Any, **named: Any) -> Any:
+        assert all(codec() is None for codec in codecs), "the codec from before is still there"
+        codec = load(*given, **named)
+        codecs.append(weakref.ref(codec))
+        return codec
+
+    monkeypatch.setattr(modeling_songgen, "load_codec", noted)
+    settings = {"do_eval": True, "predict_with_generate": True, "num_generated_samples": 1, "max_length": 15}
+    assert train("sung", max_steps=1, **settings) == EXIT_DONE
+    gc.collect()
+    assert len(codecs) == 2, "once at the start, to know that it is there, and once for the songs"
+    assert all(codec() is None for codec in codecs)
+
+
+def test_the_lyrics_tokenizer_of_a_run_goes_with_its_model(
+    world: Path, train: Callable[..., int], tmp_path: Path
+) -> None:
+    shutil.copytree(world / "model", tmp_path / "bare")
+    tokenizer = (tmp_path / "bare" / "lyrics_tokenizer.json").rename(tmp_path / "lyrics.json")
+    settings = {"model_name_or_path": str(tmp_path / "bare"), "lyrics_tokenizer": str(tokenizer)}
+    assert train("whole", max_steps=1, **settings) == EXIT_DONE
+    assert (tmp_path / "whole" / "lyrics_tokenizer.json").is_file()
 
 
 def test_only_evaluating_trains_nothing(train: Callable[..., int], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model
 from songgen.data.collate import Batch
 from songgen.models import SongGenForConditionalGeneration
 from songgen.train.evaluation import Evaluator
+from songgen.train.signals import StopSignals
 
 
 class Steps:
@@ -25,7 +26,7 @@ class Steps:
 def evaluate(model: SongGenForConditionalGeneration, batches: list[Batch]) -> dict[str, float]:
     data: Any = Steps(batches)
     reporter: Any = None
-    return Evaluator(data, None).run(model, model, 0, reporter)
+    return Evaluator(data, None).run(model, model, 0, reporter, StopSignals())
 
 
 def naive(model: SongGenForConditionalGeneration, batches: list[Batch]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model
 
 from songgen.models import SongGenForConditionalGeneration
 from songgen.models.freeze import freeze, group_of
+from songgen.train import signals
 from songgen.train.distributed import require_all_processes
 from songgen.train.optimizer import OptimizerOptions, build_optimizer
-from songgen.train.output_folder import LOCK_FILE, clear_run, locked, require_usable
+from songgen.train.output_folder import clear_run, require_usable
 from songgen.train.signals import StopSignals
 from songgen.train.state import TrainerState, capture_random_state, restore_random_state
 from songgen.train.step import Outcome, TrainingStep
@@ -183,14 +185,19 @@ def test_the_first_signal_sets_a_flag_and_handlers_are_given_back() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_second_signal_ends_the_process_at_once() -> None:
+@pytest.mark.parametrize(("same_request_seconds", "code"), [(0.0, 128 + signal.SIGTERM), (60.0, 0)])
+def test_a_second_signal_ends_the_process_at_once_unless_it_is_the_same_request(
+    monkeypatch: pytest.MonkeyPatch, same_request_seconds: float, code: int
+) -> None:
+    monkeypatch.setattr(signals, "SAME_REQUEST_SECONDS", same_request_seconds)
     child = os.fork()
     if child == 0:
         with StopSignals():
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGTERM)
             os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
 
 
 def test_a_folder_with_foreign_files_is_refused_with_the_way_out(tmp_path: Path) -> None:
@@ -212,18 +219,3 @@ def test_a_run_is_not_replaced_unasked(tmp_path: Path) -> None:
         require_usable(tmp_path, resume="never", overwrite=False)
     clear_run(tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
-
-
-def test_two_runs_do_not_share_a_folder_but_a_dead_one_is_no_obstacle(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(ValueError, match=f"in use by process {os.getpid()}"), locked(tmp_path):
-        pass
-    assert not (tmp_path / LOCK_FILE).exists()
-    child = os.fork()
-    if child == 0:
-        context = locked(tmp_path)
-        context.__enter__()
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert (tmp_path / LOCK_FILE).exists()
-    with locked(tmp_path):
-        pass

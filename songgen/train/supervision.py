@@ -1,0 +1,194 @@
+"""Around a run, on each of its processes: files that say how it stands, and the end when another process has failed."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import torch
+
+from songgen.data.loader import LoaderError, worker_failure
+from songgen.exit_codes import (
+    EXIT_DONE,
+    EXIT_ERROR,
+    EXIT_LOST_PROCESS,
+    EXIT_NO_CHECKPOINT,
+    EXIT_NON_FINITE,
+    EXIT_SIGNAL_BASE,
+)
+from songgen.train.anomalies import NonFiniteError
+from songgen.train.checkpoint import CheckpointError
+from songgen.train.console import printable
+from songgen.train.distributed import leave_at_once
+from songgen.train.heartbeat import STARTING, Heartbeat, missing_processes, remove_heartbeats
+from songgen.train.run_status import RunStatus, read_run_status
+
+logger = logging.getLogger(__name__)
+
+WATCH_SECONDS = 1.0
+"""Between two looks at whether another process has failed."""
+
+GRACE_SECONDS = 2.0
+"""Left to a process to fail by itself, and say why, after another one has."""
+
+SETTLE_SECONDS = 1.0
+"""After which a failing process looks at the others: those that failed with it have said so by then."""
+
+AGREED_ERRORS = (NonFiniteError, CheckpointError)
+"""Errors that all processes raise together, so that the main one speaks for all."""
+
+
+class Supervision:
+    """Says how one process of a run stands, and ends it when another one has failed.
+
+    A process that hangs does not hear of a failure by itself: the launcher's SIGTERM only asks it to save. Entered,
+    this object watches the run's status from a thread and leaves a few seconds after another process has failed.
+    """
+
+    def __init__(self, folder: Path, *, rank: int, world_size: int, run_id: str) -> None:
+        """Write nothing yet.
+
+        Args:
+            folder: of the run; it exists.
+            rank: of this process.
+            world_size: processes of the run.
+            run_id: of this start of the run.
+        """
+        self.folder = folder
+        self.rank = rank
+        self.world_size = world_size
+        self.run_id = run_id
+        self.total_steps: int | None = None
+        self.heartbeat = Heartbeat(folder, rank)
+        self._left = threading.Event()
+        self._watch = threading.Thread(target=self._leave_with_others, name="supervision", daemon=True)
+
+    def __enter__(self) -> Supervision:
+        """Begin to watch, and to give signs of life."""
+        self.heartbeat.beat(STARTING)
+        if self.world_size > 1:
+            self._watch.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the watch."""
+        self._left.set()
+
+    def running(self, total_steps: int) -> None:
+        """Say how long the run will be."""
+        self.total_steps = total_steps
+        if self.rank == 0:
+            self._write("running")
+
+    def done(self, step: int, *, stopped: bool) -> None:
+        """Say that the run has ended well: it is finished, or was stopped and has saved."""
+        self.heartbeat.remove()
+        if self.rank == 0:
+            self._write("stopped" if stopped else "finished", step=step, exit_code=EXIT_DONE)
+
+    def fail(self, error: BaseException) -> int:
+        """Say what failed, on which process, after which step, and which other processes are missing.
+
+        Returns:
+            the exit code for it.
+        """
+        error = worker_failure(error) or error
+        code, step = exit_code_of(error), self.heartbeat.latest.step
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, SystemExit):
+            reason = f"it left by sys.exit({error.code!r}) before the run was done"
+        agreed = isinstance(error, AGREED_ERRORS) or (isinstance(error, ValueError) and not self.trains)
+        self.heartbeat.fail(reason, is_victim=is_lost_connection(error))
+        if not agreed:
+            say(f"error: process {self.rank} of {self.world_size} failed after step {step}: {reason}")
+            if code == EXIT_ERROR:
+                traceback.print_exception(error)
+        elif self.rank == 0:
+            say(f"error: {error}")
+        if self.rank == 0 or not agreed:
+            self._write("failed", step=step, exit_code=code, reason=f"process {self.rank}: {reason}")
+        if is_lost_connection(error):
+            time.sleep(SETTLE_SECONDS)
+            for sentence in missing_processes(self.folder, self.rank, self.world_size):
+                say(f"error: {sentence}")
+        return code
+
+    @property
+    def trains(self) -> bool:
+        """Whether training has begun; before that, all processes check the same things and fail together."""
+        return self.heartbeat.latest.doing != STARTING
+
+    def _write(
+        self,
+        status: Literal["running", "stopped", "finished", "failed"],
+        *,
+        step: int | None = None,
+        exit_code: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Write the status, unless another process has said already why the run fails."""
+        if status == "failed" and self._failed_elsewhere() is not None:
+            return
+        try:
+            RunStatus(status, self.run_id, self.rank, step, self.total_steps, exit_code, reason).write(self.folder)
+        except OSError as error:  # a full disk; the end of the run must not be hidden by it
+            logger.warning("the status of the run could not be written to %s: %s", self.folder, error)
+
+    def _failed_elsewhere(self) -> RunStatus | None:
+        """The status, if another process has failed in this run."""
+        status = read_run_status(self.folder)
+        if status is None or status.run_id != self.run_id or status.status != "failed" or status.rank == self.rank:
+            return None
+        return status
+
+    def _leave_with_others(self) -> None:
+        """End this process if another one has failed and this one does not end by itself."""
+        while not self._left.wait(WATCH_SECONDS):
+            status = self._failed_elsewhere()
+            if status is None or self._left.wait(GRACE_SECONDS):
+                continue
+            beat = self.heartbeat.latest
+            say(
+                f"error: process {self.rank} of {self.world_size} leaves, because another one has failed "
+                f"({status.reason}); here the last sign of life was after step {beat.step}, {beat.doing}, "
+                f"{time.time() - beat.time:.1f} s ago"
+            )
+            leave_at_once(EXIT_LOST_PROCESS)
+
+
+def begin_run(folder: Path) -> str:
+    """Say that a run begins (main process, which holds the folder); returns the run's random name."""
+    remove_heartbeats(folder)
+    run_id = secrets.token_hex(8)
+    RunStatus("running", run_id).write(folder)
+    return run_id
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code of a run that ends with this error."""
+    if isinstance(error, NonFiniteError):
+        return EXIT_NON_FINITE
+    if isinstance(error, CheckpointError):
+        return EXIT_NO_CHECKPOINT
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_SIGNAL_BASE + 2
+    return EXIT_LOST_PROCESS if isinstance(error, LoaderError) or is_lost_connection(error) else EXIT_ERROR
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether an operation among processes failed: gloo has no error class of its own, NCCL has."""
+    return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def say(message: str) -> None:
+    """Write a line of this process, main or not."""
+    print(printable(message), file=sys.stderr, flush=True)
