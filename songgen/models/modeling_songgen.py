@@ -145,6 +145,11 @@ class SongGenForConditionalGeneration(nn.Module):
         assert name in ("text_encoder", "voice_encoder", "audio_codec"), name
         self._frozen[name] = part.to(self.device)
 
+    def release(self, name: str) -> None:
+        """Let go of a frozen network until it is asked for again; one that nothing could load again stays."""
+        if getattr(self.config, name).get("path"):
+            self._frozen.pop(name, None)
+
     def attached(self) -> dict[str, Any]:
         """Return the frozen networks that are loaded, by name."""
         return dict(self._frozen)

@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from songgen.config import RunConfig
+from songgen.lyrics import VoiceBpeTokenizer
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.weights import gather_tensors
@@ -45,6 +46,8 @@ def write_model(
             whole.attach(name, part)
     whole.save_pretrained(folder)
     copy_tokenizers(core.folder, folder)
+    if config.model.lyrics_tokenizer is not None:
+        VoiceBpeTokenizer.from_pretrained(config.model.lyrics_tokenizer).save_pretrained(folder)
     config.save(folder / RESOLVED_CONFIG_FILE)
 
 

@@ -1,0 +1,76 @@
+"""The scripts that make untrained models, as one would call them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from preprocess_fakes import read_manifest, write_corpus
+from training_fakes import tiny_codec
+
+from songgen.conditioning import train_caption_tokenizer
+from songgen.lyrics import train_lyrics_tokenizer
+from songgen.models import SongGenForConditionalGeneration
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "helpers" / "model_init_scripts"
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A codec and tokenizers, as `fit_spectral_codec.py` and `train_tokenizers.py` leave them."""
+    folder = tmp_path_factory.mktemp("parts")
+    tiny_codec().save(folder / "codec")
+    rows = read_manifest(write_corpus(folder / "corpus", 4))
+    train_lyrics_tokenizer([(row["lyrics"], "en") for row in rows], 7000).save_pretrained(folder / "tokenizers")
+    train_caption_tokenizer([row["caption"] for row in rows], 300, folder / "tokenizers" / "caption_tokenizer")
+    return folder
+
+
+def call(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SCRIPTS / script), *arguments],
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS.parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "pattern"),
+    [("init_model_mixed.py", "mixed_pro"), ("init_model_dual_track.py", "interleaving_A_V")],
+)
+def test_a_new_model_opens_wherever_its_folder_lies(script: str, pattern: str, parts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made"
+    given = ["--audio_model", str(parts / "codec"), "--tokenizers", str(parts / "tokenizers")]
+    made = call(script, str(out), "--preset", "small", "--track_pattern", pattern, *given)
+    assert made.returncode == 0, made.stderr
+    summary = json.loads(made.stdout.split(": ", 1)[1])
+    model = SongGenForConditionalGeneration.from_pretrained(out.rename(tmp_path / "moved"))
+    assert model.layout.name == summary["track_pattern"] == pattern
+    assert model.audio_codec.fingerprint == tiny_codec().fingerprint
+    assert (tmp_path / "moved" / "lyrics_tokenizer.json").is_file()
+    assert sum(entry.numel() for entry in model.parameters()) == summary["trained_parameters"]
+
+
+def test_the_seed_decides_the_weights(parts: Path, tmp_path: Path) -> None:
+    given = ["--preset", "small", "--audio_model", str(parts / "codec"), "--tokenizers", str(parts / "tokenizers")]
+    for name, seed in (("one", "1"), ("same", "1"), ("other", "2")):
+        assert call("init_model_mixed.py", str(tmp_path / name), *given, "--seed", seed).returncode == 0
+    one, same, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "same", "other"))
+    assert one == same != other
+
+
+def test_what_is_missing_is_said(parts: Path, tmp_path: Path) -> None:
+    no_tokenizer = call("init_model_mixed.py", str(tmp_path / "out"), "--preset", "small")
+    assert no_tokenizer.returncode == 2 and "train_tokenizers.py" in no_tokenizer.stderr
+    no_codec = call(
+        "init_model_mixed.py", str(tmp_path / "out"), "--preset", "small", "--tokenizers", str(parts / "tokenizers"),
+        "--audio_model", str(tmp_path / "nothing"),
+    )  # fmt: skip
+    assert no_codec.returncode == 1 and "nothing" in no_codec.stderr and "Traceback" not in no_codec.stderr
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    wrong_task = call("init_model_mixed.py", str(tmp_path / "out"), "--track_pattern", "parallel_std")
+    assert wrong_task.returncode == 2 and "mixed_pro" in wrong_task.stderr
