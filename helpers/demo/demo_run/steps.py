@@ -20,6 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+RUN_STATUS_FILE = "run_status.json"
+"""How a training run stands, in its folder (`songgen.train.run_status`, which would load torch)."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One command of the demo."""
@@ -90,7 +94,7 @@ class StepRunner:
         before = self._read_record(step)
         if before is not None and (before.key != key or not (self._ignore_source or before.source == self._source)):
             before = None
-        if before is not None and before.finished and not self._missing(step):
+        if before is not None and before.finished and not self._missing(step) and not self._unfinished(step):
             print(f"    done before in {before.seconds:.1f} s, reused", flush=True)
             self.records.append(before)
             return before
@@ -111,6 +115,8 @@ class StepRunner:
             raise StepFailed(f"step {step.name!r} ended with exit status {code}: {shown(step.command)}")
         if missing := self._missing(step):
             raise StepFailed(f"step {step.name!r} did not write {', '.join(missing)}: {shown(step.command)}")
+        if unfinished := self._unfinished(step):
+            raise StepFailed(f"step {step.name!r} is not finished, start again to go on: {', '.join(unfinished)}")
         record = dataclasses.replace(record, finished=True)
         self._write_record(record)
         self.records.append(record)
@@ -148,6 +154,16 @@ class StepRunner:
 
     def _missing(self, step: Step) -> list[str]:
         return [str(path) for path in step.outputs if not (self.root / path).exists()]
+
+    def _unfinished(self, step: Step) -> list[str]:
+        """Training runs among the outputs that are not done: one that a signal has stopped ends with 0 as well."""
+        found = []
+        for path in step.outputs:
+            status_path = self.root / path / RUN_STATUS_FILE
+            status = json.loads(status_path.read_text(encoding="utf-8"))["status"] if status_path.is_file() else None
+            if status not in (None, "finished"):
+                found.append(f"{path} ({status})")
+        return found
 
     def _remove_outputs(self, step: Step) -> None:
         for path in step.outputs:

@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from demo_run.steps import Step, StepFailed, StepRunner, executable_command
+from demo_run.steps import RUN_STATUS_FILE, Step, StepFailed, StepRunner, executable_command
+
+from songgen.train import run_status
 
 APPEND = "import sys; open(sys.argv[1], 'a').write('x')"
 
@@ -67,6 +69,17 @@ def test_an_interrupted_step_goes_on_from_what_it_left(tmp_path: Path) -> None:
         run(tmp_path, step(code=halfway))
     run(tmp_path, step(code=halfway))
     assert (tmp_path / "out.txt").read_text() == "xx"
+
+
+def test_a_training_step_that_a_signal_stopped_is_not_done_and_goes_on(tmp_path: Path) -> None:
+    code = (
+        "import json, os, sys; f = sys.argv[1]; n = os.path.isdir(f); os.makedirs(f, exist_ok=True);"
+        f"json.dump({{'status': 'finished' if n else 'stopped'}}, open(os.path.join(f, '{RUN_STATUS_FILE}'), 'w'))"
+    )
+    with pytest.raises(StepFailed, match=r"'one' is not finished, start again to go on: out \(stopped\)"):
+        run(tmp_path, step(code=code, output="out"))
+    run(tmp_path, step(code=code, output="out"))
+    assert RUN_STATUS_FILE == run_status.RUN_STATUS_FILE
 
 
 def test_a_command_that_cleans_up_keeps_its_outputs(tmp_path: Path) -> None:
