@@ -19,7 +19,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-
 RUN_STATUS_FILE = "run_status.json"
 """How a training run stands, in its folder (`songgen.train.run_status`, which would load torch)."""
 
