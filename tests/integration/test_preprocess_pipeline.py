@@ -1,21 +1,18 @@
 """Manifests to a data set: resumed, by several processes, moved, damaged, invalidated."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import preprocess_fakes
 import pytest
 import soundfile
 from preprocess_fakes import (
     RATE,
     FakeCodec,
+    launch,
     options_for,
     read_manifest,
     run,
@@ -51,16 +48,6 @@ def reference(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_corpus(corpus: Path, tmp_path: Path) -> Path:
     shutil.copytree(corpus.parent, tmp_path / "corpus")
     return tmp_path / "corpus" / corpus.name
-
-
-def launch(corpus: Path, output: Path, processes: int = 1, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
-    script = [preprocess_fakes.__file__, str(corpus), str(output), str(kill_at)]
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": root, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *launcher, *script], env=environment, capture_output=True, text=True, timeout=120
-    )
 
 
 def report_of(folder: Path) -> dict[str, Any]:
@@ -110,23 +97,6 @@ def test_two_processes_write_the_same_rows(corpus: Path, reference: Path, tmp_pa
     assert result.returncode == 0, result.stderr
     assert shard_hashes(tmp_path / "songs") == shard_hashes(reference)
     assert sorted(report_of(tmp_path / "songs")["rows_by_process"]) == ["0", "1"]
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_killed_run_goes_on(corpus: Path, reference: Path, tmp_path: Path, processes: int) -> None:
-    """Chunks have 8 rows and batches 3, with 3 tracks: the 13th call of the codec is in the second chunk."""
-    output = tmp_path / "songs"
-    assert launch(corpus, output, kill_at=13).returncode == -9
-    assert not output.exists(), "a reader never sees a half data set"
-    if processes == 1:
-        codec = FakeCodec()
-        run(options_for(corpus, output), codec)
-        assert codec.num_clips == (NUM_CLIPS - 8) * 3, "the finished chunk is not encoded again"
-    else:
-        result = launch(corpus, output, processes=2)
-        assert result.returncode == 0, result.stderr
-    assert shard_hashes(output) == shard_hashes(reference)
-    assert [path.name for path in tmp_path.iterdir()] == ["songs"]
 
 
 def test_unfinished_work_of_other_settings_is_not_taken_over(corpus: Path, tmp_path: Path) -> None:

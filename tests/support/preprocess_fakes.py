@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ import soundfile
 import torch
 
 from songgen.data.manifest import ManifestOptions
-from songgen.data.sources import ColumnNames, ManifestSpec
+from songgen.data.raw_rows import ColumnNames
+from songgen.data.sources import ManifestSpec
 from songgen.preprocess import PreprocessOptions, run_preprocessing
 from songgen.preprocess.encoders import Encoders
 
+ROOT = Path(__file__).resolve().parents[2]
 RATE = 8000
 
 
@@ -125,6 +128,18 @@ def shard_hashes(folder: Path) -> dict[str, str]:
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted([*folder.rglob("*.arrow"), folder / "dataset.json", folder / "rejected.jsonl"])
     }
+
+
+def launch(
+    manifest: Path, output: Path, processes: int = 1, kill_at: int = 0, package: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Preprocess in processes of their own: `kill_at` names a call of the codec, `package` the folder of `songgen`."""
+    script = [__file__, str(manifest), str(output), str(kill_at)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    environment = {**os.environ, "PYTHONPATH": str(package), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *launcher, *script], env=environment, capture_output=True, text=True, timeout=120
+    )
 
 
 class KillingCodec(FakeCodec):

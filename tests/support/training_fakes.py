@@ -105,17 +105,24 @@ def make_rows(count: int, *, seed: int = 0, prefix: str = "song") -> list[dict[s
     return rows
 
 
-def write_dataset(folder: Path, model_folder: Path, num_train: int, num_evaluation: int, **info: Any) -> Path:
-    """Write both splits, one shard each, for a model of `write_model_folder`; `info` replaces `DatasetInfo` fields."""
+def write_dataset(
+    folder: Path, model_folder: Path, num_train: int, num_evaluation: int, *, num_shards: int = 1, **info: Any
+) -> Path:
+    """Write both splits for a model of `write_model_folder`; `info` replaces `DatasetInfo` fields."""
     train, evaluation = make_rows(num_train), make_rows(num_evaluation, seed=1, prefix="held_out")
     splits = {}
     for split, rows in ((TRAIN_SPLIT, train), (EVAL_SPLIT, evaluation)):
         (folder / split).mkdir(parents=True)
-        path = folder / split / "data-00000.arrow"
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, arrow_schema()) as writer:
-            writer.write_table(pa.Table.from_pylist(rows, schema=arrow_schema()))
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        splits[split] = (ShardInfo(f"{split}/{path.name}", len(rows), digest),)
+        size = -(-len(rows) // num_shards)
+        shards = []
+        for number in range(num_shards):
+            part = rows[number * size : (number + 1) * size]
+            path = folder / split / f"data-{number:05d}.arrow"
+            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, arrow_schema()) as writer:
+                writer.write_table(pa.Table.from_pylist(part, schema=arrow_schema()))
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            shards.append(ShardInfo(f"{split}/{path.name}", len(part), digest))
+        splits[split] = tuple(shards)
     values: dict[str, Any] = {
         "codec_spec": {"type": "spectral", "path": "codec"},
         "codec_fingerprint": tiny_codec().fingerprint,
