@@ -16,7 +16,7 @@ LAYERS = (
     ("models", "data"),
     ("generation",),
     ("train", "preprocess"),
-    ("prepare",),
+    ("prepare", "doctor"),
     ("cli",),
 )
 """Parts of `songgen`, the lowest layer first, as docs/architecture.md has them."""
@@ -26,7 +26,7 @@ LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 UPWARD = {("songgen/models/modeling_songgen.py", "songgen.generation.pipeline")}
 """The one import against the direction: the published `model.generate` is a method of the model."""
 
-READS_CONFIG = {"config", "train", "preprocess", "prepare", "cli"}
+READS_CONFIG = {"config", "train", "preprocess", "prepare", "doctor", "cli"}
 
 MODULES = sorted((ROOT / "songgen").rglob("*.py"))
 

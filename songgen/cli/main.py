@@ -34,6 +34,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "generate": Command("songgen.cli.generate", "write songs from a caption, lyrics and a reference voice"),
+    "doctor": Command("songgen.cli.doctor", "say what is wrong with a run, a checkpoint, a data set or a model"),
     "push": Command(
         "songgen.cli.push", "upload a model folder to a hub, private by default; --dry_run shows the files"
     ),

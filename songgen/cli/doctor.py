@@ -1,0 +1,27 @@
+"""`songgen doctor`: what a folder is, and what is wrong with it."""
+
+import argparse
+from pathlib import Path
+
+from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `songgen doctor`."""
+    parser.add_argument("folder", type=Path, help="output folder of a run, checkpoint, data set, or model folder")
+    parser.add_argument("--deep", action="store_true", help="also read older checkpoints and every single value")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the findings; the exit code is 0 where everything can be used, and 1 where something cannot.
+
+    Raises:
+        ValueError: the folder is nothing that it knows.
+    """
+    from songgen.doctor import examine
+    from songgen.train.console import printable
+
+    diagnosis = examine(arguments.folder, deep=arguments.deep)
+    print(diagnosis.to_json() if arguments.json else printable("\n".join(diagnosis.lines())))
+    return EXIT_DONE if diagnosis.is_fine else EXIT_ERROR

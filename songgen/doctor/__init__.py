@@ -1,0 +1,6 @@
+"""What a folder is and what is wrong with it: runs, checkpoints, data sets, models. Nothing is ever changed."""
+
+from songgen.doctor.findings import Diagnosis, Finding, Kind, Level
+from songgen.doctor.folders import examine
+
+__all__ = ["Diagnosis", "Finding", "Kind", "Level", "examine"]

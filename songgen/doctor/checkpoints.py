@@ -1,0 +1,105 @@
+"""Checkpoints: what they hold, which one would be resumed, and why others would not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from songgen.doctor.findings import Finding, error, ok, warning
+from songgen.train.checkpoint import candidates, leftovers
+from songgen.train.checkpoint_files import (
+    AVERAGE_FILE,
+    MODEL_FILE,
+    OPTIMIZER_FILE,
+    FileEntry,
+    read_manifest,
+    read_tensors,
+    verify,
+)
+from songgen.train.state import read_trainer_state
+
+REJECTED_WAY_OUT = "it is never used and never deleted: restore its files from a copy, or remove it"
+
+
+def examine_checkpoint(folder: Path, *, deep: bool) -> Iterator[Finding]:
+    """Check every byte of one checkpoint; `deep` also looks for values that are not finite."""
+    try:
+        manifest = verify(folder)
+    except ValueError as problem:
+        yield error(folder.name, str(problem), REJECTED_WAY_OUT)
+        return
+    description, is_readable = describe(folder)
+    if not is_readable:
+        yield error(folder.name, description, REJECTED_WAY_OUT)
+        return
+    yield ok(folder.name, f"{description}; every byte is as it was saved")
+    for name, entry in manifest.files.items():
+        yield ok(name, f"{entry.size:,} bytes")
+    if deep:
+        yield from non_finite_tensors(folder)
+
+
+def examine_checkpoints(folder: Path, *, inexact_allowed: bool, deep: bool) -> Iterator[Finding]:
+    """Say which checkpoint of an output folder would be resumed, and what is wrong with those that come before it.
+
+    Older ones are not read unless `deep` is set: nothing would use them.
+    """
+    chosen: Path | None = None
+    count = 0
+    for path, problem in candidates(folder, random_state_optional=inexact_allowed):
+        count += 1
+        description, is_readable = describe(path)
+        if problem or not is_readable:
+            yield error(path.name, f"not used: {problem or description}", REJECTED_WAY_OUT)
+        elif chosen is None:
+            chosen = path
+            yield ok(path.name, f"would be resumed: {description}; every byte is as it was saved")
+            if deep:
+                yield from non_finite_tensors(path)
+        else:
+            yield ok(path.name, f"{description}; older than the one to be resumed")
+        if chosen and not deep:
+            break
+    if not count:
+        yield ok("checkpoints", "none was ever completed here; the run would start from its first step")
+    elif chosen is None:
+        yield error(
+            "checkpoints",
+            "none is valid, so the run refuses to start: it never begins anew without being told",
+            "restore one of them, or choose another output_dir to start anew",
+        )
+    for path in leftovers(folder):
+        yield warning(path.name, "left by an interrupted save or removal", "the next start removes it")
+
+
+def describe(folder: Path) -> tuple[str, bool]:
+    """Return where a checkpoint stands, and True; or what is wrong with its records, and False."""
+    try:
+        manifest, state = read_manifest(folder, random_state_optional=True), read_trainer_state(folder)
+    except (ValueError, TypeError, OSError) as problem:
+        return str(problem), False
+    size = total_size(manifest.files) / 2**20
+    processes = f"{manifest.world_size} process{'es' if manifest.world_size > 1 else ''}"
+    best = ", the best so far" if manifest.best else ""
+    return (
+        f"step {state.step} of {state.total_steps}, {state.epoch} whole epochs, {state.updates} updates, {processes}, "
+        f"{size:,.1f} MiB{best}"
+    ), True
+
+
+def non_finite_tensors(folder: Path) -> Iterator[Finding]:
+    """Look for NaN and infinity in weights, optimizer and moving average."""
+    names = []
+    for file in (MODEL_FILE, OPTIMIZER_FILE, AVERAGE_FILE):
+        tensors = read_tensors(folder / file)
+        names += [f"{file}: {name}" for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if names:
+        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        yield error(folder.name, f"holds NaN or infinity in {listed}", "go on from an earlier checkpoint (resume)")
+    else:
+        yield ok(folder.name, "all values are finite")
+
+
+def total_size(files: dict[str, FileEntry]) -> int:
+    """Bytes of a checkpoint's files."""
+    return sum(entry.size for entry in files.values())

@@ -1,0 +1,249 @@
+"""Tokenized data sets: finished ones, and those that preprocessing is still writing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from songgen.data.dataset import HASHING_THREADS, REBUILD_HINT
+from songgen.data.reject_codes import REJECT_CODES
+from songgen.data.schema import (
+    DATASET_FILE,
+    DURATION_COLUMN,
+    ID_COLUMN,
+    REJECTED_FILE,
+    REPORT_FILE,
+    DatasetInfo,
+    ShardInfo,
+    codes_column,
+)
+from songgen.data.shards import BatchView, map_batches, missing_companions, shard_problem
+from songgen.doctor.findings import Finding, error, ok, warning
+from songgen.doctor.owners import read_owner
+from songgen.preprocess.chunks import ChunkRecord
+from songgen.preprocess.plan import PLAN_FILE, WorkPlan
+from songgen.preprocess.workspace import (
+    CHUNK_FOLDER,
+    CODEC_FOLDER,
+    LOCK_FILE,
+    PLAN_FOLDER,
+    SETTINGS_FILE,
+    replaced_folder,
+)
+
+WORK_ENDING = ".work"
+"""The work folder of a data set `NAME` is `NAME.work` beside it."""
+
+CONTINUE_HINT = "give the preprocessing command again: it keeps what is finished and does the rest"
+
+
+def work_folder_of(folder: Path) -> Path:
+    """Return where preprocessing keeps the unfinished parts of a data set."""
+    return folder.with_name(folder.name + WORK_ENDING)
+
+
+def examine_dataset(folder: Path, *, deep: bool) -> Iterator[Finding]:
+    """Check every byte of a finished data set; `deep` also looks at every code and id."""
+    try:
+        info = DatasetInfo.read(folder)
+    except ValueError as problem:
+        yield error(DATASET_FILE, str(problem), REBUILD_HINT)
+        return
+    for split, shards in info.splits.items():
+        yield from _split(folder, info, split, shards)
+    if not info.splits:
+        yield error(DATASET_FILE, "it lists no split", REBUILD_HINT)
+    yield from _meaning(folder, info)
+    yield from _report(folder, info)
+    if deep:
+        yield from _content(folder, info)
+    work = work_folder_of(folder)
+    if work.is_dir():
+        yield warning(work.name, "a newer version of this data set is unfinished; this one is whole and stays in use")
+        yield from examine_work(work, has_finished=True)
+
+
+def examine_work(folder: Path, *, has_finished: bool = False) -> Iterator[Finding]:
+    """Say how far preprocessing has come. Readers never see any of it: the data set appears as a whole.
+
+    Args:
+        folder: the work folder.
+        has_finished: whether an earlier version of the data set stands.
+    """
+    try:
+        owner = read_owner(folder / LOCK_FILE)
+    except ValueError as problem:
+        yield warning(LOCK_FILE, str(problem), f"remove {folder / LOCK_FILE} if no preprocessing is active")
+        owner = None
+    active = owner is not None and (owner.is_alive or not owner.is_here)
+    if owner is not None and owner.is_alive:
+        yield ok("activity", f"preprocessing is active: {owner}")
+    elif owner is not None and not owner.is_here:
+        way_out = f"if that process has ended, remove {folder / LOCK_FILE}"
+        yield warning("activity", f"the lock is held by {owner}, which cannot be seen from here", way_out)
+    else:
+        yield ok("activity", "no preprocessing is active")
+    settings = _read_json(folder / SETTINGS_FILE)
+    if isinstance(settings, dict):
+        yield from (ok(name, str(value)) for name, value in settings.items())
+    state, rejected = _progress(folder)
+    if (folder / REPORT_FILE).is_file() and (folder / REJECTED_FILE).is_file():
+        way_out = f"repair the rows in {folder / REJECTED_FILE}, or raise max_bad_fraction; then {CONTINUE_HINT}"
+        yield error("rows", "too many rows are damaged, so no data set was written", way_out)
+    if active:
+        yield ok("progress", state)
+    else:
+        finding = warning if has_finished else error
+        yield finding("progress", f"half-written: {state}", CONTINUE_HINT)
+    yield from _rejections(rejected)
+
+
+def examine_replaced(folder: Path) -> Iterator[Finding]:
+    """Say that a kill between two renames left the data set under its temporary name."""
+    yield error(
+        replaced_folder(folder).name,
+        f"the data set stands here: preprocessing was killed in the moment of putting a newer one at {folder.name}",
+        f"{CONTINUE_HINT}; it puts this one back first",
+    )
+
+
+def _split(folder: Path, info: DatasetInfo, split: str, shards: tuple[ShardInfo, ...]) -> Iterator[Finding]:
+    """Check the shards of a split by their hashes."""
+    with ThreadPoolExecutor(HASHING_THREADS) as executor:
+        problems = list(executor.map(lambda shard: shard_problem(folder, shard, info, True), shards))
+    missing = missing_companions(folder, split)
+    hours = (
+        sum(_seconds(folder / shard.file) for shard, problem in zip(shards, problems, strict=True) if not problem)
+        / 3600
+    )
+    content = f"{info.num_rows(split):,} clips, {hours:,.2f} h, {len(shards)} shard{'s' if len(shards) != 1 else ''}"
+    if not any(problems) and not missing:
+        yield ok(split, f"{content}; every byte is as it was written")
+        return
+    damaged = sum(map(bool, problems)) + len(missing)
+    yield error(split, f"{content} that can be read; {damaged} files are damaged or missing", REBUILD_HINT)
+    yield from (error(shard.file, problem) for shard, problem in zip(shards, problems, strict=True) if problem)
+    yield from (error(name, "the file is missing") for name in missing)
+
+
+def _seconds(path: Path) -> float:
+    """Length of a shard's clips."""
+    return float(sum(BatchView(batch).value_column(DURATION_COLUMN).sum() for batch in map_batches(path)))
+
+
+def _meaning(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
+    """Say what codes and ids mean, and whether the codec that the data set carries is there."""
+    layout = f"{info.num_codebooks} codebooks of {info.codebook_size}, {info.frame_rate:g} frames/s"
+    yield ok("codec", f"{info.codec_spec.get('type', '?')} {info.codec_fingerprint}; {layout}")
+    if info.codec_spec.get("path") == CODEC_FOLDER and not (folder / CODEC_FOLDER).is_dir():
+        yield error(
+            CODEC_FOLDER, "the codec that wrote the tokens belongs into this folder and is missing", REBUILD_HINT
+        )
+    yield ok("lyrics tokenizer", info.lyrics_tokenizer_fingerprint)
+    yield ok("caption tokenizer", info.caption_tokenizer_fingerprint)
+    voice = f"; voice at {info.voice_sample_rate} Hz" if info.voice_sample_rate else "; no voice"
+    yield ok("tracks", ", ".join(info.tracks) + voice)
+
+
+def _report(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
+    """Read what preprocessing reported: rows left out, by reason."""
+    report = _read_json(folder / REPORT_FILE)
+    try:
+        splits = report["splits"]
+        rejected = Counter[str]()
+        for content in splits.values():
+            rejected.update(content["rejected"])
+        rows = {split: content["rows"] for split, content in splits.items()}
+    except (KeyError, TypeError, AttributeError):
+        yield warning(REPORT_FILE, "missing or damaged; what was left out is not known", REBUILD_HINT)
+        return
+    for split in info.splits:
+        if rows.get(split) != info.num_rows(split):
+            what = f"it reports {rows.get(split)} clips of {split}, {DATASET_FILE} lists {info.num_rows(split)}"
+            yield warning(REPORT_FILE, what, REBUILD_HINT)
+    yield from _rejections(rejected)
+
+
+def _rejections(rejected: Counter[str]) -> Iterator[Finding]:
+    """Explain why rows were left out."""
+    if not rejected:
+        yield ok("rows left out", "none")
+    for code, count in sorted(rejected.items()):
+        known = REJECT_CODES.get(code)
+        meaning = known.meaning if known else "no longer among the known reasons"
+        what = f"{count:,} x {code}: {meaning}"
+        if known and known.is_limit:
+            yield ok("rows left out", what)
+        else:
+            yield warning("rows left out", what, f"{REJECTED_FILE} names each row")
+
+
+def _content(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
+    """Look at every code and every id of the shards that can be read."""
+    names: dict[str, list[str]] = {split: [] for split in info.splits}
+    outside = 0
+    for split, shards in info.splits.items():
+        for shard in shards:
+            if shard_problem(folder, shard, info, False):
+                continue
+            for batch in map_batches(folder / shard.file):
+                outside += _codes_outside(batch, info)
+                names[split] += batch.column(ID_COLUMN).to_pylist()
+    if outside:
+        yield error("codes", f"{outside:,} codes are not within 0..{info.codebook_size - 1}", REBUILD_HINT)
+    else:
+        yield ok("codes", f"all within 0..{info.codebook_size - 1}")
+    repeated = sum(len(ids) - len(set(ids)) for ids in names.values())
+    everywhere = Counter(name for ids in names.values() for name in set(ids))
+    shared = sum(count > 1 for count in everywhere.values())
+    if repeated:
+        yield warning("ids", f"{repeated:,} clips have the id of another clip of their split")
+    if shared:
+        yield warning("ids", f"{shared:,} clips stand in several splits: what is measured on them says little")
+    if not repeated and not shared:
+        yield ok("ids", f"{len(everywhere):,}, each of them once")
+
+
+def _codes_outside(batch: pa.RecordBatch, info: DatasetInfo) -> int:
+    """Number of codes of a batch that the codec does not have."""
+    view = BatchView(batch)
+    count = 0
+    for track in info.tracks:
+        codes = view.list_column(codes_column(track))[1]
+        count += int(((codes < 0) | (codes >= info.codebook_size)).sum())
+    return count
+
+
+def _progress(folder: Path) -> tuple[str, Counter[str]]:
+    """Return how many chunks and rows are finished, and how many rows were left out by reason."""
+    rejected = Counter[str]()
+    try:
+        plan = WorkPlan.read(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"no work list yet ({PLAN_FOLDER}/{PLAN_FILE}); the manifests were still being read", rejected
+    chunks = plan.chunks()
+    finished = rows = 0
+    for chunk in chunks:
+        path = folder / CHUNK_FOLDER / f"{chunk.name}.json"
+        try:
+            record = ChunkRecord.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        finished += 1
+        rows += plan.rows_of(chunk)
+        rejected.update(rejection.code for rejection in record.rejections)
+    return f"{finished} of {len(chunks)} chunks, {rows:,} of {plan.num_rows:,} rows", rejected
+
+
+def _read_json(path: Path) -> Any:
+    """Return the content of a JSON file; None where there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,90 @@
+"""What a folder is, told by the files in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from songgen.data.schema import DATASET_FILE
+from songgen.doctor.checkpoints import examine_checkpoint
+from songgen.doctor.datasets import (
+    WORK_ENDING,
+    examine_dataset,
+    examine_replaced,
+    examine_work,
+    work_folder_of,
+)
+from songgen.doctor.findings import Diagnosis, Finding, Kind
+from songgen.doctor.models import examine_model
+from songgen.doctor.runs import examine_run
+from songgen.models.configuration_songgen import CONFIG_FILE
+from songgen.preprocess.workspace import CHUNK_FOLDER, PLAN_FOLDER, SETTINGS_FILE, replaced_folder
+from songgen.train.checkpoint import checkpoint_folders, leftovers
+from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
+from songgen.train.checkpoint_files import MANIFEST_FILE
+from songgen.train.output_folder import LOCK_FILE
+from songgen.train.run_status import RUN_STATUS_FILE
+from songgen.train.state import TRAINER_STATE_FILE
+from songgen.train.trackers import METRICS_FILE
+
+
+def examine(folder: Path, *, deep: bool = False) -> Diagnosis:
+    """Check a folder. Nothing in it is changed, and nothing that could run code is opened.
+
+    Args:
+        folder: output folder of a run, checkpoint, data set (also the name of one that is not finished), or model.
+        deep: also read what is not needed to know whether the folder can be used: older checkpoints, every value of
+            the weights, every code of the clips.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if not folder.exists() and replaced_folder(folder).is_dir():
+        return Diagnosis(folder, Kind.WORK, tuple(examine_replaced(folder)))
+    if not folder.exists() and work_folder_of(folder).is_dir():
+        return Diagnosis(work_folder_of(folder), Kind.WORK, tuple(examine_work(work_folder_of(folder))))
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    kind = recognize(folder)
+    return Diagnosis(folder, kind, tuple(_findings(folder, kind, deep=deep)))
+
+
+def recognize(folder: Path) -> Kind:
+    """Say what a folder is.
+
+    Raises:
+        ValueError: it is nothing of ours.
+    """
+
+    def has(*names: str) -> bool:
+        return any((folder / name).exists() for name in names)
+
+    if has(MANIFEST_FILE, TRAINER_STATE_FILE) or folder in checkpoint_folders(folder.parent) + leftovers(folder.parent):
+        return Kind.CHECKPOINT
+    if has(DATASET_FILE):
+        return Kind.DATASET
+    if has(RUN_STATUS_FILE, METRICS_FILE, LOCK_FILE) or checkpoint_folders(folder) or leftovers(folder):
+        return Kind.RUN
+    if folder.name.endswith(WORK_ENDING) and has(PLAN_FOLDER, CHUNK_FOLDER, SETTINGS_FILE):
+        return Kind.WORK
+    if has(CONFIG_FILE):
+        return Kind.MODEL
+    if has(RESOLVED_CONFIG_FILE):
+        return Kind.RUN
+    raise ValueError(
+        f"{folder} is neither an output folder of a run, nor a checkpoint, a data set or a model: it holds none of "
+        f"{RUN_STATUS_FILE}, {METRICS_FILE}, {MANIFEST_FILE}, {DATASET_FILE}, {CONFIG_FILE}"
+    )
+
+
+def _findings(folder: Path, kind: Kind, *, deep: bool) -> Iterator[Finding]:
+    """Examine a folder of a known kind."""
+    if kind is Kind.RUN:
+        return examine_run(folder, deep=deep)
+    if kind is Kind.CHECKPOINT:
+        return examine_checkpoint(folder, deep=deep)
+    if kind is Kind.DATASET:
+        return examine_dataset(folder, deep=deep)
+    if kind is Kind.WORK:
+        return examine_work(folder)
+    return examine_model(folder, deep=deep)

@@ -1,0 +1,173 @@
+"""The output folder of a run: whether it is active, what it would go on from, and what happened in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from songgen.config import RunConfig
+from songgen.doctor.checkpoints import examine_checkpoints, total_size
+from songgen.doctor.findings import Finding, error, ok, warning
+from songgen.doctor.models import examine_model
+from songgen.doctor.owners import read_owner
+from songgen.models.configuration_songgen import CONFIG_FILE
+from songgen.train.anomalies import LOSS_SPIKES_FILE, NON_FINITE_FILE
+from songgen.train.checkpoint import complete_checkpoints
+from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
+from songgen.train.heartbeat import heartbeat_file, read_beat
+from songgen.train.output_folder import LOCK_FILE
+from songgen.train.run_status import RUN_STATUS_FILE, read_run_status
+from songgen.train.trackers import METRICS_FILE, read_metrics
+
+SHOWN_METRICS = ("train/loss", "train/grad_norm", "train/learning_rate", "eval/loss")
+
+
+def examine_run(folder: Path, *, deep: bool) -> Iterator[Finding]:
+    """Check an output folder and, where there is one, the model in it."""
+    yield from _activity(folder)
+    yield from _processes(folder)
+    config, problems = _configuration(folder)
+    yield from problems
+    yield from examine_checkpoints(
+        folder, inexact_allowed=bool(config and config.training.allow_inexact_resume), deep=deep
+    )
+    if config is not None:
+        yield from _resume_setting(config)
+        yield from _inputs(config)
+    yield from _disk(folder)
+    yield from _metrics(folder)
+    yield from _anomalies(folder)
+    if (folder / CONFIG_FILE).is_file():
+        yield from examine_model(folder, deep=deep)
+    else:
+        yield ok("model", f"there is none yet: {CONFIG_FILE} and weights are written at the end or at a stop")
+
+
+def _activity(folder: Path) -> Iterator[Finding]:
+    """Say whether a process writes to the folder, and how the run stands by its own word."""
+    active = False
+    try:
+        owner = read_owner(folder / LOCK_FILE)
+    except ValueError as problem:
+        yield warning(LOCK_FILE, str(problem), f"remove {folder / LOCK_FILE} if no run is active")
+        owner = None
+    if owner is None:
+        yield ok("activity", "no run is active")
+    elif owner.is_alive:
+        active = True
+        yield ok("activity", f"a run is active: {owner}")
+    elif owner.is_here:
+        yield warning("activity", f"the lock was left by {owner}, which has ended", "the next start takes it over")
+    else:
+        yield warning(
+            "activity", f"the lock is held by {owner}, which cannot be seen from here",
+            f"if that process has ended, remove {folder / LOCK_FILE}",
+        )  # fmt: skip
+    status = read_run_status(folder)
+    if status is None:
+        return
+    total = "" if status.total_steps is None else f" of {status.total_steps}"
+    step = "" if status.step is None else f" after step {status.step}{total}"
+    if status.status == "failed":
+        reason = f": {status.reason}" if status.reason else ""
+        code = f" with exit code {status.exit_code}" if status.exit_code is not None else ""
+        yield error(RUN_STATUS_FILE, f"the run failed{step}{code}{reason}", "put it right and give the command again")
+    elif status.status == "running" and not active and (owner is None or owner.is_here):
+        yield warning(RUN_STATUS_FILE, f"the run was killed{step} without a word", "give the command again: it goes on")
+    elif status.status == "stopped":
+        yield ok(RUN_STATUS_FILE, f"stopped by a signal{step}; the same command goes on")
+    else:
+        yield ok(RUN_STATUS_FILE, f"{status.status}{step}")
+
+
+def _processes(folder: Path) -> Iterator[Finding]:
+    """Show the latest sign of life of each process; a run that ends well leaves none."""
+    for rank in range(len(list(folder.glob(heartbeat_file(0).replace("0", "*"))))):
+        beat = read_beat(folder, rank)
+        if beat is None:
+            continue
+        who = f"pid {beat.pid} on {beat.host}"
+        last = f"after step {beat.step}, {beat.doing}, {time.time() - beat.time:,.0f} s ago ({who})"
+        if beat.error is not None and not beat.is_victim:
+            yield error(f"process {rank}", f"failed {last}: {beat.error}")
+        else:
+            yield ok(f"process {rank}", f"last sign of life {last}")
+
+
+def _configuration(folder: Path) -> tuple[RunConfig | None, list[Finding]]:
+    """Read the configuration that the run was last launched with."""
+    path = folder / RESOLVED_CONFIG_FILE
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        config = RunConfig.from_dict(values, sources=(str(path),))
+    except (OSError, ValueError, AttributeError, TypeError) as problem:
+        way_out = "launching the run again writes it anew; the checkpoints hold their own copy"
+        return None, [error(RESOLVED_CONFIG_FILE, str(problem), way_out)]
+    return config, [ok(RESOLVED_CONFIG_FILE, f"{len(config.to_dict())} keys, all of them valid")]
+
+
+def _resume_setting(config: RunConfig) -> Iterator[Finding]:
+    """Say where the configuration itself decides what is resumed."""
+    setting = config.training.resume
+    if setting == "never":
+        yield warning("resume", "resume is 'never': no checkpoint would be used", "set resume to 'auto' to go on")
+    elif setting != "auto":
+        known = Path(setting).is_dir()
+        what = f"the configuration names {setting}" + ("" if known else ", which is not there")
+        yield ok("resume", what) if known else error("resume", what, "correct it, or set resume to 'auto'")
+
+
+def _inputs(config: RunConfig) -> Iterator[Finding]:
+    """Check that the folders that the run reads are there; relative ones start at the folder it was launched in."""
+    for folder in config.data.dataset_folders():
+        if not Path(folder).is_dir():
+            at = "" if Path(folder).is_absolute() else f" (looked from {Path.cwd()})"
+            yield warning("save_to_disk", f"there is no data set folder {folder}{at}", "the run needs it to go on")
+        else:
+            yield ok("save_to_disk", folder)
+
+
+def _disk(folder: Path) -> Iterator[Finding]:
+    """Compare the free room with what the next save takes."""
+    free = shutil.disk_usage(folder).free
+    complete = complete_checkpoints(folder, random_state_optional=True)
+    if not complete:
+        yield ok("disk", f"{free:,} bytes free")
+        return
+    needed = total_size(next(iter(complete.values())).files)
+    what = f"{free:,} bytes free, the newest checkpoint takes {needed:,}"
+    if free < needed:
+        yield error("disk", what, "make room, or the next save fails (earlier checkpoints stay as they are)")
+    else:
+        yield ok("disk", what)
+
+
+def _metrics(folder: Path) -> Iterator[Finding]:
+    """Show the latest metrics."""
+    path = folder / METRICS_FILE
+    records = read_metrics(path) if path.is_file() else []
+    if not records:
+        yield ok(METRICS_FILE, "no line yet")
+        return
+    latest = {name: value for record in records for name, value in record.items()}
+    shown = [f"{name} {latest[name]:.4g}" for name in SHOWN_METRICS if latest.get(name) is not None]
+    minutes = (time.time() - float(records[-1].get("time") or 0.0)) / 60
+    yield ok(METRICS_FILE, f"step {records[-1]['step']}, {minutes:,.0f} minutes ago: {', '.join(shown) or 'no loss'}")
+    bad = [name for name in SHOWN_METRICS if name in latest and latest[name] is None]
+    if bad:
+        yield warning(METRICS_FILE, f"the latest {', '.join(bad)} was not finite", f"see {NON_FINITE_FILE}")
+
+
+def _anomalies(folder: Path) -> Iterator[Finding]:
+    """Count the steps that went wrong."""
+    for name, kind in ((NON_FINITE_FILE, "steps with values that are not finite"), (LOSS_SPIKES_FILE, "loss spikes")):
+        records = read_metrics(folder / name) if (folder / name).is_file() else []
+        if records:
+            what = f"{len(records)} {kind}, the latest at step {records[-1]['step']}"
+            yield warning(name, what, "the clips of each are listed there; listen to them, or lower learning_rate")
+        else:
+            yield ok(name, f"no {kind}")
