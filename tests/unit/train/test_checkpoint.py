@@ -1,10 +1,7 @@
 """A checkpoint is complete or not there; what is damaged is never used; what must be kept is kept."""
 
 import json
-import logging
-import multiprocessing
 import os
-import random
 import shutil
 import signal
 from collections.abc import Callable
@@ -13,12 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from checkpoint_fakes import FORK, NAMES, assert_is_step, contents, exit_code, manager, names, saved
 from torch import distributed
 
 from songgen.train import checkpoint, checkpoint_files
 from songgen.train.checkpoint import MAX_FAILED_SAVES, CheckpointError, CheckpointManager
 from songgen.train.checkpoint_files import (
-    FAULT_VARIABLE,
     MANIFEST_FILE,
     MODEL_FILE,
     OPTIMIZER_FILE,
@@ -28,64 +25,7 @@ from songgen.train.checkpoint_files import (
 from songgen.train.checkpoint_files import (
     checkpoint_files as files_of,
 )
-from songgen.train.state import TRAINER_STATE_FILE, CheckpointContents, TrainerState
-
-FORK = multiprocessing.get_context("fork")
-NAMES = ("weight", "bias", "attention")
-"""Not in alphabetical order: the model's order must come back."""
-
-
-def contents(step: int, rank: int = 0) -> CheckpointContents:
-    """Tiny contents in which every tensor tells the step."""
-    model = {name: torch.full((2, 3), float(step)) + index for index, name in enumerate(NAMES)}
-    model["bias"] = model["bias"].to(torch.bfloat16)
-    return CheckpointContents(
-        state=TrainerState(step=step, epoch=step // 2, samples_seen=7 * step),
-        model=model,
-        optimizer={f"{name}.exp_avg": torch.full((2, 3), step / 3) for name in NAMES}
-        | {"weight.step": torch.tensor(step)},
-        average={name: torch.full((2, 3), -float(step)) for name in NAMES},
-        random_state={"torch": torch.tensor([step, rank], dtype=torch.uint8)},
-        config={"training": {"learning_rate": 1e-4, "seed": 42}},
-    )
-
-
-def manager(folder: Path, limit: int | None = None, rank: int = 0, world_size: int = 1) -> CheckpointManager:
-    return CheckpointManager(folder, save_total_limit=limit, rank=rank, world_size=world_size)
-
-
-def saved(folder: Path, *steps: int) -> list[Path]:
-    """Save checkpoints and return their folders."""
-    checkpoints = manager(folder)
-    folders = [checkpoints.save(contents(step)) for step in steps]
-    assert all(folders)
-    return [path for path in folders if path]
-
-
-def assert_is_step(loaded: CheckpointContents, step: int) -> None:
-    """Every part of the contents belongs to the step."""
-    expected = contents(step)
-    assert loaded.state == expected.state
-    assert loaded.config == expected.config
-    for part in ("model", "optimizer", "average", "random_state"):
-        found, wanted = getattr(loaded, part), getattr(expected, part)
-        assert set(found) == set(wanted)
-        for name, tensor in wanted.items():
-            assert found[name].dtype == tensor.dtype
-            assert torch.equal(found[name], tensor), (part, name)
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def exit_code(function: Callable[[], None]) -> int:
-    """Run a function in a child process that has everything imported; a signal's number is negative."""
-    process = FORK.Process(target=function)
-    process.start()
-    process.join(60)
-    assert process.exitcode is not None, "the child hangs"
-    return process.exitcode
+from songgen.train.state import TRAINER_STATE_FILE, CheckpointContents
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
@@ -135,146 +75,6 @@ def test_the_newest_save_wins_after_going_back(tmp_path: Path) -> None:
     assert manager(tmp_path).latest() == again
 
 
-SAVE_POINTS = ["after_folder", *(f"after_file:{name.split('.')[0]}" for name in files_of(1)), "after_manifest"]
-
-
-@pytest.mark.parametrize("point", [*SAVE_POINTS, "after_rename", "after_retire"])
-def test_killed_while_saving(tmp_path: Path, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved(tmp_path, 1, 2)
-    monkeypatch.setenv(FAULT_VARIABLE, point)
-    assert exit_code(lambda: saved_with_limit(tmp_path, 3)) == -signal.SIGKILL
-    monkeypatch.delenv(FAULT_VARIABLE)
-    committed = point not in SAVE_POINTS
-    left = [name for name in names(tmp_path) if ".tmp-" in name]
-    assert len(left) == (0 if point == "after_rename" else 1)
-
-    manager(tmp_path, rank=1, world_size=2)
-    assert [name for name in names(tmp_path) if ".tmp-" in name] == left, "only the main process cleans up"
-    checkpoints = manager(tmp_path, limit=2)
-    assert not any(".tmp-" in name for name in names(tmp_path))
-    newest = checkpoints.latest()
-    assert newest is not None
-    assert_is_step(checkpoints.load(newest), 3 if committed else 2)
-    assert checkpoints.save(contents(4)) is not None
-
-
-def saved_with_limit(folder: Path, step: int) -> None:
-    """Save with a retention limit that removes a checkpoint."""
-    manager(folder, limit=2).save(contents(step))
-
-
-def test_killed_at_the_first_save_is_a_fresh_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(FAULT_VARIABLE, "after_manifest")
-    assert exit_code(lambda: saved_with_limit(tmp_path, 1)) == -signal.SIGKILL
-    monkeypatch.delenv(FAULT_VARIABLE)
-    assert manager(tmp_path).latest() is None
-
-
-def test_killed_at_any_moment(tmp_path: Path) -> None:
-    """Whenever a run dies that only saves, its newest checkpoint is whole and no older than the one before."""
-
-    def run() -> None:
-        checkpoints = manager(tmp_path, limit=2)
-        newest = checkpoints.latest()
-        step = 0 if newest is None else checkpoints.load(newest).state.step
-        while True:
-            step += 1
-            assert checkpoints.save(contents(step)) is not None
-
-    draws, step = random.Random(0), 0
-    for _ in range(8):
-        process = FORK.Process(target=run)
-        process.start()
-        process.join(0.05 + 0.2 * draws.random())
-        assert process.is_alive()
-        process.kill()
-        process.join()
-        checkpoints = manager(tmp_path)
-        newest = checkpoints.latest()
-        if newest is None:
-            assert step == 0
-            continue
-        loaded = checkpoints.load(newest)
-        assert loaded.state.step >= step
-        step = loaded.state.step
-        assert_is_step(loaded, step)
-    assert step > 0
-
-
-def truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size * 6 // 10)
-
-
-def empty(path: Path) -> None:
-    os.truncate(path, 0)
-
-
-def zero(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-def flip_bit(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[-2] ^= 1
-    path.write_bytes(data)
-
-
-@pytest.mark.parametrize("damage", [truncate, empty, zero, flip_bit, Path.unlink])
-@pytest.mark.parametrize("name", [*files_of(1), MANIFEST_FILE])
-def test_damage_falls_back(
-    tmp_path: Path, damage: Callable[[Path], None], name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    good, bad = saved(tmp_path, 1, 2)
-    damage(bad / name)
-    checkpoints = manager(tmp_path)
-    with caplog.at_level(logging.WARNING):
-        assert checkpoints.latest() == good
-    assert_is_step(checkpoints.load(good), 1)
-    assert str(bad) in caplog.text and name in caplog.text
-    assert bad.is_dir(), "nothing is deleted"
-    with pytest.raises(ValueError, match=name):
-        checkpoints.load(bad)
-
-
-@pytest.mark.parametrize("position", range(0, 1500, 61))
-def test_every_bit_of_the_manifest_counts(tmp_path: Path, position: int) -> None:
-    """Whatever flips in it, the manifest means the same or is refused."""
-    good, bad = saved(tmp_path, 1, 2)
-    path = bad / MANIFEST_FILE
-    data = bytearray(path.read_bytes())
-    before = read_manifest(bad)
-    data[position % len(data)] ^= 2
-    path.write_bytes(data)
-    newest = manager(tmp_path).latest()
-    assert newest == good or read_manifest(bad) == before
-
-
-def test_none_valid_is_an_error_that_lists_every_reason(tmp_path: Path) -> None:
-    first, second = saved(tmp_path, 1, 2)
-    flip_bit(first / MODEL_FILE)
-    (second / random_state_file(0)).unlink()
-    (tmp_path / "checkpoint-of-somebody").mkdir()
-    before = names(tmp_path)
-    with pytest.raises(ValueError, match="none of them is valid") as error:
-        manager(tmp_path).latest()
-    for expected in (
-        f"checkpoint-1: {MODEL_FILE} is damaged",
-        f"checkpoint-2: {random_state_file(0)} is missing",
-        "checkpoint-of-somebody",
-    ):
-        assert expected in str(error.value)
-    assert names(tmp_path) == before
-
-
-def test_files_of_another_checkpoint_are_refused(tmp_path: Path) -> None:
-    first, second = saved(tmp_path, 1, 2)
-    shutil.copyfile(first / OPTIMIZER_FILE, second / OPTIMIZER_FILE)
-    assert manager(tmp_path).latest() == first
-    shutil.copyfile(first / MANIFEST_FILE, second / MANIFEST_FILE)
-    with pytest.raises(ValueError, match="checkpoint-2 is not valid"):
-        manager(tmp_path).load(second)
-
-
 def test_a_manifest_cannot_name_other_files(tmp_path: Path) -> None:
     folder = saved(tmp_path, 1)[0]
     record = json.loads((folder / MANIFEST_FILE).read_text())
@@ -317,24 +117,6 @@ def test_a_pickle_is_never_read(tmp_path: Path, name: str, monkeypatch: pytest.M
     assert (tmp_path / "ran").exists(), "the file is what this test believes it is"
 
 
-def test_retention_counts_complete_ones_and_keeps_best_and_resumed(tmp_path: Path) -> None:
-    best, resumed = manager(tmp_path).save(contents(1), best=True), saved(tmp_path, 2)[0]
-    assert best is not None
-    for name in ("checkpoint-70", "checkpoint-80", "checkpoint-90"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / MODEL_FILE).write_bytes(b"half")
-    checkpoints = manager(tmp_path, limit=2)
-    checkpoints.protect(resumed)
-    for step in (3, 4, 5):
-        checkpoints.save(contents(step))
-    complete = ["checkpoint-1", "checkpoint-2", "checkpoint-4", "checkpoint-5"]
-    assert names(tmp_path) == sorted([*complete, "checkpoint-70", "checkpoint-80", "checkpoint-90"])
-    checkpoints.save(contents(6), best=True)
-    assert "checkpoint-1" not in names(tmp_path), "another one is the best now"
-    assert manager(tmp_path, limit=1).save(contents(7)) is not None
-    assert [name for name in names(tmp_path) if name < "checkpoint-70"] == ["checkpoint-6", "checkpoint-7"]
-
-
 def test_without_a_limit_all_are_kept(tmp_path: Path) -> None:
     saved(tmp_path, *range(1, 6))
     assert len(names(tmp_path)) == 5
@@ -355,7 +137,7 @@ def test_a_disk_without_room_is_found_before_writing(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.shutil, "disk_usage", lambda path: SimpleNamespace(free=5))
         assert checkpoints.save(contents(2)) is None
-    assert "5 bytes free" in caplog.text
+    assert "5 bytes are free" in caplog.text
     assert names(tmp_path) == ["checkpoint-1"]
     assert checkpoints.latest() == good
     assert checkpoints.save(contents(3)) is not None, "the next save is tried anew"

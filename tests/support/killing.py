@@ -1,0 +1,268 @@
+"""Kills at random moments of training, saving and preprocessing, each followed by a continuation that is checked."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forked import FORK, Fork, Hook, fork_run, redirect, saved_files
+from launching import make_world, write_config
+from preprocess_fakes import options_for, run, shard_hashes, write_corpus
+
+from songgen.train.checkpoint import CheckpointManager, candidates
+from songgen.train.state import read_trainer_state
+
+STEPS = 24
+SETTINGS: dict[str, Any] = {
+    "max_steps": STEPS,
+    "save_steps": 1,
+    "do_eval": False,
+    "ema_decay": 0.8,
+    "condition_dropout": 0.3,
+    "group_by_length": True,
+    "ddp_timeout": 120,
+}
+SAVES_FILE = "saves.jsonl"
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill, and what came after it."""
+
+    kind: str
+    """What was killed: training, saving or preprocessing."""
+    processes: int
+    """Processes of the run; all of them were killed."""
+    moment: float
+    """Seconds after the start of the run; with saving, after the start of a save."""
+    reached: int | None
+    """Step of the checkpoint that was left; None for a start anew (and for preprocessing)."""
+    problem: str | None
+    """How the continuation differs from the uninterrupted run; None: not at all."""
+
+
+class TrainingKills:
+    """A training run and its uninterrupted counterpart, with every checkpoint of it."""
+
+    def __init__(self, folder: Path, draws: random.Random, processes: int = 1) -> None:
+        """Train without interruption, for comparison."""
+        self.folder, self.draws, self.processes = folder, draws, processes
+        self.world = make_world(folder / "world", dropout=0.2)
+        straight = folder / "straight"
+        config = write_config(self.world, output_dir=str(straight), save_total_limit=None, **SETTINGS)
+        began = time.monotonic()
+        self._fork(config, _time_saves(folder / SAVES_FILE)).finish()
+        self.seconds = time.monotonic() - began
+        self.save_seconds = max(map(float, (folder / SAVES_FILE).read_text().split()))
+        found = {read_trainer_state(path).step: saved_files(path) for path in straight.glob("checkpoint-*")}
+        assert set(found) == set(range(1, STEPS + 1))
+        self.expected = {step: _comparable(files) for step, files in found.items()}
+
+    def course(self, kind: str, most: int) -> Iterator[Kill]:
+        """Kill one run again and again until it is through, at most so many times; then let it end and compare.
+
+        The end speaks for all: a kill is yielded with the end's verdict.
+        """
+        output = self.folder / "run"
+        shutil.rmtree(output, ignore_errors=True)
+        config = write_config(self.world, output_dir=str(output), save_total_limit=2, **SETTINGS)
+        kills: list[Kill] = []
+        while len(kills) < most:
+            moment, killed = self._kill_once(kind, config)
+            if not killed:
+                break
+            reached, problem = self._checked(output)
+            before = kills[-1].reached if kills else None
+            if problem is None and (reached or 0) < (before or 0):
+                problem = f"the checkpoint of step {before} is lost"
+            kills.append(Kill(kind, self.processes, moment, reached, problem))
+        self._fork(config).finish()
+        reached, problem = self._checked(output)
+        if reached != STEPS:
+            problem = f"the run ended at step {reached} of {STEPS}"
+        for kill in kills:
+            yield Kill(kill.kind, kill.processes, kill.moment, kill.reached, kill.problem or problem)
+
+    def _kill_once(self, kind: str, config: Path) -> tuple[float, bool]:
+        """Start the run and kill it at a random moment; returns the moment and whether it was still under way."""
+        if kind == "saving":
+            moment = self.draws.uniform(0, 1.1 * self.save_seconds)
+            rank, save = self.draws.randrange(self.processes), self.draws.randint(1, 4)
+            fork = self._fork(config, _die_in_save(save, moment, rank))
+            return moment, fork.wait_for_a_kill()
+        moment = self.draws.uniform(0.0, 0.9 * self.seconds)
+        fork = self._fork(config)
+        time.sleep(moment)
+        return moment, fork.kill()
+
+    def _checked(self, output: Path) -> tuple[int | None, str | None]:
+        """Step of the checkpoint from which the run would go on, and how it differs from the uninterrupted run's."""
+        found = list(candidates(output))
+        if not found:
+            return None, None
+        problems = [f"{path.name}: {problem}" for path, problem in found if problem]
+        if problems:
+            return None, "; ".join(problems)
+        newest, _ = found[0]
+        step, files = read_trainer_state(newest).step, _comparable(saved_files(newest))
+        different = [name for name, entry in files.items() if entry != self.expected[step][name]]
+        return step, f"step {step}: other {', '.join(different)}" if different else None
+
+    def _fork(self, config: Path, hook: Hook | None = None) -> Fork:
+        return fork_run(config, self.folder / "log", processes=self.processes, hook=hook)
+
+
+class PreprocessingKills:
+    """A corpus and what one uninterrupted process makes of it."""
+
+    def __init__(self, folder: Path, draws: random.Random, num_clips: int = 60) -> None:
+        """Preprocess without interruption, for comparison."""
+        self.folder, self.draws = folder, draws
+        self.manifest = write_corpus(folder / "corpus", num_clips)
+        began = time.monotonic()
+        self._fork(folder / "straight").join()
+        self.seconds = time.monotonic() - began
+        self.expected = shard_hashes(folder / "straight")
+
+    def course(self, kind: str, most: int) -> Iterator[Kill]:
+        """Kill one run again and again until it is through, at most so many times; then let it end and compare."""
+        output = self.folder / "songs"
+        shutil.rmtree(output, ignore_errors=True)
+        kills: list[Kill] = []
+        while len(kills) < most:
+            moment = self.draws.uniform(0, 0.9 * self.seconds)
+            child = self._fork(output)
+            child.join(moment)
+            child.kill()
+            child.join()
+            if child.exitcode != -signal.SIGKILL:
+                break
+            problem = "half a data set was visible" if output.exists() and self._differs(output) else None
+            kills.append(Kill(kind, 1, moment, None, problem))
+        child = self._fork(output)
+        child.join()
+        problem = f"exit code {child.exitcode}" if child.exitcode else self._differs(output)
+        for kill in kills:
+            yield Kill(kill.kind, kill.processes, kill.moment, kill.reached, kill.problem or problem)
+
+    def _differs(self, output: Path) -> str | None:
+        """How a data set differs from the uninterrupted run's."""
+        hashes = shard_hashes(output)
+        different = sorted(name for name in {*hashes, *self.expected} if hashes.get(name) != self.expected.get(name))
+        return f"other {', '.join(different)}" if different else None
+
+    def _fork(self, output: Path) -> Any:
+        def work() -> None:
+            redirect(self.folder / "log")
+            run(options_for(self.manifest, output))
+            os._exit(0)
+
+        child = FORK.Process(target=work)
+        child.start()
+        return child
+
+
+def kill_at_random(
+    folder: Path, counts: dict[str, int], *, seed: int = 0, report: Callable[[Kill], None] = lambda kill: None
+) -> list[Kill]:
+    """Kill as many runs of each kind as asked for, and check every continuation.
+
+    Args:
+        folder: to work in.
+        counts: kills of each kind: training, saving, preprocessing.
+        seed: of the moments.
+        report: called for each kill once its course is through.
+    """
+    draws = random.Random(seed)
+    found: list[Kill] = []
+    for kind, count in counts.items():
+        makers: list[Callable[[], TrainingKills | PreprocessingKills]] = [
+            lambda: TrainingKills(folder / "training1", draws),
+            lambda: TrainingKills(folder / "training2", draws, processes=2),
+        ]
+        if kind == "preprocessing":
+            makers = [lambda: PreprocessingKills(folder / "preprocessing", draws)]
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        subjects = [make() for make in makers]
+        done = 0
+        while done < count:
+            for subject in subjects:
+                for kill in subject.course(kind, min(10, count - done)):
+                    found.append(kill)
+                    report(kill)
+                    done += 1
+    return found
+
+
+def _comparable(files: dict[str, Any]) -> dict[str, str]:
+    """Hash of every file."""
+    return {name: entry.sha256 for name, entry in files.items()}
+
+
+def _time_saves(file: Path) -> Hook:
+    """A hook that writes down how many seconds each save of the main process takes."""
+
+    def hook(rank: int) -> None:
+        original = CheckpointManager.save
+
+        def save(self: CheckpointManager, *arguments: Any, **keywords: Any) -> Path | None:
+            began = time.monotonic()
+            saved = original(self, *arguments, **keywords)
+            if rank == 0:
+                with file.open("a") as lines:
+                    lines.write(f"{time.monotonic() - began}\n")
+            return saved
+
+        CheckpointManager.save = save  # type: ignore[method-assign]  # in a child: nobody else sees it
+
+    return hook
+
+
+def _die_in_save(number: int, seconds: float, dying_rank: int) -> Hook:
+    """A hook that kills a process some seconds after the beginning of its `number`-th save."""
+
+    def hook(rank: int) -> None:
+        original = CheckpointManager.save
+        saves = iter(range(1, STEPS + 1))
+
+        def save(self: CheckpointManager, *arguments: Any, **keywords: Any) -> Path | None:
+            if rank == dying_rank and next(saves) == number:
+                threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            return original(self, *arguments, **keywords)
+
+        CheckpointManager.save = save  # type: ignore[method-assign]  # in a child: nobody else sees it
+
+    return hook
+
+
+def summary(kills: list[Kill], seconds: float) -> dict[str, Any]:
+    """What a series of kills showed, ready for JSON."""
+    kinds = {
+        kind: {
+            "kills": len(of_kind),
+            "exact": sum(kill.problem is None for kill in of_kind),
+            "with_two_processes": sum(kill.processes == 2 for kill in of_kind),
+        }
+        for kind in dict.fromkeys(kill.kind for kill in kills)
+        if (of_kind := [kill for kill in kills if kill.kind == kind])
+    }
+    return {
+        "kills": len(kills),
+        "exact_continuations": sum(kill.problem is None for kill in kills),
+        "seconds": round(seconds, 1),
+        "kinds": kinds,
+        "problems": [vars(kill) for kill in kills if kill.problem is not None],
+    }
+
+
+def write_summary(path: Path, content: dict[str, Any]) -> None:
+    """Write a summary as JSON."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
