@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TextIO
@@ -47,10 +48,11 @@ class Console:
         self.interactive = self.stream.isatty() if interactive is None else interactive
 
     def info(self, message: str) -> None:
-        """Write a message, above the progress bar if there is one."""
+        """Write a message, above the progress bar if there is one; a log on a full disk loses it, and nothing else."""
         if self.enabled:
-            tqdm.write(printable(message), file=self.stream)
-            self.stream.flush()
+            with suppress(OSError):
+                tqdm.write(printable(message), file=self.stream)
+                self.stream.flush()
 
     def warn(self, message: str) -> None:
         """Write a message that asks for attention."""

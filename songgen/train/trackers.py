@@ -3,6 +3,7 @@
 No tracker is needed for training and none can stop it: one that is not installed or fails is left out with a warning.
 """
 
+import errno
 import json
 import logging
 import math
@@ -80,7 +81,7 @@ class MetricsFile:
     def __init__(self, folder: Path, resume_step: int | None = None) -> None:
         """Move superseded lines aside."""
         self.path = folder / METRICS_FILE
-        self._unfinished_line = False
+        self._pending: list[str] = []
         self._failed = False
         folder.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
@@ -98,19 +99,34 @@ class MetricsFile:
             temporary.replace(self.path)
 
     def write(self, values: Mapping[str, float], step: int, epoch: float | None) -> None:
-        """Append one line; a full disk is reported once and tried again with the next line."""
+        """Append one line; one that a full disk does not take is reported once and written with the next line."""
         record = {"step": step, "epoch": epoch, "time": round(time.time(), 3)} | {
             name: float(value) for name, value in values.items()
         }
+        self._pending.append(_json_line(record))
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(("\n" if self._unfinished_line else "") + _json_line(record))
-            self._unfinished_line = False
+            _append_whole(self.path, "".join(self._pending).encode())
+            self._pending.clear()
         except OSError as error:
-            self._unfinished_line = True
             if not self._failed:
                 self._failed = True
                 _logger.warning("metrics cannot be written to %s (%s); training goes on", self.path, error)
+
+
+def _append_whole(path: Path, content: bytes) -> None:
+    """Append to a file all or nothing.
+
+    Raises:
+        OSError: it does not fit.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        if os.write(descriptor, content) < len(content):
+            os.ftruncate(descriptor, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(descriptor)
 
 
 def _json_line(record: Mapping[str, Any]) -> str:

@@ -1,0 +1,296 @@
+"""Disks that fill up, and output folders that a run may not have."""
+
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forked import FORK, Hook, fork_run
+from launching import make_world, records, write_config
+from small_disk import empty, fill, on_small_disk
+
+from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NO_CHECKPOINT
+from songgen.train import checkpoint, launch
+from songgen.train.checkpoint_files import verify
+from songgen.train.output_folder import LOCK_FILE, locked
+from songgen.train.trainer import Trainer
+
+FULL = {"before": "the disk is too full", "during": "No space left on device"}
+"""When a disk fills up, seen from a save -> what the run says."""
+SECONDS = 10.0
+"""Until a folder must be refused; two are promised, but the machine may be busy."""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder and a data set."""
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def configure(world: Path, folder: Path, **changes: Any) -> Path:
+    settings: dict[str, Any] = {"do_eval": False, "max_steps": 8, "save_steps": 1, "save_total_limit": 2}
+    return write_config(world, output_dir=str(folder), **settings | changes)
+
+
+def break_saves(steps: Collection[int], breaking: Callable[[int], AbstractContextManager[None]]) -> Hook:
+    """Do something around the saves after some steps."""
+
+    def hook(rank: int) -> None:
+        save = Trainer.save
+
+        def broken(self: Trainer) -> None:
+            if self.state.step not in steps:
+                return save(self)
+            with breaking(self.state.step):
+                return save(self)
+
+        Trainer.save = broken  # type: ignore[method-assign]  # in a child process
+
+    return hook
+
+
+def checkpoints(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a folder, every byte checked; nothing else may lie beside them."""
+    assert not list(folder.glob("*.tmp*")), "a failed save leaves nothing"
+    return sorted(verify(path).step for path in folder.glob("checkpoint-*"))
+
+
+@contextmanager
+def small_files(step: int, largest: int = 30_000) -> Any:
+    """Let no file grow beyond some bytes, as a quota would: by default, enough for a log, too little for weights."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.case(6)
+def test_a_save_that_fails_is_tried_again_at_the_next_step_and_the_run_ends_well(world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = configure(world, folder, save_total_limit=None)
+    printed = fork_run(config, tmp_path / "log", hook=break_saves({3, 5, 6}, small_files)).finish(EXIT_DONE)
+    assert checkpoints(folder) == [1, 2, 4, 7, 8] and len(records(folder)) == 8
+    assert "the checkpoint of step 3 could not be saved" in printed and "Failure 2 in a row" in printed
+    assert "Failure 3" not in printed
+
+
+@pytest.mark.case(6)
+def test_a_full_disk_delays_metrics_and_loses_log_lines_but_does_not_stop_the_run(world: Path, tmp_path: Path) -> None:
+    def full_for_two_steps(rank: int) -> None:
+        step = Trainer.step
+
+        def without_room(self: Trainer, batches: Any) -> Any:
+            limits = (1 if self.state.step in (3, 4) else resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            return step(self, batches)
+
+        Trainer.step = without_room  # type: ignore[method-assign]  # in a child process
+
+    fork_run(configure(world, tmp_path / "run"), tmp_path / "log", hook=full_for_two_steps).finish(EXIT_DONE)
+    assert checkpoints(tmp_path / "run") == [7, 8]
+    assert [record["step"] for record in records(tmp_path / "run")] == list(range(1, 9))
+
+
+@pytest.mark.case(6)
+def test_the_third_failed_save_in_a_row_ends_the_run_which_goes_on_later(world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = configure(world, folder)
+    hook = break_saves(range(4, 100), small_files)
+    printed = fork_run(config, tmp_path / "log", hook=hook).finish(EXIT_NO_CHECKPOINT)
+    assert "Failure 3 in a row" in printed
+    assert checkpoints(folder) == [2, 3]
+    assert [record["step"] for record in records(folder)] == [1, 2, 3, 4, 5, 6]
+    fork_run(config, tmp_path / "log").finish(EXIT_DONE)
+    assert checkpoints(folder)[-1] == 8 and [record["step"] for record in records(folder)] == list(range(1, 9))
+
+
+@pytest.mark.case(6)
+@pytest.mark.parametrize("when", FULL)
+def test_a_disk_that_fills_up_costs_one_checkpoint_and_nothing_else(world: Path, tmp_path: Path, when: str) -> None:
+    disk = tmp_path / "disk"
+
+    @contextmanager
+    def full_disk(step: int) -> Any:
+        point = checkpoint.fault_point
+
+        def fill_within_the_save(name: str) -> None:
+            if name == "after_folder":
+                fill(disk, leaving=8192)
+
+        if when == "before":
+            fill(disk, leaving=8 * 1024**2)
+        else:
+            checkpoint.fault_point = fill_within_the_save
+        try:
+            yield
+            assert checkpoints(disk / "run") == [step - 2, step - 1]
+        finally:
+            checkpoint.fault_point = point
+            empty(disk)
+
+    def check() -> None:
+        config = configure(world, disk / "run")
+        printed = fork_run(config, tmp_path / "log", hook=break_saves({4}, full_disk)).finish(EXIT_DONE)
+        assert checkpoints(disk / "run") == [7, 8] and len(records(disk / "run")) == 8
+        assert FULL[when] in printed
+        free, needed = map(int, re.findall(r"(\d+) bytes are free in .* a checkpoint needs (\d+)", printed)[0])
+        assert free < needed < 32 * 1024**2
+
+    on_small_disk(disk, 64, check)
+
+
+@pytest.mark.case(6)
+def test_a_final_model_that_finds_no_room_leaves_the_earlier_one_and_is_written_by_the_next_start(
+    world: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    fork_run(configure(world, folder, max_steps=2), tmp_path / "log").finish(EXIT_DONE)
+    before = (folder / "model.safetensors").read_bytes()
+
+    def hook(rank: int) -> None:
+        finish = Trainer.finish
+
+        def without_room(self: Trainer) -> None:
+            with small_files(self.state.step):
+                finish(self)
+
+        Trainer.finish = without_room  # type: ignore[method-assign]  # in a child process
+
+    longer = configure(world, folder, max_steps=4, allow_config_changes=True)
+    printed = fork_run(longer, tmp_path / "log", hook=hook).finish(EXIT_NO_CHECKPOINT)
+    assert "the latest checkpoint holds its weights. Make room and start the run again" in printed
+    assert (folder / "model.safetensors").read_bytes() == before and checkpoints(folder)[-1] == 4
+    fork_run(longer, tmp_path / "log").finish(EXIT_DONE)
+    assert (folder / "model.safetensors").read_bytes() != before
+
+
+def refused(config: Path, log: Path) -> str:
+    """Start a run that must be refused before it looks at its model or data; returns what it says."""
+
+    def hook(rank: int) -> None:
+        def build(*arguments: Any) -> None:
+            raise AssertionError("the folder is checked before anything is built")
+
+        launch.build_trainer = build
+
+    began = time.monotonic()
+    printed = fork_run(config, log, hook=hook).finish(EXIT_ERROR)
+    assert time.monotonic() - began < SECONDS and "Traceback" not in printed
+    return printed
+
+
+@pytest.mark.case(33)
+def test_a_folder_that_cannot_be_written_is_refused_at_once(world: Path, tmp_path: Path) -> None:
+    """Not even the administrator can write to this one."""
+    config = configure(world, tmp_path / "run")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"output_dir": "/proc/run"}))
+    assert "output_dir /proc/run cannot be written to" in refused(config, tmp_path / "log")
+
+
+@pytest.mark.case(33)
+def test_a_folder_with_another_run_or_other_files_is_refused_at_once(world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    fork_run(configure(world, folder, max_steps=1), tmp_path / "log").finish(EXIT_DONE)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert "holds a run already" in refused(configure(world, folder, resume="never"), tmp_path / "never.log")
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("mine")
+    assert "no training run wrote (thesis.txt)" in refused(configure(world, tmp_path / "notes"), tmp_path / "notes.log")
+
+
+@pytest.mark.case(33)
+def test_two_runs_at_once_are_refused_and_a_killed_one_is_no_obstacle(world: Path, tmp_path: Path) -> None:
+    folder, go = tmp_path / "run", tmp_path / "go"
+    config = configure(world, folder)
+
+    def wait_at_step_two(rank: int) -> None:
+        step = Trainer.step
+
+        def waiting(self: Trainer, batches: Any) -> Any:
+            while self.state.step == 2 and not go.exists():
+                time.sleep(0.02)
+            return step(self, batches)
+
+        Trainer.step = waiting  # type: ignore[method-assign]  # in a child process
+
+    first = fork_run(config, tmp_path / "log", hook=wait_at_step_two)
+    (process,) = first.children
+    wait_for(lambda: (folder / "metrics.jsonl").exists() and len(records(folder)) == 2)
+    holder = json.loads((folder / LOCK_FILE).read_text())
+    assert holder == {"pid": process.pid, "host": socket.gethostname()}
+    expected = f"in use by process {process.pid} on {socket.gethostname()}"
+    assert expected in refused(config, tmp_path / "second.log")
+    assert json.loads((folder / LOCK_FILE).read_text()) == holder and len(records(folder)) == 2
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert (folder / LOCK_FILE).exists()
+    fork_run(config, tmp_path / "third.log").finish(EXIT_DONE)
+    assert not (folder / LOCK_FILE).exists() and [record["step"] for record in records(folder)] == list(range(1, 9))
+
+
+@pytest.mark.case(33)
+@pytest.mark.parametrize(
+    ("content", "is_free"),
+    [
+        ({"pid": 1, "host": "elsewhere"}, False),
+        ({"pid": 1, "host": socket.gethostname()}, True),
+        ({"pid": os.getpid(), "host": socket.gethostname()}, True),
+        (None, True),
+    ],
+)
+def test_a_lock_that_was_left_behind_binds_only_where_its_run_may_be_alive(
+    tmp_path: Path, content: dict[str, Any] | None, is_free: bool
+) -> None:
+    """On this machine the system knows who holds a lock, whoever has the dead process's number now."""
+    (tmp_path / LOCK_FILE).write_text("" if content is None else json.dumps(content))
+    if is_free:
+        with locked(tmp_path):
+            assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
+        assert not (tmp_path / LOCK_FILE).exists()
+        return
+    with pytest.raises(ValueError, match="in use by process 1 on elsewhere.*remove"), locked(tmp_path):
+        pass
+    assert (tmp_path / LOCK_FILE).exists()
+
+
+@pytest.mark.case(33)
+def test_of_many_runs_that_start_together_one_gets_the_folder(tmp_path: Path) -> None:
+    """They start over the lock of a dead run, again and again; never do two of them hold it."""
+    (tmp_path / LOCK_FILE).write_text(json.dumps({"pid": 1, "host": socket.gethostname()}))
+    held = tmp_path / "held"
+
+    def compete() -> None:
+        for _ in range(200):
+            try:
+                with locked(tmp_path):
+                    held.mkdir()  # fails if another one holds the folder too
+                    held.rmdir()
+            except ValueError:
+                continue
+
+    children = [FORK.Process(target=compete) for _ in range(4)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0] * len(children)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait for something that happens in another process."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.02)
