@@ -24,15 +24,6 @@ from songgen.train.hub import publish, require_account
 from songgen.train.output_folder import clear_run, locked, require_usable
 from songgen.train.supervision import Supervision, begin_run
 
-QUIET_ENVIRONMENT = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DISABLE_SAFETENSORS_CONVERSION": "1",
-    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-    "DO_NOT_TRACK": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-"""Nothing is reported to anyone, and no thread of a library runs unasked, unless the environment says otherwise."""
-
 
 def run_training(arguments: Sequence[str], task: Task) -> int:
     """Train as a command line says.
@@ -44,8 +35,6 @@ def run_training(arguments: Sequence[str], task: Task) -> int:
     Returns:
         the exit code, one of `songgen.exit_codes`.
     """
-    for name, value in QUIET_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     is_main = os.environ.get("RANK", "0") == "0"
     console = Console(enabled=is_main)
     route_logging(console)
@@ -87,7 +76,8 @@ def _join_and_train(config: RunConfig, task: Task, console: Console) -> int:
                 stack.enter_context(locked(folder))
                 if training.overwrite_output_dir:
                     clear_run(folder)
-                config.save(folder / RESOLVED_CONFIG_FILE)
+                if not (folder / RESOLVED_CONFIG_FILE).exists():  # it says that the folder is a run's
+                    config.save(folder / RESOLVED_CONFIG_FILE)
                 return begin_run(folder)
 
             run_id = from_main(rank, take_folder)
@@ -111,6 +101,8 @@ def _train(config: RunConfig, task: Task, accelerator: Accelerator, console: Con
     """
     training = config.training
     trainer = build_trainer(config, task, accelerator, console, supervision.heartbeat)
+    if accelerator.is_main_process:  # not before: a run that is refused leaves the configuration of the one before
+        config.save(Path(training.output_dir) / RESOLVED_CONFIG_FILE)
     supervision.running(trainer.total_steps)
     if not training.do_train:
         trainer.evaluate_only()

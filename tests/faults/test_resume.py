@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import training_fakes
 from accelerate.state import AcceleratorState
 from forked import fork_run, record_clips, recorded_clips, saved_files, signal_at, stop_at
@@ -21,6 +22,7 @@ from songgen.models import SongGenConfig
 from songgen.tasks import MIXED
 from songgen.train import build
 from songgen.train.checkpoint import CheckpointManager
+from songgen.train.checkpoint_files import AVERAGE_FILE, CONFIG_FILE, MODEL_FILE
 from songgen.train.launch import run_training
 from songgen.train.state import TrainerState, read_trainer_state
 from songgen.train.trainer import Trainer
@@ -288,6 +290,31 @@ def test_everything_that_is_refused_is_named_at_once(train: Callable[..., str], 
     begun("run", 3)
     printed = train("run", EXIT_ERROR, learning_rate=5e-4, freeze_cross=True, logging_steps=2)
     assert "- learning_rate: " in printed and "- freeze_cross: " in printed and "- logging_steps: " not in printed
+
+
+@pytest.mark.case(15)
+def test_a_refused_run_leaves_the_configuration_of_the_run(
+    train: Callable[..., str], begun: Callable[..., None], tmp_path: Path
+) -> None:
+    begun("run", 3)
+    before = (tmp_path / "run" / CONFIG_FILE).read_bytes()
+    train("run", EXIT_ERROR, learning_rate=5e-4)
+    assert (tmp_path / "run" / CONFIG_FILE).read_bytes() == before
+    train("run", learning_rate=5e-4, allow_config_changes=True)
+    assert (tmp_path / "run" / CONFIG_FILE).read_bytes() != before
+
+
+@pytest.mark.case(15)
+def test_an_average_that_begins_late_begins_with_the_weights_of_the_checkpoint(
+    train: Callable[..., str], begun: Callable[..., None], tmp_path: Path
+) -> None:
+    begun("run", 7)
+    begun_with = load_file(newest(tmp_path / "run") / MODEL_FILE)
+    train("run", ema_decay=0.25, allow_config_changes=True)
+    last = newest(tmp_path / "run")
+    trained, average = load_file(last / MODEL_FILE), load_file(last / AVERAGE_FILE)
+    for name, value in average.items():
+        torch.testing.assert_close(value, 0.25 * begun_with[name] + 0.75 * trained[name], msg=name)
 
 
 @pytest.mark.case(15)
