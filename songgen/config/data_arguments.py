@@ -61,9 +61,9 @@ class DataArguments:
     eval_metadata_dataset_name: list[str] | str | None = None
     """Annotations to merge into each evaluation data set."""
 
-    loading_method: Literal["auto", "hf", "json", "folder"] = "auto"
-    """How data sets are read: `json` a manifest, `folder` NAME.mp3 with NAME_prompt.txt and NAME_lyrics.txt, `hf` a
-    saved data set or a hub id, `auto` by what the name is."""
+    loading_method: Literal["auto", "hf", "json", "folder", "ljspeech"] = "auto"
+    """How data sets are read: `json` a manifest, `folder` NAME.mp3 with NAME_prompt.txt and NAME_lyrics.txt,
+    `ljspeech` a list of path|text, `hf` a saved data set or a hub id, `auto` by what the name is."""
 
     audio_roots: list[str] = field(default_factory=list)
     """Folders besides the manifest's own in which audio files may lie; a path outside of them is refused."""

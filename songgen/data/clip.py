@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from songgen.data.reject_codes import REJECT_CODES
 
@@ -9,6 +10,13 @@ from songgen.data.reject_codes import REJECT_CODES
 def is_storable_text(text: str) -> bool:
     """Whether a text has neither NUL nor half a surrogate pair, which no file name and no table can hold."""
     return "\0" not in text and not any(0xD800 <= ord(character) < 0xE000 for character in text)
+
+
+def printable(text: str) -> str:
+    """Return a text of unknown origin as it may stand in a message: control characters and surrogates are escaped."""
+    return "".join(
+        character if character.isprintable() or character == " " else repr(character)[1:-1] for character in text
+    )
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,9 @@ class ClipRow:
 
     reason: str = ""
     """Why not."""
+
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Values of further columns that the reader was asked for, unchecked."""
 
     def reject(self, code: str, reason: str, path: str = "") -> Rejection:
         """Return the record that this row is left out."""

@@ -6,17 +6,17 @@ with its row.
 """
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from songgen.data.clip import ClipRow, TrackPath, is_storable_text
+from songgen.data.clip import ClipRow, TrackPath, is_storable_text, printable
 from songgen.data.paths import resolve_track_path
+from songgen.data.raw_rows import ColumnNames, RawRow, join_tags, track_of_column
 from songgen.data.row_index import RowIndex, open_row_index
-from songgen.data.sources import ColumnNames, ManifestSpec, RawRow, Source, join_tags, open_source, track_of_column
+from songgen.data.sources import ManifestSpec, Source, open_source
 from songgen.tasks import MIX
 
 LISTED_PROBLEMS = 200
@@ -26,6 +26,9 @@ LISTED_NOTICES = 1000
 """Notices that are kept; the rest is counted."""
 
 ID_COLUMNS = ("id", "fname")
+
+LARGEST_NUMBER = 1e12
+"""No duration or energy is larger."""
 
 
 class ManifestError(ValueError):
@@ -44,6 +47,12 @@ class ManifestOptions:
 
     default_language: str = "en"
     """Language of rows that name none."""
+
+    needs_texts: bool = True
+    """Whether every row must have a caption, and a column of lyrics."""
+
+    kept_columns: tuple[str, ...] = ()
+    """Further columns whose values go into `ClipRow.extra` as they are."""
 
     max_rows: int | None = None
     """Take only the first rows of all manifests together."""
@@ -75,13 +84,15 @@ class ManifestFindings:
         """Note a reason to stop; `line` is None when the whole file is meant."""
         self.num_problems += 1
         if len(self.problems) < LISTED_PROBLEMS:
-            self.problems.append(f"{file}:{line}: {message}" if line is not None else f"{file}: {message}")
+            place = f"{file}:{line}" if line is not None else file
+            # Line breaks are ours: what comes from a manifest stands in one line.
+            self.problems.append("\n".join(map(printable, f"{place}: {message}".split("\n"))))
 
     def add_notice(self, message: str) -> None:
         """Note what is odd."""
         self.num_notices += 1
         if len(self.notices) < LISTED_NOTICES:
-            self.notices.append(message)
+            self.notices.append(printable(message))
 
     def raise_problems(self) -> None:
         """Raise one error with all problems, if there are any.
@@ -265,9 +276,10 @@ class _RowReader:
     def _build(self, raw: RawRow, values: dict[str, Any], row_id: str) -> ClipRow:
         columns = self.columns
         code, reason = raw.code, raw.reason
-        caption = self._text(raw, values, columns.caption, required=not code)
-        lyrics = self._text(raw, values, columns.lyrics, required=not code)
-        if not code and not caption:
+        needs_texts = self.options.needs_texts and not code
+        caption = self._text(raw, values, columns.caption, required=needs_texts)
+        lyrics = self._text(raw, values, columns.lyrics, required=needs_texts)
+        if needs_texts and not caption:
             code, reason = "missing_caption", "the caption is empty"
         language = self._text(raw, values, columns.language, required=False) or self.options.default_language
         tracks = self._tracks(raw, values)
@@ -289,6 +301,7 @@ class _RowReader:
             duration=self._number(raw, values, "duration"),
             code=code,
             reason=reason,
+            extra={name: values[name] for name in self.options.kept_columns if values.get(name) is not None},
         )
 
     def _text(self, raw: RawRow, values: dict[str, Any], column: str, *, required: bool) -> str:
@@ -310,7 +323,8 @@ class _RowReader:
         value = values.get(column)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        # The bound comes first: a whole number of many digits does not fit a float.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST_NUMBER:
             self._wrong_type(raw, column, "a number that is not negative", value)
             return None
         return float(value)

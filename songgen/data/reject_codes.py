@@ -25,6 +25,8 @@ REJECT_CODES = {
     "path_invalid": RejectCode("the path is empty, too long, or holds characters that no path has"),
     "not_a_file": RejectCode("the path leads to a folder, a pipe or a device"),
     "file_too_large": RejectCode("the audio file has more than 1 GiB"),
+    "unsupported_format": RejectCode("an audio file of a format that is not read, such as .m4a"),
+    "ambiguous_audio": RejectCode("several audio files of one name lie beside each other"),
     "unreadable_audio": RejectCode("the file is no audio, or decoding it fails"),
     "bad_sample_rate": RejectCode("the header states a sample rate below 4 kHz or above 384 kHz"),
     "too_many_channels": RejectCode("the header states more than 8 channels"),

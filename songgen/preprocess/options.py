@@ -7,9 +7,10 @@ from typing import Any
 
 from songgen.config import DatasetSource, RunConfig
 from songgen.data.manifest import ManifestOptions
+from songgen.data.raw_rows import ColumnNames, track_of_column
 from songgen.data.reading import ReadingLimits
 from songgen.data.schema import EVAL_SPLIT, TRAIN_SPLIT
-from songgen.data.sources import ColumnNames, ManifestSpec, track_of_column
+from songgen.data.sources import ManifestSpec
 from songgen.tasks import MIX, TRACKS
 
 BYTES_PER_GIB = 1 << 30

@@ -7,7 +7,8 @@ from datasets import Dataset, DatasetDict
 
 from songgen.data.clip import ClipRow
 from songgen.data.manifest import ManifestError, ManifestFindings, ManifestOptions, read_clip_rows
-from songgen.data.sources import ColumnNames, ManifestSpec, caption_of_variants, track_of_column
+from songgen.data.raw_rows import ColumnNames, caption_of_variants, track_of_column
+from songgen.data.sources import ManifestSpec
 from songgen.data.tags import missing_tag_kinds
 
 TAGS = "melodic techno, male vocal, electronic, emotional, minor key, 124 bpm, synthesizer, driving, atmospheric"
@@ -76,15 +77,97 @@ def test_every_violation_of_the_naming_is_reported(tmp_path: Path) -> None:
         "two_lines": "",
     }
     notices = "\n".join(findings.notices)
-    assert "no_lyrics_lyrics.txt: is missing; the song is taken as an instrumental" in notices
+    assert "no_lyrics_lyrics.txt: is missing, so the song has no lyrics" in notices
+    assert "no_prompt_prompt.txt: is missing, so the song has no caption" in notices
     assert "two_lines_prompt.txt: has 2 lines" in notices and "there is no audio file no_audio.*" in notices
+
+
+def test_names_that_nearly_fit_are_reported_with_the_right_one(tmp_path: Path) -> None:
+    (tmp_path / "song.wav").write_bytes(b"x")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "Other.flac").write_bytes(b"x")
+    for name in ("song_Prompt.txt", "song-lyrics.txt", "song.txt", "deep/other_prompt.txt", "deep/other lyrics.md"):
+        (tmp_path / name).write_text("pop")
+    rows, findings = read(tmp_path)
+    assert {row.id: row.code for row in rows} == {"song": "missing_caption", "deep/Other": "missing_caption"}
+    notices = "\n".join(findings.notices)
+    assert "song_Prompt.txt: is not read; rename it to song_prompt.txt" in notices
+    assert "song-lyrics.txt: is not read; rename it to song_lyrics.txt" in notices
+    assert "song.txt: is not read; rename it to song_prompt.txt or song_lyrics.txt" in notices
+    assert "other_prompt.txt: there is no audio file other.*; did you mean Other_prompt.txt?" in notices
+    assert "other lyrics.md: is not read, and there is no audio file other.*; did you mean Other_lyrics.txt?" in notices
 
 
 def test_two_files_of_one_name(tmp_path: Path) -> None:
     write_song(tmp_path, "a", ".mp3")
     write_song(tmp_path, "a", ".wav")
-    with pytest.raises(ManifestError, match="id 'a' was already used"):
-        read(tmp_path)
+    write_song(tmp_path, "b", ".wav")
+    rows, _ = read(tmp_path)
+    assert [(row.id, row.code) for row in rows] == [("a", "ambiguous_audio"), ("b", "")]
+    assert "a.mp3 and a.wav have one name; keep one of them" in rows[0].reason
+
+
+def test_formats_that_are_not_read_are_rows_too(tmp_path: Path) -> None:
+    write_song(tmp_path, "a", ".m4a")
+    write_song(tmp_path, "b", ".wav")
+    (tmp_path / "b.aac").write_bytes(b"x")
+    rows, findings = read(tmp_path)
+    assert {row.id: row.code for row in rows} == {"b": "", "a": "unsupported_format"}
+    assert any("b.aac: this format is not read; convert it" in notice for notice in findings.notices)
+    assert not any("a_prompt.txt" in notice for notice in findings.notices)
+
+
+def test_other_names_of_the_text_files(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"x")
+    (tmp_path / "a.caption.txt").write_text("pop, sunny")
+    (tmp_path / "a.lyrics.txt").write_text("la")
+    (tmp_path / "b.wav").write_bytes(b"x")
+    (tmp_path / "b.json").write_text('{"tags": ["rock", "loud"], "lyrics": "na na", "language": "german"}')
+    (tmp_path / "b_lyrics.txt").write_text("no no")
+    (tmp_path / "list.json").write_text("[]")
+    rows, findings = read(tmp_path)
+    assert [(row.caption, row.lyrics, row.language) for row in rows] == [
+        ("pop, sunny", "la", "en"),
+        ("rock, loud", "no no", "german"),
+    ]
+    assert all("ref_audio_column_name" in notice for notice in findings.notices)
+
+
+def test_text_files_are_not_followed_out_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    write_song(tmp_path / "songs", "a", prompt=None)
+    (tmp_path / "songs" / "a_prompt.txt").symlink_to(tmp_path / "secret.txt")
+    rows, _ = read(tmp_path / "songs")
+    assert rows[0].code == "unreadable_text" and "leads out of the folder" in rows[0].reason
+
+
+def test_lists_in_the_ljspeech_form(tmp_path: Path) -> None:
+    (tmp_path / "wavs").mkdir()
+    for name in ("LJ001-0001.wav", "two.wav"):
+        (tmp_path / "wavs" / name).write_bytes(b"x")
+    lines = ["\ufeffaudio_file|text", "LJ001-0001|In 1999|in nineteen ninety-nine", "", "wavs/two.wav|Hello"]
+    (tmp_path / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
+    for name in (tmp_path, tmp_path / "metadata.csv"):
+        rows, _ = read(name)
+        assert [(row.id, row.lyrics, row.line) for row in rows] == [
+            ("wavs/LJ001-0001", "In 1999", 2),
+            ("wavs/two", "Hello", 4),
+        ]
+        assert all(row.tracks["mix"].resolved and row.code == "missing_caption" for row in rows)
+    (tmp_path / "train.txt").write_text("no text here\n")
+    with pytest.raises(ManifestError, match=r"train.txt:1: not a line of path\|text"):
+        read(tmp_path / "train.txt")
+
+
+def test_rows_without_texts_are_fine_where_nobody_needs_them(tmp_path: Path) -> None:
+    write_song(tmp_path, "a", prompt=None, lyrics=None)
+    findings = ManifestFindings()
+    options = ManifestOptions(COLUMNS, needs_texts=False, kept_columns=("tags", "tempo"))
+    (row,) = read_clip_rows([ManifestSpec(str(tmp_path))], options, findings)
+    assert (row.code, row.caption, row.extra) == ("", "", {})
+    write_song(tmp_path, "a", prompt="pop,  sunny")
+    (row,) = read_clip_rows([ManifestSpec(str(tmp_path))], options, ManifestFindings())
+    assert row.extra == {"tags": ["pop", "sunny"]}
 
 
 def test_variants_in_json_are_chosen_by_id(tmp_path: Path) -> None:
@@ -169,9 +252,9 @@ def test_hub_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_name_that_is_nothing(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="neither a file or folder here nor a data set"):
         read("user/absent")
-    (tmp_path / "table.csv").write_text("a,b")
+    (tmp_path / "table.xlsx").write_text("a,b")
     with pytest.raises(ManifestError, match="must be a .jsonl file"):
-        read(tmp_path / "table.csv")
+        read(tmp_path / "table.xlsx")
     with pytest.raises(ManifestError, match="there is no folder"):
         read(tmp_path / "absent", method="folder")
 
