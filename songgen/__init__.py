@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from songgen.environment import keep_quiet
+
 if TYPE_CHECKING:
     from songgen.generation.processing_songgen import SongGenProcessor
     from songgen.lyrics import VoiceBpeTokenizer
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
+
+keep_quiet()
 
 _HOMES = {
     "SongGenDualTrackForConditionalGeneration": "songgen.models",

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
-    ("vocabulary", "tasks", "exit_codes"),
+    ("vocabulary", "tasks", "exit_codes", "environment", "terminal"),
     ("layout", "codecs", "conditioning", "lyrics", "config", "metrics"),
     ("models", "data"),
     ("generation",),

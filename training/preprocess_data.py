@@ -7,19 +7,19 @@ import logging
 import sys
 
 from songgen.config import load_run_config
-from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE
+from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE, EXIT_ERROR
 from songgen.preprocess import TooManyBadRows, options_of, run_preprocessing
+from songgen.terminal import log_to_stderr, printable
 
 
 def main() -> int:
     """Parse, build, run."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    config = load_run_config(sys.argv[1:], description=str(__doc__))
+    log_to_stderr(logging.INFO)
     try:
-        run_preprocessing(options_of(config))
-    except TooManyBadRows as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_DATA
+        run_preprocessing(options_of(load_run_config(sys.argv[1:], description=str(__doc__))))
+    except ValueError as error:
+        print(printable(f"error: {error}"), file=sys.stderr)
+        return EXIT_BAD_DATA if isinstance(error, TooManyBadRows) else EXIT_ERROR
     return EXIT_DONE
 
 

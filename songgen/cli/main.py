@@ -6,13 +6,13 @@ user's to solve and is printed without a traceback.
 
 import argparse
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from songgen import __version__
+from songgen.terminal import log_to_stderr, printable
 
 USAGE_ERROR = 2
 """Exit code for arguments or files that cannot be used, as argparse has it."""
@@ -56,13 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     module.add_arguments(parser)
     parsed = parser.parse_args(arguments[place + 1 :])
-    logging.basicConfig(
-        level=os.environ.get("SONGGEN_LOG_LEVEL", "WARNING").upper(), format="%(levelname)s: %(message)s"
-    )
+    log_to_stderr(os.environ.get("SONGGEN_LOG_LEVEL", "WARNING").upper())
     try:
         return int(module.run(parsed))
     except ValueError as error:
-        print(f"songgen {name}: error: {error}", file=sys.stderr)
+        print(printable(f"songgen {name}: error: {error}"), file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         print(f"songgen {name}: interrupted", file=sys.stderr)

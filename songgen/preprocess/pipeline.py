@@ -41,6 +41,7 @@ from songgen.preprocess.workspace import (
     require_free_output,
     require_same_meaning,
 )
+from songgen.terminal import printable
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ class _Run:
         remove_leftovers(output)
         remove_workspace(self.options.work_folder)
         for line in report_lines(json.loads((output / REPORT_FILE).read_text(encoding="utf-8"))):
-            print(line)
+            print(printable(line))
 
     def _stands(self, info: DatasetInfo) -> bool:
         """Whether the output folder lacks no file, and its shards are the very files that were checked."""

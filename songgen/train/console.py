@@ -4,7 +4,6 @@ Only the main process writes; the others own a `Console` too, which stays silent
 """
 
 import logging
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -15,8 +14,7 @@ from typing import Self, TextIO
 
 from tqdm import tqdm
 
-_ANSI_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
-_CONTROL_CHARACTERS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+from songgen.terminal import printable
 
 SHOWN_VALUES = {
     "loss": ("loss", "{:.4f}"),
@@ -25,11 +23,6 @@ SHOWN_VALUES = {
     "tokens_per_second": ("tok/s", "{:,.0f}"),
 }
 """Metrics that stand beside the progress, with their short name and format."""
-
-
-def printable(text: str) -> str:
-    """Remove terminal sequences and control characters: captions and lyrics come from anywhere."""
-    return _ANSI_SEQUENCE.sub("", text).translate(_CONTROL_CHARACTERS)
 
 
 class Console:

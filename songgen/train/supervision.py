@@ -23,9 +23,9 @@ from songgen.exit_codes import (
     EXIT_NON_FINITE,
     EXIT_SIGNAL_BASE,
 )
+from songgen.terminal import printable
 from songgen.train.anomalies import NonFiniteError
 from songgen.train.checkpoint import CheckpointError
-from songgen.train.console import printable
 from songgen.train.distributed import leave_at_once
 from songgen.train.heartbeat import STARTING, Heartbeat, missing_processes, remove_heartbeats
 from songgen.train.run_status import RunStatus, read_run_status

@@ -5,7 +5,8 @@ import logging
 
 import pytest
 
-from songgen.train.console import Console, RunSummary, printable, route_logging
+from songgen.terminal import printable
+from songgen.train.console import Console, RunSummary, route_logging
 
 
 @pytest.fixture
