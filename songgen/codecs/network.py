@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -63,7 +64,7 @@ def open_network(
         model, info = model_class.from_pretrained(
             path, revision=revision or "main", dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ValueError(
             f"Cannot open the weights of the codec {path!r}: {error} Give a folder or hub id that holds "
             "model.safetensors; files in pickle format are not opened."

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -114,7 +115,11 @@ class SpectralCodec(AudioCodec):
                 f"The config.json of the spectral codec {path!r} does not fit this version: missing "
                 f"{sorted(known - given)}, unknown {sorted(given - known)}. Fit the codec again."
             )
-        weights = load_file(codec_file(path, "model.safetensors", revision))
+        weights_file = codec_file(path, "model.safetensors", revision)
+        try:
+            weights = load_file(weights_file)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"Cannot read the weights of the codec, {weights_file}: {error}") from error
         if set(weights) != {"codebooks"}:
             raise ValueError(f"The model.safetensors of the spectral codec {path!r} must hold the tensor 'codebooks'.")
         codec = cls(SpectralSettings(**{name: config[name] for name in known}), weights["codebooks"], path)

@@ -151,12 +151,13 @@ class _Evil:
 
 
 @pytest.mark.parametrize("kind", ["xcodec", "dac", "encodec", "spectral"])
-def test_pickles_are_not_opened(kind: str, codec_folders: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+def test_pickles_are_not_opened(kind: str, name: str, codec_folders: dict[str, Path], tmp_path: Path) -> None:
     marker = tmp_path / "executed"
     folder = tmp_path / "codec"
     folder.mkdir()
     (folder / "config.json").write_bytes((codec_folders[kind] / "config.json").read_bytes())
-    with (folder / "pytorch_model.bin").open("wb") as file:
+    with (folder / name).open("wb") as file:
         pickle.dump(_Evil(marker), file)
     with pytest.raises(ValueError, match="safetensors"):
         load_codec(str(folder))
