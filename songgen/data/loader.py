@@ -130,9 +130,10 @@ def worker_failure(error: BaseException) -> LoaderError | None:
         return None
     pids = [int(pid) for pid in named[1].split(",")]
     who = ", ".join(f"{_WORKERS.get(pid, '?')} (pid {pid})" for pid in pids)
+    how = named[2].strip().rstrip(".")
     return LoaderError(
-        f"loader worker {who} died: {named[2].strip()} If it was killed for want of memory (the system's log says so), "
-        "lower dataloader_num_workers"
+        f"loader worker {who} died: {how}. If it was killed for want of memory (the system's log says so), lower "
+        "dataloader_num_workers"
     )
 
 

@@ -83,7 +83,7 @@ def _join_and_train(config: RunConfig, task: Task, console: Console) -> int:
             run_id = from_main(rank, take_folder)
             with Supervision(folder, rank=rank, world_size=world_size, run_id=run_id) as supervision:
                 try:
-                    _train(config, task, accelerator, console, supervision)
+                    _train(config, task, accelerator, console, supervision, stack)
                     code = EXIT_DONE
                 except (Exception, KeyboardInterrupt, SystemExit) as error:
                     code = supervision.fail(error)
@@ -93,23 +93,29 @@ def _join_and_train(config: RunConfig, task: Task, console: Console) -> int:
     return code
 
 
-def _train(config: RunConfig, task: Task, accelerator: Accelerator, console: Console, supervision: Supervision) -> None:
-    """Build, train, publish, and say how the run ended.
+def _train(
+    config: RunConfig,
+    task: Task,
+    accelerator: Accelerator,
+    console: Console,
+    supervision: Supervision,
+    stack: ExitStack,
+) -> None:
+    """Build, train, publish, and say how the run ended. Stop signals are caught until `stack` ends.
 
     Raises:
         Exception: whatever goes wrong.
     """
     training = config.training
     trainer = build_trainer(config, task, accelerator, console, supervision.heartbeat)
-    if accelerator.is_main_process:  # not before: a run that is refused leaves the configuration of the one before
-        config.save(Path(training.output_dir) / RESOLVED_CONFIG_FILE)
     supervision.running(trainer.total_steps)
     if not training.do_train:
         trainer.evaluate_only()
         supervision.done(trainer.state.step, stopped=False)
         return
-    with trainer.stop_signals:  # until the status is written: the launcher may pass the signal on late
-        state = trainer.train()
-        if not trainer.stopped and training.push_to_hub and accelerator.is_main_process:
-            publish(Path(training.output_dir), training.hub_model_id, private=training.hub_private)
-        supervision.done(state.step, stopped=trainer.stopped)
+    # Not only while it trains: the launcher passes signals on late, and sends one when another process has failed.
+    stack.enter_context(trainer.stop_signals)
+    state = trainer.train()
+    if not trainer.stopped and training.push_to_hub and accelerator.is_main_process:
+        publish(Path(training.output_dir), training.hub_model_id, private=training.hub_private)
+    supervision.done(state.step, stopped=trainer.stopped)

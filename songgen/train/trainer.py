@@ -148,6 +148,7 @@ class Trainer:
                     self.evaluate()
                 if self.due(self.intervals.save) or self.stopped:
                     self.save()
+                self.heartbeat.beat("waiting for data", self.state.step)
             self.finish()
         return self.state
 
