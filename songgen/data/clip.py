@@ -12,7 +12,7 @@ def is_storable_text(text: str) -> bool:
     return "\0" not in text and not any(0xD800 <= ord(character) < 0xE000 for character in text)
 
 
-def printable(text: str) -> str:
+def escaped(text: str) -> str:
     """Return a text of unknown origin as it may stand in a message: control characters and surrogates are escaped."""
     return "".join(
         character if character.isprintable() or character == " " else repr(character)[1:-1] for character in text

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from songgen.data.clip import ClipRow, TrackPath, is_storable_text, printable
+from songgen.data.clip import ClipRow, TrackPath, escaped, is_storable_text
 from songgen.data.paths import resolve_track_path
 from songgen.data.raw_rows import ColumnNames, RawRow, join_tags, track_of_column
 from songgen.data.row_index import RowIndex, open_row_index
@@ -48,8 +48,8 @@ class ManifestOptions:
     default_language: str = "en"
     """Language of rows that name none."""
 
-    needs_texts: bool = True
-    """Whether every row must have a caption, and a column of lyrics."""
+    is_raw: bool = False
+    """Whether the songs are yet to be prepared, so that caption, lyrics and separated tracks may be missing."""
 
     kept_columns: tuple[str, ...] = ()
     """Further columns whose values go into `ClipRow.extra` as they are."""
@@ -86,13 +86,13 @@ class ManifestFindings:
         if len(self.problems) < LISTED_PROBLEMS:
             place = f"{file}:{line}" if line is not None else file
             # Line breaks are ours: what comes from a manifest stands in one line.
-            self.problems.append("\n".join(map(printable, f"{place}: {message}".split("\n"))))
+            self.problems.append("\n".join(map(escaped, f"{place}: {message}".split("\n"))))
 
     def add_notice(self, message: str) -> None:
         """Note what is odd."""
         self.num_notices += 1
         if len(self.notices) < LISTED_NOTICES:
-            self.notices.append(printable(message))
+            self.notices.append(escaped(message))
 
     def raise_problems(self) -> None:
         """Raise one error with all problems, if there are any.
@@ -251,7 +251,7 @@ class _RowReader:
             else:
                 for line in lines:
                     self.findings.add_problem(self.file, line, f"column {column!r} is missing")
-        for column in self.columns.references if self.num_rows else ():
+        for column in self.columns.references if self.num_rows and not self.options.is_raw else ():
             if not any(name in self.seen_columns for name in column_names(column)):
                 self.findings.add_notice(
                     f"{self.file}: no row has the column {column!r} of ref_audio_column_name, so there is no track "
@@ -276,7 +276,7 @@ class _RowReader:
     def _build(self, raw: RawRow, values: dict[str, Any], row_id: str) -> ClipRow:
         columns = self.columns
         code, reason = raw.code, raw.reason
-        needs_texts = self.options.needs_texts and not code
+        needs_texts = not (self.options.is_raw or code)
         caption = self._text(raw, values, columns.caption, required=needs_texts)
         lyrics = self._text(raw, values, columns.lyrics, required=needs_texts)
         if needs_texts and not caption:

@@ -114,8 +114,7 @@ class _Reader:
                 return Rejection(**answer["rejection"])
             arrays = {name: np.frombuffer(receive(), dtype=dtype) for name, dtype in answer.pop("arrays")}
         except _Failed as failure:
-            given = next((track.given for track in row.tracks.values()), "")
-            return row.reject(failure.code, failure.reason, given)
+            return row.reject(failure.code, failure.reason, _first_path(row))
         voice = arrays.pop(VOICE_NAME, None)
         answer["clipped_tracks"] = tuple(answer["clipped_tracks"])
         return ClipAudio(tracks=arrays, voice=voice, **answer)
@@ -193,6 +192,11 @@ class _Reader:
         self._process = self._pipe = None
 
 
+def _first_path(row: ClipRow) -> str:
+    """The path to show where it is not known which of a song's files is to blame."""
+    return next((track.given for track in row.tracks.values()), "")
+
+
 def serve(pipe: Connection, options: AudioOptions, read: Read = read_clip) -> None:
     """Answer questions until the other end is closed (the reading process).
 
@@ -214,7 +218,7 @@ def serve(pipe: Connection, options: AudioOptions, read: Read = read_clip) -> No
                 continue
             result = read(row, options)
         except MemoryError:
-            result = row.reject("audio_crash", "reading the song needs more memory than it may have")
+            result = row.reject("audio_crash", "reading the song needs more memory than it may have", _first_path(row))
         if isinstance(result, Rejection):
             pipe.send_bytes(json.dumps({"rejection": asdict(result)}).encode())
         else:

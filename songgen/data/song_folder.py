@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from songgen.data.clip import printable
+from songgen.data.clip import escaped
 from songgen.data.raw_rows import ColumnNames, RawRow, caption_of_variants, join_tags, track_of_column
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
@@ -71,7 +71,7 @@ def read_song_folder(root: Path, columns: ColumnNames, notices: list[str]) -> It
                 notices.append(reason)
                 continue
             number += 1
-            row_id = printable((Path(folder) / stem).relative_to(root).as_posix())
+            row_id = escaped((Path(folder) / stem).relative_to(root).as_posix())
             values = {columns.id or "id": row_id, columns.target: None, columns.caption: None, columns.lyrics: None}
             yield RawRow(str(root), number, values, code="unsupported_format", reason=reason)
         stems = [stem for stem in (*by_stem, *foreign) if stem not in extra]
@@ -89,7 +89,7 @@ def _song(
     number: int,
 ) -> RawRow:
     relative = folder.relative_to(root)
-    row_id = printable((relative / stem).as_posix())  # a file name may be no text
+    row_id = escaped((relative / stem).as_posix())  # a file name may be no text
     values: dict[str, Any] = {columns.id or "id": row_id, columns.target: (relative / files[0]).as_posix()}
     for column in columns.references:
         found = by_stem.get(f"{stem}_{track_of_column(column)}")

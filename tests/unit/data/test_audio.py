@@ -1,9 +1,6 @@
 """Audio at the door: whatever a file is, the answer is checked tracks or a code and a reason."""
 
 import struct
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +9,7 @@ import soundfile
 
 from songgen.data.audio import (
     AudioOptions,
-    AudioRejected,
     ClipAudio,
-    check_header,
     declared_seconds,
     energy,
     read_clip,
@@ -46,23 +41,6 @@ def code_of(path: Path, options: AudioOptions = OPTIONS) -> str:
     return result.code
 
 
-@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
-@pytest.mark.parametrize("channels", [1, 2])
-def test_resampled_to_mono_of_the_exact_length(tmp_path: Path, rate: int, channels: int) -> None:
-    samples = tone(1.237, rate)
-    stereo = np.stack([samples * 1.5, samples * 0.5], axis=1)[:, :channels]
-    soundfile.write(tmp_path / "a.wav", stereo if channels == 2 else samples, rate, subtype="FLOAT")
-    result = read(tmp_path / "a.wav")
-    assert isinstance(result, ClipAudio)
-    mix = result.tracks["mix"]
-    assert mix.dtype == np.float32 and abs(len(mix) - 1.237 * 16000) <= 1
-    assert result.duration == len(mix) / 16000
-    wanted = tone(1.237)[: len(mix)]
-    inner = slice(400, len(wanted) - 400)
-    assert np.abs(mix[: len(wanted)][inner] - wanted[inner]).max() < 0.01
-    assert result.energies["mix"] == pytest.approx(0.3 / 2**0.5 * 32768, rel=0.01)
-
-
 def test_lengths_are_inclusive(tmp_path: Path) -> None:
     for seconds, code in ((0.2, None), (3.0, None), (0.1999, "too_short"), (3.0002, "too_long"), (4, "too_long")):
         soundfile.write(tmp_path / "a.wav", tone(seconds, 10000), 10000)
@@ -78,17 +56,6 @@ def test_length_is_checked_before_anything_is_decoded(tmp_path: Path, monkeypatc
     monkeypatch.setattr("songgen.data.audio._decode_mono", lambda *_: pytest.fail("decoded"))
     result = read_clip(row_of(mix=tmp_path / "a.wav", vocal=tmp_path / "long.wav"), OPTIONS)
     assert isinstance(result, Rejection) and result.code == "too_long" and result.path == "long.wav"
-
-
-@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3", ".ogg"])
-@pytest.mark.parametrize("share", [0.9, 0.5])
-def test_truncated_files(tmp_path: Path, suffix: str, share: float) -> None:
-    whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
-    soundfile.write(whole, tone(2.0, 44100) + 0.05 * np.random.default_rng(0).standard_normal(88200), 44100)
-    assert isinstance(read(whole), ClipAudio)
-    content = whole.read_bytes()
-    cut.write_bytes(content[: int(share * len(content))])
-    assert code_of(cut) == ("unreadable_audio" if suffix == ".flac" else "truncated_audio")
 
 
 def test_mp3_without_a_declared_length(tmp_path: Path) -> None:
@@ -131,14 +98,6 @@ def test_headers_that_are_not_believed(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "big.wav", tone(0.5), 16000)
     small = AudioOptions(sample_rate=16000, max_file_bytes=1000)
     assert code_of(tmp_path / "big.wav", small) == "file_too_large"
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_not_finite(tmp_path: Path, value: float) -> None:
-    samples = tone(0.5)
-    samples[4000] = value
-    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
-    assert code_of(tmp_path / "a.wav") == "not_finite"
 
 
 def test_silence_is_refused_in_the_mix_and_allowed_in_the_vocal(tmp_path: Path) -> None:
@@ -197,33 +156,6 @@ def test_declared_length_needs_no_decoding(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(0.5), 16000)
     assert declared_seconds(row_of(mix=tmp_path / "a.wav"), OPTIONS) == 0.5
     assert declared_seconds(row_of(mix=tmp_path / "absent.wav"), OPTIONS) == 0
-
-
-def write_silent_flac(path: Path, num_frames: int) -> None:
-    with soundfile.SoundFile(path, "w", 44100, 2, format="FLAC") as file:
-        block = np.zeros((1 << 16, 2), np.float32)
-        for _ in range(num_frames // len(block)):
-            file.write(block)
-
-
-def test_an_hour_of_silence_is_refused_at_once(tmp_path: Path) -> None:
-    """Small on disk, gigabytes in memory: under a memory limit it is refused by its header."""
-    write_silent_flac(tmp_path / "bomb.flac", 44100 * 3600)
-    assert (tmp_path / "bomb.flac").stat().st_size < 4 << 20
-    program = (
-        "import resource, sys; from pathlib import Path\n"
-        "from songgen.data.audio import AudioOptions, AudioRejected, check_header\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
-        "try: check_header(Path(sys.argv[1]), AudioOptions(16000))\n"
-        "except AudioRejected as error: print(error.code)\n"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path / "bomb.flac")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert result.stdout.strip() == "too_long", result.stderr
-    start = time.monotonic()
-    with pytest.raises(AudioRejected):
-        check_header(tmp_path / "bomb.flac", OPTIONS)
-    assert time.monotonic() - start < 1
 
 
 def test_a_header_that_promises_too_much(tmp_path: Path) -> None:

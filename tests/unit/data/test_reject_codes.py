@@ -25,9 +25,11 @@ def used_codes(source_text: str) -> Iterator[str]:
             if name in CODE_PLACES and len(node.args) > CODE_PLACES[name]:
                 values.append(node.args[CODE_PLACES[name]])
             values += [keyword.value for keyword in node.keywords if keyword.arg == "code"]
-        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
-            names = [getattr(name, "id", "") for name in getattr(node.targets[0], "elts", [])]
-            values += [value for name, value in zip(names, node.value.elts, strict=False) if name == "code"]
+        elif isinstance(node, ast.Assign):
+            targets, assigned = getattr(node.targets[0], "elts", [node.targets[0]]), getattr(node.value, "elts", [])
+            names = [getattr(name, "id", "") for name in targets]
+            pairs = zip(names, assigned or [node.value], strict=False)
+            values += [value for name, value in pairs if name == "code"]
         for value in values:
             if isinstance(value, ast.Constant) and value.value:
                 yield re.escape(str(value.value))
