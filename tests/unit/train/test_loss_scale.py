@@ -1,0 +1,97 @@
+"""The loss scale of float16: between its bounds, with a warning at the floor, and an end before harm."""
+
+import json
+
+import pytest
+import torch
+from torch.amp.grad_scaler import GradScaler
+
+from songgen.train.anomalies import NonFiniteError
+from songgen.train.loss_scale import LossScaleBounds
+from songgen.train.state import TrainerState
+from songgen.train.step import Outcome
+
+FLOOR, CAP, PATIENCE = 8192.0, 32768.0, 2
+
+
+class Run:
+    """A parameter that a real scaler trains, with gradients that overflow on demand."""
+
+    def __init__(self) -> None:
+        self.bounds = LossScaleBounds(FLOOR, CAP, PATIENCE)
+        self.weight = torch.ones(1, requires_grad=True)
+        self.optimizer = torch.optim.SGD([self.weight], lr=0.1)
+        self.scaler = GradScaler("cpu", growth_interval=2)
+        self.state = TrainerState()
+        self.bounds.begin(self.scaler)
+
+    def step(self, *, overflow: bool) -> float:
+        """Take a step as the trainer does; returns the scale after it."""
+        before = self.weight.item()
+        self.scaler.scale(self.weight.sum() * (float("inf") if overflow else 1.0)).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        assert (self.weight.item() == before) is overflow
+        self.bounds.apply(self.scaler, Outcome.OVERFLOW if overflow else Outcome.UPDATED, self.state)
+        self.state.step += 1
+        return self.scaler.get_scale()
+
+
+def test_the_scale_begins_at_the_cap_and_never_rises_above_it() -> None:
+    run = Run()
+    assert run.scaler.get_scale() == CAP
+    assert [run.step(overflow=False) for _ in range(6)] == [CAP] * 6
+
+
+def test_the_scale_falls_to_the_floor_and_recovers(caplog: pytest.LogCaptureFixture) -> None:
+    run = Run()
+    assert [run.step(overflow=True) for _ in range(2)] == [16384.0, FLOOR]
+    assert [record.message for record in caplog.records] == [
+        "step 1: gradients overflowed in float16 and the loss scale fell to its floor 8192; the run ends after 3 more "
+        "overflows in a row"
+    ]
+    assert [run.step(overflow=False) for _ in range(4)] == [FLOOR, 16384.0, 16384.0, CAP]
+
+
+def test_overflows_at_the_floor_are_warned_of_and_end_the_run_before_the_scale_gets_lower(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = Run()
+    for _ in range(2 + PATIENCE):
+        assert run.step(overflow=True) >= FLOOR
+    assert caplog.text.count("the step is skipped") == PATIENCE
+    with pytest.raises(NonFiniteError, match="at its floor 8192, 3 step.s. in a row.*Set dtype to bfloat16"):
+        run.step(overflow=True)
+    assert run.scaler.get_scale() == FLOOR and run.state.overflows_at_floor == 0
+
+
+def test_an_update_between_two_overflows_makes_them_no_row() -> None:
+    run = Run()
+    for _ in range(2):
+        run.step(overflow=True)
+    for _ in range(3 * PATIENCE):
+        assert run.step(overflow=True) == FLOOR
+        run.step(overflow=False)
+    assert run.state.overflows_at_floor == 0
+
+
+def test_a_resumed_run_goes_on_with_scale_and_count() -> None:
+    """Through the state of a checkpoint, as JSON."""
+    straight, stopped = Run(), Run()
+    for run in (straight, stopped):
+        for overflow in (True, True, True, False, True):
+            run.step(overflow=overflow)
+    resumed = Run()
+    stopped.state.gradient_scaler = stopped.scaler.state_dict()
+    resumed.state = TrainerState.from_json(stopped.state.to_json())
+    resumed.scaler.load_state_dict(resumed.state.gradient_scaler)
+    assert json.loads(stopped.state.to_json())["overflows_at_floor"] == 1
+    for overflow in (True, False, False, False, False):
+        assert resumed.step(overflow=overflow) == straight.step(overflow=overflow)
+
+
+def test_other_precisions_have_no_scale() -> None:
+    bounds = LossScaleBounds(FLOOR, CAP, PATIENCE)
+    bounds.begin(None)
+    bounds.apply(None, Outcome.UPDATED, TrainerState())
