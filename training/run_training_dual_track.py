@@ -1,7 +1,7 @@
 """Train a model that writes vocal and accompaniment: accelerate launch training/run_training_dual_track.py CONFIG.json.
 
-Exit codes: 0 trained to the end or stopped by a signal after saving, 4 loss or gradients not finite, 5 checkpoints
-could not be saved, 1 anything else.
+Exit codes: 0 trained to the end or stopped by a signal after saving (`run_status.json` says which), 4 loss or gradients
+not finite, 5 checkpoints could not be saved, 6 a process died or did not answer, 1 anything else.
 """
 
 import sys

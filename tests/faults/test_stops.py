@@ -1,0 +1,232 @@
+"""Signals that ask a run to stop: obeyed at a step boundary and inside of evaluations, and nothing is lost by them."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from forked import Hook, before_each_step, fork_run, saved_files
+from launching import TIMEOUT, make_world, start, wait_for_steps, write_config
+
+from songgen.exit_codes import EXIT_DONE, EXIT_SIGNAL_BASE
+from songgen.train import checkpoint, signals, song_samples
+from songgen.train.checkpoint import CheckpointManager
+from songgen.train.checkpoint_files import verify
+from songgen.train.metrics import TokenMetrics
+from songgen.train.run_status import read_run_status
+from songgen.train.song_samples import SongSamples
+from songgen.train.step import TrainingStep
+from songgen.train.trainer import Trainer
+
+STOP_SECONDS = 10
+"""Within which a run has stopped."""
+VOLATILE = {"time", "train/tokens_per_second", "train/samples_per_second"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with dropout, and a data set."""
+    return make_world(tmp_path_factory.mktemp("world"), num_train=16, dropout=0.2)
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps of the complete checkpoints, every byte of which is checked."""
+    return sorted(verify(path).step for path in folder.glob("checkpoint-*") if ".tmp-" not in path.name)
+
+
+def status_of(folder: Path) -> tuple[str, int | None, int | None]:
+    status = read_run_status(folder)
+    assert status is not None
+    return status.status, status.step, status.exit_code
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics, without what measures time."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in VOLATILE} for line in lines]
+
+
+def signal_at_call(owner: type, name: str, number: int, folder: Path) -> None:
+    """Send this process SIGTERM at the `number`-th call of a method, and note when (in a child process)."""
+    original: Callable[..., Any] = getattr(owner, name)
+    calls = iter(range(1, 10**6))
+
+    def counted(*arguments: Any, **keywords: Any) -> Any:
+        if next(calls) == number:
+            (folder / "signal.txt").write_text(str(time.time()))
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments, **keywords)
+
+    setattr(owner, name, counted)
+
+
+def seconds_since_the_signal(folder: Path) -> float:
+    return time.time() - float((folder / "signal.txt").read_text())
+
+
+def assert_resumes_exactly(world: Path, folder: Path, config: Path, log: Path, **settings: Any) -> None:
+    """The same command again ends where a run that nobody stopped ends: weights, optimizer, random state, metrics."""
+    fork_run(config, log, processes=2).finish(EXIT_DONE)
+    assert status_of(folder)[0] == "finished"
+    straight = folder.with_name("straight")
+    fork_run(write_config(world, output_dir=str(straight), **settings), log, processes=2).finish(EXIT_DONE)
+    last = max(checkpoint_steps(straight))
+    assert saved_files(folder / f"checkpoint-{last}") == saved_files(straight / f"checkpoint-{last}")
+    assert metrics(folder) == metrics(straight)
+
+
+@pytest.mark.case(9)
+def test_a_signal_to_one_process_inside_of_a_step_stops_both_after_it(world: Path, tmp_path: Path) -> None:
+    """16 songs, 2 processes, 4 micro-batches: 2 steps an epoch. The signal comes in micro-batch 2 of step 2."""
+    settings: dict[str, Any] = {
+        "gradient_accumulation_steps": 4, "num_train_epochs": 2, "do_eval": False, "save_steps": 100,
+    }  # fmt: skip
+    folder = tmp_path / "run"
+    config = write_config(world, output_dir=str(folder), **settings)
+
+    def hook(rank: int) -> None:
+        if rank == 1:
+            signal_at_call(TrainingStep, "_gradient_exchange", 4 + 2, folder)
+
+    run = fork_run(config, tmp_path / "log", processes=2, hook=hook)
+    run.finish(EXIT_DONE)
+    assert seconds_since_the_signal(folder) < STOP_SECONDS
+    assert checkpoint_steps(folder) == [2]
+    assert status_of(folder) == ("stopped", 2, EXIT_DONE)
+    assert (folder / "model.safetensors").is_file() and not list(folder.glob("heartbeat-*"))
+    assert_resumes_exactly(world, folder, config, tmp_path / "log", **settings)
+
+
+@pytest.mark.case(9)
+def test_a_signal_inside_of_an_evaluation_breaks_it_off_on_both_and_it_is_made_up_for(
+    world: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {
+        "num_train_epochs": 1, "eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 1,
+        "save_steps": 100,
+    }  # fmt: skip
+    folder = tmp_path / "run"
+    config = write_config(world, output_dir=str(folder), **settings)
+
+    def hook(rank: int) -> None:
+        if rank == 1:
+            signal_at_call(TokenMetrics, "update", 1, folder)
+
+    fork_run(config, tmp_path / "log", processes=2, hook=hook).finish(EXIT_DONE)
+    assert status_of(folder) == ("stopped", 2, EXIT_DONE)
+    assert checkpoint_steps(folder) == [2]
+    assert not any("eval/loss" in line for line in metrics(folder))
+    assert_resumes_exactly(world, folder, config, tmp_path / "log", **settings)
+
+
+@pytest.mark.case(9)
+def test_a_signal_while_songs_are_drawn_is_heard_by_a_process_that_draws_another_one(
+    world: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    config = write_config(
+        world, output_dir=str(folder), num_train_epochs=1, eval_strategy="steps", eval_steps=1,
+        predict_with_generate=True, num_generated_samples=2, max_length=200,
+    )  # fmt: skip
+
+    def hook(rank: int) -> None:
+        heard, draw = signals.StopSignals.heard, SongSamples._draw
+
+        def in_turn(self: signals.StopSignals) -> bool:
+            while rank == 0 and not (folder / "interrupted-1").exists():
+                time.sleep(0.01)
+            if rank == 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return heard(self)
+
+        def noted(self: SongSamples, *arguments: Any) -> Any:
+            try:
+                return draw(self, *arguments)
+            except signals.Interrupted:
+                (folder / f"interrupted-{rank}").touch()
+                raise
+
+        song_samples.CHECK_EVERY_STEPS = 1  # a song may be over after one step
+        signals.StopSignals.heard = in_turn  # type: ignore[method-assign]
+        SongSamples._draw = noted  # type: ignore[method-assign]
+
+    fork_run(config, tmp_path / "log", processes=2, hook=hook).finish(EXIT_DONE)
+    assert status_of(folder) == ("stopped", 1, EXIT_DONE)
+    assert checkpoint_steps(folder) == [1]
+    assert {path.name for path in folder.glob("interrupted-*")} == {"interrupted-0", "interrupted-1"}
+    assert not list(folder.rglob("*.wav"))
+
+
+@pytest.mark.case(10)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_process_group_is_one_request_and_leaves_no_orphan(
+    world: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """The launcher gets the signal too and passes it on, so every process gets it twice; loader workers get it once."""
+    folder = tmp_path / "run"
+    config = write_config(
+        world, output_dir=str(folder), num_train_epochs=500, dataloader_num_workers=2, do_eval=False, save_steps=None
+    )
+    run = start("run_training_mixed.py", 2, config, new_session=True)
+    wait_for_steps(run, folder, steps=3)
+    family = psutil.Process(run.pid).children(recursive=True)
+    assert len([child for child in family if child.is_running()]) >= 2 + 2 * 2, "processes and their loader workers"
+    os.killpg(run.pid, number)
+    printed = run.communicate(timeout=TIMEOUT)
+    status, step, code = status_of(folder)
+    assert (status, code) == ("stopped", EXIT_DONE), printed
+    assert checkpoint_steps(folder) == [step]
+    _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
+    assert not alive
+
+
+def stall_in_save(folder: Path) -> Hook:
+    """A hook: in the third step comes a stop signal, and the save that follows does not get on."""
+
+    def hook(rank: int) -> None:
+        def stall(*arguments: Any) -> None:
+            (folder / "stalls").touch()
+            time.sleep(1000)
+
+        def harm(trainer: Trainer, batches: Any) -> None:
+            if trainer.state.step == 2:
+                checkpoint.write_tensors = stall  # type: ignore[assignment]
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        signals.SAME_REQUEST_SECONDS = 0.2
+        before_each_step(harm)
+
+    return hook
+
+
+@pytest.mark.case(11)
+def test_a_second_signal_during_the_save_ends_the_process_at_once(world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = write_config(
+        world, output_dir=str(folder), num_train_epochs=1, save_steps=2, dataloader_num_workers=2, do_eval=False
+    )
+    run = fork_run(config, tmp_path / "log", hook=stall_in_save(folder))
+    deadline = time.monotonic() + TIMEOUT
+    while not (folder / "stalls").exists():
+        assert run.children[0].is_alive() and time.monotonic() < deadline, run.log.read_text()
+        time.sleep(0.02)
+    time.sleep(0.3)
+    pid = run.children[0].pid
+    assert pid is not None
+    family = psutil.Process(pid).children(recursive=True)
+    began = time.monotonic()
+    os.kill(pid, signal.SIGTERM)
+    run.finish(EXIT_SIGNAL_BASE + signal.SIGTERM)
+    assert time.monotonic() - began < STOP_SECONDS / 2
+    _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
+    assert not alive
+    assert status_of(folder)[0] == "running", "it had no time to say anything else"
+    newest = CheckpointManager(folder, save_total_limit=None, rank=0, world_size=1).latest()
+    assert newest is not None and verify(newest).step == 2
+    fork_run(config, tmp_path / "log").finish(EXIT_DONE)
+    assert status_of(folder)[0] == "finished"
