@@ -1,5 +1,6 @@
 """Keys of the published files that have no effect here, and keys that are refused."""
 
+import re
 from dataclasses import dataclass
 
 from songgen.config.types import PositiveInt
@@ -87,6 +88,9 @@ ALIASES = {"evaluation_strategy": "eval_strategy"}
 
 SECRET_KEYS = ("token", "hub_token", "push_to_hub_token", "wandb_api_key")
 """Keys that hold credentials: refused, because a configuration is saved, logged and shared."""
+
+SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
+"""A token of the hub, which is refused wherever it stands in a configuration."""
 
 USE_INSTEAD = {
     "bf16": '"dtype": "bfloat16"',

@@ -11,11 +11,16 @@ from typing import Any, Self
 
 from songgen.config.checks import Problem, cross_field_problems
 from songgen.config.data_arguments import DataArguments
-from songgen.config.ignored import ALIASES, SECRET_KEYS, USE_INSTEAD
+from songgen.config.ignored import ALIASES, SECRET_KEYS, SECRET_VALUE, USE_INSTEAD
 from songgen.config.keys import GROUPS, Key, all_keys
 from songgen.config.model_arguments import ModelArguments
 from songgen.config.training_arguments import TrainingArguments
 from songgen.config.types import coerce, describe, parse_text
+
+_NO_CREDENTIALS = (
+    "credentials do not belong in a configuration; use `hf auth login` or `wandb login`, or HF_TOKEN or WANDB_API_KEY "
+    "in the environment"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +106,7 @@ def key_problem(name: str, value: Any) -> Problem | None:
     if name in SECRET_KEYS:
         if value is None:
             return None
-        way_out = "use `hf auth login` or `wandb login`, or HF_TOKEN or WANDB_API_KEY in the environment"
-        return Problem((name,), f"{name}: credentials do not belong in a configuration; {way_out}")
+        return Problem((name,), f"{name}: {_NO_CREDENTIALS}")
     if name in all_keys():
         return None
     if name in USE_INSTEAD:
@@ -121,6 +125,8 @@ def value_problem(name: str, value: Any) -> Problem | None:
     key = all_keys().get(name)
     if key is None:
         return None
+    if SECRET_VALUE.search(json.dumps(value, default=repr)):
+        return Problem((name,), f"{name}: the value holds a token; {_NO_CREDENTIALS}")
     if name == "trust_remote_code" and value is True:
         return Problem((name,), "trust_remote_code: code from the hub is never run here; remove the key or give false")
     return type_problem(key, name, value)

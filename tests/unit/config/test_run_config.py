@@ -85,6 +85,22 @@ def test_credentials_are_refused_and_not_repeated(name: str) -> None:
     config(**{name: None})
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("wandb_run_name", "try {}"),
+        ("model_name_or_path", "https://user:{}@example.org/model"),
+        ("audio_codec", {"type": "xcodec", "path": "{}"}),
+        ("learning_rate", "{}"),
+    ],
+)
+def test_tokens_are_refused_wherever_they_stand_and_not_repeated(key: str, value: Any) -> None:
+    token = "hf_" + "aB3" * 12
+    given = json.loads(json.dumps(value).replace("{}", token))
+    (message,) = problems(**{key: given})
+    assert key in message and "hf auth login" in message and token not in message
+
+
 def test_remote_code_is_refused() -> None:
     assert "never run" in problems(trust_remote_code=True)[0]
     assert config(trust_remote_code=False).ignored_keys == ("trust_remote_code",)
