@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from songgen.tasks import MIX, VOCAL
+
 JsonObject = dict[str, Any]
 """What `json.loads` makes of an object."""
 
@@ -164,6 +166,11 @@ class SongRecord:
 
     refusal: Refusal | None = None
     """Why it is left out; None while it is in."""
+
+    @property
+    def heard_track(self) -> str:
+        """Track in which singing is looked for: the vocal track, or the mix of a song that was not separated."""
+        return VOCAL if VOCAL in self.audio else MIX
 
     def to_json(self) -> str:
         """One line of JSON (ASCII only, so that any text survives)."""

@@ -1,0 +1,112 @@
+"""Comparing sung words: what of a text counts, and how far two texts are apart.
+
+What two texts are cut into depends on the language. Where words are written with blanks, the units are words.
+Chinese, Cantonese, Japanese, Thai, Lao, Burmese and Khmer have no blanks, so that the units are characters (a Latin
+word among them stays whole). What remains: a recognizer may write the kanji of another reading, or kanji for kana, and
+simplified for traditional characters; such places count as errors although the same was sung.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from songgen.lyrics.chinese import speak_chinese_numbers
+from songgen.lyrics.languages import ORDINAL_ENDINGS
+from songgen.lyrics.numbers import speak_numbers
+
+WITHOUT_BLANKS = frozenset(("zh", "yue", "ja", "th", "lo", "my", "km"))
+"""Codes of languages that write no blanks between words."""
+
+_CHINESE = ("zh", "yue")
+_APOSTROPHES = re.compile("['’ʼ`´]")
+_DIGIT = re.compile(r"\d")
+_KATAKANA_TO_HIRAGANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}
+_SMALL_KANA = str.maketrans("ぁぃぅぇぉっゃゅょゎ", "あいうえおつやゆよわ")
+"""Small kana are often lost between what is sung and what is written."""
+
+
+def base_language(language: str) -> str:
+    """Return the part of a language code in front of the region: `zh` for `zh-cn`."""
+    return language.strip().lower().replace("_", "-").split("-")[0]
+
+
+def joiner(language: str) -> str:
+    """Return what stands between the words of a text in this language: a blank, or nothing."""
+    return "" if base_language(language) in WITHOUT_BLANKS else " "
+
+
+@lru_cache(maxsize=1 << 16)
+def comparable_units(text: str, language: str) -> tuple[str, ...]:
+    """Return the words (or characters, see above) of a text as they are compared.
+
+    Compatibility forms are folded (NFKC), so are case, apostrophes and punctuation; digits become words where the
+    library of the lyrics speaks the language ("24 hours" and "twenty-four hours" are the same); katakana become
+    hiragana and small kana large ones.
+
+    Args:
+        text: one word, a line or a whole song; its section tags must be gone.
+        language: code such as `en`; empty or unknown texts are cut at blanks and their digits stay.
+    """
+    code = base_language(language)
+    text = unicodedata.normalize("NFKC", text).casefold()
+    if _DIGIT.search(text):
+        if code in _CHINESE:
+            text = speak_chinese_numbers(text)
+        elif code in ORDINAL_ENDINGS:
+            text = speak_numbers(text, code)
+    if code == "ja":
+        text = text.translate(_KATAKANA_TO_HIRAGANA).translate(_SMALL_KANA)
+    text = _APOSTROPHES.sub("", text)
+    text = "".join(character if unicodedata.category(character)[0] in "LMN" else " " for character in text)
+    words = text.split()
+    if code not in WITHOUT_BLANKS:
+        return tuple(words)
+    return tuple(unit for word in words for unit in _characters(word))
+
+
+def edit_distance(left: Sequence[str], right: Sequence[str]) -> int:
+    """Return the least number of insertions, deletions and replacements that turn one sequence into the other.
+
+    Args:
+        left: words, or the characters of a string.
+        right: of the same kind.
+    """
+    if not left or not right:
+        return max(len(left), len(right))
+    ids = {unit: number for number, unit in enumerate({*left, *right})}
+    columns = np.array([ids[unit] for unit in right])
+    steps = np.arange(len(columns) + 1)
+    row = steps.copy()
+    for number, unit in enumerate(left, start=1):
+        best = np.empty_like(row)
+        best[0] = number
+        best[1:] = np.minimum(row[:-1] + (columns != ids[unit]), row[1:] + 1)
+        # An insertion costs one for each column to the right: a running minimum of the values less their columns.
+        row = np.minimum.accumulate(best - steps) + steps
+    return int(row[-1])
+
+
+@lru_cache(maxsize=1 << 18)
+def word_similarity(left: str, right: str) -> float:
+    """Return the share of characters that two words have in common, by edit distance: 1 for equal, 0 for unlike."""
+    if left == right:
+        return 1.0
+    return 1.0 - edit_distance(left, right) / max(len(left), len(right))
+
+
+def _characters(word: str) -> list[str]:
+    """Cut a word into characters; Latin letters and digits stay together, marks stay with their letter."""
+    units: list[str] = []
+    was_latin = False
+    for character in word:
+        is_mark = unicodedata.category(character)[0] == "M"
+        is_latin = character.isdigit() or "LATIN" in unicodedata.name(character, "")
+        if units and (is_mark or (is_latin and was_latin)):
+            units[-1] += character
+        else:
+            units.append(character)
+            was_latin = is_latin
+    return units
