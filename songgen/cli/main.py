@@ -34,6 +34,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "generate": Command("songgen.cli.generate", "write songs from a caption, lyrics and a reference voice"),
+    "prepare": Command("songgen.cli.prepare", "make a data set of a folder of songs: every step resumable"),
     "doctor": Command("songgen.cli.doctor", "say what is wrong with a run, a checkpoint, a data set or a model"),
     "push": Command(
         "songgen.cli.push", "upload a model folder to a hub, private by default; --dry_run shows the files"
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog=f"songgen {name}",
         description=command.summary[0].upper() + command.summary[1:] + ".",
         formatter_class=_DefaultsHelpFormatter,
+        conflict_handler="resolve",  # a subcommand may have a help of its own
     )
     module.add_arguments(parser)
     parsed = parser.parse_args(arguments[place + 1 :])

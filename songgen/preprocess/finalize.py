@@ -94,8 +94,8 @@ def publish(
         shutil.copytree(work_folder / CODEC_FOLDER, staging / CODEC_FOLDER)
     write_report(staging)
     write_text_atomic(staging / DATASET_FILE, info.to_json())
-    _sync_tree(staging)
-    _swap(staging, output_folder)
+    sync_tree(staging)
+    swap_folders(staging, output_folder)
 
 
 def _write_hub_files(folder: Path, info: DatasetInfo) -> None:
@@ -121,7 +121,8 @@ def _write_hub_files(folder: Path, info: DatasetInfo) -> None:
         (folder / split / "dataset_info.json").write_text(description, encoding="utf-8")
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
+    """Hand every file below a folder to the disk."""
     for parent, _, names in os.walk(folder):
         for name in names:
             with (Path(parent) / name).open("rb") as file:
@@ -129,7 +130,7 @@ def _sync_tree(folder: Path) -> None:
         fsync_folder(Path(parent))
 
 
-def _swap(staging: Path, output_folder: Path) -> None:
+def swap_folders(staging: Path, output_folder: Path) -> None:
     """Rename the new folder into its place; readers of an old one keep the files that they have open.
 
     What was replaced is left for `remove_leftovers`.

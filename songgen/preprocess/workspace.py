@@ -69,19 +69,24 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def require_free_output(output_folder: Path) -> None:
+def require_free_output(output_folder: Path, *, key: str = "save_to_disk", mark: str = DATASET_FILE) -> None:
     """Check that the data set may be written to a folder; finish what a kill between two renames left.
 
+    Args:
+        output_folder: the folder.
+        key: configuration key that names it.
+        mark: file that every data set of the kind has.
+
     Raises:
-        ValueError: if the folder holds something that is not a tokenized data set.
+        ValueError: if the folder holds something that is not such a data set.
     """
     replaced = replaced_folder(output_folder)
     if replaced.is_dir() and not output_folder.exists():
         replaced.rename(output_folder)
-    if output_folder.is_dir() and any(output_folder.iterdir()) and not (output_folder / DATASET_FILE).is_file():
-        raise ValueError(f"save_to_disk: {output_folder} holds other things than a data set; name another folder")
+    if output_folder.is_dir() and any(output_folder.iterdir()) and not (output_folder / mark).is_file():
+        raise ValueError(f"{key}: {output_folder} holds other things than a data set; name another folder")
     if output_folder.exists() and not output_folder.is_dir():
-        raise ValueError(f"save_to_disk: {output_folder} is a file; name another folder")
+        raise ValueError(f"{key}: {output_folder} is a file; name another folder")
 
 
 def staging_folder(output_folder: Path) -> Path:

@@ -159,12 +159,13 @@ def test_lists_in_the_ljspeech_form(tmp_path: Path) -> None:
         read(tmp_path / "train.txt")
 
 
-def test_rows_without_texts_are_fine_where_nobody_needs_them(tmp_path: Path) -> None:
+def test_raw_songs_need_neither_texts_nor_separated_tracks(tmp_path: Path) -> None:
     write_song(tmp_path, "a", prompt=None, lyrics=None)
     findings = ManifestFindings()
-    options = ManifestOptions(COLUMNS, needs_texts=False, kept_columns=("tags", "tempo"))
+    options = ManifestOptions(COLUMNS, is_raw=True, kept_columns=("tags", "tempo"))
     (row,) = read_clip_rows([ManifestSpec(str(tmp_path))], options, findings)
     assert (row.code, row.caption, row.extra) == ("", "", {})
+    assert len(findings.notices) == 2 and all("is missing, so the song has no" in text for text in findings.notices)
     write_song(tmp_path, "a", prompt="pop,  sunny")
     (row,) = read_clip_rows([ManifestSpec(str(tmp_path))], options, ManifestFindings())
     assert row.extra == {"tags": ["pop", "sunny"]}

@@ -1,0 +1,77 @@
+"""`songgen prepare`: a folder of songs becomes a data set."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE, EXIT_LOST_PROCESS
+
+if TYPE_CHECKING:
+    from songgen.prepare.config import PrepareConfig
+    from songgen.prepare.pipeline import PrepareSummary
+
+
+class _HelpOfKeys(argparse.Action):
+    """Prints the usage and every key; the keys are read when they are asked for, not at every start."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Print and leave."""
+        from songgen.prepare.config import help_text
+
+        print(f"{parser.format_usage()}\n{parser.description}\n\n{help_text()}")
+        parser.exit()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `songgen prepare`."""
+    parser.usage = "songgen prepare CONFIG.json [--key value] [--section.key value] [--section null]"
+    parser.add_argument("-h", "--help", nargs=0, action=_HelpOfKeys, help="every key with its meaning")
+    parser.add_argument("config", help="JSON file")
+    parser.add_argument("overrides", nargs=argparse.REMAINDER, help="--key value")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prepare the data set and say what has come of it.
+
+    Raises:
+        ValueError: for anything the user can put right.
+    """
+    from songgen.prepare.config import help_text, load_prepare_config
+    from songgen.prepare.pipeline import TooManyBadSongs, prepare
+    from songgen.prepare.runner import WorkerLost
+
+    if {"-h", "--help"} & set(arguments.overrides):
+        print(help_text())
+        return EXIT_DONE
+    config = load_prepare_config([arguments.config, *arguments.overrides])
+    try:
+        summary = prepare(config)
+    except TooManyBadSongs as error:
+        print(f"songgen prepare: {error}", file=sys.stderr)
+        return EXIT_BAD_DATA
+    except WorkerLost as error:
+        print(f"songgen prepare: {error}", file=sys.stderr)
+        return EXIT_LOST_PROCESS
+    if summary is not None:
+        print("\n".join(describe(config, summary)))
+    return EXIT_DONE
+
+
+def describe(config: "PrepareConfig", summary: "PrepareSummary") -> list[str]:
+    """Return what a run has come to, line by line."""
+    info = summary.info
+    folder = config.settings.output_dir.rstrip("/")
+    lines = [f"{summary.songs} songs in, {sum(info.clips.values())} clips out"]
+    lines += [f"  {split}: {count} clips, {info.seconds[split] / 3600:.2f} h" for split, count in info.clips.items()]
+    lines += [f"  refused, {code}: {count}" for code, count in info.refused.items()]
+    if summary.notices:
+        lines.append(f"{summary.notices} notices on the inputs: {folder}.work/songs.notices.json")
+    lines.append(f"{'written' if summary.is_changed else 'nothing has changed'}: {folder}")
+    return [*lines, f"next: accelerate launch training/preprocess_data.py {folder}/data.json"]

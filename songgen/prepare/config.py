@@ -1,0 +1,354 @@
+"""The configuration of `songgen prepare`: nested JSON, one section a step, checked as a whole before anything runs."""
+
+import dataclasses
+import json
+import os
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from songgen.config.checks import Problem
+from songgen.config.keys import Key, keys_of
+from songgen.config.loading import read_layers, split_command_line
+from songgen.config.run_config import raise_problems, type_problem, unknown_key
+from songgen.config.types import PositiveInt, Probability, accepts, coerce, describe, parse_text
+from songgen.prepare.sections import SECTIONS
+
+CONFIG_FILE = "prepare.json"
+"""In a prepared data set: the configuration that it was made with, ready to be used again."""
+
+OWN_KEYS = ("inputs", "output_dir", "import_settings")
+"""Keys that `import_settings` does not take over: what is read, and where it goes."""
+
+WAY_OUT = "`songgen prepare --help` lists all keys"
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """The keys at the top of the file."""
+
+    inputs: list[str | dict[str, Any]] = field(default_factory=list)
+    """Songs: folders, `metadata.jsonl`, LJSpeech lists, saved data sets, hub ids. An entry is a path, or a table with
+    `name` and further keys (see below)."""
+
+    output_dir: str = ""
+    """Folder of the data set to make. What is found on the way is kept in `<output_dir>.work`."""
+
+    workers: PositiveInt = 1
+    """Processes that work at the same time; 1 works in this one. Under `accelerate launch` leave it at 1."""
+
+    audio_roots: list[str] = field(default_factory=list)
+    """Folders besides a manifest's own in which audio files may lie; a path outside of them is refused."""
+
+    max_bad_fraction: Probability = 0.5
+    """No data set is written when more than this share of the songs cannot be read: then a setting is wrong."""
+
+    seed: int = 42
+    """Of everything that is drawn by chance."""
+
+    language: str = ""
+    """Code of the language of songs that name none, such as `en`; empty lets the recognizer find it."""
+
+    import_settings: str | None = None
+    """A prepared data set, or the output folder of a training run on one: its settings are taken over where this file
+    gives none."""
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """The keys of an entry of `inputs` that is a table."""
+
+    name: str = ""
+    """Folder, file or hub id."""
+
+    method: Literal["auto", "json", "folder", "ljspeech", "hf"] = "auto"
+    """How it is read: `folder` NAME.mp3 with text files beside it, `json` a manifest, `ljspeech` lines of path|text,
+    `hf` a saved data set or a hub id, `auto` by what the name is."""
+
+    annotations: str | None = None
+    """A manifest whose columns are merged in by id; its values win."""
+
+    config_name: str | None = None
+    """Configuration of a hub data set."""
+
+    split: str = "train"
+    """Split to read of a saved or hub data set."""
+
+    max_rows: PositiveInt | None = None
+    """Take the first rows only. null: all."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    """Names of columns that are called otherwise, for `id`, `caption`, `lyrics`, `language`, `audio`, `vocal`, `acc`,
+    such as {"caption": "text"}."""
+
+    use_for: Literal["train", "eval"] | None = None
+    """Split of the data set that these songs go to. null: `split` decides."""
+
+
+COLUMNS = ("id", "caption", "lyrics", "language", "audio", "vocal", "acc")
+"""What `columns` of an input may name."""
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """A checked configuration."""
+
+    settings: PrepareSettings
+    """The keys at the top."""
+
+    inputs: tuple[InputOptions, ...]
+    """What is read."""
+
+    sections: Mapping[str, Any]
+    """Name of each section -> its options; None where it is switched off."""
+
+    sources: tuple[str, ...] = ()
+    """Files that it was read from, the most basic one first."""
+
+    @property
+    def output_folder(self) -> Path:
+        """Folder of the data set."""
+        return Path(self.settings.output_dir).resolve()
+
+    @property
+    def work_folder(self) -> Path:
+        """Folder of what is found on the way."""
+        return self.output_folder.with_name(self.output_folder.name + ".work")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything with its value, ready for JSON."""
+        values = dataclasses.asdict(self.settings)
+        for name, options in self.sections.items():
+            values[name] = None if options is None else dataclasses.asdict(options)
+        return values
+
+    def save(self, path: Path) -> None:
+        """Write the resolved configuration; it loads back to an equal one."""
+        path.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_prepare_config(argv: Sequence[str]) -> PrepareConfig:
+    """Read a configuration from a command line: ``CONFIG.json [--key value] [--section.key value] [--section null]``.
+
+    Raises:
+        ValueError: all unknown keys, wrong values and contradictions of files and command line at once.
+    """
+    files, overrides, problems = split_command_line(argv)
+    layers = read_layers(files[0]) if files else []
+    sources = tuple(str(file) for file, _ in layers)
+    given = [values for _, values in layers]
+    for key, text in overrides:
+        given.append(_override(key, text, problems))
+    where = " > ".join(sources) + " and the command line" * bool(overrides and sources) or "the command line"
+    imported = next((values["import_settings"] for values in given[::-1] if "import_settings" in values), None)
+    if isinstance(imported, str):
+        try:
+            given = [_imported(Path(imported)), *given]
+        except ValueError as error:
+            problems.append(Problem(("import_settings",), f"import_settings: {error}"))
+    return config_of_values(_merged(given), sources=sources, where=where, problems=problems)
+
+
+def config_of_values(
+    values: Mapping[str, Any],
+    *,
+    sources: tuple[str, ...] = (),
+    where: str = "the configuration",
+    problems: Sequence[Problem] = (),
+) -> PrepareConfig:
+    """Build a configuration from nested values.
+
+    Args:
+        values: as the JSON file has them.
+        sources: files that they were read from.
+        where: what to call them in messages.
+        problems: what is known to be wrong already.
+
+    Raises:
+        ValueError: with all problems.
+    """
+    found = list(problems)
+    known = [*_keys(PrepareSettings), *SECTIONS]
+    found += [unknown_key(name, known, WAY_OUT) for name in values if name not in known]
+    top = {name: value for name, value in values.items() if name in _keys(PrepareSettings)}
+    settings = _build(PrepareSettings, "", top, found)
+    sections = {name: _section(name, values.get(name, section.is_on), found) for name, section in SECTIONS.items()}
+    inputs = tuple(_inputs(top.get("inputs", []), found))
+    if not top.get("output_dir"):
+        found.append(Problem(("output_dir",), "output_dir: not given; name the folder of the data set to make"))
+    if not top.get("inputs"):
+        found.append(Problem(("inputs",), "inputs: not given; name the songs: a folder, a manifest, a data set"))
+    raise_problems(found, where)
+    return PrepareConfig(settings, inputs, sections, sources)
+
+
+def help_text() -> str:
+    """Return every key with its type, default and meaning."""
+    lines = ["keys of CONFIG.json, and after -- on the command line:", *_key_lines(PrepareSettings, "")]
+    lines += ["", "an entry of inputs may be a table:", *_key_lines(InputOptions, "", is_flag=False)]
+    for name, section in SECTIONS.items():
+        state = "" if not section.can_be_off else f" ({'on' if section.is_on else 'off'} unless said otherwise)"
+        lines += ["", f"{name}: {section.summary}{state}"]
+        lines += _key_lines(section.options, f"{name}.")
+    return "\n".join(lines)
+
+
+def _key_lines(options: type, prefix: str, *, is_flag: bool = True) -> Iterator[str]:
+    for key in keys_of(prefix, options):
+        written = f"{'--' if is_flag else ''}{prefix}{key.name}"
+        yield f"  {written}  {describe(key.annotation)} (default {_json(key.default)})"
+        yield from textwrap.wrap(key.help, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, default=repr)
+
+
+def _keys(options: type) -> dict[str, Key]:
+    return {key.name: key for key in keys_of("", options)}
+
+
+def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Later layers win; sections are merged key by key, and naming a key of a section switches it on."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            present = merged.get(name)
+            if name in SECTIONS and isinstance(value, dict):
+                merged[name] = {**(present if isinstance(present, dict) else {}), **value}
+            elif name in SECTIONS and value is True:
+                merged[name] = present if isinstance(present, dict) else {}
+            else:
+                merged[name] = value
+    return merged
+
+
+def _override(written: str, text: str | None, problems: list[Problem]) -> dict[str, Any]:
+    """Return one override of the command line as a layer of values."""
+    name, _, key = written.partition(".")
+    if name in SECTIONS and not key:
+        return {name: True if text is None else _section_text(name, text)}
+    keys = _keys(SECTIONS[name].options) if name in SECTIONS else _keys(PrepareSettings)
+    wanted = key if name in SECTIONS else written
+    if wanted not in keys:
+        # An unknown key of a section is found with the others; what belongs nowhere cannot be nested.
+        return {name: {key: text}} if name in SECTIONS else {written: text}
+    annotation = keys[wanted].annotation
+    value: Any = text
+    if text is None:
+        if not accepts(annotation, bool):
+            problems.append(Problem((written,), f"--{written}: needs a value, expected {describe(annotation)}"))
+            return {}
+        value = True
+    else:
+        try:
+            value = parse_text(text, annotation)
+        except ValueError:
+            pass  # the check of the values words the problem, with those of the file
+    return {name: {key: value}} if name in SECTIONS else {wanted: value}
+
+
+def _section_text(name: str, text: str) -> Any:
+    """Read what is given to a section itself: a table, a switch, or the value of its main key."""
+    try:
+        return parse_text(text, dict[str, Any] | bool | None)
+    except ValueError:
+        main_key = SECTIONS[name].main_key
+        if not main_key:
+            return text
+    annotation = _keys(SECTIONS[name].options)[main_key].annotation
+    return {main_key: text.split(",") if accepts(annotation, tuple) else text}
+
+
+def _section(name: str, value: Any, problems: list[Problem]) -> Any:
+    """Return the options of a section, or None where it is off or cannot be read."""
+    section = SECTIONS[name]
+    if value is None or value is False:
+        if not section.can_be_off:
+            problems.append(Problem((name,), f"{name}: cannot be switched off; remove the key"))
+        return None
+    if value is True:
+        value = {}
+    if not isinstance(value, dict):
+        message = f"{name}: {_json(value)} is not valid, expected a table of keys, or null to leave the step out"
+        problems.append(Problem((name,), message))
+        return None
+    return _build(section.options, f"{name}.", value, problems)
+
+
+def _build(options: type, prefix: str, values: Mapping[str, Any], problems: list[Problem]) -> Any:
+    """Return a dataclass of values, or one with defaults after noting what is wrong with them."""
+    keys = _keys(options)
+    found = [_with_prefix(unknown_key(name, list(keys), WAY_OUT), prefix) for name in values if name not in keys]
+    checks = (type_problem(keys[name], f"{prefix}{name}", values[name]) for name in values if name in keys)
+    found += [problem for problem in checks if problem]
+    required = [field.name for field in dataclasses.fields(options) if _is_required(field)]
+    for name in required:
+        if name not in values:
+            message = f"{prefix}{name}: not given; {keys[name].help}"
+            found.append(Problem((f"{prefix}{name}",), message))
+    problems += found
+    if found:
+        return None
+    try:
+        return options(**{name: coerce(value, keys[name].annotation) for name, value in values.items()})
+    except ValueError as error:
+        problems.append(Problem((prefix,), f"{prefix}{error}"))
+        return None
+
+
+def _is_required(field_: "dataclasses.Field[Any]") -> bool:
+    return field_.default is dataclasses.MISSING and field_.default_factory is dataclasses.MISSING
+
+
+def _with_prefix(problem: Problem, prefix: str) -> Problem:
+    """Return a problem of a key of a section with the key's name in full."""
+    return Problem(tuple(f"{prefix}{key}" for key in problem.keys), f"{prefix}{problem.message}")
+
+
+def _inputs(entries: Any, problems: list[Problem]) -> Iterator[InputOptions]:
+    for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
+        prefix = f"inputs {number}: "
+        if isinstance(entry, str):
+            yield InputOptions(name=entry)
+        elif isinstance(entry, dict):
+            options = _build(InputOptions, prefix, entry, problems)
+            if options is None:
+                continue
+            problems += [
+                _with_prefix(unknown_key(name, COLUMNS, f"columns are {', '.join(COLUMNS)}"), f"{prefix}columns.")
+                for name in options.columns
+                if name not in COLUMNS
+            ]
+            if not options.name:
+                problems.append(Problem(("inputs",), f"{prefix}name: not given; name a folder, a file or a hub id"))
+            yield options
+
+
+def _imported(folder: Path) -> dict[str, Any]:
+    """Return the settings that a data set in a folder was prepared with.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    for place in _places_of_settings(folder):
+        if (place / CONFIG_FILE).is_file():
+            (_, values), *_ = read_layers(place / CONFIG_FILE)
+            return {name: value for name, value in values.items() if name not in OWN_KEYS}
+    raise ValueError(f"there is no {CONFIG_FILE} in {folder}, nor beside the data sets that a run there has read")
+
+
+def _places_of_settings(folder: Path) -> Iterator[Path]:
+    """Yield the folder, and where it is a run's, the prepared data sets that its tokens may come from."""
+    yield folder
+    from songgen.train.checkpoint_files import CONFIG_FILE as RUN_CONFIG_FILE
+
+    config = folder / RUN_CONFIG_FILE
+    if config.is_file():
+        (_, values), *_ = read_layers(config)
+        named = values.get("save_to_disk") or []
+        for name in [named] if isinstance(named, str) else named:
+            yield Path(name)
+            yield Path(os.path.normpath(str(name).removesuffix("_tokens")))

@@ -1,0 +1,271 @@
+"""Songs in any layout become records: folders, manifests, lists, saved data sets, all read as preprocessing does."""
+
+import hashlib
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from songgen.data.clip import ClipRow, is_storable_text
+from songgen.data.manifest import ManifestFindings, ManifestOptions, read_clip_rows
+from songgen.data.raw_rows import ColumnNames, join_tags
+from songgen.data.sources import ManifestSpec
+from songgen.data.writer import write_text_atomic
+from songgen.lyrics.languages import language_code
+from songgen.prepare.config import InputOptions, PrepareConfig
+from songgen.prepare.record import JsonObject, Refusal, SongRecord
+from songgen.tasks import MIX
+
+KEPT_COLUMNS = (
+    "tags",
+    "variants",
+    "analysis",
+    "tempo",
+    "key",
+    "song",
+    "start",
+    "split",
+    "instrumental",
+    "provenance",
+)
+"""Columns that a row may have beside those of preprocessing."""
+
+TAKE_IN = "take_in"
+"""Step that songs are refused by which cannot be taken in at all."""
+
+INSTRUMENTAL = re.compile(r"\s*\[?\s*(?:inst|instrumental)\s*\]?\s*", re.IGNORECASE)
+"""Lyrics that say that there are none."""
+
+MAX_ID_LENGTH = 100
+"""Longest id, so that the names of a clip's files stay below what file systems allow."""
+
+SPOOL_FOLDER = "spool"
+"""In the work folder: audio that data sets hold inside their rows."""
+
+
+@dataclass
+class TakenIn:
+    """What the inputs hold."""
+
+    records: list[SongRecord] = field(default_factory=list)
+    """The songs, in the order of the inputs."""
+
+    notices: list[str] = field(default_factory=list)
+    """Naming mistakes and other oddities, each with the file and the way out."""
+
+    num_notices: int = 0
+    """All notices, listed or not."""
+
+
+def read_songs(config: PrepareConfig) -> TakenIn:
+    """Read all inputs; no audio is opened.
+
+    Raises:
+        songgen.data.manifest.ManifestError: with every problem of every manifest.
+    """
+    findings = ManifestFindings()
+    taken = TakenIn()
+    ids: dict[str, str] = {}
+    problem: ValueError | None = None
+    for source in config.inputs:
+        spec = ManifestSpec(
+            source.name, source.config_name, source.split, source.max_rows, source.annotations, source.method
+        )
+        options = ManifestOptions(
+            columns=_column_names(source),
+            roots=tuple(Path(root) for root in config.settings.audio_roots),
+            default_language=config.settings.language,
+            is_raw=True,
+            kept_columns=KEPT_COLUMNS,
+            spool_folder=config.work_folder / SPOOL_FOLDER,
+        )
+        try:
+            for row in read_clip_rows([spec], options, findings):
+                taken.records.append(_record(row, source, ids, findings))
+        except ValueError as error:
+            problem = error
+    if problem is not None:
+        raise problem  # the findings are shared: the last error lists the problems of every input
+    taken.notices, taken.num_notices = findings.notices, findings.num_notices
+    return taken
+
+
+def write_songs(path: Path, taken: TakenIn) -> None:
+    """Write the records, one a line, and the notices beside them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(path, "".join(record.to_json() + "\n" for record in taken.records))
+    notices = {"num_notices": taken.num_notices, "notices": taken.notices}
+    write_text_atomic(path.with_suffix(".notices.json"), json.dumps(notices, indent=2))
+
+
+def read_records(path: Path) -> list[SongRecord]:
+    """Read records that were written one a line."""
+    with path.open(encoding="ascii") as lines:
+        return [SongRecord.from_json(line) for line in lines]
+
+
+def read_notices(path: Path) -> TakenIn:
+    """Read the notices that stand beside a file of records."""
+    return TakenIn(**json.loads(path.with_suffix(".notices.json").read_text(encoding="utf-8")))
+
+
+def _column_names(source: InputOptions) -> ColumnNames:
+    names = source.columns
+    return ColumnNames(
+        id=names.get("id"),
+        caption=names.get("caption", "caption"),
+        lyrics=names.get("lyrics", "lyrics"),
+        language=names.get("language", "language"),
+        target=names.get("audio", "audio"),
+        references=(names.get("vocal", "vocal"), names.get("acc", "acc")),
+    )
+
+
+def _record(row: ClipRow, source: InputOptions, ids: dict[str, str], findings: ManifestFindings) -> SongRecord:
+    """Return the record of a row; values of a wrong type are left out with a notice."""
+    record_id = unique_id(row.id, source.name, ids)
+    extra = _Extra(row, findings)
+    tags = extra.tags()
+    lyrics = _text(row.lyrics)
+    is_instrumental = bool(INSTRUMENTAL.fullmatch(lyrics)) or row.extra.get("instrumental") is True
+    provenance = {"input": {"name": source.name, "id": row.id}}
+    earlier = row.extra.get("provenance")
+    return SongRecord(
+        id=record_id,
+        song=safe_name(song) if (song := extra.text("song")) else record_id,
+        file=row.file,
+        line=row.line,
+        audio={track: path.resolved for track, path in row.tracks.items() if path.resolved},
+        start=extra.number("start") or 0.0,
+        language=_language(row.language),
+        lyrics="" if is_instrumental else lyrics,
+        lyrics_source="instrumental" if is_instrumental else "given" if lyrics else "",
+        caption=_text(row.caption) or join_tags(tags),
+        tags=tags,
+        variants=extra.texts("variants"),
+        analysis=extra.table("analysis"),
+        tempo=extra.number("tempo"),
+        key=extra.text("key"),
+        split=source.use_for or extra.split(),
+        provenance={**earlier, **provenance} if isinstance(earlier, dict) else provenance,
+        refusal=_refusal(row),
+    )
+
+
+def _refusal(row: ClipRow) -> Refusal | None:
+    """Return why a row cannot be taken in, as far as that is known without opening its audio."""
+    if row.code:
+        return Refusal(TAKE_IN, row.code, row.reason)
+    for track in row.tracks.values():
+        if not track.resolved:
+            return Refusal(TAKE_IN, track.code, track.reason, track.given)
+    if MIX not in row.tracks:
+        return Refusal(TAKE_IN, "missing_track", f"the row has no track {MIX!r}")
+    if not all(is_storable_text(text) for text in (row.caption, row.lyrics, row.language)):
+        return Refusal(TAKE_IN, "bad_text", "caption or lyrics hold NUL or half a surrogate pair")
+    return None
+
+
+def _text(text: str) -> str:
+    """One form for one text: composed characters, line breaks as on Unix, no blanks around."""
+    return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def _language(language: str) -> str:
+    """Code of a language; a language that nobody knows stays as it is, for the filter to judge."""
+    try:
+        return language_code(language) if language.strip() else ""
+    except ValueError:
+        return language.strip().lower()
+
+
+class _Extra:
+    """The further columns of a row."""
+
+    def __init__(self, row: ClipRow, findings: ManifestFindings) -> None:
+        self.row = row
+        self.findings = findings
+
+    def _odd(self, column: str, expected: str) -> None:
+        value = str(self.row.extra[column])[:40]
+        self.findings.add_notice(f"{self.row.file}:{self.row.line}: {column} {value!r} is no {expected}; it is ignored")
+
+    def text(self, column: str) -> str:
+        value = self.row.extra.get(column, "")
+        if isinstance(value, str) and is_storable_text(value):
+            return _text(value)
+        self._odd(column, "text")
+        return ""
+
+    def number(self, column: str) -> float | None:
+        value = self.row.extra.get(column)
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+            return float(value)
+        self._odd(column, "number")
+        return None
+
+    def table(self, column: str) -> JsonObject:
+        value = self.row.extra.get(column, {})
+        if isinstance(value, dict):
+            return value
+        self._odd(column, "table")
+        return {}
+
+    def texts(self, column: str) -> dict[str, str]:
+        return {name: _text(text) for name, text in self.table(column).items() if isinstance(text, str) and text}
+
+    def tags(self) -> tuple[str, ...]:
+        value: Any = self.row.extra.get("tags", [])
+        value = value.split(",") if isinstance(value, str) else value
+        if isinstance(value, Sequence) and all(isinstance(tag, str) and is_storable_text(tag) for tag in value):
+            return tuple(_text(tag) for tag in value if tag.strip())
+        self._odd("tags", "list of texts")
+        return ()
+
+    def split(self) -> str:
+        value = self.row.extra.get("split")
+        if value in (None, "train", "eval"):
+            return value or ""
+        self._odd("split", "split (train or eval)")
+        return ""
+
+
+def unique_id(given: str, source: str, ids: dict[str, str]) -> str:
+    """Return an id that can be a file's name and that no other song has.
+
+    Args:
+        given: id of the row.
+        source: input that the row stands in, so that equal ids of two inputs become two.
+        ids: ids given away, case folded; this one is added.
+    """
+    name = safe_name(given)
+    for candidate in _candidates(name, given, source):
+        if candidate.casefold() not in ids:
+            ids[candidate.casefold()] = given
+            return candidate
+    raise AssertionError("the candidates have no end")
+
+
+def _candidates(name: str, given: str, source: str) -> Iterator[str]:
+    yield name
+    number = 0
+    while True:
+        digest = hashlib.sha256(f"{source}\0{given}\0{number}".encode("utf-8", "replace")).hexdigest()
+        yield f"{name}-{digest[:8]}"
+        number += 1
+
+
+def safe_name(text: str) -> str:
+    """Return a text as the name of a file: letters, digits, `.`, `-` and `_`, no folder, not too long."""
+    name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text.replace("/", "__"))).strip("._")
+    encoded = name.encode("utf-8", "ignore")
+    if len(encoded) > MAX_ID_LENGTH:
+        digest = hashlib.sha256(encoded).hexdigest()[:8]
+        name = f"{encoded[:MAX_ID_LENGTH].decode('utf-8', 'ignore')}-{digest}"
+    return name or "song"

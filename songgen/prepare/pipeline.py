@@ -1,0 +1,148 @@
+"""`songgen prepare` as a whole: inputs -> records -> steps -> data set, by any number of processes, resumable."""
+
+import json
+import logging
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate.state import PartialState
+
+from songgen.data.writer import write_text_atomic
+from songgen.prepare.config import CONFIG_FILE, PrepareConfig
+from songgen.prepare.layouts import TAKE_IN, read_notices, read_records, read_songs, write_songs
+from songgen.prepare.record import SongRecord
+from songgen.prepare.runner import Runner
+from songgen.prepare.sections import SECTIONS
+from songgen.prepare.step import SetStep, WorkFolder
+from songgen.prepare.writers import INFO_FILE, DatasetWriter, PreparedInfo, rejected_row
+from songgen.preprocess.processes import join_processes, on_main_process
+from songgen.preprocess.workspace import lock_workspace, require_free_output
+
+logger = logging.getLogger(__name__)
+
+SONGS_FILE = "songs.jsonl"
+"""In the work folder: the songs as the inputs have them."""
+
+RECORDS_FILE = "records.jsonl"
+"""In the work folder: songs and clips as the steps have left them, what is refused included."""
+
+LISTED_NOTICES = 20
+"""Notices that are printed; all of them stand beside the songs in the work folder."""
+
+
+class TooManyBadSongs(ValueError):
+    """More songs cannot be read than `max_bad_fraction` allows, or nothing is left; no data set was written."""
+
+
+@dataclass(frozen=True)
+class PrepareSummary:
+    """What a run has come to."""
+
+    songs: int
+    """Songs in the inputs."""
+
+    info: PreparedInfo
+    """The data set that stands there now."""
+
+    is_changed: bool
+    """Whether it was written by this run; False when it stood there already."""
+
+    notices: int
+    """Naming mistakes and other oddities of the inputs."""
+
+
+def prepare(config: PrepareConfig) -> PrepareSummary | None:
+    """Read the inputs, run the steps, write the data set.
+
+    Every process of the launch calls this.
+
+    Returns:
+        what was done; None in processes other than the main one.
+
+    Raises:
+        ValueError: if inputs, folders, machine or configuration cannot be used as they are.
+        TooManyBadSongs: if too many songs are damaged, or none is left.
+    """
+    with ExitStack() as stack:
+        state = stack.enter_context(join_processes())
+        on_main_process(state, lambda: stack.enter_context(lock_workspace(config.work_folder)))
+        on_main_process(state, lambda: require_free_output(config.output_folder, key="output_dir", mark=INFO_FILE))
+        songs = config.work_folder / SONGS_FILE
+        on_main_process(state, lambda: write_songs(songs, read_songs(config)))
+        records = run_steps(config, state, read_records(songs))
+        summary: list[PrepareSummary] = []
+        on_main_process(state, lambda: summary.append(_finish(config, records)))
+        return summary[0] if summary else None
+
+
+def run_steps(config: PrepareConfig, state: PartialState, records: list[SongRecord]) -> list[SongRecord]:
+    """Run every step that is switched on, in order.
+
+    Raises:
+        TooManyBadSongs: after the first step, if too many songs are damaged.
+    """
+    if state.is_main_process:
+        for notice in read_notices(config.work_folder / SONGS_FILE).notices[:LISTED_NOTICES]:
+            logger.warning(notice)
+    num_songs = len(records)
+    runner = Runner(WorkFolder(config.work_folder), state, config.settings.workers)
+    try:
+        for name, section in SECTIONS.items():
+            options = config.sections[name]
+            for step in [] if options is None else section.make(options):
+                run = runner.run_set if isinstance(step, SetStep) else runner.run
+                records = run(step, records)  # type: ignore[arg-type]
+            if name == TAKE_IN:
+                on_main_process(state, lambda taken=records: _check_damage(config, taken, num_songs))  # type: ignore[misc]
+    finally:
+        runner.close()
+    return records
+
+
+def _check_damage(config: PrepareConfig, records: list[SongRecord], num_songs: int) -> None:
+    refused = [record for record in records if record.refusal is not None]
+    if len(refused) <= config.settings.max_bad_fraction * num_songs:
+        return
+    _write_records(config.work_folder, records)
+    raise TooManyBadSongs(
+        f"{len(refused)} of {num_songs} songs cannot be read ({_codes(refused)}); max_bad_fraction is "
+        f"{config.settings.max_bad_fraction:g}. They are listed in {config.work_folder / 'rejected.jsonl'}"
+    )
+
+
+def _codes(records: list[SongRecord]) -> str:
+    counted = Counter(record.refusal.code for record in records if record.refusal is not None)
+    return ", ".join(f"{code} {count}" for code, count in counted.most_common())
+
+
+def _write_records(folder: Path, records: list[SongRecord]) -> None:
+    write_text_atomic(folder / RECORDS_FILE, "".join(record.to_json() + "\n" for record in records))
+    refused = [rejected_row(record) for record in records if record.refusal is not None]
+    write_text_atomic(folder / "rejected.jsonl", "".join(json.dumps(row) + "\n" for row in refused))
+
+
+def _finish(config: PrepareConfig, records: list[SongRecord]) -> PrepareSummary:
+    """Write the data set, unless the same stands there already (main process)."""
+    _write_records(config.work_folder, records)
+    if all(record.refusal is not None for record in records):
+        raise TooManyBadSongs(
+            f"no clip is left ({_codes(records)}). The reasons are listed in {config.work_folder / 'rejected.jsonl'}"
+        )
+    writer = DatasetWriter(
+        config.output_folder,
+        config.settings.output_dir.rstrip("/"),
+        WorkFolder(config.work_folder),
+        config.sections["write"],
+        config.sections["export"],
+    )
+    taken = read_notices(config.work_folder / SONGS_FILE)
+    fingerprint = writer.fingerprint(records, [config.to_dict(), taken.notices])
+    info = PreparedInfo.read(config.output_folder)
+    is_changed = info is None or info.fingerprint != fingerprint or not info.is_complete(config.output_folder)
+    if is_changed:
+        info = writer.write(records, fingerprint, lambda folder: config.save(folder / CONFIG_FILE))
+    assert info is not None
+    num_songs = sum(1 for _ in (config.work_folder / SONGS_FILE).open("rb"))
+    return PrepareSummary(num_songs, info, is_changed, taken.num_notices)

@@ -1,0 +1,51 @@
+"""The steps by name, in the order in which they run: the section of the configuration that each reads."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from songgen.prepare.step import SetStep, Step
+from songgen.prepare.take_in import TakeInOptions, TakeInStep
+from songgen.prepare.writers import ExportOptions, WriteOptions
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the configuration and the steps that it makes."""
+
+    summary: str
+    """What the section is about, in a line."""
+
+    options: type
+    """Dataclass of its keys."""
+
+    make: Callable[[Any], Sequence[Step | SetStep]]
+    """Options -> steps, in order."""
+
+    is_on: bool = True
+    """Whether the steps run where the configuration does not speak of them."""
+
+    can_be_off: bool = True
+    """Whether `null` or `false` leaves the steps out."""
+
+    main_key: str = ""
+    """Key that a text on the command line means which is given to the section itself, as in `--filter HQ`."""
+
+
+SECTIONS: dict[str, Section] = {
+    "take_in": Section(
+        "every audio file is opened and decoded once",
+        TakeInOptions,
+        lambda options: [TakeInStep(options)],
+        can_be_off=False,
+    ),
+    "write": Section("the form of the data set", WriteOptions, lambda options: [], can_be_off=False),
+    "export": Section(
+        "further layouts of the data set",
+        ExportOptions,
+        lambda options: [],
+        can_be_off=False,
+        main_key="formats",
+    ),
+}
+"""Name in the configuration -> section; a step runs after those that stand before it."""
