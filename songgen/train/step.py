@@ -189,12 +189,13 @@ class TrainingStep:
             outcome = Outcome.EMPTY
         elif not agreed.finite_loss or (not agreed.finite_norm and self.accelerator.scaler is None):
             outcome = Outcome.NON_FINITE
+        elif not agreed.finite_norm:
+            # The scaler and accelerate would not say so: a fused optimizer is called, and skips the update by itself.
+            outcome = Outcome.OVERFLOW
         elif not allows_update(agreed.loss):
             outcome = Outcome.HELD_BACK
         if outcome is Outcome.UPDATED:
             self.optimizer.step()
-            if self.accelerator.optimizer_step_was_skipped:
-                outcome = Outcome.OVERFLOW
         elif self.accelerator.scaler is not None:
             self.accelerator.scaler.update()
         self.optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""float16 and determinism on a GPU: a processor has no loss scaler (accelerate refuses one), so these need the device."""
+"""float16 and determinism on a GPU: on a processor accelerate makes no loss scaler, so these tests need the device."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

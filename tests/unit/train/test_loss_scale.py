@@ -4,12 +4,16 @@ import json
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch.amp.grad_scaler import GradScaler
+from training_fakes import CODEBOOKS, make_batch, tiny_model
 
 from songgen.train.anomalies import NonFiniteError
 from songgen.train.loss_scale import LossScaleBounds
+from songgen.train.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.state import TrainerState
-from songgen.train.step import Outcome
+from songgen.train.step import Outcome, TrainingStep
 
 FLOOR, CAP, PATIENCE = 8192.0, 32768.0, 2
 
@@ -89,6 +93,32 @@ def test_a_resumed_run_goes_on_with_scale_and_count() -> None:
     assert json.loads(stopped.state.to_json())["overflows_at_floor"] == 1
     for overflow in (True, False, False, False, False):
         assert resumed.step(overflow=overflow) == straight.step(overflow=overflow)
+
+
+def test_a_step_whose_gradients_overflow_is_left_out_and_lowers_the_scale() -> None:
+    """The training step with a scaler, which accelerate makes for float16 on a GPU alone, put in by hand."""
+    model = tiny_model()
+    accelerator = Accelerator(cpu=True, mixed_precision="fp16")
+    accelerator.scaler = GradScaler("cpu")  # type: ignore[assignment]
+    bounds, state = LossScaleBounds(FLOOR, CAP, PATIENCE), TrainerState()
+    bounds.begin(accelerator.scaler)
+    prepared, optimizer = accelerator.prepare(model, build_optimizer(model, OptimizerOptions(1e-2)))
+    accelerator.native_amp = True  # after the model was wrapped: it computes in float32
+    step = TrainingStep(accelerator, prepared, optimizer, model.layout, True, 1.0, 0.1)
+    handle = model.enc_to_dec_proj.weight.register_hook(lambda gradient: gradient * float("inf"))
+    outcomes, scales, weights = [], [], []
+    for overflow in (True, True, False):
+        if not overflow:
+            handle.remove()
+        result = step.run([make_batch([5, 3])], torch.ones(CODEBOOKS) / CODEBOOKS)
+        bounds.apply(accelerator.scaler, result.outcome, state)
+        outcomes.append(result.outcome)
+        scales.append(accelerator.scaler.get_scale())
+        weights.append(model.enc_to_dec_proj.weight.detach().clone())
+    assert outcomes == [Outcome.OVERFLOW, Outcome.OVERFLOW, Outcome.UPDATED]
+    assert scales == [16384.0, FLOOR, FLOOR]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[1], weights[2])
+    AcceleratorState._reset_state(True)
 
 
 def test_other_precisions_have_no_scale() -> None:
