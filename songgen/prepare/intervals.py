@@ -1,0 +1,45 @@
+"""Intervals of time: joined, subtracted, measured."""
+
+from collections.abc import Iterable, Sequence
+
+Interval = tuple[float, float]
+"""Start and end in seconds."""
+
+
+def within(intervals: Iterable[Interval], duration: float) -> list[Interval]:
+    """Cut intervals to a recording; those outside, and empty ones, are left out."""
+    cut = [(max(0.0, start), min(duration, end)) for start, end in intervals]
+    return [(start, end) for start, end in cut if end > start]
+
+
+def merged(intervals: Iterable[Interval]) -> list[Interval]:
+    """Return what the intervals cover together, in order; intervals that only touch stay apart."""
+    found: list[Interval] = []
+    for start, end in sorted(intervals):
+        if found and start < found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((start, end))
+    return found
+
+
+def without(intervals: Iterable[Interval], holes: Sequence[Interval]) -> list[Interval]:
+    """Return what the intervals cover and the holes do not, in order."""
+    found: list[Interval] = []
+    for start, end in merged(intervals):
+        for hole_start, hole_end in merged(holes):
+            if hole_end <= start or hole_start >= end:
+                continue
+            if hole_start > start:
+                found.append((start, hole_start))
+            start = max(start, hole_end)
+        if start < end:
+            found.append((start, end))
+    return found
+
+
+def covered_seconds(intervals: Iterable[Interval], span: Interval) -> float:
+    """Return how much of a span the intervals cover."""
+    start, end = span
+    cut = ((max(start, first), min(end, last)) for first, last in intervals)
+    return sum(last - first for first, last in merged((first, last) for first, last in cut if last > first))
