@@ -1,5 +1,6 @@
 """Kills at random moments of training, saving and preprocessing, each followed by a continuation that is checked."""
 
+import itertools
 import json
 import os
 import random
@@ -7,8 +8,8 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ SETTINGS: dict[str, Any] = {
     "group_by_length": True,
     "ddp_timeout": 120,
 }
+MOST_IN_A_COURSE = 6
+"""Kills of one run, before it is left to end."""
 SAVES_FILE = "saves.jsonl"
 
 
@@ -65,10 +68,10 @@ class TrainingKills:
         assert set(found) == set(range(1, STEPS + 1))
         self.expected = {step: _comparable(files) for step, files in found.items()}
 
-    def course(self, kind: str, most: int) -> Iterator[Kill]:
+    def course(self, kind: str, most: int) -> list[Kill]:
         """Kill one run again and again until it is through, at most so many times; then let it end and compare.
 
-        The end speaks for all: a kill is yielded with the end's verdict.
+        The end speaks for all: every kill gets the end's verdict.
         """
         output = self.folder / "run"
         shutil.rmtree(output, ignore_errors=True)
@@ -87,8 +90,7 @@ class TrainingKills:
         reached, problem = self._checked(output)
         if reached != STEPS:
             problem = f"the run ended at step {reached} of {STEPS}"
-        for kill in kills:
-            yield Kill(kill.kind, kill.processes, kill.moment, kill.reached, kill.problem or problem)
+        return [replace(kill, problem=kill.problem or problem) for kill in kills]
 
     def _kill_once(self, kind: str, config: Path) -> tuple[float, bool]:
         """Start the run and kill it at a random moment; returns the moment and whether it was still under way."""
@@ -97,7 +99,7 @@ class TrainingKills:
             rank, save = self.draws.randrange(self.processes), self.draws.randint(1, 4)
             fork = self._fork(config, _die_in_save(save, moment, rank))
             return moment, fork.wait_for_a_kill()
-        moment = self.draws.uniform(0.0, 0.9 * self.seconds)
+        moment = self.draws.uniform(0, self.seconds)
         fork = self._fork(config)
         time.sleep(moment)
         return moment, fork.kill()
@@ -131,13 +133,13 @@ class PreprocessingKills:
         self.seconds = time.monotonic() - began
         self.expected = shard_hashes(folder / "straight")
 
-    def course(self, kind: str, most: int) -> Iterator[Kill]:
+    def course(self, kind: str, most: int) -> list[Kill]:
         """Kill one run again and again until it is through, at most so many times; then let it end and compare."""
         output = self.folder / "songs"
         shutil.rmtree(output, ignore_errors=True)
         kills: list[Kill] = []
         while len(kills) < most:
-            moment = self.draws.uniform(0, 0.9 * self.seconds)
+            moment = self.draws.uniform(0, self.seconds)
             child = self._fork(output)
             child.join(moment)
             child.kill()
@@ -149,8 +151,7 @@ class PreprocessingKills:
         child = self._fork(output)
         child.join()
         problem = f"exit code {child.exitcode}" if child.exitcode else self._differs(output)
-        for kill in kills:
-            yield Kill(kill.kind, kill.processes, kill.moment, kill.reached, kill.problem or problem)
+        return [replace(kill, problem=kill.problem or problem) for kill in kills]
 
     def _differs(self, output: Path) -> str | None:
         """How a data set differs from the uninterrupted run's."""
@@ -170,35 +171,41 @@ class PreprocessingKills:
 
 
 def kill_at_random(
-    folder: Path, counts: dict[str, int], *, seed: int = 0, report: Callable[[Kill], None] = lambda kill: None
+    folder: Path,
+    counts: dict[str, int],
+    *,
+    processes: Sequence[int] = (1, 2),
+    seed: int = 0,
+    report: Callable[[Kill], None] = lambda kill: None,
 ) -> list[Kill]:
     """Kill as many runs of each kind as asked for, and check every continuation.
 
     Args:
         folder: to work in.
         counts: kills of each kind: training, saving, preprocessing.
+        processes: numbers of processes with which training runs take turns.
         seed: of the moments.
         report: called for each kill once its course is through.
     """
     draws = random.Random(seed)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    subjects: dict[str, list[TrainingKills | PreprocessingKills]] = {}
+    if {"training", "saving"} & set(counts):
+        runs = [TrainingKills(folder / f"training{number}", draws, processes=number) for number in processes]
+        subjects |= {"training": [*runs], "saving": [*runs]}
+    if "preprocessing" in counts:
+        subjects["preprocessing"] = [PreprocessingKills(folder / "preprocessing", draws)]
     found: list[Kill] = []
     for kind, count in counts.items():
-        makers: list[Callable[[], TrainingKills | PreprocessingKills]] = [
-            lambda: TrainingKills(folder / "training1", draws),
-            lambda: TrainingKills(folder / "training2", draws, processes=2),
-        ]
-        if kind == "preprocessing":
-            makers = [lambda: PreprocessingKills(folder / "preprocessing", draws)]
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        subjects = [make() for make in makers]
-        done = 0
-        while done < count:
-            for subject in subjects:
-                for kill in subject.course(kind, min(10, count - done)):
-                    found.append(kill)
-                    report(kill)
-                    done += 1
+        turns = itertools.cycle(subjects[kind])
+        left = count
+        while left > 0:
+            kills = list(next(turns).course(kind, min(MOST_IN_A_COURSE, left)))
+            left -= len(kills)
+            found += kills
+            for kill in kills:
+                report(kill)
     return found
 
 
