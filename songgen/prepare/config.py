@@ -124,6 +124,15 @@ class PrepareConfig:
             values[name] = None if options is None else dataclasses.asdict(options)
         return values
 
+    def meaning(self) -> dict[str, Any]:
+        """Return everything that what is made depends on: without how many processes work, and on which device."""
+        values = self.to_dict()
+        del values["workers"]
+        for section in values.values():
+            if isinstance(section, dict):
+                section.pop("device", None)
+        return values
+
     def save(self, path: Path) -> None:
         """Write the resolved configuration; it loads back to an equal one."""
         path.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

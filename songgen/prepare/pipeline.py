@@ -138,7 +138,7 @@ def _finish(config: PrepareConfig, records: list[SongRecord]) -> PrepareSummary:
         config.sections["export"],
     )
     taken = read_notices(config.work_folder / SONGS_FILE)
-    fingerprint = writer.fingerprint(records, [config.to_dict(), taken.notices])
+    fingerprint = writer.fingerprint(records, [config.meaning(), taken.notices])
     info = PreparedInfo.read(config.output_folder)
     is_changed = info is None or info.fingerprint != fingerprint or not info.is_complete(config.output_folder)
     if is_changed:

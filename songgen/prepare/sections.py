@@ -4,8 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from songgen.prepare.segmentation import SegmentOptions, SegmentStep
+from songgen.prepare.separation import SeparateStep, SeparationOptions
 from songgen.prepare.step import SetStep, Step
 from songgen.prepare.take_in import TakeInOptions, TakeInStep
+from songgen.prepare.transcription import TranscribeOptions, transcribe_steps
+from songgen.prepare.voice_activity import VoiceOptions, VoiceStep
 from songgen.prepare.writers import ExportOptions, WriteOptions
 
 
@@ -39,6 +43,22 @@ SECTIONS: dict[str, Section] = {
         lambda options: [TakeInStep(options)],
         can_be_off=False,
     ),
+    "separate": Section(
+        "vocal and accompaniment are taken apart (Demucs) where a song has the mix alone",
+        SeparationOptions,
+        lambda options: [SeparateStep(options)],
+        is_on=False,
+        main_key="model",
+    ),
+    "voice": Section("where somebody sings", VoiceOptions, lambda options: [VoiceStep(options)]),
+    "transcribe": Section(
+        "the words that are sung (Whisper), by one model or by two",
+        TranscribeOptions,
+        transcribe_steps,
+        is_on=False,
+        main_key="model",
+    ),
+    "segment": Section("clips of each song", SegmentOptions, lambda options: [SegmentStep(options)]),
     "write": Section("the form of the data set", WriteOptions, lambda options: [], can_be_off=False),
     "export": Section(
         "further layouts of the data set",
