@@ -1,5 +1,6 @@
 """Disks that fill up, and output folders that a run may not have."""
 
+import fcntl
 import json
 import os
 import re
@@ -286,6 +287,31 @@ def test_of_many_runs_that_start_together_one_gets_the_folder(tmp_path: Path) ->
     for child in children:
         child.join()
     assert [child.exitcode for child in children] == [0] * len(children)
+
+
+@pytest.mark.case(33)
+def test_a_lock_file_that_is_removed_while_it_is_opened_is_not_taken_for_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its holder removes it at its end; who opened it before that would hold a file that nobody else can see."""
+    lock = fcntl.lockf
+    removals = iter([True])
+
+    def lock_after_the_end_of_another(descriptor: int, operation: int) -> None:
+        if next(removals, False):
+            (tmp_path / LOCK_FILE).unlink()
+        lock(descriptor, operation)
+
+    def try_too() -> None:
+        with locked(tmp_path):
+            pass
+
+    monkeypatch.setattr(fcntl, "lockf", lock_after_the_end_of_another)
+    with locked(tmp_path):
+        other = FORK.Process(target=try_too)
+        other.start()
+        other.join()
+        assert other.exitcode == 1, "a second process holds the folder"
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

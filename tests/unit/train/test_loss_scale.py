@@ -118,6 +118,8 @@ def test_a_step_whose_gradients_overflow_is_left_out_and_lowers_the_scale() -> N
     assert outcomes == [Outcome.OVERFLOW, Outcome.OVERFLOW, Outcome.UPDATED]
     assert scales == [16384.0, FLOOR, FLOOR]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[1], weights[2])
+    bad = step.run([make_batch([5, 3])], torch.full((CODEBOOKS,), float("nan")))
+    assert bad.outcome is Outcome.NON_FINITE, "a lower scale is no remedy for this"
     AcceleratorState._reset_state(True)
 
 
