@@ -56,8 +56,10 @@ def split_words(tokens: Sequence[int], decode: Callable[[list[int]], str], has_b
     """
     words: list[TokenSpan] = []
     for piece in _whole_characters(tokens, decode):
-        is_new = not has_blanks or piece.text[:1].isspace() or not words
-        words = [*words, piece] if is_new else [*words[:-1], _joined(words[-1], piece)]
+        if not has_blanks or piece.text[:1].isspace() or not words:
+            words.append(piece)
+        else:
+            words[-1] = _joined(words[-1], piece)
     merged: list[TokenSpan] = []
     for word in words:
         # What has a blank in front of a mark that opens a word is one with it by now.
