@@ -16,7 +16,7 @@ from songgen.doctor.models import examine_model
 from songgen.doctor.owners import read_owner
 from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.train.anomalies import LOSS_SPIKES_FILE, NON_FINITE_FILE
-from songgen.train.checkpoint import complete_checkpoints
+from songgen.train.checkpoint import complete_checkpoints, room_needed
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.heartbeat import heartbeat_file, read_beat
 from songgen.train.output_folder import LOCK_FILE
@@ -51,7 +51,7 @@ def _activity(folder: Path) -> Iterator[Finding]:
     """Say whether a process writes to the folder, and how the run stands by its own word."""
     active = False
     try:
-        owner = read_owner(folder / LOCK_FILE)
+        owner = read_owner(folder / LOCK_FILE, by_system=True)
     except ValueError as problem:
         yield warning(LOCK_FILE, str(problem), f"remove {folder / LOCK_FILE} if no run is active")
         owner = None
@@ -138,8 +138,8 @@ def _disk(folder: Path) -> Iterator[Finding]:
     if not complete:
         yield ok("disk", f"{free:,} bytes free")
         return
-    needed = total_size(next(iter(complete.values())).files)
-    what = f"{free:,} bytes free, the newest checkpoint takes {needed:,}"
+    needed = room_needed(total_size(next(iter(complete.values())).files))
+    what = f"{free:,} bytes free, the next save asks for about {needed:,}"
     if free < needed:
         yield error("disk", what, "make room, or the next save fails (earlier checkpoints stay as they are)")
     else:

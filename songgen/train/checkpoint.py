@@ -402,7 +402,12 @@ def _free_bytes(folder: Path) -> int:
         return 0
 
 
-def _bytes_needed(contents: CheckpointContents) -> int:
+def room_needed(tensor_bytes: int) -> int:
     """Room that a checkpoint should find: a fifth more than its tensors take, and some for the small files."""
+    return math.ceil(_FREE_FACTOR * tensor_bytes) + _SPARE_BYTES
+
+
+def _bytes_needed(contents: CheckpointContents) -> int:
+    """Room that a checkpoint with these contents should find."""
     tensors = [*contents.model.values(), *contents.optimizer.values(), *contents.average.values()]
-    return math.ceil(_FREE_FACTOR * sum(tensor.nbytes for tensor in tensors)) + _SPARE_BYTES
+    return room_needed(sum(tensor.nbytes for tensor in tensors))

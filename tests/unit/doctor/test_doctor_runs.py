@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,7 @@ from songgen.train.output_folder import locked
 from songgen.train.run_status import RunStatus
 
 Copy = Callable[[str], Path]
+WITH_ROOT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
 DEAD_PID = 2**22 + 1
 """No process has a number above the kernel's limit."""
 
@@ -150,11 +153,29 @@ def test_an_active_run_is_told_from_one_that_was_killed(copy_of: Copy) -> None:
     lock.write_text(json.dumps({"pid": DEAD_PID, "host": socket.gethostname()}))
     (activity,) = at(run, "activity")
     assert activity.level is Level.WARNING and "has ended" in activity.what
+    lock.write_text(json.dumps({"pid": os.getppid(), "host": socket.gethostname()}))
+    assert "has ended" in at(run, "activity")[0].what, "another process has that number now, and holds no lock"
     lock.write_text(json.dumps({"pid": DEAD_PID, "host": "elsewhere.example"}))
     (activity,) = at(run, "activity")
     assert "cannot be seen from here" in activity.what and str(lock) in activity.way_out
     lock.write_text("")
     assert at(run, ".run.lock")[0].level is Level.WARNING
+
+
+def test_the_lock_of_another_process_is_seen_and_left_alone(copy_of: Copy) -> None:
+    run = copy_of("run")
+    program = (
+        "import sys; from pathlib import Path; from songgen.train.output_folder import locked\n"
+        "with locked(Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(run)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=WITH_ROOT) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"locked\n"
+        for _ in range(2):
+            (activity,) = at(run, "activity")
+            assert activity.level is Level.OK and f"a run is active: process {holder.pid}" in activity.what
+        holder.communicate()
+    assert holder.returncode == 0 and at(run, "activity")[0].what == "no run is active"
 
 
 def test_a_failed_run_says_why(copy_of: Copy) -> None:
