@@ -16,7 +16,7 @@ EXIT_NON_FINITE = 4
 """Loss or gradients were not finite; the weights from before are saved."""
 
 EXIT_NO_CHECKPOINT = 5
-"""Checkpoints could not be saved, several times in a row."""
+"""Checkpoints could not be saved, several times in a row; or the final model could not."""
 
 EXIT_LOST_PROCESS = 6
 """Another process of the run, or a process that reads data for it, died or did not answer in time."""

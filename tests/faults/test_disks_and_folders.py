@@ -175,7 +175,7 @@ def test_a_final_model_that_finds_no_room_leaves_the_earlier_one_and_is_written_
     assert (folder / "model.safetensors").read_bytes() != before
 
 
-def refused(config: Path, log: Path) -> str:
+def refused(config: Path, log: Path, processes: int = 1) -> str:
     """Start a run that must be refused before it looks at its model or data; returns what it says."""
 
     def hook(rank: int) -> None:
@@ -185,7 +185,7 @@ def refused(config: Path, log: Path) -> str:
         launch.build_trainer = build
 
     began = time.monotonic()
-    printed = fork_run(config, log, hook=hook).finish(EXIT_ERROR)
+    printed = fork_run(config, log, processes=processes, hook=hook).finish(EXIT_ERROR)
     assert time.monotonic() - began < SECONDS and "Traceback" not in printed
     return printed
 
@@ -231,7 +231,8 @@ def test_two_runs_at_once_are_refused_and_a_killed_one_is_no_obstacle(world: Pat
     holder = json.loads((folder / LOCK_FILE).read_text())
     assert holder == {"pid": process.pid, "host": socket.gethostname()}
     expected = f"in use by process {process.pid} on {socket.gethostname()}"
-    assert expected in refused(config, tmp_path / "second.log")
+    for processes in (1, 2):
+        assert expected in refused(config, tmp_path / f"second{processes}.log", processes)
     assert json.loads((folder / LOCK_FILE).read_text()) == holder and len(records(folder)) == 2
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)

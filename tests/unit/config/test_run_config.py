@@ -122,6 +122,7 @@ def test_remote_code_is_refused() -> None:
         ({"max_steps": 0}, "max_steps"),
         ({"max_steps": 100, "warmup_steps": 100}, "warmup_steps"),
         ({"warmup_steps": 1, "warmup_ratio": 0.1}, "warmup_ratio"),
+        ({"loss_scale_floor": 65536}, "loss_scale_floor"),
         ({"lr_scheduler_type": "multistep"}, "lr_scheduler_milestones"),
         ({"lr_scheduler_milestones": [200, 100]}, "lr_scheduler_milestones"),
         ({"lr_scheduler_milestones": [0.5, 100]}, "lr_scheduler_milestones"),
