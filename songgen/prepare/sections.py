@@ -4,7 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from songgen.prepare.segmentation import SegmentOptions, SegmentStep
+from songgen.prepare.agreement import AgreementOptions, AgreementStep
+from songgen.prepare.alignment import AlignOptions, AlignStep
+from songgen.prepare.clip_plan import SegmentOptions
+from songgen.prepare.segmentation import SegmentStep
 from songgen.prepare.separation import SeparateStep, SeparationOptions
 from songgen.prepare.step import SetStep, Step
 from songgen.prepare.take_in import TakeInOptions, TakeInStep
@@ -58,7 +61,13 @@ SECTIONS: dict[str, Section] = {
         is_on=False,
         main_key="model",
     ),
+    "align": Section("when each line of the lyrics is sung", AlignOptions, lambda options: [AlignStep(options)]),
     "segment": Section("clips of each song", SegmentOptions, lambda options: [SegmentStep(options)]),
+    "agreement": Section(
+        "how far two transcripts, or transcript and lyrics, agree, clip by clip",
+        AgreementOptions,
+        lambda options: [AgreementStep(options)],
+    ),
     "write": Section("the form of the data set", WriteOptions, lambda options: [], can_be_off=False),
     "export": Section(
         "further layouts of the data set",

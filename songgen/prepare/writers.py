@@ -17,7 +17,7 @@ from songgen.prepare.audio_files import read_audio, write_audio
 from songgen.prepare.record import JsonObject, SongRecord
 from songgen.prepare.step import WorkFolder
 from songgen.preprocess.finalize import link_or_copy, swap_folders, sync_tree
-from songgen.preprocess.workspace import staging_folder
+from songgen.preprocess.workspace import remove_leftovers, staging_folder
 from songgen.tasks import ACCOMPANIMENT, MIX, TRACKS, VOCAL
 
 FORMAT_VERSION = 1
@@ -177,6 +177,7 @@ class DatasetWriter:
         write_text_atomic(staging / INFO_FILE, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
         sync_tree(staging)
         swap_folders(staging, self.output_folder)
+        remove_leftovers(self.output_folder)
         return info
 
     def _row(self, record: SongRecord, folder: Path) -> JsonObject:

@@ -1,0 +1,204 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from prepare_songs import RATE, tone, write_song
+
+from songgen.data.audio import energy
+from songgen.data.manifest import ManifestError
+from songgen.prepare.config import config_of_values
+from songgen.prepare.layouts import MAX_ID_LENGTH, TakenIn, read_notices, read_records, read_songs, safe_name
+from songgen.prepare.layouts import write_songs as write_list
+from songgen.prepare.record import SongRecord
+from songgen.prepare.step import Outcome, WorkFolder
+from songgen.prepare.take_in import TakeInOptions, TakeInStep
+
+
+def read(folder: Path, *inputs: Any, **settings: Any) -> TakenIn:
+    return read_songs(
+        config_of_values({"inputs": list(inputs) or [str(folder)], "output_dir": str(folder / "out"), **settings})
+    )
+
+
+def write_rows(path: Path, *rows: dict[str, Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def take_in(*records: SongRecord, **options: Any) -> list[Outcome]:
+    return TakeInStep(TakeInOptions(**options)).run(records, WorkFolder(Path(".")))
+
+
+def test_a_folder_of_songs(tmp_path: Path) -> None:
+    write_song(tmp_path, "deep/er/One.mp3", prompt="pop,  sunny", lyrics="[Verse]\r\nla\r\n")
+    write_song(tmp_path, "two.flac", prompt=None, lyrics=None)
+    taken = read(tmp_path)
+    two, one = taken.records
+    assert one.id == one.song == "deep__er__One"
+    assert (one.caption, one.tags) == ("pop, sunny", ("pop", "sunny"))
+    assert (one.lyrics, one.lyrics_source, one.language) == ("[Verse]\nla", "given", "")
+    assert one.audio == {"mix": str((tmp_path / "deep" / "er" / "One.mp3").resolve())}
+    assert (two.caption, two.lyrics, two.lyrics_source, two.refusal) == ("", "", "", None)
+    assert [notice.split(": ")[1] for notice in taken.notices] == [
+        "is missing, so the song has no caption",
+        "is missing, so the song has no lyrics",
+    ]
+
+
+def test_variants_beside_a_song_are_kept(tmp_path: Path) -> None:
+    write_song(tmp_path, "a.wav", prompt=None)
+    variants = {"simplified": "pop", "descriptive": "a bright song", "analysis": {"tempo": "fast"}}
+    (tmp_path / "a_prompt.json").write_text(json.dumps(variants))
+    (record,) = read(tmp_path).records
+    assert record.variants == {"simplified": "pop", "descriptive": "a bright song"}
+    assert record.caption in record.variants.values() and record.analysis == {"tempo": "fast"}
+
+
+def test_a_manifest_keeps_what_its_rows_know(tmp_path: Path) -> None:
+    for name in ("a", "v"):
+        write_song(tmp_path, f"{name}.wav", prompt=None, lyrics=None)
+    row = {
+        "fname": "x/1",
+        "audio_file_name": "a.wav",
+        "vocal_abspath": str(tmp_path / "v.wav"),
+        "lyrics": "[Instrumental]",
+        "language": "english",
+        "tags": ["pop", "sunny"],
+        "tempo": 124,
+        "key": "A minor",
+        "song": "x",
+        "start": 12.5,
+        "split": "eval",
+        "provenance": {"tag": {"version": 1}},
+    }
+    (record,) = read(tmp_path, write_rows(tmp_path / "metadata.jsonl", row)).records
+    assert (record.id, record.song, record.start, record.split) == ("x__1", "x", 12.5, "eval")
+    assert (record.lyrics, record.lyrics_source, record.language) == ("", "instrumental", "en")
+    assert (record.tags, record.caption, record.tempo, record.key) == (("pop", "sunny"), "pop, sunny", 124.0, "A minor")
+    assert set(record.audio) == {"mix", "vocal"} and set(record.provenance) == {"tag", "input"}
+
+
+def test_values_of_a_wrong_type_are_named_and_left_out(tmp_path: Path) -> None:
+    write_song(tmp_path, "a.wav", prompt=None, lyrics=None)
+    row = {"id": "a", "audio": "a.wav", "tempo": "fast", "tags": 3, "split": "dev", "variants": ["x"]}
+    taken = read(tmp_path, write_rows(tmp_path / "metadata.jsonl", row))
+    (record,) = taken.records
+    assert (record.tempo, record.tags, record.split, record.variants) == (None, (), "", {})
+    assert sorted(notice.split()[1] for notice in taken.notices) == ["split", "tags", "tempo", "variants"]
+
+
+def test_ids_of_several_inputs_do_not_collide(tmp_path: Path) -> None:
+    for album in ("first", "second"):
+        write_song(tmp_path / album, "01.wav")
+    write_song(tmp_path / "second", "sub/x.wav")
+    write_song(tmp_path / "second", "sub__x.wav")
+    inputs = [str(tmp_path / "first"), {"name": str(tmp_path / "second"), "use_for": "eval"}]
+    records = read(tmp_path, *inputs).records
+    ids = [record.id for record in records]
+    assert ids[0] == "01" and ids[1].startswith("01-") and len(set(ids)) == 4
+    assert [record.id for record in read(tmp_path, *inputs).records] == ids
+    assert [record.split for record in records] == ["", "eval", "eval", "eval"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("a/b", "a__b"), ("../../etc/passwd", "etc__passwd"), ("Ä b", "Ä_b"), ("...", "song"), ("x|y\n", "x_y")],
+)
+def test_ids_are_names_of_files(given: str, expected: str) -> None:
+    assert safe_name(given) == expected
+
+
+def test_long_ids_are_cut_and_stay_apart() -> None:
+    first, second = safe_name("ü" * 300 + "1"), safe_name("ü" * 300 + "2")
+    assert first != second and len(first.encode()) <= MAX_ID_LENGTH + 9
+
+
+def test_what_cannot_be_taken_in_is_refused_with_its_code(tmp_path: Path) -> None:
+    write_song(tmp_path, "good.wav")
+    write_song(tmp_path, "twice.wav")
+    write_song(tmp_path, "twice.flac")
+    (tmp_path / "other.m4a").write_bytes(b"x")
+    records = read(tmp_path).records
+    codes = {record.id: record.refusal.code if record.refusal else "" for record in records}
+    assert codes == {"good": "", "twice": "ambiguous_audio", "other": "unsupported_format"}
+    rows = [{"id": "gone", "audio": "gone.wav"}, {"id": "outside", "audio": "/etc/hostname"}]
+    rows += [{"id": "odd", "audio": "good.wav", "lyrics": "\ud800"}]
+    records = read(tmp_path, write_rows(tmp_path / "metadata.jsonl", *rows)).records
+    assert [record.refusal and record.refusal.code for record in records] == [
+        "file_missing",
+        "path_outside_roots",
+        "bad_text",
+    ]
+
+
+def test_problems_of_all_inputs_are_said_at_once(tmp_path: Path) -> None:
+    first = write_rows(tmp_path / "a.jsonl", {"id": "a"})
+    (tmp_path / "b.jsonl").write_text("{broken\n")
+    with pytest.raises(ManifestError) as error:
+        read(tmp_path, first, str(tmp_path / "b.jsonl"), str(tmp_path / "absent.jsonl"))
+    for part in ("no row has the column 'audio'", "b.jsonl:1: not a line of JSON", "there is no manifest"):
+        assert part in str(error.value)
+
+
+def test_the_list_of_songs_is_kept_with_its_notices(tmp_path: Path) -> None:
+    write_song(tmp_path, "a.wav", prompt=None)
+    taken = read(tmp_path)
+    write_list(tmp_path / "work" / "songs.jsonl", taken)
+    assert read_records(tmp_path / "work" / "songs.jsonl") == taken.records
+    assert read_notices(tmp_path / "work" / "songs.jsonl").notices == taken.notices
+
+
+def test_good_songs_are_measured(tmp_path: Path) -> None:
+    write_song(tmp_path, "a.wav", seconds=2.5)
+    write_song(tmp_path, "a_vocal.ogg", seconds=2.5, seed=1, prompt=None, lyrics=None)
+    (record,) = read(tmp_path).records
+    (outcome,) = take_in(record)
+    assert outcome.refusal is None and outcome.changes["duration"] == pytest.approx(2.5, abs=0.01)
+    assert outcome.changes["energies"]["mix"] == pytest.approx(energy(tone(2.5)), rel=0.01)
+    assert set(outcome.changes["energies"]) == {"mix", "vocal"}
+
+
+def _damage(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def test_damaged_songs_are_refused_each_for_its_reason(tmp_path: Path) -> None:
+    for name in ("cut.wav", "cut_flac.flac", "cut_mp3.mp3", "cut_ogg.ogg"):
+        _damage(write_song(tmp_path, name))
+    (tmp_path / "text.wav").write_text("no audio at all")
+    write_song(tmp_path, "short.wav", seconds=0.5)
+    write_song(tmp_path, "long.wav", seconds=6.0)
+    write_song(tmp_path, "silent.wav", samples=np.zeros(3 * RATE, dtype=np.float32))
+    soundfile.write(tmp_path / "nan.wav", np.full(3 * RATE, np.nan, dtype=np.float32), RATE, subtype="FLOAT")
+    write_song(tmp_path, "uneven.wav")
+    write_song(tmp_path, "uneven_vocal.wav", seconds=2.0)
+    records = read(tmp_path).records
+    outcomes = take_in(*records, max_seconds=5.0)
+    found = {
+        record.id: outcome.refusal.code if outcome.refusal else ""
+        for record, outcome in zip(records, outcomes, strict=True)
+    }
+    assert found.pop("cut_flac") in ("truncated_audio", "unreadable_audio")
+    assert found == {
+        "cut": "truncated_audio",
+        "cut_mp3": "truncated_audio",
+        "cut_ogg": "truncated_audio",
+        "text": "unreadable_audio",
+        "short": "too_short",
+        "long": "too_long",
+        "silent": "silent",
+        "nan": "not_finite",
+        "uneven": "track_lengths_differ",
+    }
+
+
+def test_a_file_that_is_gone_since_the_inputs_were_read_is_refused(tmp_path: Path) -> None:
+    path = write_song(tmp_path, "a.wav")
+    (record,) = read(tmp_path).records
+    path.unlink()
+    (outcome,) = take_in(record)
+    assert outcome.refusal is not None and outcome.refusal.code == "unreadable_audio"
