@@ -17,7 +17,7 @@ from songgen.prepare.text_distance import comparable_units, joiner, word_similar
 from songgen.prepare.transcription import FIRST
 
 HEARD_SIMILARITY = 0.6
-"""From this similarity on a written word counts as heard: "walking" for "walkin", but not "night" for "knife"."""
+"""From this similarity on a written word counts as heard: "rivers" for "river", but not "knife" for "night"."""
 
 GAP_SCORE = -0.5
 """A word of one side without a partner; two such are worth as much as a pair that has nothing in common."""

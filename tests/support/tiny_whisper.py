@@ -14,11 +14,12 @@ from transformers import (
 )
 
 LANGUAGES = ("en", "de", "ja", "zh")
+LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzĠ")
 NUM_TIMESTAMPS = 1501
 
 
 def save_tiny_whisper(folder: Path, seed: int = 0, languages: tuple[str, ...] = LANGUAGES) -> Path:
-    """Save a model whose vocabulary is bytes and Whisper's special tokens, in Whisper's order.
+    """Save a model that writes letters; its vocabulary is bytes and Whisper's special tokens, in Whisper's order.
 
     Args:
         folder: where it goes.
@@ -52,6 +53,8 @@ def save_tiny_whisper(folder: Path, seed: int = 0, languages: tuple[str, ...] = 
         eos_token_id=config.eos_token_id,
         pad_token_id=config.pad_token_id,
         decoder_start_token_id=config.decoder_start_token_id,
+        # Letters and blanks alone, so that random weights write words.
+        suppress_tokens=[index for name, index in ids.items() if len(name) == 1 and name not in LETTERS],
         begin_suppress_tokens=[ids["Ġ"], ids["<|endoftext|>"]],
         no_timestamps_token_id=ids["<|notimestamps|>"],
         lang_to_id={f"<|{code}|>": ids[f"<|{code}|>"] for code in languages},

@@ -32,7 +32,7 @@ def test_words_are_units_as_well_as_letters() -> None:
 
 
 def test_similarity_is_the_share_of_letters_that_stay() -> None:
-    assert word_similarity("walking", "walkin") == pytest.approx(6 / 7)
+    assert word_similarity("rivers", "river") == pytest.approx(5 / 6)
     assert word_similarity("same", "same") == 1.0
     assert word_similarity("abc", "xyz") == 0.0
 
