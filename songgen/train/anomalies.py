@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from songgen.config.training_arguments import TrainingArguments
 from songgen.data.collate import Batch
 from songgen.train.distributed import gather_objects
 from songgen.train.state import TrainerState
@@ -66,6 +67,17 @@ class AnomalyPolicy:
     """Robust deviations from which a loss is a spike."""
     spike_budget: int
     """Updates in a row that are left out for spikes, or rewinds of the whole run."""
+
+    @classmethod
+    def of(cls, training: TrainingArguments) -> AnomalyPolicy:
+        """The policy of a configuration."""
+        return cls(
+            non_finite=training.non_finite,
+            max_skipped_steps=training.max_skipped_steps,
+            spikes=training.loss_spike_policy,
+            spike_threshold=training.loss_spike_threshold,
+            spike_budget=training.loss_spike_budget,
+        )
 
 
 @dataclass(frozen=True)

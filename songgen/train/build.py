@@ -132,7 +132,7 @@ def build_trainer(
         ),
         average=MovingAverage(model, config.training.ema_decay) if config.training.ema_decay else None,
         anomalies=AnomalyWatch(
-            _anomaly_policy(config), output_dir, config.data.dataset_folders(), accelerator.is_main_process
+            AnomalyPolicy.of(config.training), output_dir, config.data.dataset_folders(), accelerator.is_main_process
         ),
         loss_scale=loss_scale,
         intervals=Intervals(
@@ -148,18 +148,6 @@ def build_trainer(
         patience=StartPatience(config.training.ddp_timeout),
         resumption=resumption,
         state=state,
-    )
-
-
-def _anomaly_policy(config: RunConfig) -> AnomalyPolicy:
-    """What the run does about steps that go wrong."""
-    training = config.training
-    return AnomalyPolicy(
-        non_finite=training.non_finite,
-        max_skipped_steps=training.max_skipped_steps,
-        spikes=training.loss_spike_policy,
-        spike_threshold=training.loss_spike_threshold,
-        spike_budget=training.loss_spike_budget,
     )
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from training_fakes import write_dataset, write_model_folder
 
 from songgen.data.dataset import SongDataset
-from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NON_FINITE
+from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.models import SongGenDualTrackForConditionalGeneration, modeling_songgen
 from songgen.models.freeze import CROSS_GROUPS, group_of
 from songgen.tasks import DUAL_TRACK, MIXED, Task
@@ -23,7 +23,6 @@ from songgen.train import launch
 from songgen.train.launch import run_training
 from songgen.train.signals import StopSignals
 from songgen.train.state import read_trainer_state
-from songgen.train.step import TrainingStep
 
 NUM_TRAIN, NUM_EVALUATION = 7, 3
 
@@ -91,22 +90,6 @@ def test_a_finished_run_is_extended_by_more_epochs(train: Callable[..., int], tm
     assert train("run", num_train_epochs=2) == EXIT_ERROR
     assert train("run", num_train_epochs=2, allow_config_changes=True) == EXIT_DONE
     assert [record["step"] for record in records(tmp_path / "run")] == [1, 2, 3, 4]
-
-
-def test_data_smaller_than_a_step_trains_every_song_once_an_epoch(
-    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[str] = []
-    original = TrainingStep.run
-
-    def recording(self: TrainingStep, batches: Any, *arguments: Any) -> Any:
-        seen.extend(name for batch in batches for name in batch.ids)
-        return original(self, batches, *arguments)
-
-    monkeypatch.setattr(TrainingStep, "run", recording)
-    assert train("small", max_train_samples=5, gradient_accumulation_steps=4, num_train_epochs=2) == EXIT_DONE
-    assert sorted(seen) == sorted([f"song{index}" for index in range(5)] * 2)
-    assert checkpoint_states(tmp_path / "small")[-1].step == 2
 
 
 def test_max_steps_wins_over_epochs_and_the_model_is_written(train: Callable[..., int], tmp_path: Path) -> None:
@@ -194,30 +177,6 @@ def test_a_finished_model_is_published_and_a_missing_account_is_noticed_first(
     assert not calls
     assert train("pushed", push_to_hub=True, hub_model_id="someone/songs") == EXIT_DONE
     assert calls == [((tmp_path / "pushed", "someone/songs"), {"private": True})]
-
-
-def poison(world: Path, folder: Path) -> Path:
-    """A copy of the model whose loss is not a number."""
-    write_model_folder(folder)
-    tensors = load_file(folder / "model.safetensors")
-    tensors["decoder.lm_heads.0.weight"][0, 0] = float("nan")
-    save_file(tensors, folder / "model.safetensors")
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("policy", "steps"), [({"non_finite": "stop"}, 1), ({"non_finite": "skip", "max_skipped_steps": 2}, 3)]
-)
-def test_a_run_that_is_not_finite_stops_with_its_clips_written_down(
-    train: Callable[..., int], world: Path, tmp_path: Path, policy: dict[str, Any], steps: int
-) -> None:
-    model = poison(world, tmp_path / "poisoned")
-    assert train("bad", model_name_or_path=str(model), **policy) == EXIT_NON_FINITE
-    noted = [json.loads(line) for line in (tmp_path / "bad" / "non_finite_steps.jsonl").read_text().splitlines()]
-    assert [entry["step"] for entry in noted] == list(range(steps))
-    assert all(entry["clips"][0] and entry["losses"] == ["nan"] for entry in noted)
-    state = checkpoint_states(tmp_path / "bad")[-1]
-    assert (state.step, state.updates) == (steps - 1, 0)
 
 
 def test_bfloat16_and_recomputed_activations_train(train: Callable[..., int], tmp_path: Path) -> None:
