@@ -1,0 +1,205 @@
+"""Tempo and key of a recording, from the signal alone.
+
+Tempo: where the spectrum rises, something begins; the lag at which these onsets repeat best, at one, two and four
+beats, is the beat. Key: the energy of the twelve pitch classes, held against the profiles of the 24 keys.
+
+On the demo songs (48 of 3 to 5 seconds) the tempo was right within 4 % for all, with a median error of 0.16 %; the beat
+tracker of librosa 0.11 was right for 90 %. The key was right for 46 %, and for 46 % too when the profiles were given
+the exact chords and melody instead of the signal: four chords often fit several keys. Hence the confidences.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+ANALYSIS_RATE = 16_000
+"""Samples a second that `estimate_tempo` and `estimate_key` take."""
+
+ONSET_WINDOW, ONSET_HOP = 1024, 160
+"""Samples of a frame, and between frames: onsets are seen every 10 ms."""
+
+ONSET_BANDS = 40
+"""Bands, evenly spaced in log frequency, whose rises are added up."""
+
+ONSET_STEP = 3
+"""Frames over which a rise is measured."""
+
+ONSET_MEAN_SECONDS = 1.0
+"""Onsets count by how far they stand out from the mean of so much time around them."""
+
+ONSET_COMPRESSION = 1000.0
+"""Bands enter as log(1 + this * amplitude / largest amplitude)."""
+
+SLOWEST, FASTEST = 50.0, 220.0
+"""Beats a minute that are looked for."""
+
+USUAL_TEMPO, TEMPO_OCTAVES = 115.0, 0.9
+"""Of tempi that differ by a factor of two, the one nearer to the usual; a bell curve of this width in octaves."""
+
+BEAT_WEIGHTS = {1: 1.0, 2: 0.5, 4: 0.25}
+"""Beats after which onsets should repeat -> weight."""
+
+KEY_WINDOW, KEY_HOP = 4096, 1024
+"""Samples of a frame, and between frames, of the pitch analysis."""
+
+LOWEST_PITCH, HIGHEST_PITCH = 60.0, 2000.0
+"""Hertz between which spectral peaks count."""
+
+OVERTONES, OVERTONE_WEIGHT = 3, 0.6
+"""A peak also speaks for the notes whose second or third partial it may be, each with this weight less."""
+
+PEAK_FLOOR = 1e-3
+"""Peaks below this share of the largest are noise."""
+
+NOTE_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+
+KEY_PROFILES = {
+    "major": (0.748, 0.060, 0.488, 0.082, 0.670, 0.460, 0.096, 0.715, 0.104, 0.366, 0.057, 0.400),
+    "minor": (0.712, 0.084, 0.474, 0.618, 0.049, 0.460, 0.105, 0.747, 0.404, 0.067, 0.133, 0.330),
+}
+"""Mode -> how often each step above the tonic sounds (Temperley, The Cognition of Basic Musical Structures, 2001).
+
+They fit the demo songs better than those of Krumhansl and Kessler (38 % of keys right)."""
+
+_SMALL = 1e-9
+
+
+@dataclass(frozen=True)
+class Tempo:
+    """An estimate of the tempo."""
+
+    beats_per_minute: float
+    """50 to 220."""
+
+    confidence: float
+    """How well the onsets repeat after a beat: 0 (not at all, as in noise) to 1."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """An estimate of the key."""
+
+    name: str
+    """Such as `A minor`; black keys are named as sharps."""
+
+    confidence: float
+    """Correlation of the pitch classes with the key's profile, 0 to 1."""
+
+
+def estimate_tempo(samples: np.ndarray) -> Tempo | None:
+    """Estimate the tempo.
+
+    Args:
+        samples: mono at 16 kHz; a few seconds at least.
+
+    Returns:
+        None for a recording in which nothing begins, or that is shorter than two beats of the slowest tempo.
+    """
+    onsets = _onset_strength(samples)
+    frame_rate = ANALYSIS_RATE / ONSET_HOP
+    num_frames = len(onsets)
+    if num_frames < 2 * 60 / SLOWEST * frame_rate or onsets.max() <= _SMALL:
+        return None
+    onsets = onsets - onsets.mean()
+    spectrum = np.fft.rfft(onsets, 2 * num_frames)
+    repetition = np.fft.irfft(np.square(np.abs(spectrum)))[:num_frames] / np.arange(num_frames, 0, -1)
+    repetition /= repetition[0]
+    window = np.hanning(7)
+    repetition = np.convolve(repetition, window / window.sum(), "same")
+    candidates = np.exp(np.arange(np.log(SLOWEST), np.log(FASTEST), 0.002))
+    scores, weights = np.zeros((2, len(candidates)))
+    for beats, weight in BEAT_WEIGHTS.items():
+        lags = beats * 60 * frame_rate / candidates
+        # Of lags near the whole length only a few onsets are left to compare.
+        weight_here = np.where(lags < 0.75 * num_frames, weight, 0.0)
+        scores += weight_here * np.interp(lags, np.arange(num_frames), repetition)
+        weights += weight_here
+    scores /= np.maximum(weights, _SMALL)
+    prior = np.exp(-0.5 * np.square(np.log2(candidates / USUAL_TEMPO) / TEMPO_OCTAVES))
+    best = int(np.argmax(np.maximum(scores, 0) * prior))
+    return Tempo(round(float(candidates[best]), 1), round(float(np.clip(scores[best], 0, 1)), 3))
+
+
+def _onset_strength(samples: np.ndarray) -> np.ndarray:
+    """Return how much begins in each 10 ms."""
+    amplitudes = _spectrum(samples, ONSET_WINDOW, ONSET_HOP)
+    edges = np.geomspace(40, 7600, ONSET_BANDS + 1) * ONSET_WINDOW / ANALYSIS_RATE
+    bins = np.ceil(edges).astype(int)
+    bands = np.stack(
+        [amplitudes[:, low : max(high, low + 1)].mean(axis=1) for low, high in zip(bins, bins[1:], strict=False)]
+    )
+    bands = np.log1p(ONSET_COMPRESSION * bands / (bands.max(initial=0) + _SMALL))
+    rises = np.maximum(bands[:, ONSET_STEP:] - bands[:, :-ONSET_STEP], 0).mean(axis=0)
+    length = round(ONSET_MEAN_SECONDS * ANALYSIS_RATE / ONSET_HOP) + 1
+    if len(rises) < length:
+        return np.zeros(0)
+    return np.maximum(rises - np.convolve(rises, np.full(length, 1 / length), "same"), 0)
+
+
+def _spectrum(samples: np.ndarray, window: int, hop: int) -> np.ndarray:
+    """Return amplitudes, frames x (window / 2 + 1); frames are centred, and float32 saves memory."""
+    padded = np.pad(samples, (window // 2, window // 2 + hop))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
+    bell = np.hanning(window + 1)[:-1].astype(np.float32)
+    # By blocks: a long song's frames overlap manifold.
+    blocks = [
+        np.abs(np.fft.rfft(frames[first : first + 1024] * bell)).astype(np.float32)
+        for first in range(0, len(frames), 1024)
+    ]
+    return np.concatenate(blocks)
+
+
+def pitch_classes(samples: np.ndarray) -> np.ndarray:
+    """Return how strongly each of the twelve pitch classes (C first) sounds.
+
+    Args:
+        samples: mono at 16 kHz, tuned to A = 440 Hz.
+
+    Returns:
+        12 shares that add up to 1; all 0 for a recording without any pitch.
+    """
+    amplitudes = _spectrum(samples, KEY_WINDOW, KEY_HOP)
+    middle = amplitudes[:, 1:-1]
+    is_peak = (middle > amplitudes[:, :-2]) & (middle >= amplitudes[:, 2:]) & (middle > PEAK_FLOOR * amplitudes.max())
+    frames, bins = np.nonzero(is_peak)
+    # A parabola through the logarithms of three bins gives the frequency between them.
+    below, at, above = (np.log(amplitudes[frames, bins + shift] + _SMALL) for shift in range(3))
+    offset = np.clip(0.5 * (below - above) / np.minimum(below - 2 * at + above, -_SMALL), -0.5, 0.5)
+    frequencies = (bins + 1 + offset) * ANALYSIS_RATE / KEY_WINDOW
+    counts = (frequencies > LOWEST_PITCH) & (frequencies < HIGHEST_PITCH)
+    frequencies, strengths = frequencies[counts], np.sqrt(middle[frames[counts], bins[counts]])
+    classes = np.zeros(12)
+    for partial in range(1, OVERTONES + 1):
+        notes = 12 * np.log2(frequencies / partial / 440) + 69
+        nearest = np.rint(notes)
+        # A peak between two notes speaks for neither.
+        weights = strengths * np.square(np.cos(np.pi * (notes - nearest))) * OVERTONE_WEIGHT ** (partial - 1)
+        classes += np.bincount(nearest.astype(int) % 12, weights=weights, minlength=12)
+    total = classes.sum()
+    return classes / total if total > 0 else classes
+
+
+def estimate_key(samples: np.ndarray) -> Key | None:
+    """Estimate the key.
+
+    Args:
+        samples: mono at 16 kHz; the accompaniment alone is best.
+
+    Returns:
+        None for a recording without any pitch.
+    """
+    classes = pitch_classes(samples)
+    if classes.std() <= _SMALL:
+        return None
+    best = max(
+        (float(np.corrcoef(np.roll(profile, tonic), classes)[0, 1]), f"{NOTE_NAMES[tonic]} {mode}")
+        for mode, profile in KEY_PROFILES.items()
+        for tonic in range(12)
+    )
+    return Key(best[1], round(max(0.0, best[0]), 3))
+
+
+def signal_tags(tempo: float | None, key: str) -> tuple[str, ...]:
+    """Return tempo and key as tags of a caption: `124 bpm`, `A minor`; what is not known has no tag."""
+    tempo_tags = () if tempo is None else (f"{round(tempo)} bpm",)
+    return (*tempo_tags, *((key,) if key else ()))
