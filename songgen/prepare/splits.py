@@ -1,0 +1,118 @@
+"""Which clips train and which are held out: whole songs, drawn once, the same in every run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from songgen.prepare.record import JsonObject, SongRecord
+from songgen.prepare.step import Outcome, SetStep, WorkFolder
+
+TRAIN, EVALUATION = "train", "eval"
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How the held-out songs are chosen; songs whose input says where they belong keep their split.
+
+    Raises:
+        ValueError: listing what cannot be.
+    """
+
+    eval_share: float = 0.0
+    """Share of the songs to hold out."""
+
+    eval_songs: int | None = None
+    """Number of songs to hold out instead of a share. null: the share counts."""
+
+    min_train_text_length: int = 0
+    """Songs of which every clip has fewer characters of lyrics go to the held-out ones (short texts teach little).
+    Instrumentals are not meant. 0: none."""
+
+    seed: int = 42
+    """Of the draw; a song's place in it depends on its id alone, so that added songs do not move others."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        problems = []
+        if not 0 <= self.eval_share < 1:
+            problems.append(f"eval_share must lie in 0 to below 1, got {self.eval_share}")
+        if self.eval_songs is not None and self.eval_songs < 0:
+            problems.append(f"eval_songs must be at least 0, got {self.eval_songs}")
+        if self.min_train_text_length < 0:
+            problems.append(f"min_train_text_length must be at least 0, got {self.min_train_text_length}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+def assign_splits(records: Sequence[SongRecord], options: SplitOptions) -> list[str]:
+    """Return the split of each record; all records of a song get the same.
+
+    A song whose input names a split goes there (to the held-out ones, if its clips disagree). Of the others, songs with
+    short texts are held out, and then as many as are still missing from the wanted number, in the order of a hash of
+    seed and song. At least one song is left for training.
+    """
+    songs: dict[str, list[SongRecord]] = defaultdict(list)
+    for record in records:
+        songs[record.song].append(record)
+    chosen = {song: _given_split(clips) for song, clips in songs.items()}
+    free = [song for song, split in chosen.items() if not split]
+    for song in free:
+        if _has_short_texts(songs[song], options.min_train_text_length):
+            chosen[song] = EVALUATION
+    wanted = math.ceil(options.eval_share * len(songs)) if options.eval_songs is None else options.eval_songs
+    missing = wanted - sum(split == EVALUATION for split in chosen.values())
+    free = sorted((song for song in free if not chosen[song]), key=lambda song: _place(options.seed, song))
+    trains = any(split == TRAIN for split in chosen.values())
+    for song in free[: max(0, min(missing, len(free) - (not trains)))]:
+        chosen[song] = EVALUATION
+    return [chosen[record.song] or TRAIN for record in records]
+
+
+def _given_split(clips: Sequence[SongRecord]) -> str:
+    given = {clip.split for clip in clips}
+    return EVALUATION if EVALUATION in given else TRAIN if TRAIN in given else ""
+
+
+def _has_short_texts(clips: Sequence[SongRecord], length: int) -> bool:
+    lengths = [len(clip.lyrics) for clip in clips if clip.lyrics]
+    return bool(lengths) and max(lengths) < length
+
+
+def _place(seed: int, song: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{song}".encode("utf-8", "replace")).digest()
+
+
+class SplitStep(SetStep):
+    """Gives every clip its split."""
+
+    name = "split"
+    version = 1
+
+    def __init__(self, options: SplitOptions) -> None:
+        """Keep the options."""
+        self.options = options
+
+    def parameters(self) -> JsonObject:
+        """Return the options."""
+        return dataclasses.asdict(self.options)
+
+    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+        """Assign splits; a record that has its split already is left as it is."""
+        splits = assign_splits(records, self.options)
+        return [
+            Outcome() if record.split == split else Outcome({"split": split})
+            for record, split in zip(records, splits, strict=True)
+        ]
+
+
+def straddling_songs(records: Sequence[SongRecord]) -> Mapping[str, set[str]]:
+    """Return songs whose clips stand in more than one split (there must be none)."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        splits[record.song].add(record.split)
+    return {song: found for song, found in splits.items() if len(found) > 1}
