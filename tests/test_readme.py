@@ -20,7 +20,14 @@ from songgen.config.types import parse_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/guide.md")
-LINKED_PAGES = (*PAGES, "docs/architecture.md", "docs/coverage.md", "docs/configuration.md", "CHANGELOG.md")
+LINKED_PAGES = (
+    *PAGES,
+    "docs/architecture.md",
+    "docs/coverage.md",
+    "docs/configuration.md",
+    "docs/trust.md",
+    "CHANGELOG.md",
+)
 CONFIGURED = ("preprocess_data.py", "run_training_mixed.py", "run_training_dual_track.py")
 PLACEHOLDERS = ("SCRIPT", "CONFIG.json")
 
@@ -73,7 +80,7 @@ def declared_flags(script: Path) -> frozenset[str]:
 
 
 def subcommand_parser(name: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"songgen {name}", exit_on_error=False)
+    parser = argparse.ArgumentParser(prog=f"songgen {name}", exit_on_error=False, conflict_handler="resolve")
     importlib.import_module(COMMANDS[name].module).add_arguments(parser)
     return parser
 
@@ -168,7 +175,7 @@ def test_a_wrong_command_is_noticed(command: str) -> None:
         check_command(shlex.split(command))
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", (*PAGES, "docs/trust.md"))
 def test_flags_in_the_text_exist(page: str) -> None:
     helpers = [script for folder in ("helpers", "benchmarks") for script in (ROOT / folder).rglob("*.py")]
     known = {f"--{name}" for name in all_keys()} | OTHER_FLAGS | launcher_flags()
@@ -201,7 +208,7 @@ def test_files_in_the_text_exist(page: str) -> None:
     assert not {path for path in named if not (ROOT / path).exists()}
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", (*PAGES, "docs/trust.md"))
 def test_names_in_the_text_are_those_of_the_program(page: str) -> None:
     """Words such as `save_to_disk` that stand alone in code must occur somewhere in the program."""
     folders = ("songgen", "helpers", "training")

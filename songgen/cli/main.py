@@ -7,18 +7,14 @@ user's to solve and is printed without a traceback.
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from songgen import __version__
+from songgen.exit_codes import EXIT_SIGNAL_BASE, EXIT_USAGE
 from songgen.terminal import log_to_stderr, printable
-
-USAGE_ERROR = 2
-"""Exit code for arguments or files that cannot be used, as argparse has it."""
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(module.run(parsed))
     except ValueError as error:
         print(printable(f"songgen {name}: error: {error}"), file=sys.stderr)
-        return USAGE_ERROR
+        return EXIT_USAGE
     except KeyboardInterrupt:
         print(f"songgen {name}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return EXIT_SIGNAL_BASE + signal.SIGINT
 
 
 class _DefaultsHelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
