@@ -13,13 +13,12 @@ from songgen.prepare.clip_plan import INSTRUMENTAL, UNUSED_REASONS, ClipPlan, Pl
 from songgen.prepare.intervals import Interval, covered_seconds
 from songgen.prepare.record import JsonObject, LyricLine, Refusal, SongRecord, Transcript, Word
 from songgen.prepare.step import Outcome, Step, WorkFolder
+from songgen.prepare.text_distance import joiner
+from songgen.prepare.transcription import FIRST
 from songgen.tasks import MIX
 
 LENGTH_TOLERANCE_SECONDS = 0.1
 """Tracks whose lengths differ by no more are cut to the shortest."""
-
-LANGUAGES_WITHOUT_SPACES = {"zh", "yue", "ja", "th", "lo", "my"}
-"""Codes of languages that write words without spaces between them."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,9 @@ def split_long_lines(
     divided: list[LyricLine] = []
     for line in lines:
         heard = [word for word in words if line.start - 0.01 <= word.start and word.end <= line.end + 0.01]
-        texts = list(line.text) if language in LANGUAGES_WITHOUT_SPACES else line.text.split()
+        joint = joiner(language)
+        texts = line.text.split() if joint else list(line.text)
         if line.end - line.start > max_seconds and len(heard) == len(texts) > 1:
-            joint = "" if language in LANGUAGES_WITHOUT_SPACES else " "
             placed = [dataclasses.replace(word, text=text) for word, text in zip(heard, texts, strict=True)]
             divided += [
                 dataclasses.replace(
@@ -153,7 +152,7 @@ def _cut_transcript(transcript: Transcript, span: Interval, *, is_whole: bool) -
     )
     known = [word.confidence for word in own if word.confidence is not None]
     return Transcript(
-        text=("" if transcript.language in LANGUAGES_WITHOUT_SPACES else " ").join(word.text.strip() for word in own),
+        text=joiner(transcript.language).join(word.text.strip() for word in own),
         language=transcript.language,
         confidence=sum(known) / len(known) if known else None,
         words=own,
@@ -206,11 +205,9 @@ class SegmentStep(Step):
         if record.lyrics and not record.lines and not fits:
             reason = "it has lyrics, but it is not known when they are sung, so no clip would have its own words"
             return self._refuse("lyrics_without_times", reason)
-        words = [word for transcript in record.transcripts.values() for word in transcript.words]
-        first = next(iter(record.transcripts.values()), None)
-        lines = split_long_lines(
-            record.lines, first.words if first is not None else (), options.max_seconds, record.language
-        )
+        # The second recognizer only checks the first; lines have their times from the first.
+        words = record.transcripts[FIRST].words if FIRST in record.transcripts else ()
+        lines = split_long_lines(record.lines, words, options.max_seconds, record.language)
         plan = plan_clips(
             record.duration,
             record.voiced,

@@ -11,6 +11,7 @@ from songgen.prepare.record import LyricLine, SongRecord, Transcript, Word
 from songgen.prepare.refusal_codes import CODES
 from songgen.prepare.segmentation import SegmentStep, cut_record, split_long_lines, write_lyrics
 from songgen.prepare.step import WorkFolder
+from songgen.prepare.transcription import FIRST
 
 RATE = 8000
 SHORT = SegmentOptions(min_seconds=1, target_seconds=4, max_seconds=8, max_pause_seconds=2, keep_short_songs=False)
@@ -45,7 +46,7 @@ def song(tmp_path):
         "rock/one", "rock/one", "songs", 1,
         audio={track: str(tmp_path / f"{track}.wav") for track in ("mix", "vocal", "acc")},
         duration=20.0, language="en", lyrics="[verse]\none two\nthree\n[chorus]\nfour\nfive", lyrics_source="given",
-        lines=lines, voiced=((0.5, 6.5), (7.0, 13.5)), transcripts={"tiny": Transcript("all", "en", 0.5, heard)},
+        lines=lines, voiced=((0.5, 6.5), (7.0, 13.5)), transcripts={FIRST: Transcript("all", "en", 0.5, heard)},
         caption="rock", energies={"mix": 1.0}, measures={"voiced_share": 0.6, "language_probability": 0.9},
     )  # fmt: skip
 
@@ -64,7 +65,7 @@ def test_clips_have_ids_lyrics_and_times_of_their_own(song, folder):
     assert times == [("four", 0.25, 3.25), ("five", 3.45, 6.75)]
     assert clips[1].voiced == ((0.25, 6.75),)
     assert clips[1].measures["voiced_share"] == pytest.approx(6.5 / 7.25, abs=1e-4)
-    heard = clips[1].transcripts["tiny"]
+    heard = clips[1].transcripts[FIRST]
     assert (heard.text, heard.confidence) == ("w3 w4", 0.5)
     assert [(word.start, word.end) for word in heard.words] == [(0.25, 3.25), (3.45, 6.75)]
     assert {clip.song for clip in clips} == {"rock/one"} and {clip.caption for clip in clips} == {"rock"}
@@ -72,7 +73,7 @@ def test_clips_have_ids_lyrics_and_times_of_their_own(song, folder):
 
 def test_a_passage_without_voice_is_known_to_be_instrumental(song, folder):
     *sung, last = cut(song, folder).clips
-    assert last.lyrics_source == "instrumental" and last.voiced == () and last.transcripts["tiny"].text == ""
+    assert last.lyrics_source == "instrumental" and last.voiced == () and last.transcripts[FIRST].text == ""
     assert {clip.lyrics_source for clip in sung} == {"given"}
 
 
@@ -105,13 +106,13 @@ def test_clips_can_have_another_rate(song, folder):
 
 
 def test_a_song_that_fits_stays_whole_with_all_that_is_known(song, folder):
-    song = dataclasses.replace(song, lines=(), transcripts={"tiny": Transcript("no times", "en", 0.5)})
+    song = dataclasses.replace(song, lines=(), transcripts={FIRST: Transcript("no times", "en", 0.5)})
     (clip,) = cut(song, folder, SegmentOptions()).clips
     assert clip.lyrics == song.lyrics and clip.transcripts == song.transcripts and clip.id == "rock/one_000"
 
 
 def test_a_transcript_without_times_goes_to_no_clip(song, folder):
-    song = dataclasses.replace(song, transcripts={"tiny": Transcript("no times", "en", 0.5)})
+    song = dataclasses.replace(song, transcripts={FIRST: Transcript("no times", "en", 0.5)})
     assert all(clip.transcripts == {} for clip in cut(song, folder).clips)
 
 
