@@ -39,7 +39,7 @@ class TrainingArguments:
     """Folder of the run: checkpoints, metrics and at the end the model. Required for training."""
 
     overwrite_output_dir: bool = False
-    """Start a new run although `output_dir` holds one."""
+    """Start a new run although `output_dir` holds one: that one is moved to `<output_dir>.backup-1` (or -2, ...)."""
 
     resume: str = "auto"
     """`auto`: go on from the last good checkpoint in `output_dir`, if there is one; `never`: do not; or the folder

@@ -21,8 +21,10 @@ from songgen.train.console import Console, route_logging
 from songgen.train.determinism import use_deterministic_operations
 from songgen.train.distributed import start_processes
 from songgen.train.hub import publish, require_account
-from songgen.train.output_folder import clear_run, locked, require_usable
+from songgen.train.output_folder import back_up_run, locked, require_outside, require_usable
 from songgen.train.supervision import Supervision, begin_run
+
+logger = logging.getLogger(__name__)
 
 
 def run_training(arguments: Sequence[str], task: Task) -> int:
@@ -62,6 +64,9 @@ def _join_and_train(config: RunConfig, task: Task, console: Console) -> int:
     if training.push_to_hub:
         require_account()
     require_usable(folder, resume=training.resume, overwrite=training.overwrite_output_dir)
+    if training.overwrite_output_dir:
+        data = {f"save_to_disk {number}": path for number, path in enumerate(config.data.dataset_folders(), 1)}
+        require_outside(folder, {"model_name_or_path": config.model.model_name_or_path, **data})
     if training.deterministic:
         use_deterministic_operations()
     accelerator = start_processes(
@@ -74,8 +79,8 @@ def _join_and_train(config: RunConfig, task: Task, console: Console) -> int:
 
             def take_folder() -> str:
                 stack.enter_context(locked(folder))
-                if training.overwrite_output_dir:
-                    clear_run(folder)
+                if training.overwrite_output_dir and (backup := back_up_run(folder)) is not None:
+                    logger.warning("the earlier run in %s lies in %s now", folder, backup)
                 if not (folder / RESOLVED_CONFIG_FILE).exists():  # it says that the folder is a run's
                     config.save(folder / RESOLVED_CONFIG_FILE)
                 return begin_run(folder)

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,23 +19,6 @@ _LOCK_BYTES = 4096
 _LOCKED = (errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a file system says that knows no locks; then the holder's process is looked for."""
-RUN_ENTRIES = (
-    "checkpoints",
-    "checkpoint-*",
-    ".tmp-*",
-    "metrics.jsonl",
-    "metrics.superseded.jsonl",
-    "non_finite_steps.jsonl",
-    "loss_spikes.jsonl",
-    "run_status.json",
-    "heartbeat-*",
-    "flight_recorder-*",
-    "samples",
-    "tensorboard",
-    "wandb",
-    "wandb_run_id.txt",
-)
-"""What a run writes beside the final model, as patterns."""
 
 
 def require_usable(folder: Path, *, resume: str, overwrite: bool) -> None:
@@ -56,21 +39,52 @@ def require_usable(folder: Path, *, resume: str, overwrite: bool) -> None:
     if found and RESOLVED_CONFIG_FILE in found and resume == "never" and not overwrite:
         raise ValueError(
             f"output_dir {folder} holds a run already, and resume is 'never'; choose another folder, set resume to "
-            "'auto' to go on with it, or overwrite_output_dir to true to replace it"
+            "'auto' to go on with it, or overwrite_output_dir to true to move it to a backup and start anew"
         )
     parent = next(entry for entry in (folder, *folder.absolute().parents) if entry.exists())
     if not os.access(parent, os.W_OK | os.X_OK):
         raise ValueError(f"output_dir {folder} cannot be written to; choose another folder or change its permissions")
 
 
-def clear_run(folder: Path) -> None:
-    """Remove what an earlier run wrote; files that are not a run's stay."""
-    for pattern in RUN_ENTRIES:
-        for entry in folder.glob(pattern):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+def back_up_run(folder: Path) -> Path | None:
+    """Move the run that a folder holds to a folder beside it, so that a new one can start; nothing is deleted.
+
+    Returns:
+        where it lies now, `<folder>.backup-<number>`; None if the folder holds no run (foreign files stay).
+    """
+    if not (folder / RESOLVED_CONFIG_FILE).exists():
+        return None
+    number = 1
+    while (backup := folder.with_name(f"{folder.name}.backup-{number}")).exists():
+        number += 1
+    backup.mkdir()
+    # The configuration says that a folder holds a run: moved last, an interrupted move is taken up again.
+    entries = [entry for entry in folder.iterdir() if entry.name != LOCK_FILE]
+    for entry in sorted(entries, key=lambda entry: entry.name == RESOLVED_CONFIG_FILE):
+        shutil.move(entry, backup / entry.name)
+    return backup
+
+
+def require_outside(folder: Path, inputs: Mapping[str, str]) -> None:
+    """Check that what a run reads does not lie in a folder whose content is about to be moved away.
+
+    Args:
+        folder: of the run.
+        inputs: key of the configuration -> path (hub ids are no paths here, and pass).
+
+    Raises:
+        ValueError: naming the keys.
+    """
+    inside = [
+        f"{key} {path}"
+        for key, path in inputs.items()
+        if Path(path).exists() and Path(path).resolve().is_relative_to(folder.resolve())
+    ]
+    if inside:
+        raise ValueError(
+            f"overwrite_output_dir moves what is in {folder} to a backup, but the run reads {', '.join(inside)} there; "
+            "choose another output_dir"
+        )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from songgen.models.freeze import freeze, group_of
 from songgen.train import signals
 from songgen.train.distributed import require_all_processes
 from songgen.train.optimizer import OptimizerOptions, build_optimizer
-from songgen.train.output_folder import clear_run, require_usable
+from songgen.train.output_folder import back_up_run, require_outside, require_usable
 from songgen.train.signals import StopSignals
 from songgen.train.state import TrainerState, capture_random_state, restore_random_state
 from songgen.train.step import Outcome, TrainingStep
@@ -207,7 +207,7 @@ def test_a_folder_with_foreign_files_is_refused_with_the_way_out(tmp_path: Path)
     with pytest.raises(ValueError, match="no training run wrote.*thesis.txt.*overwrite_output_dir"):
         require_usable(tmp_path, resume="auto", overwrite=False)
     require_usable(tmp_path, resume="auto", overwrite=True)
-    clear_run(tmp_path)
+    assert back_up_run(tmp_path) is None
     assert (tmp_path / "thesis.txt").exists()
 
 
@@ -217,5 +217,25 @@ def test_a_run_is_not_replaced_unasked(tmp_path: Path) -> None:
     require_usable(tmp_path, resume="auto", overwrite=False)
     with pytest.raises(ValueError, match="holds a run already"):
         require_usable(tmp_path, resume="never", overwrite=False)
-    clear_run(tmp_path)
-    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_run_that_is_started_anew_lies_beside_it_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for number in (1, 2):
+        (folder / "checkpoints").mkdir(parents=True)
+        for name in ("training_config.json", "metrics.jsonl", ".run.lock", "checkpoints/one"):
+            (folder / name).write_text(f"{number}")
+        backup = back_up_run(folder)
+        assert backup == tmp_path / f"run.backup-{number}"
+        moved = {entry.relative_to(backup).as_posix() for entry in backup.rglob("*") if entry.is_file()}
+        assert moved == {"training_config.json", "metrics.jsonl", "checkpoints/one"}
+        assert (backup / "checkpoints" / "one").read_text() == str(number)
+        assert [entry.name for entry in folder.iterdir()] == [".run.lock"], "which its holder needs"
+    assert back_up_run(folder) is None
+
+
+def test_what_a_run_reads_is_not_moved_away(tmp_path: Path) -> None:
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    require_outside(tmp_path / "run", {"model_name_or_path": "someone/hub-model", "save_to_disk": str(tmp_path)})
+    with pytest.raises(ValueError, match="reads model_name_or_path .*model there; choose another output_dir"):
+        require_outside(tmp_path / "run", {"model_name_or_path": str(tmp_path / "run" / "model")})
