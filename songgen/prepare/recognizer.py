@@ -92,10 +92,11 @@ class Recognizer:
         """
         self.device = choose_device(device)
         dtype = torch.float32 if self.device == "cpu" else torch.float16
+        revision = revision or "main"
         try:
-            self._processor: Any = WhisperProcessor.from_pretrained(model, revision=revision or None)
+            self._processor: Any = WhisperProcessor.from_pretrained(model, revision=revision)
             network: Any = WhisperForConditionalGeneration.from_pretrained(
-                model, revision=revision or None, use_safetensors=True, dtype=dtype
+                model, revision=revision, use_safetensors=True, dtype=dtype
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(

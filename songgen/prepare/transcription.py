@@ -160,7 +160,7 @@ class _Song:
     samples: np.ndarray
     chunks: list[Interval]
     language: str
-    language_probability: float
+    language_probability: float | None
 
 
 class TranscribeStep(Step):
@@ -234,7 +234,7 @@ class TranscribeStep(Step):
         if found and language not in found:
             reason = f"the language {language!r} is none of those that {self._model[0]} knows"
             return Refusal(self.name, "language_not_recognizable", reason, language)
-        return _Song(samples, chunks, language, found.get(language, 0.0))
+        return _Song(samples, chunks, language, found.get(language))
 
     def _hear(self, songs: Sequence[_Song]) -> list[tuple[list[Word], float]]:
         """Words of each song, and the seconds of its chunks whose text was not believed."""
@@ -263,10 +263,13 @@ class TranscribeStep(Step):
         text = joiner(song.language).join(word.text for word in words)
         confidence = float(np.mean([word.confidence for word in words])) if words else None
         transcript = Transcript(text, song.language, confidence, tuple(words))
-        measures = {"transcript_doubted_seconds": heard[1], "language_probability": song.language_probability}
-        if confidence is not None:
-            measures["transcript_confidence"] = confidence
-        return Outcome({"transcripts": {self.name: asdict(transcript)}, "measures": self._kept(measures)})
+        measures = {
+            "transcript_doubted_seconds": heard[1],
+            "language_probability": song.language_probability,
+            "transcript_confidence": confidence,
+        }
+        known = {name: value for name, value in measures.items() if value is not None}
+        return Outcome({"transcripts": {self.name: asdict(transcript)}, "measures": self._kept(known)})
 
     def _kept(self, measures: dict[str, float]) -> dict[str, float]:
         """Return the measures that this step writes."""

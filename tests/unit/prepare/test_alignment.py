@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,12 +120,32 @@ def test_a_line_that_nobody_sings_has_no_place_and_shifts_no_other(missing: int)
     assert [line.text for line in alignment.unsung] == [SONG[missing]]
 
 
-def test_a_line_is_not_taken_for_its_neighbour_that_begins_alike() -> None:
-    lines = ["hold on to the river", "hold on to the rain"]
-    rows = sung(lines)
-    [placed] = align_lyrics(written(lines), rows[1], "en").lines
-    assert placed.text == lines[1]
-    assert placed.start == rows[1][0].start
+@pytest.mark.parametrize("sung_line", [0, 1])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["hold on to the river", "hold on to the rain"],
+        ["down beside the river", "dreaming near the river"],
+    ],
+)
+def test_a_line_is_not_taken_for_its_neighbour_that_is_sung_alike(lines: list[str], sung_line: int) -> None:
+    row = sung(lines)[sung_line]
+    [placed] = align_lyrics(written(lines), row, "en").lines
+    assert (placed.text, placed.start, placed.end) == (lines[sung_line], row[0].start, row[-1].end)
+    assert placed.confidence == 1.0
+
+
+def test_demo_songs_sung_one_after_another_have_their_exact_times(demo_songs: list[dict[str, Any]]) -> None:
+    begin, lines, rows = 0.0, [], []
+    for song in demo_songs:
+        rows.append([Word(word["word"], begin + word["start"], begin + word["end"]) for word in song["words"]])
+        lines.append(" ".join(word.text for word in rows[-1]))
+        begin += song["duration"]
+    alignment = align_lyrics(written(lines), flat(rows), "en")
+    assert alignment.coverage == 1.0
+    assert [(line.text, line.start, line.end) for line in alignment.lines] == [
+        (line, row[0].start, row[-1].end) for line, row in zip(lines, rows, strict=True)
+    ]
 
 
 def test_a_word_far_from_its_line_does_not_stretch_it() -> None:
