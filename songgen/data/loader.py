@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data._utils import signal_handling
 
 from songgen.data.collate import Batch, collate
 from songgen.data.plan import BatchPlan
@@ -19,6 +20,10 @@ DEFAULT_TIMEOUT_SECONDS = 600.0
 _WORKERS: dict[int, int] = {}
 """Number of each loader worker of this process by its pid. torch raises the death of a worker from a signal handler,
 anywhere in the program, and knows the pid alone."""
+
+
+_KILL_SECONDS = 1.0
+"""How long a killed worker is waited for: only one that the kernel holds, in a disk that does not answer, stays."""
 
 
 class LoaderError(RuntimeError):
@@ -107,8 +112,7 @@ def read_batches(loader: DataLoader[Batch]) -> Iterator[Batch]:
         yield from iterator
     except RuntimeError as error:
         awaited = _awaited_worker(iterator) if "timed out" in str(error) else None
-        for process in getattr(iterator, "_workers", ()):
-            process.kill()  # one that hangs would keep this process from ending
+        _kill_workers(iterator)
         if awaited is not None:
             pid = iterator._workers[awaited].pid
             raise LoaderError(
@@ -119,8 +123,21 @@ def read_batches(loader: DataLoader[Batch]) -> Iterator[Batch]:
             raise failure from error
         raise
     finally:
+        if workers:
+            iterator._shutdown_workers()
+            _kill_workers(iterator)  # what did not end when it was asked to
         for pid in workers:
             _WORKERS.pop(pid, None)
+
+
+def _kill_workers(iterator: Any) -> None:
+    """End the workers of an iterator: one that hangs would keep this process from ending."""
+    if getattr(iterator, "_worker_pids_set", False):
+        signal_handling._remove_worker_pids(id(iterator))  # torch would raise an error for each that it misses
+        iterator._worker_pids_set = False
+    for process in getattr(iterator, "_workers", ()):
+        process.kill()
+        process.join(_KILL_SECONDS)
 
 
 def worker_failure(error: BaseException) -> LoaderError | None:
@@ -144,9 +161,6 @@ def _awaited_worker(iterator: Any) -> int | None:
 
 
 def _outlive_signals(worker: int) -> None:
-    """Survive the signal that ends a run: the trainer still needs its batches to finish the step and save.
-
-    A second SIGTERM does end a worker, else a worker that hangs could keep the interpreter from exiting.
-    """
+    """Survive the signals that end a run, however often they come: the trainer still needs its batches to save."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -14,8 +14,8 @@ from songgen.train.distributed import hear, leave_at_once, tell
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 SAME_REQUEST_SECONDS = 2.0
-"""Signals that follow the first one within this time are the same request: Ctrl-C reaches the launcher as well, and
-the launcher passes it on."""
+"""Signals that follow the first one within this time are the same request: a batch system signals every process of a
+job, and the launcher, which is one of them, passes the signal on."""
 
 _NOTICE = "songgen-stop"
 
