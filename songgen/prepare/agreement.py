@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from songgen.prepare.alignment import HEARD_SIMILARITY, align_units, written_lines
-from songgen.prepare.record import JsonObject, SongRecord, Transcript
+from songgen.prepare.record import FIRST, SECOND, JsonObject, SongRecord, Transcript
 from songgen.prepare.step import Outcome, Step, WorkFolder
 from songgen.prepare.text_distance import comparable_units, edit_distance
-from songgen.prepare.transcription import FIRST, SECOND
 
 
 @dataclass(frozen=True)

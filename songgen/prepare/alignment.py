@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from songgen.prepare.record import JsonObject, LyricLine, SongRecord, Transcript, Word
+from songgen.prepare.record import FIRST, JsonObject, LyricLine, SongRecord, Transcript, Word
 from songgen.prepare.step import Outcome, Step, WorkFolder
 from songgen.prepare.text_distance import comparable_units, joiner, word_similarity
-from songgen.prepare.transcription import FIRST
 
 HEARD_SIMILARITY = 0.6
 """From this similarity on a written word counts as heard: "rivers" for "river", but not "knife" for "night"."""

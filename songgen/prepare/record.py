@@ -13,6 +13,9 @@ from songgen.tasks import MIX, VOCAL
 JsonObject = dict[str, Any]
 """What `json.loads` makes of an object."""
 
+FIRST, SECOND = "transcribe", "transcribe_second"
+"""Names of the two steps that transcribe, and of their transcripts: lines come from the first, the second checks it."""
+
 
 @dataclass(frozen=True)
 class Word:

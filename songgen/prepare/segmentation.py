@@ -11,10 +11,9 @@ from songgen.data.audio import AudioRejected
 from songgen.prepare.audio_files import read_audio, write_audio
 from songgen.prepare.clip_plan import INSTRUMENTAL, UNUSED_REASONS, ClipPlan, PlannedClip, SegmentOptions, plan_clips
 from songgen.prepare.intervals import Interval, covered_seconds
-from songgen.prepare.record import JsonObject, LyricLine, Refusal, SongRecord, Transcript, Word
+from songgen.prepare.record import FIRST, JsonObject, LyricLine, Refusal, SongRecord, Transcript, Word
 from songgen.prepare.step import Outcome, Step, WorkFolder
 from songgen.prepare.text_distance import joiner
-from songgen.prepare.transcription import FIRST
 from songgen.tasks import MIX
 
 LENGTH_TOLERANCE_SECONDS = 0.1

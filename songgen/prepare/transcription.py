@@ -9,12 +9,9 @@ import numpy as np
 from songgen.data.audio import AudioRejected
 from songgen.prepare.audio_files import read_audio
 from songgen.prepare.recognizer import Guards, Recognizer, likeliest_language
-from songgen.prepare.record import JsonObject, SongRecord, Transcript, Word
+from songgen.prepare.record import FIRST, SECOND, JsonObject, SongRecord, Transcript, Word
 from songgen.prepare.step import Outcome, Refusal, Step, WorkFolder
 from songgen.prepare.text_distance import base_language, joiner
-
-FIRST, SECOND = "transcribe", "transcribe_second"
-"""Names of the two steps, and of their transcripts in a record."""
 
 NUM_LANGUAGE_CHUNKS = 3
 """The longest chunks of a song by which its language is found."""

@@ -38,6 +38,11 @@ def test_the_cut_lies_where_the_voice_is_silent():
     assert ends(plan) == [(0, 13.6, "sung"), (13.6, 26, "sung")]
 
 
+def test_the_cut_avoids_words_that_stand_in_the_pause():
+    plan = plan_clips(26.0, None, [(0, 12.0), (15.0, 26.0)], [(13.0, 14.8)], CUT)
+    assert ends(plan) == [(0, 12.5, "sung"), (12.5, 26, "sung")]
+
+
 def test_lines_that_overlap_stay_together():
     lines = [(0, 8), (7.5, 15), (15.5, 28)]
     assert ends(plan_clips(28.0, None, lines, [], CUT)) == [(0, 15.25, "sung"), (15.25, 28, "sung")]

@@ -1,17 +1,18 @@
 """Clips hold the same passage of every track, and of the lyrics what is sung in it."""
 
 import dataclasses
+import importlib.util
 
 import numpy as np
 import pytest
 
 from songgen.prepare.audio_files import read_audio, write_audio
-from songgen.prepare.clip_plan import PlannedClip, SegmentOptions
-from songgen.prepare.record import LyricLine, SongRecord, Transcript, Word
+from songgen.prepare.clip_plan import PlannedClip, SegmentOptions, plan_clips
+from songgen.prepare.record import FIRST, LyricLine, SongRecord, Transcript, Word
 from songgen.prepare.refusal_codes import CODES
 from songgen.prepare.segmentation import SegmentStep, cut_record, split_long_lines, write_lyrics
 from songgen.prepare.step import WorkFolder
-from songgen.prepare.transcription import FIRST
+from songgen.prepare.voice_activity import SAMPLE_RATE, VoiceOptions, load_voice_detector, voiced_intervals
 
 RATE = 8000
 SHORT = SegmentOptions(min_seconds=1, target_seconds=4, max_seconds=8, max_pause_seconds=2, keep_short_songs=False)
@@ -191,3 +192,20 @@ def test_a_clip_that_was_cut_again_does_not_inherit_figures_of_the_cut(song):
     song = dataclasses.replace(song, measures={"hard_cuts": 1, "unused_pause_seconds": 2.0})
     assert "hard_cuts" not in cut_record(song, "x", PlannedClip(0, 5, "sung"), song.lines).measures
     assert cut_record(song, "x", PlannedClip(0, 5, "sung", 2), song.lines).measures["hard_cuts"] == 2
+
+
+@pytest.mark.skipif(importlib.util.find_spec("silero_vad") is None, reason="silero-vad (prepare extra) is missing")
+def test_cuts_found_by_the_voice_alone_lie_between_words(demo_songs):
+    """All demo songs in a row, heard and cut without knowing what is sung, held against the exact words."""
+    tracks = [read_audio(song["vocal"])[0] for song in demo_songs]
+    begins = np.cumsum([0, *(len(track) for track in tracks)]) / SAMPLE_RATE
+    sung = [
+        (begin + word["start"], begin + word["end"])
+        for song, begin in zip(demo_songs, begins[:-1], strict=True)
+        for word in song["words"]
+    ]
+    probabilities = load_voice_detector().probabilities(np.concatenate(tracks))
+    voiced = voiced_intervals(probabilities, begins[-1], VoiceOptions())
+    plan = plan_clips(begins[-1], voiced, [], [], SegmentOptions())
+    assert len(plan.clips) >= 2 and not plan.unused
+    assert not any(start < clip.end < end for clip in plan.clips for start, end in sung)
