@@ -302,29 +302,39 @@ def _read_chunk(file: BinaryIO) -> tuple[bytes, int] | None:
 
 
 def _decode_mono(path: Path, header: _Header, options: AudioOptions) -> np.ndarray:
-    """Decode a file block by block, as far as it can be needed, and average its channels.
+    """Decode a file as far as it can be needed and average its channels; see `decode`."""
+    needed = math.ceil((options.max_seconds + options.length_tolerance_seconds) * header.sample_rate)
+    return decode(path, header, min(header.frames, needed), mono=True)[:, 0]
+
+
+def decode(path: Path, header: _Header, num_frames: int, *, mono: bool) -> np.ndarray:
+    """Decode the beginning of a file block by block.
+
+    Args:
+        path: file.
+        header: what `check_header` found.
+        num_frames: how many frames are wanted, at most those of the header.
+        mono: whether channels are averaged.
 
     Returns:
-        float32 samples at the file's own rate.
+        float32 samples, frames x channels, at the file's own rate.
 
     Raises:
         AudioRejected: with codes unreadable_audio, truncated_audio or not_finite.
     """
-    needed = math.ceil((options.max_seconds + options.length_tolerance_seconds) * header.sample_rate)
-    wanted = min(header.frames, needed)
-    blocks, num_frames = [], 0
+    blocks, found = [], 0
     try:
         with soundfile.SoundFile(str(path)) as file:
-            while num_frames < wanted:
-                block = file.read(min(BLOCK_FRAMES, wanted - num_frames), dtype="float32", always_2d=True)
+            while found < num_frames:
+                block = file.read(min(BLOCK_FRAMES, num_frames - found), dtype="float32", always_2d=True)
                 if not len(block):
                     break
-                blocks.append(block.mean(axis=1) if block.shape[1] > 1 else block[:, 0])
-                num_frames += len(block)
+                blocks.append(block.mean(axis=1, keepdims=True) if mono and block.shape[1] > 1 else block)
+                found += len(block)
     except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
         raise AudioRejected("unreadable_audio", f"decoding fails: {error}") from error
-    if num_frames == 0 or num_frames < min(wanted, header.frames - header.slack_frames):
-        raise AudioRejected("truncated_audio", f"only {num_frames} of {header.frames} declared frames can be decoded")
+    if found == 0 or found < min(num_frames, header.frames - header.slack_frames):
+        raise AudioRejected("truncated_audio", f"only {found} of {header.frames} declared frames can be decoded")
     samples = np.concatenate(blocks)
     if not np.isfinite(samples).all():
         raise AudioRejected("not_finite", "the samples hold NaN or infinity")

@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from songgen.data.audio import BLOCK_FRAMES, INT16_SCALE, AudioOptions, AudioRejected, check_header, to_int16
+from songgen.data.audio import INT16_SCALE, AudioOptions, AudioRejected, check_header, decode, to_int16
 
 MAX_SONG_SECONDS = 1800.0
 """Longest recording that is decoded: half an hour of mono samples at 48 kHz takes 350 MB."""
@@ -36,23 +36,7 @@ def read_audio(
     if not path.is_file():
         raise AudioRejected("file_missing", f"there is no such file: {path}")
     header = check_header(path, AudioOptions(sample_rate=0, max_seconds=max_seconds))
-    blocks, num_frames = [], 0
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            while num_frames < header.frames:
-                block = file.read(min(BLOCK_FRAMES, header.frames - num_frames), dtype="float32", always_2d=True)
-                if not len(block):
-                    break
-                num_frames += len(block)
-                blocks.append(block.mean(axis=1, keepdims=True) if mono and block.shape[1] > 1 else block)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise AudioRejected("unreadable_audio", f"decoding fails: {error}") from error
-    if num_frames == 0 or num_frames < header.frames - header.slack_frames:
-        raise AudioRejected("truncated_audio", f"only {num_frames} of {header.frames} declared frames can be decoded")
-    samples = np.concatenate(blocks)
-    del blocks
-    if not np.isfinite(samples).all():
-        raise AudioRejected("not_finite", "the samples hold NaN or infinity")
+    samples = decode(path, header, header.frames, mono=mono)
     rate = header.sample_rate
     if sample_rate is not None and sample_rate != rate:
         samples, rate = resample_frames(samples, rate, sample_rate), sample_rate
