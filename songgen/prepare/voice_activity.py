@@ -14,9 +14,9 @@ from torch.nn import functional
 from songgen.data.audio import AudioRejected
 from songgen.prepare.audio_files import read_audio
 from songgen.prepare.devices import choose_device
+from songgen.prepare.intervals import Interval
 from songgen.prepare.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.step import Outcome, Step, WorkFolder
-from songgen.tasks import MIX, VOCAL
 
 SAMPLE_RATE = 16_000
 """Samples a second that the network was trained at."""
@@ -31,8 +31,6 @@ FRAME_SECONDS = FRAME_SAMPLES / SAMPLE_RATE
 
 BLOCK_FRAMES = 2048
 """Frames (a minute) that go through the network at once, so that memory does not grow with the song."""
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -214,11 +212,11 @@ class VoiceStep(Step):
 
     def inputs(self, record: SongRecord) -> JsonObject:
         """Which track is heard."""
-        return {"track": _heard_track(record)}
+        return {"track": record.heard_track}
 
     def files(self, record: SongRecord) -> Sequence[str]:
         """The track that is heard."""
-        return [record.audio[_heard_track(record)]]
+        return [record.audio[record.heard_track]]
 
     def is_needed(self, record: SongRecord) -> bool:
         """Whether nobody listened yet."""
@@ -234,7 +232,7 @@ class VoiceStep(Step):
         outcomes = []
         for record in records:
             try:
-                samples, rate = read_audio(folder.track(record, _heard_track(record)), sample_rate=SAMPLE_RATE)
+                samples, rate = read_audio(folder.track(record, record.heard_track), sample_rate=SAMPLE_RATE)
             except AudioRejected as error:
                 outcomes.append(Outcome(refusal=Refusal(self.name, error.code, error.reason)))
                 continue
@@ -243,7 +241,3 @@ class VoiceStep(Step):
             share = sum(end - start for start, end in voiced) / duration
             outcomes.append(Outcome(changes={"voiced": voiced, "measures": {"voiced_share": round(share, 4)}}))
         return outcomes
-
-
-def _heard_track(record: SongRecord) -> str:
-    return VOCAL if VOCAL in record.audio else MIX
