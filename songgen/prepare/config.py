@@ -183,7 +183,12 @@ def config_of_values(
     found += [unknown_key(name, known, WAY_OUT) for name in values if name not in known]
     top = {name: value for name, value in values.items() if name in _keys(PrepareSettings)}
     settings = _build(PrepareSettings, "", top, found)
-    sections = {name: _section(name, values.get(name, section.is_on), found) for name, section in SECTIONS.items()}
+    seed = settings.seed if settings is not None else PrepareSettings.seed
+    sections = {
+        name: _section(name, values.get(name, section.is_on), seed, found) for name, section in SECTIONS.items()
+    }
+    if not found:
+        found += _unmet_needs(sections)
     inputs = tuple(_inputs(top.get("inputs", []), found))
     if not top.get("output_dir"):
         found.append(Problem(("output_dir",), "output_dir: not given; name the folder of the data set to make"))
@@ -271,8 +276,8 @@ def _section_text(name: str, text: str) -> Any:
     return {main_key: text.split(",") if accepts(annotation, tuple) else text}
 
 
-def _section(name: str, value: Any, problems: list[Problem]) -> Any:
-    """Return the options of a section, or None where it is off or cannot be read."""
+def _section(name: str, value: Any, seed: int, problems: list[Problem]) -> Any:
+    """Return the options of a section, or None where it is off or cannot be read; its own seed is the run's."""
     section = SECTIONS[name]
     if value is None or value is False:
         if not section.can_be_off:
@@ -284,7 +289,8 @@ def _section(name: str, value: Any, problems: list[Problem]) -> Any:
         message = f"{name}: {_json(value)} is not valid, expected a table of keys, or null to leave the step out"
         problems.append(Problem((name,), message))
         return None
-    return _build(section.options, f"{name}.", value, problems)
+    drawn = {"seed": seed} if "seed" in _keys(section.options) else {}
+    return _build(section.options, f"{name}.", {**drawn, **value}, problems)
 
 
 def _build(options: type, prefix: str, values: Mapping[str, Any], problems: list[Problem]) -> Any:
@@ -306,6 +312,21 @@ def _build(options: type, prefix: str, values: Mapping[str, Any], problems: list
     except ValueError as error:
         problems.append(Problem((prefix,), f"{prefix}{error}"))
         return None
+
+
+def _unmet_needs(sections: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the limits of the filter whose figures no step measures: they would let everything through."""
+    options = sections["filter"]
+    for needed, limit in ({} if options is None else options.needs()).items():
+        name, _, key = needed.partition(".")
+        section = sections.get(name)
+        if (section is not None and key and not getattr(section, key)) or (section is None and not key):
+            wanted = f"set {needed}" if key else f"switch {name} on"
+            message = (
+                f"filter.{limit}: what it looks at is not measured; {wanted}, or set the limit to a value that "
+                "lets everything through"
+            )
+            yield Problem((f"filter.{limit}", needed), message)
 
 
 def _is_required(field_: "dataclasses.Field[Any]") -> bool:

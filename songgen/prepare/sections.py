@@ -7,8 +7,11 @@ from typing import Any
 from songgen.prepare.agreement import AgreementOptions, AgreementStep
 from songgen.prepare.alignment import AlignOptions, AlignStep
 from songgen.prepare.clip_plan import SegmentOptions
+from songgen.prepare.filters import FilterOptions, FilterStep
+from songgen.prepare.measures import MeasureOptions, MeasureStep
 from songgen.prepare.segmentation import SegmentStep
 from songgen.prepare.separation import SeparateStep, SeparationOptions
+from songgen.prepare.splits import SplitOptions, SplitStep
 from songgen.prepare.step import SetStep, Step
 from songgen.prepare.take_in import TakeInOptions, TakeInStep
 from songgen.prepare.transcription import TranscribeOptions, transcribe_steps
@@ -68,6 +71,18 @@ SECTIONS: dict[str, Section] = {
         AgreementOptions,
         lambda options: [AgreementStep(options)],
     ),
+    "measure": Section(
+        "energies, loudness, clipping, silence, tempo and key",
+        MeasureOptions,
+        lambda options: [MeasureStep(options)],
+    ),
+    "filter": Section(
+        "limits that clips are held against; `HQ` and `TOTAL` are the published ones",
+        FilterOptions,
+        lambda options: [FilterStep(options)],
+        main_key="preset",
+    ),
+    "split": Section("which songs are held out", SplitOptions, lambda options: [SplitStep(options)]),
     "write": Section("the form of the data set", WriteOptions, lambda options: [], can_be_off=False),
     "export": Section(
         "further layouts of the data set",

@@ -90,6 +90,20 @@ def test_values_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         load(tmp_path, take_in={"min_seconds": 9, "max_seconds": 5})
 
 
+def test_a_limit_on_what_nobody_measures_is_refused(tmp_path: Path) -> None:
+    limit = {"max_transcript_edit_distance": 5}
+    with pytest.raises(ValueError, match="not measured; switch transcribe on"):
+        load(tmp_path, filter=limit)
+    with pytest.raises(ValueError, match=r"not measured; set transcribe.agreement_model"):
+        load(tmp_path, filter=limit, transcribe={"model": "a"})
+    load(tmp_path, filter=limit, transcribe={"model": "a", "agreement_model": "b"})
+
+
+def test_the_seed_of_the_run_is_that_of_its_sections(tmp_path: Path) -> None:
+    assert load(tmp_path, seed=7).sections["split"].seed == 7
+    assert load(tmp_path, seed=7, split={"seed": 8}).sections["split"].seed == 8
+
+
 def test_columns_of_an_input(tmp_path: Path) -> None:
     config = load(tmp_path, inputs=[{"name": "a", "columns": {"caption": "text"}, "max_rows": 3}])
     assert config.inputs[0].columns == {"caption": "text"} and config.inputs[0].max_rows == 3
