@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from songgen.config.training_arguments import TrainingArguments
 from songgen.data.collate import Batch
-from songgen.train.distributed import gather_objects
+from songgen.train.checkpoint_agreement import gather_lists
 from songgen.train.state import TrainerState
 from songgen.train.step import Outcome, StepResult
 
@@ -138,7 +138,7 @@ class AnomalyWatch:
         Raises:
             NonFiniteError: it is.
         """
-        shares = gather_objects([str(float(result.objective))])
+        shares = gather_lists([str(float(result.objective))])
         norm = str(float(result.gradient_norm))
         self._write(NON_FINITE_FILE, batches, state, losses=[share[0] for share in shares], gradient_norm=norm)
         state.consecutive_nonfinite_steps += 1
@@ -170,7 +170,7 @@ class AnomalyWatch:
 
     def _write(self, name: str, batches: Sequence[Batch], state: TrainerState, **values: Any) -> None:
         """Append a record with the clips of each process; a full disk does not stop the run."""
-        clips = gather_objects([clip for batch in batches for clip in batch.ids])
+        clips = gather_lists([clip for batch in batches for clip in batch.ids])
         if not self.is_main_process:
             return
         record = {"step": state.step, **values, "data_sets": list(self.data_sets), "clips": clips}

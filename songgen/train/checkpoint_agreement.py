@@ -1,4 +1,4 @@
-"""How processes agree on what the main one found, and on whether all of them succeeded. No pickle is exchanged."""
+"""How processes tell each other what they found, and whether all of them succeeded. No pickle is exchanged."""
 
 from __future__ import annotations
 
@@ -42,6 +42,21 @@ def from_main(rank: int, compute: Callable[[], Any]) -> Any:
     if "error" in answer:
         raise ValueError(answer["error"]) from cause
     return answer["value"]
+
+
+def gather_lists(values: list[Any]) -> list[list[Any]]:
+    """Lists of JSON values of all processes, in the order of their ranks. Every process must call this."""
+    if not _several():
+        return [values]
+    data = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8).to(_device())
+    sizes = [torch.zeros(1, dtype=torch.int64, device=data.device) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(sizes, torch.tensor([len(data)], device=data.device))
+    lengths = [int(size.item()) for size in sizes]
+    padded = torch.nn.functional.pad(data, (0, max(lengths) - len(data)))
+    shares = [torch.empty_like(padded) for _ in lengths]
+    distributed.all_gather(shares, padded)
+    texts = [bytes(share[:length].cpu().numpy()) for share, length in zip(shares, lengths, strict=True)]
+    return [json.loads(text) for text in texts]
 
 
 def _broadcast(text: str) -> str:

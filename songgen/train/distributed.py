@@ -8,15 +8,12 @@ import warnings
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs, set_seed
 from torch import Tensor
 from torch.distributed import distributed_c10d
-
-T = TypeVar("T")
 
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """`dtype` of the configuration -> accelerate's name."""
@@ -144,15 +141,6 @@ def sum_over_processes(values: Tensor) -> Tensor:
     if _is_started():
         torch.distributed.all_reduce(values)
     return values
-
-
-def gather_objects(values: list[T]) -> list[list[T]]:
-    """Lists of all processes, in the order of their ranks."""
-    if not _is_started():
-        return [values]
-    gathered: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, values)
-    return gathered
 
 
 def _is_started() -> bool:

@@ -19,7 +19,7 @@ from songgen.generation.decoding import CHECK_EVERY_STEPS, generate_codes
 from songgen.generation.options import GenerationOptions
 from songgen.metrics import load_metric
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
-from songgen.train.distributed import gather_objects
+from songgen.train.checkpoint_agreement import gather_lists
 from songgen.train.reporting import Reporter
 from songgen.train.signals import Interrupted, StopSignals
 
@@ -75,13 +75,13 @@ class SongSamples:
         """
         count = min(self.num_songs, len(self.samples))
         own = range(self.rank, count, self.world_size)
-        drawn: list[tuple[int, Tensor]] = []
+        drawn: list[tuple[int, Any]] = []
         with self.whole_weights(), torch.no_grad(), suppress(Interrupted):
-            drawn.extend((index, self._draw(core, self._batch(index), stop_signals)) for index in own)
+            drawn.extend((index, self._draw(core, self._batch(index), stop_signals).tolist()) for index in own)
         if stop_signals.requested_anywhere():
             raise Interrupted
         self.latest_step = step
-        songs = dict(entry for share in gather_objects(drawn) for entry in share)
+        songs = {index: torch.tensor(codes) for share in gather_lists(drawn) for index, codes in share}
         metrics = self._compare(core, step, reporter, songs) if self.rank == 0 else {}
         core.release("audio_codec")
         return metrics
