@@ -322,10 +322,7 @@ def _unmet_needs(sections: Mapping[str, Any]) -> Iterator[Problem]:
         section = sections.get(name)
         if (section is not None and key and not getattr(section, key)) or (section is None and not key):
             wanted = f"set {needed}" if key else f"switch {name} on"
-            message = (
-                f"filter.{limit}: what it looks at is not measured; {wanted}, or set the limit to a value that "
-                "lets everything through"
-            )
+            message = f"filter.{limit}: what it looks at is not measured; {wanted}, or do without this limit"
             yield Problem((f"filter.{limit}", needed), message)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,17 +110,32 @@ class FilterOptions:
         own: float | None = getattr(self, name)
         return PRESETS.get(self.preset or "", {}).get(name) if own is None else own
 
-    def needed_sections(self) -> dict[str, str]:
-        """Return the sections that the preset cannot do without, each with the limit that needs it."""
-        needed = {}
-        for name in PRESETS.get(self.preset or "", {}):
-            section = _SECTION_OF_LIMIT.get(name)
-            if section is not None and self.limit(name) is not None:
-                needed[section] = name
+    def needs(self) -> dict[str, str]:
+        """Return the limit that asks for each section (`score`) or key (`transcribe.agreement_model`) of others.
+
+        Without them the limit would judge nothing. Limits that hold unless the file says otherwise ask for nothing.
+        """
+        needed: dict[str, str] = {}
+        for name, sections in _NEEDED_BY_LIMIT.items():
+            if self.limit(name) is not None:
+                needed |= {section: name for section in sections if section not in needed}
         return needed
 
 
-_SECTION_OF_LIMIT = {"min_clap_score": "score", "max_transcript_edit_distance": "transcribe"}
+_WORDS = ("transcribe", "agreement")
+_NEEDED_BY_LIMIT: dict[str, tuple[str, ...]] = {
+    "min_vocal_energy": ("measure",),
+    "min_acc_energy": ("measure",),
+    "min_loudness": ("measure",),
+    "max_loudness": ("measure",),
+    "max_transcript_edit_distance": (*_WORDS, "transcribe.agreement_model"),
+    "max_transcript_edit_share": (*_WORDS, "transcribe.agreement_model"),
+    "min_transcript_confidence": _WORDS,
+    "min_lyrics_coverage": _WORDS,
+    "max_words_per_second": _WORDS,
+    "min_clap_score": ("score",),
+}
+"""Limit -> sections, and keys of sections, that its figure comes from."""
 
 
 @dataclass(frozen=True)
@@ -268,27 +283,3 @@ def _outcome(refusals: Sequence[Refusal]) -> Outcome:
     first = refusals[0]
     reasons = "; ".join(refusal.reason for refusal in refusals)
     return Outcome(refusal=dataclasses.replace(first, reason=reasons))
-
-
-CODES: Mapping[str, str] = {
-    "accompaniment_too_quiet": "the accompaniment has less energy than `filter.min_acc_energy`",
-    "caption_does_not_fit": "caption and sound agree less than `filter.min_clap_score`",
-    "caption_too_long": "the caption is longer than `filter.max_caption_length`",
-    "clipped": "more samples are at full scale than `filter.max_clipped_share`",
-    "empty_slice": "there are lyrics, but no word was heard and nobody sings",
-    "instrumental": "nobody sings, and `filter.keep_instrumentals` is off",
-    "lyrics_not_heard": "less of the lyrics was heard than `filter.min_lyrics_coverage`",
-    "lyrics_too_long": "the lyrics are longer than `filter.max_lyrics_length`",
-    "mostly_silent": "more of the clip is silent than `filter.max_silent_share`",
-    "not_measured": "a limit's figure was not measured, and `filter.not_measured` is `refuse`",
-    "other_language": "the language is none of `filter.languages`",
-    "too_loud": "the clip is louder than `filter.max_loudness`",
-    "too_quiet": "the clip is quieter than `filter.min_loudness`",
-    "too_long": "the clip is longer than `filter.max_seconds`",
-    "too_short": "the clip is shorter than `filter.min_seconds`",
-    "transcript_unsure": "the words were heard with less certainty than `filter.min_transcript_confidence`",
-    "transcripts_differ": "two recognizers heard different words",
-    "vocal_too_quiet": "the vocal has less energy than `filter.min_vocal_energy`",
-    "words_too_dense": "more words a second than `filter.max_words_per_second`",
-}
-"""Code of a refusal -> what it means."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from songgen.prepare.agreement import AgreementOptions, AgreementStep
 from songgen.prepare.alignment import AlignOptions, AlignStep
+from songgen.prepare.clap_score import ScoreOptions, ScoreStep
 from songgen.prepare.clip_plan import SegmentOptions
 from songgen.prepare.filters import FilterOptions, FilterStep
 from songgen.prepare.measures import MeasureOptions, MeasureStep
@@ -75,6 +76,13 @@ SECTIONS: dict[str, Section] = {
         "energies, loudness, clipping, silence, tempo and key",
         MeasureOptions,
         lambda options: [MeasureStep(options)],
+    ),
+    "score": Section(
+        "how well caption and sound agree (CLAP)",
+        ScoreOptions,
+        lambda options: [ScoreStep(options)],
+        is_on=False,
+        main_key="model",
     ),
     "filter": Section(
         "limits that clips are held against; `HQ` and `TOTAL` are the published ones",

@@ -104,6 +104,21 @@ def test_the_seed_of_the_run_is_that_of_its_sections(tmp_path: Path) -> None:
     assert load(tmp_path, seed=7, split={"seed": 8}).sections["split"].seed == 8
 
 
+def test_limits_without_the_step_that_measures_for_them_are_refused_together(tmp_path: Path) -> None:
+    with pytest.raises(ValueError) as error:
+        load(tmp_path, "--filter", "HQ", measure=None, filter={"min_lyrics_coverage": 0.5})
+    for part in (
+        "filter.min_vocal_energy: what it looks at is not measured; switch measure on",
+        "filter.max_transcript_edit_distance: what it looks at is not measured; switch transcribe on",
+        "filter.min_clap_score: what it looks at is not measured; switch score on",
+    ):
+        assert part in str(error.value), str(error.value)
+    with pytest.raises(ValueError, match="set transcribe.agreement_model"):
+        load(tmp_path, transcribe={"model": "./a"}, filter={"max_transcript_edit_distance": 5.0})
+    both = {"model": "./a", "agreement_model": "./b"}
+    assert load(tmp_path, transcribe=both, filter={"max_transcript_edit_distance": 5.0}).sections["filter"]
+
+
 def test_columns_of_an_input(tmp_path: Path) -> None:
     config = load(tmp_path, inputs=[{"name": "a", "columns": {"caption": "text"}, "max_rows": 3}])
     assert config.inputs[0].columns == {"caption": "text"} and config.inputs[0].max_rows == 3

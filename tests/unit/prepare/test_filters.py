@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from songgen.prepare.filters import CODES, PRESETS, FilterOptions, FilterStep, find_refusals
+from songgen.prepare.filters import PRESETS, FilterOptions, FilterStep, find_refusals
 from songgen.prepare.record import SongRecord
+from songgen.prepare.refusal_codes import CODES
 from songgen.prepare.step import WorkFolder
 
 GOOD = SongRecord(
@@ -111,12 +112,12 @@ def test_the_refusal_names_the_first_limit_and_all_reasons() -> None:
     assert "CLAP score: 0.1 is below 0.25" in outcome.refusal.reason
 
 
-def test_a_preset_says_which_steps_it_needs() -> None:
-    assert FilterOptions(preset="HQ").needed_sections() == {
-        "score": "min_clap_score",
-        "transcribe": "max_transcript_edit_distance",
-    }
-    assert FilterOptions().needed_sections() == {}
+def test_limits_say_what_they_need_and_defaults_need_nothing() -> None:
+    needs = FilterOptions(preset="HQ").needs()
+    assert needs["score"] == "min_clap_score" and needs["measure"] == "min_vocal_energy"
+    assert needs["transcribe.agreement_model"] == needs["transcribe"] == "max_transcript_edit_distance"
+    assert FilterOptions(max_words_per_second=5.0).needs().keys() == {"transcribe", "agreement"}
+    assert FilterOptions().needs() == {}
 
 
 def test_limits_that_nothing_can_pass_are_refused() -> None:
