@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("vocabulary", "tasks", "exit_codes", "environment", "terminal"),
     ("layout", "codecs", "conditioning", "lyrics", "config", "metrics"),
-    ("models", "data"),
+    ("models", "data", "web"),
     ("generation",),
     ("train", "preprocess"),
     ("prepare", "doctor"),
