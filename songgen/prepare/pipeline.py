@@ -13,6 +13,7 @@ from songgen.data.writer import write_text_atomic
 from songgen.prepare.config import CONFIG_FILE, PrepareConfig
 from songgen.prepare.layouts import TAKE_IN, read_notices, read_records, read_songs, write_songs
 from songgen.prepare.record import SongRecord
+from songgen.prepare.review import APPLIED_FILE, Corrections, read_corrections, set_aside
 from songgen.prepare.runner import Runner
 from songgen.prepare.sections import SECTIONS
 from songgen.prepare.step import SetStep, WorkFolder
@@ -87,6 +88,8 @@ def run_steps(config: PrepareConfig, state: PartialState, records: list[SongReco
         for notice in read_notices(config.work_folder / SONGS_FILE).notices[:LISTED_NOTICES]:
             logger.warning(notice)
     num_songs = len(records)
+    on_main_process(state, lambda: set_aside(config.work_folder))
+    corrections = read_corrections(config.work_folder, APPLIED_FILE)
     runner = Runner(WorkFolder(config.work_folder), state, config.settings.workers)
     try:
         for name, section in SECTIONS.items():
@@ -94,11 +97,27 @@ def run_steps(config: PrepareConfig, state: PartialState, records: list[SongReco
             for step in [] if options is None else section.make(options):
                 run = runner.run_set if isinstance(step, SetStep) else runner.run
                 records = run(step, records)  # type: ignore[arg-type]
+            records = corrections.apply(records, name)
             if name == TAKE_IN:
                 on_main_process(state, lambda taken=records: _check_damage(config, taken, num_songs))  # type: ignore[misc]
     finally:
         runner.close()
+    if state.is_main_process:
+        _warn_of_orphans(corrections, records)
     return records
+
+
+def _warn_of_orphans(corrections: Corrections, records: list[SongRecord]) -> None:
+    """Name the corrections of a person that no clip has taken."""
+    orphans = corrections.orphans(records)
+    places = {f"{edit.song} {edit.start:.1f}-{edit.end:.1f} s": None for edit in orphans}
+    if places:
+        listed = ", ".join([*places][:LISTED_NOTICES])
+        logger.warning(
+            "%d corrections fit no clip any more, since the songs were cut elsewhere; `songgen review` lists them: %s",
+            len(orphans),
+            listed,
+        )
 
 
 def _check_damage(config: PrepareConfig, records: list[SongRecord], num_songs: int) -> None:

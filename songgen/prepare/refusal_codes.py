@@ -20,6 +20,7 @@ CODES = {
     "no_clip_voice_without_lyrics": "no clip can be cut: somebody sings where no line of the lyrics stands",
     "not_measured": "a limit's figure was not measured, and `filter.not_measured` is `refuse`",
     "other_language": "the language is none of `filter.languages`",
+    "refused_in_review": "a person has left it out",
     "too_long": "longer than `max_seconds` of the step",
     "too_loud": "the clip is louder than `filter.max_loudness`",
     "too_quiet": "the clip is quieter than `filter.min_loudness`",
