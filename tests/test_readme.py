@@ -20,8 +20,9 @@ from songgen.config.types import parse_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/guide.md")
+COMMAND_PAGES = (*PAGES, "docs/preparing.md")
 LINKED_PAGES = (
-    *PAGES,
+    *COMMAND_PAGES,
     "docs/architecture.md",
     "docs/coverage.md",
     "docs/configuration.md",
@@ -35,7 +36,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 OUR_FOLDERS = re.compile(r"(?:helpers|training|benchmarks|docs|tests|songgen)/[\w./-]*\w/?")
 TEST_NAME = re.compile(r"`((?:tests/)?[\w/]*test_\w+\.py)(?:::(\w+))?`")
-OTHER_FLAGS = {"--help", "--extra-index-url", "--local-dir"}
+OTHER_FLAGS = {"--help", "--extra-index-url", "--local-dir", "--data_dir", "--repeat_count", "--output_name"}
 """Flags of pip and of the hub's client, and the one that everything has."""
 
 
@@ -100,6 +101,10 @@ def anchors(path: Path) -> set[str]:
 def check_configured(words: list[str]) -> None:
     """Read a launch of ours as its script would: file, keys, values, contradictions."""
     files = [word for word in words[:1] if not word.startswith("--")]
+    # `songgen prepare` writes data.json with the keys of the shipped file for preprocessing.
+    files = [
+        "helpers/training_configs/data_musiccaps.json" if Path(name).name == "data.json" else name for name in files
+    ]
     values, overrides, rest = dict(read_config_file(ROOT / files[0])[0]) if files else {}, {}, words[len(files) :]
     while rest:
         flag = rest.pop(0)
@@ -109,6 +114,22 @@ def check_configured(words: list[str]) -> None:
         given = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
         overrides[name] = parse_text(given, all_keys()[name].annotation)
     RunConfig.from_dict({**values, **overrides})
+
+
+def check_preparation(words: list[str]) -> None:
+    """Read the arguments of `songgen prepare`; a placeholder stands for the smallest file."""
+    from songgen.prepare.config import load_prepare_config
+
+    smallest = ["--inputs", '["songs"]', "--output_dir", "out"]
+    load_prepare_config([*smallest, *words[1:]] if words[0] in PLACEHOLDERS else [str(ROOT / words[0]), *words[1:]])
+
+
+def preparation_flags() -> set[str]:
+    """Every flag of `songgen prepare`."""
+    from songgen.prepare.config import help_text
+
+    keys = set(re.findall(r"^  (--[\w.]+)  ", help_text(), re.MULTILINE))
+    return keys | {key.split(".")[0] for key in keys}
 
 
 def check_command(words: list[str]) -> None:
@@ -133,6 +154,8 @@ def check_command(words: list[str]) -> None:
         assert arguments[0] in COMMANDS, f"songgen has no command {arguments[0]}"
         if len(arguments) > 1:
             subcommand_parser(arguments[0]).parse_args(arguments[1:])
+        if arguments[0] == "prepare" and len(arguments) > 1:
+            check_preparation(arguments[1:])
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", text_of("Makefile"), re.MULTILINE)
         wanted = [word for word in arguments if "=" not in word and not word.startswith("-")]
@@ -141,10 +164,10 @@ def check_command(words: list[str]) -> None:
         assert all(re.search(rf"^{name} \?=", text_of("Makefile"), re.MULTILINE) for name in variables), variables
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", COMMAND_PAGES)
 def test_commands_are_understood(page: str) -> None:
     found = commands(page)
-    assert len(found) > 15
+    assert len(found) > (15 if page in PAGES else 4)
     problems = []
     for words in found:
         try:
@@ -166,6 +189,8 @@ def test_commands_are_understood(page: str) -> None:
         "python helpers/model_init_scripts/init_model_mixed.py out --size small",
         "songgen sing",
         "songgen generate --model a --out b.wav --words c",
+        "songgen prepare helpers/prepare_configs/offline.json --filter.min_secnds 3",
+        "songgen prepare CONFIG.json --exprot ace",
         "make everything",
         "make demo PYTHONS=python3",
     ],
@@ -175,7 +200,7 @@ def test_a_wrong_command_is_noticed(command: str) -> None:
         check_command(shlex.split(command))
 
 
-@pytest.mark.parametrize("page", (*PAGES, "docs/trust.md"))
+@pytest.mark.parametrize("page", (*COMMAND_PAGES, "docs/trust.md"))
 def test_flags_in_the_text_exist(page: str) -> None:
     helpers = [script for folder in ("helpers", "benchmarks") for script in (ROOT / folder).rglob("*.py")]
     known = {f"--{name}" for name in all_keys()} | OTHER_FLAGS | launcher_flags()
@@ -183,7 +208,8 @@ def test_flags_in_the_text_exist(page: str) -> None:
     known |= {
         flag for name in COMMANDS for action in subcommand_parser(name)._actions for flag in action.option_strings
     }
-    named = {flag for code in inline_code(page) for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", code)}
+    known |= preparation_flags()
+    named = {flag for code in inline_code(page) for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", code)}
     assert not named - known
 
 
@@ -219,7 +245,7 @@ def test_names_in_the_text_are_those_of_the_program(page: str) -> None:
     assert not names - words
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", COMMAND_PAGES)
 def test_extras_exist(page: str) -> None:
     declared = text_of("setup.py").split("extras_require={")[1].split("}")[0]
     extras = set(re.findall(r'^\s+"(\w+)":', declared, re.MULTILINE))
