@@ -242,7 +242,7 @@ def _refusal(code: str, reason: str, value: float | str | None = None, limit: fl
 
 
 class FilterStep(Step):
-    """Leaves out clips beyond the limits; the first limit that a clip fails gives the code, the reason names all."""
+    """Leaves out clips beyond the limits; the first limit that a clip fails gives the code, all are kept."""
 
     name = "filter"
     version = 1
@@ -282,4 +282,5 @@ def _outcome(refusals: Sequence[Refusal]) -> Outcome:
         return Outcome()
     first = refusals[0]
     reasons = "; ".join(refusal.reason for refusal in refusals)
-    return Outcome(refusal=dataclasses.replace(first, reason=reasons))
+    others = tuple(refusal.code for refusal in refusals[1:])
+    return Outcome(refusal=dataclasses.replace(first, reason=reasons, others=others))

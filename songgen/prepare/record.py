@@ -90,6 +90,17 @@ class Refusal:
     limit: float | str | None = None
     """What the configuration asks for."""
 
+    others: tuple[str, ...] = ()
+    """Codes of what else speaks against it."""
+
+    kept: str = ""
+    """Id of the record that stands for a duplicate."""
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Refusal:
+        """Build a refusal from JSON values."""
+        return Refusal(**{**values, "others": tuple(values.get("others", ()))})
+
 
 @dataclass(frozen=True)
 class SongRecord:
@@ -161,6 +172,12 @@ class SongRecord:
     measures: Mapping[str, float] = field(default_factory=dict)
     """Further figures by name, such as `clap_score`, `clipped_share`."""
 
+    fingerprint: str = ""
+    """What the clip sounds like; see `songgen.prepare.fingerprint`. Empty where nobody listened."""
+
+    group: str = ""
+    """Songs that share near-duplicate clips have one name here, and stay in one split; empty for all others."""
+
     split: str = ""
     """`train` or `eval`."""
 
@@ -212,7 +229,7 @@ def field_values(values: Mapping[str, Any]) -> JsonObject:
     if made.get("voiced") is not None:
         made["voiced"] = tuple((start, end) for start, end in made["voiced"])
     if made.get("refusal") is not None:
-        made["refusal"] = Refusal(**made["refusal"])
+        made["refusal"] = Refusal.from_values(made["refusal"])
     if "tags" in made:
         made["tags"] = tuple(made["tags"])
     return made

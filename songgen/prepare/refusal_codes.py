@@ -8,6 +8,7 @@ CODES = {
     "caption_does_not_fit": "caption and sound agree less than `filter.min_clap_score`",
     "caption_too_long": "the caption is longer than `filter.max_caption_length`",
     "clipped": "more samples are at full scale than `filter.max_clipped_share`",
+    "duplicate": "it sounds like another clip, which is kept",
     "empty_slice": "there are lyrics, but no word was heard and nobody sings",
     "instrumental": "nobody sings, and `filter.keep_instrumentals` is off",
     "language_not_recognizable": "the stated language is none that the recognizer knows",

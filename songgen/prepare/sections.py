@@ -8,6 +8,7 @@ from songgen.prepare.agreement import AgreementOptions, AgreementStep
 from songgen.prepare.alignment import AlignOptions, AlignStep
 from songgen.prepare.clap_score import ScoreOptions, ScoreStep
 from songgen.prepare.clip_plan import SegmentOptions
+from songgen.prepare.duplicates import DuplicateOptions, DuplicateStep, FingerprintStep
 from songgen.prepare.filters import FilterOptions, FilterStep
 from songgen.prepare.measures import MeasureOptions, MeasureStep
 from songgen.prepare.segmentation import SegmentStep
@@ -89,6 +90,11 @@ SECTIONS: dict[str, Section] = {
         FilterOptions,
         lambda options: [FilterStep(options)],
         main_key="preset",
+    ),
+    "duplicates": Section(
+        "clips that sound like others",
+        DuplicateOptions,
+        lambda options: [FingerprintStep(), DuplicateStep(options)],
     ),
     "split": Section("which songs are held out", SplitOptions, lambda options: [SplitStep(options)]),
     "write": Section("the form of the data set", WriteOptions, lambda options: [], can_be_off=False),

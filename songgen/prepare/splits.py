@@ -52,25 +52,31 @@ class SplitOptions:
 def assign_splits(records: Sequence[SongRecord], options: SplitOptions) -> list[str]:
     """Return the split of each record; all records of a song get the same.
 
-    A song whose input names a split goes there (to the held-out ones, if its clips disagree). Of the others, songs with
-    short texts are held out, and then as many as are still missing from the wanted number, in the order of a hash of
-    seed and song. At least one song is left for training.
+    A song whose input names a split goes there (to the held-out ones, if its clips disagree), and songs of its group
+    (those with near-duplicate clips) go with it. Of the others, songs with short texts are held out, and then as many
+    groups and single songs as are still missing from the wanted number of songs, in the order of a hash of seed and
+    name. At least one of them is left for training.
     """
     songs: dict[str, list[SongRecord]] = defaultdict(list)
+    units: dict[str, list[SongRecord]] = defaultdict(list)
     for record in records:
         songs[record.song].append(record)
-    chosen = {song: _given_split(clips) for song, clips in songs.items()}
-    free = [song for song, split in chosen.items() if not split]
-    for song in free:
-        if _has_short_texts(songs[song], options.min_train_text_length):
-            chosen[song] = EVALUATION
+        units[record.group or record.song].append(record)
+    chosen = {unit: _given_split(clips) for unit, clips in units.items()}
+    for unit, clips in units.items():
+        if not chosen[unit] and _has_short_texts(clips, options.min_train_text_length):
+            chosen[unit] = EVALUATION
+    split_of_song = {song: _given_split(clips) or chosen[clips[0].group or song] for song, clips in songs.items()}
     wanted = math.ceil(options.eval_share * len(songs)) if options.eval_songs is None else options.eval_songs
-    missing = wanted - sum(split == EVALUATION for split in chosen.values())
-    free = sorted((song for song in free if not chosen[song]), key=lambda song: _place(options.seed, song))
-    trains = any(split == TRAIN for split in chosen.values())
-    for song in free[: max(0, min(missing, len(free) - (not trains)))]:
-        chosen[song] = EVALUATION
-    return [chosen[record.song] or TRAIN for record in records]
+    missing = wanted - sum(split == EVALUATION for split in split_of_song.values())
+    free = sorted((unit for unit, split in chosen.items() if not split), key=lambda unit: _place(options.seed, unit))
+    trains = any(split == TRAIN for split in split_of_song.values())
+    for unit in free[: len(free) - (not trains)]:
+        if missing <= 0:
+            break
+        chosen[unit] = EVALUATION
+        missing -= len({clip.song for clip in units[unit]})
+    return [split_of_song[record.song] or chosen[record.group or record.song] or TRAIN for record in records]
 
 
 def _given_split(clips: Sequence[SongRecord]) -> str:

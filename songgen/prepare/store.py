@@ -147,6 +147,7 @@ class ResultStore:
             rank: number of this process.
         """
         self.hashes = hashes
+        self.step = step
         self._places: dict[tuple[str, str], tuple[Path, int]] = {}
         results = folder.root / RESULTS_FOLDER
         self._reader = _LineReader(results, f"{step}.*.jsonl")
@@ -217,7 +218,7 @@ def outcome_of_values(values: JsonObject) -> Outcome:
     return Outcome(
         changes=values["changes"],
         clips=None if clips is None else tuple(SongRecord.from_values(clip) for clip in clips),
-        refusal=None if refusal is None else Refusal(**refusal),
+        refusal=None if refusal is None else Refusal.from_values(refusal),
     )
 
 

@@ -257,7 +257,7 @@ def rejected_row(record: SongRecord) -> JsonObject:
     assert record.refusal is not None
     place: JsonObject = {"id": record.id, "song": record.song, "file": record.file, "line": record.line}
     place |= {"start": record.start, "duration": record.duration}
-    return place | dataclasses.asdict(record.refusal)
+    return place | dataclasses.asdict(record.refusal) | {"others": list(record.refusal.others)}
 
 
 def write_ace_dataset(folder: Path, rows: Sequence[JsonObject], repeat_count: int) -> None:

@@ -1,6 +1,7 @@
 """Limits on clips: each refuses what lies beyond it and nothing else."""
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from songgen.prepare.filters import PRESETS, FilterOptions, FilterStep, find_ref
 from songgen.prepare.record import SongRecord
 from songgen.prepare.refusal_codes import CODES
 from songgen.prepare.step import WorkFolder
+from songgen.prepare.store import outcome_of_values, outcome_values
 
 GOOD = SongRecord(
     id="a_000",
@@ -110,6 +112,8 @@ def test_the_refusal_names_the_first_limit_and_all_reasons() -> None:
     assert outcome.refusal is not None
     assert (outcome.refusal.code, outcome.refusal.value, outcome.refusal.limit) == ("too_short", 1.0, 2.0)
     assert "CLAP score: 0.1 is below 0.25" in outcome.refusal.reason
+    assert outcome.refusal.others == ("caption_does_not_fit",)
+    assert outcome_of_values(json.loads(json.dumps(outcome_values(outcome)))) == outcome
 
 
 def test_limits_say_what_they_need_and_defaults_need_nothing() -> None:

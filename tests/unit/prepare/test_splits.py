@@ -57,6 +57,20 @@ def test_songs_with_short_texts_alone_are_held_out_and_instrumentals_are_not() -
     assert held_out(split(records, SplitOptions(min_train_text_length=10))) == {"short"}
 
 
+def test_songs_of_a_group_stay_together_and_follow_the_one_whose_split_is_given() -> None:
+    records = [dataclasses.replace(record, group="s0" if record.song in ("s0", "s7") else "") for record in clips(12)]
+    seen = set()
+    for seed in range(12):
+        out = held_out(split(records, SplitOptions(eval_songs=3, seed=seed)))
+        assert ("s0" in out) == ("s7" in out) and len(out) in (3, 4)
+        seen.add("s0" in out)
+    assert seen == {True, False}
+    given = [dataclasses.replace(record, split="eval" if record.song == "s7" else "") for record in records]
+    assert held_out(split(given, SplitOptions())) == {"s0", "s7"}
+    both = [dataclasses.replace(record, split="train" if record.song == "s0" else record.split) for record in given]
+    assert held_out(split(both, SplitOptions())) == {"s7"}
+
+
 def test_something_is_left_to_train_on() -> None:
     assert held_out(split(clips(3), SplitOptions(eval_songs=3))) != {"s0", "s1", "s2"}
 
