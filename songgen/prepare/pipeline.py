@@ -11,7 +11,7 @@ from accelerate.state import PartialState
 
 from songgen.data.writer import write_text_atomic
 from songgen.prepare.config import CONFIG_FILE, PrepareConfig
-from songgen.prepare.layouts import TAKE_IN, read_notices, read_records, read_songs, write_songs
+from songgen.prepare.layouts import TAKE_IN, TakenIn, read_notices, read_records, read_songs, write_songs
 from songgen.prepare.record import SongRecord
 from songgen.prepare.review import APPLIED_FILE, Corrections, read_corrections, set_aside
 from songgen.prepare.runner import Runner
@@ -74,7 +74,8 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
         on_main_process(state, lambda: write_songs(songs, read_songs(config)))
         records = run_steps(config, state, read_records(songs))
         summary: list[PrepareSummary] = []
-        on_main_process(state, lambda: summary.append(_finish(config, records)))
+        taken = read_notices(songs)
+        on_main_process(state, lambda: summary.append(finish(config, records, taken)))
         return summary[0] if summary else None
 
 
@@ -142,8 +143,17 @@ def _write_records(folder: Path, records: list[SongRecord]) -> None:
     write_text_atomic(folder / "rejected.jsonl", "".join(json.dumps(row) + "\n" for row in refused))
 
 
-def _finish(config: PrepareConfig, records: list[SongRecord]) -> PrepareSummary:
-    """Write the data set, unless the same stands there already (main process)."""
+def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> PrepareSummary:
+    """Write the data set, unless the same stands there already (main process).
+
+    Args:
+        config: of the run.
+        records: songs and clips as the steps have left them.
+        taken: notices on the inputs.
+
+    Raises:
+        TooManyBadSongs: if no clip is left.
+    """
     _write_records(config.work_folder, records)
     if all(record.refusal is not None for record in records):
         raise TooManyBadSongs(
@@ -156,12 +166,10 @@ def _finish(config: PrepareConfig, records: list[SongRecord]) -> PrepareSummary:
         config.sections["write"],
         config.sections["export"],
     )
-    taken = read_notices(config.work_folder / SONGS_FILE)
     fingerprint = writer.fingerprint(records, [config.meaning(), taken.notices])
     info = PreparedInfo.read(config.output_folder)
     is_changed = info is None or info.fingerprint != fingerprint or not info.is_complete(config.output_folder)
     if is_changed:
         info = writer.write(records, fingerprint, lambda folder: config.save(folder / CONFIG_FILE))
     assert info is not None
-    num_songs = sum(1 for _ in (config.work_folder / SONGS_FILE).open("rb"))
-    return PrepareSummary(num_songs, info, is_changed, taken.num_notices)
+    return PrepareSummary(len({record.song for record in records}), info, is_changed, taken.num_notices)
