@@ -19,6 +19,7 @@ CODES = {
     "no_clip_instrumental": "nobody sings for most of the song, and instrumental passages are left out",
     "no_clip_line_too_long": "no clip can be cut: lines are longer than the longest clip",
     "no_clip_voice_without_lyrics": "no clip can be cut: somebody sings where no line of the lyrics stands",
+    "no_valid_description": "no answer of the audio language model kept to the schema, and such clips are left out",
     "not_measured": "a limit's figure was not measured, and `filter.not_measured` is `refuse`",
     "other_language": "the language is none of `filter.languages`",
     "refused_in_review": "a person has left it out",

@@ -15,6 +15,7 @@ from songgen.prepare.segmentation import SegmentStep
 from songgen.prepare.separation import SeparateStep, SeparationOptions
 from songgen.prepare.splits import SplitOptions, SplitStep
 from songgen.prepare.step import SetStep, Step
+from songgen.prepare.tagging import TagOptions, TagStep
 from songgen.prepare.take_in import TakeInOptions, TakeInStep
 from songgen.prepare.transcription import TranscribeOptions, transcribe_steps
 from songgen.prepare.voice_activity import VoiceOptions, VoiceStep
@@ -77,6 +78,12 @@ SECTIONS: dict[str, Section] = {
         "energies, loudness, clipping, silence, tempo and key",
         MeasureOptions,
         lambda options: [MeasureStep(options)],
+    ),
+    "tag": Section(
+        "tags and caption of clips without one: by an audio language model, or by what was measured",
+        TagOptions,
+        lambda options: [TagStep(options)],
+        main_key="backend",
     ),
     "score": Section(
         "how well caption and sound agree (CLAP)",

@@ -225,9 +225,11 @@ def outcome_of_values(values: JsonObject) -> Outcome:
 def apply_outcome(step: Step | SetStep, record: SongRecord, outcome: Outcome) -> list[SongRecord]:
     """Return what becomes of a record: itself with changes or a refusal, or the clips that take its place.
 
-    The step's name, version and parameters are noted in the provenance of every record that it has changed.
+    The step's name, version and parameters are noted in the provenance of every record that it has changed, and what
+    the outcome itself says there of this one.
     """
-    mark = {step.name: {"version": step.version, "parameters": step.parameters()}}
+    details = outcome.changes.get("provenance", {}).get(step.name, {})
+    mark = {step.name: {"version": step.version, "parameters": step.parameters(), **details}}
     if outcome.refusal is not None:
         changes = {**outcome.changes, "refusal": dataclasses.asdict(outcome.refusal), "provenance": mark}
         return [record.changed(changes)]
