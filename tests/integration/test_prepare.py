@@ -1,0 +1,247 @@
+"""From twenty songs to a data set: one command, offline, with tiny models; killed in every step, it goes on."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prepare_corpus import BROKEN, DUPLICATE, FOREIGN, INSTRUMENTAL, LONG, ORIGINAL, build_corpus
+from preprocess_fakes import fake_encoders
+from tiny_demucs import save_tiny_demucs
+from tiny_whisper import save_tiny_whisper
+
+from songgen.config import load_run_config
+from songgen.data.dataset import SongDataset
+from songgen.prepare.config import load_prepare_config
+from songgen.prepare.pipeline import PrepareSummary, TooManyBadSongs, prepare
+from songgen.prepare.runner import Runner
+from songgen.prepare.sections import SECTIONS
+from songgen.prepare.step import SetStep
+from songgen.prepare.store import ResultStore
+from songgen.prepare.writers import DatasetWriter
+from songgen.preprocess import options_of, run_preprocessing
+
+ROOT = Path(__file__).resolve().parents[2]
+FORK = get_context("fork")
+KILLED = -9
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The songs, the models, and the configuration that names them."""
+    folder = tmp_path_factory.mktemp("prepare")
+    config: dict[str, Any] = {
+        **build_corpus(folder / "corpus"),
+        "output_dir": str(folder / "out"),
+        "language": "en",
+        "separate": {"model": str(save_tiny_demucs(folder / "demucs")), "device": "cpu"},
+        "transcribe": {
+            "model": str(save_tiny_whisper(folder / "whisper")),
+            "agreement_model": str(save_tiny_whisper(folder / "whisper_2", seed=1)),
+            "retries": 0,
+            "device": "cpu",
+        },
+        "segment": {"max_seconds": 8.0, "target_seconds": 5.0},
+        "filter": {"languages": ["en"]},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def run(place: Path, *overrides: str) -> PrepareSummary:
+    summary = prepare(load_prepare_config([str(place / "config.json"), *overrides]))
+    assert summary is not None
+    return summary
+
+
+@pytest.fixture(scope="module")
+def prepared(place: Path) -> Path:
+    """The data set, made by the command in a process of its own."""
+    command = [sys.executable, "-m", "songgen.cli.main", "prepare", str(place / "config.json")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    (place / "printed.txt").write_text(result.stdout)
+    return place / "out"
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_song_is_in_a_clip_or_refused_for_its_reason(place: Path, prepared: Path) -> None:
+    rows = [*rows_of(prepared / "metadata.jsonl"), *rows_of(prepared / "metadata_eval.jsonl")]
+    refused = {row["song"]: row["code"] for row in rows_of(prepared / "rejected.jsonl")}
+    songs = {row["song"] for row in rows}
+    assert len(songs | set(refused)) == 20
+    assert [refused[song] for song in BROKEN] == ["truncated_audio", "unreadable_audio", "unsupported_format"]
+    (copy,) = (row for row in rows_of(prepared / "rejected.jsonl") if row["song"] == DUPLICATE)
+    assert (copy["code"], copy["kept"]) == ("duplicate", f"{ORIGINAL}_000")
+    assert refused[FOREIGN] == "other_language"
+    (instrumental,) = (row for row in rows if row["song"] == INSTRUMENTAL)
+    assert instrumental["instrumental"] and not instrumental["lyrics"]
+    parts = sorted((row["start"], row["duration"]) for row in rows if row["song"] == LONG)
+    assert len(parts) > 1 and all(duration <= 8.0 for _, duration in parts)
+
+
+def test_clips_have_what_training_needs(prepared: Path) -> None:
+    for row in [*rows_of(prepared / "metadata.jsonl"), *rows_of(prepared / "metadata_eval.jsonl")]:
+        assert row["caption"], row
+        assert {"audio_file_name", "vocal_file_name", "acc_file_name"} <= set(row)
+        assert row["tempo"] is None or 40 < row["tempo"] < 300
+        assert {"take_in", "segment", "measure"} <= set(row["provenance"])
+        marks = [mark for name, mark in row["provenance"].items() if name != "input"]
+        assert all(set(mark) == {"version", "parameters"} for mark in marks)
+
+
+def test_the_summary_says_what_has_come_of_it(place: Path, prepared: Path) -> None:
+    printed = (place / "printed.txt").read_text()
+    for part in ("20 songs in", "refused, truncated_audio: 1", "next: accelerate launch training/preprocess_data.py"):
+        assert part in printed
+
+
+def test_preprocessing_takes_the_data_set(place: Path, prepared: Path) -> None:
+    arguments = [str(prepared / "data.json"), "--save_to_disk", str(place / "tokens"), "--max_bad_fraction", "0"]
+    options = options_of(load_run_config(arguments, description=""))
+    info = run_preprocessing(options, load=lambda *_: fake_encoders())
+    for split, name in (("train", "metadata.jsonl"), ("eval", "metadata_eval.jsonl")):
+        dataset = SongDataset.open(place / "tokens", split)
+        assert len(dataset) == len(rows_of(prepared / name)) == sum(shard.rows for shard in info.splits[split])
+
+
+def test_a_second_run_does_nothing(place: Path, prepared: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for folder in (prepared, place / "out.work" / "results")
+              for path in folder.rglob("*.jsonl")}  # fmt: skip
+    summary = run(place)
+    assert not summary.is_changed and summary.songs == 20
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    """Hashes of all files of a data set but those that name its own folder."""
+    own = ("prepare.json", "data.json", "prepared.json")
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in own
+    }
+
+
+def in_a_fork(place: Path, output: Path, hook: Callable[[], None]) -> int | None:
+    """Prepare in a child after `hook` has laid a trap; return its exit code."""
+
+    def work() -> None:
+        hook()
+        run(place, "--output_dir", str(output))
+        os._exit(0)
+
+    child = FORK.Process(target=work)
+    child.start()
+    child.join(120)
+    assert not child.is_alive()
+    return child.exitcode
+
+
+def die() -> None:
+    os.kill(os.getpid(), 9)
+
+
+def die_in_step(name: str, results: int) -> Callable[[], None]:
+    """Trap: the process is killed when a step has found something for so many records, in the middle of a line."""
+
+    def lay() -> None:
+        put, count = ResultStore.put, [results]
+
+        def deadly(store: ResultStore, record_id: str, key: str, outcome: Any) -> None:
+            if store.step == name:
+                count[0] -= 1
+                if not count[0]:
+                    store._own.append({"id": record_id})
+                    with store._own.path.open("r+b") as file:
+                        file.truncate(file.seek(0, os.SEEK_END) - 3)
+                    die()
+            put(store, record_id, key, outcome)
+
+        ResultStore.put = deadly  # type: ignore[method-assign]
+
+    return lay
+
+
+def die_over_all(name: str) -> Callable[[], None]:
+    """Trap: the process is killed when a step over all records is about to begin."""
+
+    def lay() -> None:
+        run_set = Runner.run_set
+
+        def deadly(runner: Runner, step: SetStep, records: Any) -> Any:
+            if step.name == name:
+                die()
+            return run_set(runner, step, records)
+
+        Runner.run_set = deadly  # type: ignore[method-assign]
+
+    return lay
+
+
+def die_in_writing() -> None:
+    """Trap: the process is killed while the data set is put together."""
+    DatasetWriter._export = lambda *_: die()  # type: ignore[method-assign, assignment]
+
+
+def test_killed_in_every_step_it_goes_on(place: Path, prepared: Path, tmp_path: Path) -> None:
+    config = load_prepare_config([str(place / "config.json")])
+    steps = [step for name, section in SECTIONS.items() if config.sections[name] is not None
+             for step in section.make(config.sections[name])]  # fmt: skip
+    output = tmp_path / "out"
+    for step in steps:
+        trap = die_over_all(step.name) if isinstance(step, SetStep) else die_in_step(step.name, 2)
+        assert in_a_fork(place, output, trap) == KILLED, f"{step.name} was not killed"
+        assert not output.exists()
+    assert in_a_fork(place, output, die_in_writing) == KILLED and not output.exists()
+    assert in_a_fork(place, output, lambda: None) == 0
+    assert content_of(output) == content_of(prepared)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.work"]
+
+
+def test_two_launched_processes_find_the_same(place: Path, tmp_path: Path) -> None:
+    overrides = ["--separate", "null", "--transcribe", "null"]
+    alone = tmp_path / "alone"
+    run(place, "--output_dir", str(alone), *overrides)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    command += [str(ROOT / "helpers" / "accelerate_configs" / "cpu_2_processes.yaml"), "-m", "songgen.cli.main"]
+    command += ["prepare", str(place / "config.json"), "--output_dir", str(tmp_path / "two"), *overrides]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("songs in") == 1
+    assert content_of(tmp_path / "two") == content_of(alone)
+    assert len(list((tmp_path / "two.work" / "results").glob("voice.*.jsonl"))) == 2
+
+
+def test_too_many_damaged_songs_end_without_a_data_set(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(TooManyBadSongs, match=r"3 of 20 songs cannot be read \(truncated_audio 1, .*max_bad_fraction"):
+        run(place, "--output_dir", str(tmp_path / "out"), "--max_bad_fraction", "0.1")
+    assert not (tmp_path / "out").exists()
+    assert {row["id"] for row in rows_of(tmp_path / "out.work" / "rejected.jsonl")} == set(BROKEN)
+
+
+def test_a_folder_with_other_things_is_left_alone(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="output_dir: .* holds other things than a data set"):
+        run(place, "--output_dir", str(tmp_path / "out"))
+
+
+def test_a_changed_setting_redoes_what_depends_on_it_alone(place: Path, prepared: Path, tmp_path: Path) -> None:
+    results = place / "out.work" / "results"
+    before = {path.name: path.stat().st_mtime_ns for path in results.iterdir()}
+    summary = run(place, "--filter.max_seconds", "6")
+    assert summary.is_changed
+    changed = {path.name.split(".")[0] for path in results.iterdir() if path.stat().st_mtime_ns != before[path.name]}
+    assert "filter" in changed and not changed & {"take_in", "separate", "voice", "transcribe", "segment", "measure"}
+    assert run(place).is_changed
