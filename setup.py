@@ -37,7 +37,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["songgen", "songgen.*"], exclude=["*.__pycache__", "*.__pycache__.*"]),
-    package_data={"songgen": ["**/*.json", "**/*.md", "**/*.txt", "**/*.html", "**/*.css"]},
+    package_data={"songgen": ["**/*.json", "**/*.md", "**/*.txt", "**/*.html", "**/*.css", "**/*.js", "**/*.svg"]},
     install_requires=[
         "torch>=2.8",
         "transformers>=5",

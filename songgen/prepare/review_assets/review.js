@@ -1,0 +1,511 @@
+// The page: a list of clips, the open clip, and saving as one goes. Texts only ever become text nodes, never HTML.
+
+import { carryTimes, writtenLines } from "/assets/lyrics.js";
+import { Player } from "/assets/player.js";
+
+const SAVE_AFTER = 700; // milliseconds without typing
+const UNSURE = 0.5; // words that were heard with less certainty are marked
+const TRACK_NAMES = { mix: "Mix", vocal: "Vocal", acc: "Accompaniment" };
+
+const byId = (id) => document.getElementById(id);
+const filters = byId("filters");
+const player = new Player(byId("player"), byId("wave"));
+
+let listing = { clips: [], page: 1, pages: 1 };
+let clip = null; // as the server has it
+let saved = null; // values of the fields as they were last sent or received
+let times = []; // [start, end] or null for every line of the lyrics
+let lines = []; // the lines that they belong to
+let track = "mix";
+let timer = null;
+let queue = Promise.resolve(); // one change after the other
+let isConflict = false;
+const history = []; // ids of the clips that this tab has changed
+
+function make(name, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(name), properties);
+  element.append(...children);
+  return element;
+}
+
+const clock = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(1).padStart(4, "0")}`;
+
+function say(text, isBad = false) {
+  byId("status").textContent = text;
+  byId("status").classList.toggle("bad", isBad);
+}
+
+async function ask(path, body, options = {}) {
+  const sent = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  const answer = await fetch(path, { ...sent, ...options });
+  const values = await answer.json();
+  if (!answer.ok) throw Object.assign(new Error(values.error), { status: answer.status, values });
+  return values;
+}
+
+const clipPath = (id) => `/api/clips/${encodeURIComponent(id)}`;
+
+// ---- the list
+
+function readAddress() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  for (const name of ["search", "state", "order"]) filters.elements[name].value = given.get(name) ?? "";
+  for (const name of ["reason", "language"]) {
+    const value = given.get(name);
+    if (value !== null) filters.elements[name].append(make("option", { value, selected: true }));
+  }
+  return { id: given.get("clip"), page: given.get("page") ?? "1" };
+}
+
+function writeAddress() {
+  const values = new URLSearchParams();
+  for (const [name, value] of new FormData(filters)) {
+    if (value !== "" && value !== "any") values.set(name, value);
+  }
+  if (filters.elements.language.value === "") values.set("language", "");
+  if (listing.page > 1) values.set("page", listing.page);
+  if (clip) values.set("clip", clip.id);
+  window.history.replaceState(null, "", `#${values}`);
+}
+
+async function loadList(page = 1) {
+  const query = new URLSearchParams({ page });
+  for (const [name, value] of new FormData(filters)) {
+    if (!(name === "language" && value === "any")) query.set(name, value);
+  }
+  listing = await ask(`/api/clips?${query}`);
+  document.title = `Review: ${listing.title}`;
+  byId("title").textContent = listing.title;
+  fillChoices("reason", "", "anything", listing.facets.reasons);
+  fillChoices("language", "any", "any", listing.facets.languages);
+  byId("clips").replaceChildren(...listing.clips.map(row));
+  byId("nothing").hidden = listing.clips.length > 0;
+  byId("pages").hidden = listing.pages === 1;
+  byId("page-back").disabled = listing.page === 1;
+  byId("page-next").disabled = listing.page === listing.pages;
+  byId("page-text").textContent = `${listing.first}–${listing.first + listing.clips.length - 1} of ${listing.found}`;
+  showProgress(listing.progress);
+  showOrphans(listing.orphans);
+  markOpen();
+  writeAddress();
+}
+
+function fillChoices(name, value, text, facets) {
+  const select = filters.elements[name];
+  const chosen = select.value || (select.selectedOptions.length ? select.value : value);
+  const choices = facets.map(([code, count]) => make("option", { value: code, textContent: `${code || "none"} (${count})` }));
+  select.replaceChildren(make("option", { value, textContent: text }), ...choices);
+  if (chosen !== value && !facets.some(([code]) => code === chosen)) {
+    select.append(make("option", { value: chosen, textContent: `${chosen || "none"} (0)` }));
+  }
+  select.value = chosen;
+}
+
+function row(summary) {
+  const button = make("button", { type: "button" });
+  button.dataset.id = summary.id;
+  button.addEventListener("click", () => open(summary.id));
+  fillRow(button, summary);
+  return make("li", {}, button);
+}
+
+function fillRow(button, summary) {
+  const marks = [];
+  const mark = (text, kind = "") => marks.push(make("span", { className: `badge ${kind}`, textContent: text }));
+  if (summary.verdict) mark(summary.verdict, summary.verdict === "accepted" ? "good" : "bad");
+  if (summary.code) mark(summary.code.replaceAll("_", " "), "bad");
+  if (summary.is_corrected) mark("corrected");
+  if (summary.language) mark(summary.language);
+  if (summary.confidence !== null) mark(`heard ${Math.round(summary.confidence * 100)} %`);
+  button.replaceChildren(
+    make("span", { className: "name", textContent: summary.id }),
+    make("span", { className: "length", textContent: `${summary.duration.toFixed(1)} s` }),
+    make("span", { className: "teaser", textContent: summary.teaser || "no words" }),
+    make("span", { className: "marks" }, ...marks),
+  );
+}
+
+const rowOf = (id) => [...byId("clips").querySelectorAll("button")].find((button) => button.dataset.id === id);
+
+function markOpen() {
+  for (const button of byId("clips").querySelectorAll("button")) {
+    if (clip && button.dataset.id === clip.id) {
+      button.setAttribute("aria-current", "true");
+      button.scrollIntoView({ block: "nearest" });
+    } else button.removeAttribute("aria-current");
+  }
+}
+
+function showProgress({ reviewed, total }) {
+  byId("progress-bar").max = Math.max(total, 1);
+  byId("progress-bar").value = reviewed;
+  byId("progress-text").textContent = `${reviewed} of ${total} reviewed`;
+}
+
+function showOrphans(orphans) {
+  byId("orphans").hidden = orphans.length === 0;
+  byId("orphans").querySelector("summary").textContent = `${orphans.length} corrections fit no clip any more`;
+  byId("orphans").querySelector("ul").replaceChildren(...orphans.map((edit) => make("li", {
+    textContent: `${edit.song}, ${clock(edit.start)}–${clock(edit.end)}: ${JSON.stringify(edit.changes)}`,
+  })));
+}
+
+// ---- the open clip
+
+async function open(id) {
+  if (clip !== null && !(await flush())) return; // what was written stays until it is stored
+  try {
+    show((await ask(clipPath(id))).clip);
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+function show(values) {
+  const isSame = clip !== null && clip.id === values.id;
+  clip = values;
+  isConflict = false;
+  byId("conflict").hidden = byId("problems").hidden = true;
+  byId("clip-pane").hidden = false;
+  document.body.classList.add("has-clip");
+  byId("clip-id").textContent = clip.id;
+  byId("clip-place").textContent = `${clock(clip.start)}–${clock(clip.start + clip.duration)} of ${clip.song}`;
+  byId("lyrics").value = clip.lyrics;
+  byId("language").value = clip.language;
+  byId("tags").value = clip.tags.join(", ");
+  byId("caption").value = clip.caption;
+  byId("reason").value = clip.reason;
+  lines = writtenLines(clip.lyrics);
+  times = clip.times;
+  saved = fields();
+  showState();
+  showLines();
+  showHeard();
+  byId("figures").replaceChildren(...clip.figures.flatMap(([name, value]) => [
+    make("dt", { textContent: name }), make("dd", { textContent: value }),
+  ]));
+  if (!isSame) {
+    showTracks();
+    byId("clip-pane").scrollTop = 0;
+  }
+  markOpen();
+  writeAddress();
+}
+
+function showState() {
+  const { verdict, refusal } = clip;
+  byId("clip-state").textContent = verdict || (refusal ? "left out" : "not reviewed");
+  byId("clip-state").className = `badge ${verdict === "accepted" ? "good" : refusal ? "bad" : ""}`;
+  byId("refusal").hidden = !refusal;
+  if (refusal) {
+    const hint = clip.can_accept ? "" : " It never became a clip, so that it cannot be accepted: mend the song itself.";
+    byId("refusal").textContent = `Left out by ${refusal.step}: ${refusal.reason}.${hint}`;
+  }
+  byId("accept").disabled = !clip.can_accept;
+  byId("undo").disabled = !clip.can_undo && history.length === 0;
+}
+
+function showTracks() {
+  const choices = clip.tracks.map((name) => {
+    const input = make("input", { type: "radio", name: "track", value: name, checked: name === track });
+    input.addEventListener("change", () => playTrack(name, true));
+    return make("label", {}, input, TRACK_NAMES[name] ?? name);
+  });
+  byId("tracks").replaceChildren(byId("tracks").querySelector("legend"), ...choices);
+  if (!clip.tracks.length) player.stop();
+  else playTrack(clip.tracks.includes(track) ? track : clip.tracks[0], false);
+}
+
+async function playTrack(name, isSamePlace) {
+  const id = clip.id;
+  track = name;
+  for (const input of byId("tracks").querySelectorAll("input")) input.checked = input.value === name;
+  player.load(`/audio/${encodeURIComponent(id)}/${name}`, clip.duration, isSamePlace);
+  try {
+    const { peaks } = await ask(`${clipPath(id)}/peaks/${name}`);
+    if (clip.id === id && track === name) player.peaks = peaks;
+  } catch (error) {
+    if (clip.id === id) say(`The track cannot be shown: ${error.message}`, true);
+  }
+  player.draw();
+}
+
+function showLines() {
+  player.lines = times;
+  player.draw();
+  byId("timing").hidden = lines.length === 0;
+  byId("lines").replaceChildren(...lines.map((text, index) => {
+    const inputs = ["From", "To"].map((side, place) => {
+      const value = times[index] ? times[index][place].toFixed(2) : "";
+      const input = make("input", { type: "number", min: 0, max: clip.duration, step: 0.01, value });
+      input.setAttribute("aria-label", `${side}, in seconds: ${text}`);
+      input.addEventListener("change", () => setTimes(index, inputs));
+      return input;
+    });
+    const action = (label, name, act) => {
+      const button = make("button", { type: "button", textContent: label, title: name });
+      button.setAttribute("aria-label", `${name}: ${text}`);
+      button.addEventListener("click", act);
+      return button;
+    };
+    const here = (place) => {
+      inputs[place].value = player.audio.currentTime.toFixed(2);
+      setTimes(index, inputs);
+    };
+    const play = action("▶", "Play this line", () => times[index] && player.playPart(...times[index]));
+    const buttons = [play, action("[", "From here", () => here(0)), action("]", "To here", () => here(1))];
+    const cells = [text, ...inputs].map((content) => make("td", {}, content));
+    return make("tr", {}, ...cells, make("td", {}, ...buttons));
+  }));
+}
+
+function setTimes(index, inputs) {
+  const [start, end] = inputs.map((input) => (input.value === "" ? null : Number(input.value)));
+  inputs[1].setCustomValidity(start !== null && end !== null && end <= start ? "must lie behind the beginning" : "");
+  if (start === null && end === null) times[index] = null;
+  else if (start === null || end === null || end <= start || end > clip.duration + 0.005 || start < 0) {
+    say("A line needs a beginning before its end, both inside of the clip.", true);
+    return;
+  } else times[index] = [start, Math.min(end, clip.duration)];
+  player.lines = times;
+  player.draw();
+  save();
+}
+
+function showHeard() {
+  byId("heard").replaceChildren(...clip.transcripts.map((heard) => {
+    const words = heard.words.length ? heard.words.flatMap((word) => {
+      const isUnsure = word.confidence !== null && word.confidence < UNSURE;
+      const button = make("button", { type: "button", textContent: word.text, className: isUnsure ? "unsure" : "" });
+      button.title = word.confidence === null ? "" : `${Math.round(word.confidence * 100)} % certain`;
+      button.addEventListener("click", () => player.playPart(word.start, word.end));
+      return [button, " "];
+    }) : [heard.text || "nothing"];
+    const use = make("button", { type: "button", className: "use", textContent: "use as lyrics" });
+    use.addEventListener("click", () => {
+      byId("lyrics").value = heard.text;
+      lyricsChanged();
+      save();
+    });
+    return make("p", {}, `Heard (${heard.name.replaceAll("_", " ")}): `, ...words, heard.text ? use : "");
+  }));
+}
+
+// ---- saving
+
+function fields() {
+  return {
+    lyrics: byId("lyrics").value,
+    times: times.map((time) => time && [...time]),
+    language: byId("language").value.trim(),
+    tags: byId("tags").value.split(",").map((tag) => tag.trim()).filter(Boolean),
+    caption: byId("caption").value,
+  };
+}
+
+function differences() {
+  const now = fields();
+  const changes = {};
+  for (const name of ["language", "tags", "caption"]) {
+    if (JSON.stringify(now[name]) !== JSON.stringify(saved[name])) changes[name] = now[name];
+  }
+  if (now.lyrics !== saved.lyrics || JSON.stringify(now.times) !== JSON.stringify(saved.times)) {
+    Object.assign(changes, { lyrics: now.lyrics, times: now.times });
+  }
+  return changes;
+}
+
+function lyricsChanged() {
+  const after = writtenLines(byId("lyrics").value);
+  if (JSON.stringify(after) === JSON.stringify(lines)) return;
+  times = carryTimes(lines, times, after);
+  lines = after;
+  showLines();
+}
+
+function typed() {
+  say("…");
+  clearTimeout(timer);
+  timer = setTimeout(save, SAVE_AFTER);
+}
+
+// Send what differs, together with a verdict if there is one; resolves to whether it is stored.
+function save(verdict = {}, options = {}) {
+  clearTimeout(timer);
+  queue = queue.then(async () => {
+    if (clip === null || isConflict) return false;
+    const sent = fields();
+    const changes = { ...differences(), ...verdict };
+    if (!Object.keys(changes).length) {
+      say("");
+      return true;
+    }
+    say("saving…");
+    return change(clipPath(clip.id), { version: clip.version, changes }, sent, options);
+  });
+  return queue;
+}
+
+async function change(path, body, sent, options = {}) {
+  const { id, version } = clip;
+  try {
+    const answer = await ask(path, body, options);
+    if (answer.clip.version !== version) history.push(id);
+    took(answer);
+    saved = sent;
+    byId("problems").hidden = true;
+    showState();
+    say("saved");
+    return true;
+  } catch (error) {
+    if (error.status === 409) {
+      isConflict = true;
+      clip = { ...clip, theirs: error.values };
+      byId("conflict").hidden = false;
+      say("not saved", true);
+    } else if (error.status === 422) {
+      byId("problems").textContent = error.values.problems.join("\n");
+      byId("problems").hidden = false;
+      say("not saved", true);
+    } else say(`not saved: ${error.message}`, true);
+    return false;
+  }
+}
+
+function took(answer) {
+  clip = answer.clip;
+  showProgress(answer.progress);
+  const button = rowOf(clip.id);
+  if (button) fillRow(button, answer.summary);
+}
+
+const flush = () => save();
+
+async function decide(verdict) {
+  const id = clip.id;
+  if (verdict === "accepted" && !clip.can_accept) return;
+  const reason = verdict === "refused" ? byId("reason").value : "";
+  byId("reason").blur();
+  if (await save({ verdict, reason }) && clip.id === id) await go(1);
+}
+
+async function undo() {
+  await flush();
+  const id = history.pop() ?? clip?.id;
+  if (!id || isConflict) return;
+  if (clip.id !== id) await open(id);
+  if (clip.id !== id || !clip.can_undo) return;
+  queue = queue.then(async () => {
+    try {
+      const answer = await ask(`${clipPath(id)}/undo`, { version: clip.version });
+      took(answer);
+      show(answer.clip);
+      say("taken back");
+    } catch (error) {
+      if (error.status === 409) show(error.values.clip);
+      say(error.message, true);
+    }
+  });
+  await queue;
+}
+
+async function go(step) {
+  if (clip !== null && !(await flush())) return;
+  const index = listing.clips.findIndex((entry) => entry.id === clip?.id);
+  let target = listing.clips[index + step];
+  if (!target) {
+    // Clips that have left a list of open ones make room on its first page.
+    const isShrinking = filters.elements.state.value === "open";
+    const page = isShrinking && step > 0 ? 1 : listing.page + step;
+    if (page < 1 || (page > listing.pages && !isShrinking)) return;
+    await loadList(page);
+    target = step > 0 ? listing.clips[0] : listing.clips.at(-1);
+  }
+  if (target && target.id !== clip?.id) await open(target.id);
+}
+
+// ---- wiring
+
+for (const id of ["language", "tags", "caption"]) byId(id).addEventListener("input", typed);
+byId("lyrics").addEventListener("input", () => {
+  lyricsChanged();
+  typed();
+});
+for (const id of ["lyrics", "language", "tags", "caption"]) byId(id).addEventListener("change", () => save());
+byId("accept").addEventListener("click", () => decide("accepted"));
+byId("refuse").addEventListener("click", () => decide("refused"));
+byId("reason").addEventListener("keydown", (event) => {
+  if (event.key === "Enter") decide("refused");
+});
+byId("undo").addEventListener("click", undo);
+byId("next").addEventListener("click", () => go(1));
+byId("previous").addEventListener("click", () => go(-1));
+byId("to-list").addEventListener("click", async () => {
+  await flush();
+  document.body.classList.remove("has-clip");
+});
+byId("page-back").addEventListener("click", () => loadList(listing.page - 1));
+byId("page-next").addEventListener("click", () => loadList(listing.page + 1));
+byId("help-button").addEventListener("click", () => byId("help").showModal());
+byId("take-theirs").addEventListener("click", () => {
+  const { theirs } = clip;
+  took(theirs);
+  show(theirs.clip);
+  say("");
+});
+byId("keep-mine").addEventListener("click", () => {
+  const { theirs } = clip;
+  clip = theirs.clip;
+  const server = { ...saved, lyrics: clip.lyrics, times: clip.times, language: clip.language, tags: clip.tags, caption: clip.caption };
+  saved = server; // whatever differs from the other version is sent
+  isConflict = false;
+  byId("conflict").hidden = true;
+  save();
+});
+filters.addEventListener("submit", (event) => event.preventDefault());
+filters.addEventListener("change", () => loadList());
+let searching = null;
+filters.elements.search.addEventListener("input", () => {
+  clearTimeout(searching);
+  searching = setTimeout(loadList, 250);
+});
+window.addEventListener("pagehide", () => save({}, { keepalive: true }));
+
+const KEYS = {
+  j: () => go(1),
+  k: () => go(-1),
+  a: () => decide("accepted"),
+  r: () => byId("reason").focus(),
+  u: undo,
+  e: () => byId("lyrics").focus(),
+  c: () => byId("caption").focus(),
+  t: () => byId("tags").focus(),
+  "/": () => filters.elements.search.focus(),
+  "?": () => byId("help").showModal(),
+  " ": () => player.toggle(),
+  ArrowLeft: () => player.seek(player.audio.currentTime - 2),
+  ArrowRight: () => player.seek(player.audio.currentTime + 2),
+};
+
+document.addEventListener("keydown", (event) => {
+  const kind = event.target.tagName;
+  const isWriting = ["TEXTAREA", "SELECT"].includes(kind) || (kind === "INPUT" && event.target.type !== "radio");
+  if (isWriting) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open || kind === "AUDIO") return;
+  if (["BUTTON", "SUMMARY"].includes(kind) && event.key === " ") return;
+  const number = Number(event.key);
+  const act = KEYS[event.key] ?? (clip?.tracks[number - 1] && (() => playTrack(clip.tracks[number - 1], true)));
+  if (!act || (clip === null && !["/", "?"].includes(event.key))) return;
+  event.preventDefault();
+  act();
+});
+
+const start = readAddress();
+loadList(start.page).then(async () => {
+  const first = start.id ?? listing.clips[0]?.id;
+  const isNarrow = matchMedia("(max-width: 52rem)").matches;
+  if (first && (start.id || !isNarrow)) await open(first);
+}).catch((error) => say(error.message, true));
