@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for the summary and the runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    tqdm.monitor_interval = 0  # its thread may hold the bars' lock at the moment of a fork
     kinds = arguments.kind or KINDS
     counts = {kind: (arguments.kills + place) // len(kinds) for place, kind in enumerate(kinds)}
     began = time.monotonic()
