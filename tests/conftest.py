@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -32,6 +33,9 @@ ENVIRONMENT = {
 CREDENTIALS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 
 _IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+
+# Its thread may hold the bars' lock at the moment of a fork; the child would wait for it for ever.
+tqdm.monitor_interval = 0
 
 os.environ.update(ENVIRONMENT)
 for _name in CREDENTIALS:
