@@ -71,6 +71,8 @@ def describe(config: "PrepareConfig", summary: "PrepareSummary") -> list[str]:
     lines = [f"{summary.songs} songs in, {sum(info.clips.values())} clips out"]
     lines += [f"  {split}: {count} clips, {info.seconds[split] / 3600:.2f} h" for split, count in info.clips.items()]
     lines += [f"  refused, {code}: {count}" for code, count in info.refused.items()]
+    if info.without_caption:
+        lines.append(f"{info.without_caption} clips have no caption, and preprocessing leaves them out: switch tag on")
     if summary.notices:
         lines.append(f"{summary.notices} notices on the inputs: {folder}.work/songs.notices.json")
     lines.append(f"{'written' if summary.is_changed else 'nothing has changed'}: {folder}")

@@ -95,8 +95,11 @@ class PreparedInfo:
     format_version: int = FORMAT_VERSION
     """Version of the layout."""
 
-    num_audio_files: int = field(default=0)
+    num_audio_files: int = 0
     """Files below `audio`."""
+
+    without_caption: int = 0
+    """Clips that preprocessing will leave out, because nothing describes them."""
 
     @classmethod
     def read(cls, folder: Path) -> "PreparedInfo | None":
@@ -173,6 +176,7 @@ class DatasetWriter:
             refused=dict(Counter(record.refusal.code for record in refused if record.refusal).most_common()),
             files=sorted(path.name for path in staging.iterdir() if path.name != AUDIO_FOLDER),
             num_audio_files=sum(1 for _ in (staging / AUDIO_FOLDER).iterdir()),
+            without_caption=sum(not record.caption for record in included),
         )
         write_text_atomic(staging / INFO_FILE, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
         sync_tree(staging)

@@ -77,8 +77,6 @@ def build_corpus(folder: Path) -> dict[str, Any]:
     _write(root / f"{LONG}.flac", np.concatenate([np.append(song["audio"], np.zeros(RATE)) for song in songs[10:13]]))
     _write(root / f"{DUPLICATE}.mp3", songs[0]["audio"] // 2)
     _write(root / f"{INSTRUMENTAL}.wav", songs[13]["acc"])
-    for name in (LONG, DUPLICATE, INSTRUMENTAL):
-        (root / f"{name}_prompt.txt").write_text("pop, drums")
     _write(root / f"{FOREIGN}.wav", songs[14]["audio"])
     foreign = {"caption": "Schlager", "lyrics": "Regen auf der Stra\u00dfe", "language": "german"}
     (root / f"{FOREIGN}.json").write_text(json.dumps(foreign))

@@ -178,7 +178,12 @@ def test_a_data_set_replaces_the_one_before_as_a_whole(
     info = writer.write(records[:1], "2")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["songs", "songs.work", "user"]
     assert [path.name for path in sorted((tmp_path / "songs" / "audio").iterdir())] == ["a.mix.wav", "a.vocal.wav"]
+    assert info.without_caption == 0
     assert PreparedInfo.read(tmp_path / "songs") == info and info.is_complete(tmp_path / "songs")
+
+
+def test_clips_without_caption_are_counted(tmp_path: Path, work: WorkFolder, records: list[SongRecord]) -> None:
+    assert writer_in(tmp_path, work).write([replace(records[0], caption=""), *records[1:]], "1").without_caption == 1
 
 
 def test_nothing_is_half_written_after_an_error(tmp_path: Path, work: WorkFolder, records: list[SongRecord]) -> None:
