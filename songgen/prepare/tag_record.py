@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from songgen.data.clip import is_storable_text
-from songgen.prepare.loose_json import find_object, plain_key
+from songgen.prepare.loose_json import find_object, plain_key, repair_encoding
 from songgen.prepare.record import JsonObject
 from songgen.prepare.tag_vocabulary import INSTRUMENTS, canonical_tag, kind_of, nearest_tags
 from songgen.prepare.text_distance import comparable_units
@@ -195,7 +195,7 @@ def _by_field(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _clean(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return " ".join(unicodedata.normalize("NFC", repair_encoding(text)).split())
 
 
 def _text(name: str, value: Any, problems: list[str]) -> str:
