@@ -2,7 +2,7 @@
 
 Looking at all pairs would take forever, so pairs are looked for where parts of their fingerprints are equal, and only
 those are compared bit by bit. Copies are found in other formats, louder or quieter, shifted, cut and with noise; not at
-another speed or pitch. Songs that share an accompaniment and are sung to it differently are no duplicates.
+another speed or pitch. Songs that share an accompaniment and are sung differently are no duplicates.
 """
 
 import dataclasses
@@ -47,7 +47,8 @@ class DuplicateOptions:
 
     min_similarity: float = 0.65
     """How alike two clips must be, from 0 (strangers) to 1 (equal). Copies as MP3, 2 s shorter and at half the level
-    have 0.78 and more, another voice over the same accompaniment 0.35 at most."""
+    have 0.72 and more, another voice over the same accompaniment 0.40 at most. The same recording of a voice over
+    another accompaniment counts as a copy where the voice is much the louder (0.28 to 0.87)."""
 
     min_overlap: float = 0.5
     """Share of the shorter clip that the two must have in common."""

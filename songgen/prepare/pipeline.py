@@ -10,9 +10,13 @@ from pathlib import Path
 from accelerate.state import PartialState
 
 from songgen.data.writer import write_text_atomic
+from songgen.lyrics.tokenizer import VoiceBpeTokenizer
 from songgen.prepare.config import CONFIG_FILE, PrepareConfig
 from songgen.prepare.layouts import TAKE_IN, TakenIn, read_notices, read_records, read_songs, write_songs
 from songgen.prepare.record import SongRecord
+from songgen.prepare.report import VERSION as REPORT_VERSION
+from songgen.prepare.report import Context, build_report, open_vocabulary
+from songgen.prepare.report_files import PAGE_FILE, write_report
 from songgen.prepare.review import APPLIED_FILE, Corrections, read_corrections, set_aside
 from songgen.prepare.runner import Runner
 from songgen.prepare.sections import SECTIONS
@@ -70,6 +74,7 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
         state = stack.enter_context(join_processes())
         on_main_process(state, lambda: stack.enter_context(lock_workspace(config.work_folder)))
         on_main_process(state, lambda: require_free_output(config.output_folder, key="output_dir", mark=INFO_FILE))
+        on_main_process(state, lambda: _vocabulary(config))  # one that cannot be opened is said before the work
         songs = config.work_folder / SONGS_FILE
         on_main_process(state, lambda: write_songs(songs, read_songs(config)))
         records = run_steps(config, state, read_records(songs))
@@ -156,8 +161,11 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
     """
     _write_records(config.work_folder, records)
     if all(record.refusal is not None for record in records):
+        _write_report(config, records, taken, config.work_folder)
+        page = f", and stand in {config.work_folder / PAGE_FILE}" * (config.sections["report"] is not None)
         raise TooManyBadSongs(
             f"no clip is left ({_codes(records)}). The reasons are listed in {config.work_folder / 'rejected.jsonl'}"
+            + page
         )
     writer = DatasetWriter(
         config.output_folder,
@@ -166,10 +174,43 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
         config.sections["write"],
         config.sections["export"],
     )
-    fingerprint = writer.fingerprint(records, [config.meaning(), taken.notices])
+    vocabulary = _vocabulary(config)
+    read = None if vocabulary is None else vocabulary.fingerprint
+    fingerprint = writer.fingerprint(records, [config.meaning(), taken.notices, REPORT_VERSION, read])
     info = PreparedInfo.read(config.output_folder)
     is_changed = info is None or info.fingerprint != fingerprint or not info.is_complete(config.output_folder)
     if is_changed:
-        info = writer.write(records, fingerprint, lambda folder: config.save(folder / CONFIG_FILE))
+
+        def add_files(folder: Path) -> None:
+            config.save(folder / CONFIG_FILE)
+            _write_report(config, records, taken, folder)
+
+        info = writer.write(records, fingerprint, add_files)
     assert info is not None
     return PrepareSummary(len({record.song for record in records}), info, is_changed, taken.num_notices)
+
+
+def _vocabulary(config: PrepareConfig) -> VoiceBpeTokenizer | None:
+    options = config.sections["report"]
+    if options is None:
+        return None
+    return open_vocabulary(options.lyrics_tokenizer, config.sections["write"].model_name_or_path)
+
+
+def _write_report(config: PrepareConfig, records: list[SongRecord], taken: TakenIn, folder: Path) -> None:
+    """Write the report into a folder that is to be the data set, unless it is switched off."""
+    options = config.sections["report"]
+    if options is None:
+        return
+    steps = [
+        step.name
+        for name, section in SECTIONS.items()
+        if config.sections[name] is not None
+        for step in section.make(config.sections[name])
+    ]
+    context = Context(
+        config.output_folder.name, tuple(steps), config.sections["filter"], _vocabulary(config), tuple(taken.notices)
+    )
+    report = build_report(records, context, options)
+    work, audio_format = WorkFolder(config.work_folder), config.sections["write"].audio_format
+    write_report(folder, report, records, work, audio_format)

@@ -11,6 +11,7 @@ from songgen.prepare.clip_plan import SegmentOptions
 from songgen.prepare.duplicates import DuplicateOptions, DuplicateStep, FingerprintStep
 from songgen.prepare.filters import FilterOptions, FilterStep
 from songgen.prepare.measures import MeasureOptions, MeasureStep
+from songgen.prepare.report import ReportOptions
 from songgen.prepare.segmentation import SegmentStep
 from songgen.prepare.separation import SeparateStep, SeparationOptions
 from songgen.prepare.splits import SplitOptions, SplitStep
@@ -104,6 +105,7 @@ SECTIONS: dict[str, Section] = {
         lambda options: [FingerprintStep(), DuplicateStep(options)],
     ),
     "split": Section("which songs are held out", SplitOptions, lambda options: [SplitStep(options)]),
+    "report": Section("figures, and clips to listen to", ReportOptions, lambda options: []),
     "write": Section("the form of the data set", WriteOptions, lambda options: [], can_be_off=False),
     "export": Section(
         "further layouts of the data set",
