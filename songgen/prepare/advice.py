@@ -68,7 +68,7 @@ def _about_size(report: JsonObject) -> str:
         return f"{hours:,.0f} hours are of the size that teaches a trained model a language or a style of its own."
     if hours >= 10:
         return f"{hours:,.0f} hours suit fine-tuning of a trained model; a model of its own needs far more."
-    length = f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.0f} minutes"
+    length = f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
     return (
         f"{length} of music are enough to see that everything works, and to fine-tune for a few voices or a style; "
         "they do not make a model that sings any text."

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from urllib.parse import quote
+
+from songgen.web.document import link, render_document, section
 
 
 @dataclass(frozen=True)
@@ -95,26 +96,17 @@ def write_page(page: Page, path: Path) -> None:
 
 def render_page(page: Page) -> str:
     """The page as HTML text."""
-    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     body = "\n".join(
         [
             f"<header><h1>{escape(page.title)}</h1><p>{escape(page.introduction)}</p></header>",
-            _section("figures", "Figures", _render_figures(page.figures)),
+            section("figures", "Figures", _render_figures(page.figures)),
             *(_render_group(number, group) for number, group in enumerate(page.groups) if group.songs),
-            _section("training", "Training", _render_stages(page.stages)),
-            _section("runs", "What was run", _render_runs(page.runs, page.machine)),
+            section("training", "Training", _render_stages(page.stages)),
+            section("runs", "What was run", _render_runs(page.runs, page.machine)),
         ]
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(page.title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f"{body}\n</body>\n</html>\n"
-    )
-
-
-def _section(anchor: str, title: str, content: str) -> str:
-    return f'<section id="{anchor}"><h2>{escape(title)}</h2>\n{content}\n</section>'
+    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    return render_document(page.title, body, style)
 
 
 def _render_figures(figures: Sequence[Figure]) -> str:
@@ -140,7 +132,7 @@ def _render_group(number: int, group: SongGroup) -> str:
         content += f"<details><summary>Show {len(group.songs)} songs</summary>\n{songs}\n</details>"
     else:
         content += songs
-    return _section(f"songs-{number}", group.title, content)
+    return section(f"songs-{number}", group.title, content)
 
 
 def _render_song(song: SongCard) -> str:
@@ -155,18 +147,18 @@ def _render_clip(song: SongCard, clip: Clip) -> str:
     picture = ""
     if clip.spectrogram is not None:
         description = escape(f"Spectrogram of {song.name}, {clip.label}")
-        picture = f'<img src="{_link(clip.spectrogram)}" alt="{description}" loading="lazy">'
+        picture = f'<img src="{link(clip.spectrogram)}" alt="{description}" loading="lazy">'
     name = escape(f"{song.name}, {clip.label}")
     return (
         f"<figure><figcaption>{escape(clip.label)}</figcaption>{picture}"
-        f'<audio controls preload="none" aria-label="{name}" src="{_link(clip.audio)}"></audio></figure>'
+        f'<audio controls preload="none" aria-label="{name}" src="{link(clip.audio)}"></audio></figure>'
     )
 
 
 def _render_stages(stages: Iterable[Stage]) -> str:
     cards = "\n".join(
         f'<article class="stage"><h3>{escape(stage.title)}</h3><p>{escape(stage.facts)}</p>'
-        f'<img src="{_link(stage.picture)}" alt="{escape("Loss and learning rate of " + stage.title)}" loading="lazy">'
+        f'<img src="{link(stage.picture)}" alt="{escape("Loss and learning rate of " + stage.title)}" loading="lazy">'
         "</article>"
         for stage in stages
     )
@@ -193,8 +185,3 @@ def _time(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"
-
-
-def _link(path: str) -> str:
-    """A relative path as the value of an attribute."""
-    return escape(quote(path))
