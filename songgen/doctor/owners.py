@@ -1,4 +1,4 @@
-"""Who is writing to a folder: the lock files of runs and of preprocessing, which have the same content."""
+"""Who is writing to a folder: the lock files of runs and of preprocessing, which are the same thing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from songgen.train.output_folder import is_alive
+from songgen.data.folder_lock import is_alive
 
 _FLOCK = "hhqqi"
 """Layout of `struct flock` on 64-bit Linux: kind, origin, start, length, process."""
@@ -43,19 +43,15 @@ class Owner:
         return self.is_here and is_alive(self.pid) and (self.holds_lock is not False or self.pid == os.getpid())
 
 
-def read_owner(path: Path, *, by_system: bool = False) -> Owner | None:
+def read_owner(path: Path) -> Owner | None:
     """Return the owner that a lock file names.
-
-    Args:
-        path: of the file.
-        by_system: its owner also holds the system's lock of it, as runs do.
 
     Raises:
         ValueError: if there is such a file, and it names nobody.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Owner(int(content["pid"]), str(content["host"]), _is_locked(path) if by_system else None)
+        return Owner(int(content["pid"]), str(content["host"]), _is_locked(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as failure:

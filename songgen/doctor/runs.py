@@ -51,7 +51,7 @@ def _activity(folder: Path) -> Iterator[Finding]:
     """Say whether a process writes to the folder, and how the run stands by its own word."""
     active = False
     try:
-        owner = read_owner(folder / LOCK_FILE, by_system=True)
+        owner = read_owner(folder / LOCK_FILE)
     except ValueError as problem:
         yield warning(LOCK_FILE, str(problem), f"remove {folder / LOCK_FILE} if no run is active")
         owner = None

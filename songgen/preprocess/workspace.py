@@ -1,14 +1,12 @@
 """The folder in which a data set grows: one owner at a time, one codec and one pair of tokenizers."""
 
 import json
-import os
 import shutil
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from songgen.data.folder_lock import locked
 from songgen.data.schema import DATASET_FILE, REJECTED_FILE, REPORT_FILE, REPORT_TEXT_FILE, DatasetInfo
 from songgen.data.writer import write_text_atomic
 
@@ -20,53 +18,9 @@ AUDIO_FOLDER = "audio"
 CODEC_FOLDER = "audio_codec"
 
 
-@contextmanager
-def lock_workspace(work_folder: Path) -> Iterator[None]:
-    """Own the work folder for the length of the block (main process only).
-
-    Raises:
-        ValueError: if another run owns it; a lock of a dead process on this machine is taken over.
-    """
-    work_folder.mkdir(parents=True, exist_ok=True)
-    path = work_folder / LOCK_FILE
-    owner = {"host": socket.gethostname(), "pid": os.getpid()}
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    except FileExistsError:
-        _require_stale(path)
-        write_text_atomic(path, json.dumps(owner))
-    else:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(owner, file)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _require_stale(path: Path) -> None:
-    try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return
-    if owner.get("host") == socket.gethostname() and not _is_alive(int(owner.get("pid", 0))):
-        return
-    raise ValueError(
-        f"another run (process {owner.get('pid')} on {owner.get('host')}) is writing {path.parent}; "
-        f"wait for it, or remove {path} if it is gone"
-    )
-
-
-def _is_alive(pid: int) -> bool:
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def lock_workspace(work_folder: Path) -> AbstractContextManager[None]:
+    """Own the work folder for the length of the block (main process only); see `songgen.data.folder_lock.locked`."""
+    return locked(work_folder, LOCK_FILE)
 
 
 def require_free_output(output_folder: Path, *, key: str = "save_to_disk", mark: str = DATASET_FILE) -> None:

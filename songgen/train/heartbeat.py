@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from songgen.train.output_folder import is_alive
+from songgen.data.folder_lock import is_alive
 
 STARTING = "starting"
 """What a process does before training."""

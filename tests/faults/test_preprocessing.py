@@ -226,6 +226,7 @@ NOT_IN_THE_DIGEST = {
     "conditioning/weights.py": "training only",
     "config/__init__.py": "values arrive in the options, which are in the fingerprint",
     "data/manifest.py": "rows are part of each chunk's key",
+    "data/folder_lock.py": "keeps other runs out",
     "data/paths.py": "rows are part of each chunk's key",
     "data/row_index.py": "rows are part of each chunk's key",
     "data/sources.py": "rows are part of each chunk's key",
