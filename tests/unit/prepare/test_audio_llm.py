@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from songgen.prepare.audio_llm import LocalDescriber
+from songgen.prepare.audio_llm import LocalDescriber, _Certainty
 from songgen.prepare.describing import Conversation
 from tests.support.descriptions import answer
 from tests.support.tiny_audio_llm import PROMPT, RATE, save_tiny_audio_llm
@@ -76,3 +76,14 @@ def test_the_confidence_is_that_of_a_pass_over_the_finished_answer(random_model:
 def test_a_folder_that_holds_no_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot load the audio language model .*Qwen2-Audio.*tag.backend"):
         LocalDescriber(str(tmp_path), device="cpu")
+
+
+def test_what_stands_behind_the_end_of_an_answer_does_not_count() -> None:
+    certainty = _Certainty()
+    probabilities = torch.tensor([[0.9, 0.5], [0.8, 0.6], [0.7, 0.99]])  # steps x answers, of the likeliest token
+    for step in probabilities:
+        certainty(torch.zeros(2, 0, dtype=torch.long), torch.stack([step, 1 - step], dim=1).log())
+    end, pad = 7, 0
+    written = torch.tensor([[3, 4, 5], [3, end, pad]])
+    expected = [(0.9 * 0.8 * 0.7) ** (1 / 3), (0.5 * 0.6) ** 0.5]
+    assert certainty.means(written, [end]) == pytest.approx(expected, rel=1e-6)
