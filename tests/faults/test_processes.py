@@ -26,8 +26,9 @@ SCRIPT = ROOT / "tests" / "support" / "faulty_training.py"
 STEP, RANK = 2, 1
 PATIENCE_SECONDS = 5
 """`ddp_timeout` and `dataloader_timeout` of these runs."""
-LEAVE_SECONDS = 5
-"""Within which everything must be over when patience ends."""
+LEAVE_SECONDS = 20
+"""Within which everything must be over when patience ends: two to four seconds by themselves, and time for a machine that
+has other work."""
 
 
 @pytest.fixture(scope="module")
