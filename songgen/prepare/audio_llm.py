@@ -36,12 +36,11 @@ class LocalDescriber:
         self.device = choose_device(device)
         self._max_new_tokens = max_new_tokens
         dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
-        source = {"revision": revision or "main", "trust_remote_code": False}
+        revision = revision or "main"
         try:
-            self._processor: Any = AutoProcessor.from_pretrained(model, **source)
-            network = _model_class(AutoConfig.from_pretrained(model, **source).model_type).from_pretrained(
-                model, use_safetensors=True, dtype=dtype, **source
-            )
+            self._processor: Any = AutoProcessor.from_pretrained(model, revision=revision, trust_remote_code=False)
+            kind = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False).model_type
+            network = _model_class(kind).from_pretrained(model, revision=revision, use_safetensors=True, dtype=dtype)
             self.sample_rate: int = self._processor.feature_extractor.sampling_rate
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
             raise ValueError(

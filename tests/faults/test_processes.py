@@ -27,8 +27,8 @@ STEP, RANK = 2, 1
 PATIENCE_SECONDS = 5
 """`ddp_timeout` and `dataloader_timeout` of these runs."""
 LEAVE_SECONDS = 20
-"""Within which everything must be over when patience ends: two to four seconds by themselves, and time for a machine that
-has other work."""
+"""Within which everything must be over when patience ends: two to four seconds by themselves, and time for a machine
+that has other work."""
 
 
 @pytest.fixture(scope="module")
