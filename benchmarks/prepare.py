@@ -82,12 +82,11 @@ def time_steps(config: PrepareConfig, workers: int) -> dict[str, Timing]:
     taken, seconds = timed(lambda: read_songs(config))
     records: list[SongRecord] = taken.records
     timings = {"(inputs)": Timing(0.0, seconds)}
-    runner = Runner(WorkFolder(config.work_folder), PartialState(), workers)
-    for name, section in SECTIONS.items():
-        options = config.sections[name]
-        for step in [] if options is None else section.make(options):
-            timings[step.name], records = time_step(runner, step, records)
-    runner.close()
+    with Runner(WorkFolder(config.work_folder), PartialState(), workers) as runner:
+        for name, section in SECTIONS.items():
+            options = config.sections[name]
+            for step in [] if options is None else section.make(options):
+                timings[step.name], records = time_step(runner, step, records)
     _, seconds = timed(lambda: finish(config, records, taken))
     timings["(data set)"] = Timing(0.0, seconds)
     return timings

@@ -96,8 +96,7 @@ def run_steps(config: PrepareConfig, state: PartialState, records: list[SongReco
     num_songs = len(records)
     on_main_process(state, lambda: set_aside(config.work_folder))
     corrections = read_corrections(config.work_folder, APPLIED_FILE)
-    runner = Runner(WorkFolder(config.work_folder), state, config.settings.workers)
-    try:
+    with Runner(WorkFolder(config.work_folder), state, config.settings.workers) as runner:
         for name, section in SECTIONS.items():
             options = config.sections[name]
             for step in [] if options is None else section.make(options):
@@ -106,8 +105,6 @@ def run_steps(config: PrepareConfig, state: PartialState, records: list[SongReco
             records = corrections.apply(records, name)
             if name == TAKE_IN:
                 on_main_process(state, lambda taken=records: _check_damage(config, taken, num_songs))  # type: ignore[misc]
-    finally:
-        runner.close()
     if state.is_main_process:
         _warn_of_orphans(corrections, records)
     return records

@@ -16,8 +16,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self
 
 from accelerate.state import PartialState
 from tqdm import tqdm
@@ -74,6 +74,17 @@ class Runner:
         self.state = state
         self.workers = workers
         self.hashes = ContentHashes(folder, state.process_index)
+        self._open = ExitStack()
+        self._open.callback(self.hashes.close)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        """Return the runner."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the workers and close the files."""
+        self._open.close()
 
     def run(self, step: Step, records: Sequence[SongRecord]) -> list[SongRecord]:
         """Run a step over the records that are in and need it.
@@ -123,10 +134,6 @@ class Runner:
             )
         ]
 
-    def close(self) -> None:
-        """Close the list of hashes."""
-        self.hashes.close()
-
     def _share(self, records: list[SongRecord]) -> list[SongRecord]:
         return records[self.state.process_index :: self.state.num_processes]
 
@@ -167,28 +174,30 @@ class Runner:
     def _work_in_workers(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Outcome]]]:
         waiting = iter(batches)
         running: dict[Future[list[Outcome]], Batch] = {}
-        with _threads_shared_among(self.workers), self._open_pool(step) as pool:
-            try:
-                while True:
-                    while len(running) < self.workers * BATCHES_AHEAD and (batch := next(waiting, None)) is not None:
-                        running[pool.submit(_run_in_worker, [record for _, record in batch])] = batch
-                    if not running:
-                        return
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        yield running.pop(future), future.result()
-            except BrokenProcessPool as error:
-                raise WorkerLost(
-                    f"step {step.name}: a worker was killed, most likely for its memory. What is done is kept: "
-                    "start again with fewer workers"
-                ) from error
-            finally:
-                pool.shutdown(cancel_futures=True)
+        pool = self._workers_of_the_run()
+        try:
+            while True:
+                while len(running) < self.workers * BATCHES_AHEAD and (batch := next(waiting, None)) is not None:
+                    future = pool.submit(_run_in_worker, step, [record for _, record in batch], self.folder)
+                    running[future] = batch
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise WorkerLost(
+                f"step {step.name}: a worker was killed, most likely for its memory. What is done is kept: "
+                "start again with fewer workers"
+            ) from error
 
-    def _open_pool(self, step: Step) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
-        return ProcessPoolExecutor(
-            self.workers, mp_context=context, initializer=_prepare_worker, initargs=(step, self.folder)
-        )
+    def _workers_of_the_run(self) -> ProcessPoolExecutor:
+        """Return the workers, which stay for all steps: each imports the libraries once."""
+        if self._pool is None:
+            self._open.enter_context(_threads_shared_among(self.workers))
+            context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_prepare_worker)
+            self._open.callback(self._pool.shutdown, cancel_futures=True)
+        return self._pool
 
 
 def _run_batch(step: Step, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
@@ -235,7 +244,7 @@ def _free_memory() -> None:
 
 @contextmanager
 def _threads_shared_among(workers: int) -> Iterator[None]:
-    """Let the workers that are started in the block share the cores, unless the user has set the threads."""
+    """Let workers that are started in the block share the cores, unless the user has set the threads."""
     if "OMP_NUM_THREADS" in os.environ:
         yield
         return
@@ -247,15 +256,13 @@ def _threads_shared_among(workers: int) -> Iterator[None]:
 
 
 class _Worker:
-    """What a worker knows; the step is started with the first batch, so that its error reaches the main process."""
+    """What a worker has in memory: one step at a time, with its networks."""
 
-    step: Step
-    folder: WorkFolder
-    is_started = False
+    key: str | None = None
+    step: Step | None = None
 
 
-def _prepare_worker(step: Step, folder: WorkFolder) -> None:
-    _Worker.step, _Worker.folder = step, folder
+def _prepare_worker() -> None:
     # Ctrl-C reaches the whole process group; the main process decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -269,8 +276,10 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _run_in_worker(records: list[SongRecord]) -> list[Outcome]:
-    if not _Worker.is_started:
-        _Worker.step = _started(_Worker.step)
-        _Worker.is_started = True
-    return _run_batch(_Worker.step, records, _Worker.folder)
+def _run_in_worker(step: Step, records: list[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    key = json.dumps([step.name, step.version, step.parameters()], sort_keys=True)
+    if _Worker.step is None or key != _Worker.key:
+        _Worker.step = None  # the networks of the step before go first
+        _free_memory()
+        _Worker.step, _Worker.key = _started(step), key
+    return _run_batch(_Worker.step, records, folder)

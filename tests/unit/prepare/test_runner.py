@@ -110,8 +110,14 @@ def test_networks_go_when_the_step_is_done(tmp_path: Path) -> None:
 def test_workers_find_what_one_process_finds(tmp_path: Path) -> None:
     captions = ["a", "b", "", "d", "e", "f", "g", "h", "i"]
     alone = runner_in(tmp_path / "alone").run(ShoutStep(), records_of(*captions))
-    shared = runner_in(tmp_path / "shared", workers=2).run(ShoutStep(), records_of(*captions))
+    with runner_in(tmp_path / "shared", workers=2) as runner:
+        shared = runner.run(ShoutStep(), records_of(*captions))
+        again = runner.run(ShoutStep("?"), records_of(*captions))
     assert [record.caption for record in shared] == [record.caption for record in alone]
+    assert [record.caption for record in again] == [record.caption.replace("!", "?") for record in alone]
+    assert {record.measures["process"] for record in again if record.measures} <= {
+        record.measures["process"] for record in shared if record.measures
+    }, "the workers stay for all steps"
     assert os.getpid() not in {record.measures.get("process") for record in shared}
     # The results of workers serve one process, and the other way round.
     assert runner_in(tmp_path / "shared").run(ShoutStep(unlucky="song0"), records_of(*captions)) == shared
@@ -119,10 +125,10 @@ def test_workers_find_what_one_process_finds(tmp_path: Path) -> None:
 
 
 def test_errors_in_workers_reach_the_user(tmp_path: Path) -> None:
-    with pytest.raises(StepFailed, match="step shout, record 'song2'"):
-        runner_in(tmp_path / "fails", workers=2).run(ShoutStep(unlucky="song2"), records_of(*"abcd"))
-    with pytest.raises(WorkerLost, match="step shout: a worker was killed"):
-        runner_in(tmp_path / "dies", workers=2).run(ShoutStep(), records_of("a", "b", "c", "die"))
+    with pytest.raises(StepFailed, match="step shout, record 'song2'"), runner_in(tmp_path / "fails", 2) as runner:
+        runner.run(ShoutStep(unlucky="song2"), records_of(*"abcd"))
+    with pytest.raises(WorkerLost, match="step shout: a worker was killed"), runner_in(tmp_path / "dies", 2) as runner:
+        runner.run(ShoutStep(), records_of("a", "b", "c", "die"))
 
 
 def test_both_ways_of_sharing_at_once_are_refused(tmp_path: Path) -> None:
