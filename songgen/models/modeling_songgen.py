@@ -206,6 +206,9 @@ class SongGenForConditionalGeneration(nn.Module):
         """
         parts: list[tuple[Tensor, Tensor]] = []
         voice = self._encode_voice(ref_voice_values, ref_voice_lengths, voice_hidden_states, voice_mask)
+        # Here, not where it is added: gradients come in the reverse order of the operations, and DeepSpeed adds them up
+        # over processes as they come, so that a process whose batch has no voice must compute in the same order.
+        without_voice = self._untouched_voice_parameters() if self.training and voice is None else None
         if voice is not None:
             parts.append(voice)
         if text_hidden_states is None and input_ids is not None:
@@ -223,8 +226,8 @@ class SongGenForConditionalGeneration(nn.Module):
         if not parts:
             raise ValueError("nothing to condition on: give a caption (input_ids), lyrics (prompt_input_ids) or both")
         memory = torch.cat([states.to(parts[0][0].dtype) for states, _ in parts], dim=1)
-        if self.training and voice is None:
-            memory = memory + self._untouched_voice_parameters()
+        if without_voice is not None:
+            memory = memory + without_voice
         memory_mask = torch.cat([mask for _, mask in parts], dim=1)
         return Conditions(memory, memory_mask, *(prefix or (None, None)))
 
@@ -269,11 +272,8 @@ class SongGenForConditionalGeneration(nn.Module):
 
     def _untouched_voice_parameters(self) -> Tensor:
         """Zero that depends on the voice parameters, so that a batch without voices leaves none without gradient."""
-        modules = (self.mert_layer_agg, self.audio_mert_to_dec_proj)
-        return sum(
-            (0.0 * p.sum() for module in modules for p in module.parameters()),
-            start=torch.zeros((), device=self.device),
-        )
+        silence = torch.zeros(1, self.config.voice_num_layers, 1, self.config.voice_hidden_size, device=self.device)
+        return 0.0 * self._project_voice(silence).sum()
 
     def forward(
         self,

@@ -6,12 +6,10 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from torch import nn
 
 from songgen.conditioning import FeatureCache
 from songgen.config import RunConfig
@@ -26,8 +24,11 @@ from songgen.train.anomalies import AnomalyPolicy, AnomalyWatch
 from songgen.train.checkpoint import CheckpointManager
 from songgen.train.console import Console, RunSummary
 from songgen.train.data_check import require_intact_data
+from songgen.train.deepspeed import prepare_zero
+from songgen.train.deepspeed_launch import deepspeed_plugin
 from songgen.train.distributed import StartPatience
 from songgen.train.ema import MovingAverage
+from songgen.train.engine import AcceleratedEngine, Engine
 from songgen.train.evaluation import Evaluator
 from songgen.train.final_model import whole_weights
 from songgen.train.heartbeat import Heartbeat
@@ -97,7 +98,7 @@ def build_trainer(
     require_same_songs(state.plan, content, mid_epoch=config.training.do_train and state.batches_in_epoch > 0)
     state.curve = continue_curve(state, total_steps, resumption.changed if resumption else ())
     state.total_steps, state.plan = total_steps, content
-    model, optimizer = _prepare(config, core, accelerator)
+    engine = _prepare(config, core, accelerator)
     _cache_captions(core, [data] if evaluator is None else [data, evaluator.data])
     loss_scale = LossScaleBounds(
         config.training.loss_scale_floor, config.training.loss_scale_cap, config.training.max_skipped_steps
@@ -110,19 +111,17 @@ def build_trainer(
         accelerator=accelerator,
         output_dir=output_dir,
         core=core,
-        model=model,
+        engine=engine,
         data=data,
         total_steps=total_steps,
         training_step=TrainingStep(
             accelerator=accelerator,
-            model=model,
-            optimizer=optimizer,
+            engine=engine,
             layout=core.layout,
             train_every_eos=core.config.train_every_eos,
             max_gradient_norm=config.training.max_grad_norm,
             vocal_loss_weight=config.training.vocal_loss_weight if auxiliary_tracks else 0.0,
         ),
-        optimizer=optimizer,
         schedule=_schedule(config, state.curve.length),
         codebook_weights=CodebookWeights.build(
             core.layout.num_codebooks,
@@ -130,7 +129,7 @@ def build_trainer(
             start=config.training.codebook_weights_start,
             end=config.training.codebook_weights_end,
         ),
-        average=MovingAverage(model, config.training.ema_decay) if config.training.ema_decay else None,
+        average=MovingAverage(engine.model, config.training.ema_decay) if config.training.ema_decay else None,
         anomalies=AnomalyWatch(
             AnomalyPolicy.of(config.training), output_dir, config.data.dataset_folders(), accelerator.is_main_process
         ),
@@ -339,9 +338,7 @@ def _cache_captions(core: SongGenForConditionalGeneration, data: Sequence[Traini
         encoder.encode(torch.tensor([caption]))
 
 
-def _prepare(
-    config: RunConfig, core: SongGenForConditionalGeneration, accelerator: Accelerator
-) -> tuple[nn.Module, Any]:
+def _prepare(config: RunConfig, core: SongGenForConditionalGeneration, accelerator: Accelerator) -> Engine:
     """Move the model to its device, wrap it, and make its optimizer."""
     training = config.training
     core.set_gradient_checkpointing(config.model.gradient_checkpointing)
@@ -358,10 +355,14 @@ def _prepare(
         epsilon=training.adam_epsilon,
         weight_decay=training.weight_decay,
     )
-    model, optimizer = accelerator.prepare(core, build_optimizer(core, options))
+    engine: Engine
+    if plugin := deepspeed_plugin(training.dtype):
+        engine = prepare_zero(core, build_optimizer(core, options), plugin, training.dtype, accelerator.device)
+    else:
+        engine = AcceleratedEngine(accelerator, *accelerator.prepare(core, build_optimizer(core, options)))
     for name, part in core.attached().items():
         core.attach(name, part)
-    return model, optimizer
+    return engine
 
 
 def _reporter(

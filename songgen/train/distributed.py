@@ -15,6 +15,8 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType, Ini
 from torch import Tensor
 from torch.distributed import distributed_c10d
 
+from songgen.train.deepspeed_launch import deepspeed_plugin
+
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """`dtype` of the configuration -> accelerate's name."""
 
@@ -45,6 +47,7 @@ def start_processes(*, dtype: str, seed: int, timeout_seconds: int, folder: Path
         os.environ.setdefault(name, value)
     accelerator = Accelerator(
         mixed_precision=MIXED_PRECISION[dtype],
+        deepspeed_plugin=deepspeed_plugin(dtype),
         gradient_accumulation_steps=1,  # the training step accumulates by itself, with exact normalization
         step_scheduler_with_optimizer=False,
         kwargs_handlers=[
@@ -75,20 +78,15 @@ def require_all_processes(environment: Mapping[str, str], num_processes: int) ->
 
 
 def _require_supported(accelerator: Accelerator) -> None:
-    """Refuse the launches in which an update could not be held back, or weights not be read by name.
+    """Refuse the launches in which weights could not be read by name.
 
     Raises:
         ValueError: saying what to use instead.
     """
-    way_out = "launch with ddp_8_gpus.yaml of helpers/accelerate_configs, or fsdp2_zero2_8_gpus.yaml to shard"
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        raise ValueError(
-            "DeepSpeed updates the weights inside of the backward pass, before it is known whether every loss and "
-            f"gradient is finite, so it is not supported: {way_out}"
-        )
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise ValueError(
-            f"FSDP version 1 hides the parameters' names and is not supported: {way_out} (fsdp_version: 2)"
+            "FSDP version 1 hides the parameters' names and is not supported: launch with ddp_8_gpus.yaml of "
+            "helpers/accelerate_configs, or fsdp2_zero2_8_gpus.yaml to shard (fsdp_version: 2)"
         )
 
 
@@ -141,6 +139,15 @@ def sum_over_processes(values: Tensor) -> Tensor:
     if _is_started():
         torch.distributed.all_reduce(values)
     return values
+
+
+def agrees_everywhere(value: int, device: torch.device) -> bool:
+    """Whether a number is the same on all processes; each of them must ask, with a device that they exchange from."""
+    extremes = torch.tensor([value, -value], device=device)
+    if _is_started():
+        torch.distributed.all_reduce(extremes, op=torch.distributed.ReduceOp.MAX)
+    highest, lowest = extremes.tolist()
+    return bool(highest == -lowest)
 
 
 def _is_started() -> bool:

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from songgen.data.collate import Batch
 from songgen.layout import TokenLayout
 from songgen.train.distributed import sum_over_processes
+from songgen.train.engine import Engine
 
 
 class Outcome(enum.Enum):
@@ -86,11 +85,9 @@ class TrainingStep:
     """Everything that an optimizer step needs."""
 
     accelerator: Accelerator
-    """Device, precision, backward pass."""
-    model: nn.Module
-    """Prepared by the accelerator."""
-    optimizer: Any
-    """Prepared by the accelerator."""
+    """Processes, device, loss scaler."""
+    engine: Engine
+    """The model, its gradients, its optimizer."""
     layout: TokenLayout
     """Counts the targets."""
     train_every_eos: bool
@@ -124,21 +121,23 @@ class TrainingStep:
         head_losses = torch.zeros(self.layout.num_heads, device=device)
         vocal_losses, objective = torch.zeros_like(head_losses), torch.zeros((), device=device)
         weights = codebook_weights.to(device)
-        self.model.train()
+        self.engine.model.train()
         for place, batch in enumerate(batches):
             is_last = place == len(batches) - 1
-            with self._gradient_exchange(is_last):
+            with self.engine.micro_batch(is_last=is_last):
                 inputs = batch.to(device, non_blocking=True).model_inputs()
-                output = self.model(**inputs, codebook_weights=weights, target_counts=counts, return_logits=False)
+                output = self.engine.model(
+                    **inputs, codebook_weights=weights, target_counts=counts, return_logits=False
+                )
                 loss = output.loss
                 if output.vocal_loss is not None:
                     loss = loss + self.vocal_loss_weight * output.vocal_loss
                     vocal_losses += output.vocal_codebook_losses.detach()
                 # The wrappers average gradients over processes; the objective is a sum.
-                self.accelerator.backward(loss * self.accelerator.num_processes)
+                self.engine.backward(loss * self.accelerator.num_processes)
             objective += loss.detach()
             head_losses += output.codebook_losses.detach()
-        norm = self._clip()
+        norm = self.engine.clip(self.max_gradient_norm)
         agreed = self._agree(objective, norm, stop_requested(), sizes)
         outcome = self._update(agreed, allows_update)
         return StepResult(
@@ -162,17 +161,6 @@ class TrainingStep:
         summed = sum_over_processes(own.to(self.accelerator.device))
         return summed[: self.layout.num_heads], summed[self.layout.num_heads :]
 
-    def _gradient_exchange(self, is_last: bool) -> AbstractContextManager[Any]:
-        """Exchange gradients in the backward pass of the last micro-batch alone."""
-        self.accelerator.sync_gradients = is_last
-        return nullcontext() if is_last else self.accelerator.no_sync(self.model)
-
-    def _clip(self) -> Tensor:
-        """Clip the gradients and return their norm over all processes."""
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_gradient_norm)
-        whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        return torch.as_tensor(whole, device=self.accelerator.device).detach().float()
-
     def _agree(self, objective: Tensor, norm: Tensor, stop_requested: bool, sizes: Tensor) -> _Agreed:
         """Combine what the processes found, in the step's one look at the device; `sizes` are combined already."""
         stop = torch.tensor(stop_requested, device=objective.device)
@@ -195,8 +183,7 @@ class TrainingStep:
         elif not allows_update(agreed.loss):
             outcome = Outcome.HELD_BACK
         if outcome is Outcome.UPDATED:
-            self.optimizer.step()
-        elif self.accelerator.scaler is not None:
-            self.accelerator.scaler.update()
-        self.optimizer.zero_grad()
+            self.engine.update()
+        else:
+            self.engine.drop()
         return outcome

@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from safetensors import SafetensorError
-from torch import nn
 
 from songgen.config import RunConfig
 from songgen.data.collate import Batch
@@ -23,6 +21,7 @@ from songgen.train.checkpoint import CheckpointError, CheckpointManager
 from songgen.train.checkpoint_agreement import all_succeeded
 from songgen.train.distributed import StartPatience
 from songgen.train.ema import MovingAverage
+from songgen.train.engine import Engine
 from songgen.train.evaluation import Evaluator
 from songgen.train.final_model import write_model
 from songgen.train.heartbeat import Heartbeat
@@ -36,13 +35,7 @@ from songgen.train.state import CheckpointContents, TrainerState, capture_random
 from songgen.train.step import Outcome, StepResult, TrainingStep
 from songgen.train.totals import StepTotals
 from songgen.train.training_data import TrainingData
-from songgen.train.weights import (
-    gather_tensors,
-    load_optimizer_tensors,
-    model_tensors,
-    optimizer_tensors,
-    write_tensors,
-)
+from songgen.train.weights import gather_tensors, model_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +67,8 @@ class Trainer:
     # What is trained
     core: SongGenForConditionalGeneration
     """The model itself."""
-    model: nn.Module
-    """The model as the accelerator wrapped it."""
+    engine: Engine
+    """The model as it is wrapped, its gradients, its optimizer."""
     data: TrainingData
     """The songs, in the order of the plan."""
     total_steps: int
@@ -84,8 +77,6 @@ class Trainer:
     # How it is trained
     training_step: TrainingStep
     """One optimizer step."""
-    optimizer: Any
-    """Prepared by the accelerator."""
     schedule: LearningRateSchedule
     """Learning rate over the updates."""
     codebook_weights: CodebookWeights
@@ -180,7 +171,7 @@ class Trainer:
             return
         folder = self.resumption.folder
         contents = self.checkpoints.load(folder)
-        require_same_parameters(contents.model, model_tensors(self.model))
+        require_same_parameters(contents.model, model_tensors(self.engine.model))
         self.put_back(contents)
         if self.accelerator.scaler is not None and contents.state.gradient_scaler:
             self.accelerator.scaler.load_state_dict(contents.state.gradient_scaler)
@@ -195,8 +186,7 @@ class Trainer:
 
     def put_back(self, contents: CheckpointContents) -> None:
         """Give weights, optimizer and moving average the values of a checkpoint."""
-        write_tensors(model_tensors(self.model), contents.model)
-        load_optimizer_tensors(self.model, self.optimizer.optimizer, contents.optimizer)
+        self.engine.load(contents.model, contents.optimizer)
         if self.average is not None:
             write_tensors(self.average.averages, contents.average or contents.model)
 
@@ -227,7 +217,7 @@ class Trainer:
         self.heartbeat.beat("training", self.state.step)
         curve = self.state.curve
         learning_rate = self.config.training.learning_rate * self.schedule(curve.update)
-        set_learning_rate(self.optimizer, learning_rate)
+        set_learning_rate(self.engine.optimizer, learning_rate)
         weights = self.codebook_weights(curve.step, curve.length)
         result = self.training_step.run(
             batches, weights, self.stop_signals.requested, lambda loss: self.anomalies.allows_update(loss, self.state)
@@ -266,7 +256,7 @@ class Trainer:
 
     def log(self) -> None:
         """Report what happened since the last time."""
-        rate = {"learning_rate": float(self.optimizer.param_groups[0]["lr"])}
+        rate = {"learning_rate": float(self.engine.optimizer.param_groups[0]["lr"])}
         self.reporter.training(self.totals.report() | rate, self.state.step, self.epoch)
 
     def evaluate(self) -> None:
@@ -277,7 +267,9 @@ class Trainer:
         self.heartbeat.beat("evaluating", self.state.step)
         try:
             with self.averaged_weights():
-                metrics = self.evaluator.run(self.model, self.core, self.state.step, self.reporter, self.stop_signals)
+                metrics = self.evaluator.run(
+                    self.engine.model, self.core, self.state.step, self.reporter, self.stop_signals
+                )
         except Interrupted:
             logger.info("the evaluation after step %d is broken off; it is made up for on resume", self.state.step)
             self.stopped = True
@@ -303,8 +295,8 @@ class Trainer:
             self.state.gradient_scaler = self.accelerator.scaler.state_dict()
         contents = CheckpointContents(
             state=self.state,
-            model=gather_tensors(model_tensors(self.model), keep=main),
-            optimizer=gather_tensors(optimizer_tensors(self.model, self.optimizer.optimizer), keep=main),
+            model=gather_tensors(model_tensors(self.engine.model), keep=main),
+            optimizer=self.engine.optimizer_tensors(keep=main),
             average=gather_tensors(self.average.averages, keep=main) if self.average is not None else {},
             random_state=capture_random_state(),
             config=self.config.to_dict(),

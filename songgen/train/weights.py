@@ -6,7 +6,7 @@ parameter has not yet received a gradient (torch 2.13), which happens whenever a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -76,24 +76,33 @@ def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, t
         ValueError: a tensor belongs to no trained parameter.
     """
     parameters = dict(trained_parameters(model))
-    state: dict[str, dict[str, Tensor]] = {}
+    for name, entries in optimizer_entries(tensors, parameters).items():
+        parameter = parameters[name]
+        state = {}
+        for entry, tensor in entries.items():
+            belongs_to_weights = tensor.shape == parameter.shape
+            device = parameter.device if belongs_to_weights or counts_on_device(optimizer) else torch.device("cpu")
+            state[entry] = _like(tensor, parameter) if belongs_to_weights else tensor.to(device, copy=True)
+        optimizer.state[parameter] = state
+
+
+def optimizer_entries(tensors: dict[str, Tensor], parameters: Collection[str]) -> dict[str, dict[str, Tensor]]:
+    """Sort tensors named `<parameter>.<entry>` by parameter.
+
+    Raises:
+        ValueError: a tensor belongs to none of the parameters.
+    """
+    entries: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, entry = key.rpartition(".")
         if name not in parameters:
             raise ValueError(f"the checkpoint's optimizer state names {name!r}, which is not trained now")
-        parameter = parameters[name]
-        belongs_to_weights = tensor.shape == parameter.shape
-        # AdamW keeps its step counter on the CPU unless it is fused or capturable.
-        device = parameter.device if belongs_to_weights or _counts_on_device(optimizer) else torch.device("cpu")
-        state.setdefault(name, {})[entry] = (
-            _like(tensor, parameter) if belongs_to_weights else tensor.to(device, copy=True)
-        )
-    for name, entries in state.items():
-        optimizer.state[parameters[name]] = entries
+        entries.setdefault(name, {})[entry] = tensor
+    return entries
 
 
-def _counts_on_device(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the step counters lie beside the parameters."""
+def counts_on_device(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether AdamW's step counters lie beside the parameters: it keeps them on the CPU unless it is fused or so."""
     return any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
 
 

@@ -50,7 +50,7 @@ def break_steps(notes: Path, faults: Mapping[int, Fault]) -> Any:
         def broken_run(self: TrainingStep, batches: Sequence[Batch], *arguments: Any) -> StepResult:
             fault = faults.get(position["step"])
             kind = fault.kind if fault is not None and rank in fault.ranks else None
-            core = self.accelerator.unwrap_model(self.model)
+            core = self.accelerator.unwrap_model(self.engine.model)
             if kind == NO_TARGETS:
                 batches = [replace(batch, frames=torch.zeros_like(batch.frames)) for batch in batches]
             before = weights_sha256(core)
@@ -60,7 +60,7 @@ def break_steps(notes: Path, faults: Mapping[int, Fault]) -> Any:
                 "step": position["step"],
                 "outcome": result.outcome.name,
                 "loss": result.loss,
-                "rate": self.optimizer.param_groups[0]["lr"],
+                "rate": self.engine.optimizer.param_groups[0]["lr"],
                 "before": before,
                 "after": weights_sha256(core),
                 "clips": [clip for batch in batches for clip in batch.ids],

@@ -10,6 +10,7 @@ from torch.amp.grad_scaler import GradScaler
 from training_fakes import CODEBOOKS, make_batch, tiny_model
 
 from songgen.train.anomalies import NonFiniteError
+from songgen.train.engine import AcceleratedEngine
 from songgen.train.loss_scale import LossScaleBounds
 from songgen.train.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.state import TrainerState
@@ -104,7 +105,7 @@ def test_a_step_whose_gradients_overflow_is_left_out_and_lowers_the_scale() -> N
     bounds.begin(accelerator.scaler)
     prepared, optimizer = accelerator.prepare(model, build_optimizer(model, OptimizerOptions(1e-2)))
     accelerator.native_amp = True  # after the model was wrapped: it computes in float32
-    step = TrainingStep(accelerator, prepared, optimizer, model.layout, True, 1.0, 0.1)
+    step = TrainingStep(accelerator, AcceleratedEngine(accelerator, prepared, optimizer), model.layout, True, 1.0, 0.1)
     handle = model.enc_to_dec_proj.weight.register_hook(lambda gradient: gradient * float("inf"))
     outcomes, scales, weights = [], [], []
     for overflow in (True, True, False):

@@ -15,6 +15,7 @@ from songgen.models import SongGenForConditionalGeneration
 from songgen.models.freeze import freeze, group_of
 from songgen.train import signals
 from songgen.train.distributed import require_all_processes
+from songgen.train.engine import AcceleratedEngine
 from songgen.train.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.output_folder import back_up_run, require_outside, require_usable
 from songgen.train.signals import StopSignals
@@ -30,7 +31,9 @@ def make_step(model: SongGenForConditionalGeneration, *, max_norm: float = 1.0, 
     # The large epsilon keeps AdamW from blowing the rounding noise of gradients that are zero up to whole steps.
     options = OptimizerOptions(1e-2, epsilon=1e-4)
     prepared, optimizer = accelerator.prepare(model, build_optimizer(model, options))
-    return TrainingStep(accelerator, prepared, optimizer, model.layout, True, max_norm, vocal)
+    return TrainingStep(
+        accelerator, AcceleratedEngine(accelerator, prepared, optimizer), model.layout, True, max_norm, vocal
+    )
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -71,8 +74,8 @@ def test_clipping_bounds_the_gradient_but_reports_its_norm() -> None:
     assert make_step(loose, max_norm=1e9).run([batch], WEIGHTS).gradient_norm > 0.05
     step = make_step(tight, max_norm=0.05)
     seen: list[float] = []
-    original = step.optimizer.step
-    step.optimizer.step = lambda: (
+    original = step.engine.optimizer.step
+    step.engine.optimizer.step = lambda: (
         seen.append(float(torch.stack([p.grad.norm() for p in tight.parameters() if p.grad is not None]).norm())),
         original(),
     )
@@ -85,7 +88,7 @@ def test_a_step_that_is_not_finite_changes_nothing(where: str) -> None:
     model = tiny_model()
     step = make_step(model)
     step.run([make_batch([5, 3])], WEIGHTS)
-    before, state_before = weights_of(model), json.dumps(str(step.optimizer.state_dict()))
+    before, state_before = weights_of(model), json.dumps(str(step.engine.optimizer.state_dict()))
     if where == "loss":
         result = step.run([make_batch([5, 3]), make_batch([2], seed=1)], WEIGHTS * float("nan"))
     else:
@@ -94,7 +97,7 @@ def test_a_step_that_is_not_finite_changes_nothing(where: str) -> None:
         handle.remove()
     assert result.outcome is Outcome.NON_FINITE
     assert all(torch.equal(value, before[name]) for name, value in weights_of(model).items())
-    assert json.dumps(str(step.optimizer.state_dict())) == state_before
+    assert json.dumps(str(step.engine.optimizer.state_dict())) == state_before
     assert all(parameter.grad is None for parameter in model.parameters())
     assert step.run([make_batch([5, 3])], WEIGHTS).outcome is Outcome.UPDATED
 
