@@ -89,7 +89,7 @@ def doors(source: str, file: str = "") -> list[str]:
             or (last == "load" and name.startswith(("np.", "numpy.")))
             or (name.startswith("yaml.") and "load" in last and last != "safe_load")
             or (last == "snapshot_download" and keyword(call, "allow_patterns") is None)
-            or (last == "import_module" and file not in DYNAMIC_IMPORTS)
+            or (last == "import_module" and not isinstance(call.args[0], ast.Constant) and file not in DYNAMIC_IMPORTS)
             or (re.match(r"Auto\w+\.from_pretrained", name) and keyword(call, "trust_remote_code") is not False)
         )
         if is_open:
