@@ -18,7 +18,7 @@ import pytest
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """Key under which the protocol hands out elements."""
 
-KEYS = {"Escape": "\ue00c", "Enter": "\ue007", "Tab": "\ue004", "ArrowRight": "\ue014", "Backspace": "\ue003"}
+KEYS = {"Escape": "\ue00c", "Enter": "\ue007", "Tab": "\ue004", "ArrowRight": "\ue014"}
 WAIT_SECONDS = 20.0
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -70,6 +70,14 @@ class Browser:
         """The value of a JavaScript function body; `arguments` are its arguments."""
         return self.command("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
+    def call(self, module: str, function: str, *arguments: Any) -> Any:
+        """What a function of a script of the page returns."""
+        script = (
+            "const [module, name, values, done] = arguments;"
+            "import(module).then((found) => done(found[name](...values)), (error) => done(String(error)))"
+        )
+        return self.command("POST", "/execute/async", {"script": script, "args": [module, function, arguments]})
+
     def element(self, selector: str) -> str:
         """Id of the first element that a CSS selector finds."""
         found = self.command("POST", "/element", {"using": "css selector", "value": selector})
@@ -79,16 +87,21 @@ class Browser:
         self.command("POST", f"/element/{self.element(selector)}/click")
 
     def write(self, selector: str, text: str, *, clear: bool = False) -> None:
-        """Type into an element, with real key events."""
-        element = self.element(selector)
-        if clear:
-            self.run("arguments[0].focus(); arguments[0].select()", {ELEMENT: element})
-        self.command("POST", f"/element/{element}/value", {"text": text or KEYS["Backspace"]})
+        """Type into an element, with real key events: behind what stands there, or in its place."""
+        script = (
+            "const [element, clear] = arguments; element.focus();"
+            "if (clear) element.select();"
+            "else if (element.type !== 'number') element.setSelectionRange(element.value.length, element.value.length)"
+        )
+        self.run(script, {ELEMENT: self.element(selector)}, clear)
+        self._strike(["Enter" if character == "\n" else character for character in text])
 
     def press(self, key: str) -> None:
         """Press and release a key wherever the focus is."""
-        value = KEYS.get(key, key)
-        strokes = [{"type": "keyDown", "value": value}, {"type": "keyUp", "value": value}]
+        self._strike([key])
+
+    def _strike(self, keys: list[str]) -> None:
+        strokes = [{"type": kind, "value": KEYS.get(key, key)} for key in keys for kind in ("keyDown", "keyUp")]
         self.command("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]})
 
     def text(self, selector: str) -> str:

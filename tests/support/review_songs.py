@@ -38,7 +38,7 @@ def clip(song: str, number: int, folder: Path, **fields: object) -> SongRecord:
 
 
 def write_work_folder(root: Path, records: list[SongRecord] | None = None) -> Path:
-    """Write `<root>/songs.work`; by default four clips of two songs, one of them left out, and a song that is broken."""
+    """Write `<root>/songs.work`; by default four clips of two songs, one left out, and a song that is broken."""
     folder = root / "songs.work"
     folder.mkdir(exist_ok=True)
     if records is None:

@@ -1,6 +1,7 @@
 // The audio element with a picture of the track: the waveform, the place in it, and where lines are sung.
 
 const BAR = 3; // pixels from one bar to the next
+const QUIET = 20; // the picture of a track that is quieter than this (of 100) is not stretched any further
 
 export class Player {
   constructor(audio, canvas) {
@@ -91,10 +92,11 @@ export class Player {
     }
     const place = (this.audio.currentTime / duration) * width;
     const bars = Math.max(1, Math.floor(width / BAR));
+    const loudest = Math.max(QUIET, ...peaks);
     for (let bar = 0; bar < bars && peaks.length; bar += 1) {
       const from = Math.floor((bar / bars) * peaks.length);
       const to = Math.max(from + 1, Math.floor(((bar + 1) / bars) * peaks.length));
-      const tall = Math.max(1, (Math.max(...peaks.slice(from, to)) / 100) * (height - 8));
+      const tall = Math.max(1, (Math.max(...peaks.slice(from, to)) / loudest) * (height - 8));
       pen.fillStyle = bar * BAR < place ? color("--accent") : color("--soft");
       pen.fillRect(bar * BAR, (height - tall) / 2, BAR - 1, tall);
     }

@@ -16,6 +16,7 @@ let clip = null; // as the server has it
 let saved = null; // values of the fields as they were last sent or received
 let times = []; // [start, end] or null for every line of the lyrics
 let lines = []; // the lines that they belong to
+let placed = { lines, times }; // both as they were before the lyrics were typed over; a line that comes back finds its time
 let track = "mix";
 let timer = null;
 let queue = Promise.resolve(); // one change after the other
@@ -177,6 +178,7 @@ function show(values) {
   byId("reason").value = clip.reason;
   lines = writtenLines(clip.lyrics);
   times = clip.times;
+  placed = { lines, times };
   saved = fields();
   showState();
   showLines();
@@ -261,12 +263,14 @@ function showLines() {
 
 function setTimes(index, inputs) {
   const [start, end] = inputs.map((input) => (input.value === "" ? null : Number(input.value)));
+  times = [...times]; // those that are kept in `placed` stay as they are
   inputs[1].setCustomValidity(start !== null && end !== null && end <= start ? "must lie behind the beginning" : "");
   if (start === null && end === null) times[index] = null;
   else if (start === null || end === null || end <= start || end > clip.duration + 0.005 || start < 0) {
     say("A line needs a beginning before its end, both inside of the clip.", true);
     return;
   } else times[index] = [start, Math.min(end, clip.duration)];
+  placed = { lines, times };
   player.lines = times;
   player.draw();
   save();
@@ -318,7 +322,7 @@ function differences() {
 function lyricsChanged() {
   const after = writtenLines(byId("lyrics").value);
   if (JSON.stringify(after) === JSON.stringify(lines)) return;
-  times = carryTimes(lines, times, after);
+  times = carryTimes(placed.lines, placed.times, after);
   lines = after;
   showLines();
 }
