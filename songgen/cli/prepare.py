@@ -76,4 +76,6 @@ def describe(config: "PrepareConfig", summary: "PrepareSummary") -> list[str]:
     if summary.notices:
         lines.append(f"{summary.notices} notices on the inputs: {folder}.work/songs.notices.json")
     lines.append(f"{'written' if summary.is_changed else 'nothing has changed'}: {folder}")
+    if config.sections["report"] is not None:
+        lines.append(f"report: {folder}/report.html")
     return [*lines, f"next: accelerate launch training/preprocess_data.py {folder}/data.json"]
