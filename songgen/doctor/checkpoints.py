@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from songgen.doctor.findings import Finding, error, ok, warning
-from songgen.train.checkpoint import candidates, leftovers
 from songgen.train.checkpoint_files import (
     AVERAGE_FILE,
     MODEL_FILE,
@@ -16,6 +15,7 @@ from songgen.train.checkpoint_files import (
     read_tensors,
     verify,
 )
+from songgen.train.checkpoint_folders import candidates, leftovers
 from songgen.train.state import read_trainer_state
 
 REJECTED_WAY_OUT = "it is never used and never deleted: restore its files from a copy, or remove it"

@@ -19,9 +19,9 @@ from songgen.doctor.models import examine_model
 from songgen.doctor.runs import examine_run
 from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.preprocess.workspace import CHUNK_FOLDER, PLAN_FOLDER, SETTINGS_FILE, replaced_folder
-from songgen.train.checkpoint import checkpoint_folders, leftovers
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.checkpoint_files import MANIFEST_FILE
+from songgen.train.checkpoint_folders import checkpoint_folders, leftovers
 from songgen.train.output_folder import LOCK_FILE
 from songgen.train.run_status import RUN_STATUS_FILE
 from songgen.train.state import TRAINER_STATE_FILE

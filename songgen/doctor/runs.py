@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,9 @@ from songgen.doctor.models import examine_model
 from songgen.doctor.owners import read_owner
 from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.train.anomalies import LOSS_SPIKES_FILE, NON_FINITE_FILE
-from songgen.train.checkpoint import complete_checkpoints, room_needed
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
+from songgen.train.checkpoint_files import free_bytes, room_needed
+from songgen.train.checkpoint_folders import complete_checkpoints
 from songgen.train.heartbeat import heartbeat_file, read_beat
 from songgen.train.output_folder import LOCK_FILE
 from songgen.train.run_status import RUN_STATUS_FILE, read_run_status
@@ -133,7 +133,7 @@ def _inputs(config: RunConfig) -> Iterator[Finding]:
 
 def _disk(folder: Path) -> Iterator[Finding]:
     """Compare the free room with what the next save takes."""
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     complete = complete_checkpoints(folder, random_state_optional=True)
     if not complete:
         yield ok("disk", f"{free:,} bytes free")

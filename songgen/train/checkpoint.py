@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import secrets
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +25,25 @@ from songgen.train.checkpoint_files import (
     checkpoint_files,
     describe_files,
     fault_point,
+    free_bytes,
     json_sha256,
     random_state_file,
     read_manifest,
     read_tensors,
+    room_needed,
     synchronize,
     verify,
     write_tensors,
     write_text,
+)
+from songgen.train.checkpoint_folders import (
+    candidates,
+    complete_checkpoints,
+    expendable_checkpoints,
+    free_name,
+    leftovers,
+    remove_checkpoint,
+    temporary_name,
 )
 from songgen.train.state import TRAINER_STATE_FILE, CheckpointContents, TrainerState, read_trainer_state
 
@@ -43,11 +51,6 @@ logger = logging.getLogger(__name__)
 
 MAX_FAILED_SAVES = 3
 """A run goes on after a failed save; after this many in a row it ends."""
-
-_PREFIX = "checkpoint-"
-_TEMPORARY = ".tmp-"
-_SPARE_BYTES = 16 * 1024**2
-_FREE_FACTOR = 1.2
 
 
 class CheckpointError(RuntimeError):
@@ -96,6 +99,7 @@ class CheckpointManager:
         self.failed_saves = 0
         self._protected: Path | None = None
         self._verified: Path | None = None
+        self._rejected: set[str] = set()
         if rank == 0:
             for leftover in leftovers(output_dir):
                 logger.warning("removed %s, which an interrupted save left", leftover)
@@ -205,14 +209,10 @@ class CheckpointManager:
             ValueError: the disk has no room.
         """
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        if _free_bytes(self.output_dir) < _bytes_needed(contents):
+        if free_bytes(self.output_dir) < room_needed(contents.tensor_bytes):
             raise ValueError("the disk is too full")
-        # A name is never taken twice: replacing a folder cannot be done in one step.
-        final, count = f"{_PREFIX}{contents.state.step}", 1
-        while (self.output_dir / final).exists():
-            count += 1
-            final = f"{_PREFIX}{contents.state.step}-{count}"
-        temporary = final + _TEMPORARY + secrets.token_hex(4)
+        final = free_name(self.output_dir, contents.state.step)
+        temporary = temporary_name(final)
         (self.output_dir / temporary).mkdir()
         fault_point("after_folder")
         return temporary, final
@@ -255,7 +255,7 @@ class CheckpointManager:
             CheckpointError: it is one too many.
         """
         self.failed_saves += 1
-        free, needed = _free_bytes(self.output_dir), _bytes_needed(contents)
+        free, needed = free_bytes(self.output_dir), room_needed(contents.tensor_bytes)
         if temporary is not None and self.rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)
         reason = "another process failed" if error is None else f"{type(error).__name__}: {error}"
@@ -283,7 +283,9 @@ class CheckpointManager:
             ValueError: it is missing or damaged; the message names the folder.
         """
         if not folder.is_dir():
-            raise ValueError(f"checkpoint {folder}: there is no such folder")
+            raise ValueError(
+                f"checkpoint {folder}: there is no such folder (resume is auto, never or the folder of a checkpoint)"
+            )
         try:
             verify(folder, random_state_optional=self.allow_inexact)
         except ValueError as error:
@@ -305,6 +307,7 @@ class CheckpointManager:
                 return folder.name
             reasons[folder.name] = problem
             logger.warning("checkpoint %s is not used: %s", folder, problem)
+            self._rejected.add(folder.name)
         if reasons:
             listed = "\n".join(f"- {name}: {reason}" for name, reason in reasons.items())
             raise ValueError(
@@ -338,76 +341,16 @@ class CheckpointManager:
         )
 
     def _retain(self) -> None:
-        """Remove complete checkpoints that need not be kept (main process); damaged ones are left to the user."""
+        """Remove complete checkpoints that need not be kept (main process); those found damaged stay."""
         if self.rank != 0 or self.save_total_limit is None:
             return
-        complete = self._complete()
-        kept = set(list(complete)[: max(1, self.save_total_limit)])
-        kept.update([folder for folder, manifest in complete.items() if manifest.best][:1])
-        for folder in complete:
-            if folder in kept or folder.resolve() == self._protected:
+        usable = {
+            folder: manifest for folder, manifest in self._complete().items() if folder.name not in self._rejected
+        }
+        for folder in expendable_checkpoints(usable, self.save_total_limit):
+            if folder.resolve() == self._protected:
                 continue
-            retired = folder.with_name(folder.name + _TEMPORARY + secrets.token_hex(4))
             try:
-                folder.rename(retired)  # from here on it is no checkpoint, however far the removal gets
-                fault_point("after_retire")
-                shutil.rmtree(retired)
+                remove_checkpoint(folder)
             except OSError as error:
                 logger.warning("the old checkpoint %s could not be removed: %s", folder, error)
-
-
-def checkpoint_folders(output_dir: Path) -> list[Path]:
-    """Folders with a checkpoint's name."""
-    folders = (path for path in output_dir.glob(f"{_PREFIX}*") if _TEMPORARY not in path.name)
-    return sorted(path for path in folders if path.is_dir())
-
-
-def leftovers(output_dir: Path) -> list[Path]:
-    """Folders that interrupted saves and removals left; they are no checkpoints."""
-    return sorted(output_dir.glob(f"{_PREFIX}*{_TEMPORARY}*"))
-
-
-def complete_checkpoints(output_dir: Path, *, random_state_optional: bool = False) -> dict[Path, Manifest]:
-    """Complete checkpoints with their manifests, the newest first; hashes are not computed."""
-    found = {}
-    for folder in checkpoint_folders(output_dir):
-        try:
-            found[folder] = read_manifest(folder, random_state_optional=random_state_optional)
-        except ValueError:
-            continue
-    return dict(sorted(found.items(), key=lambda entry: entry[1].serial, reverse=True))
-
-
-def candidates(output_dir: Path, *, random_state_optional: bool = False) -> Iterator[tuple[Path, str]]:
-    """Yield each checkpoint with what is wrong with it: incomplete ones, then the newest first, read as it is yielded.
-
-    The first one with nothing wrong (empty) is the one to go on from.
-    """
-    complete = complete_checkpoints(output_dir, random_state_optional=random_state_optional)
-    incomplete = [folder for folder in checkpoint_folders(output_dir) if folder not in complete]
-    for folder in [*incomplete, *complete]:
-        try:
-            verify(folder, random_state_optional=random_state_optional)
-        except ValueError as error:
-            yield folder, str(error)
-        else:
-            yield folder, ""
-
-
-def _free_bytes(folder: Path) -> int:
-    """Room on the disk of a folder; none where it is gone."""
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return 0
-
-
-def room_needed(tensor_bytes: int) -> int:
-    """Room that a checkpoint should find: a fifth more than its tensors take, and some for the small files."""
-    return math.ceil(_FREE_FACTOR * tensor_bytes) + _SPARE_BYTES
-
-
-def _bytes_needed(contents: CheckpointContents) -> int:
-    """Room that a checkpoint with these contents should find."""
-    tensors = [*contents.model.values(), *contents.optimizer.values(), *contents.average.values()]
-    return room_needed(sum(tensor.nbytes for tensor in tensors))

@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
+import shutil
 import signal
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +37,8 @@ FAULT_VARIABLE = "SONGGEN_FAULT"
 """Environment variable for tests: the name of the point at which the process kills itself, see `fault_point`."""
 
 _HASHING_THREADS = 4
+_FREE_FACTOR = 1.2
+_SPARE_BYTES = 16 * 1024**2
 _RANDOM_STATE_PREFIX = "random_state-"
 
 
@@ -152,6 +156,19 @@ def synchronize(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder; none where it is gone."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
+
+
+def room_needed(tensor_bytes: int) -> int:
+    """Room that a checkpoint should find: a fifth more than its tensors take, and some for the small files."""
+    return math.ceil(_FREE_FACTOR * tensor_bytes) + _SPARE_BYTES
 
 
 def describe_files(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:

@@ -135,6 +135,12 @@ class CheckpointContents:
     config: dict[str, Any]
     """The resolved run configuration, as it is written to JSON."""
 
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of weights, optimizer and average; those of the random states do not count."""
+        tensors = [*self.model.values(), *self.optimizer.values(), *self.average.values()]
+        return sum(tensor.nbytes for tensor in tensors)
+
 
 def capture_random_state() -> dict[str, Tensor]:
     """State of every generator of this process (Python, NumPy, torch, its accelerator) as tensors."""

@@ -16,7 +16,6 @@ from killing import kill_at_random, summary
 from launching import make_world, records, write_config
 
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
-from songgen.train.checkpoint import candidates
 from songgen.train.checkpoint_files import (
     FAULT_VARIABLE,
     MANIFEST_FILE,
@@ -28,6 +27,7 @@ from songgen.train.checkpoint_files import (
 from songgen.train.checkpoint_files import (
     checkpoint_files as files_of,
 )
+from songgen.train.checkpoint_folders import candidates
 from songgen.train.state import TRAINER_STATE_FILE, read_trainer_state
 from songgen.train.trainer import Trainer
 
@@ -214,6 +214,20 @@ def test_retention_counts_complete_ones_and_keeps_best_and_resumed(tmp_path: Pat
     assert "checkpoint-1" not in names(tmp_path), "another one is the best now"
     assert manager(tmp_path, limit=1).save(contents(7)) is not None
     assert [name for name in names(tmp_path) if name < "checkpoint-70"] == ["checkpoint-6", "checkpoint-7"]
+
+
+@pytest.mark.case(7)
+def test_a_checkpoint_that_was_found_damaged_takes_no_place_and_is_never_deleted(tmp_path: Path) -> None:
+    """Its files have the right sizes, so that only reading it tells."""
+    good, bad = saved(tmp_path, 1, 2)
+    flip_bit(bad / MODEL_FILE)
+    checkpoints = manager(tmp_path, limit=2)
+    assert checkpoints.latest() == good
+    checkpoints.save(contents(3))
+    assert names(tmp_path) == ["checkpoint-1", "checkpoint-2", "checkpoint-3"], "two valid ones and the damaged one"
+    for step in (4, 5):
+        checkpoints.save(contents(step))
+    assert names(tmp_path) == ["checkpoint-2", "checkpoint-4", "checkpoint-5"]
 
 
 @pytest.fixture(scope="module")

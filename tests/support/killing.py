@@ -17,7 +17,8 @@ from forked import FORK, Fork, Hook, fork_run, redirect, saved_files
 from launching import make_world, write_config
 from preprocess_fakes import options_for, run, shard_hashes, write_corpus
 
-from songgen.train.checkpoint import CheckpointManager, candidates
+from songgen.train.checkpoint import CheckpointManager
+from songgen.train.checkpoint_folders import candidates
 from songgen.train.state import read_trainer_state
 
 STEPS = 24

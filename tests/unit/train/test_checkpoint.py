@@ -11,7 +11,7 @@ import torch
 from checkpoint_fakes import FORK, NAMES, assert_is_step, contents, exit_code, manager, names, saved
 from torch import distributed
 
-from songgen.train import checkpoint, checkpoint_files
+from songgen.train import checkpoint_files
 from songgen.train.checkpoint import MAX_FAILED_SAVES, CheckpointError, CheckpointManager
 from songgen.train.checkpoint_files import (
     MANIFEST_FILE,
@@ -101,7 +101,7 @@ def test_a_disk_without_room_is_found_before_writing(
     good = saved(tmp_path, 1)[0]
     checkpoints = manager(tmp_path, limit=1)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.shutil, "disk_usage", lambda path: SimpleNamespace(free=5))
+        patch.setattr(checkpoint_files.shutil, "disk_usage", lambda path: SimpleNamespace(free=5))
         assert checkpoints.save(contents(2)) is None
     assert "5 bytes are free" in caplog.text
     assert names(tmp_path) == ["checkpoint-1"]
