@@ -106,6 +106,12 @@ def test_the_summary_says_what_has_come_of_it(place: Path, prepared: Path) -> No
         assert part in printed
 
 
+def test_the_report_names_all_of_that(prepared: Path) -> None:
+    report, page = (prepared / "report.json").read_text(), (prepared / "report.html").read_text()
+    for code in ("truncated_audio", "unreadable_audio", "unsupported_format", "other_language", "duplicate"):
+        assert code in report and code in page
+
+
 def test_preprocessing_takes_the_data_set(place: Path, prepared: Path) -> None:
     arguments = [str(prepared / "data.json"), "--save_to_disk", str(place / "tokens"), "--max_bad_fraction", "0"]
     options = options_of(load_run_config(arguments, description=""))
@@ -211,17 +217,17 @@ def test_killed_in_every_step_it_goes_on(place: Path, prepared: Path, tmp_path: 
 
 def test_two_launched_processes_find_the_same(place: Path, tmp_path: Path) -> None:
     overrides = ["--separate", "null", "--transcribe", "null"]
-    alone = tmp_path / "alone"
+    alone, two = tmp_path / "alone" / "out", tmp_path / "two" / "out"  # the report's title is the folder's name
     run(place, "--output_dir", str(alone), *overrides)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
     command += [str(ROOT / "helpers" / "accelerate_configs" / "cpu_2_processes.yaml"), "-m", "songgen.cli.main"]
-    command += ["prepare", str(place / "config.json"), "--output_dir", str(tmp_path / "two"), *overrides]
+    command += ["prepare", str(place / "config.json"), "--output_dir", str(two), *overrides]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout.count("songs in") == 1
-    assert content_of(tmp_path / "two") == content_of(alone)
-    assert len(list((tmp_path / "two.work" / "results").glob("voice.*.jsonl"))) == 2
+    assert content_of(two) == content_of(alone)
+    assert len(list((tmp_path / "two" / "out.work" / "results").glob("voice.*.jsonl"))) == 2
 
 
 def test_too_many_damaged_songs_end_without_a_data_set(place: Path, tmp_path: Path) -> None:
