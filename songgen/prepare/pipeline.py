@@ -205,9 +205,8 @@ def _write_report(config: PrepareConfig, records: list[SongRecord], taken: Taken
         if config.sections[name] is not None
         for step in section.make(config.sections[name])
     ]
-    context = Context(
-        config.output_folder.name, tuple(steps), config.sections["filter"], _vocabulary(config), tuple(taken.notices)
-    )
+    title = ", ".join(Path(source.name).name or source.name for source in config.inputs)
+    context = Context(title, tuple(steps), config.sections["filter"], _vocabulary(config), tuple(taken.notices))
     report = build_report(records, context, options)
     work, audio_format = WorkFolder(config.work_folder), config.sections["write"].audio_format
     write_report(folder, report, records, work, audio_format)

@@ -58,7 +58,7 @@ class Context:
     """What the figures depend on besides the records."""
 
     title: str
-    """Name of the data set."""
+    """What the songs are called: the names of the inputs, since the data set may be moved."""
 
     steps: tuple[str, ...]
     """Names of the steps that ran, in order."""
