@@ -112,6 +112,20 @@ def test_the_report_names_all_of_that(prepared: Path) -> None:
         assert code in report and code in page
 
 
+def test_the_report_names_all_of_that(prepared: Path) -> None:
+    report = json.loads((prepared / "report.json").read_text(encoding="utf-8"))
+    codes = {entry["code"]: entry["count"] for entry in report["refusals"]}
+    assert codes.keys() >= {"truncated_audio", "unreadable_audio", "unsupported_format", "duplicate", "other_language"}
+    assert [group["kept"] for group in report["duplicates"]] == [f"{ORIGINAL}_000"]
+    assert report["songs"] == 20 and report["stages"][0]["songs"] == 20
+    assert report["languages"]["instrumental"]["clips"] >= 1 and report["languages"]["en"]["clips"] > 10
+    assert report["clips"] == sum(len(rows_of(prepared / name)) for name in ("metadata.jsonl", "metadata_eval.jsonl"))
+    page = (prepared / "report.html").read_text(encoding="utf-8")
+    assert all(name in page for name in (*codes, *BROKEN, DUPLICATE, FOREIGN))
+    heard = [path for sample in report["samples"]["accepted"] for path in sample["audio"].values()]
+    assert heard and all((prepared / path).is_file() for path in heard)
+
+
 def test_preprocessing_takes_the_data_set(place: Path, prepared: Path) -> None:
     arguments = [str(prepared / "data.json"), "--save_to_disk", str(place / "tokens"), "--max_bad_fraction", "0"]
     options = options_of(load_run_config(arguments, description=""))
