@@ -126,6 +126,7 @@ KINDS: dict[Change, tuple[str, ...]] = {
         "vocal_loss_weight",
         "dropout",
         "train_every_eos",
+        "caption_variants",
         "caption_dropout",
         "lyrics_dropout",
         "condition_dropout",

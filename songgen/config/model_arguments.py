@@ -65,6 +65,10 @@ class ModelArguments:
     train_every_eos: bool = True
     """Train the end token of every track. false: as published, only the first track's in the interleaving layouts."""
 
+    caption_variants: Probability = 0.0
+    """Probability that a sample is trained with one of the further descriptions of its clip (`variants` of the
+    manifest, as `songgen prepare` writes them) in place of the caption."""
+
     caption_dropout: Probability = 0.0
     """Probability that a sample is trained without its caption."""
 

@@ -22,6 +22,8 @@ from songgen.data.schema import (
     LYRICS_COLUMN,
     LYRICS_IDS_COLUMN,
     NUM_FRAMES_COLUMN,
+    VARIANT_IDS_COLUMN,
+    VARIANT_LENGTHS_COLUMN,
     VOICE_COLUMN,
     DatasetInfo,
     codes_column,
@@ -61,6 +63,8 @@ class SongRow:
     """Root mean square of the 16-bit samples of each track, where it is known."""
     voice_samples: NDArray[np.int16]
     """Vocal track at the voice encoder's rate; empty when there is none."""
+    caption_variants: tuple[NDArray[np.int32], ...] = ()
+    """Token ids of further descriptions of the clip."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +220,7 @@ class SongDataset:
             codes=codes,
             energies=energies,
             voice_samples=view.list_value(VOICE_COLUMN, row),
+            caption_variants=_caption_variants(view, row),
         )
 
     @property
@@ -239,6 +244,10 @@ class SongDataset:
     def caption_lengths(self) -> NDArray[np.int32]:
         """Number of caption ids of each selected clip."""
         return self._list_lengths(CAPTION_IDS_COLUMN)
+
+    def variant_lengths(self) -> NDArray[np.int32]:
+        """Number of ids of all further descriptions of each selected clip together."""
+        return self._list_lengths(VARIANT_IDS_COLUMN)
 
     def lyrics_lengths(self) -> NDArray[np.int32]:
         """Number of lyrics ids of each selected clip."""
@@ -292,6 +301,14 @@ class SongDataset:
             for view in self._views
         ]
         return np.concatenate(parts)[self._selection] if parts else np.zeros(0, dtype=np.int32)
+
+
+def _caption_variants(view: BatchView, row: int) -> tuple[NDArray[np.int32], ...]:
+    """Read the further descriptions of a row; none from shards without the columns."""
+    if not view.has(VARIANT_LENGTHS_COLUMN):
+        return ()
+    lengths = view.list_value(VARIANT_LENGTHS_COLUMN, row)
+    return tuple(np.split(view.list_value(VARIANT_IDS_COLUMN, row), np.cumsum(lengths)[:-1])) if len(lengths) else ()
 
 
 _SHARED_FIELDS = (

@@ -40,6 +40,8 @@ class SampleOptions:
     """A vocal track below this energy, or of unknown energy, is no reference voice."""
     voice_seconds: float = 3.0
     """Length of the reference voice; a shorter vocal track keeps its length."""
+    caption_variants: float = 0.0
+    """Probability that one of the clip's further descriptions, each equally likely, takes the caption's place."""
     drop_caption: float = 0.0
     """Probability of an empty caption."""
     drop_lyrics: float = 0.0
@@ -63,7 +65,7 @@ class SampleOptions:
             problems.append(f"voice_choices must have weights of 0 or more, not all 0; got {dict(self.voice_choices)}")
         if self.voice_seconds <= 0:
             problems.append(f"voice_seconds must be above 0, got {self.voice_seconds}")
-        for name in ("drop_caption", "drop_lyrics", "drop_voice", "drop_all"):
+        for name in ("caption_variants", "drop_caption", "drop_lyrics", "drop_voice", "drop_all"):
             if not 0 <= getattr(self, name) <= 1:
                 problems.append(f"{name} must lie in 0..1, got {getattr(self, name)}")
         if problems:
@@ -123,6 +125,11 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
         self._empty_lyrics = np.array(options.empty_lyrics_ids, dtype=np.int32)
         self._voice_length = round(options.voice_seconds * dataset.info.voice_sample_rate)
 
+    @property
+    def varies_captions(self) -> bool:
+        """Whether a clip's further descriptions are ever drawn."""
+        return self.options.caption_variants > 0 and not self.deterministic
+
     def __len__(self) -> int:
         """Number of clips."""
         return len(self.dataset)
@@ -133,8 +140,8 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
         if index == EMPTY_SLOT:
             return self._empty_sample()
         row = self.dataset.row(index)
-        draws = random_uniforms(self.seed, SAMPLE_STREAM, 0 if self.deterministic else epoch, index, count=6)
-        choice, start, drop_all, drop_caption, drop_lyrics, drop_voice = draws.tolist()
+        draws = random_uniforms(self.seed, SAMPLE_STREAM, 0 if self.deterministic else epoch, index, count=7)
+        choice, start, drop_all, drop_caption, drop_lyrics, drop_voice, variant = draws.tolist()
         options = self.options
         vary = not self.deterministic
         withhold = vary and drop_all < options.drop_all
@@ -145,10 +152,17 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
             id=row.id,
             num_frames=row.num_frames,
             codes={track: row.codes[track] for track in self.tracks},
-            caption_ids=self._empty_caption if no_caption else row.caption_ids,
+            caption_ids=self._empty_caption if no_caption else self._caption(row, variant),
             lyrics_ids=self._empty_lyrics if no_lyrics else row.lyrics_ids,
             voice=_NO_SAMPLES if no_voice else self._voice(row, choice, start),
         )
+
+    def _caption(self, row: SongRow, draw: float) -> NDArray[np.int32]:
+        """Return the caption, or by chance a further description; in evaluation always the caption."""
+        probability = self.options.caption_variants
+        if not (self.varies_captions and row.caption_variants) or draw >= probability:
+            return row.caption_ids
+        return row.caption_variants[int(draw / probability * len(row.caption_variants))]
 
     def _voice(self, row: SongRow, choice: float, start: float) -> NDArray[np.int16]:
         """Return the reference voice: the drawn table entry, the energy rule, then a crop."""

@@ -44,6 +44,11 @@ LYRICS_IDS_COLUMN = "lyrics_ids"
 DURATION_COLUMN = "duration"
 NUM_FRAMES_COLUMN = "num_frames"
 VOICE_COLUMN = "voice_samples"
+VARIANT_IDS_COLUMN, VARIANT_LENGTHS_COLUMN = "caption_variant_ids", "caption_variant_lengths"
+"""Token ids of further descriptions of the clip, one behind the other, and how many each has."""
+
+OPTIONAL_COLUMNS = frozenset((VARIANT_IDS_COLUMN, VARIANT_LENGTHS_COLUMN))
+"""Columns that data sets of older programs lack."""
 
 
 def codes_column(track: str) -> str:
@@ -71,6 +76,7 @@ def arrow_schema(tracks: tuple[str, ...] = TRACKS) -> pa.Schema:
     fields += [pa.field(codes_column(track), pa.list_(pa.int16())) for track in tracks]
     fields += [pa.field(energy_column(track), pa.float32()) for track in tracks]
     fields.append(pa.field(VOICE_COLUMN, pa.list_(pa.int16())))
+    fields += [pa.field(name, pa.list_(pa.int32())) for name in (VARIANT_IDS_COLUMN, VARIANT_LENGTHS_COLUMN)]
     return pa.schema(fields)
 
 

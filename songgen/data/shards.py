@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from songgen.data.schema import (
     COMPANION_FILES,
     NUM_FRAMES_COLUMN,
+    OPTIONAL_COLUMNS,
     SPLITS_FILE,
     DatasetInfo,
     ShardInfo,
@@ -96,7 +97,11 @@ def shard_problem(folder: Path, shard: ShardInfo, info: DatasetInfo, verify_hash
         return f"it holds {rows} clips, {shard.rows} were written"
     expected = arrow_schema(info.tracks)
     for batch in batches:
-        wrong = [column.name for column in expected if not _has_column(batch.schema, column)]
+        wrong = [
+            column.name
+            for column in expected
+            if not (_has_column(batch.schema, column) or _is_absent(batch.schema, column))
+        ]
         if wrong:
             return f"columns are missing or of another type: {', '.join(wrong)}"
         view = BatchView(batch)
@@ -106,6 +111,11 @@ def shard_problem(folder: Path, shard: ShardInfo, info: DatasetInfo, verify_hash
             if bad := int(((lengths != cells) & (lengths != 0)).sum()):
                 return f"{bad} clips have codes of track {track!r} that do not fit their number of frames"
     return ""
+
+
+def _is_absent(schema: pa.Schema, column: pa.Field) -> bool:
+    """Whether a schema lacks a column, and may."""
+    return column.name in OPTIONAL_COLUMNS and column.name not in schema.names
 
 
 def _has_column(schema: pa.Schema, column: pa.Field) -> bool:

@@ -24,6 +24,8 @@ from songgen.data.schema import (
     LYRICS_COLUMN,
     LYRICS_IDS_COLUMN,
     NUM_FRAMES_COLUMN,
+    VARIANT_IDS_COLUMN,
+    VARIANT_LENGTHS_COLUMN,
     VOICE_COLUMN,
     arrow_schema,
     codes_column,
@@ -270,6 +272,8 @@ class ChunkEncoder:
             DURATION_COLUMN: clip.duration,
             NUM_FRAMES_COLUMN: num_frames.pop(),
             VOICE_COLUMN: clip.voice if clip.voice is not None else [],
+            VARIANT_IDS_COLUMN: [token for ids in text.variant_ids for token in ids],
+            VARIANT_LENGTHS_COLUMN: [len(ids) for ids in text.variant_ids],
         }
         for track in self.options.tracks:
             content[codes_column(track)] = codes[track].reshape(-1) if track in codes else []

@@ -15,6 +15,9 @@ from songgen.tasks import MIX, TRACKS
 
 BYTES_PER_GIB = 1 << 30
 
+VARIANTS_COLUMN = "variants"
+"""Column of further descriptions: name -> text."""
+
 
 @dataclass(frozen=True)
 class PreprocessOptions:
@@ -154,6 +157,7 @@ def options_of(config: RunConfig) -> PreprocessOptions:
             columns=columns,
             roots=tuple(Path(root) for root in data.audio_roots),
             default_language=data.default_language,
+            kept_columns=(VARIANTS_COLUMN,),
         ),
     )
 

@@ -1,12 +1,13 @@
 """Caption and lyrics at the door: checked, composed to NFC, turned into ids."""
 
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from songgen.data.clip import ClipRow, Rejection, is_storable_text
 from songgen.lyrics import language_code
 from songgen.preprocess.encoders import Encoders
-from songgen.preprocess.options import PreprocessOptions
+from songgen.preprocess.options import VARIANTS_COLUMN, PreprocessOptions
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class EncodedText:
 
     lyrics_ids: list[int]
     """Tokens of the lyrics, start and stop included."""
+
+    variant_ids: tuple[list[int], ...] = ()
+    """Tokens of further descriptions, each different from the caption and from the others."""
 
 
 def encode_text(row: ClipRow, encoders: Encoders, options: PreprocessOptions) -> EncodedText | Rejection:
@@ -55,4 +59,21 @@ def encode_text(row: ClipRow, encoders: Encoders, options: PreprocessOptions) ->
     ):
         if limit is not None and len(ids) > limit:
             return row.reject(f"{name}_too_many_tokens", f"the {name} has {len(ids)} tokens; the limit is {limit}")
-    return EncodedText(texts["caption"], texts["lyrics"], language, caption_ids, lyrics_ids)
+    variant_ids = tuple(_encode_variants(row, texts["caption"], encoders, options))
+    return EncodedText(texts["caption"], texts["lyrics"], language, caption_ids, lyrics_ids, variant_ids)
+
+
+def _encode_variants(row: ClipRow, caption: str, encoders: Encoders, options: PreprocessOptions) -> Iterator[list[int]]:
+    """Yield the tokens of descriptions besides the caption; what cannot be used of them is not needed either."""
+    variants = row.extra.get(VARIANTS_COLUMN)
+    known = {caption, ""}
+    for text in variants.values() if isinstance(variants, dict) else ():
+        if not isinstance(text, str) or not is_storable_text(text) or len(text) > options.max_text_length:
+            continue
+        text = unicodedata.normalize("NFC", text).strip()
+        if text in known:
+            continue
+        known.add(text)
+        ids = list(encoders.caption_tokenizer(text).input_ids)
+        if options.max_caption_tokens is None or len(ids) <= options.max_caption_tokens:
+            yield ids

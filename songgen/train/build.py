@@ -286,6 +286,7 @@ def _sample_options(config: RunConfig) -> SampleOptions:
         voice_choices=config.data.voice_probabilities(),
         voice_min_energy=config.data.voice_min_energy,
         voice_seconds=config.data.ref_dur_sec,
+        caption_variants=config.model.caption_variants,
         drop_caption=config.model.caption_dropout,
         drop_lyrics=config.model.lyrics_dropout,
         drop_all=config.model.condition_dropout,
@@ -324,6 +325,7 @@ def _cache_captions(core: SongGenForConditionalGeneration, data: Sequence[Traini
     encoder = core.text_encoder
     captions = {part.samples.options.empty_caption_ids for part in data}
     size = sum(int(part.samples.dataset.caption_lengths().sum()) for part in data)
+    size += sum(int(part.samples.dataset.variant_lengths().sum()) for part in data if part.samples.varies_captions)
     size *= encoder.hidden_size * encoder.dtype.itemsize
     fits = size <= TEXT_CACHE_BYTES
     decision = "computed once" if fits else "computed for each batch"
@@ -333,7 +335,9 @@ def _cache_captions(core: SongGenForConditionalGeneration, data: Sequence[Traini
     encoder.cache = FeatureCache(2 * TEXT_CACHE_BYTES)
     for part in data:
         songs = part.samples.dataset
-        captions.update(tuple(songs.row(index).caption_ids.tolist()) for index in range(len(songs)))
+        for row in map(songs.row, range(len(songs))):
+            texts = [row.caption_ids, *(row.caption_variants if part.samples.varies_captions else ())]
+            captions.update(tuple(ids.tolist()) for ids in texts)
     for caption in sorted(captions):
         encoder.encode(torch.tensor([caption]))
 

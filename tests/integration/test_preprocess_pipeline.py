@@ -69,6 +69,20 @@ def test_rows_are_complete_and_in_the_order_of_the_manifest(reference: Path) -> 
     assert row.energies["vocal"] == pytest.approx(expected, rel=1e-3)
 
 
+def test_further_descriptions_of_the_manifest_reach_the_rows(own_corpus: Path, tmp_path: Path) -> None:
+    from datasets import load_from_disk
+
+    rows = read_manifest(own_corpus)[:3]
+    rows[1]["variants"] = {"simplified": "pop", "expanded": "", "descriptive": "warm pop song"}
+    write_manifest(own_corpus, rows)
+    options = options_for(own_corpus, tmp_path / "songs")
+    run(replace(options, manifests=replace(options.manifests, kept_columns=("variants",))))
+    songs = SongDataset.open(tmp_path / "songs", "train")
+    assert [len(songs.row(index).caption_variants) for index in range(3)] == [0, 2, 0]
+    assert [ids.tolist() for ids in songs.row(1).caption_variants] == [[3, 1], [4, 3, 4, 1]]
+    assert load_from_disk(str(tmp_path / "songs"))["train"][1]["caption_variant_lengths"] == [2, 4]
+
+
 def test_datasets_opens_the_folder(reference: Path) -> None:
     from datasets import load_from_disk
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from songgen.data.dataset import RowFilter, SongDataset, check_against_model
-from songgen.data.schema import DatasetInfo
+from songgen.data.schema import OPTIONAL_COLUMNS, DatasetInfo, arrow_schema
 
 
 def test_rows_come_back_as_written_and_without_a_copy(tmp_path, make_rows, write_dataset):
@@ -174,3 +174,18 @@ def test_a_null_text_or_energy_is_empty_or_unknown(tmp_path, make_rows, write_da
     row = SongDataset.open(tmp_path, "train").row(0)
     assert row.lyrics == "" and row.energies["vocal"] is None and row.energies["acc"] is not None
     assert pa.total_allocated_bytes() < 1 << 24
+
+
+def test_a_data_set_without_columns_of_further_descriptions_opens(tmp_path, make_rows, write_dataset, monkeypatch):
+    with monkeypatch.context() as older:
+        old = pa.schema([field for field in arrow_schema() if field.name not in OPTIONAL_COLUMNS])
+        older.setitem(write_dataset.__globals__, "arrow_schema", lambda: old)
+        folder = write_dataset(tmp_path / "old", make_rows(2))
+    songs = SongDataset.open(folder, "train")
+    assert songs.row(1).caption_variants == ()
+    assert songs.variant_lengths().tolist() == [0, 0]
+    rows = make_rows(2, prefix="new")
+    rows[0] |= {"caption_variant_ids": [3, 1, 4, 5, 1], "caption_variant_lengths": [2, 3]}
+    both = SongDataset.concatenate([songs, SongDataset.open(write_dataset(tmp_path / "new", rows), "train")])
+    assert [ids.tolist() for ids in both.row(2).caption_variants] == [[3, 1], [4, 5, 1]]
+    assert both.variant_lengths().tolist() == [0, 0, 5, 0]

@@ -106,3 +106,47 @@ def test_options_list_every_wrong_value():
         SampleOptions(voice_choices={"drum": 1.0, "none": -1}, voice_seconds=0, drop_all=1.5)
     for part in ("drum", "weights", "voice_seconds", "drop_all"):
         assert part in str(caught.value)
+
+
+VARIANTS = [[5, 1], [6, 7, 8, 1], [9, 1]]
+
+
+@pytest.fixture
+def varied(open_rows, make_rows):
+    """Forty clips, the last of which has no descriptions besides its caption."""
+    rows = make_rows(40)
+    for row in rows[:-1]:
+        row["caption_variant_ids"] = [token for ids in VARIANTS for token in ids]
+        row["caption_variant_lengths"] = [len(ids) for ids in VARIANTS]
+    return open_rows(rows)
+
+
+def _captions(dataset, epochs=range(10), **options):
+    samples = TrainingSamples(dataset, SampleOptions(**options), (), seed=3)
+    return [[samples[epoch, index].caption_ids.tolist() for index in range(len(dataset))] for epoch in epochs]
+
+
+def test_further_descriptions_take_the_captions_place_as_often_as_asked_and_each_alike(varied):
+    own = [varied.row(index).caption_ids.tolist() for index in range(40)]
+    drawn = _captions(varied, range(50), caption_variants=0.6)
+    assert all(epoch[-1] == own[-1] for epoch in drawn)
+    flat = [(caption, own[index]) for epoch in drawn for index, caption in enumerate(epoch[:-1])]
+    shares = [np.mean([caption == ids for caption, _ in flat]) for ids in VARIANTS]
+    assert shares == pytest.approx([0.2] * 3, abs=0.04)
+    assert np.mean([caption == mine for caption, mine in flat]) == pytest.approx(0.4, abs=0.04)
+
+
+def test_descriptions_are_drawn_by_epoch_and_index_and_change_no_other_draw(varied):
+    assert _captions(varied, caption_variants=0.6) == _captions(varied, caption_variants=0.6)
+    first, second, *_ = _captions(varied, caption_variants=0.6)
+    assert first != second
+    without, among = (_captions(varied, drop_caption=0.5, caption_variants=share) for share in (0.0, 1.0))
+    assert [[ids == [1] for ids in epoch] for epoch in among] == [[ids == [1] for ids in epoch] for epoch in without]
+
+
+def test_evaluation_hears_the_caption_itself(varied):
+    options = SampleOptions(caption_variants=1.0)
+    samples = TrainingSamples(varied, options, (), deterministic=True)
+    assert not samples.varies_captions
+    assert samples[0, 0].caption_ids.tolist() == varied.row(0).caption_ids.tolist()
+    assert TrainingSamples(varied, options, ())[0, 0].caption_ids.tolist() in VARIANTS

@@ -30,6 +30,23 @@ def test_texts_are_composed_and_tokenized() -> None:
     assert text.lyrics_ids == [261, ord("ö"), 0] and text.caption_ids == [4, 4, 1]
 
 
+def test_further_descriptions_are_tokenized_each_once() -> None:
+    variants = {
+        "the caption itself": " pop song",
+        "composed": "cafe\u0301",
+        "again": "café",
+        "too long": "x" * 21,
+        "too many tokens": "a b c",
+        "not storable": "a\0b",
+        "no text": None,
+    }
+    row = ClipRow("r", "pop song", "la", "english", {}, "m", 1, extra={"variants": variants})
+    text = encode_text(row, fake_encoders(), OPTIONS)
+    assert isinstance(text, EncodedText)
+    assert text.variant_ids == ([4, 1],)
+    assert text_of().variant_ids == ()  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
