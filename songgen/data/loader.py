@@ -17,6 +17,9 @@ from songgen.data.samples import EMPTY_SLOT, TrainingSamples
 DEFAULT_TIMEOUT_SECONDS = 600.0
 """How long to wait for a worker before it counts as hung."""
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+"""Signals that ask a run to stop. Those to a whole process group reach its workers too, and must not end them first."""
+
 _WORKERS: dict[int, int] = {}
 """Number of each loader worker of this process by its pid. torch raises the death of a worker from a signal handler,
 anywhere in the program, and knows the pid alone."""
@@ -162,5 +165,5 @@ def _awaited_worker(iterator: Any) -> int | None:
 
 def _outlive_signals(worker: int) -> None:
     """Survive the signals that end a run, however often they come: the trainer still needs its batches to save."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

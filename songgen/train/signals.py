@@ -7,11 +7,10 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
+from songgen.data.loader import STOP_SIGNALS
 from songgen.exit_codes import EXIT_SIGNAL_BASE
 from songgen.train.checkpoint_agreement import all_succeeded
 from songgen.train.distributed import hear, leave_at_once, tell
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 SAME_REQUEST_SECONDS = 2.0
 """Signals that follow the first one within this time are the same request: a batch system signals every process of a
@@ -39,7 +38,9 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         """Take the signals over."""
-        self._previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        # `nohup` ignores the signal of a terminal that closes, and so does the run under it.
+        caught = [number for number in STOP_SIGNALS if not _is_ignored_hangup(number)]
+        self._previous = {number: signal.signal(number, self._note) for number in caught}
         return self
 
     def __exit__(
@@ -74,3 +75,8 @@ class StopSignals:
             self.received, self._received_at = signal.Signals(number), now
         elif now - self._received_at > SAME_REQUEST_SECONDS:
             leave_at_once(EXIT_SIGNAL_BASE + number)
+
+
+def _is_ignored_hangup(number: signal.Signals) -> bool:
+    """Whether this is SIGHUP, and this process was started to outlive its terminal."""
+    return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
