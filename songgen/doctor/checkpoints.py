@@ -16,6 +16,7 @@ from songgen.train.checkpoint_files import (
     verify,
 )
 from songgen.train.checkpoint_folders import candidates, leftovers
+from songgen.train.output_folder import has_lone_model
 from songgen.train.state import read_trainer_state
 
 REJECTED_WAY_OUT = "it is never used and never deleted: restore its files from a copy, or remove it"
@@ -60,7 +61,12 @@ def examine_checkpoints(folder: Path, *, inexact_allowed: bool, deep: bool) -> I
             yield ok(path.name, f"{description}; older than the one to be resumed")
         if chosen and not deep:
             break
-    if not count:
+    if has_lone_model(folder):
+        yield warning(
+            "checkpoints", "none stands beside the trained model, so a run is refused: it would replace the model",
+            "restore one, or train the model on elsewhere, with this folder as model_name_or_path",
+        )  # fmt: skip
+    elif not count:
         yield ok("checkpoints", "none was ever completed here; the run would start from its first step")
     elif chosen is None:
         yield error(

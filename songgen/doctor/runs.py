@@ -75,7 +75,8 @@ def _activity(folder: Path) -> Iterator[Finding]:
     if status.status == "failed":
         reason = f": {status.reason}" if status.reason else ""
         code = f" with exit code {status.exit_code}" if status.exit_code is not None else ""
-        yield error(RUN_STATUS_FILE, f"the run failed{step}{code}{reason}", "put it right and give the command again")
+        what = f"the run failed{step}" if step else "the latest start failed before its first step"
+        yield error(RUN_STATUS_FILE, f"{what}{code}{reason}", "put it right and give the command again")
     elif status.status == "running" and not active and (owner is None or owner.is_here):
         yield warning(RUN_STATUS_FILE, f"the run was killed{step} without a word", "give the command again: it goes on")
     elif status.status == "stopped":
@@ -86,6 +87,8 @@ def _activity(folder: Path) -> Iterator[Finding]:
 
 def _processes(folder: Path) -> Iterator[Finding]:
     """Show the latest sign of life of each process; a run that ends well leaves none."""
+    status = read_run_status(folder)
+    told = "" if status is None else str(status.reason)
     for rank in range(len(list(folder.glob(heartbeat_file(0).replace("0", "*"))))):
         beat = read_beat(folder, rank)
         if beat is None:
@@ -93,7 +96,8 @@ def _processes(folder: Path) -> Iterator[Finding]:
         who = f"pid {beat.pid} on {beat.host}"
         last = f"after step {beat.step}, {beat.doing}, {time.time() - beat.time:,.0f} s ago ({who})"
         if beat.error is not None and not beat.is_victim:
-            yield error(f"process {rank}", f"failed {last}: {beat.error}")
+            reason = "for the reason above" if beat.error in told else beat.error
+            yield error(f"process {rank}", f"failed {last}: {reason}")
         else:
             yield ok(f"process {rank}", f"last sign of life {last}")
 

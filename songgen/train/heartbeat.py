@@ -24,6 +24,11 @@ def heartbeat_file(rank: int) -> str:
     return f"heartbeat-{rank}.json"
 
 
+def is_heartbeat(name: str) -> bool:
+    """Whether a file of this name is one of these."""
+    return name.startswith("heartbeat-") and name.endswith(".json")
+
+
 @dataclass(frozen=True)
 class Beat:
     """One sign of life."""
@@ -88,8 +93,9 @@ def read_beat(folder: Path, rank: int) -> Beat | None:
 
 def remove_heartbeats(folder: Path) -> None:
     """Remove what the processes of an earlier run left."""
-    for path in folder.glob(heartbeat_file(0).replace("0", "*")):
-        path.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if is_heartbeat(path.name):
+            path.unlink(missing_ok=True)
 
 
 def missing_processes(folder: Path, rank: int, world_size: int) -> list[str]:

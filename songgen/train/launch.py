@@ -21,7 +21,7 @@ from songgen.train.console import Console, route_logging
 from songgen.train.determinism import use_deterministic_operations
 from songgen.train.distributed import start_processes
 from songgen.train.hub import publish, require_account
-from songgen.train.output_folder import back_up_run, locked, require_outside, require_usable
+from songgen.train.output_folder import back_up_run, locked, require_outside, require_usable, require_way_back
 from songgen.train.supervision import Supervision, begin_run
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,8 @@ def _join_and_train(config: RunConfig, task: Task, console: Console) -> int:
     if training.overwrite_output_dir:
         data = {f"save_to_disk {number}": path for number, path in enumerate(config.data.dataset_folders(), 1)}
         require_outside(folder, {"model_name_or_path": config.model.model_name_or_path, **data})
+    elif training.resume == "auto" and training.do_train:
+        require_way_back(folder)
     if training.deterministic:
         use_deterministic_operations()
     accelerator = start_processes(

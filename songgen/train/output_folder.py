@@ -9,7 +9,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from songgen.data import folder_lock
+from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
+from songgen.train.checkpoint_folders import checkpoint_folders
+from songgen.train.heartbeat import is_heartbeat
+from songgen.train.run_status import RUN_STATUS_FILE
 
 LOCK_FILE = ".run.lock"
 
@@ -39,20 +43,42 @@ def require_usable(folder: Path, *, resume: str, overwrite: bool) -> None:
         raise ValueError(f"output_dir {folder} cannot be written to; choose another folder or change its permissions")
 
 
+def require_way_back(folder: Path) -> None:
+    """Check that a run does not begin anew over a trained model, because its checkpoints are gone.
+
+    Raises:
+        ValueError: the folder holds a model and no checkpoint, not even a damaged one.
+    """
+    if has_lone_model(folder):
+        raise ValueError(
+            f"output_dir {folder} holds a trained model, but no checkpoint to go on from, and a new run would replace "
+            "it. Restore a checkpoint; or train the model on with this folder as model_name_or_path and another "
+            "output_dir; or set overwrite_output_dir to true to move it to a backup and start anew"
+        )
+
+
+def has_lone_model(folder: Path) -> bool:
+    """Whether a run's folder holds its model, but no checkpoint, not even a damaged one."""
+    return (folder / CONFIG_FILE).is_file() and not checkpoint_folders(folder)
+
+
 def back_up_run(folder: Path) -> Path | None:
     """Move the run that a folder holds to a folder beside it, so that a new one can start; nothing is deleted.
 
     Returns:
-        where it lies now, `<folder>.backup-<number>`; None if the folder holds no run (foreign files stay).
+        where it lies now, `<folder>.backup-<number>`; None if the folder holds no run (foreign files stay), or only
+        what a run leaves that was refused before it trained.
     """
-    if not (folder / RESOLVED_CONFIG_FILE).exists():
+    entries = [entry for entry in folder.iterdir() if entry.name != LOCK_FILE]
+    trifles = {RESOLVED_CONFIG_FILE, RUN_STATUS_FILE}
+    has_content = any(entry.name not in trifles and not is_heartbeat(entry.name) for entry in entries)
+    if not (folder / RESOLVED_CONFIG_FILE).exists() or not has_content:
         return None
     number = 1
     while (backup := folder.with_name(f"{folder.name}.backup-{number}")).exists():
         number += 1
     backup.mkdir()
     # The configuration says that a folder holds a run: moved last, an interrupted move is taken up again.
-    entries = [entry for entry in folder.iterdir() if entry.name != LOCK_FILE]
     for entry in sorted(entries, key=lambda entry: entry.name == RESOLVED_CONFIG_FILE):
         shutil.move(entry, backup / entry.name)
     return backup

@@ -102,14 +102,16 @@ class Supervision:
             the exit code for it.
         """
         error = worker_failure(error) or error
-        code, step = exit_code_of(error), self.heartbeat.latest.step
+        code = exit_code_of(error)
+        step = self.heartbeat.latest.step if self.trains else None
         reason = f"{type(error).__name__}: {error}"
         if isinstance(error, SystemExit):
             reason = f"it left by sys.exit({error.code!r}) before the run was done"
         agreed = isinstance(error, AGREED_ERRORS) or (isinstance(error, ValueError) and not self.trains)
         self.heartbeat.fail(reason, is_victim=is_lost_connection(error))
         if not agreed:
-            say(f"error: process {self.rank} of {self.world_size} failed after step {step}: {reason}")
+            when = "before its first step" if step is None else f"after step {step}"
+            say(f"error: process {self.rank} of {self.world_size} failed {when}: {reason}")
             if code == EXIT_ERROR:
                 traceback.print_exception(error)
         elif self.rank == 0:
@@ -118,8 +120,11 @@ class Supervision:
             self._write("failed", step=step, exit_code=code, reason=f"process {self.rank}: {reason}")
         if is_lost_connection(error):
             time.sleep(SETTLE_SECONDS)
-            for sentence in missing_processes(self.folder, self.rank, self.world_size):
+            sentences = missing_processes(self.folder, self.rank, self.world_size)
+            for sentence in sentences:
                 say(f"error: {sentence}")
+            if sentences:  # more to the point than what the library says of its connection
+                self._write("failed", step=step, exit_code=code, reason="; ".join(sentences))
         return code
 
     @property

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import time
@@ -208,6 +209,30 @@ def test_a_folder_with_another_run_or_other_files_is_refused_at_once(world: Path
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "thesis.txt").write_text("mine")
     assert "no training run wrote (thesis.txt)" in refused(configure(world, tmp_path / "notes"), tmp_path / "notes.log")
+
+
+@pytest.mark.case(33)
+def test_a_trained_model_is_not_replaced_because_its_checkpoints_are_gone(world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    fork_run(configure(world, folder, max_steps=1), tmp_path / "log").finish(EXIT_DONE)
+    model = (folder / "model.safetensors").read_bytes()
+    for path in folder.glob("checkpoint-*"):
+        shutil.rmtree(path)
+    assert "holds a trained model, but no checkpoint" in refused(configure(world, folder), tmp_path / "log")
+    assert (folder / "model.safetensors").read_bytes() == model
+    changes: dict[str, Any] = {"overwrite_output_dir": True, "max_steps": 2}
+    fork_run(configure(world, folder, **changes), tmp_path / "log").finish(EXIT_DONE)
+    assert (tmp_path / "run.backup-1" / "model.safetensors").read_bytes() == model
+
+
+@pytest.mark.case(33)
+def test_what_a_refused_start_leaves_is_not_worth_a_backup(world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = configure(world, folder, overwrite_output_dir=True, save_to_disk=str(tmp_path / "absent"))
+    for _ in range(2):
+        fork_run(config, tmp_path / "log").finish(EXIT_ERROR)
+    assert (folder / "run_status.json").is_file()
+    assert [path.name for path in tmp_path.iterdir() if "backup" in path.name] == []
 
 
 @pytest.mark.case(33)

@@ -200,6 +200,23 @@ def test_signs_of_life_show_which_process_failed(copy_of: Copy) -> None:
     assert finding.level is Level.ERROR and "out of memory" in finding.what
 
 
+def test_a_start_that_failed_before_it_trained_is_told_once(copy_of: Copy) -> None:
+    run, reason = copy_of("run"), "ValueError: no checkpoint is valid"
+    RunStatus("failed", "run", exit_code=1, reason=f"process 0: {reason}").write(run)
+    Heartbeat(run, 0).fail(reason, is_victim=False)
+    (status,), (process,) = at(run, "run_status.json"), at(run, "process 0")
+    assert status.what.startswith("the latest start failed before its first step with exit code 1: process 0: ")
+    assert process.level is Level.ERROR and "for the reason above" in process.what and reason not in process.what
+
+
+def test_a_model_whose_checkpoints_are_gone_is_no_place_for_a_run(copy_of: Copy) -> None:
+    run = copy_of("run")
+    for folder in run.glob("checkpoint-*"):
+        shutil.rmtree(folder)
+    (finding,) = at(run, "checkpoints")
+    assert finding.level is Level.WARNING and "would replace the model" in finding.what
+
+
 def test_steps_that_went_wrong_are_counted(copy_of: Copy) -> None:
     run = copy_of("run")
     for name, steps in (("non_finite_steps.jsonl", [2]), ("loss_spikes.jsonl", [3, 5])):
