@@ -57,10 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments[place + 1 :])
     log_to_stderr(os.environ.get("SONGGEN_LOG_LEVEL", "WARNING").upper())
     try:
-        return int(module.run(parsed))
+        code = int(module.run(parsed))
+        sys.stdout.flush()
+        return code
     except ValueError as error:
         print(printable(f"songgen {name}: error: {error}"), file=sys.stderr)
         return EXIT_USAGE
+    except BrokenPipeError:  # `songgen doctor FOLDER | head`: nobody reads on, which is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_SIGNAL_BASE + signal.SIGPIPE
     except KeyboardInterrupt:
         print(f"songgen {name}: interrupted", file=sys.stderr)
         return EXIT_SIGNAL_BASE + signal.SIGINT

@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 
@@ -70,6 +72,23 @@ def test_what_the_user_can_solve_has_no_traceback(monkeypatch, capsys, error, co
     assert main(["toy"]) == code
     shown = capsys.readouterr().err
     assert shown.startswith("songgen toy: ") and "Traceback" not in shown
+
+
+def test_a_reader_that_leaves_early_is_no_error(repository_root):
+    """As in `songgen doctor FOLDER | head`."""
+    program = (
+        "import sys, types; from songgen.cli import main as front; toy = types.ModuleType('toy')\n"
+        "toy.add_arguments, toy.run = lambda parser: None, lambda arguments: print('findings') or 0\n"
+        "sys.modules['toy'], front.COMMANDS['toy'] = toy, front.Command('toy', 'a toy')\n"
+        "sys.exit(front.main(['toy']))"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=repository_root, stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_the_front_door_opens_without_loading_torch():
