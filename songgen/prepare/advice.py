@@ -8,6 +8,9 @@ from songgen.prepare.splits import EVALUATION
 LARGE_SHARE = 0.1
 """From this share of what reached a step on, a reason is worth a word."""
 
+LITTLE_HEARD = 0.5
+"""Share of the words of the lyrics; well transcribed songs have more."""
+
 WAYS_OUT = {
     "accompaniment_too_quiet": "Listen to some of them: where nothing but a voice is sung, there is no accompaniment.",
     "caption_does_not_fit": "Listen to some of them with their captions. Captions written by rule or from file names "
@@ -112,8 +115,13 @@ def _about_words(report: JsonObject) -> Iterator[str]:
             f"{unworded} of {report['clips']} clips have no lyrics and are not known to be instrumentals: they teach "
             "singing without words. Switch `transcribe` on, or give the lyrics."
         )
-    unheard = "lyrics_coverage" not in {entry["name"] for entry in report["histograms"]}
-    if unheard and "given" in lyrics:
+    heard = {entry["name"]: entry["median"] for entry in report["histograms"]}.get("lyrics_coverage")
+    if heard is not None and heard < LITTLE_HEARD:
+        yield (
+            f"Of half of the lyrics, at most {heard:.0%} of the words were heard. If the recognizer is not to blame, "
+            f"they belong to other recordings. {WAYS_OUT['lyrics_not_heard']}"
+        )
+    if heard is None and "given" in lyrics:
         yield "Nobody has listened whether the given lyrics are sung: `transcribe` compares them with the sound."
     if vocabulary is None:
         yield (

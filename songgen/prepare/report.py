@@ -267,8 +267,11 @@ def histograms(records: Sequence[SongRecord], filters: FilterOptions | None) -> 
 
 def bin_edges(low: float, high: float) -> list[float]:
     """Return at most `MAX_BINS` bins of a round width (1, 2 or 5 times a power of ten) that hold low and high."""
-    # Bins of values that are nearly equal would show nothing but rounding.
-    spread = max(high - low, 0.01 * abs(high), 0.001)
+    # Around values that are nearly equal there is room, so that the place of the one bar says something.
+    room = 0.02 * max(1.0, abs(high))
+    if high - low < room:
+        low, high = max(low - room, 0.0) if low >= 0 else low - room, high + room
+    spread = high - low
     power = 10.0 ** math.floor(math.log10(spread / MAX_BINS))
     for width in (power, 2 * power, 5 * power, 10 * power, 20 * power):
         first, last = math.floor(low / width), math.floor(high / width) + 1

@@ -171,6 +171,8 @@ def test_advice_follows_from_the_figures(records: list[SongRecord]) -> None:
     assert "No songs are held out" in "\n".join(advise(report_of(kept)))
     long = [dataclasses.replace(record, duration=3600.0 * 3000) for record in kept]
     assert "size that models are trained on from scratch" in advise(report_of(long))[0]
+    unheard = [dataclasses.replace(record, measures={"lyrics_coverage": 0.1}) for record in kept]
+    assert "at most 10% of the words were heard" in "\n".join(advise(report_of(unheard)))
     nothing = [record for record in records if record.refusal is not None]
     assert advise(report_of(nothing))[0].startswith("No clip is left")
     render_report(report_of(nothing))
@@ -250,6 +252,8 @@ def test_refused_clips_can_be_heard_for_half_a_minute_unless_the_file_is_damaged
 
 def test_the_page_plays_in_a_browser_on_a_phone_and_in_the_dark(tmp_path: Path, records: list[SongRecord]) -> None:
     written(tmp_path, records)
+    report = report_of(records, notices=("/a/path/" + "x" * 200 + ".txt: is missing",))
+    (tmp_path / "out" / "long.html").write_text(render_report(report), encoding="utf-8")
     lengths = (
         "const done = arguments[0]; Promise.all([...document.querySelectorAll('audio')].map(player => new Promise("
         "resolve => { player.onloadedmetadata = () => resolve(player.duration); player.onerror = () => resolve(-1);"
@@ -267,6 +271,8 @@ def test_the_page_plays_in_a_browser_on_a_phone_and_in_the_dark(tmp_path: Path, 
             backgrounds.add(browser.run("return getComputedStyle(document.body).backgroundColor"))
         assert len(backgrounds) == 2
         browser.resize(390, 800)
+        assert browser.run("return document.documentElement.scrollWidth") <= 390
+        browser.open((tmp_path / "out" / "long.html").as_uri())
         assert browser.run("return document.documentElement.scrollWidth") <= 390
         assert browser.complaints() == []
         assert browser.run("return document.styleSheets[0].cssRules.length") > 20
