@@ -206,8 +206,6 @@ class ReviewDesk:
         clip = self.clip(clip_id)
         before = _plain_values(clip, changes)
         different = {name: value for name, value in changes.items() if value != before[name]}
-        if clip.correction.version != version:
-            raise EditConflict
         if not different:
             return clip
 
@@ -228,14 +226,13 @@ class ReviewDesk:
         clip = self.clip(clip_id)
 
         def make(edits: Sequence[Edit]) -> JsonObject:
-            correction = self._require_version(clip_id, version, edits)
-            assert correction.last is not None
-            undone = edits[correction.last - 1]
+            last = self._require_version(clip_id, version, edits).last
+            if last is None:
+                raise EditConflict
+            undone = edits[last - 1]
             # At the place of what it takes back, so that both fit the same clip after another cut.
             return {"reverts": undone.number, "start": undone.start, "end": undone.end}
 
-        if clip.correction.version != version:
-            raise EditConflict
         if clip.correction.last is not None:
             self._log.append(clip.record, make)
         return self.clip(clip_id)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,16 @@ def test_undo_goes_back_change_by_change(client: Client, work: Path) -> None:
         client.post("/api/clips/river_000/undo", {"version": state["version"]})
     assert seen == [("second", True), ("first", True), ("pop, sunny", False)]
     assert len(written(work)) == 4, "nothing is ever removed, and nothing more can be taken back"
+
+
+def test_a_change_and_its_undoing_are_found_by_the_same_cuts(client: Client, work: Path) -> None:
+    """Each cut may drift by as much as is allowed; what is taken back must not come to life with one of them."""
+    first = clip("river", 0, work)
+    save(client, caption="rock")
+    write_work_folder(work.parent, [replace(first, start=0.2)])
+    client.post("/api/clips/river_000/undo", {"version": opened(client)["version"]})
+    assert apply_corrections([replace(first, start=-0.2)], work)[0].caption == first.caption
+    assert apply_corrections([replace(first, start=0.4)], work)[0].caption == first.caption
 
 
 def test_accepting_takes_a_clip_in_and_undoing_it_leaves_it_out_again(client: Client) -> None:
