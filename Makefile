@@ -1,7 +1,7 @@
 # Two commands: `make demo` and `make test`. Both install what they need, at the versions of constraints.txt.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= train,demo,prepare,languages,wandb,dev
+EXTRAS ?= train,demo,prepare,languages,wandb,deepspeed,dev
 # More arguments for pip, for example an index with CPU builds: PIP_ARGS="--extra-index-url https://..."
 PIP_ARGS ?=
 WORKERS ?= 2

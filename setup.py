@@ -59,6 +59,7 @@ setup(
         "separate": ["demucs"],
         "wandb": WANDB,
         "8bit": ["bitsandbytes"],
+        "deepspeed": ["deepspeed>=0.19"],
         "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "codespell", "pre-commit"],
     },
     entry_points={"console_scripts": ["songgen=songgen.cli.main:main"]},

@@ -1,5 +1,6 @@
 """DeepSpeed's ZeRO-2 in two processes: the same steps as DDP, the same decisions, the same checkpoints."""
 
+import importlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,8 +30,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def train(world: Path, tmp_path: Path) -> Train:
+def train(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     """Run training in two processes, with DeepSpeed unless told otherwise, and return what it printed."""
+    # It would compile reductions in shared memory first, for minutes; gloo has its own.
+    monkeypatch.setattr(importlib.import_module("deepspeed.comm.torch"), "build_shm_op", lambda: None)
 
     def run(
         output: str,
