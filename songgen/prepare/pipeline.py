@@ -159,7 +159,7 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
     _write_records(config.work_folder, records)
     if all(record.refusal is not None for record in records):
         _write_report(config, records, taken, config.work_folder)
-        page = f", and stand in {config.work_folder / PAGE_FILE}" * (config.sections["report"] is not None)
+        page = f"; report: {config.work_folder / PAGE_FILE}" * (config.sections["report"] is not None)
         raise TooManyBadSongs(
             f"no clip is left ({_codes(records)}). The reasons are listed in {config.work_folder / 'rejected.jsonl'}"
             + page
