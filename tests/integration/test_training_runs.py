@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from training_fakes import write_dataset, write_model_folder
 
+from songgen.conditioning.cache import FeatureCache
 from songgen.data.dataset import SongDataset
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.models import SongGenDualTrackForConditionalGeneration, modeling_songgen
@@ -115,6 +116,28 @@ def test_a_mixed_run_is_the_start_of_a_dual_track_run(
     assert changed and not changed & set(CROSS_GROUPS)
     model = SongGenDualTrackForConditionalGeneration.from_pretrained(tmp_path / "dual")
     assert model.layout.name == "interleaving_A_V" and model.text_encoder.hidden_size
+
+
+def test_further_descriptions_are_trained_on_where_asked(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[str] = []
+    put = FeatureCache.put
+
+    def remember(cache: FeatureCache, key: str, features: dict[str, torch.Tensor]) -> None:
+        kept.append(key)
+        put(cache, key, features)
+
+    monkeypatch.setattr(FeatureCache, "put", remember)
+    num_kept, losses = [], []
+    for share in (0.0, 1.0):
+        kept.clear()
+        assert train(f"share{share:g}", caption_variants=share, max_steps=1) == EXIT_DONE
+        num_kept.append(len(kept))
+        losses.append([record.get("train/loss") for record in records(tmp_path / f"share{share:g}")])
+    assert losses[0] != losses[1]
+    # Both descriptions of every song are encoded before training begins, also of songs that the only step does not see.
+    assert num_kept[1] == num_kept[0] + 2 * NUM_TRAIN
 
 
 def test_evaluation_and_songs_are_reported(train: Callable[..., int], tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def write_model_folder(folder: Path, track_pattern: str = "mixed_pro", **fields:
 
 
 def make_rows(count: int, *, seed: int = 0, prefix: str = "song") -> list[dict[str, Any]]:
-    """Rows with random codes of all tracks, and a voice."""
+    """Rows with random codes of all tracks, a voice, and two further descriptions."""
     generator = np.random.default_rng(seed)
     rows = []
     for index in range(count):
@@ -97,6 +97,8 @@ def make_rows(count: int, *, seed: int = 0, prefix: str = "song") -> list[dict[s
             "duration": frames / 50,
             "num_frames": frames,
             "voice_samples": generator.integers(-3000, 3000, size=1200).tolist(),
+            "caption_variant_ids": [2 + index % 9, 7, 1, 2 + index % 9, 1],
+            "caption_variant_lengths": [3, 2],
         }
         for track in ("mix", "vocal", "acc"):
             row[f"codes_{track}"] = generator.integers(0, CODES, size=CODEBOOKS * frames).tolist()
