@@ -206,6 +206,8 @@ def test_a_second_tab_is_asked_before_it_overwrites_the_first(review: Review, bu
     review.browser.write("#caption", "second tab", clear=True)
     hidden = "return document.querySelector('#conflict').hidden"
     review.browser.wait(lambda: not review.browser.run(hidden), "the question")
+    place = review.browser.run("return document.querySelector('#conflict').getBoundingClientRect().toJSON()")
+    assert 0 <= place["top"] < place["bottom"] <= 900, "it is scrolled to"
     review.browser.press("Escape")
     review.browser.press("j")
     assert review.browser.value("#caption") == "second tab" and len(review.edits()) == 1

@@ -366,10 +366,12 @@ async function change(path, body, sent, options = {}) {
       isConflict = true;
       clip = { ...clip, theirs: error.values };
       byId("conflict").hidden = false;
+      byId("conflict").scrollIntoView({ block: "center" });
       say("not saved", true);
     } else if (error.status === 422) {
       byId("problems").textContent = error.values.problems.join("\n");
       byId("problems").hidden = false;
+      byId("problems").scrollIntoView({ block: "center" });
       say("not saved", true);
     } else say(`not saved: ${error.message}`, true);
     return false;
