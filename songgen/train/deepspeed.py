@@ -179,7 +179,7 @@ class ZeroEngine:
         self.engine.step()
 
     def drop(self) -> None:
-        """See `Engine`; DeepSpeed does the same when it finds an overflow by itself."""
+        """See `Engine`; DeepSpeed does the same, for their memory, when it finds an overflow by itself."""
         self.optimizer.zero_grad(set_to_none=True)
         for group in self.optimizer.averaged_gradients:
             self.optimizer.averaged_gradients[group] = None

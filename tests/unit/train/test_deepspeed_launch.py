@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.utils import DeepSpeedPlugin
 
 from songgen.train import deepspeed_launch
+from songgen.train.deepspeed import prepare_zero
 from songgen.train.deepspeed_launch import deepspeed_plugin
 
 
@@ -68,3 +70,11 @@ def test_sections_of_a_deepspeed_file_that_would_be_ignored_are_refused(
     file.write_text(json.dumps(settings | {"optimizer": {"type": "Adam"}, "flops_profiler": {}}))
     with pytest.raises(ValueError, match="sections flops_profiler, optimizer"):
         deepspeed_plugin("bfloat16")
+
+
+def test_an_optimizer_whose_state_cannot_be_shared_out_is_refused() -> None:
+    model = torch.nn.Linear(2, 2)
+    plugin = deepspeed_plugin("float32")
+    assert plugin is not None
+    with pytest.raises(ValueError, match="set optimizer to adamw"):
+        prepare_zero(model, torch.optim.SGD(model.parameters()), plugin, "float32", torch.device("cpu"))
