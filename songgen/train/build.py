@@ -30,6 +30,7 @@ from songgen.train.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.reporting import Reporter
 from songgen.train.resume import continue_curve, count_steps, find_resumption, require_same_songs
 from songgen.train.schedules import CodebookWeights, LearningRateSchedule
+from songgen.train.signals import STOP_FILE, StopSignals
 from songgen.train.state import TrainerState
 from songgen.train.step import TrainingStep
 from songgen.train.totals import StepTotals
@@ -130,6 +131,7 @@ def build_trainer(
         totals=StepTotals(core.layout, device),
         heartbeat=heartbeat,
         patience=StartPatience(config.training.ddp_timeout),
+        stop_signals=StopSignals(output_dir / STOP_FILE),
         resumption=resumption,
         state=state,
     )

@@ -136,7 +136,8 @@ class CheckpointManager:
                 self._failed(contents, temporary, error)
                 return None
         self.failed_saves = 0
-        self._retain()
+        self.retain()
+        logger.info("saved %s", final)
         return final
 
     def latest(self) -> Path | None:
@@ -201,6 +202,21 @@ class CheckpointManager:
     def protect(self, folder: Path) -> None:
         """Keep a checkpoint (the one resumed from) for as long as this run lasts."""
         self._protected = folder.resolve()
+
+    def retain(self) -> None:
+        """Remove complete checkpoints beyond `save_total_limit`, as every save does; those found damaged stay."""
+        if self.rank != 0 or self.save_total_limit is None:
+            return
+        usable = {
+            folder: manifest for folder, manifest in self._complete().items() if folder.name not in self._rejected
+        }
+        for folder in expendable_checkpoints(usable, self.save_total_limit):
+            if folder.resolve() == self._protected:
+                continue
+            try:
+                remove_checkpoint(folder)
+            except OSError as error:
+                logger.warning("the old checkpoint %s could not be removed: %s", folder, error)
 
     def _begin(self, contents: CheckpointContents) -> tuple[str, str]:
         """Make the temporary folder; returns its name and the final one.
@@ -339,18 +355,3 @@ class CheckpointManager:
             random_state=read_tensors(own_states[self.rank]) if exact else {},
             config=json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")),
         )
-
-    def _retain(self) -> None:
-        """Remove complete checkpoints that need not be kept (main process); those found damaged stay."""
-        if self.rank != 0 or self.save_total_limit is None:
-            return
-        usable = {
-            folder: manifest for folder, manifest in self._complete().items() if folder.name not in self._rejected
-        }
-        for folder in expendable_checkpoints(usable, self.save_total_limit):
-            if folder.resolve() == self._protected:
-                continue
-            try:
-                remove_checkpoint(folder)
-            except OSError as error:
-                logger.warning("the old checkpoint %s could not be removed: %s", folder, error)

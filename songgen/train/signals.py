@@ -1,9 +1,10 @@
-"""Signals that ask a run to stop: noted at once, obeyed at a step boundary."""
+"""Requests to stop a run, by a signal or by a file: noted at once, obeyed at a step boundary."""
 
 from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -15,6 +16,12 @@ from songgen.train.distributed import hear, leave_at_once, tell
 SAME_REQUEST_SECONDS = 2.0
 """Signals that follow the first one within this time are the same request: a batch system signals every process of a
 job, and the launcher, which is one of them, passes the signal on."""
+
+STOP_FILE = "STOP"
+"""File in a run's folder that asks it to stop: for notices of preemption that do not come as a signal."""
+
+STOP_FILE_SECONDS = 1.0
+"""Between two looks for it."""
 
 _NOTICE = "songgen-stop"
 
@@ -30,10 +37,17 @@ class StopSignals:
     the other processes, saves, and exits with 0.
     """
 
-    def __init__(self) -> None:
-        """Nothing is caught before the object is entered."""
+    def __init__(self, stop_file: Path | None = None) -> None:
+        """Catch nothing before the object is entered.
+
+        Args:
+            stop_file: file whose appearance asks for the same as a signal.
+        """
         self.received: signal.Signals | None = None
         self._received_at = 0.0
+        self._stop_file = stop_file
+        self._found_file = False
+        self._looked_at = -STOP_FILE_SECONDS
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -51,15 +65,15 @@ class StopSignals:
             signal.signal(number, handler)
 
     def requested(self) -> bool:
-        """Whether a stop signal has come."""
-        return self.received is not None
+        """Whether this process was asked to stop."""
+        return self.received is not None or self._file_is_there()
 
     def requested_anywhere(self) -> bool:
-        """Whether a stop signal has come to any process. Every process must call this at the same place."""
+        """Whether any process was asked to stop. Every process must call this at the same place."""
         return not all_succeeded(not self.requested())
 
     def heard(self) -> bool:
-        """Whether a stop signal is known to have come to any process; nobody waits, so answers may differ for a while.
+        """Whether any process is known to have been asked to stop; nobody waits, so answers may differ for a while.
 
         For work that processes do apart from each other. A process that is asked to stop tells the others here.
         """
@@ -67,6 +81,13 @@ class StopSignals:
             tell(_NOTICE)
             return True
         return hear(_NOTICE)
+
+    def _file_is_there(self) -> bool:
+        """Whether the file has appeared; the disk, which may be far away, is asked now and then."""
+        now = time.monotonic()
+        if self._stop_file is not None and not self._found_file and now - self._looked_at >= STOP_FILE_SECONDS:
+            self._looked_at, self._found_file = now, self._stop_file.exists()
+        return self._found_file
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         """Set the flag, or leave at the second signal."""

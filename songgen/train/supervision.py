@@ -29,6 +29,7 @@ from songgen.train.checkpoint import CheckpointError
 from songgen.train.distributed import leave_at_once
 from songgen.train.heartbeat import STARTING, Heartbeat, missing_processes, remove_heartbeats
 from songgen.train.run_status import RunStatus, read_run_status
+from songgen.train.signals import STOP_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +174,7 @@ class Supervision:
 def begin_run(folder: Path) -> str:
     """Say that a run begins (main process, which holds the folder); returns the run's random name."""
     remove_heartbeats(folder)
+    (folder / STOP_FILE).unlink(missing_ok=True)
     run_id = secrets.token_hex(8)
     RunStatus("running", run_id).write(folder)
     return run_id

@@ -182,6 +182,7 @@ class Trainer:
             set_seed(self.config.training.seed + self.state.step, device_specific=True)
         self.saved_step = self.state.step
         self.checkpoints.protect(folder)
+        self.checkpoints.retain()
         logger.info("resumed from %s: step %d, epoch %d", folder, self.state.step, self.state.epoch)
 
     def put_back(self, contents: CheckpointContents) -> None:
@@ -233,6 +234,10 @@ class Trainer:
         self.totals.add(result, has_vocal=self.training_step.vocal_loss_weight > 0)
         self.advance(result)
         self.patience.end()
+        if result.stop_requested:
+            logger.info(
+                "asked to stop: the run ends after step %d; the same command goes on from there", self.state.step
+            )
         return result
 
     def advance(self, result: StepResult) -> None:

@@ -217,6 +217,16 @@ def test_retention_counts_complete_ones_and_keeps_best_and_resumed(tmp_path: Pat
 
 
 @pytest.mark.case(7)
+def test_a_lower_limit_holds_from_the_start_of_the_next_run(world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    fork_run(run_config(world, folder, save_total_limit=None, max_steps=6), tmp_path / "log").finish()
+    assert len(list(folder.glob("checkpoint-*"))) == 3
+    config = run_config(world, folder, max_steps=6, logging_steps=3)
+    fork_run(config, tmp_path / "again").finish()
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
+
+
+@pytest.mark.case(7)
 def test_a_checkpoint_that_was_found_damaged_takes_no_place_and_is_never_deleted(tmp_path: Path) -> None:
     """Its files have the right sizes, so that only reading it tells."""
     good, bad = saved(tmp_path, 1, 2)

@@ -17,10 +17,10 @@ from songgen.exit_codes import EXIT_DONE, EXIT_SIGNAL_BASE
 from songgen.train import checkpoint, signals, song_samples
 from songgen.train.checkpoint import CheckpointManager
 from songgen.train.checkpoint_files import verify
+from songgen.train.engine import AcceleratedEngine
 from songgen.train.metrics import TokenMetrics
 from songgen.train.run_status import read_run_status
 from songgen.train.song_samples import SongSamples
-from songgen.train.step import TrainingStep
 from songgen.train.trainer import Trainer
 
 STOP_SECONDS = 10
@@ -91,7 +91,7 @@ def test_a_signal_to_one_process_inside_of_a_step_stops_both_after_it(world: Pat
 
     def hook(rank: int) -> None:
         if rank == 1:
-            signal_at_call(TrainingStep, "_gradient_exchange", 4 + 2, folder)
+            signal_at_call(AcceleratedEngine, "micro_batch", 4 + 2, folder)
 
     run = fork_run(config, tmp_path / "log", processes=2, hook=hook)
     run.finish(EXIT_DONE)
@@ -99,6 +99,27 @@ def test_a_signal_to_one_process_inside_of_a_step_stops_both_after_it(world: Pat
     assert checkpoint_steps(folder) == [2]
     assert status_of(folder) == ("stopped", 2, EXIT_DONE)
     assert (folder / "model.safetensors").is_file() and not list(folder.glob("heartbeat-*"))
+    assert_resumes_exactly(world, folder, config, tmp_path / "log", **settings)
+
+
+@pytest.mark.case(9)
+def test_a_file_in_the_folder_stops_a_run_as_a_signal_does_and_the_next_start_removes_it(
+    world: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"num_train_epochs": 1, "do_eval": False, "save_steps": 100}
+    folder = tmp_path / "run"
+    config = write_config(world, output_dir=str(folder), **settings)
+
+    def hook(rank: int) -> None:
+        signals.STOP_FILE_SECONDS = 0.0
+        if rank == 0:
+            before_each_step(
+                lambda trainer, _: (folder / signals.STOP_FILE).touch() if trainer.state.step == 1 else None
+            )
+
+    fork_run(config, tmp_path / "log", processes=2, hook=hook).finish(EXIT_DONE)
+    assert status_of(folder) == ("stopped", 2, EXIT_DONE)
+    assert (folder / signals.STOP_FILE).is_file()
     assert_resumes_exactly(world, folder, config, tmp_path / "log", **settings)
 
 

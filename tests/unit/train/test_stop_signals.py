@@ -2,11 +2,13 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from songgen.data.loader import STOP_SIGNALS, _outlive_signals
-from songgen.train.signals import StopSignals
+from songgen.train import signals
+from songgen.train.signals import STOP_FILE, StopSignals
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
@@ -37,3 +39,18 @@ def test_processes_that_read_data_live_through_them(number: signal.Signals) -> N
         os.kill(os.getpid(), number)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_file_asks_for_the_same_and_the_disk_is_not_asked_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now)
+    stop_signals = StopSignals(tmp_path / STOP_FILE)
+    assert not stop_signals.requested()
+    (tmp_path / STOP_FILE).touch()
+    assert not stop_signals.requested()
+    now += signals.STOP_FILE_SECONDS
+    assert stop_signals.requested() and stop_signals.received is None
+    (tmp_path / STOP_FILE).unlink()
+    assert stop_signals.requested(), "a request is not taken back"
