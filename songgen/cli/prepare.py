@@ -78,4 +78,5 @@ def describe(config: "PrepareConfig", summary: "PrepareSummary") -> list[str]:
     lines.append(f"{'written' if summary.is_changed else 'nothing has changed'}: {folder}")
     if config.sections["report"] is not None:
         lines.append(f"report: {folder}/report.html")
+    lines.append(f"to listen and to correct: songgen review {folder}")
     return [*lines, f"next: accelerate launch training/preprocess_data.py {folder}/data.json"]

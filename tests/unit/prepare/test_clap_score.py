@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from songgen.prepare.audio_files import write_audio
-from songgen.prepare.clap_score import ClapScorer, ScoreOptions, ScoreStep, windows_of
+from songgen.prepare.clap import ClapScorer, windows_of
+from songgen.prepare.clap_score import ScoreOptions, ScoreStep
 from songgen.prepare.record import SongRecord
 from songgen.prepare.step import WorkFolder
 from tests.support.tiny_clap import save_tiny_clap
