@@ -6,8 +6,7 @@ else is in its batch (`generate(return_token_timestamps=True)` of transformers a
 """
 
 import math
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.modeling_outputs import BaseModelOutput
 
 from songgen.prepare.devices import choose_device
+from songgen.prepare.hearing import Guards, HeardChunk, compression_ratio, find_doubt
 from songgen.prepare.record import Word
 from songgen.prepare.text_distance import WITHOUT_BLANKS, base_language
 from songgen.prepare.word_times import split_words, timed_words, token_starts
@@ -26,44 +26,6 @@ RETRY_STEP = 0.2
 
 _RETRY_SEED = 0
 _IMPOSSIBLE = -math.inf
-
-
-@dataclass(frozen=True)
-class Guards:
-    """When a text is not believed: the rules and the figures of Whisper's own transcription."""
-
-    compression_ratio_limit: float = 2.4
-    """Bytes of a chunk's text over its compressed bytes; more means that it runs in circles. A refrain of one word may
-    do the same: raise it for such songs."""
-
-    log_probability_limit: float = -1.0
-    """Least mean logarithm of the tokens' probabilities."""
-
-    no_speech_limit: float = 0.6
-    """A chunk whose probability of holding no speech is higher, and whose log probability is too low, is silent."""
-
-    retries: int = 5
-    """Times that a chunk is tried again, each time drawn at a temperature higher by 0.2; 0 to leave it out at once."""
-
-
-@dataclass(frozen=True)
-class HeardChunk:
-    """What was heard in a chunk."""
-
-    words: tuple[Word, ...]
-    """With seconds from the beginning of the chunk; empty when the text is not believed."""
-
-    log_probability: float
-    """Mean logarithm of the probabilities of the tokens and of the end."""
-
-    compression_ratio: float
-    """See `Guards`."""
-
-    no_speech: float
-    """Probability that nobody speaks."""
-
-    doubt: str = ""
-    """Guard that stopped the text: `no_speech`, `compression_ratio`, `log_probability`; empty when it is believed."""
 
 
 @dataclass(frozen=True)
@@ -280,27 +242,6 @@ class Recognizer:
 
     def _text(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-
-def compression_ratio(text: str) -> float:
-    """Return the bytes of a text over its compressed bytes; 0 for an empty one."""
-    content = text.encode()
-    return len(content) / len(zlib.compress(content)) if content else 0.0
-
-
-def find_doubt(ratio: float, log_probability: float, no_speech: float, guards: Guards) -> str:
-    """Return the guard that stops a text, or an empty string; silence comes first, since trying again is no use."""
-    is_improbable = log_probability < guards.log_probability_limit
-    if is_improbable and no_speech > guards.no_speech_limit:
-        return "no_speech"
-    if ratio > guards.compression_ratio_limit:
-        return "compression_ratio"
-    return "log_probability" if is_improbable else ""
-
-
-def likeliest_language(probabilities: Mapping[str, float]) -> str:
-    """Return the most probable language; of equal ones the first by code."""
-    return min(probabilities, key=lambda code: (-probabilities[code], code))
 
 
 def _upper_heads(config: Any) -> list[list[int]]:

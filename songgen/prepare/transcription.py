@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from songgen.data.audio import AudioRejected
 from songgen.prepare.audio_files import read_audio
-from songgen.prepare.recognizer import Guards, Recognizer, likeliest_language
+from songgen.prepare.hearing import Guards, likeliest_language
 from songgen.prepare.record import FIRST, SECOND, JsonObject, SongRecord, Transcript, Word
 from songgen.prepare.step import Outcome, Refusal, Step, WorkFolder
 from songgen.prepare.text_distance import base_language, joiner
+
+if TYPE_CHECKING:
+    from songgen.prepare.recognizer import Recognizer
 
 NUM_LANGUAGE_CHUNKS = 3
 """The longest chunks of a song by which its language is found."""
@@ -202,6 +205,8 @@ class TranscribeStep(Step):
 
     def start(self) -> None:
         """Load the model."""
+        from songgen.prepare.recognizer import Recognizer
+
         self._recognizer = Recognizer(*self._model, self.options.device)
 
     def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
@@ -272,7 +277,7 @@ class TranscribeStep(Step):
         """Return the measures that this step writes."""
         return measures
 
-    def _loaded(self) -> Recognizer:
+    def _loaded(self) -> "Recognizer":
         assert self._recognizer is not None, "start comes before run"
         return self._recognizer
 

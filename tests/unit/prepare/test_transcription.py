@@ -9,7 +9,8 @@ import pytest
 
 from songgen.prepare.agreement import AgreementOptions, AgreementStep, agreement_measures
 from songgen.prepare.audio_files import write_audio
-from songgen.prepare.recognizer import Guards, Recognizer, compression_ratio, find_doubt, likeliest_language
+from songgen.prepare.hearing import Guards, compression_ratio, find_doubt, likeliest_language
+from songgen.prepare.recognizer import Recognizer
 from songgen.prepare.record import SongRecord, Transcript, Word
 from songgen.prepare.refusal_codes import CODES
 from songgen.prepare.step import Outcome, WorkFolder
