@@ -19,8 +19,8 @@ from songgen.generation.options import GenerationOptions
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.tasks import VOCAL
 from songgen.train.evaluation import Evaluator
-from songgen.train.final_model import whole_weights
 from songgen.train.model_parts import model_fingerprints
+from songgen.train.sharding import whole_weights
 from songgen.train.song_samples import SongSamples
 from songgen.train.trackers import SAMPLES_FOLDER
 from songgen.train.training_data import TrainingData, data_sha256, evaluation_split, open_songs

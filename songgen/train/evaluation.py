@@ -11,6 +11,7 @@ from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.train.distributed import sum_over_processes
 from songgen.train.metrics import TokenMetrics
 from songgen.train.reporting import Reporter
+from songgen.train.sharding import shard_again
 from songgen.train.signals import Interrupted, StopSignals
 from songgen.train.song_samples import SongSamples
 from songgen.train.training_data import TrainingData
@@ -56,6 +57,7 @@ class Evaluator:
             if self.songs is not None and self.songs.due(step):
                 metrics.update(self.songs.generate(core, step, reporter, stop_signals))
         finally:
+            shard_again(core)
             model.train(was_training)
         return metrics
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from accelerate import Accelerator
-from torch import nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from songgen.config import RunConfig
@@ -61,18 +57,3 @@ def copy_tokenizers(source: Path | None, target: Path) -> None:
             shutil.copytree(entry, target / name, dirs_exist_ok=True)
         elif entry.is_file():
             shutil.copyfile(entry, target / name)
-
-
-@contextmanager
-def whole_weights(core: nn.Module) -> Iterator[None]:
-    """Gather sharded weights for a while, so that each process can use the model without the others."""
-    shards = [module for module in core.modules() if isinstance(module, FSDPModule)]
-    for module in shards:
-        module.set_reshard_after_forward(False, recurse=False)
-        module.unshard()
-    try:
-        yield
-    finally:
-        for module in shards:
-            module.set_reshard_after_forward(True, recurse=False)
-            module.reshard()

@@ -14,8 +14,8 @@ from training_fakes import make_batch, tiny_model
 
 from songgen.models.freeze import freeze
 from songgen.train.ema import MovingAverage
-from songgen.train.final_model import whole_weights
 from songgen.train.optimizer import OptimizerOptions, build_optimizer, decay_groups, set_learning_rate
+from songgen.train.sharding import whole_weights
 from songgen.train.weights import (
     gather_tensors,
     load_optimizer_tensors,
