@@ -5,7 +5,7 @@ import os
 import stat
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,7 +37,7 @@ class AudioOptions:
     """What audio is accepted and what is made of it."""
 
     sample_rate: int
-    """Samples a second of the returned tracks: the codec's rate."""
+    """Samples a second of the returned tracks: the codec's rate; 0 keeps that of the first required track."""
 
     voice_sample_rate: int = 0
     """Samples a second of the reference voice; 0 makes none."""
@@ -155,6 +155,7 @@ def read_clip(row: ClipRow, options: AudioOptions) -> ClipAudio | Rejection:
         for name, track in row.tracks.items():
             samples[name] = _decode_mono(Path(track.resolved), headers[name], options)
         rates = {name: header.sample_rate for name, header in headers.items()}
+        options = options if options.sample_rate else replace(options, sample_rate=rates[options.required_tracks[0]])
         seconds = {name: len(samples[name]) / rates[name] for name in samples}
         # Decoded lengths decide: a header is only a promise.
         name = _check_lengths(seconds, options)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -57,7 +57,7 @@ class AudioReaders:
         Args:
             options: what is accepted.
             limits: what a song may cost.
-            count: threads that will call `read` and `seconds`.
+            count: threads that will call `read`, `check` and `seconds`.
         """
         self._readers = [_Reader(options, limits) for _ in range(count)]
         self._idle: queue.SimpleQueue[_Reader] = queue.SimpleQueue()
@@ -76,6 +76,10 @@ class AudioReaders:
     def read(self, row: ClipRow) -> ClipAudio | Rejection:
         """Read a clip as `read_clip` does; what takes too long or crashes is a rejection."""
         return self._borrow(lambda reader: reader.read(row))
+
+    def check(self, row: ClipRow) -> ClipAudio | Rejection:
+        """Read a clip as `read` does, but hand over what was measured alone: there are no tracks and no voice."""
+        return self._borrow(lambda reader: reader.read(row, task="check"))
 
     def seconds(self, row: ClipRow) -> float:
         """Return the length of a clip as `declared_seconds` does, 0 where that takes too long or crashes."""
@@ -107,9 +111,9 @@ class _Reader:
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
 
-    def read(self, row: ClipRow) -> ClipAudio | Rejection:
+    def read(self, row: ClipRow, task: str = "read") -> ClipAudio | Rejection:
         try:
-            answer, receive = self._ask("read", row)
+            answer, receive = self._ask(task, row)
             if "rejection" in answer:
                 return Rejection(**answer["rejection"])
             arrays = {name: np.frombuffer(receive(), dtype=dtype) for name, dtype in answer.pop("arrays")}
@@ -222,7 +226,7 @@ def serve(pipe: Connection, options: AudioOptions, read: Read = read_clip) -> No
         if isinstance(result, Rejection):
             pipe.send_bytes(json.dumps({"rejection": asdict(result)}).encode())
         else:
-            _send_clip(pipe, result)
+            _send_clip(pipe, replace(result, tracks={}, voice=None) if task == "check" else result)
 
 
 def _send_clip(pipe: Connection, clip: ClipAudio) -> None:

@@ -1,15 +1,26 @@
-"""Songs at the door: every file is opened and decoded once, so that later steps can rely on it."""
+"""Songs at the door: every file is opened and decoded once, so that later steps can rely on it.
 
+Nobody knows yet what these files do to a decoder, so that they are decoded in a process of their own, as preprocessing
+does: one that hangs it, crashes it or fills the memory costs its song.
+"""
+
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from songgen.config.types import NonNegativeFloat, PositiveFloat
-from songgen.data.audio import AudioOptions, AudioRejected, check_header, read_clip
+from songgen.data.audio import AudioOptions
 from songgen.data.clip import ClipRow, Rejection, TrackPath
+from songgen.data.reading import AudioReaders, ReadingLimits
 from songgen.prepare.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.step import Outcome, Step, WorkFolder
 from songgen.tasks import MIX
+
+BYTES_PER_GIB = 1 << 30
+
+SONGS_PER_READER = 8
+"""Songs that one reading process decodes: its start takes a fraction of a second, and a kill loses no more."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,13 @@ class TakeInOptions:
 
     length_tolerance_seconds: NonNegativeFloat = 0.1
     """Tracks of one song may differ in length by this; MP3 encoders pad."""
+
+    audio_timeout_seconds: PositiveFloat = 300.0
+    """A song whose files take longer to decode is refused."""
+
+    audio_memory_gib: PositiveFloat = 4.0
+    """Memory that the process which decodes may have (GiB); a song that needs more is refused. The longest song with
+    three tracks at 48 kHz needs 2."""
 
     def __post_init__(self) -> None:
         """Check that some length is allowed.
@@ -40,6 +58,7 @@ class TakeInStep(Step):
 
     name = "take_in"
     version = 1
+    batch_size = SONGS_PER_READER
 
     def __init__(self, options: TakeInOptions) -> None:
         """Keep the options."""
@@ -47,11 +66,7 @@ class TakeInStep(Step):
 
     def parameters(self) -> JsonObject:
         """Return the limits."""
-        return {
-            "min_seconds": self.options.min_seconds,
-            "max_seconds": self.options.max_seconds,
-            "length_tolerance_seconds": self.options.length_tolerance_seconds,
-        }
+        return dataclasses.asdict(self.options)
 
     def inputs(self, record: SongRecord) -> JsonObject:
         """Return which tracks there are."""
@@ -59,24 +74,20 @@ class TakeInStep(Step):
 
     def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
         """Decode every track of every song."""
-        return [self._take_in(record, folder) for record in records]
-
-    def _take_in(self, record: SongRecord, folder: WorkFolder) -> Outcome:
-        tracks = {track: TrackPath(file, str(folder.path(file))) for track, file in record.audio.items()}
-        row = ClipRow(record.id, "", "", "", tracks, record.file, record.line)
         options = AudioOptions(
-            sample_rate=0,
+            sample_rate=0,  # nothing is resampled: what counts here is that it can be decoded
             min_seconds=self.options.min_seconds,
             max_seconds=self.options.max_seconds,
             required_tracks=(MIX,),
             length_tolerance_seconds=self.options.length_tolerance_seconds,
         )
-        try:
-            header = check_header(Path(tracks[MIX].resolved), options)
-        except AudioRejected as error:
-            return Outcome(refusal=Refusal(self.name, error.code, error.reason, Path(record.audio[MIX]).name))
-        # At the file's own rate nothing is resampled: what counts here is that it can be decoded.
-        clip = read_clip(row, replace(options, sample_rate=header.sample_rate))
+        memory = round(self.options.audio_memory_gib * BYTES_PER_GIB)
+        with AudioReaders(options, ReadingLimits(self.options.audio_timeout_seconds, memory), count=1) as readers:
+            return [self._take_in(record, folder, readers) for record in records]
+
+    def _take_in(self, record: SongRecord, folder: WorkFolder, readers: AudioReaders) -> Outcome:
+        tracks = {track: TrackPath(file, str(folder.path(file))) for track, file in record.audio.items()}
+        clip = readers.check(ClipRow(record.id, "", "", "", tracks, record.file, record.line))
         if isinstance(clip, Rejection):
             return Outcome(refusal=Refusal(self.name, clip.code, clip.reason, Path(clip.path).name))
         return Outcome({"duration": clip.duration, "energies": clip.energies})

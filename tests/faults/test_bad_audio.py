@@ -20,6 +20,9 @@ from songgen.data.clip import ClipRow, Rejection, TrackPath
 from songgen.data.dataset import SongDataset
 from songgen.data.reading import AudioReaders, ReadingLimits
 from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE
+from songgen.prepare.record import SongRecord
+from songgen.prepare.step import WorkFolder
+from songgen.prepare.take_in import TakeInOptions, TakeInStep
 from songgen.preprocess import PreprocessOptions
 
 NUM_CLIPS = 20
@@ -298,6 +301,28 @@ def test_a_song_that_takes_too_long_or_too_much_memory_costs_its_row(tmp_path: P
             assert isinstance(result, Rejection) and result.code == code, result
             assert result.path == "bomb.flac" and result.reason
             assert isinstance(readers.read(row_of(mix=tmp_path / "good.wav")), ClipAudio)
+
+
+@pytest.mark.case(30)
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [
+        ({"audio_timeout_seconds": 1.0, "audio_memory_gib": 16.0}, "audio_timeout"),
+        ({"audio_memory_gib": 0.5}, "audio_crash"),
+    ],
+)
+def test_a_song_that_hangs_or_fills_a_decoder_costs_itself_alone(
+    tmp_path: Path, bomb: Path, limit: dict[str, float], code: str
+) -> None:
+    """The door of `songgen prepare`: the songs before and behind it are taken in as ever."""
+    soundfile.write(tmp_path / "good.wav", tone(1.5, 16000), 16000)
+    paths = [tmp_path / "good.wav", bomb, tmp_path / "good.wav"]
+    records = [SongRecord(f"{n}", f"{n}", "songs", n, {"mix": str(path)}) for n, path in enumerate(paths)]
+    step = TakeInStep(TakeInOptions(max_seconds=HOURS_OF_SILENCE * 3600, **limit))
+    outcomes = step.run(records, WorkFolder(tmp_path))
+    assert [outcome.refusal and outcome.refusal.code for outcome in outcomes] == [None, code, None]
+    assert outcomes[1].refusal is not None and outcomes[1].refusal.value == "bomb.flac"
+    assert outcomes[0].changes == outcomes[2].changes and outcomes[0].changes["duration"] == pytest.approx(1.5)
 
 
 @pytest.mark.case(30)
