@@ -117,10 +117,14 @@ def _read_texts(root: Path, folder: Path, stem: str, row_id: str, notices: list[
         notices.append(f"{folder / stem}{CAPTION_SUFFIXES[0]}: is missing, so the song has no caption")
     else:
         text = _read_text(caption_file, root)
+        if not text.strip():
+            notices.append(f"{caption_file}: is empty, so the song has no caption")
         texts |= _of_json(text, row_id) if _is_json(caption_file, text) else _of_lines(text, caption_file, notices)
     lyrics_file = _find_text(folder, stem, LYRICS_SUFFIXES, notices)
     if lyrics_file is not None:
         texts["lyrics"] = _read_text(lyrics_file, root)
+        if not texts["lyrics"].strip():
+            notices.append(f"{lyrics_file}: is empty, so the song has no lyrics; [instrumental] says that nobody sings")
     elif texts["lyrics"] is None:
         notices.append(f"{folder / stem}{LYRICS_SUFFIXES[0]}: is missing, so the song has no lyrics")
     return texts

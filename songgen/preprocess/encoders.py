@@ -98,7 +98,10 @@ def _model_folder(options: PreprocessOptions) -> Path | None:
     folder = Path(name)
     if not folder.is_dir():
         if name.startswith((".", "/", "~")) or name.count("/") != 1:
-            raise ValueError(f"model_name_or_path: there is no folder {name} (looked from {Path.cwd()})")
+            raise ValueError(
+                f"model_name_or_path: there is no folder {name} (looked from {Path.cwd()}); name a model whose codec "
+                "and tokenizers are to be used, or make one with helpers/model_init_scripts"
+            )
         from huggingface_hub import snapshot_download
 
         folder = Path(snapshot_download(name, revision=options.model_revision, allow_patterns=list(_SMALL_FILES)))

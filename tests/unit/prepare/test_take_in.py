@@ -48,6 +48,16 @@ def test_a_folder_of_songs(tmp_path: Path) -> None:
     ]
 
 
+def test_empty_texts_are_named(tmp_path: Path) -> None:
+    write_song(tmp_path, "a.wav", prompt=" ", lyrics="\n")
+    taken = read(tmp_path)
+    assert taken.records[0].refusal is None and taken.records[0].lyrics_source == ""
+    assert taken.notices == [
+        f"{tmp_path}/a_prompt.txt: is empty, so the song has no caption",
+        f"{tmp_path}/a_lyrics.txt: is empty, so the song has no lyrics; [instrumental] says that nobody sings",
+    ]
+
+
 def test_variants_beside_a_song_are_kept(tmp_path: Path) -> None:
     write_song(tmp_path, "a.wav", prompt=None)
     variants = {"simplified": "pop", "descriptive": "a bright song", "analysis": {"tempo": "fast"}}
@@ -202,3 +212,10 @@ def test_a_file_that_is_gone_since_the_inputs_were_read_is_refused(tmp_path: Pat
     path.unlink()
     (outcome,) = take_in(record)
     assert outcome.refusal is not None and outcome.refusal.code == "unreadable_audio"
+
+
+def test_a_song_is_measured_at_its_own_rate_and_as_mono(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.stack([tone(4.0), tone(4.0)], axis=1), 44_100)
+    (outcome,) = take_in(*read(tmp_path).records)
+    assert outcome.changes["duration"] == pytest.approx(4.0 * RATE / 44_100, abs=1e-4)
+    assert outcome.changes["energies"]["mix"] == pytest.approx(energy(tone(4.0)), rel=1e-3)
