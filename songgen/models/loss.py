@@ -69,7 +69,8 @@ def codebook_weights(
     """
     blend = max(share for begin, share in _BLEND_STEPS if progress >= begin)
     first, last = torch.tensor(start, device=device), torch.tensor(end, device=device)
-    return (1 - blend) * first + blend * last
+    # Weights that do not change must not round otherwise at another progress: the run's length would be in its numbers.
+    return torch.where(first == last, first, (1 - blend) * first + blend * last)
 
 
 def weights_per_head(weights: Tensor, head_codebook: tuple[int, ...]) -> Tensor:
