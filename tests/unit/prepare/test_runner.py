@@ -115,9 +115,8 @@ def test_workers_find_what_one_process_finds(tmp_path: Path) -> None:
         again = runner.run(ShoutStep("?"), records_of(*captions))
     assert [record.caption for record in shared] == [record.caption for record in alone]
     assert [record.caption for record in again] == [record.caption.replace("!", "?") for record in alone]
-    assert {record.measures["process"] for record in again if record.measures} <= {
-        record.measures["process"] for record in shared if record.measures
-    }, "the workers stay for all steps"
+    processes = {record.measures["process"] for record in [*shared, *again] if record.measures}
+    assert len(processes) <= 2, "the workers stay for all steps"
     assert os.getpid() not in {record.measures.get("process") for record in shared}
     # The results of workers serve one process, and the other way round.
     assert runner_in(tmp_path / "shared").run(ShoutStep(unlucky="song0"), records_of(*captions)) == shared
