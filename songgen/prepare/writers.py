@@ -197,7 +197,8 @@ class DatasetWriter:
         row |= {"tags": list(record.tags), "variants": dict(record.variants), "analysis": record.analysis}
         row |= {"tempo": record.tempo, "key": record.key, "song": record.song, "start": record.start}
         row |= {"split": _split(record), "instrumental": record.lyrics_source == "instrumental"}
-        return row | {"lyrics_source": record.lyrics_source, "provenance": dict(record.provenance)}
+        row |= {"lyrics_source": record.lyrics_source, "provenance": dict(record.provenance)}
+        return row | {"measures": {name: round(value, 4) for name, value in record.measures.items()}}
 
     def _write_track(self, record: SongRecord, track: str, folder: Path) -> str:
         name = f"{AUDIO_FOLDER}/{record.id}.{track}.{self.options.audio_format}"

@@ -95,6 +95,7 @@ def test_clips_have_what_training_needs(prepared: Path) -> None:
         assert row["caption"], row
         assert {"audio_file_name", "vocal_file_name", "acc_file_name"} <= set(row)
         assert row["tempo"] is None or 40 < row["tempo"] < 300
+        assert {"loudness", "silent_share"} <= set(row["measures"])
         assert {"take_in", "segment", "measure"} <= set(row["provenance"])
         marks = [mark for name, mark in row["provenance"].items() if name != "input"]
         assert all({"version", "parameters"} <= set(mark) for mark in marks)

@@ -60,6 +60,7 @@ def records(tmp_path: Path, work: WorkFolder) -> list[SongRecord]:
         tempo=124.0,
         key="A minor",
         energies={"mix": 1066.88, "vocal": 895.92},
+        measures={"loudness": -16.12346, "transcript_confidence": 0.75},
         provenance={"tag": {"version": 1, "parameters": {}}},
     )
     user = str((tmp_path / "user" / "b.mp3").resolve())
@@ -98,6 +99,7 @@ def test_rows_have_the_published_keys_and_relative_paths(
     assert (row["song"], row["start"], row["tempo"], row["key"]) == ("album", 4.0, 124.0, "A minor")
     assert row["tags"] == TAGS.split(", ") and row["variants"] == {"simplified": "techno"}
     assert row["provenance"] == {"tag": {"version": 1, "parameters": {}}}
+    assert row["measures"] == {"loudness": -16.1235, "transcript_confidence": 0.75}
     assert [row["fname"] for row in rows_of(tmp_path / "songs" / "metadata_eval.jsonl")] == ["b"]
     assert info.clips == {"train": 1, "eval": 1} and info.seconds == {"train": 2.0, "eval": 3.0}
 
