@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
+import sys
 import time
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -16,6 +19,16 @@ from songgen.train.distributed import hear, leave_at_once, tell
 SAME_REQUEST_SECONDS = 2.0
 """Signals that follow the first one within this time are the same request: a batch system signals every process of a
 job, and the launcher, which is one of them, passes the signal on."""
+
+LAUNCHER_ENDED = signal.SIGUSR2
+"""What the system sends a training process when its launcher ends, which asks it to stop as well. It is a signal of its
+own, because it may come long after the one that ended the launcher, and is no second request then."""
+
+_LAUNCHER_VARIABLES = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")
+"""What `accelerate launch` and `torchrun` set in the environment of the processes that they start."""
+
+_PR_SET_PDEATHSIG = 1
+"""Number of the question to Linux; see prctl(2)."""
 
 STOP_FILE = "STOP"
 """File in a run's folder that asks it to stop: for notices of preemption that do not come as a signal."""
@@ -55,12 +68,16 @@ class StopSignals:
         # `nohup` ignores the signal of a terminal that closes, and so does the run under it.
         caught = [number for number in STOP_SIGNALS if not _is_ignored_hangup(number)]
         self._previous = {number: signal.signal(number, self._note) for number in caught}
+        self._previous[LAUNCHER_ENDED] = signal.signal(LAUNCHER_ENDED, self._note_end_of_launcher)
+        if any(name in os.environ for name in _LAUNCHER_VARIABLES):
+            _hear_of_the_parents_end(LAUNCHER_ENDED)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the signals back."""
+        _hear_of_the_parents_end(None)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -96,6 +113,17 @@ class StopSignals:
             self.received, self._received_at = signal.Signals(number), now
         elif now - self._received_at > SAME_REQUEST_SECONDS:
             leave_at_once(EXIT_SIGNAL_BASE + number)
+
+    def _note_end_of_launcher(self, number: int, frame: FrameType | None) -> None:
+        """Set the flag: nobody is left who would report how the run ends, or end it."""
+        if self.received is None:
+            self.received, self._received_at = signal.Signals(number), time.monotonic()
+
+
+def _hear_of_the_parents_end(number: signal.Signals | None) -> None:
+    """Ask the system for a signal when the process that started this one ends (None: for none), where it can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0 if number is None else int(number))
 
 
 def _is_ignored_hangup(number: signal.Signals) -> bool:

@@ -226,6 +226,27 @@ def stall_in_save(folder: Path) -> Hook:
     return hook
 
 
+@pytest.mark.case(10)
+@pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGTERM), (2, signal.SIGUSR1)])
+def test_a_launcher_that_ends_of_a_signal_does_not_leave_its_processes_training(
+    world: Path, tmp_path: Path, processes: int, number: signal.Signals
+) -> None:
+    """Accelerate's, for one process, passes no signal on; torchrun knows nothing of SIGUSR1."""
+    folder = tmp_path / "run"
+    config = write_config(
+        world, output_dir=str(folder), num_train_epochs=2000, do_eval=False, save_steps=100_000,
+        dataloader_num_workers=1,
+    )  # fmt: skip
+    run = start("run_training_mixed.py", processes, config)
+    wait_for_steps(run, folder)
+    family = psutil.Process(run.pid).children(recursive=True)
+    run.send_signal(number)
+    gone, alive = psutil.wait_procs(family, timeout=TIMEOUT)
+    assert not alive and run.wait() == -number
+    status, step, code = status_of(folder)
+    assert (status, code) == ("stopped", EXIT_DONE) and checkpoint_steps(folder) == [step]
+
+
 @pytest.mark.case(11)
 def test_a_second_signal_during_the_save_ends_the_process_at_once(world: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
