@@ -1,6 +1,7 @@
 """`songgen prepare`: a folder of songs becomes a data set."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -78,5 +79,5 @@ def describe(config: "PrepareConfig", summary: "PrepareSummary") -> list[str]:
     lines.append(f"{'written' if summary.is_changed else 'nothing has changed'}: {folder}")
     if config.sections["report"] is not None:
         lines.append(f"report: {folder}/report.html")
-    lines.append(f"to listen and to correct: songgen review {folder}")
-    return [*lines, f"next: accelerate launch training/preprocess_data.py {folder}/data.json"]
+    lines.append(f"to listen and to correct: songgen review {shlex.quote(folder)}")
+    return [*lines, f"next: accelerate launch training/preprocess_data.py {shlex.quote(f'{folder}/data.json')}"]

@@ -128,7 +128,11 @@ def read_clip_rows(
                 num_rows += 1
                 yield row
     if not num_rows and not findings.problems:
-        findings.add_problem(", ".join(spec.name for spec in specs), None, "there is no row in it")
+        findings.add_problem(
+            ", ".join(spec.name for spec in specs),
+            None,
+            "there is no row in it; a folder needs WAV, FLAC, OGG or MP3 files",
+        )
     findings.raise_problems()
 
 

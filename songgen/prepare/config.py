@@ -29,9 +29,9 @@ WAY_OUT = "`songgen prepare --help` lists all keys"
 class PrepareSettings:
     """The keys at the top of the file."""
 
-    inputs: list[str | dict[str, Any]] = field(default_factory=list)
+    inputs: list[str | dict[str, Any]] | str = field(default_factory=list)
     """Songs: folders, `metadata.jsonl`, LJSpeech lists, saved data sets, hub ids. An entry is a path, or a table with
-    `name` and further keys (see below)."""
+    `name` and further keys (see below); a single path needs no list."""
 
     output_dir: str = ""
     """Folder of the data set to make. What is found on the way is kept in `<output_dir>.work`."""
@@ -182,6 +182,8 @@ def config_of_values(
     known = [*_keys(PrepareSettings), *SECTIONS]
     found += [unknown_key(name, known, WAY_OUT) for name in values if name not in known]
     top = {name: value for name, value in values.items() if name in _keys(PrepareSettings)}
+    if isinstance(top.get("inputs"), str):
+        top["inputs"] = [top["inputs"]]
     settings = _build(PrepareSettings, "", top, found)
     seed = settings.seed if settings is not None else PrepareSettings.seed
     sections = {

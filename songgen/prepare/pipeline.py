@@ -72,6 +72,7 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
     """
     with ExitStack() as stack:
         state = stack.enter_context(join_processes())
+        on_main_process(state, lambda: _require_output_beside_inputs(config))
         on_main_process(state, lambda: stack.enter_context(lock_workspace(config.work_folder)))
         on_main_process(state, lambda: require_free_output(config.output_folder, key="output_dir", mark=INFO_FILE))
         on_main_process(state, lambda: _vocabulary(config))  # one that cannot be opened is said before the work
@@ -82,6 +83,17 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
         taken = read_notices(songs)
         on_main_process(state, lambda: summary.append(finish(config, records, taken)))
         return summary[0] if summary else None
+
+
+def _require_output_beside_inputs(config: PrepareConfig) -> None:
+    """Refuse to write below a folder that is read: the next run would take its own clips for songs."""
+    for source in config.inputs:
+        folder = Path(source.name)
+        if folder.is_dir() and config.output_folder.is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"output_dir: {config.output_folder} lies inside of the input {source.name}, so that the next run "
+                "would read its clips as songs; name a folder beside it"
+            )
 
 
 def run_steps(config: PrepareConfig, state: PartialState, records: list[SongRecord]) -> list[SongRecord]:

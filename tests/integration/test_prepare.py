@@ -253,6 +253,13 @@ def test_a_folder_with_other_things_is_left_alone(place: Path, tmp_path: Path) -
         run(place, "--output_dir", str(tmp_path / "out"))
 
 
+def test_an_output_inside_of_the_songs_is_refused(place: Path) -> None:
+    inside = place / "corpus" / "out"
+    with pytest.raises(ValueError, match="lies inside of the input"):
+        run(place, "--inputs", str(place / "corpus"), "--output_dir", str(inside))
+    assert not inside.with_name("out.work").exists()
+
+
 def test_a_changed_setting_redoes_what_depends_on_it_alone(place: Path, prepared: Path, tmp_path: Path) -> None:
     results = place / "out.work" / "results"
     before = {path.name: path.stat().st_mtime_ns for path in results.iterdir()}

@@ -35,6 +35,13 @@ def test_steps_that_need_a_model_from_elsewhere_are_off(tmp_path: Path) -> None:
     assert load(tmp_path, separate=True).sections["separate"] == load(tmp_path, separate={}).sections["separate"]
 
 
+def test_a_single_input_needs_no_list(tmp_path: Path) -> None:
+    for given in ("./my songs", '["./my songs"]'):
+        config = load(tmp_path, "--inputs", given)
+        assert config.settings.inputs == ["./my songs"]
+        assert [source.name for source in config.inputs] == ["./my songs"]
+
+
 @pytest.mark.parametrize("off", [None, False])
 def test_a_step_is_switched_off_by_null_or_false(tmp_path: Path, off: object) -> None:
     assert load(tmp_path, voice=off).sections["voice"] is None
