@@ -18,7 +18,7 @@ FORBIDDEN_CODE = {
     r"allow_pickle\s*=\s*True": "unpickles: store plain arrays",
     r"^\s*(import|from)\s+(pickle|cPickle|cloudpickle|dill|shelve|joblib)\b": "pickle runs foreign code",
     r"trust_remote_code\s*=\s*True": "runs code from the hub",
-    r"\b(all_)?gather_object\b|\bbroadcast_object_list\b": "pickles what it exchanges: use checkpoint_agreement",
+    r"\b(all_)?gather_object\b|\bbroadcast_object_list\b": "pickles what it exchanges: use agreement",
 }
 """Pattern -> why it must not stand in the product (tests may write such files to see them refused)."""
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from songgen.config.training_arguments import TrainingArguments
 from songgen.data.collate import Batch
-from songgen.train.checkpoint_agreement import gather_lists
+from songgen.train.agreement import gather_lists
 from songgen.train.state import TrainerState
 from songgen.train.step import Outcome, StepResult
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from songgen.train.checkpoint_agreement import all_succeeded, from_main
+from songgen.train.agreement import all_succeeded, from_main
 from songgen.train.checkpoint_files import (
     AVERAGE_FILE,
     CONFIG_FILE,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from songgen.config import DataArguments
 from songgen.data.dataset import SongDataset
-from songgen.train.checkpoint_agreement import from_main
+from songgen.train.agreement import from_main
 
 logger = logging.getLogger(__name__)
 

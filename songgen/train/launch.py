@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from songgen.config import RunConfig, load_run_config
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.tasks import Task
+from songgen.train.agreement import from_main
 from songgen.train.build import build_trainer
-from songgen.train.checkpoint_agreement import from_main
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.console import Console, route_logging
 from songgen.train.determinism import use_deterministic_operations

@@ -13,7 +13,7 @@ from typing import Any
 
 from songgen.data.loader import STOP_SIGNALS
 from songgen.exit_codes import EXIT_SIGNAL_BASE
-from songgen.train.checkpoint_agreement import all_succeeded
+from songgen.train.agreement import all_succeeded
 from songgen.train.distributed import hear, leave_at_once, tell
 
 SAME_REQUEST_SECONDS = 2.0

@@ -19,7 +19,7 @@ from songgen.generation.decoding import CHECK_EVERY_STEPS, generate_codes
 from songgen.generation.options import GenerationOptions
 from songgen.metrics import load_metric
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
-from songgen.train.checkpoint_agreement import gather_lists
+from songgen.train.agreement import gather_lists
 from songgen.train.reporting import Reporter
 from songgen.train.signals import Interrupted, StopSignals
 

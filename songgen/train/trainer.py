@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from songgen.config import RunConfig
 from songgen.data.collate import Batch
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.train.agreement import all_succeeded
 from songgen.train.anomalies import AnomalyWatch, NonFiniteError
 from songgen.train.checkpoint import CheckpointError, CheckpointManager
-from songgen.train.checkpoint_agreement import all_succeeded
 from songgen.train.distributed import StartPatience
 from songgen.train.ema import MovingAverage
 from songgen.train.engine import Engine
