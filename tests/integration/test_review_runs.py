@@ -124,7 +124,13 @@ def test_the_command_serves_the_page_until_it_is_interrupted(place: Path) -> Non
     run(place)
     command = [sys.executable, "-m", "songgen.cli.main", "review", str(place / "out"), "--port", "0"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # Tests that a shell runs in the background ignore the signal, and their children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         assert process.stdout is not None
