@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
-    ("vocabulary", "tasks", "exit_codes", "environment", "terminal"),
+    ("vocabulary", "tasks", "exit_codes", "environment", "terminal", "json_files"),
     ("layout", "codecs", "conditioning", "lyrics", "config", "metrics"),
     ("models", "data", "web"),
     ("generation",),

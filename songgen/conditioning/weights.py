@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from songgen.json_files import read_json_object
+
 CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -39,14 +41,7 @@ class Source:
         Raises:
             ValueError: if it is missing or no JSON object.
         """
-        path = self.folder / name
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"cannot read {path}: {error}") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{path} holds no JSON object")
-        return content
+        return read_json_object(self.folder / name)
 
     def preprocessor(self) -> dict[str, Any]:
         """Read `preprocessor_config.json`, empty where there is none."""

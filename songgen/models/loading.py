@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from songgen.conditioning import TextEncoder, VoiceEncoder
+from songgen.json_files import read_json_object
 from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
 from songgen.models.decoder import Attention
@@ -103,7 +104,7 @@ def load_model(
         raise ValueError(f"attn_implementation {attn_implementation!r} is none of sdpa, eager")
     folder = resolve_folder(name, revision=revision, cache_dir=cache_dir)
     tensors = _read_tensors(folder)
-    config = SongGenConfig.from_dict(_with_sizes_of_tensors(_read_config(folder), tensors))
+    config = SongGenConfig.from_dict(_with_sizes_of_tensors(read_json_object(folder / CONFIG_FILE), tensors))
     frozen = _split_off_frozen(tensors)
     stored_layout = config.layout
     if track_pattern is not None and track_pattern != config.track_pattern:
@@ -190,22 +191,6 @@ def _source_head(head: int, source: TokenLayout, target: TokenLayout) -> int:
     return source.heads[origin][target.head_codebook[head]]
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    """Read `config.json`.
-
-    Raises:
-        ValueError: if it is no JSON object.
-    """
-    path = folder / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error})") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return config
-
-
 def _weight_files(folder: Path) -> list[Path]:
     """Return a model's weight files: one, or those that the index lists.
 
@@ -286,7 +271,7 @@ def weight_problems(folder: Path) -> list[str]:
     from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
     tensors = _read_tensors(folder, shapes_only=True)
-    config = SongGenConfig.from_dict(_with_sizes_of_tensors(_read_config(folder), tensors))
+    config = SongGenConfig.from_dict(_with_sizes_of_tensors(read_json_object(folder / CONFIG_FILE), tensors))
     _split_off_frozen(tensors)
     tensors.pop(_POSITION_TABLE, None)
     with torch.device("meta"):

@@ -43,7 +43,6 @@ UNCUT_SECTIONS = ("take_in", "separate", "voice", "transcribe", "align")
 UNDESCRIBED_SECTIONS = ("segment", "agreement", "measure")
 """Sections after which words are corrected already; captions and tags wait for the tagging, which they would stop."""
 
-LAST_SECTION = "write"
 
 ACCEPTED, REFUSED = "accepted", "refused"
 
@@ -342,8 +341,3 @@ def read_corrections(work_folder: Path, name: str = CORRECTIONS_FILE) -> Correct
         ValueError: for a line of the file that is no edit.
     """
     return Corrections(EditLog(work_folder / name).read())
-
-
-def apply_corrections(records: Sequence[SongRecord], work_folder: Path) -> list[SongRecord]:
-    """Return finished records with every correction of a work folder."""
-    return read_corrections(work_folder).apply(records, LAST_SECTION)

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from songgen.prepare.record import JsonObject, SongRecord
@@ -114,11 +114,3 @@ class SplitStep(SetStep):
             Outcome() if record.split == split else Outcome({"split": split})
             for record, split in zip(records, splits, strict=True)
         ]
-
-
-def straddling_songs(records: Sequence[SongRecord]) -> Mapping[str, set[str]]:
-    """Return songs whose clips stand in more than one split (there must be none)."""
-    splits: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        splits[record.song].add(record.split)
-    return {song: found for song, found in splits.items() if len(found) > 1}

@@ -85,11 +85,6 @@ class SongDescription:
         lists = {name: list(getattr(self, name)) for name in LIST_FIELDS}
         return {**lists, "tempo": self.tempo, "lyrical_rap_check": self.lyrical_rap_check}
 
-    def to_json_values(self) -> JsonObject:
-        """Return the object that the prompt asks for."""
-        analysis = {name: list(getattr(self, name)) for name in LIST_FIELDS} | {"tempo": self.tempo}
-        return {**self.variants, _ANALYSIS: analysis, "lyrical_rap_check": self.lyrical_rap_check}
-
 
 class InvalidDescription(ValueError):
     """An answer does not keep to the schema."""

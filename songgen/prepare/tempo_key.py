@@ -197,9 +197,3 @@ def estimate_key(samples: np.ndarray) -> Key | None:
         for tonic in range(12)
     )
     return Key(best[1], round(max(0.0, best[0]), 3))
-
-
-def signal_tags(tempo: float | None, key: str) -> tuple[str, ...]:
-    """Return tempo and key as tags of a caption: `124 bpm`, `A minor`; what is not known has no tag."""
-    tempo_tags = () if tempo is None else (f"{round(tempo)} bpm",)
-    return (*tempo_tags, *((key,) if key else ()))

@@ -14,6 +14,7 @@ from huggingface_hub import ModelCardData
 from safetensors import safe_open
 
 from songgen.config.keys import all_keys
+from songgen.json_files import read_json_object
 from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
 from songgen.models.loading import INDEX_FILE, WEIGHTS_FILE
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
@@ -51,7 +52,7 @@ def weight_files(folder: Path) -> list[str]:
     index = folder / INDEX_FILE
     if not index.is_file():
         return [WEIGHTS_FILE]
-    listed = set(_read_json(index)["weight_map"].values())
+    listed = set(read_json_object(index)["weight_map"].values())
     return sorted(name for name in listed if re.fullmatch(r"model[\w.-]*\.safetensors", name))
 
 
@@ -72,9 +73,9 @@ def model_card(
     Raises:
         ValueError: the folder holds no model.
     """
-    config = SongGenConfig.from_dict(_read_json(folder / CONFIG_FILE))
+    config = SongGenConfig.from_dict(read_json_object(folder / CONFIG_FILE))
     run_file = folder / RESOLVED_CONFIG_FILE
-    run = published_config(_read_json(run_file)) if run_file.is_file() else {}
+    run = published_config(read_json_object(run_file)) if run_file.is_file() else {}
     metrics_file = folder / METRICS_FILE
     records = read_metrics(metrics_file) if metrics_file.is_file() else []
     name = repo_id or folder.resolve().name
@@ -261,18 +262,3 @@ def _code(text: str) -> str:
 def _number(value: float | None) -> str:
     """A metric, or a dash where it was not computed."""
     return "-" if value is None else f"{value:.5g}"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """An object of a JSON file.
-
-    Raises:
-        ValueError: there is none.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return value

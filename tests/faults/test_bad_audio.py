@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from clips_at_the_door import OPTIONS, code_of, read, row_of
 from preprocess_fakes import RATE, ROOT, options_for, read_manifest, run, tone, write_corpus, write_manifest
 
-from songgen.data.audio import AudioOptions, AudioRejected, ClipAudio, check_header, read_clip
-from songgen.data.clip import ClipRow, Rejection, TrackPath
+from songgen.data.audio import AudioRejected, ClipAudio, check_header, read_clip
+from songgen.data.clip import Rejection
 from songgen.data.dataset import SongDataset
 from songgen.data.reading import AudioReaders, ReadingLimits
 from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE
@@ -26,23 +27,6 @@ from songgen.prepare.take_in import TakeInOptions, TakeInStep
 from songgen.preprocess import PreprocessOptions
 
 NUM_CLIPS = 20
-OPTIONS = AudioOptions(sample_rate=16000, voice_sample_rate=24000, min_seconds=0.2, max_seconds=3.0)
-
-
-def row_of(**tracks: Path) -> ClipRow:
-    paths = {name: TrackPath(path.name, str(path)) for name, path in tracks.items()}
-    return ClipRow("r", "c", "l", "en", paths, "m.jsonl", 7)
-
-
-def read(path: Path, options: AudioOptions = OPTIONS) -> ClipAudio | Rejection:
-    return read_clip(row_of(mix=path), options)
-
-
-def code_of(path: Path, options: AudioOptions = OPTIONS) -> str:
-    result = read(path, options)
-    assert isinstance(result, Rejection), "the clip was accepted"
-    assert (result.id, result.file, result.line, result.path) == ("r", "m.jsonl", 7, path.name) and result.reason
-    return result.code
 
 
 @pytest.fixture

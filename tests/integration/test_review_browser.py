@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from browser import Browser, open_browser
-from review_songs import EVIL, clip, write_work_folder
+from review_songs import EVIL, apply_corrections, clip, write_work_folder
 
 from songgen.prepare.alignment import written_lines
-from songgen.prepare.review import CORRECTIONS_FILE, apply_corrections
+from songgen.prepare.review import CORRECTIONS_FILE
 from songgen.prepare.review_desk import ReviewDesk
 from songgen.prepare.review_page import ReviewPage
 from songgen.web import LocalServer, make_access

@@ -1,5 +1,6 @@
 """A work folder as `songgen prepare` leaves it, with clips to review."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,16 @@ from prepare_steps import make_record
 
 from songgen.prepare.pipeline import RECORDS_FILE
 from songgen.prepare.record import FIRST, LyricLine, Refusal, SongRecord, Transcript, Word
+from songgen.prepare.review import read_corrections
 
 QUIET = Refusal("filter", "vocal_too_quiet", "energy of the vocal: 12 is below 200", 12.0, 200.0)
 BROKEN = Refusal("take_in", "truncated_audio", "only 10 of 4000 declared frames can be decoded")
 EVIL = "</textarea><script>document.title='taken over'</script><img src=x onerror=\"document.title='taken over'\">"
 
 SECONDS = 4.0
+
+LAST_SECTION = "write"
+"""Section of the pipeline after which every correction is applied."""
 
 
 def clip(song: str, number: int, folder: Path, **fields: object) -> SongRecord:
@@ -52,3 +57,8 @@ def write_work_folder(root: Path, records: list[SongRecord] | None = None) -> Pa
     lines = "".join(record.to_json() + "\n" for record in records)
     (folder / RECORDS_FILE).write_text(lines, encoding="ascii")
     return folder
+
+
+def apply_corrections(records: Sequence[SongRecord], work_folder: Path) -> list[SongRecord]:
+    """Finished records with every correction of a work folder."""
+    return read_corrections(work_folder).apply(records, after=LAST_SECTION)

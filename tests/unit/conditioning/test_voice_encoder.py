@@ -173,7 +173,7 @@ def test_specs_are_checked(tmp_path: Path) -> None:
         load_voice_encoder({"path": "a/b", "trust_remote_code": True})
     with pytest.raises(ValueError, match="no folder './none'"):
         load_voice_encoder("./none", base_folder=tmp_path)
-    with pytest.raises(ValueError, match="cannot read"):
+    with pytest.raises(ValueError, match="cannot be read"):
         load_voice_encoder(str(tmp_path))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from clips_at_the_door import OPTIONS, code_of, read, row_of
 
 from songgen.data.audio import (
     AudioOptions,
@@ -18,27 +19,9 @@ from songgen.data.audio import (
 )
 from songgen.data.clip import ClipRow, Rejection, TrackPath
 
-OPTIONS = AudioOptions(sample_rate=16000, voice_sample_rate=24000, min_seconds=0.2, max_seconds=3.0)
-
 
 def tone(seconds: float, rate: int = 16000, level: float = 0.3) -> np.ndarray:
     return (level * np.sin(2 * np.pi * 220 * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
-
-
-def row_of(**tracks: Path) -> ClipRow:
-    paths = {name: TrackPath(path.name, str(path)) for name, path in tracks.items()}
-    return ClipRow("r", "c", "l", "en", paths, "m.jsonl", 7)
-
-
-def read(path: Path, options: AudioOptions = OPTIONS) -> ClipAudio | Rejection:
-    return read_clip(row_of(mix=path), options)
-
-
-def code_of(path: Path, options: AudioOptions = OPTIONS) -> str:
-    result = read(path, options)
-    assert isinstance(result, Rejection), "the clip was accepted"
-    assert (result.id, result.file, result.line, result.path) == ("r", "m.jsonl", 7, path.name) and result.reason
-    return result.code
 
 
 def test_lengths_are_inclusive(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from descriptions import answer
+from tiny_audio_llm import PROMPT, RATE, save_tiny_audio_llm
 
 from songgen.prepare.audio_llm import LocalDescriber, _Certainty
 from songgen.prepare.describing import Conversation
-from tests.support.descriptions import answer
-from tests.support.tiny_audio_llm import PROMPT, RATE, save_tiny_audio_llm
 
 
 @pytest.fixture(scope="module")

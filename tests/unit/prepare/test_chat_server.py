@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from descriptions import FakeServer, Reply, fake_server
 
 from songgen.prepare import chat_server
 from songgen.prepare.chat_server import SAMPLE_RATE, ServerDescriber, ServerSettings
 from songgen.prepare.describing import Conversation
-from tests.support.descriptions import FakeServer, Reply, fake_server
 
 KEY = "sk-very-secret-0123456789"
 RIGHT = Reply("a waltz")

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_clap import save_tiny_clap
 
 from songgen.prepare.audio_files import write_audio
 from songgen.prepare.clap import ClapScorer, windows_of
 from songgen.prepare.clap_score import ScoreOptions, ScoreStep
 from songgen.prepare.record import SongRecord
 from songgen.prepare.step import WorkFolder
-from tests.support.tiny_clap import save_tiny_clap
 
 RATE = 48_000
 CAPTIONS = ["calm folk", "angry rock at 140 bpm, with a deep voice and a loud guitar", "jazz"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import open_browser
 
 from songgen.lyrics.train import train_lyrics_tokenizer
 from songgen.prepare.advice import KIND_EXAMPLES, WAYS_OUT, advise
@@ -27,7 +28,6 @@ from songgen.prepare.report import (
 from songgen.prepare.report_files import PAGE_FILE, REPORT_FILE, write_report
 from songgen.prepare.report_page import render_report
 from songgen.prepare.step import WorkFolder
-from tests.support.browser import open_browser
 
 STEPS = ("take_in", "separate", "segment", "measure", "filter", "duplicates", "split")
 RATE = 8000

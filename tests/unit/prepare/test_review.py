@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from prepare_steps import make_record
+from review_songs import LAST_SECTION, apply_corrections
 
 from songgen.prepare.record import LyricLine, Refusal, SongRecord
 from songgen.prepare.refusal_codes import CODES
 from songgen.prepare.review import (
     ACCEPTED,
     CORRECTIONS_FILE,
-    LAST_SECTION,
     REFUSED,
     REFUSED_CODE,
     REVIEW,
@@ -23,7 +23,6 @@ from songgen.prepare.review import (
     UNDESCRIBED_SECTIONS,
     WHOLE_SONG_STEPS,
     EditLog,
-    apply_corrections,
     combine,
     match_edits,
     read_corrections,

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from local_pages import Client, serving
 from prepare_songs import RATE
-from review_songs import SECONDS, clip, write_work_folder
+from review_songs import SECONDS, apply_corrections, clip, write_work_folder
 
 from songgen.cli.main import main
 from songgen.prepare.pipeline import RECORDS_FILE
-from songgen.prepare.review import CORRECTIONS_FILE, apply_corrections
+from songgen.prepare.review import CORRECTIONS_FILE
 from songgen.prepare.review_desk import PAGE_SIZE, ReviewDesk, Selection, find_work_folder
 from songgen.prepare.review_page import NUM_PEAKS, ReviewPage, peaks_of
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from descriptions import ANALYSIS, Reply, answer, fake_server, values
+from tiny_audio_llm import PROMPT, save_tiny_audio_llm
 
 from songgen.data.tags import missing_tag_kinds
 from songgen.prepare.audio_files import write_audio
@@ -17,8 +19,6 @@ from songgen.prepare.step import Outcome, WorkFolder
 from songgen.prepare.store import apply_outcome
 from songgen.prepare.tag_record import TEXT_FIELDS, read_description
 from songgen.prepare.tagging import TagOptions, TagStep
-from tests.support.descriptions import ANALYSIS, Reply, answer, fake_server, values
-from tests.support.tiny_audio_llm import PROMPT, save_tiny_audio_llm
 
 RATE = 16_000
 MEASURES = {"tempo_confidence": 0.6, "key_confidence": 0.9, "loudness": -9.0}
@@ -72,6 +72,9 @@ def test_what_was_measured_wins_over_the_model() -> None:
     assert "90 bpm" in compose_tags(Facts(is_sung=True), heard).names
     assert compose_tags(KNOWN, heard).sources["measured"] == ["A minor", "124 bpm"]
     assert compose_tags(replace(KNOWN, tempo_source="given"), heard).sources["given"] == ["124 bpm"]
+    assert compose_tags(replace(KNOWN, tempo=123.6, is_sung=None), None).names == ["A minor", "124 bpm"]
+    assert compose_tags(replace(KNOWN, tempo=None, is_sung=None), None).names == ["A minor"]
+    assert compose_tags(replace(KNOWN, tempo=None, key="", is_sung=None), None).names == []
 
 
 @pytest.mark.parametrize(

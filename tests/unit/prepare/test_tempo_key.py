@@ -10,7 +10,6 @@ from songgen.prepare.tempo_key import (
     estimate_key,
     estimate_tempo,
     pitch_classes,
-    signal_tags,
 )
 
 CADENCES = {"major": ((0, 4, 7), (5, 9, 0), (7, 11, 2), (0, 4, 7)), "minor": ((0, 3, 7), (5, 8, 0), (7, 11, 2), (0, 3, 7))}  # noqa: E501  # fmt: skip
@@ -98,9 +97,3 @@ def test_the_key_of_a_demo_song_is_mostly_right_or_related(demo_songs):
         for song in demo_songs
     ]
     assert sum(count >= 6 for count in shared) >= 6
-
-
-def test_tags_say_what_is_known():
-    assert signal_tags(123.6, "A minor") == ("124 bpm", "A minor")
-    assert signal_tags(None, "A minor") == ("A minor",)
-    assert signal_tags(None, "") == ()

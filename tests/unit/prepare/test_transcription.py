@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_whisper import save_tiny_whisper
 
 from songgen.prepare.agreement import AgreementOptions, AgreementStep, agreement_measures
 from songgen.prepare.audio_files import write_audio
@@ -24,7 +25,6 @@ from songgen.prepare.transcription import (
     within_voice,
 )
 from songgen.prepare.word_times import split_words, timed_words, token_starts
-from tests.support.tiny_whisper import save_tiny_whisper
 
 BELIEVE_ALL = Guards(compression_ratio_limit=100, log_probability_limit=-100, retries=0)
 RATE = 16_000
