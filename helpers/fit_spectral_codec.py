@@ -8,7 +8,6 @@ the codec must know all the tracks that it will be given. The folder then serves
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +21,8 @@ from torch import Tensor
 
 from songgen.codecs.spectral import SpectralSettings
 from songgen.codecs.spectral_fit import FitOptions, fit_spectral_codec, reconstruction_error
+from songgen.data.raw_rows import ColumnNames
+from songgen.data.sources import ManifestSpec, open_source
 
 MAX_PROBLEMS_SHOWN = 10
 ERROR_FILES = 32
@@ -35,12 +36,13 @@ def audio_files(manifests: list[Path]) -> list[Path]:
         ValueError: A manifest cannot be read or names no audio, or files are missing.
     """
     files: dict[Path, None] = {}
-    problems = []
+    problems: list[str] = []
     for manifest in manifests:
-        if not manifest.is_file():
-            problems.append(f"there is no manifest {manifest}")
+        try:
+            named = [file for row in manifest_rows(manifest, problems) for file in row_files(row, manifest.parent)]
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
             continue
-        named = [file for row in manifest_rows(manifest, problems) for file in row_files(row, manifest.parent)]
         if not named:
             problems.append(f"{manifest} names no audio: its rows need keys that end in file_name or _abspath")
         files.update(dict.fromkeys(named))
@@ -52,17 +54,17 @@ def audio_files(manifests: list[Path]) -> list[Path]:
 
 
 def manifest_rows(manifest: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a manifest; lines that are none go to `problems`."""
-    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line or "{}")
-        except json.JSONDecodeError as error:
-            problems.append(f"{manifest}, line {number} is not JSON: {error}")
-            continue
-        if isinstance(row, dict):
-            yield row
+    """The JSON objects of a manifest; lines that are none go to `problems`.
+
+    Raises:
+        ValueError: There is no such manifest.
+    """
+    # The same reader as preprocessing's: what it takes as a row is one here.
+    for raw in open_source(ManifestSpec(str(manifest), method="json"), ColumnNames(), manifest.parent).rows:
+        if raw.values is None:
+            problems.append(f"{manifest}, line {raw.line}: {raw.error}")
         else:
-            problems.append(f"{manifest}, line {number} is not a JSON object")
+            yield raw.values
 
 
 def row_files(row: dict[str, Any], folder: Path) -> list[Path]:

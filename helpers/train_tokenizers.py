@@ -6,12 +6,13 @@ writes `OUT/lyrics_tokenizer.json` and `OUT/caption_tokenizer/`.
 """
 
 import argparse
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from songgen.conditioning import train_caption_tokenizer
+from songgen.data.raw_rows import ColumnNames, join_tags
+from songgen.data.sources import ManifestSpec, open_source
 from songgen.lyrics import language_code, train_lyrics_tokenizer
 
 CAPTION_FOLDER = "caption_tokenizer"
@@ -45,15 +46,17 @@ def read_manifests(paths: list[Path]) -> list[Texts]:
     problems: list[str] = []
     for path in paths:
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            # The same reader as preprocessing's: what it takes as a row is one here. Audio is not looked at.
+            source = open_source(ManifestSpec(str(path), method="json"), ColumnNames(), spool_folder=path.parent)
+            for raw in source.rows:
+                try:
+                    if raw.values is None:
+                        raise ValueError(raw.error)
+                    rows.append(_texts_of(raw.values))
+                except ValueError as error:
+                    problems.append(f"{path}, line {raw.line}: {error}")
+        except (OSError, ValueError) as error:
             problems.append(f"{path}: {error}")
-            continue
-        for number, line in _numbered(lines):
-            try:
-                rows.append(_parse_row(line))
-            except ValueError as error:
-                problems.append(f"{path}, line {number}: {error}")
     if problems:
         more = len(problems) - _MAX_PROBLEMS_SHOWN
         shown = problems[:_MAX_PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
@@ -61,20 +64,19 @@ def read_manifests(paths: list[Path]) -> list[Texts]:
     return rows
 
 
-def _numbered(lines: list[str]) -> Iterator[tuple[int, str]]:
-    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+def _texts_of(row: dict[str, Any]) -> Texts:
+    language = _text(row, "language") or DEFAULT_LANGUAGE
+    return Texts(_text(row, "caption"), _text(row, "lyrics"), language_code(language))
 
 
-def _parse_row(line: str) -> Texts:
-    row = json.loads(line)
-    if not isinstance(row, dict):
-        raise ValueError("no JSON object")
-    texts = {key: row.get(key) or "" for key in ("caption", "lyrics")}
-    language = row.get("language") or DEFAULT_LANGUAGE
-    for key, value in {**texts, "language": language}.items():
-        if not isinstance(value, str):
-            raise ValueError(f"{key} is no text: {value!r}")
-    return Texts(**texts, language=language_code(language))
+def _text(row: dict[str, Any], key: str) -> str:
+    """Return a text, a list of tags as one text, or an empty one where the row has none."""
+    value = row.get(key)
+    if isinstance(value, list) and all(isinstance(tag, str) for tag in value):
+        return join_tags(value)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{key} must be a text or a list of tags, not {str(value)[:40]!r}")
+    return value or ""
 
 
 def train_tokenizers(manifests: list[Path], out: Path, lyrics_vocab_size: int, caption_vocab_size: int) -> None:

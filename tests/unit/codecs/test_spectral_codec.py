@@ -179,7 +179,9 @@ def test_the_helper_fits_on_every_track_of_a_manifest(tmp_path: Path, make_song:
     for name, rate in (("mix", 16_000), ("vocal", 44_100)):
         soundfile.write(tmp_path / "audio" / f"{name}.wav", make_song(0, rate).numpy(), rate)
     row = {"audio_file_name": "audio/mix.wav", "vocal_abspath": str(tmp_path / "audio" / "vocal.wav"), "fname": "a"}
-    (tmp_path / "metadata.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row) + "\n\n")
+    row |= {"lyrics": "one\u2028line"}  # JSON may hold it as it is
+    lines = [json.dumps(row, ensure_ascii=False)] * 2
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines) + "\n\n", encoding="utf-8")
     sizes = ["--num_codebooks", "2", "--codebook_size", "16", "--num_mels", "20", "--iterations", "2"]
     manifest = ["--manifest", str(tmp_path / "metadata.jsonl")]
     result = run_helper(*manifest, "--out", str(tmp_path / "codec"), *sizes)
@@ -195,5 +197,5 @@ def test_the_helper_names_what_is_wrong_with_the_manifests(tmp_path: Path) -> No
     manifests = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl", "c.jsonl")]
     result = run_helper("--manifest", *manifests, "--out", str(tmp_path / "codec"))
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    for part in ("line 2 is not JSON", "line 3 is not a JSON object", "names no audio", "no manifest", "gone.wav"):
+    for part in ("line 2: not a line of JSON", "line 3: a row must be", "names no audio", "no manifest", "gone.wav"):
         assert part in result.stderr
