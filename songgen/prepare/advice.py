@@ -123,6 +123,13 @@ def _about_words(report: JsonObject) -> Iterator[str]:
         )
     if heard is None and "given" in lyrics:
         yield "Nobody has listened whether the given lyrics are sung: `transcribe` compares them with the sound."
+    if report["unknown_languages"]:
+        clips = ", ".join(f"{code} {count}" for code, count in report["unknown_languages"].items())
+        yield (
+            f"No lyrics tokenizer knows these languages (clips of each): {clips}. Preprocessing leaves the clips out, "
+            "and refuses to start where they are many: correct the language in `songgen review`, or name in "
+            "`filter.languages` those that are wanted."
+        )
     if vocabulary is None:
         yield (
             "The lyrics were not held against a vocabulary: name `report.lyrics_tokenizer`, or train one with "
@@ -132,9 +139,9 @@ def _about_words(report: JsonObject) -> Iterator[str]:
     if vocabulary["unknown"]:
         pieces = ", ".join(piece for piece, _ in vocabulary["unknown_pieces"][:8])
         yield f"{vocabulary['unknown']} pieces of lyrics are unknown to the tokenizer and will not be sung: {pieces}."
-    if vocabulary["other_languages"]:
-        codes = ", ".join(code or "not named" for code in vocabulary["other_languages"])
-        yield f"Lyrics of these languages are not in the tokenizer: {codes}. Preprocessing will leave them out."
+    lacking = [code or "not named" for code in vocabulary["other_languages"] if code not in report["unknown_languages"]]
+    if lacking:
+        yield f"Lyrics of these languages are not in the tokenizer: {', '.join(lacking)}. Preprocessing leaves them out."
 
 
 def _about_captions(report: JsonObject) -> Iterator[str]:

@@ -20,7 +20,7 @@ from songgen.prepare.record import JsonObject, SongRecord
 from songgen.prepare.refusal_codes import CODES
 from songgen.tasks import ACCOMPANIMENT, VOCAL
 
-VERSION = 1
+VERSION = 2
 """Of the figures; raised when the same records give another report."""
 
 SECONDS_IN_HOUR = 3600
@@ -118,6 +118,7 @@ def build_report(records: Sequence[SongRecord], context: Context, options: Repor
         "unused": unused(records),
         "duplicates": duplicates(records),
         "languages": _by(kept, _language),
+        "unknown_languages": unknown_languages(kept),
         "lyrics": _by(kept, lambda record: record.lyrics_source or ("given" if record.lyrics else "none")),
         "captions": sum(bool(record.caption.strip()) for record in kept),
         "histograms": histograms(records, context.filters),
@@ -278,6 +279,17 @@ def bin_edges(low: float, high: float) -> list[float]:
         if last - first <= MAX_BINS:
             break
     return [round(index * width, 9) for index in range(first, last + 1)]
+
+
+def unknown_languages(records: Sequence[SongRecord]) -> dict[str, int]:
+    """Return the clips in languages that no lyrics tokenizer knows, by language; preprocessing refuses them."""
+    found: Counter[str] = Counter()
+    for record in records:
+        try:
+            language_code(record.language or "en")  # preprocessing takes a clip that names none for English
+        except ValueError:
+            found[record.language] += 1
+    return dict(sorted(found.items()))
 
 
 def tag_coverage(records: Sequence[SongRecord]) -> JsonObject:

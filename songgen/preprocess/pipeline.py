@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -31,6 +32,7 @@ from songgen.preprocess.plan import Chunk, WorkPlan, read_chunk, write_plan
 from songgen.preprocess.processes import join_processes, on_main_process
 from songgen.preprocess.report import report_lines, split_statistics, write_report
 from songgen.preprocess.settings import settings_fingerprint
+from songgen.preprocess.text import knows_language
 from songgen.preprocess.workspace import (
     CHUNK_FOLDER,
     CODEC_FOLDER,
@@ -44,6 +46,9 @@ from songgen.preprocess.workspace import (
 from songgen.terminal import printable
 
 logger = logging.getLogger(__name__)
+
+LISTED_LANGUAGES = 8
+"""Unknown languages that a message names."""
 
 
 class TooManyBadRows(ValueError):
@@ -103,6 +108,7 @@ class _Run:
             name: getattr(self.info, name)
             for name in ("codec_fingerprint", "lyrics_tokenizer_fingerprint", "caption_tokenizer_fingerprint")
         }
+        self._check_languages()
         require_same_meaning(self.options.output_folder, self.options.work_folder, meaning)
         self.chunk_folder.mkdir(exist_ok=True)
         for leftover in self.chunk_folder.glob("*.tmp"):
@@ -113,6 +119,35 @@ class _Run:
             logger.warning(notice)
         if self.plan.num_notices > 20:
             logger.warning("%d more notices are listed in %s", self.plan.num_notices - 20, REPORT_FILE)
+
+    def _check_languages(self) -> None:
+        """Refuse before any audio is read what would be refused after all of it: rows that nobody can sing.
+
+        Raises:
+            TooManyBadRows: if their languages alone leave out more rows than are allowed, or all of a split.
+        """
+        assert self.encoders is not None
+        unknown: Counter[str] = Counter()
+        empty = []
+        for split, plan in self.plan.splits.items():
+            refused = {name: n for name, n in plan.languages.items() if not knows_language(name, self.encoders)}
+            unknown.update(refused)
+            if plan.rows and sum(refused.values()) == plan.rows:
+                empty.append(split)
+        if not unknown:
+            return
+        listed = ", ".join(f"{name or 'none'} {count}" for name, count in unknown.most_common(LISTED_LANGUAGES))
+        what = (
+            f"{unknown.total()} of {self.plan.num_rows} rows are in languages that the lyrics tokenizer lacks: {listed}"
+        )
+        if not empty and unknown.total() <= self.options.max_bad_fraction * self.plan.num_rows:
+            logger.warning("%s; they are left out", what)
+            return
+        problem = f"; no row of split {empty[0]!r} is left" if empty else ""
+        raise TooManyBadRows(
+            f"{what}{problem}; max_bad_fraction is {self.options.max_bad_fraction:g}. Nothing was encoded. Correct the "
+            "column of languages, leave these rows out (`filter.languages` of songgen prepare), or raise the limit"
+        )
 
     def encode_share(self) -> None:
         """Encode the chunks that are this process's, or take them over from an earlier run."""

@@ -6,6 +6,7 @@ alone, so that a run with another number of processes finds the same chunks.
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -50,6 +51,9 @@ class SplitPlan:
 
     offsets: list[int]
     """Byte at which each chunk begins in the row file, and the end of the last one."""
+
+    languages: dict[str, int] = field(default_factory=dict)
+    """Language as the rows name it -> rows."""
 
 
 @dataclass
@@ -122,13 +126,15 @@ def write_plan(options: PreprocessOptions) -> WorkPlan:
 
 def _write_rows(path: Path, rows: Iterator[ClipRow], max_chunk_rows: int) -> SplitPlan:
     starts = array("q")
+    languages: Counter[str] = Counter()
     with path.open("wb") as file:
         for row in rows:
             starts.append(file.tell())
+            languages[row.language] += 1
             file.write(row.to_json().encode("ascii") + b"\n")
         end = file.tell()
     size = chunk_size(len(starts), max_chunk_rows)
-    return SplitPlan(len(starts), size, [*starts[::size], end])
+    return SplitPlan(len(starts), size, [*starts[::size], end], dict(languages))
 
 
 def chunk_size(num_rows: int, max_rows: int) -> int:

@@ -33,6 +33,15 @@ class EncodedText:
     """Tokens of further descriptions, each different from the caption and from the others."""
 
 
+def knows_language(language: str, encoders: Encoders) -> bool:
+    """Whether words in a language, as a row names it, can be tokenized."""
+    try:
+        encoders.lyrics_tokenizer.encode_lyrics("a", language_code(language))
+    except ValueError:
+        return False
+    return True
+
+
 def encode_text(row: ClipRow, encoders: Encoders, options: PreprocessOptions) -> EncodedText | Rejection:
     """Check and tokenize the texts of a row. Never raises for what is wrong with a text."""
     if row.code:
@@ -49,10 +58,10 @@ def encode_text(row: ClipRow, encoders: Encoders, options: PreprocessOptions) ->
         return row.reject("missing_caption", "the caption is empty")
     try:
         language = language_code(row.language)
+        lyrics_ids = encoders.lyrics_tokenizer.encode_lyrics(texts["lyrics"], language)
     except ValueError as error:
         return row.reject("unknown_language", str(error))
     caption_ids = list(encoders.caption_tokenizer(texts["caption"]).input_ids)
-    lyrics_ids = encoders.lyrics_tokenizer.encode_lyrics(texts["lyrics"], language)
     for name, ids, limit in (
         ("caption", caption_ids, options.max_caption_tokens),
         ("lyrics", lyrics_ids, options.max_lyrics_tokens),

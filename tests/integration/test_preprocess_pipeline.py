@@ -275,6 +275,27 @@ def test_too_many_bad_rows_write_no_data_set(own_corpus: Path, tmp_path: Path) -
     assert codec.num_clips == 0 and len(SongDataset.open(options.output_folder, "train")) == NUM_CLIPS - 3
 
 
+def test_too_many_unknown_languages_are_refused_before_anything_is_encoded(
+    own_corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = read_manifest(own_corpus)
+    for index, language in enumerate(("sv", "sv", "yue")):
+        rows[index]["language"] = language
+    write_manifest(own_corpus, rows)
+    options, codec = options_for(own_corpus, tmp_path / "songs"), FakeCodec()
+    with pytest.raises(TooManyBadRows, match=r"3 of 21 rows are in languages.*: sv 2, yue 1; max_bad_fraction is 0.1"):
+        run(options, codec)
+    assert codec.num_clips == 0 and not options.output_folder.exists()
+    everything_swedish = [{**row, "language": "swedish"} for row in rows]
+    write_manifest(own_corpus, everything_swedish)
+    with pytest.raises(TooManyBadRows, match="no row of split 'train' is left"):
+        run(replace(options, max_bad_fraction=1.0), codec)
+    write_manifest(own_corpus, rows)
+    run(replace(options, max_bad_fraction=0.2), codec)
+    assert "sv 2, yue 1; they are left out" in caplog.text
+    assert {row["code"] for row in rejected(options.output_folder)} == {"unknown_language"}
+
+
 def test_a_clip_that_the_codec_cannot_take_is_left_out(corpus: Path, tmp_path: Path) -> None:
     class Choosy(FakeCodec):
         def encode(self, waveforms: Any, lengths: Any) -> Any:

@@ -173,6 +173,11 @@ def test_advice_follows_from_the_figures(records: list[SongRecord]) -> None:
     assert "size that models are trained on from scratch" in advise(report_of(long))[0]
     unheard = [dataclasses.replace(record, measures={"lyrics_coverage": 0.1}) for record in kept]
     assert "at most 10% of the words were heard" in "\n".join(advise(report_of(unheard)))
+    foreign = [
+        dataclasses.replace(record, language=code) for record, code in zip(kept, ("sv", "yue", ""), strict=False)
+    ]
+    assert "(clips of each): sv 1, yue 1. Preprocessing leaves" in "\n".join(advise(report_of(foreign)))
+    assert "No lyrics tokenizer knows" not in advice
     nothing = [record for record in records if record.refusal is not None]
     assert advise(report_of(nothing))[0].startswith("No clip is left")
     render_report(report_of(nothing))

@@ -13,7 +13,7 @@ from songgen.preprocess import chunks, settings
 from songgen.preprocess.encoders import load_encoders
 from songgen.preprocess.plan import MIN_CHUNK_ROWS, Chunk, chunk_size, read_chunk, write_plan
 from songgen.preprocess.statistics import ChunkStatistics, EnergyStatistics
-from songgen.preprocess.text import EncodedText, encode_text
+from songgen.preprocess.text import EncodedText, encode_text, knows_language
 from songgen.preprocess.workspace import lock_workspace, require_free_output
 
 OPTIONS = options_for("m.jsonl", Path("out"), max_text_length=20, max_lyrics_tokens=12, max_caption_tokens=3)
@@ -64,6 +64,24 @@ def test_further_descriptions_are_tokenized_each_once() -> None:
 def test_texts_that_are_left_out(changes: dict[str, str], code: str) -> None:
     text = text_of(**changes)
     assert isinstance(text, Rejection) and text.code == code
+
+
+def test_a_language_that_the_vocabulary_lacks_leaves_out_the_row_alone() -> None:
+    class English(FakeLyricsTokenizer):
+        def encode_lyrics(self, text: str, language: str) -> list[int]:
+            if language != "en":
+                raise ValueError(f"this lyrics vocabulary has no [{language}]")
+            return super().encode_lyrics(text, language)
+
+    english = replace(fake_encoders(), lyrics_tokenizer=English())  # type: ignore[arg-type]
+    text = encode_text(ClipRow("r", "pop song", "la", "german", {}, "m", 1), english, OPTIONS)
+    assert isinstance(text, Rejection) and text.code == "unknown_language" and "has no [de]" in text.reason
+    assert [knows_language(name, english) for name in ("german", "english", "en-US", "sv")] == [
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("lyrics", ["", "  \n ", "שלום", "🎵 la"])
