@@ -105,14 +105,15 @@ def draw_without_cache(model: SongGenForConditionalGeneration, conditions: Condi
     """Draw the same greedy song the straightforward way: the whole sequence again at every step (N x K x T)."""
     layout, vocabulary = model.layout, model.vocabulary
     num_steps = layout.num_steps(frames) - layout.stride
+    _, frame_of_step = layout.stream_table(num_steps)
     tokens = torch.full((1, layout.num_heads, num_steps + 1), vocabulary.bos_token_id, device=model.device)
     for step in range(num_steps):
         states = model.decoder(tokens[:, :, : step + 1], conditions)
         logits = model.decoder.logits(states[:, -1:])[0, :, 0]
-        for head, slot in enumerate(layout.slots(step)):
-            if slot is not None:
+        for head, frame in enumerate(frame_of_step[:, step].tolist()):
+            if frame >= 0:
                 code = logits[head, : vocabulary.codebook_size].argmax()
-                tokens[0, head, step + 1] = code if slot.frame < frames else vocabulary.eos_token_id
+                tokens[0, head, step + 1] = code if frame < frames else vocabulary.eos_token_id
     return layout.revert(tokens[:, :, 1:], frames)[0]
 
 

@@ -1,14 +1,14 @@
 """Where each codebook of each track stands among the decoder's heads and steps.
 
 Codebook `k` of track `n` puts frame `t` on head `heads[n][k]` at step `stride * t + offsets[n][k]`. The one object
-lays out labels, says which positions are targets, which slot each head fills at a generation step, and leads back
-from laid-out tokens to codes; training, evaluation and generation share it.
+lays out labels, says which positions are targets, which frame of which stream each head fills at a step, and leads
+back from laid-out tokens to codes; training, evaluation and generation share it.
 
 Shapes: B batch, N tracks, K codebooks, T frames, H heads, S decoder steps.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -16,19 +16,14 @@ from torch import Tensor
 from songgen.tasks import task_of_layout
 from songgen.vocabulary import IGNORE_INDEX, AudioVocabulary
 
+IndexTable = tuple[int, ...] | tuple[tuple[int, ...], ...]
 
-@dataclass(frozen=True)
-class Slot:
-    """What one head holds at one step."""
 
-    track: int
-    """Index of the track in `TokenLayout.tracks`."""
-
-    codebook: int
-    """Index of the codebook."""
-
-    frame: int
-    """Index of the frame, from 0."""
+@lru_cache
+def index_table(values: IndexTable, device: torch.device) -> Tensor:
+    """Return a small table of indices on a device: the same tensor each time, since a copy to a GPU waits for it."""
+    with torch.inference_mode(False):  # whoever asks first, gradients may need it later
+        return torch.tensor(values, device=device)
 
 
 @dataclass(frozen=True)
@@ -107,13 +102,13 @@ class TokenLayout:
         return min(range(len(self.tracks)), key=lambda track: self.offsets[track][0])
 
     @cached_property
-    def _owner(self) -> Tensor:
+    def _owner(self) -> tuple[tuple[int, ...], ...]:
         """H x stride: the stream (track * K + codebook) that holds steps of each residue."""
-        owner = torch.full((self.num_heads, self.stride), IGNORE_INDEX)
+        owner = [[IGNORE_INDEX] * self.stride for _ in range(self.num_heads)]
         for track, codebook in self._streams:
             residue = self.offsets[track][codebook] % self.stride
-            owner[self.heads[track][codebook], residue] = track * self.num_codebooks + codebook
-        return owner
+            owner[self.heads[track][codebook]][residue] = track * self.num_codebooks + codebook
+        return tuple(map(tuple, owner))
 
     @cached_property
     def _starts(self) -> tuple[tuple[tuple[int, int], ...], ...]:
@@ -133,19 +128,10 @@ class TokenLayout:
     def stream_table(self, num_steps: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Return (stream, frame), each H x S: who stands where; a negative frame means "before the stream begins"."""
         steps = torch.arange(num_steps, device=device)
-        stream = self._owner.to(device)[:, steps % self.stride]
-        offset = torch.tensor(self.offsets, device=device).flatten()[stream]
+        stream = index_table(self._owner, steps.device)[:, steps % self.stride]
+        offset = index_table(self.offsets, steps.device).flatten()[stream]
         frame = torch.div(steps - offset, self.stride, rounding_mode="floor")
         return stream, frame
-
-    def slots(self, step: int) -> list[Slot | None]:
-        """Return what each head holds at a step: a slot, or None where its stream has not begun."""
-        held: list[Slot | None] = []
-        for head in range(self.num_heads):
-            track, codebook = divmod(int(self._owner[head, step % self.stride]), self.num_codebooks)
-            distance = step - self.offsets[track][codebook]
-            held.append(Slot(track, codebook, distance // self.stride) if distance >= 0 else None)
-        return held
 
     def labels(self, codes: Tensor, frames: Tensor, vocabulary: AudioVocabulary) -> Tensor:
         """Lay codes out.
@@ -201,14 +187,14 @@ class TokenLayout:
         mask = (frame >= 0) & (frame < length)
         ends_here = (frame == length) & (length > 0)
         if not train_every_eos:
-            ends_here = ends_here & self._ends_first.to(frames.device)[stream]
+            ends_here = ends_here & index_table(self._ends_first, frames.device)[stream].bool()
         return mask | ends_here
 
     @cached_property
-    def _ends_first(self) -> Tensor:
-        """N*K bool: whether the stream begins, and so ends, before the others on its head."""
-        offset, head = torch.tensor(self.offsets).flatten(), torch.tensor(self.heads).flatten()
-        return torch.stack([own == offset[head == on].min() for own, on in zip(offset, head, strict=True)])
+    def _ends_first(self) -> tuple[int, ...]:
+        """N*K, 1 where the stream begins, and so ends, before the others on its head."""
+        begins = [(self.heads[track][codebook], self.offsets[track][codebook]) for track, codebook in self._streams]
+        return tuple(int(offset == min(other for on, other in begins if on == head)) for head, offset in begins)
 
     def target_counts(self, frames: Tensor, *, train_every_eos: bool = True) -> Tensor:
         """Return the number of targets of each head over a batch (H, int64), from the lengths (B) alone."""
@@ -227,8 +213,8 @@ class TokenLayout:
             B x N x K x T; past a clip's own frames stands whatever the layout holds there (EOS or `IGNORE_INDEX`).
         """
         time = torch.arange(max_frames, device=labels.device) * self.stride
-        step = torch.tensor(self.offsets, device=labels.device)[..., None] + time
-        head = torch.tensor(self.heads, device=labels.device)[..., None].expand_as(step)
+        step = index_table(self.offsets, labels.device)[..., None] + time
+        head = index_table(self.heads, labels.device)[..., None].expand_as(step)
         return labels[:, head, step]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from songgen.layout import index_table
 from songgen.vocabulary import IGNORE_INDEX
 
 _BLEND_STEPS = ((0.0, 0.0), (0.3, 0.3), (0.6, 0.6), (0.8, 0.8))
@@ -52,7 +53,7 @@ def _normalization(labels: Tensor, counts: Tensor | None, head_weights: Tensor |
     if counts is None:
         counts = (labels != IGNORE_INDEX).sum(dim=(0, 2))
     if head_weights is None:
-        head_weights = torch.full((num_heads,), 1 / num_heads)
+        head_weights = torch.full((num_heads,), 1 / num_heads, device=labels.device)
     return counts.to(labels.device).clamp(min=1).float(), head_weights.to(labels.device).float()
 
 
@@ -75,14 +76,18 @@ def codebook_weights(
 
 def weights_per_head(weights: Tensor, head_codebook: tuple[int, ...]) -> Tensor:
     """Spread K codebook weights over H heads so that they still add up to what they did."""
-    return weights[list(head_codebook)] * (len(weights) / len(head_codebook))
+    return weights[index_table(head_codebook, weights.device)] * (len(weights) / len(head_codebook))
 
 
 class _FusedHeads(torch.autograd.Function):
     """Heads and cross-entropy in one pass that never holds the logits of more than one head.
 
     The gradients of the weighted loss are ready in the forward pass, since the weights of its terms are known there;
-    the backward pass only scales them (as in Liger Kernel, Hsu et al. 2024).
+    the backward pass scales them and gives them their precision (as in Liger Kernel, Hsu et al. 2024).
+
+    A term's share in the loss is about 1e-6, which float16 does not hold, and a loss scale comes too late for what is
+    computed in the forward pass. So the products are taken of errors as they are, between -1 and 1, and the share and
+    the loss scale are multiplied in in float32.
     """
 
     @staticmethod
@@ -101,6 +106,8 @@ class _FusedHeads(torch.autograd.Function):
         kind = states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
         rows = states.to(dtype)
+        shrink = _sum_shrinkage(len(rows)) if dtype == torch.float16 else 1.0
+        summands = rows * shrink if shrink != 1.0 else rows
         gradient_states = torch.zeros_like(states, dtype=torch.float32)
         gradient_weights, sums = [], []
         with torch.autocast(kind, enabled=False):
@@ -112,20 +119,30 @@ class _FusedHeads(torch.autograd.Function):
                 picked_score = scores.gather(1, picked) - highest
                 total = scores.sub_(highest).exp_().sum(dim=-1, keepdim=True)
                 sums.append(((total.log() - picked_score)[:, 0] * valid).sum())
-                scale = (valid * coefficient)[:, None]
-                error = scores.mul_(scale / total).scatter_add_(1, picked, -scale).to(dtype)
-                gradient_states += error @ matrix
-                gradient_weights.append((error.T @ rows).to(weight.dtype))
-        ctx.save_for_backward(gradient_states.to(states.dtype), *gradient_weights)
+                counted = valid[:, None].float()
+                error = scores.mul_(counted / total).scatter_add_(1, picked, -counted).to(dtype)
+                gradient_states += (error @ matrix).float() * coefficient
+                gradient_weights.append((error.T @ summands).float() * (coefficient / shrink))
+        ctx.save_for_backward(gradient_states, *gradient_weights)
+        ctx.dtypes = (states.dtype, [weight.dtype for weight in weights])
         per_head = torch.stack(sums)
         ctx.mark_non_differentiable(per_head)
         return (per_head * coefficients).sum(), per_head
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale the gradients."""
-        states, *weights = ctx.saved_tensors
-        return states * gradient, None, None, *(weight * gradient for weight in weights)
+        """Scale the float32 gradients, then bring them to the precision of what they belong to."""
+        (states, *weights), (dtype, weight_dtypes) = ctx.saved_tensors, ctx.dtypes
+        scaled = ((weight * gradient).to(kind) for weight, kind in zip(weights, weight_dtypes, strict=True))
+        return (states * gradient).to(dtype), None, None, *scaled
+
+
+def _sum_shrinkage(num_rows: int) -> float:
+    """Return the power of two, about 1 / sqrt(rows), that keeps a sum over rows within float16, which ends at 65504.
+
+    An overflow there would be one at any loss scale. A power of two costs no digits; the root leaves small states some.
+    """
+    return 2.0 ** -(num_rows.bit_length() // 2)
 
 
 def fused_head_losses(

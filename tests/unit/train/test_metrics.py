@@ -24,15 +24,16 @@ def _batch(layout, frames, seed):
 
 
 def _naive(layout, batches):
-    """Metrics by loops over positions and `TokenLayout.slots`."""
+    """Metrics by loops over positions and `TokenLayout.stream_table`."""
     by_stream, by_head = {}, {}
     for logits, labels, mask in batches:
         losses = -logits.log_softmax(-1)
+        streams, _ = layout.stream_table(labels.shape[-1])
         for b, h, s in mask.nonzero().tolist():
-            slot = layout.slots(s)[h]
+            track, codebook = divmod(int(streams[h, s]), layout.num_codebooks)
             label = int(labels[b, h, s])
             value = (float(losses[b, h, s, label]), int(logits[b, h, s].argmax()) == label)
-            by_stream.setdefault((layout.tracks[slot.track], slot.codebook), []).append(value)
+            by_stream.setdefault((layout.tracks[track], codebook), []).append(value)
             by_head.setdefault(h, []).append(value)
     metrics = {
         "loss": np.mean([np.mean([loss for loss, _ in values]) for values in by_head.values()]),
