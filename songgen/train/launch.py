@@ -22,7 +22,8 @@ from songgen.train.determinism import use_deterministic_operations
 from songgen.train.distributed import start_processes
 from songgen.train.hub import publish, require_account
 from songgen.train.output_folder import back_up_run, locked, require_outside, require_usable, require_way_back
-from songgen.train.supervision import Supervision, begin_run
+from songgen.train.run_status import RUN_STATUS_FILE, RunStatus, read_run_status
+from songgen.train.supervision import Supervision, begin_run, say
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ def run_training(arguments: Sequence[str], task: Task) -> int:
     Returns:
         the exit code, one of `songgen.exit_codes`.
     """
-    is_main = os.environ.get("RANK", "0") == "0"
+    rank = os.environ.get("RANK", "0")
+    is_main = rank == "0"
     console = Console(enabled=is_main)
     route_logging(console)
     logging.captureWarnings(True)
@@ -46,7 +48,11 @@ def run_training(arguments: Sequence[str], task: Task) -> int:
         config = load_run_config(arguments, description=f"Train the task {task.name}.")
         return _join_and_train(config, task, console)
     except ValueError as error:
-        console.info(f"error: {error}")
+        # The processes of a machine share its files and its environment: one of them speaks for all.
+        if is_main:
+            console.info(f"error: {error}")
+        elif os.environ.get("LOCAL_RANK", rank) == "0":
+            say(f"error: process {rank}: {error}")
         return EXIT_ERROR
 
 
@@ -75,20 +81,26 @@ def _join_and_train(config: RunConfig, task: Task, console: Console) -> int:
         dtype=training.dtype, seed=training.seed, timeout_seconds=training.ddp_timeout, folder=folder
     )
     rank, world_size = accelerator.process_index, accelerator.num_processes
+    status_file = RUN_STATUS_FILE if training.do_train else EVALUATION_STATUS_FILE
+    earlier: RunStatus | None = None
     code = EXIT_ERROR
     try:
         with ExitStack() as stack:
 
             def take_folder() -> str:
+                nonlocal earlier
                 stack.enter_context(locked(folder))
                 if training.overwrite_output_dir and (backup := back_up_run(folder)) is not None:
                     logger.warning("the earlier run in %s lies in %s now", folder, backup)
                 if not (folder / RESOLVED_CONFIG_FILE).exists():  # it says that the folder is a run's
                     config.save(folder / RESOLVED_CONFIG_FILE)
-                return begin_run(folder)
+                earlier = read_run_status(folder, status_file)
+                return begin_run(folder, status_file)
 
             run_id = from_main(rank, take_folder)
-            with Supervision(folder, rank=rank, world_size=world_size, run_id=run_id) as supervision:
+            with Supervision(
+                folder, rank=rank, world_size=world_size, run_id=run_id, status_file=status_file, earlier=earlier
+            ) as supervision:
                 try:
                     _train(config, task, accelerator, console, supervision, stack)
                     code = EXIT_DONE

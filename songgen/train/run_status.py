@@ -13,6 +13,9 @@ from songgen.data.writer import write_text_atomic
 
 RUN_STATUS_FILE = "run_status.json"
 
+EVALUATION_STATUS_FILE = "evaluation_status.json"
+"""The same for a launch that only evaluates (`do_train` false): what `RUN_STATUS_FILE` says of training stays."""
+
 
 @dataclass(frozen=True)
 class RunStatus:
@@ -36,14 +39,19 @@ class RunStatus:
     time: float = field(default_factory=time.time)
     """When this was written, in seconds since 1970."""
 
-    def write(self, folder: Path) -> None:
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run came to an end that it could tell of."""
+        return self.status != "running"
+
+    def write(self, folder: Path, name: str = RUN_STATUS_FILE) -> None:
         """Replace the file, at once for every reader."""
-        write_text_atomic(folder / RUN_STATUS_FILE, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        write_text_atomic(folder / name, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
 
-def read_run_status(folder: Path) -> RunStatus | None:
+def read_run_status(folder: Path, name: str = RUN_STATUS_FILE) -> RunStatus | None:
     """How the run in a folder stands; None if no file says so."""
     try:
-        return RunStatus(**json.loads((folder / RUN_STATUS_FILE).read_text(encoding="utf-8")))
+        return RunStatus(**json.loads((folder / name).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None

@@ -28,7 +28,7 @@ from songgen.train.anomalies import NonFiniteError
 from songgen.train.checkpoint import CheckpointError
 from songgen.train.distributed import leave_at_once
 from songgen.train.heartbeat import STARTING, Heartbeat, missing_processes, remove_heartbeats
-from songgen.train.run_status import RunStatus, read_run_status
+from songgen.train.run_status import RUN_STATUS_FILE, RunStatus, read_run_status
 from songgen.train.signals import STOP_FILE
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,16 @@ class Supervision:
     this object watches the run's status from a thread and leaves a few seconds after another process has failed.
     """
 
-    def __init__(self, folder: Path, *, rank: int, world_size: int, run_id: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        rank: int,
+        world_size: int,
+        run_id: str,
+        status_file: str = RUN_STATUS_FILE,
+        earlier: RunStatus | None = None,
+    ) -> None:
         """Write nothing yet.
 
         Args:
@@ -61,11 +70,15 @@ class Supervision:
             rank: of this process.
             world_size: processes of the run.
             run_id: of this start of the run.
+            status_file: name of the file that says how the run stands.
+            earlier: what the file said before this start (main process), for a start that is refused changes nothing.
         """
         self.folder = folder
         self.rank = rank
         self.world_size = world_size
         self.run_id = run_id
+        self.status_file = status_file
+        self.earlier = earlier
         self.total_steps: int | None = None
         self.heartbeat = Heartbeat(folder, rank)
         self._left = threading.Event()
@@ -108,12 +121,16 @@ class Supervision:
         reason = f"{type(error).__name__}: {error}"
         if isinstance(error, SystemExit):
             reason = f"it left by sys.exit({error.code!r}) before the run was done"
-        agreed = isinstance(error, AGREED_ERRORS) or (isinstance(error, ValueError) and not self.trains)
+        refused = isinstance(error, ValueError) and not self.trains
+        if refused and self._main_says(reason):
+            self._refuse(error, code, reason)
+            return code
+        agreed = isinstance(error, AGREED_ERRORS)
         self.heartbeat.fail(reason, is_victim=is_lost_connection(error))
         if not agreed:
             when = "before its first step" if step is None else f"after step {step}"
             say(f"error: process {self.rank} of {self.world_size} failed {when}: {reason}")
-            if code == EXIT_ERROR:
+            if code == EXIT_ERROR and not refused:
                 traceback.print_exception(error)
         elif self.rank == 0:
             say(f"error: {error}")
@@ -130,8 +147,29 @@ class Supervision:
 
     @property
     def trains(self) -> bool:
-        """Whether training has begun; before that, all processes check the same things and fail together."""
+        """Whether training has begun; before that, all processes check the same things and mostly fail together."""
         return self.heartbeat.latest.doing != STARTING
+
+    def _main_says(self, reason: str) -> bool:
+        """Whether the main process is refused for the same reason, and so speaks for this one."""
+        if self.rank == 0:
+            return True
+        time.sleep(SETTLE_SECONDS)
+        status = read_run_status(self.folder, self.status_file)
+        if status is None:
+            return False
+        return status.run_id != self.run_id or status.reason == f"process 0: {reason}"  # another id: it was put back
+
+    def _refuse(self, error: BaseException, code: int, reason: str) -> None:
+        """Say why all processes are refused, before training; a run that had ended stays as it was."""
+        self.heartbeat.remove()
+        if self.rank != 0:
+            return
+        say(f"error: {error}")
+        if self.earlier is None or not self.earlier.has_ended:
+            self._write("failed", exit_code=code, reason=f"process 0: {reason}")
+        else:
+            self._put(self.earlier)
 
     def _write(
         self,
@@ -144,14 +182,18 @@ class Supervision:
         """Write the status, unless another process has said already why the run fails."""
         if status == "failed" and self._failed_elsewhere() is not None:
             return
+        self._put(RunStatus(status, self.run_id, self.rank, step, self.total_steps, exit_code, reason))
+
+    def _put(self, status: RunStatus) -> None:
+        """Replace the status."""
         try:
-            RunStatus(status, self.run_id, self.rank, step, self.total_steps, exit_code, reason).write(self.folder)
+            status.write(self.folder, self.status_file)
         except OSError as error:  # a full disk; the end of the run must not be hidden by it
             logger.warning("the status of the run could not be written to %s: %s", self.folder, error)
 
     def _failed_elsewhere(self) -> RunStatus | None:
         """The status, if another process has failed in this run."""
-        status = read_run_status(self.folder)
+        status = read_run_status(self.folder, self.status_file)
         if status is None or status.run_id != self.run_id or status.status != "failed" or status.rank == self.rank:
             return None
         return status
@@ -171,12 +213,12 @@ class Supervision:
             leave_at_once(EXIT_LOST_PROCESS)
 
 
-def begin_run(folder: Path) -> str:
+def begin_run(folder: Path, status_file: str) -> str:
     """Say that a run begins (main process, which holds the folder); returns the run's random name."""
     remove_heartbeats(folder)
     (folder / STOP_FILE).unlink(missing_ok=True)
     run_id = secrets.token_hex(8)
-    RunStatus("running", run_id).write(folder)
+    RunStatus("running", run_id).write(folder, status_file)
     return run_id
 
 

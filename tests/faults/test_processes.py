@@ -19,6 +19,7 @@ from torch.utils.data import get_worker_info
 
 from songgen.data.samples import TrainingSamples
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_LOST_PROCESS
+from songgen.train import launch
 from songgen.train.checkpoint_files import verify
 from songgen.train.run_status import read_run_status
 
@@ -107,6 +108,69 @@ def test_a_failed_run_goes_on_and_says_that_it_is_finished(world: Path, tmp_path
     status = read_run_status(folder)
     assert status is not None and (status.status, status.step, status.total_steps) == ("finished", 6, 6)
     assert not list(folder.glob("heartbeat-*"))
+
+
+def fail_to_build(message: str) -> None:
+    """Let this process find something wrong with its files before training (in a child process)."""
+
+    def build(*arguments: Any) -> None:
+        raise ValueError(message)
+
+    launch.build_trainer = build
+
+
+@pytest.mark.case(12)
+def test_a_process_that_is_refused_alone_says_why(world: Path, tmp_path: Path) -> None:
+    """As when a file is missing on one machine: the main process is waiting for it and has nothing to say."""
+    config = faulty_config(world, tmp_path / "run")
+
+    def hook(rank: int) -> None:
+        if rank == RANK:
+            fail_to_build("the model is not on this machine")
+
+    run = fork_run(config, tmp_path / "log", processes=2, hook=hook)
+    for child in run.children:
+        child.join(TIMEOUT)
+    printed = run.log.read_text()
+    assert [child.exitcode for child in run.children] == [EXIT_LOST_PROCESS, EXIT_ERROR], printed
+    reason = "ValueError: the model is not on this machine"
+    assert f"process 1 of 2 failed before its first step: {reason}" in printed and "Traceback" not in printed
+    status = read_run_status(tmp_path / "run")
+    assert status is not None and (status.status, status.rank, status.reason) == ("failed", 1, f"process 1: {reason}")
+
+
+@pytest.mark.case(12)
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_refuses_every_process_is_said_once(world: Path, tmp_path: Path, finished: bool) -> None:
+    folder = tmp_path / "run"
+    config = faulty_config(world, folder)
+    if finished:
+        fork_run(config, tmp_path / "first.log", processes=2).finish(EXIT_DONE)
+    hook = lambda rank: fail_to_build("all of it is wrong")  # noqa: E731
+    printed = fork_run(config, tmp_path / "log", processes=2, hook=hook).finish(EXIT_ERROR)
+    assert printed.count("all of it is wrong") == 1
+    status = read_run_status(folder)
+    assert status is not None and status.status == ("finished" if finished else "failed")
+
+
+@pytest.mark.case(12)
+@pytest.mark.parametrize(("machines", "said"), [(1, False), (2, True)])
+def test_what_is_wrong_on_another_machine_is_said_before_the_processes_join(
+    world: Path, tmp_path: Path, machines: int, said: bool
+) -> None:
+    config = faulty_config(world, tmp_path / "run")
+
+    def hook(rank: int) -> None:
+        os.environ["LOCAL_RANK"] = "0" if machines == 2 else str(rank)
+
+        def refuse(*arguments: Any, **keywords: Any) -> None:
+            raise ValueError("no room here")
+
+        launch.require_usable = refuse
+
+    printed = fork_run(config, tmp_path / "log", processes=2, hook=hook).finish(EXIT_ERROR)
+    assert "error: no room here" in printed
+    assert ("error: process 1: no room here" in printed) == said
 
 
 @pytest.mark.case(14)

@@ -22,6 +22,7 @@ from songgen.models.freeze import CROSS_GROUPS, group_of
 from songgen.tasks import DUAL_TRACK, MIXED, Task
 from songgen.train import launch
 from songgen.train.launch import run_training
+from songgen.train.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, read_run_status
 from songgen.train.signals import StopSignals
 from songgen.train.state import read_trainer_state
 
@@ -91,6 +92,37 @@ def test_a_finished_run_is_extended_by_more_epochs(train: Callable[..., int], tm
     assert train("run", num_train_epochs=2) == EXIT_ERROR
     assert train("run", num_train_epochs=2, allow_config_changes=True) == EXIT_DONE
     assert [record["step"] for record in records(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def test_a_refused_launch_leaves_the_status_of_a_run_that_had_ended(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        assert train("run") == EXIT_DONE
+    for status in ("stopped", "finished"):
+        before = (tmp_path / "run" / RUN_STATUS_FILE).read_bytes()
+        assert json.loads(before)["status"] == status
+        assert train("run", learning_rate=1e-3) == EXIT_ERROR
+        assert (tmp_path / "run" / RUN_STATUS_FILE).read_bytes() == before
+        assert not list((tmp_path / "run").glob("heartbeat-*"))
+        assert train("run") == EXIT_DONE
+    assert train("new", max_description_token_length=1) == EXIT_ERROR
+    status = read_run_status(tmp_path / "new")
+    assert status is not None and status.status == "failed" and "no clip of 7 is left" in str(status.reason)
+
+
+def test_an_evaluation_leaves_the_status_of_the_training_run(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        assert train("run") == EXIT_DONE
+    before = (tmp_path / "run" / RUN_STATUS_FILE).read_bytes()
+    assert train("run", do_train=False, do_eval=True) == EXIT_DONE
+    assert (tmp_path / "run" / RUN_STATUS_FILE).read_bytes() == before
+    evaluation = read_run_status(tmp_path / "run", EVALUATION_STATUS_FILE)
+    assert evaluation is not None and (evaluation.status, evaluation.step) == ("finished", 1)
 
 
 def test_max_steps_wins_over_epochs_and_the_model_is_written(train: Callable[..., int], tmp_path: Path) -> None:
