@@ -22,7 +22,7 @@ from songgen.train.determinism import use_deterministic_operations
 from songgen.train.distributed import start_processes
 from songgen.train.hub import publish, require_account
 from songgen.train.output_folder import back_up_run, locked, require_outside, require_usable, require_way_back
-from songgen.train.run_status import RUN_STATUS_FILE, RunStatus, read_run_status
+from songgen.train.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, RunStatus, read_run_status
 from songgen.train.supervision import Supervision, begin_run, say
 
 logger = logging.getLogger(__name__)
