@@ -31,9 +31,9 @@ from songgen.train.checkpoint_files import (
     read_manifest,
     read_tensors,
     room_needed,
+    save_tensors,
     synchronize,
     verify,
-    write_tensors,
     write_text,
 )
 from songgen.train.checkpoint_folders import (
@@ -236,12 +236,12 @@ class CheckpointManager:
     def _write(self, contents: CheckpointContents, temporary: Path, final: Path, best: bool) -> None:
         """Write this process's files."""
         if self.rank == 0:
-            write_tensors(temporary / MODEL_FILE, contents.model)
-            write_tensors(temporary / OPTIMIZER_FILE, contents.optimizer)
-            write_tensors(temporary / AVERAGE_FILE, contents.average)
+            save_tensors(temporary / MODEL_FILE, contents.model)
+            save_tensors(temporary / OPTIMIZER_FILE, contents.optimizer)
+            save_tensors(temporary / AVERAGE_FILE, contents.average)
             write_text(temporary / TRAINER_STATE_FILE, contents.state.to_json())
             write_text(temporary / CONFIG_FILE, json.dumps(contents.config, indent=2) + "\n")
-        write_tensors(temporary / random_state_file(self.rank), contents.random_state)
+        save_tensors(temporary / random_state_file(self.rank), contents.random_state)
 
     def _commit(self, contents: CheckpointContents, temporary: Path, final: Path, best: bool) -> None:
         """Write the manifest and give the folder its name (main process)."""

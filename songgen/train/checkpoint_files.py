@@ -135,7 +135,7 @@ def json_sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a safetensors file that is on the disk when this returns."""
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     synchronize(path)

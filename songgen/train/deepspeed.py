@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from songgen.models.modeling_songgen import SongGenOutput
 from songgen.train.distributed import agrees_everywhere, sum_over_processes
 from songgen.train.weights import (
+    copy_tensors,
     counts_on_device,
     model_tensors,
     optimizer_entries,
     trained_parameters,
-    write_tensors,
 )
 
 BUCKET_ELEMENTS = 50_000_000
@@ -146,7 +146,7 @@ class ZeroEngine:
         self.engine.backward(loss)
 
     @torch.no_grad()
-    def clip(self, max_norm: float) -> Tensor:
+    def clip_gradients(self, max_norm: float) -> Tensor:
         """See `Engine`.
 
         Raises:
@@ -174,11 +174,11 @@ class ZeroEngine:
                 "helpers/accelerate_configs/fsdp2_zero2_8_gpus.yaml instead, which shards the same: the run goes on."
             )
 
-    def update(self) -> None:
+    def step(self) -> None:
         """See `Engine`. Neither clips DeepSpeed nor does it look for overflows: it is told to do neither."""
         self.engine.step()
 
-    def drop(self) -> None:
+    def discard_gradients(self) -> None:
         """See `Engine`; DeepSpeed does the same, for their memory, when it finds an overflow by itself."""
         self.optimizer.zero_grad(set_to_none=True)
         for group in self.optimizer.averaged_gradients:
@@ -203,7 +203,7 @@ class ZeroEngine:
 
         Parameters of a group share one count of updates; where those of the checkpoint differ, the highest one counts.
         """
-        write_tensors(model_tensors(self.model), weights)
+        copy_tensors(model_tensors(self.model), weights)
         self.optimizer.refresh_fp32_params()
         saved = optimizer_entries(optimizer, dict(trained_parameters(self.model)))
         inner = self.optimizer.optimizer

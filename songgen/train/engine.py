@@ -11,18 +11,19 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from songgen.train.weights import (
+    copy_tensors,
     gather_tensors,
     load_optimizer_tensors,
     model_tensors,
     optimizer_tensors,
-    write_tensors,
 )
 
 
 class Engine(Protocol):
     """Brings a model from losses to new weights. Every process must call its methods together.
 
-    It decides nothing: whether a step changes the weights is agreed by the processes between `clip` and `update`.
+    It decides nothing: whether a step changes the weights is agreed by the processes before `step` or
+    `discard_gradients`.
     """
 
     @property
@@ -39,13 +40,13 @@ class Engine(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss; the processes' gradients are averaged."""
 
-    def clip(self, max_norm: float) -> Tensor:
+    def clip_gradients(self, max_norm: float) -> Tensor:
         """Scale the gradients of all processes down to a norm, and return the one that they had (scalar float32)."""
 
-    def update(self) -> None:
+    def step(self) -> None:
         """Change the weights by the gradients, and drop these."""
 
-    def drop(self) -> None:
+    def discard_gradients(self) -> None:
         """Drop the gradients; nothing else changes."""
 
     def optimizer_tensors(self, *, keep: bool) -> dict[str, Tensor]:
@@ -79,18 +80,18 @@ class AcceleratedEngine:
         """See `Engine`."""
         self.accelerator.backward(loss)
 
-    def clip(self, max_norm: float) -> Tensor:
+    def clip_gradients(self, max_norm: float) -> Tensor:
         """See `Engine`."""
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
         whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         return torch.as_tensor(whole, device=self.accelerator.device).detach().float()
 
-    def update(self) -> None:
+    def step(self) -> None:
         """See `Engine`."""
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def drop(self) -> None:
+    def discard_gradients(self) -> None:
         """See `Engine`; in float16 the scaler learns of it."""
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.update()
@@ -102,5 +103,5 @@ class AcceleratedEngine:
 
     def load(self, weights: dict[str, Tensor], optimizer: dict[str, Tensor]) -> None:
         """See `Engine`."""
-        write_tensors(model_tensors(self.model), weights)
+        copy_tensors(model_tensors(self.model), weights)
         load_optimizer_tensors(self.model, self.optimizer.optimizer, optimizer)

@@ -137,7 +137,7 @@ class TrainingStep:
                 self.engine.backward(loss * self.accelerator.num_processes)
             objective += loss.detach()
             head_losses += output.codebook_losses.detach()
-        norm = self.engine.clip(self.max_gradient_norm)
+        norm = self.engine.clip_gradients(self.max_gradient_norm)
         agreed = self._agree(objective, norm, stop_requested(), sizes)
         outcome = self._update(agreed, allows_update)
         return StepResult(
@@ -183,7 +183,7 @@ class TrainingStep:
         elif not allows_update(agreed.loss):
             outcome = Outcome.HELD_BACK
         if outcome is Outcome.UPDATED:
-            self.engine.update()
+            self.engine.step()
         else:
-            self.engine.drop()
+            self.engine.discard_gradients()
         return outcome

@@ -35,7 +35,7 @@ from songgen.train.state import CheckpointContents, TrainerState, capture_random
 from songgen.train.step import Outcome, StepResult, TrainingStep
 from songgen.train.totals import StepTotals
 from songgen.train.training_data import TrainingData
-from songgen.train.weights import gather_tensors, model_tensors, write_tensors
+from songgen.train.weights import copy_tensors, gather_tensors, model_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ class Trainer:
         """Give weights, optimizer and moving average the values of a checkpoint."""
         self.engine.load(contents.model, contents.optimizer)
         if self.average is not None:
-            write_tensors(self.average.averages, contents.average or contents.model)
+            copy_tensors(self.average.averages, contents.average or contents.model)
 
     def rewind(self) -> None:
         """Put the weights of the latest checkpoint back; the data goes on behind the steps that followed it."""

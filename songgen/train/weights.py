@@ -44,7 +44,7 @@ def gather_tensors(tensors: dict[str, Tensor], *, keep: bool) -> dict[str, Tenso
 
 
 @torch.no_grad()
-def write_tensors(targets: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+def copy_tensors(targets: dict[str, Tensor], values: dict[str, Tensor]) -> None:
     """Copy whole tensors into those of the same names, each process its own shard.
 
     Raises:

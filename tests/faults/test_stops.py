@@ -217,7 +217,7 @@ def stall_in_save(folder: Path) -> Hook:
 
         def harm(trainer: Trainer, batches: Any) -> None:
             if trainer.state.step == 2:
-                checkpoint.write_tensors = stall  # type: ignore[assignment]
+                checkpoint.save_tensors = stall  # type: ignore[assignment]
                 os.kill(os.getpid(), signal.SIGTERM)
 
         signals.SAME_REQUEST_SECONDS = 0.2

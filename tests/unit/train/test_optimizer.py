@@ -21,7 +21,7 @@ from songgen.train.weights import (
     load_optimizer_tensors,
     model_tensors,
     optimizer_tensors,
-    write_tensors,
+    copy_tensors,
 )
 
 
@@ -83,7 +83,7 @@ def test_state_by_name_continues_bit_for_bit_and_leaves_the_learning_rate_alone(
 
     resumed = tiny_model()
     resumed_optimizer = build_optimizer(resumed, OptimizerOptions(1e-2))
-    write_tensors(model_tensors(resumed), weights)
+    copy_tensors(model_tensors(resumed), weights)
     load_optimizer_tensors(resumed, resumed_optimizer, state)
     train(model, optimizer, 2, first=3)
     train(resumed, resumed_optimizer, 2, first=3)
@@ -128,7 +128,7 @@ def test_sharded_parameters_are_saved_whole_and_continue_bit_for_bit(process_gro
     resumed = tiny_model()
     fully_shard(resumed, mesh=init_device_mesh("cpu", (1,)))
     resumed_optimizer = build_optimizer(resumed, OptimizerOptions(1e-2))
-    write_tensors(model_tensors(resumed), saved[1])
+    copy_tensors(model_tensors(resumed), saved[1])
     load_optimizer_tensors(resumed, resumed_optimizer, states[1])
     train(sharded, optimizers[1], 1, first=2)
     train(resumed, resumed_optimizer, 1, first=2)
@@ -141,7 +141,7 @@ def test_sharded_parameters_are_saved_whole_and_continue_bit_for_bit(process_gro
 def test_other_parameters_are_refused_with_their_names() -> None:
     model, other = nn.Linear(3, 2), nn.Linear(4, 2)
     with pytest.raises(ValueError, match=r"weight: \[2, 3\] in the checkpoint, \[2, 4\] now"):
-        write_tensors(model_tensors(other), gather_tensors(model_tensors(model), keep=True))
+        copy_tensors(model_tensors(other), gather_tensors(model_tensors(model), keep=True))
     with pytest.raises(ValueError, match="bias: in the checkpoint, not trained now"):
         other.bias.requires_grad_(False)
-        write_tensors(model_tensors(other), gather_tensors(model_tensors(nn.Linear(4, 2)), keep=True))
+        copy_tensors(model_tensors(other), gather_tensors(model_tensors(nn.Linear(4, 2)), keep=True))
