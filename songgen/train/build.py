@@ -30,6 +30,7 @@ from songgen.train.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.reporting import Reporter
 from songgen.train.resume import continue_curve, count_steps, find_resumption, require_same_songs
 from songgen.train.schedules import CodebookWeights, LearningRateSchedule
+from songgen.train.sharding import autocast_forward
 from songgen.train.signals import STOP_FILE, StopSignals
 from songgen.train.state import TrainerState
 from songgen.train.step import TrainingStep
@@ -171,7 +172,9 @@ def _prepare(config: RunConfig, core: SongGenForConditionalGeneration, accelerat
     training = config.training
     core.set_gradient_checkpointing(config.model.gradient_checkpointing)
     core.set_input_masking(config.model.input_masking)
-    if accelerator.distributed_type != DistributedType.FSDP:
+    if accelerator.distributed_type == DistributedType.FSDP:
+        autocast_forward(accelerator, core)
+    else:
         core.to(accelerator.device)
     if training.torch_compile:
         for layer in core.decoder.model.decoder.layers:

@@ -1,12 +1,35 @@
-"""Weights that are sharded over the processes (FSDP2): whole for a while, and sharded again behind an evaluation."""
+"""Weights that are sharded over the processes (FSDP2): their precision, whole for a while, sharded again afterwards."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from accelerate import Accelerator
+from accelerate.utils import AutocastKwargs
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+
+
+def autocast_forward(accelerator: Accelerator, model: nn.Module) -> None:
+    """Let a model that is about to be sharded compute as it does within DDP. To be called before `prepare`.
+
+    Accelerate (1.15) gives FSDP2 a policy that casts: weights, voice samples, the residual stream, the losses and the
+    sums of gradients would all be bfloat16 or float16. Instead weights, gradients and losses stay in float32, on
+    the way between processes too, and matrices are multiplied in lower precision.
+    """
+    accelerator.state.fsdp_plugin.mixed_precision_policy = None
+    forward = model.forward
+
+    @functools.wraps(forward)
+    def autocast(*args: Any, **kwargs: Any) -> Any:
+        # A cache would keep a copy of each layer's weights until the pass has ended, although the layer is sharded.
+        with accelerator.autocast(AutocastKwargs(cache_enabled=False)):
+            return forward(*args, **kwargs)
+
+    model.forward = autocast
 
 
 def shard_again(model: nn.Module) -> None:

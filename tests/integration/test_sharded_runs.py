@@ -1,50 +1,57 @@
 """Runs whose weights are sharded over two processes (FSDP2): the same steps, and checkpoints by the same protocol.
 
-Accelerate ignores its FSDP plugin where there is no accelerator, so the model is sharded here as the plugin would do
-it, with torch's `fully_shard`; everything else is the product's.
+Accelerate ignores its FSDP plugin where there is no GPU, so here its state is told of the plugin afterwards;
+everything else is what accelerate and the product do, as the files of `helpers/accelerate_configs` say.
 """
 
 import os
 from collections.abc import Callable
-from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
+import yaml
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 from forked import before_each_step, fork_run, saved_files, signal_at
-from launching import make_world, records, write_config
+from launching import ROOT, make_world, records, write_config
 from safetensors.torch import load_file
-from torch.distributed.fsdp import fully_shard
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from songgen.train.checkpoint_files import AVERAGE_FILE, FAULT_VARIABLE, MODEL_FILE, OPTIMIZER_FILE
 from songgen.train.checkpoint_folders import candidates
+from songgen.train.engine import AcceleratedEngine
 from songgen.train.trainer import Trainer
 
+ACCELERATE_CONFIGS = ROOT / "helpers" / "accelerate_configs"
 SETTINGS: dict[str, Any] = {
     "max_steps": 6, "save_steps": 2, "save_total_limit": None, "ema_decay": 0.8, "eval_strategy": "steps",
     "eval_steps": 3, "dataloader_num_workers": 0,
 }  # fmt: skip
 
 
-def prepare_sharded(
-    accelerator: Accelerator, model: Any, optimizer: Any, *, reshard_after_forward: bool = True
-) -> tuple[Any, Any]:
-    """Shard a model layer by layer, and let its optimizer hold the shards, in place of `Accelerator.prepare`."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    for layer in model.decoder.model.decoder.layers:
-        fully_shard(layer, reshard_after_forward=reshard_after_forward)
-    fully_shard(model, reshard_after_forward=reshard_after_forward)
-    shards = dict(model.named_parameters())
-    for group in optimizer.param_groups:
-        group["params"] = [shards[names[parameter]] for parameter in group["params"]]
-    return model, AcceleratedOptimizer(optimizer, device_placement=False)
+def launch_sharded(file: str) -> None:
+    """Let this process shard as a file of `helpers/accelerate_configs` says; its processes and devices aside."""
+    settings = yaml.safe_load((ACCELERATE_CONFIGS / file).read_text())["fsdp_config"]
+    os.environ["ACCELERATE_USE_FSDP"] = "true"
+    for name, value in settings.items():
+        os.environ[name.upper().replace("_LAYER_CLS_", "_CLS_")] = str(value)
+    begin = AcceleratorState.__init__
+
+    def begin_sharded(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        begin(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+            if self.mixed_precision != "no":
+                fsdp_plugin.set_mixed_precision(self.mixed_precision)
+            self.fsdp_plugin = fsdp_plugin
+
+    AcceleratorState.__init__ = begin_sharded
 
 
-def shard(then: Callable[[int], None] | None = None, **options: bool) -> Callable[[int], None]:
+def shard(then: Callable[[int], None] | None = None, file: str = "fsdp2_8_gpus.yaml") -> Callable[[int], None]:
     """A hook that shards the run's model, and sees at each step that it is."""
 
     def require_shards(trainer: Trainer, batches: Any) -> None:
@@ -53,7 +60,7 @@ def shard(then: Callable[[int], None] | None = None, **options: bool) -> Callabl
         assert any(entry.to_local().numel() < entry.numel() for entry in parameters)
 
     def hook(rank: int) -> None:
-        Accelerator.prepare = partialmethod(prepare_sharded, **options)  # type: ignore[assignment]  # in a child process
+        launch_sharded(file)
         before_each_step(require_shards)
         if then is not None:
             then(rank)
@@ -75,10 +82,10 @@ def straight(world: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("reshard_after_forward", [True, False])
-def test_a_sharded_run_takes_the_steps_of_a_whole_one(world: Path, tmp_path: Path, reshard_after_forward: bool) -> None:
+@pytest.mark.parametrize("file", ["fsdp2_8_gpus.yaml", "fsdp2_zero2_8_gpus.yaml"])
+def test_a_sharded_run_takes_the_steps_of_a_whole_one(world: Path, tmp_path: Path, file: str) -> None:
     """As ZeRO-3 and as ZeRO-2 shard. Checkpoints hold whole tensors under the same names, also behind an evaluation."""
-    for name, hook in (("whole", None), ("sharded", shard(reshard_after_forward=reshard_after_forward))):
+    for name, hook in (("whole", None), ("sharded", shard(file=file))):
         config = write_config(world, output_dir=str(tmp_path / name), **SETTINGS)
         fork_run(config, tmp_path / "log", processes=2, hook=hook).finish()
     whole, sharded = tmp_path / "whole", tmp_path / "sharded"
@@ -92,6 +99,47 @@ def test_a_sharded_run_takes_the_steps_of_a_whole_one(world: Path, tmp_path: Pat
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():
             torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-3, msg=f"{file}: {name}")
+
+
+@pytest.mark.parametrize("file", ["fsdp2_8_gpus.yaml", "fsdp2_zero2_8_gpus.yaml"])
+def test_a_sharded_run_in_bfloat16_rounds_as_a_whole_one_does(world: Path, tmp_path: Path, file: str) -> None:
+    """Operations are autocast; losses, gradients and weights stay in float32. Rounding alone would differ by 1e-3."""
+    settings = SETTINGS | {"dtype": "bfloat16", "gradient_accumulation_steps": 4}
+    for name, hook in (("whole", watch_precision), ("sharded", shard(watch_precision, file))):
+        config = write_config(world, output_dir=str(tmp_path / name), **settings)
+        fork_run(config, tmp_path / "log", processes=2, hook=hook).finish()
+    whole, sharded = tmp_path / "whole", tmp_path / "sharded"
+    for ours, theirs in zip(records(sharded), records(whole), strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() & {"train/loss", "train/grad_norm", "eval/loss"}:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), (ours["step"], name)
+    ours, theirs = (load_file(folder / "checkpoint-6" / MODEL_FILE) for folder in (sharded, whole))
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-3, msg=name)
+
+
+def watch_precision(rank: int) -> None:
+    """A hook that looks at what a run computes with in each step."""
+
+    def require_precision(trainer: Trainer, batches: Any) -> None:
+        layer = trainer.core.decoder.model.decoder.layers[0].self_attn.q_proj
+        layer.register_forward_hook(lambda module, inputs, output: precisions.add(("layer", output.dtype)))
+
+    def backward(self: AcceleratedEngine, loss: Tensor) -> None:
+        precisions.add(("loss", loss.dtype))
+        with_scale(self, loss)
+
+    def clip_gradients(self: AcceleratedEngine, max_norm: float) -> Tensor:
+        gradients = [entry.grad for entry in self.model.parameters() if entry.grad is not None]
+        assert gradients and all(entry.dtype == torch.float32 for entry in gradients)
+        assert precisions == {("layer", torch.bfloat16), ("loss", torch.float32)}
+        return clip(self, max_norm)
+
+    precisions: set[tuple[str, torch.dtype]] = set()
+    with_scale, clip = AcceleratedEngine.backward, AcceleratedEngine.clip_gradients
+    AcceleratedEngine.backward = backward  # type: ignore[method-assign]
+    AcceleratedEngine.clip_gradients = clip_gradients  # type: ignore[method-assign]
+    before_each_step(require_precision)
 
 
 def test_a_sharded_run_that_is_stopped_and_resumed_equals_an_uninterrupted_one(
