@@ -202,8 +202,8 @@ _OF_LYRICS = frozenset(limit.option for limit in _LIMITS if "transcript" in limi
 
 
 def is_instrumental(record: SongRecord) -> bool:
-    """Whether nobody sings, as far as is known: there are no lyrics, and nobody was heard."""
-    return not record.lyrics and not record.voiced
+    """Whether nobody sings: somebody says so, or there are no lyrics and nobody was heard."""
+    return record.lyrics_source == "instrumental" or (not record.lyrics and not record.voiced)
 
 
 def find_refusals(record: SongRecord, options: FilterOptions) -> list[Refusal]:
@@ -264,6 +264,7 @@ class FilterStep(Step):
             "measures": dict(record.measures),
             "language": record.language,
             "lyrics": record.lyrics,
+            "lyrics_source": record.lyrics_source,
             "caption": len(record.caption),
             "is_voiced": None if record.voiced is None else bool(record.voiced),
         }

@@ -37,7 +37,7 @@ KEPT_COLUMNS = (
 TAKE_IN = "take_in"
 """Step that songs are refused by which cannot be taken in at all."""
 
-INSTRUMENTAL = re.compile(r"\s*\[?\s*(?:inst|instrumental)\s*\]?\s*", re.IGNORECASE)
+_SAYS_INSTRUMENTAL = re.compile(r"\s*\[?\s*(?:inst|instrumental)\s*\]?\s*", re.IGNORECASE)
 """Lyrics that say that there are none."""
 
 MAX_ID_LENGTH = 100
@@ -131,7 +131,7 @@ def _record(row: ClipRow, source: InputOptions, ids: dict[str, str], findings: M
     extra = _Extra(row, findings)
     tags = extra.tags()
     lyrics = _text(row.lyrics)
-    is_instrumental = bool(INSTRUMENTAL.fullmatch(lyrics)) or row.extra.get("instrumental") is True
+    is_instrumental = bool(_SAYS_INSTRUMENTAL.fullmatch(lyrics)) or row.extra.get("instrumental") is True
     provenance = {"input": {"name": source.name, "id": row.id}}
     earlier = row.extra.get("provenance")
     return SongRecord(
@@ -144,6 +144,7 @@ def _record(row: ClipRow, source: InputOptions, ids: dict[str, str], findings: M
         language=_language(row.language),
         lyrics="" if is_instrumental else lyrics,
         lyrics_source="instrumental" if is_instrumental else "given" if lyrics else "",
+        voiced=() if is_instrumental else None,  # a detector that errs must not put words into it
         caption=_text(row.caption) or join_tags(tags),
         tags=tags,
         variants=extra.texts("variants"),

@@ -106,6 +106,16 @@ def test_an_instrumental_is_not_judged_by_its_voice_or_its_words() -> None:
     assert codes(instrumental, preset="HQ", languages=("en",), not_measured="refuse", **options) == []
 
 
+def test_a_clip_that_a_person_calls_instrumental_is_one_whatever_the_detector_heard() -> None:
+    called = dataclasses.replace(GOOD, lyrics="", lyrics_source="instrumental", energies={"vocal": 1.0})
+    options: dict[str, Any] = {"languages": ("de",), "min_vocal_energy": 1000.0, "min_transcript_confidence": 0.95}
+    assert codes(called, **options) == []
+    assert codes(dataclasses.replace(called, lyrics_source=""), **options) != []
+    assert codes(called, keep_instrumentals=False) == ["instrumental"]
+    step = FilterStep(FilterOptions())
+    assert step.inputs(called) != step.inputs(dataclasses.replace(called, lyrics_source=""))
+
+
 def test_the_refusal_names_the_first_limit_and_all_reasons() -> None:
     poor = dataclasses.replace(with_measure("clap_score", 0.1), duration=1.0)
     (outcome,) = FilterStep(FilterOptions(preset="HQ")).run([poor], WorkFolder(None))  # type: ignore[arg-type]

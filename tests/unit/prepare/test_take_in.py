@@ -9,12 +9,16 @@ from prepare_songs import RATE, tone, write_song
 
 from songgen.data.audio import energy
 from songgen.data.manifest import ManifestError
+from songgen.prepare.alignment import AlignOptions, AlignStep
 from songgen.prepare.config import config_of_values
+from songgen.prepare.filters import FilterOptions, find_refusals
 from songgen.prepare.layouts import MAX_ID_LENGTH, TakenIn, read_notices, read_records, read_songs, safe_name
 from songgen.prepare.layouts import write_songs as write_list
 from songgen.prepare.record import SongRecord
 from songgen.prepare.step import Outcome, WorkFolder
 from songgen.prepare.take_in import TakeInOptions, TakeInStep
+from songgen.prepare.transcription import TranscribeOptions, transcribe_steps
+from songgen.prepare.voice_activity import VoiceOptions, VoiceStep
 
 
 def read(folder: Path, *inputs: Any, **settings: Any) -> TakenIn:
@@ -89,6 +93,19 @@ def test_a_manifest_keeps_what_its_rows_know(tmp_path: Path) -> None:
     assert (record.lyrics, record.lyrics_source, record.language) == ("", "instrumental", "en")
     assert (record.tags, record.caption, record.tempo, record.key) == (("pop", "sunny"), "pop, sunny", 124.0, "A minor")
     assert set(record.audio) == {"mix", "vocal"} and set(record.provenance) == {"tag", "input"}
+
+
+@pytest.mark.parametrize("said", [{"lyrics": "[Instrumental]"}, {"lyrics": "inst"}, {"instrumental": True}])
+def test_a_song_that_is_said_to_be_instrumental_is_not_listened_to(tmp_path: Path, said: dict[str, Any]) -> None:
+    write_song(tmp_path, "a.wav", prompt=None, lyrics=None)
+    row = {"id": "a", "audio": "a.wav", "caption": "piano", "language": "de", **said}
+    (record,) = read(tmp_path, write_rows(tmp_path / "metadata.jsonl", row)).records
+    listening = [VoiceStep(VoiceOptions()), *transcribe_steps(TranscribeOptions(agreement_model="second"))]
+    assert not any(step.is_needed(record) for step in listening)
+    (aligned,) = AlignStep(AlignOptions()).run([record], WorkFolder(tmp_path))
+    record = record.changed(aligned.changes)
+    assert (record.lyrics, record.lyrics_source, record.lines, record.voiced) == ("", "instrumental", (), ())
+    assert find_refusals(record, FilterOptions(min_seconds=None, languages=("en",), min_vocal_energy=1000.0)) == []
 
 
 def test_values_of_a_wrong_type_are_named_and_left_out(tmp_path: Path) -> None:
