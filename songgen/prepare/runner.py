@@ -17,6 +17,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from itertools import compress
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
 from typing import Any, Self
 
 from accelerate.state import PartialState
@@ -35,6 +38,7 @@ from songgen.prepare.store import (
     result_key,
 )
 from songgen.preprocess.processes import on_main_process
+from songgen.preprocess.signals import ENDING_SIGNALS
 
 BATCHES_AHEAD = 2
 """Batches that wait for each worker, so that none is idle."""
@@ -77,13 +81,16 @@ class Runner:
         self._open = ExitStack()
         self._open.callback(self.hashes.close)
         self._pool: ProcessPoolExecutor | None = None
+        self._lifeline: Connection | None = None
 
     def __enter__(self) -> Self:
         """Return the runner."""
         return self
 
-    def __exit__(self, *error: object) -> None:
-        """End the workers and close the files."""
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """End the workers and close the files; a signal or Ctrl-C does not wait for what the workers have begun."""
+        if self._lifeline is not None and kind is not None and not issubclass(kind, Exception):
+            self._lifeline.close()
         self._open.close()
 
     def run(self, step: Step, records: Sequence[SongRecord]) -> list[SongRecord]:
@@ -97,20 +104,21 @@ class Runner:
             StepFailed: if the step raised anything else.
             WorkerLost: if a worker was killed.
         """
-        needing = [record for record in records if record.refusal is None and step.is_needed(record)]
+        needed = [record.refusal is None and step.is_needed(record) for record in records]
         with ResultStore(self.folder, self.hashes, step.name, self.state.process_index) as store:
             # A process hashes the files of its own share only; the others learn the hashes from its list.
-            own = [(result_key(step, record, self.hashes), record) for record in self._share(needing)]
+            own = [
+                (result_key(step, record, self.hashes), record) for record in self._share([*compress(records, needed)])
+            ]
             pending = [(key, record) for key, record in own if store.get(record.id, key) is None]
             self._work(step, pending, len(own), store)
             self.state.wait_for_everyone()
             self.hashes.refresh()
             store.refresh()
-            needed = {record.id for record in needing}
             return [
                 result
-                for record in records
-                for result in (self._applied(step, record, store) if record.id in needed else [record])
+                for record, is_needed in zip(records, needed, strict=True)
+                for result in (self._applied(step, record, store) if is_needed else [record])
             ]
 
     def run_set(self, step: SetStep, records: Sequence[SongRecord]) -> list[SongRecord]:
@@ -195,7 +203,10 @@ class Runner:
         if self._pool is None:
             self._open.enter_context(_threads_shared_among(self.workers))
             context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_prepare_worker)
+            theirs, self._lifeline = context.Pipe(duplex=False)
+            self._pool = ProcessPoolExecutor(
+                self.workers, mp_context=context, initializer=_prepare_worker, initargs=(theirs,)
+            )
             self._open.callback(self._pool.shutdown, cancel_futures=True)
         return self._pool
 
@@ -262,17 +273,18 @@ class _Worker:
     step: Step | None = None
 
 
-def _prepare_worker() -> None:
-    # Ctrl-C reaches the whole process group; the main process decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _prepare_worker(lifeline: Connection) -> None:
+    # Signals reach the whole process group; the main process decides.
+    for number in (signal.SIGINT, *ENDING_SIGNALS):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """End this worker when the main process is gone, killed perhaps: nobody else would."""
+def _end_with_parent(lifeline: Connection) -> None:
+    """End this worker when the main process closes its end of the pipe, or is gone: nobody else would."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    parent.join()
+    wait_for([lifeline, parent.sentinel])
     os._exit(1)
 
 

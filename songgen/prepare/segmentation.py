@@ -19,6 +19,13 @@ from songgen.tasks import MIX
 LENGTH_TOLERANCE_SECONDS = 0.1
 """Tracks whose lengths differ by no more are cut to the shortest."""
 
+CLIP_MARK = "~"
+"""Between the id of a song and the number of a clip: no id of a song has it (see `songgen.prepare.layouts.safe_name`),
+so that no clip has the id of a song."""
+
+_NOT_CUT_BY = ("id", "file", "line", "provenance")
+"""Fields that say where a song comes from: `apply_outcome` gives clips those of their song as it is now."""
+
 
 @dataclass(frozen=True)
 class _Span:
@@ -166,7 +173,7 @@ class SegmentStep(Step):
     """
 
     name = "segment"
-    version = 1
+    version = 2
 
     def __init__(self, options: SegmentOptions) -> None:
         """Nothing has to be loaded."""
@@ -177,11 +184,9 @@ class SegmentStep(Step):
         return asdict(self.options)
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """Everything that is known of the song, since its clips inherit it; audio goes by content."""
-        values = asdict(record)
-        values["audio"] = sorted(record.audio)
-        del values["id"]
-        return values
+        """What is known of the song, since its clips inherit it, but not where it comes from; audio goes by content."""
+        values = {name: value for name, value in asdict(record).items() if name not in _NOT_CUT_BY}
+        return values | {"audio": sorted(record.audio)}
 
     def is_needed(self, record: SongRecord) -> bool:
         """Whether the record is a whole song."""
@@ -233,7 +238,7 @@ class SegmentStep(Step):
         clips = []
         for index, span in enumerate(spans):
             exact = dataclasses.replace(span.clip, start=span.begin / rate, end=span.end / rate)
-            clip = cut_record(song, f"{song.id}_{index:03d}", exact, lines)
+            clip = cut_record(song, f"{song.id}{CLIP_MARK}{index:03d}", exact, lines)
             audio = {track: folder.new_file(self.name, clip, track) for track in tracks}
             for track, samples in tracks.items():
                 write_audio(folder.path(audio[track]), samples[..., span.begin : span.end], rate)

@@ -226,7 +226,8 @@ def apply_outcome(step: Step | SetStep, record: SongRecord, outcome: Outcome) ->
     """Return what becomes of a record: itself with changes or a refusal, or the clips that take its place.
 
     The step's name, version and parameters are noted in the provenance of every record that it has changed, and what
-    the outcome itself says there of this one.
+    the outcome itself says there of this one. Clips come from where their song does now, which is no part of the
+    result's key: a song that has moved to another line is not cut again.
     """
     details = outcome.changes.get("provenance", {}).get(step.name, {})
     mark = {step.name: {"version": step.version, "parameters": step.parameters(), **details}}
@@ -235,7 +236,7 @@ def apply_outcome(step: Step | SetStep, record: SongRecord, outcome: Outcome) ->
         return [record.changed(changes)]
     if outcome.clips is not None:
         return [
-            dataclasses.replace(clip, provenance={**record.provenance, **clip.provenance, **mark})
+            dataclasses.replace(clip, file=record.file, line=record.line, provenance={**record.provenance, **mark})
             for clip in outcome.clips
         ]
     return [record.changed({**outcome.changes, "provenance": mark})] if outcome.changes else [record]

@@ -9,6 +9,7 @@ import numpy as np
 from songgen.data.audio import AudioRejected
 from songgen.prepare.audio_files import read_audio
 from songgen.prepare.hearing import Guards, likeliest_language
+from songgen.prepare.intervals import Interval
 from songgen.prepare.record import FIRST, SECOND, JsonObject, SongRecord, Transcript, Word
 from songgen.prepare.step import Outcome, Refusal, Step, WorkFolder
 from songgen.prepare.text_distance import base_language, joiner
@@ -24,8 +25,6 @@ QUIET_BLOCK_SECONDS = 0.05
 
 QUIET_SEARCH_SHARE = 0.25
 """The last part of a chunk in which that block is looked for."""
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)

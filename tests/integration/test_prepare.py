@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from tiny_whisper import save_tiny_whisper
 
 from songgen.config import load_run_config
 from songgen.data.dataset import SongDataset
+from songgen.data.folder_lock import is_alive
+from songgen.exit_codes import EXIT_SIGNAL_BASE
 from songgen.prepare.config import load_prepare_config
 from songgen.prepare.pipeline import PrepareSummary, TooManyBadSongs, prepare
 from songgen.prepare.runner import Runner
@@ -26,6 +29,7 @@ from songgen.prepare.step import SetStep
 from songgen.prepare.store import ResultStore
 from songgen.prepare.writers import DatasetWriter
 from songgen.preprocess import options_of, run_preprocessing
+from songgen.preprocess.workspace import LOCK_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 FORK = get_context("fork")
@@ -81,7 +85,7 @@ def test_every_song_is_in_a_clip_or_refused_for_its_reason(place: Path, prepared
     assert len(songs | set(refused)) == 20
     assert [refused[song] for song in BROKEN] == ["truncated_audio", "unreadable_audio", "unsupported_format"]
     (copy,) = (row for row in rows_of(prepared / "rejected.jsonl") if row["song"] == DUPLICATE)
-    assert (copy["code"], copy["kept"]) == ("duplicate", f"{ORIGINAL}_000")
+    assert (copy["code"], copy["kept"]) == ("duplicate", f"{ORIGINAL}~000")
     assert refused[FOREIGN] == "other_language"
     (instrumental,) = (row for row in rows if row["song"] == INSTRUMENTAL)
     assert instrumental["instrumental"] and not instrumental["lyrics"]
@@ -111,7 +115,7 @@ def test_the_report_names_all_of_that(prepared: Path) -> None:
     report = json.loads((prepared / "report.json").read_text(encoding="utf-8"))
     codes = {entry["code"]: entry["count"] for entry in report["refusals"]}
     assert codes.keys() >= {"truncated_audio", "unreadable_audio", "unsupported_format", "duplicate", "other_language"}
-    assert [group["kept"] for group in report["duplicates"]] == [f"{ORIGINAL}_000"]
+    assert [group["kept"] for group in report["duplicates"]] == [f"{ORIGINAL}~000"]
     assert report["songs"] == 20 and report["stages"][0]["songs"] == 20
     assert report["languages"]["instrumental"]["clips"] >= 1 and report["languages"]["en"]["clips"] > 10
     assert report["clips"] == sum(len(rows_of(prepared / name)) for name in ("metadata.jsonl", "metadata_eval.jsonl"))
@@ -148,12 +152,12 @@ def content_of(folder: Path) -> dict[str, str]:
     }
 
 
-def in_a_fork(place: Path, output: Path, hook: Callable[[], None]) -> int | None:
+def in_a_fork(place: Path, output: Path, hook: Callable[[], None], *overrides: str) -> int | None:
     """Prepare in a child after `hook` has laid a trap; return its exit code."""
 
     def work() -> None:
         hook()
-        run(place, "--output_dir", str(output))
+        run(place, "--output_dir", str(output), *overrides)
         os._exit(0)
 
     child = FORK.Process(target=work)
@@ -222,6 +226,34 @@ def test_killed_in_every_step_it_goes_on(place: Path, prepared: Path, tmp_path: 
     assert in_a_fork(place, output, lambda: None) == 0
     assert content_of(output) == content_of(prepared)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.work"]
+
+
+def preempted_in_step(name: str, pids: Path) -> Callable[[], None]:
+    """Trap: while workers are busy with a step, the process gets what a preemption sends; `pids` names the workers."""
+
+    def lay() -> None:
+        put = ResultStore.put
+
+        def deadly(store: ResultStore, record_id: str, key: str, outcome: Any) -> None:
+            put(store, record_id, key, outcome)
+            if store.step == name:
+                pids.write_text(json.dumps([child.pid for child in active_children()]))
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        ResultStore.put = deadly  # type: ignore[method-assign]
+
+    return lay
+
+
+def test_a_preempted_run_leaves_no_lock_and_no_worker(place: Path, prepared: Path, tmp_path: Path) -> None:
+    output, pids = tmp_path / "out", tmp_path / "pids.json"
+    trap = preempted_in_step("voice", pids)
+    assert in_a_fork(place, output, trap, "--workers", "2") == EXIT_SIGNAL_BASE + signal.SIGTERM
+    assert (tmp_path / "out.work" / "results").is_dir() and not (tmp_path / "out.work" / LOCK_FILE).exists()
+    workers = json.loads(pids.read_text())
+    assert len(workers) == 2 and not any(is_alive(pid) for pid in workers)
+    assert in_a_fork(place, output, lambda: None) == 0
+    assert content_of(output) == content_of(prepared)
 
 
 def test_two_launched_processes_find_the_same(place: Path, tmp_path: Path) -> None:

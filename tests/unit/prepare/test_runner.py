@@ -57,6 +57,13 @@ def test_refused_records_are_carried_along_untouched(tmp_path: Path) -> None:
     assert runner_in(tmp_path).run_set(LastStep(), found)[2] == found[2]
 
 
+def test_a_refused_record_does_not_stop_another_of_its_id(tmp_path: Path) -> None:
+    refused = replace(make_record("song0", caption="x"), refusal=Refusal("take_in", "silent", "it is silent"))
+    for records in ([refused, *records_of("a")], [*records_of("a"), refused]):
+        found = runner_in(tmp_path).run(ShoutStep(), records)
+        assert [record.caption for record in found] == ["x" if record is refused else "A!" for record in records]
+
+
 def test_a_record_that_has_the_field_is_skipped(tmp_path: Path) -> None:
     class NeededStep(ShoutStep):
         def is_needed(self, record: SongRecord) -> bool:

@@ -2,16 +2,24 @@
 
 import dataclasses
 import importlib.util
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from accelerate.state import PartialState
+from prepare_songs import write_song
 
 from songgen.prepare.audio_files import read_audio, write_audio
 from songgen.prepare.clip_plan import PlannedClip, SegmentOptions, plan_clips
+from songgen.prepare.config import config_of_values
+from songgen.prepare.layouts import read_songs, unique_id
 from songgen.prepare.record import FIRST, LyricLine, SongRecord, Transcript, Word
 from songgen.prepare.refusal_codes import CODES
+from songgen.prepare.runner import Runner
 from songgen.prepare.segmentation import SegmentStep, cut_record, split_long_lines, write_lyrics
 from songgen.prepare.step import WorkFolder
+from songgen.prepare.take_in import TakeInOptions, TakeInStep
 from songgen.prepare.voice_activity import SAMPLE_RATE, VoiceOptions, load_voice_detector, voiced_intervals
 
 RATE = 8000
@@ -59,7 +67,7 @@ def cut(song, folder, options=SHORT):
 
 def test_clips_have_ids_lyrics_and_times_of_their_own(song, folder):
     clips = cut(song, folder).clips
-    assert [clip.id for clip in clips] == ["rock/one_000", "rock/one_001", "rock/one_002"]
+    assert [clip.id for clip in clips] == ["rock/one~000", "rock/one~001", "rock/one~002"]
     assert [(clip.start, clip.start + clip.duration) for clip in clips[:2]] == [(0, 6.75), (6.75, 14.0)]
     assert [clip.lyrics for clip in clips] == ["[verse]\none two\nthree", "[chorus]\nfour\nfive", ""]
     times = [(line.text, line.start, line.end) for line in clips[1].lines]
@@ -78,11 +86,18 @@ def test_a_passage_without_voice_is_known_to_be_instrumental(song, folder):
     assert {clip.lyrics_source for clip in sung} == {"given"}
 
 
+def test_no_song_can_have_the_id_of_a_clip(song: SongRecord, folder: WorkFolder) -> None:
+    clips = cut(dataclasses.replace(song, id="beat", song="beat"), folder).clips
+    assert [unique_id(clip.id, "songs", {}) for clip in clips] == ["beat_000", "beat_001", "beat_002"]
+    assert [clip.id for clip in clips] == ["beat~000", "beat~001", "beat~002"]
+
+
 def test_every_track_is_cut_at_the_same_samples_and_nothing_is_changed(song, folder, tmp_path):
     clips = cut(song, folder).clips
     for track in ("mix", "vocal", "acc"):
         parts = [read_audio(folder.track(clip, track))[0] for clip in clips]
         np.testing.assert_array_equal(np.concatenate(parts), read_audio(tmp_path / f"{track}.wav")[0])
+    assert len(clips) == 3
     for clip in clips:
         mix, vocal, acc = (read_audio(folder.track(clip, track))[0] for track in ("mix", "vocal", "acc"))
         np.testing.assert_array_equal(mix, vocal + acc)
@@ -90,7 +105,9 @@ def test_every_track_is_cut_at_the_same_samples_and_nothing_is_changed(song, fol
 
 
 def test_figures_of_the_whole_song_do_not_pass_to_its_clips(song, folder):
-    for clip in cut(song, folder).clips:
+    clips = cut(song, folder).clips
+    assert len(clips) == 3
+    for clip in clips:
         assert clip.energies == {} and clip.measures["language_probability"] == 0.9
 
 
@@ -109,12 +126,12 @@ def test_clips_can_have_another_rate(song, folder):
 def test_a_song_that_fits_stays_whole_with_all_that_is_known(song, folder):
     song = dataclasses.replace(song, lines=(), transcripts={FIRST: Transcript("no times", "en", 0.5)})
     (clip,) = cut(song, folder, SegmentOptions()).clips
-    assert clip.lyrics == song.lyrics and clip.transcripts == song.transcripts and clip.id == "rock/one_000"
+    assert clip.lyrics == song.lyrics and clip.transcripts == song.transcripts and clip.id == "rock/one~000"
 
 
 def test_a_transcript_without_times_goes_to_no_clip(song, folder):
     song = dataclasses.replace(song, transcripts={FIRST: Transcript("no times", "en", 0.5)})
-    assert all(clip.transcripts == {} for clip in cut(song, folder).clips)
+    assert [clip.transcripts for clip in cut(song, folder).clips] == [{}, {}, {}]
 
 
 def test_a_song_of_which_nothing_is_known_still_gives_clips(song, folder):
@@ -152,14 +169,44 @@ def test_a_damaged_track_is_refused_with_its_code(song, folder, tmp_path):
 
 def test_clips_are_not_cut_again(song, folder):
     step = SegmentStep(SHORT)
-    assert step.is_needed(song) and not any(step.is_needed(clip) for clip in cut(song, folder).clips)
+    assert step.is_needed(song) and [step.is_needed(clip) for clip in cut(song, folder).clips] == [False] * 3
 
 
-def test_all_that_clips_inherit_decides_about_the_result(song):
+def test_what_clips_inherit_decides_about_the_result_but_not_where_the_song_comes_from(song):
     step = SegmentStep(SHORT)
     other = dataclasses.replace(song, caption="pop")
+    elsewhere = dataclasses.replace(song, file="others", line=7, provenance={"take_in": {"version": 2}})
+    assert step.inputs(song) == step.inputs(elsewhere)
     moved = dataclasses.replace(song, audio={track: f"elsewhere/{track}" for track in song.audio})
     assert step.inputs(song) != step.inputs(other) and step.inputs(song) == step.inputs(moved)
+
+
+def test_a_new_song_and_another_name_of_the_folder_leave_other_songs_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def cut_songs(name: str) -> list[SongRecord]:
+        config = config_of_values({"inputs": [name], "output_dir": str(tmp_path / "out")})
+        records = read_songs(config).records
+        with Runner(WorkFolder(tmp_path / "work"), PartialState(cpu=True)) as runner:
+            for step in (TakeInStep(TakeInOptions()), SegmentStep(SegmentOptions())):
+                records = runner.run(step, records)
+        return records
+
+    write_song(tmp_path / "songs", "b.wav", seed=1)
+    write_song(tmp_path / "songs", "c.wav", seed=2)
+    before = cut_songs("./songs")
+    write_song(tmp_path / "songs", "a.wav", seed=3)
+    _, *after = cut_songs(str(tmp_path / "songs"))
+    for step in ("take_in", "segment"):
+        lines = (tmp_path / "work" / "results" / f"{step}.0.jsonl").read_text().splitlines()
+        assert [json.loads(line)["id"] for line in lines] == ["b", "c", "a"]
+    # The clips say where their song stands now.
+    assert [(clip.file, clip.line) for clip in before] == [("songs", 1), ("songs", 2)]
+    assert [(clip.file, clip.line) for clip in after] == [(str(tmp_path / "songs"), 2), (str(tmp_path / "songs"), 3)]
+    assert {clip.provenance["input"]["name"] for clip in after} == {str(tmp_path / "songs")}
+    assert [clip.audio for clip in after] == [clip.audio for clip in before]
 
 
 def test_a_long_line_is_divided_at_its_longest_pauses():
