@@ -228,7 +228,8 @@ class DatasetWriter:
             "target_audio_column_name": "audio_abspath",
             "ref_audio_column_name": references,
             "min_duration_in_seconds": math.floor(min(row["duration"] for row in listed) * 100) / 100,
-            "max_duration_in_seconds": math.ceil(max(row["duration"] for row in listed) * 100) / 100,
+            # Always above the shortest: clips may all have one length.
+            "max_duration_in_seconds": (math.floor(max(row["duration"] for row in listed) * 100) + 1) / 100,
             "max_text_length": max(TEXT_LENGTH, *(len(row[text]) for row in listed for text in ("caption", "lyrics"))),
             "preprocessing_num_workers": 4,
             "save_to_disk": f"{self.shown_folder}_tokens",

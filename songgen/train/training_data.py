@@ -18,6 +18,7 @@ from songgen.data.loader import make_loader, read_batches
 from songgen.data.plan import BatchPlan
 from songgen.data.samples import TrainingSamples
 from songgen.data.schema import EVAL_SPLIT, DatasetInfo
+from songgen.tasks import MIX, VOCAL
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +127,10 @@ def open_songs(data: DataArguments, split: str, tracks: Sequence[str], max_rows:
         logger.info("%s: %d of %d clips are used; left out: %s", songs.name, len(kept), len(songs), reasons)
     if not len(kept):
         reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items()) or "it is empty"
-        raise ValueError(f"{songs.name}: no clip of {len(songs)} is left ({reasons}); change the filters or the data")
+        way_out = "change the filters or the data"
+        if {MIX, VOCAL} <= set(tracks) and not songs.has_track(VOCAL).any():
+            way_out = "without separated tracks, train without the loss of the vocal heads: --add_vocal_loss false"
+        raise ValueError(f"{songs.name}: no clip of {len(songs)} is left ({reasons}); {way_out}")
     return kept
 
 
