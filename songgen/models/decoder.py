@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from songgen.models.attention import Attention
 from songgen.models.configuration_songgen import DecoderConfig
 
 _POSITION_BASE = 10000.0
@@ -67,7 +68,7 @@ class DecoderCache:
     """B x 1 x 1 x M bool."""
 
     prefix_mask: Tensor | None
-    """B x P bool, or None without a prefix that has padding."""
+    """B x P bool, or None without a prefix."""
 
     embedding: Tensor
     """(H * V) x D, the embeddings of all streams joined once."""
@@ -79,10 +80,14 @@ class DecoderCache:
     """Positions filled so far, prefix included."""
 
     def visible(self, end: int) -> Tensor | None:
-        """Return the self-attention mask (B x 1 x 1 x end) of the newest position, None where all is visible."""
+        """Return the self-attention mask (B x 1 x 1 x end) of the newest position, None where all is visible.
+
+        A position sees itself even if it is padding, as in the pass over a whole sequence.
+        """
         if self.prefix_mask is None:
             return None
-        return F.pad(self.prefix_mask, (0, end - self.prefix_mask.shape[1]), value=True)[:, None, None]
+        before = F.pad(self.prefix_mask, (0, end - 1 - self.prefix_mask.shape[1]), value=True)
+        return F.pad(before, (0, 1), value=True)[:, None, None]
 
 
 def sinusoids(positions: Tensor, width: int) -> Tensor:
@@ -128,86 +133,6 @@ def rotary_angles(positions: Tensor, width: int, base: float) -> tuple[Tensor, T
     angle = positions.float()[:, None] * frequency
     angle = torch.cat([angle, angle], dim=-1)
     return angle.cos(), angle.sin()
-
-
-def rotate(states: Tensor, angles: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Rotate B x A x S x width by the angles of its steps (None: no rotary positions)."""
-    if angles is None:
-        return states
-    cosine, sine = (part.to(states.dtype) for part in angles)
-    first, second = states.chunk(2, dim=-1)
-    return states * cosine + torch.cat([-second, first], dim=-1) * sine
-
-
-class Attention(nn.Module):
-    """Multi-head attention with possibly fewer key-value heads, without biases."""
-
-    def __init__(self, config: DecoderConfig, num_key_value_heads: int) -> None:
-        """Create the four projections."""
-        super().__init__()
-        self.head_width = config.hidden_size // config.num_attention_heads
-        self.grouped = num_key_value_heads != config.num_attention_heads
-        self.dropout = config.attention_dropout
-        self.eager = False
-        key_value_width = num_key_value_heads * self.head_width
-        self.k_proj = nn.Linear(config.hidden_size, key_value_width, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, key_value_width, bias=False)
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-
-    def split(self, states: Tensor) -> Tensor:
-        """B x S x (A * width) -> B x A x S x width."""
-        return states.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
-
-    def keys_values(self, states: Tensor, angles: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-        """Project B x S x D to rotated keys and values, each B x A' x S x width."""
-        return rotate(self.split(self.k_proj(states)), angles), self.split(self.v_proj(states))
-
-    def attend(
-        self,
-        states: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        angles: tuple[Tensor, Tensor] | None,
-        *,
-        mask: Tensor | None = None,
-        causal: bool = False,
-    ) -> Tensor:
-        """Attend from B x S x D to keys and values; `mask` broadcasts to B x A x S x M, True where visible."""
-        query = rotate(self.split(self.q_proj(states)), angles)
-        kernel = _eager_attention if self.eager else F.scaled_dot_product_attention
-        mixed = kernel(
-            query,
-            keys,
-            values,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=causal,
-            enable_gqa=self.grouped,
-        )
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
-
-
-def _eager_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    attn_mask: Tensor | None,
-    dropout_p: float,
-    is_causal: bool,
-    enable_gqa: bool,
-) -> Tensor:
-    """Spell attention out in plain operations (`attn_implementation="eager"`), for comparison and odd hardware."""
-    if enable_gqa:
-        repeats = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if attn_mask is not None:
-        scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
-    return F.dropout(scores.float().softmax(-1).to(value.dtype), dropout_p) @ value
 
 
 class DecoderLayer(nn.Module):
