@@ -37,6 +37,8 @@ def write_model(
     whole = core
     if sharded:
         whole = SongGenForConditionalGeneration(core.config, folder=core.folder)
+        if (table := core.decoder.model.decoder.embed_positions.weights) is not None:
+            whole.decoder.model.decoder.embed_positions.adopt(table.cpu())  # a new model has none to load into
         whole.load_state_dict(tensors)
         for name, part in core.attached().items():
             whole.attach(name, part)

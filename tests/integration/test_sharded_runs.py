@@ -16,10 +16,11 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from forked import before_each_step, fork_run, saved_files, signal_at
 from launching import ROOT, make_world, records, write_config
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from songgen.models.loading import WEIGHTS_FILE
 from songgen.train.checkpoint_files import AVERAGE_FILE, FAULT_VARIABLE, MODEL_FILE, OPTIMIZER_FILE
 from songgen.train.checkpoint_folders import candidates
 from songgen.train.engine import AcceleratedEngine
@@ -183,3 +184,15 @@ def test_a_checkpoint_of_a_sharded_run_serves_one_that_is_not(world: Path, strai
     ours = load_file(tmp_path / "run" / "checkpoint-6" / MODEL_FILE)
     for name, value in load_file(straight / "checkpoint-6" / MODEL_FILE).items():
         torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_a_sharded_run_leaves_a_model_with_its_stored_positions(tmp_path: Path) -> None:
+    """Published models may hold another table than the sinusoids."""
+    world = make_world(tmp_path)
+    weights = load_file(world / "model" / WEIGHTS_FILE)
+    name, width = "decoder.model.decoder.embed_positions.weights", weights["embed_prompts.weight"].shape[1]
+    table = torch.randn(512, width, generator=torch.Generator().manual_seed(0))
+    save_file(weights | {name: table}, world / "model" / WEIGHTS_FILE, metadata={"format": "pt"})
+    config = write_config(world, output_dir=str(tmp_path / "run"), **SETTINGS | {"max_steps": 1})
+    fork_run(config, tmp_path / "log", processes=2, hook=shard()).finish()
+    torch.testing.assert_close(load_file(tmp_path / "run" / WEIGHTS_FILE)[name], table, atol=0, rtol=0)
