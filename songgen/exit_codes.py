@@ -7,7 +7,7 @@ EXIT_ERROR = 1
 """An error; the message says what to change."""
 
 EXIT_USAGE = 2
-"""The command line could not be read (argparse's own code)."""
+"""A `songgen` command was asked for something that it cannot do: a wrong command line, file, folder or setting."""
 
 EXIT_BAD_DATA = 3
 """Preprocessing found more damaged rows than `max_bad_fraction` allows; no data set was written."""
@@ -22,4 +22,5 @@ EXIT_LOST_PROCESS = 6
 """Another process of the run, or a process that reads data for it, died or did not answer in time."""
 
 EXIT_SIGNAL_BASE = 128
-"""Plus the number of a signal: a second signal ended the process at once, nothing was saved after the first."""
+"""Plus the number of a signal: a second signal ended the process at once, nothing was saved after the first; in preparing
+and preprocessing the first one did, in order, and what is done is kept."""

@@ -139,9 +139,10 @@ def _about_words(report: JsonObject) -> Iterator[str]:
     if vocabulary["unknown"]:
         pieces = ", ".join(piece for piece, _ in vocabulary["unknown_pieces"][:8])
         yield f"{vocabulary['unknown']} pieces of lyrics are unknown to the tokenizer and will not be sung: {pieces}."
-    lacking = [code or "not named" for code in vocabulary["other_languages"] if code not in report["unknown_languages"]]
+    lacking = [code or "not named" for code in vocabulary["other_languages"].keys() - report["unknown_languages"]]
     if lacking:
-        yield f"Lyrics of these languages are not in the tokenizer: {', '.join(lacking)}. Preprocessing leaves them out."
+        codes = ", ".join(sorted(lacking))
+        yield f"Lyrics of these languages are not in the tokenizer: {codes}. Preprocessing will leave them out."
 
 
 def _about_captions(report: JsonObject) -> Iterator[str]:

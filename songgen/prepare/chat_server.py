@@ -165,8 +165,11 @@ class ServerDescriber:
                 stop.set()
                 raise
 
-        with ThreadPoolExecutor(self.settings.concurrency) as pool:
-            asked = [pool.submit(ask, conversation) for conversation in conversations]
+        try:
+            with ThreadPoolExecutor(self.settings.concurrency) as pool:
+                asked = [pool.submit(ask, conversation) for conversation in conversations]
+        finally:
+            stop.set()  # where a signal has ended the waiting, nothing more is sent
         # The first error is the cause; those that were stopped by it come to nothing.
         errors = [error for entry in asked if (error := entry.exception()) is not None]
         for error in sorted(errors, key=lambda error: isinstance(error, _Stopped)):

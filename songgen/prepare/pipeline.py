@@ -23,6 +23,7 @@ from songgen.prepare.sections import SECTIONS
 from songgen.prepare.step import SetStep, WorkFolder
 from songgen.prepare.writers import INFO_FILE, DatasetWriter, PreparedInfo, rejected_row
 from songgen.preprocess.processes import join_processes, on_main_process
+from songgen.preprocess.signals import leaving_on_signals
 from songgen.preprocess.workspace import lock_workspace, require_free_output
 
 logger = logging.getLogger(__name__)
@@ -69,8 +70,10 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
     Raises:
         ValueError: if inputs, folders, machine or configuration cannot be used as they are.
         TooManyBadSongs: if too many songs are damaged, or none is left.
+        SystemExit: if a signal ends the run; what is done is kept.
     """
     with ExitStack() as stack:
+        stack.enter_context(leaving_on_signals())
         state = stack.enter_context(join_processes())
         on_main_process(state, lambda: _require_output_beside_inputs(config))
         on_main_process(state, lambda: stack.enter_context(lock_workspace(config.work_folder)))

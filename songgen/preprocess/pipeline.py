@@ -32,6 +32,7 @@ from songgen.preprocess.plan import Chunk, WorkPlan, read_chunk, write_plan
 from songgen.preprocess.processes import join_processes, on_main_process
 from songgen.preprocess.report import report_lines, split_statistics, write_report
 from songgen.preprocess.settings import settings_fingerprint
+from songgen.preprocess.signals import leaving_on_signals
 from songgen.preprocess.text import knows_language
 from songgen.preprocess.workspace import (
     CHUNK_FOLDER,
@@ -73,8 +74,10 @@ def run_preprocessing(
     Raises:
         ValueError: if manifests, model or folders cannot be used as they are (`ManifestError`: all problems at once).
         TooManyBadRows: if too many rows are damaged.
+        SystemExit: if a signal ends the run; what is encoded is kept.
     """
     with ExitStack() as stack:
+        stack.enter_context(leaving_on_signals())
         state = stack.enter_context(join_processes())
         on_main_process(state, lambda: stack.enter_context(lock_workspace(options.work_folder)))
         on_main_process(state, lambda: require_free_output(options.output_folder))
@@ -167,8 +170,12 @@ class _Run:
         readers = AudioReaders(accepted, self.options.reading, num_workers)
         with bar, readers, ThreadPoolExecutor(num_workers) as executor:
             encoder = ChunkEncoder(self.options, self.encoders, readers, executor, bar.update)
-            for chunk in own:
-                num_rows += self._make_chunk(chunk, encoder, finished, bar).rows
+            try:
+                for chunk in own:
+                    num_rows += self._make_chunk(chunk, encoder, finished, bar).rows
+            except BaseException:
+                executor.shutdown(wait=False, cancel_futures=True)  # who leaves does not wait for songs not yet begun
+                raise
         logger.info("process %d: %d clips in %.1f s", self.state.process_index, num_rows, time.monotonic() - start)
 
     def _make_chunk(

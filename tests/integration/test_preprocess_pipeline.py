@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from songgen.data.dataset import SongDataset
 from songgen.data.schema import DatasetInfo
 from songgen.data.sources import ManifestSpec
 from songgen.preprocess import TooManyBadRows
+from songgen.preprocess.workspace import CHUNK_FOLDER, LOCK_FILE
 
 NUM_CLIPS = 21
 
@@ -118,6 +120,20 @@ def test_unfinished_work_of_other_settings_is_not_taken_over(corpus: Path, tmp_p
     run(options_for(corpus, output, max_seconds=0.6))
     songs = SongDataset.open(output, "train")
     assert 0 < len(songs) < NUM_CLIPS and max(songs.row(index).duration for index in range(len(songs))) <= 0.6
+
+
+@pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGTERM), (1, signal.SIGHUP), (2, signal.SIGTERM)])
+def test_a_preempted_run_leaves_no_lock_and_goes_on(
+    corpus: Path, reference: Path, tmp_path: Path, processes: int, number: int
+) -> None:
+    output, work = tmp_path / "songs", options_for(corpus, tmp_path / "songs").work_folder
+    stopped = launch(corpus, output, processes, kill_at=13, number=number)
+    assert stopped.returncode == (128 + number if processes == 1 else 1), stopped.stderr  # torchrun has its own code
+    assert f"stopped by {signal.Signals(number).name}; what is done is kept" in stopped.stderr
+    assert not output.exists() and not (work / LOCK_FILE).exists() and any((work / CHUNK_FOLDER).glob("*.arrow"))
+    codec = FakeCodec()
+    run(options_for(corpus, output), codec)
+    assert 0 < codec.num_clips < 3 * NUM_CLIPS and shard_hashes(output) == shard_hashes(reference)
 
 
 def test_audio_inside_of_a_saved_data_set_is_reused(corpus: Path, tmp_path: Path) -> None:

@@ -131,10 +131,11 @@ def shard_hashes(folder: Path) -> dict[str, str]:
 
 
 def launch(
-    manifest: Path, output: Path, processes: int = 1, kill_at: int = 0, package: Path = ROOT
+    manifest: Path, output: Path, processes: int = 1, kill_at: int = 0, package: Path = ROOT, number: int = 9
 ) -> subprocess.CompletedProcess[str]:
-    """Preprocess in processes of their own: `kill_at` names a call of the codec, `package` the folder of `songgen`."""
-    script = [__file__, str(manifest), str(output), str(kill_at)]
+    """Preprocess in processes of their own: `kill_at` names a call of the codec at which they get the signal
+    `number`, `package` the folder of `songgen`."""
+    script = [__file__, str(manifest), str(output), str(kill_at), str(int(number))]
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     environment = {**os.environ, "PYTHONPATH": str(package), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -143,19 +144,20 @@ def launch(
 
 
 class KillingCodec(FakeCodec):
-    """Kills its process at a given call, as a lost machine would."""
+    """Sends its process a signal at a given call; 9 ends it as a lost machine would."""
 
-    def __init__(self, calls: int) -> None:
+    def __init__(self, calls: int, number: int = 9) -> None:
         super().__init__()
-        self.calls = calls
+        self.calls, self.number = calls, number
 
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.calls -= 1
         if self.calls == 0:
-            os.kill(os.getpid(), 9)
+            os.kill(os.getpid(), self.number)
         return super().encode(waveforms, lengths)
 
 
 if __name__ == "__main__":
-    manifest_name, output_name, kill_at = sys.argv[1:]
-    run(options_for(manifest_name, Path(output_name)), KillingCodec(int(kill_at)) if int(kill_at) else None)
+    manifest_name, output_name, kill_at, signal_number = sys.argv[1:]
+    codec = KillingCodec(int(kill_at), int(signal_number)) if int(kill_at) else None
+    run(options_for(manifest_name, Path(output_name)), codec)
