@@ -16,11 +16,11 @@ EXIT_NON_FINITE = 4
 """Loss or gradients were not finite; the weights from before are saved."""
 
 EXIT_NO_CHECKPOINT = 5
-"""Checkpoints could not be saved, several times in a row; or the final model could not."""
+"""Checkpoints could not be saved, several times in a row or where the run ends early; or the final model could not."""
 
 EXIT_LOST_PROCESS = 6
 """Another process of the run, or a process that reads data for it, died or did not answer in time."""
 
 EXIT_SIGNAL_BASE = 128
-"""Plus the number of a signal: a second signal ended the process at once, nothing was saved after the first; in preparing
-and preprocessing the first one did, in order, and what is done is kept."""
+"""Plus the number of a signal: a second signal ended the process at once, nothing was saved after the first; in
+preparing and preprocessing the first one did, in order, and what is done is kept."""

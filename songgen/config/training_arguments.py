@@ -108,7 +108,7 @@ class TrainingArguments:
     half an hour at least. An evaluation that generates songs and a checkpoint must fit into it."""
 
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
-    """AdamW, or its 8-bit form from bitsandbytes (`pip install songgen[8bit]`)."""
+    """AdamW, or its 8-bit form from bitsandbytes (`pip install -c constraints.txt -e ".[8bit]"`)."""
 
     learning_rate: PositiveFloat = 5e-5
     """Highest learning rate."""
@@ -238,13 +238,14 @@ class TrainingArguments:
     """The same in epochs; it wins over `logging_steps`."""
 
     save_steps: PositiveInt | None = 500
-    """Optimizer steps between checkpoints. null: only the last one."""
+    """Optimizer steps between checkpoints; an evaluation with the lowest loss so far is followed by one as well. null:
+    only the last one."""
 
     save_epochs: PositiveFloat | None = None
     """The same in epochs; it wins over `save_steps`."""
 
     save_total_limit: Annotated[int, Range(at_least=2)] | None = 3
-    """Checkpoints to keep, the newest ones. null: all."""
+    """Checkpoints to keep, the newest ones, besides the best by evaluation loss. null: all."""
 
     report_to: list[Tracker] | Tracker = field(default_factory=lambda: ["none"])
     """Trackers: wandb, tensorboard or none. `metrics.jsonl` is always written."""

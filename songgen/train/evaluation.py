@@ -26,6 +26,11 @@ class Evaluator:
     songs: SongSamples | None
     """Generates songs; None generates nothing."""
 
+    def go_on(self, evaluated_step: int | None) -> None:
+        """Take up a run whose latest evaluation was after so many steps: songs that were due then were generated."""
+        if self.songs is not None:
+            self.songs.latest_step = evaluated_step or 0
+
     def run(
         self,
         model: nn.Module,

@@ -168,7 +168,10 @@ def restore_random_state(state: dict[str, Tensor]) -> None:
     """
     if ("cuda" in state) != torch.cuda.is_available():
         saved, present = ("a GPU", "none") if "cuda" in state else ("no GPU", "one")
-        raise ValueError(f"the checkpoint's random state comes from a process with {saved}, this one has {present}")
+        raise ValueError(
+            f"the checkpoint's random state comes from a process with {saved}, this one has {present}: go on on such a "
+            "machine, or start a new output_dir with this run's folder as model_name_or_path"
+        )
     gauss = state["python_gauss"].tolist()
     random.setstate((3, tuple(state["python"].tolist()), gauss[0] if gauss else None))
     position, has_gauss = state["numpy_position"].tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -124,9 +125,12 @@ class Trainer:
 
         Raises:
             NonFiniteError: losses or gradients were not finite, and the configuration says to stop.
+            CheckpointError: checkpoints cannot be saved, the last one of a run that was asked to stop among them.
         """
         with self.reporter:
             self.resume()
+            if self.evaluator is not None:
+                self.evaluator.go_on(self.state.evaluated_step)
             self.reporter.start(self.state.step)
             self.make_up_evaluation()
             for batches in self.remaining_steps():
@@ -137,10 +141,12 @@ class Trainer:
                     self.log()
                 if self.due(self.intervals.evaluate) and not self.stopped:
                     self.evaluate()
-                if self.due(self.intervals.save) or self.stopped:
+                if self.due(self.intervals.save) or self.stopped or self.is_best:
                     self.save()
                 self.heartbeat.beat("waiting for data", self.state.step)
             self.finish()
+        if self.stopped:
+            self.require_saved()
         return self.state
 
     def due(self, interval: int | None) -> bool:
@@ -159,6 +165,13 @@ class Trainer:
         """Do the evaluation that the checkpoint's step was stopped before, so that a stop leaves no gap."""
         if self.state.step and self.state.evaluated_step != self.state.step and self.due(self.intervals.evaluate):
             self.evaluate()
+            if self.is_best:  # the checkpoint of this step does not say so
+                self.save(again=True)
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the model of this step has the lowest evaluation loss, and is worth a checkpoint of its own."""
+        return self.state.best_step == self.state.step and self.intervals.save is not None
 
     @property
     def epoch(self) -> float:
@@ -226,8 +239,10 @@ class Trainer:
         try:
             must_rewind = self.anomalies.after_step(batches, result, self.state)
             self.loss_scale.apply(self.accelerator.scaler, result.outcome, self.state)
-        except NonFiniteError:
+        except NonFiniteError as error:
             self.save()  # the weights are those from before the step
+            if unsaved := self.unsaved():
+                raise CheckpointError(f"{error} These weights are not saved: {unsaved}.") from error
             raise
         if must_rewind:
             self.rewind()
@@ -235,9 +250,7 @@ class Trainer:
         self.advance(result)
         self.patience.end()
         if result.stop_requested:
-            logger.info(
-                "asked to stop: the run ends after step %d; the same command goes on from there", self.state.step
-            )
+            logger.info("asked to stop: the run ends after step %d", self.state.step)
         return result
 
     def advance(self, result: StepResult) -> None:
@@ -280,7 +293,8 @@ class Trainer:
             self.stopped = True
             return
         self.state.evaluated_step = self.state.step
-        if self.state.best_metric is None or metrics["loss"] < self.state.best_metric:
+        best = math.inf if self.state.best_metric is None else self.state.best_metric
+        if all_succeeded(metrics["loss"] < best):  # agreed, because all processes take part in the save that follows
             self.state.best_metric, self.state.best_step = metrics["loss"], self.state.step
         self.reporter.evaluation(metrics, self.state.step, self.epoch)
         self.totals.exclude(time.perf_counter() - began)
@@ -289,9 +303,9 @@ class Trainer:
         """Use the moving average, if there is one, for a while."""
         return nullcontext() if self.average is None else self.average.applied()
 
-    def save(self) -> None:
-        """Write a checkpoint of this step boundary, unless there is one already."""
-        if self.saved_step == self.state.step:
+    def save(self, *, again: bool = False) -> None:
+        """Write a checkpoint of this step boundary, unless there is one already (`again`: nevertheless)."""
+        if self.saved_step == self.state.step and not again:
             return
         began = time.perf_counter()
         self.heartbeat.beat("saving", self.state.step)
@@ -310,11 +324,31 @@ class Trainer:
             self.saved_step = self.state.step
         self.totals.exclude(time.perf_counter() - began)
 
+    def unsaved(self) -> str:
+        """What is missing if no checkpoint holds the present weights; nothing if one does."""
+        if self.saved_step == self.state.step:
+            return ""
+        latest = "there is no checkpoint" if self.saved_step is None else f"the latest one is of step {self.saved_step}"
+        return f"the checkpoint of step {self.state.step} could not be written, {latest}"
+
+    def require_saved(self) -> None:
+        """Say how a run that was stopped goes on.
+
+        Raises:
+            CheckpointError: its last step is not saved.
+        """
+        if unsaved := self.unsaved():
+            raise CheckpointError(f"the run was asked to stop, but {unsaved}. Make room before the next start.")
+        training = self.config.training
+        changes = " without overwrite_output_dir" * training.overwrite_output_dir
+        changes += " with resume auto" * (training.resume != "auto")
+        logger.info("stopped after step %d; the same command%s goes on from there", self.state.step, changes)
+
     def finish(self) -> None:
         """Write the model that the next stage starts from.
 
         Raises:
-            CheckpointError: it cannot be written; the latest checkpoint holds its weights.
+            CheckpointError: it cannot be written; says whether a checkpoint holds its weights.
         """
         self.heartbeat.beat("writing the model", self.state.step)
         error: Exception | None = None
@@ -325,7 +359,8 @@ class Trainer:
                 error = failure
         if not all_succeeded(error is None):
             raise CheckpointError(
-                f"the model could not be written to {self.output_dir} ({error or 'another process failed'}); the "
-                "latest checkpoint holds its weights. Make room and start the run again: it goes on from there."
+                f"the model could not be written to {self.output_dir} ({error or 'another process failed'}); "
+                f"{self.unsaved() or 'the latest checkpoint holds its weights'}. Make room and start the run again: "
+                "it goes on from there."
             ) from error
         logger.info("the model is in %s (step %d of %d)", self.output_dir, self.state.step, self.total_steps)

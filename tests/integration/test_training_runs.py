@@ -16,14 +16,19 @@ from training_fakes import write_dataset, write_model_folder
 
 from songgen.conditioning.cache import FeatureCache
 from songgen.data.dataset import SongDataset
-from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
+from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NO_CHECKPOINT, EXIT_NON_FINITE
 from songgen.models import SongGenDualTrackForConditionalGeneration, modeling_songgen
 from songgen.models.freeze import CROSS_GROUPS, group_of
 from songgen.tasks import DUAL_TRACK, MIXED, Task
 from songgen.train import launch
+from songgen.train.anomalies import AnomalyWatch, NonFiniteError
+from songgen.train.checkpoint import CheckpointManager
+from songgen.train.checkpoint_files import read_manifest
+from songgen.train.evaluation import Evaluator
 from songgen.train.launch import run_training
 from songgen.train.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, read_run_status
-from songgen.train.signals import StopSignals
+from songgen.train.signals import Interrupted, StopSignals
+from songgen.train.song_samples import SongSamples
 from songgen.train.state import read_trainer_state
 
 NUM_TRAIN, NUM_EVALUATION = 7, 3
@@ -123,6 +128,123 @@ def test_an_evaluation_leaves_the_status_of_the_training_run(
     assert (tmp_path / "run" / RUN_STATUS_FILE).read_bytes() == before
     evaluation = read_run_status(tmp_path / "run", EVALUATION_STATUS_FILE)
     assert evaluation is not None and (evaluation.status, evaluation.step) == ("finished", 1)
+
+
+def test_a_stop_whose_checkpoint_cannot_be_written_does_not_pass_for_a_good_end(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop_after(monkeypatch, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointManager, "save", lambda *arguments, **keywords: None)
+        assert train("run") == EXIT_NO_CHECKPOINT
+    message = "asked to stop, but the checkpoint of step 2 could not be written, there is no checkpoint"
+    assert message in capsys.readouterr().err
+    status = read_run_status(tmp_path / "run")
+    assert status is not None and (status.status, status.exit_code) == ("failed", EXIT_NO_CHECKPOINT)
+
+
+@pytest.mark.parametrize(("saved", "code"), [(True, EXIT_NON_FINITE), (False, EXIT_NO_CHECKPOINT)])
+def test_a_run_that_ends_of_bad_numbers_says_whether_the_weights_from_before_are_saved(
+    train: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    saved: bool,
+    code: int,
+) -> None:
+    def not_finite(*arguments: Any) -> bool:
+        raise NonFiniteError("the loss is nan.")
+
+    monkeypatch.setattr(AnomalyWatch, "after_step", not_finite)
+    if not saved:
+        monkeypatch.setattr(CheckpointManager, "save", lambda *arguments, **keywords: None)
+    assert train("run") == code
+    printed = capsys.readouterr().err
+    assert "the loss is nan." in printed and ("These weights are not saved" in printed) == (not saved)
+
+
+@pytest.mark.parametrize(("overwrite", "way"), [(False, ""), (True, " without overwrite_output_dir")])
+def test_a_stopped_run_says_which_command_goes_on_from_there(
+    train: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    overwrite: bool,
+    way: str,
+) -> None:
+    stop_after(monkeypatch, 1)
+    assert train("run", overwrite_output_dir=overwrite) == EXIT_DONE
+    assert f"stopped after step 1; the same command{way} goes on from there" in capsys.readouterr().err
+
+
+def evaluated_losses(monkeypatch: pytest.MonkeyPatch, losses: dict[int, float | None]) -> None:
+    """Let the evaluation after each step find a loss; None: a stop signal comes in it, the first time."""
+
+    def run(evaluator: Evaluator, model: Any, core: Any, step: int, *others: Any) -> dict[str, float]:
+        loss = losses[step]
+        if loss is None:
+            losses[step] = 1.0
+            raise Interrupted
+        return {"loss": loss}
+
+    monkeypatch.setattr(Evaluator, "run", run)
+
+
+def steps_and_best(folder: Path) -> list[tuple[int, bool]]:
+    """Steps of the checkpoints, and whether they say that they are the best so far."""
+    manifests = [read_manifest(path) for path in folder.glob("checkpoint-*")]
+    return sorted((manifest.step, manifest.best) for manifest in manifests)
+
+
+@pytest.mark.parametrize(("save_steps", "expected"), [(100, [(2, True), (3, True), (6, False)]), (None, [(6, False)])])
+def test_an_evaluation_with_the_lowest_loss_is_followed_by_a_checkpoint_that_stays(
+    train: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    save_steps: int | None,
+    expected: list[tuple[int, bool]],
+) -> None:
+    evaluated_losses(monkeypatch, {1: float("nan"), 2: 3.0, 3: 2.0, 4: 2.5, 5: 2.0, 6: 9.0})
+    evaluation = {"do_eval": True, "eval_strategy": "steps", "eval_steps": 1}
+    assert train("all", save_steps=save_steps, save_total_limit=None, max_steps=6, **evaluation) == EXIT_DONE
+    assert steps_and_best(tmp_path / "all") == expected
+    if save_steps:
+        assert train("few", save_steps=1, save_total_limit=2, max_steps=6, **evaluation) == EXIT_DONE
+        assert steps_and_best(tmp_path / "few") == [(3, True), (5, False), (6, False)]
+
+
+def test_an_evaluation_that_is_made_up_for_leaves_a_checkpoint_of_the_best(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated_losses(monkeypatch, {2: None, 4: 5.0, 6: 5.0})
+    evaluation = {"do_eval": True, "eval_strategy": "steps", "eval_steps": 2}
+    for status in ("stopped", "finished"):
+        assert train("run", max_steps=6, **evaluation) == EXIT_DONE
+        found = read_run_status(tmp_path / "run")
+        assert found is not None and found.status == status
+    assert steps_and_best(tmp_path / "run") == [(2, False), (2, True), (6, False)]
+
+
+def test_a_resumed_run_generates_songs_at_the_steps_of_an_uninterrupted_one(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generated: list[int] = []
+    generate = SongSamples.generate
+
+    def noted(songs: SongSamples, core: Any, step: int, *others: Any) -> dict[str, float]:
+        generated.append(step)
+        return generate(songs, core, step, *others)
+
+    monkeypatch.setattr(SongSamples, "generate", noted)
+    evaluation = {
+        "do_eval": True, "eval_strategy": "steps", "eval_steps": 1, "predict_with_generate": True,
+        "num_generated_samples": 1, "max_length": 10, "eval_generation_steps": 2, "max_steps": 6, "save_steps": 2,
+    }  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(StopSignals, "requested", lambda signals: (tmp_path / "run" / "checkpoint-2").exists())
+        assert train("run", **evaluation) == EXIT_DONE
+    assert generated == [2]
+    assert train("run", **evaluation) == EXIT_DONE
+    assert generated == [2, 4, 6]
 
 
 def test_max_steps_wins_over_epochs_and_the_model_is_written(train: Callable[..., int], tmp_path: Path) -> None:

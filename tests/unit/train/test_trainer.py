@@ -179,6 +179,13 @@ def test_random_state_is_restored_bit_for_bit() -> None:
     assert draw() == first
 
 
+def test_random_state_of_another_kind_of_device_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = capture_random_state()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" not in saved)
+    with pytest.raises(ValueError, match=r"go on on such a machine, or start a new output_dir"):
+        restore_random_state(saved)
+
+
 def test_the_first_signal_sets_a_flag_and_handlers_are_given_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopSignals() as signals:
