@@ -3,10 +3,9 @@
 Shapes: B songs, R sequences a song, N tracks, K codebooks, T frames, H heads, S decoder steps, V vocabulary.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -69,11 +68,18 @@ def generate_codes(
 ) -> list[Tensor]:
     """Draw the codes of songs.
 
+    A song depends on its conditions and its seed alone, whatever stands beside it in the batch, except where a model
+    reads the lyrics in front of the song: there padding counts in the positions, as in training, and the song begins
+    behind the longest lyrics of the batch. Drawn one at a time, such songs do not depend on each other either.
+
+    A song ends where the first codebook of the track that comes first draws the end, and every other head with it; the
+    published code lets each head draw its own end.
+
     Args:
         model: gives the decoder, the layout and the vocabulary; put into eval mode meanwhile.
         conditions: what B songs are drawn from (`model.encode_conditions`).
         options: how to draw.
-        streamer: is handed finished frames while later ones are being drawn (see `stream_codes` for its limit).
+        streamer: is handed finished frames while later ones are being drawn.
         on_step: is told the progress.
 
     Returns:
@@ -83,24 +89,13 @@ def generate_codes(
         ValueError: if the length limit leaves no room for a frame, seeds and songs differ in number, or the model
             computes logits that are not finite.
     """
-    if streamer is not None:
-        _require_one_prefix_length(conditions)
-    seeds = options.song_seeds(len(conditions.memory))
-    results: dict[int, list[Tensor]] = {}
-    for songs in songs_by_prefix_length(conditions):
-        group_options = replace(options, seed=[seeds[song] for song in songs])
-        group = conditions.select(torch.tensor(songs, device=conditions.memory.device))
-        chunks = []
-        chunk_frames = streamer.chunk_frames if streamer is not None else None
-        for chunk in stream_codes(model, group, options=group_options, chunk_frames=chunk_frames, on_step=on_step):
-            if streamer is not None:
-                streamer.put(chunk)
-            chunks.append(chunk)
-        sequences = _songs_of(chunks)
-        for place, song in enumerate(songs):
-            start = place * options.num_return_sequences
-            results[song] = sequences[start : start + options.num_return_sequences]
-    return [sequence for song in sorted(results) for sequence in results[song]]
+    chunk_frames = streamer.chunk_frames if streamer is not None else None
+    chunks = []
+    for chunk in stream_codes(model, conditions, options=options, chunk_frames=chunk_frames, on_step=on_step):
+        if streamer is not None:
+            streamer.put(chunk)
+        chunks.append(chunk)
+    return _songs_of(chunks)
 
 
 def stream_codes(
@@ -114,43 +109,11 @@ def stream_codes(
     """Draw codes as `generate_codes` does, and yield every `chunk_frames` frames (None: all at the end).
 
     Raises:
-        ValueError: as `generate_codes`, and if lyrics of different lengths stand in front of the sequences.
+        ValueError: as `generate_codes`.
     """
-    _require_one_prefix_length(conditions)
     with evaluating(model):
-        loop = _DecodingLoop(model, _without_prefix_padding(conditions), options)
+        loop = _DecodingLoop(model, conditions, options)
         yield from loop.run(chunk_frames or loop.max_frames, on_step)
-
-
-def songs_by_prefix_length(conditions: "Conditions") -> list[list[int]]:
-    """Return the songs (as indices) in groups that can be drawn side by side.
-
-    Where lyrics are put in front of the sequence, padding them would shift the positions of the song behind them, and
-    a song would depend on its neighbours: songs with as many lyrics tokens go together. All others go together anyway.
-    """
-    if conditions.prefix_mask is None:
-        return [list(range(len(conditions.memory)))]
-    groups: defaultdict[int, list[int]] = defaultdict(list)
-    for song, length in enumerate(conditions.prefix_mask.sum(dim=1).tolist()):
-        groups[length].append(song)
-    return list(groups.values())
-
-
-def _require_one_prefix_length(conditions: "Conditions") -> None:
-    """Refuse to stream songs that cannot be drawn side by side."""
-    if len(songs_by_prefix_length(conditions)) > 1:
-        raise ValueError(
-            "this model reads the lyrics in front of the song, so songs with lyrics of different lengths cannot be "
-            "streamed together: stream them one by one, or generate without a streamer"
-        )
-
-
-def _without_prefix_padding(conditions: "Conditions") -> "Conditions":
-    """Cut the prefixes, all of one length, to that length."""
-    if conditions.prefix is None or conditions.prefix_mask is None:
-        return conditions
-    length = int(conditions.prefix_mask[0].sum())
-    return replace(conditions, prefix=conditions.prefix[:, :length], prefix_mask=conditions.prefix_mask[:, :length])
 
 
 def _songs_of(chunks: list[CodeChunk]) -> list[Tensor]:

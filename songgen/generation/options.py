@@ -127,13 +127,15 @@ class GenerationOptions:
         if self.max_frames is not None:
             return self.max_frames
         if self.max_length is not None:
-            frames = layout.num_frames(self.max_length)
-            if frames < 1:
+            # Besides the start column, the last frame that fits takes a step of its own and the wait of its last
+            # codebook and track; every frame before it takes a stride.
+            shortest = layout.max_offset + 2
+            if self.max_length < shortest:
                 raise ValueError(
                     f"max_length {self.max_length} leaves no room for a frame: layout {layout.name!r} needs at least "
-                    f"{layout.num_steps(1)} decoder steps"
+                    f"{shortest} decoder steps"
                 )
-            return frames
+            return (self.max_length - shortest) // layout.stride + 1
         frames = math.floor((self.max_seconds or DEFAULT_MAX_SECONDS) * frame_rate + 1e-6)
         if frames < 1:
             raise ValueError(f"max_seconds {self.max_seconds} is shorter than one frame of {1 / frame_rate:.3f} s")

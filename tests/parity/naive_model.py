@@ -5,7 +5,7 @@ What `songgen.models` computes is compared with it in configurations of which no
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -124,6 +124,28 @@ class NaiveModel:
             states = self.decode(clip)
             result.append([states @ self.weights[f"{name}.{head}.weight"].T for head in range(self.settings.streams)])
         return result
+
+    def greedy(self, clip: Clip, frames: int) -> dict[str, list[list[int]]]:
+        """The likeliest code of every stream at every step, all that was read before read anew: codes by track."""
+        settings, layout = self.settings, LAYOUTS[self.settings.layout]
+        rows: list[list[int]] = [[] for _ in range(settings.streams)]
+        codes = {track: [[0] * frames for _ in range(settings.codebooks)] for track, _, _ in layout["tracks"]}
+        for step in range(block_length(settings, frames) - layout["stride"]):
+            for row in rows:
+                row.append(PADDING)
+            state = self.decode(replace(clip, labels=rows))[-1]
+            for track, begin, second in layout["tracks"]:
+                for codebook in range(settings.codebooks):
+                    distance = step - layout["stride"] * codebook - begin
+                    if distance % layout["stride"]:
+                        continue
+                    head, frame = second * settings.codebooks + codebook, distance // layout["stride"]
+                    scores = self.weights[f"decoder.lm_heads.{head}.weight"] @ state
+                    likeliest = int(scores[: settings.codebook_size].argmax())
+                    rows[head][step] = settings.bos if frame < 0 else likeliest if frame < frames else settings.eos
+                    if 0 <= frame < frames:
+                        codes[track][codebook][frame] = likeliest
+        return codes
 
     def losses(self, clips: list[Clip], *, vocal: bool = False) -> tuple[float, list[float]]:
         """The loss and each head's mean cross-entropy; the vocal heads are weighted alike."""

@@ -10,6 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import T5Config, T5EncoderModel
 
+from songgen.generation.decoding import generate_codes
+from songgen.generation.options import GenerationOptions
+from songgen.generation.pipeline import CONDITION_KEYWORDS
 from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration
 
 LOGITS_TOLERANCE, LOSS_TOLERANCE = 1e-4, 1e-5
@@ -176,6 +179,24 @@ def test_a_prefix_padded_in_front(variant: str, eager: bool) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_end_is_trained_where_asked(layout: str) -> None:
     compare(case_of(layout, every_eos=True), eager=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("variant", "prefix_padding"), [("plain", "right"), ("prefix", "right"), ("prefix", "left"), ("everything", "left")]
+)
+def test_greedy_songs(layout: str, variant: str, prefix_padding: str) -> None:
+    """Drawn side by side with a cache, and one by one from the whole sequence at every step."""
+    case, frames = case_of(layout, **VARIANTS[variant]), 3
+    model, clips = model_of(case), random_clips(case, voice="one", prefix_padding=prefix_padding)
+    inputs = {name: value for name, value in our_inputs(case, clips, "one").items() if name in CONDITION_KEYWORDS}
+    options = GenerationOptions(do_sample=False, max_frames=frames, min_new_tokens=1000)
+    with torch.no_grad():
+        songs = generate_codes(model, model.encode_conditions(**inputs), options=options)
+    naive = NaiveModel(model.state_dict(), case)
+    for song, clip in zip(songs, clips, strict=True):
+        expected = naive.greedy(clip, frames)
+        assert {track: song[n].tolist() for n, track in enumerate(model.layout.tracks)} == expected
 
 
 def published_clips(io: dict[str, Tensor], text: Tensor) -> list[Clip]:

@@ -1,13 +1,19 @@
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
 
-from songgen.generation.decoding import generate_codes, songs_by_prefix_length, stream_codes
+from songgen.generation.decoding import generate_codes, stream_codes
 from songgen.generation.guidance import guided_logits, unconditional_conditions
 from songgen.generation.options import GenerationOptions
 from songgen.layout import LAYOUT_NAMES
+from songgen.models import SongGenForConditionalGeneration
 
 CODES = 16
-DUAL_LAYOUTS = [name for name in LAYOUT_NAMES if not name.startswith("mixed")]
+
+ModelMaker = Callable[..., SongGenForConditionalGeneration]
+InputMaker = Callable[..., dict[str, Tensor]]
 
 
 def encode(model, inputs):
@@ -41,33 +47,47 @@ def test_every_layout_and_precision_gives_codes_of_equal_length(make_model, make
         assert song.dtype == torch.int64 and song.min() >= 0 and song.max() < CODES
 
 
+def left_padded(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same lyrics with their padding in front."""
+    moved = dict(inputs)
+    for song, length in enumerate(inputs["prompt_attention_mask"].sum(dim=1).tolist()):
+        for name in ("prompt_input_ids", "prompt_attention_mask"):
+            moved[name] = moved[name].clone()
+            moved[name][song] = moved[name][song].roll(moved[name].shape[1] - length)
+    return moved
+
+
 @pytest.mark.parametrize("layout", LAYOUT_NAMES)
 @pytest.mark.parametrize("rotary", [False, True])
-def test_greedy_codes_are_what_the_whole_sequence_predicts(make_model, make_inputs, layout, rotary):
-    """The loop with its cache against one pass over the finished song: layout, shift, slots and cache all count."""
-    model = make_model(layout, decoder={"rope_embeddings": rotary})
-    inputs = one(make_inputs(), 0)
+@pytest.mark.parametrize("lyrics", ["in memory", "in front", "in front, left-padded"])
+def test_greedy_codes_are_what_the_whole_sequence_predicts(
+    make_model: ModelMaker, make_inputs: InputMaker, layout: str, rotary: bool, lyrics: str
+) -> None:
+    """The loop with its cache against one pass over the finished songs: layout, shift, cache and padding all count."""
+    model = make_model(layout, decoder={"rope_embeddings": rotary}, prompt_cross_attention=lyrics == "in memory")
+    inputs = left_padded(make_inputs()) if "left" in lyrics else make_inputs()
     options = GenerationOptions(do_sample=False, max_frames=9, min_new_tokens=1000)
-    (codes,) = generate_codes(model, encode(model, inputs), options=options)
-    frames = torch.tensor([codes.shape[-1]])
+    codes = torch.stack(generate_codes(model, encode(model, inputs), options=options))
     with torch.no_grad():
-        logits = model(codes=codes[None], frames=frames, **inputs).logits
-    predicted = logits[..., :CODES].argmax(-1)
-    assert torch.equal(model.layout.revert(predicted, codes.shape[-1])[0], codes)
+        logits = model(codes=codes, frames=torch.full((3,), 9), **inputs).logits
+    assert logits is not None
+    assert torch.equal(model.layout.revert(logits[..., :CODES].argmax(-1), 9), codes)
 
 
 @pytest.mark.parametrize("layout", ["mixed", "parallel_std", "interleaving_V_A"])
 @pytest.mark.parametrize("do_sample", [False, True])
 @pytest.mark.parametrize("lyrics_in_memory", [True, False])
-def test_a_song_does_not_depend_on_its_neighbours(make_model, make_inputs, layout, do_sample, lyrics_in_memory):
+def test_a_song_does_not_depend_on_its_neighbours(
+    make_model: ModelMaker, make_inputs: InputMaker, layout: str, do_sample: bool, lyrics_in_memory: bool
+) -> None:
+    """Lyrics in front of the song count with their padding, so there the width alone is what songs share."""
     model = make_model(layout, prompt_cross_attention=lyrics_in_memory)
     inputs = make_inputs()
     settings = {"do_sample": do_sample, "max_frames": 14, "min_new_tokens": 2, "num_return_sequences": 2}
     together = generate_codes(model, encode(model, inputs), options=GenerationOptions(seed=[4, 5, 6], **settings))
     for song in range(3):
-        alone = generate_codes(
-            model, encode(model, one(inputs, song)), options=GenerationOptions(seed=4 + song, **settings)
-        )
+        single = one(inputs, song) if lyrics_in_memory else {name: row[song, None] for name, row in inputs.items()}
+        alone = generate_codes(model, encode(model, single), options=GenerationOptions(seed=4 + song, **settings))
         assert_same(together[2 * song : 2 * song + 2], alone)
 
 
@@ -217,8 +237,11 @@ def test_guided_logits_go_through_the_conditional_ones():
 
 
 @pytest.mark.parametrize("layout", LAYOUT_NAMES)
-def test_streamed_chunks_make_up_the_song(make_model, make_inputs, layout):
-    model = make_model(layout)
+@pytest.mark.parametrize("lyrics_in_memory", [True, False])
+def test_streamed_chunks_make_up_the_song(
+    make_model: ModelMaker, make_inputs: InputMaker, layout: str, lyrics_in_memory: bool
+) -> None:
+    model = make_model(layout, prompt_cross_attention=lyrics_in_memory)
     conditions = encode(model, make_inputs())
     options = GenerationOptions(max_frames=20, seed=9, min_new_tokens=0)
     whole = generate_codes(model, conditions, options=options)
@@ -238,15 +261,6 @@ def test_streamed_chunks_make_up_the_song(make_model, make_inputs, layout):
         pieces = [chunk.codes[song, ..., : chunk.frames[song]] for chunk, _ in chunks]
         assert torch.equal(torch.cat(pieces, dim=-1), codes)
     assert all(chunk.codes.max() < CODES for chunk, _ in chunks)
-
-
-def test_a_prefix_that_would_be_padded_cannot_be_streamed_but_generated(make_model, make_inputs):
-    model = make_model(prompt_cross_attention=False)
-    conditions = encode(model, make_inputs(4))
-    assert songs_by_prefix_length(conditions) == [[0], [1, 3], [2]]
-    with pytest.raises(ValueError, match="one by one"):
-        next(stream_codes(model, conditions, options=GenerationOptions(max_frames=4)))
-    assert len(generate_codes(model, conditions, options=GenerationOptions(max_frames=4))) == 4
 
 
 def test_dropout_is_off_while_drawing_and_the_mode_comes_back(make_model, make_inputs):

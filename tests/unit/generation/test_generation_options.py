@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from songgen.generation.options import GenerationOptions
-from songgen.layout import get_layout
+from songgen.layout import LAYOUT_NAMES, get_layout
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,34 @@ def test_all_problems_are_named_at_once():
         assert name in str(error.value)
 
 
+@pytest.mark.parametrize("layout", LAYOUT_NAMES)
+@pytest.mark.parametrize("max_length", range(17, 60))
+def test_max_length_counts_decoder_steps_with_the_start_column(layout: str, max_length: int) -> None:
+    """As many frames as have all their codes once the column of the last step is drawn, counted one by one."""
+    token_layout = get_layout(layout, 8)
+    drawn_steps = max_length - 1
+    frames = 0
+    while token_layout.stride * frames + token_layout.max_offset < drawn_steps:
+        frames += 1
+    assert GenerationOptions(max_length=max_length).num_frames(token_layout, 50.0) == frames
+
+
 @pytest.mark.parametrize(
     ("layout", "max_length", "frames"),
-    [("mixed", 30, 22), ("interleaving_A_V", 40, 12), ("parallel_std", 30, 22), ("parallel_A_V", 30, 21)],
+    [
+        ("mixed", 30, 22),
+        ("interleaving_A_V", 40, 12),
+        ("interleaving_A_V", 41, 13),
+        ("interleaving_A_V", 42, 13),
+        ("interleaving_A_V", 43, 14),
+    ],
 )
-def test_max_length_counts_decoder_steps_with_the_start_column(layout, max_length, frames):
-    token_layout = get_layout(layout, 8)
-    assert GenerationOptions(max_length=max_length).num_frames(token_layout, 50.0) == frames
-    assert frames == (max_length - 1 - token_layout.max_offset) // token_layout.stride
+def test_max_length_gives_the_frames_of_the_published_code(layout: str, max_length: int, frames: int) -> None:
+    """Interleaved, the published code cuts to an odd length and keeps half of the steps but for the codebooks' wait."""
+    assert GenerationOptions(max_length=max_length).num_frames(get_layout(layout, 8), 50.0) == frames
+    if layout.startswith("interleaving"):
+        odd = max_length - (max_length % 2 == 0)
+        assert frames == (odd - 1) // 2 + 1 - 8
 
 
 def test_seconds_become_frames_of_the_codec():
@@ -60,6 +80,9 @@ def test_a_length_without_room_for_a_frame_says_how_much_is_needed():
     with pytest.raises(ValueError, match="at least 9 decoder steps"):
         GenerationOptions(max_length=8).num_frames(get_layout("mixed", 8), 50.0)
     assert GenerationOptions(max_length=9).num_frames(get_layout("mixed", 8), 50.0) == 1
+    with pytest.raises(ValueError, match="at least 17 decoder steps"):
+        GenerationOptions(max_length=16).num_frames(get_layout("interleaving_V_A", 8), 50.0)
+    assert GenerationOptions(max_length=17).num_frames(get_layout("interleaving_V_A", 8), 50.0) == 1
 
 
 def test_seeds_belong_to_songs_and_not_to_places():

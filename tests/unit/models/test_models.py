@@ -92,6 +92,19 @@ def test_cached_steps_equal_the_full_pass(track_pattern: str, variant: str) -> N
     torch.testing.assert_close(torch.stack(stepwise, dim=2), full, atol=1e-4, rtol=1e-4)
 
 
+def test_a_step_of_padding_sees_at_least_itself() -> None:
+    """Attention to nothing is no number in some kernels; keys of padding are never read, but they must be numbers."""
+    model = tiny(variant="prefix")
+    inputs = {name: value for name, value in batch(model).items() if name.startswith(("text", "prompt", "voice"))}
+    inputs["prompt_attention_mask"] = inputs["prompt_attention_mask"].flip(1)
+    with torch.no_grad():
+        cache = model.decoder.new_cache(model.encode_conditions(**inputs), 3)
+    for length in range(1, 9):
+        visible = cache.visible(length)
+        assert visible is not None and visible.shape == (2, 1, 1, length) and visible[..., -1].all()
+    assert visible[1, 0, 0].tolist() == [False] * 2 + [True] * 6
+
+
 def test_logits_depend_on_the_past_alone(variant: str) -> None:
     model = tiny("interleaving_A_V", variant)
     inputs = batch(model, (6, 6))
