@@ -9,6 +9,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,25 +98,39 @@ class EditLog:
     def __init__(self, path: Path) -> None:
         """Name the file; it need not exist."""
         self.path = path
+        self._lock = threading.Lock()
         self._state: tuple[int, int, int] | None = None
+        self._content = b""
         self._edits: list[Edit] = []
 
     def read(self) -> list[Edit]:
-        """Return all edits, in the order in which they were made.
+        """Return all edits, in the order in which they were made: the same list while the file stays as it is.
 
         Raises:
             ValueError: for a line that is no edit.
         """
-        try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            return []
-        state = (status.st_size, status.st_mtime_ns, status.st_ino)
-        if state != self._state:
-            content = self.path.read_bytes()
-            self._edits = parse_edits(content, self.path)
-            self._state = state if len(content) == state[0] else None
-        return self._edits
+        with self._lock:
+            try:
+                status = self.path.stat()
+                state = (status.st_size, status.st_mtime_ns, status.st_ino)
+                if state != self._state:
+                    content = self.path.read_bytes()
+                    self._parse(content)
+                    self._state = state if len(content) == state[0] else None
+            except FileNotFoundError:
+                if self._edits:
+                    self._parse(b"")
+                self._state = None
+            return self._edits
+
+    def _parse(self, content: bytes) -> None:
+        """Take over the content of the file; only what was added to what is known is parsed."""
+        is_longer = content.startswith(self._content)
+        edits = [*self._edits] if is_longer else []
+        added = content[len(self._content) :] if is_longer else content
+        self._edits = [*edits, *parse_edits(added, self.path, first=len(edits) + 1)]
+        # What stands behind the last line break was cut off by a kill, or is being written.
+        self._content = content[: content.rfind(b"\n") + 1]
 
     def append(self, record: SongRecord, make: Callable[[Sequence[Edit]], JsonObject]) -> Edit:
         """Add an edit of a record; it is on the disk when this returns.
@@ -128,7 +143,9 @@ class EditLog:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             content = file.read()
-            edits = parse_edits(content, self.path)
+            with self._lock:
+                self._parse(content)
+                edits = self._edits
             place: JsonObject = {"id": record.id, "song": record.song}
             place |= {"start": record.start, "end": record.start + record.duration}
             time = datetime.now(UTC).isoformat(timespec="seconds")
@@ -143,14 +160,14 @@ class EditLog:
         return edit
 
 
-def parse_edits(content: bytes, path: Path) -> list[Edit]:
-    """Read the lines of a file of edits; what stands behind the last line break was cut off by a kill.
+def parse_edits(content: bytes, path: Path, first: int = 1) -> list[Edit]:
+    """Read lines of a file of edits, from line number `first` on; what stands behind the last line break is no line.
 
     Raises:
         ValueError: for a line that is no edit.
     """
     edits = []
-    for number, line in enumerate(content.splitlines(keepends=True), 1):
+    for number, line in enumerate(content.splitlines(keepends=True), first):
         if not line.endswith(b"\n"):
             break
         try:

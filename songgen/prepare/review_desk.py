@@ -2,7 +2,7 @@
 
 import dataclasses
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,10 +150,10 @@ class ReviewDesk:
         self._log = EditLog(work_folder / CORRECTIONS_FILE)
         self._lock = threading.Lock()
         self._records_state: tuple[int, int] | None = None
-        self._records: list[SongRecord] = []
-        self._seen: list[Edit] | None = None
+        self._songs: dict[str, list[SongRecord]] = {}
+        self._seen: list[Edit] = []
         self._clips: dict[str, Clip] = {}
-        self._orphans: list[Edit] = []
+        self._orphans: dict[str, list[Edit]] = {}
         self.clips()
 
     def clips(self) -> list[Clip]:
@@ -176,8 +176,10 @@ class ReviewDesk:
         """Return the edits that fit no clip of the last run."""
         with self._lock:
             self._refresh()
-            reverted = {edit.reverts for edit in self._orphans}
-            return [edit for edit in self._orphans if edit.reverts is None and edit.number not in reverted]
+            orphans = [edit for edits in self._orphans.values() for edit in edits]
+        reverted = {edit.reverts for edit in orphans}
+        left = (edit for edit in orphans if edit.reverts is None and edit.number not in reverted)
+        return sorted(left, key=lambda edit: edit.number)
 
     def progress(self) -> JsonObject:
         """Return how many clips have a verdict, and how many there are."""
@@ -239,27 +241,38 @@ class ReviewDesk:
 
     def _require_version(self, clip_id: str, version: int, edits: Sequence[Edit]) -> Correction:
         """Return what the edits of a clip come to; the caller holds the file, so that nobody adds any."""
-        found, _ = match_edits(self._records, edits)
-        record = next(record for record in self._records if record.id == clip_id)
+        record = self._clips[clip_id].record
+        found, _ = match_edits(self._songs[record.song], [edit for edit in edits if edit.song == record.song])
         correction = combine(record, found.get(clip_id, []))
         if correction.version != version:
             raise EditConflict
         return correction
 
     def _refresh(self) -> None:
-        """Read again what has changed on disk."""
+        """Read again what has changed on disk; only songs with new edits are looked at anew."""
         path = self.folder.path(RECORDS_FILE)
         status = path.stat()
         state = (status.st_mtime_ns, status.st_ino)
         edits = self._log.read()
         if state == self._records_state and edits is self._seen:
             return
-        if state != self._records_state:
-            self._records = read_records(path)
-            self._records_state = state
-        found, self._orphans = match_edits(self._records, edits)
-        self._clips = {record.id: _clip(record, found.get(record.id, [])) for record in self._records}
-        self._seen = edits
+        if state != self._records_state or edits[: len(self._seen)] != self._seen:
+            records = read_records(path)
+            self._songs = defaultdict(list)
+            for record in records:
+                self._songs[record.song].append(record)
+            self._clips = {record.id: _clip(record, []) for record in records}  # in the order of the data set
+            self._orphans, self._seen = {}, []
+        changed = {edit.song for edit in edits[len(self._seen) :]}
+        of_song: dict[str, list[Edit]] = defaultdict(list)
+        for edit in edits:
+            if edit.song in changed:
+                of_song[edit.song].append(edit)
+        for song, listed in of_song.items():
+            records = self._songs.get(song, [])
+            found, self._orphans[song] = match_edits(records, listed)
+            self._clips |= {record.id: _clip(record, found.get(record.id, [])) for record in records}
+        self._records_state, self._seen = state, edits
 
 
 def _clip(record: SongRecord, edits: Sequence[Edit]) -> Clip:

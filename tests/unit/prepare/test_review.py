@@ -3,14 +3,16 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prepare_steps import make_record
-from review_songs import LAST_SECTION, apply_corrections
+from review_songs import LAST_SECTION, apply_corrections, write_work_folder
 
+from songgen.prepare import review, review_desk
 from songgen.prepare.record import LyricLine, Refusal, SongRecord
 from songgen.prepare.refusal_codes import CODES
 from songgen.prepare.review import (
@@ -22,12 +24,14 @@ from songgen.prepare.review import (
     UNCUT_SECTIONS,
     UNDESCRIBED_SECTIONS,
     WHOLE_SONG_STEPS,
+    Edit,
     EditLog,
     combine,
     match_edits,
     read_corrections,
     shown,
 )
+from songgen.prepare.review_desk import Clip, ReviewDesk
 from songgen.prepare.sections import SECTIONS
 
 QUIET = Refusal("filter", "vocal_too_quiet", "too quiet", 12.0, 200.0)
@@ -224,3 +228,49 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     assert [writer.wait(120) for writer in writers] == [0, 0]
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["changes"]["caption"] for line in lines] == [str(number) for number in range(50)]
+
+
+def test_a_click_looks_again_at_its_own_song_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    songs = 40
+    records = [
+        replace(make_record(f"{song}_{part}", start=10.0 * part, duration=5.0, lyrics="la"), song=f"song{song}")
+        for song in range(songs)
+        for part in range(2)
+    ]
+    desk = ReviewDesk(write_work_folder(tmp_path, records))
+    looked: list[str] = []
+    parsed: list[int] = []
+    build, parse = review_desk._clip, review.parse_edits
+
+    def counted_clip(record: SongRecord, edits: Sequence[Edit]) -> Clip:
+        looked.append(record.id)
+        return build(record, edits)
+
+    def counted_edits(content: bytes, path: Path, first: int = 1) -> list[Edit]:
+        parsed.append(content.count(b"\n"))
+        return parse(content, path, first)
+
+    monkeypatch.setattr(review_desk, "_clip", counted_clip)
+    monkeypatch.setattr(review, "parse_edits", counted_edits)
+    desk.clips()
+    desk.facets()
+    assert looked == []
+    for song in range(songs):
+        saved = desk.save(f"{song}_1", 0, {"lyrics": f"words of {song}"})
+        assert saved.record.lyrics == f"words of {song}" and desk.progress()["total"] == len(records)
+    assert looked == [f"{song}_{part}" for song in range(songs) for part in range(2)]
+    assert sum(parsed) == songs
+    undone = desk.undo("3_1", desk.clip("3_1").correction.version)
+    assert undone.record.lyrics == "la" and looked[-2:] == ["3_0", "3_1"]
+    assert [clip.record for clip in desk.clips()] == [clip.record for clip in ReviewDesk(desk.folder.root).clips()]
+
+
+def test_edits_that_were_taken_out_of_the_file_by_hand_are_gone(tmp_path: Path) -> None:
+    desk = ReviewDesk(write_work_folder(tmp_path))
+    for clip_id in ("river_000", "lake_003"):
+        desk.save(clip_id, 0, {"caption": "rock"})
+    file = desk.folder.path(CORRECTIONS_FILE)
+    file.write_bytes(file.read_bytes().splitlines(keepends=True)[1])
+    assert (desk.clip("river_000").record.caption, desk.clip("lake_003").record.caption) == ("pop, sunny", "rock")
+    file.unlink()
+    assert desk.clip("lake_003").correction.version == 0
