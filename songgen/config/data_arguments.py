@@ -156,7 +156,7 @@ class DataArguments:
     """Songs in a chunk, which is written as one shard: what a kill can lose at most. null: 500."""
 
     preprocessing_num_workers: PositiveInt | None = None
-    """Workers that read audio beside the encoder, for each process. null: none."""
+    """Songs that each process reads at once, ahead of the codec. null: 1."""
 
     group_by_length: bool = False
     """Make batches of clips of similar length."""

@@ -65,7 +65,7 @@ class IgnoredArguments:
     """Code from the hub is never run."""
 
     temporary_save_to_disk: str | None = None
-    """Unfinished work stands in `save_to_disk` itself and is picked up there."""
+    """Unfinished work lies in `<save_to_disk>.work` and is picked up there."""
 
     label_atype: list[str] | str = "labels"
     """The script and `track_pattern` say which tracks are trained."""

@@ -216,7 +216,10 @@ def _machine_problems(config: RunConfig) -> list[Problem]:
         message = 'dtype: "float16" does not train on a CPU; use "bfloat16" or "float32"'
         problems.append(Problem(("dtype",), message))
     if training.optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
-        message = 'optimizer: "adamw_8bit" needs bitsandbytes; run `pip install songgen[8bit]`, or use "adamw"'
+        message = (
+            'optimizer: "adamw_8bit" needs bitsandbytes; run `pip install -c constraints.txt -e ".[8bit]"`, '
+            'or use "adamw"'
+        )
         problems.append(Problem(("optimizer",), message))
     return problems
 

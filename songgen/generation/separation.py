@@ -16,7 +16,7 @@ DEFAULT_MODEL = "htdemucs"
 VOCALS = "vocals"
 
 INSTALL_HINT = (
-    "separate=True needs demucs, which is not installed: pip install 'songgen[separate]' (or pip install demucs), "
+    'separate=True needs demucs, which is not installed: pip install -c constraints.txt -e ".[separate]", '
     "or give a reference voice without accompaniment and separate=False"
 )
 

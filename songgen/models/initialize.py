@@ -52,7 +52,7 @@ PRESETS = {
         LyricsEncoderConfig(output_size=256, attention_heads=4, linear_units=512, num_blocks=2, dropout=0.0),
     ),
 }
-"""`published`: the 24-layer model (0.49 B trained). `small`: learns a handful of songs on a laptop."""
+"""`published`: the 24-layer model (0.52 B trained). `small`: learns a handful of songs on a laptop."""
 
 _SMALL_WIDTH = 64
 

@@ -130,8 +130,8 @@ class MeasureStep(Step):
             import pyloudnorm  # noqa: F401
         except ImportError as error:
             raise ValueError(
-                f"loudness needs pyloudnorm, which cannot be imported ({error}): pip install 'songgen[prepare]', or "
-                "skip this step"
+                f"loudness needs pyloudnorm, which cannot be imported ({error}): "
+                'pip install -c constraints.txt -e ".[prepare]", or skip this step'
             ) from error
 
     def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:

@@ -159,8 +159,8 @@ class SeparateStep(Step):
             model = load_demucs(self.options.model, self.options.revision)
         except ImportError as error:
             raise ValueError(
-                f"separation needs demucs, which cannot be imported ({error}): pip install 'songgen[prepare]', or skip "
-                "this step"
+                f"separation needs demucs, which cannot be imported ({error}): "
+                'pip install -c constraints.txt -e ".[prepare]", or skip this step'
             ) from error
         except ValueError as error:
             raise ValueError(f"{error}; name a folder with the model, or skip this step") from error

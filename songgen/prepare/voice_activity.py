@@ -141,8 +141,8 @@ def load_voice_detector(device: str = "cpu") -> VoiceDetector:
     weights = Path(folders[0]) / "data" / "silero_vad_16k.safetensors" if folders else None
     if weights is None or not weights.is_file():
         raise ValueError(
-            "finding the voice needs the weights of silero-vad 6.2 or newer: pip install 'songgen[prepare]', or skip "
-            "this step"
+            "finding the voice needs the weights of silero-vad 6.2 or newer: "
+            'pip install -c constraints.txt -e ".[prepare]", or skip this step'
         )
     # The published file holds a single memory cell, which is a layer that runs one frame at a time.
     tensors = {

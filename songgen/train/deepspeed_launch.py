@@ -37,7 +37,7 @@ def deepspeed_plugin(dtype: str) -> DeepSpeedPlugin | None:
         return None
     if not is_deepspeed_available():
         raise ValueError(
-            "the launch asks for DeepSpeed, which is not installed: pip install -c constraints.txt songgen[deepspeed], "
+            'the launch asks for DeepSpeed, which is not installed: pip install -c constraints.txt -e ".[deepspeed]", '
             "or launch with helpers/accelerate_configs/fsdp2_zero2_8_gpus.yaml, which shards the same and needs nothing"
         )
     plugin = DeepSpeedPlugin()

@@ -83,7 +83,7 @@ def _eight_bit_class() -> Any:
     except ImportError as error:
         raise ValueError(
             "optimizer adamw_8bit needs the package bitsandbytes, which is not installed: "
-            "pip install songgen[8bit], or set optimizer to adamw"
+            'pip install -c constraints.txt -e ".[8bit]", or set optimizer to adamw'
         ) from error
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NON_FINITE
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
-pytest.importorskip("deepspeed", reason="DeepSpeed is not installed (pip install songgen[deepspeed])")
+pytest.importorskip("deepspeed", reason="DeepSpeed is not installed (the extra `deepspeed`)")
 
 UNTIMED = {"time", "train/tokens_per_second", "train/samples_per_second"}
 SETTINGS: dict[str, Any] = {"ema_decay": 0.8, "warmup_steps": 2, "eval_strategy": "steps", "eval_steps": 3}

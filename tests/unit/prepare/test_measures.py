@@ -118,7 +118,7 @@ def test_a_damaged_track_is_refused_with_its_code(record, tmp_path):
 
 def test_a_missing_package_is_said_with_the_way_out(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyloudnorm", None)
-    with pytest.raises(ValueError, match=r"songgen\[prepare\]"):
+    with pytest.raises(ValueError, match=r'-e "\.\[prepare\]"'):
         MeasureStep(MeasureOptions()).start()
 
 

@@ -158,7 +158,7 @@ def test_a_missing_model_is_said_with_the_way_out(tmp_path):
 
 def test_missing_demucs_is_said_with_the_way_out(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "demucs.apply", None)
-    with pytest.raises(ValueError, match=r"songgen\[prepare\]"):
+    with pytest.raises(ValueError, match=r'-e "\.\[prepare\]"'):
         SeparateStep(SeparationOptions()).start()
 
 

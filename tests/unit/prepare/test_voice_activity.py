@@ -165,7 +165,7 @@ def test_the_step_listens_to_the_vocal_track_where_there_is_one(tmp_path, demo_s
 
 def test_missing_weights_are_said_with_the_way_out(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"songgen\[prepare\]"):
+    with pytest.raises(ValueError, match=r'-e "\.\[prepare\]"'):
         VoiceStep(VoiceOptions(device="cpu")).start()
 
 

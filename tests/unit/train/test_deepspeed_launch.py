@@ -32,7 +32,7 @@ def test_zero_2_is_taken(dtype: str) -> None:
 
 def test_without_the_package_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deepspeed_launch, "is_deepspeed_available", lambda: False)
-    with pytest.raises(ValueError, match=r"songgen\[deepspeed\].*fsdp2_zero2_8_gpus.yaml"):
+    with pytest.raises(ValueError, match=r"\[deepspeed\].*fsdp2_zero2_8_gpus.yaml"):
         deepspeed_plugin("bfloat16")
 
 
