@@ -9,6 +9,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -161,12 +162,16 @@ def compare(first: np.ndarray, second: np.ndarray, offsets: Iterable[int], min_o
 def find_alike(records: Sequence[SongRecord], options: DuplicateOptions) -> dict[Pair, float]:
     """Return all pairs of clips that are near-duplicates, with their similarity."""
     prints = [from_text(record.fingerprint) for record in records]
-    candidates = candidate_pairs(prints)
-    for pair in same_words(records):
-        first, second = (prints[index] for index in pair)
-        candidates.setdefault(pair, set(range(1 - len(second), len(first))))
+    indexed = candidate_pairs(prints)
+    # A word that thousands of clips sing makes very many pairs: they are compared one by one and never listed.
+    hinted = (
+        (pair, range(1 - len(prints[pair[1]]), len(prints[pair[0]])))
+        for pair in same_words(records)
+        if pair not in indexed
+    )
     found = {}
-    for (first_index, second_index), offsets in candidates.items():
+    offsets: Iterable[int]
+    for (first_index, second_index), offsets in chain(indexed.items(), hinted):
         if not options.within_songs and records[first_index].song == records[second_index].song:
             continue
         alike = compare(prints[first_index], prints[second_index], offsets, options.min_overlap)

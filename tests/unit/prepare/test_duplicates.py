@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import soundfile
 import soxr
 
+from songgen.prepare import duplicates
 from songgen.prepare.audio_files import read_audio, write_audio
 from songgen.prepare.duplicates import (
     DuplicateOptions,
@@ -180,6 +182,25 @@ def test_equal_words_and_lengths_are_a_hint_but_no_proof() -> None:
     blurred = dataclasses.replace(one, id="c", fingerprint=to_text(from_text(one.fingerprint) ^ np.uint32(0x0F000000)))
     assert find_alike([dataclasses.replace(one, lyrics=""), blurred], DuplicateOptions()) == {}
     assert find_alike([one, blurred], DuplicateOptions()).keys() == {(0, 1)}
+
+
+def test_a_word_that_many_clips_sing_takes_no_memory_for_each_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(2)
+    clips = [
+        SongRecord(id=str(number), song=str(number), file="f", line=1, duration=12.0, lyrics="hey",
+                   fingerprint=to_text(draw.integers(1, 1 << 32, size=240, dtype=np.uint32)))
+        for number in range(150)
+    ]  # fmt: skip
+    compared = []
+    monkeypatch.setattr(duplicates, "compare", lambda *values: float(compared.append(len(values[2])) or 0))
+    tracemalloc.start()
+    try:
+        assert find_alike(clips, DuplicateOptions()) == {}
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert compared.count(479) > 4000
+    assert peak < 30 << 20
 
 
 def test_groups_hang_together() -> None:
