@@ -33,7 +33,7 @@ demo: $(STAMP) ## songs, tokens, every stage, generated songs: outputs/demo/inde
 	$(BIN)/python helpers/demo/run_demo.py
 
 test: $(STAMP) ## the tests, in less than ten minutes on two cores
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow and not faults"
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not faults"
 
 test-faults: $(STAMP) ## every fault case of docs/trust.md, with a table
 	$(PYTEST) tests/faults -n $(WORKERS) --dist loadfile -m "not gpu"

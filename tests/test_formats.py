@@ -1,0 +1,34 @@
+"""docs/formats.md names the columns and files that the program has."""
+
+import re
+from pathlib import Path
+
+from songgen.data.schema import arrow_schema
+from songgen.lyrics import VOCABULARY_FILES
+from songgen.prepare.writers import PreparedInfo
+from songgen.preprocess.finalize import PUBLISHED_FILES
+from songgen.train.checkpoint_files import MANIFEST_FILE, checkpoint_files
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
+
+
+def section(heading: str) -> str:
+    return PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def test_the_columns_are_those_of_the_schema() -> None:
+    documented = {}
+    for line in section("Tokenized data set").splitlines():
+        if line.startswith("| `"):
+            names, kind = line.strip("|").split("|")[:2]
+            documented |= dict.fromkeys(re.findall(r"`(\w+)`", names), kind.strip())
+    columns = {field.name: re.sub(r"list<\w+: (\w+)>", r"list<\1>", str(field.type)) for field in arrow_schema()}
+    assert documented == columns
+
+
+def test_the_files_are_those_that_are_written() -> None:
+    assert all(name in section("Tokenized data set") for name in PUBLISHED_FILES)
+    listed = re.findall(r"^  (\w[\w.-]+\.\w+)  ", section("Output folder and checkpoint"), re.MULTILINE)
+    assert sorted(listed) == sorted([*checkpoint_files(1), MANIFEST_FILE])
+    assert all(name in section("Model folder") for name in VOCABULARY_FILES)
+    assert set(PreparedInfo.__dataclass_fields__) <= set(re.findall(r"`(\w+)`", section("Prepared data set")))
