@@ -6,9 +6,10 @@ Only the main process writes; the others own a `Console` too, which stays silent
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -176,8 +177,6 @@ class RunSummary:
     """Epochs of the whole run."""
     first_step: int = 0
     """Steps that lie behind when the run is resumed."""
-    notes: Mapping[str, str] = field(default_factory=dict)
-    """Further rows, such as filtered clips by reason."""
 
     def rows(self) -> dict[str, str]:
         """Return the rows of the table."""
@@ -194,7 +193,7 @@ class RunSummary:
         }
         if self.first_step:
             rows["resumed"] = f"after step {self.first_step:,}"
-        return rows | dict(self.notes)
+        return rows
 
 
 class ConsoleHandler(logging.Handler):
@@ -212,6 +211,27 @@ class ConsoleHandler(logging.Handler):
             self._console.warn(message)
         else:
             self._console.info(message)
+
+
+def route_warnings(console: Console) -> None:
+    """Send Python's warnings to the console, each text once: libraries ask for some of theirs at every call."""
+    shown: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        text = f"{message} ({category.__name__}, {filename}:{lineno})"
+        if text not in shown:
+            shown.add(text)
+            console.warn(text)
+
+    warnings.showwarning = show
+    warnings.simplefilter("default", UserWarning)
 
 
 def route_logging(console: Console, name: str = "songgen", level: int = logging.INFO) -> None:

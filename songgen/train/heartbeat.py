@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,35 +53,49 @@ class Beat:
 
 
 class Heartbeat:
-    """Writes the file of one process."""
+    """Remembers what one process does, and writes it to its file when it is asked to.
+
+    A step takes milliseconds or minutes, and the folder may be far away: who supervises the process writes now and
+    then (`songgen.train.supervision`), from a thread of its own, so that a process that hangs is seen where it does.
+    """
 
     def __init__(self, folder: Path, rank: int) -> None:
         """Nothing is written yet; `folder` must exist when something is."""
         self.path = folder / heartbeat_file(rank)
         self.latest = Beat(rank, 0, STARTING, time.time(), os.getpid(), socket.gethostname())
+        self._written: Beat | None = None
+        self._removed = False
+        self._lock = threading.Lock()
 
     def beat(self, doing: str, step: int | None = None) -> None:
-        """Say what the process does now, after `step` optimizer steps (None: as many as the last time)."""
+        """Note what the process does now, after `step` optimizer steps (None: as many as the last time)."""
         step = self.latest.step if step is None else step
-        self._write(dataclasses.replace(self.latest, doing=doing, step=step, time=time.time()))
+        self.latest = dataclasses.replace(self.latest, doing=doing, step=step, time=time.time())
 
     def fail(self, error: str, *, is_victim: bool) -> None:
-        """Say what the process fails of; the time stays that of the last sign of life."""
-        self._write(dataclasses.replace(self.latest, error=error, is_victim=is_victim))
+        """Say at once what the process fails of; the time stays that of the last sign of life."""
+        self.latest = dataclasses.replace(self.latest, error=error, is_victim=is_victim)
+        self.write()
 
     def remove(self) -> None:
-        """Leave no file: the process is done."""
-        self.path.unlink(missing_ok=True)
+        """Leave no file, now or later: the process is done."""
+        with self._lock:
+            self._removed = True
+            self.path.unlink(missing_ok=True)
 
-    def _write(self, beat: Beat) -> None:
-        """Replace the file."""
-        self.latest = beat
-        temporary = self.path.with_suffix(".tmp")
-        try:
-            temporary.write_text(json.dumps(dataclasses.asdict(beat)) + "\n", encoding="utf-8")
-            temporary.replace(self.path)
-        except OSError:  # a full disk ends no run for the sake of its heartbeat; saving says what is wrong
-            temporary.unlink(missing_ok=True)
+    def write(self) -> None:
+        """Replace the file, if it does not say the latest already."""
+        with self._lock:
+            beat = self.latest
+            if self._removed or beat is self._written:
+                return
+            temporary = self.path.with_suffix(".tmp")
+            try:
+                temporary.write_text(json.dumps(dataclasses.asdict(beat)) + "\n", encoding="utf-8")
+                temporary.replace(self.path)
+                self._written = beat
+            except OSError:  # a full disk ends no run for the sake of its heartbeat; saving says what is wrong
+                temporary.unlink(missing_ok=True)
 
 
 def read_beat(folder: Path, rank: int) -> Beat | None:

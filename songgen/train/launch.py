@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +16,7 @@ from songgen.tasks import Task
 from songgen.train.agreement import from_main
 from songgen.train.build import build_trainer
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
-from songgen.train.console import Console, route_logging
+from songgen.train.console import Console, route_logging, route_warnings
 from songgen.train.determinism import use_deterministic_operations
 from songgen.train.distributed import start_processes
 from songgen.train.hub import publish, require_account
@@ -42,8 +41,7 @@ def run_training(arguments: Sequence[str], task: Task) -> int:
     is_main = rank == "0"
     console = Console(enabled=is_main)
     route_logging(console)
-    logging.captureWarnings(True)
-    warnings.simplefilter("default", UserWarning)
+    route_warnings(console)
     try:
         config = load_run_config(arguments, description=f"Train the task {task.name}.")
         return _join_and_train(config, task, console)

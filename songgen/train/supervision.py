@@ -34,7 +34,7 @@ from songgen.train.signals import STOP_FILE
 logger = logging.getLogger(__name__)
 
 WATCH_SECONDS = 1.0
-"""Between two looks at whether another process has failed."""
+"""Between two signs of life, and two looks at whether another process has failed."""
 
 GRACE_SECONDS = 2.0
 """Left to a process to fail by itself, and say why, after another one has."""
@@ -82,13 +82,12 @@ class Supervision:
         self.total_steps: int | None = None
         self.heartbeat = Heartbeat(folder, rank)
         self._left = threading.Event()
-        self._watch = threading.Thread(target=self._leave_with_others, name="supervision", daemon=True)
+        self._watch = threading.Thread(target=self._stand_watch, name="supervision", daemon=True)
 
     def __enter__(self) -> Supervision:
         """Begin to watch, and to give signs of life."""
-        self.heartbeat.beat(STARTING)
-        if self.world_size > 1:
-            self._watch.start()
+        self.heartbeat.write()
+        self._watch.start()
         return self
 
     def __exit__(
@@ -198,9 +197,10 @@ class Supervision:
             return None
         return status
 
-    def _leave_with_others(self) -> None:
-        """End this process if another one has failed and this one does not end by itself."""
+    def _stand_watch(self) -> None:
+        """Give signs of life, and end this process if another one has failed and this one does not end by itself."""
         while not self._left.wait(WATCH_SECONDS):
+            self.heartbeat.write()
             status = self._failed_elsewhere()
             if status is None or self._left.wait(GRACE_SECONDS):
                 continue

@@ -3,6 +3,7 @@
 import gc
 import json
 import shutil
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -379,6 +380,18 @@ def test_what_does_not_fit_is_refused_before_training(
 ) -> None:
     assert train("refused", **changes) == EXIT_ERROR
     assert message in capsys.readouterr().err
+
+
+def test_a_warning_of_a_library_reaches_the_console(
+    train: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build(*arguments: Any) -> None:
+        warnings.warn("this kernel is slow", UserWarning, stacklevel=1)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(launch, "build_trainer", build)
+    assert train("run") == EXIT_ERROR
+    assert "warning: this kernel is slow (UserWarning, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("field", ["codec_fingerprint", "lyrics_tokenizer_fingerprint"])

@@ -35,6 +35,8 @@ def install(kind: str, rank: int, step: int) -> None:
 
     def harm(trainer: Trainer, batches: Any) -> None:
         if trainer.accelerator.process_index == rank and trainer.state.step == step:
+            if kind == "kill":
+                trainer.heartbeat.write()  # done once a second; this fault does not wait for it
             (trainer.output_dir / FAULT_FILE).write_text(str(time.time()))
             FAULTS[kind]()
 

@@ -191,7 +191,9 @@ def test_a_failed_run_says_why(copy_of: Copy) -> None:
 def test_signs_of_life_show_which_process_failed(copy_of: Copy) -> None:
     run = copy_of("run")
     for rank in range(2):
-        Heartbeat(run, rank).beat("training", 5)
+        beating = Heartbeat(run, rank)
+        beating.beat("training", 5)
+        beating.write()
     failed = Heartbeat(run, 1)
     failed.beat("training", 5)
     failed.fail("out of memory", is_victim=False)

@@ -2,11 +2,13 @@
 
 import io
 import logging
+import re
+import warnings
 
 import pytest
 
 from songgen.terminal import printable
-from songgen.train.console import Console, RunSummary, route_logging
+from songgen.train.console import Console, RunSummary, route_logging, route_warnings
 
 
 @pytest.fixture
@@ -76,6 +78,15 @@ def test_library_messages_go_through_the_newest_console_once(stream):
     assert stream.getvalue() == "read 3 songs\nwarning: look\n" and old.getvalue() == ""
 
 
+def test_a_warning_of_a_library_is_shown_once(stream: io.StringIO) -> None:
+    with warnings.catch_warnings():
+        route_warnings(Console(stream=stream, interactive=False))
+        for _ in range(3):
+            with warnings.catch_warnings():  # which forgets what was shown before
+                warnings.warn("the kernel is slow", UserWarning, stacklevel=1)
+    assert re.fullmatch(r"warning: the kernel is slow \(UserWarning, .*test_console.py:\d+\)\n", stream.getvalue())
+
+
 def test_text_from_outside_cannot_drive_the_terminal(stream):
     Console(stream=stream).info("a\x1b[31mred\x1b[0m\x1b]0;title\x07 b\x00\x9b2J\ttab\nline é ♫")
     assert stream.getvalue() == "ared b2J\ttab\nline é ♫\n"
@@ -98,13 +109,12 @@ def test_summary_shows_what_the_run_will_do(stream):
         total_steps=5000,
         num_epochs=2.5,
         first_step=100,
-        notes={"left out": "3 without vocal"},
     )
     Console(stream=stream).table("training", summary.rows())
     text = stream.getvalue()
     for part in (
         "750 trained (75.0%), 250 frozen", "1,234 songs, 5.1", "none", "4 clips x 4 accumulated x 8 processes",
-        "cuda, bf16", "5,000 in 2.5 epochs", "after step 100", "3 without vocal",
+        "cuda, bf16", "5,000 in 2.5 epochs", "after step 100",
     ):  # fmt: skip
         assert part in text
     starts = {line.index(value) for line in text.splitlines() for value in summary.rows().values() if value in line}
