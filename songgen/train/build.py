@@ -70,7 +70,13 @@ def build_trainer(
         allow_inexact=config.training.allow_inexact_resume,
     )
     resumption = find_resumption(config, checkpoints)
-    require_intact_data(config.data, used_splits(config), accelerator.process_index)
+    require_intact_data(
+        config.data,
+        used_splits(config),
+        output_dir,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
     with accelerator.local_main_process_first():
         core = load_model(config, task)
     auxiliary_tracks = task.auxiliary_tracks if config.training.add_vocal_loss else ()

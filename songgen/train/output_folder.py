@@ -12,6 +12,7 @@ from songgen.data import folder_lock
 from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.checkpoint_folders import checkpoint_folders
+from songgen.train.data_check import VERIFIED_FILE
 from songgen.train.heartbeat import is_heartbeat
 from songgen.train.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE
 
@@ -70,7 +71,7 @@ def back_up_run(folder: Path) -> Path | None:
         what a run leaves that was refused before it trained.
     """
     entries = [entry for entry in folder.iterdir() if entry.name != LOCK_FILE]
-    trifles = {RESOLVED_CONFIG_FILE, RUN_STATUS_FILE, EVALUATION_STATUS_FILE}
+    trifles = {RESOLVED_CONFIG_FILE, RUN_STATUS_FILE, EVALUATION_STATUS_FILE, VERIFIED_FILE}
     has_content = any(entry.name not in trifles and not is_heartbeat(entry.name) for entry in entries)
     if not (folder / RESOLVED_CONFIG_FILE).exists() or not has_content:
         return None

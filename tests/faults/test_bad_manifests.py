@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import soundfile
+from intact_data import open_intact
 from preprocess_fakes import RATE, fake_encoders, options_for, read_manifest, run, tone, write_manifest
 
-from songgen.data.dataset import SongDataset
 from songgen.data.manifest import ManifestError
 from songgen.data.sources import ManifestSpec
 from songgen.lyrics import train_lyrics_tokenizer
@@ -54,7 +54,7 @@ def codes(data: Path) -> dict[str, str]:
 
 
 def songs_of(data: Path) -> dict[str, Any]:
-    songs = SongDataset.open(data, "train", verify_hashes=True)
+    songs = open_intact(data, "train")
     return {songs.row(index).id: songs.row(index) for index in range(len(songs))}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from intact_data import open_intact
 from preprocess_fakes import (
     ROOT,
     FakeCodec,
@@ -156,7 +157,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_data_set_and_the_next_ru
         shutil.copytree(tmp_path / "old", folder)
         run_killed(whole, folder / "songs", number)
         if exchange:
-            assert len(SongDataset.open(folder / "songs", "train", verify_hashes=True)) in (9, NUM_CLIPS)
+            assert len(open_intact(folder / "songs", "train")) in (9, NUM_CLIPS)
         run(options_for(whole, folder / "songs"))
         assert shard_hashes(folder / "songs") == clean, f"killed before file operation {number} of {total}"
         assert [path.name for path in folder.iterdir()] == ["songs"], "nothing is left over"
@@ -171,7 +172,7 @@ def test_a_reader_sees_a_whole_data_set_before_every_file_operation(corpora: tup
 
     def look() -> None:
         try:
-            songs = SongDataset.open(output, "train", verify_hashes=True)
+            songs = open_intact(output, "train")
             seen = [songs.row(index).id for index in range(len(songs))]
         except Exception as error:
             seen = [f"{type(error).__name__}: {error}"]
