@@ -3,7 +3,6 @@
 Shapes: B songs, L text length.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +13,13 @@ import torch
 from torch import Tensor
 
 from songgen.conditioning import load_caption_tokenizer
+from songgen.conditioning.weights import PREPROCESSOR_FILE
 from songgen.generation.reference_voice import read_reference_voice
 from songgen.generation.separation import VocalSeparator, load_separator
+from songgen.json_files import read_json_object
 from songgen.lyrics import VoiceBpeTokenizer
+from songgen.models.configuration_songgen import CONFIG_FILE
+from songgen.models.loading import resolve_folder
 
 PUBLISHED_CAPTION_TOKENIZER = "google/flan-t5-large"
 """Caption tokenizer of models whose folder names none."""
@@ -47,6 +50,7 @@ class SongGenProcessor:
         path: str | Path,
         device: torch.device | str = "cpu",
         *,
+        revision: str | None = None,
         lyrics_vocab: str | Path | None = None,
         caption_tokenizer: str | Path | None = None,
         separator: VocalSeparator | None = None,
@@ -56,6 +60,7 @@ class SongGenProcessor:
         Args:
             path: model folder or hub id.
             device: where the inputs will lie.
+            revision: branch, tag or commit of a hub repository.
             lyrics_vocab: lyrics vocabulary (a `tokenizers` JSON file), where the folder holds none.
             caption_tokenizer: folder or hub id to use instead of the model's.
             separator: frees voices of their accompaniment; None loads Demucs when it is first asked for.
@@ -63,8 +68,8 @@ class SongGenProcessor:
         Raises:
             ValueError: if a part can neither be found in the folder nor on the hub.
         """
-        folder = _local_folder(path)
-        config = _read_json(folder / "config.json")
+        folder = resolve_folder(path, revision=revision, patterns=_NEEDED_FILES)
+        config = read_json_object(folder / CONFIG_FILE)
         self.device = torch.device(device)
         self.lyrics_tokenizer = _open_lyrics_tokenizer(folder, lyrics_vocab)
         self.caption_tokenizer = load_caption_tokenizer(caption_tokenizer or _caption_tokenizer_of(folder, config))
@@ -151,28 +156,6 @@ class SongGenProcessor:
         return voice if voice.any() else voice[:0]
 
 
-def _local_folder(path: str | Path) -> Path:
-    """Return a local folder with the small files of a model, downloading those of a hub repository."""
-    folder = Path(path)
-    if folder.is_dir():
-        return folder
-    text = str(path)
-    if text.startswith((".", "/", "~")) or text.count("/") != 1:
-        raise ValueError(f"model folder {text!r} does not exist; give a folder or a hub id such as 'user/model'")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(text, allow_patterns=list(_NEEDED_FILES)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(f"{text!r} is no folder here, and cannot be had from the hub: {error}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file, nothing if there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
 def _open_lyrics_tokenizer(folder: Path, lyrics_vocab: str | Path | None) -> VoiceBpeTokenizer:
     """Open the vocabulary that was given, or the folder's."""
     if lyrics_vocab is not None:
@@ -198,7 +181,8 @@ def _caption_tokenizer_of(folder: Path, config: dict[str, Any]) -> str | Path:
 def _voice_sample_rate(folder: Path, config: dict[str, Any]) -> int:
     """Return the rate of the folder's voice encoder, else the published one's."""
     path = (config.get("voice_encoder") or {}).get("path") or "voice_encoder"
-    settings = _read_json(folder / path / "preprocessor_config.json")
+    file = folder / path / PREPROCESSOR_FILE
+    settings = read_json_object(file) if file.is_file() else {}
     return int(settings.get("sampling_rate", PUBLISHED_VOICE_SAMPLE_RATE))
 
 

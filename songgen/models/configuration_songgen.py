@@ -68,7 +68,7 @@ class DecoderConfig:
     """Base of the rotary angles."""
 
     max_position_embeddings: int = 4096
-    """Positions that generation reserves at most by default; the tables themselves grow on demand."""
+    """Kept as published files have it; nothing reads it, since positions are computed on demand."""
 
     initializer_factor: float = 0.02
     """Standard deviation of new weights."""
@@ -164,7 +164,10 @@ class SongGenConfig:
     voice_encoder: dict[str, Any] = field(
         default_factory=lambda: {"path": "m-a-p/MERT-v1-330M", "allow_pickle_weights": True}
     )
-    """Spec of the frozen voice encoder (its repository holds no safetensors: a `.bin` is read, as tensors only)."""
+    """Spec of the frozen voice encoder, or the configuration of one whose weights lie in the model's own file.
+
+    The default repository holds no safetensors: a `.bin` is read, as tensors only.
+    """
 
     audio_codec: dict[str, Any] = field(
         default_factory=lambda: {"type": "xcodec", "path": "hf-audio/xcodec-hubert-general-balanced", "bandwidth": 4.0}

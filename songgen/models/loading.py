@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -57,18 +58,40 @@ _DOWNLOADED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.md")
 """What is taken from a hub repository: never a pickle."""
 
 
-def resolve_folder(name: str | Path, *, revision: str | None = None, cache_dir: str | None = None) -> Path:
-    """Return a local folder for a path or a hub id, downloading the latter.
+def resolve_folder(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | None = None,
+    patterns: Sequence[str] = _DOWNLOADED,
+) -> Path:
+    """Return the local folder of a model given by path or hub id, downloading the latter.
+
+    Args:
+        name: folder or hub id.
+        revision: branch, tag or commit of a hub repository.
+        cache_dir: where downloads are kept.
+        patterns: files to take from a hub repository.
 
     Raises:
-        ValueError: if the folder holds no `config.json`, or looks like a path that does not exist.
+        ValueError: if there is no such folder, the hub does not hand it over, or it holds no `config.json`.
     """
-    folder = Path(name)
+    folder, text = Path(name), str(name)
     if not folder.is_dir():
-        text = str(name)
         if text.startswith((".", "/", "~")) or text.count("/") != 1:
-            raise ValueError(f"model folder {text!r} does not exist; give a folder or a hub id such as 'user/model'")
-        folder = Path(snapshot_download(text, revision=revision, cache_dir=cache_dir, allow_patterns=list(_DOWNLOADED)))
+            raise ValueError(
+                f"there is no folder {text!r} (looked from {Path.cwd()}); give a folder or a hub id, 'user/model'"
+            )
+        try:
+            folder = Path(
+                snapshot_download(text, revision=revision, cache_dir=cache_dir, allow_patterns=list(patterns))
+            )
+        except (OSError, HFValidationError) as error:
+            raise ValueError(
+                f"{text!r} is no folder here, and the hub does not hand it over (revision {revision or 'main'}): check "
+                "the spelling, log in with `hf auth login` if it is private, or, without a network, give the folder of "
+                f"a copy ({error})"
+            ) from error
     if not (folder / CONFIG_FILE).is_file():
         raise ValueError(f"{folder} is no model folder: it holds no {CONFIG_FILE}")
     return folder
@@ -91,7 +114,7 @@ def load_model(
         cls: the class to build; the general one takes either task.
         name: folder or hub id.
         attn_implementation: "sdpa" or "eager".
-        dtype: precision of the trained weights (None: as stored).
+        dtype: precision of the trained weights (None: float32, whatever is stored).
         track_pattern: layout to use; where the folder holds another one, heads and embeddings are mapped (logged).
         revision: branch, tag or commit of a hub repository.
         cache_dir: where downloads are kept.
@@ -104,7 +127,7 @@ def load_model(
         raise ValueError(f"attn_implementation {attn_implementation!r} is none of sdpa, eager")
     folder = resolve_folder(name, revision=revision, cache_dir=cache_dir)
     tensors = _read_tensors(folder)
-    config = SongGenConfig.from_dict(_with_sizes_of_tensors(read_json_object(folder / CONFIG_FILE), tensors))
+    config = SongGenConfig.from_dict(_completed_by_tensors(read_json_object(folder / CONFIG_FILE), tensors))
     frozen = _split_off_frozen(tensors)
     stored_layout = config.layout
     if track_pattern is not None and track_pattern != config.track_pattern:
@@ -118,7 +141,7 @@ def load_model(
     if _POSITION_TABLE in tensors:
         model.decoder.model.decoder.embed_positions.adopt(tensors.pop(_POSITION_TABLE))
     _load_strictly(model, tensors, f"{folder}", warm_start=stored_layout.name != config.track_pattern)
-    if frozen.get("text_encoder"):
+    if frozen.get("text_encoder") and "path" not in config.text_encoder:
         model.attach("text_encoder", TextEncoder.from_state_dict(config.text_encoder, frozen["text_encoder"]))
     if frozen.get("voice_encoder") and "path" not in config.voice_encoder:
         model.attach("voice_encoder", VoiceEncoder.from_state_dict(config.voice_encoder, frozen["voice_encoder"]))
@@ -271,7 +294,7 @@ def weight_problems(folder: Path) -> list[str]:
     from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
     tensors = _read_tensors(folder, shapes_only=True)
-    config = SongGenConfig.from_dict(_with_sizes_of_tensors(read_json_object(folder / CONFIG_FILE), tensors))
+    config = SongGenConfig.from_dict(_completed_by_tensors(read_json_object(folder / CONFIG_FILE), tensors))
     _split_off_frozen(tensors)
     tensors.pop(_POSITION_TABLE, None)
     with torch.device("meta"):
@@ -279,8 +302,8 @@ def weight_problems(folder: Path) -> list[str]:
     return _misfits(model, tensors)
 
 
-def _with_sizes_of_tensors(data: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Add the sizes that published configurations leave out, read off the weights.
+def _completed_by_tensors(data: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Add what published configurations leave out and the weights tell: sizes, and a voice encoder among them.
 
     Raises:
         ValueError: if the weights that tell them are missing.
@@ -292,6 +315,8 @@ def _with_sizes_of_tensors(data: dict[str, Any], tensors: Mapping[str, Tensor]) 
             f"config.json has no lyrics_encoder, and the weights that tell its sizes are missing: {missing}"
         )
     blocks = {key.split(".")[2] for key in tensors if key.startswith("lyrics_encoder.encoders.")}
+    if any(key.startswith(_FROZEN_PREFIXES["voice_encoder"]) for key in tensors):
+        data = {**data, "voice_encoder": {}}  # without a path, it is the one in the model's own file
     norm, heads, feed_forward, text, layers, voice = (tensors[name].shape for name in _SIZE_GIVING)
     return {
         **data,

@@ -1,10 +1,10 @@
 """What turns a clip into tokens: the codec and the two tokenizers, from the model folder or as named."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from songgen.json_files import read_json_object
 from songgen.preprocess.options import PreprocessOptions
 from songgen.preprocess.workspace import CODEC_FOLDER
 
@@ -49,12 +49,12 @@ def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
     from songgen.codecs import load_codec
     from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer
     from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
-    from songgen.models.configuration_songgen import SongGenConfig
+    from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
 
     folder = _model_folder(options)
     codec_spec, caption_name, lyrics_name = options.audio_codec, options.caption_tokenizer, options.lyrics_tokenizer
     if folder is not None:
-        config = SongGenConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        config = SongGenConfig.from_dict(read_json_object(folder / CONFIG_FILE))
         codec_spec = codec_spec or config.audio_codec
         if caption_name is None:
             own = folder / config.caption_tokenizer
@@ -92,19 +92,19 @@ def _portable_spec(spec: dict[str, Any], model_folder: Path | None) -> dict[str,
 
 
 def _model_folder(options: PreprocessOptions) -> Path | None:
-    name = options.model_name_or_path
-    if not name:
-        return None
-    folder = Path(name)
-    if not folder.is_dir():
-        if name.startswith((".", "/", "~")) or name.count("/") != 1:
-            raise ValueError(
-                f"model_name_or_path: there is no folder {name} (looked from {Path.cwd()}); name a model whose codec "
-                "and tokenizers are to be used, or make one with helpers/model_init_scripts"
-            )
-        from huggingface_hub import snapshot_download
+    """Return the folder of the model that is named, without its weights; None if none is.
 
-        folder = Path(snapshot_download(name, revision=options.model_revision, allow_patterns=list(_SMALL_FILES)))
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"model_name_or_path: {folder} is no model folder, it holds no config.json")
-    return folder
+    Raises:
+        ValueError: if there is no such model; the message names the key.
+    """
+    from songgen.models.loading import resolve_folder
+
+    if not options.model_name_or_path:
+        return None
+    try:
+        return resolve_folder(options.model_name_or_path, revision=options.model_revision, patterns=_SMALL_FILES)
+    except ValueError as error:
+        raise ValueError(
+            f"model_name_or_path: {error}; the model's codec and tokenizers are used, and "
+            "helpers/model_init_scripts makes one"
+        ) from error

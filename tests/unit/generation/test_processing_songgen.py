@@ -162,11 +162,6 @@ def test_a_published_folder_takes_the_vocabulary_by_argument(folder, tmp_path, m
     assert asked[-1] == folder / "caption_tokenizer"
 
 
-def test_a_folder_that_does_not_exist_is_told_from_a_hub_id():
-    with pytest.raises(ValueError, match="does not exist"):
-        SongGenProcessor("./no/such/folder")
-
-
 class HalfSeparator:
     """Returns half of the mean of the channels, and remembers what it was given."""
 
