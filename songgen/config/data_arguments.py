@@ -143,8 +143,9 @@ class DataArguments:
     """Preprocessing ends with an error when more than this share of the rows could not be used."""
 
     verify_data_hashes: bool = True
-    """Training: read every shard of `save_to_disk` once at the start and compare its hash (seconds for each GB), which
-    finds altered, swapped and half-copied files. false: only files that are missing or cut short are found."""
+    """Training: read every shard of `save_to_disk` once and compare its hash (seconds for each GB, shared by the
+    processes, which must all see the same files), which finds altered, swapped and half-copied files. A resumed run
+    reads only what was changed since. false: only files that are missing or cut short are found."""
 
     save_to_disk: list[str] | str | None = None
     """Folder of the tokenized data set: written by preprocessing, read by training, which also takes several."""
