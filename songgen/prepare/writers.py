@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from songgen.config.types import PositiveInt
 from songgen.data.writer import write_text_atomic
-from songgen.prepare.audio_files import read_audio, write_audio
+from songgen.prepare.encoded_files import EncodedFiles
 from songgen.prepare.record import JsonObject, SongRecord
 from songgen.prepare.step import WorkFolder
 from songgen.preprocess.finalize import link_or_copy, swap_folders, sync_tree
@@ -105,9 +105,10 @@ class PreparedInfo:
     def read(cls, folder: Path) -> "PreparedInfo | None":
         """Return what stands in a folder; None when there is no prepared data set of this version."""
         try:
-            return cls(**json.loads((folder / INFO_FILE).read_text(encoding="utf-8")))
+            info = cls(**json.loads((folder / INFO_FILE).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
+        return info if info.format_version == FORMAT_VERSION else None
 
     def is_complete(self, folder: Path) -> bool:
         """Whether no file of the data set is gone."""
@@ -160,7 +161,8 @@ class DatasetWriter:
         staging = staging_folder(self.output_folder)
         shutil.rmtree(staging, ignore_errors=True)
         (staging / AUDIO_FOLDER).mkdir(parents=True)
-        rows = {split: [self._row(record, staging) for record in included if _split(record) == split]
+        encoded = EncodedFiles(self.work, self.options.audio_format)
+        rows = {split: [self._row(record, staging, encoded) for record in included if _split(record) == split]
                 for split in METADATA_FILES}  # fmt: skip
         rows = {split: listed for split, listed in rows.items() if listed}
         for split, listed in rows.items():
@@ -182,14 +184,15 @@ class DatasetWriter:
         sync_tree(staging)
         swap_folders(staging, self.output_folder)
         remove_leftovers(self.output_folder)
+        encoded.close(remove_others=True)
         return info
 
-    def _row(self, record: SongRecord, folder: Path) -> JsonObject:
+    def _row(self, record: SongRecord, folder: Path, encoded: EncodedFiles) -> JsonObject:
         """Write a record's audio; return its row of the manifest."""
         row: JsonObject = {"fname": record.id, "caption": record.caption, "lyrics": record.lyrics}
         for track in TRACKS:
             if track in record.audio:
-                row[FILE_NAME_COLUMNS[track]] = self._write_track(record, track, folder)
+                row[FILE_NAME_COLUMNS[track]] = self._write_track(record, track, folder, encoded)
         for track in TRACKS:
             if track in record.energies:
                 row[ENERGY_COLUMNS[track]] = round(record.energies[track], 4)
@@ -200,15 +203,12 @@ class DatasetWriter:
         row |= {"lyrics_source": record.lyrics_source, "provenance": dict(record.provenance)}
         return row | {"measures": {name: round(value, 4) for name, value in record.measures.items()}}
 
-    def _write_track(self, record: SongRecord, track: str, folder: Path) -> str:
+    def _write_track(self, record: SongRecord, track: str, folder: Path, encoded: EncodedFiles) -> str:
         name = f"{AUDIO_FOLDER}/{record.id}.{track}.{self.options.audio_format}"
         source, target = self.work.track(record, track), folder / name
         is_ours = not Path(record.audio[track]).is_absolute()
-        if is_ours and source.suffix == target.suffix:
-            link_or_copy(source, target)
-        else:
-            samples, rate = read_audio(source, max_seconds=math.inf)
-            write_audio(target, samples, rate)
+        is_as_wanted = is_ours and source.suffix == target.suffix
+        link_or_copy(source if is_as_wanted else encoded.file(record.audio[track]), target)
         return name
 
     def _data_config(self, rows: dict[str, list[JsonObject]]) -> JsonObject:

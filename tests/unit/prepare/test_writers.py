@@ -16,10 +16,12 @@ from songgen.data.audio import AudioOptions, read_clip
 from songgen.data.manifest import ManifestFindings, ManifestOptions, read_clip_rows
 from songgen.data.raw_rows import ColumnNames
 from songgen.data.sources import ManifestSpec
+from songgen.prepare import encoded_files
 from songgen.prepare.audio_files import read_audio, write_audio
 from songgen.prepare.record import Refusal, SongRecord
 from songgen.prepare.step import WorkFolder
 from songgen.prepare.writers import (
+    FORMAT_VERSION,
     DatasetWriter,
     ExportOptions,
     PreparedInfo,
@@ -140,6 +142,39 @@ def test_audio_of_ours_is_taken_as_it_is_and_the_users_is_converted(
     assert ours.samefile(work.root / "audio" / "a.mix.wav")
     info = soundfile.info(str(tmp_path / "songs" / "audio" / "b.mix.wav"))
     assert (info.subtype, info.channels, info.samplerate) == ("PCM_16", 1, RATE)
+
+
+def test_a_correction_of_a_text_leaves_the_encoded_files_as_they_are(
+    tmp_path: Path, work: WorkFolder, records: list[SongRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+
+    def counted(path: Path, *arguments: Any) -> int:
+        encoded.append(path.name)
+        return write_audio(path, *arguments)
+
+    monkeypatch.setattr(encoded_files, "write_audio", counted)
+    writer, audio = writer_in(tmp_path, work, audio_format="flac"), tmp_path / "songs" / "audio"
+    writer.write(records, "1")
+    assert len(encoded) == 3
+    before = {path.name: path.stat().st_mtime_ns for path in audio.iterdir()}
+    corrected = [replace(records[0], caption="another"), *records[1:]]
+    writer.write(corrected, "2")
+    assert len(encoded) == 3 and {path.name: path.stat().st_mtime_ns for path in audio.iterdir()} == before
+    write_audio(work.root / "audio" / "a.mix.wav", tone(2.0, seed=9), RATE)
+    writer.write(corrected, "3")
+    assert len(encoded) == 4 and read_audio(audio / "a.mix.flac")[0] == pytest.approx(tone(2.0, seed=9), abs=1e-4)
+    assert len(list((work.root / "encoded").iterdir())) == 3  # what is no longer needed is gone
+    writer_in(tmp_path, work).write(records, "4")  # back to WAV: only the user's MP3 is encoded
+    assert len(encoded) == 5 and [path.suffix for path in (work.root / "encoded").iterdir()] == [".wav"]
+
+
+def test_a_data_set_of_another_version_is_none(tmp_path: Path, work: WorkFolder, records: list[SongRecord]) -> None:
+    writer_in(tmp_path, work).write(records, "1")
+    assert PreparedInfo.read(tmp_path / "songs") is not None
+    file = tmp_path / "songs" / "prepared.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format_version": FORMAT_VERSION + 1}))
+    assert PreparedInfo.read(tmp_path / "songs") is None
 
 
 def test_flac_holds_the_same_samples(tmp_path: Path, work: WorkFolder, records: list[SongRecord]) -> None:
