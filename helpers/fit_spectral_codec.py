@@ -1,6 +1,6 @@
 """Fit the embedded spectral codec on the songs of one or more manifests.
 
-    python helpers/fit_spectral_codec.py --manifest songs/metadata.jsonl --out codecs/mine
+    python helpers/fit_spectral_codec.py --manifest ./datasets/my_songs/metadata.jsonl --out ./outputs/codec
 
 A manifest holds one JSON object a line; keys that end in `file_name` are audio paths relative to the manifest
 (audio_file_name, vocal_file_name, acc_file_name), keys that end in `_abspath` absolute ones. Every file is used once:

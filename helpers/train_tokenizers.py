@@ -1,6 +1,6 @@
 """Train the lyrics and the caption tokenizer on the texts of one or several manifests.
 
-    python helpers/train_tokenizers.py --manifest datasets/demo/metadata.jsonl --out outputs/tokenizers
+    python helpers/train_tokenizers.py --manifest ./datasets/my_songs/metadata.jsonl --out ./outputs/tokenizers
 
 writes `OUT/lyrics_tokenizer.json` and `OUT/caption_tokenizer/`.
 """

@@ -23,12 +23,11 @@ SMALL = shlex.split(
 WORDS = "river moon silver road morning light velvet rain golden summer open star".split()
 
 
-def commands(number: int) -> list[list[str]]:
-    """The commands of a shell block below the heading `The whole way`."""
-    page = (ROOT / "docs" / "preparing.md").read_text(encoding="utf-8")
-    section = page.split("\n## The whole way\n")[1].split("\n## ")[0]
+def commands(page: str, heading: str, number: int) -> list[list[str]]:
+    """The commands of a shell block below a heading."""
+    section = (ROOT / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
     block = re.findall(r"^```bash\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)[number]
-    return [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
+    return [words for line in block.replace("\\\n", " ").splitlines() if (words := shlex.split(line, comments=True))]
 
 
 def execute(words: list[str], log: Path) -> int | None:
@@ -67,11 +66,13 @@ def test_the_commands_lead_from_clips_to_a_trained_stage(tmp_path: Path, monkeyp
     (tmp_path / "helpers").symlink_to(ROOT / "helpers")
     monkeypatch.chdir(tmp_path)
     log = tmp_path / "log"
-    prepare, tokenizers, model, tokens, stage = commands(0)
-    small_codec, small_model = commands(1)
+    prepare, tokenizers, model, tokens, stage = commands("docs/preparing.md", "The whole way", 0)
+    small_codec, small_model = commands("docs/preparing.md", "The whole way", 1)
     assert small_model[1] == model[1] and small_model[2] == model[2], "the small model does not take its place"
     for words in (prepare, tokenizers, small_codec, small_model, tokens):
         assert execute(words, log) == 0, f"{shlex.join(words)}\n{log.read_text()[-3000:]}"
+    by_hand = next(words for words in commands("README.md", "The same on real data", 1) if words[1] == "launch")
+    assert execute(by_hand, log) == 0, f"the same manifests, named one by one\n{log.read_text()[-3000:]}"
     assert (len(SongDataset.open("datasets/songs", "train")), len(SongDataset.open("datasets/songs", "eval"))) == (7, 5)
 
     assert execute([*stage, *SMALL], log) == 1, "the clips have no vocal"
