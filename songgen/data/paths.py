@@ -1,11 +1,15 @@
 """Audio paths of a manifest, which anyone may have written: only regular files inside allowed folders are opened."""
 
 import os
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from songgen.data.clip import TrackPath, is_storable_text
+
+_URL = re.compile(r"(?:[a-z][a-z0-9+.-]*::)*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+"""How a URL begins, also one inside of others (`simplecache::http://...`); `Foo :: Bar.mp3` is a file."""
 
 
 def resolve_track_path(given: str, base_folders: Sequence[Path], roots: Sequence[Path]) -> TrackPath:
@@ -21,7 +25,7 @@ def resolve_track_path(given: str, base_folders: Sequence[Path], roots: Sequence
     """
     if not given or not is_storable_text(given):
         return TrackPath(given, code="path_invalid", reason="the path is empty or holds characters that no path has")
-    if "://" in given or "::" in given:
+    if _URL.match(given):
         return TrackPath(given, code="path_url", reason="the path is a URL; only files are read")
     refusal = TrackPath(given, code="path_outside_roots", reason="no folder to start from")
     for base in base_folders:

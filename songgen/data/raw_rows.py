@@ -4,6 +4,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+VARIANT_FIELDS = ("simplified", "expanded", "descriptive", "synonyms", "use_cases")
+"""Names of the descriptions that a song may have beside its caption."""
+
 
 @dataclass(frozen=True)
 class ColumnNames:

@@ -8,12 +8,19 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from songgen.data.clip import escaped
-from songgen.data.raw_rows import ColumnNames, RawRow, caption_of_variants, join_tags, track_of_column
+from songgen.data.raw_rows import (
+    VARIANT_FIELDS,
+    ColumnNames,
+    RawRow,
+    caption_of_variants,
+    join_tags,
+    track_of_column,
+)
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 
@@ -33,7 +40,11 @@ EXTRA_TRACKS = ("vocal", "acc")
 """NAME_vocal.wav and NAME_acc.wav beside NAME.wav are its separated tracks."""
 
 TEXT_COLUMNS = ("caption", "lyrics", "language", "variants", "analysis", "tags")
-"""Fields of a JSON file beside a song that are no descriptions in themselves."""
+"""Fields of a JSON file beside a song that are columns of their own; besides these the descriptions are read."""
+
+MAX_COMPARED_NAMES = 100_000
+"""Names of songs that the texts without a song of one folder are held against, in all: it takes a third of a second,
+and there may be as many such texts as songs."""
 
 _NEARLY = re.compile(
     r"(?P<name>.+?)[ ._-]*(?P<kind>prompt|caption|tags?|lyrics?)s?\.(?P<ending>txt|json|lrc|md)", re.IGNORECASE
@@ -52,6 +63,11 @@ def read_song_folder(root: Path, columns: ColumnNames, notices: list[str]) -> It
     for folder, subfolders, names in os.walk(root):
         subfolders.sort()
         names.sort()
+        notices += [
+            f"{Path(folder) / name}: is a link to a folder and is not followed; name that folder as an input of its own"
+            for name in subfolders
+            if (Path(folder) / name).is_symlink()
+        ]
         by_stem: dict[str, list[str]] = {}
         foreign: dict[str, str] = {}
         for name in names:
@@ -74,8 +90,8 @@ def read_song_folder(root: Path, columns: ColumnNames, notices: list[str]) -> It
             row_id = escaped((Path(folder) / stem).relative_to(root).as_posix())
             values = {columns.id or "id": row_id, columns.target: None, columns.caption: None, columns.lyrics: None}
             yield RawRow(str(root), number, values, code="unsupported_format", reason=reason)
-        stems = [stem for stem in (*by_stem, *foreign) if stem not in extra]
-        notices += [notice for name in names if (notice := _misnamed(Path(folder) / name, stems))]
+        songs = _SongNames(stem for stem in (*by_stem, *foreign) if stem not in extra)
+        notices += [notice for name in names if (notice := _misnamed(Path(folder) / name, songs))]
 
 
 def _song(
@@ -98,7 +114,7 @@ def _song(
     code, reason = "", ""
     try:
         texts = _read_texts(root, folder, stem, row_id, notices)
-    except (UnicodeDecodeError, OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         texts = {"caption": None, "lyrics": None}
         code, reason = "unreadable_text", f"prompt or lyrics file cannot be read: {error}"
     if len(files) > 1:
@@ -119,7 +135,13 @@ def _read_texts(root: Path, folder: Path, stem: str, row_id: str, notices: list[
         text = _read_text(caption_file, root)
         if not text.strip():
             notices.append(f"{caption_file}: is empty, so the song has no caption")
-        texts |= _of_json(text, row_id) if _is_json(caption_file, text) else _of_lines(text, caption_file, notices)
+        if _is_json(caption_file, text):
+            texts |= _of_json(text, row_id)
+            if not texts["caption"]:
+                fields = ", ".join(("caption", "tags", *VARIANT_FIELDS))
+                notices.append(f"{caption_file}: has none of {fields}, so the song has no caption")
+        else:
+            texts |= _of_lines(text, caption_file, notices)
     lyrics_file = _find_text(folder, stem, LYRICS_SUFFIXES, notices)
     if lyrics_file is not None:
         texts["lyrics"] = _read_text(lyrics_file, root)
@@ -170,37 +192,50 @@ def _of_json(text: str, row_id: str) -> dict[str, Any]:
         raise ValueError("the JSON file holds no object")
     variants = content.get("variants")
     if not isinstance(variants, dict):
-        variants = {name: value for name, value in content.items() if name not in TEXT_COLUMNS}
-        variants = {name: value for name, value in variants.items() if isinstance(value, str)}
+        # Other fields, such as the title or where the file came from, do not describe the sound.
+        variants = {name: content[name] for name in VARIANT_FIELDS if isinstance(content.get(name), str)}
     caption = content.get("caption") or caption_of_variants({**variants, "tags": content.get("tags")}, row_id)
     named = {name: content[name] for name in TEXT_COLUMNS if content.get(name) is not None}
     return named | {"caption": caption, "lyrics": named.get("lyrics")} | ({"variants": variants} if variants else {})
 
 
-def _misnamed(path: Path, stems: Sequence[str]) -> str | None:
+class _SongNames:
+    """The names of the songs in a folder, and which of them another name may have meant."""
+
+    def __init__(self, stems: Iterable[str]) -> None:
+        self._all = frozenset(stems)
+        self._by_folded = {stem.casefold(): stem for stem in sorted(self._all)}
+        self._left = MAX_COMPARED_NAMES
+
+    def __contains__(self, stem: str) -> bool:
+        return stem in self._all
+
+    def suggestion(self, stem: str, suffix: str) -> str:
+        """Return the end of a notice: the name that a file should have, or nothing."""
+        found = [stem.casefold()] if stem.casefold() in self._by_folded else []
+        if not found and self._left >= len(self._by_folded):
+            self._left -= len(self._by_folded)
+            found = difflib.get_close_matches(stem.casefold(), self._by_folded, n=1)
+        return f"; did you mean {self._by_folded[found[0]]}{suffix}?" if found else ""
+
+
+def _misnamed(path: Path, songs: _SongNames) -> str | None:
     """Return what is wrong with the name of a file beside songs, if it was meant to belong to one."""
     name = path.name
     for suffix in (*CAPTION_SUFFIXES, *LYRICS_SUFFIXES):
         stem = name.removesuffix(suffix)
-        if stem != name and stem in stems:
+        if stem != name and stem in songs:
             return None
         if stem != name and suffix != ".json":
-            return f"{path}: there is no audio file {stem}.*{_nearest(stem, stems, suffix)}"
+            return f"{path}: there is no audio file {stem}.*{songs.suggestion(stem, suffix)}"
     nearly = _NEARLY.fullmatch(name)
     if nearly is not None:
         kind = "lyrics" if nearly["kind"].lower().startswith("lyric") else "prompt"
         suffix = f"_{kind}.txt"
-        if nearly["name"] in stems:
+        if nearly["name"] in songs:
             return f"{path}: is not read; rename it to {nearly['name']}{suffix}"
-        return f"{path}: is not read, and there is no audio file {nearly['name']}.*" + _nearest(
-            nearly["name"], stems, suffix
-        )
-    if path.suffix == ".txt" and path.stem in stems:
+        suggestion = songs.suggestion(nearly["name"], suffix)
+        return f"{path}: is not read, and there is no audio file {nearly['name']}.*{suggestion}"
+    if path.suffix == ".txt" and path.stem in songs:
         return f"{path}: is not read; rename it to {path.stem}_prompt.txt or {path.stem}_lyrics.txt"
     return None
-
-
-def _nearest(stem: str, stems: Sequence[str], suffix: str) -> str:
-    by_folded = {known.casefold(): known for known in stems}
-    found = difflib.get_close_matches(stem.casefold(), by_folded, n=1)
-    return f"; did you mean {by_folded[found[0]]}{suffix}?" if found else ""

@@ -15,9 +15,10 @@ from songgen.data.manifest import ManifestFindings, ManifestOptions, read_clip_r
 from songgen.data.raw_rows import ColumnNames, join_tags
 from songgen.data.sources import ManifestSpec
 from songgen.data.writer import write_text_atomic
-from songgen.lyrics.languages import language_code
 from songgen.prepare.config import InputOptions, PrepareConfig
-from songgen.prepare.record import JsonObject, Refusal, SongRecord
+from songgen.prepare.record import JsonObject, Refusal, SongRecord, known_language
+from songgen.prepare.review import REVIEW
+from songgen.prepare.tag_vocabulary import key_tag
 from songgen.tasks import MIX
 
 KEPT_COLUMNS = (
@@ -42,6 +43,10 @@ _SAYS_INSTRUMENTAL = re.compile(r"\s*\[?\s*(?:inst|instrumental)\s*\]?\s*", re.I
 
 MAX_ID_LENGTH = 100
 """Longest id, so that the names of a clip's files stay below what file systems allow."""
+
+MAX_NESTING = 32
+"""Most tables and lists inside of each other in a value that is kept as it is; such values are written and copied by
+functions that call themselves."""
 
 SPOOL_FOLDER = "spool"
 """In the work folder: audio that data sets hold inside their rows."""
@@ -83,11 +88,18 @@ def read_songs(config: PrepareConfig) -> TakenIn:
             kept_columns=KEPT_COLUMNS,
             spool_folder=config.work_folder / SPOOL_FOLDER,
         )
+        whole_songs = 0
         try:
             for row in read_clip_rows([spec], options, findings):
                 taken.records.append(_record(row, source, ids, findings))
+                whole_songs += "song" in row.extra and "start" not in row.extra
         except ValueError as error:
             problem = error
+        if whole_songs:
+            findings.add_notice(
+                f"{source.name}: {whole_songs} row(s) have the column song but not start, where in the song the clip "
+                "begins; they are taken for whole songs"
+            )
     if problem is not None:
         raise problem  # the findings are shared: the last error lists the problems of every input
     taken.notices, taken.num_notices = findings.notices, findings.num_notices
@@ -133,15 +145,15 @@ def _record(row: ClipRow, source: InputOptions, ids: dict[str, str], findings: M
     lyrics = _text(row.lyrics)
     is_instrumental = bool(_SAYS_INSTRUMENTAL.fullmatch(lyrics)) or row.extra.get("instrumental") is True
     provenance = {"input": {"name": source.name, "id": row.id}}
-    earlier = row.extra.get("provenance")
+    is_clip = extra.number("start") is not None
     return SongRecord(
         id=record_id,
-        song=safe_name(song) if (song := extra.text("song")) else record_id,
+        song=safe_name(song) if is_clip and (song := extra.text("song")) else record_id,
         file=row.file,
         line=row.line,
         audio={track: path.resolved for track, path in row.tracks.items() if path.resolved},
         start=extra.number("start") or 0.0,
-        language=_language(row.language),
+        language=known_language(row.language),
         lyrics="" if is_instrumental else lyrics,
         lyrics_source="instrumental" if is_instrumental else "given" if lyrics else "",
         voiced=() if is_instrumental else None,  # a detector that errs must not put words into it
@@ -150,9 +162,9 @@ def _record(row: ClipRow, source: InputOptions, ids: dict[str, str], findings: M
         variants=extra.texts("variants"),
         analysis=extra.table("analysis"),
         tempo=extra.number("tempo"),
-        key=extra.text("key"),
+        key=extra.key(),
         split=source.use_for or extra.split(),
-        provenance={**earlier, **provenance} if isinstance(earlier, dict) else provenance,
+        provenance={**extra.provenance(), **provenance},
         refusal=_refusal(row),
     )
 
@@ -176,12 +188,20 @@ def _text(text: str) -> str:
     return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
-def _language(language: str) -> str:
-    """Code of a language; a language that nobody knows stays as it is, for the filter to judge."""
-    try:
-        return language_code(language) if language.strip() else ""
-    except ValueError:
-        return language.strip().lower()
+def _can_be_kept(value: Any, depth: int = MAX_NESTING) -> bool:
+    """Whether a value is JSON that can be stored: plain types, no text with NUL, not nested without end."""
+    if isinstance(value, str):
+        return is_storable_text(value)
+    if isinstance(value, dict):
+        names_and_values = [*value, *value.values()]
+        return depth > 0 and all(isinstance(name, str) for name in value) and _all_kept(names_and_values, depth)
+    if isinstance(value, list):
+        return depth > 0 and _all_kept(value, depth)
+    return value is None or isinstance(value, bool | int | float)
+
+
+def _all_kept(values: Sequence[Any], depth: int) -> bool:
+    return all(_can_be_kept(value, depth - 1) for value in values)
 
 
 class _Extra:
@@ -192,8 +212,10 @@ class _Extra:
         self.findings = findings
 
     def _odd(self, column: str, expected: str) -> None:
-        value = str(self.row.extra[column])[:40]
-        self.findings.add_notice(f"{self.row.file}:{self.row.line}: {column} {value!r} is no {expected}; it is ignored")
+        given = self.row.extra[column]
+        # Written out, a table or a list may be without end.
+        value = f"a {type(given).__name__}" if isinstance(given, dict | list) else repr(str(given)[:40])
+        self.findings.add_notice(f"{self.row.file}:{self.row.line}: {column} {value} is no {expected}; it is ignored")
 
     def text(self, column: str) -> str:
         value = self.row.extra.get(column, "")
@@ -213,10 +235,26 @@ class _Extra:
 
     def table(self, column: str) -> JsonObject:
         value = self.row.extra.get(column, {})
-        if isinstance(value, dict):
+        if isinstance(value, dict) and _can_be_kept(value):
             return value
-        self._odd(column, "table")
+        self._odd(column, f"table of texts and numbers, nested {MAX_NESTING} times at most")
         return {}
+
+    def provenance(self) -> JsonObject:
+        """What earlier steps have noted; a review counts in its own work folder alone."""
+        entries = {step: entry for step, entry in self.table("provenance").items() if step != REVIEW}
+        if all(isinstance(entry, dict) for entry in entries.values()):
+            return entries
+        self._odd("provenance", "table of tables, one a step")
+        return {}
+
+    def key(self) -> str:
+        """The key of the music, by its usual name; other columns of this name hold anything."""
+        value = self.text("key")
+        found = key_tag(value)
+        if value and found is None:
+            self._odd("key", "key such as `A minor`")
+        return found or ""
 
     def texts(self, column: str) -> dict[str, str]:
         return {name: _text(text) for name, text in self.table(column).items() if isinstance(text, str) and text}

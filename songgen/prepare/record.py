@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from songgen.lyrics.languages import language_code
 from songgen.tasks import MIX, VOCAL
 
 JsonObject = dict[str, Any]
@@ -15,6 +16,14 @@ JsonObject = dict[str, Any]
 
 FIRST, SECOND = "transcribe", "transcribe_second"
 """Names of the two steps that transcribe, and of their transcripts: lines come from the first, the second checks it."""
+
+
+def known_language(language: str) -> str:
+    """Return the code of a language; one that the tokenizer does not know stays as it is, for the filter to judge."""
+    try:
+        return language_code(language) if language.strip() else ""
+    except ValueError:
+        return language.strip().lower()
 
 
 @dataclass(frozen=True)

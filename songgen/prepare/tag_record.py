@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from songgen.data.clip import is_storable_text
+from songgen.data.raw_rows import VARIANT_FIELDS
 from songgen.prepare.loose_json import find_object, plain_key, repair_encoding
 from songgen.prepare.record import JsonObject
 from songgen.prepare.tag_vocabulary import INSTRUMENTS, canonical_tag, kind_of, nearest_tags
@@ -24,10 +25,9 @@ LIST_LIMIT = 20
 MAX_SHARED_WORDS = 4
 """Longest run of words that a description may share with the lyrics; more is a quotation."""
 
-TEXT_FIELDS = ("simplified", "expanded", "descriptive", "synonyms", "use_cases")
 LIST_FIELDS = ("genre", "instruments", "mood")
 
-_FIELDS = (*TEXT_FIELDS, *LIST_FIELDS, "tempo", "lyrical_rap_check")
+_FIELDS = (*VARIANT_FIELDS, *LIST_FIELDS, "tempo", "lyrical_rap_check")
 _OTHER_KEYS = {"genres": "genre", "instrument": "instruments", "moods": "mood", "bpm": "tempo"}
 _FIELD_OF_KEY = {plain_key(name): name for name in _FIELDS} | _OTHER_KEYS
 _ANALYSIS = "analysis"
@@ -77,7 +77,7 @@ class SongDescription:
     @property
     def variants(self) -> dict[str, str]:
         """The five descriptions by name."""
-        return {name: getattr(self, name) for name in TEXT_FIELDS}
+        return {name: getattr(self, name) for name in VARIANT_FIELDS}
 
     @property
     def analysis(self) -> JsonObject:
@@ -115,7 +115,7 @@ def read_description(answer: str, extra_tags: Collection[str] = ()) -> SongDescr
     problems = [f"{name} is missing" for name in _FIELDS if values.get(name) is None]
     made: dict[str, Any] = {}
     readers = (
-        (TEXT_FIELDS, _text),
+        (VARIANT_FIELDS, _text),
         (LIST_FIELDS, _entries),
         (("tempo",), _tempo),
         (("lyrical_rap_check",), _boolean),

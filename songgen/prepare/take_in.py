@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from songgen.config.types import NonNegativeFloat, PositiveFloat
+from songgen.config.types import NonNegativeFloat, PositiveFloat, PositiveInt
 from songgen.data.audio import AudioOptions
 from songgen.data.clip import ClipRow, Rejection, TrackPath
 from songgen.data.reading import AudioReaders, ReadingLimits
@@ -23,6 +23,16 @@ SONGS_PER_READER = 8
 """Songs that one reading process decodes: its start takes a fraction of a second, and a kill loses no more."""
 
 
+_KEYS = {
+    "too_short": "min_seconds",
+    "too_long": "max_seconds",
+    "track_lengths_differ": "length_tolerance_seconds",
+    "audio_timeout": "audio_timeout_seconds",
+    "audio_crash": "audio_memory_gib",
+}
+"""Code of a refusal -> the option that sets its limit."""
+
+
 @dataclass(frozen=True)
 class TakeInOptions:
     """What songs are accepted."""
@@ -31,7 +41,12 @@ class TakeInOptions:
     """Shorter songs are refused."""
 
     max_seconds: PositiveFloat = 1800.0
-    """Longer songs are refused before they are decoded: half an hour of mono samples at 48 kHz takes 350 MB."""
+    """Longer songs are refused before they are decoded: half an hour of mono samples at 48 kHz takes 350 MB. Later
+    steps read what was let in here, as a whole."""
+
+    max_lyrics_length: PositiveInt = 30_000
+    """Songs with more characters of lyrics are refused: no song has so many, and placing lyrics in time takes memory
+    for each pair of a written and a heard word."""
 
     length_tolerance_seconds: NonNegativeFloat = 0.1
     """Tracks of one song may differ in length by this; MP3 encoders pad."""
@@ -69,13 +84,13 @@ class TakeInStep(Step):
         return dataclasses.asdict(self.options)
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """Return which tracks there are."""
-        return {"tracks": list(record.audio)}
+        """Return which tracks there are, and whether the lyrics are too long."""
+        return {"tracks": list(record.audio), "has_long_lyrics": self._has_long_lyrics(record)}
 
     def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
-        """Decode every track of every song."""
+        """Hold the lyrics against their limit, and decode every track of the songs that keep to it."""
         options = AudioOptions(
-            sample_rate=0,  # nothing is resampled: what counts here is that it can be decoded
+            sample_rate=0,  # that of the mix: what counts here is that every track can be decoded
             min_seconds=self.options.min_seconds,
             max_seconds=self.options.max_seconds,
             required_tracks=(MIX,),
@@ -86,8 +101,16 @@ class TakeInStep(Step):
             return [self._take_in(record, folder, readers) for record in records]
 
     def _take_in(self, record: SongRecord, folder: WorkFolder, readers: AudioReaders) -> Outcome:
+        if self._has_long_lyrics(record):
+            length, limit = len(record.lyrics), self.options.max_lyrics_length
+            reason = f"the lyrics have {length} characters; take_in.max_lyrics_length is {limit}"
+            return Outcome(refusal=Refusal(self.name, "lyrics_too_long", reason, length, limit))
         tracks = {track: TrackPath(file, str(folder.path(file))) for track, file in record.audio.items()}
         clip = readers.check(ClipRow(record.id, "", "", "", tracks, record.file, record.line))
         if isinstance(clip, Rejection):
-            return Outcome(refusal=Refusal(self.name, clip.code, clip.reason, Path(clip.path).name))
+            limit_key = f" (take_in.{_KEYS[clip.code]})" if clip.code in _KEYS else ""
+            return Outcome(refusal=Refusal(self.name, clip.code, clip.reason + limit_key, Path(clip.path).name))
         return Outcome({"duration": clip.duration, "energies": clip.energies})
+
+    def _has_long_lyrics(self, record: SongRecord) -> bool:
+        return len(record.lyrics) > self.options.max_lyrics_length

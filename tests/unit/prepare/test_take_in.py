@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,18 @@ import pytest
 import soundfile
 from prepare_songs import RATE, tone, write_song
 
+from songgen.data import song_folder
 from songgen.data.audio import energy
 from songgen.data.manifest import ManifestError
 from songgen.prepare.alignment import AlignOptions, AlignStep
+from songgen.prepare.clip_plan import SegmentOptions
 from songgen.prepare.config import config_of_values
 from songgen.prepare.filters import FilterOptions, find_refusals
 from songgen.prepare.layouts import MAX_ID_LENGTH, TakenIn, read_notices, read_records, read_songs, safe_name
 from songgen.prepare.layouts import write_songs as write_list
 from songgen.prepare.record import SongRecord
+from songgen.prepare.review import Correction, corrected
+from songgen.prepare.segmentation import SegmentStep
 from songgen.prepare.step import Outcome, WorkFolder
 from songgen.prepare.take_in import TakeInOptions, TakeInStep
 from songgen.prepare.transcription import TranscribeOptions, transcribe_steps
@@ -115,6 +120,120 @@ def test_values_of_a_wrong_type_are_named_and_left_out(tmp_path: Path) -> None:
     (record,) = taken.records
     assert (record.tempo, record.tags, record.split, record.variants) == (None, (), "", {})
     assert sorted(notice.split()[1] for notice in taken.notices) == ["split", "tags", "tempo", "variants"]
+
+
+def test_a_column_of_titles_does_not_keep_songs_from_being_cut(tmp_path: Path) -> None:
+    write_song(tmp_path, "a.wav", prompt=None, lyrics=None)
+    rows = [{"id": str(number), "audio": "a.wav", "song": "A Title"} for number in range(3)]
+    rows[2]["start"] = 0
+    taken = read(tmp_path, write_rows(tmp_path / "metadata.jsonl", *rows))
+    step = SegmentStep(SegmentOptions())
+    assert [record.song for record in taken.records] == ["0", "1", "A_Title"]
+    assert [step.is_needed(record) for record in taken.records] == [True, True, False]
+    (notice,) = taken.notices
+    assert "2 row(s) have the column song but not start" in notice
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("a minor", "A minor"), ("b flat Major", "Bb major"), ("Am", ""), ("sample-0001", ""), ("H minor", ""), ("", "")],
+)
+def test_only_keys_of_music_are_taken_for_one(tmp_path: Path, given: str, kept: str) -> None:
+    write_song(tmp_path, "a.wav", prompt=None, lyrics=None)
+    taken = read(tmp_path, write_rows(tmp_path / "metadata.jsonl", {"id": "a", "audio": "a.wav", "key": given}))
+    assert taken.records[0].key == kept
+    assert [f"key {given!r} is no key" in notice for notice in taken.notices] == [True] * bool(given and not kept)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a_prompt.json"])
+def test_of_a_json_file_beside_a_song_only_descriptions_describe_it(tmp_path: Path, name: str) -> None:
+    write_song(tmp_path, "a.wav", prompt=None, lyrics=None)
+    found = {"title": "A Title", "artist": "Somebody", "audio_url": "https://example.org/a.mp3", "duration": "3:20"}
+    (tmp_path / name).write_text(json.dumps(found))
+    taken = read(tmp_path)
+    assert (taken.records[0].caption, taken.records[0].variants) == ("", {})
+    assert any(f"{name}: has none of caption, tags, simplified" in notice for notice in taken.notices)
+    (tmp_path / name).write_text(json.dumps(found | {"descriptive": "a bright song"}))
+    (record,) = read(tmp_path).records
+    assert (record.caption, record.variants) == ("a bright song", {"descriptive": "a bright song"})
+    (tmp_path / name).write_text(json.dumps(found | {"variants": {"mine": "a bright song"}}))
+    assert read(tmp_path).records[0].variants == {"mine": "a bright song"}
+
+
+def test_a_json_file_nested_without_end_costs_its_song(tmp_path: Path) -> None:
+    write_song(tmp_path, "a.wav", prompt=None)
+    write_song(tmp_path, "b.wav", seed=1)
+    (tmp_path / "a.json").write_text('{"analysis":' + "[" * 100_000 + "]" * 100_000 + "}")
+    assert [record.refusal and record.refusal.code for record in read(tmp_path).records] == ["unreadable_text", None]
+
+
+@pytest.mark.parametrize(
+    ("provenance", "kept"),
+    [
+        ({"tag": {"version": 1}, "review": {"version": 1, "parameters": {"lifted": {}}}}, {"tag"}),
+        ({"review": 1, "tag": {"version": 1}}, {"tag"}),
+        ({"tag": 1}, set()),
+        ({"input": {"id": "of another input"}}, set()),
+        ([1], set()),
+    ],
+)
+def test_provenance_from_outside_is_checked_and_no_review_of_another_folder_counts(
+    tmp_path: Path, provenance: Any, kept: set[str]
+) -> None:
+    write_song(tmp_path, "a.wav", prompt=None, lyrics=None)
+    row = {"id": "a", "audio": "a.wav", "provenance": provenance}
+    (record,) = read(tmp_path, write_rows(tmp_path / "metadata.jsonl", row)).records
+    assert set(record.provenance) == {"input"} | kept and record.provenance["input"]["id"] == "a"
+    assert corrected(record, Correction({"caption": "x"}, 1, 1, "", {})).provenance["review"]["version"] == 1
+
+
+@pytest.mark.parametrize("column", ["analysis", "provenance", "variants", "tags", "tempo", "key", "song", "split"])
+@pytest.mark.parametrize("value", ['{"x":' * 600 + "1" + "}" * 600, '{"x": {"y": "half \\ud800"}}'])
+def test_values_that_cannot_be_stored_are_named_and_left_out(tmp_path: Path, column: str, value: str) -> None:
+    write_song(tmp_path, "a.wav", prompt=None, lyrics=None)
+    (tmp_path / "metadata.jsonl").write_text(f'{{"id": "a", "audio": "a.wav", "start": 1, "{column}": {value}}}\n')
+    taken = read(tmp_path, str(tmp_path / "metadata.jsonl"))
+    assert any(f"metadata.jsonl:1: {column} a dict is no " in notice for notice in taken.notices)
+    (record,) = taken.records
+    write_list(tmp_path / "work" / "songs.jsonl", taken)
+    assert read_records(tmp_path / "work" / "songs.jsonl") == [record] and record.refusal is None
+    json.dumps(dataclasses.asdict(record), ensure_ascii=False).encode()
+
+
+def test_a_name_that_looks_like_a_part_of_a_url_is_a_file(tmp_path: Path) -> None:
+    write_song(tmp_path, "Foo :: Bar.wav")
+    write_song(tmp_path, "a::b.wav", seed=1)
+    assert [record.refusal for record in read(tmp_path).records] == [None, None]
+    urls = ("http://h/a.wav", "zip://a.wav::b.zip", "simplecache::https://h/a.wav", "S3://h/a.wav")
+    rows = [{"id": str(number), "audio": url} for number, url in enumerate(urls)]
+    records = read(tmp_path, write_rows(tmp_path / "metadata.jsonl", *rows)).records
+    assert [record.refusal and record.refusal.code for record in records] == ["path_url"] * 4
+
+
+def test_a_linked_folder_is_named(tmp_path: Path) -> None:
+    write_song(tmp_path / "albums" / "real", "a.wav")
+    write_song(tmp_path / "elsewhere", "b.wav")
+    (tmp_path / "albums" / "linked").symlink_to(tmp_path / "elsewhere")
+    taken = read(tmp_path, str(tmp_path / "albums"))
+    assert [record.id for record in taken.records] == ["real__a"]
+    (notice,) = taken.notices
+    assert notice.startswith(f"{tmp_path}/albums/linked: is a link to a folder and is not followed")
+
+
+def test_texts_without_a_song_are_held_against_so_many_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_song(tmp_path, "river.wav")
+    write_song(tmp_path, "lake.wav")
+    for number in range(5):
+        (tmp_path / f"rivr{number}_prompt.txt").write_text("pop")
+    (tmp_path / "River_prompt.txt").write_text("pop")
+    monkeypatch.setattr(song_folder, "MAX_COMPARED_NAMES", 7)
+    taken = read(tmp_path)
+    assert len(taken.notices) == 6 and all("there is no audio file" in notice for notice in taken.notices)
+    meant = [notice for notice in taken.notices if "did you mean river_prompt.txt?" in notice]
+    assert [Path(notice.split(":")[0]).name for notice in meant] == [
+        "River_prompt.txt",  # but for its case, the name is there: nothing has to be compared
+        *(f"rivr{number}_prompt.txt" for number in range(3)),
+    ]
 
 
 def test_ids_of_several_inputs_do_not_collide(tmp_path: Path) -> None:
@@ -221,6 +340,27 @@ def test_damaged_songs_are_refused_each_for_its_reason(tmp_path: Path) -> None:
         "nan": "not_finite",
         "uneven": "track_lengths_differ",
     }
+
+
+def test_lyrics_that_no_song_has_cost_their_song(tmp_path: Path) -> None:
+    write_song(tmp_path, "a.wav", lyrics="la " * 400)
+    write_song(tmp_path, "b.wav", lyrics="la " * 5, seed=1)
+    step = TakeInStep(TakeInOptions(max_lyrics_length=1000))
+    records = read(tmp_path).records
+    long, short = step.run(records, WorkFolder(tmp_path))
+    assert long.refusal is not None and (long.refusal.code, long.refusal.limit) == ("lyrics_too_long", 1000)
+    assert "take_in.max_lyrics_length" in long.refusal.reason and short.refusal is None
+    # Corrected lyrics that keep to the limit do not decode the song again.
+    assert step.inputs(records[1]) == step.inputs(dataclasses.replace(records[1], lyrics="la"))
+    assert step.inputs(records[0]) != step.inputs(dataclasses.replace(records[0], lyrics="la"))
+
+
+def test_limits_are_named_by_their_keys(tmp_path: Path) -> None:
+    write_song(tmp_path, "a.wav", seconds=3.0)
+    (record,) = read(tmp_path).records
+    for options, key in (({"max_seconds": 2.0}, "take_in.max_seconds"), ({"min_seconds": 4.0}, "take_in.min_seconds")):
+        (outcome,) = take_in(record, **options)
+        assert outcome.refusal is not None and key in outcome.refusal.reason
 
 
 def test_a_file_that_is_gone_since_the_inputs_were_read_is_refused(tmp_path: Path) -> None:
