@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from songgen.prepare.record import JsonObject, Refusal, SongRecord
+from songgen.prepare.record import JsonObject, Refusal, SongRecord, known_language
 from songgen.prepare.step import Outcome, Step, WorkFolder
 from songgen.tasks import ACCOMPANIMENT, VOCAL
 
@@ -24,12 +25,16 @@ PRESETS: dict[str, dict[str, float]] = {
 edit distance 5, CLAP 0.25, energy 1,000 (100,563 clips). The names do not say which energy; both tracks are taken."""
 
 
+_CODE = re.compile(r"[a-z]{2,3}(-[a-z0-9]+)*")
+"""A code of a language, perhaps with a region; recognizers know more languages than the tokenizer."""
+
+
 @dataclass(frozen=True)
 class FilterOptions:
     """Limits, inclusive. null: the preset's, or none. A limit of the file wins over that of the preset.
 
     Raises:
-        ValueError: a lowest value lies above its highest.
+        ValueError: a lowest value lies above its highest, or there is no such language.
     """
 
     preset: Literal["TOTAL", "HQ"] | None = None
@@ -66,7 +71,7 @@ class FilterOptions:
     """Highest loudness in LUFS."""
 
     languages: tuple[str, ...] = ()
-    """Codes of the languages to keep; empty keeps all. Instrumentals have no language."""
+    """Codes or English names of the languages to keep; empty keeps all. Instrumentals have no language."""
 
     keep_instrumentals: bool = True
     """Keep clips in which nobody sings."""
@@ -99,7 +104,12 @@ class FilterOptions:
     """Most characters of the lyrics."""
 
     def __post_init__(self) -> None:
-        """Check the limits against each other."""
+        """Check the limits against each other, and write languages as codes."""
+        codes = tuple(known_language(language) for language in self.languages)
+        unknown = [given for given, code in zip(self.languages, codes, strict=True) if not _CODE.fullmatch(code)]
+        if unknown:
+            raise ValueError(f"languages: {', '.join(map(repr, unknown))} is no language; use codes such as en")
+        object.__setattr__(self, "languages", codes)
         for name in ("seconds", "loudness"):
             low, high = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
             if low is not None and high is not None and low > high:
@@ -211,7 +221,8 @@ def find_refusals(record: SongRecord, options: FilterOptions) -> list[Refusal]:
     found = []
     if not options.keep_instrumentals and is_instrumental(record):
         found.append(_refusal("instrumental", "nobody sings, and instrumentals are left out"))
-    if options.languages and not is_instrumental(record) and record.language not in options.languages:
+    language = known_language(record.language)
+    if options.languages and not is_instrumental(record) and language not in options.languages:
         reason = f"the language is {record.language or 'not known'}; kept are {', '.join(options.languages)}"
         found.append(_refusal("other_language", reason, record.language, ", ".join(options.languages)))
     if options.cull_empty_slices and _is_empty_slice(record):

@@ -134,6 +134,21 @@ def test_limits_say_what_they_need_and_defaults_need_nothing() -> None:
     assert FilterOptions().needs() == {}
 
 
+@pytest.mark.parametrize("written", ["English", "en-US", " EN ", "th, English"])
+def test_languages_may_be_written_as_people_do(written: str) -> None:
+    options = FilterOptions(languages=tuple(written.split(",")))
+    assert find_refusals(GOOD, options) == []
+    assert find_refusals(dataclasses.replace(GOOD, language="english"), options) == []
+    assert [found.code for found in find_refusals(dataclasses.replace(GOOD, language="de"), options)] == [
+        "other_language"
+    ]
+
+
+def test_what_is_no_language_is_named() -> None:
+    with pytest.raises(ValueError, match="languages: 'englsh', '' .*no language"):
+        FilterOptions(languages=("en", "englsh", ""))
+
+
 def test_limits_that_nothing_can_pass_are_refused() -> None:
     with pytest.raises(ValueError, match="min_seconds 5 lies above max_seconds 3"):
         FilterOptions(min_seconds=5.0, max_seconds=3.0)
