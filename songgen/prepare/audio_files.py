@@ -1,5 +1,6 @@
 """Reading and writing audio files in the preparation: checked on the way in, 16 bits and whole on the way out."""
 
+import math
 import os
 from pathlib import Path
 
@@ -9,33 +10,27 @@ import soxr
 
 from songgen.data.audio import INT16_SCALE, AudioOptions, AudioRejected, check_header, decode, to_int16
 
-MAX_SONG_SECONDS = 1800.0
-"""Longest recording that is decoded: half an hour of mono samples at 48 kHz takes 350 MB."""
-
 SUBTYPE = "PCM_16"
 
 
-def read_audio(
-    path: Path, *, sample_rate: int | None = None, mono: bool = True, max_seconds: float = MAX_SONG_SECONDS
-) -> tuple[np.ndarray, int]:
-    """Read a whole audio file; its header is held against the limits before anything is decoded.
+def read_audio(path: Path, *, sample_rate: int | None = None, mono: bool = True) -> tuple[np.ndarray, int]:
+    """Read a whole audio file, however long `take_in` lets songs be; its header is checked before it is decoded.
 
     Args:
         path: WAV, FLAC, OGG or MP3.
         sample_rate: samples a second of the result; None keeps those of the file.
         mono: whether channels are averaged.
-        max_seconds: longer files are refused.
 
     Returns:
         float32 samples (N where `mono`, else channels x N), full scale is 1.0; and their rate. Resampled audio has
         round(N * sample_rate / rate of the file) samples.
 
     Raises:
-        AudioRejected: with a code of `songgen.data.reject_codes`: the file is missing, damaged, cut or too long.
+        AudioRejected: with a code of `songgen.data.reject_codes`: the file is missing, damaged or cut.
     """
     if not path.is_file():
         raise AudioRejected("file_missing", f"there is no such file: {path}")
-    header = check_header(path, AudioOptions(sample_rate=0, max_seconds=max_seconds))
+    header = check_header(path, AudioOptions(sample_rate=0, max_seconds=math.inf))
     samples = decode(path, header, header.frames, mono=mono)
     rate = header.sample_rate
     if sample_rate is not None and sample_rate != rate:
