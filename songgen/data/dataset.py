@@ -4,9 +4,9 @@ A row's codes and voice samples are read-only views of the mapped files. The obj
 carries paths and indices, never data.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +75,8 @@ class RowFilter:
     """Shortest clip."""
     max_seconds: float | None = None
     """Longest clip."""
-    max_frames: int | None = None
-    """Longest clip in codec frames."""
-    min_energies: Mapping[str, float] = field(default_factory=dict)
-    """Lowest energy by track; a clip without a known energy of that track is left out."""
     tracks: tuple[str, ...] = ()
     """Tracks that a clip must have."""
-    max_rows: int | None = None
-    """Keep the first so many of the clips that pass; a larger number than there are keeps all."""
 
 
 class SongDataset:
@@ -253,6 +247,10 @@ class SongDataset:
         """Number of lyrics ids of each selected clip."""
         return self._list_lengths(LYRICS_IDS_COLUMN)
 
+    def voice_lengths(self) -> NDArray[np.int32]:
+        """Number of samples of each selected clip's reference voice."""
+        return self._list_lengths(VOICE_COLUMN)
+
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "SongDataset":
         """Return the data set of these clips, in this order."""
         selection = self._selection[np.asarray(indices, dtype=np.int64)]
@@ -266,11 +264,7 @@ class SongDataset:
             if fails := int((kept & ~passes).sum()):
                 rejected[reason] = fails
             kept &= passes
-        chosen = np.flatnonzero(kept)
-        if row_filter.max_rows is not None and len(chosen) > row_filter.max_rows:
-            rejected[f"beyond the first {row_filter.max_rows}"] = len(chosen) - row_filter.max_rows
-            chosen = chosen[: row_filter.max_rows]
-        return self.select(chosen), rejected
+        return self.select(np.flatnonzero(kept)), rejected
 
     def _criteria(self, row_filter: RowFilter) -> list[tuple[str, NDArray[np.bool_]]]:
         """Each reason to leave a clip out, with the clips that it does not concern."""
@@ -281,10 +275,6 @@ class SongDataset:
         if row_filter.max_seconds is not None:
             passes = self.durations <= row_filter.max_seconds
             criteria.append((f"longer than {row_filter.max_seconds:g} s", passes))
-        if row_filter.max_frames is not None:
-            criteria.append((f"more than {row_filter.max_frames} frames", self.num_frames <= row_filter.max_frames))
-        for track, energy in row_filter.min_energies.items():
-            criteria.append((f"{track} energy below {energy:g} or unknown", self.energies(track) >= energy))
         return criteria
 
     def _values(self, column: str, missing: Any = None) -> NDArray[Any]:

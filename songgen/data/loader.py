@@ -59,12 +59,8 @@ def make_loader(
     auxiliary_tracks: Sequence[str] = (),
     epoch: int = 0,
     rank: int = 0,
-    first_step: int = 0,
     skip_batches: int = 0,
     num_workers: int = 0,
-    prefetch_factor: int = 2,
-    pin_memory: bool | None = None,
-    persistent_workers: bool = False,
     timeout: float = DEFAULT_TIMEOUT_SECONDS,
 ) -> DataLoader[Batch]:
     """Return the batches of one process in one epoch.
@@ -76,12 +72,8 @@ def make_loader(
         auxiliary_tracks: tracks of `Batch.auxiliary_codes`.
         epoch: from 0.
         rank: of this process.
-        first_step: optimizer steps of the epoch that are done; nothing is read for them.
-        skip_batches: see `BatchPlan.micro_batches`.
+        skip_batches: micro-batches of the epoch, over all processes, that lie behind; nothing is read for them.
         num_workers: processes that read ahead; 0 reads in this process.
-        prefetch_factor: batches that each worker reads ahead.
-        pin_memory: page-locked batches; None: when there is a CUDA device.
-        persistent_workers: keep the workers between iterations; only for a loader that is iterated again and again.
         timeout: seconds after which a worker that does not answer is an error.
 
     Read it with `read_batches`, which says what happened when a worker dies or does not answer in time.
@@ -89,12 +81,10 @@ def make_loader(
     assert len(samples) == len(plan.lengths), (len(samples), len(plan.lengths))
     return DataLoader(
         samples,  # type: ignore[arg-type]  # it reads samples and yields what collate makes of them
-        batch_sampler=PlannedBatches(plan.micro_batches(epoch, rank, first_step, skip_batches), epoch),
+        batch_sampler=PlannedBatches(plan.micro_batches(epoch, rank, skip_batches), epoch),
         collate_fn=partial(collate, target_tracks=tuple(target_tracks), auxiliary_tracks=tuple(auxiliary_tracks)),
         num_workers=num_workers,
-        prefetch_factor=prefetch_factor if num_workers else None,
-        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
-        persistent_workers=persistent_workers and num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
         timeout=timeout if num_workers else 0,
         worker_init_fn=_outlive_signals,
         # The loader draws a seed for its workers; from its own generator, the global one stays as it is.

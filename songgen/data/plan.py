@@ -81,7 +81,7 @@ class BatchPlan:
         if budget is not None and len(self.lengths) and self.lengths.max() > budget >= 1:
             problems.append(
                 f"{int((self.lengths > budget).sum())} clips are longer than max_frames_per_batch = {budget} "
-                f"(the longest has {self.lengths.max()} frames): raise it or filter by max_frames"
+                f"(the longest has {self.lengths.max()} frames): raise it or lower max_duration_in_seconds"
             )
         if self.order not in ORDERS:
             problems.append(f"order must be one of {', '.join(ORDERS)}, got {self.order!r}")
@@ -107,27 +107,20 @@ class BatchPlan:
             num_batches = len(self.batches(epoch))
         return -(-max(0, num_batches - skip_batches) // self.slots_per_step)
 
-    def total_steps(self, num_epochs: int) -> int:
-        """Return the optimizer steps of `num_epochs` epochs (they differ between epochs with a frame budget)."""
-        if self.max_frames_per_batch is None:
-            return num_epochs * self.steps_per_epoch(0)
-        return sum(self.steps_per_epoch(epoch) for epoch in range(num_epochs))
-
-    def micro_batches(self, epoch: int, rank: int, first_step: int = 0, skip_batches: int = 0) -> list[list[int]]:
+    def micro_batches(self, epoch: int, rank: int, skip_batches: int = 0) -> list[list[int]]:
         """Return what one process reads.
 
         Args:
             epoch: from 0.
             rank: of the process, below `world_size`.
-            first_step: steps of the epoch that are done.
-            skip_batches: micro-batches of the epoch that a run with another number of processes has done; steps
-                are counted behind them.
+            skip_batches: micro-batches of the epoch, over all processes, that are done, by any number of processes;
+                steps are counted behind them.
 
         Returns:
             `accumulation` lists of clip indices for each remaining step; an empty list is a slot with nothing to do.
         """
         assert 0 <= rank < self.world_size, (rank, self.world_size)
-        batches = self.batches(epoch)[skip_batches + first_step * self.slots_per_step :]
+        batches = self.batches(epoch)[skip_batches:]
         num_steps = -(-len(batches) // self.slots_per_step)
         sizes = np.full(num_steps * self.slots_per_step, -1, dtype=np.int64)
         sizes[: len(batches)] = self._padded_frames(batches)

@@ -46,8 +46,6 @@ class SampleOptions:
     """Probability of an empty caption."""
     drop_lyrics: float = 0.0
     """Probability of empty lyrics."""
-    drop_voice: float = 0.0
-    """Probability of no voice, after the choice above."""
     drop_all: float = 0.0
     """Probability that all conditions are withheld at once, as classifier-free guidance needs it."""
     empty_caption_ids: tuple[int, ...] = (_T5_END,)
@@ -65,7 +63,7 @@ class SampleOptions:
             problems.append(f"voice_choices must have weights of 0 or more, not all 0; got {dict(self.voice_choices)}")
         if self.voice_seconds <= 0:
             problems.append(f"voice_seconds must be above 0, got {self.voice_seconds}")
-        for name in ("caption_variants", "drop_caption", "drop_lyrics", "drop_voice", "drop_all"):
+        for name in ("caption_variants", "drop_caption", "drop_lyrics", "drop_all"):
             if not 0 <= getattr(self, name) <= 1:
                 problems.append(f"{name} must lie in 0..1, got {getattr(self, name)}")
         if problems:
@@ -130,6 +128,10 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
         """Whether a clip's further descriptions are ever drawn."""
         return self.options.caption_variants > 0 and not self.deterministic
 
+    def has_voice(self) -> NDArray[np.bool_]:
+        """Whether each clip's vocal track can be a reference voice: it is stored, and loud enough."""
+        return (self.dataset.voice_lengths() > 0) & (self.dataset.energies(VOCAL) >= self.options.voice_min_energy)
+
     def __len__(self) -> int:
         """Number of clips."""
         return len(self.dataset)
@@ -141,20 +143,19 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
             return self._empty_sample()
         row = self.dataset.row(index)
         draws = random_uniforms(self.seed, SAMPLE_STREAM, 0 if self.deterministic else epoch, index, count=7)
-        choice, start, drop_all, drop_caption, drop_lyrics, drop_voice, variant = draws.tolist()
+        choice, start, drop_all, drop_caption, drop_lyrics, _, variant = draws.tolist()  # one belongs to the past
         options = self.options
         vary = not self.deterministic
         withhold = vary and drop_all < options.drop_all
         no_caption = withhold or (vary and drop_caption < options.drop_caption)
         no_lyrics = withhold or (vary and drop_lyrics < options.drop_lyrics)
-        no_voice = withhold or (vary and drop_voice < options.drop_voice)
         return Sample(
             id=row.id,
             num_frames=row.num_frames,
             codes={track: row.codes[track] for track in self.tracks},
             caption_ids=self._empty_caption if no_caption else self._caption(row, variant),
             lyrics_ids=self._empty_lyrics if no_lyrics else row.lyrics_ids,
-            voice=_NO_SAMPLES if no_voice else self._voice(row, choice, start),
+            voice=_NO_SAMPLES if withhold else self._voice(row, choice, start),
         )
 
     def _caption(self, row: SongRow, draw: float) -> NDArray[np.int32]:

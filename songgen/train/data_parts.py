@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -57,6 +58,7 @@ def build_training_data(
         (*core.task.target_tracks, *auxiliary_tracks),
         seed=config.training.seed,
     )
+    _warn_without_voices(samples)
     plan = BatchPlan(
         songs.num_frames,
         batch_size=None if config.data.max_frames_per_batch else config.training.per_device_train_batch_size,
@@ -167,8 +169,21 @@ def _require_fit(
         **model_fingerprints(config, core),
     )
     core.config = dataclasses.replace(core.config, audio_codec_fingerprint=songs.info.codec_fingerprint)
-    if uses_voice and not songs.info.voice_sample_rate:
-        logger.warning("%s holds no reference voices: the model is trained without them", songs.name)
+
+
+def _warn_without_voices(samples: TrainingSamples) -> None:
+    """Say so when voices are asked for and no clip has one, with the numbers that decide it."""
+    options, songs = samples.options, samples.dataset
+    if not options.voice_choices.get(VOCAL) or samples.has_voice().any():
+        return
+    stored, energies = int((songs.voice_lengths() > 0).sum()), songs.energies(VOCAL)
+    known = energies[~np.isnan(energies)]
+    loudest = f"{known.max():g}" if len(known) else "unknown"
+    logger.warning(
+        "%s: no clip has a reference voice, so the model is trained without them: %d of %d clips hold a vocal track "
+        "for it, the highest energy of these tracks is %s, voice_min_energy is %g",
+        songs.name, stored, len(songs), loudest, options.voice_min_energy,
+    )  # fmt: skip
 
 
 def cache_captions(core: SongGenForConditionalGeneration, data: Sequence[TrainingData]) -> None:

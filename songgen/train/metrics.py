@@ -3,7 +3,7 @@
 Shapes: B batch, H heads, S decoder steps, V vocabulary, N tracks, K codebooks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from songgen.layout import TokenLayout
 
-_LOSS, _LOSS_TARGETS, _CORRECT, _ACCURACY_TARGETS = range(4)
+_LOSS, _CORRECT, _TARGETS = range(3)
 
 
 class TokenMetrics:
@@ -20,21 +20,16 @@ class TokenMetrics:
     Args:
         layout: says which stream holds a position.
         device: where the batches are.
-        tracks: names to use for the layout's tracks; None uses its own.
     """
 
-    def __init__(
-        self, layout: TokenLayout, device: torch.device | str = "cpu", *, tracks: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, layout: TokenLayout, device: torch.device | str = "cpu") -> None:
         """Start at zero."""
         self._layout = layout
-        self._tracks = tuple(tracks or layout.tracks)
-        assert len(self._tracks) == len(layout.tracks), (tracks, layout.tracks)
         owners, _ = layout.stream_table(layout.stride)
         self._stream_of_head: list[list[int]] = owners.tolist()
         # float64 keeps sums over millions of targets exact; Apple's devices do not have it.
         dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        self._sums = torch.zeros(4, len(self._tracks) * layout.num_codebooks, dtype=dtype, device=device)
+        self._sums = torch.zeros(3, len(layout.tracks) * layout.num_codebooks, dtype=dtype, device=device)
 
     def update(self, logits: Tensor, labels: Tensor, target_mask: Tensor) -> None:
         """Add a batch.
@@ -53,26 +48,7 @@ class TokenMetrics:
                 phase_mask = mask[:, phase :: self._layout.stride].sum()
                 self._sums[_LOSS, stream] += losses[:, phase :: self._layout.stride].sum(dtype=self._sums.dtype)
                 self._sums[_CORRECT, stream] += hits[:, phase :: self._layout.stride].sum()
-                self._sums[_LOSS_TARGETS, stream] += phase_mask
-                self._sums[_ACCURACY_TARGETS, stream] += phase_mask
-
-    def update_heads(self, mean_losses: Tensor, target_counts: Tensor, correct: Tensor | None = None) -> None:
-        """Add a batch of which only sums by head are known; for layouts in which each head carries one stream.
-
-        Args:
-            mean_losses: H, mean cross-entropy of each head.
-            target_counts: H, targets of each head.
-            correct: H, right predictions; None leaves the accuracy as it is.
-        """
-        assert self._layout.stride == 1, "heads that carry several streams can only be told apart by position"
-        streams = torch.tensor(self._stream_of_head, device=self._sums.device)[:, 0]
-        counts = target_counts.to(self._sums)
-        losses = torch.where(counts > 0, mean_losses.to(self._sums) * counts, 0.0)
-        self._sums[_LOSS, streams] += losses
-        self._sums[_LOSS_TARGETS, streams] += counts
-        if correct is not None:
-            self._sums[_CORRECT, streams] += correct.to(self._sums)
-            self._sums[_ACCURACY_TARGETS, streams] += counts
+                self._sums[_TARGETS, stream] += phase_mask
 
     def reduce(self, sum_over_processes: Callable[[Tensor], Tensor]) -> None:
         """Replace the sums of this process by those of all; every process calls this once, batches or not."""
@@ -86,11 +62,11 @@ class TokenMetrics:
         split them up.
         """
         sums = self._sums.double().cpu()
-        by_stream = sums.view(4, len(self._tracks), -1)
+        by_stream = sums.view(len(sums), len(self._layout.tracks), -1)
         heads = torch.tensor(self._layout.heads).flatten()
-        by_head = torch.zeros(4, self._layout.num_heads, dtype=sums.dtype).index_add_(1, heads, sums)
+        by_head = torch.zeros(len(sums), self._layout.num_heads, dtype=sums.dtype).index_add_(1, heads, sums)
         metrics = _ratios("", by_head)
-        for number, track in enumerate(self._tracks):
+        for number, track in enumerate(self._layout.tracks):
             metrics |= _ratios(f"{track}/", by_stream[:, number])
             for codebook in range(self._layout.num_codebooks):
                 metrics |= _ratios(f"{track}/codebook_{codebook}/", by_stream[:, number, codebook, None])
@@ -98,11 +74,11 @@ class TokenMetrics:
 
 
 def _ratios(prefix: str, sums: Tensor) -> dict[str, float]:
-    """Return the mean of the mean losses and the accuracy of all groups (4 x groups) that had a target."""
-    metrics = {}
-    used = sums[_LOSS_TARGETS] > 0
-    if used.any():
-        metrics[f"{prefix}loss"] = float((sums[_LOSS, used] / sums[_LOSS_TARGETS, used]).mean())
-    if (targets := sums[_ACCURACY_TARGETS].sum()) > 0:
-        metrics[f"{prefix}accuracy"] = float(sums[_CORRECT].sum() / targets)
-    return metrics
+    """Return the mean of the mean losses and the accuracy of all groups (3 x groups) that had a target."""
+    used = sums[_TARGETS] > 0
+    if not used.any():
+        return {}
+    return {
+        f"{prefix}loss": float((sums[_LOSS, used] / sums[_TARGETS, used]).mean()),
+        f"{prefix}accuracy": float(sums[_CORRECT].sum() / sums[_TARGETS].sum()),
+    }

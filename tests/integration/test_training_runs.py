@@ -273,6 +273,19 @@ def test_a_mixed_run_is_the_start_of_a_dual_track_run(
     assert model.layout.name == "interleaving_A_V" and model.text_encoder.hidden_size
 
 
+def test_songs_of_which_none_has_a_voice_are_told_of(
+    train: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("quiet", max_steps=1, voice_min_energy=1001.0) == EXIT_DONE
+    numbers = (
+        "7 of 7 clips hold a vocal track for it, the highest energy of these tracks is 1000, voice_min_energy is 1001"
+    )
+    assert numbers in capsys.readouterr().err
+    assert train("asked for none", max_steps=1, voice_min_energy=1001.0, voice_choices={"none": 1}) == EXIT_DONE
+    assert train("loud", max_steps=1) == EXIT_DONE
+    assert "reference voice" not in capsys.readouterr().err
+
+
 def test_further_descriptions_are_trained_on_where_asked(
     train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

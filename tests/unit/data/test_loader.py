@@ -59,7 +59,7 @@ def test_resume_reads_the_rest_and_nothing_else(samples, monkeypatch):
     read = []
     original = TrainingSamples.__getitem__
     monkeypatch.setattr(TrainingSamples, "__getitem__", lambda self, place: read.append(place) or original(self, place))
-    _assert_same(_load(samples, plan, epoch=1, first_step=2), whole[4:])
+    _assert_same(_load(samples, plan, epoch=1, skip_batches=2 * plan.slots_per_step), whole[4:])
     assert len(read) == sum(max(1, len(batch.ids)) for batch in whole[4:])
 
 

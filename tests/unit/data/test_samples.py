@@ -64,12 +64,11 @@ def test_a_silent_or_unknown_vocal_track_is_no_voice(open_rows, make_rows, chang
     for deterministic in (False, True):
         samples = TrainingSamples(open_rows(rows), SampleOptions(), ("mix",), deterministic=deterministic)
         assert bool(len(samples[0, 0].voice)) is heard
+        assert samples.has_voice().tolist() == [heard]
 
 
 def test_frequencies_are_those_asked_for(open_rows, make_rows):
-    options = SampleOptions(
-        voice_choices={"vocal": 2, "none": 1}, drop_caption=0.2, drop_lyrics=0.3, drop_all=0.1, drop_voice=0.0
-    )
+    options = SampleOptions(voice_choices={"vocal": 2, "none": 1}, drop_caption=0.2, drop_lyrics=0.3, drop_all=0.1)
     samples = TrainingSamples(open_rows(make_rows(1)), options, ("mix",))
     drawn = [samples[epoch, 0] for epoch in range(3000)]
     no_caption = np.array([sample.caption_ids.tolist() == [1] for sample in drawn])
@@ -82,9 +81,7 @@ def test_frequencies_are_those_asked_for(open_rows, make_rows):
 
 
 def test_evaluation_withholds_nothing_and_never_varies(open_rows, make_rows):
-    options = SampleOptions(
-        voice_choices={"none": 0.4, "vocal": 0.6}, drop_caption=1.0, drop_lyrics=1.0, drop_voice=1.0, drop_all=1.0
-    )
+    options = SampleOptions(voice_choices={"none": 0.4, "vocal": 0.6}, drop_caption=1.0, drop_lyrics=1.0, drop_all=1.0)
     rows = make_rows(4)
     samples = TrainingSamples(open_rows(rows), options, ("mix",), deterministic=True)
     for index, row in enumerate(rows):
