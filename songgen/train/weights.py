@@ -78,12 +78,10 @@ def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, t
     parameters = dict(trained_parameters(model))
     for name, entries in optimizer_entries(tensors, parameters).items():
         parameter = parameters[name]
-        state = {}
-        for entry, tensor in entries.items():
-            belongs_to_weights = tensor.shape == parameter.shape
-            device = parameter.device if belongs_to_weights or counts_on_device(optimizer) else torch.device("cpu")
-            state[entry] = _like(tensor, parameter) if belongs_to_weights else tensor.to(device, copy=True)
-        optimizer.state[parameter] = state
+        on_device = counts_on_device(optimizer)
+        optimizer.state[parameter] = {
+            entry: _restored(tensor, parameter, on_device) for entry, tensor in entries.items()
+        }
 
 
 def optimizer_entries(tensors: dict[str, Tensor], parameters: Collection[str]) -> dict[str, dict[str, Tensor]]:
@@ -104,6 +102,23 @@ def optimizer_entries(tensors: dict[str, Tensor], parameters: Collection[str]) -
 def counts_on_device(optimizer: torch.optim.Optimizer) -> bool:
     """Whether AdamW's step counters lie beside the parameters: it keeps them on the CPU unless it is fused or so."""
     return any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+
+
+def _restored(saved: Tensor, parameter: nn.Parameter, counts_on_device: bool) -> Tensor | int:
+    """An entry of the optimizer's state as it was before `optimizer_tensors`.
+
+    Args:
+        saved: whole, on the CPU.
+        parameter: that it belongs to.
+        counts_on_device: where AdamW's step counter belongs.
+    """
+    if saved.shape == parameter.shape:
+        return _like(saved, parameter)
+    if saved.ndim > 0:  # bitsandbytes takes its maps and scales to the device before its very first step alone
+        return saved.to(parameter.device, copy=True)
+    if not saved.is_floating_point():  # and counts steps in a plain number
+        return int(saved)
+    return saved.to(parameter.device if counts_on_device else "cpu", copy=True)
 
 
 def _like(value: Tensor, target: Tensor) -> Tensor:

@@ -95,6 +95,22 @@ def test_state_by_name_continues_bit_for_bit_and_leaves_the_learning_rate_alone(
     assert [group["lr"] for group in resumed_optimizer.param_groups] == [0.5, 0.5]
 
 
+def test_maps_and_counters_of_8_bit_state_go_back_to_where_they_were() -> None:
+    """As bitsandbytes holds it: it would not move a map to the device once it has made a step."""
+    model = nn.Linear(8, 8, bias=False)
+    optimizer = torch.optim.SGD(model.parameters())
+    state = {"state1": torch.zeros(8, 8, dtype=torch.uint8), "qmap1": torch.arange(256.0), "step": 3}
+    optimizer.state[model.weight] = state
+    saved = gather_tensors(optimizer_tensors(model, optimizer), keep=True)
+    elsewhere = nn.Linear(8, 8, bias=False, device="meta")
+    resumed = torch.optim.SGD(elsewhere.parameters())
+    load_optimizer_tensors(elsewhere, resumed, saved)
+    restored = resumed.state[elsewhere.weight]
+    assert {name: restored[name].device.type for name in ("state1", "qmap1")} == {"state1": "meta", "qmap1": "meta"}
+    assert restored["state1"].dtype == torch.uint8
+    assert type(restored["step"]) is int and restored["step"] == 3
+
+
 @pytest.fixture
 def process_group(tmp_path: Path) -> Iterator[None]:
     """A group of this process alone."""
