@@ -10,4 +10,4 @@ from songgen.tasks import DUAL_TRACK
 from songgen.train.launch import run_training
 
 if __name__ == "__main__":
-    sys.exit(run_training(sys.argv[1:], DUAL_TRACK))
+    sys.exit(run_training(sys.argv[1:], DUAL_TRACK, description=str(__doc__)))

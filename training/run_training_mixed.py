@@ -10,4 +10,4 @@ from songgen.tasks import MIXED
 from songgen.train.launch import run_training
 
 if __name__ == "__main__":
-    sys.exit(run_training(sys.argv[1:], MIXED))
+    sys.exit(run_training(sys.argv[1:], MIXED, description=str(__doc__)))

@@ -1,6 +1,6 @@
 """What must hold between keys. Each check returns its problems; nothing is raised here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -18,6 +18,22 @@ class Problem:
 
     message: str
     """What is wrong and the way out."""
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message has one line a problem.
+
+    Args:
+        problems: all of them.
+        where: what the values were read from.
+    """
+
+    def __init__(self, problems: Sequence[Problem], where: str) -> None:
+        """Word the message."""
+        self.problems = list(problems)
+        messages = list(dict.fromkeys(problem.message for problem in problems))
+        count = f"{len(messages)} problem{'s' * (len(messages) > 1)}"
+        super().__init__(f"{where} cannot be used ({count}):" + "".join(f"\n  - {message}" for message in messages))
 
 
 def cross_field_problems(config: "RunConfig") -> list[Problem]:

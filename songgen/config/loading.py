@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from songgen.config.checks import Problem
+from songgen.config.checks import ConfigError, Problem
 from songgen.config.ignored import ALIASES
 from songgen.config.keys import GROUPS, all_keys
 from songgen.config.run_config import RunConfig, key_problem, raise_problems
@@ -40,17 +40,26 @@ def load_run_config(argv: Sequence[str], *, description: str) -> RunConfig:
         raise SystemExit(0)
     files, overrides, problems = _split_arguments(list(argv))
     values, chain = read_config_file(files[0]) if files else ({}, ())
-    where = " > ".join(chain) + " and the command line" * bool(overrides and chain) or "the command line"
+    where = source_of(chain, overridden=bool(overrides))
     try:
         config = RunConfig.from_dict({**values, **overrides}, sources=chain)
-    except ValueError as error:
-        if not problems:
-            raise
-        details = str(error).split("\n  - ")[1:]
-        raise_problems([*problems, *(Problem((), line) for line in details)], where)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems], where) from None
     raise_problems(problems + _machine_problems(config), where)
     _warn_of_ignored(config)
     return config
+
+
+def source_of(files: Sequence[str], *, overridden: bool) -> str:
+    """What to call the source of a configuration in messages.
+
+    Args:
+        files: that were read, the most basic one first.
+        overridden: whether the command line gave values too.
+    """
+    if not files:
+        return "the command line"
+    return " > ".join(files) + (" and the command line" if overridden else "")
 
 
 def read_config_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], tuple[str, ...]]:

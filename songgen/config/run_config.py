@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from songgen.config.checks import Problem, cross_field_problems
+from songgen.config.checks import ConfigError, Problem, cross_field_problems
 from songgen.config.data_arguments import DataArguments
 from songgen.config.ignored import ALIASES, SECRET_KEYS, SECRET_VALUE, USE_INSTEAD
 from songgen.config.keys import GROUPS, Key, all_keys
@@ -175,11 +175,10 @@ def _without_aliases(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Pr
 
 
 def raise_problems(problems: list[Problem], where: str) -> None:
-    """Raise one ValueError that lists all problems, if there are any.
+    """Raise one error that lists all problems, if there are any.
 
     Raises:
-        ValueError: with one line a problem.
+        ConfigError: there are.
     """
     if problems:
-        lines = "".join(f"\n  - {message}" for message in dict.fromkeys(problem.message for problem in problems))
-        raise ValueError(f"{where} cannot be used ({len(problems)} problem{'s' * (len(problems) > 1)}):{lines}")
+        raise ConfigError(problems, where)

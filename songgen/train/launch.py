@@ -27,12 +27,13 @@ from songgen.train.supervision import Supervision, begin_run, say
 logger = logging.getLogger(__name__)
 
 
-def run_training(arguments: Sequence[str], task: Task) -> int:
+def run_training(arguments: Sequence[str], task: Task, *, description: str = "") -> int:
     """Train as a command line says.
 
     Args:
         arguments: `CONFIG.json [--key value ...]`.
         task: what the model is to write.
+        description: of the program, with its exit codes, for `--help`.
 
     Returns:
         the exit code, one of `songgen.exit_codes`.
@@ -43,7 +44,7 @@ def run_training(arguments: Sequence[str], task: Task) -> int:
     route_logging(console)
     route_warnings(console)
     try:
-        config = load_run_config(arguments, description=f"Train the task {task.name}.")
+        config = load_run_config(arguments, description=description)
         return _join_and_train(config, task, console)
     except ValueError as error:
         # The processes of a machine share its files and its environment: one of them speaks for all.

@@ -1,11 +1,15 @@
 """The two scripts under accelerate launch: several processes, a signal, a resumed run."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from launching import finish, make_world, records, start, wait_for_steps, worker, write_config
+from launching import ROOT, TIMEOUT, finish, make_world, records, start, wait_for_steps, worker, write_config
 from safetensors.torch import load_file
 
 from songgen.exit_codes import EXIT_DONE
@@ -38,6 +42,16 @@ def test_two_processes_stopped_and_resumed_equal_one_process(world: Path, tmp_pa
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("script", ["run_training_mixed.py", "run_training_dual_track.py"])
+def test_help_names_the_program_and_its_exit_codes(script: str) -> None:
+    command = [sys.executable, str(ROOT / "training" / script), "--help"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+    assert result.returncode == EXIT_DONE
+    assert f"accelerate launch training/{script} CONFIG.json" in result.stdout and "--learning_rate" in result.stdout
+    assert set(re.findall(r"(?<=[ ,])(\d) [a-z]", result.stdout.partition("usage:")[0])) == {"0", "1", "4", "5", "6"}
 
 
 def test_the_dual_track_script_runs(world: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from songgen.config import load_run_config, read_config_file
+from songgen.config.checks import ConfigError
 
 REQUIRED = {"model_name_or_path": "m", "output_dir": "o", "save_to_disk": "d"}
 
@@ -77,12 +78,27 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
 
 def test_problems_of_file_and_command_line_come_together(tmp_path: Path) -> None:
     stage = write(tmp_path / "stage.json", **REQUIRED, lerning_rate=1, seed="x")
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ConfigError) as caught:
         load(stage, "--optimiser", "adamw", "--dtype", "bfloat", "--warmup_steps", "--do_eval", "other.json")
     message = str(caught.value)
     for part in ("did you mean learning_rate", "did you mean optimizer", "--warmup_steps: needs a value", '"bfloat"'):
         assert part in message
     assert 'seed: "x"' in message and message.count("\n  - ") == 6
+    assert {key for problem in caught.value.problems for key in problem.keys} == {
+        "lerning_rate", "seed", "optimiser", "dtype", "warmup_steps", "do_eval",
+    }  # fmt: skip
+
+
+def test_a_refusal_names_the_files_and_the_command_line_that_were_read(tmp_path: Path) -> None:
+    write(tmp_path / "base.json", **REQUIRED)
+    stage = write(tmp_path / "stage.json", base="base.json", seed="x")
+    files = f"{tmp_path / 'base.json'} > {stage}"
+    for arguments, source in (((), files), (("--dtype", "bfloat16"), f"{files} and the command line")):
+        with pytest.raises(ConfigError) as caught:
+            load(stage, *arguments)
+        assert str(caught.value).startswith(f"{source} cannot be used (1 problem):\n  - seed: ")
+    with pytest.raises(ConfigError, match=r"^the command line cannot be used \(4 problems\)"):
+        load("--max_steps", "0")
 
 
 def test_switches_and_values_on_the_command_line(tmp_path: Path) -> None:
