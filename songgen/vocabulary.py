@@ -1,4 +1,4 @@
-"""The ids of the audio vocabulary: codes first, then the special tokens. No other module names an id."""
+"""Ids of special tokens: those of the audio vocabulary, behind its codes, and what stands for no words."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,15 @@ IGNORE_INDEX = -100
 
 NUM_RESERVED_IDS = 64
 """Rows kept beyond the codes for special tokens (the published vocabulary is 1024 + 64)."""
+
+LYRICS_START_ID, LYRICS_STOP_ID = 261, 0
+"""Around every sequence of lyrics."""
+
+EMPTY_LYRICS_IDS = (LYRICS_START_ID, LYRICS_STOP_ID)
+"""Lyrics of no words."""
+
+EMPTY_CAPTION_IDS = (1,)
+"""A caption of no words: the text encoder's end token."""
 
 _BOS_OFFSET = 1
 _MASK_OFFSET = 6

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from songgen.data.dataset import SongDataset, SongRow
 from songgen.data.draws import SAMPLE_STREAM, random_uniforms
 from songgen.tasks import VOCAL
+from songgen.vocabulary import EMPTY_CAPTION_IDS, EMPTY_LYRICS_IDS
 
 NO_VOICE = "none"
 
@@ -22,7 +23,6 @@ VOICE_CHOICES = (VOCAL, NO_VOICE)
 EMPTY_SLOT = -1
 """Index that asks for the stand-in of an empty micro-batch."""
 
-_T5_END, _LYRICS_START, _LYRICS_STOP = 1, 261, 0
 _NO_SAMPLES: NDArray[np.int16] = np.zeros(0, dtype=np.int16)
 
 
@@ -48,9 +48,9 @@ class SampleOptions:
     """Probability of empty lyrics."""
     drop_all: float = 0.0
     """Probability that all conditions are withheld at once, as classifier-free guidance needs it."""
-    empty_caption_ids: tuple[int, ...] = (_T5_END,)
+    empty_caption_ids: tuple[int, ...] = EMPTY_CAPTION_IDS
     """Ids of an empty caption."""
-    empty_lyrics_ids: tuple[int, ...] = (_LYRICS_START, _LYRICS_STOP)
+    empty_lyrics_ids: tuple[int, ...] = EMPTY_LYRICS_IDS
     """Ids of empty lyrics."""
 
     def __post_init__(self) -> None:

@@ -173,7 +173,9 @@ class _DecodingLoop:
         if not self.guided:
             return conditions.select(sequences)
         nothing = torch.full_like(sequences, len(conditions.memory))
-        both = concatenate_conditions(conditions, unconditional_conditions(model))
+        # Lyrics in front of one song alone would move the positions of the other.
+        with_lyrics = model.config.prompt_cross_attention or conditions.prefix is not None
+        both = concatenate_conditions(conditions, unconditional_conditions(model, with_lyrics=with_lyrics))
         return both.select(torch.cat([sequences, nothing]))
 
     def _steps_for(self, frames: int) -> int:

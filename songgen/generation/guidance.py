@@ -10,14 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from songgen.vocabulary import EMPTY_CAPTION_IDS, EMPTY_LYRICS_IDS
+
 if TYPE_CHECKING:
     from songgen.models import Conditions, SongGenForConditionalGeneration
-
-EMPTY_CAPTION_IDS = (1,)
-"""A caption of no words: the text encoder's end token."""
-
-EMPTY_LYRICS_IDS = (261, 0)
-"""Lyrics of no words: the lyrics tokenizer's start and stop."""
 
 
 def guided_logits(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
@@ -26,18 +22,26 @@ def guided_logits(conditional: Tensor, unconditional: Tensor, scale: float) -> T
     return unconditional + scale * (conditional.float() - unconditional)
 
 
-def unconditional_conditions(model: "SongGenForConditionalGeneration") -> "Conditions":
+def unconditional_conditions(model: "SongGenForConditionalGeneration", *, with_lyrics: bool = True) -> "Conditions":
     """Encode one song of which nothing is said: an empty caption, empty lyrics and no voice.
 
     It is what a song looks like in training when condition dropout has withheld all three.
+
+    Args:
+        model: encodes it.
+        with_lyrics: False leaves out the empty lyrics, as songs are drawn that have none at all.
+
+    Raises:
+        ValueError: if the model has no embedding for empty lyrics.
     """
-    caption = torch.tensor([EMPTY_CAPTION_IDS], device=model.device)
-    lyrics = torch.tensor([EMPTY_LYRICS_IDS], device=model.device)
+    if with_lyrics and model.config.lyrics_vocab_size <= max(EMPTY_LYRICS_IDS):
+        raise ValueError(
+            f"guidance_scale needs empty lyrics, ids {list(EMPTY_LYRICS_IDS)}, and this model has "
+            f"{model.config.lyrics_vocab_size} lyrics ids: leave guidance_scale at 1"
+        )
+    lyrics = torch.tensor([EMPTY_LYRICS_IDS], device=model.device) if with_lyrics else None
     return model.encode_conditions(
-        input_ids=caption,
-        attention_mask=torch.ones_like(caption),
-        prompt_input_ids=lyrics,
-        prompt_attention_mask=torch.ones_like(lyrics),
+        input_ids=torch.tensor([EMPTY_CAPTION_IDS], device=model.device), prompt_input_ids=lyrics
     )
 
 

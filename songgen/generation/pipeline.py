@@ -14,22 +14,10 @@ from songgen.generation.audio import DualTrackAudio, SongAudio, decode_songs
 from songgen.generation.decoding import CodeStreamer, ProgressCallback, evaluating, generate_codes, stream_codes
 from songgen.generation.options import GenerationOptions
 from songgen.generation.streaming import DEFAULT_CHUNK_SECONDS, frames_of_chunk, stream_audio
+from songgen.models.modeling_songgen import CONDITION_KEYWORDS
 
 if TYPE_CHECKING:
     from songgen.models import Conditions, SongGenForConditionalGeneration
-
-CONDITION_KEYWORDS = (
-    "input_ids",
-    "attention_mask",
-    "prompt_input_ids",
-    "prompt_attention_mask",
-    "ref_voice_values",
-    "ref_voice_lengths",
-    "text_hidden_states",
-    "voice_hidden_states",
-    "voice_mask",
-)
-"""Keywords of `model.encode_conditions`."""
 
 _OPTION_KEYWORDS = tuple(field.name for field in fields(GenerationOptions))
 
@@ -43,6 +31,10 @@ def generate(
     **keywords: Any,
 ) -> Tensor | DualTrackAudio | SongAudio:
     """Draw songs and decode them.
+
+    A song depends on its conditions and its seed, and on nothing else in the batch. Only where a model reads lyrics in
+    front of the song (`prompt_cross_attention` false) does their padding count: generate such songs one at a time where
+    they shall not depend on each other.
 
     Args:
         model: the model; its codec is loaded when first needed.

@@ -14,15 +14,10 @@ from tokenizers import Tokenizer
 
 from songgen.lyrics.languages import language_code
 from songgen.lyrics.normalize import NORMALIZATION_VERSION, normalize_lyrics
+from songgen.vocabulary import LYRICS_START_ID, LYRICS_STOP_ID
 
 STOP_TOKEN, UNKNOWN_TOKEN, SPACE_TOKEN, START_TOKEN = "[STOP]", "[UNK]", "[SPACE]", "[START]"
-STOP_TOKEN_ID, UNKNOWN_TOKEN_ID, SPACE_TOKEN_ID, START_TOKEN_ID = 0, 1, 2, 261
-SPECIAL_TOKEN_IDS = {
-    STOP_TOKEN: STOP_TOKEN_ID,
-    UNKNOWN_TOKEN: UNKNOWN_TOKEN_ID,
-    SPACE_TOKEN: SPACE_TOKEN_ID,
-    START_TOKEN: START_TOKEN_ID,
-}
+SPECIAL_TOKEN_IDS = {STOP_TOKEN: LYRICS_STOP_ID, UNKNOWN_TOKEN: 1, SPACE_TOKEN: 2, START_TOKEN: LYRICS_START_ID}
 """Ids that the published model was trained with; a file that puts these tokens elsewhere is refused."""
 
 FILE_NAME = "lyrics_tokenizer.json"
@@ -130,19 +125,9 @@ class VoiceBpeTokenizer:
         return str(self.tokenizer.to_str(pretty=True))
 
     @property
-    def start_token_id(self) -> int:
-        """Id in front of every sequence."""
-        return START_TOKEN_ID
-
-    @property
-    def stop_token_id(self) -> int:
-        """Id behind every sequence."""
-        return STOP_TOKEN_ID
-
-    @property
     def unknown_token_id(self) -> int:
         """Id of a piece that the vocabulary lacks."""
-        return UNKNOWN_TOKEN_ID
+        return SPECIAL_TOKEN_IDS[UNKNOWN_TOKEN]
 
     @property
     def vocab_size(self) -> int:
@@ -176,14 +161,14 @@ class VoiceBpeTokenizer:
     def encode_lyrics(self, text: str, language: str) -> list[int]:
         """Return [start] ids [stop], what the model takes; empty lyrics (an instrumental) are [start, stop]."""
         pieces = self.encode(text, language) if text.strip() else []
-        return [START_TOKEN_ID, *pieces, STOP_TOKEN_ID]
+        return [LYRICS_START_ID, *pieces, LYRICS_STOP_ID]
 
     def unknown_pieces(self, text: str, language: str) -> list[str]:
         """Return the pieces of a text, as normalized, that become `[UNK]`; what is listed here will not be sung."""
         tagged = self._tagged(text, language)
         encoding = self.tokenizer.encode(tagged)
         pairs = zip(encoding.ids, encoding.offsets, strict=True)
-        return [tagged[start:end] for token_id, (start, end) in pairs if token_id == UNKNOWN_TOKEN_ID]
+        return [tagged[start:end] for token_id, (start, end) in pairs if token_id == self.unknown_token_id]
 
     def decode(self, seq: Sequence[int] | Any) -> str:
         """Return the normalized text of ids (a sequence or a one-dimensional tensor); the language tag stays."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -25,7 +26,7 @@ from songgen.models.decoder import Conditions, SongGenDecoder, all_logits, matri
 from songgen.models.loss import HeadLosses, fused_head_losses, head_losses, weights_per_head
 from songgen.models.lyrics_encoder import LyricsEncoder
 from songgen.tasks import DUAL_TRACK, MIXED, Task
-from songgen.vocabulary import IGNORE_INDEX, AudioVocabulary
+from songgen.vocabulary import EMPTY_CAPTION_IDS, IGNORE_INDEX, AudioVocabulary
 
 
 @dataclass
@@ -202,7 +203,8 @@ class SongGenForConditionalGeneration(nn.Module):
             voice_mask: B x t bool that goes with `voice_hidden_states` (None: clips that are not all zero).
 
         Raises:
-            ValueError: if neither caption nor lyrics are given.
+            ValueError: if there is nothing for the decoder to attend to: neither a caption nor lyrics, or, where lyrics
+                stand in front of the song, no caption.
         """
         parts: list[tuple[Tensor, Tensor]] = []
         voice = self._encode_voice(ref_voice_values, ref_voice_lengths, voice_hidden_states, voice_mask)
@@ -224,7 +226,14 @@ class SongGenForConditionalGeneration(nn.Module):
             else:
                 prefix = lyrics
         if not parts:
-            raise ValueError("nothing to condition on: give a caption (input_ids), lyrics (prompt_input_ids) or both")
+            if self.config.prompt_cross_attention:
+                raise ValueError(
+                    "nothing to condition on: give a caption (input_ids), lyrics (prompt_input_ids) or both"
+                )
+            raise ValueError(
+                "no caption to condition on: this model reads lyrics in front of the song and attends to the caption "
+                f"alone; give input_ids (an empty caption is {list(EMPTY_CAPTION_IDS)})"
+            )
         memory = torch.cat([states.to(parts[0][0].dtype) for states, _ in parts], dim=1)
         if without_voice is not None:
             memory = memory + without_voice
@@ -277,37 +286,20 @@ class SongGenForConditionalGeneration(nn.Module):
 
     def forward(
         self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        prompt_input_ids: Tensor | None = None,
-        prompt_attention_mask: Tensor | None = None,
-        ref_voice_values: Tensor | None = None,
-        ref_voice_lengths: Tensor | None = None,
         *,
         codes: Tensor | None = None,
         frames: Tensor | None = None,
         auxiliary_codes: Tensor | None = None,
         labels: Tensor | None = None,
         vocal_labels: Tensor | None = None,
-        text_hidden_states: Tensor | None = None,
-        voice_hidden_states: Tensor | None = None,
-        voice_mask: Tensor | None = None,
         codebook_weights: Tensor | None = None,
         target_counts: Tensor | None = None,
         return_logits: bool = True,
+        **conditions: Tensor | None,
     ) -> SongGenOutput:
         """Predict every token of a batch from those before it.
 
         Args:
-            input_ids: see `encode_conditions`, as for all conditions.
-            attention_mask: mask of `input_ids`.
-            prompt_input_ids: lyrics.
-            prompt_attention_mask: mask of `prompt_input_ids`.
-            ref_voice_values: reference voice.
-            ref_voice_lengths: its samples.
-            text_hidden_states: known states of the text encoder.
-            voice_hidden_states: known states of the voice encoder.
-            voice_mask: mask of `voice_hidden_states`.
             codes: B x N x K x T raw codes; what stands past a clip's frames is never read.
             frames: B, frames of each clip; 0 = a clip without targets.
             auxiliary_codes: B x 1 x K x T codes of the vocal track, for the auxiliary vocal heads.
@@ -316,28 +308,22 @@ class SongGenForConditionalGeneration(nn.Module):
             codebook_weights: K weights of the codebooks (None: all alike).
             target_counts: H, targets over all micro-batches and processes of an optimizer step; losses then add up.
             return_logits: hand the logits over.
+            **conditions: `CONDITION_KEYWORDS`; see `encode_conditions`.
+
+        Raises:
+            ValueError: if there are neither codes with their frames nor labels, or no conditions.
         """
-        labels, vocal_labels, frames = self._laid_out(codes, frames, auxiliary_codes, labels, vocal_labels)
-        conditions = self.encode_conditions(
-            input_ids,
-            attention_mask,
-            prompt_input_ids,
-            prompt_attention_mask,
-            ref_voice_values,
-            ref_voice_lengths,
-            text_hidden_states=text_hidden_states,
-            voice_hidden_states=voice_hidden_states,
-            voice_mask=voice_mask,
-        )
-        states = self.decoder(self._hide(self.layout.inputs(labels, self.vocabulary)), conditions)
-        mask = self.layout.target_mask(frames, labels.shape[-1], train_every_eos=self.config.train_every_eos)
-        targets = torch.where(mask, labels, IGNORE_INDEX)
+        tokens, vocal_tokens, frames = self._laid_out(codes, frames, auxiliary_codes, labels, vocal_labels)
+        encoded = self.encode_conditions(**conditions)
+        states = self.decoder(self._hide(self.layout.inputs(tokens, self.vocabulary)), encoded)
+        mask = self.layout.target_mask(frames, tokens.shape[-1], train_every_eos=self.config.train_every_eos)
+        targets = torch.where(mask, tokens, IGNORE_INDEX)
         weights = None if codebook_weights is None else weights_per_head(codebook_weights, self.layout.head_codebook)
         needs_logits = return_logits or not self.training
         losses, logits = self._losses(self.decoder.lm_heads, states, targets, target_counts, weights, needs_logits)
         output = SongGenOutput(losses.loss, losses.per_head, mask.sum(dim=(0, 2)))
-        if vocal_labels is not None and self.config.add_vocal_loss:
-            vocal_targets = torch.where(mask, vocal_labels, IGNORE_INDEX)
+        if vocal_tokens is not None and self.config.add_vocal_loss:
+            vocal_targets = torch.where(mask, vocal_tokens, IGNORE_INDEX)
             vocal, _ = self._losses(self.decoder.vocal_lm_heads, states, vocal_targets, target_counts, None, False)
             output.vocal_loss, output.vocal_codebook_losses = vocal.loss, vocal.per_head
         if logits is not None and not self.training:
@@ -384,18 +370,18 @@ class SongGenForConditionalGeneration(nn.Module):
         labels: Tensor | None,
         vocal_labels: Tensor | None,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Return labels and vocal labels (B x H x S) and frames (B), from codes or from published labels."""
+        """Return laid-out tokens and vocal tokens (B x H x S) and frames (B), from codes or from published labels."""
+        vocal_tokens = None if vocal_labels is None else vocal_labels.transpose(1, 2)
         if codes is not None and frames is not None:
-            labels = self.layout.labels(codes, frames, self.vocabulary)
             if auxiliary_codes is not None and self.config.add_vocal_loss:
-                vocal_labels = self.layout.labels(auxiliary_codes, frames, self.vocabulary)
-            return labels, vocal_labels, frames
+                vocal_tokens = self.layout.labels(auxiliary_codes, frames, self.vocabulary)
+            return self.layout.labels(codes, frames, self.vocabulary), vocal_tokens, frames
         if labels is None:
             raise ValueError("give codes together with frames, or labels")
-        labels = labels.transpose(1, 2)
-        block = (labels[:, 0] != IGNORE_INDEX).sum(dim=-1)
+        tokens = labels.transpose(1, 2)
+        block = (tokens[:, 0] != IGNORE_INDEX).sum(dim=-1)
         frames = torch.div(block - self.layout.max_offset - 1, self.layout.stride, rounding_mode="floor")
-        return labels, None if vocal_labels is None else vocal_labels.transpose(1, 2), frames
+        return tokens, vocal_tokens, frames
 
     @torch.no_grad()
     def generate(self, **inputs: Any) -> Any:
@@ -403,6 +389,10 @@ class SongGenForConditionalGeneration(nn.Module):
         from songgen.generation.pipeline import generate
 
         return generate(self, **inputs)
+
+
+CONDITION_KEYWORDS = tuple(signature(SongGenForConditionalGeneration.encode_conditions).parameters)[1:]
+"""What a song can be conditioned on: keywords of `encode_conditions`, and so of `forward` and `generate`."""
 
 
 class SongGenMixedForConditionalGeneration(SongGenForConditionalGeneration):

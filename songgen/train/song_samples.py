@@ -18,13 +18,12 @@ from songgen.generation.audio import SongAudio, decode_songs
 from songgen.generation.decoding import CHECK_EVERY_STEPS, generate_codes
 from songgen.generation.options import GenerationOptions
 from songgen.metrics import load_metric
-from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.models.modeling_songgen import CONDITION_KEYWORDS, SongGenForConditionalGeneration
 from songgen.train.agreement import gather_lists
 from songgen.train.reporting import Reporter
 from songgen.train.signals import Interrupted, StopSignals
 
 MIX = "mix"
-_TARGETS = ("codes", "frames", "auxiliary_codes")
 
 
 @dataclass
@@ -121,8 +120,9 @@ class SongSamples:
             if steps_done % CHECK_EVERY_STEPS == 0 and stop_signals.heard():
                 raise Interrupted
 
-        inputs: dict[str, Any] = batch.to(core.device).model_inputs()
-        conditions = core.encode_conditions(**{name: value for name, value in inputs.items() if name not in _TARGETS})
+        inputs = batch.to(core.device).model_inputs()
+        given = {name: value for name, value in inputs.items() if name in CONDITION_KEYWORDS}
+        conditions = core.encode_conditions(**given)
         return generate_codes(core, conditions, options=self.options, on_step=look_up)[0].cpu()
 
 

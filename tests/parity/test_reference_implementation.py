@@ -12,8 +12,8 @@ from transformers import T5Config, T5EncoderModel
 
 from songgen.generation.decoding import generate_codes
 from songgen.generation.options import GenerationOptions
-from songgen.generation.pipeline import CONDITION_KEYWORDS
 from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration
+from songgen.models.modeling_songgen import CONDITION_KEYWORDS
 
 LOGITS_TOLERANCE, LOSS_TOLERANCE = 1e-4, 1e-5
 CODEBOOKS, CODES, WIDTH, HEADS, LYRICS_HEADS = 3, 20, 32, 4, 2

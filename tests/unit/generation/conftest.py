@@ -60,10 +60,9 @@ def build_model(
         track_pattern=layout,
         decoder=decoder,
         lyrics_encoder=LyricsEncoderConfig(output_size=32, attention_heads=4, linear_units=32, num_blocks=1),
-        lyrics_vocab_size=LYRICS_VOCABULARY,
         add_vocal_loss=layout == "mixed_pro",
         text_hidden_size=16,
-        **changes,
+        **{"lyrics_vocab_size": LYRICS_VOCABULARY, **changes},
     )
     torch.manual_seed(seed)
     model = SongGenForConditionalGeneration(config)

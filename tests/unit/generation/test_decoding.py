@@ -229,6 +229,38 @@ def test_guidance_of_one_is_no_guidance_and_of_zero_no_condition(make_model, mak
         assert_same(nothing, generate_codes(model, empty, options=GenerationOptions(max_frames=10, seed=2)))
 
 
+@pytest.mark.parametrize("lyrics_in_memory", [True, False])
+def test_guidance_of_a_caption_alone(make_model: ModelMaker, make_inputs: InputMaker, lyrics_in_memory: bool) -> None:
+    """Where lyrics would stand in front of the song, the song of nothing has none either."""
+    model = make_model(prompt_cross_attention=lyrics_in_memory)
+    conditions = encode(model, {name: value for name, value in make_inputs().items() if "prompt" not in name})
+    plain, almost, away = (
+        generate_codes(model, conditions, options=GenerationOptions(max_frames=10, seed=2, guidance_scale=scale))
+        for scale in (1.0, 1 + 1e-9, 3.0)
+    )
+    assert_same(plain, almost)
+    assert any(not torch.equal(*pair) for pair in zip(plain, away, strict=True))
+
+
+def test_guidance_without_a_place_for_empty_lyrics_is_refused(make_model: ModelMaker, make_inputs: InputMaker) -> None:
+    model = make_model(lyrics_vocab_size=261)
+    conditions = encode(model, make_inputs())
+    with pytest.raises(ValueError, match=r"empty lyrics, ids \[261, 0\], .* has 261 lyrics ids: leave guidance_scale"):
+        generate_codes(model, conditions, options=GenerationOptions(max_frames=4, guidance_scale=2.0))
+    assert len(generate_codes(model, conditions, options=GenerationOptions(max_frames=4))) == 3
+
+
+def test_lyrics_in_front_of_the_song_do_not_stand_for_a_caption(
+    make_model: ModelMaker, make_inputs: InputMaker
+) -> None:
+    lyrics = {name: value for name, value in make_inputs().items() if "prompt" in name}
+    with pytest.raises(ValueError, match=r"no caption to condition on: .*an empty caption is \[1\]"):
+        encode(make_model(prompt_cross_attention=False), lyrics)
+    assert encode(make_model(), lyrics).memory.shape[0] == 3
+    with pytest.raises(ValueError, match="give a caption"):
+        encode(make_model(), {})
+
+
 def test_guided_logits_go_through_the_conditional_ones():
     conditional, unconditional = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
     assert torch.allclose(guided_logits(conditional, unconditional, 1.0), conditional, atol=1e-6)

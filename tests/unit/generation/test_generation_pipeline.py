@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from songgen.generation.audio import DualTrackAudio, SongAudio
-from songgen.generation.guidance import EMPTY_CAPTION_IDS, EMPTY_LYRICS_IDS
 
 
 def test_mixed_songs_are_one_tensor_padded_with_silence(make_model, make_inputs):
@@ -76,11 +75,3 @@ def test_the_length_limit_in_seconds_is_the_codecs(make_model, make_inputs):
 def test_unknown_keywords_are_named(make_model, make_inputs):
     with pytest.raises(TypeError, match="num_beams"):
         make_model().generate(**make_inputs(), num_beams=4)
-
-
-def test_what_is_withheld_for_guidance_is_what_training_withholds():
-    from songgen.data.samples import SampleOptions
-
-    options = SampleOptions()
-    assert options.empty_caption_ids == EMPTY_CAPTION_IDS
-    assert options.empty_lyrics_ids == EMPTY_LYRICS_IDS
