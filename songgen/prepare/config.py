@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from songgen.config.checks import Problem
 from songgen.config.keys import Key, keys_of
-from songgen.config.loading import read_layers, split_command_line
+from songgen.config.loading import read_layers, source_of, split_command_line
 from songgen.config.run_config import raise_problems, type_problem, unknown_key
 from songgen.config.types import PositiveInt, Probability, accepts, coerce, describe, parse_text
 from songgen.prepare.sections import SECTIONS
@@ -118,10 +118,12 @@ class PrepareConfig:
         return self.output_folder.with_name(self.output_folder.name + ".work")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything with its value, ready for JSON."""
+        """Return everything with its value, ready for JSON; without the seeds of sections that are the run's."""
         values = dataclasses.asdict(self.settings)
         for name, options in self.sections.items():
             values[name] = None if options is None else dataclasses.asdict(options)
+            if options is not None and values[name].get("seed") == self.settings.seed:
+                del values[name]["seed"]  # else another seed for the run, given with this file, would change nothing
         return values
 
     def meaning(self) -> dict[str, Any]:
@@ -150,7 +152,7 @@ def load_prepare_config(argv: Sequence[str]) -> PrepareConfig:
     given = [values for _, values in layers]
     for key, text in overrides:
         given.append(_override(key, text, problems))
-    where = " > ".join(sources) + " and the command line" * bool(overrides and sources) or "the command line"
+    where = source_of(sources, overridden=bool(overrides))
     imported = next((values["import_settings"] for values in given[::-1] if "import_settings" in values), None)
     if isinstance(imported, str):
         try:
@@ -202,7 +204,7 @@ def config_of_values(
 
 def help_text() -> str:
     """Return every key with its type, default and meaning."""
-    lines = ["keys of CONFIG.json, and after -- on the command line:", *_key_lines(PrepareSettings, "")]
+    lines = ["keys of CONFIG.json, and on the command line as --key value:", *_key_lines(PrepareSettings, "")]
     lines += ["", "an entry of inputs may be a table:", *_key_lines(InputOptions, "", is_flag=False)]
     for name, section in SECTIONS.items():
         state = "" if not section.can_be_off else f" ({'on' if section.is_on else 'off'} unless said otherwise)"

@@ -14,6 +14,7 @@ from songgen.prepare.alignment import written_lines
 from songgen.prepare.audio_files import read_audio
 from songgen.prepare.chat_server import ServerDescriber, ServerSettings
 from songgen.prepare.describing import Conversation, Described, Describer, describe_all, load_prompt
+from songgen.prepare.paid_answers import PaidAnswers
 from songgen.prepare.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.song_tags import Facts, SongTags, compose_tags
 from songgen.prepare.step import Outcome, Step, WorkFolder
@@ -181,6 +182,7 @@ class TagStep(Step):
         self._listens = options.backend != "none"
         self._prompt = options.prompt() if self._listens else ""
         self._describer: Describer | None = None
+        self._has_read_paid = False
 
     def parameters(self) -> JsonObject:
         """Everything that an answer depends on, the prompt by its hash; not the device, nor how the server is asked."""
@@ -239,7 +241,7 @@ class TagStep(Step):
             except AudioRejected as error:
                 found[record.id] = Refusal(self.name, error.code, error.reason)
         if asked:
-            found |= self._describe(asked)
+            found |= self._describe(asked, folder)
         return [self._outcome(record, found.get(record.id)) for record in records]
 
     def _is_labelled(self, record: SongRecord) -> bool:
@@ -252,8 +254,9 @@ class TagStep(Step):
         surplus = max(0, len(samples) - round(self.options.max_seconds * rate))
         return samples[surplus // 2 : len(samples) - (surplus - surplus // 2)]
 
-    def _describe(self, asked: Sequence[tuple[SongRecord, Conversation]]) -> dict[str, Described]:
+    def _describe(self, asked: Sequence[tuple[SongRecord, Conversation]], folder: WorkFolder) -> dict[str, Described]:
         assert self._describer is not None, "start comes before run"
+        paid = self._paid_answers(folder)
         checks = [
             partial(
                 lyric_problems,
@@ -263,14 +266,30 @@ class TagStep(Step):
             )
             for record, _ in asked
         ]
-        described = describe_all(
-            self._describer,
-            [conversation for _, conversation in asked],
-            checks,
-            attempts=self.options.attempts,
-            extra_tags=self.options.extra_tags,
-        )
+        try:
+            described = describe_all(
+                self._describer,
+                [conversation for _, conversation in asked],
+                checks,
+                attempts=self.options.attempts,
+                extra_tags=self.options.extra_tags,
+            )
+        except BaseException:
+            if paid is not None:
+                paid.keep_batch(folder.root)
+            raise
+        if paid is not None:
+            paid.forget_batch()
         return {record.id: result for (record, _), result in zip(asked, described, strict=True)}
+
+    def _paid_answers(self, folder: WorkFolder) -> PaidAnswers | None:
+        """Return where a server's answers are kept, with those of earlier runs; None where nobody is paid."""
+        if not isinstance(self._describer, ServerDescriber):
+            return None
+        if not self._has_read_paid:
+            self._describer.paid.read(folder.root)
+            self._has_read_paid = True
+        return self._describer.paid
 
     def _outcome(self, record: SongRecord, found: Described | Refusal | None) -> Outcome:
         if isinstance(found, Refusal):

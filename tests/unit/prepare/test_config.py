@@ -111,6 +111,12 @@ def test_the_seed_of_the_run_is_that_of_its_sections(tmp_path: Path) -> None:
     assert load(tmp_path, seed=7, split={"seed": 8}).sections["split"].seed == 8
 
 
+def test_another_seed_for_a_saved_configuration_is_that_of_its_sections_too(tmp_path: Path) -> None:
+    load(tmp_path, filter=None, split={"eval_share": 0.1}, report={"seed": 5}).save(tmp_path / CONFIG_FILE)
+    again = load_prepare_config([str(tmp_path / CONFIG_FILE), "--seed", "7"])
+    assert (again.sections["split"].seed, again.sections["report"].seed) == (7, 5)
+
+
 def test_limits_without_the_step_that_measures_for_them_are_refused_together(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as error:
         load(tmp_path, "--filter", "HQ", measure=None, filter={"min_lyrics_coverage": 0.5})

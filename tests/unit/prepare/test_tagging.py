@@ -10,6 +10,7 @@ import pytest
 from descriptions import ANALYSIS, Reply, answer, fake_server, values
 from tiny_audio_llm import PROMPT, save_tiny_audio_llm
 
+from songgen.data.raw_rows import VARIANT_FIELDS
 from songgen.data.tags import missing_tag_kinds
 from songgen.prepare.audio_files import write_audio
 from songgen.prepare.record import SongRecord
@@ -17,7 +18,7 @@ from songgen.prepare.refusal_codes import CODES
 from songgen.prepare.song_tags import Facts, compose_tags
 from songgen.prepare.step import Outcome, WorkFolder
 from songgen.prepare.store import apply_outcome
-from songgen.prepare.tag_record import TEXT_FIELDS, read_description
+from songgen.prepare.tag_record import read_description
 from songgen.prepare.tagging import TagOptions, TagStep
 
 RATE = 16_000
@@ -148,11 +149,11 @@ def test_labelled_clips_are_left_as_they_are(record: SongRecord, folder: WorkFol
     assert again.tags[0] == "vocal"
 
 
-@pytest.mark.parametrize("caption", ["tags", "sampled", *TEXT_FIELDS])
+@pytest.mark.parametrize("caption", ["tags", "sampled", *VARIANT_FIELDS])
 def test_any_description_can_become_the_caption(record: SongRecord, folder: WorkFolder, caption: Any) -> None:
     with fake_server(Reply(answer())) as server:
         made = tagged(record, folder, backend="server", url=server.url, caption=caption)
-    assert made.variants == {name: values()[name] for name in TEXT_FIELDS}
+    assert made.variants == {name: values()[name] for name in VARIANT_FIELDS}
     assert made.analysis == {**ANALYSIS, "lyrical_rap_check": False}
     line = "melodic techno, male vocal, electronic, emotional, A minor, 124 bpm, synthesizer, driving, atmospheric"
     assert made.tags == tuple(line.split(", "))
@@ -208,6 +209,23 @@ def test_a_clip_that_nobody_can_describe_gets_what_was_measured_or_is_left_out(
     assert kept.provenance["tag"]["problems"] == ["there is no JSON object with the fields that were asked for"]
     assert refused.refusal is not None and refused.refusal.code == "no_valid_description"
     assert refused.refusal.code in CODES
+
+
+def test_answers_that_were_paid_for_outlast_the_batch_that_failed(record: SongRecord, folder: WorkFolder) -> None:
+    records = [with_audio(replace(record, id=name), folder, len(name)) for name in ("a", "bb", "ccc")]
+    with fake_server(Reply("no JSON"), Reply(answer())) as server:
+        options = TagOptions(backend="server", url=server.url, concurrency=1, max_requests=2)
+        sent = []
+        for _ in range(2):
+            step = TagStep(options)
+            step.start()
+            try:
+                outcomes = step.run(records, folder)
+            except ValueError as error:
+                assert "max_requests: 2 requests have been sent" in str(error)
+            sent.append(len(server.requests))
+    assert sent == [2, 4]  # three clips, one of them asked twice; nothing is sent a second time
+    assert all(outcome.changes["variants"] for outcome in outcomes)
 
 
 def test_the_middle_of_a_long_clip_is_heard(record: SongRecord, folder: WorkFolder) -> None:
