@@ -66,17 +66,23 @@ def launch(folder: Path, *arguments: str, processes: int = 1) -> subprocess.Comp
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, cwd=folder)
 
 
-def test_two_processes_with_a_real_codec(workplace: Path) -> None:
+@pytest.fixture(scope="module")
+def by_two_processes(workplace: Path) -> subprocess.CompletedProcess[str]:
+    """A launch of two processes, which wrote `songs` into the workplace."""
     result = launch(workplace, processes=2)
     assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+def test_two_processes_with_a_real_codec(workplace: Path, by_two_processes: subprocess.CompletedProcess[str]) -> None:
+    result = by_two_processes
     assert "no row has the column 'drum_abspath'" in result.stderr and "vocal_file_name" in result.stderr
     assert "train: 16 of 18 rows" in result.stdout
     assert DatasetInfo.read(workplace / "songs").tracks == ("mix", "vocal", "acc", "drum")
 
 
+@pytest.mark.usefixtures("by_two_processes")
 def test_one_process_gives_the_same_and_brings_its_codec(workplace: Path, tmp_path: Path) -> None:
-    if not (workplace / "songs").is_dir():
-        pytest.skip("needs the data set of the test before")
     arguments = ["--save_to_disk", str(tmp_path / "songs"), "--audio_encoder_per_device_batch_size", "1"]
     run_preprocessing(options_of(load_run_config([str(workplace / "data.json"), *arguments], description="")))
     folder = tmp_path / "moved"
