@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from songgen.conditioning.cache import FeatureCache
 from songgen.conditioning.weights import CONFIG_FILE, WEIGHTS_FILE, write_json
 
 
@@ -37,8 +36,6 @@ class FrozenEncoder(ABC):
         """Freeze the network."""
         self._model: Any = (model if dtype is None else model.to(dtype)).eval().requires_grad_(False)
         self.spec: dict[str, Any] = dict(spec or {})
-        self.cache: FeatureCache | None = None
-        """Set one to compute the features of equal inputs once."""
 
     @property
     def device(self) -> torch.device:
@@ -98,10 +95,3 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def hash_rows(rows: list[Tensor]) -> list[bytes]:
-    """Return the content of each row (type, shape and values) as bytes for a cache key."""
-    return [
-        f"{row.dtype}{tuple(row.shape)}".encode() + row.contiguous().view(torch.uint8).numpy().tobytes() for row in rows
-    ]

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import T5Config, T5EncoderModel
 
 from songgen.conditioning.cache import FeatureCache
-from songgen.conditioning.frozen import FrozenEncoder, hash_rows, seeded
+from songgen.conditioning.frozen import FrozenEncoder, seeded
 from songgen.conditioning.weights import load_strictly, locate, normalize_spec
 
 _EMBEDDING = "shared.weight"
@@ -34,6 +34,9 @@ class TextEncoder(FrozenEncoder):
         "layer_norm_epsilon",
         "feed_forward_proj",
     )
+
+    cache: FeatureCache | None = None
+    """Set one to compute the features of equal captions once."""
 
     @classmethod
     def from_state_dict(
@@ -118,8 +121,8 @@ class TextEncoder(FrozenEncoder):
     def _cached(self, ids: Tensor, mask: Tensor, cache: FeatureCache) -> Tensor:
         """Compute the rows that the cache lacks in one batch, and keep their real tokens."""
         kept = mask.cpu() != 0
-        contents = hash_rows([row[keep] for row, keep in zip(ids.cpu(), kept, strict=True)])
-        keys = [cache.key(self.fingerprint, content) for content in contents]
+        captions = [row[keep].to(torch.int64) for row, keep in zip(ids.cpu(), kept, strict=True)]
+        keys = [cache.key(self.fingerprint, caption.numpy().tobytes()) for caption in captions]
         found = [cache.get(key) for key in keys]
         states = torch.zeros(*ids.shape, self.hidden_size, dtype=self.dtype, device=self.device)
         missing = [row for row, features in enumerate(found) if features is None]

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from transformers import HubertConfig, HubertModel
 
-from songgen.conditioning.cache import FeatureCache
-from songgen.conditioning.frozen import FrozenEncoder, hash_rows, seeded
+from songgen.conditioning.frozen import FrozenEncoder, seeded
 from songgen.conditioning.voice_weights import hubert_config, hubert_tensors
 from songgen.conditioning.weights import PREPROCESSOR_FILE, load_strictly, locate, normalize_spec, write_json
 
@@ -139,11 +138,6 @@ class VoiceEncoder(FrozenEncoder):
         return int(self._model.config.num_hidden_layers) + 1
 
     @property
-    def num_hidden_states(self) -> int:
-        """The same as `num_layers`."""
-        return self.num_layers
-
-    @property
     def min_samples(self) -> int:
         """Samples that the first frame needs."""
         samples = 1
@@ -190,9 +184,7 @@ class VoiceEncoder(FrozenEncoder):
         heard = torch.arange(samples.shape[1], device=self.device) < lengths[:, None]
         samples = samples.masked_fill(~heard, 0.0)
         is_voice = samples.ne(0).any(dim=1)
-        states = (
-            self._cached(samples, lengths, self.cache) if self.cache is not None else self._compute(samples, lengths)
-        )
+        states = self._compute(samples, lengths)
         frames = torch.where(is_voice, self.num_frames(lengths), 0)
         mask = torch.arange(states.shape[2], device=self.device) < frames[:, None]
         return states.masked_fill(~mask[:, None, :, None], 0.0), mask
@@ -232,24 +224,6 @@ class VoiceEncoder(FrozenEncoder):
         centred = (samples - samples.sum(dim=1, keepdim=True) / count) * heard
         variance = centred.square().sum(dim=1, keepdim=True) / count
         return centred / (variance + _VARIANCE_FLOOR).sqrt()
-
-    def _cached(self, samples: Tensor, lengths: Tensor, cache: FeatureCache) -> Tensor:
-        """Compute the clips that the cache lacks in one batch, and keep their own frames."""
-        frames = self.num_frames(lengths).tolist()
-        rows = [row[:length] for row, length in zip(samples.cpu(), lengths.tolist(), strict=True)]
-        keys = [cache.key(self.fingerprint, content) for content in hash_rows(rows)]
-        found = [cache.get(key) for key in keys]
-        shape = (len(samples), self.num_layers, int(self.num_frames(samples.shape[1])), self.hidden_size)
-        states = torch.zeros(shape, dtype=self.dtype, device=self.device)
-        missing = [row for row, features in enumerate(found) if features is None]
-        if missing:
-            states[missing] = self._compute(samples[missing], lengths[missing])
-        for row, features in enumerate(found):
-            if features is None:
-                cache.put(keys[row], {"states": states[row, :, : frames[row]]})
-            else:
-                states[row, :, : frames[row]] = features["states"].to(self.device)
-        return states
 
     def _description(self) -> dict[str, Any]:
         return super()._description() | {"sample_rate": self.sample_rate, "normalize": self.normalize}
