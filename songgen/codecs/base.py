@@ -161,20 +161,6 @@ class AudioCodec(ABC):
         """The tensors that make the codec what it is, by name."""
 
 
-def require_same_codec(expected_fingerprint: str, codec: AudioCodec, where: str) -> None:
-    """Refuses a codec whose tokens mean something else than those that `where` was made with.
-
-    Raises:
-        ValueError: The fingerprints differ.
-    """
-    if codec.fingerprint != expected_fingerprint:
-        raise ValueError(
-            f"{where} was made with another codec: it expects the fingerprint {expected_fingerprint[:12]}, and the "
-            f"{codec.kind} codec {json.dumps(codec.spec)} has {codec.fingerprint[:12]}. Tokens of one codec mean "
-            "nothing to another: open the codec it was made with, or tokenize the songs again with this one."
-        )
-
-
 def fingerprint(kind: str, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
     """SHA-256 (hex) over a kind, JSON settings and named tensors, the same on every device."""
     digest = hashlib.sha256(json.dumps({"kind": kind, "settings": settings}, sort_keys=True).encode())

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from songgen.codecs import AudioCodec, load_codec, require_same_codec
+from songgen.codecs import AudioCodec, load_codec
 from songgen.codecs.network import NetworkCodec
 
 MakeSong = Callable[[int, int], Tensor]
@@ -96,7 +96,6 @@ def test_a_saved_codec_is_the_same_codec(codec: AudioCodec, tmp_path: Path, make
     for other in (again, reopened):
         assert other.fingerprint == codec.fingerprint
         assert torch.equal(alone(other, clip), alone(codec, clip))
-        require_same_codec(codec.fingerprint, other, "the data set")
     names = {path.name for path in (tmp_path / "copy").iterdir()}
     assert {"config.json", "model.safetensors"} <= names
     assert not [name for name in names if not name.endswith((".json", ".safetensors"))]
@@ -111,8 +110,6 @@ def test_the_fingerprint_follows_the_weights(codec_folder: Path, tmp_path: Path)
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     after = load_codec(str(tmp_path))
     assert after.fingerprint != before.fingerprint
-    with pytest.raises(ValueError, match="the data set was made with another codec.*tokenize the songs again"):
-        require_same_codec(before.fingerprint, after, "the data set")
 
 
 def test_a_relative_path_is_looked_for_in_the_base_folder(codec_folder: Path, tmp_path: Path) -> None:
