@@ -16,7 +16,8 @@ LAYERS = (
     ("models", "data", "web"),
     ("generation",),
     ("train", "preprocess"),
-    ("prepare", "doctor"),
+    ("prepare",),
+    ("doctor",),
     ("cli",),
 )
 """Parts of `songgen`, the lowest layer first, as docs/architecture.md has them."""

@@ -25,27 +25,18 @@ from songgen.data.schema import (
 )
 from songgen.data.shards import BatchView, map_batches, missing_companions, shard_problem
 from songgen.doctor.findings import Finding, error, ok, warning
-from songgen.doctor.owners import read_owner
+from songgen.doctor.work_folders import activity, work_folder_of
 from songgen.preprocess.chunks import ChunkRecord
 from songgen.preprocess.plan import PLAN_FILE, WorkPlan
 from songgen.preprocess.workspace import (
     CHUNK_FOLDER,
     CODEC_FOLDER,
-    LOCK_FILE,
     PLAN_FOLDER,
     SETTINGS_FILE,
     replaced_folder,
 )
 
-WORK_ENDING = ".work"
-"""The work folder of a data set `NAME` is `NAME.work` beside it."""
-
 CONTINUE_HINT = "give the preprocessing command again: it keeps what is finished and does the rest"
-
-
-def work_folder_of(folder: Path) -> Path:
-    """Return where preprocessing keeps the unfinished parts of a data set."""
-    return folder.with_name(folder.name + WORK_ENDING)
 
 
 def examine_dataset(folder: Path, *, deep: bool) -> Iterator[Finding]:
@@ -76,19 +67,8 @@ def examine_work(folder: Path, *, has_finished: bool = False) -> Iterator[Findin
         folder: the work folder.
         has_finished: whether an earlier version of the data set stands.
     """
-    try:
-        owner = read_owner(folder / LOCK_FILE)
-    except ValueError as problem:
-        yield warning(LOCK_FILE, str(problem), f"remove {folder / LOCK_FILE} if no preprocessing is active")
-        owner = None
-    active = owner is not None and (owner.is_alive or not owner.is_here)
-    if owner is not None and owner.is_alive:
-        yield ok("activity", f"preprocessing is active: {owner}")
-    elif owner is not None and not owner.is_here:
-        way_out = f"if that process has ended, remove {folder / LOCK_FILE}"
-        yield warning("activity", f"the lock is held by {owner}, which cannot be seen from here", way_out)
-    else:
-        yield ok("activity", "no preprocessing is active")
+    found, active = activity(folder, "preprocessing")
+    yield from found
     settings = _read_json(folder / SETTINGS_FILE)
     if isinstance(settings, dict):
         yield from (ok(name, str(value)) for name, value in settings.items())

@@ -33,6 +33,8 @@ class Kind(StrEnum):
     CHECKPOINT = "checkpoint"
     DATASET = "data set"
     WORK = "unfinished data set"
+    PREPARED = "prepared data set"
+    PREPARING = "work folder of a preparation"
     MODEL = "model folder"
 
 

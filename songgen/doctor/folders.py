@@ -7,18 +7,18 @@ from pathlib import Path
 
 from songgen.data.schema import DATASET_FILE
 from songgen.doctor.checkpoints import examine_checkpoint
-from songgen.doctor.datasets import (
-    WORK_ENDING,
-    examine_dataset,
-    examine_replaced,
-    examine_work,
-    work_folder_of,
-)
+from songgen.doctor.datasets import examine_dataset, examine_replaced, examine_work
 from songgen.doctor.findings import Diagnosis, Finding, Kind
 from songgen.doctor.models import examine_model
+from songgen.doctor.prepared import examine_prepared, examine_preparing
 from songgen.doctor.runs import examine_run
+from songgen.doctor.work_folders import WORK_ENDING, work_folder_of
 from songgen.models.configuration_songgen import CONFIG_FILE
+from songgen.prepare.pipeline import SONGS_FILE
+from songgen.prepare.store import RESULTS_FOLDER
+from songgen.prepare.writers import INFO_FILE
 from songgen.preprocess.workspace import CHUNK_FOLDER, PLAN_FOLDER, SETTINGS_FILE, replaced_folder
+from songgen.preprocess.workspace import LOCK_FILE as WORK_LOCK_FILE
 from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.checkpoint_files import MANIFEST_FILE
 from songgen.train.checkpoint_folders import checkpoint_folders, leftovers
@@ -26,6 +26,15 @@ from songgen.train.output_folder import LOCK_FILE
 from songgen.train.run_status import RUN_STATUS_FILE
 from songgen.train.state import TRAINER_STATE_FILE
 from songgen.train.trackers import METRICS_FILE
+
+SIGNS = {Kind.DATASET: (DATASET_FILE,), Kind.PREPARED: (INFO_FILE,)}
+"""Kind of a data set -> files that it alone has."""
+
+SIGNS_OF_WORK = {
+    Kind.PREPARING: (SONGS_FILE, RESULTS_FOLDER),
+    Kind.WORK: (PLAN_FOLDER, CHUNK_FOLDER, SETTINGS_FILE, WORK_LOCK_FILE),
+}
+"""The same for folders whose names end as those of work folders do. A lock alone: something has just begun."""
 
 
 def examine(folder: Path, *, deep: bool = False) -> Diagnosis:
@@ -42,7 +51,7 @@ def examine(folder: Path, *, deep: bool = False) -> Diagnosis:
     if not folder.exists() and replaced_folder(folder).is_dir():
         return Diagnosis(folder, Kind.WORK, tuple(examine_replaced(folder)))
     if not folder.exists() and work_folder_of(folder).is_dir():
-        return Diagnosis(work_folder_of(folder), Kind.WORK, tuple(examine_work(work_folder_of(folder))))
+        return examine(work_folder_of(folder), deep=deep)
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
     kind = recognize(folder)
@@ -61,19 +70,19 @@ def recognize(folder: Path) -> Kind:
 
     if has(MANIFEST_FILE, TRAINER_STATE_FILE) or folder in checkpoint_folders(folder.parent) + leftovers(folder.parent):
         return Kind.CHECKPOINT
-    if has(DATASET_FILE):
-        return Kind.DATASET
+    signs = {**SIGNS, **(SIGNS_OF_WORK if folder.name.endswith(WORK_ENDING) else {})}
+    for kind, names in signs.items():
+        if has(*names):
+            return kind
     if has(RUN_STATUS_FILE, METRICS_FILE, LOCK_FILE) or checkpoint_folders(folder) or leftovers(folder):
         return Kind.RUN
-    if folder.name.endswith(WORK_ENDING) and has(PLAN_FOLDER, CHUNK_FOLDER, SETTINGS_FILE):
-        return Kind.WORK
     if has(CONFIG_FILE):
         return Kind.MODEL
     if has(RESOLVED_CONFIG_FILE):
         return Kind.RUN
     raise ValueError(
         f"{folder} is neither an output folder of a run, nor a checkpoint, a data set or a model: it holds none of "
-        f"{RUN_STATUS_FILE}, {METRICS_FILE}, {MANIFEST_FILE}, {DATASET_FILE}, {CONFIG_FILE}"
+        f"{RUN_STATUS_FILE}, {METRICS_FILE}, {MANIFEST_FILE}, {DATASET_FILE}, {INFO_FILE}, {CONFIG_FILE}"
     )
 
 
@@ -87,4 +96,8 @@ def _findings(folder: Path, kind: Kind, *, deep: bool) -> Iterator[Finding]:
         return examine_dataset(folder, deep=deep)
     if kind is Kind.WORK:
         return examine_work(folder)
+    if kind is Kind.PREPARED:
+        return examine_prepared(folder, deep=deep)
+    if kind is Kind.PREPARING:
+        return examine_preparing(folder)
     return examine_model(folder, deep=deep)

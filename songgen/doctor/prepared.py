@@ -1,0 +1,181 @@
+"""Prepared data sets: finished ones, and what `songgen prepare` has done so far."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from songgen.data.audio import AudioRejected
+from songgen.doctor.findings import Finding, error, ok, warning
+from songgen.doctor.work_folders import WORK_ENDING, activity, work_folder_of
+from songgen.prepare.audio_files import read_audio
+from songgen.prepare.pipeline import RECORDS_FILE, SONGS_FILE
+from songgen.prepare.report import meaning_of
+from songgen.prepare.review import APPLIED_FILE, CORRECTIONS_FILE
+from songgen.prepare.store import RESULTS_FOLDER
+from songgen.prepare.writers import (
+    DATA_CONFIG_FILE,
+    FILE_NAME_COLUMNS,
+    INFO_FILE,
+    METADATA_FILES,
+    REJECTED_FILE,
+    PreparedInfo,
+)
+
+SHOWN_FILES = 8
+"""Damaged files that are named."""
+
+LENGTH_TOLERANCE = 0.1
+"""Seconds by which a file may differ from the length that the manifest states."""
+
+WRITE_AGAIN = "give the `songgen prepare` command again: it writes the data set anew from what it keeps"
+GO_ON = "give the `songgen prepare` command again: it keeps what is finished and does the rest"
+
+
+def examine_prepared(folder: Path, *, deep: bool) -> Iterator[Finding]:
+    """Check a finished data set: every row and the header of every audio file; `deep` decodes them."""
+    info = PreparedInfo.read(folder)
+    if info is None:
+        yield error(INFO_FILE, "it cannot be read, or another version of songgen has written it", WRITE_AGAIN)
+        return
+    missing = [name for name in info.files if not (folder / name).exists()]
+    if missing:
+        yield error("files", f"missing: {', '.join(missing)}", WRITE_AGAIN)
+    for split, name in METADATA_FILES.items():
+        if split in info.clips or (folder / name).exists():
+            yield from _split(folder, split, info, deep=deep)
+    if not info.clips:
+        yield error(INFO_FILE, "it lists no split", WRITE_AGAIN)
+    if info.without_caption:
+        what = f"{info.without_caption:,} clips have none, and preprocessing leaves them out"
+        yield warning("captions", what, "switch the step `tag` on")
+    yield from _refused(Counter(info.refused))
+    work = work_folder_of(folder)
+    if work.is_dir():
+        yield from _corrections(work)
+        yield from activity(work, "preparation")[0]
+    yield from _next(folder)
+
+
+def examine_preparing(folder: Path) -> Iterator[Finding]:
+    """Say how far the preparation in a work folder has come."""
+    found, is_active = activity(folder, "preparation")
+    yield from found
+    output = folder.with_name(folder.name.removesuffix(WORK_ENDING))
+    songs = _num_lines(folder / SONGS_FILE)
+    if songs is None:
+        yield ok("songs", "the inputs are not read yet")
+    else:
+        yield ok("songs", f"{songs:,} in the inputs")
+    done: Counter[str] = Counter()
+    for path in sorted((folder / RESULTS_FOLDER).glob("*.jsonl")):
+        done[path.name.split(".")[0]] += _num_lines(path) or 0
+    yield from (ok(step, f"{count:,} results are kept") for step, count in done.items())
+    yield from _refused(_codes(folder / REJECTED_FILE))
+    if (output / INFO_FILE).is_file():
+        yield ok("data set", f"it stands in {output}")
+        yield from _corrections(folder)
+    elif is_active:
+        yield ok("data set", "none was written yet")
+    elif (folder / RECORDS_FILE).is_file():
+        way_out = f"{folder / REJECTED_FILE} names the reasons; change what leads to them, then {GO_ON}"
+        yield error("data set", "the steps are done, but no data set was written", way_out)
+    else:
+        yield error("data set", "unfinished: no data set was written yet", GO_ON)
+
+
+def _split(folder: Path, split: str, info: PreparedInfo, *, deep: bool) -> Iterator[Finding]:
+    """Check the rows of a split and their files."""
+    name = METADATA_FILES[split]
+    try:
+        rows = [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
+        problems = [problem for row in rows for problem in _row_problems(folder, row, deep=deep)]
+        seconds = sum(float(row["duration"]) for row in rows)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as failure:
+        yield error(name, f"it cannot be read ({type(failure).__name__}: {failure})", WRITE_AGAIN)
+        return
+    content = f"{len(rows):,} clips, {seconds / 3600:,.2f} h"
+    if len(rows) != info.clips.get(split, 0):
+        yield error(name, f"{content}; {INFO_FILE} lists {info.clips.get(split, 0):,}", WRITE_AGAIN)
+    if problems:
+        yield error(split, f"{content}; {len(problems):,} audio files cannot be used", WRITE_AGAIN)
+        yield from (error(*problem) for problem in problems[:SHOWN_FILES])
+    else:
+        depth = "every sample can be read" if deep else "all audio files are there, and as long as their rows say"
+        yield ok(split, f"{content}; {depth}")
+
+
+def _row_problems(folder: Path, row: dict[str, Any], *, deep: bool) -> Iterator[tuple[str, str]]:
+    """Yield file and problem of what is wrong with the audio of a row."""
+    for column in FILE_NAME_COLUMNS.values():
+        if column not in row:
+            continue
+        path = folder / row[column]
+        try:
+            if deep:
+                samples, rate = read_audio(path)
+                seconds = len(samples) / rate
+            else:
+                header = soundfile.info(str(path))
+                seconds = header.frames / header.samplerate
+        except (AudioRejected, ValueError, OSError, soundfile.SoundFileError) as failure:
+            yield row[column], "the file is missing" if not path.is_file() else f"it cannot be read: {failure}"
+            continue
+        if abs(seconds - float(row["duration"])) > LENGTH_TOLERANCE:
+            yield row[column], f"it has {seconds:.2f} s, its row says {row['duration']:.2f} s"
+
+
+def _refused(codes: Counter[str]) -> Iterator[Finding]:
+    """Say what was left out, by reason."""
+    if not codes:
+        yield ok("left out", "nothing")
+    for code, count in codes.most_common():
+        yield ok("left out", f"{count:,} x {code}: {meaning_of(code)}")
+
+
+def _codes(path: Path) -> Counter[str]:
+    """Return the reasons that a list of refused songs and clips names."""
+    codes: Counter[str] = Counter()
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            codes[str(json.loads(line)["code"])] += 1
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # it was never written, or a kill has cut it off; the next run writes it anew
+    return codes
+
+
+def _corrections(work: Path) -> Iterator[Finding]:
+    """Say whether a person has corrected something since the last run."""
+    made, applied = _num_lines(work / CORRECTIONS_FILE) or 0, _num_lines(work / APPLIED_FILE) or 0
+    if made > applied:
+        what = f"{made - applied:,} of {made:,} were made since the last run"
+        yield warning("corrections", what, "give the `songgen prepare` command again to apply them")
+    elif made:
+        yield ok("corrections", f"{made:,}, all of them applied")
+
+
+def _next(folder: Path) -> Iterator[Finding]:
+    """Say what to do with the data set."""
+    try:
+        tokens = Path(json.loads((folder / DATA_CONFIG_FILE).read_text(encoding="utf-8"))["save_to_disk"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # a missing file was said already
+    beside = folder.with_name(tokens.name)
+    if beside.is_dir():
+        yield ok("tokens", f"{beside} stands beside it")
+    else:
+        yield ok("next", f"accelerate launch training/preprocess_data.py {folder / DATA_CONFIG_FILE}")
+
+
+def _num_lines(path: Path) -> int | None:
+    """Return the number of whole lines of a file; None where there is none that can be read."""
+    try:
+        with path.open("rb") as file:
+            return sum(line.endswith(b"\n") for line in file)
+    except OSError:
+        return None
