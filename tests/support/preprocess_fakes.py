@@ -158,6 +158,6 @@ class KillingCodec(FakeCodec):
 
 
 if __name__ == "__main__":
-    manifest_name, output_name, kill_at, signal_number = sys.argv[1:]
-    codec = KillingCodec(int(kill_at), int(signal_number)) if int(kill_at) else None
+    manifest_name, output_name, kill_at, *signal_number = sys.argv[1:]
+    codec = KillingCodec(int(kill_at), *map(int, signal_number)) if int(kill_at) else None
     run(options_for(manifest_name, Path(output_name)), codec)
