@@ -82,10 +82,8 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
         songs = config.work_folder / SONGS_FILE
         on_main_process(state, lambda: write_songs(songs, read_songs(config)))
         records = run_steps(config, state, read_records(songs))
-        summary: list[PrepareSummary] = []
         taken = read_notices(songs)
-        on_main_process(state, lambda: summary.append(finish(config, records, taken)))
-        return summary[0] if summary else None
+        return on_main_process(state, lambda: finish(config, records, taken))
 
 
 def _require_output_beside_inputs(config: PrepareConfig) -> None:

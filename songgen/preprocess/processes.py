@@ -4,10 +4,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from accelerate.state import PartialState
 from accelerate.utils import broadcast, parse_flag_from_env
+
+_Result = TypeVar("_Result")
 
 WAIT = timedelta(days=7)
 """How long a process waits for the slowest; one that dies ends the launch at once, so that a long wait is safe."""
@@ -34,16 +37,20 @@ def join_processes() -> Iterator[PartialState]:
             state.destroy_process_group()
 
 
-def on_main_process(state: PartialState, action: Callable[[], object]) -> None:
+def on_main_process(state: PartialState, action: Callable[[], _Result]) -> _Result | None:
     """Let the main process do something while the others wait; all stop when it fails.
+
+    Returns:
+        what the action returns; None in the other processes.
 
     Raises:
         SystemExit: in the other processes, when the main one failed; that one raises what went wrong.
     """
+    result: _Result | None = None
     error: Exception | None = None
     if state.is_main_process:
         try:
-            action()
+            result = action()
         except Exception as caught:  # raised again below, after the others were told
             error = caught
     failed = broadcast(torch.tensor([error is not None], dtype=torch.int32, device=state.device))
@@ -51,3 +58,4 @@ def on_main_process(state: PartialState, action: Callable[[], object]) -> None:
         raise error
     if failed.item():
         raise SystemExit(1)
+    return result

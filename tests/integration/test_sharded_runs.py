@@ -92,7 +92,9 @@ def test_a_sharded_run_takes_the_steps_of_a_whole_one(world: Path, tmp_path: Pat
     whole, sharded = tmp_path / "whole", tmp_path / "sharded"
     for ours, theirs in zip(records(sharded), records(whole), strict=True):
         assert ours.keys() == theirs.keys()
-        for name in ours.keys() & {"train/loss", "train/grad_norm", "eval/loss"}:
+        compared = ours.keys() & {"train/loss", "train/grad_norm", "eval/loss"}
+        assert compared
+        for name in compared:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-5), (ours["step"], name)
     saved = [Path("checkpoint-6", name) for name in (MODEL_FILE, OPTIMIZER_FILE, AVERAGE_FILE)]
     for file in [*saved, Path("model.safetensors")]:
@@ -112,7 +114,9 @@ def test_a_sharded_run_in_bfloat16_rounds_as_a_whole_one_does(world: Path, tmp_p
     whole, sharded = tmp_path / "whole", tmp_path / "sharded"
     for ours, theirs in zip(records(sharded), records(whole), strict=True):
         assert ours.keys() == theirs.keys()
-        for name in ours.keys() & {"train/loss", "train/grad_norm", "eval/loss"}:
+        compared = ours.keys() & {"train/loss", "train/grad_norm", "eval/loss"}
+        assert compared
+        for name in compared:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-5), (ours["step"], name)
     ours, theirs = (load_file(folder / "checkpoint-6" / MODEL_FILE) for folder in (sharded, whole))
     for name, value in theirs.items():
