@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
@@ -28,7 +29,7 @@ from songgen.train.loss_scale import LossScaleBounds
 from songgen.train.model_parts import frozen_content, load_model
 from songgen.train.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.reporting import Reporter
-from songgen.train.resume import continue_curve, count_steps, find_resumption, require_same_songs
+from songgen.train.resume import Resumption, continue_curve, count_steps, find_resumption, require_same_songs
 from songgen.train.schedules import CodebookWeights, LearningRateSchedule
 from songgen.train.sharding import autocast_forward
 from songgen.train.signals import STOP_FILE, StopSignals
@@ -47,9 +48,7 @@ SECONDS_PER_HOUR = 3600
 def build_trainer(
     config: RunConfig, task: Task, accelerator: Accelerator, console: Console, heartbeat: Heartbeat
 ) -> Trainer:
-    """Make a trainer.
-
-    The order is that of cost: the model's configuration and the data are checked before anything moves to a device.
+    """Make a trainer, in the order of cost: configuration and data are checked before anything moves to a device.
 
     Args:
         config: resolved configuration.
@@ -61,44 +60,24 @@ def build_trainer(
     Raises:
         ValueError: model, data and configuration do not fit together; the message says what to change.
     """
-    output_dir = Path(config.training.output_dir)
-    checkpoints = CheckpointManager(
-        output_dir,
-        save_total_limit=config.training.save_total_limit,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-        allow_inexact=config.training.allow_inexact_resume,
-    )
+    training = config.training
+    output_dir = Path(training.output_dir)
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    checkpoints = _checkpoints(config, rank, world_size)
     resumption = find_resumption(config, checkpoints)
-    require_intact_data(
-        config.data,
-        used_splits(config),
-        output_dir,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-    )
+    require_intact_data(config.data, used_splits(config), output_dir, rank=rank, world_size=world_size)
     with accelerator.local_main_process_first():
         core = load_model(config, task)
-    auxiliary_tracks = task.auxiliary_tracks if config.training.add_vocal_loss else ()
+    auxiliary_tracks = task.auxiliary_tracks if training.add_vocal_loss else ()
     data = build_training_data(config, core, auxiliary_tracks, accelerator)
     state = TrainerState() if resumption is None else resumption.state
     total_steps = count_steps(config, data.plan, state)
     evaluator = build_evaluator(config, core, auxiliary_tracks, accelerator, total_steps)
     core.release("audio_codec")  # that it loads is known; between two rounds of songs it would only take memory
-    frozen = freeze(core, [*config.training.frozen_groups(), *unused_groups(config, core)])
-    logger.info("frozen: %s", ", ".join(frozen) or "nothing")
-    content = data.signature | frozen_content(core)
-    require_same_songs(state.plan, content, mid_epoch=config.training.do_train and state.batches_in_epoch > 0)
-    state.curve = continue_curve(state, total_steps, resumption.changed if resumption else ())
-    state.total_steps, state.plan = total_steps, content
+    _freeze(config, core)
+    _put_in_place(state, config, total_steps, data.signature | frozen_content(core), resumption)
     engine = _prepare(config, core, accelerator)
     cache_captions(core, [data] if evaluator is None else [data, evaluator.data])
-    loss_scale = LossScaleBounds(
-        config.training.loss_scale_floor, config.training.loss_scale_cap, config.training.max_skipped_steps
-    )
-    loss_scale.begin(accelerator.scaler)
-    steps_per_epoch = data.plan.steps_per_epoch(0)
-    device = accelerator.device
     return Trainer(
         config=config,
         accelerator=accelerator,
@@ -107,37 +86,19 @@ def build_trainer(
         engine=engine,
         data=data,
         total_steps=total_steps,
-        training_step=TrainingStep(
-            accelerator=accelerator,
-            engine=engine,
-            layout=core.layout,
-            train_every_eos=core.config.train_every_eos,
-            max_gradient_norm=config.training.max_grad_norm,
-            vocal_loss_weight=config.training.vocal_loss_weight if auxiliary_tracks else 0.0,
-        ),
+        training_step=_training_step(config, core, engine, accelerator, with_vocal_loss=bool(auxiliary_tracks)),
         schedule=_schedule(config, state.curve.length),
-        codebook_weights=CodebookWeights.build(
-            core.layout.num_codebooks,
-            weighted=config.training.codebook_weighting,
-            start=config.training.codebook_weights_start,
-            end=config.training.codebook_weights_end,
-        ),
-        average=MovingAverage(engine.model, config.training.ema_decay) if config.training.ema_decay else None,
-        anomalies=AnomalyWatch(
-            AnomalyPolicy.of(config.training), output_dir, config.data.dataset_folders(), accelerator.is_main_process
-        ),
-        loss_scale=loss_scale,
-        intervals=Intervals(
-            log=config.training.logging_interval(steps_per_epoch),
-            evaluate=config.training.eval_interval(steps_per_epoch),
-            save=config.training.save_interval(steps_per_epoch),
-        ),
+        codebook_weights=_codebook_weights(config, core),
+        average=MovingAverage(engine.model, training.ema_decay) if training.ema_decay else None,
+        anomalies=AnomalyWatch(AnomalyPolicy.of(training), output_dir, config.data.dataset_folders(), rank == 0),
+        loss_scale=_loss_scale(config, accelerator),
+        intervals=_intervals(config, data.plan.steps_per_epoch(0)),
         evaluator=evaluator,
         checkpoints=checkpoints,
         reporter=_reporter(config, core, data, evaluator, accelerator, console, total_steps),
-        totals=StepTotals(core.layout, device),
+        totals=StepTotals(core.layout, accelerator.device),
         heartbeat=heartbeat,
-        patience=StartPatience(config.training.ddp_timeout),
+        patience=StartPatience(training.ddp_timeout),
         stop_signals=StopSignals(output_dir / STOP_FILE),
         resumption=resumption,
         state=state,
@@ -150,6 +111,89 @@ def unused_groups(config: RunConfig, core: SongGenForConditionalGeneration) -> l
     if not core.config.prompt_cross_attention:
         groups += ["lyrics_encoder", "lyrics_projection"]
     return groups
+
+
+def _checkpoints(config: RunConfig, rank: int, world_size: int) -> CheckpointManager:
+    """What saves and finds the checkpoints of the run."""
+    return CheckpointManager(
+        Path(config.training.output_dir),
+        save_total_limit=config.training.save_total_limit,
+        rank=rank,
+        world_size=world_size,
+        allow_inexact=config.training.allow_inexact_resume,
+    )
+
+
+def _put_in_place(
+    state: TrainerState, config: RunConfig, total_steps: int, content: dict[str, Any], resumption: Resumption | None
+) -> None:
+    """Fit a state, new or of a checkpoint, to the run that now begins.
+
+    Args:
+        state: changed in place.
+        config: of this launch.
+        total_steps: of the whole run.
+        content: what the run is made of now, see `TrainerState.plan`.
+        resumption: where the state comes from.
+
+    Raises:
+        ValueError: the state means a place in other songs.
+    """
+    require_same_songs(state.plan, content, mid_epoch=config.training.do_train and state.batches_in_epoch > 0)
+    state.curve = continue_curve(state, total_steps, resumption.changed if resumption else ())
+    state.total_steps, state.plan = total_steps, content
+
+
+def _freeze(config: RunConfig, core: SongGenForConditionalGeneration) -> None:
+    """Freeze what the configuration says, and what nothing would train."""
+    frozen = freeze(core, [*config.training.frozen_groups(), *unused_groups(config, core)])
+    logger.info("frozen: %s", ", ".join(frozen) or "nothing")
+
+
+def _training_step(
+    config: RunConfig,
+    core: SongGenForConditionalGeneration,
+    engine: Engine,
+    accelerator: Accelerator,
+    *,
+    with_vocal_loss: bool,
+) -> TrainingStep:
+    """What makes a step of micro-batches."""
+    return TrainingStep(
+        accelerator=accelerator,
+        engine=engine,
+        layout=core.layout,
+        train_every_eos=core.config.train_every_eos,
+        max_gradient_norm=config.training.max_grad_norm,
+        vocal_loss_weight=config.training.vocal_loss_weight if with_vocal_loss else 0.0,
+    )
+
+
+def _codebook_weights(config: RunConfig, core: SongGenForConditionalGeneration) -> CodebookWeights:
+    """The weights of the codebooks over the run."""
+    return CodebookWeights.build(
+        core.layout.num_codebooks,
+        weighted=config.training.codebook_weighting,
+        start=config.training.codebook_weights_start,
+        end=config.training.codebook_weights_end,
+    )
+
+
+def _loss_scale(config: RunConfig, accelerator: Accelerator) -> LossScaleBounds:
+    """The bounds of float16's loss scale, which begins at its cap."""
+    training = config.training
+    bounds = LossScaleBounds(training.loss_scale_floor, training.loss_scale_cap, training.max_skipped_steps)
+    bounds.begin(accelerator.scaler)
+    return bounds
+
+
+def _intervals(config: RunConfig, steps_per_epoch: int) -> Intervals:
+    """After how many steps something is due."""
+    return Intervals(
+        log=config.training.logging_interval(steps_per_epoch),
+        evaluate=config.training.eval_interval(steps_per_epoch),
+        save=config.training.save_interval(steps_per_epoch),
+    )
 
 
 def _schedule(config: RunConfig, total_steps: int) -> LearningRateSchedule:
@@ -197,7 +241,7 @@ def _prepare(config: RunConfig, core: SongGenForConditionalGeneration, accelerat
         engine = prepare_zero(core, build_optimizer(core, options), plugin, training.dtype, accelerator.device)
     else:
         engine = AcceleratedEngine(accelerator, *accelerator.prepare(core, build_optimizer(core, options)))
-    for name, part in core.attached().items():
+    for name, part in core.attached().items():  # sharding takes the weights to the device, and not these
         core.attach(name, part)
     return engine
 

@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +128,12 @@ class CheckpointManager:
         except ValueError as failure:
             self._failed(contents, temporary, failure)
             return None
-        for stage in (self._write, self._commit):
+        for stage in (
+            partial(self._write, contents, temporary),
+            partial(self._commit, contents, temporary, final, best),
+        ):
             try:
-                stage(contents, temporary, final, best)
+                stage()
             except Exception as failure:  # the other processes are waiting, whatever it is
                 error = failure
             if not all_succeeded(error is None):
@@ -233,7 +237,7 @@ class CheckpointManager:
         fault_point("after_folder")
         return temporary, final
 
-    def _write(self, contents: CheckpointContents, temporary: Path, final: Path, best: bool) -> None:
+    def _write(self, contents: CheckpointContents, temporary: Path) -> None:
         """Write this process's files."""
         if self.rank == 0:
             save_tensors(temporary / MODEL_FILE, contents.model)
@@ -343,8 +347,11 @@ class CheckpointManager:
         model = read_tensors(folder / MODEL_FILE)
         shapes = dict(manifest.parameters)
         state = read_trainer_state(folder)
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         if {name: list(tensor.shape) for name, tensor in model.items()} != shapes or state.step != manifest.step:
             raise ValueError(f"{MANIFEST_FILE} does not belong to {MODEL_FILE} and {TRAINER_STATE_FILE}")
+        if json_sha256(config) != manifest.config_sha256:
+            raise ValueError(f"{MANIFEST_FILE} does not belong to {CONFIG_FILE}")
         own_states = [folder / random_state_file(rank) for rank in range(self.world_size)]
         exact = manifest.world_size == self.world_size and all(path.is_file() for path in own_states)
         return CheckpointContents(
@@ -353,5 +360,5 @@ class CheckpointManager:
             optimizer=read_tensors(folder / OPTIMIZER_FILE),
             average=read_tensors(folder / AVERAGE_FILE),
             random_state=read_tensors(own_states[self.rank]) if exact else {},
-            config=json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")),
+            config=config,
         )

@@ -1,4 +1,4 @@
-"""Evaluation on held-out clips: exact losses and accuracies, the same on any number of processes."""
+"""Evaluation on held-out clips: losses and accuracies in which each target counts once on any number of processes."""
 
 from __future__ import annotations
 

@@ -64,7 +64,8 @@ class TrainerState:
     frames_seen: int = 0
     """Codec frames trained on, over all processes (one frame counts once, however many codebooks and tracks it has)."""
     skipped_steps: int = 0
-    """Steps left out because they had no target, or because a loss or gradient was not finite."""
+    """Steps that changed nothing: they had no target, a loss or gradient that was not finite, a loss so high that the
+    update was held back, or gradients that overflowed in float16."""
     consecutive_nonfinite_steps: int = 0
     """How many of the latest steps in a row were not finite."""
     overflows_at_floor: int = 0

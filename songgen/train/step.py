@@ -162,7 +162,11 @@ class TrainingStep:
         return summed[: self.layout.num_heads], summed[self.layout.num_heads :]
 
     def _agree(self, objective: Tensor, norm: Tensor, stop_requested: bool, sizes: Tensor) -> _Agreed:
-        """Combine what the processes found, in the step's one look at the device; `sizes` are combined already."""
+        """Combine what the processes found; `sizes` are combined already.
+
+        All of it comes to the host in one transfer, for which the device is waited for: the only one of a step, except
+        that DeepSpeed's engine compares the order of its gradients, and float16's scale is read after the update.
+        """
         stop = torch.tensor(stop_requested, device=objective.device)
         found = torch.stack([~objective.isfinite(), ~norm.isfinite(), stop]).double()
         found = sum_over_processes(torch.cat([found, objective.double()[None]]))

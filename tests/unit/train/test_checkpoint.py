@@ -83,6 +83,16 @@ def test_a_manifest_cannot_name_other_files(tmp_path: Path) -> None:
         manager(tmp_path).load(folder)
 
 
+def test_a_manifest_belongs_to_its_configuration(tmp_path: Path) -> None:
+    folder = saved(tmp_path, 1)[0]
+    record = json.loads((folder / MANIFEST_FILE).read_text())
+    record["manifest"]["config_sha256"] = checkpoint_files.json_sha256({"another": "configuration"})
+    record["sha256"] = checkpoint_files.json_sha256(record["manifest"])
+    (folder / MANIFEST_FILE).write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="does not belong to training_config"):
+        manager(tmp_path).load(folder)
+
+
 def test_without_a_limit_all_are_kept(tmp_path: Path) -> None:
     saved(tmp_path, *range(1, 6))
     assert len(names(tmp_path)) == 5
