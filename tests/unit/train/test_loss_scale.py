@@ -1,6 +1,7 @@
 """The loss scale of float16: between its bounds, with a warning at the floor, and an end before harm."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -96,6 +97,15 @@ def test_a_resumed_run_goes_on_with_scale_and_count() -> None:
         assert resumed.step(overflow=overflow) == straight.step(overflow=overflow)
 
 
+@pytest.fixture
+def no_launch() -> Iterator[None]:
+    """A process that has launched nothing: accelerate remembers the precision of the first accelerator."""
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.mark.usefixtures("no_launch")
 def test_a_step_whose_gradients_overflow_is_left_out_and_lowers_the_scale() -> None:
     """The training step with a scaler, which accelerate makes for float16 on a GPU alone, put in by hand."""
     model = tiny_model()
@@ -121,10 +131,12 @@ def test_a_step_whose_gradients_overflow_is_left_out_and_lowers_the_scale() -> N
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[1], weights[2])
     bad = step.run([make_batch([5, 3])], torch.full((CODEBOOKS,), float("nan")))
     assert bad.outcome is Outcome.NON_FINITE, "a lower scale is no remedy for this"
-    AcceleratorState._reset_state(True)
 
 
 def test_other_precisions_have_no_scale() -> None:
     bounds = LossScaleBounds(FLOOR, CAP, PATIENCE)
     bounds.begin(None)
-    bounds.apply(None, Outcome.UPDATED, TrainerState())
+    state = TrainerState(overflows_at_floor=PATIENCE)
+    for outcome in Outcome:
+        bounds.apply(None, outcome, state)
+    assert state == TrainerState(overflows_at_floor=PATIENCE)
