@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import FORK, Hook, fork_run
+from forked import FORK, Hook, fork_run, stop_at
 from launching import make_world, records, write_config
 from small_disk import empty, fill, on_small_disk
 
@@ -23,6 +23,7 @@ from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NO_CHECKPOINT
 from songgen.train import checkpoint, launch
 from songgen.train.checkpoint_files import verify
 from songgen.train.output_folder import LOCK_FILE, locked
+from songgen.train.run_status import read_run_status
 from songgen.train.trainer import Trainer
 
 FULL = {"before": "the disk is too full", "during": "No space left on device"}
@@ -114,6 +115,27 @@ def test_the_third_failed_save_in_a_row_ends_the_run_which_goes_on_later(world: 
     assert [record["step"] for record in records(folder)] == [1, 2, 3, 4, 5, 6]
     fork_run(config, tmp_path / "log").finish(EXIT_DONE)
     assert checkpoints(folder)[-1] == 8 and [record["step"] for record in records(folder)] == list(range(1, 9))
+
+
+@pytest.mark.case(6)
+def test_a_stop_that_one_process_cannot_save_ends_all_of_them_with_the_code_of_failed_saves(
+    world: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    config = configure(world, folder, save_steps=2)
+
+    def hook(rank: int) -> None:
+        stop_at(3)(rank)
+        if rank == 1:
+            break_saves({3}, lambda step: small_files(step, largest=1))(rank)
+
+    printed = fork_run(config, tmp_path / "log", processes=2, hook=hook).finish(EXIT_NO_CHECKPOINT)
+    assert "asked to stop, but the checkpoint of step 3 could not be written, the latest one is of step 2" in printed
+    status = read_run_status(folder)
+    assert status is not None and (status.status, status.exit_code) == ("failed", EXIT_NO_CHECKPOINT)
+    assert checkpoints(folder) == [2]
+    fork_run(config, tmp_path / "log", processes=2).finish(EXIT_DONE)
+    assert checkpoints(folder)[-1] == 8
 
 
 @pytest.mark.case(6)
