@@ -143,7 +143,8 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
             return self._empty_sample()
         row = self.dataset.row(index)
         draws = random_uniforms(self.seed, SAMPLE_STREAM, 0 if self.deterministic else epoch, index, count=7)
-        choice, start, drop_all, drop_caption, drop_lyrics, _, variant = draws.tolist()  # one belongs to the past
+        # One draw is not used any more; with fewer, a run that goes on would draw other descriptions.
+        choice, start, drop_all, drop_caption, drop_lyrics, _, variant = draws.tolist()
         options = self.options
         vary = not self.deterministic
         withhold = vary and drop_all < options.drop_all
