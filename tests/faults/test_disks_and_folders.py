@@ -22,6 +22,7 @@ from small_disk import empty, fill, on_small_disk
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NO_CHECKPOINT
 from songgen.train import checkpoint, launch
 from songgen.train.checkpoint_files import verify
+from songgen.train.data_check import VERIFIED_FILE
 from songgen.train.output_folder import LOCK_FILE, locked
 from songgen.train.run_status import read_run_status
 from songgen.train.trainer import Trainer
@@ -248,12 +249,15 @@ def test_a_trained_model_is_not_replaced_because_its_checkpoints_are_gone(world:
 
 
 @pytest.mark.case(33)
-def test_what_a_refused_start_leaves_is_not_worth_a_backup(world: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", ["save_to_disk", "model_name_or_path"])
+def test_what_a_refused_start_leaves_is_not_worth_a_backup(world: Path, tmp_path: Path, missing: str) -> None:
+    """Without a model, the data set was compared with its hashes before."""
     folder = tmp_path / "run"
-    config = configure(world, folder, overwrite_output_dir=True, save_to_disk=str(tmp_path / "absent"))
+    config = configure(world, folder, **{"overwrite_output_dir": True, missing: str(tmp_path / "absent")})
     for _ in range(2):
         fork_run(config, tmp_path / "log").finish(EXIT_ERROR)
     assert (folder / "run_status.json").is_file()
+    assert (folder / VERIFIED_FILE).is_file() == (missing == "model_name_or_path")
     assert [path.name for path in tmp_path.iterdir() if "backup" in path.name] == []
 
 
