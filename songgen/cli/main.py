@@ -32,6 +32,7 @@ COMMANDS: dict[str, Command] = {
     "generate": Command("songgen.cli.generate", "write songs from a caption, lyrics and a reference voice"),
     "prepare": Command("songgen.cli.prepare", "make a data set of a folder of songs: every step resumable"),
     "review": Command("songgen.cli.review", "listen to prepared clips on a local page, correct them, accept or refuse"),
+    "list": Command("songgen.cli.list", "list data sets, runs and models with their state, the newest first"),
     "doctor": Command("songgen.cli.doctor", "say what is wrong with a run, a checkpoint, a data set or a model"),
     "push": Command(
         "songgen.cli.push", "upload a model folder to a hub, private by default; --dry_run shows the files"

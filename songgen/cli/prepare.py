@@ -3,14 +3,20 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE, EXIT_LOST_PROCESS
+from songgen.terminal import printable
 
 if TYPE_CHECKING:
     from songgen.prepare.config import PrepareConfig
     from songgen.prepare.pipeline import PrepareSummary
+
+
+SHOWN_LINES = 5
+"""Lines of a list in the LJSpeech form that are printed."""
 
 
 class _HelpOfKeys(argparse.Action):
@@ -61,8 +67,21 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"songgen prepare: {error}", file=sys.stderr)
         return EXIT_LOST_PROCESS
     if summary is not None:
-        print("\n".join(describe(config, summary)))
+        print(printable("\n".join(describe(config, summary))))
     return EXIT_DONE
+
+
+def _first_lines(config: "PrepareConfig") -> Iterator[str]:
+    """Yield the beginning of each list in the LJSpeech form, so that one sees what other programs will read."""
+    from songgen.prepare.writers import LJSPEECH_FILES
+
+    for name in LJSPEECH_FILES.values():
+        path = config.output_folder / name
+        if path.is_file():
+            with path.open(encoding="utf-8") as file:
+                first = [line.rstrip("\n") for line in islice(file, SHOWN_LINES)]
+            yield f"{name} begins:"
+            yield from (f"  {line}" for line in first)
 
 
 def describe(config: "PrepareConfig", summary: "PrepareSummary") -> list[str]:
@@ -79,5 +98,6 @@ def describe(config: "PrepareConfig", summary: "PrepareSummary") -> list[str]:
     lines.append(f"{'written' if summary.is_changed else 'nothing has changed'}: {folder}")
     if config.sections["report"] is not None:
         lines.append(f"report: {folder}/report.html")
+    lines += _first_lines(config)
     lines.append(f"to listen and to correct: songgen review {shlex.quote(folder)}")
     return [*lines, f"next: accelerate launch training/preprocess_data.py {shlex.quote(f'{folder}/data.json')}"]

@@ -17,6 +17,7 @@ from preprocess_fakes import fake_encoders
 from tiny_demucs import save_tiny_demucs
 from tiny_whisper import save_tiny_whisper
 
+from songgen.cli.prepare import describe
 from songgen.config import load_run_config
 from songgen.data.dataset import SongDataset
 from songgen.data.folder_lock import is_alive
@@ -109,6 +110,18 @@ def test_the_summary_says_what_has_come_of_it(place: Path, prepared: Path) -> No
     printed = (place / "printed.txt").read_text()
     for part in ("20 songs in", "refused, truncated_audio: 1", "next: accelerate launch training/preprocess_data.py"):
         assert part in printed
+
+
+def test_lists_in_the_ljspeech_form_are_printed_too(place: Path, tmp_path: Path) -> None:
+    config = load_prepare_config(
+        [str(place / "config.json"), "--output_dir", str(tmp_path / "out"), "--export", "ljspeech"]
+        + ["--separate", "null", "--transcribe", "null"]
+    )
+    summary = prepare(config)
+    assert summary is not None
+    first = (tmp_path / "out" / "train.txt").read_text(encoding="utf-8").splitlines()[0]
+    printed = describe(config, summary)
+    assert printed[printed.index("train.txt begins:") + 1] == f"  {first}" and first.startswith("audio/")
 
 
 def test_the_report_names_all_of_that(prepared: Path) -> None:

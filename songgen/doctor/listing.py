@@ -1,0 +1,244 @@
+"""What lies below some folders: data sets, preparations, runs and models, told by small files alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from songgen.data.clip import escaped
+from songgen.data.schema import REPORT_FILE, DatasetInfo
+from songgen.doctor.findings import Kind
+from songgen.doctor.folders import recognize
+from songgen.doctor.owners import read_owner
+from songgen.doctor.work_folders import WORK_ENDING, activity
+from songgen.json_files import read_json_object
+from songgen.models.configuration_songgen import CONFIG_FILE
+from songgen.prepare.writers import INFO_FILE, PreparedInfo
+from songgen.preprocess.plan import WorkPlan
+from songgen.preprocess.workspace import CHUNK_FOLDER
+from songgen.train.heartbeat import read_beat
+from songgen.train.output_folder import LOCK_FILE
+from songgen.train.run_status import RunStatus, read_run_status
+from songgen.train.state import read_trainer_state
+
+MAX_DEPTH = 4
+"""Folders inside of folders that are looked into."""
+
+SHOWN_DETAIL = 60
+"""Characters of a reason that the table shows; JSON holds all of it."""
+
+FINISHED, RUNNING, STOPPED, FAILED, UNFINISHED = "finished", "running", "stopped", "failed", "unfinished"
+
+NAMES = {
+    Kind.RUN: "run",
+    Kind.CHECKPOINT: "checkpoint",
+    Kind.DATASET: "tokens",
+    Kind.WORK: "tokens",
+    Kind.PREPARED: "songs",
+    Kind.PREPARING: "songs",
+    Kind.MODEL: "model",
+}
+"""What the table calls each kind."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that lies there."""
+
+    folder: str
+    """Path, as found from the folder that was asked for."""
+
+    kind: str
+    """What it is: `tokens` of preprocessing, `songs` of `songgen prepare`, `run`, `model`, `part` of one (a codec, an
+    encoder), `checkpoint`."""
+
+    state: str
+    """`finished`, `running`, `stopped` by a signal, `failed` (killed too), `unfinished`."""
+
+    changed: float
+    """When something in it was last written, in seconds since 1970."""
+
+    detail: str = ""
+    """Step and plan of a run, why it failed, what is wrong with a file."""
+
+    rows: int | None = None
+    """Clips of a data set."""
+
+    hours: float | None = None
+    """Their length."""
+
+    size: int | None = None
+    """Bytes of the weights of a model, or of a run's."""
+
+
+def find_entries(roots: Sequence[Path]) -> list[Entry]:
+    """Return what lies in some folders and below them, the newest first.
+
+    Raises:
+        ValueError: one of them is no folder.
+    """
+    missing = [str(root) for root in roots if not root.is_dir()]
+    if missing:
+        raise ValueError(f"there is no folder {', '.join(missing)}")
+    seen: set[str] = set()
+    found = [entry for root in roots for entry in _below(root, MAX_DEPTH, seen)]
+    return sorted(found, key=lambda entry: (-entry.changed, entry.folder))
+
+
+def table(entries: Sequence[Entry]) -> list[str]:
+    """Return lines for a terminal; names from anywhere cannot drive it."""
+    rows = [("folder", "what", "size", "state", "changed")]
+    for entry in entries:
+        detail = entry.detail if len(entry.detail) <= SHOWN_DETAIL else f"{entry.detail[: SHOWN_DETAIL - 3]}..."
+        state = f"{entry.state}: {detail}" if detail else entry.state
+        changed = datetime.fromtimestamp(entry.changed).strftime("%Y-%m-%d %H:%M")
+        rows.append((escaped(entry.folder), entry.kind, _size(entry), escaped(state), changed))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def to_json(entries: Sequence[Entry]) -> str:
+    """Return the same as JSON text, times in ISO 8601 (UTC)."""
+    listed = [{**asdict(entry), "changed": datetime.fromtimestamp(entry.changed, UTC).isoformat()} for entry in entries]
+    return json.dumps(listed, indent=2, ensure_ascii=True)
+
+
+def _below(folder: Path, depth: int, seen: set[str]) -> Iterator[Entry]:
+    """Yield what a folder is, or else what lies in it; each place once, whatever links lead there."""
+    place = os.path.realpath(folder)
+    if place in seen:
+        return
+    seen.add(place)
+    try:
+        kind = recognize(folder)
+    except (ValueError, OSError):
+        kind = None
+    if kind is not None:
+        yield from _entry(folder, kind)
+    elif depth:
+        try:
+            inside = sorted(folder.iterdir())
+        except OSError:
+            return  # not ours to read
+        for path in inside:
+            if path.is_dir() and not path.name.startswith("."):
+                yield from _below(path, depth - 1, seen)
+
+
+def _entry(folder: Path, kind: Kind) -> Iterator[Entry]:
+    """Yield the row of a folder of a known kind; none for the work folder of a prepared data set that stands."""
+    shown, changed = str(folder), _changed(folder)
+    if kind is Kind.RUN:
+        state, detail = _state_of_run(folder)
+        yield Entry(shown, NAMES[kind], state, changed, detail, size=_weights(folder))
+    elif kind is Kind.DATASET:
+        yield _tokens(folder, changed)
+    elif kind is Kind.PREPARED:
+        info = PreparedInfo.read(folder)
+        if info is None:
+            yield Entry(shown, NAMES[kind], FAILED, changed, f"{INFO_FILE} cannot be read")
+        else:
+            hours = sum(info.seconds.values()) / 3600
+            yield Entry(shown, NAMES[kind], FINISHED, changed, rows=sum(info.clips.values()), hours=hours)
+    elif kind in (Kind.WORK, Kind.PREPARING):
+        if kind is Kind.PREPARING and (folder.with_name(folder.name.removesuffix(WORK_ENDING)) / INFO_FILE).is_file():
+            return
+        _, is_active = activity(folder, "")
+        detail = _chunks(folder) if kind is Kind.WORK else ""
+        yield Entry(shown, NAMES[kind], RUNNING if is_active else UNFINISHED, changed, detail)
+    elif kind is Kind.CHECKPOINT:
+        yield _checkpoint(folder, changed)
+    else:
+        name = NAMES[kind] if _is_song_model(folder) else "part"
+        yield Entry(shown, name, FINISHED, changed, size=_weights(folder))
+
+
+def _tokens(folder: Path, changed: float) -> Entry:
+    try:
+        info = DatasetInfo.read(folder)
+    except ValueError as problem:
+        return Entry(str(folder), NAMES[Kind.DATASET], FAILED, changed, str(problem))
+    rows = sum(info.num_rows(split) for split in info.splits)
+    try:
+        report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        hours = sum(float(split["hours"]) for split in report["splits"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Entry(str(folder), NAMES[Kind.DATASET], FINISHED, changed, rows=rows)
+    return Entry(str(folder), NAMES[Kind.DATASET], FINISHED, changed, rows=rows, hours=hours)
+
+
+def _chunks(folder: Path) -> str:
+    """Say how far preprocessing has come."""
+    try:
+        total = len(WorkPlan.read(folder).chunks())
+    except (OSError, ValueError, KeyError, TypeError):
+        return "reading manifests"
+    return f"{sum(1 for _ in (folder / CHUNK_FOLDER).glob('*.json'))} of {total} chunks"
+
+
+def _checkpoint(folder: Path, changed: float) -> Entry:
+    try:
+        state = read_trainer_state(folder)
+    except (ValueError, TypeError, OSError) as problem:
+        return Entry(str(folder), NAMES[Kind.CHECKPOINT], FAILED, changed, str(problem))
+    detail = f"step {state.step} of {state.total_steps}"
+    return Entry(str(folder), NAMES[Kind.CHECKPOINT], FINISHED, changed, detail, size=_weights(folder))
+
+
+def _state_of_run(folder: Path) -> tuple[str, str]:
+    """Return the state of a run, and its step or why it failed."""
+    status = read_run_status(folder)
+    try:
+        owner = read_owner(folder / LOCK_FILE)
+    except ValueError:
+        owner = None
+    if owner is not None and (owner.is_alive or not owner.is_here):
+        beat = read_beat(folder, 0)
+        return RUNNING, _at(beat.step if beat else None, status)
+    if status is None:
+        return (FINISHED if (folder / CONFIG_FILE).is_file() else UNFINISHED), ""
+    if status.status == FAILED:
+        return FAILED, ", ".join(filter(None, [_at(status.step, status), status.reason]))
+    if status.status == RUNNING:
+        beat = read_beat(folder, 0)
+        return FAILED, ", ".join(filter(None, ["killed", _at(beat.step if beat else None, status)]))
+    return status.status, _at(status.step, status)
+
+
+def _at(step: int | None, status: RunStatus | None) -> str:
+    if step is None:
+        return ""
+    total = status.total_steps if status is not None else None
+    return f"step {step}" + ("" if total is None else f" of {total}")
+
+
+def _is_song_model(folder: Path) -> bool:
+    """Whether a folder with a configuration holds a whole model, and not a codec or an encoder."""
+    try:
+        return "track_pattern" in read_json_object(folder / CONFIG_FILE)
+    except ValueError:
+        return True
+
+
+def _weights(folder: Path) -> int | None:
+    """Return the bytes of the weights that lie in a folder itself; None without any."""
+    sizes = [entry.stat().st_size for entry in os.scandir(folder) if entry.name.endswith(".safetensors")]
+    return sum(sizes) or None
+
+
+def _changed(folder: Path) -> float:
+    """Return when a folder, or a file in it, was last written."""
+    with os.scandir(folder) as entries:
+        times = [entry.stat(follow_symlinks=False).st_mtime for entry in entries]
+    return max([folder.stat().st_mtime, *times])
+
+
+def _size(entry: Entry) -> str:
+    parts = [] if entry.rows is None else [f"{entry.rows:,} clips"]
+    parts += [] if entry.hours is None else [f"{entry.hours:,.2f} h"]
+    parts += [] if entry.size is None else [f"{entry.size / 2**20:,.1f} MiB"]
+    return ", ".join(parts)
