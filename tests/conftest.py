@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,12 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True)
 def logging_restored() -> Iterator[None]:
-    """Undo what a run in this process does to logging: its handlers write to a stream that ends with the test."""
-    loggers = [logging.getLogger(name) for name in ("", "songgen", "py.warnings")]
+    """Undo what a run in this process does to logging and warnings: it writes to a stream that ends with the test."""
+    loggers = [logging.getLogger(name) for name in ("", "songgen")]
     before = [(list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    show = warnings.showwarning
     yield
-    logging.captureWarnings(False)
+    warnings.showwarning = show
     for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
         logger.handlers, logger.level, logger.propagate = list(handlers), level, propagate
 
