@@ -17,11 +17,11 @@ from songgen.train.ema import MovingAverage
 from songgen.train.optimizer import OptimizerOptions, build_optimizer, decay_groups, set_learning_rate
 from songgen.train.sharding import whole_weights
 from songgen.train.weights import (
+    copy_tensors,
     gather_tensors,
     load_optimizer_tensors,
     model_tensors,
     optimizer_tensors,
-    copy_tensors,
 )
 
 
