@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 NETWORKS = {
     "demucs.htdemucs.HTDemucs": ("demucs.htdemucs", "HTDemucs"),
@@ -63,28 +62,6 @@ def load_demucs(name: str, revision: str = "") -> Any:
         file = f"{signature}.safetensors"
         networks.append(_read_network(path / file if path.is_dir() else _download(name, file, revision)))
     return BagOfModels(networks, bag.get("weights"), bag.get("segment")).eval()
-
-
-def save_demucs(network: Any, folder: Path, name: str) -> None:
-    """Write one network as a model folder that `load_demucs` reads (a model that was trained elsewhere, say).
-
-    Args:
-        network: instance of one of `NETWORKS`, with the record of its arguments that demucs keeps.
-        folder: made if needed.
-        name: of the model.
-    """
-    args, kwargs = network._init_args_kwargs
-    kind = type(network)
-    metadata = {
-        "klass": f"{kind.__module__}.{kind.__qualname__}",
-        "args": json.dumps(args, default=_encode_fraction),
-        "kwargs": json.dumps(kwargs, default=_encode_fraction),
-    }
-    assert metadata["klass"] in NETWORKS, metadata["klass"]
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
-    save_file(tensors, str(folder / f"{name}-0.safetensors"), metadata)
-    (folder / f"{name}.yaml").write_text(f"models: ['{name}-0']\n", encoding="utf-8")
 
 
 def _find_definition(folder: Path) -> Path:
@@ -155,13 +132,6 @@ def _read_network(path: Path) -> Any:
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"{path} does not fit its own description: {error}") from error
     return network.eval()
-
-
-def _encode_fraction(value: Any) -> dict[str, Any]:
-    """Write a fraction as demucs does."""
-    if not isinstance(value, Fraction):
-        raise TypeError(f"{value!r} cannot be written as JSON")
-    return {"_type": "fraction", "numerator": value.numerator, "denominator": value.denominator}
 
 
 def _decode_fraction(values: dict[str, Any]) -> Any:

@@ -45,9 +45,7 @@ class NearestOriginal(evaluate.Metric):
         others: Sequence[ArrayLike] = (),
     ) -> dict[str, Any]:
         originals = [log_mel(original, sampling_rate) for original in [*references, *others]]
-        nearest = [
-            int(np.argmin([mel_distance(log_mel(prediction, sampling_rate), original) for original in originals]))
-            for prediction in predictions
-        ]
+        generated = (log_mel(prediction, sampling_rate) for prediction in predictions)
+        nearest = [int(np.argmin([mel_distance(song, original) for original in originals])) for song in generated]
         own = [place == number for number, place in enumerate(nearest)]
         return {"nearest_original": float(np.mean(own)), "nearest": nearest}

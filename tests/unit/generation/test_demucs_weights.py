@@ -6,11 +6,12 @@ from fractions import Fraction
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_demucs import save_demucs
 
 htdemucs = pytest.importorskip("demucs.htdemucs")
 
 from songgen.generation import demucs_weights  # noqa: E402
-from songgen.generation.demucs_weights import load_demucs, save_demucs  # noqa: E402
+from songgen.generation.demucs_weights import load_demucs  # noqa: E402
 from songgen.generation.separation import VocalSeparator  # noqa: E402
 
 SMALL = {"channels": 16, "depth": 2, "t_layers": 1, "t_heads": 2, "nfft": 512, "samplerate": 8000}

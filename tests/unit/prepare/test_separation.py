@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from tiny_demucs import save_demucs
 
 from songgen.data.audio import energy, to_int16
 from songgen.prepare.audio_files import read_audio, write_audio
@@ -132,8 +133,6 @@ def test_a_damaged_song_is_refused_with_its_code(tmp_path, record):
 def test_a_real_network_goes_through_the_step(tmp_path, record):
     """Small and untrained: that rates, channels and lengths fit is all that can be seen."""
     htdemucs = pytest.importorskip("demucs.htdemucs")
-    from songgen.generation.demucs_weights import save_demucs
-
     network = htdemucs.HTDemucs(
         ["drums", "vocals"], channels=16, depth=2, t_layers=1, t_heads=2, nfft=512, samplerate=11_025, segment=1
     )
