@@ -27,7 +27,6 @@ from songgen.prepare.layouts import read_songs
 from songgen.prepare.pipeline import finish
 from songgen.prepare.record import SongRecord
 from songgen.prepare.runner import Runner
-from songgen.prepare.sections import SECTIONS
 from songgen.prepare.step import SetStep, Step, WorkFolder
 
 RATE = 16_000
@@ -83,9 +82,8 @@ def time_steps(config: PrepareConfig, workers: int) -> dict[str, Timing]:
     records: list[SongRecord] = taken.records
     timings = {"(inputs)": Timing(0.0, seconds)}
     with Runner(WorkFolder(config.work_folder), PartialState(), workers) as runner:
-        for name, section in SECTIONS.items():
-            options = config.sections[name]
-            for step in [] if options is None else section.make(options):
+        for _, steps in config.sections.steps():
+            for step in steps:
                 timings[step.name], records = time_step(runner, step, records)
     _, seconds = timed(lambda: finish(config, records, taken))
     timings["(data set)"] = Timing(0.0, seconds)

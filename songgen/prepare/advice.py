@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from songgen.prepare.phases import CUTTING_STEP
 from songgen.prepare.record import JsonObject
 from songgen.prepare.splits import EVALUATION
 
@@ -95,7 +96,7 @@ def _reached(report: JsonObject) -> dict[str, int]:
         gone = sum(entry["count"] for entry in report["refusals"] if entry["step"] == stage["step"])
         number = stage["songs"] if stage["clips"] is None else stage["clips"]
         # Before the cut songs are counted: what went in is what is left and what was left out.
-        reached[stage["step"]] = left if stage["step"] == "segment" else number + gone
+        reached[stage["step"]] = left if stage["step"] == CUTTING_STEP else number + gone
         left = number
     return reached
 

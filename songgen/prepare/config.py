@@ -14,7 +14,7 @@ from songgen.config.keys import Key, keys_of
 from songgen.config.loading import read_layers, source_of, split_command_line
 from songgen.config.run_config import raise_problems, type_problem, unknown_key
 from songgen.config.types import PositiveInt, Probability, accepts, coerce, describe, parse_text
-from songgen.prepare.sections import SECTIONS
+from songgen.prepare.sections import SECTIONS, Sections
 
 CONFIG_FILE = "prepare.json"
 """In a prepared data set: the configuration that it was made with, ready to be used again."""
@@ -101,8 +101,8 @@ class PrepareConfig:
     inputs: tuple[InputOptions, ...]
     """What is read."""
 
-    sections: Mapping[str, Any]
-    """Name of each section -> its options; None where it is switched off."""
+    sections: Sections
+    """The options of every section; None where it is switched off."""
 
     sources: tuple[str, ...] = ()
     """Files that it was read from, the most basic one first."""
@@ -199,7 +199,7 @@ def config_of_values(
     if not top.get("inputs"):
         found.append(Problem(("inputs",), "inputs: not given; name the songs: a folder, a manifest, a data set"))
     raise_problems(found, where)
-    return PrepareConfig(settings, inputs, sections, sources)
+    return PrepareConfig(settings, inputs, Sections(**sections), sources)
 
 
 def help_text() -> str:

@@ -19,8 +19,7 @@ from songgen.prepare.report import Context, build_report, open_vocabulary
 from songgen.prepare.report_files import PAGE_FILE, write_report
 from songgen.prepare.review import APPLIED_FILE, Corrections, read_corrections, set_aside
 from songgen.prepare.runner import Runner
-from songgen.prepare.sections import SECTIONS
-from songgen.prepare.step import SetStep, WorkFolder
+from songgen.prepare.step import WorkFolder
 from songgen.prepare.writers import INFO_FILE, DatasetWriter, PreparedInfo, rejected_row
 from songgen.preprocess.processes import join_processes, on_main_process
 from songgen.preprocess.signals import leaving_on_signals
@@ -110,11 +109,9 @@ def run_steps(config: PrepareConfig, state: PartialState, records: list[SongReco
     on_main_process(state, lambda: set_aside(config.work_folder))
     corrections = read_corrections(config.work_folder, APPLIED_FILE)
     with Runner(WorkFolder(config.work_folder), state, config.settings.workers) as runner:
-        for name, section in SECTIONS.items():
-            options = config.sections[name]
-            for step in [] if options is None else section.make(options):
-                run = runner.run_set if isinstance(step, SetStep) else runner.run
-                records = run(step, records)  # type: ignore[arg-type]
+        for name, steps in config.sections.steps():
+            for step in steps:
+                records = runner.run(step, records)
             records = corrections.apply(records, name)
             if name == TAKE_IN:
                 on_main_process(state, lambda taken=records: _check_damage(config, taken, num_songs))  # type: ignore[misc]
@@ -172,7 +169,7 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
     _write_records(config.work_folder, records)
     if all(record.refusal is not None for record in records):
         _write_report(config, records, taken, config.work_folder)
-        page = f"; report: {config.work_folder / PAGE_FILE}" * (config.sections["report"] is not None)
+        page = f"; report: {config.work_folder / PAGE_FILE}" * (config.sections.report is not None)
         raise TooManyBadSongs(
             f"no clip is left ({_codes(records)}). The reasons are listed in {config.work_folder / 'rejected.jsonl'}"
             + page
@@ -181,8 +178,8 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
         config.output_folder,
         config.settings.output_dir.rstrip("/"),
         WorkFolder(config.work_folder),
-        config.sections["write"],
-        config.sections["export"],
+        config.sections.write,
+        config.sections.export,
     )
     vocabulary = _vocabulary(config)
     read = None if vocabulary is None else vocabulary.fingerprint
@@ -201,25 +198,20 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
 
 
 def _vocabulary(config: PrepareConfig) -> VoiceBpeTokenizer | None:
-    options = config.sections["report"]
+    options = config.sections.report
     if options is None:
         return None
-    return open_vocabulary(options.lyrics_tokenizer, config.sections["write"].model_name_or_path)
+    return open_vocabulary(options.lyrics_tokenizer, config.sections.write.model_name_or_path)
 
 
 def _write_report(config: PrepareConfig, records: list[SongRecord], taken: TakenIn, folder: Path) -> None:
     """Write the report into a folder that is to be the data set, unless it is switched off."""
-    options = config.sections["report"]
+    options = config.sections.report
     if options is None:
         return
-    steps = [
-        step.name
-        for name, section in SECTIONS.items()
-        if config.sections[name] is not None
-        for step in section.make(config.sections[name])
-    ]
+    names = tuple(step.name for _, steps in config.sections.steps() for step in steps)
     title = ", ".join(Path(source.name).name or source.name for source in config.inputs)
-    context = Context(title, tuple(steps), config.sections["filter"], _vocabulary(config), tuple(taken.notices))
+    context = Context(title, names, config.sections.filter, _vocabulary(config), tuple(taken.notices))
     report = build_report(records, context, options)
-    work, audio_format = WorkFolder(config.work_folder), config.sections["write"].audio_format
+    work, audio_format = WorkFolder(config.work_folder), config.sections.write.audio_format
     write_report(folder, report, records, work, audio_format)

@@ -16,6 +16,7 @@ from songgen.lyrics.languages import language_code
 from songgen.lyrics.tokenizer import VOCABULARY_FILES, VoiceBpeTokenizer
 from songgen.prepare.clip_plan import UNUSED_REASONS
 from songgen.prepare.filters import FilterOptions, is_instrumental
+from songgen.prepare.phases import CUTTING_STEP
 from songgen.prepare.record import JsonObject, SongRecord
 from songgen.prepare.refusal_codes import CODES
 from songgen.tasks import ACCOMPANIMENT, VOCAL
@@ -157,7 +158,7 @@ def stages(records: Sequence[SongRecord], steps: Sequence[str]) -> list[JsonObje
     is_cut = False
     order = [*steps, *sorted(lost.keys() - set(steps))]
     for step in order:
-        cuts = step == "segment"
+        cuts = step == CUTTING_STEP
         if not lost[step] and not cuts:
             continue
         is_cut |= cuts
@@ -243,7 +244,7 @@ def histograms(records: Sequence[SongRecord], filters: FilterOptions | None) -> 
         for record in records:
             value = value_of(record)
             # Whole songs that were never cut would hide how long clips are.
-            is_clip = record.refusal is None or "segment" in record.provenance or record.id != record.song
+            is_clip = record.refusal is None or CUTTING_STEP in record.provenance or record.id != record.song
             if value is not None and math.isfinite(value) and is_clip:
                 values[record.refusal is None].append(float(value))
         everything = values[True] + values[False]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.writer import write_text_atomic
+from songgen.prepare.phases import PHASES, Phase, is_over_songs
 from songgen.prepare.record import JsonObject, Refusal, SongRecord
 
 REVIEW = "review"
@@ -34,16 +35,6 @@ APPLIED_FILE = "corrections_applied.jsonl"
 
 MATCH_SECONDS = 0.25
 """A clip whose beginning and end lie no farther from those of an edit is the same clip."""
-
-WHOLE_SONG_STEPS = ("take_in", "separate", "voice", "transcribe", "transcribe_second", "align", "segment")
-"""Steps over whole songs: what they leave out never became a clip, so that nobody can take it back in."""
-
-UNCUT_SECTIONS = ("take_in", "separate", "voice", "transcribe", "align")
-"""Sections after which there are no clips yet, so that nothing applies."""
-
-UNDESCRIBED_SECTIONS = ("segment", "agreement", "measure")
-"""Sections after which words are corrected already; captions and tags wait for the tagging, which they would stop."""
-
 
 ACCEPTED, REFUSED = "accepted", "refused"
 
@@ -297,7 +288,7 @@ def corrected(record: SongRecord, correction: Correction, fields: Collection[str
 
 def can_be_accepted(record: SongRecord) -> bool:
     """Whether a person may take a record in: it is a clip, or a song that was not to be cut."""
-    return record.refusal is None or record.refusal.step not in WHOLE_SONG_STEPS
+    return record.refusal is None or not is_over_songs(record.refusal.step)
 
 
 def shown(record: SongRecord, correction: Correction) -> SongRecord:
@@ -329,9 +320,10 @@ class Corrections:
             records: all of them.
             after: name of the section that is done.
         """
-        if not self.edits or after in UNCUT_SECTIONS:
+        if not self.edits or PHASES[after] is Phase.SONGS:
             return list(records)
-        fields = WORD_FIELDS if after in UNDESCRIBED_SECTIONS else EDITABLE
+        # Until clips are described, captions and tags wait: they would keep the tagging from its work.
+        fields = EDITABLE if PHASES[after] is Phase.DESCRIBED else WORD_FIELDS
         found, _ = match_edits(records, self.edits)
         return [
             corrected(record, combine(record, found[record.id]), fields) if record.id in found else record

@@ -93,8 +93,8 @@ class Runner:
             self._lifeline.close()
         self._open.close()
 
-    def run(self, step: Step, records: Sequence[SongRecord]) -> list[SongRecord]:
-        """Run a step over the records that are in and need it.
+    def run(self, step: Step | SetStep, records: Sequence[SongRecord]) -> list[SongRecord]:
+        """Run a step over the records that are in and, one by one, need it.
 
         Returns:
             all records in their order; refused ones untouched, clips in the place of their song.
@@ -104,6 +104,8 @@ class Runner:
             StepFailed: if the step raised anything else.
             WorkerLost: if a worker was killed.
         """
+        if isinstance(step, SetStep):
+            return self.run_set(step, records)
         needed = [record.refusal is None and step.is_needed(record) for record in records]
         with ResultStore(self.folder, self.hashes, step.name, self.state.process_index) as store:
             # A process hashes the files of its own share only; the others learn the hashes from its list.

@@ -1,6 +1,6 @@
 """The steps by name, in the order in which they run: the section of the configuration that each reads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,3 +116,34 @@ SECTIONS: dict[str, Section] = {
     ),
 }
 """Name in the configuration -> section; a step runs after those that stand before it."""
+
+
+@dataclass(frozen=True)
+class Sections:
+    """The options of every section, by its name; None where it is switched off."""
+
+    take_in: TakeInOptions
+    separate: SeparationOptions | None
+    voice: VoiceOptions | None
+    transcribe: TranscribeOptions | None
+    align: AlignOptions | None
+    segment: SegmentOptions | None
+    agreement: AgreementOptions | None
+    measure: MeasureOptions | None
+    tag: TagOptions | None
+    score: ScoreOptions | None
+    filter: FilterOptions | None
+    duplicates: DuplicateOptions | None
+    split: SplitOptions | None
+    report: ReportOptions | None
+    write: WriteOptions
+    export: ExportOptions
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Yield name and options, in the order in which sections run."""
+        return ((name, getattr(self, name)) for name in SECTIONS)
+
+    def steps(self) -> Iterator[tuple[str, Sequence[Step | SetStep]]]:
+        """Yield each section's name and steps, in order; a section that is off has none."""
+        for name, options in self.items():
+            yield name, [] if options is None else SECTIONS[name].make(options)

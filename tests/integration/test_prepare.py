@@ -25,7 +25,6 @@ from songgen.exit_codes import EXIT_SIGNAL_BASE
 from songgen.prepare.config import load_prepare_config
 from songgen.prepare.pipeline import PrepareSummary, TooManyBadSongs, prepare
 from songgen.prepare.runner import Runner
-from songgen.prepare.sections import SECTIONS
 from songgen.prepare.step import SetStep
 from songgen.prepare.store import ResultStore
 from songgen.prepare.writers import DatasetWriter
@@ -228,8 +227,7 @@ def die_in_writing() -> None:
 
 def test_killed_in_every_step_it_goes_on(place: Path, prepared: Path, tmp_path: Path) -> None:
     config = load_prepare_config([str(place / "config.json")])
-    steps = [step for name, section in SECTIONS.items() if config.sections[name] is not None
-             for step in section.make(config.sections[name])]  # fmt: skip
+    steps = [step for _, steps in config.sections.steps() for step in steps]
     output = tmp_path / "out"
     for step in steps:
         trap = die_over_all(step.name) if isinstance(step, SetStep) else die_in_step(step.name, 2)

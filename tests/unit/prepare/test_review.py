@@ -1,5 +1,6 @@
 """Corrections of a person: kept for good, found again by clips that were cut anew, applied where they belong."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from prepare_steps import make_record
 from review_songs import LAST_SECTION, apply_corrections, write_work_folder
 
 from songgen.prepare import review, review_desk
+from songgen.prepare.phases import PHASES, Phase, is_over_songs
 from songgen.prepare.record import LyricLine, Refusal, SongRecord
 from songgen.prepare.refusal_codes import CODES
 from songgen.prepare.review import (
@@ -21,9 +23,6 @@ from songgen.prepare.review import (
     REFUSED,
     REFUSED_CODE,
     REVIEW,
-    UNCUT_SECTIONS,
-    UNDESCRIBED_SECTIONS,
-    WHOLE_SONG_STEPS,
     Edit,
     EditLog,
     combine,
@@ -32,7 +31,8 @@ from songgen.prepare.review import (
     shown,
 )
 from songgen.prepare.review_desk import Clip, ReviewDesk
-from songgen.prepare.sections import SECTIONS
+from songgen.prepare.sections import SECTIONS, Sections
+from songgen.prepare.transcription import TranscribeOptions
 
 QUIET = Refusal("filter", "vocal_too_quiet", "too quiet", 12.0, 200.0)
 
@@ -124,20 +124,25 @@ def test_what_a_step_has_left_out_keeps_its_reason_when_a_person_agrees(tmp_path
     assert apply_corrections([clip(refusal=QUIET)], tmp_path)[0].refusal == QUIET
 
 
-@pytest.mark.parametrize("step", WHOLE_SONG_STEPS)
+@pytest.mark.parametrize("step", ["take_in", "transcribe_second", "segment"])
 def test_a_song_that_never_became_a_clip_cannot_be_taken_in(tmp_path: Path, step: str) -> None:
     broken = clip(0.0, 60.0, refusal=Refusal(step, "unreadable_audio", "broken"))
     change(tmp_path, broken, verdict=ACCEPTED)
     assert apply_corrections([broken], tmp_path)[0].refusal == broken.refusal
 
 
-def test_the_sections_are_those_of_the_pipeline() -> None:
-    names = list(SECTIONS)
-    assert names[: len(UNCUT_SECTIONS)] == list(UNCUT_SECTIONS)
-    following = [name for name in names[len(UNCUT_SECTIONS) :] if name in UNDESCRIBED_SECTIONS]
-    assert following == names[len(UNCUT_SECTIONS) : len(UNCUT_SECTIONS) + len(UNDESCRIBED_SECTIONS)]
-    assert LAST_SECTION in names
-    assert {name for name in WHOLE_SONG_STEPS if name != "transcribe_second"} == {*UNCUT_SECTIONS, "segment"}
+def test_every_section_has_its_phase_and_its_place() -> None:
+    assert list(PHASES) == list(SECTIONS) == [field.name for field in dataclasses.fields(Sections)]
+    assert list(PHASES.values()) == sorted(PHASES.values(), key=list(Phase).index)
+    assert LAST_SECTION in PHASES and not is_over_songs(REVIEW) and not is_over_songs("fingerprint")
+
+
+def test_every_step_over_songs_is_known_as_one() -> None:
+    second = TranscribeOptions(agreement_model="second")
+    options = {name: second if name == "transcribe" else section.options() for name, section in SECTIONS.items()}
+    for name, steps in Sections(**options).steps():
+        is_early = PHASES[name] in (Phase.SONGS, Phase.CUTTING)
+        assert all(is_over_songs(step.name) is is_early for step in steps), name
 
 
 def test_words_are_corrected_before_they_are_measured_and_the_rest_before_it_is_judged(tmp_path: Path) -> None:
