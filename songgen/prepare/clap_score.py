@@ -23,7 +23,8 @@ class ScoreOptions:
     ones do not name theirs."""
 
     revision: str = ""
-    """Its branch, tag or commit on the hub; empty for the main branch."""
+    """Its branch, tag or commit on the hub; empty for the main branch. The commit that it leads to at first is kept in
+    the work folder (`networks.json`), and used from then on."""
 
     batch_size: int = 16
     """Windows, and clips, that go through the network at once."""

@@ -13,6 +13,7 @@ from songgen.data.writer import write_text_atomic
 from songgen.lyrics.tokenizer import VoiceBpeTokenizer
 from songgen.prepare.config import CONFIG_FILE, PrepareConfig
 from songgen.prepare.layouts import TAKE_IN, TakenIn, read_notices, read_records, read_songs, write_songs
+from songgen.prepare.pins import find_commits, pinned
 from songgen.prepare.record import SongRecord
 from songgen.prepare.report import VERSION as REPORT_VERSION
 from songgen.prepare.report import Context, build_report, open_vocabulary
@@ -78,11 +79,13 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
         on_main_process(state, lambda: stack.enter_context(lock_workspace(config.work_folder)))
         on_main_process(state, lambda: require_free_output(config.output_folder, key="output_dir", mark=INFO_FILE))
         on_main_process(state, lambda: _vocabulary(config))  # one that cannot be opened is said before the work
-        songs = config.work_folder / SONGS_FILE
-        on_main_process(state, lambda: write_songs(songs, read_songs(config)))
-        records = run_steps(config, state, read_records(songs))
+        on_main_process(state, lambda: find_commits(config))
+        fixed = pinned(config)
+        songs = fixed.work_folder / SONGS_FILE
+        on_main_process(state, lambda: write_songs(songs, read_songs(fixed)))
+        records = run_steps(fixed, state, read_records(songs))
         taken = read_notices(songs)
-        return on_main_process(state, lambda: finish(config, records, taken))
+        return on_main_process(state, lambda: finish(fixed, records, taken))
 
 
 def _require_output_beside_inputs(config: PrepareConfig) -> None:

@@ -59,7 +59,8 @@ class TagOptions:
     """Hub id or folder of an audio language model with safetensors files; for a server, the model's name there."""
 
     revision: str = ""
-    """Its branch, tag or commit on the hub; empty for the main branch."""
+    """Its branch, tag or commit on the hub; empty for the main branch. The commit that it leads to at first is kept in
+    the work folder (`networks.json`), and used from then on."""
 
     device: str = ""
     """Where a local model runs; empty for an accelerator where there is one."""

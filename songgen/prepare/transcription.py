@@ -36,7 +36,8 @@ class TranscribeOptions:
     none, and places given lyrics in time."""
 
     revision: str = ""
-    """Its branch, tag or commit on the hub; empty for the main branch."""
+    """Its branch, tag or commit on the hub; empty for the main branch. The commit that it leads to at first is kept in
+    the work folder (`networks.json`), and used from then on."""
 
     agreement_model: str = ""
     """A second model whose transcript is only compared with the first one's; empty for none."""
