@@ -39,11 +39,6 @@ class RunStatus:
     time: float = field(default_factory=time.time)
     """When this was written, in seconds since 1970."""
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether the run came to an end that it could tell of."""
-        return self.status != "running"
-
     def write(self, folder: Path, name: str = RUN_STATUS_FILE) -> None:
         """Replace the file, at once for every reader."""
         write_text_atomic(folder / name, json.dumps(dataclasses.asdict(self), indent=1) + "\n")

@@ -81,12 +81,14 @@ class Supervision:
         self.earlier = earlier
         self.total_steps: int | None = None
         self.heartbeat = Heartbeat(folder, rank)
+        self._has_begun = False
         self._left = threading.Event()
         self._watch = threading.Thread(target=self._stand_watch, name="supervision", daemon=True)
 
     def __enter__(self) -> Supervision:
         """Begin to watch, and to give signs of life."""
         self.heartbeat.write()
+        self._failed_elsewhere()  # sees that the run has begun
         self._watch.start()
         return self
 
@@ -120,10 +122,9 @@ class Supervision:
         reason = f"{type(error).__name__}: {error}"
         if isinstance(error, SystemExit):
             reason = f"it left by sys.exit({error.code!r}) before the run was done"
-        refused = isinstance(error, ValueError) and not self.trains
-        if refused and self._main_says(reason):
-            self._refuse(error, code, reason)
+        if not self.trains and self._leaves_with_others(error, code, reason):
             return code
+        refused = isinstance(error, ValueError) and not self.trains
         agreed = isinstance(error, AGREED_ERRORS)
         self.heartbeat.fail(reason, is_victim=is_lost_connection(error))
         if not agreed:
@@ -149,6 +150,17 @@ class Supervision:
         """Whether training has begun; before that, all processes check the same things and mostly fail together."""
         return self.heartbeat.latest.doing != STARTING
 
+    def _leaves_with_others(self, error: BaseException, code: int, reason: str) -> bool:
+        """Whether, before training, the failure is told already: by this process for all, or by another one."""
+        if isinstance(error, ValueError) and self._main_says(reason):
+            self._refuse(error, code, reason)
+            return True
+        cause = self._failed_elsewhere() if is_lost_connection(error) else None
+        if cause is not None:
+            self.heartbeat.remove()
+            say(f"error: process {self.rank} of {self.world_size} leaves before its first step ({cause})")
+        return cause is not None
+
     def _main_says(self, reason: str) -> bool:
         """Whether the main process is refused for the same reason, and so speaks for this one."""
         if self.rank == 0:
@@ -160,12 +172,12 @@ class Supervision:
         return status.run_id != self.run_id or status.reason == f"process 0: {reason}"  # another id: it was put back
 
     def _refuse(self, error: BaseException, code: int, reason: str) -> None:
-        """Say why all processes are refused, before training; a run that had ended stays as it was."""
+        """Say why all processes are refused, before training; what the status told of training stays."""
         self.heartbeat.remove()
         if self.rank != 0:
             return
         say(f"error: {error}")
-        if self.earlier is None or not self.earlier.has_ended:
+        if self.earlier is None or self.earlier.step is None:
             self._write("failed", exit_code=code, reason=f"process 0: {reason}")
         else:
             self._put(self.earlier)
@@ -190,24 +202,27 @@ class Supervision:
         except OSError as error:  # a full disk; the end of the run must not be hidden by it
             logger.warning("the status of the run could not be written to %s: %s", self.folder, error)
 
-    def _failed_elsewhere(self) -> RunStatus | None:
-        """The status, if another process has failed in this run."""
+    def _failed_elsewhere(self) -> str | None:
+        """Why another process has failed in this run, if one has."""
         status = read_run_status(self.folder, self.status_file)
-        if status is None or status.run_id != self.run_id or status.status != "failed" or status.rank == self.rank:
+        if status is None:
             return None
-        return status
+        if status.run_id != self.run_id:  # put back by the main process, or the file system is late to show ours
+            return "the main process has left" if self._has_begun and self.rank != 0 else None
+        self._has_begun = True
+        return str(status.reason) if status.status == "failed" and status.rank != self.rank else None
 
     def _stand_watch(self) -> None:
         """Give signs of life, and end this process if another one has failed and this one does not end by itself."""
         while not self._left.wait(WATCH_SECONDS):
             self.heartbeat.write()
-            status = self._failed_elsewhere()
-            if status is None or self._left.wait(GRACE_SECONDS):
+            cause = self._failed_elsewhere()
+            if cause is None or self._left.wait(GRACE_SECONDS):
                 continue
             beat = self.heartbeat.latest
             say(
                 f"error: process {self.rank} of {self.world_size} leaves, because another one has failed "
-                f"({status.reason}); here the last sign of life was after step {beat.step}, {beat.doing}, "
+                f"({cause}); here the last sign of life was after step {beat.step}, {beat.doing}, "
                 f"{time.time() - beat.time:.1f} s ago"
             )
             leave_at_once(EXIT_LOST_PROCESS)

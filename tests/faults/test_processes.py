@@ -19,7 +19,7 @@ from torch.utils.data import get_worker_info
 
 from songgen.data.samples import TrainingSamples
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_LOST_PROCESS
-from songgen.train import launch
+from songgen.train import build, launch
 from songgen.train.checkpoint_files import verify
 from songgen.train.run_status import read_run_status
 
@@ -116,7 +116,7 @@ def fail_to_build(message: str) -> None:
     def build(*arguments: Any) -> None:
         raise ValueError(message)
 
-    launch.build_trainer = build
+    launch.build_trainer = build  # type: ignore[assignment]  # in a child process
 
 
 @pytest.mark.case(12)
@@ -151,6 +151,44 @@ def test_what_refuses_every_process_is_said_once(world: Path, tmp_path: Path, fi
     assert printed.count("all of it is wrong") == 1
     status = read_run_status(folder)
     assert status is not None and status.status == ("finished" if finished else "failed")
+
+
+@pytest.mark.case(12)
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_refuses_the_main_process_while_others_wait_for_it_is_said_once(
+    world: Path, tmp_path: Path, finished: bool
+) -> None:
+    """As when there is no model: the main process opens it first."""
+    folder = tmp_path / "run"
+    config = faulty_config(world, folder)
+    if finished:
+        fork_run(config, tmp_path / "first.log", processes=2).finish(EXIT_DONE)
+
+    def hook(rank: int) -> None:
+        def load(*arguments: Any) -> None:
+            raise ValueError("the model is not there")
+
+        build.load_model = load  # type: ignore[assignment]  # in a child process
+
+    run = fork_run(config, tmp_path / "log", processes=2, hook=hook)
+    for child in run.children:
+        child.join(TIMEOUT)
+    printed = run.log.read_text()
+    assert [child.exitcode for child in run.children] == [EXIT_ERROR, EXIT_LOST_PROCESS], printed
+    assert "error: the model is not there" in printed and "sign of life" not in printed
+    assert "process 1 of 2 leaves before its first step" in printed
+    status = read_run_status(folder)
+    assert status is not None and (status.status, status.rank) == ("finished" if finished else "failed", 0)
+    assert not list(folder.glob("heartbeat-*"))
+
+
+@pytest.mark.case(12)
+def test_a_start_that_is_refused_for_another_reason_than_the_last_one_says_so(world: Path, tmp_path: Path) -> None:
+    config = faulty_config(world, tmp_path / "run")
+    for message in ("the first thing is wrong", "the second thing is wrong"):
+        fork_run(config, tmp_path / "log", hook=lambda rank, text=message: fail_to_build(text)).finish(EXIT_ERROR)
+        status = read_run_status(tmp_path / "run")
+        assert status is not None and (status.status, status.reason) == ("failed", f"process 0: ValueError: {message}")
 
 
 @pytest.mark.case(12)
