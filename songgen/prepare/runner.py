@@ -87,9 +87,13 @@ class Runner:
         """Return the runner."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """End the workers and close the files; a signal or Ctrl-C does not wait for what the workers have begun."""
-        if self._lifeline is not None and kind is not None and not issubclass(kind, Exception):
+    def __exit__(self, *error: object) -> None:
+        """End the workers and close the files; who leaves early does not wait for what the workers have begun.
+
+        The pool alone could not: a signal does not end its workers, and one that was killed may have taken along the
+        lock that the others wait for.
+        """
+        if self._lifeline is not None:
             self._lifeline.close()
         self._open.close()
 

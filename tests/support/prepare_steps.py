@@ -1,6 +1,7 @@
 """Small steps over records that have no audio, to run the machinery of the preparation with."""
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,6 +46,19 @@ class ShoutStep(Step):
         if not record.caption:
             return Outcome(refusal=Refusal(self.name, "no_caption", "there is nothing to shout"))
         return Outcome({"caption": self._network(record.caption) + self.ending, "measures": {"process": os.getpid()}})
+
+
+@dataclass
+class LongStep(ShoutStep):
+    """Takes very long over what is called `long`, and leaves a file when it has done it."""
+
+    batch_size: int = 1
+
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+        if records[0].caption == "long":
+            time.sleep(15)
+            (folder.root / "done").touch()
+        return super().run(records, folder)
 
 
 @dataclass

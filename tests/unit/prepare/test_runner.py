@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from accelerate.state import PartialState
-from prepare_steps import CutStep, LastStep, ShoutStep, make_record
+from prepare_steps import CutStep, LastStep, LongStep, ShoutStep, make_record
 
 from songgen.prepare.record import Refusal, SongRecord
 from songgen.prepare.runner import Runner, StepFailed, WorkerLost
@@ -135,6 +135,14 @@ def test_errors_in_workers_reach_the_user(tmp_path: Path) -> None:
         runner.run(ShoutStep(unlucky="song2"), records_of(*"abcd"))
     with pytest.raises(WorkerLost, match="step shout: a worker was killed"), runner_in(tmp_path / "dies", 2) as runner:
         runner.run(ShoutStep(), records_of("a", "b", "c", "die"))
+
+
+@pytest.mark.parametrize(("other", "problem"), [("die", WorkerLost), ("unlucky", StepFailed)])
+def test_a_failed_run_waits_for_no_worker(tmp_path: Path, other: str, problem: type[Exception]) -> None:
+    records = [make_record(name, caption=name) for name in ("long", other)]
+    with pytest.raises(problem), runner_in(tmp_path, 2) as runner:
+        runner.run(LongStep(unlucky="unlucky"), records)
+    assert not (tmp_path / "done").exists()
 
 
 def test_both_ways_of_sharing_at_once_are_refused(tmp_path: Path) -> None:
