@@ -53,7 +53,7 @@ class SplitPlan:
     """Byte at which each chunk begins in the row file, and the end of the last one."""
 
     languages: dict[str, int] = field(default_factory=dict)
-    """Language as the rows name it -> rows."""
+    """Language as the rows name it -> rows with lyrics. An instrumental needs no word of its language."""
 
 
 @dataclass
@@ -130,7 +130,8 @@ def _write_rows(path: Path, rows: Iterator[ClipRow], max_chunk_rows: int) -> Spl
     with path.open("wb") as file:
         for row in rows:
             starts.append(file.tell())
-            languages[row.language] += 1
+            if row.lyrics.strip():
+                languages[row.language] += 1
             file.write(row.to_json().encode("ascii") + b"\n")
         end = file.tell()
     size = chunk_size(len(starts), max_chunk_rows)

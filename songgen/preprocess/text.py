@@ -34,16 +34,31 @@ class EncodedText:
 
 
 def knows_language(language: str, encoders: Encoders) -> bool:
-    """Whether words in a language, as a row names it, can be tokenized."""
+    """Whether words in a language, as a row names it, can be tokenized.
+
+    Raises:
+        ValueError: if a package that the language needs is not installed.
+    """
     try:
         encoders.lyrics_tokenizer.encode_lyrics("a", language_code(language))
-    except ValueError:
+    except ValueError as error:
+        if _lacks_package(error):
+            raise
         return False
     return True
 
 
+def _lacks_package(error: ValueError) -> bool:
+    """Whether words cannot be tokenized on this machine, which says nothing of the row: it may be kept elsewhere."""
+    return isinstance(error.__cause__, ImportError | RuntimeError)
+
+
 def encode_text(row: ClipRow, encoders: Encoders, options: PreprocessOptions) -> EncodedText | Rejection:
-    """Check and tokenize the texts of a row. Never raises for what is wrong with a text."""
+    """Check and tokenize the texts of a row. Never raises for what is wrong with a text.
+
+    Raises:
+        ValueError: if a package that the language needs is not installed.
+    """
     if row.code:
         return row.reject(row.code, row.reason)
     texts = {}
@@ -60,6 +75,8 @@ def encode_text(row: ClipRow, encoders: Encoders, options: PreprocessOptions) ->
         language = language_code(row.language)
         lyrics_ids = encoders.lyrics_tokenizer.encode_lyrics(texts["lyrics"], language)
     except ValueError as error:
+        if _lacks_package(error):
+            raise
         return row.reject("unknown_language", str(error))
     caption_ids = list(encoders.caption_tokenizer(texts["caption"]).input_ids)
     for name, ids, limit in (

@@ -13,6 +13,7 @@ import soundfile
 from preprocess_fakes import (
     RATE,
     FakeCodec,
+    FakeLyricsTokenizer,
     launch,
     options_for,
     read_manifest,
@@ -310,6 +311,22 @@ def test_too_many_unknown_languages_are_refused_before_anything_is_encoded(
     run(replace(options, max_bad_fraction=0.2), codec)
     assert "sv 2, yue 1; they are left out" in caplog.text
     assert {row["code"] for row in rejected(options.output_folder)} == {"unknown_language"}
+
+
+def test_instrumentals_of_a_language_that_the_vocabulary_lacks_stay(
+    own_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(self: FakeLyricsTokenizer, text: str, language: str) -> list[int]:
+        if text and language != "en":
+            raise ValueError(f"this lyrics vocabulary has no [{language}]")
+        return [261, 0]
+
+    monkeypatch.setattr(FakeLyricsTokenizer, "encode_lyrics", encode)
+    rows = read_manifest(own_corpus)
+    write_manifest(own_corpus, [{**row, "lyrics": "", "language": "de"} for row in rows])
+    options = options_for(own_corpus, tmp_path / "songs")
+    run(options)
+    assert len(SongDataset.open(options.output_folder, "train")) == NUM_CLIPS
 
 
 def test_a_clip_that_the_codec_cannot_take_is_left_out(corpus: Path, tmp_path: Path) -> None:

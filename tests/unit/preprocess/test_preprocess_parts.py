@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import os
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from preprocess_fakes import FakeLyricsTokenizer, fake_encoders, options_for, run, write_corpus
 
 from songgen.data.clip import ClipRow, Rejection
+from songgen.lyrics import train_lyrics_tokenizer
 from songgen.preprocess import chunks, settings
 from songgen.preprocess.encoders import load_encoders
 from songgen.preprocess.plan import MIN_CHUNK_ROWS, Chunk, chunk_size, read_chunk, write_plan
@@ -82,6 +84,18 @@ def test_a_language_that_the_vocabulary_lacks_leaves_out_the_row_alone() -> None
         True,
         False,
     ]
+
+
+def test_a_package_that_is_not_installed_leaves_out_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary = train_lyrics_tokenizer([("la la", "en")], 600, languages=["en", "zh"])
+    encoders = replace(fake_encoders(), lyrics_tokenizer=vocabulary)
+    monkeypatch.setitem(sys.modules, "pypinyin", None)
+    for words_are_needed in (
+        lambda: knows_language("chinese", encoders),
+        lambda: encode_text(ClipRow("r", "pop song", "你好", "zh", {}, "m", 1), encoders, OPTIONS),
+    ):
+        with pytest.raises(ValueError, match="Chinese lyrics need the package pypinyin"):
+            words_are_needed()
 
 
 @pytest.mark.parametrize("lyrics", ["", "  \n ", "שלום", "🎵 la"])
