@@ -121,10 +121,6 @@ class TokenLayout:
         """Steps of a clip's block: all frames of all streams and one EOS behind the last of them."""
         return self.stride * frames + self.max_offset + 1
 
-    def num_frames(self, num_steps: int) -> int:
-        """Whole frames that fit into a block of `num_steps` steps (the inverse of `num_steps`)."""
-        return max(0, (num_steps - self.max_offset - 1) // self.stride)
-
     def stream_table(self, num_steps: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Return (stream, frame), each H x S: who stands where; a negative frame means "before the stream begins"."""
         steps = torch.arange(num_steps, device=device)
@@ -207,7 +203,7 @@ class TokenLayout:
 
         Args:
             labels: B x H x S.
-            max_frames: T, frames to read (`num_frames(S)` at most).
+            max_frames: T, frames to read; all of their steps must be there.
 
         Returns:
             B x N x K x T; past a clip's own frames stands whatever the layout holds there (EOS or `IGNORE_INDEX`).
