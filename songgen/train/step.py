@@ -167,7 +167,7 @@ class TrainingStep:
         All of it comes to the host in one transfer, for which the device is waited for: the only one of a step, except
         that DeepSpeed's engine compares the order of its gradients, and float16's scale is read after the update.
         """
-        stop = torch.tensor(stop_requested, device=objective.device)
+        stop = torch.full((), stop_requested, dtype=torch.bool, device=objective.device)  # no copy, which would wait
         found = torch.stack([~objective.isfinite(), ~norm.isfinite(), stop]).double()
         found = sum_over_processes(torch.cat([found, objective.double()[None]]))
         bad_losses, bad_norms, stops, loss, *counted = torch.cat([found, sizes.double()]).tolist()
