@@ -5,8 +5,16 @@ from pathlib import Path
 
 from songgen.data.schema import arrow_schema
 from songgen.lyrics import VOCABULARY_FILES
-from songgen.prepare.writers import PreparedInfo
+from songgen.prepare.encoded_files import ENCODED_FOLDER
+from songgen.prepare.layouts import SPOOL_FOLDER
+from songgen.prepare.paid_answers import ANSWERS_FOLDER
+from songgen.prepare.pins import PINS_FILE
+from songgen.prepare.pipeline import RECORDS_FILE, SONGS_FILE
+from songgen.prepare.review import APPLIED_FILE, CORRECTIONS_FILE
+from songgen.prepare.store import RESULTS_FOLDER
+from songgen.prepare.writers import AUDIO_FOLDER, REJECTED_FILE, PreparedInfo
 from songgen.preprocess.finalize import PUBLISHED_FILES
+from songgen.preprocess.workspace import LOCK_FILE
 from songgen.train.checkpoint_files import MANIFEST_FILE, checkpoint_files
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
@@ -32,3 +40,10 @@ def test_the_files_are_those_that_are_written() -> None:
     assert sorted(listed) == sorted([*checkpoint_files(1), MANIFEST_FILE])
     assert all(name in section("Model folder") for name in VOCABULARY_FILES)
     assert set(PreparedInfo.__dataclass_fields__) <= set(re.findall(r"`(\w+)`", section("Prepared data set")))
+
+
+def test_the_work_folder_of_preparing_is_listed_as_a_whole() -> None:
+    names = (RESULTS_FOLDER, AUDIO_FOLDER, ENCODED_FOLDER, SPOOL_FOLDER, ANSWERS_FOLDER, PINS_FILE, SONGS_FILE,
+             RECORDS_FILE, REJECTED_FILE, CORRECTIONS_FILE, APPLIED_FILE, LOCK_FILE)  # fmt: skip
+    [row] = (line for line in section("Work folders").splitlines() if "of preparing" in line)
+    assert not [name for name in names if f"`{name}" not in row]
