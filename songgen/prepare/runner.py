@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from itertools import compress
+from itertools import compress, islice
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Self
@@ -189,15 +189,20 @@ class Runner:
         waiting = iter(batches)
         running: dict[Future[list[Outcome]], Batch] = {}
         pool = self._workers_of_the_run()
+
+        def submit(batch: Batch) -> None:
+            running[pool.submit(_run_in_worker, step, [record for _, record in batch], self.folder)] = batch
+
         try:
-            while True:
-                while len(running) < self.workers * BATCHES_AHEAD and (batch := next(waiting, None)) is not None:
-                    future = pool.submit(_run_in_worker, step, [record for _, record in batch], self.folder)
-                    running[future] = batch
-                if not running:
-                    return
+            for batch in islice(waiting, self.workers * BATCHES_AHEAD):
+                submit(batch)
+            # The pool watches the workers that it had when something was submitted last, the newest one not yet.
+            pool.submit(int)
+            while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future), future.result()
+                    if (next_batch := next(waiting, None)) is not None:
+                        submit(next_batch)
         except BrokenProcessPool as error:
             raise WorkerLost(
                 f"step {step.name}: a worker was killed, most likely for its memory. What is done is kept: "
