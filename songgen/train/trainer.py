@@ -116,6 +116,8 @@ class Trainer:
     """Whether a signal has asked for the end."""
     saved_step: int | None = None
     """Step of the latest checkpoint that this process took part in."""
+    previous_best: tuple[float | None, int | None] = (None, None)
+    """Loss and step of the best evaluation before the present best."""
 
     def train(self) -> TrainerState:
         """Run the plan, to be called while `stop_signals` is entered.
@@ -295,6 +297,7 @@ class Trainer:
         self.state.evaluated_step = self.state.step
         best = math.inf if self.state.best_metric is None else self.state.best_metric
         if all_succeeded(metrics["loss"] < best):  # agreed, because all processes take part in the save that follows
+            self.previous_best = self.state.best_metric, self.state.best_step
             self.state.best_metric, self.state.best_step = metrics["loss"], self.state.step
         self.reporter.evaluation(metrics, self.state.step, self.epoch)
         self.totals.exclude(time.perf_counter() - began)
@@ -322,6 +325,8 @@ class Trainer:
         )
         if self.checkpoints.save(contents, best=self.state.best_step == self.state.step) is not None:
             self.saved_step = self.state.step
+        elif self.is_best:  # nothing holds these weights: a later evaluation has to be better than the one before
+            self.state.best_metric, self.state.best_step = self.previous_best
         self.totals.exclude(time.perf_counter() - began)
 
     def unsaved(self) -> str:

@@ -30,7 +30,7 @@ from songgen.train.launch import run_training
 from songgen.train.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, read_run_status
 from songgen.train.signals import Interrupted, StopSignals
 from songgen.train.song_samples import SongSamples
-from songgen.train.state import read_trainer_state
+from songgen.train.state import CheckpointContents, read_trainer_state
 
 NUM_TRAIN, NUM_EVALUATION = 7, 3
 
@@ -211,6 +211,21 @@ def test_an_evaluation_with_the_lowest_loss_is_followed_by_a_checkpoint_that_sta
     if save_steps:
         assert train("few", save_steps=1, save_total_limit=2, max_steps=6, **evaluation) == EXIT_DONE
         assert steps_and_best(tmp_path / "few") == [(3, True), (5, False), (6, False)]
+
+
+def test_the_best_is_what_a_checkpoint_could_be_written_of(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated_losses(monkeypatch, {1: 5.0, 2: 3.0, 3: 4.0, 4: 4.5})
+    save = CheckpointManager.save
+
+    def save_unless_full(self: CheckpointManager, contents: CheckpointContents, *, best: bool = False) -> Path | None:
+        return None if contents.state.step == 2 else save(self, contents, best=best)
+
+    monkeypatch.setattr(CheckpointManager, "save", save_unless_full)
+    evaluation = {"do_eval": True, "eval_strategy": "steps", "eval_steps": 1}
+    assert train("run", save_steps=100, save_total_limit=None, max_steps=4, **evaluation) == EXIT_DONE
+    assert steps_and_best(tmp_path / "run") == [(1, True), (3, True), (4, False)]
 
 
 def test_an_evaluation_that_is_made_up_for_leaves_a_checkpoint_of_the_best(
