@@ -22,6 +22,7 @@ CODE = (
     "preprocess/statistics.py",
     "preprocess/text.py",
     "tasks.py",
+    "vocabulary.py",
 )
 """Files of the package whose code decides what becomes of a row; an edit in one of them invalidates finished chunks.
 A test follows the imports of `preprocess/chunks.py` to see that none is missing."""
