@@ -130,7 +130,7 @@ class SongDataset:
             raise ValueError(f"{folder} has no split {split!r}; it has: {', '.join(info.splits) or 'none'}")
         shards = info.splits[split]
         with ThreadPoolExecutor(HASHING_THREADS) as executor:
-            found = executor.map(lambda shard: shard_problem(folder, shard, info, False), shards)
+            found = executor.map(lambda shard: shard_problem(folder, shard, info), shards)
             problems = [f"{shard.file}: {problem}" for shard, problem in zip(shards, found, strict=True) if problem]
         problems += [f"{name}: the file is missing" for name in missing_companions(folder, split)]
         if problems:

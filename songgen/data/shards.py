@@ -81,13 +81,22 @@ def missing_companions(folder: Path, split: str) -> list[str]:
     return [f"{split}/{name}" for name in COMPANION_FILES if not (folder / split / name).is_file()]
 
 
-def shard_problem(folder: Path, shard: ShardInfo, info: DatasetInfo, verify_hash: bool) -> str:
+def content_problem(path: Path, sha256: str) -> str:
+    """Say whether a file's content is not that of the hash that was noted when it was written; empty when it is.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return "" if file_sha256(path) == sha256 else "its content is not what was written (another hash)"
+
+
+def shard_problem(folder: Path, shard: ShardInfo, info: DatasetInfo, *, verify_hash: bool = False) -> str:
     """Say what is wrong with a shard; empty when it can be used."""
     path = folder / shard.file
     if not path.is_file():
         return "the file is missing"
-    if verify_hash and file_sha256(path) != shard.sha256:
-        return "its content is not what was written (another hash)"
+    if verify_hash and (problem := content_problem(path, shard.sha256)):
+        return problem
     try:
         batches = map_batches(path)
     except (pa.ArrowException, OSError, EOFError) as error:

@@ -96,7 +96,7 @@ def examine_replaced(folder: Path) -> Iterator[Finding]:
 def _split(folder: Path, info: DatasetInfo, split: str, shards: tuple[ShardInfo, ...]) -> Iterator[Finding]:
     """Check the shards of a split by their hashes."""
     with ThreadPoolExecutor(HASHING_THREADS) as executor:
-        problems = list(executor.map(lambda shard: shard_problem(folder, shard, info, True), shards))
+        problems = list(executor.map(lambda shard: shard_problem(folder, shard, info, verify_hash=True), shards))
     missing = missing_companions(folder, split)
     hours = (
         sum(_seconds(folder / shard.file) for shard, problem in zip(shards, problems, strict=True) if not problem)
@@ -170,7 +170,7 @@ def _content(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
     outside = 0
     for split, shards in info.splits.items():
         for shard in shards:
-            if shard_problem(folder, shard, info, False):
+            if shard_problem(folder, shard, info):
                 continue
             for batch in map_batches(folder / shard.file):
                 outside += _codes_outside(batch, info)

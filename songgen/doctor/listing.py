@@ -164,9 +164,9 @@ def _tokens(folder: Path, changed: float) -> Entry:
         return Entry(str(folder), NAMES[Kind.DATASET], FAILED, changed, str(problem))
     rows = sum(info.num_rows(split) for split in info.splits)
     try:
-        report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        report = read_json_object(folder / REPORT_FILE)
         hours = sum(float(split["hours"]) for split in report["splits"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return Entry(str(folder), NAMES[Kind.DATASET], FINISHED, changed, rows=rows)
     return Entry(str(folder), NAMES[Kind.DATASET], FINISHED, changed, rows=rows, hours=hours)
 

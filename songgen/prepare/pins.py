@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.writer import write_text_atomic
+from songgen.json_files import read_json_object
 from songgen.prepare.config import PrepareConfig
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,6 @@ def _commit_of(model: str, revision: str) -> str | None:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json_object(path)
+    except ValueError:
         return {}
-    return content if isinstance(content, dict) else {}

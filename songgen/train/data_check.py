@@ -14,7 +14,8 @@ from typing import Any
 
 from songgen.config import DataArguments
 from songgen.data.dataset import HASHING_THREADS, REBUILD_HINT, SongDataset
-from songgen.data.writer import file_sha256, write_text_atomic
+from songgen.data.shards import content_problem
+from songgen.data.writer import write_text_atomic
 from songgen.json_files import read_json_object
 from songgen.train.agreement import from_main, gather_lists
 
@@ -136,10 +137,9 @@ def _rounds(shards: Sequence[_Shard]) -> Iterator[list[_Shard]]:
 def _problem(shard: _Shard) -> str:
     """What is wrong with a shard's content; empty when nothing is."""
     try:
-        intact = file_sha256(shard.path) == shard.sha256
+        return content_problem(shard.path, shard.sha256)
     except OSError as error:
         return f"it cannot be read ({error})"
-    return "" if intact else "its content is not what was written (another hash)"
 
 
 def _message(problems: dict[_Shard, str]) -> str:

@@ -83,6 +83,16 @@ def straight(world: Path) -> Path:
     return folder
 
 
+def require_same_metrics(sharded: Path, whole: Path) -> None:
+    """Compare losses and norms of two runs, step by step."""
+    for ours, theirs in zip(records(sharded), records(whole), strict=True):
+        assert ours.keys() == theirs.keys()
+        compared = ours.keys() & {"train/loss", "train/grad_norm", "eval/loss"}
+        assert compared
+        for name in compared:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), (ours["step"], name)
+
+
 @pytest.mark.parametrize("file", ["fsdp2_8_gpus.yaml", "fsdp2_zero2_8_gpus.yaml"])
 def test_a_sharded_run_takes_the_steps_of_a_whole_one(world: Path, tmp_path: Path, file: str) -> None:
     """As ZeRO-3 and as ZeRO-2 shard. Checkpoints hold whole tensors under the same names, also behind an evaluation."""
@@ -90,12 +100,7 @@ def test_a_sharded_run_takes_the_steps_of_a_whole_one(world: Path, tmp_path: Pat
         config = write_config(world, output_dir=str(tmp_path / name), **SETTINGS)
         fork_run(config, tmp_path / "log", processes=2, hook=hook).finish()
     whole, sharded = tmp_path / "whole", tmp_path / "sharded"
-    for ours, theirs in zip(records(sharded), records(whole), strict=True):
-        assert ours.keys() == theirs.keys()
-        compared = ours.keys() & {"train/loss", "train/grad_norm", "eval/loss"}
-        assert compared
-        for name in compared:
-            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), (ours["step"], name)
+    require_same_metrics(sharded, whole)
     saved = [Path("checkpoint-6", name) for name in (MODEL_FILE, OPTIMIZER_FILE, AVERAGE_FILE)]
     for file in [*saved, Path("model.safetensors")]:
         ours, theirs = load_file(sharded / file), load_file(whole / file)
@@ -112,12 +117,7 @@ def test_a_sharded_run_in_bfloat16_rounds_as_a_whole_one_does(world: Path, tmp_p
         config = write_config(world, output_dir=str(tmp_path / name), **settings)
         fork_run(config, tmp_path / "log", processes=2, hook=hook).finish()
     whole, sharded = tmp_path / "whole", tmp_path / "sharded"
-    for ours, theirs in zip(records(sharded), records(whole), strict=True):
-        assert ours.keys() == theirs.keys()
-        compared = ours.keys() & {"train/loss", "train/grad_norm", "eval/loss"}
-        assert compared
-        for name in compared:
-            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), (ours["step"], name)
+    require_same_metrics(sharded, whole)
     ours, theirs = (load_file(folder / "checkpoint-6" / MODEL_FILE) for folder in (sharded, whole))
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-3, msg=name)

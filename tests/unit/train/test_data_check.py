@@ -11,6 +11,7 @@ from launching import make_world, write_config
 from training_fakes import write_dataset, write_model_folder
 
 from songgen.config import DataArguments
+from songgen.data import shards
 from songgen.data.dataset import REBUILD_HINT
 from songgen.train import data_check
 from songgen.train.data_check import VERIFIED_FILE, require_intact_data
@@ -30,13 +31,13 @@ def data(tmp_path: Path) -> DataArguments:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The shards that were read, in any order."""
     names: list[str] = []
-    original = data_check.file_sha256
+    original = shards.file_sha256
 
     def count(path: Path) -> str:
         names.append(f"{path.parent.name}/{path.name}")
         return original(path)
 
-    monkeypatch.setattr(data_check, "file_sha256", count)
+    monkeypatch.setattr(shards, "file_sha256", count)
     return names
 
 
@@ -84,14 +85,14 @@ def test_progress_is_told_and_kept_after_each_round(
 ) -> None:
     """A start that is interrupted has not read in vain."""
     monkeypatch.setattr(data_check, "ROUND_BYTES", 1)
-    original = data_check.file_sha256
+    original = shards.file_sha256
 
     def fail_at_the_third(path: Path) -> str:
         if path.name == Path(NAMES[2]).name:
             raise KeyboardInterrupt
         return original(path)
 
-    monkeypatch.setattr(data_check, "file_sha256", fail_at_the_third)
+    monkeypatch.setattr(shards, "file_sha256", fail_at_the_third)
     with caplog.at_level(logging.INFO), pytest.raises(KeyboardInterrupt):
         check(data, tmp_path)
     assert sum("GB verified" in message for message in caplog.messages) == 2
@@ -105,7 +106,7 @@ def test_a_data_set_that_is_replaced_meanwhile_is_read_anew(
     """Preprocessing may end while a run starts: what it wrote counts."""
     newer = write_dataset(tmp_path / "newer", tmp_path / "model", 12, 4, num_shards=4)
     replaced: list[Path] = []
-    original = data_check.file_sha256
+    original = shards.file_sha256
 
     def replace_first(path: Path) -> str:
         if not replaced:
@@ -115,7 +116,7 @@ def test_a_data_set_that_is_replaced_meanwhile_is_read_anew(
         return original(path)
 
     monkeypatch.setattr(data_check, "HASHING_THREADS", 1)
-    monkeypatch.setattr(data_check, "file_sha256", replace_first)
+    monkeypatch.setattr(shards, "file_sha256", replace_first)
     check(data, tmp_path)
     assert replaced
 
@@ -125,16 +126,16 @@ def test_the_processes_share_the_shards(tmp_path: Path) -> None:
     config = write_config(world, output_dir=str(tmp_path / "run"), max_steps=1)
 
     def note(rank: int) -> None:
-        original = data_check.file_sha256
+        original = shards.file_sha256
 
         def read(path: Path) -> str:
             with (tmp_path / f"read-{rank}").open("a") as file:
                 file.write(f"{path}\n")
             return original(path)
 
-        data_check.file_sha256 = read  # type: ignore[assignment]  # in a child process
+        shards.file_sha256 = read  # type: ignore[assignment]  # in a child process
 
     fork_run(config, tmp_path / "log", processes=2, hook=note).finish()
     shares = [(tmp_path / f"read-{rank}").read_text().splitlines() for rank in range(2)]
-    shards = [str(path) for path in (world / "data").rglob("*.arrow")]
-    assert sorted(shares[0] + shares[1]) == sorted(shards) and all(shares)
+    files = [str(path) for path in (world / "data").rglob("*.arrow")]
+    assert sorted(shares[0] + shares[1]) == sorted(files) and all(shares)
