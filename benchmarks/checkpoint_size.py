@@ -2,11 +2,10 @@
 
     python benchmarks/checkpoint_size.py [--freeze cross]
 
-Trains a small model for one step, saves it through `songgen.train.checkpoint`, once without and once with a moving
-average, and compares the bytes on the disk with the sum that follows from the shapes: 4 bytes a trained parameter for
-the model, 8 for AdamW, 4 more for the average. Frozen parameters (`--freeze`) and the frozen text, voice and codec
-networks take no room.
-"""
+Trains a small model for one step, saves it through `songgen.train.checkpoints.manager`, once without and once with a
+moving average, and compares the bytes on the disk with the sum that follows from the shapes: 4 bytes a trained
+parameter for the model, 8 for AdamW, 4 more for the average. Frozen parameters (`--freeze`) and the frozen text, voice
+and codec networks take no room. """
 
 import argparse
 import tempfile
@@ -17,11 +16,11 @@ from reporting import describe_machine
 
 from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration
 from songgen.models.freeze import freeze
-from songgen.train.checkpoint import CheckpointManager
-from songgen.train.ema import MovingAverage
-from songgen.train.optimizer import OptimizerOptions, build_optimizer
-from songgen.train.state import CheckpointContents, TrainerState, capture_random_state
-from songgen.train.weights import gather_tensors, model_tensors, optimizer_tensors
+from songgen.train.checkpoints.manager import CheckpointManager
+from songgen.train.checkpoints.state import CheckpointContents, TrainerState, capture_random_state
+from songgen.train.optimization.ema import MovingAverage
+from songgen.train.optimization.named_tensors import gather_tensors, model_tensors, optimizer_tensors
+from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
 
 MODEL_BYTES, OPTIMIZER_BYTES, AVERAGE_BYTES = 4, 8, 4
 """Bytes a trained parameter takes in float32: itself, AdamW's two moments, its average."""

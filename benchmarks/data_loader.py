@@ -24,9 +24,9 @@ from datasets import Dataset, disable_progress_bars, load_from_disk
 from reporting import describe_machine
 from torch import Tensor
 
+from songgen.data.batch_plan import BatchPlan
 from songgen.data.dataset import SongDataset
 from songgen.data.loader import make_loader
-from songgen.data.plan import BatchPlan
 from songgen.data.samples import NO_VOICE, SampleOptions, TrainingSamples
 from songgen.data.schema import DATASET_FILE, TRAIN_SPLIT, DatasetInfo, ShardInfo, arrow_schema
 from songgen.layout import get_layout

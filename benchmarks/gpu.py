@@ -24,7 +24,7 @@ from reporting import describe_machine, synchronize
 from torch import Tensor, nn
 
 from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration
-from songgen.train.optimizer import OptimizerOptions, build_optimizer
+from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
 
 PEAK_TERAFLOPS = {
     "H200": 989,

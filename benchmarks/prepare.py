@@ -23,11 +23,11 @@ from accelerate.state import PartialState
 from reporting import describe_machine
 
 from songgen.prepare.config import PrepareConfig, config_of_values
+from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.engine.runner import Runner
+from songgen.prepare.engine.step import SetStep, Step, WorkFolder
 from songgen.prepare.layouts import read_songs
-from songgen.prepare.pipeline import finish
-from songgen.prepare.record import SongRecord
-from songgen.prepare.runner import Runner
-from songgen.prepare.step import SetStep, Step, WorkFolder
+from songgen.prepare.preparation import finish
 
 RATE = 16_000
 SYLLABLES_PER_SECOND = 3

@@ -29,7 +29,7 @@ from songgen.data.collate import collate
 from songgen.data.samples import Sample
 from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration
 from songgen.models.decoder import Attention, sinusoids
-from songgen.train.optimizer import OptimizerOptions, build_optimizer
+from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
 from songgen.vocabulary import IGNORE_INDEX, AudioVocabulary
 
 TARGET_RATIO = 1.5

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from songgen.codecs.spectral import SpectralSettings
 from songgen.codecs.spectral_fit import FitOptions, fit_spectral_codec, reconstruction_error
-from songgen.data.raw_rows import ColumnNames
-from songgen.data.sources import ManifestSpec, open_source
+from songgen.data.manifests.raw_rows import ColumnNames
+from songgen.data.manifests.sources import ManifestSpec, open_source
 
 MAX_PROBLEMS_SHOWN = 10
 ERROR_FILES = 32

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from songgen.conditioning import train_caption_tokenizer
-from songgen.data.raw_rows import ColumnNames, join_tags
-from songgen.data.sources import ManifestSpec, open_source
+from songgen.data.manifests.raw_rows import ColumnNames, join_tags
+from songgen.data.manifests.sources import ManifestSpec, open_source
 from songgen.lyrics import language_code, train_lyrics_tokenizer
 
 CAPTION_FOLDER = "caption_tokenizer"

@@ -5,17 +5,17 @@ from pathlib import Path
 
 from songgen.data.schema import arrow_schema
 from songgen.lyrics import VOCABULARY_FILES
-from songgen.prepare.encoded_files import ENCODED_FOLDER
+from songgen.prepare.describing.paid_answers import ANSWERS_FOLDER
+from songgen.prepare.engine.store import RESULTS_FOLDER
 from songgen.prepare.layouts import SPOOL_FOLDER
-from songgen.prepare.paid_answers import ANSWERS_FOLDER
+from songgen.prepare.output.encoded_files import ENCODED_FOLDER
+from songgen.prepare.output.writers import AUDIO_FOLDER, REJECTED_FILE, PreparedInfo
 from songgen.prepare.pins import PINS_FILE
-from songgen.prepare.pipeline import RECORDS_FILE, SONGS_FILE
-from songgen.prepare.review import APPLIED_FILE, CORRECTIONS_FILE
-from songgen.prepare.store import RESULTS_FOLDER
-from songgen.prepare.writers import AUDIO_FOLDER, REJECTED_FILE, PreparedInfo
-from songgen.preprocess.finalize import PUBLISHED_FILES
-from songgen.preprocess.workspace import LOCK_FILE
-from songgen.train.checkpoint_files import MANIFEST_FILE, checkpoint_files
+from songgen.prepare.preparation import RECORDS_FILE, SONGS_FILE
+from songgen.prepare.review.corrections import APPLIED_FILE, CORRECTIONS_FILE
+from songgen.tokenize.finalize import PUBLISHED_FILES
+from songgen.tokenize.workspace import LOCK_FILE
+from songgen.train.checkpoints.files import MANIFEST_FILE, checkpoint_files
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
 

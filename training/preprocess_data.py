@@ -8,8 +8,8 @@ import sys
 
 from songgen.config import load_run_config
 from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE, EXIT_ERROR
-from songgen.preprocess import TooManyBadRows, options_of, run_preprocessing
-from songgen.terminal import log_to_stderr, printable
+from songgen.runtime.terminal import log_to_stderr, printable
+from songgen.tokenize import TooManyBadRows, options_of, run_preprocessing
 
 
 def main() -> int:

@@ -22,7 +22,7 @@ from demo_report.measures import log_mel
 from demo_report.page import Clip, Figure, Page, Run, SongCard, SongGroup, Stage, write_page
 from demo_report.pictures import curve, draw_curves, draw_spectrogram
 
-from songgen.train.trackers import METRICS_FILE, read_metrics
+from songgen.train.reporting.trackers import METRICS_FILE, read_metrics
 
 GOAL = 0.95
 NUM_OPEN_SONGS = 8

@@ -18,7 +18,7 @@ from demo_report.files import CODES_FILE, SPLITS, GeneratedSong, read_songs, wri
 from safetensors.torch import save_file
 
 from songgen import SongGenProcessor
-from songgen.generation.audio import SongAudio
+from songgen.generation.song_audio import SongAudio
 from songgen.models import SongGenForConditionalGeneration
 
 EXTRA_SECONDS = 1.0

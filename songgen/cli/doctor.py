@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: the folder is nothing that it knows.
     """
     from songgen.doctor import examine
-    from songgen.terminal import printable
+    from songgen.runtime.terminal import printable
 
     diagnosis = examine(arguments.folder, deep=arguments.deep)
     print(diagnosis.to_json() if arguments.json else printable("\n".join(diagnosis.lines())))

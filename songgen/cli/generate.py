@@ -14,8 +14,8 @@ from songgen.generation.options import DEFAULT_MAX_SECONDS, DEFAULT_TOP_K, Gener
 if TYPE_CHECKING:
     import torch
 
-    from songgen.generation.audio import SongAudio
     from songgen.generation.decoding import ProgressCallback
+    from songgen.generation.song_audio import SongAudio
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Choices of --dtype."""

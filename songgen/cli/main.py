@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from songgen import __version__
 from songgen.exit_codes import EXIT_SIGNAL_BASE, EXIT_USAGE
-from songgen.terminal import log_to_stderr, printable
+from songgen.runtime.terminal import log_to_stderr, printable
 
 
 @dataclass(frozen=True)

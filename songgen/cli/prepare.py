@@ -8,11 +8,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE, EXIT_LOST_PROCESS
-from songgen.terminal import printable
+from songgen.runtime.terminal import printable
 
 if TYPE_CHECKING:
     from songgen.prepare.config import PrepareConfig
-    from songgen.prepare.pipeline import PrepareSummary
+    from songgen.prepare.preparation import PrepareSummary
 
 
 SHOWN_LINES = 5
@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: for anything the user can put right.
     """
     from songgen.prepare.config import help_text, load_prepare_config
-    from songgen.prepare.pipeline import TooManyBadSongs, prepare
-    from songgen.prepare.runner import WorkerLost
+    from songgen.prepare.engine.runner import WorkerLost
+    from songgen.prepare.preparation import TooManyBadSongs, prepare
 
     if {"-h", "--help"} & set(arguments.overrides):
         print(help_text())
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _first_lines(config: "PrepareConfig") -> Iterator[str]:
     """Yield the beginning of each list in the LJSpeech form, so that one sees what other programs will read."""
-    from songgen.prepare.writers import LJSPEECH_FILES
+    from songgen.prepare.output.writers import LJSPEECH_FILES
 
     for name in LJSPEECH_FILES.values():
         path = config.output_folder / name

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from songgen.train.hub import HubPush
+    from songgen.train.publishing.hub import HubPush
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: for anything the user can put right.
     """
-    from songgen.train.hub import push_to_hub
+    from songgen.train.publishing.hub import push_to_hub
 
     push = push_to_hub(
         arguments.folder,

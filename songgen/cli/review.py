@@ -22,9 +22,9 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: for anything the user can put right.
     """
-    from songgen.prepare.review import CORRECTIONS_FILE
-    from songgen.prepare.review_desk import ReviewDesk, find_work_folder
-    from songgen.prepare.review_page import ReviewPage
+    from songgen.prepare.review.corrections import CORRECTIONS_FILE
+    from songgen.prepare.review.desk import ReviewDesk, find_work_folder
+    from songgen.prepare.review.page import ReviewPage
     from songgen.web import LocalServer, make_access
 
     access = make_access(arguments.host, arguments.token)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from songgen.conditioning.weights import CONFIG_FILE, WEIGHTS_FILE, write_json
+from songgen.runtime.tensor_files import CONFIG_FILE, WEIGHTS_FILE, write_json
 
 
 class FrozenEncoder(ABC):

@@ -13,7 +13,7 @@ from transformers import T5Config, T5EncoderModel
 
 from songgen.conditioning.cache import FeatureCache
 from songgen.conditioning.frozen import FrozenEncoder, seeded
-from songgen.conditioning.weights import load_strictly, locate, normalize_spec
+from songgen.runtime.tensor_files import load_strictly, locate, normalize_spec
 
 _EMBEDDING = "shared.weight"
 _TIED_EMBEDDING = "encoder.embed_tokens.weight"

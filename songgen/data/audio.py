@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from songgen.data.clip import ClipRow, Rejection
+from songgen.data.manifests.clip import ClipRow, Rejection
 from songgen.tasks import MIX, VOCAL
 
 INT16_SCALE = 32768.0

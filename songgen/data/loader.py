@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data._utils import signal_handling
 
+from songgen.data.batch_plan import BatchPlan
 from songgen.data.collate import Batch, collate
-from songgen.data.plan import BatchPlan
 from songgen.data.samples import EMPTY_SLOT, TrainingSamples
 
 DEFAULT_TIMEOUT_SECONDS = 600.0

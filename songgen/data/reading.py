@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from songgen.data.audio import AudioOptions, ClipAudio, declared_seconds, read_clip
-from songgen.data.clip import ClipRow, Rejection
+from songgen.data.manifests.clip import ClipRow, Rejection
 
 T = TypeVar("T")
 

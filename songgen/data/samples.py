@@ -11,7 +11,7 @@ import torch.utils.data
 from numpy.typing import NDArray
 
 from songgen.data.dataset import SongDataset, SongRow
-from songgen.data.draws import SAMPLE_STREAM, random_uniforms
+from songgen.data.seeded_random import SAMPLE_STREAM, random_uniforms
 from songgen.tasks import VOCAL
 from songgen.vocabulary import EMPTY_CAPTION_IDS, EMPTY_LYRICS_IDS
 

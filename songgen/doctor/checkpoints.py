@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from songgen.doctor.findings import Finding, error, ok, warning
-from songgen.train.checkpoint_files import (
+from songgen.train.checkpoints.files import (
     AVERAGE_FILE,
     MODEL_FILE,
     OPTIMIZER_FILE,
@@ -15,9 +15,9 @@ from songgen.train.checkpoint_files import (
     read_tensors,
     verify,
 )
-from songgen.train.checkpoint_folders import candidates, leftovers
+from songgen.train.checkpoints.folders import candidates, leftovers
+from songgen.train.checkpoints.state import read_trainer_state
 from songgen.train.output_folder import has_lone_model
-from songgen.train.state import read_trainer_state
 
 REJECTED_WAY_OUT = "it is never used and never deleted: restore its files from a copy, or remove it"
 

@@ -26,9 +26,9 @@ from songgen.data.schema import (
 from songgen.data.shards import BatchView, map_batches, missing_companions, shard_problem
 from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.doctor.work_folders import activity, work_folder_of
-from songgen.preprocess.chunks import ChunkRecord
-from songgen.preprocess.plan import PLAN_FILE, WorkPlan
-from songgen.preprocess.workspace import (
+from songgen.tokenize.chunks import ChunkRecord
+from songgen.tokenize.work_list import PLAN_FILE, WorkPlan
+from songgen.tokenize.workspace import (
     CHUNK_FOLDER,
     CODEC_FOLDER,
     PLAN_FOLDER,

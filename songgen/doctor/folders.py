@@ -14,18 +14,18 @@ from songgen.doctor.prepared import examine_prepared, examine_preparing
 from songgen.doctor.runs import examine_run
 from songgen.doctor.work_folders import WORK_ENDING, work_folder_of
 from songgen.models.configuration_songgen import CONFIG_FILE
-from songgen.prepare.pipeline import SONGS_FILE
-from songgen.prepare.store import RESULTS_FOLDER
-from songgen.prepare.writers import INFO_FILE
-from songgen.preprocess.workspace import CHUNK_FOLDER, PLAN_FOLDER, SETTINGS_FILE, replaced_folder
-from songgen.preprocess.workspace import LOCK_FILE as WORK_LOCK_FILE
-from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
-from songgen.train.checkpoint_files import MANIFEST_FILE
-from songgen.train.checkpoint_folders import checkpoint_folders, leftovers
+from songgen.prepare.engine.store import RESULTS_FOLDER
+from songgen.prepare.output.writers import INFO_FILE
+from songgen.prepare.preparation import SONGS_FILE
+from songgen.runtime.run_status import RUN_STATUS_FILE
+from songgen.tokenize.workspace import CHUNK_FOLDER, PLAN_FOLDER, SETTINGS_FILE, replaced_folder
+from songgen.tokenize.workspace import LOCK_FILE as WORK_LOCK_FILE
+from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
+from songgen.train.checkpoints.files import MANIFEST_FILE
+from songgen.train.checkpoints.folders import checkpoint_folders, leftovers
+from songgen.train.checkpoints.state import TRAINER_STATE_FILE
 from songgen.train.output_folder import LOCK_FILE
-from songgen.train.run_status import RUN_STATUS_FILE
-from songgen.train.state import TRAINER_STATE_FILE
-from songgen.train.trackers import METRICS_FILE
+from songgen.train.reporting.trackers import METRICS_FILE
 
 SIGNS = {Kind.DATASET: (DATASET_FILE,), Kind.PREPARED: (INFO_FILE,)}
 """Kind of a data set -> files that it alone has."""

@@ -9,21 +9,21 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from songgen.data.clip import escaped
+from songgen.data.manifests.clip import escaped
 from songgen.data.schema import REPORT_FILE, DatasetInfo
 from songgen.doctor.findings import Kind
 from songgen.doctor.folders import recognize
 from songgen.doctor.owners import read_owner
 from songgen.doctor.work_folders import WORK_ENDING, activity
-from songgen.json_files import read_json_object
 from songgen.models.configuration_songgen import CONFIG_FILE
-from songgen.prepare.writers import INFO_FILE, PreparedInfo
-from songgen.preprocess.plan import WorkPlan
-from songgen.preprocess.workspace import CHUNK_FOLDER
-from songgen.train.heartbeat import read_beat
+from songgen.prepare.output.writers import INFO_FILE, PreparedInfo
+from songgen.runtime.heartbeat import read_beat
+from songgen.runtime.json_files import read_json_object
+from songgen.runtime.run_status import RunStatus, read_run_status
+from songgen.tokenize.work_list import WorkPlan
+from songgen.tokenize.workspace import CHUNK_FOLDER
+from songgen.train.checkpoints.state import read_trainer_state
 from songgen.train.output_folder import LOCK_FILE
-from songgen.train.run_status import RunStatus, read_run_status
-from songgen.train.state import read_trainer_state
 
 MAX_DEPTH = 4
 """Folders inside of folders that are looked into."""

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from songgen.data.folder_lock import is_alive
+from songgen.runtime.folder_lock import is_alive
 
 _FLOCK = "hhqqi"
 """Layout of `struct flock` on 64-bit Linux: kind, origin, start, length, process."""

@@ -13,12 +13,9 @@ import soundfile
 from songgen.data.audio import AudioRejected
 from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.doctor.work_folders import WORK_ENDING, activity, work_folder_of
-from songgen.prepare.audio_files import read_audio
-from songgen.prepare.pipeline import RECORDS_FILE, SONGS_FILE
-from songgen.prepare.report import meaning_of
-from songgen.prepare.review import APPLIED_FILE, CORRECTIONS_FILE
-from songgen.prepare.store import RESULTS_FOLDER
-from songgen.prepare.writers import (
+from songgen.prepare.engine.audio_files import read_audio
+from songgen.prepare.engine.store import RESULTS_FOLDER
+from songgen.prepare.output.writers import (
     DATA_CONFIG_FILE,
     FILE_NAME_COLUMNS,
     INFO_FILE,
@@ -26,6 +23,9 @@ from songgen.prepare.writers import (
     REJECTED_FILE,
     PreparedInfo,
 )
+from songgen.prepare.preparation import RECORDS_FILE, SONGS_FILE
+from songgen.prepare.report.statistics import meaning_of
+from songgen.prepare.review.corrections import APPLIED_FILE, CORRECTIONS_FILE
 
 SHOWN_FILES = 8
 """Damaged files that are named."""

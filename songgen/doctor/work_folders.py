@@ -6,7 +6,7 @@ from pathlib import Path
 
 from songgen.doctor.findings import Finding, ok, warning
 from songgen.doctor.owners import read_owner
-from songgen.preprocess.workspace import LOCK_FILE
+from songgen.tokenize.workspace import LOCK_FILE
 
 WORK_ENDING = ".work"
 """The work folder of a data set `NAME` is `NAME.work` beside it."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from songgen.generation.audio import DualTrackAudio, SongAudio, decode_songs
 from songgen.generation.decoding import CodeStreamer, ProgressCallback, evaluating, generate_codes, stream_codes
 from songgen.generation.options import GenerationOptions
+from songgen.generation.song_audio import DualTrackAudio, SongAudio, decode_songs
 from songgen.generation.streaming import DEFAULT_CHUNK_SECONDS, frames_of_chunk, stream_audio
 from songgen.models.modeling_songgen import CONDITION_KEYWORDS
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from songgen.conditioning import load_caption_tokenizer
-from songgen.conditioning.weights import PREPROCESSOR_FILE
 from songgen.generation.reference_voice import read_reference_voice
 from songgen.generation.separation import VocalSeparator, load_separator
-from songgen.json_files import read_json_object
 from songgen.lyrics import VoiceBpeTokenizer
 from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.models.loading import resolve_folder
+from songgen.runtime.json_files import read_json_object
+from songgen.runtime.tensor_files import PREPROCESSOR_FILE
 
 PUBLISHED_CAPTION_TOKENIZER = "google/flan-t5-large"
 """Caption tokenizer of models whose folder names none."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from songgen.generation.audio import SongAudio, decode_songs
 from songgen.generation.decoding import CodeChunk
+from songgen.generation.song_audio import SongAudio, decode_songs
 from songgen.layout import TokenLayout
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from songgen.conditioning import TextEncoder, VoiceEncoder
-from songgen.json_files import read_json_object
 from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
 from songgen.models.decoder import Attention
+from songgen.runtime.json_files import read_json_object
 
 if TYPE_CHECKING:
     from songgen.models.modeling_songgen import SongGenForConditionalGeneration

@@ -374,7 +374,7 @@ def _imported(folder: Path) -> dict[str, Any]:
 def _places_of_settings(folder: Path) -> Iterator[Path]:
     """Yield the folder, and where it is a run's, the prepared data sets that its tokens may come from."""
     yield folder
-    from songgen.train.checkpoint_files import CONFIG_FILE as RUN_CONFIG_FILE
+    from songgen.train.checkpoints.files import CONFIG_FILE as RUN_CONFIG_FILE
 
     config = folder / RUN_CONFIG_FILE
     if config.is_file():

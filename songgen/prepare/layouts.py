@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from songgen.data.clip import ClipRow, is_storable_text
-from songgen.data.manifest import ManifestFindings, ManifestOptions, read_clip_rows
-from songgen.data.raw_rows import ColumnNames, join_tags
-from songgen.data.sources import ManifestSpec
+from songgen.data.manifests.clip import ClipRow, is_storable_text
+from songgen.data.manifests.manifest import ManifestFindings, ManifestOptions, read_clip_rows
+from songgen.data.manifests.raw_rows import ColumnNames, join_tags
+from songgen.data.manifests.sources import ManifestSpec
 from songgen.data.writer import write_text_atomic
 from songgen.prepare.config import InputOptions, PrepareConfig
-from songgen.prepare.record import JsonObject, Refusal, SongRecord, known_language
-from songgen.prepare.review import REVIEW
-from songgen.prepare.tag_vocabulary import key_tag
+from songgen.prepare.describing.tag_vocabulary import key_tag
+from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord, known_language
+from songgen.prepare.review.corrections import REVIEW
 from songgen.tasks import MIX
 
 KEPT_COLUMNS = (
@@ -70,7 +70,7 @@ def read_songs(config: PrepareConfig) -> TakenIn:
     """Read all inputs; no audio is opened.
 
     Raises:
-        songgen.data.manifest.ManifestError: with every problem of every manifest.
+        songgen.data.manifests.manifest.ManifestError: with every problem of every manifest.
     """
     findings = ManifestFindings()
     taken = TakenIn()

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.writer import write_text_atomic
-from songgen.json_files import read_json_object
 from songgen.prepare.config import PrepareConfig
+from songgen.runtime.json_files import read_json_object
 
 logger = logging.getLogger(__name__)
 

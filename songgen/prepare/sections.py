@@ -4,23 +4,23 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from songgen.prepare.agreement import AgreementOptions, AgreementStep
-from songgen.prepare.alignment import AlignOptions, AlignStep
-from songgen.prepare.clap_score import ScoreOptions, ScoreStep
-from songgen.prepare.clip_plan import SegmentOptions
-from songgen.prepare.duplicates import DuplicateOptions, DuplicateStep, FingerprintStep
-from songgen.prepare.filters import FilterOptions, FilterStep
-from songgen.prepare.measures import MeasureOptions, MeasureStep
-from songgen.prepare.report import ReportOptions
-from songgen.prepare.segmentation import SegmentStep
-from songgen.prepare.separation import SeparateStep, SeparationOptions
-from songgen.prepare.splits import SplitOptions, SplitStep
-from songgen.prepare.step import SetStep, Step
-from songgen.prepare.tagging import TagOptions, TagStep
-from songgen.prepare.take_in import TakeInOptions, TakeInStep
-from songgen.prepare.transcription import TranscribeOptions, transcribe_steps
-from songgen.prepare.voice_activity import VoiceOptions, VoiceStep
-from songgen.prepare.writers import ExportOptions, WriteOptions
+from songgen.prepare.engine.step import SetStep, Step
+from songgen.prepare.output.writers import ExportOptions, WriteOptions
+from songgen.prepare.report.statistics import ReportOptions
+from songgen.prepare.steps.alignment import AlignOptions, AlignStep
+from songgen.prepare.steps.clap_score import ScoreOptions, ScoreStep
+from songgen.prepare.steps.duplicates import DuplicateOptions, DuplicateStep, FingerprintStep
+from songgen.prepare.steps.filters import FilterOptions, FilterStep
+from songgen.prepare.steps.lyrics_agreement import AgreementOptions, AgreementStep
+from songgen.prepare.steps.measures import MeasureOptions, MeasureStep
+from songgen.prepare.steps.segmentation import SegmentStep
+from songgen.prepare.steps.separation import SeparateStep, SeparationOptions
+from songgen.prepare.steps.splits import SplitOptions, SplitStep
+from songgen.prepare.steps.tagging import TagOptions, TagStep
+from songgen.prepare.steps.take_in import TakeInOptions, TakeInStep
+from songgen.prepare.steps.transcription import TranscribeOptions, transcribe_steps
+from songgen.prepare.steps.voice_activity import VoiceOptions, VoiceStep
+from songgen.prepare.timing.clip_plan import SegmentOptions
 
 
 @dataclass(frozen=True)

@@ -10,35 +10,41 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from songgen.config import RunConfig
+from songgen.data.integrity import require_intact_data
+from songgen.families.tokens.data_parts import build_evaluator, build_training_data, cache_captions, used_splits
+from songgen.families.tokens.model_parts import frozen_content, load_model
+from songgen.families.tokens.songs import TrainingData
 from songgen.models.freeze import freeze
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.runtime.deepspeed_launch import deepspeed_plugin
+from songgen.runtime.distributed import StartPatience
+from songgen.runtime.heartbeat import Heartbeat
+from songgen.runtime.stop_requests import STOP_FILE, StopSignals
 from songgen.tasks import Task
-from songgen.train.anomalies import AnomalyPolicy, AnomalyWatch
-from songgen.train.checkpoint import CheckpointManager
-from songgen.train.console import Console, RunSummary
-from songgen.train.data_check import require_intact_data
-from songgen.train.data_parts import build_evaluator, build_training_data, cache_captions, used_splits
-from songgen.train.deepspeed import prepare_zero
-from songgen.train.deepspeed_launch import deepspeed_plugin
-from songgen.train.distributed import StartPatience
-from songgen.train.ema import MovingAverage
-from songgen.train.engine import AcceleratedEngine, Engine
+from songgen.train.checkpoints.manager import CheckpointManager
+from songgen.train.checkpoints.resume import (
+    Resumption,
+    continue_curve,
+    count_steps,
+    find_resumption,
+    require_same_songs,
+)
+from songgen.train.checkpoints.state import TrainerState
 from songgen.train.evaluation import Evaluator
-from songgen.train.heartbeat import Heartbeat
-from songgen.train.loss_scale import LossScaleBounds
-from songgen.train.model_parts import frozen_content, load_model
-from songgen.train.optimizer import OptimizerOptions, build_optimizer
-from songgen.train.reporting import Reporter
-from songgen.train.resume import Resumption, continue_curve, count_steps, find_resumption, require_same_songs
-from songgen.train.schedules import CodebookWeights, LearningRateSchedule
-from songgen.train.sharding import autocast_forward
-from songgen.train.signals import STOP_FILE, StopSignals
-from songgen.train.state import TrainerState
+from songgen.train.optimization.anomalies import AnomalyPolicy, AnomalyWatch
+from songgen.train.optimization.deepspeed import prepare_zero
+from songgen.train.optimization.ema import MovingAverage
+from songgen.train.optimization.engine import AcceleratedEngine, Engine
+from songgen.train.optimization.loss_scale import LossScaleBounds
+from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
+from songgen.train.optimization.schedules import CodebookWeights, LearningRateSchedule
+from songgen.train.optimization.sharding import autocast_forward
+from songgen.train.reporting.console import Console, RunSummary
+from songgen.train.reporting.reporter import Reporter
+from songgen.train.reporting.trackers import Trackers
 from songgen.train.step import TrainingStep
 from songgen.train.totals import StepTotals
-from songgen.train.trackers import Trackers
 from songgen.train.trainer import Intervals, Trainer
-from songgen.train.training_data import TrainingData
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +59,7 @@ def build_trainer(
     Args:
         config: resolved configuration.
         task: what the model is to write.
-        accelerator: from `songgen.train.distributed.start_processes`.
+        accelerator: from `songgen.runtime.distributed.start_processes`.
         console: of this process.
         heartbeat: of this process.
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from songgen.families.tokens.song_samples import SongSamples
+from songgen.families.tokens.songs import TrainingData
+from songgen.families.tokens.token_metrics import TokenMetrics
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
-from songgen.train.distributed import sum_over_processes
-from songgen.train.metrics import TokenMetrics
-from songgen.train.reporting import Reporter
-from songgen.train.sharding import shard_again
-from songgen.train.signals import Interrupted, StopSignals
-from songgen.train.song_samples import SongSamples
-from songgen.train.training_data import TrainingData
+from songgen.runtime.distributed import sum_over_processes
+from songgen.runtime.stop_requests import Interrupted, StopSignals
+from songgen.train.optimization.sharding import shard_again
+from songgen.train.reporting.reporter import Reporter
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from accelerate import Accelerator
 
 from songgen.config import RunConfig, load_run_config
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
+from songgen.runtime.agreement import from_main
+from songgen.runtime.distributed import start_processes
+from songgen.runtime.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, RunStatus, read_run_status
 from songgen.tasks import Task
-from songgen.train.agreement import from_main
 from songgen.train.build import build_trainer
-from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
-from songgen.train.console import Console, route_logging, route_warnings
-from songgen.train.determinism import use_deterministic_operations
-from songgen.train.distributed import start_processes
-from songgen.train.hub import publish, require_account
+from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
+from songgen.train.optimization.determinism import use_deterministic_operations
 from songgen.train.output_folder import back_up_run, locked, require_outside, require_usable, require_way_back
-from songgen.train.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, RunStatus, read_run_status
+from songgen.train.publishing.hub import publish, require_account
+from songgen.train.reporting.console import Console, route_logging, route_warnings
 from songgen.train.supervision import Supervision, begin_run, say
 
 logger = logging.getLogger(__name__)

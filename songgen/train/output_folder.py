@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from songgen.data import folder_lock
+from songgen.data.integrity import VERIFIED_FILE
 from songgen.models.configuration_songgen import CONFIG_FILE
-from songgen.train.checkpoint_files import CONFIG_FILE as RESOLVED_CONFIG_FILE
-from songgen.train.checkpoint_folders import checkpoint_folders
-from songgen.train.data_check import VERIFIED_FILE
-from songgen.train.heartbeat import is_heartbeat
-from songgen.train.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE
+from songgen.runtime import folder_lock
+from songgen.runtime.heartbeat import is_heartbeat
+from songgen.runtime.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE
+from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
+from songgen.train.checkpoints.folders import checkpoint_folders
 
 LOCK_FILE = ".run.lock"
 
@@ -108,5 +108,5 @@ def require_outside(folder: Path, inputs: Mapping[str, str]) -> None:
 
 
 def locked(folder: Path) -> AbstractContextManager[None]:
-    """Keep other runs out of an output folder while this one writes to it; see `songgen.data.folder_lock.locked`."""
+    """Keep other runs out of an output folder while this one writes to it; see `songgen.runtime.folder_lock.locked`."""
     return folder_lock.locked(folder, LOCK_FILE)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from songgen.data.collate import Batch
 from songgen.layout import TokenLayout
-from songgen.train.distributed import sum_over_processes
-from songgen.train.engine import Engine
+from songgen.runtime.distributed import sum_over_processes
+from songgen.train.optimization.engine import Engine
 
 
 class Outcome(enum.Enum):

@@ -23,13 +23,13 @@ from songgen.exit_codes import (
     EXIT_NON_FINITE,
     EXIT_SIGNAL_BASE,
 )
-from songgen.terminal import printable
-from songgen.train.anomalies import NonFiniteError
-from songgen.train.checkpoint import CheckpointError
-from songgen.train.distributed import leave_at_once
-from songgen.train.heartbeat import STARTING, Heartbeat, missing_processes, remove_heartbeats
-from songgen.train.run_status import RUN_STATUS_FILE, RunStatus, read_run_status
-from songgen.train.signals import STOP_FILE
+from songgen.runtime.distributed import leave_at_once
+from songgen.runtime.heartbeat import STARTING, Heartbeat, missing_processes, remove_heartbeats
+from songgen.runtime.run_status import RUN_STATUS_FILE, RunStatus, read_run_status
+from songgen.runtime.stop_requests import STOP_FILE
+from songgen.runtime.terminal import printable
+from songgen.train.checkpoints.manager import CheckpointError
+from songgen.train.optimization.anomalies import NonFiniteError
 
 logger = logging.getLogger(__name__)
 

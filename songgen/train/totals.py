@@ -8,7 +8,7 @@ import time
 import torch
 
 from songgen.layout import TokenLayout
-from songgen.train.distributed import sum_over_processes
+from songgen.runtime.distributed import sum_over_processes
 from songgen.train.step import Outcome, StepResult
 
 

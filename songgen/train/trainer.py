@@ -16,27 +16,27 @@ from safetensors import SafetensorError
 
 from songgen.config import RunConfig
 from songgen.data.collate import Batch
+from songgen.families.tokens.final_model import write_model
+from songgen.families.tokens.songs import TrainingData
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
-from songgen.train.agreement import all_succeeded
-from songgen.train.anomalies import AnomalyWatch, NonFiniteError
-from songgen.train.checkpoint import CheckpointError, CheckpointManager
-from songgen.train.distributed import StartPatience
-from songgen.train.ema import MovingAverage
-from songgen.train.engine import Engine
+from songgen.runtime.agreement import all_succeeded
+from songgen.runtime.distributed import StartPatience
+from songgen.runtime.heartbeat import Heartbeat
+from songgen.runtime.stop_requests import Interrupted, StopSignals
+from songgen.train.checkpoints.manager import CheckpointError, CheckpointManager
+from songgen.train.checkpoints.resume import Resumption, require_same_parameters
+from songgen.train.checkpoints.state import CheckpointContents, TrainerState, capture_random_state, restore_random_state
 from songgen.train.evaluation import Evaluator
-from songgen.train.final_model import write_model
-from songgen.train.heartbeat import Heartbeat
-from songgen.train.loss_scale import LossScaleBounds
-from songgen.train.optimizer import set_learning_rate
-from songgen.train.reporting import Reporter
-from songgen.train.resume import Resumption, require_same_parameters
-from songgen.train.schedules import CodebookWeights, LearningRateSchedule
-from songgen.train.signals import Interrupted, StopSignals
-from songgen.train.state import CheckpointContents, TrainerState, capture_random_state, restore_random_state
+from songgen.train.optimization.anomalies import AnomalyWatch, NonFiniteError
+from songgen.train.optimization.ema import MovingAverage
+from songgen.train.optimization.engine import Engine
+from songgen.train.optimization.loss_scale import LossScaleBounds
+from songgen.train.optimization.named_tensors import copy_tensors, gather_tensors, model_tensors
+from songgen.train.optimization.optimizer import set_learning_rate
+from songgen.train.optimization.schedules import CodebookWeights, LearningRateSchedule
+from songgen.train.reporting.reporter import Reporter
 from songgen.train.step import Outcome, StepResult, TrainingStep
 from songgen.train.totals import StepTotals
-from songgen.train.training_data import TrainingData
-from songgen.train.weights import copy_tensors, gather_tensors, model_tensors
 
 logger = logging.getLogger(__name__)
 

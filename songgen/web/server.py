@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, BinaryIO
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from songgen.terminal import printable
+from songgen.runtime.terminal import printable
 from songgen.web.access import Access, is_same_origin
 from songgen.web.messages import (
     FileBody,

@@ -17,14 +17,14 @@ from intact_data import open_intact
 from preprocess_fakes import RATE, ROOT, options_for, read_manifest, run, tone, write_corpus, write_manifest
 
 from songgen.data.audio import AudioRejected, ClipAudio, check_header, read_clip
-from songgen.data.clip import Rejection
 from songgen.data.dataset import SongDataset
+from songgen.data.manifests.clip import Rejection
 from songgen.data.reading import AudioReaders, ReadingLimits
 from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE
-from songgen.prepare.record import SongRecord
-from songgen.prepare.step import WorkFolder
-from songgen.prepare.take_in import TakeInOptions, TakeInStep
-from songgen.preprocess import PreprocessOptions
+from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.steps.take_in import TakeInOptions, TakeInStep
+from songgen.tokenize import PreprocessOptions
 
 NUM_CLIPS = 20
 

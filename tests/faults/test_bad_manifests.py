@@ -15,10 +15,10 @@ import soundfile
 from intact_data import open_intact
 from preprocess_fakes import RATE, fake_encoders, options_for, read_manifest, run, tone, write_manifest
 
-from songgen.data.manifest import ManifestError
-from songgen.data.sources import ManifestSpec
+from songgen.data.manifests.manifest import ManifestError
+from songgen.data.manifests.sources import ManifestSpec
 from songgen.lyrics import train_lyrics_tokenizer
-from songgen.preprocess import PreprocessOptions, run_preprocessing
+from songgen.tokenize import PreprocessOptions, run_preprocessing
 
 SURROGATE_JSON = b'{"id": "s14", "caption": "half \\ud83d", "lyrics": "", "audio": "a.wav"}'
 

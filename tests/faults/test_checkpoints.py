@@ -16,7 +16,7 @@ from killing import kill_at_random, summary
 from launching import make_world, records, write_config
 
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
-from songgen.train.checkpoint_files import (
+from songgen.train.checkpoints.files import (
     FAULT_VARIABLE,
     MANIFEST_FILE,
     MODEL_FILE,
@@ -24,11 +24,11 @@ from songgen.train.checkpoint_files import (
     random_state_file,
     read_manifest,
 )
-from songgen.train.checkpoint_files import (
+from songgen.train.checkpoints.files import (
     checkpoint_files as files_of,
 )
-from songgen.train.checkpoint_folders import candidates
-from songgen.train.state import TRAINER_STATE_FILE, read_trainer_state
+from songgen.train.checkpoints.folders import candidates
+from songgen.train.checkpoints.state import TRAINER_STATE_FILE, read_trainer_state
 from songgen.train.trainer import Trainer
 
 SAVE_POINTS = ["after_folder", *(f"after_file:{name.split('.')[0]}" for name in files_of(1)), "after_manifest"]

@@ -19,12 +19,13 @@ from forked import FORK, Hook, fork_run, stop_at
 from launching import make_world, records, write_config
 from small_disk import empty, fill, on_small_disk
 
+from songgen.data.integrity import VERIFIED_FILE
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NO_CHECKPOINT
-from songgen.train import checkpoint, launch
-from songgen.train.checkpoint_files import verify
-from songgen.train.data_check import VERIFIED_FILE
+from songgen.runtime.run_status import read_run_status
+from songgen.train import launch
+from songgen.train.checkpoints import manager as checkpoint
+from songgen.train.checkpoints.files import verify
 from songgen.train.output_folder import LOCK_FILE, locked
-from songgen.train.run_status import read_run_status
 from songgen.train.trainer import Trainer
 
 FULL = {"before": "the disk is too full", "during": "No space left on device"}

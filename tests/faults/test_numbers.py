@@ -12,8 +12,8 @@ from launching import make_world, records, write_config
 from safetensors.torch import load_file
 
 from songgen.exit_codes import EXIT_DONE, EXIT_NON_FINITE
-from songgen.train.anomalies import LOSS_SPIKES_FILE, NON_FINITE_FILE
-from songgen.train.state import TrainerState, read_trainer_state
+from songgen.train.checkpoints.state import TrainerState, read_trainer_state
+from songgen.train.optimization.anomalies import LOSS_SPIKES_FILE, NON_FINITE_FILE
 
 NUM_SONGS = 5
 Train = Callable[..., str]

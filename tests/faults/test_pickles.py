@@ -16,8 +16,8 @@ from songgen.conditioning import load_text_encoder, load_voice_encoder
 from songgen.data.dataset import SongDataset
 from songgen.exit_codes import EXIT_ERROR
 from songgen.models import SongGenForConditionalGeneration
-from songgen.train import checkpoint_files
-from songgen.train.checkpoint_files import AVERAGE_FILE, MODEL_FILE, OPTIMIZER_FILE, random_state_file
+from songgen.train.checkpoints import files as checkpoint_files
+from songgen.train.checkpoints.files import AVERAGE_FILE, MODEL_FILE, OPTIMIZER_FILE, random_state_file
 
 pytestmark = pytest.mark.case(31)
 

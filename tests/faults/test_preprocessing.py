@@ -27,7 +27,7 @@ from preprocess_fakes import (
 )
 
 from songgen.data.dataset import SongDataset
-from songgen.preprocess import settings
+from songgen.tokenize import settings
 
 NUM_CLIPS = 21
 NUM_RANDOM_KILLS = 8
@@ -146,7 +146,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_data_set_and_the_next_ru
     """A data set of fewer clips stands already; where folders cannot be exchanged, it may be away for a moment."""
     whole, part = corpora
     if not exchange:
-        monkeypatch.setattr("songgen.preprocess.finalize.exchange_folders", lambda *_: False)
+        monkeypatch.setattr("songgen.tokenize.finalize.exchange_folders", lambda *_: False)
     run(options_for(part, tmp_path / "old" / "songs"))
     shutil.copytree(tmp_path / "old", tmp_path / "counted")
     total = count_file_operations(whole, tmp_path / "counted" / "songs")
@@ -265,7 +265,7 @@ def test_every_module_that_makes_rows_counts() -> None:
             if path.relative_to(package).as_posix() not in NOT_IN_THE_DIGEST:
                 waiting.extend(imported_files(path))
     missing = {path.relative_to(package).as_posix() for path in reached - counted} - set(NOT_IN_THE_DIGEST)
-    assert not missing, "add them to CODE in songgen/preprocess/settings.py, or say here why they do not count"
+    assert not missing, "add them to CODE in songgen/tokenize/settings.py, or say here why they do not count"
 
 
 @pytest.mark.case(23)

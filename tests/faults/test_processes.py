@@ -19,9 +19,9 @@ from torch.utils.data import get_worker_info
 
 from songgen.data.samples import TrainingSamples
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_LOST_PROCESS
+from songgen.runtime.run_status import read_run_status
 from songgen.train import build, launch
-from songgen.train.checkpoint_files import verify
-from songgen.train.run_status import read_run_status
+from songgen.train.checkpoints.files import verify
 
 SCRIPT = ROOT / "tests" / "support" / "faulty_training.py"
 STEP, RANK = 2, 1

@@ -21,10 +21,10 @@ from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.models import SongGenConfig
 from songgen.tasks import MIXED
 from songgen.train import build
-from songgen.train.checkpoint import CheckpointManager
-from songgen.train.checkpoint_files import AVERAGE_FILE, CONFIG_FILE, MODEL_FILE
+from songgen.train.checkpoints.files import AVERAGE_FILE, CONFIG_FILE, MODEL_FILE
+from songgen.train.checkpoints.manager import CheckpointManager
+from songgen.train.checkpoints.state import TrainerState, read_trainer_state
 from songgen.train.launch import run_training
-from songgen.train.state import TrainerState, read_trainer_state
 from songgen.train.trainer import Trainer
 
 NUM_SONGS = 7

@@ -17,10 +17,10 @@ from preprocess_fakes import options_for, read_manifest, run, write_corpus, writ
 
 from songgen.environment import QUIET_ENVIRONMENT
 from songgen.exit_codes import EXIT_ERROR
+from songgen.runtime.terminal import PrintableFormatter, printable
 from songgen.tasks import MIXED
-from songgen.terminal import PrintableFormatter, printable
 from songgen.train.launch import run_training
-from songgen.train.trackers import Trackers
+from songgen.train.reporting.trackers import Trackers
 
 HUB_TOKEN = "hf_" + "Secret" * 6
 WANDB_KEY = "0123456789abcdef" * 2 + "01234567"
@@ -32,7 +32,7 @@ DYNAMIC_IMPORTS = {
     "songgen/cli/main.py": "the table of subcommands",
     "songgen/codecs/registry.py": "the kinds of codecs",
     "songgen/generation/demucs_weights.py": "the networks of demucs",
-    "songgen/train/optimizer.py": "one name, for a package that may be absent",
+    "songgen/train/optimization/optimizer.py": "one name, for a package that may be absent",
 }
 """Files that may import a module by a name in a variable or late -> the closed table that the name comes from."""
 
@@ -176,7 +176,7 @@ def python(program: str, **environment: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("entrance", ["songgen.cli.main", "songgen.train.launch", "songgen.preprocess"])
+@pytest.mark.parametrize("entrance", ["songgen.cli.main", "songgen.train.launch", "songgen.tokenize"])
 def test_libraries_are_quiet_from_their_first_import(entrance: str) -> None:
     """The hub's client reads its variables when it is imported, so they must be set before."""
     program = (

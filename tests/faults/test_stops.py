@@ -14,13 +14,15 @@ from forked import Hook, before_each_step, fork_run, saved_files
 from launching import TIMEOUT, make_world, start, wait_for_steps, write_config
 
 from songgen.exit_codes import EXIT_DONE, EXIT_SIGNAL_BASE
-from songgen.train import checkpoint, signals, song_samples
-from songgen.train.checkpoint import CheckpointManager
-from songgen.train.checkpoint_files import verify
-from songgen.train.engine import AcceleratedEngine
-from songgen.train.metrics import TokenMetrics
-from songgen.train.run_status import read_run_status
-from songgen.train.song_samples import SongSamples
+from songgen.families.tokens import song_samples
+from songgen.families.tokens.song_samples import SongSamples
+from songgen.families.tokens.token_metrics import TokenMetrics
+from songgen.runtime import stop_requests as signals
+from songgen.runtime.run_status import read_run_status
+from songgen.train.checkpoints import manager as checkpoint
+from songgen.train.checkpoints.files import verify
+from songgen.train.checkpoints.manager import CheckpointManager
+from songgen.train.optimization.engine import AcceleratedEngine
 from songgen.train.trainer import Trainer
 
 STOP_SECONDS = 10

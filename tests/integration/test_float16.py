@@ -12,8 +12,8 @@ from launching import make_world, records, write_config
 
 from songgen.exit_codes import EXIT_DONE, EXIT_NON_FINITE
 from songgen.tasks import MIXED
+from songgen.train.checkpoints.state import read_trainer_state
 from songgen.train.launch import run_training
-from songgen.train.state import read_trainer_state
 from songgen.train.step import TrainingStep
 from songgen.train.trainer import Trainer
 

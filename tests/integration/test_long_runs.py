@@ -11,8 +11,8 @@ import pytest
 from forked import fork_run, saved_files
 from launching import make_world, records, write_config
 
-from songgen.train.metrics import TokenMetrics
-from songgen.train.state import read_trainer_state
+from songgen.families.tokens.token_metrics import TokenMetrics
+from songgen.train.checkpoints.state import read_trainer_state
 
 NUM_SONGS = 7
 NUM_HELD_OUT = 12

@@ -20,16 +20,16 @@ from tiny_whisper import save_tiny_whisper
 from songgen.cli.prepare import describe
 from songgen.config import load_run_config
 from songgen.data.dataset import SongDataset
-from songgen.data.folder_lock import is_alive
 from songgen.exit_codes import EXIT_SIGNAL_BASE
 from songgen.prepare.config import load_prepare_config
-from songgen.prepare.pipeline import PrepareSummary, TooManyBadSongs, prepare
-from songgen.prepare.runner import Runner
-from songgen.prepare.step import SetStep
-from songgen.prepare.store import ResultStore
-from songgen.prepare.writers import DatasetWriter
-from songgen.preprocess import options_of, run_preprocessing
-from songgen.preprocess.workspace import LOCK_FILE
+from songgen.prepare.engine.runner import Runner
+from songgen.prepare.engine.step import SetStep
+from songgen.prepare.engine.store import ResultStore
+from songgen.prepare.output.writers import DatasetWriter
+from songgen.prepare.preparation import PrepareSummary, TooManyBadSongs, prepare
+from songgen.runtime.folder_lock import is_alive
+from songgen.tokenize import options_of, run_preprocessing
+from songgen.tokenize.workspace import LOCK_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 FORK = get_context("fork")

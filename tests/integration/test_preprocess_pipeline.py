@@ -25,10 +25,10 @@ from preprocess_fakes import (
 )
 
 from songgen.data.dataset import SongDataset
+from songgen.data.manifests.sources import ManifestSpec
 from songgen.data.schema import DatasetInfo
-from songgen.data.sources import ManifestSpec
-from songgen.preprocess import TooManyBadRows
-from songgen.preprocess.workspace import CHUNK_FOLDER, LOCK_FILE
+from songgen.tokenize import TooManyBadRows
+from songgen.tokenize.workspace import CHUNK_FOLDER, LOCK_FILE
 
 NUM_CLIPS = 21
 
@@ -195,7 +195,7 @@ def test_a_changed_setting_or_code_encodes_again(corpus: Path, tmp_path: Path, m
     assert 0 < codec.num_clips < NUM_CLIPS * 3
     content = report_of(output)["splits"]["train"]
     assert content["rows"] + content["rejected"]["too_long"] == NUM_CLIPS and content["damaged_rows"] == 0
-    monkeypatch.setattr("songgen.preprocess.settings.code_fingerprint", lambda patterns: "edited")
+    monkeypatch.setattr("songgen.tokenize.settings.code_fingerprint", lambda patterns: "edited")
     codec = FakeCodec()
     run(options_for(corpus, output, max_seconds=0.6), codec)
     assert codec.num_clips > 0

@@ -20,7 +20,7 @@ from songgen.config import load_run_config
 from songgen.data.dataset import SongDataset
 from songgen.data.schema import DatasetInfo
 from songgen.lyrics import train_lyrics_tokenizer
-from songgen.preprocess import options_of, run_preprocessing
+from songgen.tokenize import options_of, run_preprocessing
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_CLIPS = 18

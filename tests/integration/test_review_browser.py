@@ -11,10 +11,10 @@ import pytest
 from browser import Browser, open_browser
 from review_songs import EVIL, apply_corrections, clip, write_work_folder
 
-from songgen.prepare.alignment import written_lines
-from songgen.prepare.review import CORRECTIONS_FILE
-from songgen.prepare.review_desk import ReviewDesk
-from songgen.prepare.review_page import ReviewPage
+from songgen.prepare.review.corrections import CORRECTIONS_FILE
+from songgen.prepare.review.desk import ReviewDesk
+from songgen.prepare.review.page import ReviewPage
+from songgen.prepare.steps.alignment import written_lines
 from songgen.web import LocalServer, make_access
 
 

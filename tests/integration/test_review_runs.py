@@ -14,8 +14,8 @@ import pytest
 from prepare_songs import write_song
 
 from songgen.prepare.config import load_prepare_config
-from songgen.prepare.pipeline import PrepareSummary, prepare
-from songgen.prepare.review_desk import ReviewDesk
+from songgen.prepare.preparation import PrepareSummary, prepare
+from songgen.prepare.review.desk import ReviewDesk
 
 NAMES = ("calm", "loud", "short")
 

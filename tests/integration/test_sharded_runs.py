@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from songgen.models.loading import WEIGHTS_FILE
-from songgen.train.checkpoint_files import AVERAGE_FILE, FAULT_VARIABLE, MODEL_FILE, OPTIMIZER_FILE
-from songgen.train.checkpoint_folders import candidates
-from songgen.train.engine import AcceleratedEngine
+from songgen.train.checkpoints.files import AVERAGE_FILE, FAULT_VARIABLE, MODEL_FILE, OPTIMIZER_FILE
+from songgen.train.checkpoints.folders import candidates
+from songgen.train.optimization.engine import AcceleratedEngine
 from songgen.train.trainer import Trainer
 
 ACCELERATE_CONFIGS = ROOT / "helpers" / "accelerate_configs"

@@ -18,19 +18,19 @@ from training_fakes import write_dataset, write_model_folder
 from songgen.conditioning.cache import FeatureCache
 from songgen.data.dataset import SongDataset
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NO_CHECKPOINT, EXIT_NON_FINITE
+from songgen.families.tokens.song_samples import SongSamples
 from songgen.models import SongGenDualTrackForConditionalGeneration, modeling_songgen
 from songgen.models.freeze import CROSS_GROUPS, group_of
+from songgen.runtime.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, read_run_status
+from songgen.runtime.stop_requests import Interrupted, StopSignals
 from songgen.tasks import DUAL_TRACK, MIXED, Task
 from songgen.train import launch
-from songgen.train.anomalies import AnomalyWatch, NonFiniteError
-from songgen.train.checkpoint import CheckpointManager
-from songgen.train.checkpoint_files import read_manifest
+from songgen.train.checkpoints.files import read_manifest
+from songgen.train.checkpoints.manager import CheckpointManager
+from songgen.train.checkpoints.state import CheckpointContents, read_trainer_state
 from songgen.train.evaluation import Evaluator
 from songgen.train.launch import run_training
-from songgen.train.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, read_run_status
-from songgen.train.signals import Interrupted, StopSignals
-from songgen.train.song_samples import SongSamples
-from songgen.train.state import CheckpointContents, read_trainer_state
+from songgen.train.optimization.anomalies import AnomalyWatch, NonFiniteError
 
 NUM_TRAIN, NUM_EVALUATION = 7, 3
 

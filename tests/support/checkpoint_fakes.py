@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from songgen.train.checkpoint import CheckpointManager
-from songgen.train.state import CheckpointContents, TrainerState
+from songgen.train.checkpoints.manager import CheckpointManager
+from songgen.train.checkpoints.state import CheckpointContents, TrainerState
 
 FORK = multiprocessing.get_context("fork")
 NAMES = ("weight", "bias", "attention")

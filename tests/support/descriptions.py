@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from songgen.prepare.record import JsonObject
+from songgen.prepare.engine.record import JsonObject
 
 ANALYSIS = {
     "genre": ["melodic techno", "electronic"],

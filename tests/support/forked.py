@@ -15,7 +15,7 @@ from typing import Any
 from accelerate.state import AcceleratorState
 
 from songgen.tasks import MIXED, Task
-from songgen.train.checkpoint_files import FileEntry, verify
+from songgen.train.checkpoints.files import FileEntry, verify
 from songgen.train.launch import run_training
 from songgen.train.trainer import Trainer
 

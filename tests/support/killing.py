@@ -17,9 +17,9 @@ from forked import FORK, Fork, Hook, fork_run, redirect, saved_files
 from launching import make_world, write_config
 from preprocess_fakes import options_for, run, shard_hashes, write_corpus
 
-from songgen.train.checkpoint import CheckpointManager
-from songgen.train.checkpoint_folders import candidates
-from songgen.train.state import read_trainer_state
+from songgen.train.checkpoints.folders import candidates
+from songgen.train.checkpoints.manager import CheckpointManager
+from songgen.train.checkpoints.state import read_trainer_state
 
 STEPS = 24
 SETTINGS: dict[str, Any] = {

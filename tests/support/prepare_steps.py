@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from songgen.prepare.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.step import Outcome, SetStep, Step, WorkFolder
+from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
+from songgen.prepare.engine.step import Outcome, SetStep, Step, WorkFolder
 
 
 def make_record(name: str, **fields: Any) -> SongRecord:

@@ -13,11 +13,11 @@ import numpy as np
 import soundfile
 import torch
 
-from songgen.data.manifest import ManifestOptions
-from songgen.data.raw_rows import ColumnNames
-from songgen.data.sources import ManifestSpec
-from songgen.preprocess import PreprocessOptions, run_preprocessing
-from songgen.preprocess.encoders import Encoders
+from songgen.data.manifests.manifest import ManifestOptions
+from songgen.data.manifests.raw_rows import ColumnNames
+from songgen.data.manifests.sources import ManifestSpec
+from songgen.tokenize import PreprocessOptions, run_preprocessing
+from songgen.tokenize.encoders import Encoders
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 8000

@@ -8,9 +8,9 @@ import soundfile
 from prepare_songs import RATE, tone
 from prepare_steps import make_record
 
-from songgen.prepare.pipeline import RECORDS_FILE
-from songgen.prepare.record import FIRST, LyricLine, Refusal, SongRecord, Transcript, Word
-from songgen.prepare.review import read_corrections
+from songgen.prepare.engine.record import FIRST, LyricLine, Refusal, SongRecord, Transcript, Word
+from songgen.prepare.preparation import RECORDS_FILE
+from songgen.prepare.review.corrections import read_corrections
 
 QUIET = Refusal("filter", "vocal_too_quiet", "energy of the vocal: 12 is below 200", 12.0, 200.0)
 BROKEN = Refusal("take_in", "truncated_audio", "only 10 of 4000 declared frames can be decoded")

@@ -14,7 +14,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from songgen.prepare.describing import Conversation
+from songgen.prepare.describing.conversation import Conversation
 
 RATE = 16_000
 AUDIO_FRAMES = 100

@@ -7,7 +7,7 @@ from songgen.cli.generate import song_path, write_songs, write_stream
 from songgen.cli.main import main
 from songgen.codecs.spectral import SpectralCodec, SpectralSettings
 from songgen.conditioning import TextEncoder, VoiceEncoder, train_caption_tokenizer
-from songgen.generation.audio import SongAudio
+from songgen.generation.song_audio import SongAudio
 from songgen.lyrics import train_lyrics_tokenizer
 from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration
 

@@ -12,10 +12,10 @@ from songgen.config.keys import all_keys
 from songgen.config.model_arguments import TrackPattern
 from songgen.config.training_arguments import ParameterGroup
 from songgen.config.types import coerce
-from songgen.data.plan import ORDERS
+from songgen.data.batch_plan import ORDERS
 from songgen.models.freeze import PARAMETER_GROUPS
 from songgen.tasks import TASKS
-from songgen.train.schedules import SCHEDULES
+from songgen.train.optimization.schedules import SCHEDULES
 
 REQUIRED = {"model_name_or_path": "m", "output_dir": "o", "save_to_disk": "d"}
 PUBLISHED = json.loads((Path(__file__).parent / "published_keys.json").read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from songgen.data.audio import (
     resample,
     to_int16,
 )
-from songgen.data.clip import ClipRow, Rejection, TrackPath
+from songgen.data.manifests.clip import ClipRow, Rejection, TrackPath
 
 
 def tone(seconds: float, rate: int = 16000, level: float = 0.3) -> np.ndarray:

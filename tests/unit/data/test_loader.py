@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from songgen.data.batch_plan import BatchPlan
 from songgen.data.dataset import SongDataset
 from songgen.data.loader import LoaderError, make_loader, read_batches
-from songgen.data.plan import BatchPlan
 from songgen.data.samples import SampleOptions, TrainingSamples
 
 

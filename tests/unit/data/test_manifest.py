@@ -5,11 +5,17 @@ from typing import Any
 
 import pytest
 
-from songgen.data.clip import ClipRow
-from songgen.data.manifest import ManifestError, ManifestFindings, ManifestOptions, column_names, read_clip_rows
-from songgen.data.raw_rows import ColumnNames
-from songgen.data.row_index import open_row_index
-from songgen.data.sources import ManifestSpec
+from songgen.data.manifests.clip import ClipRow
+from songgen.data.manifests.manifest import (
+    ManifestError,
+    ManifestFindings,
+    ManifestOptions,
+    column_names,
+    read_clip_rows,
+)
+from songgen.data.manifests.raw_rows import ColumnNames
+from songgen.data.manifests.row_index import open_row_index
+from songgen.data.manifests.sources import ManifestSpec
 
 COLUMNS = ColumnNames(target="audio_abspath", references=("vocal_abspath", "acc_abspath"))
 

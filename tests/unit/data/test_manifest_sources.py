@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from datasets import Dataset, DatasetDict
 
-from songgen.data.clip import ClipRow
-from songgen.data.manifest import ManifestError, ManifestFindings, ManifestOptions, read_clip_rows
-from songgen.data.raw_rows import ColumnNames, caption_of_variants, track_of_column
-from songgen.data.sources import ManifestSpec
-from songgen.data.tags import missing_tag_kinds
+from songgen.data.manifests.clip import ClipRow
+from songgen.data.manifests.manifest import ManifestError, ManifestFindings, ManifestOptions, read_clip_rows
+from songgen.data.manifests.raw_rows import ColumnNames, caption_of_variants, track_of_column
+from songgen.data.manifests.sources import ManifestSpec
+from songgen.data.manifests.tags import missing_tag_kinds
 
 TAGS = "melodic techno, male vocal, electronic, emotional, minor key, 124 bpm, synthesizer, driving, atmospheric"
 COLUMNS = ColumnNames(target="audio_abspath", references=("vocal_abspath", "acc_abspath"))

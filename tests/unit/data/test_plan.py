@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from songgen.data.plan import ORDERS, BatchPlan
+from songgen.data.batch_plan import ORDERS, BatchPlan
 
 
 def _lengths(count, seed=0):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from songgen.data.clip import ClipRow
+from songgen.data.manifests.clip import ClipRow
 from songgen.data.reject_codes import REJECT_CODES, reject_code_table
 
 ROOT = Path(__file__).resolve().parents[3]

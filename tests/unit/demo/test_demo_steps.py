@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from demo_run.steps import RUN_STATUS_FILE, Step, StepFailed, StepRunner, executable_command
 
-from songgen.train import run_status
+from songgen.runtime import run_status
 
 APPEND = "import sys; open(sys.argv[1], 'a').write('x')"
 

@@ -19,7 +19,7 @@ from songgen.data.schema import DatasetInfo
 from songgen.data.shards import map_batches
 from songgen.data.writer import file_sha256
 from songgen.doctor import Kind, Level, examine
-from songgen.preprocess.pipeline import TooManyBadRows
+from songgen.tokenize.run import TooManyBadRows
 
 Copy = Callable[[str], Path]
 

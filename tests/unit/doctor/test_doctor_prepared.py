@@ -15,8 +15,8 @@ from prepare_songs import tone, write_song
 
 from songgen.doctor import Kind, Level, examine
 from songgen.prepare.config import load_prepare_config
-from songgen.prepare.pipeline import TooManyBadSongs, prepare
-from songgen.prepare.refusal_codes import CODES
+from songgen.prepare.engine.refusal_codes import CODES
+from songgen.prepare.preparation import TooManyBadSongs, prepare
 
 Copy = Callable[[], Path]
 

@@ -18,11 +18,11 @@ from diagnoses import at, findings
 from safetensors.torch import load_file, save_file
 
 from songgen.doctor import Kind, Level, examine
-from songgen.train.checkpoint import CheckpointManager
-from songgen.train.checkpoint_files import describe_files, read_manifest
-from songgen.train.heartbeat import Heartbeat
+from songgen.runtime.heartbeat import Heartbeat
+from songgen.runtime.run_status import RunStatus
+from songgen.train.checkpoints.files import describe_files, read_manifest
+from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.output_folder import locked
-from songgen.train.run_status import RunStatus
 
 Copy = Callable[[str], Path]
 WITH_ROOT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}

@@ -13,7 +13,7 @@ from songgen.cli.main import main
 from songgen.doctor import listing
 from songgen.doctor.listing import Entry, find_entries, table
 from songgen.exit_codes import EXIT_DONE, EXIT_USAGE
-from songgen.prepare.writers import PreparedInfo
+from songgen.prepare.output.writers import PreparedInfo
 
 
 def by_name(*roots: Path) -> dict[str, Entry]:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from songgen.generation.audio import DualTrackAudio, SongAudio
+from songgen.generation.song_audio import DualTrackAudio, SongAudio
 
 
 def test_mixed_songs_are_one_tensor_padded_with_silence(make_model, make_inputs):

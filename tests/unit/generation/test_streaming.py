@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from songgen.codecs.spectral import SpectralCodec, SpectralSettings
-from songgen.generation.audio import decode_songs
 from songgen.generation.decoding import CodeChunk
 from songgen.generation.pipeline import generate, model_stream
+from songgen.generation.song_audio import decode_songs
 from songgen.generation.streaming import AudioStreamer, ChunkDecoder, frames_of_chunk
 from songgen.layout import get_layout
 

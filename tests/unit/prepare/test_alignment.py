@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from songgen.prepare.alignment import (
+from songgen.prepare.engine.record import SongRecord, Transcript, Word
+from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.steps.alignment import (
     AlignOptions,
     AlignStep,
     WrittenLine,
@@ -17,8 +19,6 @@ from songgen.prepare.alignment import (
     lines_of_words,
     written_lines,
 )
-from songgen.prepare.record import SongRecord, Transcript, Word
-from songgen.prepare.step import WorkFolder
 
 VERSE = ["walking down the empty road tonight", "every window throws a golden light", "nobody remembers what I said"]
 CHORUS = ["hold on to the river", "hold on to the rain", "we will never sing alone again"]

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from songgen.data.audio import AudioRejected
-from songgen.prepare.audio_files import read_audio, write_audio
+from songgen.prepare.engine.audio_files import read_audio, write_audio
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])

@@ -8,8 +8,8 @@ import torch
 from descriptions import answer
 from tiny_audio_llm import PROMPT, RATE, save_tiny_audio_llm
 
-from songgen.prepare.audio_llm import LocalDescriber, _Certainty
-from songgen.prepare.describing import Conversation
+from songgen.prepare.describing.audio_llm import LocalDescriber, _Certainty
+from songgen.prepare.describing.conversation import Conversation
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,8 @@ import pytest
 import soundfile
 from descriptions import FakeServer, Reply, fake_server
 
-from songgen.prepare import chat_server
-from songgen.prepare.chat_server import SAMPLE_RATE, ServerDescriber, ServerSettings
-from songgen.prepare.describing import Conversation
+from songgen.prepare.describing.chat_server import SAMPLE_RATE, ServerDescriber, ServerSettings
+from songgen.prepare.describing.conversation import Conversation, chat_server
 
 KEY = "sk-very-secret-0123456789"
 RIGHT = Reply("a waltz")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from tiny_clap import save_tiny_clap
 
-from songgen.prepare.audio_files import write_audio
-from songgen.prepare.clap import ClapScorer, windows_of
-from songgen.prepare.clap_score import ScoreOptions, ScoreStep
-from songgen.prepare.record import SongRecord
-from songgen.prepare.step import WorkFolder
+from songgen.prepare.engine.audio_files import write_audio
+from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.listening.clap import ClapScorer, windows_of
+from songgen.prepare.steps.clap_score import ScoreOptions, ScoreStep
 
 RATE = 48_000
 CAPTIONS = ["calm folk", "angry rock at 140 bpm, with a deep voice and a loud guitar", "jazz"]

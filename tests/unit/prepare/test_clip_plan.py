@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from songgen.prepare.clip_plan import UNUSED_REASONS, SegmentOptions, plan_clips
-from songgen.prepare.intervals import covered_seconds, merged, within, without
+from songgen.prepare.timing.clip_plan import UNUSED_REASONS, SegmentOptions, plan_clips
+from songgen.prepare.timing.intervals import covered_seconds, merged, within, without
 
 CUT = SegmentOptions(keep_short_songs=False)
 

@@ -12,9 +12,12 @@ import pytest
 import soundfile
 import soxr
 
-from songgen.prepare import duplicates
-from songgen.prepare.audio_files import read_audio, write_audio
-from songgen.prepare.duplicates import (
+from songgen.prepare.engine.audio_files import read_audio, write_audio
+from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.listening.fingerprint import SAMPLE_RATE, fingerprint, from_text, similarity, to_text
+from songgen.prepare.steps import duplicates
+from songgen.prepare.steps.duplicates import (
     DuplicateOptions,
     DuplicateStep,
     FingerprintStep,
@@ -23,9 +26,6 @@ from songgen.prepare.duplicates import (
     find_duplicates,
     groups_of,
 )
-from songgen.prepare.fingerprint import SAMPLE_RATE, fingerprint, from_text, similarity, to_text
-from songgen.prepare.record import SongRecord
-from songgen.prepare.step import WorkFolder
 
 RATE = 16_000
 Change = Callable[[np.ndarray, Path], tuple[np.ndarray, int]]

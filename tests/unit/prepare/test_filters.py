@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from songgen.prepare.filters import PRESETS, FilterOptions, FilterStep, find_refusals
-from songgen.prepare.record import SongRecord
-from songgen.prepare.refusal_codes import CODES
-from songgen.prepare.step import WorkFolder
-from songgen.prepare.store import outcome_of_values, outcome_values
+from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.engine.refusal_codes import CODES
+from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.engine.store import outcome_of_values, outcome_values
+from songgen.prepare.steps.filters import PRESETS, FilterOptions, FilterStep, find_refusals
 
 GOOD = SongRecord(
     id="a_000",

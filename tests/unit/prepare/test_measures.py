@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from songgen.prepare.audio_files import write_audio
-from songgen.prepare.measures import MeasureOptions, MeasureStep, clipped_share, loudness, silent_share
-from songgen.prepare.record import SongRecord
-from songgen.prepare.step import WorkFolder
-from songgen.prepare.tempo_key import ANALYSIS_RATE
+from songgen.prepare.engine.audio_files import write_audio
+from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.listening.tempo_key import ANALYSIS_RATE
+from songgen.prepare.steps.measures import MeasureOptions, MeasureStep, clipped_share, loudness, silent_share
 
 RATE = 48_000
 

@@ -7,7 +7,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from songgen.prepare import pipeline
+from songgen.prepare import preparation as pipeline
 from songgen.prepare.config import PrepareConfig, config_of_values
 from songgen.prepare.pins import PINS_FILE, find_commits, pinned
 

@@ -11,11 +11,13 @@ import pytest
 from browser import open_browser
 
 from songgen.lyrics.train import train_lyrics_tokenizer
-from songgen.prepare.advice import KIND_EXAMPLES, WAYS_OUT, advise
-from songgen.prepare.audio_files import read_audio, write_audio
-from songgen.prepare.filters import FilterOptions
-from songgen.prepare.record import Refusal, SongRecord
-from songgen.prepare.report import (
+from songgen.prepare.engine.audio_files import read_audio, write_audio
+from songgen.prepare.engine.record import Refusal, SongRecord
+from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.report.advice import KIND_EXAMPLES, WAYS_OUT, advise
+from songgen.prepare.report.files import PAGE_FILE, REPORT_FILE, write_report
+from songgen.prepare.report.page import render_report
+from songgen.prepare.report.statistics import (
     MAX_BINS,
     Context,
     ReportOptions,
@@ -25,9 +27,7 @@ from songgen.prepare.report import (
     meaning_of,
     open_vocabulary,
 )
-from songgen.prepare.report_files import PAGE_FILE, REPORT_FILE, write_report
-from songgen.prepare.report_page import render_report
-from songgen.prepare.step import WorkFolder
+from songgen.prepare.steps.filters import FilterOptions
 
 STEPS = ("take_in", "separate", "segment", "measure", "filter", "duplicates", "split")
 RATE = 8000

@@ -13,11 +13,10 @@ import pytest
 from prepare_steps import make_record
 from review_songs import LAST_SECTION, apply_corrections, write_work_folder
 
-from songgen.prepare import review, review_desk
-from songgen.prepare.phases import PHASES, Phase, is_over_songs
-from songgen.prepare.record import LyricLine, Refusal, SongRecord
-from songgen.prepare.refusal_codes import CODES
-from songgen.prepare.review import (
+from songgen.prepare.engine.phases import PHASES, Phase, is_over_songs
+from songgen.prepare.engine.record import LyricLine, Refusal, SongRecord
+from songgen.prepare.engine.refusal_codes import CODES
+from songgen.prepare.review.corrections import (
     ACCEPTED,
     CORRECTIONS_FILE,
     REFUSED,
@@ -30,9 +29,11 @@ from songgen.prepare.review import (
     read_corrections,
     shown,
 )
-from songgen.prepare.review_desk import Clip, ReviewDesk
+from songgen.prepare.review.corrections import corrections as review
+from songgen.prepare.review.corrections import desk as review_desk
+from songgen.prepare.review.desk import Clip, ReviewDesk
 from songgen.prepare.sections import SECTIONS, Sections
-from songgen.prepare.transcription import TranscribeOptions
+from songgen.prepare.steps.transcription import TranscribeOptions
 
 QUIET = Refusal("filter", "vocal_too_quiet", "too quiet", 12.0, 200.0)
 
@@ -222,8 +223,8 @@ def test_the_log_sees_what_other_processes_add(tmp_path: Path) -> None:
 
 def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom songgen.prepare.record import SongRecord\n"
-        "from songgen.prepare.review import EditLog\n"
+        "import sys\nfrom pathlib import Path\nfrom songgen.prepare.engine.record import SongRecord\n"
+        "from songgen.prepare.review.corrections import EditLog\n"
         "record = SongRecord(id='a', song='a', file='f', line=1, duration=3.0)\n"
         "for number in range(25):\n"
         "    EditLog(Path(sys.argv[1])).append(record, lambda edits: {'changes': {'caption': str(len(edits))}})\n"

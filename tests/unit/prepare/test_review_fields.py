@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from prepare_steps import make_record
 
-from songgen.prepare.record import LyricLine, Refusal, SongRecord
-from songgen.prepare.review import EDITABLE
-from songgen.prepare.review_fields import MAX_LENGTHS, MAX_TAGS, FieldProblems, checked_changes, line_times
+from songgen.prepare.engine.record import LyricLine, Refusal, SongRecord
+from songgen.prepare.review.corrections import EDITABLE
+from songgen.prepare.review.fields import MAX_LENGTHS, MAX_TAGS, FieldProblems, checked_changes, line_times
 
 
 @pytest.fixture

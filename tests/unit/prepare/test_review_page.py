@@ -13,10 +13,10 @@ from prepare_songs import RATE
 from review_songs import SECONDS, apply_corrections, clip, write_work_folder
 
 from songgen.cli.main import main
-from songgen.prepare.pipeline import RECORDS_FILE
-from songgen.prepare.review import CORRECTIONS_FILE
-from songgen.prepare.review_desk import PAGE_SIZE, ReviewDesk, Selection, find_work_folder
-from songgen.prepare.review_page import NUM_PEAKS, ReviewPage, peaks_of
+from songgen.prepare.preparation import RECORDS_FILE
+from songgen.prepare.review.corrections import CORRECTIONS_FILE
+from songgen.prepare.review.desk import PAGE_SIZE, ReviewDesk, Selection, find_work_folder
+from songgen.prepare.review.page import NUM_PEAKS, ReviewPage, peaks_of
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from accelerate.state import PartialState
 from prepare_steps import CutStep, LastStep, LongStep, ShoutStep, make_record
 
-from songgen.prepare.record import Refusal, SongRecord
-from songgen.prepare.runner import Runner, StepFailed, WorkerLost
-from songgen.prepare.step import WorkFolder
+from songgen.prepare.engine.record import Refusal, SongRecord
+from songgen.prepare.engine.runner import Runner, StepFailed, WorkerLost
+from songgen.prepare.engine.step import WorkFolder
 
 
 def runner_in(folder: Path, workers: int = 1) -> Runner:
@@ -158,8 +158,8 @@ def test_workers_end_with_a_main_process_that_is_killed(tmp_path: Path) -> None:
         "import os, sys, pathlib, threading, time\n"
         "from accelerate.state import PartialState\n"
         "from prepare_steps import ShoutStep, make_record\n"
-        "from songgen.prepare.runner import Runner\n"
-        "from songgen.prepare.step import WorkFolder\n"
+        "from songgen.prepare.engine.runner import Runner\n"
+        "from songgen.prepare.engine.step import WorkFolder\n"
         "if __name__ == '__main__':\n"
         "    folder = pathlib.Path(sys.argv[1])\n"
         "    def kill():\n"

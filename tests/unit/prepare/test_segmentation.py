@@ -10,17 +10,17 @@ import pytest
 from accelerate.state import PartialState
 from prepare_songs import write_song
 
-from songgen.prepare.audio_files import read_audio, write_audio
-from songgen.prepare.clip_plan import PlannedClip, SegmentOptions, plan_clips
 from songgen.prepare.config import config_of_values
+from songgen.prepare.engine.audio_files import read_audio, write_audio
+from songgen.prepare.engine.record import FIRST, LyricLine, SongRecord, Transcript, Word
+from songgen.prepare.engine.refusal_codes import CODES
+from songgen.prepare.engine.runner import Runner
+from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.layouts import read_songs, unique_id
-from songgen.prepare.record import FIRST, LyricLine, SongRecord, Transcript, Word
-from songgen.prepare.refusal_codes import CODES
-from songgen.prepare.runner import Runner
-from songgen.prepare.segmentation import SegmentStep, cut_record, split_long_lines, write_lyrics
-from songgen.prepare.step import WorkFolder
-from songgen.prepare.take_in import TakeInOptions, TakeInStep
-from songgen.prepare.voice_activity import SAMPLE_RATE, VoiceOptions, load_voice_detector, voiced_intervals
+from songgen.prepare.steps.segmentation import SegmentStep, cut_record, split_long_lines, write_lyrics
+from songgen.prepare.steps.take_in import TakeInOptions, TakeInStep
+from songgen.prepare.steps.voice_activity import SAMPLE_RATE, VoiceOptions, load_voice_detector, voiced_intervals
+from songgen.prepare.timing.clip_plan import PlannedClip, SegmentOptions, plan_clips
 
 RATE = 8000
 SHORT = SegmentOptions(min_seconds=1, target_seconds=4, max_seconds=8, max_pause_seconds=2, keep_short_songs=False)

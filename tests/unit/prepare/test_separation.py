@@ -7,16 +7,16 @@ import pytest
 from tiny_demucs import save_demucs
 
 from songgen.data.audio import energy, to_int16
-from songgen.prepare.audio_files import read_audio, write_audio
-from songgen.prepare.record import SongRecord
-from songgen.prepare.separation import (
+from songgen.prepare.engine.audio_files import read_audio, write_audio
+from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.steps.separation import (
     SUM_ERROR,
     SeparateStep,
     SeparationOptions,
     separate_vocals,
     split_exactly,
 )
-from songgen.prepare.step import WorkFolder
 
 RATE = 8000
 

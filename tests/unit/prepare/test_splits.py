@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from songgen.prepare.record import SongRecord
-from songgen.prepare.splits import SplitOptions, assign_splits
+from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.steps.splits import SplitOptions, assign_splits
 
 
 def clips(num_songs: int, clips_of_each: int = 3, lyrics: str = "some words here") -> list[SongRecord]:

@@ -3,9 +3,9 @@ from pathlib import Path
 
 from prepare_steps import CutStep, ShoutStep, make_record
 
-from songgen.prepare.record import Refusal
-from songgen.prepare.step import Outcome, WorkFolder
-from songgen.prepare.store import (
+from songgen.prepare.engine.record import Refusal
+from songgen.prepare.engine.step import Outcome, WorkFolder
+from songgen.prepare.engine.store import (
     MISSING,
     ContentHashes,
     ResultStore,

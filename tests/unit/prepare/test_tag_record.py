@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 from descriptions import ANALYSIS, answer, values
 
-from songgen.data.tags import TAG_WORDS, missing_tag_kinds
-from songgen.prepare.describing import PROMPT_FILE, load_prompt
-from songgen.prepare.loose_json import find_object, repair_encoding
-from songgen.prepare.tag_record import (
+from songgen.data.manifests.tags import TAG_WORDS, missing_tag_kinds
+from songgen.prepare.describing.conversation import PROMPT_FILE, load_prompt
+from songgen.prepare.describing.loose_json import find_object, repair_encoding
+from songgen.prepare.describing.tag_record import (
     InvalidDescription,
     lyric_problems,
     read_description,
     shared_run,
     sung_instruments,
 )
-from songgen.prepare.tag_vocabulary import KIND_OF_TAG, canonical_tag, kind_of, nearest_tags, tempo_tag
+from songgen.prepare.describing.tag_vocabulary import KIND_OF_TAG, canonical_tag, kind_of, nearest_tags, tempo_tag
 
 RIGHT = read_description(answer())
 

@@ -10,16 +10,16 @@ import pytest
 from descriptions import ANALYSIS, Reply, answer, fake_server, values
 from tiny_audio_llm import PROMPT, save_tiny_audio_llm
 
-from songgen.data.raw_rows import VARIANT_FIELDS
-from songgen.data.tags import missing_tag_kinds
-from songgen.prepare.audio_files import write_audio
-from songgen.prepare.record import SongRecord
-from songgen.prepare.refusal_codes import CODES
-from songgen.prepare.song_tags import Facts, compose_tags
-from songgen.prepare.step import Outcome, WorkFolder
-from songgen.prepare.store import apply_outcome
-from songgen.prepare.tag_record import read_description
-from songgen.prepare.tagging import TagOptions, TagStep
+from songgen.data.manifests.raw_rows import VARIANT_FIELDS
+from songgen.data.manifests.tags import missing_tag_kinds
+from songgen.prepare.describing.song_tags import Facts, compose_tags
+from songgen.prepare.describing.tag_record import read_description
+from songgen.prepare.engine.audio_files import write_audio
+from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.engine.refusal_codes import CODES
+from songgen.prepare.engine.step import Outcome, WorkFolder
+from songgen.prepare.engine.store import apply_outcome
+from songgen.prepare.steps.tagging import TagOptions, TagStep
 
 RATE = 16_000
 MEASURES = {"tempo_confidence": 0.6, "key_confidence": 0.9, "loudness": -9.0}

@@ -8,22 +8,22 @@ import pytest
 import soundfile
 from prepare_songs import RATE, tone, write_song
 
-from songgen.data import song_folder
 from songgen.data.audio import energy
-from songgen.data.manifest import ManifestError
-from songgen.prepare.alignment import AlignOptions, AlignStep
-from songgen.prepare.clip_plan import SegmentOptions
+from songgen.data.manifests import song_folder
+from songgen.data.manifests.manifest import ManifestError
 from songgen.prepare.config import config_of_values
-from songgen.prepare.filters import FilterOptions, find_refusals
+from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.engine.step import Outcome, WorkFolder
 from songgen.prepare.layouts import MAX_ID_LENGTH, TakenIn, read_notices, read_records, read_songs, safe_name
 from songgen.prepare.layouts import write_songs as write_list
-from songgen.prepare.record import SongRecord
-from songgen.prepare.review import Correction, corrected
-from songgen.prepare.segmentation import SegmentStep
-from songgen.prepare.step import Outcome, WorkFolder
-from songgen.prepare.take_in import TakeInOptions, TakeInStep
-from songgen.prepare.transcription import TranscribeOptions, transcribe_steps
-from songgen.prepare.voice_activity import VoiceOptions, VoiceStep
+from songgen.prepare.review.corrections import Correction, corrected
+from songgen.prepare.steps.alignment import AlignOptions, AlignStep
+from songgen.prepare.steps.filters import FilterOptions, find_refusals
+from songgen.prepare.steps.segmentation import SegmentStep
+from songgen.prepare.steps.take_in import TakeInOptions, TakeInStep
+from songgen.prepare.steps.transcription import TranscribeOptions, transcribe_steps
+from songgen.prepare.steps.voice_activity import VoiceOptions, VoiceStep
+from songgen.prepare.timing.clip_plan import SegmentOptions
 
 
 def read(folder: Path, *inputs: Any, **settings: Any) -> TakenIn:

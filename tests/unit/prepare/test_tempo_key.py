@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from songgen.prepare.audio_files import read_audio
-from songgen.prepare.tempo_key import (
+from songgen.prepare.engine.audio_files import read_audio
+from songgen.prepare.listening.tempo_key import (
     ANALYSIS_RATE,
     NOTE_NAMES,
     estimate_key,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from songgen.prepare.text_distance import comparable_units, edit_distance, joiner, word_similarity
+from songgen.prepare.timing.text_distance import comparable_units, edit_distance, joiner, word_similarity
 
 
 def slow_edit_distance(left: str, right: str) -> int:

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 from tiny_whisper import save_tiny_whisper
 
-from songgen.prepare.agreement import AgreementOptions, AgreementStep, agreement_measures
-from songgen.prepare.audio_files import write_audio
-from songgen.prepare.hearing import Guards, compression_ratio, find_doubt, likeliest_language
-from songgen.prepare.recognizer import Recognizer
-from songgen.prepare.record import SongRecord, Transcript, Word
-from songgen.prepare.refusal_codes import CODES
-from songgen.prepare.step import Outcome, WorkFolder
-from songgen.prepare.text_distance import joiner
-from songgen.prepare.transcription import (
+from songgen.prepare.engine.audio_files import write_audio
+from songgen.prepare.engine.record import SongRecord, Transcript, Word
+from songgen.prepare.engine.refusal_codes import CODES
+from songgen.prepare.engine.step import Outcome, WorkFolder
+from songgen.prepare.listening.hearing import Guards, compression_ratio, find_doubt, likeliest_language
+from songgen.prepare.listening.recognizer import Recognizer
+from songgen.prepare.steps.lyrics_agreement import AgreementOptions, AgreementStep, agreement_measures
+from songgen.prepare.steps.transcription import (
     TranscribeOptions,
     TranscribeSecondStep,
     TranscribeStep,
@@ -24,7 +23,8 @@ from songgen.prepare.transcription import (
     transcribe_steps,
     within_voice,
 )
-from songgen.prepare.word_times import split_words, timed_words, token_starts
+from songgen.prepare.timing.text_distance import joiner
+from songgen.prepare.timing.word_times import split_words, timed_words, token_starts
 
 BELIEVE_ALL = Guards(compression_ratio_limit=100, log_probability_limit=-100, retries=0)
 RATE = 16_000

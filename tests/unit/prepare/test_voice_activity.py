@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from songgen.prepare import voice_activity
-from songgen.prepare.audio_files import read_audio, write_audio
-from songgen.prepare.record import SongRecord
-from songgen.prepare.step import WorkFolder
-from songgen.prepare.voice_activity import (
+from songgen.prepare.engine.audio_files import read_audio, write_audio
+from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.steps import voice_activity
+from songgen.prepare.steps.voice_activity import (
     BLOCK_FRAMES,
     FRAME_SECONDS,
     SAMPLE_RATE,

@@ -13,14 +13,14 @@ from prepare_steps import make_record
 
 from songgen.config import load_run_config
 from songgen.data.audio import AudioOptions, read_clip
-from songgen.data.manifest import ManifestFindings, ManifestOptions, read_clip_rows
-from songgen.data.raw_rows import ColumnNames
-from songgen.data.sources import ManifestSpec
-from songgen.prepare import encoded_files
-from songgen.prepare.audio_files import read_audio, write_audio
-from songgen.prepare.record import Refusal, SongRecord
-from songgen.prepare.step import WorkFolder
-from songgen.prepare.writers import (
+from songgen.data.manifests.manifest import ManifestFindings, ManifestOptions, read_clip_rows
+from songgen.data.manifests.raw_rows import ColumnNames
+from songgen.data.manifests.sources import ManifestSpec
+from songgen.prepare.engine.audio_files import read_audio, write_audio
+from songgen.prepare.engine.record import Refusal, SongRecord
+from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.output import encoded_files
+from songgen.prepare.output.writers import (
     FORMAT_VERSION,
     DatasetWriter,
     ExportOptions,
@@ -29,7 +29,7 @@ from songgen.prepare.writers import (
     ace_row,
     rejected_row,
 )
-from songgen.preprocess import options_of
+from songgen.tokenize import options_of
 
 TAGS = "melodic techno, male vocal, electronic, emotional, minor key, 124 bpm, synthesizer, driving, atmospheric"
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from training_fakes import make_batch
 
-from songgen.train.anomalies import (
+from songgen.train.checkpoints.state import TrainerState
+from songgen.train.optimization.anomalies import (
     LOSS_SPIKES_FILE,
     MIN_LOSSES,
     WINDOW,
@@ -18,7 +19,6 @@ from songgen.train.anomalies import (
     AnomalyWatch,
     robust_deviations,
 )
-from songgen.train.state import TrainerState
 from songgen.train.step import Outcome, StepResult
 
 POLICY = AnomalyPolicy(non_finite="stop", max_skipped_steps=5, spikes="warn", spike_threshold=8.0, spike_budget=2)

@@ -11,19 +11,19 @@ import torch
 from checkpoint_fakes import FORK, NAMES, assert_is_step, contents, exit_code, manager, names, saved
 from torch import distributed
 
-from songgen.train import checkpoint_files
-from songgen.train.checkpoint import MAX_FAILED_SAVES, CheckpointError, CheckpointManager
-from songgen.train.checkpoint_files import (
+from songgen.train.checkpoints import files as checkpoint_files
+from songgen.train.checkpoints.files import (
     MANIFEST_FILE,
     MODEL_FILE,
     OPTIMIZER_FILE,
     random_state_file,
     read_manifest,
 )
-from songgen.train.checkpoint_files import (
+from songgen.train.checkpoints.files import (
     checkpoint_files as files_of,
 )
-from songgen.train.state import TRAINER_STATE_FILE, CheckpointContents
+from songgen.train.checkpoints.manager import MAX_FAILED_SAVES, CheckpointError, CheckpointManager
+from songgen.train.checkpoints.state import TRAINER_STATE_FILE, CheckpointContents
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import warnings
 
 import pytest
 
-from songgen.terminal import printable
-from songgen.train.console import Console, RunSummary, route_logging, route_warnings
+from songgen.runtime.terminal import printable
+from songgen.train.reporting.console import Console, RunSummary, route_logging, route_warnings
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_on_a_terminal_the_bar_shows_the_same(stream):
 
 def test_speed_and_remaining_time_come_from_this_process_alone(stream, monkeypatch):
     clock = iter((100.0, 106.0, 106.0, 106.0, 106.0))
-    monkeypatch.setattr("songgen.train.console.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("songgen.train.reporting.console.time.monotonic", lambda: next(clock))
     progress = Console(stream=stream, interactive=False).progress(110, 1, first_step=50)
     assert progress.remaining == "?"
     for step in (1, 2, 3):

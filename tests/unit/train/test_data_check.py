@@ -11,10 +11,10 @@ from launching import make_world, write_config
 from training_fakes import write_dataset, write_model_folder
 
 from songgen.config import DataArguments
+from songgen.data import integrity as data_check
 from songgen.data import shards
 from songgen.data.dataset import REBUILD_HINT
-from songgen.train import data_check
-from songgen.train.data_check import VERIFIED_FILE, require_intact_data
+from songgen.data.integrity import VERIFIED_FILE, require_intact_data
 
 NAMES = [f"train/data-{number:05d}.arrow" for number in range(4)]
 

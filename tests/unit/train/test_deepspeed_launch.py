@@ -7,9 +7,9 @@ import pytest
 import torch
 from accelerate.utils import DeepSpeedPlugin
 
-from songgen.train import deepspeed_launch
-from songgen.train.deepspeed import prepare_zero
-from songgen.train.deepspeed_launch import deepspeed_plugin
+from songgen.runtime import deepspeed_launch
+from songgen.runtime.deepspeed_launch import deepspeed_plugin
+from songgen.train.optimization.deepspeed import prepare_zero
 
 
 @pytest.fixture(autouse=True)

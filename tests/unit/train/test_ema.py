@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from songgen.train.ema import MovingAverage
+from songgen.train.optimization.ema import MovingAverage
 
 
 def test_the_average_follows_its_formula_and_warms_up() -> None:

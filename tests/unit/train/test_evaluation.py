@@ -9,8 +9,8 @@ from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model
 
 from songgen.data.collate import Batch
 from songgen.models import SongGenForConditionalGeneration
+from songgen.runtime.stop_requests import StopSignals
 from songgen.train.evaluation import Evaluator
-from songgen.train.signals import StopSignals
 
 
 class Steps:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from songgen.runtime.heartbeat import Heartbeat, read_beat
 from songgen.train import supervision
-from songgen.train.heartbeat import Heartbeat, read_beat
 from songgen.train.supervision import Supervision
 
 

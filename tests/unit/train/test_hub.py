@@ -17,8 +17,8 @@ from training_fakes import write_model_folder
 from songgen.cli.main import main
 from songgen.models import SongGenForConditionalGeneration
 from songgen.models.loading import resolve_folder
-from songgen.train import hub as hub_module
-from songgen.train.hub import MAX_SAMPLES, publish, push_to_hub, select_files
+from songgen.train.publishing import hub as hub_module
+from songgen.train.publishing.hub import MAX_SAMPLES, publish, push_to_hub, select_files
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 

@@ -10,11 +10,11 @@ from accelerate.state import AcceleratorState
 from torch.amp.grad_scaler import GradScaler
 from training_fakes import CODEBOOKS, make_batch, tiny_model
 
-from songgen.train.anomalies import NonFiniteError
-from songgen.train.engine import AcceleratedEngine
-from songgen.train.loss_scale import LossScaleBounds
-from songgen.train.optimizer import OptimizerOptions, build_optimizer
-from songgen.train.state import TrainerState
+from songgen.train.checkpoints.state import TrainerState
+from songgen.train.optimization.anomalies import NonFiniteError
+from songgen.train.optimization.engine import AcceleratedEngine
+from songgen.train.optimization.loss_scale import LossScaleBounds
+from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.step import Outcome, TrainingStep
 
 FLOOR, CAP, PATIENCE = 8192.0, 32768.0, 2

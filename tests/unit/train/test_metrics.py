@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from songgen.families.tokens.token_metrics import TokenMetrics
 from songgen.layout import LAYOUT_NAMES, get_layout
 from songgen.metrics import METRIC_NAMES, load_metric, metric_path
-from songgen.train.metrics import TokenMetrics
 from songgen.vocabulary import AudioVocabulary
 
 NUM_CODEBOOKS, VOCABULARY = 3, AudioVocabulary(8)

@@ -9,7 +9,7 @@ import yaml
 from training_fakes import CODEBOOKS, tiny_model, write_model_folder
 
 from songgen.config import RunConfig
-from songgen.train.model_card import model_card, published_config
+from songgen.train.publishing.model_card import model_card, published_config
 
 LAYOUT = "interleaving_A_V"
 

@@ -13,16 +13,16 @@ from torch.distributed.tensor import DTensor
 from training_fakes import make_batch, tiny_model
 
 from songgen.models.freeze import freeze
-from songgen.train.ema import MovingAverage
-from songgen.train.optimizer import OptimizerOptions, build_optimizer, decay_groups, set_learning_rate
-from songgen.train.sharding import whole_weights
-from songgen.train.weights import (
+from songgen.train.optimization.ema import MovingAverage
+from songgen.train.optimization.named_tensors import (
     copy_tensors,
     gather_tensors,
     load_optimizer_tensors,
     model_tensors,
     optimizer_tensors,
 )
+from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer, decay_groups, set_learning_rate
+from songgen.train.optimization.sharding import whole_weights
 
 
 def test_norms_biases_and_embeddings_do_not_decay() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from songgen.train.schedules import CodebookWeights, LearningRateSchedule, codebook_start_weights
+from songgen.train.optimization.schedules import CodebookWeights, LearningRateSchedule, codebook_start_weights
 
 
 def factors(name: str, steps: list[int], **settings: object) -> list[float]:

@@ -3,9 +3,9 @@
 import pytest
 
 from songgen.config import RunConfig
-from songgen.data.plan import BatchPlan
-from songgen.train.resume import continue_curve, count_steps
-from songgen.train.state import CurvePosition, TrainerState
+from songgen.data.batch_plan import BatchPlan
+from songgen.train.checkpoints.resume import continue_curve, count_steps
+from songgen.train.checkpoints.state import CurvePosition, TrainerState
 
 NEEDED = {"model_name_or_path": "model", "output_dir": "run", "save_to_disk": "data"}
 

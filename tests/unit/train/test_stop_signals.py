@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from songgen.data.loader import STOP_SIGNALS, _outlive_signals
-from songgen.train import signals
-from songgen.train.signals import STOP_FILE, StopSignals
+from songgen.runtime import stop_requests as signals
+from songgen.runtime.stop_requests import STOP_FILE, StopSignals
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)

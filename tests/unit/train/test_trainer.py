@@ -13,13 +13,13 @@ from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model
 
 from songgen.models import SongGenForConditionalGeneration
 from songgen.models.freeze import freeze, group_of
-from songgen.train import signals
-from songgen.train.distributed import require_all_processes
-from songgen.train.engine import AcceleratedEngine
-from songgen.train.optimizer import OptimizerOptions, build_optimizer
+from songgen.runtime import stop_requests as signals
+from songgen.runtime.distributed import require_all_processes
+from songgen.runtime.stop_requests import StopSignals
+from songgen.train.checkpoints.state import TrainerState, capture_random_state, restore_random_state
+from songgen.train.optimization.engine import AcceleratedEngine
+from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.output_folder import back_up_run, require_outside, require_usable
-from songgen.train.signals import StopSignals
-from songgen.train.state import TrainerState, capture_random_state, restore_random_state
 from songgen.train.step import Outcome, TrainingStep
 from songgen.train.totals import StepTotals, head_names
 

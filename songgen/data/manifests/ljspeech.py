@@ -1,0 +1,54 @@
+"""Lists in the LJSpeech form: one `path|text` a line, in metadata.csv, train.txt or a file of any name."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from songgen.data.manifests.raw_rows import ColumnNames, RawRow
+from songgen.data.manifests.song_folder import AUDIO_SUFFIXES
+
+LIST_NAMES = ("metadata.csv", "train.txt")
+"""Names of the list in a folder."""
+
+HEADER = "audio_file"
+"""First field of the heading that some programs write."""
+
+AUDIO_FOLDERS = (".", "wavs", "audio")
+"""Where a file is looked for that is named without folder and ending, as in LJSpeech itself."""
+
+
+def find_list(folder: Path) -> Path | None:
+    """Return the list of a folder; None when it has none."""
+    return next((folder / name for name in LIST_NAMES if (folder / name).is_file()), None)
+
+
+def read_list(path: Path, columns: ColumnNames) -> Iterator[RawRow]:
+    """Yield the rows of a list; of three fields the second is taken, the text as it was written."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                yield RawRow(str(path), number, None, f"not UTF-8: {error}")
+                continue
+            fields = text.split("|")
+            if not text or (number == 1 and fields[0] == HEADER):
+                continue
+            if len(fields) < 2 or not fields[0].strip():
+                yield RawRow(str(path), number, None, "not a line of path|text")
+                continue
+            audio = _find_audio(path.parent, fields[0].strip())
+            values: dict[str, Any] = {
+                columns.id or "id": Path(audio).with_suffix("").as_posix(),
+                columns.target: audio,
+                columns.lyrics: fields[1].strip(),
+                columns.caption: None,
+            }
+            yield RawRow(str(path), number, values)
+
+
+def _find_audio(folder: Path, given: str) -> str:
+    if Path(given).suffix.lower() in AUDIO_SUFFIXES:
+        return given
+    places = (Path(place) / f"{given}{suffix}" for place in AUDIO_FOLDERS for suffix in AUDIO_SUFFIXES)
+    return next((place.as_posix() for place in places if (folder / place).is_file()), given)

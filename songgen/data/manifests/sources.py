@@ -1,0 +1,213 @@
+"""Where manifest rows come from: a .jsonl file, a folder of songs, a list, a `save_to_disk` folder, a hub data set.
+
+Each source is an iterator of raw rows, one at a time. Nothing here decodes audio.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from songgen.data.manifests.ljspeech import find_list, read_list
+from songgen.data.manifests.raw_rows import ColumnNames, RawRow, caption_of_variants, join_tags
+from songgen.data.manifests.song_folder import AUDIO_SUFFIXES, read_song_folder
+
+ARROW_BATCH_ROWS = 32
+"""Rows of a hub or saved data set in memory at once; they may hold whole audio files."""
+
+
+@dataclass(frozen=True)
+class ManifestSpec:
+    """One manifest to read."""
+
+    name: str
+    """A .jsonl file, a folder of songs, an LJSpeech list, a `save_to_disk` folder, or the id of a hub data set."""
+
+    config_name: str | None = None
+    """Configuration of a hub data set."""
+
+    split: str = "train"
+    """Split of a saved or hub data set."""
+
+    max_rows: int | None = None
+    """Take only the first rows."""
+
+    annotations: str | None = None
+    """Another manifest whose columns are merged in by id."""
+
+    method: str = "auto"
+    """How to read it: "json", "folder", "ljspeech" or "hf" (a saved or hub data set); "auto" goes by what it is."""
+
+
+@dataclass
+class Source:
+    """An opened manifest."""
+
+    rows: Iterator[RawRow]
+    """Its rows, read as they are asked for."""
+
+    base_folders: tuple[Path, ...]
+    """Folders that relative audio paths start from, and that audio may lie in."""
+
+    may_repeat_rows: bool = False
+    """Whether identical rows are taken as one (the ACE-Step converter repeats every row `repeat_count` times)."""
+
+    notices: list[str] = field(default_factory=list)
+    """What is odd but no reason to stop; filled while the rows are read."""
+
+
+def open_source(spec: ManifestSpec, columns: ColumnNames, spool_folder: Path) -> Source:
+    """Open a manifest of any kind.
+
+    Args:
+        spec: what to read.
+        columns: names that rows of a folder get, so that all sources look alike.
+        spool_folder: where audio that is stored inside a data set is written to.
+
+    Raises:
+        ValueError: if there is nothing of that name.
+    """
+    path = Path(spec.name)
+    method = _find_method(path, spec) if spec.method == "auto" else spec.method
+    if method == "json":
+        manifest = path / "metadata.jsonl" if path.is_dir() else path
+        if not manifest.is_file():
+            raise ValueError(f"there is no manifest {manifest} (looked from {Path.cwd()})")
+        return Source(_read_jsonl(manifest), (manifest.parent.resolve(),))
+    if method == "folder":
+        if not path.is_dir():
+            raise ValueError(f"there is no folder {path} (looked from {Path.cwd()})")
+        source = Source(iter(()), (path.resolve(),))
+        source.rows = read_song_folder(path, columns, source.notices)
+        return source
+    if method == "ljspeech":
+        listing = find_list(path) if path.is_dir() else path
+        if listing is None or not listing.is_file():
+            raise ValueError(f"there is no list of path|text at {path} (looked from {Path.cwd()})")
+        return Source(read_list(listing, columns), (listing.parent.resolve(),))
+    if path.is_dir():
+        rows = _read_saved(path, spec, columns, spool_folder)
+        return Source(rows, (path.resolve(), path.resolve().parent, spool_folder.resolve()), may_repeat_rows=True)
+    return _open_hub(spec, columns, spool_folder)
+
+
+def _find_method(path: Path, spec: ManifestSpec) -> str:
+    if path.is_file():
+        if path.suffix in (".csv", ".txt"):
+            return "ljspeech"
+        if path.suffix not in (".jsonl", ".json"):
+            raise ValueError(
+                f"manifest {spec.name} must be a .jsonl file (one JSON object a line) or a list of path|text"
+            )
+        return "json"
+    if path.is_dir():
+        if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+            return "hf"
+        if (path / "metadata.jsonl").is_file():
+            return "json"
+        return "folder" if find_list(path) is None else "ljspeech"
+    looks_local = path.is_absolute() or spec.name.startswith(".") or spec.name.count("/") > 1
+    if looks_local or path.suffix in (".jsonl", ".json"):
+        raise ValueError(f"there is no manifest {spec.name} (looked from {Path.cwd()})")
+    return "hf"
+
+
+def _read_jsonl(path: Path) -> Iterator[RawRow]:
+    # Read as bytes: one undecodable line must not hide the lines after it.
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if not line.strip():
+                continue
+            try:
+                values = json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+                yield RawRow(str(path), number, None, f"not a line of JSON: {error}")
+                continue
+            if isinstance(values, dict):
+                yield RawRow(str(path), number, values)
+            else:
+                yield RawRow(str(path), number, None, f"a row must be an object, this is a {type(values).__name__}")
+
+
+def _read_saved(path: Path, spec: ManifestSpec, columns: ColumnNames, spool_folder: Path) -> Iterator[RawRow]:
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        dataset = load_from_disk(str(path))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"data set folder {path} cannot be opened: {error}") from error
+    if isinstance(dataset, DatasetDict):
+        if spec.split not in dataset:
+            raise ValueError(f"data set folder {path} has no split {spec.split!r}; it has {', '.join(dataset)}")
+        dataset = dataset[spec.split]
+    yield from _read_arrow(dataset, str(path), columns, spool_folder)
+
+
+def _open_hub(spec: ManifestSpec, columns: ColumnNames, spool_folder: Path) -> Source:
+    from datasets import config, load_dataset
+
+    try:
+        dataset = load_dataset(spec.name, spec.config_name, split=spec.split)
+    except Exception as error:  # the hub's client raises many kinds; all mean the same to the user
+        raise ValueError(
+            f"{spec.name} is neither a file or folder here nor a data set that can be loaded from the hub: {error}"
+        ) from error
+    folders = (spool_folder.resolve(), Path(config.HF_DATASETS_CACHE).resolve(), Path(config.HF_CACHE_HOME).resolve())
+    return Source(_read_arrow(dataset, spec.name, columns, spool_folder), folders, may_repeat_rows=True)
+
+
+def _read_arrow(dataset: Any, name: str, columns: ColumnNames, spool_folder: Path) -> Iterator[RawRow]:
+    number = 0
+    # The arrow format hands out storage as it is: an Audio column is {bytes, path} and is never decoded.
+    for table in dataset.with_format("arrow").iter(batch_size=ARROW_BATCH_ROWS):
+        for values in table.to_pylist():
+            number += 1
+            for column, value in values.items():
+                if isinstance(value, dict) and set(value) == {"bytes", "path"}:
+                    values[column] = _spool(value, spool_folder)
+            if {"keys", "filename", "tags"} <= set(values):
+                values = _from_ace_layout(values, columns)
+            yield RawRow(name, number, values)
+
+
+def _spool(audio: dict[str, Any], folder: Path) -> str | None:
+    """Write audio that a data set holds in its rows to a file named by its content; return the path."""
+    content, path = audio["bytes"], audio["path"]
+    if content is None:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    if not isinstance(content, bytes):
+        raise ValueError("a column of audio must hold bytes and path")
+    suffix = Path(path or "").suffix.lower()
+    # The suffix is foreign text, and decoders go by the content.
+    target = folder / (hashlib.sha256(content).hexdigest() + (suffix if suffix in AUDIO_SUFFIXES else ""))
+    if not target.is_file() or target.stat().st_size != len(content):
+        partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        partial.write_bytes(content)
+        os.utime(partial, (0, 0))  # its name says what is in it: written again, it is still the same file
+        partial.replace(target)
+    return str(target)
+
+
+def _from_ace_layout(values: dict[str, Any], columns: ColumnNames) -> dict[str, Any]:
+    """Rename the columns of an ACE-Step data set; its empty fields (speaker_emb_path, recaption) carry nothing."""
+    tags = values["tags"]
+    if isinstance(tags, list):
+        caption: Any = join_tags(str(tag) for tag in tags)
+        if not caption and isinstance(values.get("recaption"), dict):
+            caption = caption_of_variants(values["recaption"], str(values["keys"]))
+    else:
+        caption = tags
+    renamed = {
+        columns.id or "id": values["keys"],
+        columns.target: values["filename"],
+        columns.caption: caption,
+        columns.lyrics: values.get("norm_lyrics"),
+    }
+    taken = {"keys", "filename", "tags", "norm_lyrics", "recaption", "speaker_emb_path"}
+    return renamed | {column: value for column, value in values.items() if column not in taken}

@@ -1,0 +1,1 @@
+"""Model families: what is trained, by which loss, on which data, and how it is sampled."""

@@ -1,0 +1,1 @@
+"""Tags and captions, by an audio language model or from measurements."""

@@ -1,0 +1,177 @@
+"""One line of tags for a song, from what was measured and from what an audio language model has heard.
+
+The order is that of the published examples: style, voice, further styles, mood, key, tempo, instruments, further moods.
+What was measured or given wins over what the model says.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from songgen.prepare.describing.tag_record import SongDescription
+from songgen.prepare.describing.tag_vocabulary import (
+    FASTEST_WORD,
+    INSTRUMENTAL,
+    SLOWEST_WORD,
+    VOCAL_TAG,
+    VOICE,
+    bpm_tag,
+    canonical_tag,
+    kind_of,
+    tempo_tag,
+    written_tag,
+)
+from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.steps.alignment import written_lines
+
+LOUD, QUIET = -12.0, -20.0
+"""Integrated loudness, in LUFS: a fast song above the first is called energetic, a slow one below the second calm."""
+
+MEASURED, GIVEN, MODEL = "measured", "given", "model"
+"""Where a tag comes from: the signal, the user, the audio language model."""
+
+_SEX = re.compile(r"\b((?:fe)?male|woman|man)(?:'s)?\b(?: \w+)?? (?:vocal|voice|sing|rap)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a song without a model."""
+
+    tempo: float | None = None
+    """Beats a minute."""
+
+    key: str = ""
+    """Such as `A minor`."""
+
+    is_sung: bool | None = None
+    """Whether somebody sings; None when nobody looked."""
+
+    loudness: float | None = None
+    """LUFS."""
+
+    tempo_source: str = GIVEN
+    """`measured` or `given`."""
+
+    key_source: str = GIVEN
+    """The same for the key."""
+
+    @classmethod
+    def of(cls, record: SongRecord) -> "Facts":
+        """Return what a record says."""
+        return cls(
+            tempo=record.tempo,
+            key=record.key,
+            is_sung=is_sung(record),
+            loudness=record.measures.get("loudness"),
+            tempo_source=MEASURED if "tempo_confidence" in record.measures else GIVEN,
+            key_source=MEASURED if "key_confidence" in record.measures else GIVEN,
+        )
+
+
+@dataclass(frozen=True)
+class SongTags:
+    """Tags with where they come from."""
+
+    tags: tuple[tuple[str, str], ...]
+    """(tag, source), each tag once."""
+
+    doubts: tuple[str, ...] = ()
+    """Where model and facts contradict each other."""
+
+    @property
+    def names(self) -> list[str]:
+        """The tags alone."""
+        return [tag for tag, _ in self.tags]
+
+    @property
+    def sources(self) -> dict[str, list[str]]:
+        """Source -> its tags."""
+        found = dict.fromkeys(source for _, source in self.tags)
+        return {source: [tag for tag, other in self.tags if other == source] for source in found}
+
+
+def is_sung(record: SongRecord) -> bool | None:
+    """Return whether somebody sings in a clip: by its lyrics, or by where voice was found; None if nothing is known."""
+    if record.lyrics_source == INSTRUMENTAL:
+        return False
+    if written_lines(record.lyrics):
+        return True
+    return None if record.voiced is None else bool(record.voiced)
+
+
+def compose_tags(facts: Facts, description: SongDescription | None = None) -> SongTags:
+    """Return the tags of a song.
+
+    Args:
+        facts: what is known; they win.
+        description: what a model has heard; None to do with the facts.
+    """
+    doubts: list[str] = []
+    styles = [] if description is None else _from_model(description.genre)
+    moods = _energy(facts) if description is None else _from_model(description.mood)
+    instruments = [] if description is None else _from_model(description.instruments)
+    tags = [
+        *styles[:1],
+        *_voice(facts, description, doubts),
+        *styles[1:],
+        *moods[:1],
+        *([(canonical_tag(facts.key) or facts.key, facts.key_source)] if facts.key else []),
+        *_tempo(facts, description),
+        *(tag for tag in instruments if kind_of(tag[0]) != VOICE),
+        *moods[1:],
+    ]
+    return SongTags(tuple({tag: (tag, source) for tag, source in reversed(tags)}.values())[::-1], tuple(doubts))
+
+
+def _from_model(texts: Iterable[str]) -> list[tuple[str, str]]:
+    return [(tag, MODEL) for text in texts if (tag := written_tag(text))]
+
+
+def _tempo(facts: Facts, description: SongDescription | None) -> list[tuple[str, str]]:
+    if facts.tempo is not None:
+        return [(bpm_tag(facts.tempo), facts.tempo_source)]
+    found = None if description is None else tempo_tag(description.tempo)
+    return [(found, MODEL)] if found else []
+
+
+def _energy(facts: Facts) -> list[tuple[str, str]]:
+    """One word for songs that are both fast and loud, or both slow and quiet; of others the figures say too little."""
+    if facts.tempo is None or facts.loudness is None:
+        return []
+    if facts.tempo >= FASTEST_WORD and facts.loudness >= LOUD:
+        return [("energetic", MEASURED)]
+    if facts.tempo < SLOWEST_WORD and facts.loudness <= QUIET:
+        return [("calm", MEASURED)]
+    return []
+
+
+def _voice(facts: Facts, description: SongDescription | None, doubts: list[str]) -> list[tuple[str, str]]:
+    """Kinds of voice; whether there is one at all is not for the model to say where it is known."""
+    heard = [] if description is None else _heard_voices(description)
+    voices = [tag for tag in heard if tag != INSTRUMENTAL]
+    if facts.is_sung is False:
+        if voices:
+            doubts.append(f"the model hears {', '.join(voices)} where nobody sings")
+        return [(INSTRUMENTAL, MEASURED)]
+    if facts.is_sung and INSTRUMENTAL in heard:
+        doubts.append("the model hears no voice where somebody sings")
+    if facts.is_sung and not voices:
+        return [(VOCAL_TAG, MEASURED)]
+    if voices:
+        # "vocal" says nothing beside "male vocal".
+        return [(tag, MODEL) for tag in voices if tag != VOCAL_TAG or len(voices) == 1]
+    return [(INSTRUMENTAL, MODEL)] if heard else []
+
+
+def _heard_voices(description: SongDescription) -> list[str]:
+    """Kinds of voice in a description: whole entries of its lists, and men and women in its sentence."""
+    entries: Sequence[str] = [*description.instruments, *description.expanded.split(",")]
+    named = [tag for entry in entries if (tag := canonical_tag(entry)) and kind_of(tag) == VOICE]
+    named += [f"{_sex(found[1])} vocal" for found in _SEX.finditer(description.descriptive)]
+    if description.lyrical_rap_check:
+        named.append("rap vocal")
+    return list(dict.fromkeys(named))
+
+
+def _sex(word: str) -> str:
+    return {"man": "male", "woman": "female"}.get(word.lower(), word.lower())

@@ -1,0 +1,156 @@
+"""The valid tags: what a song's one most representative tag may be, and the one form in which a tag is written."""
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
+
+from songgen.data.manifests.tags import TAG_WORDS
+from songgen.prepare.listening.tempo_key import NOTE_NAMES
+
+STYLE, VOICE, INSTRUMENTS, MOOD, TEMPO, KEY = TAG_WORDS
+"""Names of the kinds."""
+
+INSTRUMENTAL, VOCAL_TAG = "instrumental", "vocal"
+
+KIND_OF_TAG = {tag: kind for kind, tags in TAG_WORDS.items() for tag in tags}
+"""Valid tag -> its kind. Tempi (`124 bpm`) and keys (`a minor`) are valid too, and stand in no table."""
+
+SLOWEST_WORD, FASTEST_WORD = 84, 120
+"""Beats a minute: below the first a tempo is called slow, from the second on fast."""
+
+SIMILARITY = 0.6
+"""How like a valid tag must be to what was written to be named as what may have been meant."""
+
+_SYNONYMS = {
+    "acoustic": ("unplugged",),
+    "drum and bass": ("dnb", "d&b", "drum & bass", "drum n bass"),
+    "edm": ("electronic dance music",),
+    "electronic": ("electronica", "electronic music"),
+    "hip-hop": ("hip hop music", "hiphop"),
+    "lo-fi": ("lo-fi hip hop", "low fidelity"),
+    "r&b": ("rnb", "rhythm and blues", "contemporary r&b", "r and b"),
+    "rock and roll": ("rock 'n' roll", "rock n roll", "rock & roll"),
+    "soundtrack": ("score", "ost"),
+    "world music": ("world",),
+    "female vocal": ("female", "female voice", "female singer", "female lead", "woman", "woman singing", "female rap"),
+    "male vocal": ("male", "male voice", "male singer", "male lead", "man", "man singing", "male rap"),
+    "vocal": ("voice", "singer", "singing", "lead vocal", "human voice"),
+    "rap vocal": ("rapper", "rapping"),
+    "child vocal": ("child voice", "children's choir"),
+    "instrumental": ("no vocal", "no voice"),
+    "drums": ("drum set", "acoustic drums"),
+    "electric piano": ("rhodes", "wurlitzer"),
+    "saxophone": ("sax", "alto saxophone", "tenor saxophone"),
+    "synthesizer": ("synth", "synthesiser", "analog synthesizer"),
+    "strings": ("string section", "string ensemble", "orchestral strings"),
+    "upright bass": ("contrabass",),
+    "melancholic": ("melancholy",),
+    "relaxed": ("relaxing",),
+    "fast tempo": ("fast", "up-tempo", "fast-paced"),
+    "medium tempo": ("medium", "moderate", "moderate tempo", "mid-tempo", "medium paced"),
+    "slow tempo": ("slow", "downbeat tempo", "slow-paced"),
+    "major key": ("major",),
+    "minor key": ("minor",),
+}
+
+_KEY_NAME = re.compile(r"([a-g])\s*(#|♯|b|♭|[ -]?sharp|[ -]?flat)?[ -](major|minor)")
+_FIGURE = r"(?:(\d{2,3})\s*(?:-|–|to)\s*)?(\d{2,3}(?:\.\d+)?)"
+_BEATS = re.compile(rf"{_FIGURE}\s*(?:bpm|beats? (?:per|a|/) ?min(?:ute)?)", re.IGNORECASE)
+_NUMBER = re.compile(rf"(?:about |around |~|ca\. )?{_FIGURE}", re.IGNORECASE)
+_KEY_TAGS = frozenset(f"{note.lower()} {mode}" for note in [*NOTE_NAMES, *"AB CB DB EB FB GB BB E# B#".split()]
+                      for mode in ("major", "minor"))  # fmt: skip
+
+
+def _folded(tag: str) -> str:
+    """What two spellings of a tag have in common: no case, hyphens, marks or plural."""
+    text = unicodedata.normalize("NFKC", tag).casefold().replace("’", "'")
+    text = " ".join(re.sub(r"[\s_\-./]+", " ", text).split())
+    return re.sub(r"(?<![s'])s\b", "", text)
+
+
+_CANONICAL = {_folded(tag): tag for tag in KIND_OF_TAG} | {
+    _folded(other): tag for tag, others in _SYNONYMS.items() for other in others
+}
+
+
+def canonical_tag(text: str, extra: Collection[str] = ()) -> str | None:
+    """Return the valid tag that a text means, or None.
+
+    Args:
+        text: `Hip Hop`, `synths`, `128 BPM`, `a minor`: case, hyphens, plurals and usual synonyms do not matter.
+        extra: further valid tags, returned as they are written.
+    """
+    folded = _folded(text)
+    for tag in extra:
+        if _folded(tag) == folded:
+            return tag
+    if folded in _CANONICAL:
+        return _CANONICAL[folded]
+    if found := _BEATS.fullmatch(text.strip()):
+        return _tag_of_beats(found)
+    return key_tag(text)
+
+
+def written_tag(text: str) -> str:
+    """Return a tag as it stands in a data set: its valid form where there is one, else itself in lower case."""
+    return canonical_tag(text) or " ".join(text.casefold().split())
+
+
+def kind_of(tag: str) -> str | None:
+    """Return the kind of a tag; None for one that is not valid."""
+    valid = canonical_tag(tag)
+    if valid is None:
+        return None
+    return KIND_OF_TAG.get(valid) or (TEMPO if _BEATS.fullmatch(valid) else KEY)
+
+
+def nearest_tags(text: str, extra: Iterable[str] = ()) -> list[str]:
+    """Return up to three valid tags that a text may have meant, the likeliest first."""
+    valid = [*KIND_OF_TAG, *extra]
+    # "sad piano ballad": a valid tag inside of what was written says more than one that is spelled alike.
+    inside = [tag for tag in valid if f" {_folded(tag)} " in f" {_folded(text)} "]
+    inside.sort(key=len, reverse=True)
+    alike = difflib.get_close_matches(text.casefold(), valid, n=3, cutoff=SIMILARITY)
+    return list(dict.fromkeys([*inside, *alike]))[:3]
+
+
+def bpm_tag(beats_per_minute: float) -> str:
+    """Return the tag of a tempo: `124 bpm`."""
+    return f"{round(beats_per_minute)} bpm"
+
+
+def tempo_tag(text: str) -> str | None:
+    """Return the tag of a tempo in words or figures (`fast`, `around 120`, `mid-tempo groove`), or None."""
+    if found := _BEATS.search(text) or _NUMBER.fullmatch(text.strip()):
+        return _tag_of_beats(found)
+    valid = canonical_tag(text)
+    if valid is not None and kind_of(valid) == TEMPO:
+        return valid
+    words = {canonical_tag(word) for word in re.findall(r"[\w-]+", text)}
+    named = [tag for tag in TAG_WORDS[TEMPO] if tag in words]
+    return named[0] if len(named) == 1 else None
+
+
+def _tag_of_beats(found: re.Match[str]) -> str:
+    """Tag of a figure; of a range, its middle."""
+    low, high = found.groups()
+    return bpm_tag((float(low or high) + float(high)) / 2)
+
+
+def key_tag(text: str) -> str | None:
+    """Return the tag of a key by name (`C# minor`, `b flat Major`), or None."""
+    found = _KEY_NAME.fullmatch(" ".join(text.casefold().split()))
+    if not found:
+        return None
+    note, accidental, mode = found.groups()
+    sign = {"": "", "#": "#", "♯": "#", "sharp": "#"}.get((accidental or "").strip(" -"), "b")
+    return f"{note.upper()}{sign} {mode}" if f"{note}{sign} {mode}" in _KEY_TAGS else None
+
+
+def vocabulary_text(extra: Collection[str] = ()) -> str:
+    """Return the valid tags for a prompt, one line a kind."""
+    lines = [f"{kind}: {', '.join(tags)}" for kind, tags in TAG_WORDS.items()]
+    if extra:
+        lines.append(f"further: {', '.join(extra)}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Networks and signal processing that listen to recordings."""

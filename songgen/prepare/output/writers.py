@@ -1,0 +1,319 @@
+"""The prepared data set: a folder that appears as a whole, can be moved, and is ready for preprocess_data.py."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from songgen.config.types import PositiveInt
+from songgen.data.writer import write_text_atomic
+from songgen.prepare.engine.record import JsonObject, SongRecord
+from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.output.encoded_files import EncodedFiles
+from songgen.tasks import ACCOMPANIMENT, MIX, TRACKS, VOCAL
+from songgen.tokenize.finalize import link_or_copy, swap_folders, sync_tree
+from songgen.tokenize.workspace import remove_leftovers, staging_folder
+
+FORMAT_VERSION = 1
+"""Of the folder; raised when a reader of the old form would misread the new one."""
+
+INFO_FILE = "prepared.json"
+METADATA_FILES = {"train": "metadata.jsonl", "eval": "metadata_eval.jsonl"}
+REJECTED_FILE = "rejected.jsonl"
+DATA_CONFIG_FILE = "data.json"
+AUDIO_FOLDER = "audio"
+ACE_FOLDER = "ace_dataset"
+LJSPEECH_FILES = {"train": "train.txt", "eval": "validation.txt"}
+
+FILE_NAME_COLUMNS = {MIX: "audio_file_name", VOCAL: "vocal_file_name", ACCOMPANIMENT: "acc_file_name"}
+"""Track -> column of its path in the manifests."""
+
+ENERGY_COLUMNS = {MIX: "audio_energy", VOCAL: "vocal_energy", ACCOMPANIMENT: "acc_energy"}
+"""Track -> column of its energy."""
+
+TEXT_LENGTH = 600
+"""Most characters of a text that preprocessing is asked to take, unless a text is longer."""
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """The form of the data set."""
+
+    audio_format: Literal["wav", "flac"] = "wav"
+    """Format of the audio files, 16 bits; FLAC takes about half the room."""
+
+    model_name_or_path: str = "./outputs/untrained-mixed_pro"
+    """Model that `data.json` names: its codec and tokenizers make the tokens."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Further layouts of the same data set, for other programs."""
+
+    formats: tuple[str, ...] = ()
+    """`ace`: a `save_to_disk` folder with the features of the ACE-Step converter; `ljspeech`: lists of path|text."""
+
+    repeat_count: PositiveInt = 1
+    """How often each row stands in the ACE-Step data set: more for a handful of songs, 1 for many."""
+
+    def __post_init__(self) -> None:
+        """Check the formats.
+
+        Raises:
+            ValueError: for one that is not known.
+        """
+        unknown = sorted(set(self.formats) - {"ace", "ljspeech"})
+        if unknown:
+            raise ValueError(f"formats: {', '.join(unknown)} is not known; there are ace and ljspeech")
+
+
+@dataclass(frozen=True)
+class PreparedInfo:
+    """What stands in `prepared.json`: enough to see whether the folder is complete, and made of the same records."""
+
+    fingerprint: str
+    """Hash of all records and of the options of writing."""
+
+    clips: dict[str, int]
+    """Split -> clips."""
+
+    seconds: dict[str, float]
+    """Split -> their length."""
+
+    refused: dict[str, int]
+    """Code -> songs and clips."""
+
+    files: list[str]
+    """Every other file of the folder, except for audio."""
+
+    format_version: int = FORMAT_VERSION
+    """Version of the layout."""
+
+    num_audio_files: int = 0
+    """Files below `audio`."""
+
+    without_caption: int = 0
+    """Clips that preprocessing will leave out, because nothing describes them."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "PreparedInfo | None":
+        """Return what stands in a folder; None when there is no prepared data set of this version."""
+        try:
+            info = cls(**json.loads((folder / INFO_FILE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+        return info if info.format_version == FORMAT_VERSION else None
+
+    def is_complete(self, folder: Path) -> bool:
+        """Whether no file of the data set is gone."""
+        audio = folder / AUDIO_FOLDER
+        num_audio_files = sum(1 for _ in audio.iterdir()) if audio.is_dir() else 0
+        return num_audio_files == self.num_audio_files and all((folder / name).exists() for name in self.files)
+
+
+@dataclass(frozen=True)
+class DatasetWriter:
+    """Writes the folder."""
+
+    output_folder: Path
+    """Where it belongs."""
+
+    shown_folder: str
+    """The same as the user has given it, for `data.json`."""
+
+    work: WorkFolder
+    """Where the records' audio lies."""
+
+    options: WriteOptions = field(default_factory=WriteOptions)
+    """The form."""
+
+    exports: ExportOptions = field(default_factory=ExportOptions)
+    """Further layouts."""
+
+    def fingerprint(self, records: Sequence[SongRecord], others: Sequence[Any] = ()) -> str:
+        """Return a hash of everything that the folder depends on; `others` are what the report and the like add."""
+        digest = hashlib.sha256()
+        head = [FORMAT_VERSION, dataclasses.asdict(self.options), dataclasses.asdict(self.exports), *others]
+        digest.update(json.dumps(head, sort_keys=True).encode("ascii"))
+        for record in records:
+            digest.update(record.to_json().encode("ascii"))
+        return digest.hexdigest()
+
+    def write(
+        self, records: Sequence[SongRecord], fingerprint: str, add_files: Callable[[Path], object] = lambda _: None
+    ) -> PreparedInfo:
+        """Put the data set together beside its place and rename it there.
+
+        Args:
+            records: all of them; those that are refused go to `rejected.jsonl`.
+            fingerprint: what `fingerprint` has returned.
+            add_files: writes further files (configuration, report) into the folder.
+        """
+        included = [record for record in records if record.refusal is None]
+        refused = [record for record in records if record.refusal is not None]
+        self.output_folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = staging_folder(self.output_folder)
+        shutil.rmtree(staging, ignore_errors=True)
+        (staging / AUDIO_FOLDER).mkdir(parents=True)
+        encoded = EncodedFiles(self.work, self.options.audio_format)
+        rows = {split: [self._row(record, staging, encoded) for record in included if _split(record) == split]
+                for split in METADATA_FILES}  # fmt: skip
+        rows = {split: listed for split, listed in rows.items() if listed}
+        for split, listed in rows.items():
+            _write_lines(staging / METADATA_FILES[split], listed)
+        _write_lines(staging / REJECTED_FILE, map(rejected_row, refused))
+        (staging / DATA_CONFIG_FILE).write_text(json.dumps(self._data_config(rows), indent=2) + "\n", encoding="utf-8")
+        self._export(staging, rows)
+        add_files(staging)
+        info = PreparedInfo(
+            fingerprint=fingerprint,
+            clips={split: len(listed) for split, listed in rows.items()},
+            seconds={split: round(sum(row["duration"] for row in listed), 3) for split, listed in rows.items()},
+            refused=dict(Counter(record.refusal.code for record in refused if record.refusal).most_common()),
+            files=sorted(path.name for path in staging.iterdir() if path.name != AUDIO_FOLDER),
+            num_audio_files=sum(1 for _ in (staging / AUDIO_FOLDER).iterdir()),
+            without_caption=sum(not record.caption for record in included),
+        )
+        write_text_atomic(staging / INFO_FILE, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+        sync_tree(staging)
+        swap_folders(staging, self.output_folder)
+        remove_leftovers(self.output_folder)
+        encoded.close(remove_others=True)
+        return info
+
+    def _row(self, record: SongRecord, folder: Path, encoded: EncodedFiles) -> JsonObject:
+        """Write a record's audio; return its row of the manifest."""
+        row: JsonObject = {"fname": record.id, "caption": record.caption, "lyrics": record.lyrics}
+        for track in TRACKS:
+            if track in record.audio:
+                row[FILE_NAME_COLUMNS[track]] = self._write_track(record, track, folder, encoded)
+        for track in TRACKS:
+            if track in record.energies:
+                row[ENERGY_COLUMNS[track]] = round(record.energies[track], 4)
+        row |= {"language": record.language, "duration": record.duration}
+        row |= {"tags": list(record.tags), "variants": dict(record.variants), "analysis": record.analysis}
+        row |= {"tempo": record.tempo, "key": record.key, "song": record.song, "start": record.start}
+        row |= {"split": _split(record), "instrumental": record.lyrics_source == "instrumental"}
+        row |= {"lyrics_source": record.lyrics_source, "provenance": dict(record.provenance)}
+        return row | {"measures": {name: round(value, 4) for name, value in record.measures.items()}}
+
+    def _write_track(self, record: SongRecord, track: str, folder: Path, encoded: EncodedFiles) -> str:
+        name = f"{AUDIO_FOLDER}/{record.id}.{track}.{self.options.audio_format}"
+        source, target = self.work.track(record, track), folder / name
+        is_ours = not Path(record.audio[track]).is_absolute()
+        is_as_wanted = is_ours and source.suffix == target.suffix
+        link_or_copy(source if is_as_wanted else encoded.file(record.audio[track]), target)
+        return name
+
+    def _data_config(self, rows: dict[str, list[JsonObject]]) -> JsonObject:
+        """Return a configuration for preprocess_data.py that takes every row."""
+        listed = [row for split in rows.values() for row in split]
+        references = [f"{track}_abspath" for track in (VOCAL, ACCOMPANIMENT)
+                      if any(FILE_NAME_COLUMNS[track] in row for row in listed)]  # fmt: skip
+        config: JsonObject = {
+            "preprocessing_only": True,
+            "model_name_or_path": self.options.model_name_or_path,
+            "loading_method": "json",
+            "train_dataset_name": f"{self.shown_folder}/{METADATA_FILES['train']}",
+            "eval_dataset_name": f"{self.shown_folder}/{METADATA_FILES['eval']}",
+            "id_column_name": "fname",
+            "description_column_name": "caption",
+            "prompt_column_name": "lyrics",
+            "target_audio_column_name": "audio_abspath",
+            "ref_audio_column_name": references,
+            "min_duration_in_seconds": math.floor(min(row["duration"] for row in listed) * 100) / 100,
+            # Always above the shortest: clips may all have one length.
+            "max_duration_in_seconds": (math.floor(max(row["duration"] for row in listed) * 100) + 1) / 100,
+            "max_text_length": max(TEXT_LENGTH, *(len(row[text]) for row in listed for text in ("caption", "lyrics"))),
+            "preprocessing_num_workers": 4,
+            "save_to_disk": f"{self.shown_folder}_tokens",
+        }
+        if "vocal_abspath" in references:
+            config["ref_voice_column_name"] = "vocal_abspath"
+        absent = [key for split, key in (("train", "train_dataset_name"), ("eval", "eval_dataset_name"))
+                  if split not in rows]  # fmt: skip
+        return {key: value for key, value in config.items() if key not in absent and value != []}
+
+    def _export(self, folder: Path, rows: dict[str, list[JsonObject]]) -> None:
+        if "ace" in self.exports.formats and "train" in rows:
+            write_ace_dataset(folder / ACE_FOLDER, rows["train"], self.exports.repeat_count)
+        if "ljspeech" in self.exports.formats:
+            for split, listed in rows.items():
+                write_ljspeech(folder / LJSPEECH_FILES[split], listed)
+
+
+def _split(record: SongRecord) -> str:
+    return record.split or "train"
+
+
+def _write_lines(path: Path, rows: "Sequence[JsonObject] | Iterator[JsonObject]") -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def rejected_row(record: SongRecord) -> JsonObject:
+    """Return the line of `rejected.jsonl` for a refused record."""
+    assert record.refusal is not None
+    place: JsonObject = {"id": record.id, "song": record.song, "file": record.file, "line": record.line}
+    place |= {"start": record.start, "duration": record.duration}
+    return place | dataclasses.asdict(record.refusal) | {"others": list(record.refusal.others)}
+
+
+def write_ace_dataset(folder: Path, rows: Sequence[JsonObject], repeat_count: int) -> None:
+    """Write a `save_to_disk` folder with the features of the ACE-Step converter.
+
+    Args:
+        folder: its parent is where the relative `filename` of each row starts.
+        rows: of the manifest.
+        repeat_count: how often all rows are written, one round after the other.
+    """
+    from datasets import Dataset, Features, Value
+    from datasets import Sequence as ListOf
+
+    features = Features(
+        {
+            "keys": Value("string"),
+            "filename": Value("string"),
+            "tags": ListOf(Value("string")),
+            "speaker_emb_path": Value("string"),
+            "norm_lyrics": Value("string"),
+            "recaption": {},
+        }
+    )
+
+    def repeated() -> Iterator[JsonObject]:
+        for _ in range(repeat_count):
+            yield from map(ace_row, rows)
+
+    Dataset.from_list(list(repeated()), features=features).save_to_disk(str(folder))
+
+
+def ace_row(row: JsonObject) -> JsonObject:
+    """Return a row of the manifest under the names of the ACE-Step converter."""
+    tags = row["tags"] or [tag.strip() for tag in row["caption"].split(",") if tag.strip()]
+    return {
+        "keys": row["fname"],
+        "filename": row[FILE_NAME_COLUMNS[MIX]],
+        "tags": tags,
+        "speaker_emb_path": "",
+        "norm_lyrics": row["lyrics"],
+        "recaption": {},
+    }
+
+
+def write_ljspeech(path: Path, rows: Sequence[JsonObject]) -> None:
+    """Write `path|text` lines: the vocal track where there is one, lyrics on one line without section tags."""
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            audio = row.get(FILE_NAME_COLUMNS[VOCAL]) or row[FILE_NAME_COLUMNS[MIX]]
+            lines = [line.strip() for line in row["lyrics"].splitlines()]
+            words = " ".join(line for line in lines if line and not (line.startswith("[") and line.endswith("]")))
+            if words:
+                file.write(f"{audio}|{words.replace('|', ' ')}\n")

@@ -1,0 +1,1 @@
+"""Statistics of a prepared data set and the page that shows them."""

@@ -1,0 +1,172 @@
+"""What to do next, from the figures of a report: the largest losses and the gravest gaps, each with a way out."""
+
+from collections.abc import Iterator
+
+from songgen.prepare.engine.phases import CUTTING_STEP
+from songgen.prepare.engine.record import JsonObject
+from songgen.prepare.steps.splits import EVALUATION
+
+LARGE_SHARE = 0.1
+"""From this share of what reached a step on, a reason is worth a word."""
+
+LITTLE_HEARD = 0.5
+"""Share of the words of the lyrics; well transcribed songs have more."""
+
+WAYS_OUT = {
+    "accompaniment_too_quiet": "Listen to some of them: where nothing but a voice is sung, there is no accompaniment.",
+    "caption_does_not_fit": "Listen to some of them with their captions. Captions written by rule or from file names "
+    "often do not fit; describe the songs anew with the `tag` step, or correct them in `songgen review`.",
+    "clipped": "These recordings are overdriven. Better sources help; raising `filter.max_clipped_share` teaches the "
+    "model the distortion.",
+    "duplicate": "The collection holds many copies, such as compilations and reissues. Nothing is lost by leaving them "
+    "out; more different songs help more.",
+    "empty_slice": "There are lyrics where nobody is heard: the lyrics may belong to another version of the song.",
+    "file_missing": "The manifest names files that are not there: check its paths.",
+    "lyrics_not_heard": "The lyrics differ from what is sung. Check that they belong to these recordings, or "
+    "leave them out and let them be transcribed.",
+    "lyrics_without_times": "Switch `transcribe` on: with the words heard, lines get their times and long songs can be "
+    "cut.",
+    "mostly_silent": "Long pauses were cut as clips: check `silence_db` of `measure`, and the sources.",
+    "not_measured": "A limit asks for a figure that these clips lack: switch its step on, or set `filter.not_measured` "
+    "to `pass`.",
+    "other_language": "Add the languages you want to `filter.languages`, or check that they were recognized.",
+    "too_long": "Switch `segment` on, or raise the limit if the model takes longer clips.",
+    "too_short": "Clips are cut short where pauses are many: check `segment.min_seconds` and the step's limits.",
+    "transcripts_differ": "Two recognizers disagree: sung words are hard to hear. Give the lyrics where you have them.",
+    "truncated_audio": "Copy or download these files again: their ends are missing.",
+    "unreadable_audio": "These files cannot be decoded: copy or convert them again.",
+    "unsupported_format": "Convert these files to WAV, FLAC, OGG or MP3.",
+    "vocal_too_quiet": "Their voice is quiet or absent. If they are instrumentals, mark them as such; else look at the "
+    "separation, or at `filter.min_vocal_energy`.",
+}
+"""Code of a refusal -> what may be done about it."""
+
+KIND_EXAMPLES = {
+    "style": "rap, pop, rock",
+    "voice": "male vocal, female vocal",
+    "instruments": "guitar, piano, drums",
+    "mood": "energetic, calm",
+    "tempo": "120 bpm, slow tempo",
+    "key": "C major, minor key",
+}
+
+
+def advise(report: JsonObject) -> list[str]:
+    """Return sentences, the most important first.
+
+    Args:
+        report: what `build_report` has made.
+    """
+    if not report["clips"]:
+        return ["No clip is left. Begin with the most frequent reason below.", *_about_refusals(report)]
+    found = [_about_size(report), *_about_refusals(report), *_about_unused(report), *_about_words(report)]
+    return [*found, *_about_captions(report), *_about_splits(report)]
+
+
+def _about_size(report: JsonObject) -> str:
+    hours = report["seconds"] / 3600
+    scratch, language = (goal["hours"] for goal in report["goals"])
+    if hours >= scratch:
+        return f"With {hours:,.0f} hours this is of the size that models are trained on from scratch."
+    if hours >= language:
+        return f"{hours:,.0f} hours are of the size that teaches a trained model a language or a style of its own."
+    if hours >= 10:
+        return f"{hours:,.0f} hours suit fine-tuning of a trained model; a model of its own needs far more."
+    length = f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
+    return (
+        f"{length} of music are enough to see that everything works, and to fine-tune for a few voices or a style; "
+        "they do not make a model that sings any text."
+    )
+
+
+def _about_refusals(report: JsonObject) -> Iterator[str]:
+    reached = _reached(report)
+    for entry in report["refusals"]:
+        share = entry["count"] / reached[entry["step"]]
+        if share >= LARGE_SHARE:
+            what = f"{entry['count']} of {reached[entry['step']]} that reached `{entry['step']}`"
+            way_out = WAYS_OUT.get(entry["code"], "")
+            yield f"{what} were left out as `{entry['code']}` ({entry['meaning']}). {way_out}".strip()
+
+
+def _reached(report: JsonObject) -> dict[str, int]:
+    """Return how many songs or clips each step has seen."""
+    reached, left = {}, report["songs"]
+    for stage in report["stages"][1:]:
+        gone = sum(entry["count"] for entry in report["refusals"] if entry["step"] == stage["step"])
+        number = stage["songs"] if stage["clips"] is None else stage["clips"]
+        # Before the cut songs are counted: what went in is what is left and what was left out.
+        reached[stage["step"]] = left if stage["step"] == CUTTING_STEP else number + gone
+        left = number
+    return reached
+
+
+def _about_unused(report: JsonObject) -> Iterator[str]:
+    total = report["stages"][0]["seconds"]
+    for entry in report["unused"]:
+        if total and entry["seconds"] / total >= LARGE_SHARE:
+            yield f"{entry['seconds'] / total:.0%} of the music is in no clip: {entry['meaning']}."
+
+
+def _about_words(report: JsonObject) -> Iterator[str]:
+    vocabulary, lyrics = report["vocabulary"], report["lyrics"]
+    unworded = lyrics.get("none", {"clips": 0})["clips"]
+    if unworded >= LARGE_SHARE * report["clips"]:
+        yield (
+            f"{unworded} of {report['clips']} clips have no lyrics and are not known to be instrumentals: they teach "
+            "singing without words. Switch `transcribe` on, or give the lyrics."
+        )
+    heard = {entry["name"]: entry["median"] for entry in report["histograms"]}.get("lyrics_coverage")
+    if heard is not None and heard < LITTLE_HEARD:
+        yield (
+            f"Of half of the lyrics, at most {heard:.0%} of the words were heard. If the recognizer is not to blame, "
+            f"they belong to other recordings. {WAYS_OUT['lyrics_not_heard']}"
+        )
+    if heard is None and "given" in lyrics:
+        yield "Nobody has listened whether the given lyrics are sung: `transcribe` compares them with the sound."
+    if report["unknown_languages"]:
+        clips = ", ".join(f"{code} {count}" for code, count in report["unknown_languages"].items())
+        yield (
+            f"No lyrics tokenizer knows these languages (clips of each): {clips}. Preprocessing leaves the clips out, "
+            "and refuses to start where they are many: correct the language in `songgen review`, or name in "
+            "`filter.languages` those that are wanted."
+        )
+    if vocabulary is None:
+        yield (
+            "The lyrics were not held against a vocabulary: name `report.lyrics_tokenizer`, or train one with "
+            "helpers/train_tokenizers.py."
+        )
+        return
+    if vocabulary["unknown"]:
+        pieces = ", ".join(piece for piece, _ in vocabulary["unknown_pieces"][:8])
+        yield f"{vocabulary['unknown']} pieces of lyrics are unknown to the tokenizer and will not be sung: {pieces}."
+    lacking = [code or "not named" for code in vocabulary["other_languages"].keys() - report["unknown_languages"]]
+    if lacking:
+        codes = ", ".join(sorted(lacking))
+        yield f"Lyrics of these languages are not in the tokenizer: {codes}. Preprocessing will leave them out."
+
+
+def _about_captions(report: JsonObject) -> Iterator[str]:
+    without = report["clips"] - report["captions"]
+    if without:
+        yield (
+            f"{without} of {report['clips']} clips have no caption, and preprocessing leaves them out: write some, or "
+            "switch `tag` on."
+        )
+    kinds, known = report["tags"]["kinds"], {"tempo": "tempo_known", "key": "key_known"}
+    for kind, count in kinds.items():
+        if count < 0.5 * report["clips"]:
+            extra = ""
+            if kind in known and report["tags"][known[kind]] > count:
+                extra = f" It is known from the sound of {report['tags'][known[kind]]}."
+            yield (
+                f"Only {count} of {report['clips']} captions speak of {kind} (such as {KIND_EXAMPLES[kind]}): what "
+                f"captions are silent about cannot be asked for later.{extra}"
+            )
+    if "clap_score" not in {entry["name"] for entry in report["histograms"]}:
+        yield "Whether captions fit the sound was not measured: switch `score` on."
+
+
+def _about_splits(report: JsonObject) -> Iterator[str]:
+    if EVALUATION not in report["splits"]:
+        yield "No songs are held out, so that training cannot be judged: set `split.eval_share`, such as 0.02."

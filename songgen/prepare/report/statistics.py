@@ -1,0 +1,400 @@
+"""What a prepared data set has come to, in figures: `report.json`, from which `report_page` makes the page."""
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from songgen.config.types import NonNegativeInt
+from songgen.data.manifests.tags import TAG_KINDS, missing_tag_kinds
+from songgen.data.reject_codes import REJECT_CODES
+from songgen.lyrics.languages import language_code
+from songgen.lyrics.tokenizer import VOCABULARY_FILES, VoiceBpeTokenizer
+from songgen.prepare.engine.phases import CUTTING_STEP
+from songgen.prepare.engine.record import JsonObject, SongRecord
+from songgen.prepare.engine.refusal_codes import CODES
+from songgen.prepare.steps.filters import FilterOptions, is_instrumental
+from songgen.prepare.timing.clip_plan import UNUSED_REASONS
+from songgen.tasks import ACCOMPANIMENT, VOCAL
+
+VERSION = 2
+"""Of the figures; raised when the same records give another report."""
+
+SECONDS_IN_HOUR = 3600
+
+GOALS = ((15_000, "training from scratch"), (2_000, "teaching a trained model another language"))
+"""Hours that the notes on training VALL-E name for models of speech: an order of magnitude, no threshold."""
+
+MAX_BINS = 24
+"""Most bars of a histogram."""
+
+LONGEST_TAG = 40
+"""Characters; what is longer between two commas of a caption is a sentence."""
+
+LISTED = 30
+"""Most common tags, and unknown pieces, that are listed."""
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What the report shows besides the figures."""
+
+    lyrics_tokenizer: str = ""
+    """File, folder or hub id of the lyrics tokenizer whose vocabulary the lyrics are held against. Empty: that of
+    `write.model_name_or_path`, if it is a folder here with one."""
+
+    samples: NonNegativeInt = 12
+    """Accepted clips, and as many refused ones, that can be listened to; 0 for none."""
+
+    seed: int = 42
+    """Of the choice of these clips."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the figures depend on besides the records."""
+
+    title: str
+    """What the songs are called: the names of the inputs, since the data set may be moved."""
+
+    steps: tuple[str, ...]
+    """Names of the steps that ran, in order."""
+
+    filters: FilterOptions | None
+    """Limits; None where nothing was filtered."""
+
+    vocabulary: VoiceBpeTokenizer | None = None
+    """Lyrics tokenizer."""
+
+    notices: tuple[str, ...] = ()
+    """Naming mistakes and other oddities of the inputs."""
+
+
+def open_vocabulary(named: str, model: str) -> VoiceBpeTokenizer | None:
+    """Return the lyrics tokenizer that the report looks at.
+
+    Args:
+        named: what the options name; empty for that of the model.
+        model: `write.model_name_or_path`.
+
+    Returns:
+        the tokenizer; None where none is named and the model has none here yet.
+
+    Raises:
+        ValueError: the one that is named cannot be opened.
+    """
+    if named:
+        try:
+            return VoiceBpeTokenizer.from_pretrained(named)
+        except ValueError as error:
+            raise ValueError(f"report.lyrics_tokenizer: {error}") from error
+    if any((Path(model) / name).is_file() for name in VOCABULARY_FILES):
+        return VoiceBpeTokenizer.from_pretrained(model)
+    return None
+
+
+def build_report(records: Sequence[SongRecord], context: Context, options: ReportOptions) -> JsonObject:
+    """Return all figures as JSON values; a function of its arguments alone.
+
+    Args:
+        records: songs and clips as the steps have left them, refused ones included.
+        context: see there.
+        options: see there.
+    """
+    kept = [record for record in records if record.refusal is None]
+    report: JsonObject = {
+        "version": VERSION,
+        "title": context.title,
+        "songs": len({record.song for record in records}),
+        "clips": len(kept),
+        "seconds": _seconds(kept),
+        "splits": _by(kept, lambda record: record.split or "train"),
+        "goals": [{"what": what, "hours": hours, "share": _hours(kept) / hours} for hours, what in GOALS],
+        "stages": stages(records, context.steps),
+        "refusals": refusals(records),
+        "unused": unused(records),
+        "duplicates": duplicates(records),
+        "languages": _by(kept, _language),
+        "unknown_languages": unknown_languages(kept),
+        "lyrics": _by(kept, lambda record: record.lyrics_source or ("given" if record.lyrics else "none")),
+        "captions": sum(bool(record.caption.strip()) for record in kept),
+        "histograms": histograms(records, context.filters),
+        "tags": tag_coverage(kept),
+        "vocabulary": None if context.vocabulary is None else vocabulary_coverage(kept, context.vocabulary),
+        "notices": list(context.notices),
+        "samples": {
+            "accepted": [_sample(record) for record in draw(kept, options.samples, options.seed)],
+            "refused": [_sample(record) for record in draw_refused(records, options.samples, options.seed)],
+        },
+    }
+    return report
+
+
+def meaning_of(code: str) -> str:
+    """Return what the code of a refusal means."""
+    return CODES.get(code) or (REJECT_CODES[code].meaning if code in REJECT_CODES else "")
+
+
+def stages(records: Sequence[SongRecord], steps: Sequence[str]) -> list[JsonObject]:
+    """Return what was left after each step that left something out, from all songs to the clips of the data set.
+
+    The length of a song that could not be read is not known and counts as 0.
+    """
+    lost = defaultdict(list)
+    for record in records:
+        if record.refusal is not None:
+            lost[record.refusal.step].append(record)
+    songs = {record.song for record in records}
+    unused_seconds = sum(entry["seconds"] for entry in unused(records))
+    left = list(records)
+    left_seconds = _seconds(records) + unused_seconds
+    found: list[JsonObject] = [
+        {"step": "inputs", "songs": len(songs), "clips": None, "seconds": left_seconds, "lost_seconds": 0.0}
+    ]
+    is_cut = False
+    order = [*steps, *sorted(lost.keys() - set(steps))]
+    for step in order:
+        cuts = step == CUTTING_STEP
+        if not lost[step] and not cuts:
+            continue
+        is_cut |= cuts
+        gone = {id(record) for record in lost[step]}
+        left = [record for record in left if id(record) not in gone]
+        lost_seconds = _seconds(lost[step]) + unused_seconds * cuts
+        left_seconds -= lost_seconds
+        found.append(
+            {
+                "step": step,
+                "songs": len({record.song for record in left}),
+                "clips": len(left) if is_cut else None,
+                "seconds": round(left_seconds, 3),
+                "lost_seconds": round(lost_seconds, 3),
+            }
+        )
+    return found
+
+
+def refusals(records: Sequence[SongRecord]) -> list[JsonObject]:
+    """Return how many songs and clips each step left out for each reason, the most frequent first.
+
+    `alone` counts those that nothing else speaks against, as far as the step looked: what a milder limit would keep.
+    """
+    found: dict[tuple[str, str], list[SongRecord]] = defaultdict(list)
+    for record in records:
+        if record.refusal is not None:
+            found[record.refusal.step, record.refusal.code].append(record)
+    return [
+        {
+            "step": step,
+            "code": code,
+            "meaning": meaning_of(code),
+            "count": len(listed),
+            "seconds": _seconds(listed),
+            "alone": sum(record.refusal is not None and not record.refusal.others for record in listed),
+        }
+        for (step, code), listed in sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
+
+
+def unused(records: Sequence[SongRecord]) -> list[JsonObject]:
+    """Return how much of the songs is in no clip, by reason."""
+    found = []
+    for reason, meaning in UNUSED_REASONS.items():
+        seconds = sum(record.measures.get(f"unused_{reason}_seconds", 0.0) for record in records)
+        if seconds:
+            found.append({"reason": reason, "meaning": meaning, "seconds": round(seconds, 3)})
+    return found
+
+
+def duplicates(records: Sequence[SongRecord]) -> list[JsonObject]:
+    """Return the clips that stand for duplicates, each with those that were left out for it."""
+    found: dict[str, list[JsonObject]] = defaultdict(list)
+    for record in records:
+        if record.refusal is not None and record.refusal.kept:
+            found[record.refusal.kept].append({"id": record.id, "similarity": record.refusal.value})
+    return [{"kept": kept, "left_out": found[kept]} for kept in sorted(found)]
+
+
+_FIGURES: tuple[tuple[str, str, str, Callable[[SongRecord], float | None], tuple[str, ...]], ...] = (
+    ("duration", "Length", "s", lambda record: record.duration or None, ("min_seconds", "max_seconds")),
+    ("tempo", "Tempo", "beats a minute", lambda record: record.tempo, ()),
+    ("vocal_energy", "Energy of the vocal", "", lambda record: record.energies.get(VOCAL), ("min_vocal_energy",)),
+    ("acc_energy", "Energy of the accompaniment", "", lambda record: record.energies.get(ACCOMPANIMENT),
+     ("min_acc_energy",)),
+    ("loudness", "Loudness", "LUFS", lambda record: record.measures.get("loudness"), ("min_loudness", "max_loudness")),
+    ("clap_score", "Caption and sound (CLAP)", "", lambda record: record.measures.get("clap_score"),
+     ("min_clap_score",)),
+    ("transcript_edit_distance", "Difference of two transcripts", "words",
+     lambda record: record.measures.get("transcript_edit_distance"), ("max_transcript_edit_distance",)),
+    ("lyrics_coverage", "Lyrics that were heard", "share", lambda record: record.measures.get("lyrics_coverage"),
+     ("min_lyrics_coverage",)),
+)  # fmt: skip
+"""Name, label, unit, where the value stands, limits of the filter."""
+
+
+def histograms(records: Sequence[SongRecord], filters: FilterOptions | None) -> list[JsonObject]:
+    """Return how the clips are spread, accepted and refused ones apart, for each figure that was measured."""
+    found: list[JsonObject] = []
+    for name, label, unit, value_of, limits in _FIGURES:
+        values = {True: [], False: []}  # type: dict[bool, list[float]]
+        for record in records:
+            value = value_of(record)
+            # Whole songs that were never cut would hide how long clips are.
+            is_clip = record.refusal is None or CUTTING_STEP in record.provenance or record.id != record.song
+            if value is not None and math.isfinite(value) and is_clip:
+                values[record.refusal is None].append(float(value))
+        everything = values[True] + values[False]
+        if not everything:
+            continue
+        edges = bin_edges(min(everything), max(everything))
+        bounds = [] if filters is None else [filters.limit(limit) for limit in limits]
+        found.append(
+            {
+                "name": name,
+                "label": label,
+                "unit": unit,
+                "edges": edges,
+                "accepted": np.histogram(values[True], edges)[0].tolist(),
+                "refused": np.histogram(values[False], edges)[0].tolist(),
+                "median": float(np.median(values[True])) if values[True] else None,
+                "limits": [bound for bound in bounds if bound is not None],
+            }
+        )
+    return found
+
+
+def bin_edges(low: float, high: float) -> list[float]:
+    """Return at most `MAX_BINS` bins of a round width (1, 2 or 5 times a power of ten) that hold low and high."""
+    # Around values that are nearly equal there is room, so that the place of the one bar says something.
+    room = 0.02 * max(1.0, abs(high))
+    if high - low < room:
+        low, high = max(low - room, 0.0) if low >= 0 else low - room, high + room
+    spread = high - low
+    power = 10.0 ** math.floor(math.log10(spread / MAX_BINS))
+    for width in (power, 2 * power, 5 * power, 10 * power, 20 * power):
+        first, last = math.floor(low / width), math.floor(high / width) + 1
+        if last - first <= MAX_BINS:
+            break
+    return [round(index * width, 9) for index in range(first, last + 1)]
+
+
+def unknown_languages(records: Sequence[SongRecord]) -> dict[str, int]:
+    """Return the clips in languages that no lyrics tokenizer knows, by language; preprocessing refuses them."""
+    found: Counter[str] = Counter()
+    for record in records:
+        try:
+            language_code(record.language or "en")  # preprocessing takes a clip that names none for English
+        except ValueError:
+            found[record.language] += 1
+    return dict(sorted(found.items()))
+
+
+def tag_coverage(records: Sequence[SongRecord]) -> JsonObject:
+    """Return of how many clips caption and tags name each kind of trait, and the most common tags."""
+    missing = Counter(kind for record in records for kind in missing_tag_kinds(_description(record)))
+    tags = Counter(tag for record in records for tag in _tags(record))
+    return {
+        "kinds": {kind: len(records) - missing[kind] for kind in TAG_KINDS},
+        "common": [[tag, count] for tag, count in sorted(tags.items(), key=lambda item: (-item[1], item[0]))[:LISTED]],
+        "different": len(tags),
+        "tempo_known": sum(record.tempo is not None for record in records),
+        "key_known": sum(bool(record.key) for record in records),
+    }
+
+
+def _description(record: SongRecord) -> str:
+    return ", ".join([record.caption, *record.tags])
+
+
+def _tags(record: SongRecord) -> Iterable[str]:
+    tags = record.tags or record.caption.split(",")
+    plain = {tag.strip(" .").casefold() for tag in tags}
+    return {tag for tag in plain if 0 < len(tag) <= LONGEST_TAG}
+
+
+def vocabulary_coverage(records: Sequence[SongRecord], vocabulary: VoiceBpeTokenizer) -> JsonObject:
+    """Return how much of the lyrics the vocabulary knows: what is unknown will not be sung."""
+    num_pieces = num_unknown = 0
+    unknown: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    for record in records:
+        if not record.lyrics:
+            continue
+        try:
+            language = language_code(record.language)
+            num_pieces += len(vocabulary.encode(record.lyrics, language))
+            pieces = vocabulary.unknown_pieces(record.lyrics, language)
+        except ValueError:
+            refused[record.language] += 1
+            continue
+        num_unknown += len(pieces)
+        unknown.update(pieces)
+    return {
+        "pieces": num_pieces,
+        "unknown": num_unknown,
+        "unknown_pieces": [[piece, count] for piece, count in unknown.most_common(LISTED)],
+        "size": len(vocabulary),
+        "other_languages": dict(sorted(refused.items())),
+    }
+
+
+def draw(records: Sequence[SongRecord], count: int, seed: int) -> list[SongRecord]:
+    """Return some records, drawn by a hash of seed and id, in the order of their ids."""
+    drawn = sorted(
+        records, key=lambda record: hashlib.sha256(f"{seed}\0{record.id}".encode("utf-8", "replace")).digest()
+    )
+    return sorted(drawn[:count], key=lambda record: record.id)
+
+
+def draw_refused(records: Sequence[SongRecord], count: int, seed: int) -> list[SongRecord]:
+    """Return some refused records, so that every reason is heard before one is heard twice."""
+    groups: dict[tuple[str, str], list[SongRecord]] = defaultdict(list)
+    for record in records:
+        if record.refusal is not None:
+            groups[record.refusal.step, record.refusal.code].append(record)
+    # The first of each reason, then the second of each, and so on.
+    ranked = [
+        (rank, reason, record)
+        for reason, listed in sorted(groups.items())
+        for rank, record in enumerate(draw(listed, count, seed))
+    ]
+    chosen = sorted(ranked, key=lambda entry: entry[:2])[:count]
+    return [record for _, _, record in sorted(chosen, key=lambda entry: (entry[1], entry[2].id))]
+
+
+def _sample(record: SongRecord) -> JsonObject:
+    shown: JsonObject = {"id": record.id, "song": record.song, "start": record.start, "seconds": record.duration}
+    shown |= {"caption": record.caption or ", ".join(record.tags), "lyrics": record.lyrics, "language": record.language}
+    shown |= {"split": record.split, "tempo": record.tempo, "key": record.key, "audio": {}}
+    figures = {name: value_of(record) for name, _, _, value_of, _ in _FIGURES[2:]}
+    shown["figures"] = {name: round(value, 3) for name, value in figures.items() if value is not None}
+    if record.refusal is not None:
+        shown |= {"step": record.refusal.step, "code": record.refusal.code, "reason": record.refusal.reason}
+    return shown
+
+
+def _language(record: SongRecord) -> str:
+    return "instrumental" if is_instrumental(record) else record.language or "not known"
+
+
+def _by(records: Sequence[SongRecord], key_of: Callable[[SongRecord], str]) -> dict[str, Mapping[str, float]]:
+    """Return songs, clips and seconds by some key, the most frequent first."""
+    found: dict[str, list[SongRecord]] = defaultdict(list)
+    for record in records:
+        found[key_of(record)].append(record)
+    return {
+        key: {"songs": len({record.song for record in listed}), "clips": len(listed), "seconds": _seconds(listed)}
+        for key, listed in sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+    }
+
+
+def _seconds(records: Iterable[SongRecord]) -> float:
+    return round(sum(record.duration for record in records), 3)
+
+
+def _hours(records: Iterable[SongRecord]) -> float:
+    return _seconds(records) / SECONDS_IN_HOUR

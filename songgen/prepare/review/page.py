@@ -1,0 +1,223 @@
+"""The review page: what a browser asks for, and what it gets. Clips and files are named by id, never by path."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from songgen.data.audio import AudioRejected
+from songgen.prepare.engine.audio_files import read_audio
+from songgen.prepare.engine.record import JsonObject, SongRecord
+from songgen.prepare.review.corrections import REASON, EditConflict, can_be_accepted
+from songgen.prepare.review.desk import PAGE_SIZE, Clip, ReviewDesk, Selection
+from songgen.prepare.review.fields import FieldProblems, checked_changes, line_times
+from songgen.tasks import TRACKS
+from songgen.web import FileBody, HttpProblem, Request, Response, Route, json_response
+
+ASSETS = Path(__file__).with_name("review_assets")
+
+ASSET_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+AUDIO_TYPES = {".wav": "audio/wav", ".flac": "audio/flac", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
+
+NUM_PEAKS = 800
+"""Bars of a waveform."""
+
+TEASER_LENGTH = 90
+"""Characters of the lyrics that the list shows."""
+
+
+class ReviewPage:
+    """Answers the requests of the page."""
+
+    def __init__(self, desk: ReviewDesk, title: str) -> None:
+        """Read the files of the page.
+
+        Args:
+            desk: the clips.
+            title: what is reviewed, for people.
+        """
+        self.desk = desk
+        self.title = title
+        self._assets = {path.name: path.read_bytes() for path in ASSETS.iterdir() if path.suffix in ASSET_TYPES}
+
+    def routes(self) -> list[Route]:
+        """Return everything that can be asked for."""
+        return [
+            Route("GET", "/", lambda request: self._asset("index.html")),
+            Route("GET", "/assets/{name}", lambda request: self._asset(request.parameters["name"])),
+            Route("GET", "/api/clips", self.listing),
+            Route("GET", "/api/clips/{id}", self.clip),
+            Route("POST", "/api/clips/{id}", self.save),
+            Route("POST", "/api/clips/{id}/undo", self.undo),
+            Route("GET", "/api/clips/{id}/peaks/{track}", self.peaks),
+            Route("GET", "/audio/{id}/{track}", self.audio),
+        ]
+
+    def _asset(self, name: str) -> Response:
+        if name not in self._assets:
+            raise HttpProblem(404, "there is no such file")
+        return Response(self._assets[name], ASSET_TYPES[Path(name).suffix])
+
+    def listing(self, request: Request) -> Response:
+        """One page of the list, with what the filters can be set to."""
+        query = request.query
+        try:
+            selection = Selection(
+                state=query.get("state", ""),
+                reason=query.get("reason", ""),
+                language=query.get("language"),
+                search=query.get("search", "").strip(),
+                order=query.get("order", ""),
+            )
+            wanted = int(query.get("page", "1")[:9])
+        except ValueError as error:
+            raise HttpProblem(400, f"no such list: {error}") from error
+        chosen = selection.of(self.desk.clips())
+        pages = max(1, -(-len(chosen) // PAGE_SIZE))
+        number = min(max(1, wanted), pages)
+        first = (number - 1) * PAGE_SIZE
+        orphans = [{"song": edit.song, "start": edit.start, "end": edit.end, "time": edit.time, "changes": edit.changes}
+                   for edit in self.desk.orphans()]  # fmt: skip
+        return json_response(
+            {
+                "title": self.title,
+                "clips": [summary(clip) for clip in chosen[first : first + PAGE_SIZE]],
+                "first": first + 1,
+                "found": len(chosen),
+                "page": number,
+                "pages": pages,
+                "progress": self.desk.progress(),
+                "facets": self.desk.facets(),
+                "orphans": orphans,
+            }
+        )
+
+    def clip(self, request: Request) -> Response:
+        """All that is known of a clip."""
+        return self._state(self._clip(request))
+
+    def save(self, request: Request) -> Response:
+        """Change a clip; 409 and the clip as it is now if it was changed elsewhere."""
+        clip = self._clip(request)
+        try:
+            changes = checked_changes(clip.record, request.body.get("changes"))
+        except FieldProblems as error:
+            raise HttpProblem(422, str(error), details={"problems": error.problems}) from error
+        return self._changed(request, lambda version: self.desk.save(clip.record.id, version, changes))
+
+    def undo(self, request: Request) -> Response:
+        """Take back the newest change of a clip."""
+        clip = self._clip(request)
+        return self._changed(request, lambda version: self.desk.undo(clip.record.id, version))
+
+    def peaks(self, request: Request) -> Response:
+        """The waveform of a track: the largest amplitude of equal parts, 0 to 100."""
+        path = self._track(request)
+        try:
+            samples, _ = read_audio(path)
+        except AudioRejected as error:
+            raise HttpProblem(404, error.reason) from error
+        return json_response({"peaks": peaks_of(samples)})
+
+    def audio(self, request: Request) -> Response:
+        """A track, to listen to."""
+        path = self._track(request)
+        return Response(FileBody(path), AUDIO_TYPES.get(path.suffix.lower(), "application/octet-stream"))
+
+    def _clip(self, request: Request) -> Clip:
+        try:
+            return self.desk.clip(request.parameters["id"])
+        except KeyError as error:
+            raise HttpProblem(404, "there is no such clip; the data set may have been prepared anew") from error
+
+    def _track(self, request: Request) -> Path:
+        record = self._clip(request).record
+        if request.parameters["track"] not in record.audio:
+            raise HttpProblem(404, "the clip has no such track")
+        return self.desk.folder.track(record, request.parameters["track"])
+
+    def _changed(self, request: Request, change: Callable[[int], Clip]) -> Response:
+        version = request.body.get("version")
+        if not isinstance(version, int) or isinstance(version, bool):
+            raise HttpProblem(400, "version: the number of the clip's version is expected")
+        try:
+            return self._state(change(version))
+        except EditConflict:
+            return self._state(self._clip(request), status=409)
+
+    def _state(self, clip: Clip, status: int = 200) -> Response:
+        values = {"clip": details(clip), "summary": summary(clip), "progress": self.desk.progress()}
+        return json_response(values | ({"error": "the clip was changed elsewhere"} if status != 200 else {}), status)
+
+
+def summary(clip: Clip) -> JsonObject:
+    """Return what the list shows of a clip."""
+    record = clip.record
+    sung = " / ".join(line for line in record.lyrics.splitlines() if not line.startswith("["))
+    return {
+        "id": record.id,
+        "duration": record.duration,
+        "language": record.language,
+        "teaser": sung[:TEASER_LENGTH] or record.caption[:TEASER_LENGTH],
+        "verdict": clip.correction.verdict,
+        "code": record.refusal.code if record.refusal is not None else "",
+        "confidence": clip.confidence,
+        "is_corrected": clip.is_in_state("corrected"),
+    }
+
+
+def details(clip: Clip) -> JsonObject:
+    """Return what the page shows of the clip that is open."""
+    record = clip.record
+    return {
+        "id": record.id,
+        "song": record.song,
+        "start": record.start,
+        "duration": record.duration,
+        "version": clip.correction.version,
+        "can_undo": clip.correction.last is not None,
+        "can_accept": can_be_accepted(record),
+        "tracks": [track for track in TRACKS if track in record.audio],
+        "language": record.language,
+        "lyrics": record.lyrics,
+        "lyrics_source": record.lyrics_source,
+        "times": line_times(record),
+        "caption": record.caption,
+        "tags": list(record.tags),
+        "verdict": clip.correction.verdict,
+        "reason": clip.correction.values.get(REASON, ""),
+        "refusal": None if record.refusal is None else dataclasses.asdict(record.refusal),
+        "transcripts": [{"name": name, **dataclasses.asdict(heard)} for name, heard in record.transcripts.items()],
+        "figures": figures(record),
+    }
+
+
+def figures(record: SongRecord) -> list[tuple[str, Any]]:
+    """Return what was measured of a record, name and value."""
+    known: list[tuple[str, Any]] = [("tempo", record.tempo), ("key", record.key), ("split", record.split)]
+    known += [(f"energy, {track}", energy) for track, energy in record.energies.items()]
+    known += record.measures.items()
+    return [(name.replace("_", " "), round(value, 4) if isinstance(value, float) else value)
+            for name, value in known if value not in (None, "")]  # fmt: skip
+
+
+def peaks_of(samples: np.ndarray) -> list[int]:
+    """Return the largest amplitude in each of some equal parts of a recording.
+
+    Args:
+        samples: N, full scale is 1.0.
+
+    Returns:
+        At most `NUM_PEAKS` numbers, 0 to 100.
+    """
+    edges = np.linspace(0, len(samples), min(NUM_PEAKS, len(samples)) + 1).astype(int)
+    loudest = np.maximum.reduceat(np.abs(samples), edges[:-1])
+    return [round(value) for value in (np.minimum(loudest, 1.0) * 100).tolist()]

@@ -1,0 +1,1 @@
+"""The steps of a preparation, one module each."""

@@ -1,0 +1,313 @@
+"""Near-duplicate clips: found by an index of what they sound like, the best of each group kept.
+
+Looking at all pairs would take forever, so pairs are looked for where parts of their fingerprints are equal, and only
+those are compared bit by bit. Copies are found in other formats, louder or quieter, shifted, cut and with noise; not at
+another speed or pitch. Songs that share an accompaniment and are sung differently are no duplicates.
+"""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from songgen.data.audio import AudioRejected
+from songgen.prepare.engine.audio_files import read_audio
+from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
+from songgen.prepare.engine.step import Outcome, SetStep, Step, WorkFolder
+from songgen.prepare.listening.fingerprint import NUM_BITS, SAMPLE_RATE, fingerprint, from_text, similarity, to_text
+from songgen.prepare.steps.splits import EVALUATION
+from songgen.tasks import MIX
+
+MIN_FRAMES = 10
+"""Frames that must be compared for a pair to count, half a second."""
+
+MIN_HITS = 2
+"""Equal keys at about the same distance that make a pair worth comparing."""
+
+NEIGHBOURS = 32
+"""Clips after it that a clip is paired with where many have an equal key: a hum, or a very common chord."""
+
+KEY_SIZES = ((1 << 22, 8), (1 << 26, 4))
+"""Up to so many frames in all, so many bits are left out of each key. The more is left out, the surer copies are found
+and the more strangers are compared for nothing."""
+
+HINT_SECONDS = 0.5
+"""Clips with the same words whose lengths differ by no more are compared even if the index does not know them."""
+
+
+@dataclass(frozen=True)
+class DuplicateOptions:
+    """What counts as the same clip.
+
+    Raises:
+        ValueError: a value is no share.
+    """
+
+    min_similarity: float = 0.65
+    """How alike two clips must be, from 0 (strangers) to 1 (equal). Copies as MP3, 2 s shorter and at half the level
+    have 0.72 and more, another voice over the same accompaniment 0.40 at most. The same recording of a voice over
+    another accompaniment counts as a copy where the voice is much the louder (0.28 to 0.87)."""
+
+    min_overlap: float = 0.5
+    """Share of the shorter clip that the two must have in common."""
+
+    within_songs: bool = True
+    """Whether passages of one song that are copies of each other count, such as a chorus that was pasted."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        problems = [
+            f"{name} must lie above 0 and at most at 1, got {getattr(self, name):g}"
+            for name in ("min_similarity", "min_overlap")
+            if not 0 < getattr(self, name) <= 1
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+Pair = tuple[int, int]
+"""Two clips by number, the lower one first."""
+
+
+def candidate_pairs(prints: Sequence[np.ndarray]) -> dict[Pair, set[int]]:
+    """Find pairs of clips that may be alike, without looking at all pairs.
+
+    Args:
+        prints: fingerprint of each clip.
+
+    Returns:
+        pair -> frames of the first clip at which the second may begin.
+    """
+    owners = np.repeat(np.arange(len(prints)), [len(values) for values in prints])
+    if not len(owners):
+        return {}
+    values = np.concatenate(prints).astype(np.uint32)
+    frames = np.concatenate([np.arange(len(print_)) for print_ in prints])
+    heard = values != 0
+    values, owners, frames = values[heard], owners[heard], frames[heard]
+    longest = max(len(print_) for print_ in prints)
+    found = [_equal_keys(values & mask, owners, frames, len(prints), longest) for mask in _masks(len(values))]
+    codes, counts = np.unique(np.concatenate(found), return_counts=True)
+    pairs, offsets = np.divmod(codes, 2 * longest)
+    # A shift by a part of a frame spreads the hits over two neighbouring distances.
+    follows = np.zeros(len(codes), dtype=bool)
+    follows[:-1] = (codes[1:] == codes[:-1] + 1) & (pairs[1:] == pairs[:-1])
+    together = counts + np.where(follows, np.append(counts[1:], 0), 0)
+    candidates: dict[Pair, set[int]] = defaultdict(set)
+    for index in np.flatnonzero(together >= MIN_HITS):
+        first, second = divmod(int(pairs[index]), len(prints))
+        offset = int(offsets[index]) - longest
+        candidates[first, second] |= {offset, offset + 1} if follows[index] else {offset}
+    return dict(candidates)
+
+
+def _masks(num_frames: int) -> list[np.uint32]:
+    """Return the bits of each key: those that are left out are spread over the pitch."""
+    left_out = next((bits for limit, bits in KEY_SIZES if num_frames <= limit), 0)
+    if not left_out:
+        return [np.uint32(0xFFFFFFFF)]
+    passes = NUM_BITS // left_out
+    return [np.uint32(sum(1 << bit for bit in range(NUM_BITS) if bit % passes != index)) for index in range(passes)]
+
+
+def _equal_keys(keys: np.ndarray, owners: np.ndarray, frames: np.ndarray, num_clips: int, longest: int) -> np.ndarray:
+    """Return one code for each two clips with an equal key: (first, second, distance of the frames) as one number."""
+    order = np.lexsort((frames, owners, keys))
+    keys, owners, frames = keys[order], owners[order], frames[order]
+    # Of a key that a clip has many times, the first is enough.
+    is_first = np.ones(len(keys), dtype=bool)
+    is_first[1:] = (keys[1:] != keys[:-1]) | (owners[1:] != owners[:-1])
+    keys, owners, frames = keys[is_first], owners[is_first].astype(np.int64), frames[is_first].astype(np.int64)
+    found = [np.zeros(0, dtype=np.int64)]
+    for distance in range(1, NEIGHBOURS + 1):
+        equal = np.flatnonzero(keys[:-distance] == keys[distance:])
+        if not len(equal):
+            break
+        first, second = equal, equal + distance
+        pair = owners[first] * num_clips + owners[second]
+        found.append(pair * (2 * longest) + frames[first] - frames[second] + longest)
+    return np.concatenate(found)
+
+
+def same_words(records: Sequence[SongRecord]) -> Iterator[Pair]:
+    """Yield pairs of clips with equal lyrics and nearly equal lengths."""
+    alike: dict[str, list[int]] = defaultdict(list)
+    for index, record in enumerate(records):
+        words = " ".join(record.lyrics.casefold().split())
+        if words:
+            alike[words].append(index)
+    for indices in alike.values():
+        ordered = sorted(indices, key=lambda index: records[index].duration)
+        for place, first in enumerate(ordered):
+            for second in ordered[place + 1 : place + 1 + NEIGHBOURS]:
+                if records[second].duration - records[first].duration <= HINT_SECONDS:
+                    yield min(first, second), max(first, second)
+
+
+def compare(first: np.ndarray, second: np.ndarray, offsets: Iterable[int], min_overlap: float) -> float:
+    """Return how alike two clips are at the best of some distances; 0 where too little of them overlaps."""
+    shorter = min(np.count_nonzero(first), np.count_nonzero(second))
+    needed = max(MIN_FRAMES, min_overlap * shorter)
+    best = 0.0
+    for offset in offsets:
+        alike, num_frames = similarity(first, second, offset)
+        if num_frames >= needed:
+            best = max(best, alike)
+    return best
+
+
+def find_alike(records: Sequence[SongRecord], options: DuplicateOptions) -> dict[Pair, float]:
+    """Return all pairs of clips that are near-duplicates, with their similarity."""
+    prints = [from_text(record.fingerprint) for record in records]
+    indexed = candidate_pairs(prints)
+    # A word that thousands of clips sing makes very many pairs: they are compared one by one and never listed.
+    hinted = (
+        (pair, range(1 - len(prints[pair[1]]), len(prints[pair[0]])))
+        for pair in same_words(records)
+        if pair not in indexed
+    )
+    found = {}
+    offsets: Iterable[int]
+    for (first_index, second_index), offsets in chain(indexed.items(), hinted):
+        if not options.within_songs and records[first_index].song == records[second_index].song:
+            continue
+        alike = compare(prints[first_index], prints[second_index], offsets, options.min_overlap)
+        if alike >= options.min_similarity:
+            found[first_index, second_index] = alike
+    return found
+
+
+def preference(record: SongRecord) -> tuple[object, ...]:
+    """Return what duplicates are ordered by, the one to keep first.
+
+    A held-out clip stays, so that training does not see it; then lyrics count, those of a person more, then length.
+    """
+    is_written = record.lyrics_source in ("given", "review")
+    return (record.split != EVALUATION, not record.lyrics, not is_written, -round(record.duration, 1), record.id)
+
+
+def groups_of(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """Return what hangs together by pairs, each group and all groups in order."""
+    group_of: dict[str, list[str]] = {}
+    for first, second in pairs:
+        one, other = group_of.setdefault(first, [first]), group_of.setdefault(second, [second])
+        if one is not other:
+            one += other
+            group_of.update(dict.fromkeys(other, one))
+    return sorted({id(group): sorted(group) for group in group_of.values()}.values())
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """What has been found among some clips."""
+
+    pairs: Mapping[Pair, float]
+    """Clips that are alike, with their similarity."""
+
+    left_out: Mapping[int, tuple[int, float]]
+    """Clip that is left out -> the one that is kept, and how alike it is to that or to a copy of it."""
+
+
+def find_duplicates(records: Sequence[SongRecord], options: DuplicateOptions) -> Duplicates:
+    """Find which clips are alike, and choose those to leave out: each is like one that is kept."""
+    pairs: dict[Pair, float] = {}
+    left_out: dict[int, tuple[int, float]] = {}
+    remaining = list(range(len(records)))
+    while remaining:
+        found = find_alike([records[index] for index in remaining], options)
+        named = {(remaining[first], remaining[second]): alike for (first, second), alike in found.items()}
+        pairs |= named
+        left_out |= _worse_of(records, named)
+        # Of very many copies the index compares each with the next ones only: what is kept is looked at again.
+        again = sorted({index for pair in named for index in pair} - left_out.keys())
+        remaining = again if len(again) < len(remaining) else []
+    return Duplicates(pairs, {index: (_last_kept(index, left_out), left_out[index][1]) for index in left_out})
+
+
+def _worse_of(records: Sequence[SongRecord], alike: Mapping[Pair, float]) -> dict[int, tuple[int, float]]:
+    """Leave out, from the best clip on, what is like a better one that stays."""
+    neighbours: dict[int, dict[int, float]] = defaultdict(dict)
+    for (first, second), value in alike.items():
+        neighbours[first][second] = neighbours[second][first] = value
+    left_out: dict[int, tuple[int, float]] = {}
+    kept: set[int] = set()
+    for index in sorted(neighbours, key=lambda number: preference(records[number])):
+        better = kept & neighbours[index].keys()
+        if better:
+            other = max(better, key=lambda number: (neighbours[index][number], records[number].id))
+            left_out[index] = (other, neighbours[index][other])
+        else:
+            kept.add(index)
+    return left_out
+
+
+def _last_kept(index: int, left_out: Mapping[int, tuple[int, float]]) -> int:
+    while index in left_out:
+        index = left_out[index][0]
+    return index
+
+
+class FingerprintStep(Step):
+    """Listens to each clip, for what comes next."""
+
+    name = "fingerprint"
+    version = 1
+
+    def parameters(self) -> JsonObject:
+        """There are none."""
+        return {}
+
+    def inputs(self, record: SongRecord) -> JsonObject:
+        """The sound alone."""
+        return {}
+
+    def files(self, record: SongRecord) -> Sequence[str]:
+        """The mix."""
+        return [record.audio[MIX]]
+
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+        """Add `fingerprint` to each clip."""
+        return [self._listen(record, folder) for record in records]
+
+    def _listen(self, record: SongRecord, folder: WorkFolder) -> Outcome:
+        try:
+            samples, _ = read_audio(folder.track(record, MIX), sample_rate=SAMPLE_RATE)
+        except AudioRejected as error:
+            return Outcome(refusal=Refusal(self.name, error.code, error.reason))
+        return Outcome({"fingerprint": to_text(fingerprint(samples))})
+
+
+class DuplicateStep(SetStep):
+    """Leaves out all but the best of each group of near-duplicates; their songs stay in one split."""
+
+    name = "duplicates"
+    version = 1
+
+    def __init__(self, options: DuplicateOptions) -> None:
+        """Keep the options."""
+        self.options = options
+
+    def parameters(self) -> JsonObject:
+        """Return the options."""
+        return dataclasses.asdict(self.options)
+
+    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+        """Compare all clips."""
+        found = find_duplicates(records, self.options)
+        songs = {(records[first].song, records[second].song) for first, second in found.pairs}
+        groups = groups_of((first, second) for first, second in sorted(songs) if first != second)
+        name_of = {song: group[0] for group in groups for song in group}
+        refusals = {
+            index: self._refusal(records[kept].id, round(alike, 3)) for index, (kept, alike) in found.left_out.items()
+        }
+        return [
+            Outcome({"group": name_of[record.song]} if record.song in name_of else {}, refusal=refusals.get(index))
+            for index, record in enumerate(records)
+        ]
+
+    def _refusal(self, kept: str, alike: float) -> Refusal:
+        reason = f"it sounds like {kept}, which is kept (similarity {alike:g})"
+        return Refusal(self.name, "duplicate", reason, alike, self.options.min_similarity, kept=kept)

@@ -1,0 +1,298 @@
+"""Which clips are good enough to train on: limits on what the steps before have measured, and two published presets."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord, known_language
+from songgen.prepare.engine.step import Outcome, Step, WorkFolder
+from songgen.tasks import ACCOMPANIMENT, VOCAL
+
+PRESETS: dict[str, dict[str, float]] = {
+    "TOTAL": {"min_clap_score": 0.0, "min_vocal_energy": 200.0, "min_acc_energy": 200.0},
+    "HQ": {
+        "min_clap_score": 0.25,
+        "min_vocal_energy": 1000.0,
+        "min_acc_energy": 1000.0,
+        "max_transcript_edit_distance": 5.0,
+    },
+}
+"""Limits that the names of SongGen's published data sets state: CLAP above 0 and energy above 200 (541,253 clips), and
+edit distance 5, CLAP 0.25, energy 1,000 (100,563 clips). The names do not say which energy; both tracks are taken."""
+
+
+_CODE = re.compile(r"[a-z]{2,3}(-[a-z0-9]+)*")
+"""A code of a language, perhaps with a region; recognizers know more languages than the tokenizer."""
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """Limits, inclusive. null: the preset's, or none. A limit of the file wins over that of the preset.
+
+    Raises:
+        ValueError: a lowest value lies above its highest, or there is no such language.
+    """
+
+    preset: Literal["TOTAL", "HQ"] | None = None
+    """Limits of SongGen's published data sets: `TOTAL` CLAP 0 and energy 200, `HQ` edit distance 5 besides, CLAP 0.25
+    and energy 1,000. null: only what is given below."""
+
+    not_measured: Literal["pass", "refuse"] = "pass"
+    """What becomes of a clip on which the figure of a limit was not measured, such as the vocal where there is a mix
+    alone."""
+
+    min_seconds: float | None = 2.0
+    """Shortest clip."""
+
+    max_seconds: float | None = 30.0
+    """Longest clip."""
+
+    min_vocal_energy: float | None = None
+    """Lowest energy of the vocal track (root mean square of the 16-bit samples; about 1,000 for a normal voice). An
+    instrumental has none to measure."""
+
+    min_acc_energy: float | None = None
+    """Lowest energy of the accompaniment."""
+
+    max_clipped_share: float | None = 0.01
+    """Highest share of samples at full scale."""
+
+    max_silent_share: float | None = 0.8
+    """Highest share of the length in which the mix is silent."""
+
+    min_loudness: float | None = None
+    """Lowest loudness in LUFS."""
+
+    max_loudness: float | None = None
+    """Highest loudness in LUFS."""
+
+    languages: tuple[str, ...] = ()
+    """Codes or English names of the languages to keep; empty keeps all. Instrumentals have no language."""
+
+    keep_instrumentals: bool = True
+    """Keep clips in which nobody sings."""
+
+    max_transcript_edit_distance: float | None = None
+    """Most words in which two transcripts may differ."""
+
+    max_transcript_edit_share: float | None = None
+    """The same as a share of the words."""
+
+    min_transcript_confidence: float | None = None
+    """Lowest mean probability of the words that were heard."""
+
+    min_lyrics_coverage: float | None = None
+    """Lowest share of the words of the lyrics that were heard."""
+
+    cull_empty_slices: bool = True
+    """Leave out clips with lyrics in which no word was heard and nobody sings."""
+
+    max_words_per_second: float | None = None
+    """Highest number of words a second; more is a recognizer that repeats itself."""
+
+    min_clap_score: float | None = None
+    """Lowest cosine between caption and sound, as CLAP hears them."""
+
+    max_caption_length: int | None = 600
+    """Most characters of the caption."""
+
+    max_lyrics_length: int | None = 600
+    """Most characters of the lyrics."""
+
+    def __post_init__(self) -> None:
+        """Check the limits against each other, and write languages as codes."""
+        codes = tuple(known_language(language) for language in self.languages)
+        unknown = [given for given, code in zip(self.languages, codes, strict=True) if not _CODE.fullmatch(code)]
+        if unknown:
+            raise ValueError(f"languages: {', '.join(map(repr, unknown))} is no language; use codes such as en")
+        object.__setattr__(self, "languages", codes)
+        for name in ("seconds", "loudness"):
+            low, high = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
+            if low is not None and high is not None and low > high:
+                raise ValueError(f"min_{name} {low:g} lies above max_{name} {high:g}: no clip can pass")
+
+    def limit(self, name: str) -> float | None:
+        """Return a limit: the file's, or else the preset's."""
+        own: float | None = getattr(self, name)
+        return PRESETS.get(self.preset or "", {}).get(name) if own is None else own
+
+    def needs(self) -> dict[str, str]:
+        """Return the limit that asks for each section (`score`) or key (`transcribe.agreement_model`) of others.
+
+        Without them the limit would judge nothing. Limits that hold unless the file says otherwise ask for nothing.
+        """
+        needed: dict[str, str] = {}
+        for name, sections in _NEEDED_BY_LIMIT.items():
+            if self.limit(name) is not None:
+                needed |= {section: name for section in sections if section not in needed}
+        return needed
+
+
+_WORDS = ("transcribe", "agreement")
+_NEEDED_BY_LIMIT: dict[str, tuple[str, ...]] = {
+    "min_vocal_energy": ("measure",),
+    "min_acc_energy": ("measure",),
+    "min_loudness": ("measure",),
+    "max_loudness": ("measure",),
+    "max_transcript_edit_distance": (*_WORDS, "transcribe.agreement_model"),
+    "max_transcript_edit_share": (*_WORDS, "transcribe.agreement_model"),
+    "min_transcript_confidence": _WORDS,
+    "min_lyrics_coverage": _WORDS,
+    "max_words_per_second": _WORDS,
+    "min_clap_score": ("score",),
+}
+"""Limit -> sections, and keys of sections, that its figure comes from."""
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """One limit: the option that holds it, what it looks at, and the code of those that fail."""
+
+    option: str
+    code: str
+    what: str
+    value: Callable[[SongRecord], float | None]
+
+    def refuses(self, value: float, limit: float) -> bool:
+        return value < limit if self.option.startswith("min_") else value > limit
+
+
+def _measure(name: str) -> Callable[[SongRecord], float | None]:
+    return lambda record: record.measures.get(name)
+
+
+def _voice_energy(record: SongRecord) -> float | None:
+    # Nobody sings on an instrumental, so that its vocal track says nothing.
+    return None if is_instrumental(record) else record.energies.get(VOCAL)
+
+
+_LIMITS = (
+    _Limit("min_seconds", "too_short", "length in seconds", lambda record: record.duration),
+    _Limit("max_seconds", "too_long", "length in seconds", lambda record: record.duration),
+    _Limit("max_clipped_share", "clipped", "share of clipped samples", _measure("clipped_share")),
+    _Limit("max_silent_share", "mostly_silent", "share of silence", _measure("silent_share")),
+    _Limit("min_vocal_energy", "vocal_too_quiet", "energy of the vocal", _voice_energy),
+    _Limit(
+        "min_acc_energy",
+        "accompaniment_too_quiet",
+        "energy of the accompaniment",
+        lambda record: record.energies.get(ACCOMPANIMENT),
+    ),
+    _Limit("min_loudness", "too_quiet", "loudness in LUFS", _measure("loudness")),
+    _Limit("max_loudness", "too_loud", "loudness in LUFS", _measure("loudness")),
+    _Limit(
+        "max_transcript_edit_distance",
+        "transcripts_differ",
+        "words in which the transcripts differ",
+        _measure("transcript_edit_distance"),
+    ),
+    _Limit(
+        "max_transcript_edit_share",
+        "transcripts_differ",
+        "share of words in which the transcripts differ",
+        _measure("transcript_edit_share"),
+    ),
+    _Limit(
+        "min_transcript_confidence",
+        "transcript_unsure",
+        "mean probability of the words",
+        _measure("transcript_confidence"),
+    ),
+    _Limit("min_lyrics_coverage", "lyrics_not_heard", "share of the lyrics heard", _measure("lyrics_coverage")),
+    _Limit("max_words_per_second", "words_too_dense", "words a second", _measure("words_per_second")),
+    _Limit("min_clap_score", "caption_does_not_fit", "CLAP score", _measure("clap_score")),
+    _Limit("max_caption_length", "caption_too_long", "characters of the caption", lambda record: len(record.caption)),
+    _Limit("max_lyrics_length", "lyrics_too_long", "characters of the lyrics", lambda record: len(record.lyrics)),
+)
+_OF_LYRICS = frozenset(limit.option for limit in _LIMITS if "transcript" in limit.option or "lyrics" in limit.option)
+
+
+def is_instrumental(record: SongRecord) -> bool:
+    """Whether nobody sings: somebody says so, or there are no lyrics and nobody was heard."""
+    return record.lyrics_source == "instrumental" or (not record.lyrics and not record.voiced)
+
+
+def find_refusals(record: SongRecord, options: FilterOptions) -> list[Refusal]:
+    """Return everything that speaks against a clip, in the order of the limits."""
+    found = []
+    if not options.keep_instrumentals and is_instrumental(record):
+        found.append(_refusal("instrumental", "nobody sings, and instrumentals are left out"))
+    language = known_language(record.language)
+    if options.languages and not is_instrumental(record) and language not in options.languages:
+        reason = f"the language is {record.language or 'not known'}; kept are {', '.join(options.languages)}"
+        found.append(_refusal("other_language", reason, record.language, ", ".join(options.languages)))
+    if options.cull_empty_slices and _is_empty_slice(record):
+        found.append(_refusal("empty_slice", "there are lyrics, but no word was heard and nobody sings", 0.0))
+    for limit in _LIMITS:
+        bound = options.limit(limit.option)
+        if bound is None or (is_instrumental(record) and limit.option in _OF_LYRICS):
+            continue
+        value = limit.value(record)
+        if value is None:
+            is_exempt = limit.option == "min_vocal_energy" and is_instrumental(record)
+            if options.not_measured == "refuse" and not is_exempt:
+                reason = f"{limit.what} was not measured, and {limit.option} asks for it"
+                found.append(_refusal("not_measured", reason, None, bound))
+        elif limit.refuses(value, bound):
+            side = "below" if limit.option.startswith("min_") else "above"
+            found.append(_refusal(limit.code, f"{limit.what}: {value:g} is {side} {bound:g}", value, bound))
+    return found
+
+
+def _is_empty_slice(record: SongRecord) -> bool:
+    nobody_sings = record.voiced is not None and not record.voiced
+    return bool(record.lyrics) and nobody_sings and record.measures.get("words_per_second") == 0
+
+
+def _refusal(code: str, reason: str, value: float | str | None = None, limit: float | str | None = None) -> Refusal:
+    return Refusal(FilterStep.name, code, reason, value, limit)
+
+
+class FilterStep(Step):
+    """Leaves out clips beyond the limits; the first limit that a clip fails gives the code, all are kept."""
+
+    name = "filter"
+    version = 1
+
+    def __init__(self, options: FilterOptions) -> None:
+        """Keep the limits."""
+        self.options = options
+
+    def parameters(self) -> JsonObject:
+        """Return the limits, with those of the preset."""
+        own = dataclasses.asdict(self.options)
+        return {**own, **{limit.option: self.options.limit(limit.option) for limit in _LIMITS}}
+
+    def inputs(self, record: SongRecord) -> JsonObject:
+        """Return everything that a limit may look at."""
+        return {
+            "duration": record.duration,
+            "energies": dict(record.energies),
+            "measures": dict(record.measures),
+            "language": record.language,
+            "lyrics": record.lyrics,
+            "lyrics_source": record.lyrics_source,
+            "caption": len(record.caption),
+            "is_voiced": None if record.voiced is None else bool(record.voiced),
+        }
+
+    def files(self, record: SongRecord) -> Sequence[str]:
+        """No file: what counts was measured before."""
+        return []
+
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+        """Judge each record."""
+        return [_outcome(find_refusals(record, self.options)) for record in records]
+
+
+def _outcome(refusals: Sequence[Refusal]) -> Outcome:
+    if not refusals:
+        return Outcome()
+    first = refusals[0]
+    reasons = "; ".join(refusal.reason for refusal in refusals)
+    others = tuple(refusal.code for refusal in refusals[1:])
+    return Outcome(refusal=dataclasses.replace(first, reason=reasons, others=others))

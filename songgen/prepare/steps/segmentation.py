@@ -1,0 +1,289 @@
+"""Songs become clips: the same cut for every track, and for each clip the lines, words and voice that lie in it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from songgen.data.audio import AudioRejected
+from songgen.prepare.engine.audio_files import read_audio, write_audio
+from songgen.prepare.engine.record import FIRST, JsonObject, LyricLine, Refusal, SongRecord, Transcript, Word
+from songgen.prepare.engine.step import Outcome, Step, WorkFolder
+from songgen.prepare.timing.clip_plan import (
+    INSTRUMENTAL,
+    UNUSED_REASONS,
+    ClipPlan,
+    PlannedClip,
+    SegmentOptions,
+    plan_clips,
+)
+from songgen.prepare.timing.intervals import Interval, covered_seconds
+from songgen.prepare.timing.text_distance import joiner
+from songgen.tasks import MIX
+
+LENGTH_TOLERANCE_SECONDS = 0.1
+"""Tracks whose lengths differ by no more are cut to the shortest."""
+
+CLIP_MARK = "~"
+"""Between the id of a song and the number of a clip: no id of a song has it (see `songgen.prepare.layouts.safe_name`),
+so that no clip has the id of a song."""
+
+_NOT_CUT_BY = ("id", "file", "line", "provenance")
+"""Fields that say where a song comes from: `apply_outcome` gives clips those of their song as it is now."""
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A clip in samples."""
+
+    begin: int
+    end: int
+    clip: PlannedClip
+
+
+def split_long_lines(
+    lines: Sequence[LyricLine], words: Sequence[Word], max_seconds: float, language: str = ""
+) -> tuple[LyricLine, ...]:
+    """Divide lines that are longer than a clip at the longest pauses between their words.
+
+    This needs to know which of a line's words is sung when: the words that were heard in it must be as many as it has.
+    Any other line stays as it is.
+
+    Args:
+        lines: of a song.
+        words: in time, of the same song.
+        max_seconds: lines that are no longer are not divided.
+        language: code; says how words are written one after the other.
+    """
+    divided: list[LyricLine] = []
+    for line in lines:
+        heard = [word for word in words if line.start - 0.01 <= word.start and word.end <= line.end + 0.01]
+        joint = joiner(language)
+        texts = line.text.split() if joint else list(line.text)
+        if line.end - line.start > max_seconds and len(heard) == len(texts) > 1:
+            placed = [dataclasses.replace(word, text=text) for word, text in zip(heard, texts, strict=True)]
+            divided += [
+                dataclasses.replace(
+                    line, text=joint.join(word.text for word in part), start=part[0].start, end=part[-1].end
+                )
+                for part in _divided(placed, max_seconds)
+            ]
+        else:
+            divided.append(line)
+    return tuple(divided)
+
+
+def _divided(words: list[Word], max_seconds: float) -> list[list[Word]]:
+    if len(words) == 1 or words[-1].end - words[0].start <= max_seconds:
+        return [words]
+    pauses = [after.start - before.end for before, after in zip(words, words[1:], strict=False)]
+    at = int(np.argmax(pauses)) + 1
+    return [*_divided(words[:at], max_seconds), *_divided(words[at:], max_seconds)]
+
+
+def write_lyrics(lines: Sequence[LyricLine]) -> str:
+    """Return lines as lyrics: each on its own, under the tag of its section where one begins."""
+    written: list[str] = []
+    section = ""
+    for line in lines:
+        if line.section and line.section != section:
+            written.append(f"[{line.section}]")
+        section = line.section
+        written.append(line.text)
+    return "\n".join(written)
+
+
+def cut_record(song: SongRecord, clip_id: str, clip: PlannedClip, lines: Sequence[LyricLine]) -> SongRecord:
+    """Return what is known of a clip.
+
+    Args:
+        song: whole.
+        clip_id: id of the clip.
+        clip: where it lies in the song.
+        lines: of the whole song, each in one clip or in none.
+
+    Returns:
+        A record whose times count from the clip's beginning. Energies of the song are left out, and transcripts that
+        cannot be cut because they have no times.
+    """
+    span = (clip.start, clip.end)
+    own = tuple(
+        dataclasses.replace(line, start=_shifted(line.start, span), end=_shifted(line.end, span))
+        for line in sorted(lines, key=lambda line: line.start)
+        if clip.start <= (line.start + line.end) / 2 < clip.end
+    )
+    voiced = None if song.voiced is None else tuple(_cut_intervals(song.voiced, span))
+    measures = {name: value for name, value in song.measures.items() if not name.startswith("unused_")}
+    measures.pop("hard_cuts", None)
+    if voiced is not None:
+        measures["voiced_share"] = round(covered_seconds(voiced, (0, span[1] - span[0])) / (span[1] - span[0]), 4)
+    if clip.hard_cuts:
+        measures["hard_cuts"] = clip.hard_cuts
+    # A recording that was not cut keeps lyrics that have no times.
+    lyrics = write_lyrics(own) if lines else song.lyrics
+    is_instrumental = clip.kind == INSTRUMENTAL and not own and not (voiced or lyrics)
+    return dataclasses.replace(
+        song,
+        id=clip_id,
+        audio={},
+        start=song.start + clip.start,
+        duration=clip.end - clip.start,
+        lyrics=lyrics,
+        lyrics_source="instrumental" if is_instrumental else song.lyrics_source,
+        lines=own,
+        voiced=voiced,
+        transcripts={
+            name: _cut_transcript(transcript, span, is_whole=span == (0.0, song.duration))
+            for name, transcript in song.transcripts.items()
+            if transcript.words or not transcript.text or span == (0.0, song.duration)
+        },
+        energies={},
+        measures=measures,
+    )
+
+
+def _shifted(time: float, span: Interval) -> float:
+    return round(min(max(time, span[0]), span[1]) - span[0], 6)
+
+
+def _cut_intervals(intervals: Sequence[Interval], span: Interval) -> list[Interval]:
+    return [
+        (_shifted(start, span), _shifted(end, span)) for start, end in intervals if start < span[1] and end > span[0]
+    ]
+
+
+def _cut_transcript(transcript: Transcript, span: Interval, *, is_whole: bool) -> Transcript:
+    """Return the part of a transcript that was heard in a clip; a word belongs where its middle lies."""
+    if is_whole:
+        return transcript
+    own = tuple(
+        dataclasses.replace(word, start=_shifted(word.start, span), end=_shifted(word.end, span))
+        for word in transcript.words
+        if span[0] <= (word.start + word.end) / 2 < span[1]
+    )
+    known = [word.confidence for word in own if word.confidence is not None]
+    return Transcript(
+        text=joiner(transcript.language).join(word.text.strip() for word in own),
+        language=transcript.language,
+        confidence=sum(known) / len(known) if known else None,
+        words=own,
+    )
+
+
+class SegmentStep(Step):
+    """Cuts songs into clips, which take their place.
+
+    The first clip of a song has the figures `unused_<reason>_seconds`: what of the song is in no clip. Clips whose ends
+    cut through a voice, for want of a pause, have the figure `hard_cuts`.
+    """
+
+    name = "segment"
+    version = 2
+
+    def __init__(self, options: SegmentOptions) -> None:
+        """Nothing has to be loaded."""
+        self.options = options
+
+    def parameters(self) -> JsonObject:
+        """All options."""
+        return asdict(self.options)
+
+    def inputs(self, record: SongRecord) -> JsonObject:
+        """What is known of the song, since its clips inherit it, but not where it comes from; audio goes by content."""
+        values = {name: value for name, value in asdict(record).items() if name not in _NOT_CUT_BY}
+        return values | {"audio": sorted(record.audio)}
+
+    def is_needed(self, record: SongRecord) -> bool:
+        """Whether the record is a whole song."""
+        return record.id == record.song
+
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+        """Cut songs; a song that gives no clip is left out."""
+        return [self._cut(record, folder) for record in records]
+
+    def _cut(self, record: SongRecord, folder: WorkFolder) -> Outcome:
+        try:
+            tracks, rate = self._read_tracks(record, folder)
+        except AudioRejected as error:
+            return self._refuse(error.code, error.reason)
+        num_samples = min(samples.shape[-1] for samples in tracks.values())
+        # Times of the record count from here on in whole samples.
+        record = dataclasses.replace(record, duration=num_samples / rate)
+        options = self.options
+        fits = record.duration <= options.max_seconds and options.keep_short_songs
+        if record.lyrics and not record.lines and not fits:
+            reason = "it has lyrics, but it is not known when they are sung, so no clip would have its own words"
+            return self._refuse("lyrics_without_times", reason)
+        # The second recognizer only checks the first; lines have their times from the first.
+        words = record.transcripts[FIRST].words if FIRST in record.transcripts else ()
+        lines = split_long_lines(record.lines, words, options.max_seconds, record.language)
+        plan = plan_clips(
+            record.duration,
+            record.voiced,
+            [(line.start, line.end) for line in lines],
+            [(word.start, word.end) for word in words],
+            options,
+        )
+        if not plan.clips:
+            return self._refuse_all(plan, record.duration)
+        spans = [_Span(round(clip.start * rate), round(clip.end * rate), clip) for clip in plan.clips]
+        return Outcome(clips=self._write(record, lines, tracks, rate, spans, plan.unused, folder))
+
+    def _write(
+        self,
+        song: SongRecord,
+        lines: Sequence[LyricLine],
+        tracks: Mapping[str, np.ndarray],
+        rate: int,
+        spans: Sequence[_Span],
+        unused: Mapping[str, float],
+        folder: WorkFolder,
+    ) -> tuple[SongRecord, ...]:
+        """Write each clip's tracks and describe it."""
+        clips = []
+        for index, span in enumerate(spans):
+            exact = dataclasses.replace(span.clip, start=span.begin / rate, end=span.end / rate)
+            clip = cut_record(song, f"{song.id}{CLIP_MARK}{index:03d}", exact, lines)
+            audio = {track: folder.new_file(self.name, clip, track) for track in tracks}
+            for track, samples in tracks.items():
+                write_audio(folder.path(audio[track]), samples[..., span.begin : span.end], rate)
+            measures: dict[str, Any] = dict(clip.measures)
+            if index == 0:
+                measures |= {f"unused_{reason}_seconds": round(seconds, 3) for reason, seconds in unused.items()}
+            duration = (span.end - span.begin) / rate
+            clips.append(dataclasses.replace(clip, duration=duration, audio=audio, measures=measures))
+        return tuple(clips)
+
+    def _read_tracks(self, record: SongRecord, folder: WorkFolder) -> tuple[dict[str, np.ndarray], int]:
+        """Read all tracks at one rate, the mix first.
+
+        Raises:
+            AudioRejected: a file is damaged, or the tracks differ in length.
+        """
+        rate: int | None = self.options.sample_rate or None
+        tracks = {}
+        for track in sorted(record.audio, key=lambda name: (name != MIX, name)):
+            tracks[track], rate = read_audio(folder.track(record, track), sample_rate=rate, mono=self.options.mono)
+        assert rate is not None, "a record has a mix"
+        lengths = {track: samples.shape[-1] / rate for track, samples in tracks.items()}
+        shortest, longest = (chosen(lengths, key=lengths.__getitem__) for chosen in (min, max))
+        if lengths[longest] - lengths[shortest] > LENGTH_TOLERANCE_SECONDS:
+            reason = (
+                f"track {shortest!r} has {lengths[shortest]:.3f} s, but track {longest!r} has {lengths[longest]:.3f} s"
+            )
+            raise AudioRejected("track_lengths_differ", reason)
+        return tracks, rate
+
+    def _refuse(self, code: str, reason: str) -> Outcome:
+        return Outcome(refusal=Refusal(self.name, code, reason))
+
+    def _refuse_all(self, plan: ClipPlan, duration: float) -> Outcome:
+        """Refuse a song that gives no clip, for the reason that most of it has."""
+        main = max(plan.unused, key=plan.unused.__getitem__)
+        if main == "too_short":
+            least = self.options.min_seconds
+            reason = f"no passage is as long as the shortest clip, {least:g} s"
+            return Outcome(refusal=Refusal(self.name, "too_short", reason, value=round(duration, 3), limit=least))
+        return self._refuse(f"no_clip_{main}", f"no clip can be made: {UNUSED_REASONS[main]}")

@@ -1,0 +1,192 @@
+"""Songs into vocal and accompaniment: long ones in overlapping passages, and the tracks add up to the song exactly."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import numpy as np
+
+from songgen.data.audio import INT16_SCALE, AudioRejected, energy, to_int16
+from songgen.generation.demucs_weights import load_demucs
+from songgen.generation.separation import DEFAULT_MODEL, VocalSeparator
+from songgen.prepare.engine.audio_files import read_audio, write_audio
+from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
+from songgen.prepare.engine.step import Outcome, Step, WorkFolder
+from songgen.prepare.listening.devices import choose_device
+from songgen.tasks import ACCOMPANIMENT, MIX, VOCAL
+
+SUM_ERROR = 0.5 / INT16_SCALE
+"""Largest difference between a sample of the mix (inside of full scale) and the sum of its two tracks: the mix is
+rounded to 16 bits, and nothing else is lost."""
+
+
+@dataclass(frozen=True)
+class SeparationOptions:
+    """How songs are separated."""
+
+    model: str = DEFAULT_MODEL
+    """Demucs model: published name, or a folder with its safetensors files (`.th` files are pickles: refused)."""
+
+    revision: str = ""
+    """Commit, tag or branch of the hub repository; empty for the newest."""
+
+    device: str = ""
+    """Where the network runs, such as `cuda:0`; empty for an accelerator where there is one."""
+
+    mono: bool = True
+    """Whether channels are averaged (training hears one); otherwise tracks have the channels of the song."""
+
+    passage_seconds: float = 60.0
+    """Songs go through the network in passages of this length, so that memory does not grow with the song."""
+
+    overlap_seconds: float = 2.0
+    """Neighbouring passages share so much and are cross-faded in it."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not self.model:
+            raise ValueError(f"model must name a Demucs model, such as {DEFAULT_MODEL!r}")
+        if not 0 < self.overlap_seconds <= self.passage_seconds / 2:
+            raise ValueError(
+                f"overlap_seconds must be more than 0 and at most half of passage_seconds ({self.passage_seconds:g}), "
+                f"got {self.overlap_seconds:g}"
+            )
+
+
+class FindsVocals(Protocol):
+    """What a separation network offers; `VocalSeparator` is one."""
+
+    def vocals(self, samples: np.ndarray, sample_rate: int, mean: float, deviation: float) -> np.ndarray:
+        """Return the vocals (about N x channels) of a passage (N x channels) of a song of that mean and deviation."""
+
+
+def separate_vocals(
+    song: np.ndarray, sample_rate: int, network: FindsVocals, passage_seconds: float, overlap_seconds: float
+) -> np.ndarray:
+    """Return the vocals of a song of any length.
+
+    Args:
+        song: channels x N.
+        sample_rate: samples a second.
+        network: separates one passage.
+        passage_seconds: length of a passage.
+        overlap_seconds: what neighbouring passages share; they are cross-faded in it.
+
+    Returns:
+        channels x N, float32.
+    """
+    num_channels, num_samples = song.shape
+    length, overlap = round(passage_seconds * sample_rate), round(overlap_seconds * sample_rate)
+    mono = song.mean(axis=0, dtype=np.float64)
+    mean, deviation = float(mono.mean()), float(mono.std())
+    del mono
+    vocals = np.zeros_like(song, dtype=np.float32)
+    # The weights of two neighbours add up to 1 at every sample; the first begins and the last ends at full weight.
+    rise = (np.arange(overlap, dtype=np.float32) + 0.5) / overlap
+    begin = 0
+    while True:
+        end = min(begin + length, num_samples)
+        found = network.vocals(song[:, begin:end].T, sample_rate, mean, deviation)[: end - begin]
+        if found.shape[1] != num_channels:
+            found = found.mean(axis=1, keepdims=True)
+        weights = np.ones(len(found), dtype=np.float32)
+        if begin > 0:
+            weights[:overlap] = rise[: len(weights)]
+        if end < num_samples:
+            weights[length - overlap :] = rise[::-1][: max(0, len(weights) - (length - overlap))]
+        vocals[:, begin : begin + len(found)] += (found * weights[:, None]).T
+        if end == num_samples:
+            return vocals
+        begin += length - overlap
+
+
+def split_exactly(mix: np.ndarray, vocals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return vocal and accompaniment as 16-bit samples whose sum is the mix in 16 bits, sample by sample.
+
+    Where the accompaniment does not fit into 16 bits it is limited, and the vocal takes the rest.
+
+    Args:
+        mix: samples of any shape, full scale is 1.0.
+        vocals: estimate of the same shape.
+
+    Returns:
+        int16 vocal, int16 accompaniment.
+    """
+    whole = to_int16(mix).astype(np.int32)
+    accompaniment = np.clip(whole - to_int16(vocals), -32768, 32767)
+    vocal = whole - accompaniment
+    # Between 0 and the estimate wherever the accompaniment was limited, so it fits.
+    assert np.abs(vocal).max(initial=0) <= 32768
+    return vocal.astype(np.int16), accompaniment.astype(np.int16)
+
+
+class SeparateStep(Step):
+    """Writes the tracks `vocal` and `acc` of songs that lack them, at the song's own rate."""
+
+    name = "separate"
+    version = 1
+
+    def __init__(self, options: SeparationOptions) -> None:
+        """Nothing is loaded yet."""
+        self.options = options
+        self._network: FindsVocals | None = None
+
+    def parameters(self) -> JsonObject:
+        """Everything but the device."""
+        parameters = asdict(self.options)
+        del parameters["device"]
+        return parameters
+
+    def inputs(self, record: SongRecord) -> JsonObject:
+        """Which tracks are given."""
+        return {"tracks": sorted(record.audio)}
+
+    def files(self, record: SongRecord) -> Sequence[str]:
+        """The mix alone."""
+        return [record.audio[MIX]]
+
+    def is_needed(self, record: SongRecord) -> bool:
+        """Whether one of the two tracks is missing."""
+        return not {VOCAL, ACCOMPANIMENT} <= set(record.audio)
+
+    def start(self) -> None:
+        """Load the network.
+
+        Raises:
+            ValueError: it cannot be had; says the way out.
+        """
+        try:
+            model = load_demucs(self.options.model, self.options.revision)
+        except ImportError as error:
+            raise ValueError(
+                f"separation needs demucs, which cannot be imported ({error}): "
+                'pip install -c constraints.txt -e ".[prepare]", or skip this step'
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"{error}; name a folder with the model, or skip this step") from error
+        self._network = VocalSeparator(model, choose_device(self.options.device))
+
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+        """Separate songs; a track that the user gave is kept as it is."""
+        return [self._separate(record, folder) for record in records]
+
+    def _separate(self, record: SongRecord, folder: WorkFolder) -> Outcome:
+        assert self._network is not None, "start() comes first"
+        options = self.options
+        try:
+            song, rate = read_audio(folder.track(record, MIX), mono=False)
+        except AudioRejected as error:
+            return Outcome(refusal=Refusal(self.name, error.code, error.reason))
+        vocals = separate_vocals(song, rate, self._network, options.passage_seconds, options.overlap_seconds)
+        if options.mono:
+            # Along the last axis of frames x channels, as files are read in mono: the same rounding.
+            song, vocals = song.T.mean(axis=1), vocals.mean(axis=0)
+        vocal, accompaniment = split_exactly(song, vocals)
+        audio, energies = {}, {MIX: energy(song)}
+        for track, samples in ((VOCAL, vocal), (ACCOMPANIMENT, accompaniment)):
+            if track not in record.audio:
+                decoded = samples / np.float32(INT16_SCALE)
+                audio[track] = folder.new_file(self.name, record, track)
+                write_audio(folder.path(audio[track]), decoded, rate)
+                energies[track] = energy(decoded)
+        return Outcome(changes={"audio": audio, "energies": energies})

@@ -1,0 +1,116 @@
+"""Which clips train and which are held out: whole songs, drawn once, the same in every run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from songgen.prepare.engine.record import JsonObject, SongRecord
+from songgen.prepare.engine.step import Outcome, SetStep, WorkFolder
+
+TRAIN, EVALUATION = "train", "eval"
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How the held-out songs are chosen; songs whose input says where they belong keep their split.
+
+    Raises:
+        ValueError: listing what cannot be.
+    """
+
+    eval_share: float = 0.0
+    """Share of the songs to hold out."""
+
+    eval_songs: int | None = None
+    """Number of songs to hold out instead of a share. null: the share counts."""
+
+    min_train_text_length: int = 0
+    """Songs of which every clip has fewer characters of lyrics go to the held-out ones (short texts teach little).
+    Instrumentals are not meant. 0: none."""
+
+    seed: int = 42
+    """Of the draw; a song's place in it depends on its id alone, so that added songs do not move others."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        problems = []
+        if not 0 <= self.eval_share < 1:
+            problems.append(f"eval_share must lie in 0 to below 1, got {self.eval_share}")
+        if self.eval_songs is not None and self.eval_songs < 0:
+            problems.append(f"eval_songs must be at least 0, got {self.eval_songs}")
+        if self.min_train_text_length < 0:
+            problems.append(f"min_train_text_length must be at least 0, got {self.min_train_text_length}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+def assign_splits(records: Sequence[SongRecord], options: SplitOptions) -> list[str]:
+    """Return the split of each record; all records of a song get the same.
+
+    A song whose input names a split goes there (to the held-out ones, if its clips disagree), and songs of its group
+    (those with near-duplicate clips) go with it. Of the others, songs with short texts are held out, and then as many
+    groups and single songs as are still missing from the wanted number of songs, in the order of a hash of seed and
+    name. At least one of them is left for training.
+    """
+    songs: dict[str, list[SongRecord]] = defaultdict(list)
+    units: dict[str, list[SongRecord]] = defaultdict(list)
+    for record in records:
+        songs[record.song].append(record)
+        units[record.group or record.song].append(record)
+    chosen = {unit: _given_split(clips) for unit, clips in units.items()}
+    for unit, clips in units.items():
+        if not chosen[unit] and _has_short_texts(clips, options.min_train_text_length):
+            chosen[unit] = EVALUATION
+    split_of_song = {song: _given_split(clips) or chosen[clips[0].group or song] for song, clips in songs.items()}
+    wanted = math.ceil(options.eval_share * len(songs)) if options.eval_songs is None else options.eval_songs
+    missing = wanted - sum(split == EVALUATION for split in split_of_song.values())
+    free = sorted((unit for unit, split in chosen.items() if not split), key=lambda unit: _place(options.seed, unit))
+    trains = any(split == TRAIN for split in split_of_song.values())
+    for unit in free[: len(free) - (not trains)]:
+        if missing <= 0:
+            break
+        chosen[unit] = EVALUATION
+        missing -= len({clip.song for clip in units[unit]})
+    return [split_of_song[record.song] or chosen[record.group or record.song] or TRAIN for record in records]
+
+
+def _given_split(clips: Sequence[SongRecord]) -> str:
+    given = {clip.split for clip in clips}
+    return EVALUATION if EVALUATION in given else TRAIN if TRAIN in given else ""
+
+
+def _has_short_texts(clips: Sequence[SongRecord], length: int) -> bool:
+    lengths = [len(clip.lyrics) for clip in clips if clip.lyrics]
+    return bool(lengths) and max(lengths) < length
+
+
+def _place(seed: int, song: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{song}".encode("utf-8", "replace")).digest()
+
+
+class SplitStep(SetStep):
+    """Gives every clip its split."""
+
+    name = "split"
+    version = 1
+
+    def __init__(self, options: SplitOptions) -> None:
+        """Keep the options."""
+        self.options = options
+
+    def parameters(self) -> JsonObject:
+        """Return the options."""
+        return dataclasses.asdict(self.options)
+
+    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+        """Assign splits; a record that has its split already is left as it is."""
+        splits = assign_splits(records, self.options)
+        return [
+            Outcome() if record.split == split else Outcome({"split": split})
+            for record, split in zip(records, splits, strict=True)
+        ]

@@ -1,0 +1,319 @@
+"""Songs to words: which passages are heard at once, in which language, and the two steps that keep what was heard."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from songgen.data.audio import AudioRejected
+from songgen.prepare.engine.audio_files import read_audio
+from songgen.prepare.engine.record import FIRST, SECOND, JsonObject, SongRecord, Transcript, Word
+from songgen.prepare.engine.step import Outcome, Refusal, Step, WorkFolder
+from songgen.prepare.listening.hearing import Guards, likeliest_language
+from songgen.prepare.timing.intervals import Interval
+from songgen.prepare.timing.text_distance import base_language, joiner
+
+if TYPE_CHECKING:
+    from songgen.prepare.listening.recognizer import Recognizer
+
+NUM_LANGUAGE_CHUNKS = 3
+"""The longest chunks of a song by which its language is found."""
+
+QUIET_BLOCK_SECONDS = 0.05
+"""A chunk that must end inside of a voiced passage ends in the quietest block of this length."""
+
+QUIET_SEARCH_SHARE = 0.25
+"""The last part of a chunk in which that block is looked for."""
+
+
+@dataclass(frozen=True)
+class TranscribeOptions:
+    """Which recognizers hear the songs, and what of it is believed."""
+
+    model: str = "openai/whisper-large-v3"
+    """Hub id or folder of a Whisper model with a safetensors file; what it hears becomes the lyrics of songs that have
+    none, and places given lyrics in time."""
+
+    revision: str = ""
+    """Its branch, tag or commit on the hub; empty for the main branch. The commit that it leads to at first is kept in
+    the work folder (`networks.json`), and used from then on."""
+
+    agreement_model: str = ""
+    """A second model whose transcript is only compared with the first one's; empty for none."""
+
+    agreement_revision: str = ""
+    """Its branch, tag or commit."""
+
+    compression_ratio_limit: float = 2.4
+    """A chunk whose text compresses better runs in circles; it is tried again, then left out."""
+
+    log_probability_limit: float = -1.0
+    """The same for a chunk whose mean log probability of a token is lower."""
+
+    no_speech_limit: float = 0.6
+    """A chunk of low log probability is silent if it holds no speech with a higher probability than this."""
+
+    retries: int = 5
+    """How often a doubtful chunk is tried again, each time drawn at a temperature higher by 0.2."""
+
+    chunk_seconds: float = 30.0
+    """Longest passage that is heard at once; Whisper takes 30 s at most."""
+
+    batch_size: int = 8
+    """Chunks, and songs, that are worked on at once."""
+
+    device: str = ""
+    """Where the networks run; empty for an accelerator where there is one."""
+
+    def __post_init__(self) -> None:
+        """Check the values, all at once."""
+        problems = []
+        if not self.model:
+            problems.append("model is empty: name a Whisper model, or set the section to null")
+        if self.agreement_model == self.model and self.agreement_revision == self.revision:
+            problems.append(f"agreement_model is the model itself ({self.model}): a second opinion needs another one")
+        if not 1 <= self.chunk_seconds <= 30:
+            problems.append(f"chunk_seconds must lie between 1 and 30, got {self.chunk_seconds:g}")
+        if self.batch_size < 1:
+            problems.append(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.retries < 0:
+            problems.append(f"retries must not be negative, got {self.retries}")
+        if not 0 <= self.no_speech_limit <= 1:
+            problems.append(f"no_speech_limit is a probability, got {self.no_speech_limit:g}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    @property
+    def guards(self) -> Guards:
+        """What is believed."""
+        return Guards(self.compression_ratio_limit, self.log_probability_limit, self.no_speech_limit, self.retries)
+
+
+def chunk_intervals(
+    voiced: Sequence[Interval], seconds: float, samples: np.ndarray | None = None, sample_rate: int = 1
+) -> list[Interval]:
+    """Join voiced intervals into chunks that are heard at once, as long as may be and none longer than `seconds`.
+
+    A chunk begins and ends where singing does: nothing that is sung is left out or heard twice. An interval that is
+    too long by itself is cut, at its quietest place in the last quarter of a chunk where samples are given.
+
+    Args:
+        voiced: (start, end) in seconds, in order.
+        seconds: longest chunk.
+        samples: mono audio to look for quiet places in; None cuts at the very limit.
+        sample_rate: of `samples`.
+    """
+    chunks: list[Interval] = []
+    for start, end in voiced:
+        if chunks and end - chunks[-1][0] <= seconds:
+            chunks[-1] = (chunks[-1][0], end)
+            continue
+        while end - start > seconds:
+            cut = start + seconds
+            if samples is not None:
+                cut = _quietest(samples, sample_rate, cut - QUIET_SEARCH_SHARE * seconds, cut)
+            chunks.append((start, cut))
+            start = cut
+        if end > start:
+            chunks.append((start, end))
+    return chunks
+
+
+def _quietest(samples: np.ndarray, sample_rate: int, low: float, high: float) -> float:
+    """Middle of the quietest block between two instants."""
+    length = max(1, round(QUIET_BLOCK_SECONDS * sample_rate))
+    first = round(low * sample_rate)
+    blocks = samples[first : round(high * sample_rate)]
+    blocks = blocks[: len(blocks) // length * length].reshape(-1, length)
+    if not len(blocks):
+        return high
+    return (first + (int(np.argmin(np.square(blocks).sum(axis=1))) + 0.5) * length) / sample_rate
+
+
+def within_voice(words: Sequence[Word], voiced: Sequence[Interval]) -> list[Word]:
+    """Take pauses out of words: a word begins and ends inside of the voiced interval that it has most of its time in.
+
+    By attention alone a word lasts until the next one begins, however long the pause between them is. A word that no
+    interval touches stays as it is.
+
+    Args:
+        words: in order; so are the results, and none begins before the one in front of it.
+        voiced: (start, end) in seconds, in order.
+    """
+    limited: list[Word] = []
+    for word in words:
+        overlaps = [min(word.end, end) - max(word.start, start) for start, end in voiced]
+        if overlaps and max(overlaps) > 0:
+            start, end = voiced[int(np.argmax(overlaps))]
+            word = replace(word, start=max(word.start, start), end=min(word.end, end))
+        if limited and word.start < limited[-1].start:
+            word = replace(word, start=limited[-1].start, end=max(word.end, limited[-1].start))
+        limited.append(word)
+    return limited
+
+
+@dataclass(frozen=True)
+class _Song:
+    """A record with what is heard of it."""
+
+    samples: np.ndarray
+    chunks: list[Interval]
+    language: str
+    language_probability: float | None
+
+
+class TranscribeStep(Step):
+    """Keeps what a recognizer hears in the vocal track, or in the mix of a song that was not separated.
+
+    The language is the record's own; where it names none, the likeliest one of the song's longest chunks. Besides the
+    transcript come the measures `transcript_confidence`, `transcript_doubted_seconds` (chunks whose text a guard
+    stopped) and `language_probability` (of the language that was taken: little of it speaks of a wrong label).
+    """
+
+    name: ClassVar[str] = FIRST
+    version = 1
+
+    def __init__(self, options: TranscribeOptions) -> None:
+        """Nothing is loaded yet."""
+        self.options = options
+        self.batch_size = options.batch_size
+        self._recognizer: Recognizer | None = None
+
+    @property
+    def _model(self) -> tuple[str, str]:
+        """Model and revision of this step."""
+        return self.options.model, self.options.revision
+
+    def parameters(self) -> JsonObject:
+        """Return everything but the device and the size of a batch."""
+        model, revision = self._model
+        chunk_seconds = self.options.chunk_seconds
+        return {"model": model, "revision": revision, "chunk_seconds": chunk_seconds, **asdict(self.options.guards)}
+
+    def inputs(self, record: SongRecord) -> JsonObject:
+        """Return what is heard, where, and in which language."""
+        return {"track": record.heard_track, "voiced": record.voiced, "language": record.language}
+
+    def files(self, record: SongRecord) -> Sequence[str]:
+        """Return the track that is heard."""
+        return [record.audio[record.heard_track]]
+
+    def is_needed(self, record: SongRecord) -> bool:
+        """Not for an instrumental, nor where the transcript is there."""
+        return record.voiced != () and self.name not in record.transcripts
+
+    def start(self) -> None:
+        """Load the model."""
+        from songgen.prepare.listening.recognizer import Recognizer
+
+        self._recognizer = Recognizer(*self._model, self.options.device)
+
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+        """Hear all chunks of all songs of the batch together."""
+        songs = [self._open(record, folder) for record in records]
+        opened = [song for song in songs if isinstance(song, _Song)]
+        heard = iter(self._hear(opened))
+        return [
+            self._outcome(record, song, next(heard)) if isinstance(song, _Song) else Outcome(refusal=song)
+            for record, song in zip(records, songs, strict=True)
+        ]
+
+    def _open(self, record: SongRecord, folder: WorkFolder) -> _Song | Refusal:
+        recognizer = self._loaded()
+        track = record.heard_track
+        try:
+            samples, rate = read_audio(folder.track(record, track), sample_rate=recognizer.sample_rate)
+        except AudioRejected as error:
+            return Refusal(self.name, error.code, f"track {track!r}: {error.reason}")
+        length = len(samples) / rate
+        voiced = ((0.0, length),) if record.voiced is None else record.voiced
+        limited = [(start, min(end, length)) for start, end in voiced if start < length]
+        chunks = chunk_intervals(limited, min(self.options.chunk_seconds, recognizer.chunk_seconds), samples, rate)
+        longest = sorted(chunks, key=lambda chunk: chunk[0] - chunk[1])[:NUM_LANGUAGE_CHUNKS]
+        found = recognizer.language_probabilities([_cut(samples, rate, chunk) for chunk in longest]) if chunks else {}
+        language = base_language(record.language) or (likeliest_language(found) if found else "")
+        if found and language not in found:
+            reason = f"the language {language!r} is none of those that {self._model[0]} knows"
+            return Refusal(self.name, "language_not_recognizable", reason, language)
+        return _Song(samples, chunks, language, found.get(language))
+
+    def _hear(self, songs: Sequence[_Song]) -> list[tuple[list[Word], float]]:
+        """Words of each song, and the seconds of its chunks whose text was not believed."""
+        recognizer = self._loaded()
+        # Chunks of a length together: the text of a batch takes as long as its longest.
+        places = [(number, chunk) for number, song in enumerate(songs) for chunk in song.chunks]
+        places.sort(key=lambda place: place[1][0] - place[1][1])
+        words: list[list[Word]] = [[] for _ in songs]
+        doubted = [0.0] * len(songs)
+        for first in range(0, len(places), self.options.batch_size):
+            batch = places[first : first + self.options.batch_size]
+            chunks = [_cut(songs[number].samples, recognizer.sample_rate, chunk) for number, chunk in batch]
+            languages = [songs[number].language for number, _ in batch]
+            for (number, (start, end)), heard in zip(
+                batch, recognizer.transcribe(chunks, languages, self.options.guards), strict=True
+            ):
+                shifted = (replace(word, start=start + word.start, end=start + word.end) for word in heard.words)
+                words[number] += shifted
+                doubted[number] += end - start if heard.doubt else 0.0
+        return [
+            (sorted(found, key=lambda word: word.start), seconds) for found, seconds in zip(words, doubted, strict=True)
+        ]
+
+    def _outcome(self, record: SongRecord, song: _Song, heard: tuple[list[Word], float]) -> Outcome:
+        words = within_voice(heard[0], record.voiced or ())
+        text = joiner(song.language).join(word.text for word in words)
+        confidence = float(np.mean([word.confidence for word in words])) if words else None
+        transcript = Transcript(text, song.language, confidence, tuple(words))
+        measures = {
+            "transcript_doubted_seconds": heard[1],
+            "language_probability": song.language_probability,
+            "transcript_confidence": confidence,
+        }
+        known = {name: value for name, value in measures.items() if value is not None}
+        return Outcome({"transcripts": {self.name: asdict(transcript)}, "measures": self._kept(known)})
+
+    def _kept(self, measures: dict[str, float]) -> dict[str, float]:
+        """Return the measures that this step writes."""
+        return measures
+
+    def _loaded(self) -> "Recognizer":
+        assert self._recognizer is not None, "start comes before run"
+        return self._recognizer
+
+
+class TranscribeSecondStep(TranscribeStep):
+    """Keeps what `agreement_model` hears, to be held against the first transcript; it changes nothing else."""
+
+    name = SECOND
+
+    @property
+    def _model(self) -> tuple[str, str]:
+        return self.options.agreement_model, self.options.agreement_revision
+
+    def _kept(self, measures: dict[str, float]) -> dict[str, float]:
+        return {}
+
+    def inputs(self, record: SongRecord) -> JsonObject:
+        """Return what is heard, where, and in which language: both models must hear the same one."""
+        return super().inputs(_in_first_language(record))
+
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+        """Hear the songs in the language that the first recognizer took."""
+        return super().run([_in_first_language(record) for record in records], folder)
+
+
+def transcribe_steps(options: TranscribeOptions) -> list[Step]:
+    """Return one step, or two where a second model is named: one network is in memory at a time."""
+    first = TranscribeStep(options)
+    return [first, TranscribeSecondStep(options)] if options.agreement_model else [first]
+
+
+def _in_first_language(record: SongRecord) -> SongRecord:
+    if record.language or FIRST not in record.transcripts:
+        return record
+    return replace(record, language=record.transcripts[FIRST].language)
+
+
+def _cut(samples: np.ndarray, sample_rate: int, chunk: Interval) -> np.ndarray:
+    return samples[round(chunk[0] * sample_rate) : round(chunk[1] * sample_rate)]

@@ -1,0 +1,396 @@
+"""Where a song is cut into clips: at pauses and ends of lines, never inside a line or a word.
+
+A plan is made of numbers alone. The recording is first divided into regions: sung ones, which hold lines that follow
+each other closely; instrumental ones, where nobody sings for long; and ones that no clip can be made of. Sung regions
+are then divided so that clips come near to a wanted length and are cut where the pauses are long. Every instant belongs
+to one clip at most, and what belongs to none is counted by reason.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from songgen.prepare.timing.intervals import Interval, covered_seconds, merged, within, without
+
+SUNG, INSTRUMENTAL = "sung", "instrumental"
+
+UNUSED_REASONS = {
+    "too_short": "passages shorter than the shortest clip",
+    "pause": "pauses around a line that fits into a clip only without them",
+    "instrumental": "passages without voice, where the configuration leaves them out",
+    "voice_without_lyrics": "passages in which somebody sings although no line of the lyrics stands there",
+    "line_too_long": "lines (or overlapping lines) that are longer than the longest clip and cannot be divided",
+}
+"""Why a part of a song is in no clip -> what that means."""
+
+PAUSE_SCALE = 0.3
+"""Seconds of pause from which a cut is good: the penalty of a cut falls by e with so many."""
+
+VOICED_PAUSE_SHARE = 0.5
+"""A pause between words in which the voice detector still hears somebody counts by so much."""
+
+HARD_CUT_COST = 2.0
+"""Penalty of a cut through a voice, against 1 for one without any pause."""
+
+UNUSABLE_COST = 50.0
+"""Penalty of a piece that cannot be a clip, so that any division without one is better."""
+
+_EPSILON = 1e-6
+"""Seconds below which two times are the same."""
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """How songs are cut."""
+
+    min_seconds: float = 2.0
+    """Shortest clip."""
+
+    max_seconds: float = 30.0
+    """Longest clip."""
+
+    target_seconds: float = 12.0
+    """Length that clips come near to, as far as pauses allow."""
+
+    max_pause_seconds: float = 4.0
+    """Longer passages without voice are instrumental: clips of their own, or left out."""
+
+    padding_seconds: float = 0.5
+    """What a sung clip keeps of an instrumental passage beside it."""
+
+    max_unmatched_seconds: float = 2.0
+    """Voice outside of the lines that is let pass (held notes, calls); a longer passage is in no clip."""
+
+    keep_instrumental: bool = True
+    """Whether instrumental passages become clips."""
+
+    keep_short_songs: bool = True
+    """Whether a recording that is no longer than `max_seconds` stays one clip as it is."""
+
+    sample_rate: int = 0
+    """Samples a second of the clips; 0 keeps those of the mix."""
+
+    mono: bool = True
+    """Whether channels are averaged (training hears one)."""
+
+    def __post_init__(self) -> None:
+        """Check the values, all at once."""
+        problems = []
+        if not 0 < self.min_seconds <= self.target_seconds <= self.max_seconds:
+            problems.append(
+                "min_seconds, target_seconds and max_seconds must be positive and in this order, got "
+                f"{self.min_seconds:g}, {self.target_seconds:g}, {self.max_seconds:g}"
+            )
+        if not 0 <= 2 * self.padding_seconds <= self.max_pause_seconds:
+            problems.append(
+                f"padding_seconds must be at least 0 and at most half of max_pause_seconds "
+                f"({self.max_pause_seconds:g}), got {self.padding_seconds:g}"
+            )
+        if not self.max_unmatched_seconds >= 0:
+            problems.append(f"max_unmatched_seconds must be at least 0, got {self.max_unmatched_seconds:g}")
+        if self.sample_rate < 0:
+            problems.append(f"sample_rate must be positive, or 0 for that of the mix, got {self.sample_rate}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class PlannedClip:
+    """A passage that becomes a clip."""
+
+    start: float
+    """Seconds."""
+
+    end: float
+    """Seconds."""
+
+    kind: str
+    """`instrumental` where it is known that nobody sings, else `sung`."""
+
+    hard_cuts: int = 0
+    """How many of its two ends cut through a voice or a word, for want of a pause."""
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """How a recording is cut."""
+
+    clips: tuple[PlannedClip, ...]
+    """In order, without overlap."""
+
+    unused: Mapping[str, float] = field(default_factory=dict)
+    """Reason -> seconds that are in no clip; together with the clips, the whole recording."""
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Something that is not cut: a line, a word, a passage of voice."""
+
+    start: float
+    end: float
+    reason: str = ""
+    """Key of UNUSED_REASONS for what is in no clip."""
+
+    is_joined: bool = False
+    """Whether it begins in the middle of the voice that the unit before is part of."""
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Where two units may be separated."""
+
+    time: float
+    pause: float
+    is_hard: bool = False
+
+
+@dataclass(frozen=True)
+class _Region:
+    """A passage with its units."""
+
+    start: float
+    end: float
+    units: tuple[_Unit, ...] = ()
+    cuts: tuple[_Cut, ...] = ()
+    """One fewer than units."""
+
+
+def plan_clips(
+    duration: float,
+    voiced: Sequence[Interval] | None,
+    lines: Sequence[Interval],
+    words: Sequence[Interval],
+    options: SegmentOptions,
+) -> ClipPlan:
+    """Decide where a song is cut.
+
+    Args:
+        duration: seconds.
+        voiced: where somebody sings; None when nobody listened.
+        lines: where the lines of the lyrics are sung; may be empty, overlap, or be in disorder.
+        words: where single words are sung; may be empty.
+        options: lengths of clips.
+
+    Returns:
+        Clips whose ends lie in no line, and in no word as far as they are not marked by `hard_cuts`.
+    """
+    words = merged(within(words, duration))
+    units = _find_units(duration, voiced, lines, words, options)
+    if options.keep_short_songs and duration <= options.max_seconds:
+        if duration < options.min_seconds:
+            return ClipPlan((), {"too_short": duration})
+        return ClipPlan((PlannedClip(0.0, duration, SUNG if units or voiced is None else INSTRUMENTAL),))
+    if not units and voiced is None:
+        # Nothing is known of the recording: equal pieces, whose ends may cut through a voice.
+        units = _divided(_Unit(0.0, duration), options.max_seconds)
+    clips: list[PlannedClip] = []
+    unused: dict[str, float] = {}
+    for region in _find_regions(duration, units, voiced or (), words, options):
+        if not region.units:
+            heard = merged([*(voiced or ()), *words])
+            _plan_instrumental(region, heard, bool(lines), options, clips, unused)
+        elif reason := region.units[0].reason:
+            _count(unused, reason, region.end - region.start)
+        else:
+            _plan_sung(region, words, options, clips, unused)
+    return ClipPlan(tuple(clips), unused)
+
+
+def _count(unused: dict[str, float], reason: str, seconds: float) -> None:
+    assert reason in UNUSED_REASONS, reason
+    if seconds > _EPSILON:
+        unused[reason] = unused.get(reason, 0.0) + seconds
+
+
+def _find_units(
+    duration: float,
+    voiced: Sequence[Interval] | None,
+    lines: Sequence[Interval],
+    words: Sequence[Interval],
+    options: SegmentOptions,
+) -> list[_Unit]:
+    """Everything that is not cut, in order, apart."""
+    if spans := merged(within(lines, duration)):
+        units = [_Unit(*span, "line_too_long" if _exceeds(span, options) else "") for span in spans]
+        alone = without(within(voiced or (), duration), spans)
+        units += [
+            _Unit(*span, "voice_without_lyrics") for span in alone if span[1] - span[0] > options.max_unmatched_seconds
+        ]
+        return sorted(units, key=lambda unit: unit.start)
+    units = []
+    # Words heard where the detector hears nobody are mostly made up by the recognizer.
+    for span in merged(within(words if voiced is None else voiced, duration)):
+        if _exceeds(span, options):
+            units += _divided_at_words(span, [word for word in words if span[0] <= word[0] < span[1]], options)
+        else:
+            units.append(_Unit(*span))
+    return units
+
+
+def _exceeds(span: Interval, options: SegmentOptions) -> bool:
+    return span[1] - span[0] > options.max_seconds + _EPSILON
+
+
+def _divided_at_words(span: Interval, words: Sequence[Interval], options: SegmentOptions) -> list[_Unit]:
+    """Divide a passage of voice that is too long: between its words, and where there are none, evenly."""
+    # What lies between two words belongs to none: it is where the cut may be. The ends belong to the outer words.
+    edges = list(words) or [span]
+    edges[0] = (span[0], edges[0][1])
+    edges[-1] = (edges[-1][0], span[1])
+    return [part for edge in edges for part in _divided(_Unit(*edge), options.max_seconds)]
+
+
+def _divided(unit: _Unit, max_seconds: float) -> list[_Unit]:
+    """Divide what is longer than a clip into equal parts."""
+    count = max(1, math.ceil((unit.end - unit.start) / max_seconds - _EPSILON))
+    step = (unit.end - unit.start) / count
+    times = [unit.start + step * index for index in range(count)] + [unit.end]
+    return [_Unit(times[index], times[index + 1], unit.reason, is_joined=index > 0) for index in range(count)]
+
+
+def _find_cut(before: _Unit, after: _Unit, voiced: Sequence[Interval], words: Sequence[Interval]) -> _Cut | None:
+    """Where in the pause between two units a cut hurts least; None where a word runs across all of it."""
+    if after.is_joined:
+        return _Cut(before.end, 0.0, is_hard=True)
+    if after.start - before.end <= _EPSILON:
+        return None if _is_inside(before.end, words) else _Cut(before.end, 0.0)
+    free = without([(before.end, after.start)], words)
+    silent = without(free, voiced)
+    if not free:
+        return None
+    start, end = max(silent or free, key=lambda span: span[1] - span[0])
+    return _Cut((start + end) / 2, (end - start) * (1.0 if silent else VOICED_PAUSE_SHARE))
+
+
+def _is_inside(time: float, intervals: Sequence[Interval]) -> bool:
+    return any(start + _EPSILON < time < end - _EPSILON for start, end in intervals)
+
+
+def _find_regions(
+    duration: float,
+    units: Sequence[_Unit],
+    voiced: Sequence[Interval],
+    words: Sequence[Interval],
+    options: SegmentOptions,
+) -> list[_Region]:
+    """Divide the recording; regions follow each other without gap."""
+    regions: list[_Region] = []
+    start = 0.0
+    run: list[_Unit] = []
+    cuts: list[_Cut] = []
+    padding, max_pause = options.padding_seconds, options.max_pause_seconds
+    for unit in units:
+        if not run and unit.start > max_pause:
+            start = _outside_words(unit.start - padding, unit.start, words)
+            regions.append(_Region(0.0, start))
+        elif run:
+            last = run[-1]
+            cut = _find_cut(last, unit, voiced, words)
+            if unit.start - last.end > max_pause:
+                end = _outside_words(last.end + padding, last.end, words)
+                begin = _outside_words(unit.start - padding, unit.start, words)
+                regions += [_Region(start, end, tuple(run), tuple(cuts)), _Region(end, begin)]
+                run, cuts, start = [], [], begin
+            elif unit.reason != last.reason or unit.reason:
+                # What is used ends where what is not used begins, whether or not a word was heard across.
+                time = cut.time if cut else (last.end + unit.start) / 2
+                regions.append(_Region(start, time, tuple(run), tuple(cuts)))
+                run, cuts, start = [], [], time
+            elif cut is not None:
+                cuts.append(cut)
+            else:
+                unit = _Unit(run.pop().start, unit.end)
+        run.append(unit)
+    if not run:
+        return [*regions, _Region(start, duration)]
+    end = duration
+    if duration - run[-1].end > max_pause:
+        end = _outside_words(run[-1].end + padding, run[-1].end, words)
+    regions.append(_Region(start, end, tuple(run), tuple(cuts)))
+    return regions if end == duration else [*regions, _Region(end, duration)]
+
+
+def _outside_words(time: float, edge: float, words: Sequence[Interval]) -> float:
+    """Return a time near to `time`, on the side of the unit's edge, that no word runs across."""
+    for start, end in words:
+        if start < time < end:
+            return max(start, edge) if time > edge else min(end, edge)
+    return time
+
+
+def _plan_instrumental(
+    region: _Region,
+    heard: Sequence[Interval],
+    has_lines: bool,
+    options: SegmentOptions,
+    clips: list[PlannedClip],
+    unused: dict[str, float],
+) -> None:
+    """Cut a passage without voice into equal pieces."""
+    if not options.keep_instrumental:
+        _count(unused, INSTRUMENTAL, region.end - region.start)
+        return
+    for piece in _divided(_Unit(region.start, region.end), options.max_seconds):
+        if has_lines and covered_seconds(heard, (piece.start, piece.end)) > options.max_unmatched_seconds:
+            _count(unused, "voice_without_lyrics", piece.end - piece.start)
+        elif piece.end - piece.start < options.min_seconds:
+            _count(unused, "too_short", piece.end - piece.start)
+        else:
+            hard = sum(_is_inside(time, heard) for time in (piece.start, piece.end))
+            clips.append(PlannedClip(piece.start, piece.end, INSTRUMENTAL, hard))
+
+
+def _plan_sung(
+    region: _Region,
+    words: Sequence[Interval],
+    options: SegmentOptions,
+    clips: list[PlannedClip],
+    unused: dict[str, float],
+) -> None:
+    """Divide a sung region in the cheapest way (a shortest path over its cuts)."""
+    edges = [_Cut(region.start, math.inf), *region.cuts, _Cut(region.end, math.inf)]
+    costs = [0.0] + [math.inf] * len(region.units)
+    previous = [0] * len(edges)
+    for last in range(1, len(edges)):
+        for first in range(last - 1, -1, -1):
+            seconds = edges[last].time - edges[first].time
+            if seconds > options.max_seconds + _EPSILON and last - first > 1:
+                break
+            cost = costs[first] + _piece_cost(seconds, edges[last], options)
+            if cost < costs[last]:
+                costs[last], previous[last] = cost, first
+    bounds = [len(edges) - 1]
+    while bounds[-1] > 0:
+        bounds.append(previous[bounds[-1]])
+    bounds.reverse()
+    for first, last in zip(bounds, bounds[1:], strict=False):
+        start, end = edges[first].time, edges[last].time
+        if end - start > options.max_seconds + _EPSILON:
+            unit = region.units[first]
+            if unit.end - unit.start > options.max_seconds + _EPSILON:
+                _count(unused, "line_too_long", end - start)
+                continue
+            trimmed = _trimmed(start, end, unit, words, options.max_seconds)
+            _count(unused, "pause", end - start - (trimmed[1] - trimmed[0]))
+            start, end = trimmed
+        if end - start < options.min_seconds - _EPSILON:
+            _count(unused, "too_short", end - start)
+            continue
+        joined = [edge.time for edge in (edges[first], edges[last]) if edge.is_hard]
+        hard = sum(time in joined or _is_inside(time, words) for time in (start, end))
+        clips.append(PlannedClip(start, end, SUNG, hard))
+
+
+def _piece_cost(seconds: float, cut: _Cut, options: SegmentOptions) -> float:
+    """What it costs that a piece is so long and ends at this cut."""
+    penalty = HARD_CUT_COST if cut.is_hard else math.exp(-cut.pause / PAUSE_SCALE)
+    if seconds < options.min_seconds - _EPSILON:
+        return UNUSABLE_COST * (1 + seconds) + penalty
+    return (seconds / options.target_seconds - 1) ** 2 + penalty
+
+
+def _trimmed(start: float, end: float, unit: _Unit, words: Sequence[Interval], max_seconds: float) -> Interval:
+    """Leave out of the pauses around a unit what is too much."""
+    begin = max(start, unit.start - (max_seconds - (unit.end - unit.start)) / 2)
+    begin = _outside_words(begin, unit.start, words)
+    return begin, _outside_words(min(end, begin + max_seconds), unit.end, words)

@@ -1,0 +1,281 @@
+"""One chunk: rows in, one Arrow shard and the record of the rows left out."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from songgen.data.audio import AudioOptions, ClipAudio
+from songgen.data.manifests.clip import ClipRow, Rejection
+from songgen.data.reading import AudioReaders
+from songgen.data.schema import (
+    CAPTION_COLUMN,
+    CAPTION_IDS_COLUMN,
+    DURATION_COLUMN,
+    ID_COLUMN,
+    LANGUAGE_COLUMN,
+    LYRICS_COLUMN,
+    LYRICS_IDS_COLUMN,
+    NUM_FRAMES_COLUMN,
+    VARIANT_IDS_COLUMN,
+    VARIANT_LENGTHS_COLUMN,
+    VOICE_COLUMN,
+    arrow_schema,
+    codes_column,
+    energy_column,
+)
+from songgen.data.writer import ShardWriter
+from songgen.tokenize.encoders import Encoders
+from songgen.tokenize.options import PreprocessOptions
+from songgen.tokenize.statistics import ChunkStatistics, EnergyStatistics, count, differs
+from songgen.tokenize.text import EncodedText, encode_text
+
+COUNTED_TRIM_SECONDS = 0.001
+"""A track that loses no more than this to the shortest one is not counted: rates differ, and lengths are rounded."""
+
+
+@dataclass
+class ChunkRecord:
+    """What became of a chunk."""
+
+    split: str
+    """Split of its rows."""
+
+    index: int
+    """Number in the split."""
+
+    key: str
+    """Hash of everything that it was made from."""
+
+    process: int
+    """Process that encoded it."""
+
+    rows: int = 0
+    """Clips in its shard."""
+
+    sha256: str = ""
+    """Hash of its shard; empty without a row."""
+
+    statistics: ChunkStatistics = field(default_factory=ChunkStatistics)
+    """Counts."""
+
+    rejections: list[Rejection] = field(default_factory=list)
+    """Rows left out, in the order of the manifest."""
+
+    def to_json(self) -> str:
+        """Return one line of JSON."""
+        return json.dumps({**asdict(self), "statistics": self.statistics.to_dict()})
+
+    @staticmethod
+    def from_json(line: str) -> "ChunkRecord":
+        """Read what `to_json` wrote."""
+        content = json.loads(line)
+        content["statistics"] = ChunkStatistics.from_dict(content["statistics"])
+        content["rejections"] = [Rejection(**rejection) for rejection in content["rejections"]]
+        return ChunkRecord(**content)
+
+
+def chunk_key(settings: str, split: str, content: bytes, rows: Sequence[ClipRow]) -> str:
+    """Return the hash of everything that a chunk's shard follows from.
+
+    Args:
+        settings: fingerprint of options, codec, tokenizers and code.
+        split: split of the rows; two splits may hold the same rows, but not the same shard.
+        content: the rows as they stand in the plan.
+        rows: the same rows, for size and time of their files.
+    """
+    digest = hashlib.sha256(f"{settings}\n{split}\n".encode() + content)
+    for row in rows:
+        for track in row.tracks.values():
+            if track.resolved:
+                try:
+                    status = os.stat(track.resolved)
+                except OSError:
+                    digest.update(b"missing\n")
+                else:
+                    digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def audio_options(options: PreprocessOptions, sample_rate: int) -> AudioOptions:
+    """Return what audio a run accepts, for a codec of this rate."""
+    return AudioOptions(
+        sample_rate=sample_rate,
+        voice_sample_rate=options.voice_sample_rate,
+        min_seconds=options.min_seconds,
+        max_seconds=options.max_seconds,
+        crop_long=options.crop_long,
+        required_tracks=options.required_tracks,
+    )
+
+
+class ChunkEncoder:
+    """Encodes chunks with the codec of this process."""
+
+    def __init__(
+        self,
+        options: PreprocessOptions,
+        encoders: Encoders,
+        readers: AudioReaders,
+        executor: Executor,
+        progress: Callable[[int], object],
+    ) -> None:
+        """Prepare to encode.
+
+        Args:
+            options: limits and sizes.
+            encoders: codec and tokenizers.
+            readers: read audio.
+            executor: threads that wait for them while the codec works.
+            progress: told how many more rows are done.
+        """
+        self.options = options
+        self.encoders = encoders
+        self.readers = readers
+        self.executor = executor
+        self.progress = progress
+
+    def encode(self, rows: Sequence[ClipRow], path: Path, record: ChunkRecord) -> None:
+        """Encode rows into a shard at `path` and fill the record; no file is written without a usable row.
+
+        Raises:
+            RuntimeError: if the codec fails on every clip of the chunk, which is then not the clips' fault.
+        """
+        rejected: dict[int, Rejection] = {}
+        texts: dict[int, EncodedText] = {}
+        for position, row in enumerate(rows):
+            text = encode_text(row, self.encoders, self.options)
+            if isinstance(text, Rejection):
+                rejected[position] = text
+            else:
+                texts[position] = text
+        self.progress(len(rejected))
+        with ShardWriter(path, arrow_schema(self.options.tracks)) as writer:
+            failures = []
+            for group in self._audio_groups(rows, list(texts)):
+                clips = {position: audio for position, audio in group if isinstance(audio, ClipAudio)}
+                rejected |= {position: audio for position, audio in group if isinstance(audio, Rejection)}
+                for position, codes in self._encode_audio(clips).items():
+                    if isinstance(codes, Exception):
+                        failures.append(codes)
+                        rejected[position] = rows[position].reject("encoding_failed", f"the codec fails: {codes}")
+                    else:
+                        row, text, clip = rows[position], texts[position], clips[position]
+                        writer.add(position, self._arrow_row(row, text, clip, codes))
+                        self._count(record.statistics, row, text, clip, codes)
+                self.progress(len(group))
+            if failures and not writer.num_rows:
+                raise RuntimeError(f"the codec fails on every clip of {path.stem}") from failures[0]
+            record.rows = writer.num_rows
+            record.sha256 = writer.finish() if writer.num_rows else ""
+        record.rejections = [rejected[position] for position in sorted(rejected)]
+        for rejection in record.rejections:
+            count(record.statistics.rejected, rejection.code)
+            record.statistics.bad_rows += not rejection.is_filtered
+
+    def _audio_groups(
+        self, rows: Sequence[ClipRow], positions: Sequence[int]
+    ) -> Iterator[list[tuple[int, ClipAudio | Rejection]]]:
+        """Yield batches of clips of similar length; the next batch is read while the codec works on this one."""
+        seconds = self.executor.map(lambda position: self.readers.seconds(rows[position]), positions)
+        ordered = [position for _, position in sorted(zip(seconds, positions, strict=True))]
+        pending: list[tuple[int, Future[ClipAudio | Rejection]]] = []
+        size = self.options.batch_size
+        for start in range(0, len(ordered) + size, size):  # one empty batch at the end hands out the last full one
+            following = [
+                (position, self.executor.submit(self.readers.read, rows[position]))
+                for position in ordered[start : start + size]
+            ]
+            if pending:
+                yield [(position, future.result()) for position, future in pending]
+            pending = following
+
+    def _encode_audio(self, clips: dict[int, ClipAudio]) -> dict[int, dict[str, np.ndarray] | Exception]:
+        """Return codes (K x T int16) by position and track; a clip that fails also on its own has its error instead."""
+        try:
+            return dict(self._encode_batch(clips))
+        except (RuntimeError, ValueError):  # out of memory is a RuntimeError, too: try smaller before giving a clip up
+            results: dict[int, dict[str, np.ndarray] | Exception] = {}
+            for position, clip in clips.items():
+                try:
+                    results |= self._encode_batch({position: clip})
+                except (RuntimeError, ValueError) as error:
+                    results[position] = error
+            return results
+
+    def _encode_batch(self, clips: dict[int, ClipAudio]) -> dict[int, dict[str, np.ndarray]]:
+        codec = self.encoders.codec
+        results: dict[int, dict[str, np.ndarray]] = {position: {} for position in clips}
+        for track in self.options.tracks:
+            members = [position for position, clip in clips.items() if track in clip.tracks]
+            if not members:
+                continue
+            lengths = torch.tensor([len(clips[position].tracks[track]) for position in members])
+            waveforms = np.zeros((len(members), 1, int(lengths.max())), dtype=np.float32)
+            for index, position in enumerate(members):
+                samples = clips[position].tracks[track]
+                waveforms[index, 0, : len(samples)] = samples
+            with torch.inference_mode():
+                codes, frames = codec.encode(torch.from_numpy(waveforms).to(codec.device), lengths.to(codec.device))
+            codes = codes.cpu()
+            assert codes.shape[:2] == (len(members), codec.num_codebooks), "the codec returns codes B x K x T"
+            assert 0 <= int(codes.min()) and int(codes.max()) < codec.codebook_size, "codes outside of the codebook"
+            for index, position in enumerate(members):
+                results[position][track] = codes[index, :, : int(frames[index])].to(torch.int16).numpy()
+        return results
+
+    def _count(
+        self,
+        statistics: ChunkStatistics,
+        row: ClipRow,
+        text: EncodedText,
+        clip: ClipAudio,
+        codes: dict[str, np.ndarray],
+    ) -> None:
+        statistics.add_length(clip.duration, next(iter(codes.values())).shape[1])
+        statistics.add_caption(text.caption)
+        count(statistics.languages, text.language)
+        statistics.instrumentals += not text.lyrics
+        statistics.lyric_pieces += len(text.lyrics_ids)
+        unknown = self.encoders.lyrics_tokenizer.unknown_token_id
+        statistics.unknown_lyric_pieces += sum(token == unknown for token in text.lyrics_ids)
+        for track, energy in clip.energies.items():
+            statistics.energies.setdefault(track, EnergyStatistics()).add(energy, self.options.voice_min_energy)
+            if differs(row.energies.get(track), energy):
+                count(statistics.differing_statements, f"{track}_energy")
+        if differs(row.duration, clip.duration):
+            count(statistics.differing_statements, "duration")
+        for track in clip.clipped_tracks:
+            count(statistics.clipped, track)
+        statistics.cropped += clip.cropped_seconds > 0
+        statistics.trimmed += clip.trimmed_seconds > COUNTED_TRIM_SECONDS
+
+    def _arrow_row(
+        self, row: ClipRow, text: EncodedText, clip: ClipAudio, codes: dict[str, np.ndarray]
+    ) -> dict[str, Any]:
+        num_frames = {track_codes.shape[1] for track_codes in codes.values()}
+        assert len(num_frames) == 1, "tracks of one length have one number of frames"
+        content: dict[str, Any] = {
+            ID_COLUMN: row.id,
+            CAPTION_COLUMN: text.caption,
+            LYRICS_COLUMN: text.lyrics,
+            LANGUAGE_COLUMN: text.language,
+            CAPTION_IDS_COLUMN: text.caption_ids,
+            LYRICS_IDS_COLUMN: text.lyrics_ids,
+            DURATION_COLUMN: clip.duration,
+            NUM_FRAMES_COLUMN: num_frames.pop(),
+            VOICE_COLUMN: clip.voice if clip.voice is not None else [],
+            VARIANT_IDS_COLUMN: [token for ids in text.variant_ids for token in ids],
+            VARIANT_LENGTHS_COLUMN: [len(ids) for ids in text.variant_ids],
+        }
+        for track in self.options.tracks:
+            content[codes_column(track)] = codes[track].reshape(-1) if track in codes else []
+            content[energy_column(track)] = clip.energies.get(track)
+        return content

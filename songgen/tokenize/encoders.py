@@ -1,0 +1,110 @@
+"""What turns a clip into tokens: the codec and the two tokenizers, from the model folder or as named."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from songgen.runtime.json_files import read_json_object
+from songgen.tokenize.options import PreprocessOptions
+from songgen.tokenize.workspace import CODEC_FOLDER
+
+if TYPE_CHECKING:
+    from songgen.codecs import AudioCodec
+    from songgen.lyrics import VoiceBpeTokenizer
+
+_SMALL_FILES = ("config.json", "lyrics_tokenizer.json", "vocab.json", "caption_tokenizer/*", "audio_codec/*")
+"""What preprocessing needs of a model on the hub: not its weights."""
+
+
+@dataclass
+class Encoders:
+    """Codec and tokenizers of one run."""
+
+    codec: "AudioCodec"
+    """Audio to codes."""
+
+    lyrics_tokenizer: "VoiceBpeTokenizer"
+    """Lyrics to ids."""
+
+    caption_tokenizer: Any
+    """Caption to ids: a `transformers` tokenizer."""
+
+    caption_fingerprint: str
+    """Fingerprint of the caption tokenizer."""
+
+    codec_spec: dict[str, Any]
+    """What opens the codec again; a codec from a local folder is copied into the data set, and the path leads there."""
+
+
+def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
+    """Open codec and tokenizers; what is not named comes from the model.
+
+    Args:
+        options: names of the model, the codec and the tokenizers.
+        device: where the codec runs.
+
+    Raises:
+        ValueError: if one of them is neither named nor part of the model; the message names the key.
+    """
+    from songgen.codecs import load_codec
+    from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer
+    from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
+    from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
+
+    folder = _model_folder(options)
+    codec_spec, caption_name, lyrics_name = options.audio_codec, options.caption_tokenizer, options.lyrics_tokenizer
+    if folder is not None:
+        config = SongGenConfig.from_dict(read_json_object(folder / CONFIG_FILE))
+        codec_spec = codec_spec or config.audio_codec
+        if caption_name is None:
+            own = folder / config.caption_tokenizer
+            caption_name = str(own) if own.is_dir() else config.caption_tokenizer
+        if lyrics_name is None and any((folder / name).is_file() for name in VOCABULARY_FILES):
+            lyrics_name = str(folder)
+    missing = [
+        key
+        for key, value in (
+            ("audio_codec", codec_spec),
+            ("lyrics_tokenizer", lyrics_name),
+            ("description_tokenizer_name", caption_name),
+        )
+        if not value
+    ]
+    if not codec_spec or not lyrics_name or not caption_name:
+        where = f"the model {options.model_name_or_path} does not bring it" if folder else "no model is named"
+        raise ValueError(f"name {', '.join(missing)} in the configuration: {where}")
+    codec = load_codec(codec_spec, device=device, base_folder=folder)
+    caption_tokenizer = load_caption_tokenizer(caption_name)
+    return Encoders(
+        codec=codec,
+        lyrics_tokenizer=VoiceBpeTokenizer.from_pretrained(lyrics_name),
+        caption_tokenizer=caption_tokenizer,
+        caption_fingerprint=caption_tokenizer_fingerprint(caption_tokenizer),
+        codec_spec=_portable_spec(dict(codec.spec), folder),
+    )
+
+
+def _portable_spec(spec: dict[str, Any], model_folder: Path | None) -> dict[str, Any]:
+    """Point a codec that lies in a folder of this machine to the copy that the data set will hold."""
+    path = str(spec.get("path") or "")
+    is_local = bool(path) and (Path(path).is_dir() or (model_folder is not None and (model_folder / path).is_dir()))
+    return {**spec, "path": CODEC_FOLDER} if is_local else spec
+
+
+def _model_folder(options: PreprocessOptions) -> Path | None:
+    """Return the folder of the model that is named, without its weights; None if none is.
+
+    Raises:
+        ValueError: if there is no such model; the message names the key.
+    """
+    from songgen.models.loading import resolve_folder
+
+    if not options.model_name_or_path:
+        return None
+    try:
+        return resolve_folder(options.model_name_or_path, revision=options.model_revision, patterns=_SMALL_FILES)
+    except ValueError as error:
+        raise ValueError(
+            f"model_name_or_path: {error}; the model's codec and tokenizers are used, and "
+            "helpers/model_init_scripts makes one"
+        ) from error

@@ -1,0 +1,144 @@
+"""From finished chunks to a data set folder, which appears as a whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from songgen.data.schema import (
+    DATASET_FILE,
+    REJECTED_FILE,
+    REPORT_FILE,
+    REPORT_TEXT_FILE,
+    SPLITS_FILE,
+    DatasetInfo,
+    ShardInfo,
+    arrow_schema,
+)
+from songgen.data.writer import exchange_folders, fsync_folder, write_text_atomic
+from songgen.tokenize.chunks import ChunkRecord
+from songgen.tokenize.workspace import CODEC_FOLDER, replaced_folder, staging_folder
+
+RECORDS_FILE = "chunks.jsonl"
+"""What became of every chunk, so that a later run can reuse the shards of those that did not change."""
+
+PUBLISHED_FILES = (RECORDS_FILE, REPORT_FILE, REPORT_TEXT_FILE, REJECTED_FILE, SPLITS_FILE)
+"""Files of a data set folder beside dataset.json."""
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Let a finished file appear in a second place, without a copy where the file system can."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        shutil.copyfile(source, partial)
+        partial.replace(target)
+
+
+def with_splits(info: DatasetInfo, records: Iterator[ChunkRecord]) -> DatasetInfo:
+    """Return the description with the shards that the chunks make (a chunk without a row makes none)."""
+    by_split: dict[str, list[ChunkRecord]] = {}
+    for record in records:
+        if record.rows:
+            by_split.setdefault(record.split, []).append(replace(record, rejections=[]))
+    splits = {}
+    for split, made in by_split.items():
+        names = [
+            f"{split}/data-{index:05d}-of-{len(made):05d}-{record.sha256[:8]}.arrow"
+            for index, record in enumerate(made)
+        ]
+        splits[split] = tuple(
+            ShardInfo(name, record.rows, record.sha256, record.key) for name, record in zip(names, made, strict=True)
+        )
+    return replace(info, splits=splits)
+
+
+def publish(
+    output_folder: Path,
+    work_folder: Path,
+    info: DatasetInfo,
+    records: Callable[[], Iterator[ChunkRecord]],
+    shard_path: Callable[[ChunkRecord], Path],
+    write_report: Callable[[Path], Any],
+) -> None:
+    """Put the data set together beside its place and rename it there.
+
+    Args:
+        output_folder: where it belongs; a data set that is there already is replaced.
+        work_folder: holds a copy of the codec, if there is one.
+        info: complete description.
+        records: opens the records of all chunks, in order.
+        shard_path: finds the shard of a chunk.
+        write_report: writes the reports into a folder.
+    """
+    output_folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = staging_folder(output_folder)
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    shards = {shard.key: shard for split_shards in info.splits.values() for shard in split_shards}
+    for split in info.splits:
+        (staging / split).mkdir()
+    with (staging / RECORDS_FILE).open("w", encoding="utf-8") as file:
+        for record in records():
+            file.write(record.to_json() + "\n")
+            if record.rows:
+                link_or_copy(shard_path(record), staging / shards[record.key].file)
+    _write_hub_files(staging, info)
+    if (work_folder / CODEC_FOLDER).is_dir():
+        shutil.copytree(work_folder / CODEC_FOLDER, staging / CODEC_FOLDER)
+    write_report(staging)
+    write_text_atomic(staging / DATASET_FILE, info.to_json())
+    sync_tree(staging)
+    swap_folders(staging, output_folder)
+
+
+def _write_hub_files(folder: Path, info: DatasetInfo) -> None:
+    """Write what `datasets.load_from_disk` reads: dataset_dict.json, and per split dataset_info.json and state.json."""
+    from datasets import DatasetInfo as HubDatasetInfo
+    from datasets import Features
+
+    features = Features.from_arrow_schema(arrow_schema(info.tracks))
+    (folder / SPLITS_FILE).write_text(json.dumps({"splits": list(info.splits)}), encoding="utf-8")
+    for split, shards in info.splits.items():
+        fingerprint = hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()[:16]
+        state: dict[str, Any] = {
+            "_data_files": [{"filename": Path(shard.file).name} for shard in shards],
+            "_fingerprint": fingerprint,
+            "_format_columns": None,
+            "_format_kwargs": {},
+            "_format_type": None,
+            "_output_all_columns": False,
+            "_split": split,
+        }
+        (folder / split / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+        description = json.dumps(asdict(HubDatasetInfo(features=features)), indent=2)
+        (folder / split / "dataset_info.json").write_text(description, encoding="utf-8")
+
+
+def sync_tree(folder: Path) -> None:
+    """Hand every file below a folder to the disk."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with (Path(parent) / name).open("rb") as file:
+                os.fsync(file.fileno())
+        fsync_folder(Path(parent))
+
+
+def swap_folders(staging: Path, output_folder: Path) -> None:
+    """Rename the new folder into its place; readers of an old one keep the files that they have open.
+
+    What was replaced is left for `remove_leftovers`.
+    """
+    if output_folder.exists() and not exchange_folders(staging, output_folder):
+        replaced = replaced_folder(output_folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+        output_folder.rename(replaced)
+    if not output_folder.exists():
+        staging.rename(output_folder)
+    fsync_folder(output_folder.parent)

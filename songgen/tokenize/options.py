@@ -1,0 +1,169 @@
+"""What preprocessing needs to know, as plain values, and how they follow from the configuration of a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from songgen.config import DatasetSource, RunConfig
+from songgen.data.manifests.manifest import ManifestOptions
+from songgen.data.manifests.raw_rows import ColumnNames, track_of_column
+from songgen.data.manifests.sources import ManifestSpec
+from songgen.data.reading import ReadingLimits
+from songgen.data.schema import EVAL_SPLIT, TRAIN_SPLIT
+from songgen.tasks import MIX, TRACKS
+
+BYTES_PER_GIB = 1 << 30
+
+VARIANTS_COLUMN = "variants"
+"""Column of further descriptions: name -> text."""
+
+
+@dataclass(frozen=True)
+class PreprocessOptions:
+    """One run of the preprocessing."""
+
+    splits: dict[str, tuple[ManifestSpec, ...]]
+    """Manifests of each split, joined in this order."""
+
+    output_folder: Path
+    """Data set folder to write."""
+
+    manifests: ManifestOptions = field(default_factory=ManifestOptions)
+    """How the manifests are read."""
+
+    max_rows: dict[str, int] = field(default_factory=dict)
+    """Number of rows to take of a split; absent takes all."""
+
+    model_name_or_path: str = ""
+    """Model that codec and tokenizers are taken from where they are not named."""
+
+    model_revision: str = "main"
+    """Revision of the model on the hub."""
+
+    audio_codec: str | dict[str, Any] | None = None
+    """Codec, or None for the model's."""
+
+    lyrics_tokenizer: str | None = None
+    """Lyrics tokenizer, or None for the model's."""
+
+    caption_tokenizer: str | None = None
+    """Caption tokenizer, or None for the model's."""
+
+    min_seconds: float = 0.0
+    """Shortest clip, inclusive."""
+
+    max_seconds: float = 35.0
+    """Longest clip, inclusive."""
+
+    crop_long: bool = False
+    """Keep the beginning of longer clips instead of leaving them out."""
+
+    reading: ReadingLimits = field(default_factory=ReadingLimits)
+    """Time and memory that reading one song may take."""
+
+    required_tracks: tuple[str, ...] = (MIX,)
+    """Tracks that each clip must have."""
+
+    max_text_length: int = 500
+    """Most characters of the caption, and of the lyrics, inclusive."""
+
+    max_caption_tokens: int | None = None
+    """Most caption tokens, or None for no limit."""
+
+    max_lyrics_tokens: int | None = None
+    """Most lyrics tokens, or None for no limit."""
+
+    voice_sample_rate: int = 24_000
+    """Samples a second of the stored reference voice; 0 stores none."""
+
+    voice_min_energy: float = 200.0
+    """Vocal tracks below are counted in the report; training does not use them as reference voice."""
+
+    batch_size: int = 8
+    """Clips that a process encodes at once."""
+
+    chunk_rows: int = 500
+    """Most rows of one shard: what a process may lose when it is killed."""
+
+    num_workers: int = 1
+    """Threads of each process that read audio ahead of the codec."""
+
+    max_bad_fraction: float = 0.1
+    """More damaged rows than this share of all end the run without a data set."""
+
+    @property
+    def work_folder(self) -> Path:
+        """Folder of what is finished so far; it is removed when the data set stands."""
+        return self.output_folder.with_name(self.output_folder.name + ".work")
+
+    @property
+    def tracks(self) -> tuple[str, ...]:
+        """Tracks that the data set has columns for: the usual three, and what else the manifests are asked for."""
+        names = [track_of_column(column) for column in self.manifests.columns.references]
+        return tuple(dict.fromkeys([*TRACKS, *names]))
+
+
+def options_of(config: RunConfig) -> PreprocessOptions:
+    """Map the configuration of a run to the options of preprocessing.
+
+    Raises:
+        ValueError: if keys that preprocessing needs are missing; all of them at once.
+    """
+    data = config.data
+    problems = []
+    if not data.train_sources() and not data.eval_sources():
+        problems.append("train_dataset_name or eval_dataset_name: name the songs to preprocess")
+    if len(data.dataset_folders()) != 1:
+        problems.append("save_to_disk: name the one folder that the data set is written to")
+    if not config.model.model_name_or_path and not config.model.audio_codec:
+        problems.append("model_name_or_path: name the model whose codec and tokenizers are to be used")
+    if problems:
+        raise ValueError("preprocessing cannot start:\n  - " + "\n  - ".join(problems))
+    output_folder = Path(data.dataset_folders()[0]).resolve()
+    sources = {TRAIN_SPLIT: data.train_sources(), EVAL_SPLIT: data.eval_sources()}
+    limits = {TRAIN_SPLIT: data.max_train_samples, EVAL_SPLIT: data.max_eval_samples}
+    columns = ColumnNames(
+        id=data.id_column_name,
+        caption=data.description_column_name or "caption",
+        lyrics=data.prompt_column_name or "lyrics",
+        language=data.language_column_name,
+        target=data.target_audio_column_name,
+        references=tuple(data.ref_audio_columns()),
+    )
+    return PreprocessOptions(
+        splits={split: _specs(listed, data.loading_method) for split, listed in sources.items() if listed},
+        output_folder=output_folder,
+        max_rows={split: limit for split, limit in limits.items() if limit is not None},
+        model_name_or_path=config.model.model_name_or_path,
+        model_revision=config.model.model_revision,
+        audio_codec=config.model.audio_codec,
+        lyrics_tokenizer=config.model.lyrics_tokenizer,
+        caption_tokenizer=config.model.description_tokenizer_name,
+        min_seconds=data.min_duration_in_seconds,
+        max_seconds=data.max_duration_in_seconds,
+        crop_long=data.long_clips == "crop",
+        reading=ReadingLimits(data.audio_timeout_seconds, round(data.audio_memory_gib * BYTES_PER_GIB)),
+        max_text_length=data.max_text_length,
+        max_caption_tokens=data.max_description_token_length,
+        max_lyrics_tokens=data.max_prompt_token_length,
+        voice_sample_rate=24_000 if data.voice_storage == "samples" else 0,
+        voice_min_energy=data.voice_min_energy,
+        batch_size=data.audio_encoder_per_device_batch_size,
+        chunk_rows=data.save_codec_steps or 500,
+        num_workers=data.preprocessing_num_workers or 1,
+        max_bad_fraction=data.max_bad_fraction,
+        manifests=ManifestOptions(
+            columns=columns,
+            roots=tuple(Path(root) for root in data.audio_roots),
+            default_language=data.default_language,
+            kept_columns=(VARIANTS_COLUMN,),
+        ),
+    )
+
+
+def _specs(sources: Sequence[DatasetSource], method: str) -> tuple[ManifestSpec, ...]:
+    return tuple(
+        ManifestSpec(source.name, source.config_name, source.split, source.num_samples, source.metadata, method)
+        for source in sources
+    )

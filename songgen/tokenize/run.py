@@ -1,0 +1,312 @@
+"""Manifests to a tokenized data set, by any number of processes, as often as it takes."""
+
+import gc
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import PartialState
+from tqdm import tqdm
+
+from songgen.data.reading import AudioReaders
+from songgen.data.schema import COMPANION_FILES, REPORT_FILE, DatasetInfo, ShardInfo
+from songgen.data.writer import file_sha256, write_text_atomic
+from songgen.runtime.launched_processes import join_processes, on_main_process
+from songgen.runtime.terminal import printable
+from songgen.runtime.termination import leaving_on_signals
+from songgen.tokenize.chunks import ChunkEncoder, ChunkRecord, audio_options, chunk_key
+from songgen.tokenize.encoders import Encoders, load_encoders
+from songgen.tokenize.finalize import (
+    PUBLISHED_FILES,
+    RECORDS_FILE,
+    link_or_copy,
+    publish,
+    with_splits,
+)
+from songgen.tokenize.options import PreprocessOptions
+from songgen.tokenize.report import report_lines, split_statistics, write_report
+from songgen.tokenize.settings import settings_fingerprint
+from songgen.tokenize.text import knows_language
+from songgen.tokenize.work_list import Chunk, WorkPlan, read_chunk, write_plan
+from songgen.tokenize.workspace import (
+    CHUNK_FOLDER,
+    CODEC_FOLDER,
+    lock_workspace,
+    read_finished,
+    remove_leftovers,
+    remove_workspace,
+    require_free_output,
+    require_same_meaning,
+)
+
+logger = logging.getLogger(__name__)
+
+LISTED_LANGUAGES = 8
+"""Unknown languages that a message names."""
+
+
+class TooManyBadRows(ValueError):
+    """More rows are damaged than `max_bad_fraction` allows, or a split has no usable row; no data set was written."""
+
+
+def run_preprocessing(
+    options: PreprocessOptions, *, load: Callable[[PreprocessOptions, Any], Encoders] = load_encoders
+) -> DatasetInfo:
+    """Read manifests, encode all songs, write the data set.
+
+    Every process of the launch calls this. Work that an earlier run finished is taken over where rows, files, options,
+    codec, tokenizers and code are the same, whatever the number of processes then and now.
+
+    Args:
+        options: what to do.
+        load: opens codec and tokenizers on a device.
+
+    Returns:
+        the description of the data set in `options.output_folder`.
+
+    Raises:
+        ValueError: if manifests, model or folders cannot be used as they are (`ManifestError`: all problems at once).
+        TooManyBadRows: if too many rows are damaged.
+        SystemExit: if a signal ends the run; what is encoded is kept.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(leaving_on_signals())
+        state = stack.enter_context(join_processes())
+        on_main_process(state, lambda: stack.enter_context(lock_workspace(options.work_folder)))
+        on_main_process(state, lambda: require_free_output(options.output_folder))
+        on_main_process(state, lambda: write_plan(options))
+        plan = WorkPlan.read(options.work_folder)
+        run = _Run(options, plan, state, load(options, state.device))
+        on_main_process(state, run.prepare)
+        run.encode_share()
+        run.unload_encoders()
+        state.wait_for_everyone()
+        on_main_process(state, run.finish)
+    return DatasetInfo.read(options.output_folder)
+
+
+class _Run:
+    """One process's part of a run."""
+
+    def __init__(self, options: PreprocessOptions, plan: WorkPlan, state: PartialState, encoders: Encoders) -> None:
+        self.options = options
+        self.plan = plan
+        self.state = state
+        self.encoders: Encoders | None = encoders
+        self.chunk_folder = options.work_folder / CHUNK_FOLDER
+        self.info = _describe(options, encoders)
+        self.settings = settings_fingerprint(options, self.info)
+
+    def prepare(self) -> None:
+        """Check what was written before, and keep a copy of a codec that lies in a local folder."""
+        assert self.encoders is not None
+        meaning = {
+            name: getattr(self.info, name)
+            for name in ("codec_fingerprint", "lyrics_tokenizer_fingerprint", "caption_tokenizer_fingerprint")
+        }
+        self._check_languages()
+        require_same_meaning(self.options.output_folder, self.options.work_folder, meaning)
+        self.chunk_folder.mkdir(exist_ok=True)
+        for leftover in self.chunk_folder.glob("*.tmp"):
+            leftover.unlink()
+        if self.info.codec_spec.get("path") == CODEC_FOLDER:
+            self.encoders.codec.save(self.options.work_folder / CODEC_FOLDER)
+        for notice in self.plan.notices[:20]:
+            logger.warning(notice)
+        if self.plan.num_notices > 20:
+            logger.warning("%d more notices are listed in %s", self.plan.num_notices - 20, REPORT_FILE)
+
+    def _check_languages(self) -> None:
+        """Refuse before any audio is read what would be refused after all of it: rows that nobody can sing.
+
+        Raises:
+            TooManyBadRows: if their languages alone leave out more rows than are allowed, or all of a split.
+        """
+        assert self.encoders is not None
+        unknown: Counter[str] = Counter()
+        empty = []
+        for split, plan in self.plan.splits.items():
+            refused = {name: n for name, n in plan.languages.items() if not knows_language(name, self.encoders)}
+            unknown.update(refused)
+            if plan.rows and sum(refused.values()) == plan.rows:
+                empty.append(split)
+        if not unknown:
+            return
+        listed = ", ".join(f"{name or 'none'} {count}" for name, count in unknown.most_common(LISTED_LANGUAGES))
+        what = (
+            f"{unknown.total()} of {self.plan.num_rows} rows are in languages that the lyrics tokenizer lacks: {listed}"
+        )
+        if not empty and unknown.total() <= self.options.max_bad_fraction * self.plan.num_rows:
+            logger.warning("%s; they are left out", what)
+            return
+        problem = f"; no row of split {empty[0]!r} is left" if empty else ""
+        raise TooManyBadRows(
+            f"{what}{problem}; max_bad_fraction is {self.options.max_bad_fraction:g}. Nothing was encoded. Correct the "
+            "column of languages, leave these rows out (`filter.languages` of songgen prepare), or raise the limit"
+        )
+
+    def encode_share(self) -> None:
+        """Encode the chunks that are this process's, or take them over from an earlier run."""
+        assert self.encoders is not None
+        own = self.plan.chunks()[self.state.process_index :: self.state.num_processes]
+        finished = _FinishedShards(self.options.output_folder)
+        start = time.monotonic()
+        bar = tqdm(
+            total=sum(self.plan.rows_of(chunk) for chunk in own),
+            desc=f"process {self.state.process_index + 1} of {self.state.num_processes}",
+            unit="clip",
+            disable=not self.state.is_main_process,
+        )
+        num_rows = 0
+        num_workers = self.options.num_workers
+        accepted = audio_options(self.options, self.encoders.codec.sample_rate)
+        readers = AudioReaders(accepted, self.options.reading, num_workers)
+        with bar, readers, ThreadPoolExecutor(num_workers) as executor:
+            encoder = ChunkEncoder(self.options, self.encoders, readers, executor, bar.update)
+            try:
+                for chunk in own:
+                    num_rows += self._make_chunk(chunk, encoder, finished, bar).rows
+            except BaseException:
+                executor.shutdown(wait=False, cancel_futures=True)  # who leaves does not wait for songs not yet begun
+                raise
+        logger.info("process %d: %d clips in %.1f s", self.state.process_index, num_rows, time.monotonic() - start)
+
+    def _make_chunk(
+        self, chunk: Chunk, encoder: ChunkEncoder, finished: "_FinishedShards", bar: "tqdm[Any]"
+    ) -> ChunkRecord:
+        content, rows = read_chunk(self.options.work_folder, self.plan, chunk)
+        key = chunk_key(self.settings, chunk.split, content, rows)
+        shard, record_path = self._shard_path(chunk.name, key), self.chunk_folder / f"{chunk.name}.json"
+        record = self._read_record(record_path, key, shard) or finished.take(key, shard)
+        if record is not None:
+            bar.update(len(rows))
+            record.split, record.index = chunk.split, chunk.index
+        else:
+            record = ChunkRecord(chunk.split, chunk.index, key, self.state.process_index)
+            encoder.encode(rows, shard, record)
+        # The record is written last: a chunk without one does not count.
+        write_text_atomic(record_path, record.to_json())
+        return record
+
+    def _shard_path(self, name: str, key: str) -> Path:
+        return self.chunk_folder / f"{name}-{key[:16]}.arrow"
+
+    def _read_record(self, path: Path, key: str, shard: Path) -> ChunkRecord | None:
+        if not path.is_file():
+            return None
+        record = ChunkRecord.from_json(path.read_text(encoding="utf-8"))
+        if record.key != key:
+            return None
+        return record if not record.rows or (shard.is_file() and file_sha256(shard) == record.sha256) else None
+
+    def unload_encoders(self) -> None:
+        """Free the codec's memory: from here on only files are moved."""
+        self.encoders = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _records(self) -> Iterator[ChunkRecord]:
+        for chunk in self.plan.chunks():
+            yield ChunkRecord.from_json((self.chunk_folder / f"{chunk.name}.json").read_text(encoding="utf-8"))
+
+    def finish(self) -> None:
+        """Check the outcome and let the data set appear (main process)."""
+        self._check_damage()
+        info = with_splits(self.info, self._records())
+        output = self.options.output_folder
+        if read_finished(output) != info or not self._stands(info):
+            publish(
+                output,
+                self.options.work_folder,
+                info,
+                self._records,
+                self._shard,
+                lambda folder: write_report(folder, self.options, info, self.plan, self._records()),
+            )
+        remove_leftovers(output)
+        remove_workspace(self.options.work_folder)
+        for line in report_lines(json.loads((output / REPORT_FILE).read_text(encoding="utf-8"))):
+            print(printable(line))
+
+    def _stands(self, info: DatasetInfo) -> bool:
+        """Whether the output folder lacks no file, and its shards are the very files that were checked."""
+        output = self.options.output_folder
+        names = [*PUBLISHED_FILES, *(f"{split}/{name}" for split in info.splits for name in COMPANION_FILES)]
+        taken = {record.key: self._shard(record) for record in self._records() if record.rows}
+        return all((output / name).is_file() for name in names) and all(
+            (output / shard.file).is_file() and (output / shard.file).samefile(taken[shard.key])
+            for shards in info.splits.values()
+            for shard in shards
+        )
+
+    def _shard(self, record: ChunkRecord) -> Path:
+        return self._shard_path(Chunk(record.split, record.index).name, record.key)
+
+    def _check_damage(self) -> None:
+        totals = split_statistics(self._records())
+        num_bad = sum(total.bad_rows for total in totals.values())
+        empty = [split for split, total in totals.items() if not total.rows]
+        if num_bad <= self.options.max_bad_fraction * self.plan.num_rows and not empty:
+            return
+        folder = self.options.work_folder
+        report = write_report(folder, self.options, self.info, self.plan, self._records())
+        problem = f"{num_bad} of {self.plan.num_rows} rows are damaged"
+        if empty:
+            problem = f"split {empty[0]!r} has no usable row"
+        codes = {code for content in report["splits"].values() for code in content["rejected"]}
+        raise TooManyBadRows(
+            f"{problem} ({', '.join(sorted(codes))}); max_bad_fraction is {self.options.max_bad_fraction:g}. "
+            f"The rows are listed in {folder}; repair them, or raise the limit: what is encoded is kept"
+        )
+
+
+def _describe(options: PreprocessOptions, encoders: Encoders) -> DatasetInfo:
+    codec = encoders.codec
+    if codec.codebook_size > 1 << 15:
+        raise ValueError(f"a codebook of {codec.codebook_size} codes does not fit the 16 bits that codes are stored in")
+    return DatasetInfo(
+        codec_spec=encoders.codec_spec,
+        codec_fingerprint=codec.fingerprint,
+        sample_rate=codec.sample_rate,
+        hop_length=codec.hop_length,
+        num_codebooks=codec.num_codebooks,
+        codebook_size=codec.codebook_size,
+        lyrics_tokenizer_fingerprint=encoders.lyrics_tokenizer.fingerprint,
+        caption_tokenizer_fingerprint=encoders.caption_fingerprint,
+        voice_sample_rate=options.voice_sample_rate,
+        tracks=options.tracks,
+    )
+
+
+class _FinishedShards:
+    """Shards of the data set that stands in the output folder, by the key of the chunk that made them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.records: dict[str, ChunkRecord] = {}
+        self.shards: dict[str, ShardInfo] = {}
+        info = read_finished(folder)
+        if info is not None and (folder / RECORDS_FILE).is_file():
+            with (folder / RECORDS_FILE).open(encoding="utf-8") as lines:
+                self.records = {record.key: record for record in map(ChunkRecord.from_json, lines)}
+            self.shards = {shard.key: shard for shards in info.splits.values() for shard in shards}
+
+    def take(self, key: str, target: Path) -> ChunkRecord | None:
+        """Let the shard of an unchanged chunk appear at `target`; None when there is none, or it is damaged."""
+        record = self.records.get(key)
+        if record is None or not record.rows:
+            return record
+        shard = self.shards.get(key)
+        source = self.folder / shard.file if shard else None
+        if source is None or not source.is_file() or file_sha256(source) != record.sha256:
+            return None
+        link_or_copy(source, target)
+        return record

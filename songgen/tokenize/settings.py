@@ -1,0 +1,63 @@
+"""The fingerprint of everything besides the rows that decides what a shard holds."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from songgen.data.schema import SCHEMA_VERSION, DatasetInfo
+from songgen.tokenize.options import PreprocessOptions
+
+CODE = (
+    "codecs/*.py",
+    "lyrics/*.py",
+    "conditioning/caption_tokenizer.py",
+    "data/audio.py",
+    "data/manifests/clip.py",
+    "data/reading.py",
+    "data/reject_codes.py",
+    "data/schema.py",
+    "data/manifests/tags.py",
+    "data/writer.py",
+    "tokenize/chunks.py",
+    "tokenize/statistics.py",
+    "tokenize/text.py",
+    "tasks.py",
+    "vocabulary.py",
+)
+"""Files of the package whose code decides what becomes of a row; an edit in one of them invalidates finished chunks.
+A test follows the imports of `tokenize/chunks.py` to see that none is missing."""
+
+PACKAGE = Path(__file__).resolve().parents[1]
+"""Folder of `songgen`."""
+
+
+def settings_fingerprint(options: PreprocessOptions, info: DatasetInfo) -> str:
+    """Return the hash of options, codec, tokenizers and code."""
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "codec": info.codec_fingerprint,
+        "lyrics_tokenizer": info.lyrics_tokenizer_fingerprint,
+        "caption_tokenizer": info.caption_tokenizer_fingerprint,
+        "tracks": options.tracks,
+        "required_tracks": options.required_tracks,
+        "seconds": (options.min_seconds, options.max_seconds, options.crop_long),
+        "text": (options.max_text_length, options.max_caption_tokens, options.max_lyrics_tokens),
+        "voice": (options.voice_sample_rate, options.voice_min_energy),
+        "code": code_fingerprint(CODE),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def code_fingerprint(patterns: tuple[str, ...], package: Path = PACKAGE) -> str:
+    """Return the hash of the source text of files of a package."""
+    digest = hashlib.sha256()
+    for path in code_files(patterns, package):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def code_files(patterns: tuple[str, ...], package: Path = PACKAGE) -> list[Path]:
+    """Return the files of a package that patterns name, sorted."""
+    found = [sorted(package.glob(pattern)) for pattern in patterns]
+    assert all(found), "every pattern names a file"
+    return sorted(path for paths in found for path in paths)

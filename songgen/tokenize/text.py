@@ -1,0 +1,105 @@
+"""Caption and lyrics at the door: checked, composed to NFC, turned into ids."""
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from songgen.data.manifests.clip import ClipRow, Rejection, is_storable_text
+from songgen.lyrics import language_code
+from songgen.tokenize.encoders import Encoders
+from songgen.tokenize.options import VARIANTS_COLUMN, PreprocessOptions
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """The texts of one clip."""
+
+    caption: str
+    """Description as stored."""
+
+    lyrics: str
+    """Sung words as stored; empty for an instrumental."""
+
+    language: str
+    """Two-letter code."""
+
+    caption_ids: list[int]
+    """Tokens of the caption."""
+
+    lyrics_ids: list[int]
+    """Tokens of the lyrics, start and stop included."""
+
+    variant_ids: tuple[list[int], ...] = ()
+    """Tokens of further descriptions, each different from the caption and from the others."""
+
+
+def knows_language(language: str, encoders: Encoders) -> bool:
+    """Whether words in a language, as a row names it, can be tokenized.
+
+    Raises:
+        ValueError: if a package that the language needs is not installed.
+    """
+    try:
+        encoders.lyrics_tokenizer.encode_lyrics("a", language_code(language))
+    except ValueError as error:
+        if _lacks_package(error):
+            raise
+        return False
+    return True
+
+
+def _lacks_package(error: ValueError) -> bool:
+    """Whether words cannot be tokenized on this machine, which says nothing of the row: it may be kept elsewhere."""
+    return isinstance(error.__cause__, ImportError | RuntimeError)
+
+
+def encode_text(row: ClipRow, encoders: Encoders, options: PreprocessOptions) -> EncodedText | Rejection:
+    """Check and tokenize the texts of a row. Never raises for what is wrong with a text.
+
+    Raises:
+        ValueError: if a package that the language needs is not installed.
+    """
+    if row.code:
+        return row.reject(row.code, row.reason)
+    texts = {}
+    for name, text in (("caption", row.caption), ("lyrics", row.lyrics)):
+        if not is_storable_text(text):
+            return row.reject("bad_text", f"the {name} holds NUL or half a surrogate pair")
+        texts[name] = unicodedata.normalize("NFC", text).strip()
+        if len(texts[name]) > options.max_text_length:
+            reason = f"the {name} has {len(texts[name])} characters; max_text_length is {options.max_text_length}"
+            return row.reject(f"{name}_too_long", reason)
+    if not texts["caption"]:
+        return row.reject("missing_caption", "the caption is empty")
+    try:
+        language = language_code(row.language)
+        lyrics_ids = encoders.lyrics_tokenizer.encode_lyrics(texts["lyrics"], language)
+    except ValueError as error:
+        if _lacks_package(error):
+            raise
+        return row.reject("unknown_language", str(error))
+    caption_ids = list(encoders.caption_tokenizer(texts["caption"]).input_ids)
+    for name, ids, limit in (
+        ("caption", caption_ids, options.max_caption_tokens),
+        ("lyrics", lyrics_ids, options.max_lyrics_tokens),
+    ):
+        if limit is not None and len(ids) > limit:
+            return row.reject(f"{name}_too_many_tokens", f"the {name} has {len(ids)} tokens; the limit is {limit}")
+    variant_ids = tuple(_encode_variants(row, texts["caption"], encoders, options))
+    return EncodedText(texts["caption"], texts["lyrics"], language, caption_ids, lyrics_ids, variant_ids)
+
+
+def _encode_variants(row: ClipRow, caption: str, encoders: Encoders, options: PreprocessOptions) -> Iterator[list[int]]:
+    """Yield the tokens of descriptions besides the caption; what cannot be used of them is not needed either."""
+    variants = row.extra.get(VARIANTS_COLUMN)
+    known = {caption, ""}
+    for text in variants.values() if isinstance(variants, dict) else ():
+        if not isinstance(text, str) or not is_storable_text(text) or len(text) > options.max_text_length:
+            continue
+        text = unicodedata.normalize("NFC", text).strip()
+        if text in known:
+            continue
+        known.add(text)
+        ids = list(encoders.caption_tokenizer(text).input_ids)
+        if options.max_caption_tokens is None or len(ids) <= options.max_caption_tokens:
+            yield ids

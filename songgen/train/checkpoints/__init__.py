@@ -1,0 +1,1 @@
+"""Checkpoints: their files, the state they hold, and resuming from them."""

@@ -1,0 +1,262 @@
+"""The files of a checkpoint folder: written so that they survive a power cut, and checked before anything is read.
+
+A complete folder holds the files of `checkpoint_files` and `manifest.json`, which lists their sizes and hashes. The
+manifest is written last and the folder gets its name after it, so a folder with that name and a manifest that fits its
+files is complete. There is no pickle: tensors are safetensors, the rest is JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import signal
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from songgen.train.checkpoints.state import TRAINER_STATE_FILE
+
+MANIFEST_FILE = "manifest.json"
+MANIFEST_SCHEMA_VERSION = 1
+MODEL_FILE = "model.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+AVERAGE_FILE = "average.safetensors"
+CONFIG_FILE = "training_config.json"
+
+FAULT_VARIABLE = "SONGGEN_FAULT"
+"""Environment variable for tests: the name of the point at which the process kills itself, see `fault_point`."""
+
+_HASHING_THREADS = 4
+_FREE_FACTOR = 1.2
+_SPARE_BYTES = 16 * 1024**2
+_RANDOM_STATE_PREFIX = "random_state-"
+
+
+def random_state_file(rank: int) -> str:
+    """Name of the file with one process's random number generators."""
+    return f"{_RANDOM_STATE_PREFIX}{rank:05d}.safetensors"
+
+
+def is_random_state(name: str) -> bool:
+    """Whether a file of this name holds random number generators."""
+    return name.startswith(_RANDOM_STATE_PREFIX)
+
+
+def checkpoint_files(world_size: int) -> list[str]:
+    """Names of all files of a checkpoint but the manifest."""
+    own = [random_state_file(rank) for rank in range(world_size)]
+    return [MODEL_FILE, OPTIMIZER_FILE, AVERAGE_FILE, TRAINER_STATE_FILE, CONFIG_FILE, *own]
+
+
+def fault_point(name: str) -> None:
+    """Kill this process at once if the environment variable `SONGGEN_FAULT` names this point (for tests).
+
+    The points of a save, in their order: `after_folder`, `after_file:<file name up to its dot>` for each file,
+    `after_manifest`, `after_rename`, `after_retire` (an old checkpoint has lost its name and is not yet removed).
+    """
+    if os.environ.get(FAULT_VARIABLE) == name:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What the manifest says of a file."""
+
+    size: int
+    """Bytes."""
+    sha256: str
+    """Hash of its content, hexadecimal."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a complete checkpoint consists of."""
+
+    serial: int
+    """Number of this save in its output folder; the newest checkpoint is the one with the highest."""
+    step: int
+    """Optimizer steps that lie behind."""
+    epoch: int
+    """Epoch that the next step belongs to."""
+    world_size: int
+    """Processes of the run."""
+    best: bool
+    """Whether the evaluation loss was the lowest so far."""
+    config_sha256: str
+    """Hash of the resolved configuration, keys sorted."""
+    parameters: list[tuple[str, list[int]]]
+    """Names and shapes of the trained parameters, in the model's order."""
+    files: dict[str, FileEntry]
+    """Every file but the manifest itself."""
+    schema_version: int = MANIFEST_SCHEMA_VERSION
+    """Version of this record."""
+
+    def to_json(self) -> str:
+        """The record as JSON text, with a hash of its own."""
+        record = dataclasses.asdict(self)
+        return json.dumps({"sha256": json_sha256(record), "manifest": record}, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: it is damaged, or of another version.
+        """
+        try:
+            outer = json.loads(text)
+            record, sha256 = outer["manifest"], outer["sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{MANIFEST_FILE} is damaged ({type(error).__name__}: {error})") from error
+        if json_sha256(record) != sha256:
+            raise ValueError(f"{MANIFEST_FILE} is damaged (its hash does not fit)")
+        version = record.get("schema_version")
+        if version != MANIFEST_SCHEMA_VERSION:
+            raise ValueError(
+                f"{MANIFEST_FILE} has schema version {version}, this program reads version {MANIFEST_SCHEMA_VERSION}"
+            )
+        files = {name: FileEntry(**entry) for name, entry in record.pop("files").items()}
+        parameters = [(name, shape) for name, shape in record.pop("parameters")]
+        return cls(**record, files=files, parameters=parameters)
+
+
+def json_sha256(value: Any) -> str:
+    """Hash of a JSON value, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file that is on the disk when this returns."""
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    synchronize(path)
+    fault_point(f"after_file:{path.name.split('.')[0]}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is on the disk when this returns."""
+    path.write_text(text, encoding="utf-8")
+    synchronize(path)
+    fault_point("after_manifest" if path.name == MANIFEST_FILE else f"after_file:{path.name.split('.')[0]}")
+
+
+def synchronize(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder; none where it is gone."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
+
+
+def room_needed(tensor_bytes: int) -> int:
+    """Room that a checkpoint should find: a fifth more than its tensors take, and some for the small files."""
+    return math.ceil(_FREE_FACTOR * tensor_bytes) + _SPARE_BYTES
+
+
+def describe_files(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:
+    """Sizes and hashes of files.
+
+    Raises:
+        ValueError: a file is not there.
+    """
+    paths = {name: folder / name for name in names}
+    missing = [name for name, path in paths.items() if not path.is_file()]
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)} missing in {folder}; with several machines, output_dir must be a folder that all "
+            "of them share"
+        )
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        hashes = list(pool.map(_file_sha256, paths.values()))
+    return {
+        name: FileEntry(size=path.stat().st_size, sha256=sha256)
+        for (name, path), sha256 in zip(paths.items(), hashes, strict=True)
+    }
+
+
+def read_manifest(folder: Path, *, random_state_optional: bool = False) -> Manifest:
+    """The manifest of a checkpoint whose files are all there and have their sizes; hashes are not computed.
+
+    Args:
+        folder: of the checkpoint.
+        random_state_optional: whether files with random state may be missing.
+
+    Raises:
+        ValueError: what is missing or wrong.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise ValueError(f"{MANIFEST_FILE} is missing, so the save did not end")
+    try:
+        manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{MANIFEST_FILE} cannot be read ({error})") from error
+    expected = checkpoint_files(manifest.world_size)
+    if sorted(manifest.files) != sorted(expected):
+        raise ValueError(f"{MANIFEST_FILE} lists {sorted(manifest.files)}, expected {sorted(expected)}")
+    for name, entry in manifest.files.items():
+        if not (folder / name).is_file():
+            if random_state_optional and is_random_state(name):
+                continue
+            raise ValueError(f"{name} is missing")
+        size = (folder / name).stat().st_size
+        if size != entry.size:
+            raise ValueError(f"{name} has {size} bytes instead of {entry.size}")
+    return manifest
+
+
+def verify(folder: Path, *, random_state_optional: bool = False) -> Manifest:
+    """The manifest of a checkpoint of which every byte is as it was saved.
+
+    Args:
+        folder: of the checkpoint.
+        random_state_optional: whether files with random state may be missing.
+
+    Raises:
+        ValueError: what is missing or damaged.
+    """
+    manifest = read_manifest(folder, random_state_optional=random_state_optional)
+    try:
+        present = describe_files(folder, [name for name in manifest.files if (folder / name).is_file()])
+    except OSError as error:
+        raise ValueError(f"a file cannot be read ({error})") from error
+    for name, entry in manifest.files.items():
+        if present.get(name, entry) != entry:
+            raise ValueError(f"{name} is damaged (its hash does not fit)")
+    return manifest
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, on the CPU.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
+
+
+def _file_sha256(path: Path) -> str:
+    """Hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

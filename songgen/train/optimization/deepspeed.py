@@ -1,0 +1,250 @@
+"""DeepSpeed's ZeRO-2 (an optional package): optimizer and gradients are shared out, each process has the whole weights.
+
+`accelerator.backward` would let DeepSpeed clip, decide and update inside of the backward pass of the last micro-batch.
+Here its engine is driven by hand, so that all processes agree on a step before the weights change. Weights stay in
+float32 and `dtype: bfloat16` means autocasting, exactly as with DDP; DeepSpeed's own bfloat16 would round the weights.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+import os
+import zlib
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.utils import DeepSpeedPlugin
+from torch import Tensor, nn
+
+from songgen.models.modeling_songgen import SongGenOutput
+from songgen.runtime.distributed import agrees_everywhere, sum_over_processes
+from songgen.train.optimization.named_tensors import (
+    copy_tensors,
+    counts_on_device,
+    model_tensors,
+    optimizer_entries,
+    trained_parameters,
+)
+
+BUCKET_ELEMENTS = 50_000_000
+"""Gradients or weights that are exchanged at once, unless the launch says otherwise (200 MB of float32)."""
+
+CLIP_EPSILON = 1e-6
+"""Added to the norm before dividing by it, as torch does."""
+
+
+def prepare_zero(
+    core: nn.Module, optimizer: torch.optim.Optimizer, plugin: DeepSpeedPlugin, dtype: str, device: torch.device
+) -> ZeroEngine:
+    """Let DeepSpeed share out the optimizer and the gradients of a model that lies on its device.
+
+    Args:
+        core: the model.
+        optimizer: of its trained parameters.
+        plugin: from `deepspeed_plugin`.
+        dtype: of the configuration.
+        device: of this process.
+
+    Raises:
+        ValueError: the optimizer's state cannot be shared out.
+    """
+    if not isinstance(optimizer, torch.optim.AdamW):
+        raise ValueError("DeepSpeed is used with the optimizer adamw alone: set optimizer to adamw, or launch with DDP")
+    if device.type == "cpu":  # DeepSpeed would ask for the machine's accelerator
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    deepspeed = importlib.import_module("deepspeed")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    given = {key: value for key, value in plugin.deepspeed_config["zero_optimization"].items() if value != "auto"}
+    for key in ("offload_optimizer", "offload_param"):
+        given.pop(key, None)
+    settings = {
+        "train_micro_batch_size_per_gpu": 1,  # a formality: batches are made and counted by the training step
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 0.0,
+        "steps_per_print": math.inf,
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {
+            "reduce_bucket_size": BUCKET_ELEMENTS,
+            "allgather_bucket_size": BUCKET_ELEMENTS,
+            **given,
+            "compute_grad_norm": False,
+        },
+    }
+    arrivals: list[int] = []
+    for index, parameter in enumerate(entry for entry in core.parameters() if entry.requires_grad):
+        parameter.register_post_accumulate_grad_hook(lambda _, index=index: arrivals.append(index))
+    passes = _Passes(core, device.type, torch.bfloat16 if dtype == "bfloat16" else None)
+    engine, *_ = deepspeed.initialize(model=passes, optimizer=optimizer, config=settings)
+    return ZeroEngine(ZeroModel(engine), engine, arrivals)
+
+
+class _Passes(nn.Module):
+    """What DeepSpeed wraps: it finds tensors in dictionaries, not in dataclasses."""
+
+    def __init__(self, core: nn.Module, device_type: str, autocast: torch.dtype | None) -> None:
+        """Wrap a model.
+
+        Args:
+            core: returns `SongGenOutput`.
+            device_type: where it computes.
+            autocast: precision of its operations; None leaves that of its weights.
+        """
+        super().__init__()
+        self.module = core
+        self._device_type, self._autocast = device_type, autocast
+
+    def forward(self, **inputs: Any) -> dict[str, Any]:
+        """The fields of the model's output."""
+        with torch.autocast(self._device_type, self._autocast, enabled=self._autocast is not None):
+            return dict(vars(self.module(**inputs)))
+
+
+class ZeroModel(nn.Module):
+    """A model within DeepSpeed's engine, to be called as the model itself is."""
+
+    def __init__(self, engine: nn.Module) -> None:
+        """Wrap an engine whose module is a `_Passes`."""
+        super().__init__()
+        self.module = engine
+
+    def forward(self, **inputs: Any) -> SongGenOutput:
+        """Run the model."""
+        return SongGenOutput(**self.module(**inputs))
+
+
+@dataclass(frozen=True)
+class ZeroEngine:
+    """DeepSpeed's ZeRO-2 as an `songgen.train.optimization.engine.Engine`.
+
+    In DeepSpeed each group of the optimizer is one flat tensor, of which each process updates its partition; a
+    parameter lies in the partitions of one process or several.
+    """
+
+    model: ZeroModel
+    """The wrapped model."""
+    engine: Any
+    """DeepSpeed's."""
+    arrivals: list[int]
+    """Numbers of the parameters in the order in which their gradients came, since the last step."""
+
+    @property
+    def optimizer(self) -> Any:
+        """DeepSpeed's optimizer: it owns the gradients, and the optimizer over the flat partitions."""
+        return self.engine.optimizer
+
+    def micro_batch(self, *, is_last: bool) -> AbstractContextManager[Any]:
+        """See `Engine`: each micro-batch's gradients are exchanged, since no process keeps them whole."""
+        self.engine.set_gradient_accumulation_boundary(is_last)
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """See `Engine`."""
+        self.engine.backward(loss)
+
+    @torch.no_grad()
+    def clip_gradients(self, max_norm: float) -> Tensor:
+        """See `Engine`.
+
+        Raises:
+            ValueError: the processes' gradients came in different orders: DeepSpeed has added up those of different
+                parameters, in silence.
+        """
+        self._require_same_order()
+        gradients = [gradient for group in self.optimizer.averaged_gradients.values() for gradient in group]
+        norm = sum_over_processes(nn.utils.get_total_norm(gradients).float().square()).sqrt()
+        torch._foreach_mul_(gradients, (max_norm / (norm + CLIP_EPSILON)).clamp(max=1.0))
+        return norm
+
+    def _require_same_order(self) -> None:
+        """Compare the order of the gradients with the other processes and forget it.
+
+        Raises:
+            ValueError: it differs.
+        """
+        digest = zlib.crc32(repr(self.arrivals).encode())
+        self.arrivals.clear()
+        if not agrees_everywhere(digest, self.engine.device):
+            raise ValueError(
+                "DeepSpeed adds up gradients in the order in which they are computed, and that differs between the "
+                "processes, so this step's are wrong; the weights are those from before it. Launch with "
+                "helpers/accelerate_configs/fsdp2_zero2_8_gpus.yaml instead, which shards the same: the run goes on."
+            )
+
+    def step(self) -> None:
+        """See `Engine`. Neither clips DeepSpeed nor does it look for overflows: it is told to do neither."""
+        self.engine.step()
+
+    def discard_gradients(self) -> None:
+        """See `Engine`; DeepSpeed does the same, for their memory, when it finds an overflow by itself."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for group in self.optimizer.averaged_gradients:
+            self.optimizer.averaged_gradients[group] = None
+            self.optimizer.all_grad_tensors[group] = None
+
+    @torch.no_grad()
+    def optimizer_tensors(self, *, keep: bool) -> dict[str, Tensor]:
+        """See `Engine`; there is no state before the first update."""
+        gathered = {}
+        for flat, parameters in self._groups():
+            for entry, value in self.optimizer.optimizer.state.get(flat, {}).items():
+                for name, parameter in parameters.items():
+                    whole = _gathered(parameter, value) if value.shape == flat.shape else value
+                    if keep:
+                        gathered[f"{name}.{entry}"] = whole.to("cpu", copy=True)
+        return gathered
+
+    @torch.no_grad()
+    def load(self, weights: dict[str, Tensor], optimizer: dict[str, Tensor]) -> None:
+        """See `Engine`.
+
+        Parameters of a group share one count of updates; where those of the checkpoint differ, the highest one counts.
+        """
+        copy_tensors(model_tensors(self.model), weights)
+        self.optimizer.refresh_fp32_params()
+        saved = optimizer_entries(optimizer, dict(trained_parameters(self.model)))
+        inner = self.optimizer.optimizer
+        for flat, parameters in self._groups():
+            entries = {name: saved[name] for name in parameters if name in saved}
+            if not entries:
+                continue
+            count = torch.stack([own["step"] for own in entries.values()]).max()
+            state = {"step": count.to(flat.device if counts_on_device(inner) else "cpu", copy=True)}
+            for name, own in entries.items():
+                inside, place = _own_piece(parameters[name])
+                for entry in own.keys() - {"step"}:
+                    state.setdefault(entry, torch.zeros_like(flat))[place] = own[entry].flatten()[inside].to(flat)
+            inner.state[flat] = state
+
+    def _groups(self) -> list[tuple[Tensor, dict[str, nn.Parameter]]]:
+        """This process's flat partition of each group of the optimizer, and the group's parameters by name."""
+        names = {parameter: name for name, parameter in trained_parameters(self.model)}
+        return [
+            (flat, {names[parameter]: parameter for parameter in group})
+            for flat, group in zip(
+                self.optimizer.single_partition_of_fp32_groups, self.optimizer.bit16_groups, strict=True
+            )
+        ]
+
+
+def _own_piece(parameter: Any) -> tuple[slice, slice]:
+    """What of a parameter this process updates: where it lies in the flattened parameter, and in the flat partition."""
+    mapping = parameter._hp_mapping
+    if mapping is None:
+        return slice(0, 0), slice(0, 0)
+    inside, place = mapping.lp_fragment_address, mapping.hp_fragment_address
+    return slice(inside.start, inside.start + inside.numel), slice(place.start, place.start + place.numel)
+
+
+def _gathered(parameter: nn.Parameter, partition: Tensor) -> Tensor:
+    """Put together what all processes' flat partitions hold of a parameter.
+
+    DeepSpeed's `safe_get_full_optimizer_state` would do it, but sees the state of the first group alone (0.19.8).
+    """
+    whole = partition.new_zeros(parameter.numel())
+    inside, place = _own_piece(parameter)
+    whole[inside] = partition[place]
+    return sum_over_processes(whole).view_as(parameter)

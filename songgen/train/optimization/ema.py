@@ -1,0 +1,63 @@
+"""Exponential moving average of the trained parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from songgen.train.optimization.named_tensors import trained_parameters
+
+
+class MovingAverage:
+    """Average of a model's trained parameters over the updates, kept in float32 beside them.
+
+    The decay warms up as min(decay, (1 + n) / (10 + n)) after n updates, so that a short run is not dominated by its
+    first weights. With sharded parameters each process averages its own shards.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        """Start from the model's present weights.
+
+        Args:
+            model: gives the parameters; frozen ones are left out.
+            decay: share of the old average that is kept at each update, between 0 and 1.
+
+        Raises:
+            ValueError: the decay is outside of (0, 1).
+        """
+        if not 0.0 < decay < 1.0:
+            raise ValueError(f"ema_decay must lie between 0 and 1, got {decay}; leave it out for no average")
+        self.decay = decay
+        self.parameters = dict(trained_parameters(model))
+        self.averages = {name: entry.detach().float().clone() for name, entry in self.parameters.items()}
+
+    @torch.no_grad()
+    def update(self, updates: int) -> None:
+        """Move the average towards the parameters.
+
+        Args:
+            updates: weight updates made so far, this one included.
+        """
+        weight = 1.0 - min(self.decay, (1.0 + updates) / (10.0 + updates))
+        averages = list(self.averages.values())
+        parameters = [entry.detach().float() for entry in self.parameters.values()]
+        torch._foreach_lerp_(averages, parameters, weight)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the averages into the model, and the trained weights back at the end."""
+        trained = {name: entry.detach().clone() for name, entry in self.parameters.items()}
+        self._write(self.averages)
+        try:
+            yield
+        finally:
+            self._write(trained)
+
+    @torch.no_grad()
+    def _write(self, values: dict[str, Tensor]) -> None:
+        """Copy values into the model's parameters."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])

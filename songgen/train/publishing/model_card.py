@@ -1,0 +1,264 @@
+"""The README of a published model: every fact in it is read from the model's folder, and every number was computed."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+from urllib.parse import quote
+
+from huggingface_hub import ModelCardData
+from safetensors import safe_open
+
+from songgen.config.keys import all_keys
+from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
+from songgen.models.loading import INDEX_FILE, WEIGHTS_FILE
+from songgen.runtime.json_files import read_json_object
+from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
+from songgen.train.reporting.trackers import METRICS_FILE, read_metrics, redact
+
+ALWAYS_SHOWN = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_steps",
+    "num_train_epochs",
+    "dtype",
+    "seed",
+)
+"""Settings of a run that stand in its card even where they are the defaults."""
+
+NOT_SHOWN = frozenset(
+    {"output_dir", "overwrite_output_dir", "resume", "report_to", "wandb_project", "wandb_run_name", "push_to_hub"}
+    | {"hub_model_id", "hub_private", "audio_roots", "dataloader_num_workers", "eval_dataloader_num_workers"}
+)
+"""Settings that say nothing about the model."""
+
+_EVALUATION = "eval/"
+
+
+def published_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved configuration as it may be shown: no secrets, and of an absolute path only its last part."""
+    shown: dict[str, Any] = _without_folders(redact(values))
+    return shown
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of a model's weight files: one, or those that the index lists."""
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        return [WEIGHTS_FILE]
+    listed = set(read_json_object(index)["weight_map"].values())
+    return sorted(name for name in listed if re.fullmatch(r"model[\w.-]*\.safetensors", name))
+
+
+def model_card(
+    folder: Path, *, repo_id: str | None = None, license_name: str | None = None, samples: Sequence[str] = ()
+) -> str:
+    """Write the README of a model folder.
+
+    Args:
+        folder: with `config.json` and weights; `training_config.json` and `metrics.jsonl` are used where they are.
+        repo_id: hub id that the model will have.
+        license_name: identifier of the licence, such as "apache-2.0"; None: none is stated.
+        samples: audio files that are published with the model, paths relative to the folder.
+
+    Returns:
+        Markdown with YAML front matter.
+
+    Raises:
+        ValueError: the folder holds no model.
+    """
+    config = SongGenConfig.from_dict(read_json_object(folder / CONFIG_FILE))
+    run_file = folder / RESOLVED_CONFIG_FILE
+    run = published_config(read_json_object(run_file)) if run_file.is_file() else {}
+    metrics_file = folder / METRICS_FILE
+    records = read_metrics(metrics_file) if metrics_file.is_file() else []
+    name = repo_id or folder.resolve().name
+    sections = [
+        f"---\n{_front_matter(config, license_name)}\n---",
+        f"# {name.split('/')[-1]}",
+        _introduction(config),
+        _usage(name),
+        "## Model\n\n" + _table(("", ""), _model_rows(folder, config)),
+        _training(run, records),
+        _evaluation(records),
+        _samples(samples),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front_matter(config: SongGenConfig, license_name: str | None) -> str:
+    """YAML for the hub."""
+    data = ModelCardData(
+        library_name="songgen",
+        pipeline_tag="text-to-audio",
+        license=license_name,
+        tags=["songgen", "text-to-song", "music-generation", "singing-voice", config.task.name.replace("_", "-")],
+    )
+    return data.to_yaml()
+
+
+def _introduction(config: SongGenConfig) -> str:
+    """What the model does."""
+    tracks = " and ".join(f"`{track}`" for track in config.layout.tracks)
+    return (
+        "A text-to-song model: an autoregressive transformer that writes the tokens of an audio codec "
+        f"({'track' if len(config.layout.tracks) == 1 else 'tracks'} {tracks}) from a caption, lyrics and optionally "
+        "a few seconds of a reference voice."
+    )
+
+
+def _usage(name: str) -> str:
+    """How to use it."""
+    return (
+        "## Use\n\n```bash\n"
+        f'songgen generate --model {name} --caption "..." --lyrics_file lyrics.txt --out song.wav\n'
+        "```"
+    )
+
+
+def _model_rows(folder: Path, config: SongGenConfig) -> list[tuple[str, str]]:
+    """Facts of the model."""
+    parameters, precisions = _count_parameters(folder)
+    decoder = config.decoder
+    return [
+        ("task", config.task.name.replace("_", " ")),
+        ("token layout", f"{config.track_pattern}, {config.layout.num_heads} heads"),
+        ("parameters (without the frozen networks)", f"{parameters:,} ({', '.join(precisions)})"),
+        ("decoder", f"{decoder.num_hidden_layers} layers, width {decoder.hidden_size}"),
+        (
+            "audio codec",
+            f"{_network(config.audio_codec)}, {decoder.num_codebooks} codebooks, {config.sampling_rate} Hz",
+        ),
+        ("text encoder (frozen)", _network(config.text_encoder)),
+        ("voice encoder (frozen)", _network(config.voice_encoder)),
+        ("lyrics tokenizer", f"byte pairs, {config.lyrics_vocab_size} entries in the model's table"),
+    ]
+
+
+def _training(run: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
+    """The recipe: chosen settings, and how far the run got."""
+    if not run:
+        return ""
+    defaults = {name: key.default for name, key in all_keys().items()}
+    not_counting = "num_train_epochs" if run.get("max_steps", -1) > 0 else "max_steps"
+    shown = [name for name in ALWAYS_SHOWN if name in run and name != not_counting]
+    shown += [
+        name
+        for name, value in run.items()
+        if name not in (*shown, *NOT_SHOWN, not_counting) and not (name in defaults and value == defaults[name])
+    ]
+    text = (
+        "## Training\n\nThe main settings and those that differ from the defaults; "
+        f"all are in `{RESOLVED_CONFIG_FILE}`."
+    )
+    if records:
+        last = max(records, key=lambda record: int(record["step"]))
+        epoch = last.get("epoch")
+        passes = f", {epoch:.2f} epochs" if isinstance(epoch, int | float) else ""
+        text += f"\nThe log ends after step {last['step']}{passes}."
+    if run.get("ema_decay"):
+        text += "\nThe weights are the moving average of the trained ones."
+    return f"{text}\n\n" + _table(("setting", "value"), [(_code(name), _code(json.dumps(run[name]))) for name in shown])
+
+
+def _evaluation(records: Sequence[Mapping[str, Any]]) -> str:
+    """Metrics of the held-out clips at the last evaluation, and at the best one."""
+    evaluations = [values for record in records if (values := _evaluated(record))]
+    if not evaluations:
+        return ""
+    last = evaluations[-1]
+    columns = {f"after step {last['step']}": last}
+    with_loss = [values for values in evaluations if "loss" in values]
+    best = min(with_loss, key=lambda values: values["loss"], default=last)
+    if best is not last:
+        columns[f"lowest loss, step {best['step']}"] = best
+    names = [name for name in last if name != "step"]
+    header = ("metric", *columns)
+    rows = [(_code(name), *(_number(values.get(name)) for values in columns.values())) for name in names]
+    plain = [row for name, row in zip(names, rows, strict=True) if "/" not in name]
+    detailed = [row for name, row in zip(names, rows, strict=True) if "/" in name]
+    text = "## Evaluation\n\nOf held-out clips, computed during training.\n\n" + _table(header, plain)
+    if detailed:
+        text += f"\n\n<details><summary>In detail</summary>\n\n{_table(header, detailed)}\n\n</details>"
+    return text
+
+
+def _evaluated(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Finite evaluation metrics of a line, with its step; empty if it has none."""
+    values = {
+        name.removeprefix(_EVALUATION): value
+        for name, value in record.items()
+        if name.startswith(_EVALUATION) and isinstance(value, int | float) and math.isfinite(value)
+    }
+    return {"step": record["step"], **values} if values else {}
+
+
+def _samples(samples: Sequence[str]) -> str:
+    """Links to audio."""
+    if not samples:
+        return ""
+    links = "\n".join(f"- [{_escape(PurePosixPath(path).stem)}]({quote(path)})" for path in samples)
+    return f"## Samples\n\nGenerated from held-out captions and lyrics.\n\n{links}"
+
+
+def _count_parameters(folder: Path) -> tuple[int, list[str]]:
+    """Elements of all weight files and their precisions, from the files' headers."""
+    count, precisions = 0, set()
+    for name in weight_files(folder):
+        with safe_open(folder / name, framework="pt") as opened:
+            for key in opened.keys():  # noqa: SIM118 - no mapping
+                entry = opened.get_slice(key)
+                count += math.prod(entry.get_shape())
+                precisions.add(str(entry.get_dtype()))
+    return count, sorted(precisions)
+
+
+def _network(spec: Mapping[str, Any]) -> str:
+    """Kind and place of a frozen network."""
+    path = _without_folders(str(spec.get("path", "in the weights of this model")))
+    kind = spec.get("type")
+    return _escape(f"{path} ({kind})" if kind else str(path))
+
+
+def _without_folders(value: Any) -> Any:
+    """Shorten every absolute path in a JSON value to its last part; lists joined by "+" part by part."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return "+".join(_last_part(part) for part in value.split("+")) if isinstance(value, str) else value
+
+
+def _last_part(text: str) -> str:
+    """Name at the end of an absolute path; other text as it is."""
+    stripped = text.strip()
+    if PurePosixPath(stripped).is_absolute() or stripped.startswith("~"):
+        return PurePosixPath(stripped).name
+    return PureWindowsPath(stripped).name if PureWindowsPath(stripped).is_absolute() else text
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+
+
+def _escape(text: str) -> str:
+    """Text that stays one line of plain text in Markdown."""
+    return re.sub(r"([\[\]<>*`])", r"\\\1", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """Text as it is, in one line."""
+    return "`" + " ".join(text.split()).replace("`", "'") + "`"
+
+
+def _number(value: float | None) -> str:
+    """A metric, or a dash where it was not computed."""
+    return "-" if value is None else f"{value:.5g}"

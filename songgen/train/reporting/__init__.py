@@ -1,0 +1,1 @@
+"""Console output, metrics files and trackers of a run."""

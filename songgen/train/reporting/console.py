@@ -1,0 +1,242 @@
+"""What one sees while a run goes on: a summary at the start, a progress bar or plain lines, and clean messages.
+
+Only the main process writes; the others own a `Console` too, which stays silent, so that no caller has to ask.
+"""
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TextIO
+
+from tqdm import tqdm
+
+from songgen.runtime.terminal import printable
+
+SHOWN_VALUES = {
+    "loss": ("loss", "{:.4f}"),
+    "learning_rate": ("lr", "{:.2e}"),
+    "grad_norm": ("grad", "{:.3f}"),
+    "tokens_per_second": ("tok/s", "{:,.0f}"),
+}
+"""Metrics that stand beside the progress, with their short name and format."""
+
+
+class Console:
+    """Messages, tables and progress of one process.
+
+    Args:
+        enabled: whether this process writes; True on the main process only.
+        stream: where to; None is standard error.
+        interactive: whether a progress bar can move; None asks the stream.
+    """
+
+    def __init__(self, *, enabled: bool = True, stream: TextIO | None = None, interactive: bool | None = None) -> None:
+        """Nothing is written yet."""
+        self.enabled = enabled
+        self.stream = stream or sys.stderr
+        self.interactive = self.stream.isatty() if interactive is None else interactive
+
+    def info(self, message: str) -> None:
+        """Write a message, above the progress bar if there is one; a log on a full disk loses it, and nothing else."""
+        if self.enabled:
+            with suppress(OSError):
+                tqdm.write(printable(message), file=self.stream)
+                self.stream.flush()
+
+    def warn(self, message: str) -> None:
+        """Write a message that asks for attention."""
+        self.info(f"warning: {message}")
+
+    def table(self, title: str, rows: Mapping[str, str]) -> None:
+        """Write two columns under a title."""
+        width = max((len(name) for name in rows), default=0)
+        lines = [title, "-" * len(title), *(f"{name:<{width}}  {value}" for name, value in rows.items())]
+        self.info("\n".join(lines))
+
+    def progress(self, total_steps: int, num_epochs: float, *, first_step: int = 0) -> "TrainingProgress":
+        """Start the progress of a run that has done `first_step` of `total_steps` steps."""
+        return TrainingProgress(self, total_steps, num_epochs, first_step)
+
+
+class TrainingProgress:
+    """Steps, epochs, speed and what was measured last. Use as a context manager."""
+
+    def __init__(self, console: Console, total_steps: int, num_epochs: float, first_step: int) -> None:
+        """Show the bar, where there can be one."""
+        self._console = console
+        self._total_steps = total_steps
+        self._num_epochs = num_epochs
+        self._first_step = first_step
+        self._step = first_step
+        self._place = ""
+        self._epochs_per_step = 0.0
+        self._start = time.monotonic()
+        self._bar = tqdm(
+            total=total_steps,
+            initial=first_step,
+            file=console.stream,
+            disable=not (console.enabled and console.interactive),
+            dynamic_ncols=True,
+            smoothing=0,
+            unit="step",
+        )
+
+    def __enter__(self) -> Self:
+        """Return the progress."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the bar as it stands."""
+        self.close()
+
+    def advance(self, epoch: int, step_in_epoch: int, steps_in_epoch: int) -> None:
+        """Count one optimizer step; nothing is read from the device.
+
+        Args:
+            epoch: that the step belonged to, from 0.
+            step_in_epoch: steps of that epoch that lie behind, this one included.
+            steps_in_epoch: steps of that epoch in all.
+        """
+        self._step += 1
+        self._place = f"epoch {epoch + 1}/{self._num_epochs:g} ({step_in_epoch}/{steps_in_epoch})"
+        self._epochs_per_step = 1 / steps_in_epoch
+        self._bar.set_description_str(self._place, refresh=False)
+        self._bar.update()
+
+    def report(self, values: Mapping[str, float]) -> None:
+        """Show what was measured: beside the bar, or as a line of its own. Names may have a prefix (`train/loss`)."""
+        by_name = {name.rpartition("/")[2]: value for name, value in values.items()}
+        shown = [
+            f"{label} {form.format(by_name[name])}" for name, (label, form) in SHOWN_VALUES.items() if name in by_name
+        ]
+        if self._console.interactive:
+            self._bar.set_postfix_str(", ".join([*shown, f"{self.epochs_per_hour:.3g} epochs/h"]))
+            return
+        speed = f"{self.steps_per_second:.3g} steps/s, {self.epochs_per_hour:.3g} epochs/h, {self.remaining} left"
+        place = f"step {self._step}/{self._total_steps}, {self._place}" if self._place else f"step {self._step}"
+        self._console.info(" | ".join([place, *shown, speed]))
+
+    @property
+    def steps_per_second(self) -> float:
+        """Mean speed since the start of this process, which the estimate of the remaining time rests on."""
+        return (self._step - self._first_step) / max(1e-9, time.monotonic() - self._start)
+
+    @property
+    def epochs_per_hour(self) -> float:
+        """The same speed in epochs, by the length of the present one."""
+        return self.steps_per_second * self._epochs_per_step * 3600
+
+    @property
+    def remaining(self) -> str:
+        """Estimated time to the last step, as [hours:]minutes:seconds."""
+        if self._step == self._first_step:
+            return "?"
+        return str(tqdm.format_interval((self._total_steps - self._step) / self.steps_per_second))
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run is about to do, for the table at its start."""
+
+    model: str
+    """Where the model came from, and its layout."""
+    trained_parameters: int
+    """Parameters that the optimizer changes."""
+    frozen_parameters: int
+    """Parameters of the model that it leaves alone."""
+    num_clips: int
+    """Songs to train on."""
+    hours: float
+    """Length of these songs."""
+    num_evaluation_clips: int
+    """Songs held out."""
+    micro_batch: str
+    """Size of a micro-batch, such as "4 clips" or "6,000 frames"."""
+    world_size: int
+    """Processes."""
+    accumulation: int
+    """Micro-batches of a process in a step."""
+    device: str
+    """What each process computes on."""
+    precision: str
+    """Number format."""
+    total_steps: int
+    """Optimizer steps of the whole run."""
+    num_epochs: float
+    """Epochs of the whole run."""
+    first_step: int = 0
+    """Steps that lie behind when the run is resumed."""
+
+    def rows(self) -> dict[str, str]:
+        """Return the rows of the table."""
+        total = self.trained_parameters + self.frozen_parameters
+        share = self.trained_parameters / total if total else 0.0
+        rows = {
+            "model": self.model,
+            "parameters": f"{self.trained_parameters:,} trained ({share:.1%}), {self.frozen_parameters:,} frozen",
+            "training data": f"{self.num_clips:,} songs, {self.hours:.2f} h",
+            "evaluation data": f"{self.num_evaluation_clips:,} songs" if self.num_evaluation_clips else "none",
+            "batch": f"{self.micro_batch} x {self.accumulation} accumulated x {self.world_size} processes",
+            "device": f"{self.device}, {self.precision}",
+            "steps": f"{self.total_steps:,} in {self.num_epochs:g} epochs",
+        }
+        if self.first_step:
+            rows["resumed"] = f"after step {self.first_step:,}"
+        return rows
+
+
+class ConsoleHandler(logging.Handler):
+    """Lets the loggers of the library speak through a console."""
+
+    def __init__(self, console: Console) -> None:
+        """Keep the console."""
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        message = self.format(record)
+        if record.levelno >= logging.WARNING:
+            self._console.warn(message)
+        else:
+            self._console.info(message)
+
+
+def route_warnings(console: Console) -> None:
+    """Send Python's warnings to the console, each text once: libraries ask for some of theirs at every call."""
+    shown: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        text = f"{message} ({category.__name__}, {filename}:{lineno})"
+        if text not in shown:
+            shown.add(text)
+            console.warn(text)
+
+    warnings.showwarning = show
+    warnings.simplefilter("default", UserWarning)
+
+
+def route_logging(console: Console, name: str = "songgen", level: int = logging.INFO) -> None:
+    """Send what the library logs to the console, in place of an earlier console."""
+    logger = logging.getLogger(name)
+    logger.handlers = [each for each in logger.handlers if not isinstance(each, ConsoleHandler)]
+    logger.addHandler(ConsoleHandler(console))
+    logger.setLevel(level)
