@@ -5,7 +5,8 @@
 Trains a small model for one step, saves it through `songgen.train.checkpoints.manager`, once without and once with a
 moving average, and compares the bytes on the disk with the sum that follows from the shapes: 4 bytes a trained
 parameter for the model, 8 for AdamW, 4 more for the average. Frozen parameters (`--freeze`) and the frozen text, voice
-and codec networks take no room. """
+and codec networks take no room.
+"""
 
 import argparse
 import tempfile

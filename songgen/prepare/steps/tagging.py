@@ -50,7 +50,7 @@ class TagOptions:
     same one in every run. The line of tags, where a clip has no description."""
 
     prompt_file: str = ""
-    """A prompt of your own; `{tags}` in it becomes the valid tags. Empty for songgen/prepare/describing/prompts/describe.txt."""
+    """A prompt of your own; `{tags}` in it becomes the valid tags. Empty: `describing/prompts/describe.txt` in the package."""
 
     extra_tags: tuple[str, ...] = ()
     """Tags that are valid besides those of the vocabulary."""
