@@ -12,6 +12,9 @@ DEFAULT_PORT = 8765
 TOKEN_VARIABLE = "SONGGEN_REVIEW_TOKEN"
 """Environment variable with the token: other users of a machine can read command lines."""
 
+PAGE_PACKAGES = ("starlette", "uvicorn", "h11")
+"""Packages of the extra `page`."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `songgen review`."""
@@ -38,11 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
         from songgen.prepare.review.page import ReviewPage
         from songgen.web.server import LocalServer
     except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn", "h11"):
+        name = (error.name or "").partition(".")[0]
+        if name not in PAGE_PACKAGES:
             raise
-        raise ValueError(
-            f'the page needs the package {error.name}, which is not installed: pip install "songgen[page]"'
-        ) from error
+        raise ValueError(f'the page needs {name}, which is not installed: pip install "songgen[page]"') from error
 
     token = os.environ.get(TOKEN_VARIABLE) if arguments.token is None else arguments.token
     access = make_access(arguments.host, token)

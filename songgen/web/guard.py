@@ -99,7 +99,7 @@ class AccessGuard:
     def _let_in(self, token: str) -> Response:
         """Move the token into a cookie and out of the address, which browsers keep in their history and show."""
         if not self._access.is_token(token):
-            raise HTTPException(401, "the token is wrong, perhaps of an earlier start: open the address of the terminal")
+            raise HTTPException(401, "the token is wrong, perhaps of an earlier start: open the terminal's address")
         cookie = f"{self._cookie_name}={self._access.token}; HttpOnly; SameSite=Strict; Path=/"
         return Response(status_code=303, headers={"Location": "/", "Set-Cookie": cookie})
 
@@ -125,7 +125,9 @@ class _Answer:
 
     def _has_unread_body(self) -> bool:
         headers = self._request.headers
-        return self._request.method in READING_METHODS and ("content-length" in headers or "transfer-encoding" in headers)
+        return self._request.method in READING_METHODS and (
+            "content-length" in headers or "transfer-encoding" in headers
+        )
 
 
 def _raw_path(request: Request) -> str:

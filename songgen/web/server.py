@@ -10,7 +10,7 @@ import math
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import h11
@@ -131,6 +131,26 @@ class LocalServer:
                 signal.signal(number, handler)
 
 
+class _Deadline:
+    """The end of the time that a client has for something."""
+
+    def __init__(self, passed: Callable[[str], None], reason: str) -> None:
+        self._passed = passed
+        self._reason = reason
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, seconds: float) -> None:
+        """Start the time, unless it runs already."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._passed, self._reason)
+
+    def end(self) -> None:
+        """Stop the time."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class _Connection(H11Protocol):
     """A connection with deadlines.
 
@@ -138,66 +158,56 @@ class _Connection(H11Protocol):
     cannot take all places, a connection is aborted unless each request arrives, and each answer is read, in time.
     """
 
-    _deadline: asyncio.TimerHandle | None = None
-    """End of the time for the request that is awaited; None while one is being answered."""
-
-    _stall: asyncio.TimerHandle | None = None
-    """End of the time for a client that does not read; None while it does."""
-
-    _is_idle = False
-    """Whether the last request was answered and the next one has not begun."""
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin the time of the first request, or close the connection if there are too many."""
+        """Start the time of the first request, or close the connection if there are too many."""
         super().connection_made(transport)
+        self._request = _Deadline(self._abort, "no complete request in time")
+        self._reading = _Deadline(self._abort, "the client does not read its answer")
+        self._is_idle = False  # whether the last request was answered and no byte of the next one has arrived
         if len(self.connections) > MAX_CONNECTIONS:
             self._abort("too many connections")
         else:
             self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Begin the time of a new request with its first bytes; end it with its last."""
+        """Start the time of a request with its first bytes, and stop it with its last."""
         if self._is_idle:
             self._is_idle = False
-            self._deadline = _cancel(self._deadline)
+            self._request.end()
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Begin the time until the next request."""
+        """Start the time until the next request."""
         self._is_idle = True
         super().on_response_complete()
         self._watch()
 
     def pause_writing(self) -> None:
-        """Begin the time of a client that does not read."""
+        """Start the time of a client that does not read."""
         super().pause_writing()
-        self._stall = self.loop.call_later(STALL_SECONDS, self._abort, "the client does not read its answer")
+        self._reading.begin(STALL_SECONDS)
 
     def resume_writing(self) -> None:
-        """End the time of a client that does not read."""
+        """Stop the time of a client that does not read."""
         super().resume_writing()
-        self._stall = _cancel(self._stall)
+        self._reading.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget all times."""
+        """Stop all times."""
         super().connection_lost(exc)
-        self._deadline, self._stall = _cancel(self._deadline), _cancel(self._stall)
+        self._request.end()
+        self._reading.end()
 
     def _watch(self) -> None:
-        # The client has to act unless the whole request is here and its answer is not finished yet. A connection that
-        # is closing counts as well: it stays open until the client has read what is left.
+        # The client has to act unless the whole request is here and its answer is not finished yet. This includes a
+        # connection that is being closed: it stays open until the client has read what is left of the answer.
         is_received = self.conn.their_state not in (h11.IDLE, h11.SEND_BODY)
         if is_received and self.cycle is not None and not self.cycle.response_complete:
-            self._deadline = _cancel(self._deadline)
-        elif self._deadline is None:
-            self._deadline = self.loop.call_later(REQUEST_SECONDS, self._abort, "no complete request in time")
+            self._request.end()
+        else:
+            self._request.begin(REQUEST_SECONDS)
 
     def _abort(self, reason: str) -> None:
         logger.info("connection closed: %s", reason)
         self.transport.abort()
-
-
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()

@@ -29,8 +29,8 @@ from songgen.prepare.review.corrections import (
     read_corrections,
     shown,
 )
-from songgen.prepare.review.corrections import corrections as review
-from songgen.prepare.review.corrections import desk as review_desk
+from songgen.prepare.review import corrections as review
+from songgen.prepare.review import desk as review_desk
 from songgen.prepare.review.desk import Clip, ReviewDesk
 from songgen.prepare.sections import SECTIONS, Sections
 from songgen.prepare.steps.transcription import TranscribeOptions

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from local_pages import Client, Notebook, serving
-
 from starlette.requests import Request
 from starlette.responses import Response
 
