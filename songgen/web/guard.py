@@ -60,11 +60,15 @@ class AccessGuard:
         answer = _Answer(request, send)
         try:
             response = await self._check(request)
-            await (response or self._app)(scope, receive, answer.send)
-        except HTTPException as problem:  # of the checks; the application answers its own
-            await problem_response(problem)(scope, receive, answer.send)
+        except HTTPException as problem:
+            response = problem_response(problem)
         except ClientDisconnect:
-            pass  # the body never arrived, and there is no one left to answer
+            return  # the body never arrived, and there is no one left to answer
+        except Exception:
+            logger.exception("the access checks failed")
+            raise
+        try:
+            await (response or self._app)(scope, receive, answer.send)
         except Exception:
             # Starlette raises the failure of a page again after it was logged and answered. If the answer was not
             # finished, the server has to close the connection, so that half of it is not taken for the whole.

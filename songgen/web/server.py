@@ -34,8 +34,9 @@ REQUEST_SECONDS = 20.0
 STALL_SECONDS = 30.0
 """Time after which a client that does not read its answer is disconnected; browsers resume a track where they were."""
 
-STOP_SECONDS = 2
-"""Time for answers to finish when the server is stopped."""
+STOP_SECONDS = 1
+"""Time for answers to finish when the server is stopped. Saving a correction takes milliseconds; a player that has
+stopped reading would never finish."""
 
 
 class LocalServer:
@@ -80,7 +81,9 @@ class LocalServer:
                 server_header=False,
                 access_log=False,  # it would show the token of the first request
                 log_config=None,
-                log_level=logging.ERROR,
+                # Pages that fail are in the log of `songgen.web` already; what else uvicorn calls an error is an answer
+                # that was cut off by a stop, which happens whenever a player is open.
+                log_level=logging.CRITICAL,
                 h11_max_incomplete_event_size=MAX_HEADER_BYTES,
                 timeout_keep_alive=math.ceil(REQUEST_SECONDS) + 1,  # the deadline of `_Connection` is earlier
                 timeout_graceful_shutdown=STOP_SECONDS,

@@ -4,7 +4,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from songgen.web.access import LOOPBACK, make_access
 from songgen.web.answers import PartialFileResponse
 from songgen.web.application import PageRoute
 from songgen.web.guard import MAX_BODY_BYTES
-from songgen.web.server import MAX_HEADER_BYTES
+from songgen.web.server import MAX_HEADER_BYTES, STALL_SECONDS
 
 pytestmark = pytest.mark.case(35)
 
@@ -277,16 +277,37 @@ def test_a_request_that_arrives_byte_by_byte_gets_no_longer_time(monkeypatch: py
                 time.sleep(0.02)
 
 
-def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The file is larger than all buffers between server and client."""
-    monkeypatch.setattr("songgen.web.server.STALL_SECONDS", 0.3)
-    song = tmp_path / "song.wav"
-    with song.open("wb") as file:
+@pytest.fixture
+def song(tmp_path: Path) -> PageRoute:
+    """A file that is larger than all buffers between server and client."""
+    path = tmp_path / "song.wav"
+    with path.open("wb") as file:
         file.truncate(64 << 20)
-    routes = [PageRoute("/song", lambda request: PartialFileResponse(song, stat_result=song.stat()))]
-    with serving(routes) as client, socket.create_connection((LOOPBACK, client.server.port), timeout=20) as connection:
+    return PageRoute("/song", lambda request: PartialFileResponse(path, stat_result=path.stat()))
+
+
+@contextmanager
+def stalled(client: Client) -> Iterator[socket.socket]:
+    """A client that asks for the song and reads the beginning of the answer only."""
+    with socket.create_connection((LOOPBACK, client.server.port), timeout=20) as connection:
         headers = "".join(f"{name}: {value}\r\n" for name, value in client.headers.items())
         connection.sendall(f"GET /song HTTP/1.1\r\n{headers}\r\n".encode())
-        connections = client.server._server.server_state.connections
-        wait_until(lambda: len(connections) == 1, "the connection")
-        wait_until(lambda: not connections, "its end")
+        assert connection.recv(1 << 10).startswith(b"HTTP/1.1 200")
+        yield connection
+
+
+def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch, song: PageRoute) -> None:
+    monkeypatch.setattr("songgen.web.server.STALL_SECONDS", 0.3)
+    with serving([song]) as client, stalled(client):
+        wait_until(lambda: not client.server._server.server_state.connections, "end of the connection")
+
+
+def test_a_client_that_does_not_read_does_not_keep_the_server_from_stopping(
+    song: PageRoute, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ExitStack() as stack:
+        with serving([song]) as client:
+            stack.enter_context(stalled(client))
+            begin = time.monotonic()
+        assert time.monotonic() - begin < STALL_SECONDS / 2
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
