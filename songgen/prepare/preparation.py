@@ -21,9 +21,10 @@ from songgen.prepare.report.files import PAGE_FILE, write_report
 from songgen.prepare.report.statistics import VERSION as REPORT_VERSION
 from songgen.prepare.report.statistics import Context, build_report, open_vocabulary
 from songgen.prepare.review.corrections import APPLIED_FILE, Corrections, read_corrections, set_aside
+from songgen.runtime.agreement import on_main_process
 from songgen.runtime.files import write_text_atomic
-from songgen.runtime.launched_processes import join_processes, on_main_process
-from songgen.runtime.termination import leaving_on_signals
+from songgen.runtime.processes import join_processes
+from songgen.runtime.signals import leaving_on_signals
 from songgen.tokenize.workspace import lock_workspace, require_free_output
 
 logger = logging.getLogger(__name__)

@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from songgen.data.reading import AudioReaders
 from songgen.data.schema import COMPANION_FILES, REPORT_FILE, DatasetInfo, ShardInfo
+from songgen.runtime.agreement import on_main_process
 from songgen.runtime.files import file_sha256, write_text_atomic
-from songgen.runtime.launched_processes import join_processes, on_main_process
+from songgen.runtime.processes import join_processes
+from songgen.runtime.signals import leaving_on_signals
 from songgen.runtime.terminal import printable
-from songgen.runtime.termination import leaving_on_signals
 from songgen.tokenize.chunks import ChunkEncoder, ChunkRecord, audio_options, chunk_key
 from songgen.tokenize.encoders import Encoders, load_encoders
 from songgen.tokenize.finalize import (

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from songgen.config import RunConfig, load_run_config
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.runtime.agreement import from_main
-from songgen.runtime.distributed import start_processes
+from songgen.runtime.processes import start_processes
 from songgen.runtime.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, RunStatus, read_run_status
 from songgen.tasks import Task
 from songgen.train.build import build_trainer
@@ -132,7 +132,7 @@ def _train(
         supervision.done(trainer.state.step, stopped=False)
         return
     # Not only while it trains: the launcher passes signals on late, and sends one when another process has failed.
-    stack.enter_context(trainer.stop_signals)
+    stack.enter_context(trainer.inbox)
     state = trainer.train()
     if not trainer.stopped and training.push_to_hub and accelerator.is_main_process:
         publish(Path(training.output_dir), training.hub_model_id, private=training.hub_private)

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-import torch
-
 from songgen.data.loader import LoaderError, worker_failure
 from songgen.exit_codes import (
     EXIT_DONE,
@@ -23,10 +21,11 @@ from songgen.exit_codes import (
     EXIT_NON_FINITE,
     EXIT_SIGNAL_BASE,
 )
+from songgen.runtime.commands import remove_command_files
 from songgen.runtime.distributed import leave_at_once
 from songgen.runtime.heartbeat import STARTING, Heartbeat, missing_processes, remove_heartbeats
+from songgen.runtime.private_names import is_lost_connection
 from songgen.runtime.run_status import RUN_STATUS_FILE, RunStatus, read_run_status
-from songgen.runtime.stop_requests import STOP_FILE
 from songgen.runtime.terminal import printable
 from songgen.train.checkpoints.manager import CheckpointError
 from songgen.train.optimization.anomalies import NonFiniteError
@@ -231,7 +230,7 @@ class Supervision:
 def begin_run(folder: Path, status_file: str) -> str:
     """Say that a run begins (main process, which holds the folder); returns the run's random name."""
     remove_heartbeats(folder)
-    (folder / STOP_FILE).unlink(missing_ok=True)
+    remove_command_files(folder)
     run_id = secrets.token_hex(8)
     RunStatus("running", run_id).write(folder, status_file)
     return run_id
@@ -246,11 +245,6 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return EXIT_SIGNAL_BASE + 2
     return EXIT_LOST_PROCESS if isinstance(error, LoaderError) or is_lost_connection(error) else EXIT_ERROR
-
-
-def is_lost_connection(error: BaseException) -> bool:
-    """Whether an operation among processes failed: gloo has no error class of its own, NCCL has."""
-    return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def say(message: str) -> None:

@@ -10,7 +10,6 @@ import gc
 import json
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -36,9 +35,9 @@ from songgen.prepare.engine.store import (
     outcome_values,
     result_key,
 )
+from songgen.runtime.agreement import on_main_process
 from songgen.runtime.files import write_text_atomic
-from songgen.runtime.launched_processes import on_main_process
-from songgen.runtime.termination import ENDING_SIGNALS
+from songgen.runtime.signals import ignore_stop_signals
 
 BATCHES_AHEAD = 2
 """Batches that wait for each worker, so that none is idle."""
@@ -286,8 +285,7 @@ class _Worker:
 
 def _prepare_worker(lifeline: Connection) -> None:
     # Signals reach the whole process group; the main process decides.
-    for number in (signal.SIGINT, *ENDING_SIGNALS):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_stop_signals()
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from songgen.runtime import files
 from songgen.runtime.json_files import json_sha256
+from songgen.runtime.records import Format
 from songgen.train.checkpoints.state import TRAINER_STATE_FILE
 
 MANIFEST_FILE = "manifest.json"
@@ -106,10 +107,10 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Read what `to_json` wrote.
+        """Read what `to_json` of this or an earlier version wrote.
 
         Raises:
-            ValueError: it is damaged, or of another version.
+            ValueError: if it is damaged, or of a newer version.
         """
         try:
             outer = json.loads(text)
@@ -118,14 +119,10 @@ class Manifest:
             raise ValueError(f"{MANIFEST_FILE} is damaged ({type(error).__name__}: {error})") from error
         if json_sha256(record) != sha256:
             raise ValueError(f"{MANIFEST_FILE} is damaged (its hash does not fit)")
-        version = record.get("schema_version")
-        if version != MANIFEST_SCHEMA_VERSION:
-            raise ValueError(
-                f"{MANIFEST_FILE} has schema version {version}, this program reads version {MANIFEST_SCHEMA_VERSION}"
-            )
-        files = {name: FileEntry(**entry) for name, entry in record.pop("files").items()}
-        parameters = [(name, shape) for name, shape in record.pop("parameters")]
-        return cls(**record, files=files, parameters=parameters)
+        return _MANIFEST_FORMAT.read(record, MANIFEST_FILE)
+
+
+_MANIFEST_FORMAT = Format(Manifest, MANIFEST_SCHEMA_VERSION, fix="use another checkpoint")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
