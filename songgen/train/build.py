@@ -59,7 +59,7 @@ def build_trainer(
     Args:
         config: resolved configuration.
         task: what the model is to write.
-        accelerator: from `songgen.runtime.distributed.start_processes`.
+        accelerator: from `songgen.runtime.processes.start_processes`.
         console: of this process.
         heartbeat: of this process.
 
