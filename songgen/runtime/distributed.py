@@ -43,9 +43,18 @@ def hear(notice: str) -> bool:
     return is_started() and bool(default_store().check([notice]))
 
 
-def add_to_count(name: str, amount: int) -> int:
-    """Add to a number that all processes share, and return it; nobody waits. A process that is alone gets `amount`."""
-    return int(default_store().add(name, amount)) if is_started() else amount
+def add_to_count(name: str, amount: int) -> int | None:
+    """Add to a number that all processes share, and return it; nobody waits.
+
+    Returns:
+        the number; None if this process is alone, or the one that keeps the number is gone.
+    """
+    if not is_started():
+        return None
+    try:
+        return int(default_store().add(name, amount))
+    except distributed.DistError:
+        return None
 
 
 def leave_at_once(code: int) -> None:

@@ -14,7 +14,7 @@ from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.runtime.agreement import from_main
 from songgen.runtime.commands import Inbox
 from songgen.runtime.processes import start_processes
-from songgen.runtime.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, RunStatus, read_run_status
+from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, RunStatus, read_run_status
 from songgen.tasks import Task
 from songgen.train.build import build_trainer
 from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE

@@ -18,7 +18,7 @@ from songgen.families.tokens import song_samples
 from songgen.families.tokens.song_samples import SongSamples
 from songgen.families.tokens.token_metrics import TokenMetrics
 from songgen.runtime import commands
-from songgen.runtime.run_status import read_run_status
+from songgen.runtime.status import read_run_status
 from songgen.train.checkpoints import manager as checkpoint
 from songgen.train.checkpoints.files import verify
 from songgen.train.checkpoints.manager import CheckpointManager

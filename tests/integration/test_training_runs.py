@@ -22,7 +22,7 @@ from songgen.families.tokens.song_samples import SongSamples
 from songgen.models import SongGenDualTrackForConditionalGeneration, modeling_songgen
 from songgen.models.freeze import CROSS_GROUPS, group_of
 from songgen.runtime.commands import Action, Command, Inbox, Interrupted
-from songgen.runtime.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, read_run_status
+from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, read_run_status
 from songgen.tasks import DUAL_TRACK, MIXED, Task
 from songgen.train import launch
 from songgen.train.checkpoints.files import read_manifest

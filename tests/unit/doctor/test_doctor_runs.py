@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from songgen.doctor import Kind, Level, examine
 from songgen.runtime.heartbeat import Heartbeat
-from songgen.runtime.run_status import RunStatus
+from songgen.runtime.status import RunStatus
 from songgen.train.checkpoints.files import describe_files, read_manifest
 from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.output_folder import locked
