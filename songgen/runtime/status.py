@@ -201,7 +201,7 @@ class ReportedWork:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Say how the work has ended, unless another process has said already why it failed."""
+        """Say how the work has ended."""
         if error is None:
             if self.rank == 0 and not self._keeps_finished:
                 self._file.remove()
@@ -209,9 +209,6 @@ class ReportedWork:
                 self._write("finished", exit_code=0)
             return
         number = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else None
-        told = self._file.read()
-        if told is not None and told.run_id == self._file.run_id and told.status == "failed":
-            return
         if isinstance(error, KeyboardInterrupt) or (number is not None and number > EXIT_SIGNAL_BASE):
             if self.rank == 0:
                 self._write("stopped", exit_code=number, reason="a signal")
@@ -257,8 +254,11 @@ class ReportedWork:
             self._write("running")
 
     def _write(self, status: State, *, exit_code: int | None = None, reason: str | None = None) -> None:
-        """Replace the status."""
+        """Replace the status, unless a process has said already why the work fails: the rest is its consequence."""
         self._written_at = time.monotonic()
+        told = self._file.read()
+        if told is not None and told.run_id == self._file.run_id and told.status == "failed":
+            return
         self._file.write(status, exit_code=exit_code, reason=reason, progress=self._progress)
 
 

@@ -290,6 +290,9 @@ def test_a_second_signal_during_the_save_ends_the_process_at_once(world: Path, t
     family = psutil.Process(pid).children(recursive=True)
     assert len(family) == 2
     family[0].suspend()  # a loader worker that hangs, and will not end by itself
+    # The main thread first hears of the worker: a signal that comes while another one is pending goes to another
+    # thread, and Python runs handlers in the main one alone, which nothing would wake then.
+    time.sleep(0.5)
     began = time.monotonic()
     os.kill(pid, signal.SIGTERM)
     run.finish(EXIT_SIGNAL_BASE + signal.SIGTERM)
