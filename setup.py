@@ -40,7 +40,7 @@ setup(
     packages=find_namespace_packages(include=["songgen", "songgen.*"], exclude=["*.__pycache__", "*.__pycache__.*"]),
     package_data={"songgen": ["**/*.json", "**/*.md", "**/*.txt", "**/*.html", "**/*.css", "**/*.js", "**/*.svg"]},
     install_requires=[
-        "torch>=2.9",
+        "torch>=2.9,<2.14",
         "transformers>=5",
         "huggingface_hub>=1",
         "tokenizers",
