@@ -1,75 +1,88 @@
 """Loss and accuracy by track and codebook over an evaluation set: sums over targets, divided once at the end.
 
-Shapes: B batch, H heads, S decoder steps, V vocabulary, N tracks, K codebooks.
+The terms are those of the training loss (`songgen.models.loss.TargetLosses`); here they are summed by stream instead of
+by head.
+
+Shapes: B batch, H heads, S decoder steps, N tracks, K codebooks.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from songgen.layout import TokenLayout
+from songgen.models.modeling_songgen import SongGenOutput
 
 _LOSS, _CORRECT, _TARGETS = range(3)
 
 
-class TokenMetrics:
-    """Sums over the targets of each stream (one codebook of one track), on the device, without waiting for it.
+@dataclass(frozen=True)
+class TokenSums:
+    """Sums over the targets of each stream (one codebook of one track) and of the vocal heads, as one vector.
 
-    Args:
-        layout: says which stream holds a position.
-        device: where the batches are.
+    The vector is 3 x N x K sums of entropies, hits and targets, then 2 x H sums of the vocal heads' entropies and
+    targets (zero without vocal heads).
     """
 
-    def __init__(self, layout: TokenLayout, device: torch.device | str = "cpu") -> None:
-        """Start at zero."""
-        self._layout = layout
-        owners, _ = layout.stream_table(layout.stride)
-        self._stream_of_head: list[list[int]] = owners.tolist()
-        # float64 keeps sums over millions of targets exact; Apple's devices do not have it.
-        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        self._sums = torch.zeros(3, len(layout.tracks) * layout.num_codebooks, dtype=dtype, device=device)
+    layout: TokenLayout
+    """Says which stream a head holds at a step."""
 
-    def update(self, logits: Tensor, labels: Tensor, target_mask: Tensor) -> None:
-        """Add a batch.
+    @property
+    def num_streams(self) -> int:
+        """Number of streams: N x K."""
+        return len(self.layout.tracks) * self.layout.num_codebooks
+
+    def of_batch(self, output: SongGenOutput) -> Tensor:
+        """Sum a micro-batch, on its device and without waiting for it.
 
         Args:
-            logits: B x H x S x V.
-            labels: B x H x S, as the layout gives them.
-            target_mask: B x H x S bool, as the layout gives it.
+            output: of a model in evaluation mode whose `target_counts` were all 1.
         """
-        for head, streams in enumerate(self._stream_of_head):
-            head_logits, mask = logits[:, head].float(), target_mask[:, head]
-            head_labels = labels[:, head].masked_fill(~mask, 0)
-            losses = cross_entropy(head_logits.transpose(1, 2), head_labels, reduction="none") * mask
-            hits = (head_logits.argmax(-1) == head_labels) & mask
-            for phase, stream in enumerate(streams):
-                phase_mask = mask[:, phase :: self._layout.stride].sum()
-                self._sums[_LOSS, stream] += losses[:, phase :: self._layout.stride].sum(dtype=self._sums.dtype)
-                self._sums[_CORRECT, stream] += hits[:, phase :: self._layout.stride].sum()
-                self._sums[_TARGETS, stream] += phase_mask
+        entropies, hits, mask = output.target_losses, output.target_hits, output.target_mask
+        assert entropies is not None and hits is not None and mask is not None, "the model is in training mode"
+        device = entropies.device
+        # float64 keeps sums over millions of targets exact; Apple's devices do not have it.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        streams = torch.zeros(3, self.num_streams, dtype=dtype, device=device)
+        owners, _ = self.layout.stream_table(self.layout.stride)
+        for head, of_phase in enumerate(owners.tolist()):
+            # Interleaving layouts give the steps of a head to several streams in turn.
+            for phase, stream in enumerate(of_phase):
+                steps = slice(phase, None, self.layout.stride)
+                streams[_LOSS, stream] += entropies[:, head, steps].sum(dtype=dtype)
+                streams[_CORRECT, stream] += hits[:, head, steps].sum()
+                streams[_TARGETS, stream] += mask[:, head, steps].sum()
+        vocal = torch.zeros(2, self.layout.num_heads, dtype=dtype, device=device)
+        if output.vocal_codebook_losses is not None:
+            vocal[0], vocal[1] = output.vocal_codebook_losses, mask.sum(dim=(0, 2))
+        return torch.cat([streams.flatten(), vocal.flatten()])
 
-    def reduce(self, sum_over_processes: Callable[[Tensor], Tensor]) -> None:
-        """Replace the sums of this process by those of all; every process calls this once, batches or not."""
-        self._sums = sum_over_processes(self._sums)
-
-    def compute(self) -> dict[str, float]:
-        """Return the metrics; what had no target is absent.
+    def metrics(self, sums: Tensor) -> dict[str, float]:
+        """Name the metrics; what had no target is absent.
 
         `loss` is the mean over heads of each head's mean cross-entropy, as in training with equal weights; `accuracy`
         is the share of all targets; `<track>/loss`, `<track>/accuracy` and `<track>/codebook_<k>/loss`, `.../accuracy`
-        split them up.
+        split them up. `vocal_loss` is the mean over the vocal heads.
+
+        Args:
+            sums: vectors of `of_batch`, added up.
         """
-        sums = self._sums.double().cpu()
-        by_stream = sums.view(len(sums), len(self._layout.tracks), -1)
-        heads = torch.tensor(self._layout.heads).flatten()
-        by_head = torch.zeros(len(sums), self._layout.num_heads, dtype=sums.dtype).index_add_(1, heads, sums)
+        flat = sums.double().cpu()
+        streams = flat[: 3 * self.num_streams].view(3, -1)
+        by_stream = streams.view(3, len(self.layout.tracks), -1)
+        heads = torch.tensor(self.layout.heads).flatten()
+        by_head = torch.zeros(3, self.layout.num_heads, dtype=flat.dtype).index_add_(1, heads, streams)
         metrics = _ratios("", by_head)
-        for number, track in enumerate(self._layout.tracks):
+        for number, track in enumerate(self.layout.tracks):
             metrics |= _ratios(f"{track}/", by_stream[:, number])
-            for codebook in range(self._layout.num_codebooks):
+            for codebook in range(self.layout.num_codebooks):
                 metrics |= _ratios(f"{track}/codebook_{codebook}/", by_stream[:, number, codebook, None])
+        entropy, targets = flat[3 * self.num_streams :].view(2, -1)
+        if targets.any():
+            metrics["vocal_loss"] = float((entropy / targets).mean())
         return metrics
 
 
