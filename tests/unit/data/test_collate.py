@@ -43,7 +43,7 @@ def test_every_value_stands_where_a_loop_puts_it(samples):
         for n, track in enumerate(("acc", "vocal")):
             for k in range(NUM_CODEBOOKS):
                 for t in range(7):
-                    expected = sample.codes[track][k, t] if t < sample.num_frames else IGNORE_INDEX
+                    expected = sample.targets[track][k, t] if t < sample.num_frames else IGNORE_INDEX
                     assert batch.codes[b, n, k, t] == expected
         for ids, mask, text in (
             (batch.input_ids, batch.attention_mask, sample.caption_ids),
