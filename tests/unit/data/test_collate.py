@@ -23,7 +23,7 @@ def _sample(name, frames, voice, seed):
     return Sample(
         id=name,
         num_frames=frames,
-        codes=codes,
+        targets=codes,
         caption_ids=generator.integers(1, 9, size=2 + seed, dtype=np.int32),
         lyrics_ids=generator.integers(1, 9, size=5 - seed, dtype=np.int32),
         voice=generator.integers(-32768, 32767, size=voice, dtype=np.int16),

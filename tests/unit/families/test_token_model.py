@@ -65,7 +65,7 @@ def test_a_run_loads_the_networks_that_it_uses(
 ) -> None:
     changes: dict[str, Any] = {"do_eval": generates, "predict_with_generate": generates}
     if not voice:
-        changes["track_probs"] = {"none": 1.0}
+        changes["voice_choices"] = {"none": 1.0}
     config = RunConfig.from_dict(config.to_dict() | changes)
     assert set(TOKENS.open_model(config, MIXED).attached()) == loaded
 
