@@ -1,16 +1,14 @@
 """A data loader that reads what the batch plan says, and whose workers outlive a signal to the process group."""
 
 import re
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from songgen.data.batch_plan import BatchPlan
-from songgen.data.collate import Batch, collate
-from songgen.data.samples import EMPTY_SLOT, TrainingSamples
+from songgen.data.samples import EMPTY_SLOT, Sample, TrainingSamples
 from songgen.runtime.private_names import awaited_worker, forget_workers, loader_workers, shut_down_workers
 from songgen.runtime.signals import ignore_stop_signals
 
@@ -52,24 +50,22 @@ def make_loader(
     samples: TrainingSamples,
     plan: BatchPlan,
     *,
-    target_tracks: Sequence[str],
-    auxiliary_tracks: Sequence[str] = (),
+    collate: Callable[[Sequence[Sample]], Any],
     epoch: int = 0,
     rank: int = 0,
     skip_batches: int = 0,
     num_workers: int = 0,
     timeout: float = DEFAULT_TIMEOUT_SECONDS,
-) -> DataLoader[Batch]:
+) -> DataLoader[Any]:
     """Return the batches of one process in one epoch.
 
     Args:
         samples: the clips; their number is that of the plan.
         plan: which clips meet where.
-        target_tracks: tracks of `Batch.codes`, in the order of the layout.
-        auxiliary_tracks: tracks of `Batch.auxiliary_codes`.
+        collate: makes a micro-batch of samples.
         epoch: from 0.
         rank: of this process.
-        skip_batches: micro-batches of the epoch, over all processes, that lie behind; nothing is read for them.
+        skip_batches: completed micro-batches of the epoch, over all processes; nothing is read for them.
         num_workers: processes that read ahead; 0 reads in this process.
         timeout: seconds after which a worker that does not answer is an error.
 
@@ -79,7 +75,7 @@ def make_loader(
     return DataLoader(
         samples,  # type: ignore[arg-type]  # it reads samples and yields what collate makes of them
         batch_sampler=PlannedBatches(plan.micro_batches(epoch, rank, skip_batches), epoch),
-        collate_fn=partial(collate, target_tracks=tuple(target_tracks), auxiliary_tracks=tuple(auxiliary_tracks)),
+        collate_fn=collate,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         timeout=timeout if num_workers else 0,
@@ -89,7 +85,7 @@ def make_loader(
     )
 
 
-def read_batches(loader: DataLoader[Batch]) -> Iterator[Batch]:
+def read_batches(loader: DataLoader[Any]) -> Iterator[Any]:
     """Yield the batches of a loader.
 
     Raises:

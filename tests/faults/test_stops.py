@@ -15,8 +15,8 @@ from launching import TIMEOUT, make_world, start, wait_for_steps, write_config
 
 from songgen.exit_codes import EXIT_DONE, EXIT_SIGNAL_BASE
 from songgen.families.tokens import song_samples
+from songgen.families.tokens.objective import TokenObjective
 from songgen.families.tokens.song_samples import SongSamples
-from songgen.families.tokens.token_metrics import TokenMetrics
 from songgen.runtime import commands
 from songgen.runtime.status import read_run_status
 from songgen.train.checkpoints import manager as checkpoint
@@ -162,7 +162,7 @@ def test_a_signal_inside_of_an_evaluation_breaks_it_off_on_both_and_it_is_made_u
 
     def hook(rank: int) -> None:
         if rank == 1:
-            signal_at_call(TokenMetrics, "update", 1, folder)
+            signal_at_call(TokenObjective, "evaluation_sums", 1, folder)
 
     fork_run(config, tmp_path / "log", processes=2, hook=hook).finish(EXIT_DONE)
     assert status_of(folder) == ("stopped", 2, EXIT_DONE)
@@ -182,7 +182,7 @@ def test_a_signal_while_songs_are_drawn_is_heard_by_a_process_that_draws_another
     )  # fmt: skip
 
     def hook(rank: int) -> None:
-        heard, draw = commands.Inbox.stop_heard, SongSamples._draw
+        heard, draw = commands.Inbox.stop_heard, SongSamples._sample
 
         def in_turn(self: commands.Inbox) -> bool:
             while rank == 0 and not (folder / "interrupted-1").exists():
@@ -200,7 +200,7 @@ def test_a_signal_while_songs_are_drawn_is_heard_by_a_process_that_draws_another
 
         song_samples.CHECK_EVERY_STEPS = 1  # a song may be over after one step
         commands.Inbox.stop_heard = in_turn  # type: ignore[method-assign]
-        SongSamples._draw = noted  # type: ignore[method-assign]
+        SongSamples._sample = noted  # type: ignore[method-assign]
 
     fork_run(config, tmp_path / "log", processes=2, hook=hook).finish(EXIT_DONE)
     assert status_of(folder) == ("stopped", 1, EXIT_DONE)

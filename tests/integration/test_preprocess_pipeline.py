@@ -69,7 +69,7 @@ def test_rows_are_complete_and_in_the_order_of_the_manifest(reference: Path) -> 
     assert [songs.row(index).id for index in range(len(songs))] == [f"clip{index:03d}" for index in range(NUM_CLIPS)]
     row = songs.row(4)
     assert row.lyrics == "la la 4" and row.language == "en" and list(row.lyrics_ids[:3]) == [261, ord("l"), ord("a")]
-    assert set(row.codes) == {"mix", "vocal", "acc"} and row.codes["mix"].shape == (2, row.num_frames)
+    assert set(row.targets) == {"mix", "vocal", "acc"} and row.targets["mix"].shape == (2, row.num_frames)
     assert row.num_frames == round(row.duration * 100)
     assert len(row.voice_samples) == round(row.duration * 12000)
     expected = np.sqrt(np.mean(tone(row.duration, level=0.1, seed=104).astype(np.float64) ** 2)) * 32768
@@ -217,14 +217,15 @@ def test_finished_work_is_reused_and_nothing_is_touched(corpus: Path, tmp_path: 
 def test_a_changed_file_encodes_its_chunk_again(own_corpus: Path, tmp_path: Path) -> None:
     output = tmp_path / "songs"
     run(options_for(own_corpus, output))
-    before = [SongDataset.open(output, "train").row(index).codes["mix"].copy() for index in range(NUM_CLIPS)]
+    before = [SongDataset.open(output, "train").row(index).targets["mix"].copy() for index in range(NUM_CLIPS)]
     length = len(soundfile.read(own_corpus.parent / "mix010.wav")[0])
     soundfile.write(own_corpus.parent / "mix010.wav", tone(length / RATE, level=0.8, seed=7), RATE)
     codec = FakeCodec()
     run(options_for(own_corpus, output), codec)
     assert codec.num_clips == 8 * 3
     songs = SongDataset.open(output, "train")
-    changed = [index for index in range(NUM_CLIPS) if not np.array_equal(songs.row(index).codes["mix"], before[index])]
+    now = [songs.row(index).targets["mix"] for index in range(NUM_CLIPS)]
+    changed = [index for index in range(NUM_CLIPS) if not np.array_equal(now[index], before[index])]
     assert changed == [10]
 
 
@@ -328,7 +329,7 @@ def test_bad_rows_are_listed_and_do_not_stop_it(own_corpus: Path, tmp_path: Path
     by_id = {songs.row(index).id: songs.row(index) for index in range(len(songs))}
     assert len(by_id) == NUM_CLIPS - 3
     assert by_id["clip012"].lyrics == "" and list(by_id["clip012"].lyrics_ids) == [261, 0]
-    assert "vocal" not in by_id["clip014"].codes and not len(by_id["clip014"].voice_samples)
+    assert "vocal" not in by_id["clip014"].targets and not len(by_id["clip014"].voice_samples)
 
 
 def test_too_many_bad_rows_write_no_data_set(own_corpus: Path, tmp_path: Path) -> None:

@@ -256,9 +256,9 @@ def test_a_resumed_run_generates_songs_at_the_steps_of_an_uninterrupted_one(
     generated: list[int] = []
     generate = SongSamples.generate
 
-    def noted(songs: SongSamples, core: Any, step: int, *others: Any) -> dict[str, float]:
-        generated.append(step)
-        return generate(songs, core, step, *others)
+    def noted(songs: SongSamples) -> dict[str, float]:
+        generated.append(songs.request.step)
+        return generate(songs)
 
     monkeypatch.setattr(SongSamples, "generate", noted)
     evaluation = {
@@ -347,7 +347,7 @@ def test_the_codec_is_in_memory_only_while_songs_are_decoded(
     train: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codecs: list[weakref.ref[Any]] = []
-    load = modeling_songgen.load_codec
+    load = modeling_songgen.FROZEN_NETWORKS["audio_codec"]
 
     def noted(*given: Any, **named: Any) -> Any:
         assert all(codec() is None for codec in codecs), "the codec from before is still there"
@@ -355,7 +355,7 @@ def test_the_codec_is_in_memory_only_while_songs_are_decoded(
         codecs.append(weakref.ref(codec))
         return codec
 
-    monkeypatch.setattr(modeling_songgen, "load_codec", noted)
+    monkeypatch.setitem(modeling_songgen.FROZEN_NETWORKS, "audio_codec", noted)
     settings = {"do_eval": True, "predict_with_generate": True, "num_generated_samples": 1, "max_length": 15}
     assert train("sung", max_steps=1, **settings) == EXIT_DONE
     gc.collect()

@@ -20,7 +20,6 @@ import torch
 from accelerate.utils import DeepSpeedPlugin
 from torch import Tensor, nn
 
-from songgen.models.modeling_songgen import SongGenOutput
 from songgen.runtime.distributed import agrees_everywhere, sum_over_processes
 from songgen.runtime.private_names import multiply_all, own_piece
 from songgen.train.optimization.named_tensors import (
@@ -90,18 +89,21 @@ class _Passes(nn.Module):
         """Wrap a model.
 
         Args:
-            core: returns `SongGenOutput`.
+            core: returns a dataclass of tensors.
             device_type: where it computes.
             autocast: precision of its operations; None leaves that of its weights.
         """
         super().__init__()
         self.module = core
+        self.output_type: type | None = None
         self._device_type, self._autocast = device_type, autocast
 
     def forward(self, **inputs: Any) -> dict[str, Any]:
         """The fields of the model's output."""
         with torch.autocast(self._device_type, self._autocast, enabled=self._autocast is not None):
-            return dict(vars(self.module(**inputs)))
+            output = self.module(**inputs)
+        self.output_type = type(output)
+        return dict(vars(output))
 
 
 class ZeroModel(nn.Module):
@@ -112,9 +114,11 @@ class ZeroModel(nn.Module):
         super().__init__()
         self.module = engine
 
-    def forward(self, **inputs: Any) -> SongGenOutput:
-        """Run the model."""
-        return SongGenOutput(**self.module(**inputs))
+    def forward(self, **inputs: Any) -> Any:
+        """Run the model; returns the dataclass that it returns."""
+        values = self.module(**inputs)
+        passes: Any = self.module.module
+        return passes.output_type(**values)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,16 @@ class Tracker(Protocol):
         """Finish."""
 
 
+def samples_folder(folder: Path, step: int) -> Path:
+    """Return the folder of the songs of a step, in a run's folder; step 0 holds the originals."""
+    return folder / SAMPLES_FOLDER / f"step_{step:08d}"
+
+
+def has_samples(folder: Path, step: int) -> bool:
+    """Whether a run's folder holds songs of a step."""
+    return samples_folder(folder, step).is_dir()
+
+
 def redact(value: Any) -> Any:
     """Return a configuration without what must stay secret: keys that name a secret, and hub tokens anywhere."""
     if isinstance(value, Mapping):
@@ -294,7 +304,7 @@ class Trackers:
 
         channels = np.atleast_2d(np.asarray(waveform, dtype=np.float32))
         samples = np.clip(np.nan_to_num(channels, nan=0.0, posinf=0.0, neginf=0.0), -1.0, 1.0).T
-        path = self.folder / SAMPLES_FOLDER / f"step_{step:08d}" / f"{_UNSAFE_IN_FILE_NAMES.sub('_', name)}.wav"
+        path = samples_folder(self.folder, step) / f"{_UNSAFE_IN_FILE_NAMES.sub('_', name)}.wav"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, samples, sample_rate, subtype="PCM_16")
