@@ -142,7 +142,7 @@ class FlowObjective(Objective):
                 request.sink.audio(f"{sample.id}/generated_mix", _sound(latents[0].numpy()), RATE, request.step)
                 if request.with_originals:
                     request.sink.audio(f"{sample.id}/original_mix", _sound(sample.targets["mix"]), RATE, 0)
-        if request.stop_signals.requested_anywhere():
+        if request.inbox.stop_requested_anywhere():
             raise Interrupted
         return {"num_songs": float(request.num_songs)} if request.rank == 0 else {}
 
