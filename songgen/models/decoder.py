@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from songgen.models.attention import Attention
 from songgen.models.configuration_songgen import DecoderConfig
+from songgen.models.streams import Heads, StreamEmbeddings
 
 _POSITION_BASE = 10000.0
 _TABLE_TOLERANCE = 1e-2
@@ -70,11 +71,11 @@ class DecoderCache:
     prefix_mask: Tensor | None
     """B x P bool, or None without a prefix."""
 
-    embedding: Tensor
-    """(H * V) x D, the embeddings of all streams joined once."""
+    embed: Callable[[Tensor], Tensor]
+    """B x H x S ids -> B x S x D: the embeddings of all streams, joined once."""
 
-    head_matrix: Tensor | None = None
-    """(H * V) x D, all heads joined once."""
+    logits: Callable[[Tensor], Tensor] | None = None
+    """B x D -> B x H x V: all heads, joined once."""
 
     length: int = 0
     """Positions filled so far, prefix included."""
@@ -208,7 +209,9 @@ class Decoder(nn.Module):
         """Create H embeddings and all layers."""
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.ModuleList(nn.Embedding(config.vocab_size, config.hidden_size) for _ in range(num_heads))
+        self.embed_tokens = StreamEmbeddings(
+            nn.Embedding(config.vocab_size, config.hidden_size) for _ in range(num_heads)
+        )
         self.embed_positions = PositionTable(config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.layer_norm = nn.LayerNorm(config.hidden_size)
@@ -221,12 +224,10 @@ class Decoder(nn.Module):
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Sum the embeddings of all streams: B x H x S -> B x S x D."""
-        return self._summed(input_ids, torch.cat(matrices(self.embed_tokens)))
+        return self._scaled(self.embed_tokens(input_ids))
 
-    def _summed(self, input_ids: Tensor, table: Tensor) -> Tensor:
-        rows = torch.arange(len(self.embed_tokens), device=input_ids.device) * self.config.vocab_size
-        bags = (input_ids + rows[:, None]).transpose(1, 2)
-        summed = F.embedding_bag(bags.flatten(0, 1), table, mode="sum").unflatten(0, bags.shape[:2])
+    def _scaled(self, summed: Tensor) -> Tensor:
+        """Apply `input_scale` to summed embeddings (B x S x D)."""
         return summed * self.input_scale if self.input_scale != 1 else summed
 
     def _positions(self, states: Tensor, start: int) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
@@ -277,7 +278,7 @@ class Decoder(nn.Module):
             cross_values=[values for _, values in cross],
             memory_mask=conditions.memory_mask[:, None, None],
             prefix_mask=conditions.prefix_mask,
-            embedding=torch.cat(matrices(self.embed_tokens)),
+            embed=self.embed_tokens.joined(),
         )
         if conditions.prefix is not None:
             for position in range(prefix_length):
@@ -286,7 +287,7 @@ class Decoder(nn.Module):
 
     def step(self, input_ids: Tensor, cache: DecoderCache) -> Tensor:
         """Read one step (B x H x 1) after those in the cache; returns B x D."""
-        return self._advance(self._summed(input_ids, cache.embedding), cache)
+        return self._advance(self._scaled(cache.embed(input_ids)), cache)
 
     def _advance(self, states: Tensor, cache: DecoderCache) -> Tensor:
         """Push one embedded position (B x 1 x D) through all layers."""
@@ -333,31 +334,19 @@ class SongGenDecoder(nn.Module):
 
     def logits(self, states: Tensor) -> Tensor:
         """B x S x D -> B x H x S x V."""
-        return all_logits(self.lm_heads, states)
+        return self.lm_heads(states)
 
     def new_cache(self, conditions: Conditions, max_steps: int) -> DecoderCache:
         """Allocate a cache for `max_steps` steps of generation."""
         cache = self.model.decoder.new_cache(conditions, max_steps)
-        cache.head_matrix = torch.cat(matrices(self.lm_heads))
+        cache.logits = self.lm_heads.joined()
         return cache
 
     def step(self, input_ids: Tensor, cache: DecoderCache) -> Tensor:
         """Read one step (B x H x 1) and return the logits of the next (B x H x V)."""
-        assert cache.head_matrix is not None
-        return F.linear(self.model.decoder.step(input_ids, cache), cache.head_matrix).unflatten(
-            -1, (len(self.lm_heads), -1)
-        )
+        assert cache.logits is not None, "a cache of `SongGenDecoder.new_cache`"
+        return cache.logits(self.model.decoder.step(input_ids, cache))
 
 
-def _heads(config: DecoderConfig, num_heads: int) -> nn.ModuleList:
-    return nn.ModuleList(nn.Linear(config.hidden_size, config.vocab_size, bias=False) for _ in range(num_heads))
-
-
-def matrices(modules: nn.ModuleList) -> list[Tensor]:
-    """Return the weights of embeddings or of linear layers."""
-    return [cast("nn.Embedding | nn.Linear", module).weight for module in modules]
-
-
-def all_logits(heads: nn.ModuleList, states: Tensor) -> Tensor:
-    """Run H heads as one matrix product: B x S x D -> B x H x S x V."""
-    return F.linear(states, torch.cat(matrices(heads))).unflatten(-1, (len(heads), -1)).transpose(1, 2)
+def _heads(config: DecoderConfig, num_heads: int) -> Heads:
+    return Heads(nn.Linear(config.hidden_size, config.vocab_size, bias=False) for _ in range(num_heads))

@@ -22,9 +22,10 @@ from songgen.codecs import AudioCodec, load_codec
 from songgen.conditioning import TextEncoder, VoiceEncoder, load_text_encoder, load_voice_encoder
 from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import SongGenConfig
-from songgen.models.decoder import Conditions, SongGenDecoder, all_logits, matrices
+from songgen.models.decoder import Conditions, SongGenDecoder
 from songgen.models.loss import HeadLosses, fused_head_losses, head_losses, weights_per_head
 from songgen.models.lyrics_encoder import LyricsEncoder
+from songgen.models.streams import Heads
 from songgen.tasks import DUAL_TRACK, MIXED, Task
 from songgen.vocabulary import EMPTY_CAPTION_IDS, IGNORE_INDEX, AudioVocabulary
 
@@ -50,9 +51,6 @@ class SongGenOutput:
 
     logits: Tensor | None = None
     """B x H x S x V."""
-
-    correct: Tensor | None = None
-    """H int64, targets whose most likely token is right (outside training)."""
 
 
 class SongGenForConditionalGeneration(nn.Module):
@@ -116,8 +114,17 @@ class SongGenForConditionalGeneration(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the trained weights lie."""
-        return self.embed_prompts.weight.device
+        """Where the trained weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of features that a trained layer reads: that of a norm's weight (of the lyrics encoder's last one).
+
+        The layer's own weight does not tell it: a quantized one may be stored as integers, and an adapter has no weight
+        of that name. Norms are neither quantized nor adapted.
+        """
+        return self.lyrics_encoder.after_norm.weight.dtype
 
     @property
     def text_encoder(self) -> TextEncoder:
@@ -270,12 +277,12 @@ class SongGenForConditionalGeneration(nn.Module):
     def _project_voice(self, hidden_states: Tensor) -> Tensor:
         """Mix the voice encoder's layers and project: B x layers x t x width -> B x t x D."""
         batch, layers, frames, width = hidden_states.shape
-        mixed = self.mert_layer_agg(hidden_states.to(self.mert_layer_agg.weight.dtype).reshape(batch, layers, -1))
+        mixed = self.mert_layer_agg(hidden_states.to(self.dtype).reshape(batch, layers, -1))
         return self.audio_mert_to_dec_proj(mixed.view(batch, frames, width))
 
     def _project_text(self, hidden_states: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Project the caption (always, whatever the widths) and blank its padding: B x L x D and B x L."""
-        projected = self.enc_to_dec_proj(hidden_states.to(self.enc_to_dec_proj.weight.dtype))
+        projected = self.enc_to_dec_proj(hidden_states.to(self.dtype))
         mask = projected.new_ones(projected.shape[:2]) if attention_mask is None else attention_mask
         return projected * mask[..., None].to(projected.dtype), mask.bool()
 
@@ -326,8 +333,6 @@ class SongGenForConditionalGeneration(nn.Module):
             vocal_targets = torch.where(mask, vocal_tokens, IGNORE_INDEX)
             vocal, _ = self._losses(self.decoder.vocal_lm_heads, states, vocal_targets, target_counts, None, False)
             output.vocal_loss, output.vocal_codebook_losses = vocal.loss, vocal.per_head
-        if logits is not None and not self.training:
-            output.correct = (logits.argmax(-1) == targets).sum(dim=(0, 2))
         output.logits = logits if return_logits else None
         return output
 
@@ -349,18 +354,23 @@ class SongGenForConditionalGeneration(nn.Module):
 
     def _losses(
         self,
-        heads: nn.ModuleList,
+        heads: Heads,
         states: Tensor,
         targets: Tensor,
         target_counts: Tensor | None,
         weights: Tensor | None,
         needs_logits: bool,
     ) -> tuple[HeadLosses, Tensor | None]:
-        """Return the losses of some heads, and their logits if those are needed: computing both costs more."""
-        if needs_logits:
-            logits = all_logits(heads, states)
-            return head_losses(logits, targets, target_counts, weights), logits
-        return fused_head_losses(states, matrices(heads), targets, target_counts, weights), None
+        """Return the losses of some heads, and their logits (B x H x S x V) if those are needed.
+
+        Heads that are plain matrices have a fused loss that never holds all logits. Others (adapters, quantized or
+        hooked layers) compute their logits themselves, which takes B x H x S x V more memory.
+        """
+        matrices = None if needs_logits else heads.matrices()
+        if matrices is not None:
+            return fused_head_losses(states, matrices, targets, target_counts, weights), None
+        logits = heads(states)
+        return head_losses(logits, targets, target_counts, weights), logits if needs_logits else None
 
     def _laid_out(
         self,
