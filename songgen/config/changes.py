@@ -107,6 +107,7 @@ KINDS: dict[Change, tuple[str, ...]] = {
         "attn_implementation",
         "gradient_checkpointing",
         "learning_rate",
+        "learning_rate_factors",
         "adam_beta1",
         "adam_beta2",
         "adam_epsilon",

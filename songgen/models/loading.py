@@ -148,10 +148,15 @@ def load_model(
     return (model if dtype is None else model.to(dtype)).eval()
 
 
-def save_model(model: SongGenForConditionalGeneration, folder: Path) -> None:
-    """Write `config.json`, `model.safetensors` and the frozen networks that have no home on a hub.
+def save_model(
+    model: SongGenForConditionalGeneration, folder: Path, tensors: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a self-contained model folder: `config.json`, `model.safetensors` and frozen networks that no hub has.
 
-    The folder opens on its own after that, wherever it is moved.
+    Args:
+        model: the model.
+        folder: where to write; other files in it stay.
+        tensors: whole weights to write (None: the model's state, which must not be sharded).
     """
     folder.mkdir(parents=True, exist_ok=True)
     replacements: dict[str, Any] = {}
@@ -166,10 +171,11 @@ def save_model(model: SongGenForConditionalGeneration, folder: Path) -> None:
             model.attached()[name].save(target)
             replacements[name] = {"path": name}
     replace(model.config, **replacements).save(folder)
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    weights = model.state_dict() if tensors is None else tensors
+    stored = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     temporary = folder / f"{WEIGHTS_FILE}.tmp"
     try:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        save_file(stored, temporary, metadata={"format": "pt"})
         temporary.replace(folder / WEIGHTS_FILE)  # a full disk leaves the earlier weights as they are
     finally:
         temporary.unlink(missing_ok=True)

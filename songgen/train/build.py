@@ -13,8 +13,9 @@ from songgen.config import RunConfig
 from songgen.data.integrity import require_intact_data
 from songgen.families.tokens.data_parts import build_evaluator, build_training_data, cache_captions, used_splits
 from songgen.families.tokens.model_parts import frozen_content, load_model
+from songgen.families.tokens.parameter_groups import choose_trained
 from songgen.families.tokens.songs import TrainingData
-from songgen.models.freeze import freeze
+from songgen.families.trainable import Trainable
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.runtime.deepspeed_launch import deepspeed_plugin
 from songgen.runtime.distributed import StartPatience
@@ -80,9 +81,9 @@ def build_trainer(
     total_steps = count_steps(config, data.plan, state)
     evaluator = build_evaluator(config, core, auxiliary_tracks, accelerator, total_steps)
     core.release("audio_codec")  # that it loads is known; between two rounds of songs it would only take memory
-    _freeze(config, core)
+    trainable = choose_trained(config, core)
     _put_in_place(state, config, total_steps, data.signature | frozen_content(core), resumption)
-    engine = _prepare(config, core, accelerator)
+    engine = _prepare(config, core, trainable, accelerator)
     cache_captions(core, [data] if evaluator is None else [data, evaluator.data])
     return Trainer(
         config=config,
@@ -95,13 +96,13 @@ def build_trainer(
         training_step=_training_step(config, core, engine, accelerator, with_vocal_loss=bool(auxiliary_tracks)),
         schedule=_schedule(config, state.curve.length),
         codebook_weights=_codebook_weights(config, core),
-        average=MovingAverage(engine.model, training.ema_decay) if training.ema_decay else None,
+        average=MovingAverage(engine.parameters, training.ema_decay) if training.ema_decay else None,
         anomalies=AnomalyWatch(AnomalyPolicy.of(training), output_dir, config.data.dataset_folders(), rank == 0),
         loss_scale=_loss_scale(config, accelerator),
         intervals=_intervals(config, data.plan.steps_per_epoch(0)),
         evaluator=evaluator,
         checkpoints=checkpoints,
-        reporter=_reporter(config, core, data, evaluator, accelerator, console, total_steps),
+        reporter=_reporter(config, core, engine, data, evaluator, accelerator, console, total_steps),
         totals=StepTotals(core.layout, accelerator.device),
         heartbeat=heartbeat,
         patience=StartPatience(training.ddp_timeout),
@@ -109,14 +110,6 @@ def build_trainer(
         resumption=resumption,
         state=state,
     )
-
-
-def unused_groups(config: RunConfig, core: SongGenForConditionalGeneration) -> list[str]:
-    """Groups of parameters that no training target reaches with this configuration; they must not be trained."""
-    groups = [] if config.training.add_vocal_loss else ["vocal_heads"]
-    if not core.config.prompt_cross_attention:
-        groups += ["lyrics_encoder", "lyrics_projection"]
-    return groups
 
 
 def _checkpoints(config: RunConfig, rank: int, world_size: int) -> CheckpointManager:
@@ -148,12 +141,6 @@ def _put_in_place(
     require_same_songs(state.plan, content, mid_epoch=config.training.do_train and state.batches_in_epoch > 0)
     state.curve = continue_curve(state, total_steps, resumption.changed if resumption else ())
     state.total_steps, state.plan = total_steps, content
-
-
-def _freeze(config: RunConfig, core: SongGenForConditionalGeneration) -> None:
-    """Freeze what the configuration says, and what nothing would train."""
-    frozen = freeze(core, [*config.training.frozen_groups(), *unused_groups(config, core)])
-    logger.info("frozen: %s", ", ".join(frozen) or "nothing")
 
 
 def _training_step(
@@ -223,7 +210,9 @@ def _schedule(config: RunConfig, total_steps: int) -> LearningRateSchedule:
     )
 
 
-def _prepare(config: RunConfig, core: SongGenForConditionalGeneration, accelerator: Accelerator) -> Engine:
+def _prepare(
+    config: RunConfig, core: SongGenForConditionalGeneration, trainable: Trainable, accelerator: Accelerator
+) -> Engine:
     """Move the model to its device, wrap it, and make its optimizer."""
     training = config.training
     core.set_gradient_checkpointing(config.model.gradient_checkpointing)
@@ -242,11 +231,13 @@ def _prepare(config: RunConfig, core: SongGenForConditionalGeneration, accelerat
         epsilon=training.adam_epsilon,
         weight_decay=training.weight_decay,
     )
+    optimizer = build_optimizer(core, trainable, options)
     engine: Engine
     if plugin := deepspeed_plugin(training.dtype):
-        engine = prepare_zero(core, build_optimizer(core, options), plugin, training.dtype, accelerator.device)
+        engine = prepare_zero(core, trainable, optimizer, plugin, training.dtype, accelerator.device)
     else:
-        engine = AcceleratedEngine(accelerator, *accelerator.prepare(core, build_optimizer(core, options)))
+        model, optimizer = accelerator.prepare(core, optimizer)
+        engine = AcceleratedEngine(accelerator, model, optimizer, trainable)
     for name, part in core.attached().items():  # sharding takes the weights to the device, and not these
         core.attach(name, part)
     return engine
@@ -255,6 +246,7 @@ def _prepare(config: RunConfig, core: SongGenForConditionalGeneration, accelerat
 def _reporter(
     config: RunConfig,
     core: SongGenForConditionalGeneration,
+    engine: Engine,
     data: TrainingData,
     evaluator: Evaluator | None,
     accelerator: Accelerator,
@@ -263,7 +255,7 @@ def _reporter(
 ) -> Reporter:
     """What the run shows and keeps."""
     training = config.training
-    trained = sum(entry.numel() for entry in core.parameters() if entry.requires_grad)
+    trained = sum(entry.numel() for entry in engine.parameters.values())
     frames = config.data.max_frames_per_batch
     summary = RunSummary(
         model=f"{config.model.model_name_or_path}, layout {core.layout.name}",

@@ -9,7 +9,9 @@ from accelerate import Accelerator
 from torch.distributed.tensor import DTensor
 
 from songgen.config import RunConfig
+from songgen.families.trainable import Trainable
 from songgen.lyrics import VoiceBpeTokenizer
+from songgen.models.loading import save_model
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.optimization.named_tensors import gather_tensors
@@ -19,30 +21,28 @@ TOKENIZER_ENTRIES = ("caption_tokenizer", "lyrics_tokenizer.json", "vocab.json")
 
 
 def write_model(
-    accelerator: Accelerator, core: SongGenForConditionalGeneration, config: RunConfig, folder: Path
+    accelerator: Accelerator,
+    core: SongGenForConditionalGeneration,
+    trainable: Trainable,
+    config: RunConfig,
+    folder: Path,
 ) -> None:
     """Write weights, configuration, tokenizers and local frozen networks. Every process must call this.
 
     Args:
         accelerator: the processes; the main one writes.
         core: the trained model, plain or sharded.
+        trainable: what of it was trained, and what of it is exported.
         config: resolved configuration of the run.
         folder: where to write; other files in it stay.
     """
     main = accelerator.is_main_process
-    sharded = any(isinstance(entry, DTensor) for entry in core.parameters())
-    tensors = gather_tensors(dict(core.state_dict()), keep=main) if sharded else {}
+    tensors = trainable.exported(core)
+    if any(isinstance(tensor, DTensor) for tensor in tensors.values()):
+        tensors = gather_tensors(tensors, keep=main)
     if not main:
         return
-    whole = core
-    if sharded:
-        whole = SongGenForConditionalGeneration(core.config, folder=core.folder)
-        if (table := core.decoder.model.decoder.embed_positions.weights) is not None:
-            whole.decoder.model.decoder.embed_positions.adopt(table.cpu())  # a new model has none to load into
-        whole.load_state_dict(tensors)
-        for name, part in core.attached().items():
-            whole.attach(name, part)
-    whole.save_pretrained(folder)
+    save_model(core, folder, tensors)
     copy_tokenizers(core.folder, folder)
     if config.model.lyrics_tokenizer is not None:
         VoiceBpeTokenizer.from_pretrained(config.model.lyrics_tokenizer).save_pretrained(folder)

@@ -10,7 +10,6 @@ from model_fakes import CODEBOOKS, VARIANTS, batch, tiny
 
 from songgen.layout import LAYOUT_NAMES
 from songgen.models import SongGenForConditionalGeneration
-from songgen.models.freeze import CROSS_GROUPS, PARAMETER_GROUPS, freeze, group_of
 from songgen.models.loss import codebook_weights
 
 
@@ -160,23 +159,6 @@ def test_gradient_checkpointing_changes_nothing() -> None:
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed)
-
-
-def test_groups_partition_the_parameters() -> None:
-    for pattern in LAYOUT_NAMES:
-        groups = {group_of(name) for name, _ in tiny(pattern).named_parameters()}
-        assert groups == set(PARAMETER_GROUPS) - (set() if pattern == "mixed_pro" else {"vocal_heads"})
-
-
-def test_freeze_freezes_what_it_says_and_no_more() -> None:
-    model = tiny()
-    assert freeze(model, ["cross"]) == [group for group in PARAMETER_GROUPS if group in CROSS_GROUPS]
-    for name, parameter in model.named_parameters():
-        assert parameter.requires_grad == (group_of(name) not in CROSS_GROUPS)
-    freeze(model, ["lyrics_embedding"])
-    assert {group_of(n) for n, p in model.named_parameters() if not p.requires_grad} == {"lyrics_embedding"}
-    with pytest.raises(ValueError, match="known groups"):
-        freeze(model, ["crosses"])
 
 
 @pytest.mark.parametrize("track_pattern", [name for name in LAYOUT_NAMES if name != "mixed_pro"])

@@ -173,7 +173,9 @@ def test_plain_layers_are_fused_with_the_same_bits(track_pattern: str) -> None:
     summed = F.embedding_bag(bags.flatten(0, 1), table, mode="sum").unflatten(0, bags.shape[:2])
     assert torch.equal(embeddings(ids), summed)
     assert torch.equal(heads(summed), joined_by_hand(model, summed))
-    assert torch.equal(heads.joined()(summed[:, 0]), F.linear(summed[:, 0], torch.cat(heads.matrices())).view(2, -1, 84))
+    assert torch.equal(
+        heads.joined()(summed[:, 0]), F.linear(summed[:, 0], torch.cat(heads.matrices())).view(2, -1, 84)
+    )
     assert list(model.state_dict()) == list(tiny(track_pattern).state_dict())
     assert "decoder.lm_heads.0.weight" in model.state_dict()
 
