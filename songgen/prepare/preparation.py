@@ -9,7 +9,6 @@ from pathlib import Path
 
 from accelerate.state import PartialState
 
-from songgen.data.writer import write_text_atomic
 from songgen.lyrics.tokenizer import VoiceBpeTokenizer
 from songgen.prepare.config import CONFIG_FILE, PrepareConfig
 from songgen.prepare.engine.record import SongRecord
@@ -22,6 +21,7 @@ from songgen.prepare.report.files import PAGE_FILE, write_report
 from songgen.prepare.report.statistics import VERSION as REPORT_VERSION
 from songgen.prepare.report.statistics import Context, build_report, open_vocabulary
 from songgen.prepare.review.corrections import APPLIED_FILE, Corrections, read_corrections, set_aside
+from songgen.runtime.files import write_text_atomic
 from songgen.runtime.launched_processes import join_processes, on_main_process
 from songgen.runtime.termination import leaving_on_signals
 from songgen.tokenize.workspace import lock_workspace, require_free_output

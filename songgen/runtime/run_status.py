@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from songgen.data.writer import write_text_atomic
+from songgen.runtime.files import write_text_atomic
 
 RUN_STATUS_FILE = "run_status.json"
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from songgen.data.reading import AudioReaders
 from songgen.data.schema import COMPANION_FILES, REPORT_FILE, DatasetInfo, ShardInfo
-from songgen.data.writer import file_sha256, write_text_atomic
+from songgen.runtime.files import file_sha256, write_text_atomic
 from songgen.runtime.launched_processes import join_processes, on_main_process
 from songgen.runtime.terminal import printable
 from songgen.runtime.termination import leaving_on_signals

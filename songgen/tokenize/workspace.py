@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.schema import DATASET_FILE, REJECTED_FILE, REPORT_FILE, REPORT_TEXT_FILE, DatasetInfo
-from songgen.data.writer import write_text_atomic
+from songgen.runtime.files import write_text_atomic
 from songgen.runtime.folder_lock import locked
 
 LOCK_FILE = "lock.json"

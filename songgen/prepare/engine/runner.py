@@ -25,7 +25,6 @@ from typing import Any, Self
 from accelerate.state import PartialState
 from tqdm import tqdm
 
-from songgen.data.writer import write_text_atomic
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.step import Outcome, SetStep, Step, WorkFolder
 from songgen.prepare.engine.store import (
@@ -37,6 +36,7 @@ from songgen.prepare.engine.store import (
     outcome_values,
     result_key,
 )
+from songgen.runtime.files import write_text_atomic
 from songgen.runtime.launched_processes import on_main_process
 from songgen.runtime.termination import ENDING_SIGNALS
 

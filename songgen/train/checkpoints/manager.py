@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from songgen.runtime.agreement import all_succeeded, from_main
+from songgen.runtime.files import free_bytes, synchronize
+from songgen.runtime.json_files import json_sha256
+from songgen.runtime.tensor_files import read_tensors
 from songgen.train.checkpoints.files import (
     AVERAGE_FILE,
     CONFIG_FILE,
@@ -26,14 +29,10 @@ from songgen.train.checkpoints.files import (
     checkpoint_files,
     describe_files,
     fault_point,
-    free_bytes,
-    json_sha256,
     random_state_file,
     read_manifest,
-    read_tensors,
     room_needed,
     save_tensors,
-    synchronize,
     verify,
     write_text,
 )

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from songgen.data.schema import DATASET_FILE, DatasetInfo, ShardInfo, arrow_schema
-from songgen.data.writer import FLUSH_ROWS, ShardWriter, file_sha256
+from songgen.data.writer import FLUSH_ROWS, ShardWriter
+from songgen.runtime.files import file_sha256
 
 INFO = DatasetInfo(
     codec_spec={"type": "spectral"},
