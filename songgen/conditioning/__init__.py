@@ -7,7 +7,7 @@ from songgen.conditioning.caption_tokenizer import (
     train_caption_tokenizer,
 )
 from songgen.conditioning.text_encoder import TextEncoder, load_text_encoder
-from songgen.conditioning.voice_encoder import VoiceEncoder, load_voice_encoder
+from songgen.conditioning.voice_encoder import VoiceEncoder, load_voice_encoder, read_voice_sample_rate
 
 __all__ = [
     "FeatureCache",
@@ -17,5 +17,6 @@ __all__ = [
     "load_caption_tokenizer",
     "load_text_encoder",
     "load_voice_encoder",
+    "read_voice_sample_rate",
     "train_caption_tokenizer",
 ]

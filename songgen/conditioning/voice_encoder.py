@@ -6,6 +6,7 @@ deepnorm; its "attention relax" leaves the softmax unchanged): such configuratio
 Shapes: B batch, t frames, D width; "layers" counts the hidden states, the embedding's among them (25 when published).
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,10 +18,18 @@ from transformers import HubertConfig, HubertModel
 from songgen.conditioning.frozen import FrozenEncoder, seeded
 from songgen.conditioning.voice_weights import hubert_config, hubert_tensors
 from songgen.runtime.json_files import write_json
-from songgen.runtime.tensor_files import PREPROCESSOR_FILE, load_strictly, locate, normalize_spec
+from songgen.runtime.pretrained import find_folder, local_folder
+from songgen.runtime.tensor_files import PREPROCESSOR_FILE, Source, load_strictly, locate, normalize_spec
+
+PUBLISHED_ENCODER = "m-a-p/MERT-v1-330M"
+"""Voice encoder of the published models."""
 
 DEFAULT_SAMPLE_RATE = 24_000
+"""Rate of the published encoder, in Hz; an encoder whose files do not say theirs is taken for one like it."""
+
 _VARIANCE_FLOOR = 1e-7
+
+logger = logging.getLogger(__name__)
 
 
 class VoiceEncoder(FrozenEncoder):
@@ -92,9 +101,9 @@ class VoiceEncoder(FrozenEncoder):
             model = HubertModel(complete)
         load_strictly(model, weights, f"the voice encoder {(spec or {}).get('path', '')}".rstrip())
         settings = preprocessor or {}
-        sample_rate = settings.get("sampling_rate", config.get("sample_rate", DEFAULT_SAMPLE_RATE))
+        sample_rate = _sample_rate(config, settings, str((spec or {}).get("path", "")))
         normalize = bool(settings.get("do_normalize", True))
-        return cls(model, sample_rate=int(sample_rate), normalize=normalize, spec=spec, dtype=dtype)
+        return cls(model, sample_rate=sample_rate, normalize=normalize, spec=spec, dtype=dtype)
 
     @classmethod
     def small(
@@ -234,6 +243,40 @@ class VoiceEncoder(FrozenEncoder):
         super().save(folder)
         settings = {"sampling_rate": self.sample_rate, "do_normalize": self.normalize}
         write_json(Path(folder) / PREPROCESSOR_FILE, settings)
+
+
+def _sample_rate(config: Mapping[str, Any], preprocessor: Mapping[str, Any], path: str) -> int:
+    """Return the rate that a voice encoder's files state, in Hz."""
+    stated = preprocessor.get("sampling_rate", config.get("sample_rate"))
+    if stated is None and path:
+        logger.warning(
+            "the voice encoder %s does not state its sample rate: %d Hz is assumed; if it is another one, add a %s "
+            'with "sampling_rate"',
+            path, DEFAULT_SAMPLE_RATE, PREPROCESSOR_FILE,
+        )  # fmt: skip
+    return int(stated or DEFAULT_SAMPLE_RATE)
+
+
+def read_voice_sample_rate(spec: str | Mapping[str, Any], *, base_folder: Path | None = None) -> int:
+    """Return the rate in Hz at which a voice encoder listens, from its configuration alone: no weights are read.
+
+    Args:
+        spec: as for `load_voice_encoder`; without a path, the configuration of an encoder whose weights are in the
+            model's own file.
+        base_folder: a relative path that exists under it is taken from there.
+
+    Raises:
+        ValueError: if the encoder's files cannot be found.
+    """
+    given = {"path": spec} if isinstance(spec, str) else dict(spec)
+    path = given.get("path")
+    if not path:
+        return _sample_rate(given, {}, "")
+    if path == PUBLISHED_ENCODER and local_folder(path, base_folder) is None:
+        return DEFAULT_SAMPLE_RATE  # known without asking the hub
+    patterns, revision = ["*.json"], given.get("revision")
+    source = Source(find_folder(path, patterns=patterns, base_folder=base_folder, revision=revision, bare=True), False)
+    return _sample_rate(source.config(), source.preprocessor(), str(path))
 
 
 def load_voice_encoder(

@@ -5,6 +5,7 @@ Shapes: B songs, L text length.
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from songgen.conditioning import load_caption_tokenizer
+from songgen.conditioning import load_caption_tokenizer, read_voice_sample_rate
 from songgen.generation.reference_voice import read_reference_voice
 from songgen.generation.separation import VocalSeparator, load_separator
 from songgen.lyrics import VoiceBpeTokenizer
 from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.models.loading import resolve_folder
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.tensor_files import PREPROCESSOR_FILE
 
 PUBLISHED_CAPTION_TOKENIZER = "google/flan-t5-large"
 """Caption tokenizer of models whose folder names none."""
 
 DEFAULT_LANGUAGE = "en"
-
-PUBLISHED_VOICE_SAMPLE_RATE = 24_000
-"""Samples a second that the published voice encoder listens at."""
 
 _NEEDED_FILES = ("*.json", "caption_tokenizer/*", "voice_encoder/*.json")
 """What the processor reads of a hub repository."""
@@ -73,8 +70,20 @@ class SongGenProcessor:
         self.device = torch.device(device)
         self.lyrics_tokenizer = _open_lyrics_tokenizer(folder, lyrics_vocab)
         self.caption_tokenizer = load_caption_tokenizer(caption_tokenizer or _caption_tokenizer_of(folder, config))
-        self.voice_sample_rate = _voice_sample_rate(folder, config)
+        self._folder = folder
+        self._voice_encoder_spec: dict[str, Any] = config.get("voice_encoder") or {}
         self._separator = separator
+
+    @cached_property
+    def voice_sample_rate(self) -> int:
+        """Rate in Hz at which the model's voice encoder listens.
+
+        Read when a voice is first given: for an encoder on a hub, its configuration may have to be downloaded.
+
+        Raises:
+            ValueError: if the voice encoder's configuration cannot be found.
+        """
+        return read_voice_sample_rate(self._voice_encoder_spec, base_folder=self._folder)
 
     def __call__(
         self,
@@ -176,14 +185,6 @@ def _caption_tokenizer_of(folder: Path, config: dict[str, Any]) -> str | Path:
         if candidate and (folder / candidate).is_dir():
             return folder / candidate
     return named or PUBLISHED_CAPTION_TOKENIZER
-
-
-def _voice_sample_rate(folder: Path, config: dict[str, Any]) -> int:
-    """Return the rate of the folder's voice encoder, else the published one's."""
-    path = (config.get("voice_encoder") or {}).get("path") or "voice_encoder"
-    file = folder / path / PREPROCESSOR_FILE
-    settings = read_json_object(file) if file.is_file() else {}
-    return int(settings.get("sampling_rate", PUBLISHED_VOICE_SAMPLE_RATE))
 
 
 def _batch_size(columns: dict[str, Any]) -> int:

@@ -11,7 +11,7 @@ from songgen.data.manifests.raw_rows import ColumnNames, track_of_column
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.data.reading import ReadingLimits
 from songgen.data.schema import EVAL_SPLIT, TRAIN_SPLIT
-from songgen.tasks import MIX, TRACKS
+from songgen.tasks import TRACKS
 
 BYTES_PER_GIB = 1 << 30
 
@@ -62,9 +62,6 @@ class PreprocessOptions:
     reading: ReadingLimits = field(default_factory=ReadingLimits)
     """Time and memory that reading one song may take."""
 
-    required_tracks: tuple[str, ...] = (MIX,)
-    """Tracks that each clip must have."""
-
     max_text_length: int = 500
     """Most characters of the caption, and of the lyrics, inclusive."""
 
@@ -74,8 +71,11 @@ class PreprocessOptions:
     max_lyrics_tokens: int | None = None
     """Most lyrics tokens, or None for no limit."""
 
-    voice_sample_rate: int = 24_000
-    """Samples a second of the stored reference voice; 0 stores none."""
+    voice_encoder: str | dict[str, Any] | None = None
+    """Voice encoder whose sample rate the stored reference voices get, or None for the model's."""
+
+    store_voice: bool = True
+    """Store the samples of reference voices."""
 
     voice_min_energy: float = 200.0
     """Vocal tracks below are counted in the report; training does not use them as reference voice."""
@@ -147,7 +147,8 @@ def options_of(config: RunConfig) -> PreprocessOptions:
         max_text_length=data.max_text_length,
         max_caption_tokens=data.max_description_token_length,
         max_lyrics_tokens=data.max_prompt_token_length,
-        voice_sample_rate=24_000 if data.voice_storage == "samples" else 0,
+        voice_encoder=config.model.voice_encoder,
+        store_voice=data.voice_storage == "samples",
         voice_min_energy=data.voice_min_energy,
         batch_size=data.audio_encoder_per_device_batch_size,
         chunk_rows=data.save_codec_steps or 500,
