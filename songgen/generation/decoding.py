@@ -6,7 +6,7 @@ Shapes: B songs, R sequences a song, N tracks, K codebooks, T frames, H heads, S
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -47,23 +47,11 @@ class CodeChunk:
     """Whether every song ends here."""
 
 
-class CodeStreamer(Protocol):
-    """Takes codes while they are being drawn."""
-
-    @property
-    def chunk_frames(self) -> int:
-        """Frames after which the streamer wants a chunk."""
-
-    def put(self, chunk: CodeChunk) -> None:
-        """Take the next frames; the last chunk says so."""
-
-
 def generate_codes(
     model: "SongGenForConditionalGeneration",
     conditions: "Conditions",
     *,
     options: GenerationOptions,
-    streamer: CodeStreamer | None = None,
     on_step: ProgressCallback | None = None,
 ) -> list[Tensor]:
     """Draw the codes of songs.
@@ -79,7 +67,6 @@ def generate_codes(
         model: gives the decoder, the layout and the vocabulary; put into eval mode meanwhile.
         conditions: what B songs are drawn from (`model.encode_conditions`).
         options: how to draw.
-        streamer: is handed finished frames while later ones are being drawn.
         on_step: is told the progress.
 
     Returns:
@@ -89,13 +76,7 @@ def generate_codes(
         ValueError: if the length limit leaves no room for a frame, seeds and songs differ in number, or the model
             computes logits that are not finite.
     """
-    chunk_frames = streamer.chunk_frames if streamer is not None else None
-    chunks = []
-    for chunk in stream_codes(model, conditions, options=options, chunk_frames=chunk_frames, on_step=on_step):
-        if streamer is not None:
-            streamer.put(chunk)
-        chunks.append(chunk)
-    return _songs_of(chunks)
+    return _songs_of(list(stream_codes(model, conditions, options=options, on_step=on_step)))
 
 
 def stream_codes(

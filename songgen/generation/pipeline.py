@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from songgen.generation.decoding import CodeStreamer, ProgressCallback, evaluating, generate_codes, stream_codes
+from songgen.generation.decoding import ProgressCallback, evaluating, generate_codes, stream_codes
 from songgen.generation.options import GenerationOptions
 from songgen.generation.song_audio import DualTrackAudio, SongAudio, decode_songs
 from songgen.generation.streaming import DEFAULT_CHUNK_SECONDS, frames_of_chunk, stream_audio
@@ -25,7 +25,6 @@ _OPTION_KEYWORDS = tuple(field.name for field in fields(GenerationOptions))
 def generate(
     model: "SongGenForConditionalGeneration",
     *,
-    streamer: CodeStreamer | None = None,
     on_step: ProgressCallback | None = None,
     return_songs: bool = False,
     **keywords: Any,
@@ -38,7 +37,6 @@ def generate(
 
     Args:
         model: the model; its codec is loaded when first needed.
-        streamer: is handed finished frames meanwhile (`songgen.generation.streaming.AudioStreamer` makes sound).
         on_step: is told the progress: steps done, steps that the longest song allowed would take.
         return_songs: return a `SongAudio`, which also knows lengths, codes and the mix.
         **keywords: the processor's output (`encode_conditions`) and the fields of `GenerationOptions`.
@@ -55,7 +53,7 @@ def generate(
     inputs, options = _split(keywords)
     with evaluating(model), torch.no_grad():
         conditions = _encode(model, inputs)
-        codes = generate_codes(model, conditions, options=options, streamer=streamer, on_step=on_step)
+        codes = generate_codes(model, conditions, options=options, on_step=on_step)
         songs = decode_songs(model.audio_codec, model.layout, codes)
     return songs if return_songs else songs.published()
 
@@ -105,7 +103,7 @@ def _split(keywords: dict[str, Any]) -> tuple[dict[str, Any], GenerationOptions]
     if unknown:
         raise TypeError(
             f"generate() got unknown keywords {', '.join(unknown)}; inputs: {', '.join(CONDITION_KEYWORDS)}; "
-            f"options: {', '.join(_OPTION_KEYWORDS)}, streamer, on_step, return_songs"
+            f"options: {', '.join(_OPTION_KEYWORDS)}, on_step, return_songs"
         )
     options = GenerationOptions(**{name: value for name, value in keywords.items() if name in _OPTION_KEYWORDS})
     return {name: value for name, value in keywords.items() if name in CONDITION_KEYWORDS}, options

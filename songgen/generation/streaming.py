@@ -3,7 +3,7 @@
 Shapes: B songs, N tracks, K codebooks, T frames.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -111,43 +111,6 @@ class ChunkDecoder:
         length = min(self._tail.shape[-1], piece.shape[-1])
         weight = torch.arange(1, length + 1, device=piece.device) / (length + 1)
         piece[..., :length] = torch.lerp(self._tail[..., :length], piece[..., :length], weight)
-
-
-class AudioStreamer:
-    """Hands sound to a function while `model.generate(streamer=...)` goes on drawing."""
-
-    def __init__(
-        self,
-        codec: "AudioCodec",
-        layout: TokenLayout,
-        on_audio: Callable[[SongAudio], None],
-        chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
-    ) -> None:
-        """Start a stream.
-
-        Args:
-            codec: the model's (`model.audio_codec`).
-            layout: the model's (`model.layout`).
-            on_audio: called with each piece of sound, in order; all pieces together are as long as the songs.
-            chunk_seconds: sound in one piece.
-
-        Raises:
-            ValueError: if `chunk_seconds` is not above 0.
-        """
-        self._chunk_frames = frames_of_chunk(codec, chunk_seconds)
-        self._decoder = ChunkDecoder(codec, layout)
-        self._on_audio = on_audio
-
-    @property
-    def chunk_frames(self) -> int:
-        """Frames after which a chunk of codes is wanted."""
-        return self._chunk_frames
-
-    def put(self, chunk: CodeChunk) -> None:
-        """Decode the next frames and hand the sound on."""
-        audio = self._decoder.feed(chunk)
-        if audio is not None:
-            self._on_audio(audio)
 
 
 def frames_of_chunk(codec: "AudioCodec", chunk_seconds: float) -> int:
