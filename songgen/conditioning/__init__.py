@@ -6,11 +6,13 @@ from songgen.conditioning.caption_tokenizer import (
     load_caption_tokenizer,
     train_caption_tokenizer,
 )
+from songgen.conditioning.feature_store import FeatureStore
 from songgen.conditioning.text_encoder import TextEncoder, load_text_encoder
 from songgen.conditioning.voice_encoder import VoiceEncoder, load_voice_encoder, read_voice_sample_rate
 
 __all__ = [
     "FeatureCache",
+    "FeatureStore",
     "TextEncoder",
     "VoiceEncoder",
     "caption_tokenizer_fingerprint",

@@ -97,6 +97,10 @@ class TextEncoder(FrozenEncoder):
         """Ids that have an embedding."""
         return int(self._model.config.vocab_size)
 
+    def key_of(self, caption_ids: Tensor) -> str:
+        """Return the key of a caption (L ids on the CPU) in caches of this encoder's features."""
+        return FeatureCache.key(self.fingerprint, caption_ids.to(torch.int64).numpy().tobytes())
+
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Encode captions.
 
@@ -121,8 +125,7 @@ class TextEncoder(FrozenEncoder):
     def _cached(self, ids: Tensor, mask: Tensor, cache: FeatureCache) -> Tensor:
         """Compute the rows that the cache lacks in one batch, and keep their real tokens."""
         kept = mask.cpu() != 0
-        captions = [row[keep].to(torch.int64) for row, keep in zip(ids.cpu(), kept, strict=True)]
-        keys = [cache.key(self.fingerprint, caption.numpy().tobytes()) for caption in captions]
+        keys = [self.key_of(row[keep]) for row, keep in zip(ids.cpu(), kept, strict=True)]
         found = [cache.get(key) for key in keys]
         states = torch.zeros(*ids.shape, self.hidden_size, dtype=self.dtype, device=self.device)
         missing = [row for row, features in enumerate(found) if features is None]

@@ -83,6 +83,7 @@ KINDS: dict[Change, tuple[str, ...]] = {
         "default_language",
         "voice_storage",
         "verify_data_hashes",
+        "feature_cache_dir",
         "long_clips",
         "audio_timeout_seconds",
         "audio_memory_gib",

@@ -9,9 +9,11 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
+from songgen.conditioning.feature_store import default_folder
 from songgen.config import RunConfig
 from songgen.data.integrity import require_intact_data
-from songgen.families.tokens.data_parts import build_evaluator, build_training_data, cache_captions, used_splits
+from songgen.families.tokens.caption_features import cache_captions
+from songgen.families.tokens.data_parts import build_evaluator, build_training_data, used_splits
 from songgen.families.tokens.model_parts import frozen_content, load_model
 from songgen.families.tokens.parameter_groups import choose_trained
 from songgen.families.tokens.songs import TrainingData
@@ -84,7 +86,8 @@ def build_trainer(
     trainable = choose_trained(config, core)
     _put_in_place(state, config, total_steps, data.signature | frozen_content(core), resumption)
     engine = _prepare(config, core, trainable, accelerator)
-    cache_captions(core, [data] if evaluator is None else [data, evaluator.data])
+    samples = [part.samples for part in (data, evaluator.data if evaluator else None) if part is not None]
+    cache_captions(core.text_encoder, samples, accelerator, _feature_folder(config))
     return Trainer(
         config=config,
         accelerator=accelerator,
@@ -110,6 +113,12 @@ def build_trainer(
         resumption=resumption,
         state=state,
     )
+
+
+def _feature_folder(config: RunConfig) -> Path | None:
+    """Where features of captions are kept between runs."""
+    named = config.data.feature_cache_dir
+    return default_folder() if named is None else Path(named) if named else None
 
 
 def _checkpoints(config: RunConfig, rank: int, world_size: int) -> CheckpointManager:
