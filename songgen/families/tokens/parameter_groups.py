@@ -45,9 +45,8 @@ def choose_trained(config: RunConfig, core: SongGenForConditionalGeneration) -> 
         ValueError: if the configuration names groups that do not exist, or sets a factor for one that is not trained.
     """
     frozen = [*config.training.frozen_groups(), *_unreached_groups(config, core)]
-    trainable = Trainable.choose(
-        core, TOKEN_GROUPS, frozen=frozen, learning_rate_factors=config.training.learning_rate_factors
-    )
+    factors: dict[str, float] = dict(config.training.learning_rate_factors.items())
+    trainable = Trainable.choose(core, TOKEN_GROUPS, frozen=frozen, learning_rate_factors=factors)
     logger.info("frozen: %s", ", ".join(trainable.frozen_groups) or "nothing")
     return trainable
 
