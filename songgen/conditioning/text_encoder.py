@@ -47,7 +47,7 @@ class TextEncoder(FrozenEncoder):
         spec: Mapping[str, Any] | None = None,
         dtype: torch.dtype | None = None,
     ) -> "TextEncoder":
-        """Build from a T5 configuration and its weights; those of a decoder are left aside.
+        """Build from a T5 configuration and its weights; those of a decoder are ignored.
 
         Args:
             config: content of a T5 `config.json` (or `text_encoder` of a published SongGen configuration).
@@ -74,7 +74,7 @@ class TextEncoder(FrozenEncoder):
     ) -> "TextEncoder":
         """Return a small encoder with random weights: the same for the same arguments."""
         if d_model % num_heads:
-            raise ValueError(f"d_model {d_model} is no multiple of num_heads {num_heads}")
+            raise ValueError(f"d_model {d_model} is not a multiple of num_heads {num_heads}")
         config = T5Config(
             vocab_size=vocab_size,
             d_model=d_model,

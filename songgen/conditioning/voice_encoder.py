@@ -85,8 +85,8 @@ class VoiceEncoder(FrozenEncoder):
         """Build from a MERT or HuBERT configuration and its weights.
 
         Args:
-            config: content of the `config.json`; what it leaves out is read off the weights (a published SongGen folder
-                holds `mert_model.*` tensors and no configuration for them).
+            config: content of the `config.json`; what it leaves out is inferred from the weights (a published SongGen
+                folder holds `mert_model.*` tensors and no configuration for them).
             tensors: weights under HuBERT's names, with either naming of the weight norm.
             preprocessor: content of `preprocessor_config.json` (`sampling_rate`, `do_normalize`).
             spec: what opens the same encoder again.
@@ -144,7 +144,7 @@ class VoiceEncoder(FrozenEncoder):
 
     @property
     def num_layers(self) -> int:
-        """Hidden states handed out: the transformer layers and their input."""
+        """Number of hidden states: the transformer layers and their input."""
         return int(self._model.config.num_hidden_layers) + 1
 
     @property
@@ -168,16 +168,16 @@ class VoiceEncoder(FrozenEncoder):
         return frames.clamp(min=0)
 
     def encode(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Encode reference voices. A clip's features do not depend on the padding behind it.
+        """Encode reference voices. A clip's features do not depend on the padding after it.
 
         Args:
-            waveforms: B x samples at `sample_rate`; what stands past a clip's length is never heard.
+            waveforms: B x samples at `sample_rate`; samples past a clip's length are never read.
             lengths: B, samples of each clip (None: whole rows). A clip of length 0, or whose samples are all zero,
-                is no voice.
+                does not count as a voice.
 
         Returns:
             Hidden states B x layers x t x D on the encoder's device, zeros where the mask is False; and the mask B x t
-            bool, True on a clip's own frames and nowhere in a clip that is no voice.
+            bool, True on a clip's own frames and nowhere in a clip without a voice.
 
         Raises:
             ValueError: if the shapes do not fit together.
@@ -202,7 +202,7 @@ class VoiceEncoder(FrozenEncoder):
     def _compute(self, samples: Tensor, lengths: Tensor) -> Tensor:
         """Return B x layers x t x D; frames past a clip's own are undefined."""
         with self._computing():
-            # Too short a clip has no frame of its own; its row still needs one to attend to and is masked later.
+            # A clip that is too short has no frame; its row still needs one to attend to, which is masked later.
             lengths = lengths.clamp(min=self.min_samples)
             if self._model.config.feat_extract_norm != "group":
                 heard = (torch.arange(samples.shape[1], device=self.device) < lengths[:, None]).long()
@@ -210,7 +210,7 @@ class VoiceEncoder(FrozenEncoder):
             return self._by_equal_lengths(samples, lengths)
 
     def _by_equal_lengths(self, samples: Tensor, lengths: Tensor) -> Tensor:
-        """Run clips of equal length together: a group norm over time would hear the padding."""
+        """Run clips of equal length together: a group norm over time would include the padding."""
         frames = int(self.num_frames(samples.shape[1]))
         shape = (len(samples), self.num_layers, frames, self.hidden_size)
         states = torch.zeros(shape, dtype=self.dtype, device=self.device)
@@ -258,7 +258,7 @@ def _sample_rate(config: Mapping[str, Any], preprocessor: Mapping[str, Any], pat
 
 
 def read_voice_sample_rate(spec: str | Mapping[str, Any], *, base_folder: Path | None = None) -> int:
-    """Return the rate in Hz at which a voice encoder listens, from its configuration alone: no weights are read.
+    """Return the rate in Hz at which a voice encoder listens, from its configuration only: no weights are read.
 
     Args:
         spec: as for `load_voice_encoder`; without a path, the configuration of an encoder whose weights are in the

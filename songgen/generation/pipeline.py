@@ -29,21 +29,21 @@ def generate(
     return_songs: bool = False,
     **keywords: Any,
 ) -> Tensor | DualTrackAudio | SongAudio:
-    """Draw songs and decode them.
+    """Generate songs and decode them.
 
-    A song depends on its conditions and its seed, and on nothing else in the batch. Only where a model reads lyrics in
-    front of the song (`prompt_cross_attention` false) does their padding count: generate such songs one at a time where
-    they shall not depend on each other.
+    A song depends only on its conditions and its seed, not on the others in the batch. Models that read lyrics before
+    the song (`prompt_cross_attention` false) are an exception, since padding counts there: to make such songs
+    independent of each other, generate them one at a time.
 
     Args:
         model: the model; its codec is loaded when first needed.
-        on_step: is told the progress: steps done, steps that the longest song allowed would take.
-        return_songs: return a `SongAudio`, which also knows lengths, codes and the mix.
+        on_step: called with the progress: steps done, steps that the longest song allowed would take.
+        return_songs: return a `SongAudio`, which also has lengths, codes and the mix.
         **keywords: the processor's output (`encode_conditions`) and the fields of `GenerationOptions`.
 
     Returns:
-        Mixed: B*R x samples. Dual-track: a pair (accompaniment, vocal), each B*R x samples, but 1-D where there is a
-        single song. float32 on the codec's device; songs that end earlier are followed by silence, and
+        Mixed: B*R x samples. Dual-track: a pair (accompaniment, vocal), each B*R x samples, but 1-D for a single
+        song. float32 on the codec's device; songs that end earlier are followed by silence, and
         `return_songs=True` tells how long each one is.
 
     Raises:
@@ -65,7 +65,7 @@ def model_stream(
     on_step: ProgressCallback | None = None,
     **keywords: Any,
 ) -> Iterator[SongAudio]:
-    """Yield the sound of songs while they are being drawn.
+    """Yield the sound of songs while they are being generated.
 
     Used as `for piece in model_stream(model, **processor(...))`. All pieces of a song together are as long as what
     `generate` returns, and hold the same codes.
@@ -73,7 +73,7 @@ def model_stream(
     Args:
         model: the model.
         chunk_seconds: sound in one piece.
-        on_step: is told the progress.
+        on_step: called with the progress.
         **keywords: as for `generate`.
 
     Yields:
@@ -81,7 +81,7 @@ def model_stream(
 
     Raises:
         TypeError: for unknown keywords.
-        ValueError: as `generate` does, when the first piece is asked for.
+        ValueError: as `generate` does, when the first piece is requested.
     """
     inputs, options = _split(keywords)
     codec = model.audio_codec
@@ -93,7 +93,7 @@ def model_stream(
 
 
 def _split(keywords: dict[str, Any]) -> tuple[dict[str, Any], GenerationOptions]:
-    """Tell the model's inputs from the options.
+    """Separate the model's inputs from the options.
 
     Raises:
         TypeError: for keywords that are neither.
@@ -110,7 +110,7 @@ def _split(keywords: dict[str, Any]) -> tuple[dict[str, Any], GenerationOptions]
 
 
 def _encode(model: "SongGenForConditionalGeneration", inputs: dict[str, Any]) -> "Conditions":
-    """Encode the inputs on the model's device; a voice of zeros only is no voice."""
+    """Encode the inputs on the model's device; a voice of zeros does not count as one."""
     moved = {
         name: value.to(model.device) if isinstance(value, Tensor) else value
         for name, value in inputs.items()

@@ -1,4 +1,4 @@
-"""From what a user writes (caption, lyrics, a reference voice) to the model's inputs.
+"""From caption, lyrics and a reference voice to the model's inputs.
 
 Shapes: B songs, L text length.
 """
@@ -22,7 +22,7 @@ from songgen.models.loading import resolve_folder
 from songgen.runtime.json_files import read_json_object
 
 PUBLISHED_CAPTION_TOKENIZER = "google/flan-t5-large"
-"""Caption tokenizer of models whose folder names none."""
+"""Caption tokenizer of models whose folder does not name one."""
 
 DEFAULT_LANGUAGE = "en"
 
@@ -56,14 +56,14 @@ class SongGenProcessor:
 
         Args:
             path: model folder or hub id.
-            device: where the inputs will lie.
+            device: device of the inputs.
             revision: branch, tag or commit of a hub repository.
             lyrics_vocab: lyrics vocabulary (a `tokenizers` JSON file), where the folder holds none.
             caption_tokenizer: folder or hub id to use instead of the model's.
-            separator: frees voices of their accompaniment; None loads Demucs when it is first asked for.
+            separator: removes the accompaniment of voices; None loads Demucs when it is first needed.
 
         Raises:
-            ValueError: if a part can neither be found in the folder nor on the hub.
+            ValueError: if a part is found neither in the folder nor on the hub.
         """
         folder = resolve_folder(path, revision=revision, patterns=_NEEDED_FILES)
         config = read_json_object(folder / CONFIG_FILE)
@@ -98,10 +98,10 @@ class SongGenProcessor:
 
         Args:
             text: caption: genre, mood, instruments, singer; None or empty for a song without one.
-            lyrics: what is sung, with section tags such as [verse] where the vocabulary has them; None or empty for an
+            lyrics: text to sing, with section tags such as [verse] where the vocabulary has them; None or empty for an
                 instrumental. A list of captions, lyrics, voices or languages makes a batch, in which single values hold
                 for every song.
-            ref_voice_path: audio file of the voice that shall sing; None for any voice.
+            ref_voice_path: audio file of the voice to imitate; None for any voice.
             start: seconds into that file at which the 3 s that are used begin.
             separate: take the accompaniment out of the reference voice first.
             language: of the lyrics, "en" by default.
@@ -144,14 +144,14 @@ class SongGenProcessor:
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
     def _caption_ids(self, caption: str | None) -> list[int]:
-        """Return the ids of a caption; an empty one is the end token alone, as in training."""
+        """Return the ids of a caption; an empty one is just the end token, as in training."""
         return list(self.caption_tokenizer((caption or "").strip()).input_ids)
 
     def _lyrics_ids(self, lyrics: str | None, language: str) -> list[int]:
-        """Return the ids of lyrics and warn of what cannot be sung."""
+        """Return the ids of lyrics and warn of pieces that the vocabulary lacks."""
         song = (lyrics or "").strip()
         if song and (unknown := self.lyrics_tokenizer.unknown_pieces(song, language)):
-            logger.warning("not in the lyrics vocabulary and left unsung: %s", ", ".join(sorted(set(unknown))))
+            logger.warning("not in the lyrics vocabulary, ignored: %s", ", ".join(sorted(set(unknown))))
         return self.lyrics_tokenizer.encode_lyrics(song, language)
 
     def _voice(self, path: str | Path | None, start: float, *, separate: bool) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Sound while the song is still being drawn, in pieces that join without a click.
+"""Sound of a song that is still being generated, in pieces that join without a click.
 
 Shapes: B songs, N tracks, K codebooks, T frames.
 """
@@ -20,7 +20,7 @@ DEFAULT_CHUNK_SECONDS = 1.0
 """Sound in one piece, except the first and the last."""
 
 CONTEXT_FRAMES = 16
-"""Frames decoded besides a piece on both sides: what a codec's convolutions see around a frame."""
+"""Frames decoded on both sides of a piece in addition: what a codec's convolutions see around a frame."""
 
 FADE_FRAMES = 4
 """Frames over which one piece fades into the next, for codecs that look further than the context."""
@@ -29,9 +29,9 @@ FADE_FRAMES = 4
 class ChunkDecoder:
     """Turns a stream of codes into a stream of sound.
 
-    A piece is decoded together with the frames around it, so it lags `CONTEXT_FRAMES` behind the codes. Where the codec
-    sees no further than that, the pieces joined are what decoding the whole song gives; for others, each piece fades
-    out of the one before it. Only codes that have been drawn are used.
+    A piece is decoded together with the frames around it, so it lags `CONTEXT_FRAMES` behind the codes. If the codec
+    sees no further than that, the joined pieces equal the decoded song; for other codecs, each piece is cross-faded
+    with the one before it. Only codes that have been sampled are used.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ChunkDecoder:
         Args:
             codec: decodes the codes.
             layout: names the tracks.
-            context_frames: frames decoded besides a piece on both sides.
+            context_frames: frames decoded on both sides of a piece in addition.
             fade_frames: frames of the cross-fade, `context_frames` at most.
 
         Raises:
@@ -105,7 +105,7 @@ class ChunkDecoder:
         )
 
     def _fade_in(self, piece: Tensor) -> None:
-        """Blend the beginning of a piece (B x N x samples) with how the piece before it went on."""
+        """Blend the beginning of a piece (B x N x samples) with the continuation of the piece before it."""
         if self._tail is None:
             return
         length = min(self._tail.shape[-1], piece.shape[-1])

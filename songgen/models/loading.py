@@ -41,7 +41,7 @@ _SIZE_GIVING = (
     "mert_layer_agg.weight",
     "audio_mert_to_dec_proj.weight",
 )
-"""Weights whose shapes stand in for what published configurations leave out."""
+"""Weights whose shapes tell what published configurations leave out."""
 
 _POSITION_TABLE = "decoder.model.decoder.embed_positions.weights"
 
@@ -101,10 +101,10 @@ def load_model(
         config_overrides: fields of `SongGenConfig` (or `decoder.FIELD`) to replace, such as `decoder.dropout`.
 
     Raises:
-        ValueError: for a folder that is none, unknown options, or weights that do not fit (all of them are listed).
+        ValueError: if it is not a model folder, for unknown options, or weights that do not fit (all are listed).
     """
     if attn_implementation not in ("sdpa", "eager"):
-        raise ValueError(f"attn_implementation {attn_implementation!r} is none of sdpa, eager")
+        raise ValueError(f"attn_implementation {attn_implementation!r} is not one of sdpa, eager")
     folder = resolve_folder(name, revision=revision, cache_dir=cache_dir)
     tensors = _read_tensors(folder)
     config = SongGenConfig.from_dict(_completed_by_tensors(read_json_object(folder / CONFIG_FILE), tensors))
@@ -321,7 +321,7 @@ def _override(config: SongGenConfig, overrides: Mapping[str, Any]) -> SongGenCon
 def _load_strictly(
     model: SongGenForConditionalGeneration, tensors: Mapping[str, Tensor], where: str, *, warm_start: bool
 ) -> None:
-    """Load all weights; the vocal heads alone may be new (a warm start into mixed_pro)."""
+    """Load all weights; only vocal heads may be new (a warm start into mixed_pro)."""
     if problems := _misfits(model, tensors, warm_start=warm_start):
         raise ValueError(f"weights of {where} do not fit its configuration:\n  " + "\n  ".join(problems))
     model.load_state_dict(dict(tensors), strict=False)

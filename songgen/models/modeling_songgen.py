@@ -1,7 +1,7 @@
 """The SongGen model: conditions -> cross-attention memory -> decoder -> logits and losses.
 
-Frozen networks (text encoder, voice encoder, codec) serve the model but are not part of it: they are no submodules,
-take no room in checkpoints and are loaded when first needed.
+Frozen networks (text encoder, voice encoder, codec) serve the model but are not part of it: they are not
+submodules, take no room in checkpoints and are loaded when first needed.
 
 Shapes: B batch, N tracks, K codebooks, T frames, H heads, S steps, V vocabulary, L text length, M memory length,
 D width.
@@ -32,7 +32,7 @@ from songgen.vocabulary import EMPTY_CAPTION_IDS, IGNORE_INDEX, AudioVocabulary
 
 @dataclass
 class SongGenOutput:
-    """What a forward pass returns; parts that were not asked for are None."""
+    """Result of a forward pass; parts that were not asked for are None."""
 
     loss: Tensor
     """Scalar; see `songgen.models.loss.head_losses`."""
@@ -44,10 +44,10 @@ class SongGenOutput:
     """H int64, targets of each head in this batch."""
 
     vocal_loss: Tensor | None = None
-    """Scalar loss of the auxiliary vocal heads, all weighted alike; not part of `loss`."""
+    """Scalar loss of the auxiliary vocal heads, all weighted equally; not part of `loss`."""
 
     vocal_codebook_losses: Tensor | None = None
-    """H, the same head by head."""
+    """H, the vocal loss of each head."""
 
     logits: Tensor | None = None
     """B x H x S x V."""
@@ -89,7 +89,7 @@ class SongGenForConditionalGeneration(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """Draw new weights: normal with the configured deviation, zero biases, an even mixture of voice layers."""
+        """Initialize weights: normal with the configured deviation, zero biases, an even mixture of voice layers."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=self.config.decoder.initializer_factor)
@@ -107,7 +107,7 @@ class SongGenForConditionalGeneration(nn.Module):
         return load_model(cls, name, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config, trained weights and copies of those frozen networks that lie in local folders."""
+        """Write config, trained weights and copies of the frozen networks that are in local folders."""
         from songgen.models.loading import save_model
 
         save_model(self, Path(folder))
@@ -149,12 +149,12 @@ class SongGenForConditionalGeneration(nn.Module):
         return self._frozen[name]
 
     def attach(self, name: str, part: Any) -> None:
-        """Hand over a frozen network that is already loaded (`text_encoder`, `voice_encoder` or `audio_codec`)."""
+        """Use a frozen network that is already loaded as `text_encoder`, `voice_encoder` or `audio_codec`."""
         assert name in ("text_encoder", "voice_encoder", "audio_codec"), name
         self._frozen[name] = part.to(self.device)
 
     def release(self, name: str) -> None:
-        """Let go of a frozen network until it is asked for again; one that nothing could load again stays."""
+        """Free a frozen network until it is needed again; one that could not be loaded again stays."""
         if getattr(self.config, name).get("path"):
             self._frozen.pop(name, None)
 
@@ -163,7 +163,7 @@ class SongGenForConditionalGeneration(nn.Module):
         return dict(self._frozen)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Let frozen networks follow the model to another device."""
+        """Move the frozen networks along with the model."""
         super()._apply(fn, recurse)
         for name, part in getattr(self, "_frozen", {}).items():
             self._frozen[name] = part.to(self.device)
@@ -172,9 +172,9 @@ class SongGenForConditionalGeneration(nn.Module):
     def set_input_masking(self, probability: float) -> None:
         """Hide the beginnings of some clips, and single tokens of others, in training; see `_hide`.
 
-        Teacher forcing shows the song so far, which tells what comes next better than caption and lyrics do. A model
-        that has only ever leaned on it does not know how a song begins, and from there sings another one; and one that
-        leans on fine codebooks goes astray once its own are wrong.
+        Teacher forcing shows the song so far, which predicts the next token better than caption and lyrics do. A model
+        that relies on it alone begins another song than the one it was asked for; and one that relies on fine codebooks
+        fails as soon as its own are wrong.
         """
         self.input_mask_probability = probability
 
@@ -195,7 +195,7 @@ class SongGenForConditionalGeneration(nn.Module):
         voice_hidden_states: Tensor | None = None,
         voice_mask: Tensor | None = None,
     ) -> Conditions:
-        """Encode caption, lyrics and voice: the one path of training and generation.
+        """Encode caption, lyrics and voice, in training and generation alike.
 
         Args:
             input_ids: B x L caption ids.
@@ -210,13 +210,14 @@ class SongGenForConditionalGeneration(nn.Module):
             voice_mask: B x t bool that goes with `voice_hidden_states` (None: clips that are not all zero).
 
         Raises:
-            ValueError: if there is nothing for the decoder to attend to: neither a caption nor lyrics, or, where lyrics
-                stand in front of the song, no caption.
+            ValueError: if the decoder has nothing to attend to: neither a caption nor lyrics, or, in a model that reads
+                lyrics before the song, no caption.
         """
         parts: list[tuple[Tensor, Tensor]] = []
         voice = self._encode_voice(ref_voice_values, ref_voice_lengths, voice_hidden_states, voice_mask)
-        # Here, not where it is added: gradients come in the reverse order of the operations, and DeepSpeed adds them up
-        # over processes as they come, so that a process whose batch has no voice must compute in the same order.
+        # Computed here, not where it is added: gradients come in the reverse order of the operations, and DeepSpeed
+        # reduces them over processes in the order in which they come. So a process whose batch has no voice must
+        # compute in the same order as the others.
         without_voice = self._untouched_voice_parameters() if self.training and voice is None else None
         if voice is not None:
             parts.append(voice)
@@ -238,8 +239,8 @@ class SongGenForConditionalGeneration(nn.Module):
                     "nothing to condition on: give a caption (input_ids), lyrics (prompt_input_ids) or both"
                 )
             raise ValueError(
-                "no caption to condition on: this model reads lyrics in front of the song and attends to the caption "
-                f"alone; give input_ids (an empty caption is {list(EMPTY_CAPTION_IDS)})"
+                "no caption to condition on: this model reads lyrics before the song and attends only to the "
+                f"caption; give input_ids (an empty caption is {list(EMPTY_CAPTION_IDS)})"
             )
         memory = torch.cat([states.to(parts[0][0].dtype) for states, _ in parts], dim=1)
         if without_voice is not None:
@@ -267,7 +268,7 @@ class SongGenForConditionalGeneration(nn.Module):
         return self._project_voice(hidden_states), mask
 
     def _encode_lyrics(self, prompt_input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return lyrics as B x L x D and their mask (B x L): encoded for the memory, bare embeddings as a prefix."""
+        """Return lyrics (B x L x D) and their mask (B x L): encoded for the memory, only embedded as a prefix."""
         mask = torch.ones_like(prompt_input_ids) if attention_mask is None else attention_mask
         embedded = self.embed_prompts(prompt_input_ids)
         if not self.config.prompt_cross_attention:
@@ -281,13 +282,13 @@ class SongGenForConditionalGeneration(nn.Module):
         return self.audio_mert_to_dec_proj(mixed.view(batch, frames, width))
 
     def _project_text(self, hidden_states: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Project the caption (always, whatever the widths) and blank its padding: B x L x D and B x L."""
+        """Project the caption (whatever the widths) and zero its padding: B x L x D and the mask B x L."""
         projected = self.enc_to_dec_proj(hidden_states.to(self.dtype))
         mask = projected.new_ones(projected.shape[:2]) if attention_mask is None else attention_mask
         return projected * mask[..., None].to(projected.dtype), mask.bool()
 
     def _untouched_voice_parameters(self) -> Tensor:
-        """Zero that depends on the voice parameters, so that a batch without voices leaves none without gradient."""
+        """Return 0 as a function of the voice parameters, so that they get gradients in a batch without voices too."""
         silence = torch.zeros(1, self.config.voice_num_layers, 1, self.config.voice_hidden_size, device=self.device)
         return 0.0 * self._project_voice(silence).sum()
 
@@ -307,14 +308,14 @@ class SongGenForConditionalGeneration(nn.Module):
         """Predict every token of a batch from those before it.
 
         Args:
-            codes: B x N x K x T raw codes; what stands past a clip's frames is never read.
+            codes: B x N x K x T raw codes; values past a clip's frames are never read.
             frames: B, frames of each clip; 0 = a clip without targets.
             auxiliary_codes: B x 1 x K x T codes of the vocal track, for the auxiliary vocal heads.
             labels: B x S x H laid-out labels in the published form, instead of `codes` and `frames`.
             vocal_labels: B x S x H, instead of `auxiliary_codes`.
-            codebook_weights: K weights of the codebooks (None: all alike).
+            codebook_weights: K weights of the codebooks (None: all equal).
             target_counts: H, targets over all micro-batches and processes of an optimizer step; losses then add up.
-            return_logits: hand the logits over.
+            return_logits: return the logits.
             **conditions: `CONDITION_KEYWORDS`; see `encode_conditions`.
 
         Raises:
@@ -337,14 +338,15 @@ class SongGenForConditionalGeneration(nn.Module):
         return output
 
     def _hide(self, inputs: Tensor) -> Tensor:
-        """Hide parts of some clips in the decoder's input (B x H x S) behind mask tokens, in training alone.
+        """Hide parts of some clips in the decoder's input (B x H x S) behind mask tokens, only in training.
 
-        A clip that is drawn loses its beginning up to a step drawn at random; one that is drawn again loses single
-        tokens, at a rate drawn at random.
+        A clip loses its beginning with the configured probability, up to a random step, and with twice that probability
+        single tokens, at a random rate.
         """
         if not self.training or self.input_mask_probability == 0:
             return inputs
         batch, _, num_steps = inputs.shape
+        # Four samples a clip: whether to hide the beginning, up to which step; whether to hide tokens, at which rate.
         draws = torch.rand(4, batch, 1, 1, device=inputs.device)
         step = torch.arange(num_steps, device=inputs.device)
         beginning = (draws[0] < self.input_mask_probability) & (step <= draws[1] * num_steps)
@@ -389,6 +391,7 @@ class SongGenForConditionalGeneration(nn.Module):
         if labels is None:
             raise ValueError("give codes together with frames, or labels")
         tokens = labels.transpose(1, 2)
+        # A clip of T frames fills stride * T + max_offset + 1 steps of head 0, the end included; the rest is ignored.
         block = (tokens[:, 0] != IGNORE_INDEX).sum(dim=-1)
         frames = torch.div(block - self.layout.max_offset - 1, self.layout.stride, rounding_mode="floor")
         return tokens, vocal_tokens, frames
@@ -402,7 +405,7 @@ class SongGenForConditionalGeneration(nn.Module):
 
 
 CONDITION_KEYWORDS = tuple(signature(SongGenForConditionalGeneration.encode_conditions).parameters)[1:]
-"""What a song can be conditioned on: keywords of `encode_conditions`, and so of `forward` and `generate`."""
+"""Conditions of a song: keywords of `encode_conditions`, and so of `forward` and `generate`."""
 
 
 class SongGenMixedForConditionalGeneration(SongGenForConditionalGeneration):
@@ -412,6 +415,6 @@ class SongGenMixedForConditionalGeneration(SongGenForConditionalGeneration):
 
 
 class SongGenDualTrackForConditionalGeneration(SongGenForConditionalGeneration):
-    """Writes vocal and accompaniment side by side or alternating."""
+    """Writes vocal and accompaniment in parallel or interleaved."""
 
     task_required = DUAL_TRACK

@@ -57,10 +57,10 @@ class PreprocessOptions:
     """Longest clip, inclusive."""
 
     crop_long: bool = False
-    """Keep the beginning of longer clips instead of leaving them out."""
+    """Keep the beginning of longer clips instead of rejecting them."""
 
     reading: ReadingLimits = field(default_factory=ReadingLimits)
-    """Time and memory that reading one song may take."""
+    """Time and memory that reading a song may take."""
 
     max_text_length: int = 500
     """Most characters of the caption, and of the lyrics, inclusive."""
@@ -78,28 +78,28 @@ class PreprocessOptions:
     """Store the samples of reference voices."""
 
     voice_min_energy: float = 200.0
-    """Vocal tracks below are counted in the report; training does not use them as reference voice."""
+    """Energy below which a vocal track is not a reference voice in training; the report counts such tracks."""
 
     batch_size: int = 8
     """Clips that a process encodes at once."""
 
     chunk_rows: int = 500
-    """Most rows of one shard: what a process may lose when it is killed."""
+    """Most rows of a shard: what a process may lose when it is killed."""
 
     num_workers: int = 1
     """Threads of each process that read audio ahead of the codec."""
 
     max_bad_fraction: float = 0.1
-    """More damaged rows than this share of all end the run without a data set."""
+    """Largest share of damaged rows; with more, the run ends without a data set."""
 
     @property
     def work_folder(self) -> Path:
-        """Folder of what is finished so far; it is removed when the data set stands."""
+        """Folder of the finished part; it is removed once the data set is complete."""
         return self.output_folder.with_name(self.output_folder.name + ".work")
 
     @property
     def tracks(self) -> tuple[str, ...]:
-        """Tracks that the data set has columns for: the usual three, and what else the manifests are asked for."""
+        """Tracks that the data set has columns for: the usual three, and further ones that the manifests name."""
         names = [track_of_column(column) for column in self.manifests.columns.references]
         return tuple(dict.fromkeys([*TRACKS, *names]))
 
