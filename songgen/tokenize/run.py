@@ -183,7 +183,7 @@ class _Run:
 
         num_rows = 0
         num_workers = self.options.num_workers
-        accepted = audio_options(self.options, self.encoders.codec.sample_rate)
+        accepted = audio_options(self.options, self.info)
         readers = AudioReaders(accepted, self.options.reading, num_workers)
         with bar, readers, ThreadPoolExecutor(num_workers) as executor:
             encoder = ChunkEncoder(self.options, self.encoders, readers, executor, done)
@@ -299,7 +299,7 @@ def _describe(options: PreprocessOptions, encoders: Encoders) -> DatasetInfo:
         codebook_size=codec.codebook_size,
         lyrics_tokenizer_fingerprint=encoders.lyrics_tokenizer.fingerprint,
         caption_tokenizer_fingerprint=encoders.caption_fingerprint,
-        voice_sample_rate=options.voice_sample_rate,
+        voice_sample_rate=encoders.voice_sample_rate if options.store_voice else 0,
         tracks=options.tracks,
     )
 
