@@ -64,17 +64,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         conflict_handler="resolve",  # a subcommand may have a help of its own
     )
     module.add_arguments(parser)
-    parsed = parser.parse_args(arguments[place + 1 :])
-    if command.log_level is not None:
-        log_to_stderr(os.environ.get("SONGGEN_LOG_LEVEL", command.log_level).upper())
     try:
+        parsed = parser.parse_args(arguments[place + 1 :])
+        if command.log_level is not None:
+            log_to_stderr(os.environ.get("SONGGEN_LOG_LEVEL", command.log_level).upper())
         code = int(module.run(parsed))
         sys.stdout.flush()
         return code
     except ValueError as error:
         print(printable(f"songgen {name}: error: {error}"), file=sys.stderr)
         return EXIT_USAGE
-    except BrokenPipeError:  # `songgen doctor FOLDER | head`: nobody reads on, which is no error
+    except BrokenPipeError:  # `songgen doctor FOLDER | head`: the reader has ended, which is not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_SIGNAL_BASE + signal.SIGPIPE
     except KeyboardInterrupt:
@@ -87,7 +87,8 @@ class DefaultsHelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.Raw
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         """Return the help of an option, with its default unless that is None or a switch that is off."""
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        hidden = action.default is None or action.default is False  # 0 is a default to show
+        return action.help if hidden else super()._get_help_string(action)
 
 
 def _front_parser() -> argparse.ArgumentParser:

@@ -12,9 +12,9 @@ from songgen.runtime.launcher import LaunchOptions, launch
 class HelpOfKeys(argparse.Action):
     """Prints the help with every key; the keys are read when they are asked for, not at every start."""
 
-    def __init__(self, *arguments: Any, keys: Callable[[], str], **options: Any) -> None:
-        """Remember where the text on the keys comes from."""
-        super().__init__(*arguments, nargs=0, **options)
+    def __init__(self, option_strings: Sequence[str], dest: str, *, keys: Callable[[], str], help: str) -> None:
+        """Keep the function that returns the text on the keys."""
+        super().__init__(option_strings, dest, nargs=0, help=help)
         self.keys = keys
 
     def __call__(
@@ -49,15 +49,19 @@ def add_config_arguments(parser: argparse.ArgumentParser, usage: str, recipe: st
 def add_launch_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options that say in how many processes, and where, a command runs."""
     group = parser.add_argument_group("launch options (without them the command runs in one process)")
-    group.add_argument("--num_processes", type=int, help="number of processes, on all machines together")
+    group.add_argument("--num_processes", type=int, metavar="N", help="number of processes, on all machines together")
     group.add_argument(
-        "--config_file", help="launch file of accelerate, or the name of a shipped one such as fsdp2_8_gpus.yaml"
+        "--config_file",
+        metavar="FILE",
+        help="launch file, or the name of a shipped one such as fsdp2_8_gpus.yaml",
     )
-    group.add_argument("--gpu_ids", help="GPUs of this machine to use, such as 0,1 (if left out: as many as processes)")
-    group.add_argument("--num_machines", type=int, help="number of machines; the command is given on each of them")
-    group.add_argument("--machine_rank", type=int, help="number of this machine, 0 for the first")
-    group.add_argument("--main_process_ip", help="address of the first machine")
-    group.add_argument("--main_process_port", type=int, help="port of the first machine")
+    group.add_argument("--gpu_ids", metavar="IDS", help="GPUs of this machine to use, such as 0,1")
+    group.add_argument(
+        "--num_machines", type=int, metavar="N", help="number of machines; each of them gets the command"
+    )
+    group.add_argument("--machine_rank", type=int, metavar="N", help="number of this machine, 0 for the first")
+    group.add_argument("--main_process_ip", metavar="ADDRESS", help="address of the first machine")
+    group.add_argument("--main_process_port", type=int, metavar="PORT", help="port of the first machine")
 
 
 def split_off_launch(

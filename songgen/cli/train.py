@@ -16,11 +16,12 @@ USAGE = "songgen train CONFIG [--key value ...] [--num_processes N | --config_fi
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `songgen train`."""
     add_config_arguments(parser, USAGE, "mixed_pro/step1.json", keys_text)
-    _add_task(parser)
+    add_task_option(parser)
     add_launch_options(parser)
 
 
-def _add_task(parser: argparse.ArgumentParser) -> None:
+def add_task_option(parser: argparse.ArgumentParser) -> None:
+    """Declare the option that names the task."""
     parser.add_argument(
         "--task", choices=list(TASKS), help="what the model writes (if left out: what its token layout is made for)"
     )
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: if the configuration or the launch options cannot be used; nothing was started.
     """
-    words, options = split_off_launch(arguments, _add_task)
+    words, options = split_off_launch(arguments, add_task_option)
     config = load_run_config(words, description=USAGE, warn=False)
     task = TASKS[arguments.task] if arguments.task else task_of(config)
     if options.are_needed:

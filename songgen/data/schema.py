@@ -158,7 +158,7 @@ class DatasetInfo:
             ValueError: if the file is missing, damaged or of another schema version; the message says what to do.
         """
         path = Path(folder) / DATASET_FILE
-        rebuild = "run training/preprocess_data.py to write it again"
+        rebuild = "run `songgen tokenize` to write it again"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -104,8 +104,8 @@ def choose_parts(
     lyrics = lyrics_tokenizer or tokenizers
     if lyrics is None:
         raise ValueError("a lyrics tokenizer is needed: give --lyrics_tokenizer, or train one with `songgen tokenizer`")
-    published = None if preset == "small" else SongGenConfig()
-    text = text_encoder or (published and published.text_encoder["path"])
+    published = SongGenConfig()
+    text = text_encoder or (None if preset == "small" else published.text_encoder["path"])
     trained = tokenizers / CAPTION_TOKENIZER_FOLDER if tokenizers else None
     caption = caption_tokenizer or text or (trained if trained is not None and trained.is_dir() else None)
     if caption is None:
@@ -115,7 +115,7 @@ def choose_parts(
         lyrics_tokenizer=lyrics,
         caption_tokenizer=str(caption),
         text_encoder=text,
-        voice_encoder=voice_encoder or (published and published.voice_encoder),
+        voice_encoder=voice_encoder or (None if preset == "small" else published.voice_encoder),
     )
 
 

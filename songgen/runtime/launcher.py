@@ -92,6 +92,9 @@ def launch(module: str, words: Sequence[str], options: LaunchOptions) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     arguments = launch_command_parser().parse_args([*launcher_words(options), "--module", module, *words])
+    # torchrun registers handlers when it starts the processes, over those of this module: leave it SIGQUIT alone.
+    # The launcher hands every option that torchrun knows on to it.
+    arguments.signals_to_handle = "SIGQUIT"
     with _environment(), _signals_passed_on() as received:
         try:
             launch_command(arguments)
@@ -143,8 +146,8 @@ def launcher_words(options: LaunchOptions) -> list[str]:
             if (value := getattr(options, name)) is not None
             for word in (f"--{name}", str(value))
         ]
-    processes = options.num_processes or getattr(file, "num_processes", 1)
-    machines = options.num_machines or getattr(file, "num_machines", 1)
+    processes = options.num_processes or int(getattr(file, "num_processes", 1))
+    machines = options.num_machines or int(getattr(file, "num_machines", 1))
     if processes > 1 and str(getattr(file, "distributed_type", "NO")).rpartition(".")[2] in _SINGLE:
         words.append("--multi_gpu")  # also for processes on the CPU: the variable below says so
     port = options.main_process_port
@@ -166,9 +169,7 @@ def has_accelerator() -> bool:
 @contextmanager
 def _environment() -> Iterator[None]:
     """Set what the launched processes and their launcher read from the environment, for the length of the block."""
-    # torchrun registers its handlers when it starts the processes, over those of this module, for the signals that are
-    # listed here. The list must not be empty; SIGQUIT ends everything, as usual.
-    values = {"TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGQUIT"}
+    values: dict[str, str] = {}
     if not has_accelerator():
         values["ACCELERATE_USE_CPU"] = "true"  # otherwise each process would train alone
     if Path.cwd() != Path(__file__).resolve().parents[2]:
