@@ -10,6 +10,8 @@ import torch
 from accelerate.state import PartialState
 from accelerate.utils import broadcast, parse_flag_from_env
 
+from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
+
 _Result = TypeVar("_Result")
 
 WAIT = timedelta(days=7)
@@ -44,7 +46,8 @@ def on_main_process(state: PartialState, action: Callable[[], _Result]) -> _Resu
         what the action returns; None in the other processes.
 
     Raises:
-        SystemExit: in the other processes, when the main one failed; that one raises what went wrong.
+        SystemExit: in the other processes, when the main one failed; that one raises what went wrong. Its
+            `exit_code`, where the error has one, is that of all processes: a launcher reports the first to end.
     """
     result: _Result | None = None
     error: Exception | None = None
@@ -53,9 +56,10 @@ def on_main_process(state: PartialState, action: Callable[[], _Result]) -> _Resu
             result = action()
         except Exception as caught:  # raised again below, after the others were told
             error = caught
-    failed = broadcast(torch.tensor([error is not None], dtype=torch.int32, device=state.device))
+    code = EXIT_DONE if error is None else getattr(error, "exit_code", EXIT_ERROR)
+    told = broadcast(torch.tensor([code], dtype=torch.int32, device=state.device))
     if error is not None:
         raise error
-    if failed.item():
-        raise SystemExit(1)
+    if told.item() != EXIT_DONE:
+        raise SystemExit(int(told.item()))
     return result

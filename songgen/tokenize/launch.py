@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from songgen.config import load_run_config
-from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE, EXIT_ERROR
+from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.runtime.terminal import log_to_stderr, printable
 from songgen.tokenize.options import options_of
 from songgen.tokenize.run import TooManyBadRows, run_preprocessing
@@ -26,5 +26,5 @@ def run_tokenization(arguments: Sequence[str], *, description: str = "") -> int:
         run_preprocessing(options_of(load_run_config(arguments, description=description)))
     except ValueError as error:
         print(printable(f"error: {error}"), file=sys.stderr)
-        return EXIT_BAD_DATA if isinstance(error, TooManyBadRows) else EXIT_ERROR
+        return error.exit_code if isinstance(error, TooManyBadRows) else EXIT_ERROR
     return EXIT_DONE

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from songgen.data.reading import AudioReaders
 from songgen.data.schema import COMPANION_FILES, REPORT_FILE, DatasetInfo, ShardInfo
 from songgen.data.writer import file_sha256, write_text_atomic
+from songgen.exit_codes import EXIT_BAD_DATA
 from songgen.runtime.launched_processes import join_processes, on_main_process
 from songgen.runtime.terminal import printable
 from songgen.runtime.termination import leaving_on_signals
@@ -54,6 +55,9 @@ LISTED_LANGUAGES = 8
 
 class TooManyBadRows(ValueError):
     """More rows are damaged than `max_bad_fraction` allows, or a split has no usable row; no data set was written."""
+
+    exit_code = EXIT_BAD_DATA
+    """Exit code of every process of the run."""
 
 
 def run_preprocessing(
