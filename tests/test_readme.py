@@ -157,6 +157,18 @@ def preparation_flags() -> set[str]:
     return keys | {key.split(".")[0] for key in keys}
 
 
+def check_subcommand(name: str, *words: str) -> None:
+    """Read the arguments of `songgen NAME` as it would."""
+    assert name in COMMANDS, f"songgen has no command {name}"
+    if not words:
+        return
+    parsed = subcommand_parser(name).parse_args(words)
+    if name == "prepare":
+        check_preparation(list(words))
+    elif name in ("train", "tokenize") and parsed.config not in PLACEHOLDERS:
+        check_configured(split_off_launch(parsed, *([add_task_option] if name == "train" else []))[0])
+
+
 def check_command(words: list[str]) -> None:
     """Fail if a command could not be understood by what it calls."""
     program, arguments = words[0].removeprefix(".venv/bin/"), words[1:]
@@ -176,14 +188,7 @@ def check_command(words: list[str]) -> None:
             unknown = {word for word in arguments[1:] if word.startswith("--")} - declared_flags(script) - {"--help"}
             assert not unknown, f"{arguments[0]} has no {', '.join(unknown)}"
     elif program == "songgen" and "--help" not in arguments:
-        assert arguments[0] in COMMANDS, f"songgen has no command {arguments[0]}"
-        if len(arguments) > 1:
-            parsed = subcommand_parser(arguments[0]).parse_args(arguments[1:])
-            if arguments[0] in ("train", "tokenize") and parsed.config not in PLACEHOLDERS:
-                words, _ = split_off_launch(parsed, *([add_task_option] if arguments[0] == "train" else []))
-                check_configured(words)
-        if arguments[0] == "prepare" and len(arguments) > 1:
-            check_preparation(arguments[1:])
+        check_subcommand(*arguments)
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", text_of("Makefile"), re.MULTILINE)
         wanted = [word for word in arguments if "=" not in word and not word.startswith("-")]
