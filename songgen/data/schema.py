@@ -19,10 +19,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from songgen.runtime.records import Format
 from songgen.tasks import TRACKS
 
 SCHEMA_VERSION = 1
-"""Raised when the columns or their meaning change; a reader refuses any other."""
+"""Raised when the columns or their meaning change, with an upgrade from the version before; see
+`songgen.runtime.records`."""
+
+REBUILD = "run `songgen tokenize` to write it again"
 
 DATASET_FILE = "dataset.json"
 REPORT_FILE = "report.json"
@@ -155,29 +159,21 @@ class DatasetInfo:
         """Read `dataset.json` of a data set folder.
 
         Raises:
-            ValueError: if the file is missing, damaged or of another schema version; the message says what to do.
+            ValueError: if the file is missing, damaged or of a newer schema version; the message says what to do.
         """
         path = Path(folder) / DATASET_FILE
-        rebuild = "run `songgen tokenize` to write it again"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ValueError(f"{folder} is not a tokenized data set: it has no {DATASET_FILE}; {rebuild}") from None
+            raise ValueError(f"{folder} is not a tokenized data set: it has no {DATASET_FILE}; {REBUILD}") from None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} cannot be read ({error}); {rebuild}") from error
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        if version != SCHEMA_VERSION:
-            raise ValueError(f"{path} has schema version {version!r}, this program reads {SCHEMA_VERSION}; {rebuild}")
-        try:
-            content["tracks"] = tuple(content["tracks"])
-            content["splits"] = {
-                split: tuple(ShardInfo(**shard) for shard in shards) for split, shards in content["splits"].items()
-            }
-            info = DatasetInfo(**content)
-            listed = [shard.file for shards in info.splits.values() for shard in shards]
-            outside = [name for name in listed if PurePosixPath(name).is_absolute() or ".." in name.split("/")]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} does not have the expected fields ({error}); {rebuild}") from error
+            raise ValueError(f"{path} cannot be read ({error}); {REBUILD}") from error
+        info = _FORMAT.read(content, str(path))
+        listed = [shard.file for shards in info.splits.values() for shard in shards]
+        outside = [name for name in listed if PurePosixPath(name).is_absolute() or ".." in name.split("/")]
         if outside:
-            raise ValueError(f"{path} names files outside of its folder ({', '.join(outside)}); {rebuild}")
+            raise ValueError(f"{path} names files outside of its folder ({', '.join(outside)}); {REBUILD}")
         return info
+
+
+_FORMAT = Format(DatasetInfo, SCHEMA_VERSION, fix=REBUILD)

@@ -17,7 +17,7 @@ from songgen.data.schema import (
     arrow_schema,
     codes_column,
 )
-from songgen.data.writer import file_sha256
+from songgen.runtime.files import file_sha256
 
 
 class BatchView:

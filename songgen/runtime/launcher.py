@@ -8,7 +8,6 @@ the launcher waits for the processes and returns their exit code.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from songgen.exit_codes import EXIT_DONE, EXIT_LOST_PROCESS, EXIT_SIGNAL_BASE
-
-PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-"""Signals that the processes get from the launcher: those that ask a run to stop."""
+from songgen.runtime.signals import STOP_SIGNALS, handling
 
 _SINGLE = ("NO", "MULTI_CPU")
 """Kinds of launches for which accelerate starts one process, however many it is asked for."""
@@ -207,15 +204,8 @@ def _signals_passed_on() -> Iterator[list[int]]:
             except ProcessLookupError:  # it has ended meanwhile
                 continue
 
-    # What is ignored stays so: `nohup` ignores the signal of a terminal that closes.
-    handled = {number: handler for number in PASSED_ON if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
-    for number in handled:
-        signal.signal(number, pass_on)
-    try:
+    with handling(dict.fromkeys(STOP_SIGNALS, pass_on)):
         yield received
-    finally:
-        for number, handler in handled.items():
-            signal.signal(number, handler)
 
 
 def _children() -> list[int]:

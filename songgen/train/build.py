@@ -16,10 +16,10 @@ from songgen.families.tokens.model_parts import frozen_content, load_model
 from songgen.families.tokens.songs import TrainingData
 from songgen.models.freeze import freeze
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.runtime.commands import Inbox
 from songgen.runtime.deepspeed_launch import deepspeed_plugin
 from songgen.runtime.distributed import StartPatience
 from songgen.runtime.heartbeat import Heartbeat
-from songgen.runtime.stop_requests import STOP_FILE, StopSignals
 from songgen.tasks import Task
 from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.checkpoints.resume import (
@@ -59,7 +59,7 @@ def build_trainer(
     Args:
         config: resolved configuration.
         task: what the model is to write.
-        accelerator: from `songgen.runtime.distributed.start_processes`.
+        accelerator: from `songgen.runtime.processes.start_processes`.
         console: of this process.
         heartbeat: of this process.
 
@@ -105,7 +105,7 @@ def build_trainer(
         totals=StepTotals(core.layout, accelerator.device),
         heartbeat=heartbeat,
         patience=StartPatience(training.ddp_timeout),
-        stop_signals=StopSignals(output_dir / STOP_FILE),
+        inbox=Inbox(output_dir),
         resumption=resumption,
         state=state,
     )

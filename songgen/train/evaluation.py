@@ -11,8 +11,8 @@ from songgen.families.tokens.song_samples import SongSamples
 from songgen.families.tokens.songs import TrainingData
 from songgen.families.tokens.token_metrics import TokenMetrics
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.runtime.commands import Inbox, Interrupted
 from songgen.runtime.distributed import sum_over_processes
-from songgen.runtime.stop_requests import Interrupted, StopSignals
 from songgen.train.optimization.sharding import shard_again
 from songgen.train.reporting.reporter import Reporter
 
@@ -37,7 +37,7 @@ class Evaluator:
         core: SongGenForConditionalGeneration,
         step: int,
         reporter: Reporter,
-        stop_signals: StopSignals,
+        inbox: Inbox,
     ) -> dict[str, float]:
         """Compute all metrics; every process takes part and gets the same numbers.
 
@@ -46,7 +46,7 @@ class Evaluator:
             core: the model itself.
             step: optimizer steps done.
             reporter: is handed generated songs.
-            stop_signals: asked between batches and while songs are drawn.
+            inbox: asked between batches and while songs are drawn.
 
         Returns:
             those of `TokenMetrics`, `vocal_loss` of the auxiliary heads where they are trained, and at steps that
@@ -58,25 +58,23 @@ class Evaluator:
         was_training = model.training
         model.eval()
         try:
-            metrics = self._losses(model, core, stop_signals)
+            metrics = self._losses(model, core, inbox)
             if self.songs is not None and self.songs.due(step):
-                metrics.update(self.songs.generate(core, step, reporter, stop_signals))
+                metrics.update(self.songs.generate(core, step, reporter, inbox))
         finally:
             shard_again(core)
             model.train(was_training)
         return metrics
 
     @torch.no_grad()
-    def _losses(
-        self, model: nn.Module, core: SongGenForConditionalGeneration, stop_signals: StopSignals
-    ) -> dict[str, float]:
+    def _losses(self, model: nn.Module, core: SongGenForConditionalGeneration, inbox: Inbox) -> dict[str, float]:
         """Losses and accuracies over all clips; each clip is computed by one process."""
         layout, device = core.layout, core.device
         tokens = TokenMetrics(layout, device)
         ones = torch.ones(layout.num_heads, dtype=torch.long, device=device)
         vocal = torch.zeros(2, layout.num_heads, dtype=torch.float64, device=device)
         for batches in self.data.steps(epoch=0):
-            if stop_signals.requested_anywhere():
+            if inbox.stop_requested_anywhere():
                 raise Interrupted
             # An empty batch runs too: sharded weights need every process in every pass.
             for batch in (entry.to(device, non_blocking=True) for entry in batches):

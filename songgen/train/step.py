@@ -15,6 +15,7 @@ from torch import Tensor
 
 from songgen.data.collate import Batch
 from songgen.layout import TokenLayout
+from songgen.runtime.commands import Action, Command, actions_of, agreed_actions
 from songgen.runtime.distributed import sum_over_processes
 from songgen.train.optimization.engine import Engine
 
@@ -56,8 +57,8 @@ class StepResult:
     """Frames of all processes."""
     targets: int
     """Tokens predicted by all processes, over all heads (the auxiliary ones aside)."""
-    stop_requested: bool
-    """Whether any process was asked to stop."""
+    actions: frozenset[Action]
+    """What any process was asked to do."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class _Agreed:
     """Whether the gradient norm is, on every process."""
     loss: float
     """Sum of the processes' objectives."""
-    stop_requested: bool
-    """Whether any process was asked to stop."""
+    actions: frozenset[Action]
+    """What any process was asked to do."""
     samples: int
     """As in `StepResult`."""
     frames: int
@@ -101,7 +102,7 @@ class TrainingStep:
         self,
         batches: Sequence[Batch],
         codebook_weights: Tensor,
-        stop_requested: Callable[[], bool] = lambda: False,
+        commands: Callable[[], Sequence[Command]] = tuple,
         allows_update: Callable[[float], bool] = lambda loss: True,
     ) -> StepResult:
         """Train on the micro-batches of one step.
@@ -112,7 +113,7 @@ class TrainingStep:
         Args:
             batches: this process's micro-batches; every process must have as many.
             codebook_weights: K.
-            stop_requested: asked once, at the end; the answers of all processes are combined.
+            commands: asked once, at the end, for what this process was asked to do; the processes agree on it.
             allows_update: asked before the weights change, with the loss of all processes together; must answer alike
                 on every process.
         """
@@ -138,7 +139,7 @@ class TrainingStep:
             objective += loss.detach()
             head_losses += output.codebook_losses.detach()
         norm = self.engine.clip_gradients(self.max_gradient_norm)
-        agreed = self._agree(objective, norm, stop_requested(), sizes)
+        agreed = self._agree(objective, norm, commands(), sizes)
         outcome = self._update(agreed, allows_update)
         return StepResult(
             outcome=outcome,
@@ -150,7 +151,7 @@ class TrainingStep:
             samples=agreed.samples,
             frames=agreed.frames,
             targets=agreed.targets,
-            stop_requested=agreed.stop_requested,
+            actions=agreed.actions,
         )
 
     def _counts(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
@@ -161,18 +162,20 @@ class TrainingStep:
         summed = sum_over_processes(own.to(self.accelerator.device))
         return summed[: self.layout.num_heads], summed[self.layout.num_heads :]
 
-    def _agree(self, objective: Tensor, norm: Tensor, stop_requested: bool, sizes: Tensor) -> _Agreed:
+    def _agree(self, objective: Tensor, norm: Tensor, commands: Sequence[Command], sizes: Tensor) -> _Agreed:
         """Combine what the processes found; `sizes` are combined already.
 
         All of it comes to the host in one transfer, for which the device is waited for: the only one of a step, except
         that DeepSpeed's engine compares the order of its gradients, and float16's scale is read after the update.
         """
-        stop = torch.full((), stop_requested, dtype=torch.bool, device=objective.device)  # no copy, which would wait
-        found = torch.stack([~objective.isfinite(), ~norm.isfinite(), stop]).double()
+        # Filled on the device: a copy from the host would wait for it.
+        asked = [torch.full((), flag, dtype=torch.bool, device=objective.device) for flag in actions_of(commands)]
+        found = torch.stack([~objective.isfinite(), ~norm.isfinite(), *asked]).double()
         found = sum_over_processes(torch.cat([found, objective.double()[None]]))
-        bad_losses, bad_norms, stops, loss, *counted = torch.cat([found, sizes.double()]).tolist()
+        bad_losses, bad_norms, *rest = torch.cat([found, sizes.double()]).tolist()
+        actions, (loss, *counted) = agreed_actions(rest[: len(asked)]), rest[len(asked) :]
         samples, frames, targets = (int(count) for count in counted)
-        return _Agreed(bad_losses == 0, bad_norms == 0, loss, stops > 0, samples, frames, targets)
+        return _Agreed(bad_losses == 0, bad_norms == 0, loss, actions, samples, frames, targets)
 
     def _update(self, agreed: _Agreed, allows_update: Callable[[float], bool]) -> Outcome:
         """Change the weights if the step allows it; every process comes to the same outcome."""

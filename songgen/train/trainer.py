@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +20,9 @@ from songgen.families.tokens.final_model import write_model
 from songgen.families.tokens.songs import TrainingData
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.runtime.agreement import all_succeeded
+from songgen.runtime.commands import Action, Inbox, Interrupted
 from songgen.runtime.distributed import StartPatience
 from songgen.runtime.heartbeat import Heartbeat
-from songgen.runtime.stop_requests import Interrupted, StopSignals
 from songgen.train.checkpoints.manager import CheckpointError, CheckpointManager
 from songgen.train.checkpoints.resume import Resumption, require_same_parameters
 from songgen.train.checkpoints.state import CheckpointContents, TrainerState, capture_random_state, restore_random_state
@@ -104,8 +104,8 @@ class Trainer:
     """Signs of life."""
     patience: StartPatience
     """How long processes wait for each other."""
-    stop_signals: StopSignals = field(default_factory=StopSignals)
-    """Requests to stop."""
+    inbox: Inbox = field(default_factory=Inbox)
+    """What this process is asked to do while it trains."""
 
     # Where it stands
     resumption: Resumption | None = None
@@ -113,14 +113,16 @@ class Trainer:
     state: TrainerState = field(default_factory=TrainerState)
     """Position in the run, from the beginning that of the checkpoint."""
     stopped: bool = False
-    """Whether a signal has asked for the end."""
+    """Whether the run was asked to stop."""
+    save_asked: bool = False
+    """Whether the run was asked for a checkpoint of this step."""
     saved_step: int | None = None
     """Step of the latest checkpoint that this process took part in."""
     previous_best: tuple[float | None, int | None] = (None, None)
     """Loss and step of the best evaluation before the present best."""
 
     def train(self) -> TrainerState:
-        """Run the plan, to be called while `stop_signals` is entered.
+        """Run the plan, to be called while `inbox` is entered.
 
         Returns:
             where the run stands at its end.
@@ -138,12 +140,12 @@ class Trainer:
             for batches in self.remaining_steps():
                 if self.stopped:
                     break
-                self.stopped = self.step(batches).stop_requested
+                self.obey(self.step(batches).actions)
                 if self.due(self.intervals.log) or self.stopped:
                     self.log()
                 if self.due(self.intervals.evaluate) and not self.stopped:
                     self.evaluate()
-                if self.due(self.intervals.save) or self.stopped or self.is_best:
+                if self.due(self.intervals.save) or self.stopped or self.save_asked or self.is_best:
                     self.save()
                 self.heartbeat.beat("waiting for data", self.state.step)
             self.finish()
@@ -236,7 +238,7 @@ class Trainer:
         set_learning_rate(self.engine.optimizer, learning_rate)
         weights = self.codebook_weights(curve.step, curve.length)
         result = self.training_step.run(
-            batches, weights, self.stop_signals.requested, lambda loss: self.anomalies.allows_update(loss, self.state)
+            batches, weights, self.inbox.take, lambda loss: self.anomalies.allows_update(loss, self.state)
         )
         try:
             must_rewind = self.anomalies.after_step(batches, result, self.state)
@@ -251,9 +253,20 @@ class Trainer:
         self.totals.add(result, has_vocal=self.training_step.vocal_loss_weight > 0)
         self.advance(result)
         self.patience.end()
-        if result.stop_requested:
-            logger.info("asked to stop: the run ends after step %d", self.state.step)
         return result
+
+    def obey(self, actions: Collection[Action]) -> None:
+        """Do what the processes have agreed on, all of them at the same step boundary.
+
+        What is asked for is only noted here: an evaluation that is due comes before a save, whose checkpoint then
+        tells of it.
+        """
+        if Action.STOP in actions:
+            self.stopped = True
+            logger.info("asked to stop: the run ends after step %d", self.state.step)
+        if Action.SAVE in actions:
+            self.save_asked = True
+            logger.info("asked to save: the run continues after step %d", self.state.step)
 
     def advance(self, result: StepResult) -> None:
         """Count a step."""
@@ -287,9 +300,7 @@ class Trainer:
         self.heartbeat.beat("evaluating", self.state.step)
         try:
             with self.averaged_weights():
-                metrics = self.evaluator.run(
-                    self.engine.model, self.core, self.state.step, self.reporter, self.stop_signals
-                )
+                metrics = self.evaluator.run(self.engine.model, self.core, self.state.step, self.reporter, self.inbox)
         except Interrupted:
             logger.info("the evaluation after step %d is broken off; it is made up for on resume", self.state.step)
             self.stopped = True
@@ -308,6 +319,7 @@ class Trainer:
 
     def save(self, *, again: bool = False) -> None:
         """Write a checkpoint of this step boundary, unless there is one already (`again`: nevertheless)."""
+        self.save_asked = False
         if self.saved_step == self.state.step and not again:
             return
         began = time.perf_counter()

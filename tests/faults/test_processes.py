@@ -19,7 +19,7 @@ from torch.utils.data import get_worker_info
 
 from songgen.data.samples import TrainingSamples
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_LOST_PROCESS
-from songgen.runtime.run_status import read_run_status
+from songgen.runtime.status import read_run_status
 from songgen.train import build, launch
 from songgen.train.checkpoints.files import verify
 

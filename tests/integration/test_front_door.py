@@ -14,7 +14,7 @@ from training_fakes import tiny_codec
 
 from songgen.conditioning import train_caption_tokenizer
 from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE
-from songgen.runtime.run_status import read_run_status
+from songgen.runtime.status import read_run_status
 
 
 def start(*words: str, folder: Path) -> "subprocess.Popen[str]":

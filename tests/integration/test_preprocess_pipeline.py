@@ -27,7 +27,11 @@ from preprocess_fakes import (
 from songgen.data.dataset import SongDataset
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.data.schema import DatasetInfo
+from songgen.runtime import status
+from songgen.runtime.status import TOKENIZE_STATUS_FILE, Progress, RunStatus, StatusFile, read_run_status
 from songgen.tokenize import TooManyBadRows
+from songgen.tokenize.chunks import ChunkEncoder
+from songgen.tokenize.options import PreprocessOptions
 from songgen.tokenize.workspace import CHUNK_FOLDER, LOCK_FILE
 
 NUM_CLIPS = 21
@@ -121,6 +125,54 @@ def test_unfinished_work_of_other_settings_is_not_taken_over(corpus: Path, tmp_p
     run(options_for(corpus, output, max_seconds=0.6))
     songs = SongDataset.open(output, "train")
     assert 0 < len(songs) < NUM_CLIPS and max(songs.row(index).duration for index in range(len(songs))) <= 0.6
+
+
+def test_status_and_progress_are_told_until_the_data_set_stands(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run ends of a signal in the third chunk; the second one counts what is done, but not for its pace."""
+    monkeypatch.setattr(status, "WRITE_SECONDS", 0.0)
+    options = options_for(corpus, tmp_path / "songs")
+    told: list[RunStatus | None] = []
+    encode = ChunkEncoder.encode
+
+    def encode_two(*arguments: Any) -> None:
+        told.append(read_run_status(options.work_folder, TOKENIZE_STATUS_FILE))
+        if len(told) == 3:
+            raise SystemExit(128 + signal.SIGTERM)
+        encode(*arguments)
+
+    monkeypatch.setattr(ChunkEncoder, "encode", encode_two)
+    with pytest.raises(SystemExit):
+        run(options)
+    stopped = read_run_status(options.work_folder, TOKENIZE_STATUS_FILE)
+    assert [entry and entry.status for entry in [*told, stopped]] == ["running"] * 3 + ["stopped"]
+    progress = [entry.progress for entry in [*told, stopped] if entry is not None and entry.progress is not None]
+    counts = [entry.done for entry in progress]
+    assert counts == sorted(counts) and counts[0] == 0 < counts[1] < counts[2] == counts[3] < NUM_CLIPS
+    assert {(entry.phase, entry.total, entry.unit) for entry in progress} == {("encoding", NUM_CLIPS, "clips")}
+    assert progress[0].seconds_left is None and progress[2].seconds_left
+    again = run_and_watch(options, monkeypatch)
+    assert [entry.done for entry in again if entry.seconds_left is None][-1] == counts[2]
+    assert again[-1].done == NUM_CLIPS and again[-1].seconds_left == 0.0
+    assert not options.work_folder.exists()
+
+
+def run_and_watch(options: PreprocessOptions, monkeypatch: pytest.MonkeyPatch) -> list[Progress]:
+    """Run to the end; returns the progress of every state that was written."""
+    seen: list[Progress] = []
+    put = StatusFile.put
+
+    def noted(file: StatusFile, told: RunStatus, **keywords: Any) -> None:
+        put(file, told, **keywords)
+        if told.progress is not None and told.progress.phase == "encoding" and told.progress.done:
+            seen.append(told.progress)
+
+    monkeypatch.undo()
+    monkeypatch.setattr(status, "WRITE_SECONDS", 0.0)
+    monkeypatch.setattr(StatusFile, "put", noted)
+    run(options)
+    return seen
 
 
 @pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGTERM), (1, signal.SIGHUP), (2, signal.SIGTERM)])

@@ -20,7 +20,7 @@ from songgen.generation.song_audio import SongAudio, decode_songs
 from songgen.metrics import load_metric
 from songgen.models.modeling_songgen import CONDITION_KEYWORDS, SongGenForConditionalGeneration
 from songgen.runtime.agreement import gather_lists
-from songgen.runtime.stop_requests import Interrupted, StopSignals
+from songgen.runtime.commands import Inbox, Interrupted
 from songgen.train.reporting.reporter import Reporter
 
 MIX = "mix"
@@ -60,7 +60,7 @@ class SongSamples:
         return step // self.interval > self.latest_step // self.interval
 
     def generate(
-        self, core: SongGenForConditionalGeneration, step: int, reporter: Reporter, stop_signals: StopSignals
+        self, core: SongGenForConditionalGeneration, step: int, reporter: Reporter, inbox: Inbox
     ) -> dict[str, float]:
         """Generate, hand the sound to the reporter and compare it with the originals. Every process takes part.
 
@@ -76,8 +76,8 @@ class SongSamples:
         own = range(self.rank, count, self.world_size)
         drawn: list[tuple[int, Any]] = []
         with self.whole_weights(), torch.no_grad(), suppress(Interrupted):
-            drawn.extend((index, self._draw(core, self._batch(index), stop_signals).tolist()) for index in own)
-        if stop_signals.requested_anywhere():
+            drawn.extend((index, self._draw(core, self._batch(index), inbox).tolist()) for index in own)
+        if inbox.stop_requested_anywhere():
             raise Interrupted
         self.latest_step = step
         songs = {index: torch.tensor(codes) for share in gather_lists(drawn) for index, codes in share}
@@ -109,7 +109,7 @@ class SongSamples:
         """One clip."""
         return collate([self.samples[0, index]], self.target_tracks)
 
-    def _draw(self, core: SongGenForConditionalGeneration, batch: Batch, stop_signals: StopSignals) -> Tensor:
+    def _draw(self, core: SongGenForConditionalGeneration, batch: Batch, inbox: Inbox) -> Tensor:
         """Draw one song's codes (N x K x T on the CPU) from a clip's texts and voice.
 
         Raises:
@@ -117,7 +117,7 @@ class SongSamples:
         """
 
         def look_up(steps_done: int, steps: int) -> None:
-            if steps_done % CHECK_EVERY_STEPS == 0 and stop_signals.heard():
+            if steps_done % CHECK_EVERY_STEPS == 0 and inbox.stop_heard():
                 raise Interrupted
 
         inputs = batch.to(core.device).model_inputs()

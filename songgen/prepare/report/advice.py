@@ -134,7 +134,7 @@ def _about_words(report: JsonObject) -> Iterator[str]:
     if vocabulary is None:
         yield (
             "The lyrics were not held against a vocabulary: name `report.lyrics_tokenizer`, or train one with "
-            "`songgen tokenizer`."
+            "helpers/train_tokenizers.py."
         )
         return
     if vocabulary["unknown"]:

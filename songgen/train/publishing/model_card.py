@@ -11,12 +11,12 @@ from typing import Any
 from urllib.parse import quote
 
 from huggingface_hub import ModelCardData
-from safetensors import safe_open
 
 from songgen.config.keys import all_keys
 from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
 from songgen.models.loading import INDEX_FILE, WEIGHTS_FILE
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.tensor_files import opened_tensors
 from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.reporting.trackers import METRICS_FILE, read_metrics, redact
 
@@ -211,7 +211,7 @@ def _count_parameters(folder: Path) -> tuple[int, list[str]]:
     """Elements of all weight files and their precisions, from the files' headers."""
     count, precisions = 0, set()
     for name in weight_files(folder):
-        with safe_open(folder / name, framework="pt") as opened:
+        with opened_tensors(folder / name) as opened:
             for key in opened.keys():  # noqa: SIM118 - no mapping
                 entry = opened.get_slice(key)
                 count += math.prod(entry.get_shape())

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from songgen.runtime.files import write_text_atomic
+
 METRICS_FILE = "metrics.jsonl"
 SUPERSEDED_FILE = "metrics.superseded.jsonl"
 SAMPLES_FOLDER = "samples"
@@ -91,12 +93,8 @@ class MetricsFile:
             if superseded:
                 with (folder / SUPERSEDED_FILE).open("a", encoding="utf-8") as file:
                     file.writelines(_json_line(record) for record in superseded)
-            temporary = self.path.with_suffix(".tmp")
-            with temporary.open("w", encoding="utf-8") as file:
-                file.writelines(_json_line(record) for record in records if record["step"] <= last_step)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
+            kept = (_json_line(record) for record in records if record["step"] <= last_step)
+            write_text_atomic(self.path, "".join(kept))
 
     def write(self, values: Mapping[str, float], step: int, epoch: float | None) -> None:
         """Append one line; one that a full disk does not take is reported once and written with the next line."""

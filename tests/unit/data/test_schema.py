@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from songgen.data.schema import DATASET_FILE, DatasetInfo, ShardInfo, arrow_schema
-from songgen.data.writer import FLUSH_ROWS, ShardWriter, file_sha256
+from songgen.data.writer import FLUSH_ROWS, ShardWriter
+from songgen.runtime.files import file_sha256
 
 INFO = DatasetInfo(
     codec_spec={"type": "spectral"},
@@ -40,10 +41,13 @@ def test_description_comes_back(tmp_path: Path) -> None:
     [
         (None, "is not a tokenized data set"),
         ("{", "cannot be read"),
-        ("[]", "schema version None"),
-        (json.dumps({"schema_version": 99}), "schema version 99, this program reads 1"),
-        (json.dumps({"schema_version": 1}), "does not have the expected fields"),
-        (INFO.to_json().replace("codec_spec", "codec_sepc"), "does not have the expected fields"),
+        ("[]", "holds no JSON object"),
+        (
+            json.dumps({"schema_version": 99}),
+            "schema version 99.* reads up to 1: update songgen, or run training/",
+        ),
+        (json.dumps({"schema_version": 1}), "missing keys"),
+        (INFO.to_json().replace("codec_spec", "codec_sepc"), "missing keys .'codec_spec'."),
     ],
 )
 def test_damaged_description(tmp_path: Path, content: str | None, message: str) -> None:

@@ -39,7 +39,7 @@ def take(watcher: AnomalyWatch, state: TrainerState, loss: float) -> Outcome:
     result = StepResult(
         outcome=outcome, objective=torch.tensor(loss), loss=loss, head_losses=torch.zeros(1),
         vocal_losses=torch.zeros(1), gradient_norm=torch.tensor(1.0), samples=1, frames=1, targets=1,
-        stop_requested=False,
+        actions=frozenset(),
     )  # fmt: skip
     watcher.after_step([make_batch([3])], result, state)
     state.step += 1

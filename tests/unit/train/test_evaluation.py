@@ -9,7 +9,7 @@ from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model
 
 from songgen.data.collate import Batch
 from songgen.models import SongGenForConditionalGeneration
-from songgen.runtime.stop_requests import StopSignals
+from songgen.runtime.commands import Inbox
 from songgen.train.evaluation import Evaluator
 
 
@@ -26,7 +26,7 @@ class Steps:
 def evaluate(model: SongGenForConditionalGeneration, batches: list[Batch]) -> dict[str, float]:
     data: Any = Steps(batches)
     reporter: Any = None
-    return Evaluator(data, None).run(model, model, 0, reporter, StopSignals())
+    return Evaluator(data, None).run(model, model, 0, reporter, Inbox())
 
 
 def naive(model: SongGenForConditionalGeneration, batches: list[Batch]) -> dict[str, float]:

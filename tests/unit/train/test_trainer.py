@@ -13,9 +13,9 @@ from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model
 
 from songgen.models import SongGenForConditionalGeneration
 from songgen.models.freeze import freeze, group_of
-from songgen.runtime import stop_requests as signals
-from songgen.runtime.distributed import require_all_processes
-from songgen.runtime.stop_requests import StopSignals
+from songgen.runtime import commands
+from songgen.runtime.commands import Inbox
+from songgen.runtime.processes import require_all_processes
 from songgen.train.checkpoints.state import TrainerState, capture_random_state, restore_random_state
 from songgen.train.optimization.engine import AcceleratedEngine
 from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
@@ -123,8 +123,10 @@ def test_frozen_groups_stay_as_they_are() -> None:
 
 def test_a_request_to_stop_is_reported_at_the_boundary() -> None:
     step = make_step(tiny_model())
-    assert not step.run([make_batch([3])], WEIGHTS).stop_requested
-    assert step.run([make_batch([3])], WEIGHTS, lambda: True).stop_requested
+    assert not step.run([make_batch([3])], WEIGHTS).actions
+    for action in commands.Action:
+        asked = [commands.Command(action, "the test")]
+        assert step.run([make_batch([3])], WEIGHTS, lambda asked=asked: asked).actions == {action}
 
 
 def test_totals_average_over_steps_and_leave_out_what_was_not_computed() -> None:
@@ -188,10 +190,10 @@ def test_random_state_of_another_kind_of_device_is_refused_with_the_way_out(monk
 
 def test_the_first_signal_sets_a_flag_and_handlers_are_given_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with StopSignals() as signals:
-        assert not signals.requested()
+    with Inbox() as inbox:
+        assert not inbox.stop_requested()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.requested()
+        assert inbox.stop_requested()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -199,10 +201,10 @@ def test_the_first_signal_sets_a_flag_and_handlers_are_given_back() -> None:
 def test_a_second_signal_ends_the_process_at_once_unless_it_is_the_same_request(
     monkeypatch: pytest.MonkeyPatch, same_request_seconds: float, code: int
 ) -> None:
-    monkeypatch.setattr(signals, "SAME_REQUEST_SECONDS", same_request_seconds)
+    monkeypatch.setattr(commands, "SAME_REQUEST_SECONDS", same_request_seconds)
     child = os.fork()
     if child == 0:
-        with StopSignals():
+        with Inbox():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGTERM)
