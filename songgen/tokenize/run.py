@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from songgen.data.reading import AudioReaders
 from songgen.data.schema import COMPANION_FILES, REPORT_FILE, DatasetInfo, ShardInfo
+from songgen.exit_codes import EXIT_BAD_DATA
 from songgen.runtime.agreement import on_main_process
 from songgen.runtime.files import file_sha256, write_text_atomic
 from songgen.runtime.processes import join_processes
@@ -56,6 +57,9 @@ LISTED_LANGUAGES = 8
 
 class TooManyBadRows(ValueError):
     """More rows are damaged than `max_bad_fraction` allows, or a split has no usable row; no data set was written."""
+
+    exit_code = EXIT_BAD_DATA
+    """Exit code of every process of the run."""
 
 
 def run_preprocessing(
