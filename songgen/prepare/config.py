@@ -16,7 +16,7 @@ from songgen.config.run_config import raise_problems, type_problem, unknown_key
 from songgen.config.types import PositiveInt, Probability, accepts, coerce, describe, parse_text
 from songgen.prepare.sections import SECTIONS, Sections
 
-CONFIG_FILE = "prepare.json"
+PREPARE_CONFIG_FILE = "prepare.json"
 """In a prepared data set: the configuration that it was made with, ready to be used again."""
 
 OWN_KEYS = ("inputs", "output_dir", "import_settings")
@@ -120,7 +120,7 @@ class PrepareConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return everything with its value, ready for JSON; without the seeds of sections that are the run's."""
         values = dataclasses.asdict(self.settings)
-        for name, options in self.sections.items():
+        for name, options in self.sections.options.items():
             values[name] = None if options is None else dataclasses.asdict(options)
             if options is not None and values[name].get("seed") == self.settings.seed:
                 del values[name]["seed"]  # else another seed for the run, given with this file, would change nothing
@@ -199,7 +199,7 @@ def config_of_values(
     if not top.get("inputs"):
         found.append(Problem(("inputs",), "inputs: not given; name the songs: a folder, a manifest, a data set"))
     raise_problems(found, where)
-    return PrepareConfig(settings, inputs, Sections(**sections), sources)
+    return PrepareConfig(settings, inputs, Sections(sections), sources)
 
 
 def help_text() -> str:
@@ -365,10 +365,12 @@ def _imported(folder: Path) -> dict[str, Any]:
         ValueError: if there are none.
     """
     for place in _places_of_settings(folder):
-        if (place / CONFIG_FILE).is_file():
-            (_, values), *_ = read_layers(place / CONFIG_FILE)
+        if (place / PREPARE_CONFIG_FILE).is_file():
+            (_, values), *_ = read_layers(place / PREPARE_CONFIG_FILE)
             return {name: value for name, value in values.items() if name not in OWN_KEYS}
-    raise ValueError(f"there is no {CONFIG_FILE} in {folder}, nor beside the data sets that a run there has read")
+    raise ValueError(
+        f"there is no {PREPARE_CONFIG_FILE} in {folder}, nor beside the data sets that a run there has read"
+    )
 
 
 def _places_of_settings(folder: Path) -> Iterator[Path]:

@@ -9,20 +9,16 @@ import json
 import logging
 import re
 from pathlib import Path
-from typing import Any
 
 from songgen.data.writer import write_text_atomic
 from songgen.prepare.config import PrepareConfig
+from songgen.prepare.sections import SECTIONS
 from songgen.runtime.json_files import read_json_object
 
 logger = logging.getLogger(__name__)
 
 PINS_FILE = "networks.json"
 """In the work folder: `ID@REVISION` as the configuration has it -> commit."""
-
-PINNED = (("transcribe", "model", "revision"), ("transcribe", "agreement_model", "agreement_revision"),
-          ("tag", "model", "revision"), ("score", "model", "revision"))  # fmt: skip
-"""Section, key of the network's id, key of its revision: networks that transformers loads."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -51,20 +47,19 @@ def pinned(config: PrepareConfig) -> PrepareConfig:
     for (section, key), model, revision in _networks(config):
         if (commit := known.get(f"{model}@{revision}")) is not None:
             changes.setdefault(section, {})[key] = commit
-    options = {name: dataclasses.replace(getattr(config.sections, name), **values) for name, values in changes.items()}
-    return dataclasses.replace(config, sections=dataclasses.replace(config.sections, **options))
+    return dataclasses.replace(config, sections=config.sections.with_values(changes))
 
 
 def _networks(config: PrepareConfig) -> list[tuple[tuple[str, str], str, str]]:
     """Return (section, key of the revision), id and revision of each network that may come from the hub."""
     found = []
-    for section, model_key, revision_key in PINNED:
-        options: Any = getattr(config.sections, section)
-        if options is None or (section == "tag" and options.backend != "local"):
-            continue
-        model, revision = getattr(options, model_key), getattr(options, revision_key)
-        if model and not Path(model).exists() and not _COMMIT.fullmatch(revision):
-            found.append(((section, revision_key), model, revision))
+    for section in SECTIONS.values():
+        options = config.sections[section.name]
+        for network in () if options is None else section.networks:
+            model, revision = getattr(options, network.model), getattr(options, network.revision)
+            is_of_hub = bool(model) and not Path(model).exists() and network.is_used(options)
+            if is_of_hub and not _COMMIT.fullmatch(revision):
+                found.append(((section.name, network.revision), model, revision))
     return found
 
 

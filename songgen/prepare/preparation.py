@@ -11,30 +11,27 @@ from accelerate.state import PartialState
 
 from songgen.data.writer import write_text_atomic
 from songgen.lyrics.tokenizer import VoiceBpeTokenizer
-from songgen.prepare.config import CONFIG_FILE, PrepareConfig
+from songgen.prepare.config import PREPARE_CONFIG_FILE, PrepareConfig
 from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.engine.record_files import RECORDS_FILE, SONGS_FILE, read_records, write_records
 from songgen.prepare.engine.runner import Runner
 from songgen.prepare.engine.step import WorkFolder
-from songgen.prepare.layouts import TAKE_IN, TakenIn, read_notices, read_records, read_songs, write_songs
+from songgen.prepare.inputs import TakenIn, read_notices, read_songs, write_songs
+from songgen.prepare.output.options import ExportOptions, ReportOptions, WriteOptions
 from songgen.prepare.output.writers import INFO_FILE, DatasetWriter, PreparedInfo, rejected_row
 from songgen.prepare.pins import find_commits, pinned
 from songgen.prepare.report.files import PAGE_FILE, write_report
-from songgen.prepare.report.statistics import VERSION as REPORT_VERSION
-from songgen.prepare.report.statistics import Context, build_report, open_vocabulary
+from songgen.prepare.report.statistics import REPORT_VERSION, ReportContext, build_report, open_vocabulary
 from songgen.prepare.review.corrections import APPLIED_FILE, Corrections, read_corrections, set_aside
+from songgen.prepare.steps.filters import FilterOptions
+from songgen.prepare.steps.take_in import TakeInStep
 from songgen.runtime.launched_processes import join_processes, on_main_process
 from songgen.runtime.termination import leaving_on_signals
 from songgen.tokenize.workspace import lock_workspace, require_free_output
 
 logger = logging.getLogger(__name__)
 
-SONGS_FILE = "songs.jsonl"
-"""In the work folder: the songs as the inputs have them."""
-
-RECORDS_FILE = "records.jsonl"
-"""In the work folder: songs and clips as the steps have left them, what is refused included."""
-
-LISTED_NOTICES = 20
+SHOWN_NOTICES = 20
 """Notices that are printed; all of them stand beside the songs in the work folder."""
 
 
@@ -106,17 +103,17 @@ def run_steps(config: PrepareConfig, state: PartialState, records: list[SongReco
         TooManyBadSongs: after the first step, if too many songs are damaged.
     """
     if state.is_main_process:
-        for notice in read_notices(config.work_folder / SONGS_FILE).notices[:LISTED_NOTICES]:
+        for notice in read_notices(config.work_folder / SONGS_FILE).notices[:SHOWN_NOTICES]:
             logger.warning(notice)
     num_songs = len(records)
     on_main_process(state, lambda: set_aside(config.work_folder))
     corrections = read_corrections(config.work_folder, APPLIED_FILE)
     with Runner(WorkFolder(config.work_folder), state, config.settings.workers) as runner:
-        for name, steps in config.sections.steps():
+        for section, steps in config.sections.steps():
             for step in steps:
                 records = runner.run(step, records)
-            records = corrections.apply(records, name)
-            if name == TAKE_IN:
+            records = corrections.apply(records, section.phase)
+            if section.name == TakeInStep.name:
                 on_main_process(state, lambda taken=records: _check_damage(config, taken, num_songs))  # type: ignore[misc]
     if state.is_main_process:
         _warn_of_orphans(corrections, records)
@@ -128,7 +125,7 @@ def _warn_of_orphans(corrections: Corrections, records: list[SongRecord]) -> Non
     orphans = corrections.orphans(records)
     places = {f"{edit.song} {edit.start:.1f}-{edit.end:.1f} s": None for edit in orphans}
     if places:
-        listed = ", ".join([*places][:LISTED_NOTICES])
+        listed = ", ".join([*places][:SHOWN_NOTICES])
         logger.warning(
             "%d corrections fit no clip any more, since the songs were cut elsewhere; `songgen review` lists them: %s",
             len(orphans),
@@ -153,7 +150,7 @@ def _codes(records: list[SongRecord]) -> str:
 
 
 def _write_records(folder: Path, records: list[SongRecord]) -> None:
-    write_text_atomic(folder / RECORDS_FILE, "".join(record.to_json() + "\n" for record in records))
+    write_records(folder / RECORDS_FILE, records)
     refused = [rejected_row(record) for record in records if record.refusal is not None]
     write_text_atomic(folder / "rejected.jsonl", "".join(json.dumps(row) + "\n" for row in refused))
 
@@ -172,7 +169,7 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
     _write_records(config.work_folder, records)
     if all(record.refusal is not None for record in records):
         _write_report(config, records, taken, config.work_folder)
-        page = f"; report: {config.work_folder / PAGE_FILE}" * (config.sections.report is not None)
+        page = f"; report: {config.work_folder / PAGE_FILE}" * (config.sections.get(ReportOptions) is not None)
         raise TooManyBadSongs(
             f"no clip is left ({_codes(records)}). The reasons are listed in {config.work_folder / 'rejected.jsonl'}"
             + page
@@ -181,8 +178,8 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
         config.output_folder,
         config.settings.output_dir.rstrip("/"),
         WorkFolder(config.work_folder),
-        config.sections.write,
-        config.sections.export,
+        config.sections.require(WriteOptions),
+        config.sections.require(ExportOptions),
     )
     vocabulary = _vocabulary(config)
     read = None if vocabulary is None else vocabulary.fingerprint
@@ -192,7 +189,7 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
     if is_changed:
 
         def add_files(folder: Path) -> None:
-            config.save(folder / CONFIG_FILE)
+            config.save(folder / PREPARE_CONFIG_FILE)
             _write_report(config, records, taken, folder)
 
         info = writer.write(records, fingerprint, add_files)
@@ -201,20 +198,20 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
 
 
 def _vocabulary(config: PrepareConfig) -> VoiceBpeTokenizer | None:
-    options = config.sections.report
+    options = config.sections.get(ReportOptions)
     if options is None:
         return None
-    return open_vocabulary(options.lyrics_tokenizer, config.sections.write.model_name_or_path)
+    return open_vocabulary(options.lyrics_tokenizer, config.sections.require(WriteOptions).model_name_or_path)
 
 
 def _write_report(config: PrepareConfig, records: list[SongRecord], taken: TakenIn, folder: Path) -> None:
     """Write the report into a folder that is to be the data set, unless it is switched off."""
-    options = config.sections.report
+    options = config.sections.get(ReportOptions)
     if options is None:
         return
     names = tuple(step.name for _, steps in config.sections.steps() for step in steps)
     title = ", ".join(Path(source.name).name or source.name for source in config.inputs)
-    context = Context(title, names, config.sections.filter, _vocabulary(config), tuple(taken.notices))
+    context = ReportContext(title, names, config.sections.get(FilterOptions), _vocabulary(config), tuple(taken.notices))
     report = build_report(records, context, options)
-    work, audio_format = WorkFolder(config.work_folder), config.sections.write.audio_format
+    work, audio_format = WorkFolder(config.work_folder), config.sections.require(WriteOptions).audio_format
     write_report(folder, report, records, work, audio_format)

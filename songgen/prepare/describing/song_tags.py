@@ -22,7 +22,7 @@ from songgen.prepare.describing.tag_vocabulary import (
     written_tag,
 )
 from songgen.prepare.engine.record import SongRecord
-from songgen.prepare.steps.alignment import written_lines
+from songgen.prepare.timing.lyrics_alignment import written_lines
 
 LOUD, QUIET = -12.0, -20.0
 """Integrated loudness, in LUFS: a fast song above the first is called energetic, a slow one below the second calm."""

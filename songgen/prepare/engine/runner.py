@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from songgen.data.writer import write_text_atomic
 from songgen.prepare.engine.record import SongRecord
-from songgen.prepare.engine.step import Outcome, SetStep, Step, WorkFolder
+from songgen.prepare.engine.step import SetStep, Step, StepOutcome, WorkFolder
 from songgen.prepare.engine.store import (
     RESULTS_FOLDER,
     ContentHashes,
@@ -176,7 +176,7 @@ class Runner:
                     store.put(record.id, key, outcome)
                 bar.update(len(batch))
 
-    def _work_here(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Outcome]]]:
+    def _work_here(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[StepOutcome]]]:
         started = _started(step)
         try:
             for batch in batches:
@@ -185,9 +185,9 @@ class Runner:
             del started
             _free_memory()
 
-    def _work_in_workers(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Outcome]]]:
+    def _work_in_workers(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[StepOutcome]]]:
         waiting = iter(batches)
-        running: dict[Future[list[Outcome]], Batch] = {}
+        running: dict[Future[list[StepOutcome]], Batch] = {}
         pool = self._workers_of_the_run()
 
         def submit(batch: Batch) -> None:
@@ -222,7 +222,7 @@ class Runner:
         return self._pool
 
 
-def _run_batch(step: Step, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+def _run_batch(step: Step, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
     """Run a batch; on an error find the record that is to blame.
 
     Raises:
@@ -299,7 +299,7 @@ def _end_with_parent(lifeline: Connection) -> None:
     os._exit(1)
 
 
-def _run_in_worker(step: Step, records: list[SongRecord], folder: WorkFolder) -> list[Outcome]:
+def _run_in_worker(step: Step, records: list[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
     key = json.dumps([step.name, step.version, step.parameters()], sort_keys=True)
     if _Worker.step is None or key != _Worker.key:
         _Worker.step = None  # the networks of the step before go first

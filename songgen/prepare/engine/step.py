@@ -18,7 +18,7 @@ from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepOutcome:
     """What a step found for one record: changes, or clips that take its place, or a reason to leave it out."""
 
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -69,6 +69,11 @@ class Step(ABC):
     batch_size: int = 1
     """Records that `run` gets at once."""
 
+    @classmethod
+    def is_wanted(cls, options: Any) -> bool:
+        """Return whether the section's options ask for this step."""
+        return True
+
     @abstractmethod
     def parameters(self) -> JsonObject:
         """Everything besides the record that the result depends on, as JSON values (model ids with revisions)."""
@@ -89,7 +94,7 @@ class Step(ABC):
         """Load what `run` needs (once in each process that works on this step)."""
 
     @abstractmethod
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Work on a batch; one outcome for each record, in order.
 
         What is wrong with a record becomes a refusal. What is wrong with the machine or the configuration (no memory, a
@@ -106,10 +111,15 @@ class SetStep(ABC):
     version: ClassVar[int]
     """Raised when the code gives other results than before."""
 
+    @classmethod
+    def is_wanted(cls, options: Any) -> bool:
+        """Return whether the section's options ask for this step."""
+        return True
+
     @abstractmethod
     def parameters(self) -> JsonObject:
         """Everything besides the records that the result depends on, as JSON values."""
 
     @abstractmethod
-    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Work on all records that are still in; one outcome for each, in order; a function of its arguments alone."""

@@ -14,7 +14,7 @@ from typing import BinaryIO, Self
 
 from songgen.data.writer import file_sha256
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import Outcome, SetStep, Step, WorkFolder
+from songgen.prepare.engine.step import SetStep, Step, StepOutcome, WorkFolder
 
 RESULTS_FOLDER = "results"
 """In the work folder: the results of all steps."""
@@ -167,7 +167,7 @@ class ResultStore:
         for path, position, line in self._reader.new_lines():
             self._places[line["id"], line["key"]] = (path, position)
 
-    def get(self, record_id: str, key: str) -> Outcome | None:
+    def get(self, record_id: str, key: str) -> StepOutcome | None:
         """Return a result; None when there is none, or when a file that it names is gone or has other contents."""
         place = self._places.get((record_id, key))
         if place is None:
@@ -180,7 +180,7 @@ class ResultStore:
             return None
         return outcome_of_values(line["outcome"])
 
-    def put(self, record_id: str, key: str, outcome: Outcome) -> None:
+    def put(self, record_id: str, key: str, outcome: StepOutcome) -> None:
         """Add a result of this process."""
         files = {name: self.hashes.sha256(name) for name in named_files(outcome)}
         missing = [name for name, digest in files.items() if digest == MISSING]
@@ -195,7 +195,7 @@ def result_key(step: Step, record: SongRecord, hashes: ContentHashes) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
 
 
-def named_files(outcome: Outcome) -> list[str]:
+def named_files(outcome: StepOutcome) -> list[str]:
     """Return the audio files that an outcome names."""
     files = list(outcome.changes.get("audio", {}).values())
     for clip in outcome.clips or ():
@@ -203,7 +203,7 @@ def named_files(outcome: Outcome) -> list[str]:
     return files
 
 
-def outcome_values(outcome: Outcome) -> JsonObject:
+def outcome_values(outcome: StepOutcome) -> JsonObject:
     """Return an outcome as JSON values."""
     return {
         "changes": dict(outcome.changes),
@@ -212,17 +212,17 @@ def outcome_values(outcome: Outcome) -> JsonObject:
     }
 
 
-def outcome_of_values(values: JsonObject) -> Outcome:
+def outcome_of_values(values: JsonObject) -> StepOutcome:
     """Read what `outcome_values` made."""
     clips, refusal = values["clips"], values["refusal"]
-    return Outcome(
+    return StepOutcome(
         changes=values["changes"],
         clips=None if clips is None else tuple(SongRecord.from_values(clip) for clip in clips),
         refusal=None if refusal is None else Refusal.from_values(refusal),
     )
 
 
-def apply_outcome(step: Step | SetStep, record: SongRecord, outcome: Outcome) -> list[SongRecord]:
+def apply_outcome(step: Step | SetStep, record: SongRecord, outcome: StepOutcome) -> list[SongRecord]:
     """Return what becomes of a record: itself with changes or a refusal, or the clips that take its place.
 
     The step's name, version and parameters are noted in the provenance of every record that it has changed, and what

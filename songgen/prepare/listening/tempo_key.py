@@ -65,7 +65,7 @@ _SMALL = 1e-9
 
 
 @dataclass(frozen=True)
-class Tempo:
+class TempoEstimate:
     """An estimate of the tempo."""
 
     beats_per_minute: float
@@ -76,7 +76,7 @@ class Tempo:
 
 
 @dataclass(frozen=True)
-class Key:
+class KeyEstimate:
     """An estimate of the key."""
 
     name: str
@@ -86,7 +86,7 @@ class Key:
     """Correlation of the pitch classes with the key's profile, 0 to 1."""
 
 
-def estimate_tempo(samples: np.ndarray) -> Tempo | None:
+def estimate_tempo(samples: np.ndarray) -> TempoEstimate | None:
     """Estimate the tempo.
 
     Args:
@@ -117,7 +117,7 @@ def estimate_tempo(samples: np.ndarray) -> Tempo | None:
     scores /= np.maximum(weights, _SMALL)
     prior = np.exp(-0.5 * np.square(np.log2(candidates / USUAL_TEMPO) / TEMPO_OCTAVES))
     best = int(np.argmax(np.maximum(scores, 0) * prior))
-    return Tempo(round(float(candidates[best]), 1), round(float(np.clip(scores[best], 0, 1)), 3))
+    return TempoEstimate(round(float(candidates[best]), 1), round(float(np.clip(scores[best], 0, 1)), 3))
 
 
 def _onset_strength(samples: np.ndarray) -> np.ndarray:
@@ -179,7 +179,7 @@ def pitch_classes(samples: np.ndarray) -> np.ndarray:
     return classes / total if total > 0 else classes
 
 
-def estimate_key(samples: np.ndarray) -> Key | None:
+def estimate_key(samples: np.ndarray) -> KeyEstimate | None:
     """Estimate the key.
 
     Args:
@@ -196,4 +196,4 @@ def estimate_key(samples: np.ndarray) -> Key | None:
         for mode, profile in KEY_PROFILES.items()
         for tonic in range(12)
     )
-    return Key(best[1], round(max(0.0, best[0]), 3))
+    return KeyEstimate(best[1], round(max(0.0, best[0]), 3))

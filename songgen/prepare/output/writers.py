@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from songgen.config.types import PositiveInt
 from songgen.data.writer import write_text_atomic
 from songgen.prepare.engine.record import JsonObject, SongRecord
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.output.encoded_files import EncodedFiles
+from songgen.prepare.output.options import ExportOptions, WriteOptions
 from songgen.tasks import ACCOMPANIMENT, MIX, TRACKS, VOCAL
 from songgen.tokenize.finalize import link_or_copy, swap_folders, sync_tree
 from songgen.tokenize.workspace import remove_leftovers, staging_folder
@@ -39,38 +39,6 @@ ENERGY_COLUMNS = {MIX: "audio_energy", VOCAL: "vocal_energy", ACCOMPANIMENT: "ac
 
 TEXT_LENGTH = 600
 """Most characters of a text that preprocessing is asked to take, unless a text is longer."""
-
-
-@dataclass(frozen=True)
-class WriteOptions:
-    """The form of the data set."""
-
-    audio_format: Literal["wav", "flac"] = "wav"
-    """Format of the audio files, 16 bits; FLAC takes about half the room."""
-
-    model_name_or_path: str = "./outputs/untrained-mixed_pro"
-    """Model that `data.json` names: its codec and tokenizers make the tokens."""
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """Further layouts of the same data set, for other programs."""
-
-    formats: tuple[str, ...] = ()
-    """`ace`: a `save_to_disk` folder with the features of the ACE-Step converter; `ljspeech`: lists of path|text."""
-
-    repeat_count: PositiveInt = 1
-    """How often each row stands in the ACE-Step data set: more for a handful of songs, 1 for many."""
-
-    def __post_init__(self) -> None:
-        """Check the formats.
-
-        Raises:
-            ValueError: for one that is not known.
-        """
-        unknown = sorted(set(self.formats) - {"ace", "ljspeech"})
-        if unknown:
-            raise ValueError(f"formats: {', '.join(unknown)} is not known; there are ace and ljspeech")
 
 
 @dataclass(frozen=True)

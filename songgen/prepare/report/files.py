@@ -8,7 +8,6 @@ from songgen.data.audio import AudioRejected
 from songgen.data.reject_codes import REJECT_CODES
 from songgen.prepare.engine.audio_files import read_audio, write_audio
 from songgen.prepare.engine.record import JsonObject, SongRecord
-from songgen.prepare.engine.refusal_codes import CODES
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.output.writers import AUDIO_FOLDER
 from songgen.prepare.report.page import render_report
@@ -49,8 +48,8 @@ def write_report(
 def _copy_beginning(record: SongRecord, work: WorkFolder, target: Path) -> bool:
     """Write what can be heard of a refused record; nothing of a file that was refused for being damaged."""
     assert record.refusal is not None
-    is_damaged = record.refusal.code in REJECT_CODES and record.refusal.code not in CODES
-    if is_damaged or MIX not in record.audio:
+    damage = REJECT_CODES.get(record.refusal.code)
+    if (damage is not None and not damage.is_limit) or MIX not in record.audio:
         return False
     try:
         samples, rate = read_audio(work.track(record, MIX))

@@ -9,19 +9,22 @@ from pathlib import Path
 
 import numpy as np
 
-from songgen.config.types import NonNegativeInt
 from songgen.data.manifests.tags import TAG_KINDS, missing_tag_kinds
 from songgen.data.reject_codes import REJECT_CODES
 from songgen.lyrics.languages import language_code
 from songgen.lyrics.tokenizer import VOCABULARY_FILES, VoiceBpeTokenizer
-from songgen.prepare.engine.phases import CUTTING_STEP
 from songgen.prepare.engine.record import JsonObject, SongRecord
-from songgen.prepare.engine.refusal_codes import CODES
+from songgen.prepare.output.options import ReportOptions
+from songgen.prepare.review.corrections import REVIEW_CODES
+from songgen.prepare.sections import CUTTING_STEP, REFUSAL_CODES
 from songgen.prepare.steps.filters import FilterOptions, is_instrumental
 from songgen.prepare.timing.clip_plan import UNUSED_REASONS
 from songgen.tasks import ACCOMPANIMENT, VOCAL
 
-VERSION = 2
+CODES = {**REFUSAL_CODES, **REVIEW_CODES}
+"""Code of a refusal -> its meaning."""
+
+REPORT_VERSION = 2
 """Of the figures; raised when the same records give another report."""
 
 SECONDS_IN_HOUR = 3600
@@ -40,22 +43,7 @@ LISTED = 30
 
 
 @dataclass(frozen=True)
-class ReportOptions:
-    """What the report shows besides the figures."""
-
-    lyrics_tokenizer: str = ""
-    """File, folder or hub id of the lyrics tokenizer whose vocabulary the lyrics are held against. Empty: that of
-    `write.model_name_or_path`, if it is a folder here with one."""
-
-    samples: NonNegativeInt = 12
-    """Accepted clips, and as many refused ones, that can be listened to; 0 for none."""
-
-    seed: int = 42
-    """Of the choice of these clips."""
-
-
-@dataclass(frozen=True)
-class Context:
+class ReportContext:
     """What the figures depend on besides the records."""
 
     title: str
@@ -97,7 +85,7 @@ def open_vocabulary(named: str, model: str) -> VoiceBpeTokenizer | None:
     return None
 
 
-def build_report(records: Sequence[SongRecord], context: Context, options: ReportOptions) -> JsonObject:
+def build_report(records: Sequence[SongRecord], context: ReportContext, options: ReportOptions) -> JsonObject:
     """Return all figures as JSON values; a function of its arguments alone.
 
     Args:
@@ -107,7 +95,7 @@ def build_report(records: Sequence[SongRecord], context: Context, options: Repor
     """
     kept = [record for record in records if record.refusal is None]
     report: JsonObject = {
-        "version": VERSION,
+        "version": REPORT_VERSION,
         "title": context.title,
         "songs": len({record.song for record in records}),
         "clips": len(kept),
@@ -136,7 +124,8 @@ def build_report(records: Sequence[SongRecord], context: Context, options: Repor
 
 def meaning_of(code: str) -> str:
     """Return what the code of a refusal means."""
-    return CODES.get(code) or (REJECT_CODES[code].meaning if code in REJECT_CODES else "")
+    content = CODES.get(code) or REJECT_CODES.get(code)
+    return content.meaning if content is not None else ""
 
 
 def stages(records: Sequence[SongRecord], steps: Sequence[str]) -> list[JsonObject]:

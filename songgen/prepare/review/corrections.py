@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.writer import write_text_atomic
-from songgen.prepare.engine.phases import PHASES, Phase, is_over_songs
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
+from songgen.prepare.engine.section import Phase, RefusalCode
+from songgen.prepare.sections import is_over_songs
 
 REVIEW = "review"
 """In provenance and in refusals: what a person did."""
 
-VERSION = 1
+CORRECTIONS_VERSION = 1
 """Of how corrections are applied; part of the provenance."""
 
 CORRECTIONS_FILE = "corrections.jsonl"
@@ -45,6 +46,7 @@ EDITABLE = (*WORD_FIELDS, *DESCRIPTION_FIELDS, VERDICT, REASON)
 """What an edit may change."""
 
 REFUSED_CODE = "refused_in_review"
+REVIEW_CODES = {REFUSED_CODE: RefusalCode("a person has left it out")}
 
 
 class EditConflict(Exception):
@@ -283,7 +285,7 @@ def corrected(record: SongRecord, correction: Correction, fields: Collection[str
         note[VERDICT] = correction.verdict
     elif not changes:
         return record
-    return record.changed({**changes, "provenance": {REVIEW: {"version": VERSION, "parameters": note}}})
+    return record.changed({**changes, "provenance": {REVIEW: {"version": CORRECTIONS_VERSION, "parameters": note}}})
 
 
 def can_be_accepted(record: SongRecord) -> bool:
@@ -310,7 +312,7 @@ class Corrections:
         """Keep the edits."""
         self.edits = edits
 
-    def apply(self, records: Sequence[SongRecord], after: str) -> list[SongRecord]:
+    def apply(self, records: Sequence[SongRecord], after: Phase) -> list[SongRecord]:
         """Return the records with what applies by now: words once clips are cut, the rest once they are described.
 
         To be called after every section, switched on or not: a clip that a person has accepted goes on, whatever
@@ -318,12 +320,12 @@ class Corrections:
 
         Args:
             records: all of them.
-            after: name of the section that is done.
+            after: phase of the section that is done.
         """
-        if not self.edits or PHASES[after] is Phase.SONGS:
+        if not self.edits or after is Phase.SONGS:
             return list(records)
         # Until clips are described, captions and tags wait: they would keep the tagging from its work.
-        fields = EDITABLE if PHASES[after] is Phase.DESCRIBED else WORD_FIELDS
+        fields = EDITABLE if after is Phase.DESCRIBED else WORD_FIELDS
         found, _ = match_edits(records, self.edits)
         return [
             corrected(record, combine(record, found[record.id]), fields) if record.id in found else record

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from songgen.prepare.engine.record import FIRST, JsonObject, SongRecord
+from songgen.prepare.engine.record_files import RECORDS_FILE, read_records
 from songgen.prepare.engine.step import WorkFolder
-from songgen.prepare.layouts import read_records
-from songgen.prepare.preparation import RECORDS_FILE
 from songgen.prepare.review.corrections import (
     CORRECTIONS_FILE,
     REASON,

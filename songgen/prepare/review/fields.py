@@ -8,7 +8,7 @@ from typing import Any
 from songgen.data.manifests.clip import is_storable_text
 from songgen.prepare.engine.record import JsonObject, LyricLine, SongRecord
 from songgen.prepare.review.corrections import ACCEPTED, REASON, REFUSED, VERDICT, can_be_accepted
-from songgen.prepare.steps.alignment import written_lines
+from songgen.prepare.timing.lyrics_alignment import written_lines
 
 MAX_LENGTHS = {"lyrics": 20_000, "caption": 5_000, "language": 16, REASON: 500}
 """Most characters of each text."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
+from songgen.prepare.engine.section import HubNetwork, Phase, Section
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
 from songgen.tasks import MIX
 
 if TYPE_CHECKING:
@@ -81,22 +82,34 @@ class ScoreStep(Step):
         options = self.options
         self._scorer = ClapScorer(options.model, options.revision, options.device, options.batch_size)
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Score a batch; a clip whose file cannot be read is left out."""
         assert self._scorer is not None, "start() comes first"
-        outcomes: list[Outcome] = []
+        outcomes: list[StepOutcome] = []
         clips, captions = [], []
         for record in records:
             try:
                 samples, _ = read_audio(folder.track(record, MIX), sample_rate=self._scorer.sample_rate)
             except AudioRejected as error:
-                outcomes.append(Outcome(refusal=Refusal(self.name, error.code, error.reason)))
+                outcomes.append(StepOutcome(refusal=Refusal(self.name, error.code, error.reason)))
                 continue
             clips.append(samples)
             captions.append(record.caption)
-            outcomes.append(Outcome())
+            outcomes.append(StepOutcome())
         scores = iter(self._scorer.score(clips, captions) if clips else [])
         return [
-            outcome if outcome.refusal else Outcome({"measures": {"clap_score": round(next(scores), 4)}})
+            outcome if outcome.refusal else StepOutcome({"measures": {"clap_score": round(next(scores), 4)}})
             for outcome in outcomes
         ]
+
+
+SECTION = Section(
+    "score",
+    "how well caption and sound agree (CLAP)",
+    ScoreOptions,
+    Phase.DESCRIBED,
+    [ScoreStep],
+    is_on=False,
+    main_key="model",
+    networks=[HubNetwork("model", "revision")],
+)

@@ -16,7 +16,8 @@ import numpy as np
 from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import Outcome, SetStep, Step, WorkFolder
+from songgen.prepare.engine.section import Phase, RefusalCode, Section
+from songgen.prepare.engine.step import SetStep, Step, StepOutcome, WorkFolder
 from songgen.prepare.listening.fingerprint import NUM_BITS, SAMPLE_RATE, fingerprint, from_text, similarity, to_text
 from songgen.prepare.steps.splits import EVALUATION
 from songgen.tasks import MIX
@@ -256,6 +257,9 @@ class FingerprintStep(Step):
     name = "fingerprint"
     version = 1
 
+    def __init__(self, options: DuplicateOptions) -> None:
+        """Take the options of the section; none of them changes a fingerprint."""
+
     def parameters(self) -> JsonObject:
         """There are none."""
         return {}
@@ -268,16 +272,16 @@ class FingerprintStep(Step):
         """The mix."""
         return [record.audio[MIX]]
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Add `fingerprint` to each clip."""
         return [self._listen(record, folder) for record in records]
 
-    def _listen(self, record: SongRecord, folder: WorkFolder) -> Outcome:
+    def _listen(self, record: SongRecord, folder: WorkFolder) -> StepOutcome:
         try:
             samples, _ = read_audio(folder.track(record, MIX), sample_rate=SAMPLE_RATE)
         except AudioRejected as error:
-            return Outcome(refusal=Refusal(self.name, error.code, error.reason))
-        return Outcome({"fingerprint": to_text(fingerprint(samples))})
+            return StepOutcome(refusal=Refusal(self.name, error.code, error.reason))
+        return StepOutcome({"fingerprint": to_text(fingerprint(samples))})
 
 
 class DuplicateStep(SetStep):
@@ -294,7 +298,7 @@ class DuplicateStep(SetStep):
         """Return the options."""
         return dataclasses.asdict(self.options)
 
-    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Compare all clips."""
         found = find_duplicates(records, self.options)
         songs = {(records[first].song, records[second].song) for first, second in found.pairs}
@@ -304,10 +308,26 @@ class DuplicateStep(SetStep):
             index: self._refusal(records[kept].id, round(alike, 3)) for index, (kept, alike) in found.left_out.items()
         }
         return [
-            Outcome({"group": name_of[record.song]} if record.song in name_of else {}, refusal=refusals.get(index))
+            StepOutcome({"group": name_of[record.song]} if record.song in name_of else {}, refusal=refusals.get(index))
             for index, record in enumerate(records)
         ]
 
     def _refusal(self, kept: str, alike: float) -> Refusal:
         reason = f"it sounds like {kept}, which is kept (similarity {alike:g})"
         return Refusal(self.name, "duplicate", reason, alike, self.options.min_similarity, kept=kept)
+
+
+SECTION = Section(
+    "duplicates",
+    "clips that sound like others",
+    DuplicateOptions,
+    Phase.DESCRIBED,
+    [FingerprintStep, DuplicateStep],
+    refusal_codes={
+        "duplicate": RefusalCode(
+            "it sounds like another clip, which is kept",
+            "The collection holds many copies, such as compilations and reissues. Nothing is lost by leaving them out; "
+            "more different songs help more.",
+        ),
+    },
+)

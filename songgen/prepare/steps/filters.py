@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord, known_language
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
+from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
 from songgen.tasks import ACCOMPANIMENT, VOCAL
 
 PRESETS: dict[str, dict[str, float]] = {
@@ -284,15 +285,81 @@ class FilterStep(Step):
         """No file: what counts was measured before."""
         return []
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Judge each record."""
         return [_outcome(find_refusals(record, self.options)) for record in records]
 
 
-def _outcome(refusals: Sequence[Refusal]) -> Outcome:
+def _outcome(refusals: Sequence[Refusal]) -> StepOutcome:
     if not refusals:
-        return Outcome()
+        return StepOutcome()
     first = refusals[0]
     reasons = "; ".join(refusal.reason for refusal in refusals)
     others = tuple(refusal.code for refusal in refusals[1:])
-    return Outcome(refusal=dataclasses.replace(first, reason=reasons, others=others))
+    return StepOutcome(refusal=dataclasses.replace(first, reason=reasons, others=others))
+
+
+SECTION = Section(
+    "filter",
+    "limits that clips are held against; `HQ` and `TOTAL` are the published ones",
+    FilterOptions,
+    Phase.DESCRIBED,
+    [FilterStep],
+    main_key="preset",
+    refusal_codes={
+        **length_codes("too_short", "too_long", "lyrics_too_long"),
+        "accompaniment_too_quiet": RefusalCode(
+            "the accompaniment has less energy than `filter.min_acc_energy`",
+            "Listen to some of them: where nothing but a voice is sung, there is no accompaniment.",
+        ),
+        "caption_does_not_fit": RefusalCode(
+            "caption and sound agree less than `filter.min_clap_score`",
+            "Listen to some of them with their captions. Captions written by rule or from file names often do not fit; "
+            "describe the songs anew with the `tag` step, or correct them in `songgen review`.",
+        ),
+        "caption_too_long": RefusalCode("the caption is longer than `filter.max_caption_length`"),
+        "clipped": RefusalCode(
+            "more samples are at full scale than `filter.max_clipped_share`",
+            "These recordings are overdriven. Better sources help; raising `filter.max_clipped_share` teaches the "
+            "model the distortion.",
+        ),
+        "empty_slice": RefusalCode(
+            "there are lyrics, but no word was heard and nobody sings",
+            "There are lyrics where nobody is heard: the lyrics may belong to another version of the song.",
+        ),
+        "instrumental": RefusalCode("nobody sings, and `filter.keep_instrumentals` is off"),
+        "lyrics_not_heard": RefusalCode(
+            "less of the lyrics was heard than `filter.min_lyrics_coverage`",
+            "The lyrics differ from what is sung. Check that they belong to these recordings, or leave them out and "
+            "let them be transcribed.",
+        ),
+        "mostly_silent": RefusalCode(
+            "more of the clip is silent than `filter.max_silent_share`",
+            "Long pauses were cut as clips: check `silence_db` of `measure`, and the sources.",
+        ),
+        "not_measured": RefusalCode(
+            "a limit's figure was not measured, and `filter.not_measured` is `refuse`",
+            "A limit asks for a figure that these clips lack: switch its step on, or set `filter.not_measured` to "
+            "`pass`.",
+        ),
+        "other_language": RefusalCode(
+            "the language is none of `filter.languages`",
+            "Add the languages you want to `filter.languages`, or check that they were recognized.",
+        ),
+        "too_loud": RefusalCode("the clip is louder than `filter.max_loudness`"),
+        "too_quiet": RefusalCode("the clip is quieter than `filter.min_loudness`"),
+        "transcript_unsure": RefusalCode(
+            "the words were heard with less certainty than `filter.min_transcript_confidence`"
+        ),
+        "transcripts_differ": RefusalCode(
+            "two recognizers heard different words",
+            "Two recognizers disagree: sung words are hard to hear. Give the lyrics where you have them.",
+        ),
+        "vocal_too_quiet": RefusalCode(
+            "the vocal has less energy than `filter.min_vocal_energy`",
+            "Their voice is quiet or absent. If they are instrumentals, mark them as such; else look at the "
+            "separation, or at `filter.min_vocal_energy`.",
+        ),
+        "words_too_dense": RefusalCode("more words a second than `filter.max_words_per_second`"),
+    },
+)

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from songgen.prepare.engine.record import FIRST, SECOND, JsonObject, SongRecord, Transcript
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
-from songgen.prepare.steps.alignment import HEARD_SIMILARITY, align_units, written_lines
+from songgen.prepare.engine.section import Phase, Section
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.timing.lyrics_alignment import HEARD_SIMILARITY, align_units, written_lines
 from songgen.prepare.timing.text_distance import comparable_units, edit_distance
 
 
@@ -85,11 +86,20 @@ class AgreementStep(Step):
         """Where somebody listened."""
         return bool(record.transcripts)
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Measure each record."""
         return [
-            Outcome(
+            StepOutcome(
                 {"measures": agreement_measures(record.transcripts, record.lyrics, record.language, record.duration)}
             )
             for record in records
         ]
+
+
+SECTION = Section(
+    "agreement",
+    "how far two transcripts, or transcript and lyrics, agree, clip by clip",
+    AgreementOptions,
+    Phase.CLIPS,
+    [AgreementStep],
+)

@@ -10,7 +10,8 @@ import numpy as np
 from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio, write_audio
 from songgen.prepare.engine.record import FIRST, JsonObject, LyricLine, Refusal, SongRecord, Transcript, Word
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
+from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
 from songgen.prepare.timing.clip_plan import (
     INSTRUMENTAL,
     UNUSED_REASONS,
@@ -27,7 +28,7 @@ LENGTH_TOLERANCE_SECONDS = 0.1
 """Tracks whose lengths differ by no more are cut to the shortest."""
 
 CLIP_MARK = "~"
-"""Between the id of a song and the number of a clip: no id of a song has it (see `songgen.prepare.layouts.safe_name`),
+"""Between the id of a song and the number of a clip: no id of a song has it (see `songgen.prepare.inputs.safe_name`),
 so that no clip has the id of a song."""
 
 _NOT_CUT_BY = ("id", "file", "line", "provenance")
@@ -199,11 +200,11 @@ class SegmentStep(Step):
         """Whether the record is a whole song."""
         return record.id == record.song
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Cut songs; a song that gives no clip is left out."""
         return [self._cut(record, folder) for record in records]
 
-    def _cut(self, record: SongRecord, folder: WorkFolder) -> Outcome:
+    def _cut(self, record: SongRecord, folder: WorkFolder) -> StepOutcome:
         try:
             tracks, rate = self._read_tracks(record, folder)
         except AudioRejected as error:
@@ -229,7 +230,7 @@ class SegmentStep(Step):
         if not plan.clips:
             return self._refuse_all(plan, record.duration)
         spans = [_Span(round(clip.start * rate), round(clip.end * rate), clip) for clip in plan.clips]
-        return Outcome(clips=self._write(record, lines, tracks, rate, spans, plan.unused, folder))
+        return StepOutcome(clips=self._write(record, lines, tracks, rate, spans, plan.unused, folder))
 
     def _write(
         self,
@@ -276,14 +277,37 @@ class SegmentStep(Step):
             raise AudioRejected("track_lengths_differ", reason)
         return tracks, rate
 
-    def _refuse(self, code: str, reason: str) -> Outcome:
-        return Outcome(refusal=Refusal(self.name, code, reason))
+    def _refuse(self, code: str, reason: str) -> StepOutcome:
+        return StepOutcome(refusal=Refusal(self.name, code, reason))
 
-    def _refuse_all(self, plan: ClipPlan, duration: float) -> Outcome:
+    def _refuse_all(self, plan: ClipPlan, duration: float) -> StepOutcome:
         """Refuse a song that gives no clip, for the reason that most of it has."""
         main = max(plan.unused, key=plan.unused.__getitem__)
         if main == "too_short":
             least = self.options.min_seconds
             reason = f"no passage is as long as the shortest clip, {least:g} s"
-            return Outcome(refusal=Refusal(self.name, "too_short", reason, value=round(duration, 3), limit=least))
+            return StepOutcome(refusal=Refusal(self.name, "too_short", reason, value=round(duration, 3), limit=least))
         return self._refuse(f"no_clip_{main}", f"no clip can be made: {UNUSED_REASONS[main]}")
+
+
+SECTION = Section(
+    "segment",
+    "clips of each song",
+    SegmentOptions,
+    Phase.CUTTING,
+    [SegmentStep],
+    refusal_codes={
+        **length_codes("too_short"),
+        "lyrics_without_times": RefusalCode(
+            "the song is longer than a clip, and it is not known when its lyrics are sung",
+            "Switch `transcribe` on: with the words heard, lines get their times and long songs can be cut.",
+        ),
+        "no_clip_instrumental": RefusalCode(
+            "nobody sings for most of the song, and instrumental passages are left out"
+        ),
+        "no_clip_line_too_long": RefusalCode("no clip can be cut: lines are longer than the longest clip"),
+        "no_clip_voice_without_lyrics": RefusalCode(
+            "no clip can be cut: somebody sings where no line of the lyrics stands"
+        ),
+    },
+)

@@ -11,13 +11,10 @@ from songgen.generation.demucs_weights import load_demucs
 from songgen.generation.separation import DEFAULT_MODEL, VocalSeparator
 from songgen.prepare.engine.audio_files import read_audio, write_audio
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
+from songgen.prepare.engine.section import Phase, Section
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
 from songgen.prepare.listening.devices import choose_device
 from songgen.tasks import ACCOMPANIMENT, MIX, VOCAL
-
-SUM_ERROR = 0.5 / INT16_SCALE
-"""Largest difference between a sample of the mix (inside of full scale) and the sum of its two tracks: the mix is
-rounded to 16 bits, and nothing else is lost."""
 
 
 @dataclass(frozen=True)
@@ -166,17 +163,17 @@ class SeparateStep(Step):
             raise ValueError(f"{error}; name a folder with the model, or skip this step") from error
         self._network = VocalSeparator(model, choose_device(self.options.device))
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Separate songs; a track that the user gave is kept as it is."""
         return [self._separate(record, folder) for record in records]
 
-    def _separate(self, record: SongRecord, folder: WorkFolder) -> Outcome:
+    def _separate(self, record: SongRecord, folder: WorkFolder) -> StepOutcome:
         assert self._network is not None, "start() comes first"
         options = self.options
         try:
             song, rate = read_audio(folder.track(record, MIX), mono=False)
         except AudioRejected as error:
-            return Outcome(refusal=Refusal(self.name, error.code, error.reason))
+            return StepOutcome(refusal=Refusal(self.name, error.code, error.reason))
         vocals = separate_vocals(song, rate, self._network, options.passage_seconds, options.overlap_seconds)
         if options.mono:
             # Along the last axis of frames x channels, as files are read in mono: the same rounding.
@@ -189,4 +186,15 @@ class SeparateStep(Step):
                 audio[track] = folder.new_file(self.name, record, track)
                 write_audio(folder.path(audio[track]), decoded, rate)
                 energies[track] = energy(decoded)
-        return Outcome(changes={"audio": audio, "energies": energies})
+        return StepOutcome(changes={"audio": audio, "energies": energies})
+
+
+SECTION = Section(
+    "separate",
+    "vocal and accompaniment are taken apart (Demucs) where a song has the mix alone",
+    SeparationOptions,
+    Phase.SONGS,
+    [SeparateStep],
+    is_on=False,
+    main_key="model",
+)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from songgen.prepare.engine.record import JsonObject, SongRecord
-from songgen.prepare.engine.step import Outcome, SetStep, WorkFolder
+from songgen.prepare.engine.section import Phase, Section
+from songgen.prepare.engine.step import SetStep, StepOutcome, WorkFolder
 
 TRAIN, EVALUATION = "train", "eval"
 
@@ -107,10 +108,13 @@ class SplitStep(SetStep):
         """Return the options."""
         return dataclasses.asdict(self.options)
 
-    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Assign splits; a record that has its split already is left as it is."""
         splits = assign_splits(records, self.options)
         return [
-            Outcome() if record.split == split else Outcome({"split": split})
+            StepOutcome() if record.split == split else StepOutcome({"split": split})
             for record, split in zip(records, splits, strict=True)
         ]
+
+
+SECTION = Section("split", "which songs are held out", SplitOptions, Phase.DESCRIBED, [SplitStep])

@@ -23,8 +23,9 @@ from songgen.prepare.describing.tag_record import (
 )
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
-from songgen.prepare.steps.alignment import written_lines
+from songgen.prepare.engine.section import HubNetwork, Phase, RefusalCode, Section
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.timing.lyrics_alignment import written_lines
 from songgen.tasks import MIX
 
 NOTHING_KNOWN = "music"
@@ -50,7 +51,8 @@ class TagOptions:
     same one in every run. The line of tags, where a clip has no description."""
 
     prompt_file: str = ""
-    """A prompt of your own; `{tags}` in it becomes the valid tags. Empty: `describing/prompts/describe.txt` in the package."""
+    """File with a prompt of your own, in which `{tags}` becomes the valid tags. Empty: the prompt of this package
+    (`describing/prompts/describe.txt`)."""
 
     extra_tags: tuple[str, ...] = ()
     """Tags that are valid besides those of the vocabulary."""
@@ -230,7 +232,7 @@ class TagStep(Step):
                 max_new_tokens=options.max_new_tokens,
             )
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Describe clips, those of a batch together."""
         found: dict[str, Described | Refusal] = {}
         asked: list[tuple[SongRecord, Conversation]] = []
@@ -292,15 +294,15 @@ class TagStep(Step):
             self._has_read_paid = True
         return self._describer.paid
 
-    def _outcome(self, record: SongRecord, found: Described | Refusal | None) -> Outcome:
+    def _outcome(self, record: SongRecord, found: Described | Refusal | None) -> StepOutcome:
         if isinstance(found, Refusal):
-            return Outcome(refusal=found)
+            return StepOutcome(refusal=found)
         if self._is_labelled(record):
-            return Outcome({"caption": self._caption(record.id, record.tags, record.variants)})
+            return StepOutcome({"caption": self._caption(record.id, record.tags, record.variants)})
         description = None if found is None else found.description
         if found is not None and description is None and self.options.without_description == "refuse":
             reason = f"none of {found.attempts} answers could be used: {'; '.join(found.problems)}"
-            return Outcome(refusal=Refusal(self.name, "no_valid_description", reason))
+            return StepOutcome(refusal=Refusal(self.name, "no_valid_description", reason))
         made = compose_tags(Facts.of(record), description)
         changes: dict[str, Any] = {"tags": made.names}
         if description is not None:
@@ -308,7 +310,7 @@ class TagStep(Step):
         changes["caption"] = self._caption(record.id, made.names, changes.get("variants", {}))
         changes["measures"] = _measures(record, found)
         changes["provenance"] = {self.name: _details(record, made, found)}
-        return Outcome(changes)
+        return StepOutcome(changes)
 
     def _caption(self, record_id: str, tags: Sequence[str], variants: Any) -> str:
         """Choose the caption; the line of tags stands in for a description that is not there."""
@@ -361,3 +363,19 @@ def _details(record: SongRecord, made: SongTags, found: Described | None) -> Jso
 def _doubted_instruments(description: SongDescription, words: str) -> list[str]:
     sung = sung_instruments(description.instruments, words)
     return [f"also named in the lyrics, perhaps not heard: {name}" for name in sung]
+
+
+SECTION = Section(
+    "tag",
+    "tags and caption of clips without one: by an audio language model, or by what was measured",
+    TagOptions,
+    Phase.DESCRIBED,
+    [TagStep],
+    main_key="backend",
+    networks=[HubNetwork("model", "revision", is_used=lambda options: options.backend == "local")],
+    refusal_codes={
+        "no_valid_description": RefusalCode(
+            "no answer of the audio language model kept to the schema, and such clips are left out"
+        ),
+    },
+)

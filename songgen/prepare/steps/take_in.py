@@ -13,8 +13,10 @@ from songgen.config.types import NonNegativeFloat, PositiveFloat, PositiveInt
 from songgen.data.audio import AudioOptions
 from songgen.data.manifests.clip import ClipRow, Rejection, TrackPath
 from songgen.data.reading import AudioReaders, ReadingLimits
+from songgen.data.reject_codes import REJECT_CODES
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
+from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
 from songgen.tasks import MIX
 
 BYTES_PER_GIB = 1 << 30
@@ -31,6 +33,14 @@ _KEYS = {
     "audio_crash": "audio_memory_gib",
 }
 """Code of a refusal -> the option that sets its limit."""
+
+_ADVICE = {
+    "file_missing": "The manifest names files that are not there: check its paths.",
+    "truncated_audio": "Copy or download these files again: their ends are missing.",
+    "unreadable_audio": "These files cannot be decoded: copy or convert them again.",
+    "unsupported_format": "Convert these files to WAV, FLAC, OGG or MP3.",
+}
+"""Code of `songgen.data.reject_codes` -> what the report suggests."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ class TakeInStep(Step):
         """Return which tracks there are, and whether the lyrics are too long."""
         return {"tracks": list(record.audio), "has_long_lyrics": self._has_long_lyrics(record)}
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Hold the lyrics against their limit, and decode every track of the songs that keep to it."""
         options = AudioOptions(
             sample_rate=0,  # that of the mix: what counts here is that every track can be decoded
@@ -100,17 +110,31 @@ class TakeInStep(Step):
         with AudioReaders(options, ReadingLimits(self.options.audio_timeout_seconds, memory), count=1) as readers:
             return [self._take_in(record, folder, readers) for record in records]
 
-    def _take_in(self, record: SongRecord, folder: WorkFolder, readers: AudioReaders) -> Outcome:
+    def _take_in(self, record: SongRecord, folder: WorkFolder, readers: AudioReaders) -> StepOutcome:
         if self._has_long_lyrics(record):
             length, limit = len(record.lyrics), self.options.max_lyrics_length
             reason = f"the lyrics have {length} characters; take_in.max_lyrics_length is {limit}"
-            return Outcome(refusal=Refusal(self.name, "lyrics_too_long", reason, length, limit))
+            return StepOutcome(refusal=Refusal(self.name, "lyrics_too_long", reason, length, limit))
         tracks = {track: TrackPath(file, str(folder.path(file))) for track, file in record.audio.items()}
         clip = readers.check(ClipRow(record.id, "", "", "", tracks, record.file, record.line))
         if isinstance(clip, Rejection):
             limit_key = f" (take_in.{_KEYS[clip.code]})" if clip.code in _KEYS else ""
-            return Outcome(refusal=Refusal(self.name, clip.code, clip.reason + limit_key, Path(clip.path).name))
-        return Outcome({"duration": clip.duration, "energies": clip.energies})
+            return StepOutcome(refusal=Refusal(self.name, clip.code, clip.reason + limit_key, Path(clip.path).name))
+        return StepOutcome({"duration": clip.duration, "energies": clip.energies})
 
     def _has_long_lyrics(self, record: SongRecord) -> bool:
         return len(record.lyrics) > self.options.max_lyrics_length
+
+
+SECTION = Section(
+    "take_in",
+    "every audio file is opened and decoded once",
+    TakeInOptions,
+    Phase.SONGS,
+    [TakeInStep],
+    can_be_off=False,
+    refusal_codes={
+        **length_codes("too_short", "too_long", "lyrics_too_long"),
+        **{code: RefusalCode(REJECT_CODES[code].meaning, advice) for code, advice in _ADVICE.items()},
+    },
+)

@@ -8,8 +8,9 @@ import numpy as np
 
 from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio
-from songgen.prepare.engine.record import FIRST, SECOND, JsonObject, SongRecord, Transcript, Word
-from songgen.prepare.engine.step import Outcome, Refusal, Step, WorkFolder
+from songgen.prepare.engine.record import FIRST, SECOND, JsonObject, Refusal, SongRecord, Transcript, Word
+from songgen.prepare.engine.section import HubNetwork, Phase, RefusalCode, Section
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
 from songgen.prepare.listening.hearing import Guards, likeliest_language
 from songgen.prepare.timing.intervals import Interval
 from songgen.prepare.timing.text_distance import base_language, joiner
@@ -209,13 +210,13 @@ class TranscribeStep(Step):
 
         self._recognizer = Recognizer(*self._model, self.options.device)
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Hear all chunks of all songs of the batch together."""
         songs = [self._open(record, folder) for record in records]
         opened = [song for song in songs if isinstance(song, _Song)]
         heard = iter(self._hear(opened))
         return [
-            self._outcome(record, song, next(heard)) if isinstance(song, _Song) else Outcome(refusal=song)
+            self._outcome(record, song, next(heard)) if isinstance(song, _Song) else StepOutcome(refusal=song)
             for record, song in zip(records, songs, strict=True)
         ]
 
@@ -260,7 +261,7 @@ class TranscribeStep(Step):
             (sorted(found, key=lambda word: word.start), seconds) for found, seconds in zip(words, doubted, strict=True)
         ]
 
-    def _outcome(self, record: SongRecord, song: _Song, heard: tuple[list[Word], float]) -> Outcome:
+    def _outcome(self, record: SongRecord, song: _Song, heard: tuple[list[Word], float]) -> StepOutcome:
         words = within_voice(heard[0], record.voiced or ())
         text = joiner(song.language).join(word.text for word in words)
         confidence = float(np.mean([word.confidence for word in words])) if words else None
@@ -271,7 +272,7 @@ class TranscribeStep(Step):
             "transcript_confidence": confidence,
         }
         known = {name: value for name, value in measures.items() if value is not None}
-        return Outcome({"transcripts": {self.name: asdict(transcript)}, "measures": self._kept(known)})
+        return StepOutcome({"transcripts": {self.name: asdict(transcript)}, "measures": self._kept(known)})
 
     def _kept(self, measures: dict[str, float]) -> dict[str, float]:
         """Return the measures that this step writes."""
@@ -287,6 +288,11 @@ class TranscribeSecondStep(TranscribeStep):
 
     name = SECOND
 
+    @classmethod
+    def is_wanted(cls, options: TranscribeOptions) -> bool:
+        """Return whether a second model is named."""
+        return bool(options.agreement_model)
+
     @property
     def _model(self) -> tuple[str, str]:
         return self.options.agreement_model, self.options.agreement_revision
@@ -298,15 +304,9 @@ class TranscribeSecondStep(TranscribeStep):
         """Return what is heard, where, and in which language: both models must hear the same one."""
         return super().inputs(_in_first_language(record))
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Hear the songs in the language that the first recognizer took."""
         return super().run([_in_first_language(record) for record in records], folder)
-
-
-def transcribe_steps(options: TranscribeOptions) -> list[Step]:
-    """Return one step, or two where a second model is named: one network is in memory at a time."""
-    first = TranscribeStep(options)
-    return [first, TranscribeSecondStep(options)] if options.agreement_model else [first]
 
 
 def _in_first_language(record: SongRecord) -> SongRecord:
@@ -317,3 +317,18 @@ def _in_first_language(record: SongRecord) -> SongRecord:
 
 def _cut(samples: np.ndarray, sample_rate: int, chunk: Interval) -> np.ndarray:
     return samples[round(chunk[0] * sample_rate) : round(chunk[1] * sample_rate)]
+
+
+SECTION = Section(
+    "transcribe",
+    "the words that are sung (Whisper), by one model or by two",
+    TranscribeOptions,
+    Phase.SONGS,
+    [TranscribeStep, TranscribeSecondStep],  # two steps, so that one network is in memory at a time
+    is_on=False,
+    main_key="model",
+    networks=[HubNetwork("model", "revision"), HubNetwork("agreement_model", "agreement_revision")],
+    refusal_codes={
+        "language_not_recognizable": RefusalCode("the stated language is none that the recognizer knows"),
+    },
+)

@@ -14,7 +14,8 @@ from torch.nn import functional
 from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
+from songgen.prepare.engine.section import Phase, Section
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
 from songgen.prepare.listening.devices import choose_device
 from songgen.prepare.timing.intervals import Interval
 
@@ -226,7 +227,7 @@ class VoiceStep(Step):
         """Load the detector."""
         self._detector = load_voice_detector(choose_device(self.options.device))
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Listen; `voiced_share` is the share of the duration in which somebody sings."""
         assert self._detector is not None, "start() comes first"
         outcomes = []
@@ -234,10 +235,13 @@ class VoiceStep(Step):
             try:
                 samples, rate = read_audio(folder.track(record, record.heard_track), sample_rate=SAMPLE_RATE)
             except AudioRejected as error:
-                outcomes.append(Outcome(refusal=Refusal(self.name, error.code, error.reason)))
+                outcomes.append(StepOutcome(refusal=Refusal(self.name, error.code, error.reason)))
                 continue
             duration = len(samples) / rate
             voiced = voiced_intervals(self._detector.probabilities(samples), duration, self.options)
             share = sum(end - start for start, end in voiced) / duration
-            outcomes.append(Outcome(changes={"voiced": voiced, "measures": {"voiced_share": round(share, 4)}}))
+            outcomes.append(StepOutcome(changes={"voiced": voiced, "measures": {"voiced_share": round(share, 4)}}))
         return outcomes
+
+
+SECTION = Section("voice", "where somebody sings", VoiceOptions, Phase.SONGS, [VoiceStep])

@@ -1,6 +1,5 @@
 """Corrections of a person: kept for good, found again by clips that were cut anew, applied where they belong."""
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -11,17 +10,19 @@ from typing import Any
 
 import pytest
 from prepare_steps import make_record
-from review_songs import LAST_SECTION, apply_corrections, write_work_folder
+from review_songs import apply_corrections, write_work_folder
 
-from songgen.prepare.engine.phases import PHASES, Phase, is_over_songs
 from songgen.prepare.engine.record import LyricLine, Refusal, SongRecord
-from songgen.prepare.engine.refusal_codes import CODES
+from songgen.prepare.engine.section import Phase
+from songgen.prepare.review import corrections as review
+from songgen.prepare.review import desk as review_desk
 from songgen.prepare.review.corrections import (
     ACCEPTED,
     CORRECTIONS_FILE,
     REFUSED,
     REFUSED_CODE,
     REVIEW,
+    REVIEW_CODES,
     Edit,
     EditLog,
     combine,
@@ -29,11 +30,8 @@ from songgen.prepare.review.corrections import (
     read_corrections,
     shown,
 )
-from songgen.prepare.review.corrections import corrections as review
-from songgen.prepare.review.corrections import desk as review_desk
 from songgen.prepare.review.desk import Clip, ReviewDesk
-from songgen.prepare.sections import SECTIONS, Sections
-from songgen.prepare.steps.transcription import TranscribeOptions
+from songgen.prepare.sections import SECTIONS, is_over_songs
 
 QUIET = Refusal("filter", "vocal_too_quiet", "too quiet", 12.0, 200.0)
 
@@ -117,7 +115,7 @@ def test_a_person_takes_a_clip_in_or_leaves_it_out(tmp_path: Path) -> None:
     taken_in, left_out = apply_corrections([quiet, fine], tmp_path)
     assert taken_in.refusal is None
     assert taken_in.provenance[REVIEW]["parameters"]["lifted"]["code"] == "vocal_too_quiet"
-    assert left_out.refusal == Refusal(REVIEW, REFUSED_CODE, "coughing") and REFUSED_CODE in CODES
+    assert left_out.refusal == Refusal(REVIEW, REFUSED_CODE, "coughing") and REFUSED_CODE in REVIEW_CODES
 
 
 def test_what_a_step_has_left_out_keeps_its_reason_when_a_person_agrees(tmp_path: Path) -> None:
@@ -133,17 +131,15 @@ def test_a_song_that_never_became_a_clip_cannot_be_taken_in(tmp_path: Path, step
 
 
 def test_every_section_has_its_phase_and_its_place() -> None:
-    assert list(PHASES) == list(SECTIONS) == [field.name for field in dataclasses.fields(Sections)]
-    assert list(PHASES.values()) == sorted(PHASES.values(), key=list(Phase).index)
-    assert LAST_SECTION in PHASES and not is_over_songs(REVIEW) and not is_over_songs("fingerprint")
+    phases = [section.phase for section in SECTIONS.values()]
+    assert phases == sorted(phases, key=list(Phase).index) and phases.count(Phase.CUTTING) == 1
+    assert not is_over_songs(REVIEW) and not is_over_songs("fingerprint")
 
 
 def test_every_step_over_songs_is_known_as_one() -> None:
-    second = TranscribeOptions(agreement_model="second")
-    options = {name: second if name == "transcribe" else section.options() for name, section in SECTIONS.items()}
-    for name, steps in Sections(**options).steps():
-        is_early = PHASES[name] in (Phase.SONGS, Phase.CUTTING)
-        assert all(is_over_songs(step.name) is is_early for step in steps), name
+    for section in SECTIONS.values():
+        is_early = section.phase in (Phase.SONGS, Phase.CUTTING)
+        assert all(is_over_songs(step.name) is is_early for step in section.steps), section.name
 
 
 def test_words_are_corrected_before_they_are_measured_and_the_rest_before_it_is_judged(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from prepare_songs import RATE
 from review_songs import SECONDS, apply_corrections, clip, write_work_folder
 
 from songgen.cli.main import main
-from songgen.prepare.preparation import RECORDS_FILE
+from songgen.prepare.engine.record_files import RECORDS_FILE
 from songgen.prepare.review.corrections import CORRECTIONS_FILE
 from songgen.prepare.review.desk import PAGE_SIZE, ReviewDesk, Selection, find_work_folder
 from songgen.prepare.review.page import NUM_PEAKS, ReviewPage, peaks_of

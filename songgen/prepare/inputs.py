@@ -18,7 +18,9 @@ from songgen.data.writer import write_text_atomic
 from songgen.prepare.config import InputOptions, PrepareConfig
 from songgen.prepare.describing.tag_vocabulary import key_tag
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord, known_language
+from songgen.prepare.engine.record_files import write_records
 from songgen.prepare.review.corrections import REVIEW
+from songgen.prepare.steps.take_in import TakeInStep
 from songgen.tasks import MIX
 
 KEPT_COLUMNS = (
@@ -34,9 +36,6 @@ KEPT_COLUMNS = (
     "provenance",
 )
 """Columns that a row may have beside those of preprocessing."""
-
-TAKE_IN = "take_in"
-"""Step that songs are refused by which cannot be taken in at all."""
 
 _SAYS_INSTRUMENTAL = re.compile(r"\s*\[?\s*(?:inst|instrumental)\s*\]?\s*", re.IGNORECASE)
 """Lyrics that say that there are none."""
@@ -109,15 +108,9 @@ def read_songs(config: PrepareConfig) -> TakenIn:
 def write_songs(path: Path, taken: TakenIn) -> None:
     """Write the records, one a line, and the notices beside them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(path, "".join(record.to_json() + "\n" for record in taken.records))
+    write_records(path, taken.records)
     notices = {"num_notices": taken.num_notices, "notices": taken.notices}
     write_text_atomic(path.with_suffix(".notices.json"), json.dumps(notices, indent=2))
-
-
-def read_records(path: Path) -> list[SongRecord]:
-    """Read records that were written one a line."""
-    with path.open(encoding="ascii") as lines:
-        return [SongRecord.from_json(line) for line in lines]
 
 
 def read_notices(path: Path) -> TakenIn:
@@ -172,14 +165,14 @@ def _record(row: ClipRow, source: InputOptions, ids: dict[str, str], findings: M
 def _refusal(row: ClipRow) -> Refusal | None:
     """Return why a row cannot be taken in, as far as that is known without opening its audio."""
     if row.code:
-        return Refusal(TAKE_IN, row.code, row.reason)
+        return Refusal(TakeInStep.name, row.code, row.reason)
     for track in row.tracks.values():
         if not track.resolved:
-            return Refusal(TAKE_IN, track.code, track.reason, track.given)
+            return Refusal(TakeInStep.name, track.code, track.reason, track.given)
     if MIX not in row.tracks:
-        return Refusal(TAKE_IN, "missing_track", f"the row has no track {MIX!r}")
+        return Refusal(TakeInStep.name, "missing_track", f"the row has no track {MIX!r}")
     if not all(is_storable_text(text) for text in (row.caption, row.lyrics, row.language)):
-        return Refusal(TAKE_IN, "bad_text", "caption or lyrics hold NUL or half a surrogate pair")
+        return Refusal(TakeInStep.name, "bad_text", "caption or lyrics hold NUL or half a surrogate pair")
     return None
 
 
