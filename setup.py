@@ -8,7 +8,7 @@ from setuptools import find_namespace_packages, setup
 ROOT = Path(__file__).resolve().parent
 LANGUAGES = ["pypinyin", "cutlet", "unidic-lite", "hangul-romanize"]
 TRAIN = ["accelerate", "datasets", "evaluate", "pyarrow", "tensorboard"]
-PREPARE = ["demucs", "silero-vad>=6.2", "pyloudnorm"]
+PREPARE = ["demucs", "silero-vad>=6.2", "pyloudnorm", "json-repair"]
 DEMO = ["espeakng-loader", "praat-parselmouth", "matplotlib"]
 WANDB = ["wandb"]
 

@@ -1,5 +1,6 @@
 """What an audio language model says of a song: read tolerantly, then held against the schema to the letter."""
 
+import math
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -229,7 +230,7 @@ def _entries(name: str, value: Any, problems: list[str]) -> tuple[str, ...]:
 
 
 def _tempo(name: str, value: Any, problems: list[str]) -> str:
-    is_number = isinstance(value, float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return _text(name, f"{value:g} bpm" if is_number else value, problems)
 
 

@@ -12,6 +12,7 @@ from songgen.data.audio import AudioRejected
 from songgen.data.manifests.raw_rows import caption_of_variants, join_tags
 from songgen.prepare.describing.chat_server import ServerDescriber, ServerSettings
 from songgen.prepare.describing.conversation import Conversation, Described, Describer, describe_all, load_prompt
+from songgen.prepare.describing.loose_json import require_json_repair
 from songgen.prepare.describing.paid_answers import PaidAnswers
 from songgen.prepare.describing.song_tags import Facts, SongTags, compose_tags
 from songgen.prepare.describing.tag_record import (
@@ -220,6 +221,8 @@ class TagStep(Step):
             ValueError: it cannot be had; says the way out.
         """
         options = self.options
+        if self._listens:
+            require_json_repair()
         if options.backend == "server":
             self._describer = ServerDescriber(options.server())
         elif options.backend == "local":

@@ -145,11 +145,11 @@ def test_every_step_over_songs_is_known_as_one() -> None:
 def test_words_are_corrected_before_they_are_measured_and_the_rest_before_it_is_judged(tmp_path: Path) -> None:
     change(tmp_path, clip(), lyrics="new words", lines=[], caption="rock", verdict=REFUSED)
     corrections = read_corrections(tmp_path)
-    assert corrections.apply([clip()], "align") == [clip()]
-    [cut] = corrections.apply([clip()], "segment")
+    assert corrections.apply([clip()], SECTIONS["align"].phase) == [clip()]
+    [cut] = corrections.apply([clip()], SECTIONS["segment"].phase)
     assert (cut.lyrics, cut.caption, cut.refusal) == ("new words", "", None)
     for section in ("tag", "score"):
-        [described] = corrections.apply([cut], section)
+        [described] = corrections.apply([cut], SECTIONS[section].phase)
         assert described.caption == "rock" and described.refusal is not None
 
 
@@ -157,7 +157,7 @@ def test_an_accepted_clip_goes_on_after_every_section_that_leaves_it_out(tmp_pat
     change(tmp_path, clip(), verdict=ACCEPTED)
     corrections = read_corrections(tmp_path)
     for section in ("agreement", "filter", "duplicates"):
-        [record] = corrections.apply([clip(refusal=replace(QUIET, step=section))], section)
+        [record] = corrections.apply([clip(refusal=replace(QUIET, step=section))], SECTIONS[section].phase)
         assert record.refusal is None
 
 
