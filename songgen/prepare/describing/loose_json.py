@@ -16,7 +16,7 @@ _NON_ASCII = re.compile(r"[^\x00-\x7f]{2,}")
 _CURLY_START = re.compile(r"\{\s*[“”„‘’]")
 """An object whose first key is in curly quotes."""
 
-_STRAIGHT_QUOTES = str.maketrans("“”„‘’", "\"\"\"''")
+_STRAIGHT_QUOTES = str.maketrans("“”„‘’", '"""\'\'')
 
 
 def require_json_repair() -> None:

@@ -11,7 +11,7 @@ from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import FIRST, SECOND, JsonObject, Refusal, SongRecord, Transcript, Word
 from songgen.prepare.engine.section import HubNetwork, Phase, RefusalCode, Section
 from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
-from songgen.prepare.listening.hearing import Guards, likeliest_language
+from songgen.prepare.listening.hearing import Guards, most_probable_language
 from songgen.prepare.timing.intervals import Interval
 from songgen.prepare.timing.text_distance import base_language, joiner
 
@@ -233,7 +233,7 @@ class TranscribeStep(Step):
         chunks = chunk_intervals(limited, min(self.options.chunk_seconds, recognizer.chunk_seconds), samples, rate)
         longest = sorted(chunks, key=lambda chunk: chunk[0] - chunk[1])[:NUM_LANGUAGE_CHUNKS]
         found = recognizer.language_probabilities([_cut(samples, rate, chunk) for chunk in longest]) if chunks else {}
-        language = base_language(record.language) or (likeliest_language(found) if found else "")
+        language = base_language(record.language) or (most_probable_language(found) if found else "")
         if found and language not in found:
             reason = f"the language {language!r} is none of those that {self._model[0]} knows"
             return Refusal(self.name, "language_not_recognizable", reason, language)

@@ -1,6 +1,6 @@
-"""Lyrics in time: given lines are placed by the words that were heard; without any, heard words become lines.
+"""Times of lyrics: given lines are aligned with the words that were heard; without lyrics, heard words become lines.
 
-Given and heard words are aligned as wholes, in order (Needleman-Wunsch), so that a chorus that comes three times is
+All given and all heard words are aligned in order (Needleman-Wunsch), so that a chorus that is sung three times is
 placed three times. Shapes: N written units, M heard units (words, or characters where a language has no blanks).
 """
 
@@ -15,16 +15,16 @@ from songgen.prepare.engine.record import LyricLine, Word
 from songgen.prepare.timing.text_distance import comparable_units, joiner, word_similarity
 
 HEARD_SIMILARITY = 0.6
-"""From this similarity on a written word counts as heard: "rivers" for "river", but not "knife" for "night"."""
+"""Similarity from which a written word counts as heard: "rivers" for "river", but not "knife" for "night"."""
 
 GAP_SCORE = -0.5
-"""A word of one side without a partner; two such are worth as much as a pair that has nothing in common."""
+"""Score of a word without a partner; two of them equal a pair that has nothing in common (-1)."""
 
 ORDER_BONUS = 0.25
-"""For a heard word that follows its line's word before it: equal words are taken where the whole line is sung."""
+"""Bonus for a pair that directly follows another pair of its line: repeated words go where the whole line is sung."""
 
 EDGE_PAUSE_SECONDS = 1.0
-"""Words heard wrongly at the edge of a line still give it their time, unless a longer pause lies between."""
+"""Misheard words at the edge of a line extend it, unless they are separated by a longer pause."""
 
 _TAG = re.compile(r"\[([^\[\]]*)\]")
 _TAG_NAME = re.compile(r"[a-z]+(?:[- ][a-z]+)*")
@@ -37,36 +37,36 @@ class WrittenLine:
     """A line of given lyrics."""
 
     text: str
-    """Without its section tag."""
+    """The line without its section tag."""
 
     section: str
-    """Name of the tag that it stands under, such as `verse`; empty under none."""
+    """Name of its section, such as `verse`; empty outside of sections."""
 
 
 @dataclass(frozen=True)
 class AlignOptions:
-    """When a line counts as sung, and where heard words are cut into lines."""
+    """When a line counts as sung, and where heard words are divided into lines."""
 
     min_confidence: float = 0.4
-    """A given line of whose words a smaller share was heard gets no place in time."""
+    """A given line of which a smaller fraction of words was heard gets no times."""
 
     max_pause_seconds: float = 4.0
-    """Words of one line have no longer pause between them: beyond, they belong to something else."""
+    """Longest pause within a line; words beyond a longer pause are not part of it."""
 
     line_pause_seconds: float = 0.7
-    """Without given lyrics: a longer pause ends a line, and so does the end of a sentence."""
+    """Without given lyrics: a longer pause ends a line, as does the end of a sentence."""
 
     max_line_words: int = 12
-    """Without given lyrics: a longer line is cut (where a language has no blanks, after three times the characters)."""
+    """Without given lyrics: most words of a line (three times as many characters in a language without blanks)."""
 
     min_clause_words: int = 4
-    """Without given lyrics: a comma ends a line that has so many words."""
+    """Without given lyrics: words from which on a comma ends a line."""
 
     def __post_init__(self) -> None:
         """Check the values, all at once."""
         problems = []
         if not 0 < self.min_confidence <= 1:
-            problems.append(f"min_confidence must lie above 0 and at most at 1, got {self.min_confidence:g}")
+            problems.append(f"min_confidence must be above 0 and at most 1, got {self.min_confidence:g}")
         for name in ("max_pause_seconds", "line_pause_seconds"):
             if getattr(self, name) <= 0:
                 problems.append(f"{name} must be positive, got {getattr(self, name):g}")
@@ -79,22 +79,22 @@ class AlignOptions:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Given lyrics against what was heard."""
+    """Given lyrics aligned with the words that were heard."""
 
     lines: tuple[LyricLine, ...]
-    """Those that are sung, in order; none begins before the one in front of it ends."""
+    """Sung lines, in order; none begins before the previous one ends."""
 
     unsung: tuple[WrittenLine, ...]
-    """Those of which too little was heard."""
+    """Lines of which too little was heard."""
 
     coverage: float
-    """Share of all written words that were heard in their lines, 0 to 1."""
+    """Fraction of all written words that were heard in their lines, 0 to 1."""
 
 
 def written_lines(lyrics: str) -> list[WrittenLine]:
-    """Cut lyrics into lines; a tag in square brackets names the section of what stands behind it.
+    """Split lyrics into lines; a tag in square brackets names the section of the following lines.
 
-    `[Verse 2: all]` is the section `verse`. Empty lines go: they part stanzas, which need no name.
+    `[Verse 2: all]` is the section `verse`. Empty lines are dropped.
     """
     lines: list[WrittenLine] = []
     section = ""
@@ -114,9 +114,9 @@ def align_lyrics(
     """Place written lines in time.
 
     Args:
-        lines: all lines of the song, in the order in which they are sung.
-        words: heard in the same audio, in order.
-        language: code, which says what is compared (see `text_distance`).
+        lines: all lines of the song, in the order of singing.
+        words: words heard in the same audio, in order.
+        language: code, which decides what is compared (see `text_distance`).
         options: when a line counts as sung.
     """
     options = options or AlignOptions()
@@ -147,15 +147,15 @@ def align_lyrics(
 
 
 def align_units(written: Sequence[str], heard: Sequence[str], owners: Sequence[int]) -> tuple[list[int], list[float]]:
-    """Pair written with heard units, in order, for the highest sum of similarities.
+    """Pair written with heard units, in order, so that the sum of similarities is highest.
 
     Args:
         written: N units.
         heard: M units.
-        owners: N numbers of the lines that the written units stand in.
+        owners: N line numbers of the written units.
 
     Returns:
-        For each written unit the index of its heard partner, -1 for none; and how similar the two are, 0 to 1.
+        For each written unit, the index of its heard partner (-1 for none) and the similarity of the two, 0 to 1.
     """
     partners, similarities = [-1] * len(written), [0.0] * len(written)
     if not written or not heard:
@@ -179,11 +179,11 @@ def align_units(written: Sequence[str], heard: Sequence[str], owners: Sequence[i
 
 
 def lines_of_words(words: Sequence[Word], language: str, options: AlignOptions | None = None) -> list[LyricLine]:
-    """Cut heard words into lines: at pauses, behind sentences, at commas, and where a line grows too long.
+    """Divide heard words into lines: at pauses, after sentences, at commas, and where a line gets too long.
 
     Args:
-        words: with their punctuation, in order.
-        language: code, which says whether blanks stand between words.
+        words: heard words with punctuation, in order.
+        language: code, which decides whether words are separated by blanks.
         options: where lines end.
     """
     options = options or AlignOptions()
@@ -212,7 +212,7 @@ def _ends_line(line: Sequence[Word], following: Word, longest: int, options: Ali
 
 
 def _timed_units(word: Word, language: str) -> list[Word]:
-    """A heard word as its comparable units, which share its time evenly."""
+    """Divide a heard word into its comparable units, each with an equal part of its time."""
     units = comparable_units(word.text, language)
     share = (word.end - word.start) / max(1, len(units))
     return [
@@ -222,7 +222,7 @@ def _timed_units(word: Word, language: str) -> list[Word]:
 
 
 def _similarities(written: Sequence[str], heard: Sequence[str]) -> np.ndarray:
-    """N x M similarities; what shares too few letters to count as heard is 0."""
+    """Return N x M similarities; pairs that share too few letters to count as heard get 0."""
     rows, columns = sorted(set(written)), sorted(set(heard))
     counts = [Counter(unit) for unit in columns]
     table = np.zeros((len(rows), len(columns)))
@@ -230,7 +230,7 @@ def _similarities(written: Sequence[str], heard: Sequence[str]) -> np.ndarray:
         letters = Counter(unit)
         for column, other in enumerate(columns):
             longest = max(len(unit), len(other))
-            # Most letters that could stay: words that are unlike are not measured, which they mostly are.
+            # The common letters bound the similarity from above, so most pairs need no edit distance.
             if (letters & counts[column]).total() >= HEARD_SIMILARITY * longest:
                 table[row, column] = word_similarity(unit, other)
     row_of = {unit: row for row, unit in enumerate(rows)}
@@ -239,7 +239,10 @@ def _similarities(written: Sequence[str], heard: Sequence[str]) -> np.ndarray:
 
 
 def _scores(similarity: np.ndarray, owners: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Best sums for the first n written and m heard units: the last two being a pair, and not being one."""
+    """Return two (N + 1) x (M + 1) tables of best sums for the first n written and m heard units.
+
+    In the first table, the last two units are a pair; in the second, they are not.
+    """
     num_rows, num_columns = similarity.shape
     paired = np.full((num_rows + 1, num_columns + 1), -np.inf)
     single = np.empty_like(paired)
@@ -251,19 +254,19 @@ def _scores(similarity: np.ndarray, owners: Sequence[int]) -> tuple[np.ndarray, 
         paired[row, 1:] = 2.0 * own - 1.0 + np.maximum(follows, single[row - 1, :-1])
         entered = np.maximum(paired[row - 1], single[row - 1]) + GAP_SCORE
         entered[1:] = np.maximum(entered[1:], paired[row, :-1] + GAP_SCORE)
-        # Heard words left alone in a row cost the same each: a running maximum of the values less their columns.
+        # Each unpaired heard word of a row costs the same, so a running maximum of (value - cost) gives the row.
         single[row] = np.maximum.accumulate(entered - steps) + steps
     return paired, single
 
 
 def _bonus(similarity: np.ndarray, owners: Sequence[int], row: int) -> np.ndarray:
-    """What each pair of a row gains from following the pair before it."""
+    """Return the bonus of each pair of a row for directly following the previous pair."""
     continues = row > 0 and owners[row] == owners[row - 1]
     return np.where(similarity >= HEARD_SIMILARITY, ORDER_BONUS, 0.0) * continues
 
 
 def _together(found: list[int], partners: Sequence[int], heard: Sequence[Word], options: AlignOptions) -> list[int]:
-    """The largest part of a line's heard units that no long pause divides."""
+    """Return the largest group of a line's heard units without a long pause."""
     parts: list[list[int]] = [[]]
     for at in found:
         if parts[-1] and heard[partners[at]].start - heard[partners[parts[-1][-1]]].end > options.max_pause_seconds:
@@ -273,14 +276,14 @@ def _together(found: list[int], partners: Sequence[int], heard: Sequence[Word], 
 
 
 def _edge(place: int, step: int, most: int, taken: Collection[int], heard: Sequence[Word]) -> int:
-    """Go from a line's outermost heard unit on over units that no line has taken: they are its words, heard wrongly.
+    """Extend a line from its outermost heard unit over units that no line has taken, which are its misheard words.
 
     Args:
         place: index of the heard unit.
         step: -1 towards the beginning, 1 towards the end.
-        most: how many written units the line still has on that side.
-        taken: heard units that are some written unit's own.
-        heard: all.
+        most: number of written units that the line has left on that side.
+        taken: heard units that have a written partner.
+        heard: all heard units.
     """
     for _ in range(most):
         beyond = place + step
@@ -294,7 +297,7 @@ def _edge(place: int, step: int, most: int, taken: Collection[int], heard: Seque
 
 
 def _in_order(lines: Sequence[LyricLine]) -> list[LyricLine]:
-    """End each line where the next begins at the latest: words may overlap by a frame."""
+    """End each line no later than the next one begins, since words may overlap by a frame."""
     ends = [min(line.end, following.start) for line, following in zip(lines, lines[1:], strict=False)]
     return [
         LyricLine(line.text, line.start, max(line.start, end), line.section, line.confidence)
