@@ -114,8 +114,7 @@ def run_steps(config: PrepareConfig, state: PartialState, records: list[SongReco
                 records = runner.run(step, records)
             records = corrections.apply(records, section.phase)
             if section.name == TakeInStep.name:
-                on_main_process(state, lambda taken=records: _check_damage(config, taken, num_songs))  # type:
-                ignore[misc]
+                on_main_process(state, lambda taken=records: _check_damage(config, taken, num_songs))  # type: ignore[misc]
     if state.is_main_process:
         _warn_of_orphans(corrections, records)
     return records
