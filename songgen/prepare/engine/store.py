@@ -30,7 +30,6 @@ class LineFile:
     """A file of JSON lines that one process appends to; a kill may have cut off its last line."""
 
     def __init__(self, path: Path) -> None:
-        """Keep the path; the file is opened when the first line is written."""
         self.path = path
         self._file: BinaryIO | None = None
 

@@ -9,28 +9,28 @@ from songgen.prepare.engine.section import Phase, Section
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What the report shows besides the figures."""
+    """Options of the report."""
 
     lyrics_tokenizer: str = ""
-    """File, folder or hub id of the lyrics tokenizer whose vocabulary the lyrics are held against. Empty: that of
-    `write.model_name_or_path`, if it is a folder here with one."""
+    """File, folder or hub id of the lyrics tokenizer whose vocabulary the lyrics are checked against. Empty: that of
+    `write.model_name_or_path`, if it is a local folder with one."""
 
     samples: NonNegativeInt = 12
-    """Accepted clips, and as many refused ones, that can be listened to; 0 for none."""
+    """Number of accepted clips, and of refused ones, that the report plays; 0 for none."""
 
     seed: int = 42
-    """Of the choice of these clips."""
+    """Seed of the choice of these clips."""
 
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """The form of the data set."""
+    """Options of the data set."""
 
     audio_format: Literal["wav", "flac"] = "wav"
-    """Format of the audio files, 16 bits; FLAC takes about half the room."""
+    """Format of the audio files, 16 bits; FLAC takes about half the space."""
 
     model_name_or_path: str = "./outputs/untrained-mixed_pro"
-    """Model that `data.json` names: its codec and tokenizers make the tokens."""
+    """Model in `data.json`, whose codec and tokenizers make the tokens."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ExportOptions:
     """`ace`: a `save_to_disk` folder with the features of the ACE-Step converter; `ljspeech`: lists of path|text."""
 
     repeat_count: PositiveInt = 1
-    """How often each row stands in the ACE-Step data set: more for a handful of songs, 1 for many."""
+    """Number of copies of each row in the ACE-Step data set: more for a few songs, 1 for many."""
 
     def __post_init__(self) -> None:
         """Check the formats.

@@ -89,7 +89,6 @@ class EditLog:
     """The file of edits, which several processes may append to."""
 
     def __init__(self, path: Path) -> None:
-        """Name the file; it need not exist."""
         self.path = path
         self._lock = threading.Lock()
         self._state: tuple[int, int, int] | None = None
@@ -309,7 +308,6 @@ class Corrections:
     """Edits, as a run of the preparation applies them."""
 
     def __init__(self, edits: Sequence[Edit]) -> None:
-        """Keep the edits."""
         self.edits = edits
 
     def apply(self, records: Sequence[SongRecord], after: Phase) -> list[SongRecord]:

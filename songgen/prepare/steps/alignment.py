@@ -21,7 +21,6 @@ class AlignStep(Step):
     version = 1
 
     def __init__(self, options: AlignOptions) -> None:
-        """Keep the options."""
         self.options = options
 
     def parameters(self) -> JsonObject:

@@ -48,7 +48,6 @@ class ScoreStep(Step):
     version = 1
 
     def __init__(self, options: ScoreOptions) -> None:
-        """Nothing is loaded yet."""
         self.options = options
         self.batch_size = options.batch_size
         self._scorer: ClapScorer | None = None

@@ -291,7 +291,6 @@ class DuplicateStep(SetStep):
     version = 1
 
     def __init__(self, options: DuplicateOptions) -> None:
-        """Keep the options."""
         self.options = options
 
     def parameters(self) -> JsonObject:

@@ -260,7 +260,6 @@ class FilterStep(Step):
     version = 1
 
     def __init__(self, options: FilterOptions) -> None:
-        """Keep the limits."""
         self.options = options
 
     def parameters(self) -> JsonObject:

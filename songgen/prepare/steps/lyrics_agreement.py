@@ -62,7 +62,6 @@ class AgreementStep(Step):
     version = 1
 
     def __init__(self, options: AgreementOptions) -> None:
-        """Keep the options."""
         self.options = options
 
     def parameters(self) -> JsonObject:

@@ -106,7 +106,6 @@ class MeasureStep(Step):
     version = 1
 
     def __init__(self, options: MeasureOptions) -> None:
-        """Nothing has to be loaded."""
         self.options = options
 
     def parameters(self) -> JsonObject:

@@ -184,7 +184,6 @@ class SegmentStep(Step):
     version = 2
 
     def __init__(self, options: SegmentOptions) -> None:
-        """Nothing has to be loaded."""
         self.options = options
 
     def parameters(self) -> JsonObject:

@@ -124,7 +124,6 @@ class SeparateStep(Step):
     version = 1
 
     def __init__(self, options: SeparationOptions) -> None:
-        """Nothing is loaded yet."""
         self.options = options
         self._network: FindsVocals | None = None
 

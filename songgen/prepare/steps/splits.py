@@ -101,7 +101,6 @@ class SplitStep(SetStep):
     version = 1
 
     def __init__(self, options: SplitOptions) -> None:
-        """Keep the options."""
         self.options = options
 
     def parameters(self) -> JsonObject:

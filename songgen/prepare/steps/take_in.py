@@ -86,7 +86,6 @@ class TakeInStep(Step):
     batch_size = SONGS_PER_READER
 
     def __init__(self, options: TakeInOptions) -> None:
-        """Keep the options."""
         self.options = options
 
     def parameters(self) -> JsonObject:

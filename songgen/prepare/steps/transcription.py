@@ -176,7 +176,6 @@ class TranscribeStep(Step):
     version = 1
 
     def __init__(self, options: TranscribeOptions) -> None:
-        """Nothing is loaded yet."""
         self.options = options
         self.batch_size = options.batch_size
         self._recognizer: Recognizer | None = None

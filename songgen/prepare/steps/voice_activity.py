@@ -78,7 +78,6 @@ class VoiceDetector(nn.Module):
     """
 
     def __init__(self) -> None:
-        """Random weights."""
         super().__init__()
         self.stft_conv = nn.Conv1d(1, 258, kernel_size=256, stride=128, bias=False)
         self.conv1 = nn.Conv1d(129, 128, kernel_size=3, padding=1)
@@ -201,7 +200,6 @@ class VoiceStep(Step):
     version = 1
 
     def __init__(self, options: VoiceOptions) -> None:
-        """Nothing is loaded yet."""
         self.options = options
         self._detector: VoiceDetector | None = None
 
