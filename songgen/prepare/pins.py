@@ -1,7 +1,7 @@
-"""Networks of the hub stay those that a preparation began with: the commit behind a branch is found once and kept.
+"""Pins networks of the hub: the commit of a branch is looked up once and kept in the work folder.
 
-A branch moves, with a new network or with a line of its README alone. Without this, clips of one data set could come
-from two networks, and nothing would say which.
+A branch moves, with a new network or just a change of its README. Without pins, clips of one data set could come from
+two networks without any record of it.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def find_commits(config: PrepareConfig) -> None:
-    """Find the commits of networks that the work folder does not know yet, and write them there (main process).
+    """Find commits of networks that the work folder does not have yet, and write them there (main process).
 
-    What the hub does not hand over is passed over: the step that wants it says what is wrong.
+    A network that cannot be found is skipped; the step that needs it reports the problem.
     """
     path = config.work_folder / PINS_FILE
     known = _read(path)
@@ -41,7 +41,7 @@ def find_commits(config: PrepareConfig) -> None:
 
 
 def pinned(config: PrepareConfig) -> PrepareConfig:
-    """Return the configuration with the commits that the work folder knows as revisions."""
+    """Return the configuration with the commits of the work folder as revisions."""
     known = _read(config.work_folder / PINS_FILE)
     changes: dict[str, dict[str, str]] = {}
     for (section, key), model, revision in _networks(config):
@@ -64,13 +64,13 @@ def _networks(config: PrepareConfig) -> list[tuple[tuple[str, str], str, str]]:
 
 
 def _commit_of(model: str, revision: str) -> str | None:
-    """Return the commit of a repository, as the hub or its cache names it; None where neither knows it."""
+    """Return the commit of a repository from the hub or its cache; None if neither has it."""
     from huggingface_hub import hf_hub_download
 
     try:
-        # The cache has a folder for each commit; offline, it knows the one behind a branch from the last time.
+        # The cache has a folder for each commit, and offline it knows the last commit of a branch.
         folder = Path(hf_hub_download(model, "config.json", revision=revision or "main")).parent.name
-    except (OSError, ValueError):  # the hub's own errors are of these kinds
+    except (OSError, ValueError):  # all errors of the hub are subclasses of these
         return None
     return folder if _COMMIT.fullmatch(folder) else None
 

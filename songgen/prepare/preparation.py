@@ -32,28 +32,28 @@ from songgen.tokenize.workspace import lock_workspace, require_free_output
 logger = logging.getLogger(__name__)
 
 SHOWN_NOTICES = 20
-"""Notices that are printed; all of them stand beside the songs in the work folder."""
+"""Notices that are printed; the work folder has all of them, next to the songs."""
 
 
 class TooManyBadSongs(ValueError):
-    """More songs cannot be read than `max_bad_fraction` allows, or nothing is left; no data set was written."""
+    """More songs cannot be read than `max_bad_fraction` allows, or no clip is left; no data set was written."""
 
 
 @dataclass(frozen=True)
 class PrepareSummary:
-    """What a run has come to."""
+    """Result of a run."""
 
     songs: int
-    """Songs in the inputs."""
+    """Number of songs in the inputs."""
 
     info: PreparedInfo
-    """The data set that stands there now."""
+    """The data set in the output folder."""
 
     is_changed: bool
-    """Whether it was written by this run; False when it stood there already."""
+    """Whether this run wrote it; False if it existed already."""
 
     notices: int
-    """Naming mistakes and other oddities of the inputs."""
+    """Number of notices on the inputs, such as misnamed files."""
 
 
 def prepare(config: PrepareConfig) -> PrepareSummary | None:
@@ -62,12 +62,12 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
     Every process of the launch calls this.
 
     Returns:
-        what was done; None in processes other than the main one.
+        Result of the run; None in processes other than the main one.
 
     Raises:
-        ValueError: if inputs, folders, machine or configuration cannot be used as they are.
-        TooManyBadSongs: if too many songs are damaged, or none is left.
-        SystemExit: if a signal ends the run; what is done is kept.
+        ValueError: If inputs, folders, machine or configuration cannot be used.
+        TooManyBadSongs: If too many songs are damaged, or none is left.
+        SystemExit: If a signal ends the run; results so far are kept.
     """
     with ExitStack() as stack:
         stack.enter_context(leaving_on_signals())
@@ -75,7 +75,7 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
         on_main_process(state, lambda: _require_output_beside_inputs(config))
         on_main_process(state, lambda: stack.enter_context(lock_workspace(config.work_folder)))
         on_main_process(state, lambda: require_free_output(config.output_folder, key="output_dir", mark=INFO_FILE))
-        on_main_process(state, lambda: _vocabulary(config))  # one that cannot be opened is said before the work
+        on_main_process(state, lambda: _vocabulary(config))  # checks the tokenizer before the long work begins
         on_main_process(state, lambda: find_commits(config))
         fixed = pinned(config)
         songs = fixed.work_folder / SONGS_FILE
@@ -86,13 +86,13 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
 
 
 def _require_output_beside_inputs(config: PrepareConfig) -> None:
-    """Refuse to write below a folder that is read: the next run would take its own clips for songs."""
+    """Refuse an output folder inside an input, whose clips the next run would read as songs."""
     for source in config.inputs:
         folder = Path(source.name)
         if folder.is_dir() and config.output_folder.is_relative_to(folder.resolve()):
             raise ValueError(
-                f"output_dir: {config.output_folder} lies inside of the input {source.name}, so that the next run "
-                "would read its clips as songs; name a folder beside it"
+                f"output_dir: {config.output_folder} is inside the input {source.name}, so the next run would read "
+                "its clips as songs; name a folder outside of it"
             )
 
 
@@ -100,7 +100,7 @@ def run_steps(config: PrepareConfig, state: PartialState, records: list[SongReco
     """Run every step that is switched on, in order.
 
     Raises:
-        TooManyBadSongs: after the first step, if too many songs are damaged.
+        TooManyBadSongs: If too many songs are damaged, after the first step.
     """
     if state.is_main_process:
         for notice in read_notices(config.work_folder / SONGS_FILE).notices[:SHOWN_NOTICES]:
@@ -121,13 +121,13 @@ def run_steps(config: PrepareConfig, state: PartialState, records: list[SongReco
 
 
 def _warn_of_orphans(corrections: Corrections, records: list[SongRecord]) -> None:
-    """Name the corrections of a person that no clip has taken."""
+    """Warn of corrections by a person that match no clip."""
     orphans = corrections.orphans(records)
     places = {f"{edit.song} {edit.start:.1f}-{edit.end:.1f} s": None for edit in orphans}
     if places:
         listed = ", ".join([*places][:SHOWN_NOTICES])
         logger.warning(
-            "%d corrections fit no clip any more, since the songs were cut elsewhere; `songgen review` lists them: %s",
+            "%d corrections match no clip, since the songs were cut differently; `songgen review` lists them: %s",
             len(orphans),
             listed,
         )
@@ -156,15 +156,15 @@ def _write_records(folder: Path, records: list[SongRecord]) -> None:
 
 
 def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> PrepareSummary:
-    """Write the data set, unless the same stands there already (main process).
+    """Write the data set, unless an equal one exists (main process).
 
     Args:
-        config: of the run.
-        records: songs and clips as the steps have left them.
+        config: configuration of the run.
+        records: songs and clips after the last step.
         taken: notices on the inputs.
 
     Raises:
-        TooManyBadSongs: if no clip is left.
+        TooManyBadSongs: If no clip is left.
     """
     _write_records(config.work_folder, records)
     if all(record.refusal is not None for record in records):
@@ -205,7 +205,7 @@ def _vocabulary(config: PrepareConfig) -> VoiceBpeTokenizer | None:
 
 
 def _write_report(config: PrepareConfig, records: list[SongRecord], taken: TakenIn, folder: Path) -> None:
-    """Write the report into a folder that is to be the data set, unless it is switched off."""
+    """Write the report into the new data set, unless it is switched off."""
     options = config.sections.get(ReportOptions)
     if options is None:
         return

@@ -1,5 +1,4 @@
-"""The conversation with an audio language model: a question, the answer, and its problems, with which it is asked
-again."""
+"""The conversation with an audio language model: question, answer, and problems of the answer, until none is left."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field

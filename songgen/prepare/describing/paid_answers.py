@@ -31,7 +31,7 @@ class PaidAnswers:
                     continue
 
     def take(self, request: str) -> Answer | None:
-        """Move the answer to a request, given by its hash, from the failed batches to the present one, and return it."""
+        """Move the answer to a request (given by its hash) from the failed batches to the present one; return it."""
         with self._lock:
             answer = self._of_failed.pop(request, None)
             if answer is not None:

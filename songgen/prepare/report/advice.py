@@ -1,4 +1,4 @@
-"""What to do next, from the figures of a report: the largest losses and the gravest gaps, each with a way out."""
+"""Advice from the figures of a report: the largest losses and gaps, each with a suggested fix."""
 
 from collections.abc import Iterator
 
@@ -7,10 +7,10 @@ from songgen.prepare.sections import CUTTING_STEP, REFUSAL_CODES
 from songgen.prepare.steps.splits import EVALUATION
 
 LARGE_SHARE = 0.1
-"""From this share of what reached a step on, a reason is worth a word."""
+"""Fraction of the records that reached a step, from which a reason gets advice."""
 
 LITTLE_HEARD = 0.5
-"""Share of the words of the lyrics; well transcribed songs have more."""
+"""Fraction of the words of the lyrics that were heard; songs with good transcripts have more."""
 
 KIND_EXAMPLES = {
     "style": "rap, pop, rock",
@@ -23,10 +23,10 @@ KIND_EXAMPLES = {
 
 
 def advise(report: JsonObject) -> list[str]:
-    """Return sentences, the most important first.
+    """Return pieces of advice, the most important first.
 
     Args:
-        report: what `build_report` has made.
+        report: result of `build_report`.
     """
     if not report["clips"]:
         return ["No clip is left. Begin with the most frequent reason below.", *_about_refusals(report)]
@@ -62,12 +62,12 @@ def _about_refusals(report: JsonObject) -> Iterator[str]:
 
 
 def _reached(report: JsonObject) -> dict[str, int]:
-    """Return how many songs or clips each step has seen."""
+    """Return how many songs or clips reached each step."""
     reached, left = {}, report["songs"]
     for stage in report["stages"][1:]:
         gone = sum(entry["count"] for entry in report["refusals"] if entry["step"] == stage["step"])
         number = stage["songs"] if stage["clips"] is None else stage["clips"]
-        # Before the cut songs are counted: what went in is what is left and what was left out.
+        # The cutting step gets songs, so the songs before it count, not its clips.
         reached[stage["step"]] = left if stage["step"] == CUTTING_STEP else number + gone
         left = number
     return reached

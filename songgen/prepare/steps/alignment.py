@@ -10,11 +10,11 @@ from songgen.prepare.timing.lyrics_alignment import AlignOptions, align_lyrics, 
 
 
 class AlignStep(Step):
-    """Fills in `lines` from the first transcript, and what the record lacks of `lyrics`, `lyrics_source`, `language`.
+    """Sets `lines` from the first transcript, and `lyrics`, `lyrics_source` and `language` if the record lacks them.
 
-    Given lyrics are placed and stay as they are; without any, the transcript becomes the lyrics. Where nobody sings,
-    the source is `instrumental`. Measures of given lyrics: `lyrics_coverage` (share of the words that were heard; near
-    0 means the lyrics of another song, or a recognizer that fails) and `unsung_lines` (those that got no place).
+    Given lyrics get times and are not changed; without lyrics, the transcript becomes the lyrics. If nobody sings, the
+    source is `instrumental`. Measures of given lyrics: `lyrics_coverage` (fraction of the words that were heard; near 0
+    means the lyrics of another song, or a recognizer that fails) and `unsung_lines` (lines without times).
     """
 
     name = "align"
@@ -28,7 +28,7 @@ class AlignStep(Step):
         return asdict(self.options)
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """Return the lyrics and what was heard."""
+        """Return the lyrics and the first transcript."""
         transcript = record.transcripts.get(FIRST)
         return {
             "lyrics": record.lyrics,
@@ -39,11 +39,11 @@ class AlignStep(Step):
         }
 
     def files(self, record: SongRecord) -> Sequence[str]:
-        """No file: the transcript says what is in them."""
+        """Return no file, since the transcript stands for the audio."""
         return []
 
     def is_needed(self, record: SongRecord) -> bool:
-        """Where no line has its place yet."""
+        """Return whether no line has times yet."""
         return not record.lines
 
     def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
@@ -53,7 +53,7 @@ class AlignStep(Step):
     def _changes(self, record: SongRecord) -> JsonObject:
         transcript = record.transcripts.get(FIRST)
         if transcript is None and record.voiced == ():
-            # Nobody sings: there was nothing to hear.
+            # Nobody sings, so there was nothing to transcribe.
             transcript = Transcript("", record.language, None)
         changes: JsonObject = {}
         written = written_lines(record.lyrics)

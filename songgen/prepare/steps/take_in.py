@@ -1,7 +1,7 @@
-"""Songs at the door: every file is opened and decoded once, so that later steps can rely on it.
+"""The step that checks songs on input: every file is decoded once, so that later steps can rely on it.
 
-Nobody knows yet what these files do to a decoder, so that they are decoded in a process of their own, as preprocessing
-does: one that hangs it, crashes it or fills the memory costs its song.
+A file may hang or crash the decoder or fill the memory. So files are decoded in a separate process, as in tokenizing,
+and such a file costs its song only.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from songgen.tasks import MIX
 BYTES_PER_GIB = 1 << 30
 
 SONGS_PER_READER = 8
-"""Songs that one reading process decodes: its start takes a fraction of a second, and a kill loses no more."""
+"""Songs that one reading process decodes; its start takes a fraction of a second, and a kill loses no more songs."""
 
 
 _KEYS = {
@@ -45,34 +45,34 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class TakeInOptions:
-    """What songs are accepted."""
+    """Limits of the songs that are accepted."""
 
     min_seconds: NonNegativeFloat = 1.0
     """Shorter songs are refused."""
 
     max_seconds: PositiveFloat = 1800.0
-    """Longer songs are refused before they are decoded: half an hour of mono samples at 48 kHz takes 350 MB. Later
-    steps read what was let in here, as a whole."""
+    """Longer songs are refused before they are decoded: half an hour of mono samples at 48 kHz takes 350 MB, and later
+    steps read each accepted song as a whole."""
 
     max_lyrics_length: PositiveInt = 30_000
-    """Songs with more characters of lyrics are refused: no song has so many, and placing lyrics in time takes memory
-    for each pair of a written and a heard word."""
+    """Songs with more characters of lyrics are refused: aligning lyrics takes memory for each pair of a written and a
+    heard word."""
 
     length_tolerance_seconds: NonNegativeFloat = 0.1
-    """Tracks of one song may differ in length by this; MP3 encoders pad."""
+    """Largest difference between the lengths of a song's tracks; MP3 encoders add padding."""
 
     audio_timeout_seconds: PositiveFloat = 300.0
     """A song whose files take longer to decode is refused."""
 
     audio_memory_gib: PositiveFloat = 4.0
-    """Memory that the process which decodes may have (GiB); a song that needs more is refused. The longest song with
-    three tracks at 48 kHz needs 2."""
+    """Memory limit of the decoding process in GiB; a song that needs more is refused. The longest song with three
+    tracks at 48 kHz needs 2."""
 
     def __post_init__(self) -> None:
         """Check that some length is allowed.
 
         Raises:
-            ValueError: if none is.
+            ValueError: If none is.
         """
         if self.min_seconds >= self.max_seconds:
             raise ValueError(f"min_seconds: {self.min_seconds:g} is not less than max_seconds {self.max_seconds:g}")
@@ -97,9 +97,9 @@ class TakeInStep(Step):
         return {"tracks": list(record.audio), "has_long_lyrics": self._has_long_lyrics(record)}
 
     def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
-        """Hold the lyrics against their limit, and decode every track of the songs that keep to it."""
+        """Check the length of the lyrics, and decode every track of the songs that pass."""
         options = AudioOptions(
-            sample_rate=0,  # that of the mix: what counts here is that every track can be decoded
+            sample_rate=0,  # that of the mix, since this only checks that every track can be decoded
             min_seconds=self.options.min_seconds,
             max_seconds=self.options.max_seconds,
             required_tracks=(MIX,),

@@ -23,7 +23,7 @@ from songgen.prepare.report.statistics import (
     ReportContext,
     bin_edges,
     build_report,
-    draw_refused,
+    choose_refused,
     open_vocabulary,
 )
 from songgen.prepare.sections import REFUSAL_CODES
@@ -154,9 +154,9 @@ def test_lyrics_are_held_against_the_vocabulary_that_is_named(tmp_path: Path, re
 def test_of_refused_clips_every_reason_is_heard_before_one_is_heard_twice() -> None:
     many = [refused(clip("a", number), "filter", "clipped") for number in range(50)]
     few = [refused(clip("b", number), "filter", "too_short") for number in range(2)]
-    chosen = [record.refusal.code for record in draw_refused([*many, *few], 6, seed=1) if record.refusal]
+    chosen = [record.refusal.code for record in choose_refused([*many, *few], 6, seed=1) if record.refusal]
     assert chosen == ["clipped"] * 4 + ["too_short"] * 2
-    assert draw_refused(many, 5, seed=1) == draw_refused(many[::-1], 5, seed=1) != draw_refused(many, 5, seed=2)
+    assert choose_refused(many, 5, seed=1) == choose_refused(many[::-1], 5, seed=1) != choose_refused(many, 5, seed=2)
 
 
 def test_advice_follows_from_the_figures(records: list[SongRecord]) -> None:

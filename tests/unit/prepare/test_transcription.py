@@ -11,7 +11,7 @@ from tiny_whisper import save_tiny_whisper
 from songgen.prepare.engine.audio_files import write_audio
 from songgen.prepare.engine.record import SongRecord, Transcript, Word
 from songgen.prepare.engine.step import StepOutcome, WorkFolder
-from songgen.prepare.listening.hearing import Guards, compression_ratio, find_doubt, likeliest_language
+from songgen.prepare.listening.hearing import Guards, compression_ratio, find_doubt, most_probable_language
 from songgen.prepare.listening.recognizer import Recognizer
 from songgen.prepare.steps.lyrics_agreement import AgreementOptions, AgreementStep, agreement_measures
 from songgen.prepare.steps.transcription import (
@@ -80,7 +80,7 @@ def test_the_language_is_forced_and_its_probabilities_sum_to_one(recognizer: Rec
         for language in recognizer.languages
     }
     assert len({"".join(text) for text in texts.values()}) > 1
-    assert likeliest_language({"en": 0.4, "de": 0.4, "ja": 0.2}) == "de"
+    assert most_probable_language({"en": 0.4, "de": 0.4, "ja": 0.2}) == "de"
 
 
 def test_confidence_is_the_probability_among_what_may_be_sung(recognizer: Recognizer) -> None:
