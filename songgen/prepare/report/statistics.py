@@ -257,7 +257,7 @@ def histograms(records: Sequence[SongRecord], filters: FilterOptions | None) -> 
 
 
 def bin_edges(low: float, high: float) -> list[float]:
-    """Return edges of at most `MAX_BINS` bins that contain low and high; their width is 1, 2 or 5 times a power of 10."""
+    """Return edges of at most `MAX_BINS` bins from low to high; their width is 1, 2 or 5 times a power of ten."""
     # Nearly equal values get a margin, so that a single bar has a meaningful position.
     room = 0.02 * max(1.0, abs(high))
     if high - low < room:
