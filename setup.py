@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent
 LANGUAGES = ["pypinyin", "cutlet", "unidic-lite", "hangul-romanize"]
 TRAIN = ["accelerate", "datasets", "evaluate", "pyarrow", "tensorboard"]
 PAGE = ["starlette>=1", "uvicorn>=0.54,<0.55"]  # songgen/web/server.py: parts of uvicorn that are not documented
-PREPARE = ["demucs", "silero-vad>=6.2", "pyloudnorm"]
+PREPARE = ["demucs", "silero-vad>=6.2", "pyloudnorm", "json-repair"]
 DEMO = ["espeakng-loader", "praat-parselmouth", "matplotlib"]
 WANDB = ["wandb"]
 

@@ -84,7 +84,7 @@ def describe(config: "PrepareConfig", summary: "PrepareSummary") -> list[str]:
     if summary.notices:
         lines.append(f"{summary.notices} notices on the inputs: {folder}.work/songs.notices.json")
     lines.append(f"{'written' if summary.is_changed else 'nothing has changed'}: {folder}")
-    if config.sections.report is not None:
+    if config.sections["report"] is not None:
         lines.append(f"report: {folder}/report.html")
     lines += _first_lines(config)
     lines.append(f"to listen and to correct: songgen review {shlex.quote(folder)}")

@@ -2,7 +2,6 @@
 
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from training_fakes import TEXT_IDS, TEXT_WIDTH, write_dataset, write_model_fold
 from songgen.conditioning import TextEncoder
 from songgen.data.dataset import SongDataset
 from songgen.data.samples import SampleOptions, TrainingSamples
+from songgen.families.songs import Processes
 from songgen.families.tokens import caption_features
 from songgen.families.tokens.caption_features import cache_captions
 
@@ -44,13 +44,9 @@ def make_encoder(seed: int = 0) -> Any:
     return encoder
 
 
-def one_process() -> Any:
-    return SimpleNamespace(process_index=0, num_processes=1, wait_for_everyone=lambda: None)
-
-
 def start(samples: list[TrainingSamples], folder: Path | None, seed: int = 0) -> Any:
     encoder = make_encoder(seed)
-    cache_captions(encoder, samples, one_process(), folder)
+    cache_captions(encoder, samples, Processes(0, 1), folder)
     return encoder
 
 
@@ -108,10 +104,10 @@ def test_two_processes_are_as_one(
     barrier = threading.Barrier(2)
     encoders = [make_encoder(), make_encoder()]
     monkeypatch.setattr(caption_features, "FILE_BYTES", 200)  # several files
+    monkeypatch.setattr(caption_features, "all_succeeded", lambda _: barrier.wait())
 
     def process(rank: int) -> None:
-        accelerator: Any = SimpleNamespace(process_index=rank, num_processes=2, wait_for_everyone=barrier.wait)
-        cache_captions(encoders[rank], samples, accelerator, tmp_path / "features")
+        cache_captions(encoders[rank], samples, Processes(rank, 2), tmp_path / "features")
 
     threads = [threading.Thread(target=process, args=(rank,)) for rank in range(2)]
     for thread in threads:
