@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from songgen.data.collate import collate
 from songgen.data.samples import Sample
+from songgen.families.trainable import Trainable
 from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration
 from songgen.models.decoder import Attention, sinusoids
 from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
@@ -224,7 +225,7 @@ def random_clips(lengths: Sequence[int], device: torch.device) -> Clips:
         "voice_hidden_states": torch.randn(size, VOICE_LAYERS, VOICE_FRAMES, FROZEN_WIDTH, generator=generator),
         "voice_mask": torch.ones(size, VOICE_FRAMES, dtype=torch.bool),
     }
-    mix, vocal = ([sample.codes[name].tolist() for sample in samples] for name in ("mix", "vocal"))
+    mix, vocal = ([sample.targets[name].tolist() for sample in samples] for name in ("mix", "vocal"))
     return Clips(samples, mix, vocal, {name: value.to(device) for name, value in frozen.items()})
 
 
@@ -269,7 +270,7 @@ def measure(
     device = model.device
     ours, theirs = copy.deepcopy(model), copy.deepcopy(model)
     baseline = BaselineStep(theirs, attention)
-    our_optimizer = build_optimizer(ours, OptimizerOptions(learning_rate=1e-4))
+    our_optimizer = build_optimizer(ours, Trainable.choose(ours), OptimizerOptions(learning_rate=1e-4))
     baseline_optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-4, betas=(0.9, 0.99), weight_decay=1e-4)
 
     def our_step() -> None:

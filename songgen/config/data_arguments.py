@@ -147,6 +147,11 @@ class DataArguments:
     processes, which must all see the same files), which finds altered, swapped and half-copied files. A resumed run
     reads only what was changed since. false: only files that are missing or cut short are found."""
 
+    feature_cache_dir: str | None = None
+    """Training: folder where the text encoder's features of captions are kept, so that the next run does not compute
+    them again; runs share it, and at most 4 GiB are kept. null: `songgen/features` in the user's cache folder
+    (XDG_CACHE_HOME or `~/.cache`); "": they are not kept."""
+
     save_to_disk: list[str] | str | None = None
     """Folder of the tokenized data set: written by preprocessing, read by training, which also takes several."""
 

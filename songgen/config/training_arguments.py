@@ -210,6 +210,9 @@ class TrainingArguments:
     freeze: list[ParameterGroup] = field(default_factory=list)
     """Parameter groups to freeze besides; `cross` is all that `freeze_cross` freezes."""
 
+    learning_rate_factors: dict[ParameterGroup, PositiveFloat] = field(default_factory=dict)
+    """Factor of the learning rate for some parameter groups, such as {"heads": 0.1}; all others have 1."""
+
     eval_strategy: Literal["no", "steps", "epoch"] = "no"
     """When to evaluate during training (`evaluation_strategy` is read too)."""
 
@@ -264,10 +267,6 @@ class TrainingArguments:
 
     hub_private: bool = True
     """Make a new repository private."""
-
-    def num_steps(self, steps_per_epoch: int) -> int:
-        """Return the optimizer steps of the whole run."""
-        return self.max_steps if self.max_steps > 0 else math.ceil(self.num_train_epochs * steps_per_epoch)
 
     def num_warmup_steps(self, num_steps: int) -> int:
         """Return the optimizer steps of the warm-up in a run of `num_steps`."""

@@ -169,7 +169,7 @@ def _next(folder: Path) -> Iterator[Finding]:
     if beside.is_dir():
         yield ok("tokens", f"{beside} stands beside it")
     else:
-        yield ok("next", f"accelerate launch training/preprocess_data.py {folder / DATA_CONFIG_FILE}")
+        yield ok("next", f"songgen tokenize {folder / DATA_CONFIG_FILE}")
 
 
 def _num_lines(path: Path) -> int | None:

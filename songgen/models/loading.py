@@ -6,16 +6,12 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -24,14 +20,13 @@ from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
 from songgen.models.decoder import Attention
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.pretrained import find_folder, local_folder
+from songgen.runtime.tensor_files import INDEX_FILE, WEIGHTS_FILE, opened_tensors
 
 if TYPE_CHECKING:
     from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
 _Model = TypeVar("_Model", bound="SongGenForConditionalGeneration")
-
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +41,7 @@ _SIZE_GIVING = (
     "mert_layer_agg.weight",
     "audio_mert_to_dec_proj.weight",
 )
-"""Weights whose shapes stand in for what published configurations leave out."""
+"""Weights whose shapes tell what published configurations leave out."""
 
 _POSITION_TABLE = "decoder.model.decoder.embed_positions.weights"
 
@@ -76,22 +71,7 @@ def resolve_folder(
     Raises:
         ValueError: if there is no such folder, the hub does not hand it over, or it holds no `config.json`.
     """
-    folder, text = Path(name), str(name)
-    if not folder.is_dir():
-        if text.startswith((".", "/", "~")) or text.count("/") != 1:
-            raise ValueError(
-                f"there is no folder {text!r} (looked from {Path.cwd()}); give a folder or a hub id, 'user/model'"
-            )
-        try:
-            folder = Path(
-                snapshot_download(text, revision=revision, cache_dir=cache_dir, allow_patterns=list(patterns))
-            )
-        except (OSError, HFValidationError) as error:
-            raise ValueError(
-                f"{text!r} is no folder here, and the hub does not hand it over (revision {revision or 'main'}): check "
-                "the spelling, log in with `hf auth login` if it is private, or, without a network, give the folder of "
-                f"a copy ({error})"
-            ) from error
+    folder = find_folder(name, patterns=patterns, revision=revision, cache_dir=cache_dir)
     if not (folder / CONFIG_FILE).is_file():
         raise ValueError(f"{folder} is no model folder: it holds no {CONFIG_FILE}")
     return folder
@@ -121,10 +101,10 @@ def load_model(
         config_overrides: fields of `SongGenConfig` (or `decoder.FIELD`) to replace, such as `decoder.dropout`.
 
     Raises:
-        ValueError: for a folder that is none, unknown options, or weights that do not fit (all of them are listed).
+        ValueError: if it is not a model folder, for unknown options, or weights that do not fit (all are listed).
     """
     if attn_implementation not in ("sdpa", "eager"):
-        raise ValueError(f"attn_implementation {attn_implementation!r} is none of sdpa, eager")
+        raise ValueError(f"attn_implementation {attn_implementation!r} is not one of sdpa, eager")
     folder = resolve_folder(name, revision=revision, cache_dir=cache_dir)
     tensors = _read_tensors(folder)
     config = SongGenConfig.from_dict(_completed_by_tensors(read_json_object(folder / CONFIG_FILE), tensors))
@@ -148,10 +128,15 @@ def load_model(
     return (model if dtype is None else model.to(dtype)).eval()
 
 
-def save_model(model: SongGenForConditionalGeneration, folder: Path) -> None:
-    """Write `config.json`, `model.safetensors` and the frozen networks that have no home on a hub.
+def save_model(
+    model: SongGenForConditionalGeneration, folder: Path, tensors: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a self-contained model folder: `config.json`, `model.safetensors` and frozen networks that no hub has.
 
-    The folder opens on its own after that, wherever it is moved.
+    Args:
+        model: the model.
+        folder: where to write; other files in it stay.
+        tensors: whole weights to write (None: the model's state, which must not be sharded).
     """
     folder.mkdir(parents=True, exist_ok=True)
     replacements: dict[str, Any] = {}
@@ -166,10 +151,11 @@ def save_model(model: SongGenForConditionalGeneration, folder: Path) -> None:
             model.attached()[name].save(target)
             replacements[name] = {"path": name}
     replace(model.config, **replacements).save(folder)
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    weights = model.state_dict() if tensors is None else tensors
+    stored = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     temporary = folder / f"{WEIGHTS_FILE}.tmp"
     try:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        save_file(stored, temporary, metadata={"format": "pt"})
         temporary.replace(folder / WEIGHTS_FILE)  # a full disk leaves the earlier weights as they are
     finally:
         temporary.unlink(missing_ok=True)
@@ -179,8 +165,7 @@ def local_part(spec: Mapping[str, Any], base_folder: Path | None) -> Path | None
     """Return the local folder that a frozen network's spec names, or None if it names a hub id or nothing."""
     if not (path := spec.get("path")):
         return None
-    candidates = [Path(path)] if base_folder is None else [base_folder / path, Path(path)]
-    return next((candidate for candidate in candidates if candidate.is_dir()), None)
+    return local_folder(path, base_folder)
 
 
 def map_layout(tensors: Mapping[str, Tensor], source: TokenLayout, target: TokenLayout) -> dict[str, Tensor]:
@@ -247,7 +232,7 @@ def _read_tensors(folder: Path, *, shapes_only: bool = False) -> dict[str, Tenso
     """
     tensors: dict[str, Tensor] = {}
     for path in _weight_files(folder):
-        with _opened(path) as opened:
+        with opened_tensors(path) as opened:
             for key in opened.keys():  # noqa: SIM118 - no mapping
                 if "rotary_emb." in key:
                     continue
@@ -266,23 +251,9 @@ def non_finite_weights(folder: Path) -> list[str]:
     """
     found = []
     for path in _weight_files(folder):
-        with _opened(path) as weights:
+        with opened_tensors(path) as weights:
             found += [key for key in weights.keys() if not weights.get_tensor(key).isfinite().all()]  # noqa: SIM118
     return sorted(found)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file.
-
-    Raises:
-        ValueError: if it is missing or damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as opened:
-            yield opened
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error})") from error
 
 
 def weight_problems(folder: Path) -> list[str]:
@@ -350,7 +321,7 @@ def _override(config: SongGenConfig, overrides: Mapping[str, Any]) -> SongGenCon
 def _load_strictly(
     model: SongGenForConditionalGeneration, tensors: Mapping[str, Tensor], where: str, *, warm_start: bool
 ) -> None:
-    """Load all weights; the vocal heads alone may be new (a warm start into mixed_pro)."""
+    """Load all weights; only vocal heads may be new (a warm start into mixed_pro)."""
     if problems := _misfits(model, tensors, warm_start=warm_start):
         raise ValueError(f"weights of {where} do not fit its configuration:\n  " + "\n  ".join(problems))
     model.load_state_dict(dict(tensors), strict=False)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from songgen.config.checks import Problem
 from songgen.config.keys import Key, keys_of
 from songgen.config.loading import read_layers, source_of, split_command_line
+from songgen.config.recipes import PREPARING, find_recipe
 from songgen.config.run_config import raise_problems, type_problem, unknown_key
 from songgen.config.types import PositiveInt, Probability, accepts, coerce, describe, parse_text
 from songgen.prepare.sections import SECTIONS, Sections
@@ -149,7 +150,7 @@ def load_prepare_config(argv: Sequence[str]) -> PrepareConfig:
         ValueError: If there are unknown keys, wrong values or contradictions; lists all of them.
     """
     files, overrides, problems = split_command_line(argv)
-    layers = read_layers(files[0]) if files else []
+    layers = read_layers(find_recipe(files[0], PREPARING)) if files else []
     sources = tuple(str(file) for file, _ in layers)
     given = [values for _, values in layers]
     for key, text in overrides:

@@ -10,10 +10,11 @@ import logging
 import re
 from pathlib import Path
 
-from songgen.data.writer import write_text_atomic
 from songgen.prepare.config import PrepareConfig
 from songgen.prepare.sections import SECTIONS
+from songgen.runtime.files import write_text_atomic
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.pretrained import find_commit
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def find_commits(config: PrepareConfig) -> None:
     found = {}
     for _, model, revision in _networks(config):
         name = f"{model}@{revision}"
-        if name not in known and name not in found and (commit := _commit_of(model, revision)) is not None:
+        if name not in known and name not in found and (commit := find_commit(model, revision)) is not None:
             logger.info("%s: commit %s, kept in %s", model, commit, path)
             found[name] = commit
     if found:
@@ -61,18 +62,6 @@ def _networks(config: PrepareConfig) -> list[tuple[tuple[str, str], str, str]]:
             if is_of_hub and not _COMMIT.fullmatch(revision):
                 found.append(((section.name, network.revision), model, revision))
     return found
-
-
-def _commit_of(model: str, revision: str) -> str | None:
-    """Return the commit of a repository from the hub or its cache; None if neither has it."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        # The cache has a folder for each commit, and offline it knows the last commit of a branch.
-        folder = Path(hf_hub_download(model, "config.json", revision=revision or "main")).parent.name
-    except (OSError, ValueError):  # all errors of the hub are subclasses of these
-        return None
-    return folder if _COMMIT.fullmatch(folder) else None
 
 
 def _read(path: Path) -> dict[str, str]:

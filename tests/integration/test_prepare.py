@@ -28,6 +28,7 @@ from songgen.prepare.engine.store import ResultStore
 from songgen.prepare.output.writers import DatasetWriter
 from songgen.prepare.preparation import PrepareSummary, TooManyBadSongs, prepare
 from songgen.runtime.folder_lock import is_alive
+from songgen.runtime.status import PREPARE_STATUS_FILE, read_run_status
 from songgen.tokenize import options_of, run_preprocessing
 from songgen.tokenize.workspace import LOCK_FILE
 
@@ -78,6 +79,12 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def test_the_status_stays_with_the_work(prepared: Path) -> None:
+    found = read_run_status(prepared.with_name("out.work"), PREPARE_STATUS_FILE)
+    assert found is not None and (found.status, found.exit_code) == ("finished", 0)
+    assert found.progress is not None and found.progress.phase == "writing the data set"
+
+
 def test_every_song_is_in_a_clip_or_refused_for_its_reason(place: Path, prepared: Path) -> None:
     rows = [*rows_of(prepared / "metadata.jsonl"), *rows_of(prepared / "metadata_eval.jsonl")]
     refused = {row["song"]: row["code"] for row in rows_of(prepared / "rejected.jsonl")}
@@ -107,7 +114,7 @@ def test_clips_have_what_training_needs(prepared: Path) -> None:
 
 def test_the_summary_says_what_has_come_of_it(place: Path, prepared: Path) -> None:
     printed = (place / "printed.txt").read_text()
-    for part in ("20 songs in", "refused, truncated_audio: 1", "next: accelerate launch training/preprocess_data.py"):
+    for part in ("20 songs in", "refused, truncated_audio: 1", "next: songgen tokenize"):
         assert part in printed
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUN_STATUS_FILE = "run_status.json"
-"""How a training run stands, in its folder (`songgen.runtime.run_status`, which would load torch)."""
+"""How a training run stands, in its folder (`songgen.runtime.status`, which would load torch)."""
 
 
 @dataclass(frozen=True)

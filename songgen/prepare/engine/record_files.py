@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from songgen.data.writer import write_text_atomic
 from songgen.prepare.engine.record import SongRecord
+from songgen.runtime.files import write_text_atomic
 
 SONGS_FILE = "songs.jsonl"
 """In the work folder: the songs as the inputs have them."""

@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from songgen.data.writer import write_text_atomic
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, RefusalCode
 from songgen.prepare.sections import is_over_songs
+from songgen.runtime.files import write_text_atomic
 
 REVIEW = "review"
 """Name of changes by a person, in provenance and refusals."""

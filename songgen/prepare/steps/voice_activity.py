@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +17,7 @@ from songgen.prepare.engine.section import Phase, Section
 from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
 from songgen.prepare.listening.devices import choose_device
 from songgen.prepare.timing.intervals import Interval
+from songgen.runtime.tensor_files import read_tensors
 
 SAMPLE_RATE = 16_000
 """Sample rate of the network."""
@@ -147,7 +147,7 @@ def load_voice_detector(device: str = "cpu") -> VoiceDetector:
     # The published weights are those of an LSTM cell, which is an LSTM layer that runs one frame at a time.
     tensors = {
         f"lstm.{name.removeprefix('lstm_cell.')}_l0" if name.startswith("lstm_cell.") else name: tensor
-        for name, tensor in load_file(str(weights)).items()
+        for name, tensor in read_tensors(weights).items()
     }
     detector = VoiceDetector()
     detector.load_state_dict(tensors)

@@ -20,14 +20,13 @@ import torch
 from accelerate.utils import DeepSpeedPlugin
 from torch import Tensor, nn
 
-from songgen.models.modeling_songgen import SongGenOutput
+from songgen.families.trainable import Trainable
 from songgen.runtime.distributed import agrees_everywhere, sum_over_processes
+from songgen.runtime.private_names import multiply_all, own_piece
 from songgen.train.optimization.named_tensors import (
     copy_tensors,
     counts_on_device,
-    model_tensors,
     optimizer_entries,
-    trained_parameters,
 )
 
 BUCKET_ELEMENTS = 50_000_000
@@ -38,12 +37,18 @@ CLIP_EPSILON = 1e-6
 
 
 def prepare_zero(
-    core: nn.Module, optimizer: torch.optim.Optimizer, plugin: DeepSpeedPlugin, dtype: str, device: torch.device
+    core: nn.Module,
+    trainable: Trainable,
+    optimizer: torch.optim.Optimizer,
+    plugin: DeepSpeedPlugin,
+    dtype: str,
+    device: torch.device,
 ) -> ZeroEngine:
     """Let DeepSpeed share out the optimizer and the gradients of a model that lies on its device.
 
     Args:
         core: the model.
+        trainable: what of it is trained.
         optimizer: of its trained parameters.
         plugin: from `deepspeed_plugin`.
         dtype: of the configuration.
@@ -75,11 +80,11 @@ def prepare_zero(
         },
     }
     arrivals: list[int] = []
-    for index, parameter in enumerate(entry for entry in core.parameters() if entry.requires_grad):
+    for index, parameter in enumerate(trainable.parameters(core).values()):
         parameter.register_post_accumulate_grad_hook(lambda _, index=index: arrivals.append(index))
     passes = _Passes(core, device.type, torch.bfloat16 if dtype == "bfloat16" else None)
     engine, *_ = deepspeed.initialize(model=passes, optimizer=optimizer, config=settings)
-    return ZeroEngine(ZeroModel(engine), engine, arrivals)
+    return ZeroEngine(ZeroModel(engine), engine, trainable, arrivals)
 
 
 class _Passes(nn.Module):
@@ -89,18 +94,21 @@ class _Passes(nn.Module):
         """Wrap a model.
 
         Args:
-            core: returns `SongGenOutput`.
+            core: returns a dataclass of tensors.
             device_type: where it computes.
             autocast: precision of its operations; None leaves that of its weights.
         """
         super().__init__()
         self.module = core
+        self.output_type: type | None = None
         self._device_type, self._autocast = device_type, autocast
 
     def forward(self, **inputs: Any) -> dict[str, Any]:
         """The fields of the model's output."""
         with torch.autocast(self._device_type, self._autocast, enabled=self._autocast is not None):
-            return dict(vars(self.module(**inputs)))
+            output = self.module(**inputs)
+        self.output_type = type(output)
+        return dict(vars(output))
 
 
 class ZeroModel(nn.Module):
@@ -111,12 +119,14 @@ class ZeroModel(nn.Module):
         super().__init__()
         self.module = engine
 
-    def forward(self, **inputs: Any) -> SongGenOutput:
-        """Run the model."""
-        return SongGenOutput(**self.module(**inputs))
+    def forward(self, **inputs: Any) -> Any:
+        """Run the model; returns the dataclass that it returns."""
+        values = self.module(**inputs)
+        passes: Any = self.module.module
+        return passes.output_type(**values)
 
 
-@dataclass(frozen=True)
+@dataclass
 class ZeroEngine:
     """DeepSpeed's ZeRO-2 as an `songgen.train.optimization.engine.Engine`.
 
@@ -128,8 +138,14 @@ class ZeroEngine:
     """The wrapped model."""
     engine: Any
     """DeepSpeed's."""
+    trainable: Trainable
+    """What of the model is trained."""
     arrivals: list[int]
     """Numbers of the parameters in the order in which their gradients came, since the last step."""
+
+    def __post_init__(self) -> None:
+        """Find the trained parameters."""
+        self.parameters = self.trainable.parameters(self.engine)
 
     @property
     def optimizer(self) -> Any:
@@ -156,7 +172,7 @@ class ZeroEngine:
         self._require_same_order()
         gradients = [gradient for group in self.optimizer.averaged_gradients.values() for gradient in group]
         norm = sum_over_processes(nn.utils.get_total_norm(gradients).float().square()).sqrt()
-        torch._foreach_mul_(gradients, (max_norm / (norm + CLIP_EPSILON)).clamp(max=1.0))
+        multiply_all(gradients, (max_norm / (norm + CLIP_EPSILON)).clamp(max=1.0))
         return norm
 
     def _require_same_order(self) -> None:
@@ -203,9 +219,9 @@ class ZeroEngine:
 
         Parameters of a group share one count of updates; where those of the checkpoint differ, the highest one counts.
         """
-        copy_tensors(model_tensors(self.model), weights)
+        copy_tensors(self.parameters, weights)
         self.optimizer.refresh_fp32_params()
-        saved = optimizer_entries(optimizer, dict(trained_parameters(self.model)))
+        saved = optimizer_entries(optimizer, self.parameters)
         inner = self.optimizer.optimizer
         for flat, parameters in self._groups():
             entries = {name: saved[name] for name in parameters if name in saved}
@@ -214,14 +230,14 @@ class ZeroEngine:
             count = torch.stack([own["step"] for own in entries.values()]).max()
             state = {"step": count.to(flat.device if counts_on_device(inner) else "cpu", copy=True)}
             for name, own in entries.items():
-                inside, place = _own_piece(parameters[name])
+                inside, place = own_piece(parameters[name])
                 for entry in own.keys() - {"step"}:
                     state.setdefault(entry, torch.zeros_like(flat))[place] = own[entry].flatten()[inside].to(flat)
             inner.state[flat] = state
 
     def _groups(self) -> list[tuple[Tensor, dict[str, nn.Parameter]]]:
         """This process's flat partition of each group of the optimizer, and the group's parameters by name."""
-        names = {parameter: name for name, parameter in trained_parameters(self.model)}
+        names = {parameter: name for name, parameter in self.parameters.items()}
         return [
             (flat, {names[parameter]: parameter for parameter in group})
             for flat, group in zip(
@@ -230,21 +246,12 @@ class ZeroEngine:
         ]
 
 
-def _own_piece(parameter: Any) -> tuple[slice, slice]:
-    """What of a parameter this process updates: where it lies in the flattened parameter, and in the flat partition."""
-    mapping = parameter._hp_mapping
-    if mapping is None:
-        return slice(0, 0), slice(0, 0)
-    inside, place = mapping.lp_fragment_address, mapping.hp_fragment_address
-    return slice(inside.start, inside.start + inside.numel), slice(place.start, place.start + place.numel)
-
-
 def _gathered(parameter: nn.Parameter, partition: Tensor) -> Tensor:
     """Put together what all processes' flat partitions hold of a parameter.
 
     DeepSpeed's `safe_get_full_optimizer_state` would do it, but sees the state of the first group alone (0.19.8).
     """
     whole = partition.new_zeros(parameter.numel())
-    inside, place = _own_piece(parameter)
+    inside, place = own_piece(parameter)
     whole[inside] = partition[place]
     return sum_over_processes(whole).view_as(parameter)

@@ -17,8 +17,8 @@ from diagnoses import at, findings
 from songgen.data.reject_codes import REJECT_CODES
 from songgen.data.schema import DatasetInfo
 from songgen.data.shards import map_batches
-from songgen.data.writer import file_sha256
 from songgen.doctor import Kind, Level, examine
+from songgen.runtime.files import file_sha256
 from songgen.tokenize.run import TooManyBadRows
 
 Copy = Callable[[str], Path]
@@ -74,7 +74,7 @@ def test_a_damaged_shard_is_named(copy_of: Copy, damage: str) -> None:
         (songs / name).unlink()
     errors = findings(songs, Level.ERROR)
     assert name in [finding.where for finding in errors]
-    assert "preprocess_data.py" in errors[0].way_out
+    assert "songgen tokenize" in errors[0].way_out
 
 
 def test_codes_that_the_codec_does_not_have_are_found(copy_of: Copy) -> None:

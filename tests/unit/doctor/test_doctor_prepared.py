@@ -54,7 +54,7 @@ def test_a_finished_data_set_is_explained(copy: Copy) -> None:
         assert diagnosis.kind is Kind.PREPARED and diagnosis.is_fine
     assert at(out, "train")[0].what.startswith("2 clips, 0.00 h; all audio files are there")
     assert [finding.what for finding in at(out, "left out")] == [f"1 x too_short: {REFUSAL_CODES['too_short'].meaning}"]
-    assert at(out, "next")[0].what == f"accelerate launch training/preprocess_data.py {out / 'data.json'}"
+    assert at(out, "next")[0].what == f"songgen tokenize {out / 'data.json'}"
     out.with_name("out_tokens").mkdir()
     assert not at(out, "next") and at(out, "tokens")
 

@@ -1,0 +1,150 @@
+"""The model that a run starts from, with what the configuration changes about it, and the fingerprints of its parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer
+from songgen.config import RunConfig
+from songgen.families.songs import TrainingData
+from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
+from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.tasks import VOCAL, Task
+
+logger = logging.getLogger(__name__)
+
+
+def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGeneration:
+    """Load `model_name_or_path` in the layout to train; another layout's heads and embeddings are mapped.
+
+    Args:
+        config: of the run.
+        task: what the launching script trains; None: whatever the layout serves.
+
+    Raises:
+        ValueError: if the folder is not a model, or its layout is not one of the task's.
+    """
+    arguments = config.model
+    wanted = arguments.track_pattern
+    if task is not None and wanted is not None and wanted not in task.layouts:
+        raise ValueError(
+            f"track_pattern {wanted!r} does not belong to the task {task.name}; choose one of {', '.join(task.layouts)}"
+        )
+    core = SongGenForConditionalGeneration.from_pretrained(
+        arguments.model_name_or_path,
+        revision=arguments.model_revision,
+        attn_implementation=arguments.attn_implementation,
+        track_pattern=wanted,
+        config_overrides=_overrides(config),
+    )
+    if task is not None and core.task.name != task.name:
+        raise ValueError(
+            f"{arguments.model_name_or_path} has the layout {core.layout.name!r} of the task {core.task.name}, this "
+            f"script trains {task.name}: set track_pattern to one of {', '.join(task.layouts)} to start from it"
+        )
+    if config.training.add_vocal_loss and not core.config.add_vocal_loss:
+        raise ValueError(
+            f"add_vocal_loss is true, but {arguments.model_name_or_path} (layout {core.layout.name!r}) has no vocal "
+            "heads: set it to false, or start from a mixed_pro model"
+        )
+    logger.info("model %s: layout %s", arguments.model_name_or_path, core.layout.name)
+    _load_frozen(core, config)
+    return core
+
+
+def _overrides(config: RunConfig) -> dict[str, Any]:
+    """Fields of the model's configuration that the run replaces."""
+    arguments = config.model
+    given = {
+        "prompt_cross_attention": arguments.prompt_cross_attention,
+        "decoder.rope_embeddings": arguments.rope_embeddings,
+        "decoder.dropout": arguments.dropout,
+        "train_every_eos": arguments.train_every_eos,
+        "audio_codec": _as_spec(arguments.audio_codec),
+        "text_encoder": _as_spec(arguments.text_encoder),
+        "voice_encoder": _as_spec(arguments.voice_encoder),
+        "caption_tokenizer": arguments.description_tokenizer_name,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _as_spec(value: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    """A folder or hub id as a table."""
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _load_frozen(core: SongGenForConditionalGeneration, config: RunConfig) -> None:
+    """Load the frozen networks that this run uses, so that one that is missing is known before it starts."""
+    core.load_frozen("text_encoder")
+    if config.data.voice_probabilities().get(VOCAL, 0.0) > 0:
+        core.load_frozen("voice_encoder")
+    generates = config.training.do_eval and config.training.predict_with_generate
+    if core.config.audio_codec_fingerprint is None or generates:
+        core.load_frozen("audio_codec")
+
+
+def prepare_model(config: RunConfig, core: SongGenForConditionalGeneration, data: TrainingData) -> None:
+    """Make a model ready for its training: see `songgen.families.family.Family.prepare_model`."""
+    core.release("audio_codec")  # that it loads is known; between two rounds of songs it would only take memory
+    remember_codec(core, data.samples.dataset.info.codec_fingerprint)
+    core.set_gradient_checkpointing(config.model.gradient_checkpointing)
+    core.set_input_masking(config.model.input_masking)
+    if config.training.torch_compile:
+        for layer in core.decoder.model.decoder.layers:
+            layer.compile(dynamic=True)
+
+
+def remember_codec(core: SongGenForConditionalGeneration, fingerprint: str) -> None:
+    """Note in the model's configuration which codec made the codes that it is trained on."""
+    core.config = dataclasses.replace(core.config, audio_codec_fingerprint=fingerprint)
+
+
+def start_frozen(core: SongGenForConditionalGeneration) -> None:
+    """Bring the frozen networks to the model's device: sharding takes the weights there, and not these."""
+    for name, part in core.attached().items():
+        core.attach(name, part)
+
+
+def model_fingerprints(config: RunConfig, core: SongGenForConditionalGeneration) -> dict[str, str | None]:
+    """Fingerprints that the data must share; None where the model does not bring the part."""
+    codec = core.config.audio_codec_fingerprint or core.audio_codec.fingerprint
+    return {
+        "codec_fingerprint": codec,
+        "lyrics_tokenizer_fingerprint": _lyrics_fingerprint(config, core.folder),
+        "caption_tokenizer_fingerprint": _caption_fingerprint(core),
+    }
+
+
+def frozen_content(core: SongGenForConditionalGeneration) -> dict[str, str]:
+    """Hashes of the weights that this run uses and does not train, by part; a checkpoint does not hold them."""
+    digest = hashlib.sha256()
+    for name, parameter in core.named_parameters():
+        if not parameter.requires_grad:
+            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
+            digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    encoders = {name: part for name, part in core.attached().items() if name in ("text_encoder", "voice_encoder")}
+    parts = {f"{name}_sha256": part.fingerprint for name, part in encoders.items()}
+    return {"frozen_parameters_sha256": digest.hexdigest()} | parts
+
+
+def _caption_fingerprint(core: SongGenForConditionalGeneration) -> str | None:
+    """Fingerprint of the caption tokenizer that is in the model's folder; one on a hub is not fetched for this."""
+    folder = None if core.folder is None else core.folder / core.config.caption_tokenizer
+    if folder is None or not folder.is_dir():
+        return None
+    return caption_tokenizer_fingerprint(load_caption_tokenizer(folder))
+
+
+def _lyrics_fingerprint(config: RunConfig, folder: Path | None) -> str | None:
+    """Fingerprint of the lyrics tokenizer that the configuration names or the model's folder holds."""
+    if config.model.lyrics_tokenizer is not None:
+        return VoiceBpeTokenizer.from_pretrained(config.model.lyrics_tokenizer).fingerprint
+    if folder is None or not any((folder / name).is_file() for name in VOCABULARY_FILES):
+        return None
+    return VoiceBpeTokenizer.from_pretrained(folder).fingerprint
