@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Literal
 
 from songgen.exit_codes import EXIT_SIGNAL_BASE
-from songgen.runtime.agreement import from_main
-from songgen.runtime.distributed import add_to_count
 from songgen.runtime.files import write_text_atomic
+from songgen.runtime.processes.agreement import from_main
+from songgen.runtime.processes.group import add_to_count
 from songgen.runtime.records import Format
 
 logger = logging.getLogger(__name__)

@@ -19,10 +19,10 @@ from songgen.exit_codes import (
     EXIT_NON_FINITE,
     EXIT_SIGNAL_BASE,
 )
-from songgen.runtime.commands import remove_command_files
-from songgen.runtime.distributed import leave_at_once
-from songgen.runtime.heartbeat import STARTING, Heartbeat, missing_processes, remove_heartbeats
 from songgen.runtime.private_names import is_lost_connection
+from songgen.runtime.processes.commands import remove_command_files
+from songgen.runtime.processes.group import leave_at_once
+from songgen.runtime.processes.heartbeat import STARTING, Heartbeat, missing_processes, remove_heartbeats
 from songgen.runtime.status import RUN_STATUS_FILE, RunStatus, State, StatusFile, new_run_id
 from songgen.runtime.terminal import printable
 from songgen.train.checkpoints.manager import CheckpointError

@@ -34,7 +34,7 @@ from songgen.families.objective import BatchLoss, Counts, DataNeeds, Objective, 
 from songgen.families.registry import family_of
 from songgen.families.songs import open_songs
 from songgen.families.trainable import Trainable
-from songgen.runtime.commands import Interrupted
+from songgen.runtime.processes.commands import Interrupted
 from songgen.tasks import Task
 from songgen.train.checkpoints.files import verify
 from songgen.train.publishing.hub import select_files
