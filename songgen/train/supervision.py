@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 import time
@@ -27,8 +26,6 @@ from songgen.runtime.status import RUN_STATUS_FILE, RunStatus, State, StatusFile
 from songgen.runtime.terminal import printable
 from songgen.train.checkpoints.manager import CheckpointError
 from songgen.train.optimization.anomalies import NonFiniteError
-
-logger = logging.getLogger(__name__)
 
 WATCH_SECONDS = 1.0
 """Between two signs of life, and two looks at whether another process has failed."""
@@ -223,7 +220,7 @@ def begin_run(folder: Path, status_file: str) -> str:
     remove_heartbeats(folder)
     remove_command_files(folder)
     run_id = new_run_id()
-    StatusFile(folder, status_file, run_id).write("running")
+    StatusFile(folder, status_file, run_id).begin()
     return run_id
 
 
