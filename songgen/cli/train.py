@@ -54,9 +54,10 @@ def task_of(config: "RunConfig") -> Task:
     if model.track_pattern is not None:
         return task_of_layout(model.track_pattern)
 
-    from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
+    from songgen.models.configuration_songgen import SongGenConfig
     from songgen.models.loading import resolve_folder
     from songgen.runtime.json_files import read_json_object
+    from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
-    folder = resolve_folder(model.model_name_or_path, revision=model.model_revision, patterns=[CONFIG_FILE])
-    return SongGenConfig.from_dict(read_json_object(folder / CONFIG_FILE)).task
+    folder = resolve_folder(model.model_name_or_path, revision=model.model_revision, patterns=[MODEL_CONFIG_FILE])
+    return SongGenConfig.from_dict(read_json_object(folder / MODEL_CONFIG_FILE)).task

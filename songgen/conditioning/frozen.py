@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from songgen.runtime.json_files import write_json
-from songgen.runtime.tensor_files import CONFIG_FILE, WEIGHTS_FILE
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE, WEIGHTS_FILE
 
 
 class FrozenEncoder(ABC):
@@ -72,7 +72,7 @@ class FrozenEncoder(ABC):
         """Write `config.json` and `model.safetensors`, which the loader of this kind opens."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        write_json(target / CONFIG_FILE, json.loads(self._model.config.to_json_string(use_diff=False)))
+        write_json(target / MODEL_CONFIG_FILE, json.loads(self._model.config.to_json_string(use_diff=False)))
         save_file(self._tensors(), target / WEIGHTS_FILE, metadata={"format": "pt"})
 
     def _description(self) -> dict[str, Any]:

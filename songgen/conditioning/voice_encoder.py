@@ -19,7 +19,7 @@ from songgen.conditioning.frozen import FrozenEncoder, seeded
 from songgen.conditioning.voice_weights import hubert_config, hubert_tensors
 from songgen.runtime.json_files import write_json
 from songgen.runtime.pretrained import find_folder, local_folder
-from songgen.runtime.tensor_files import PREPROCESSOR_FILE, Source, load_strictly, locate, normalize_spec
+from songgen.runtime.tensor_files import PREPROCESSOR_FILE, NetworkFolder, load_strictly, locate, normalize_spec
 
 PUBLISHED_ENCODER = "m-a-p/MERT-v1-330M"
 """Voice encoder of the published models."""
@@ -275,7 +275,9 @@ def read_voice_sample_rate(spec: str | Mapping[str, Any], *, base_folder: Path |
     if path == PUBLISHED_ENCODER and local_folder(path, base_folder) is None:
         return DEFAULT_SAMPLE_RATE  # known without asking the hub
     patterns, revision = ["*.json"], given.get("revision")
-    source = Source(find_folder(path, patterns=patterns, base_folder=base_folder, revision=revision, bare=True), False)
+    source = NetworkFolder(
+        find_folder(path, patterns=patterns, base_folder=base_folder, revision=revision, bare=True), False
+    )
     return _sample_rate(source.config(), source.preprocessor(), str(path))
 
 

@@ -18,7 +18,7 @@ GROUPS: dict[str, type] = {"model": ModelArguments, "data": DataArguments, "trai
 
 
 @dataclass(frozen=True)
-class Key:
+class ConfigKey:
     """One key of a configuration file."""
 
     name: str
@@ -38,9 +38,9 @@ class Key:
 
 
 @cache
-def all_keys() -> dict[str, Key]:
+def all_keys() -> dict[str, ConfigKey]:
     """Return the keys of all groups, the ignored ones last."""
-    keys: dict[str, Key] = {}
+    keys: dict[str, ConfigKey] = {}
     for group, arguments in {**GROUPS, "ignored": IgnoredArguments}.items():
         for key in keys_of(group, arguments):
             assert key.name not in keys, f"{key.name} stands in two groups"
@@ -48,7 +48,7 @@ def all_keys() -> dict[str, Key]:
     return keys
 
 
-def keys_of(group: str, arguments: type) -> list[Key]:
+def keys_of(group: str, arguments: type) -> list[ConfigKey]:
     """Return the keys that the fields of a dataclass are; a field without a default has None for one."""
     meanings = _field_docstrings(arguments)
     annotations = get_type_hints(arguments, include_extras=True)
@@ -57,7 +57,7 @@ def keys_of(group: str, arguments: type) -> list[Key]:
         default = None if field.default is dataclasses.MISSING else field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        keys.append(Key(field.name, group, annotations[field.name], default, meanings[field.name]))
+        keys.append(ConfigKey(field.name, group, annotations[field.name], default, meanings[field.name]))
     return keys
 
 

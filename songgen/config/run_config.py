@@ -12,7 +12,7 @@ from typing import Any, Self
 from songgen.config.checks import ConfigError, Problem, cross_field_problems
 from songgen.config.data_arguments import DataArguments
 from songgen.config.ignored import ALIASES, SECRET_KEYS, SECRET_VALUE, USE_INSTEAD
-from songgen.config.keys import GROUPS, Key, all_keys
+from songgen.config.keys import GROUPS, ConfigKey, all_keys
 from songgen.config.model_arguments import ModelArguments
 from songgen.config.training_arguments import TrainingArguments
 from songgen.config.types import coerce, describe, parse_text
@@ -132,7 +132,7 @@ def value_problem(name: str, value: Any) -> Problem | None:
     return type_problem(key, name, value)
 
 
-def type_problem(key: Key, name: str, value: Any) -> Problem | None:
+def type_problem(key: ConfigKey, name: str, value: Any) -> Problem | None:
     """Return what is wrong with the type of a key's value, or None; `name` is the key's name in full."""
     try:
         coerce(value, key.annotation)
@@ -142,7 +142,7 @@ def type_problem(key: Key, name: str, value: Any) -> Problem | None:
     return None
 
 
-def _way_out(key: Key, value: Any) -> str:
+def _way_out(key: ConfigKey, value: Any) -> str:
     """Return a hint for a wrong value: the nearest choice, the quotes that are too many, or the default."""
     if isinstance(value, str) and _is_quoted_value(key, value):
         return "; write it without quotes"
@@ -154,7 +154,7 @@ def _way_out(key: Key, value: Any) -> str:
     return f"; the default is {json.dumps(key.default)}"
 
 
-def _is_quoted_value(key: Key, text: str) -> bool:
+def _is_quoted_value(key: ConfigKey, text: str) -> bool:
     """Say whether a text would be right if it stood there without its quotes."""
     try:
         return not isinstance(parse_text(text, key.annotation), str)

@@ -13,15 +13,14 @@ from songgen.doctor.models import examine_model
 from songgen.doctor.prepared import examine_prepared, examine_preparing
 from songgen.doctor.runs import examine_run
 from songgen.doctor.work_folders import WORK_ENDING, work_folder_of
-from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.prepare.engine.record_files import SONGS_FILE
 from songgen.prepare.engine.store import RESULTS_FOLDER
 from songgen.prepare.output.writers import INFO_FILE
 from songgen.runtime.status import PREPARE_STATUS_FILE, RUN_STATUS_FILE, TOKENIZE_STATUS_FILE
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.tokenize.workspace import CHUNK_FOLDER, PLAN_FOLDER, SETTINGS_FILE, replaced_folder
 from songgen.tokenize.workspace import LOCK_FILE as WORK_LOCK_FILE
-from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
-from songgen.train.checkpoints.files import MANIFEST_FILE
+from songgen.train.checkpoints.files import MANIFEST_FILE, RUN_CONFIG_FILE
 from songgen.train.checkpoints.folders import checkpoint_folders, leftovers
 from songgen.train.checkpoints.state import TRAINER_STATE_FILE
 from songgen.train.output_folder import LOCK_FILE
@@ -76,13 +75,13 @@ def recognize(folder: Path) -> Kind:
             return kind
     if has(RUN_STATUS_FILE, METRICS_FILE, LOCK_FILE) or checkpoint_folders(folder) or leftovers(folder):
         return Kind.RUN
-    if has(CONFIG_FILE):
+    if has(MODEL_CONFIG_FILE):
         return Kind.MODEL
-    if has(RESOLVED_CONFIG_FILE):
+    if has(RUN_CONFIG_FILE):
         return Kind.RUN
     raise ValueError(
         f"{folder} is neither an output folder of a run, nor a checkpoint, a data set or a model: it holds none of "
-        f"{RUN_STATUS_FILE}, {METRICS_FILE}, {MANIFEST_FILE}, {DATASET_FILE}, {INFO_FILE}, {CONFIG_FILE}"
+        f"{RUN_STATUS_FILE}, {METRICS_FILE}, {MANIFEST_FILE}, {DATASET_FILE}, {INFO_FILE}, {MODEL_CONFIG_FILE}"
     )
 
 

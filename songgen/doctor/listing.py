@@ -15,11 +15,11 @@ from songgen.doctor.findings import Kind
 from songgen.doctor.folders import recognize
 from songgen.doctor.owners import read_owner
 from songgen.doctor.work_folders import WORK_ENDING, activity
-from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.prepare.output.writers import INFO_FILE, PreparedInfo
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.processes.heartbeat import read_beat
 from songgen.runtime.status import PREPARE_STATUS_FILE, TOKENIZE_STATUS_FILE, Progress, RunStatus, read_run_status
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.tokenize.work_list import WorkPlan
 from songgen.tokenize.workspace import CHUNK_FOLDER
 from songgen.train.checkpoints.state import read_trainer_state
@@ -220,7 +220,7 @@ def _state_of_run(folder: Path) -> tuple[str, str]:
         beat = read_beat(folder, 0)
         return RUNNING, _at(beat.step if beat else None, status)
     if status is None:
-        return (FINISHED if (folder / CONFIG_FILE).is_file() else UNFINISHED), ""
+        return (FINISHED if (folder / MODEL_CONFIG_FILE).is_file() else UNFINISHED), ""
     if status.status == FAILED:
         return FAILED, ", ".join(filter(None, [_at(status.step, status), status.reason]))
     if status.status == RUNNING:
@@ -239,7 +239,7 @@ def _at(step: int | None, status: RunStatus | None) -> str:
 def _is_song_model(folder: Path) -> bool:
     """Whether a folder with a configuration holds a whole model, and not a codec or an encoder."""
     try:
-        return "track_pattern" in read_json_object(folder / CONFIG_FILE)
+        return "track_pattern" in read_json_object(folder / MODEL_CONFIG_FILE)
     except ValueError:
         return True
 

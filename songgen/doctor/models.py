@@ -11,9 +11,10 @@ from songgen.codecs import load_codec
 from songgen.conditioning import load_caption_tokenizer
 from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.lyrics import VoiceBpeTokenizer
-from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
+from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.loading import local_part, non_finite_weights, weight_problems
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 PICKLE_ENDINGS = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz"})
 """Endings of formats that can carry a pickle."""
@@ -26,13 +27,13 @@ FROZEN_PARTS = ("audio_codec", "text_encoder", "voice_encoder")
 def examine_model(folder: Path, *, deep: bool) -> Iterator[Finding]:
     """Check a model folder; weights are compared by their headers, and read only if `deep` is set."""
     try:
-        raw = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        raw = json.loads((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
         config = SongGenConfig.from_dict(raw)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
         way_out = "restore it from a copy, or write the model again"
-        yield error(CONFIG_FILE, f"not the configuration of a model: {problem}", way_out)
+        yield error(MODEL_CONFIG_FILE, f"not the configuration of a model: {problem}", way_out)
         return
-    yield ok(CONFIG_FILE, f"layout {config.track_pattern}, {config.decoder.num_hidden_layers} decoder layers")
+    yield ok(MODEL_CONFIG_FILE, f"layout {config.track_pattern}, {config.decoder.num_hidden_layers} decoder layers")
     yield from _weights(folder, deep=deep)
     embedded = set(FROZEN_PARTS) - {name for name in FROZEN_PARTS if "path" in getattr(config, name)}
     for name in FROZEN_PARTS:
@@ -75,8 +76,8 @@ def _part(folder: Path, name: str, spec: Mapping[str, Any]) -> Iterator[Finding]
         yield ok(name, f"{path}, taken from the hub when it is first used")
     elif found is None:
         yield error(name, f"there is no folder {path}", "copy it into the model folder, or give a hub id")
-    elif not (found / CONFIG_FILE).is_file():
-        yield error(name, f"{found} holds no {CONFIG_FILE}", "copy the whole folder again")
+    elif not (found / MODEL_CONFIG_FILE).is_file():
+        yield error(name, f"{found} holds no {MODEL_CONFIG_FILE}", "copy the whole folder again")
     elif not any(found.glob("*.safetensors")) and not spec.get("allow_pickle_weights"):
         yield error(name, f"{found} holds no weights in safetensors format", "convert them; pickles are not read")
     else:

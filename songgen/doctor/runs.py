@@ -13,12 +13,11 @@ from songgen.doctor.checkpoints import examine_checkpoints, total_size
 from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.doctor.models import examine_model
 from songgen.doctor.owners import read_owner
-from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.runtime.files import free_bytes
 from songgen.runtime.processes.heartbeat import heartbeat_file, read_beat
 from songgen.runtime.status import RUN_STATUS_FILE, read_run_status
-from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
-from songgen.train.checkpoints.files import room_needed
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
+from songgen.train.checkpoints.files import RUN_CONFIG_FILE, room_needed
 from songgen.train.checkpoints.folders import complete_checkpoints
 from songgen.train.optimization.anomalies import LOSS_SPIKES_FILE, NON_FINITE_FILE
 from songgen.train.output_folder import LOCK_FILE
@@ -42,10 +41,10 @@ def examine_run(folder: Path, *, deep: bool) -> Iterator[Finding]:
     yield from _disk(folder)
     yield from _metrics(folder)
     yield from _anomalies(folder)
-    if (folder / CONFIG_FILE).is_file():
+    if (folder / MODEL_CONFIG_FILE).is_file():
         yield from examine_model(folder, deep=deep)
     else:
-        yield ok("model", f"there is none yet: {CONFIG_FILE} and weights are written at the end or at a stop")
+        yield ok("model", f"there is none yet: {MODEL_CONFIG_FILE} and weights are written at the end or at a stop")
 
 
 def _activity(folder: Path) -> Iterator[Finding]:
@@ -105,14 +104,14 @@ def _processes(folder: Path) -> Iterator[Finding]:
 
 def _configuration(folder: Path) -> tuple[RunConfig | None, list[Finding]]:
     """Read the configuration that the run was last launched with."""
-    path = folder / RESOLVED_CONFIG_FILE
+    path = folder / RUN_CONFIG_FILE
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
         config = RunConfig.from_dict(values, sources=(str(path),))
     except (OSError, ValueError, AttributeError, TypeError) as problem:
         way_out = "launching the run again writes it anew; the checkpoints hold their own copy"
-        return None, [error(RESOLVED_CONFIG_FILE, str(problem), way_out)]
-    return config, [ok(RESOLVED_CONFIG_FILE, f"{len(config.to_dict())} keys, all of them valid")]
+        return None, [error(RUN_CONFIG_FILE, str(problem), way_out)]
+    return config, [ok(RUN_CONFIG_FILE, f"{len(config.to_dict())} keys, all of them valid")]
 
 
 def _resume_setting(config: RunConfig) -> Iterator[Finding]:

@@ -19,9 +19,6 @@ from songgen.tasks import Task
 
 Model = TypeVar("Model", bound=nn.Module)
 
-MODEL_CONFIG_FILE = "config.json"
-"""File of every model folder; its `model_type` says which family the model belongs to."""
-
 
 @dataclass(frozen=True)
 class ModelFiles:

@@ -6,9 +6,10 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from songgen.families.family import MODEL_CONFIG_FILE, Family
+from songgen.families.family import Family
 from songgen.models.loading import resolve_folder
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 DEFAULT_MODEL_TYPE = "songgen"
 """Type of a model whose `config.json` does not say one."""

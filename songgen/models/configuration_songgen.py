@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from songgen.layout import TokenLayout, get_layout
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.tasks import Task, task_of_layout
 from songgen.vocabulary import NUM_RESERVED_IDS, AudioVocabulary
-
-CONFIG_FILE = "config.json"
 
 
 def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,7 +239,7 @@ class SongGenConfig:
 
     def save(self, folder: Path) -> None:
         """Write `config.json` into a folder."""
-        (folder / CONFIG_FILE).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        (folder / MODEL_CONFIG_FILE).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def architecture_of(task: Task) -> str:

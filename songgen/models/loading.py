@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from songgen.conditioning import TextEncoder, VoiceEncoder
 from songgen.layout import TokenLayout
-from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
+from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.decoder import Attention
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.pretrained import find_folder, local_folder
-from songgen.runtime.tensor_files import INDEX_FILE, WEIGHTS_FILE, opened_tensors
+from songgen.runtime.tensor_files import INDEX_FILE, MODEL_CONFIG_FILE, WEIGHTS_FILE, opened_tensors
 
 _Model = TypeVar("_Model", bound=nn.Module)
 """A class of `songgen.models.modeling_songgen`, which is above this module and so is not named here."""
@@ -70,8 +70,8 @@ def resolve_folder(
         ValueError: if there is no such folder, the hub does not hand it over, or it holds no `config.json`.
     """
     folder = find_folder(name, patterns=patterns, revision=revision, cache_dir=cache_dir)
-    if not (folder / CONFIG_FILE).is_file():
-        raise ValueError(f"{folder} is no model folder: it holds no {CONFIG_FILE}")
+    if not (folder / MODEL_CONFIG_FILE).is_file():
+        raise ValueError(f"{folder} is no model folder: it holds no {MODEL_CONFIG_FILE}")
     return folder
 
 
@@ -105,7 +105,7 @@ def load_model(
         raise ValueError(f"attn_implementation {attn_implementation!r} is not one of sdpa, eager")
     folder = resolve_folder(name, revision=revision, cache_dir=cache_dir)
     tensors = _read_tensors(folder)
-    config = SongGenConfig.from_dict(_completed_by_tensors(read_json_object(folder / CONFIG_FILE), tensors))
+    config = SongGenConfig.from_dict(_completed_by_tensors(read_json_object(folder / MODEL_CONFIG_FILE), tensors))
     frozen = _split_off_frozen(tensors)
     stored_layout = config.layout
     if track_pattern is not None and track_pattern != config.track_pattern:
@@ -264,7 +264,7 @@ def weight_problems(cls: type[nn.Module], folder: Path) -> list[str]:
         ValueError: if the configuration or a weight file cannot be read at all.
     """
     tensors = _read_tensors(folder, shapes_only=True)
-    config = SongGenConfig.from_dict(_completed_by_tensors(read_json_object(folder / CONFIG_FILE), tensors))
+    config = SongGenConfig.from_dict(_completed_by_tensors(read_json_object(folder / MODEL_CONFIG_FILE), tensors))
     _split_off_frozen(tensors)
     tensors.pop(_POSITION_TABLE, None)
     with torch.device("meta"):

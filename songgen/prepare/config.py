@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from songgen.config.checks import Problem
-from songgen.config.keys import Key, keys_of
+from songgen.config.keys import ConfigKey, keys_of
 from songgen.config.loading import read_layers, source_of, split_command_line
 from songgen.config.recipes import PREPARING, find_recipe
 from songgen.config.run_config import raise_problems, type_problem, unknown_key
@@ -227,7 +227,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, default=repr)
 
 
-def _keys(options: type) -> dict[str, Key]:
+def _keys(options: type) -> dict[str, ConfigKey]:
     return {key.name: key for key in keys_of("", options)}
 
 
@@ -379,7 +379,7 @@ def _imported(folder: Path) -> dict[str, Any]:
 def _places_of_settings(folder: Path) -> Iterator[Path]:
     """Yield the folder and, if it is that of a run, the prepared data sets that its tokens may come from."""
     yield folder
-    from songgen.train.checkpoints.files import CONFIG_FILE as RUN_CONFIG_FILE
+    from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 
     config = folder / RUN_CONFIG_FILE
     if config.is_file():

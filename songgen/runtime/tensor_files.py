@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.pretrained import find_folder, local_folder
 
-CONFIG_FILE = "config.json"
+MODEL_CONFIG_FILE = "config.json"
+"""File of every folder of a network; in that of a model, `model_type` says which family it belongs to."""
+
 PREPROCESSOR_FILE = "preprocessor_config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -47,7 +49,7 @@ def read_tensors(path: Path, *, prefixes: tuple[str, ...] = ("",)) -> dict[str, 
 
 
 @dataclass(frozen=True)
-class Source:
+class NetworkFolder:
     """Where a frozen network's files lie on this machine."""
 
     folder: Path
@@ -58,7 +60,7 @@ class Source:
 
     def config(self) -> dict[str, Any]:
         """Read `config.json`."""
-        return self.read_json(CONFIG_FILE)
+        return self.read_json(MODEL_CONFIG_FILE)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON file of the folder.
@@ -108,7 +110,7 @@ def normalize_spec(spec: str | Mapping[str, Any]) -> dict[str, Any]:
     return normalized
 
 
-def locate(spec: Mapping[str, Any], base_folder: Path | None) -> Source:
+def locate(spec: Mapping[str, Any], base_folder: Path | None) -> NetworkFolder:
     """Return the files of a spec: a folder under `base_folder`, any folder, or a download from the hub.
 
     Raises:
@@ -116,13 +118,13 @@ def locate(spec: Mapping[str, Any], base_folder: Path | None) -> Source:
     """
     path, allow_pickle = str(spec["path"]), bool(spec.get("allow_pickle_weights", False))
     if (folder := local_folder(path, base_folder)) is not None:
-        return Source(folder, allow_pickle)
+        return NetworkFolder(folder, allow_pickle)
     patterns = ["*.json", "model*.safetensors"]
     where: dict[str, Any] = {"base_folder": base_folder, "revision": spec.get("revision"), "bare": True}
     folder = find_folder(path, patterns=patterns, **where)
     if allow_pickle and not any(folder.glob("model*.safetensors")):  # the pickle only where there is nothing better
         folder = find_folder(path, patterns=[*patterns, PICKLE_FILE], **where)
-    return Source(folder, allow_pickle)
+    return NetworkFolder(folder, allow_pickle)
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

@@ -1,6 +1,6 @@
 """From manifests to tokenized Arrow data sets: sharded, resumable, atomic."""
 
-from songgen.tokenize.options import PreprocessOptions, options_of
-from songgen.tokenize.run import TooManyBadRows, run_preprocessing
+from songgen.tokenize.options import TokenizeOptions, options_of
+from songgen.tokenize.run import TooManyBadRows, tokenize_data
 
-__all__ = ["PreprocessOptions", "TooManyBadRows", "options_of", "run_preprocessing"]
+__all__ = ["TokenizeOptions", "TooManyBadRows", "options_of", "tokenize_data"]

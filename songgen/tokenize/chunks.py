@@ -34,7 +34,7 @@ from songgen.data.schema import (
 )
 from songgen.data.writer import ShardWriter
 from songgen.tokenize.encoders import Encoders
-from songgen.tokenize.options import PreprocessOptions
+from songgen.tokenize.options import TokenizeOptions
 from songgen.tokenize.statistics import ChunkStatistics, EnergyStatistics, count, differs
 from songgen.tokenize.text import EncodedText, encode_text
 
@@ -105,7 +105,7 @@ def chunk_key(settings: str, split: str, content: bytes, rows: Sequence[ClipRow]
     return digest.hexdigest()
 
 
-def audio_options(options: PreprocessOptions, info: DatasetInfo) -> AudioOptions:
+def audio_options(options: TokenizeOptions, info: DatasetInfo) -> AudioOptions:
     """Return what audio a run accepts, and the rates at which a data set holds it."""
     return AudioOptions(
         sample_rate=info.sample_rate,
@@ -121,7 +121,7 @@ class ChunkEncoder:
 
     def __init__(
         self,
-        options: PreprocessOptions,
+        options: TokenizeOptions,
         encoders: Encoders,
         readers: AudioReaders,
         executor: Executor,

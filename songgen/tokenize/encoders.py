@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.pretrained import local_folder
-from songgen.tokenize.options import PreprocessOptions
+from songgen.tokenize.options import TokenizeOptions
 from songgen.tokenize.workspace import CODEC_FOLDER
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Encoders:
     """Rate in Hz at which the voice encoder listens; 0 where no voices are stored."""
 
 
-def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
+def load_encoders(options: TokenizeOptions, device: Any) -> Encoders:
     """Open codec and tokenizers; what is not named comes from the model.
 
     Args:
@@ -60,13 +60,14 @@ def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
     from songgen.codecs import load_codec
     from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer, read_voice_sample_rate
     from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
-    from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
+    from songgen.models.configuration_songgen import SongGenConfig
+    from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
     folder = _model_folder(options)
     codec_spec, caption_name, lyrics_name = options.audio_codec, options.caption_tokenizer, options.lyrics_tokenizer
     voice_spec = options.voice_encoder or {}  # without any, the rate of the published encoder
     if folder is not None:
-        config = SongGenConfig.from_dict(read_json_object(folder / CONFIG_FILE))
+        config = SongGenConfig.from_dict(read_json_object(folder / MODEL_CONFIG_FILE))
         codec_spec = codec_spec or config.audio_codec
         voice_spec = voice_spec or config.voice_encoder
         if caption_name is None:
@@ -105,7 +106,7 @@ def _portable_spec(spec: dict[str, Any], model_folder: Path | None) -> dict[str,
     return {**spec, "path": CODEC_FOLDER} if is_local else spec
 
 
-def _model_folder(options: PreprocessOptions) -> Path | None:
+def _model_folder(options: TokenizeOptions) -> Path | None:
     """Return the folder of the model that is named, without its weights; None if none is.
 
     Raises:

@@ -8,7 +8,7 @@ from songgen.config import load_run_config
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.runtime.terminal import log_to_stderr, printable
 from songgen.tokenize.options import options_of
-from songgen.tokenize.run import TooManyBadRows, run_preprocessing
+from songgen.tokenize.run import TooManyBadRows, tokenize_data
 
 
 def run_tokenization(arguments: Sequence[str], *, description: str = "") -> int:
@@ -23,7 +23,7 @@ def run_tokenization(arguments: Sequence[str], *, description: str = "") -> int:
     """
     log_to_stderr(logging.INFO)
     try:
-        run_preprocessing(options_of(load_run_config(arguments, description=description)))
+        tokenize_data(options_of(load_run_config(arguments, description=description)))
     except ValueError as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         return error.exit_code if isinstance(error, TooManyBadRows) else EXIT_ERROR

@@ -20,7 +20,7 @@ VARIANTS_COLUMN = "variants"
 
 
 @dataclass(frozen=True)
-class PreprocessOptions:
+class TokenizeOptions:
     """One run of the preprocessing."""
 
     splits: dict[str, tuple[ManifestSpec, ...]]
@@ -104,7 +104,7 @@ class PreprocessOptions:
         return tuple(dict.fromkeys([*TRACKS, *names]))
 
 
-def options_of(config: RunConfig) -> PreprocessOptions:
+def options_of(config: RunConfig) -> TokenizeOptions:
     """Map the configuration of a run to the options of preprocessing.
 
     Raises:
@@ -131,7 +131,7 @@ def options_of(config: RunConfig) -> PreprocessOptions:
         target=data.target_audio_column_name,
         references=tuple(data.ref_audio_columns()),
     )
-    return PreprocessOptions(
+    return TokenizeOptions(
         splits={split: _specs(listed, data.loading_method) for split, listed in sources.items() if listed},
         output_folder=output_folder,
         max_rows={split: limit for split, limit in limits.items() if limit is not None},

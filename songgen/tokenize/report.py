@@ -8,7 +8,7 @@ from typing import Any
 
 from songgen.data.schema import REJECTED_FILE, REPORT_FILE, REPORT_TEXT_FILE, DatasetInfo
 from songgen.tokenize.chunks import ChunkRecord
-from songgen.tokenize.options import PreprocessOptions
+from songgen.tokenize.options import TokenizeOptions
 from songgen.tokenize.statistics import LENGTH_EDGES, ChunkStatistics
 from songgen.tokenize.work_list import WorkPlan
 
@@ -25,7 +25,7 @@ def split_statistics(records: Iterable[ChunkRecord]) -> dict[str, ChunkStatistic
 
 
 def write_report(
-    folder: Path, options: PreprocessOptions, info: DatasetInfo, plan: WorkPlan, records: Iterable[ChunkRecord]
+    folder: Path, options: TokenizeOptions, info: DatasetInfo, plan: WorkPlan, records: Iterable[ChunkRecord]
 ) -> dict[str, Any]:
     """Write report.json, report.txt and rejected.jsonl into a folder; return the report.
 

@@ -33,7 +33,7 @@ from songgen.tokenize.finalize import (
     publish,
     with_splits,
 )
-from songgen.tokenize.options import PreprocessOptions
+from songgen.tokenize.options import TokenizeOptions
 from songgen.tokenize.report import report_lines, split_statistics, write_report
 from songgen.tokenize.settings import settings_fingerprint
 from songgen.tokenize.text import knows_language
@@ -62,8 +62,8 @@ class TooManyBadRows(ValueError):
     """Exit code of every process of the run."""
 
 
-def run_preprocessing(
-    options: PreprocessOptions, *, load: Callable[[PreprocessOptions, Any], Encoders] = load_encoders
+def tokenize_data(
+    options: TokenizeOptions, *, load: Callable[[TokenizeOptions, Any], Encoders] = load_encoders
 ) -> DatasetInfo:
     """Read manifests, encode all songs, write the data set.
 
@@ -108,7 +108,7 @@ class _Run:
     """One process's part of a run."""
 
     def __init__(
-        self, options: PreprocessOptions, plan: WorkPlan, state: PartialState, encoders: Encoders, work: ReportedWork
+        self, options: TokenizeOptions, plan: WorkPlan, state: PartialState, encoders: Encoders, work: ReportedWork
     ) -> None:
         self.options = options
         self.work = work
@@ -290,7 +290,7 @@ class _Run:
         )
 
 
-def _describe(options: PreprocessOptions, encoders: Encoders) -> DatasetInfo:
+def _describe(options: TokenizeOptions, encoders: Encoders) -> DatasetInfo:
     codec = encoders.codec
     if codec.codebook_size > 1 << 15:
         raise ValueError(f"a codebook of {codec.codebook_size} codes does not fit the 16 bits that codes are stored in")

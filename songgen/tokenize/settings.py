@@ -6,7 +6,7 @@ from pathlib import Path
 
 from songgen.data.schema import SCHEMA_VERSION, DatasetInfo
 from songgen.tasks import MIX
-from songgen.tokenize.options import PreprocessOptions
+from songgen.tokenize.options import TokenizeOptions
 
 CODE = (
     "codecs/*.py",
@@ -32,7 +32,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 """Folder of `songgen`."""
 
 
-def settings_fingerprint(options: PreprocessOptions, info: DatasetInfo) -> str:
+def settings_fingerprint(options: TokenizeOptions, info: DatasetInfo) -> str:
     """Return the hash of options, codec, tokenizers and code."""
     content = {
         "schema_version": SCHEMA_VERSION,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from songgen.data.manifests.clip import ClipRow, Rejection, is_storable_text
 from songgen.lyrics import language_code
 from songgen.tokenize.encoders import Encoders
-from songgen.tokenize.options import VARIANTS_COLUMN, PreprocessOptions
+from songgen.tokenize.options import VARIANTS_COLUMN, TokenizeOptions
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _lacks_package(error: ValueError) -> bool:
     return isinstance(error.__cause__, ImportError | RuntimeError)
 
 
-def encode_text(row: ClipRow, encoders: Encoders, options: PreprocessOptions) -> EncodedText | Rejection:
+def encode_text(row: ClipRow, encoders: Encoders, options: TokenizeOptions) -> EncodedText | Rejection:
     """Check and tokenize the texts of a row. Never raises for what is wrong with a text.
 
     Raises:
@@ -89,7 +89,7 @@ def encode_text(row: ClipRow, encoders: Encoders, options: PreprocessOptions) ->
     return EncodedText(texts["caption"], texts["lyrics"], language, caption_ids, lyrics_ids, variant_ids)
 
 
-def _encode_variants(row: ClipRow, caption: str, encoders: Encoders, options: PreprocessOptions) -> Iterator[list[int]]:
+def _encode_variants(row: ClipRow, caption: str, encoders: Encoders, options: TokenizeOptions) -> Iterator[list[int]]:
     """Yield the tokens of descriptions besides the caption; what cannot be used of them is not needed either."""
     variants = row.extra.get(VARIANTS_COLUMN)
     known = {caption, ""}

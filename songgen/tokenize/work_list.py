@@ -13,7 +13,7 @@ from pathlib import Path
 
 from songgen.data.manifests.clip import ClipRow
 from songgen.data.manifests.manifest import ManifestFindings, read_clip_rows
-from songgen.tokenize.options import PreprocessOptions
+from songgen.tokenize.options import TokenizeOptions
 from songgen.tokenize.workspace import AUDIO_FOLDER, CHUNK_FOLDER, PLAN_FOLDER, remove_workspace
 
 PLAN_FILE = "plan.json"
@@ -94,7 +94,7 @@ class WorkPlan:
         return WorkPlan(**content)
 
 
-def write_plan(options: PreprocessOptions) -> WorkPlan:
+def write_plan(options: TokenizeOptions) -> WorkPlan:
     """Read all manifests and write the work list.
 
     Raises:

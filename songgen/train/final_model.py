@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from songgen.config import RunConfig
 from songgen.families.family import Family
 from songgen.families.trainable import Trainable
-from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
+from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.optimization.named_tensors import gather_tensors
 
 
@@ -40,4 +40,4 @@ def write_final_model(
         weights = gather_tensors(weights, keep=main)
     if main:
         family.write_model(core, weights, config, folder)
-        config.save(folder / RESOLVED_CONFIG_FILE)
+        config.save(folder / RUN_CONFIG_FILE)

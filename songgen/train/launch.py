@@ -17,7 +17,7 @@ from songgen.runtime.processes.start import start_processes
 from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, RunStatus, read_run_status
 from songgen.tasks import Task
 from songgen.train.build import build_trainer
-from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
+from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.optimization.determinism import use_deterministic_operations
 from songgen.train.output_folder import back_up_run, locked, require_outside, require_usable, require_way_back
 from songgen.train.publishing.hub import publish, require_account
@@ -130,8 +130,8 @@ class Run:
         self._held.enter_context(locked(self.folder))
         if self.config.training.overwrite_output_dir and (backup := back_up_run(self.folder)) is not None:
             logger.warning("the earlier run in %s is in %s now", self.folder, backup)
-        if not (self.folder / RESOLVED_CONFIG_FILE).exists():  # it says that the folder is a run's
-            self.config.save(self.folder / RESOLVED_CONFIG_FILE)
+        if not (self.folder / RUN_CONFIG_FILE).exists():  # it says that the folder is a run's
+            self.config.save(self.folder / RUN_CONFIG_FILE)
         self._earlier = read_run_status(self.folder, self.status_file)
         return begin_run(self.folder, self.status_file)
 

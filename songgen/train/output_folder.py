@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from songgen.data.integrity import VERIFIED_FILE
-from songgen.families.family import MODEL_CONFIG_FILE
 from songgen.runtime import folder_lock
 from songgen.runtime.processes.heartbeat import is_heartbeat
 from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE
-from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
+from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.checkpoints.folders import checkpoint_folders
 
 LOCK_FILE = ".run.lock"
@@ -28,13 +28,13 @@ def require_usable(folder: Path, *, resume: str, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output_dir {folder} is a file; name a folder")
     found = sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK_FILE) if folder.exists() else []
-    if found and RESOLVED_CONFIG_FILE not in found and not overwrite:
+    if found and RUN_CONFIG_FILE not in found and not overwrite:
         listed = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
         raise ValueError(
             f"output_dir {folder} holds files that no training run wrote ({listed}); choose another folder, or set "
             "overwrite_output_dir to true to write beside them"
         )
-    if found and RESOLVED_CONFIG_FILE in found and resume == "never" and not overwrite:
+    if found and RUN_CONFIG_FILE in found and resume == "never" and not overwrite:
         raise ValueError(
             f"output_dir {folder} holds a run already, and resume is 'never'; choose another folder, set resume to "
             "'auto' to go on with it, or overwrite_output_dir to true to move it to a backup and start anew"
@@ -71,16 +71,16 @@ def back_up_run(folder: Path) -> Path | None:
         what a run leaves that was refused before it trained.
     """
     entries = [entry for entry in folder.iterdir() if entry.name != LOCK_FILE]
-    trifles = {RESOLVED_CONFIG_FILE, RUN_STATUS_FILE, EVALUATION_STATUS_FILE, VERIFIED_FILE}
+    trifles = {RUN_CONFIG_FILE, RUN_STATUS_FILE, EVALUATION_STATUS_FILE, VERIFIED_FILE}
     has_content = any(entry.name not in trifles and not is_heartbeat(entry.name) for entry in entries)
-    if not (folder / RESOLVED_CONFIG_FILE).exists() or not has_content:
+    if not (folder / RUN_CONFIG_FILE).exists() or not has_content:
         return None
     number = 1
     while (backup := folder.with_name(f"{folder.name}.backup-{number}")).exists():
         number += 1
     backup.mkdir()
     # The configuration says that a folder holds a run: moved last, an interrupted move is taken up again.
-    for entry in sorted(entries, key=lambda entry: entry.name == RESOLVED_CONFIG_FILE):
+    for entry in sorted(entries, key=lambda entry: entry.name == RUN_CONFIG_FILE):
         shutil.move(entry, backup / entry.name)
     return backup
 

@@ -22,7 +22,7 @@ from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.steps.take_in import TakeInOptions, TakeInStep
-from songgen.tokenize import PreprocessOptions
+from songgen.tokenize import TokenizeOptions
 from songgen.tokenize.launch import run_tokenization
 
 NUM_CLIPS = 20
@@ -88,11 +88,11 @@ def test_the_exit_code_says_when_too_many_rows_are_damaged(
     config = {"preprocessing_only": True, "audio_codec": "any/codec", "train_dataset_name": str(corpus)}
     (tmp_path / "config.json").write_text(json.dumps({**config, "save_to_disk": str(tmp_path / "songs")}))
 
-    def run_with_small_codec(options: PreprocessOptions) -> None:
+    def run_with_small_codec(options: TokenizeOptions) -> None:
         columns = options_for(corpus, tmp_path).manifests.columns
         run(replace(options, manifests=replace(options.manifests, columns=columns)))
 
-    monkeypatch.setattr("songgen.tokenize.launch.run_preprocessing", run_with_small_codec)
+    monkeypatch.setattr("songgen.tokenize.launch.tokenize_data", run_with_small_codec)
     assert run_tokenization([str(tmp_path / "config.json")]) == code
     assert (tmp_path / "songs").exists() == (code == EXIT_DONE)
     if code == EXIT_BAD_DATA:

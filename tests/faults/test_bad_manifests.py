@@ -18,7 +18,7 @@ from preprocess_fakes import RATE, fake_encoders, options_for, read_manifest, ru
 from songgen.data.manifests.manifest import ManifestError
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.lyrics import train_lyrics_tokenizer
-from songgen.tokenize import PreprocessOptions, run_preprocessing
+from songgen.tokenize import TokenizeOptions, tokenize_data
 
 SURROGATE_JSON = b'{"id": "s14", "caption": "half \\ud83d", "lyrics": "", "audio": "a.wav"}'
 
@@ -45,7 +45,7 @@ def write(path: Path, rows: list[Any], prefix: bytes = b"") -> Path:
     return path
 
 
-def options(manifest: Path, **changes: Any) -> PreprocessOptions:
+def options(manifest: Path, **changes: Any) -> TokenizeOptions:
     return options_for(manifest, manifest.parent.with_name("data"), **{"max_bad_fraction": 1.0, **changes})
 
 
@@ -156,7 +156,7 @@ def test_odd_texts_are_taken_composed_or_rejected_and_counted(folder: Path) -> N
     manifest = write(folder / "m.jsonl", rows)
     tokenizer = train_lyrics_tokenizer([("la la la", "en"), ("café", "fr")], 300)
     encoders = replace(fake_encoders(), lyrics_tokenizer=tokenizer)
-    run_preprocessing(options(manifest), load=lambda *_: encoders)
+    tokenize_data(options(manifest), load=lambda *_: encoders)
     data = folder.parent / "data"
     rejected, kept = codes(data), songs_of(data)
     assert {name: code for name, code in rejected.items() if name != "s6"} == {
@@ -319,5 +319,5 @@ def test_a_pipe_that_takes_a_files_place_later_is_not_opened(folder: Path) -> No
         os.mkfifo(folder / "b.wav")
         return fake_encoders()
 
-    run_preprocessing(options(folder / "m.jsonl"), load=load)
+    tokenize_data(options(folder / "m.jsonl"), load=load)
     assert codes(folder.parent / "data") == {"s2": "not_a_file"}

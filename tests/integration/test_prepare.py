@@ -29,7 +29,7 @@ from songgen.prepare.output.writers import DatasetWriter
 from songgen.prepare.preparation import PrepareSummary, TooManyBadSongs, prepare
 from songgen.runtime.folder_lock import is_alive
 from songgen.runtime.status import PREPARE_STATUS_FILE, read_run_status
-from songgen.tokenize import options_of, run_preprocessing
+from songgen.tokenize import options_of, tokenize_data
 from songgen.tokenize.workspace import LOCK_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,7 +147,7 @@ def test_the_report_names_all_of_that(prepared: Path) -> None:
 def test_preprocessing_takes_the_data_set(place: Path, prepared: Path) -> None:
     arguments = [str(prepared / "data.json"), "--save_to_disk", str(place / "tokens"), "--max_bad_fraction", "0"]
     options = options_of(load_run_config(arguments, description=""))
-    info = run_preprocessing(options, load=lambda *_: fake_encoders())
+    info = tokenize_data(options, load=lambda *_: fake_encoders())
     for split, name in (("train", "metadata.jsonl"), ("eval", "metadata_eval.jsonl")):
         dataset = SongDataset.open(place / "tokens", split)
         assert len(dataset) == len(rows_of(prepared / name)) == sum(shard.rows for shard in info.splits[split])

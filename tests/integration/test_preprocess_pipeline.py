@@ -31,7 +31,7 @@ from songgen.runtime import status
 from songgen.runtime.status import TOKENIZE_STATUS_FILE, Progress, RunStatus, StatusFile, read_run_status
 from songgen.tokenize import TooManyBadRows
 from songgen.tokenize.chunks import ChunkEncoder
-from songgen.tokenize.options import PreprocessOptions
+from songgen.tokenize.options import TokenizeOptions
 from songgen.tokenize.workspace import CHUNK_FOLDER, LOCK_FILE
 
 NUM_CLIPS = 21
@@ -158,7 +158,7 @@ def test_status_and_progress_are_told_until_the_data_set_stands(
     assert not options.work_folder.exists()
 
 
-def run_and_watch(options: PreprocessOptions, monkeypatch: pytest.MonkeyPatch) -> list[Progress]:
+def run_and_watch(options: TokenizeOptions, monkeypatch: pytest.MonkeyPatch) -> list[Progress]:
     """Run to the end; returns the progress of every state that was written."""
     seen: list[Progress] = []
     put = StatusFile.put

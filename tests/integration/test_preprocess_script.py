@@ -20,7 +20,7 @@ from songgen.config import load_run_config
 from songgen.data.dataset import SongDataset
 from songgen.data.schema import DatasetInfo
 from songgen.lyrics import train_lyrics_tokenizer
-from songgen.tokenize import options_of, run_preprocessing
+from songgen.tokenize import options_of, tokenize_data
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_CLIPS = 18
@@ -84,7 +84,7 @@ def test_two_processes_with_a_real_codec(workplace: Path, by_two_processes: subp
 @pytest.mark.usefixtures("by_two_processes")
 def test_one_process_gives_the_same_and_brings_its_codec(workplace: Path, tmp_path: Path) -> None:
     arguments = ["--save_to_disk", str(tmp_path / "songs"), "--audio_encoder_per_device_batch_size", "1"]
-    run_preprocessing(options_of(load_run_config([str(workplace / "data.json"), *arguments], description="")))
+    tokenize_data(options_of(load_run_config([str(workplace / "data.json"), *arguments], description="")))
     folder = tmp_path / "moved"
     (tmp_path / "songs").rename(folder)
     for split, count in (("train", 16), ("eval", 3)):

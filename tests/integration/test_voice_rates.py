@@ -11,7 +11,7 @@ from songgen.conditioning import VoiceEncoder, load_voice_encoder, train_caption
 from songgen.data.dataset import SongDataset, check_against_model
 from songgen.generation.processing_songgen import SongGenProcessor
 from songgen.models import SongGenForConditionalGeneration
-from songgen.tokenize.run import run_preprocessing
+from songgen.tokenize.run import tokenize_data
 
 VOICE_RATE = 16_000
 
@@ -28,7 +28,7 @@ def test_another_voice_encoder_is_heard_at_its_own_rate(tmp_path: Path) -> None:
     model_folder = write_model(tmp_path / "model", tmp_path / "model" / "voice_encoder")
     manifest = write_corpus(tmp_path / "corpus", 3)
     options = options_for(manifest, tmp_path / "songs", model_name_or_path=str(model_folder))
-    info = run_preprocessing(options)
+    info = tokenize_data(options)
     assert info.voice_sample_rate == VOICE_RATE
 
     songs = SongDataset.open(tmp_path / "songs", "train")
@@ -49,11 +49,11 @@ def test_an_encoder_that_a_run_names_counts_more_than_the_models(tmp_path: Path)
     model_folder = write_model(tmp_path / "model", tmp_path / "other")
     manifest = write_corpus(tmp_path / "corpus", 1)
     options = options_for(manifest, tmp_path / "songs", model_name_or_path=str(model_folder))
-    assert run_preprocessing(options).voice_sample_rate == 24_000
+    assert tokenize_data(options).voice_sample_rate == 24_000
     options = options_for(
         manifest, tmp_path / "more", model_name_or_path=str(model_folder), voice_encoder=str(tmp_path / "other")
     )
-    assert run_preprocessing(options).voice_sample_rate == load_voice_encoder(str(tmp_path / "other")).sample_rate
+    assert tokenize_data(options).voice_sample_rate == load_voice_encoder(str(tmp_path / "other")).sample_rate
 
 
 def test_the_processor_finds_an_encoder_outside_of_the_models_folder(tmp_path: Path) -> None:

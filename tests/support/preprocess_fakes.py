@@ -16,7 +16,7 @@ import torch
 from songgen.data.manifests.manifest import ManifestOptions
 from songgen.data.manifests.raw_rows import ColumnNames
 from songgen.data.manifests.sources import ManifestSpec
-from songgen.tokenize import PreprocessOptions, run_preprocessing
+from songgen.tokenize import TokenizeOptions, tokenize_data
 from songgen.tokenize.encoders import Encoders
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,8 +107,8 @@ def read_manifest(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def options_for(manifest: Path | str, output: Path, **changes: Any) -> PreprocessOptions:
-    options = PreprocessOptions(
+def options_for(manifest: Path | str, output: Path, **changes: Any) -> TokenizeOptions:
+    options = TokenizeOptions(
         splits={"train": (ManifestSpec(str(manifest)),)},
         output_folder=output,
         manifests=ManifestOptions(ColumnNames(target="audio_abspath", references=("vocal_abspath", "acc_abspath"))),
@@ -118,8 +118,8 @@ def options_for(manifest: Path | str, output: Path, **changes: Any) -> Preproces
     return replace(options, **changes)
 
 
-def run(options: PreprocessOptions, codec: FakeCodec | None = None) -> Any:
-    return run_preprocessing(options, load=lambda *_: fake_encoders(codec))
+def run(options: TokenizeOptions, codec: FakeCodec | None = None) -> Any:
+    return tokenize_data(options, load=lambda *_: fake_encoders(codec))
 
 
 def shard_hashes(folder: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ from songgen.data.manifests.clip import ClipRow, TrackPath, escaped, is_storable
 from songgen.data.manifests.paths import resolve_track_path
 from songgen.data.manifests.raw_rows import ColumnNames, RawRow, join_tags, track_of_column
 from songgen.data.manifests.row_index import RowIndex, open_row_index
-from songgen.data.manifests.sources import ManifestSpec, Source, open_source
+from songgen.data.manifests.sources import ManifestSpec, RowSource, open_source
 from songgen.tasks import MIX
 
 LISTED_PROBLEMS = 200
@@ -163,7 +163,7 @@ def _read_spec(
             findings.add_notice(f"{spec.annotations}: {annotations.num_unused()} annotation(s) belong to no row")
 
 
-def _is_new(row: ClipRow, seen: RowIndex, source: Source, findings: ManifestFindings) -> bool:
+def _is_new(row: ClipRow, seen: RowIndex, source: RowSource, findings: ManifestFindings) -> bool:
     content = json.dumps([row.caption, row.lyrics, sorted(track.given for track in row.tracks.values())])
     earlier = seen.add(row.id, f"{row.file}:{row.line}", content)
     if earlier is None:
@@ -211,7 +211,7 @@ class _RowReader:
     """Checks the rows of one manifest against the configured columns."""
 
     def __init__(
-        self, spec: ManifestSpec, options: ManifestOptions, findings: ManifestFindings, source: Source
+        self, spec: ManifestSpec, options: ManifestOptions, findings: ManifestFindings, source: RowSource
     ) -> None:
         self.spec = spec
         self.options = options

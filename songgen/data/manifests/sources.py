@@ -43,7 +43,7 @@ class ManifestSpec:
 
 
 @dataclass
-class Source:
+class RowSource:
     """An opened manifest."""
 
     rows: Iterator[RawRow]
@@ -59,7 +59,7 @@ class Source:
     """What is odd but no reason to stop; filled while the rows are read."""
 
 
-def open_source(spec: ManifestSpec, columns: ColumnNames, spool_folder: Path) -> Source:
+def open_source(spec: ManifestSpec, columns: ColumnNames, spool_folder: Path) -> RowSource:
     """Open a manifest of any kind.
 
     Args:
@@ -76,21 +76,21 @@ def open_source(spec: ManifestSpec, columns: ColumnNames, spool_folder: Path) ->
         manifest = path / "metadata.jsonl" if path.is_dir() else path
         if not manifest.is_file():
             raise ValueError(f"there is no manifest {manifest} (looked from {Path.cwd()})")
-        return Source(_read_jsonl(manifest), (manifest.parent.resolve(),))
+        return RowSource(_read_jsonl(manifest), (manifest.parent.resolve(),))
     if method == "folder":
         if not path.is_dir():
             raise ValueError(f"there is no folder {path} (looked from {Path.cwd()})")
-        source = Source(iter(()), (path.resolve(),))
+        source = RowSource(iter(()), (path.resolve(),))
         source.rows = read_song_folder(path, columns, source.notices)
         return source
     if method == "ljspeech":
         listing = find_list(path) if path.is_dir() else path
         if listing is None or not listing.is_file():
             raise ValueError(f"there is no list of path|text at {path} (looked from {Path.cwd()})")
-        return Source(read_list(listing, columns), (listing.parent.resolve(),))
+        return RowSource(read_list(listing, columns), (listing.parent.resolve(),))
     if path.is_dir():
         rows = _read_saved(path, spec, columns, spool_folder)
-        return Source(rows, (path.resolve(), path.resolve().parent, spool_folder.resolve()), may_repeat_rows=True)
+        return RowSource(rows, (path.resolve(), path.resolve().parent, spool_folder.resolve()), may_repeat_rows=True)
     return _open_hub(spec, columns, spool_folder)
 
 
@@ -148,7 +148,7 @@ def _read_saved(path: Path, spec: ManifestSpec, columns: ColumnNames, spool_fold
     yield from _read_arrow(dataset, str(path), columns, spool_folder)
 
 
-def _open_hub(spec: ManifestSpec, columns: ColumnNames, spool_folder: Path) -> Source:
+def _open_hub(spec: ManifestSpec, columns: ColumnNames, spool_folder: Path) -> RowSource:
     from datasets import config, load_dataset
 
     try:
@@ -158,7 +158,7 @@ def _open_hub(spec: ManifestSpec, columns: ColumnNames, spool_folder: Path) -> S
             f"{spec.name} is neither a file or folder here nor a data set that can be loaded from the hub: {error}"
         ) from error
     folders = (spool_folder.resolve(), Path(config.HF_DATASETS_CACHE).resolve(), Path(config.HF_CACHE_HOME).resolve())
-    return Source(_read_arrow(dataset, spec.name, columns, spool_folder), folders, may_repeat_rows=True)
+    return RowSource(_read_arrow(dataset, spec.name, columns, spool_folder), folders, may_repeat_rows=True)
 
 
 def _read_arrow(dataset: Any, name: str, columns: ColumnNames, spool_folder: Path) -> Iterator[RawRow]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from songgen.families.family import ModelFiles
 from songgen.families.model_facts import ModelFacts, escaped, without_folders
-from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
+from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.loading import INDEX_FILE, WEIGHTS_FILE
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 
 def weight_files(folder: Path) -> list[str]:
@@ -36,7 +37,7 @@ def model_facts(folder: Path) -> ModelFacts:
     Raises:
         ValueError: if the folder does not hold a model.
     """
-    config = SongGenConfig.from_dict(read_json_object(folder / CONFIG_FILE))
+    config = SongGenConfig.from_dict(read_json_object(folder / MODEL_CONFIG_FILE))
     decoder, layout = config.decoder, config.layout
     tracks = " and ".join(f"`{track}`" for track in layout.tracks)
     return ModelFacts(

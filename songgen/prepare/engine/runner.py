@@ -25,7 +25,7 @@ from accelerate.state import PartialState
 from tqdm import tqdm
 
 from songgen.prepare.engine.record import SongRecord
-from songgen.prepare.engine.step import SetStep, Step, StepOutcome, WorkFolder
+from songgen.prepare.engine.step import SetStep, Step, StepOutput, WorkFolder
 from songgen.prepare.engine.store import (
     RESULTS_FOLDER,
     ContentHashes,
@@ -190,7 +190,7 @@ class Runner:
                 if self.work is not None:
                     self.work.advance(len(batch))
 
-    def _work_here(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[StepOutcome]]]:
+    def _work_here(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[StepOutput]]]:
         started = _started(step)
         try:
             for batch in batches:
@@ -199,9 +199,9 @@ class Runner:
             del started
             _free_memory()
 
-    def _work_in_workers(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[StepOutcome]]]:
+    def _work_in_workers(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[StepOutput]]]:
         waiting = iter(batches)
-        running: dict[Future[list[StepOutcome]], Batch] = {}
+        running: dict[Future[list[StepOutput]], Batch] = {}
         pool = self._workers_of_the_run()
 
         def submit(batch: Batch) -> None:
@@ -237,7 +237,7 @@ class Runner:
         return self._pool
 
 
-def _run_batch(step: Step, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+def _run_batch(step: Step, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
     """Run a batch; on an error, find the record that caused it.
 
     Raises:
@@ -314,7 +314,7 @@ def _end_with_parent(lifeline: Connection) -> None:
     os._exit(1)
 
 
-def _run_in_worker(step: Step, records: list[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+def _run_in_worker(step: Step, records: list[SongRecord], folder: WorkFolder) -> list[StepOutput]:
     key = json.dumps([step.name, step.version, step.parameters()], sort_keys=True)
     if _Worker.step is None or key != _Worker.key:
         _Worker.step = None  # free the networks of the previous step first

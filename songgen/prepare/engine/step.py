@@ -18,7 +18,7 @@ from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 
 
 @dataclass(frozen=True)
-class StepOutcome:
+class StepOutput:
     """Result of a step for one record: changes, or clips that replace it, or a reason to leave it out."""
 
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -94,7 +94,7 @@ class Step(ABC):
         """Load everything that `run` needs (once in each process that works on this step)."""
 
     @abstractmethod
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Process a batch and return one outcome for each record, in order.
 
         A problem of a record becomes a refusal. A problem of the machine or the configuration (no memory, a model that
@@ -121,5 +121,5 @@ class SetStep(ABC):
         """Return everything except the records that the result depends on, as JSON values."""
 
     @abstractmethod
-    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Process all records that are not refused; return one outcome for each, a function of the arguments alone."""

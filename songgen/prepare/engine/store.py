@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import SetStep, Step, StepOutcome, WorkFolder
+from songgen.prepare.engine.step import SetStep, Step, StepOutput, WorkFolder
 from songgen.runtime.files import file_sha256
 
 RESULTS_FOLDER = "results"
@@ -166,7 +166,7 @@ class ResultStore:
         for path, position, line in self._reader.new_lines():
             self._places[line["id"], line["key"]] = (path, position)
 
-    def get(self, record_id: str, key: str) -> StepOutcome | None:
+    def get(self, record_id: str, key: str) -> StepOutput | None:
         """Return a result; None if there is none, or if a file that it names is missing or has changed."""
         place = self._places.get((record_id, key))
         if place is None:
@@ -179,7 +179,7 @@ class ResultStore:
             return None
         return outcome_of_values(line["outcome"])
 
-    def put(self, record_id: str, key: str, outcome: StepOutcome) -> None:
+    def put(self, record_id: str, key: str, outcome: StepOutput) -> None:
         """Add a result of this process."""
         files = {name: self.hashes.sha256(name) for name in named_files(outcome)}
         missing = [name for name, digest in files.items() if digest == MISSING]
@@ -194,7 +194,7 @@ def result_key(step: Step, record: SongRecord, hashes: ContentHashes) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
 
 
-def named_files(outcome: StepOutcome) -> list[str]:
+def named_files(outcome: StepOutput) -> list[str]:
     """Return the audio files that an outcome names."""
     files = list(outcome.changes.get("audio", {}).values())
     for clip in outcome.clips or ():
@@ -202,7 +202,7 @@ def named_files(outcome: StepOutcome) -> list[str]:
     return files
 
 
-def outcome_values(outcome: StepOutcome) -> JsonObject:
+def outcome_values(outcome: StepOutput) -> JsonObject:
     """Return an outcome as JSON values."""
     return {
         "changes": dict(outcome.changes),
@@ -211,17 +211,17 @@ def outcome_values(outcome: StepOutcome) -> JsonObject:
     }
 
 
-def outcome_of_values(values: JsonObject) -> StepOutcome:
+def outcome_of_values(values: JsonObject) -> StepOutput:
     """Build an outcome from the values of `outcome_values`."""
     clips, refusal = values["clips"], values["refusal"]
-    return StepOutcome(
+    return StepOutput(
         changes=values["changes"],
         clips=None if clips is None else tuple(SongRecord.from_values(clip) for clip in clips),
         refusal=None if refusal is None else Refusal.from_values(refusal),
     )
 
 
-def apply_outcome(step: Step | SetStep, record: SongRecord, outcome: StepOutcome) -> list[SongRecord]:
+def apply_outcome(step: Step | SetStep, record: SongRecord, outcome: StepOutput) -> list[SongRecord]:
     """Return the record with changes or a refusal, or the clips that replace it.
 
     The step's name, version and parameters are added to the provenance of every record that it has changed, together

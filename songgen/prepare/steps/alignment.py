@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from songgen.prepare.engine.record import FIRST, JsonObject, SongRecord, Transcript
 from songgen.prepare.engine.section import Phase, Section
-from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.prepare.timing.lyrics_alignment import AlignOptions, align_lyrics, lines_of_words, written_lines
 
 
@@ -46,9 +46,9 @@ class AlignStep(Step):
         """Return whether no line has times yet."""
         return not record.lines
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Align each record."""
-        return [StepOutcome(self._changes(record)) for record in records]
+        return [StepOutput(self._changes(record)) for record in records]
 
     def _changes(self, record: SongRecord) -> JsonObject:
         transcript = record.transcripts.get(FIRST)

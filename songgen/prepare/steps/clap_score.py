@@ -8,7 +8,7 @@ from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import HubNetwork, Phase, Section
-from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.tasks import MIX
 
 if TYPE_CHECKING:
@@ -81,23 +81,23 @@ class ScoreStep(Step):
         options = self.options
         self._scorer = ClapScorer(options.model, options.revision, options.device, options.batch_size)
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Score a batch; a clip whose file cannot be read is refused."""
         assert self._scorer is not None, "start() comes first"
-        outcomes: list[StepOutcome] = []
+        outcomes: list[StepOutput] = []
         clips, captions = [], []
         for record in records:
             try:
                 samples, _ = read_audio(folder.track(record, MIX), sample_rate=self._scorer.sample_rate)
             except AudioRejected as error:
-                outcomes.append(StepOutcome(refusal=Refusal(self.name, error.code, error.reason)))
+                outcomes.append(StepOutput(refusal=Refusal(self.name, error.code, error.reason)))
                 continue
             clips.append(samples)
             captions.append(record.caption)
-            outcomes.append(StepOutcome())
+            outcomes.append(StepOutput())
         scores = iter(self._scorer.score(clips, captions) if clips else [])
         return [
-            outcome if outcome.refusal else StepOutcome({"measures": {"clap_score": round(next(scores), 4)}})
+            outcome if outcome.refusal else StepOutput({"measures": {"clap_score": round(next(scores), 4)}})
             for outcome in outcomes
         ]
 

@@ -17,7 +17,7 @@ from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, RefusalCode, Section
-from songgen.prepare.engine.step import SetStep, Step, StepOutcome, WorkFolder
+from songgen.prepare.engine.step import SetStep, Step, StepOutput, WorkFolder
 from songgen.prepare.listening.fingerprint import NUM_BITS, SAMPLE_RATE, fingerprint, from_text, similarity, to_text
 from songgen.prepare.steps.splits import EVALUATION
 from songgen.tasks import MIX
@@ -273,16 +273,16 @@ class FingerprintStep(Step):
         """Return the mix."""
         return [record.audio[MIX]]
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Add `fingerprint` to each clip."""
         return [self._listen(record, folder) for record in records]
 
-    def _listen(self, record: SongRecord, folder: WorkFolder) -> StepOutcome:
+    def _listen(self, record: SongRecord, folder: WorkFolder) -> StepOutput:
         try:
             samples, _ = read_audio(folder.track(record, MIX), sample_rate=SAMPLE_RATE)
         except AudioRejected as error:
-            return StepOutcome(refusal=Refusal(self.name, error.code, error.reason))
-        return StepOutcome({"fingerprint": to_text(fingerprint(samples))})
+            return StepOutput(refusal=Refusal(self.name, error.code, error.reason))
+        return StepOutput({"fingerprint": to_text(fingerprint(samples))})
 
 
 class DuplicateStep(SetStep):
@@ -298,7 +298,7 @@ class DuplicateStep(SetStep):
         """Return the options."""
         return dataclasses.asdict(self.options)
 
-    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Compare all clips."""
         found = find_duplicates(records, self.options)
         songs = {(records[first].song, records[second].song) for first, second in found.pairs}
@@ -308,7 +308,7 @@ class DuplicateStep(SetStep):
             index: self._refusal(records[kept].id, round(alike, 3)) for index, (kept, alike) in found.left_out.items()
         }
         return [
-            StepOutcome({"group": name_of[record.song]} if record.song in name_of else {}, refusal=refusals.get(index))
+            StepOutput({"group": name_of[record.song]} if record.song in name_of else {}, refusal=refusals.get(index))
             for index, record in enumerate(records)
         ]
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord, known_language
 from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
-from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.tasks import ACCOMPANIMENT, VOCAL
 
 PRESETS: dict[str, dict[str, float]] = {
@@ -285,18 +285,18 @@ class FilterStep(Step):
         """Return no file, since earlier steps have measured everything."""
         return []
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Check each record."""
         return [_outcome(find_refusals(record, self.options)) for record in records]
 
 
-def _outcome(refusals: Sequence[Refusal]) -> StepOutcome:
+def _outcome(refusals: Sequence[Refusal]) -> StepOutput:
     if not refusals:
-        return StepOutcome()
+        return StepOutput()
     first = refusals[0]
     reasons = "; ".join(refusal.reason for refusal in refusals)
     others = tuple(refusal.code for refusal in refusals[1:])
-    return StepOutcome(refusal=dataclasses.replace(first, reason=reasons, others=others))
+    return StepOutput(refusal=dataclasses.replace(first, reason=reasons, others=others))
 
 
 SECTION = Section(

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 from songgen.prepare.engine.record import FIRST, SECOND, JsonObject, SongRecord, Transcript
 from songgen.prepare.engine.section import Phase, Section
-from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.prepare.timing.lyrics_alignment import HEARD_SIMILARITY, align_units, written_lines
 from songgen.prepare.timing.text_distance import comparable_units, edit_distance
 
@@ -85,10 +85,10 @@ class AgreementStep(Step):
         """Return whether there is a transcript."""
         return bool(record.transcripts)
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Measure each record."""
         return [
-            StepOutcome(
+            StepOutput(
                 {"measures": agreement_measures(record.transcripts, record.lyrics, record.language, record.duration)}
             )
             for record in records

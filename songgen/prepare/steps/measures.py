@@ -10,7 +10,7 @@ from songgen.data.audio import CLIPPED_LEVEL, AudioRejected, energy
 from songgen.prepare.engine.audio_files import read_audio, resample_frames
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, Section
-from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.prepare.listening.tempo_key import ANALYSIS_RATE, estimate_key, estimate_tempo
 from songgen.tasks import ACCOMPANIMENT, MIX
 
@@ -134,11 +134,11 @@ class MeasureStep(Step):
                 'pip install -c constraints.txt -e ".[prepare]", or skip this step'
             ) from error
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Measure clips."""
         return [self._measure(record, folder) for record in records]
 
-    def _measure(self, record: SongRecord, folder: WorkFolder) -> StepOutcome:
+    def _measure(self, record: SongRecord, folder: WorkFolder) -> StepOutput:
         energies: dict[str, float] = {}
         measures: dict[str, float] = {}
         tracks: dict[str, tuple[np.ndarray, int]] = {}
@@ -146,7 +146,7 @@ class MeasureStep(Step):
             for track in record.audio:
                 tracks[track] = read_audio(folder.track(record, track))
         except AudioRejected as error:
-            return StepOutcome(refusal=Refusal(self.name, error.code, error.reason))
+            return StepOutput(refusal=Refusal(self.name, error.code, error.reason))
         for track, (samples, rate) in tracks.items():
             prefix = "" if track == MIX else f"{track}_"
             energies[track] = round(energy(samples), 4)
@@ -159,7 +159,7 @@ class MeasureStep(Step):
             measures["loudness"] = round(measured, 2)
         changes: dict[str, Any] = {"duration": len(mix) / rate, "energies": energies, "measures": measures}
         self._estimate(record, tracks, changes)
-        return StepOutcome(changes=changes)
+        return StepOutput(changes=changes)
 
     def _estimate(self, record: SongRecord, tracks: dict[str, tuple[np.ndarray, int]], changes: dict[str, Any]) -> None:
         """Add tempo and key if they are enabled, not known, and have enough confidence."""

@@ -11,7 +11,7 @@ from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio, write_audio
 from songgen.prepare.engine.record import FIRST, JsonObject, LyricLine, Refusal, SongRecord, Transcript, Word
 from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
-from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.prepare.timing.clip_plan import (
     INSTRUMENTAL,
     UNUSED_REASONS,
@@ -198,11 +198,11 @@ class SegmentStep(Step):
         """Return whether the record is a whole song."""
         return record.id == record.song
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Cut songs; a song without any clip is refused."""
         return [self._cut(record, folder) for record in records]
 
-    def _cut(self, record: SongRecord, folder: WorkFolder) -> StepOutcome:
+    def _cut(self, record: SongRecord, folder: WorkFolder) -> StepOutput:
         try:
             tracks, rate = self._read_tracks(record, folder)
         except AudioRejected as error:
@@ -228,7 +228,7 @@ class SegmentStep(Step):
         if not plan.clips:
             return self._refuse_all(plan, record.duration)
         spans = [_Span(round(clip.start * rate), round(clip.end * rate), clip) for clip in plan.clips]
-        return StepOutcome(clips=self._write(record, lines, tracks, rate, spans, plan.unused, folder))
+        return StepOutput(clips=self._write(record, lines, tracks, rate, spans, plan.unused, folder))
 
     def _write(
         self,
@@ -275,16 +275,16 @@ class SegmentStep(Step):
             raise AudioRejected("track_lengths_differ", reason)
         return tracks, rate
 
-    def _refuse(self, code: str, reason: str) -> StepOutcome:
-        return StepOutcome(refusal=Refusal(self.name, code, reason))
+    def _refuse(self, code: str, reason: str) -> StepOutput:
+        return StepOutput(refusal=Refusal(self.name, code, reason))
 
-    def _refuse_all(self, plan: ClipPlan, duration: float) -> StepOutcome:
+    def _refuse_all(self, plan: ClipPlan, duration: float) -> StepOutput:
         """Refuse a song without any clip, for the reason that holds for most of its time."""
         main = max(plan.unused, key=plan.unused.__getitem__)
         if main == "too_short":
             least = self.options.min_seconds
             reason = f"no passage is as long as the shortest clip, {least:g} s"
-            return StepOutcome(refusal=Refusal(self.name, "too_short", reason, value=round(duration, 3), limit=least))
+            return StepOutput(refusal=Refusal(self.name, "too_short", reason, value=round(duration, 3), limit=least))
         return self._refuse(f"no_clip_{main}", f"no clip can be made: {UNUSED_REASONS[main]}")
 
 

@@ -12,7 +12,7 @@ from songgen.generation.separation import DEFAULT_MODEL, VocalSeparator
 from songgen.prepare.engine.audio_files import read_audio, write_audio
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, Section
-from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.prepare.listening.devices import choose_device
 from songgen.tasks import ACCOMPANIMENT, MIX, VOCAL
 
@@ -162,17 +162,17 @@ class SeparateStep(Step):
             raise ValueError(f"{error}; name a folder with the model, or skip this step") from error
         self._network = VocalSeparator(model, choose_device(self.options.device))
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Separate songs; a track that the user gave is kept."""
         return [self._separate(record, folder) for record in records]
 
-    def _separate(self, record: SongRecord, folder: WorkFolder) -> StepOutcome:
+    def _separate(self, record: SongRecord, folder: WorkFolder) -> StepOutput:
         assert self._network is not None, "start() comes first"
         options = self.options
         try:
             song, rate = read_audio(folder.track(record, MIX), mono=False)
         except AudioRejected as error:
-            return StepOutcome(refusal=Refusal(self.name, error.code, error.reason))
+            return StepOutput(refusal=Refusal(self.name, error.code, error.reason))
         vocals = separate_vocals(song, rate, self._network, options.passage_seconds, options.overlap_seconds)
         if options.mono:
             # The mean over the last axis of frames x channels gives the same rounding as reading the file in mono.
@@ -185,7 +185,7 @@ class SeparateStep(Step):
                 audio[track] = folder.new_file(self.name, record, track)
                 write_audio(folder.path(audio[track]), decoded, rate)
                 energies[track] = energy(decoded)
-        return StepOutcome(changes={"audio": audio, "energies": energies})
+        return StepOutput(changes={"audio": audio, "energies": energies})
 
 
 SECTION = Section(

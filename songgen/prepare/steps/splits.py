@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from songgen.prepare.engine.record import JsonObject, SongRecord
 from songgen.prepare.engine.section import Phase, Section
-from songgen.prepare.engine.step import SetStep, StepOutcome, WorkFolder
+from songgen.prepare.engine.step import SetStep, StepOutput, WorkFolder
 
 TRAIN, EVALUATION = "train", "eval"
 
@@ -107,11 +107,11 @@ class SplitStep(SetStep):
         """Return the options."""
         return dataclasses.asdict(self.options)
 
-    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Assign splits; a record that has its split already is not changed."""
         splits = assign_splits(records, self.options)
         return [
-            StepOutcome() if record.split == split else StepOutcome({"split": split})
+            StepOutput() if record.split == split else StepOutput({"split": split})
             for record, split in zip(records, splits, strict=True)
         ]
 

@@ -25,7 +25,7 @@ from songgen.prepare.describing.tag_record import (
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import HubNetwork, Phase, RefusalCode, Section
-from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.prepare.timing.lyrics_alignment import written_lines
 from songgen.tasks import MIX
 
@@ -235,7 +235,7 @@ class TagStep(Step):
                 max_new_tokens=options.max_new_tokens,
             )
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Describe the clips of a batch together."""
         found: dict[str, Described | Refusal] = {}
         asked: list[tuple[SongRecord, Conversation]] = []
@@ -297,15 +297,15 @@ class TagStep(Step):
             self._has_read_paid = True
         return self._describer.paid
 
-    def _outcome(self, record: SongRecord, found: Described | Refusal | None) -> StepOutcome:
+    def _outcome(self, record: SongRecord, found: Described | Refusal | None) -> StepOutput:
         if isinstance(found, Refusal):
-            return StepOutcome(refusal=found)
+            return StepOutput(refusal=found)
         if self._is_labelled(record):
-            return StepOutcome({"caption": self._caption(record.id, record.tags, record.variants)})
+            return StepOutput({"caption": self._caption(record.id, record.tags, record.variants)})
         description = None if found is None else found.description
         if found is not None and description is None and self.options.without_description == "refuse":
             reason = f"none of {found.attempts} answers could be used: {'; '.join(found.problems)}"
-            return StepOutcome(refusal=Refusal(self.name, "no_valid_description", reason))
+            return StepOutput(refusal=Refusal(self.name, "no_valid_description", reason))
         made = compose_tags(Facts.of(record), description)
         changes: dict[str, Any] = {"tags": made.names}
         if description is not None:
@@ -313,7 +313,7 @@ class TagStep(Step):
         changes["caption"] = self._caption(record.id, made.names, changes.get("variants", {}))
         changes["measures"] = _measures(record, found)
         changes["provenance"] = {self.name: _details(record, made, found)}
-        return StepOutcome(changes)
+        return StepOutput(changes)
 
     def _caption(self, record_id: str, tags: Sequence[str], variants: Any) -> str:
         """Return the caption; the line of tags replaces a missing description."""

@@ -16,7 +16,7 @@ from songgen.data.reading import AudioReaders, ReadingLimits
 from songgen.data.reject_codes import REJECT_CODES
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
-from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.tasks import MIX
 
 BYTES_PER_GIB = 1 << 30
@@ -96,7 +96,7 @@ class TakeInStep(Step):
         """Return which tracks there are, and whether the lyrics are too long."""
         return {"tracks": list(record.audio), "has_long_lyrics": self._has_long_lyrics(record)}
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Check the length of the lyrics, and decode every track of the songs that pass."""
         options = AudioOptions(
             sample_rate=0,  # that of the mix, since this only checks that every track can be decoded
@@ -109,17 +109,17 @@ class TakeInStep(Step):
         with AudioReaders(options, ReadingLimits(self.options.audio_timeout_seconds, memory), count=1) as readers:
             return [self._take_in(record, folder, readers) for record in records]
 
-    def _take_in(self, record: SongRecord, folder: WorkFolder, readers: AudioReaders) -> StepOutcome:
+    def _take_in(self, record: SongRecord, folder: WorkFolder, readers: AudioReaders) -> StepOutput:
         if self._has_long_lyrics(record):
             length, limit = len(record.lyrics), self.options.max_lyrics_length
             reason = f"the lyrics have {length} characters; take_in.max_lyrics_length is {limit}"
-            return StepOutcome(refusal=Refusal(self.name, "lyrics_too_long", reason, length, limit))
+            return StepOutput(refusal=Refusal(self.name, "lyrics_too_long", reason, length, limit))
         tracks = {track: TrackPath(file, str(folder.path(file))) for track, file in record.audio.items()}
         clip = readers.check(ClipRow(record.id, "", "", "", tracks, record.file, record.line))
         if isinstance(clip, Rejection):
             limit_key = f" (take_in.{_KEYS[clip.code]})" if clip.code in _KEYS else ""
-            return StepOutcome(refusal=Refusal(self.name, clip.code, clip.reason + limit_key, Path(clip.path).name))
-        return StepOutcome({"duration": clip.duration, "energies": clip.energies})
+            return StepOutput(refusal=Refusal(self.name, clip.code, clip.reason + limit_key, Path(clip.path).name))
+        return StepOutput({"duration": clip.duration, "energies": clip.energies})
 
     def _has_long_lyrics(self, record: SongRecord) -> bool:
         return len(record.lyrics) > self.options.max_lyrics_length

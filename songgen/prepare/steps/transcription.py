@@ -10,7 +10,7 @@ from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import FIRST, SECOND, JsonObject, Refusal, SongRecord, Transcript, Word
 from songgen.prepare.engine.section import HubNetwork, Phase, RefusalCode, Section
-from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.prepare.listening.hearing import Guards, most_probable_language
 from songgen.prepare.timing.intervals import Interval
 from songgen.prepare.timing.text_distance import base_language, joiner
@@ -210,13 +210,13 @@ class TranscribeStep(Step):
 
         self._recognizer = Recognizer(*self._model, self.options.device)
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Transcribe the chunks of all songs of the batch together."""
         songs = [self._open(record, folder) for record in records]
         opened = [song for song in songs if isinstance(song, _Song)]
         heard = iter(self._hear(opened))
         return [
-            self._outcome(record, song, next(heard)) if isinstance(song, _Song) else StepOutcome(refusal=song)
+            self._outcome(record, song, next(heard)) if isinstance(song, _Song) else StepOutput(refusal=song)
             for record, song in zip(records, songs, strict=True)
         ]
 
@@ -261,7 +261,7 @@ class TranscribeStep(Step):
             (sorted(found, key=lambda word: word.start), seconds) for found, seconds in zip(words, doubted, strict=True)
         ]
 
-    def _outcome(self, record: SongRecord, song: _Song, heard: tuple[list[Word], float]) -> StepOutcome:
+    def _outcome(self, record: SongRecord, song: _Song, heard: tuple[list[Word], float]) -> StepOutput:
         words = within_voice(heard[0], record.voiced or ())
         text = joiner(song.language).join(word.text for word in words)
         confidence = float(np.mean([word.confidence for word in words])) if words else None
@@ -272,7 +272,7 @@ class TranscribeStep(Step):
             "transcript_confidence": confidence,
         }
         known = {name: value for name, value in measures.items() if value is not None}
-        return StepOutcome({"transcripts": {self.name: asdict(transcript)}, "measures": self._kept(known)})
+        return StepOutput({"transcripts": {self.name: asdict(transcript)}, "measures": self._kept(known)})
 
     def _kept(self, measures: dict[str, float]) -> dict[str, float]:
         """Return the measures that this step writes."""
@@ -304,7 +304,7 @@ class TranscribeSecondStep(TranscribeStep):
         """Return track, voiced intervals and language, which is that of the first transcript."""
         return super().inputs(_in_first_language(record))
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Transcribe the songs in the language of the first transcript."""
         return super().run([_in_first_language(record) for record in records], folder)
 

@@ -14,7 +14,7 @@ from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, Section
-from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.prepare.listening.devices import choose_device
 from songgen.prepare.timing.intervals import Interval
 from songgen.runtime.tensor_files import read_tensors
@@ -225,7 +225,7 @@ class VoiceStep(Step):
         """Load the detector."""
         self._detector = load_voice_detector(choose_device(self.options.device))
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Find the passages; `voiced_share` is the fraction of the duration in which somebody sings."""
         assert self._detector is not None, "start() comes first"
         outcomes = []
@@ -233,12 +233,12 @@ class VoiceStep(Step):
             try:
                 samples, rate = read_audio(folder.track(record, record.heard_track), sample_rate=SAMPLE_RATE)
             except AudioRejected as error:
-                outcomes.append(StepOutcome(refusal=Refusal(self.name, error.code, error.reason)))
+                outcomes.append(StepOutput(refusal=Refusal(self.name, error.code, error.reason)))
                 continue
             duration = len(samples) / rate
             voiced = voiced_intervals(self._detector.probabilities(samples), duration, self.options)
             share = sum(end - start for start, end in voiced) / duration
-            outcomes.append(StepOutcome(changes={"voiced": voiced, "measures": {"voiced_share": round(share, 4)}}))
+            outcomes.append(StepOutput(changes={"voiced": voiced, "measures": {"voiced_share": round(share, 4)}}))
         return outcomes
 
 

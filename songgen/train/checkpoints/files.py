@@ -30,7 +30,7 @@ MANIFEST_SCHEMA_VERSION = 1
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 AVERAGE_FILE = "average.safetensors"
-CONFIG_FILE = "training_config.json"
+RUN_CONFIG_FILE = "training_config.json"
 
 FAULT_VARIABLE = "SONGGEN_FAULT"
 """Environment variable for tests: the name of the point at which the process kills itself, see `fault_point`."""
@@ -54,7 +54,7 @@ def is_random_state(name: str) -> bool:
 def checkpoint_files(world_size: int) -> list[str]:
     """Names of all files of a checkpoint but the manifest."""
     own = [random_state_file(rank) for rank in range(world_size)]
-    return [MODEL_FILE, OPTIMIZER_FILE, AVERAGE_FILE, TRAINER_STATE_FILE, CONFIG_FILE, *own]
+    return [MODEL_FILE, OPTIMIZER_FILE, AVERAGE_FILE, TRAINER_STATE_FILE, RUN_CONFIG_FILE, *own]
 
 
 def fault_point(name: str) -> None:

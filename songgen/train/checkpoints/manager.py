@@ -21,10 +21,10 @@ from songgen.runtime.processes.agreement import all_succeeded, from_main
 from songgen.runtime.tensor_files import read_tensors
 from songgen.train.checkpoints.files import (
     AVERAGE_FILE,
-    CONFIG_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
     OPTIMIZER_FILE,
+    RUN_CONFIG_FILE,
     Manifest,
     checkpoint_files,
     describe_files,
@@ -178,7 +178,7 @@ class CheckpointManager:
         """What a checkpoint that was checked says of its run; tensors are not read."""
 
         def read() -> list[Any]:
-            path = folder / CONFIG_FILE
+            path = folder / RUN_CONFIG_FILE
             config = upgraded_config(read_json_object(path), str(path))
             return [read_trainer_state(folder).to_json(), config, self._manifest(folder).world_size]
 
@@ -250,7 +250,7 @@ class CheckpointManager:
             save_tensors(temporary / OPTIMIZER_FILE, contents.optimizer)
             save_tensors(temporary / AVERAGE_FILE, contents.average)
             write_text(temporary / TRAINER_STATE_FILE, contents.state.to_json())
-            write_text(temporary / CONFIG_FILE, json.dumps(contents.config, indent=2) + "\n")
+            write_text(temporary / RUN_CONFIG_FILE, json.dumps(contents.config, indent=2) + "\n")
         save_tensors(temporary / random_state_file(self.rank), contents.random_state)
 
     def _commit(self, contents: CheckpointContents, temporary: Path, final: Path, best: bool) -> None:
@@ -353,11 +353,11 @@ class CheckpointManager:
         model = read_tensors(folder / MODEL_FILE)
         shapes = dict(manifest.parameters)
         state = read_trainer_state(folder)
-        config = read_json_object(folder / CONFIG_FILE)
+        config = read_json_object(folder / RUN_CONFIG_FILE)
         if {name: list(tensor.shape) for name, tensor in model.items()} != shapes or state.step != manifest.step:
             raise ValueError(f"{MANIFEST_FILE} does not belong to {MODEL_FILE} and {TRAINER_STATE_FILE}")
         if json_sha256(config) != manifest.config_sha256:
-            raise ValueError(f"{MANIFEST_FILE} does not belong to {CONFIG_FILE}")
+            raise ValueError(f"{MANIFEST_FILE} does not belong to {RUN_CONFIG_FILE}")
         own_states = [folder / random_state_file(rank) for rank in range(self.world_size)]
         exact = manifest.world_size == self.world_size and all(path.is_file() for path in own_states)
         return CheckpointContents(
@@ -366,5 +366,5 @@ class CheckpointManager:
             optimizer=read_tensors(folder / OPTIMIZER_FILE),
             average=read_tensors(folder / AVERAGE_FILE),
             random_state=read_tensors(own_states[self.rank]) if exact else {},
-            config=upgraded_config(config, str(folder / CONFIG_FILE)),
+            config=upgraded_config(config, str(folder / RUN_CONFIG_FILE)),
         )

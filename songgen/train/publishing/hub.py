@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from songgen.families.family import MODEL_CONFIG_FILE, ModelFiles
+from songgen.families.family import ModelFiles
 from songgen.families.registry import family_of
-from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
+from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.publishing.model_card import model_card, published_config
 from songgen.train.reporting.trackers import SAMPLES_FOLDER
 
@@ -164,10 +165,10 @@ def select_files(
             files.append(HubFile(name, path))
         else:
             left_out[name] = reason
-    run_file = folder / RESOLVED_CONFIG_FILE
+    run_file = folder / RUN_CONFIG_FILE
     if run_file.is_file():
         shown = published_config(json.loads(run_file.read_text(encoding="utf-8")))
-        files.append(HubFile(RESOLVED_CONFIG_FILE, (json.dumps(shown, indent=2) + "\n").encode()))
+        files.append(HubFile(RUN_CONFIG_FILE, (json.dumps(shown, indent=2) + "\n").encode()))
     if (folder / CARD_FILE).is_file():
         files.append(HubFile(CARD_FILE, folder / CARD_FILE))
     else:

@@ -16,7 +16,7 @@ from songgen.families.model_facts import ModelFacts, escaped, without_folders
 from songgen.families.registry import family_of
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.tensor_files import opened_tensors
-from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
+from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.reporting.trackers import METRICS_FILE, read_metrics, redact
 
 ALWAYS_SHOWN = (
@@ -65,7 +65,7 @@ def model_card(
     """
     family = family_of(folder)
     facts = family.model_facts(folder)
-    run_file = folder / RESOLVED_CONFIG_FILE
+    run_file = folder / RUN_CONFIG_FILE
     run = published_config(read_json_object(run_file)) if run_file.is_file() else {}
     metrics_file = folder / METRICS_FILE
     records = read_metrics(metrics_file) if metrics_file.is_file() else []
@@ -121,10 +121,7 @@ def _training(run: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> s
         for name, value in run.items()
         if name not in (*shown, *NOT_SHOWN, not_counting) and not (name in defaults and value == defaults[name])
     ]
-    text = (
-        "## Training\n\nThe main settings and those that differ from the defaults; "
-        f"all are in `{RESOLVED_CONFIG_FILE}`."
-    )
+    text = f"## Training\n\nThe main settings and those that differ from the defaults; all are in `{RUN_CONFIG_FILE}`."
     if records:
         last = max(records, key=lambda record: int(record["step"]))
         epoch = last.get("epoch")

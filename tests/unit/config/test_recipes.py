@@ -45,7 +45,9 @@ def test_configurations_are_read_by_name_with_what_they_are_based_on() -> None:
     assert (config.training.learning_rate, config.training.output_dir) == (1e-3, "./outputs/mixed_pro/step3")
     demo = read_config_file(find_recipe("demo/mixed_step1.json", TRAINING))[1]
     assert [Path(source).parent.name for source in demo] == ["mixed_pro", "demo", "demo"]
-    assert load_prepare_config(["hq.json", "--inputs", "./songs", "--output_dir", "out"]).sections.separate is not None
+    assert (
+        load_prepare_config(["hq.json", "--inputs", "./songs", "--output_dir", "out"]).sections["separate"] is not None
+    )
 
 
 def test_a_missing_file_is_named_as_it_was_given() -> None:

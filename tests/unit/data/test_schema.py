@@ -60,7 +60,7 @@ def test_description_comes_back(tmp_path: Path) -> None:
         ("[]", "holds no JSON object"),
         (
             json.dumps({"schema_version": 99}),
-            "schema version 99.* reads up to 1: update songgen, or run training/",
+            "schema version 99.* reads up to 1: update songgen, or run `songgen tokenize`",
         ),
         (json.dumps({"schema_version": 1}), "missing keys"),
         (replace(INFO, target_kind="words").to_json(), "target_kind 'words', this program reads codes, latents"),

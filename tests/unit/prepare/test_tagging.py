@@ -16,7 +16,7 @@ from songgen.prepare.describing.song_tags import Facts, compose_tags
 from songgen.prepare.describing.tag_record import read_description
 from songgen.prepare.engine.audio_files import write_audio
 from songgen.prepare.engine.record import SongRecord
-from songgen.prepare.engine.step import StepOutcome, WorkFolder
+from songgen.prepare.engine.step import StepOutput, WorkFolder
 from songgen.prepare.engine.store import apply_outcome
 from songgen.prepare.steps.tagging import SECTION, TagOptions, TagStep
 
@@ -241,7 +241,7 @@ def test_a_file_that_cannot_be_read_refuses_its_clip_alone(record: SongRecord, f
     with fake_server(Reply(answer())) as server:
         step = TagStep(TagOptions(backend="server", url=server.url))
         step.start()
-        outcomes: list[StepOutcome] = step.run([lost, record], folder)
+        outcomes: list[StepOutput] = step.run([lost, record], folder)
     assert outcomes[0].refusal is not None and outcomes[0].refusal.code == "file_missing"
     assert outcomes[1].changes["variants"]
 

@@ -14,7 +14,7 @@ from songgen.data.manifests.manifest import ManifestError
 from songgen.prepare.config import config_of_values
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.record_files import read_records
-from songgen.prepare.engine.step import StepOutcome, WorkFolder
+from songgen.prepare.engine.step import StepOutput, WorkFolder
 from songgen.prepare.inputs import MAX_ID_LENGTH, TakenIn, read_notices, read_songs, safe_name
 from songgen.prepare.inputs import write_songs as write_list
 from songgen.prepare.review.corrections import Correction, corrected
@@ -40,7 +40,7 @@ def write_rows(path: Path, *rows: dict[str, Any]) -> str:
     return str(path)
 
 
-def take_in(*records: SongRecord, **options: Any) -> list[StepOutcome]:
+def take_in(*records: SongRecord, **options: Any) -> list[StepOutput]:
     return TakeInStep(TakeInOptions(**options)).run(records, WorkFolder(Path(".")))
 
 

@@ -10,7 +10,7 @@ from tiny_whisper import save_tiny_whisper
 
 from songgen.prepare.engine.audio_files import write_audio
 from songgen.prepare.engine.record import SongRecord, Transcript, Word
-from songgen.prepare.engine.step import StepOutcome, WorkFolder
+from songgen.prepare.engine.step import StepOutput, WorkFolder
 from songgen.prepare.listening.hearing import Guards, compression_ratio, find_doubt, most_probable_language
 from songgen.prepare.listening.recognizer import Recognizer
 from songgen.prepare.steps.lyrics_agreement import AgreementOptions, AgreementStep, agreement_measures
@@ -260,7 +260,7 @@ def song(tmp_path: Path) -> SongRecord:
     return SongRecord("song", "song", "songs", 1, audio={"mix": "song.wav"}, duration=7.0, voiced=voiced)
 
 
-def run(step: TranscribeStep, records: Sequence[SongRecord], folder: Path) -> list[StepOutcome]:
+def run(step: TranscribeStep, records: Sequence[SongRecord], folder: Path) -> list[StepOutput]:
     step.start()
     return step.run(records, WorkFolder(folder))
 
