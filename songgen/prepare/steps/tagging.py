@@ -50,7 +50,8 @@ class TagOptions:
     same one in every run. The line of tags, where a clip has no description."""
 
     prompt_file: str = ""
-    """A prompt of your own; `{tags}` in it becomes the valid tags. Empty: `describing/prompts/describe.txt` in the package."""
+    """File with a prompt of your own, in which `{tags}` becomes the valid tags; empty for `prompts/describe.txt` of
+    `songgen.prepare.describing`."""
 
     extra_tags: tuple[str, ...] = ()
     """Tags that are valid besides those of the vocabulary."""
