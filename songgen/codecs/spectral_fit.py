@@ -134,7 +134,7 @@ def _lowest_keys(
 
 
 def _fit_codebook(frames: Tensor, codebook_size: int, options: FitOptions, generator: torch.Generator) -> Tensor:
-    """Run k-means from random frames, with code 0 fixed at zero; a code without frames moves to the worst-fitted one."""
+    """Run k-means from random frames with code 0 fixed at 0; a code without frames moves to the worst-fitted frame."""
     num_fitted = min(codebook_size - 1, max(1, len(frames) // options.frames_per_code))
     start = torch.randperm(len(frames), generator=generator)[:num_fitted]
     codebook = torch.cat([torch.zeros(1, frames.shape[1]), frames[start]])

@@ -11,7 +11,7 @@ CHUNK = 256
 
 
 def squared_distances(frames: Tensor, codebook: Tensor) -> Tensor:
-    """Return `... x C` squared distances of `... x M` frames to `C x M` codes, without the frames' own squared norms."""
+    """Return `... x C` squared distances of `... x M` frames to `C x M` codes, less the frames' squared norms."""
     return codebook.square().sum(dim=1) - 2 * frames @ codebook.T
 
 

@@ -24,7 +24,7 @@ class SpectrumGeometry:
     """Number of mel bands (Slaney scale) between 0 Hz and half the sample rate."""
 
     def mel_filters(self) -> Tensor:
-        """Return `F x M` float64 weights; each band is a weighted mean of bins, so that levels of bands are comparable."""
+        """Return `F x M` float64 weights; each band is a weighted mean of bins, so that their levels are comparable."""
         filters = torch.from_numpy(
             mel_filter_bank(
                 num_frequency_bins=self.window_length // 2 + 1,

@@ -12,7 +12,7 @@ class XCodec(NetworkCodec):
     """X-Codec. The published music model: 16 kHz, 50 frames per second, 8 codebooks of 1024 entries at 4 kbit/s."""
 
     kind = "xcodec"
-    # HuBERT's mask embedding is used in its pre-training only, and some published files leave it out.
+    # HuBERT's mask embedding is used in its own pre-training only, so that a file may lack it.
     unused_weights = ("masked_spec_embed",)
     model: XcodecModel
 
