@@ -128,7 +128,7 @@ def _read_config(source: Path | str, revision: str | None) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"The config.json of the codec {str(source)!r} is not valid JSON: {error}.") from error
     if not isinstance(config, dict):
-        raise ValueError(f"The config.json of the codec {str(source)!r} does not hold a JSON object.")
+        raise ValueError(f"The config.json of the codec {str(source)!r} does not contain a JSON object.")
     return config
 
 

@@ -125,7 +125,9 @@ class SpectralCodec(AudioCodec):
         except (SafetensorError, OSError) as error:
             raise ValueError(f"Cannot read the weights of the codec, {weights_file}: {error}") from error
         if set(weights) != {"codebooks"}:
-            raise ValueError(f"The model.safetensors of the spectral codec {path!r} must hold the tensor 'codebooks'.")
+            raise ValueError(
+                f"The model.safetensors of the spectral codec {path!r} must contain the tensor 'codebooks'."
+            )
         codec = cls(SpectralSettings(**{name: config[name] for name in known}), weights["codebooks"], path)
         if revision is not None:
             codec._spec["revision"] = revision

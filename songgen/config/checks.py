@@ -162,6 +162,6 @@ def _samples(config: "RunConfig") -> Iterator[Problem]:
 def _tracks(config: "RunConfig") -> Iterator[Problem]:
     pattern = config.model.track_pattern
     if config.training.add_vocal_loss and pattern not in (None, "mixed_pro"):
-        way_out = 'set track_pattern "mixed_pro", or false here'
-        message = f"add_vocal_loss: the layout {pattern} has no vocal heads; {way_out}"
+        fix = 'set track_pattern "mixed_pro", or false here'
+        message = f"add_vocal_loss: the layout {pattern} has no vocal heads; {fix}"
         yield Problem(("add_vocal_loss", "track_pattern"), message)

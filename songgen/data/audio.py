@@ -230,7 +230,7 @@ def check_header(path: Path, options: AudioOptions) -> _Header:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
-            raise AudioRejected("not_a_file", "the path does not lead to a regular file")
+            raise AudioRejected("not_a_file", "the path is not a regular file")
         num_bytes = status.st_size
         if num_bytes > options.max_file_bytes:
             raise AudioRejected("file_too_large", f"{num_bytes} bytes; at most {options.max_file_bytes} are read")

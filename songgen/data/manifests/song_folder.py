@@ -145,7 +145,9 @@ def _read_texts(root: Path, folder: Path, stem: str, row_id: str, notices: list[
     if lyrics_file is not None:
         texts["lyrics"] = _read_text(lyrics_file, root)
         if not texts["lyrics"].strip():
-            notices.append(f"{lyrics_file}: is empty, so the song has no lyrics; [instrumental] says that nobody sings")
+            notices.append(
+                f"{lyrics_file}: is empty, so the song has no lyrics; write [instrumental] if nothing is sung"
+            )
     elif texts["lyrics"] is None:
         notices.append(f"{folder / stem}{LYRICS_SUFFIXES[0]}: is missing, so the song has no lyrics")
     return texts
