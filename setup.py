@@ -8,6 +8,7 @@ from setuptools import find_namespace_packages, setup
 ROOT = Path(__file__).resolve().parent
 LANGUAGES = ["pypinyin", "cutlet", "unidic-lite", "hangul-romanize"]
 TRAIN = ["accelerate", "datasets", "evaluate", "pyarrow", "tensorboard"]
+PAGE = ["starlette>=1", "uvicorn>=0.54,<0.55"]  # songgen/web/server.py: parts of uvicorn that are not documented
 PREPARE = ["demucs", "silero-vad>=6.2", "pyloudnorm"]
 DEMO = ["espeakng-loader", "praat-parselmouth", "matplotlib"]
 WANDB = ["wandb"]
@@ -39,7 +40,7 @@ setup(
     packages=find_namespace_packages(include=["songgen", "songgen.*"], exclude=["*.__pycache__", "*.__pycache__.*"]),
     package_data={"songgen": ["**/*.json", "**/*.md", "**/*.txt", "**/*.html", "**/*.css", "**/*.js", "**/*.svg"]},
     install_requires=[
-        "torch>=2.9",
+        "torch>=2.9,<2.14",
         "transformers>=5",
         "huggingface_hub>=1",
         "tokenizers",
@@ -54,7 +55,8 @@ setup(
     extras_require={
         "train": TRAIN,
         "demo": DEMO,
-        "prepare": TRAIN + PREPARE,
+        "page": PAGE,
+        "prepare": TRAIN + PREPARE + PAGE,
         "languages": LANGUAGES,
         "separate": ["demucs"],
         "wandb": WANDB,

@@ -25,6 +25,7 @@ from reporting import describe_machine
 from torch import Tensor
 
 from songgen.data.batch_plan import BatchPlan
+from songgen.data.collate import collate
 from songgen.data.dataset import SongDataset
 from songgen.data.loader import make_loader
 from songgen.data.samples import NO_VOICE, SampleOptions, TrainingSamples
@@ -105,7 +106,8 @@ def read_ours(dataset: SongDataset, batch_size: int, *, voice: bool, layout: boo
     options = SampleOptions(voice_choices={VOCAL if voice else NO_VOICE: 1.0}, voice_seconds=HEARD_SECONDS)
     samples = TrainingSamples(dataset, options, (MIX, VOCAL))
     plan = BatchPlan(dataset.num_frames, batch_size=batch_size, group_by_length=True)
-    for batch in make_loader(samples, plan, target_tracks=(MIX,), auxiliary_tracks=(VOCAL,)):
+    both = partial(collate, target_tracks=(MIX,), auxiliary_tracks=(VOCAL,))
+    for batch in make_loader(samples, plan, collate=both):
         assert batch.auxiliary_codes is not None
         tracks = [batch.codes, batch.auxiliary_codes]
         if layout:

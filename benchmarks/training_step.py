@@ -224,7 +224,7 @@ def random_clips(lengths: Sequence[int], device: torch.device) -> Clips:
         "voice_hidden_states": torch.randn(size, VOICE_LAYERS, VOICE_FRAMES, FROZEN_WIDTH, generator=generator),
         "voice_mask": torch.ones(size, VOICE_FRAMES, dtype=torch.bool),
     }
-    mix, vocal = ([sample.codes[name].tolist() for sample in samples] for name in ("mix", "vocal"))
+    mix, vocal = ([sample.targets[name].tolist() for sample in samples] for name in ("mix", "vocal"))
     return Clips(samples, mix, vocal, {name: value.to(device) for name, value in frozen.items()})
 
 

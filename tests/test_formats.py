@@ -13,6 +13,14 @@ from songgen.prepare.output.writers import AUDIO_FOLDER, REJECTED_FILE, Prepared
 from songgen.prepare.pins import PINS_FILE
 from songgen.prepare.preparation import RECORDS_FILE, SONGS_FILE
 from songgen.prepare.review.corrections import APPLIED_FILE, CORRECTIONS_FILE
+from songgen.runtime.status import (
+    EVALUATION_STATUS_FILE,
+    PREPARE_STATUS_FILE,
+    RUN_STATUS_FILE,
+    TOKENIZE_STATUS_FILE,
+    Progress,
+    RunStatus,
+)
 from songgen.tokenize.finalize import PUBLISHED_FILES
 from songgen.tokenize.workspace import LOCK_FILE
 from songgen.train.checkpoints.files import MANIFEST_FILE, checkpoint_files
@@ -44,6 +52,15 @@ def test_the_files_are_those_that_are_written() -> None:
 
 def test_the_work_folder_of_preparing_is_listed_as_a_whole() -> None:
     names = (RESULTS_FOLDER, AUDIO_FOLDER, ENCODED_FOLDER, SPOOL_FOLDER, ANSWERS_FOLDER, PINS_FILE, SONGS_FILE,
-             RECORDS_FILE, REJECTED_FILE, CORRECTIONS_FILE, APPLIED_FILE, LOCK_FILE)  # fmt: skip
+             RECORDS_FILE, REJECTED_FILE, CORRECTIONS_FILE, APPLIED_FILE, LOCK_FILE,
+             PREPARE_STATUS_FILE)  # fmt: skip
     [row] = (line for line in section("Work folders").splitlines() if "of preparing" in line)
     assert not [name for name in names if f"`{name}" not in row]
+
+
+def test_the_status_files_are_documented_with_all_their_keys() -> None:
+    text = section("Status files")
+    keys = set(re.findall(r"`(\w+)`", text))
+    assert {*RunStatus.__dataclass_fields__, *Progress.__dataclass_fields__} <= keys
+    files = (RUN_STATUS_FILE, EVALUATION_STATUS_FILE, TOKENIZE_STATUS_FILE, PREPARE_STATUS_FILE)
+    assert all(f"`{name}`" in text for name in files)

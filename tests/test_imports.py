@@ -1,8 +1,10 @@
 """Imports go one way, and `import songgen` is quick."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +33,24 @@ UPWARD = {("songgen/models/modeling_songgen.py", "songgen.generation.pipeline")}
 
 READS_CONFIG = {"config", "families", "train", "tokenize", "prepare", "doctor", "cli"}
 
+TRAINER_KNOWS = (
+    "songgen.families.family",
+    "songgen.families.model_facts",
+    "songgen.families.objective",
+    "songgen.families.registry",
+    "songgen.families.songs",
+)
+"""What `songgen.train` imports of the families: their interfaces, and no family."""
+
+NOT_FOR_THE_TRAINER = ("models", "generation", "layout", "codecs", "conditioning", "lyrics", "vocabulary")
+"""Parts that only families use in training."""
+
+FAMILY_WORDS, MAX_LINES_WITH_THEM = re.compile("layout|codebook|vocal"), 20
+"""Words of the token family, and the lines of the trainer that may hold one."""
+
+MAX_MODULES = 15
+"""Modules of one folder, `__init__.py` aside."""
+
 MODULES = sorted((ROOT / "songgen").rglob("*.py"))
 
 
@@ -55,6 +75,9 @@ def violations(source_text: str, module: Path) -> list[str]:
     for line, name in imported_modules(source_text, module.parent.parts):
         target = name.split(".")[1]
         where = f"{module}:{line} imports {name}"
+        if part == "train" and (target in NOT_FOR_THE_TRAINER or (target == "families" and name not in TRAINER_KNOWS)):
+            found.append(f"{where}: the trainer knows a model through its family alone")
+            continue
         if target in (part, "__version__") or (str(module), name) in UPWARD:
             continue
         if target not in LEVELS:
@@ -82,6 +105,21 @@ def test_imports_go_one_way() -> None:
     assert not found, "\n".join(found)
 
 
+def test_the_trainer_speaks_of_no_tokens() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in (ROOT / "songgen" / "train").rglob("*.py")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if FAMILY_WORDS.search(line)
+    ]
+    assert len(found) <= MAX_LINES_WITH_THEM, "\n".join(found)
+
+
+def test_no_folder_holds_more_modules_than_one_can_survey() -> None:
+    counts = Counter(path.parent.relative_to(ROOT).as_posix() for path in MODULES if path.name != "__init__.py")
+    assert not {folder: count for folder, count in counts.items() if count > MAX_MODULES}
+
+
 @pytest.mark.parametrize(
     ("statement", "part", "expected"),
     [
@@ -90,6 +128,10 @@ def test_imports_go_one_way() -> None:
         ("from ..config import RunConfig", "models", "plain values"),
         ("def late():\n    import songgen.cli.main", "data", "not below"),
         ("from songgen import anything_new", "cli", "no layer"),
+        ("from songgen.train.step import Outcome", "families", "not below"),
+        ("from songgen.families.tokens.family import TOKENS", "train", "through its family"),
+        ("from songgen.layout import TokenLayout", "train", "through its family"),
+        ("from songgen.families.objective import Objective", "train", None),
         ("from songgen.vocabulary import AudioVocabulary", "models", None),
         ("from .decoder import Decoder", "models", None),
     ],

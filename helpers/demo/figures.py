@@ -71,7 +71,7 @@ def read_corpus(songs_folder: Path, tokens_folder: Path) -> Corpus:
         dataset = SongDataset.open(tokens_folder, split)
         for index in range(len(dataset)):
             row = dataset.row(index)
-            codes[row.id] = row.codes
+            codes[row.id] = row.targets
     spectrograms: Spectrograms = {track: {} for track in ORIGINAL_COLUMNS}
     for song in (song for rows in songs.values() for song in rows):
         for track, column in ORIGINAL_COLUMNS.items():

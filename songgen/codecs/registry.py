@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from songgen.codecs.base import AudioCodec
+from songgen.runtime.pretrained import find_file, local_folder, require_hub_id
 
 
 @dataclass(frozen=True)
@@ -108,17 +108,12 @@ def _nearest(name: Any, choices: list[str]) -> str:
 
 def _resolve(path: str, base_folder: Path | None) -> Path | str:
     """The folder that `path` names, absolute, or else the hub id that it may be."""
-    candidates = [Path(path)] if base_folder is None or Path(path).is_absolute() else [base_folder / path, Path(path)]
-    for folder in candidates:
-        if folder.is_dir():
-            return folder.resolve()
-    if re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", path):
-        return path
-    tried = " and ".join(str(folder.absolute()) for folder in candidates)
-    raise ValueError(
-        f"There is no codec folder {path!r} (looked at {tried}), and a hub id has the form owner/name. Give the folder "
-        "that holds the codec's config.json."
-    )
+    if (folder := local_folder(path, base_folder)) is not None:
+        return folder.resolve()
+    try:
+        return require_hub_id(path, base_folder)
+    except ValueError as error:
+        raise ValueError(f"The codec {path!r} is not there: {error}, which holds the codec's config.json.") from error
 
 
 def _read_config(source: Path | str, revision: str | None) -> dict[str, Any]:
@@ -138,18 +133,7 @@ def codec_file(source: Path | str, name: str, revision: str | None) -> Path:
     Raises:
         ValueError: if there is no such file, or the hub cannot be reached.
     """
-    folder = Path(source)
-    if folder.is_dir():
-        if not (folder / name).is_file():
-            raise ValueError(f"The codec folder {str(folder)!r} has no {name}: it is not a saved codec, or incomplete.")
-        return folder / name
-    import huggingface_hub
-
     try:
-        return Path(huggingface_hub.hf_hub_download(str(source), name, revision=revision))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"Cannot get {name} of the codec {str(source)!r}: it is no folder here, and the hub did not give it "
-            f"({type(error).__name__}: {str(error).strip().splitlines()[0]}). Check the id and the network, or "
-            "download the model on another machine (`hf download`) and give its folder."
-        ) from error
+        return find_file(source, [name], revision=revision)
+    except ValueError as error:
+        raise ValueError(f"{name} of the codec {str(source)!r} cannot be read: {error}") from error

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from songgen.codecs.base import AudioCodec
 from songgen.codecs.registry import codec_file
 from songgen.codecs.spectral_quantizer import dequantize, quantize
 from songgen.codecs.spectral_signal import SpectrumGeometry, griffin_lim, linear_magnitudes, magnitudes
+from songgen.runtime.tensor_files import read_tensors
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,7 @@ class SpectralCodec(AudioCodec):
                 f"{sorted(known - given)}, unknown {sorted(given - known)}. Fit the codec again."
             )
         weights_file = codec_file(path, "model.safetensors", revision)
-        try:
-            weights = load_file(weights_file)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"Cannot read the weights of the codec, {weights_file}: {error}") from error
+        weights = read_tensors(weights_file)
         if set(weights) != {"codebooks"}:
             raise ValueError(
                 f"The model.safetensors of the spectral codec {path!r} must contain the tensor 'codebooks'."

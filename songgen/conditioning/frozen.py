@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from songgen.runtime.tensor_files import CONFIG_FILE, WEIGHTS_FILE, write_json
+from songgen.runtime.json_files import write_json
+from songgen.runtime.tensor_files import CONFIG_FILE, WEIGHTS_FILE
 
 
 class FrozenEncoder(ABC):

@@ -16,7 +16,8 @@ from transformers import HubertConfig, HubertModel
 
 from songgen.conditioning.frozen import FrozenEncoder, seeded
 from songgen.conditioning.voice_weights import hubert_config, hubert_tensors
-from songgen.runtime.tensor_files import PREPROCESSOR_FILE, load_strictly, locate, normalize_spec, write_json
+from songgen.runtime.json_files import write_json
+from songgen.runtime.tensor_files import PREPROCESSOR_FILE, load_strictly, locate, normalize_spec
 
 DEFAULT_SAMPLE_RATE = 24_000
 _VARIANCE_FLOOR = 1e-7

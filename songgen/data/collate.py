@@ -1,4 +1,4 @@
-"""Samples of different lengths become one batch of tensors.
+"""Samples of codes, of different lengths, become one batch of tensors.
 
 Shapes: B batch, N target tracks, A auxiliary tracks, K codebooks, T frames, L text length.
 """
@@ -94,12 +94,12 @@ def collate(samples: Sequence[Sample], target_tracks: Sequence[str], auxiliary_t
 
 def _pad_codes(samples: Sequence[Sample], tracks: Sequence[str]) -> Tensor:
     """Stack the codes of some tracks: B x tracks x K x T, at least one frame, filled with `IGNORE_INDEX`."""
-    num_codebooks = len(samples[0].codes[tracks[0]])
+    num_codebooks = len(samples[0].targets[tracks[0]])
     max_frames = max(1, *(sample.num_frames for sample in samples))
     codes = np.full((len(samples), len(tracks), num_codebooks, max_frames), IGNORE_INDEX, dtype=np.int64)
     for row, sample in zip(codes, samples, strict=True):
         for place, track in zip(row, tracks, strict=True):
-            place[:, : sample.num_frames] = sample.codes[track]
+            place[:, : sample.num_frames] = sample.targets[track]
     return torch.from_numpy(codes)
 
 

@@ -1,6 +1,6 @@
 """Tokenized songs on disk, read without copies: memory-mapped Arrow shards, any number of folders, any selection.
 
-A row's codes and voice samples are read-only views of the mapped files. The object can be pickled and forked: it
+A row's targets and voice samples are read-only views of the mapped files. The object can be pickled and forked: it
 carries paths and indices, never data.
 """
 
@@ -22,12 +22,13 @@ from songgen.data.schema import (
     LYRICS_COLUMN,
     LYRICS_IDS_COLUMN,
     NUM_FRAMES_COLUMN,
+    TARGET_KINDS,
     VARIANT_IDS_COLUMN,
     VARIANT_LENGTHS_COLUMN,
     VOICE_COLUMN,
     DatasetInfo,
-    codes_column,
     energy_column,
+    target_column,
 )
 from songgen.data.shards import BatchView, map_batches, missing_companions, shard_problem
 
@@ -57,8 +58,8 @@ class SongRow:
     """Seconds."""
     num_frames: int
     """T."""
-    codes: dict[str, NDArray[np.int16]]
-    """K x T for each track that the clip has."""
+    targets: dict[str, NDArray[Any]]
+    """K x T int16 codes, or C x T float32 latents, for each track that the clip has."""
     energies: dict[str, float | None]
     """Root mean square of the 16-bit samples of each track, where it is known."""
     voice_samples: NDArray[np.int16]
@@ -94,7 +95,7 @@ class SongDataset:
         self.name = name
         """Folders and splits, for messages."""
         self.info = info
-        """What codes and ids mean; the shards of concatenated data sets are not listed in it."""
+        """What targets and ids mean; the shards of concatenated data sets are not listed in it."""
         self._files = files
         self._views = [BatchView(batch) for file in files for batch in map_batches(file)] if views is None else views
         self._starts: NDArray[np.int64] = np.cumsum([0] + [view.num_rows for view in self._views])
@@ -140,7 +141,7 @@ class SongDataset:
 
     @classmethod
     def concatenate(cls, datasets: Sequence["SongDataset"]) -> "SongDataset":
-        """Chain data sets; their codes and ids must mean the same.
+        """Chain data sets; their targets and ids must mean the same.
 
         Raises:
             ValueError: listing every difference in codec, codebooks, tokenizers or rate of the voice samples.
@@ -175,6 +176,12 @@ class SongDataset:
             [view for dataset in datasets for view in dataset._views],
         )
 
+    @property
+    def no_target(self) -> NDArray[Any]:
+        """Targets of a track without frames: K x 0 or C x 0."""
+        dtype = TARGET_KINDS[self.info.target_kind].to_pandas_dtype()
+        return np.zeros((self.info.frame_size, 0), dtype=dtype)
+
     def __len__(self) -> int:
         """Number of selected clips."""
         return len(self._selection)
@@ -195,11 +202,11 @@ class SongDataset:
         place = int(np.searchsorted(self._starts, stored, side="right")) - 1
         view, row = self._views[place], stored - int(self._starts[place])
         num_frames = int(view.value_column(NUM_FRAMES_COLUMN)[row])
-        codes, energies = {}, {}
+        targets, energies = {}, {}
         for track in self.info.tracks:
-            flat = view.list_value(codes_column(track), row)
+            flat = view.list_value(target_column(track, self.info.target_kind), row)
             if len(flat):
-                codes[track] = flat.reshape(self.info.num_codebooks, num_frames)
+                targets[track] = flat.reshape(self.info.frame_size, num_frames)
             energy = float(view.value_column(energy_column(track))[row])
             energies[track] = None if np.isnan(energy) else energy
         return SongRow(
@@ -211,7 +218,7 @@ class SongDataset:
             lyrics_ids=view.list_value(LYRICS_IDS_COLUMN, row),
             duration=float(view.value_column(DURATION_COLUMN)[row]),
             num_frames=num_frames,
-            codes=codes,
+            targets=targets,
             energies=energies,
             voice_samples=view.list_value(VOICE_COLUMN, row),
             caption_variants=_caption_variants(view, row),
@@ -232,8 +239,8 @@ class SongDataset:
         return self._values(energy_column(track), missing=np.float32(np.nan))
 
     def has_track(self, track: str) -> NDArray[np.bool_]:
-        """Whether each selected clip has codes of a track."""
-        return self._list_lengths(codes_column(track)) > 0
+        """Whether each selected clip has targets of a track."""
+        return self._list_lengths(target_column(track, self.info.target_kind)) > 0
 
     def caption_lengths(self) -> NDArray[np.int32]:
         """Number of caption ids of each selected clip."""
@@ -302,7 +309,9 @@ def _caption_variants(view: BatchView, row: int) -> tuple[NDArray[np.int32], ...
 
 
 _SHARED_FIELDS = (
+    "target_kind",
     "codec_fingerprint",
+    "num_channels",
     "num_codebooks",
     "codebook_size",
     "sample_rate",
@@ -310,7 +319,7 @@ _SHARED_FIELDS = (
     "lyrics_tokenizer_fingerprint",
     "caption_tokenizer_fingerprint",
 )
-"""Fields of `DatasetInfo` that decide what codes and ids mean."""
+"""Fields of `DatasetInfo` that decide what targets and ids mean."""
 
 
 def check_against_model(

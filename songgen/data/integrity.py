@@ -12,11 +12,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from songgen.config import DataArguments
 from songgen.data.dataset import HASHING_THREADS, REBUILD_HINT, SongDataset
 from songgen.data.shards import content_problem
-from songgen.data.writer import write_text_atomic
 from songgen.runtime.agreement import from_main, gather_lists
+from songgen.runtime.files import write_text_atomic
 from songgen.runtime.json_files import read_json_object
 
 logger = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ class _Shard:
 
 
 def require_intact_data(
-    data: DataArguments, splits: Sequence[str], output_dir: Path, *, rank: int, world_size: int
+    folders: Sequence[str], splits: Sequence[str], output_dir: Path, *, rank: int, world_size: int
 ) -> None:
     """Compare every shard with the hash that was noted when it was written. Every process must call this.
 
@@ -65,7 +64,7 @@ def require_intact_data(
     found intact, and that were not changed since, are not read again.
 
     Args:
-        data: folders of the data sets, and whether to do it (`verify_data_hashes`).
+        folders: of the data sets.
         splits: the splits that are used.
         output_dir: of the run; remembers what was found intact.
         rank: of this process.
@@ -74,11 +73,9 @@ def require_intact_data(
     Raises:
         ValueError: on every process, naming all damaged shards.
     """
-    if not data.verify_data_hashes:
-        return
 
     def unverified() -> list[_Shard]:
-        values = from_main(rank, lambda: [astuple(shard) for shard in _unverified(data, splits, output_dir)])
+        values = from_main(rank, lambda: [astuple(shard) for shard in _unverified(folders, splits, output_dir)])
         return [_Shard(*entries) for entries in values]
 
     start = time.monotonic()
@@ -91,7 +88,7 @@ def require_intact_data(
     logger.info("data sets verified in %.1f s", time.monotonic() - start)
 
 
-def _unverified(data: DataArguments, splits: Sequence[str], output_dir: Path) -> list[_Shard]:
+def _unverified(folders: Sequence[str], splits: Sequence[str], output_dir: Path) -> list[_Shard]:
     """The shards of which the output folder does not say that they are intact.
 
     Raises:
@@ -99,7 +96,7 @@ def _unverified(data: DataArguments, splits: Sequence[str], output_dir: Path) ->
     """
     known = _remembered(output_dir)
     shards = []
-    for folder in data.dataset_folders():
+    for folder in folders:
         for split in dict.fromkeys(splits):
             for info in SongDataset.open(folder, split).info.splits[split]:
                 facts = Path(folder, info.file).stat()

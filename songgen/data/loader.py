@@ -1,24 +1,19 @@
 """A data loader that reads what the batch plan says, and whose workers outlive a signal to the process group."""
 
 import re
-import signal
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
-from torch.utils.data._utils import signal_handling
 
 from songgen.data.batch_plan import BatchPlan
-from songgen.data.collate import Batch, collate
-from songgen.data.samples import EMPTY_SLOT, TrainingSamples
+from songgen.data.samples import EMPTY_SLOT, Sample, TrainingSamples
+from songgen.runtime.private_names import awaited_worker, forget_workers, loader_workers, shut_down_workers
+from songgen.runtime.signals import ignore_stop_signals
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
 """How long to wait for a worker before it counts as hung."""
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-"""Signals that ask a run to stop. Those to a whole process group reach its workers too, and must not end them first."""
 
 _WORKERS: dict[int, int] = {}
 """Number of each loader worker of this process by its pid. torch raises the death of a worker from a signal handler,
@@ -55,24 +50,22 @@ def make_loader(
     samples: TrainingSamples,
     plan: BatchPlan,
     *,
-    target_tracks: Sequence[str],
-    auxiliary_tracks: Sequence[str] = (),
+    collate: Callable[[Sequence[Sample]], Any],
     epoch: int = 0,
     rank: int = 0,
     skip_batches: int = 0,
     num_workers: int = 0,
     timeout: float = DEFAULT_TIMEOUT_SECONDS,
-) -> DataLoader[Batch]:
+) -> DataLoader[Any]:
     """Return the batches of one process in one epoch.
 
     Args:
         samples: the clips; their number is that of the plan.
         plan: which clips meet where.
-        target_tracks: tracks of `Batch.codes`, in the order of the layout.
-        auxiliary_tracks: tracks of `Batch.auxiliary_codes`.
+        collate: makes a micro-batch of samples.
         epoch: from 0.
         rank: of this process.
-        skip_batches: micro-batches of the epoch, over all processes, that lie behind; nothing is read for them.
+        skip_batches: completed micro-batches of the epoch, over all processes; nothing is read for them.
         num_workers: processes that read ahead; 0 reads in this process.
         timeout: seconds after which a worker that does not answer is an error.
 
@@ -82,7 +75,7 @@ def make_loader(
     return DataLoader(
         samples,  # type: ignore[arg-type]  # it reads samples and yields what collate makes of them
         batch_sampler=PlannedBatches(plan.micro_batches(epoch, rank, skip_batches), epoch),
-        collate_fn=partial(collate, target_tracks=tuple(target_tracks), auxiliary_tracks=tuple(auxiliary_tracks)),
+        collate_fn=collate,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         timeout=timeout if num_workers else 0,
@@ -92,22 +85,22 @@ def make_loader(
     )
 
 
-def read_batches(loader: DataLoader[Batch]) -> Iterator[Batch]:
+def read_batches(loader: DataLoader[Any]) -> Iterator[Any]:
     """Yield the batches of a loader.
 
     Raises:
         LoaderError: a worker died, or gave nothing for the loader's `timeout`; all of its workers are ended.
     """
     iterator: Any = iter(loader)
-    workers = {process.pid: number for number, process in enumerate(getattr(iterator, "_workers", ()))}
+    workers = {process.pid: number for number, process in enumerate(loader_workers(iterator))}
     _WORKERS.update(workers)
     try:
         yield from iterator
     except RuntimeError as error:
-        awaited = _awaited_worker(iterator) if "timed out" in str(error) else None
+        awaited = awaited_worker(iterator) if "timed out" in str(error) else None
         _kill_workers(iterator)
         if awaited is not None:
-            pid = iterator._workers[awaited].pid
+            pid = loader_workers(iterator)[awaited].pid
             raise LoaderError(
                 f"loader worker {awaited} (pid {pid}) gave no batch within {loader.timeout:g} seconds "
                 "(dataloader_timeout); it hangs, or reads from a disk that does not answer"
@@ -117,7 +110,7 @@ def read_batches(loader: DataLoader[Batch]) -> Iterator[Batch]:
         raise
     finally:
         if workers:
-            iterator._shutdown_workers()
+            shut_down_workers(iterator)
             _kill_workers(iterator)  # what did not end when it was asked to
         for pid in workers:
             _WORKERS.pop(pid, None)
@@ -125,10 +118,8 @@ def read_batches(loader: DataLoader[Batch]) -> Iterator[Batch]:
 
 def _kill_workers(iterator: Any) -> None:
     """End the workers of an iterator: one that hangs would keep this process from ending."""
-    if getattr(iterator, "_worker_pids_set", False):
-        signal_handling._remove_worker_pids(id(iterator))  # torch would raise an error for each that it misses
-        iterator._worker_pids_set = False
-    for process in getattr(iterator, "_workers", ()):
+    forget_workers(iterator)
+    for process in loader_workers(iterator):
         process.kill()
         process.join(_KILL_SECONDS)
 
@@ -147,13 +138,6 @@ def worker_failure(error: BaseException) -> LoaderError | None:
     )
 
 
-def _awaited_worker(iterator: Any) -> int | None:
-    """Number of the worker that is to give the next batch."""
-    task = iterator._task_info.get(iterator._rcvd_idx)
-    return None if task is None else int(task[0])
-
-
 def _outlive_signals(worker: int) -> None:
     """Survive the signals that end a run, however often they come: the trainer still needs its batches to save."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    ignore_stop_signals()

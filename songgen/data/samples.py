@@ -5,6 +5,7 @@ Every draw is a function of (seed, epoch, index), so it depends neither on worke
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch.utils.data
@@ -78,8 +79,8 @@ class Sample:
     """Name of the clip."""
     num_frames: int
     """T; 0 for the stand-in of an empty micro-batch."""
-    codes: dict[str, NDArray[np.int16]]
-    """K x T of each track that was asked for."""
+    targets: dict[str, NDArray[Any]]
+    """K x T codes, or C x T latents, of each track that was asked for."""
     caption_ids: NDArray[np.int32]
     """Caption, or its empty form."""
     lyrics_ids: NDArray[np.int32]
@@ -94,7 +95,7 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
     Args:
         dataset: clips that all have the tracks (see `check_against_model`).
         options: how they are varied.
-        tracks: tracks whose codes are read.
+        tracks: tracks whose targets are read.
         seed: all draws follow from it.
         deterministic: for evaluation: the most likely voice (the first of equals), nothing withheld, and the crop
             of epoch 0 in every epoch.
@@ -153,7 +154,7 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
         return Sample(
             id=row.id,
             num_frames=row.num_frames,
-            codes={track: row.codes[track] for track in self.tracks},
+            targets={track: row.targets[track] for track in self.tracks},
             caption_ids=self._empty_caption if no_caption else self._caption(row, variant),
             lyrics_ids=self._empty_lyrics if no_lyrics else row.lyrics_ids,
             voice=_NO_SAMPLES if withhold else self._voice(row, choice, start),
@@ -180,11 +181,10 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
     def _empty_sample(self) -> Sample:
         """Stand-in of an empty micro-batch: the texts of clip 0, no frames, no voice."""
         row = self.dataset.row(0)
-        no_codes = np.zeros((self.dataset.info.num_codebooks, 0), dtype=np.int16)
         return Sample(
             id="",
             num_frames=0,
-            codes=dict.fromkeys(self.tracks, no_codes),
+            targets=dict.fromkeys(self.tracks, self.dataset.no_target),
             caption_ids=row.caption_ids,
             lyrics_ids=row.lyrics_ids,
             voice=_NO_SAMPLES,

@@ -19,10 +19,19 @@ from typing import Any
 
 import pyarrow as pa
 
+from songgen.runtime.records import Format
 from songgen.tasks import TRACKS
 
+CODES, LATENTS = "codes", "latents"
+TARGET_KINDS = {CODES: pa.int16(), LATENTS: pa.float32()}
+"""What a model learns to write -> type of its values in the shards: the codes of a codec with codebooks, or the latents
+of a continuous autoencoder."""
+
 SCHEMA_VERSION = 1
-"""Raised when the columns or their meaning change; a reader refuses any other."""
+"""Raised when the columns or their meaning change, with an upgrade from the version before; see
+`songgen.runtime.records`."""
+
+REBUILD = "run training/preprocess_data.py to write it again"
 
 DATASET_FILE = "dataset.json"
 REPORT_FILE = "report.json"
@@ -51,9 +60,12 @@ OPTIONAL_COLUMNS = frozenset((VARIANT_IDS_COLUMN, VARIANT_LENGTHS_COLUMN))
 """Columns that data sets of older programs lack."""
 
 
-def codes_column(track: str) -> str:
-    """Name of the column that holds a track's codes, K x T row by row (empty: the clip has no such track)."""
-    return f"codes_{track}"
+def target_column(track: str, kind: str = CODES) -> str:
+    """Return the name of the column that holds a track's targets, row by row (empty: the clip has no such track).
+
+    Codes are K x T, codebooks by frames; latents are C x T, channels by frames.
+    """
+    return f"{kind}_{track}"
 
 
 def energy_column(track: str) -> str:
@@ -61,8 +73,8 @@ def energy_column(track: str) -> str:
     return f"energy_{track}"
 
 
-def arrow_schema(tracks: tuple[str, ...] = TRACKS) -> pa.Schema:
-    """Return the columns of a shard that holds these tracks."""
+def arrow_schema(tracks: tuple[str, ...] = TRACKS, target_kind: str = CODES) -> pa.Schema:
+    """Return the columns of a shard that holds these tracks, as targets of a kind in `TARGET_KINDS`."""
     fields = [
         pa.field(ID_COLUMN, pa.string()),
         pa.field(CAPTION_COLUMN, pa.string()),
@@ -73,7 +85,8 @@ def arrow_schema(tracks: tuple[str, ...] = TRACKS) -> pa.Schema:
         pa.field(DURATION_COLUMN, pa.float64()),
         pa.field(NUM_FRAMES_COLUMN, pa.int32()),
     ]
-    fields += [pa.field(codes_column(track), pa.list_(pa.int16())) for track in tracks]
+    values = pa.list_(TARGET_KINDS[target_kind])
+    fields += [pa.field(target_column(track, target_kind), values) for track in tracks]
     fields += [pa.field(energy_column(track), pa.float32()) for track in tracks]
     fields.append(pa.field(VOICE_COLUMN, pa.list_(pa.int16())))
     fields += [pa.field(name, pa.list_(pa.int32())) for name in (VARIANT_IDS_COLUMN, VARIANT_LENGTHS_COLUMN)]
@@ -99,13 +112,13 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What the tokens of a data set mean, and the shards that hold them."""
+    """What the targets and ids of a data set mean, and the shards that hold them."""
 
     codec_spec: dict[str, Any]
-    """What `songgen.codecs.load_codec` takes to open the codec that wrote the codes."""
+    """What `songgen.codecs.load_codec` takes to open the codec that wrote the codes; of latents, the autoencoder."""
 
     codec_fingerprint: str
-    """Fingerprint of that codec; a model trained on these codes must have the same."""
+    """Fingerprint of that codec or autoencoder; a model trained on this data must have the same."""
 
     sample_rate: int
     """Samples a second of the audio that was encoded."""
@@ -114,10 +127,10 @@ class DatasetInfo:
     """Samples of one frame."""
 
     num_codebooks: int
-    """K: codes of one frame."""
+    """K: codes of one frame; 0 for latents."""
 
     codebook_size: int
-    """Codes are 0 .. codebook_size - 1."""
+    """Codes are 0 .. codebook_size - 1; 0 for latents."""
 
     lyrics_tokenizer_fingerprint: str
     """Fingerprint of the tokenizer that wrote `lyrics_ids`."""
@@ -137,6 +150,17 @@ class DatasetInfo:
     schema_version: int = SCHEMA_VERSION
     """Version of the columns."""
 
+    target_kind: str = CODES
+    """Kind of target that the columns hold, one of `TARGET_KINDS`."""
+
+    num_channels: int = 0
+    """C: values of one latent frame; 0 for codes."""
+
+    @property
+    def frame_size(self) -> int:
+        """Values of one frame of a track: K codes, or C latents."""
+        return self.num_codebooks if self.target_kind == CODES else self.num_channels
+
     @property
     def frame_rate(self) -> float:
         """Frames a second."""
@@ -147,37 +171,39 @@ class DatasetInfo:
         return sum(shard.rows for shard in self.splits[split])
 
     def to_json(self) -> str:
-        """Return the text of `dataset.json`."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        """Return the text of `dataset.json`.
+
+        Fields of latents are left out of a data set of codes: older programs, which refuse fields that they do not
+        know, can then read it.
+        """
+        values = asdict(self)
+        if self.target_kind == CODES:
+            del values["target_kind"], values["num_channels"]
+        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
     @staticmethod
     def read(folder: str | Path) -> "DatasetInfo":
         """Read `dataset.json` of a data set folder.
 
         Raises:
-            ValueError: if the file is missing, damaged or of another schema version; the message says what to do.
+            ValueError: if the file is missing, damaged or of a newer schema version; the message says what to do.
         """
         path = Path(folder) / DATASET_FILE
-        rebuild = "run training/preprocess_data.py to write it again"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ValueError(f"{folder} is not a tokenized data set: it has no {DATASET_FILE}; {rebuild}") from None
+            raise ValueError(f"{folder} is not a tokenized data set: it has no {DATASET_FILE}; {REBUILD}") from None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} cannot be read ({error}); {rebuild}") from error
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        if version != SCHEMA_VERSION:
-            raise ValueError(f"{path} has schema version {version!r}, this program reads {SCHEMA_VERSION}; {rebuild}")
-        try:
-            content["tracks"] = tuple(content["tracks"])
-            content["splits"] = {
-                split: tuple(ShardInfo(**shard) for shard in shards) for split, shards in content["splits"].items()
-            }
-            info = DatasetInfo(**content)
-            listed = [shard.file for shards in info.splits.values() for shard in shards]
-            outside = [name for name in listed if PurePosixPath(name).is_absolute() or ".." in name.split("/")]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} does not have the expected fields ({error}); {rebuild}") from error
+            raise ValueError(f"{path} cannot be read ({error}); {REBUILD}") from error
+        info = _FORMAT.read(content, str(path))
+        listed = [shard.file for shards in info.splits.values() for shard in shards]
+        outside = [name for name in listed if PurePosixPath(name).is_absolute() or ".." in name.split("/")]
+        if info.target_kind not in TARGET_KINDS:
+            known = ", ".join(TARGET_KINDS)
+            raise ValueError(f"{path} has target_kind {info.target_kind!r}, this program reads {known}; {REBUILD}")
         if outside:
-            raise ValueError(f"{path} names files outside of its folder ({', '.join(outside)}); {rebuild}")
+            raise ValueError(f"{path} names files outside of its folder ({', '.join(outside)}); {REBUILD}")
         return info
+
+
+_FORMAT = Format(DatasetInfo, SCHEMA_VERSION, fix=REBUILD)

@@ -15,9 +15,9 @@ from songgen.data.schema import (
     DatasetInfo,
     ShardInfo,
     arrow_schema,
-    codes_column,
+    target_column,
 )
-from songgen.data.writer import file_sha256
+from songgen.runtime.files import file_sha256
 
 
 class BatchView:
@@ -104,7 +104,7 @@ def shard_problem(folder: Path, shard: ShardInfo, info: DatasetInfo, *, verify_h
     rows = sum(batch.num_rows for batch in batches)
     if rows != shard.rows:
         return f"it holds {rows} clips, {shard.rows} were written"
-    expected = arrow_schema(info.tracks)
+    expected = arrow_schema(info.tracks, info.target_kind)
     for batch in batches:
         wrong = [
             column.name
@@ -114,11 +114,11 @@ def shard_problem(folder: Path, shard: ShardInfo, info: DatasetInfo, *, verify_h
         if wrong:
             return f"columns are missing or of another type: {', '.join(wrong)}"
         view = BatchView(batch)
-        cells = view.value_column(NUM_FRAMES_COLUMN) * info.num_codebooks
+        cells = view.value_column(NUM_FRAMES_COLUMN) * info.frame_size
         for track in info.tracks:
-            lengths = view.list_lengths(codes_column(track))
+            lengths = view.list_lengths(target_column(track, info.target_kind))
             if bad := int(((lengths != cells) & (lengths != 0)).sum()):
-                return f"{bad} clips have codes of track {track!r} that do not fit their number of frames"
+                return f"{bad} clips have {info.target_kind} of track {track!r} that do not fit their number of frames"
     return ""
 
 

@@ -1,7 +1,5 @@
 """Arrow shards written so that a reader sees a whole file or none, whatever happens in between."""
 
-import ctypes
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,46 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from songgen.runtime.files import file_sha256, synchronize
+
 FLUSH_ROWS = 64
 """Rows of one record batch: bounds the memory of the writer and of a reader that takes a batch at once."""
-
-_AT_CWD, _RENAME_EXCHANGE = -100, 2
-"""Constants of Linux' renameat2: names are absolute or start at the current folder; the two change places."""
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make renames inside a folder survive a power cut (where folders can be synced)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def exchange_folders(first: Path, second: Path) -> bool:
-    """Let two folders change places in one step; False where the system cannot (then nothing has happened)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "renameat2"):
-        return False
-    return bool(libc.renameat2(_AT_CWD, bytes(first), _AT_CWD, bytes(second), _RENAME_EXCHANGE) == 0)
-
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, sync it, and rename it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    fsync_folder(path.parent)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ShardWriter:
@@ -108,7 +70,7 @@ class ShardWriter:
             os.fsync(file.fileno())
         sha256 = file_sha256(self._partial_path)
         self._partial_path.replace(self.path)
-        fsync_folder(self.path.parent)
+        synchronize(self.path.parent)
         return sha256
 
     def _write_sorted(self, rows: pa.ipc.RecordBatchFileReader, order: Sequence[int], file: Any) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from songgen.doctor.findings import Finding, error, ok, warning
+from songgen.runtime.tensor_files import read_tensors
 from songgen.train.checkpoints.files import (
     AVERAGE_FILE,
     MODEL_FILE,
     OPTIMIZER_FILE,
     FileEntry,
     read_manifest,
-    read_tensors,
     verify,
 )
 from songgen.train.checkpoints.folders import candidates, leftovers

@@ -14,6 +14,7 @@ import pyarrow as pa
 from songgen.data.dataset import HASHING_THREADS, REBUILD_HINT
 from songgen.data.reject_codes import REJECT_CODES
 from songgen.data.schema import (
+    CODES,
     DATASET_FILE,
     DURATION_COLUMN,
     ID_COLUMN,
@@ -21,7 +22,7 @@ from songgen.data.schema import (
     REPORT_FILE,
     DatasetInfo,
     ShardInfo,
-    codes_column,
+    target_column,
 )
 from songgen.data.shards import BatchView, map_batches, missing_companions, shard_problem
 from songgen.doctor.findings import Finding, error, ok, warning
@@ -175,7 +176,9 @@ def _content(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
             for batch in map_batches(folder / shard.file):
                 outside += _codes_outside(batch, info)
                 names[split] += batch.column(ID_COLUMN).to_pylist()
-    if outside:
+    if info.target_kind != CODES:
+        yield ok("targets", f"{info.target_kind}, {info.num_channels} values a frame")
+    elif outside:
         yield error("codes", f"{outside:,} codes are not within 0..{info.codebook_size - 1}", REBUILD_HINT)
     else:
         yield ok("codes", f"all within 0..{info.codebook_size - 1}")
@@ -191,11 +194,13 @@ def _content(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
 
 
 def _codes_outside(batch: pa.RecordBatch, info: DatasetInfo) -> int:
-    """Return the number of codes in a batch that the codec does not have."""
+    """Return the number of codes in a batch that the codec does not have; 0 for other targets."""
+    if info.target_kind != CODES:
+        return 0
     view = BatchView(batch)
     count = 0
     for track in info.tracks:
-        codes = view.list_column(codes_column(track))[1]
+        codes = view.list_column(target_column(track))[1]
         count += int(((codes < 0) | (codes >= info.codebook_size)).sum())
     return count
 

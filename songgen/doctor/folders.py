@@ -17,7 +17,7 @@ from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.prepare.engine.store import RESULTS_FOLDER
 from songgen.prepare.output.writers import INFO_FILE
 from songgen.prepare.preparation import SONGS_FILE
-from songgen.runtime.run_status import RUN_STATUS_FILE
+from songgen.runtime.status import PREPARE_STATUS_FILE, RUN_STATUS_FILE, TOKENIZE_STATUS_FILE
 from songgen.tokenize.workspace import CHUNK_FOLDER, PLAN_FOLDER, SETTINGS_FILE, replaced_folder
 from songgen.tokenize.workspace import LOCK_FILE as WORK_LOCK_FILE
 from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
@@ -31,8 +31,8 @@ SIGNS = {Kind.DATASET: (DATASET_FILE,), Kind.PREPARED: (INFO_FILE,)}
 """Kind of a data set -> files that only this kind has."""
 
 SIGNS_OF_WORK = {
-    Kind.PREPARING: (SONGS_FILE, RESULTS_FOLDER),
-    Kind.WORK: (PLAN_FOLDER, CHUNK_FOLDER, SETTINGS_FILE, WORK_LOCK_FILE),
+    Kind.PREPARING: (SONGS_FILE, RESULTS_FOLDER, PREPARE_STATUS_FILE),
+    Kind.WORK: (PLAN_FOLDER, CHUNK_FOLDER, SETTINGS_FILE, TOKENIZE_STATUS_FILE, WORK_LOCK_FILE),
 }
 """The same for folders with the name of a work folder; one with only a lock has just been started."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.prepare.output.writers import INFO_FILE, PreparedInfo
 from songgen.runtime.heartbeat import read_beat
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.run_status import RunStatus, read_run_status
+from songgen.runtime.status import PREPARE_STATUS_FILE, TOKENIZE_STATUS_FILE, Progress, RunStatus, read_run_status
 from songgen.tokenize.work_list import WorkPlan
 from songgen.tokenize.workspace import CHUNK_FOLDER
 from songgen.train.checkpoints.state import read_trainer_state
@@ -73,6 +73,9 @@ class Entry:
 
     size: int | None = None
     """Bytes of the weights of a model, or of a run's."""
+
+    progress: Progress | None = None
+    """How far tokenizing or preparing has come."""
 
 
 def find_entries(roots: Sequence[Path]) -> list[Entry]:
@@ -145,11 +148,12 @@ def _entry(folder: Path, kind: Kind) -> Iterator[Entry]:
             hours = sum(info.seconds.values()) / 3600
             yield Entry(shown, NAMES[kind], FINISHED, changed, rows=sum(info.clips.values()), hours=hours)
     elif kind in (Kind.WORK, Kind.PREPARING):
-        if kind is Kind.PREPARING and (folder.with_name(folder.name.removesuffix(WORK_ENDING)) / INFO_FILE).is_file():
-            return
         _, is_active = activity(folder, "")
-        detail = _chunks(folder) if kind is Kind.WORK else ""
-        yield Entry(shown, NAMES[kind], RUNNING if is_active else UNFINISHED, changed, detail)
+        output = folder.with_name(folder.name.removesuffix(WORK_ENDING))
+        if kind is Kind.PREPARING and not is_active and (output / INFO_FILE).is_file():
+            return
+        state, detail, progress = _state_of_work(folder, kind, is_active=is_active)
+        yield Entry(shown, NAMES[kind], state, changed, detail, progress=progress)
     elif kind is Kind.CHECKPOINT:
         yield _checkpoint(folder, changed)
     else:
@@ -169,6 +173,22 @@ def _tokens(folder: Path, changed: float) -> Entry:
     except (ValueError, KeyError, TypeError, AttributeError):
         return Entry(str(folder), NAMES[Kind.DATASET], FINISHED, changed, rows=rows)
     return Entry(str(folder), NAMES[Kind.DATASET], FINISHED, changed, rows=rows, hours=hours)
+
+
+def _state_of_work(folder: Path, kind: Kind, *, is_active: bool) -> tuple[str, str, Progress | None]:
+    """Return the state of tokenizing or preparing, what it does or why it failed, and its progress."""
+    status = read_run_status(folder, TOKENIZE_STATUS_FILE if kind is Kind.WORK else PREPARE_STATUS_FILE)
+    if status is None or status.progress is None or (is_active and status.status != RUNNING):
+        return RUNNING if is_active else UNFINISHED, _chunks(folder) if kind is Kind.WORK else "", None
+    progress = status.progress
+    if is_active:
+        return RUNNING, str(progress), progress
+    stood = replace(progress, seconds_left=None)
+    if status.status == RUNNING:
+        return FAILED, f"killed, {stood}", stood
+    if status.status == FAILED:
+        return FAILED, f"{stood}, {status.reason}", stood
+    return (STOPPED if status.status == STOPPED else UNFINISHED), str(stood), stood
 
 
 def _chunks(folder: Path) -> str:

@@ -14,10 +14,11 @@ from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.doctor.models import examine_model
 from songgen.doctor.owners import read_owner
 from songgen.models.configuration_songgen import CONFIG_FILE
+from songgen.runtime.files import free_bytes
 from songgen.runtime.heartbeat import heartbeat_file, read_beat
-from songgen.runtime.run_status import RUN_STATUS_FILE, read_run_status
+from songgen.runtime.status import RUN_STATUS_FILE, read_run_status
 from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
-from songgen.train.checkpoints.files import free_bytes, room_needed
+from songgen.train.checkpoints.files import room_needed
 from songgen.train.checkpoints.folders import complete_checkpoints
 from songgen.train.optimization.anomalies import LOSS_SPIKES_FILE, NON_FINITE_FILE
 from songgen.train.output_folder import LOCK_FILE

@@ -14,7 +14,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from songgen.runtime.pretrained import find_file
+from songgen.runtime.tensor_files import opened_tensors, read_tensors
 
 NETWORKS = {
     "demucs.htdemucs.HTDemucs": ("demucs.htdemucs", "HTDemucs"),
@@ -57,10 +58,8 @@ def load_demucs(name: str, revision: str = "") -> Any:
         _find_definition(path) if path.is_dir() else _download(name, f"{name.rpartition('/')[2]}.yaml", revision)
     )
     bag = _read_definition(definition)
-    networks = []
-    for signature in bag["models"]:
-        file = f"{signature}.safetensors"
-        networks.append(_read_network(path / file if path.is_dir() else _download(name, file, revision)))
+    files = [f"{signature}.safetensors" for signature in bag["models"]]
+    networks = [_read_network(path / file if path.is_dir() else _download(name, file, revision)) for file in files]
     return BagOfModels(networks, bag.get("weights"), bag.get("segment")).eval()
 
 
@@ -90,16 +89,14 @@ def _read_definition(path: Path) -> dict[str, Any]:
 
 def _download(name: str, file: str, revision: str) -> Path:
     """Fetch a file of a published model from the hub, or from its cache."""
-    from huggingface_hub import hf_hub_download
-
     owner, _, model = name.rpartition("/")
     if model.startswith("htdemucs"):
         repository = "HTDemucs" + model.removeprefix("htdemucs").replace("_", "-", 1)
     else:
         repository = f"Demucs-{model}"
     try:
-        return Path(hf_hub_download(f"{owner or HUB_OWNER}/{repository}", file, revision=revision or None))
-    except (OSError, ValueError) as error:  # the hub's own errors are of these kinds
+        return find_file(f"{owner or HUB_OWNER}/{repository}", [file], revision=revision or None)
+    except ValueError as error:
         raise ValueError(f"the separator {name!r} cannot be loaded from the hub: {error}") from error
 
 
@@ -110,12 +107,12 @@ def _read_network(path: Path) -> Any:
         ValueError: the file cannot be read, or is no plain network of a known class.
     """
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with opened_tensors(path) as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+        tensors = read_tensors(path)
         args, kwargs = (json.loads(metadata[key], object_hook=_decode_fraction) for key in ("args", "kwargs"))
         kind = metadata["klass"]
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (ValueError, KeyError) as error:
         raise ValueError(f"{path} is no Demucs network in safetensors: {error}") from error
     if kind not in NETWORKS:
         raise ValueError(f"{path} names the class {kind!r}; only {', '.join(NETWORKS)} are made")

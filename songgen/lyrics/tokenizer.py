@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from songgen.lyrics.languages import language_code
 from songgen.lyrics.normalize import NORMALIZATION_VERSION, normalize_lyrics
+from songgen.runtime.pretrained import find_file
 from songgen.vocabulary import LYRICS_START_ID, LYRICS_STOP_ID
 
 STOP_TOKEN, UNKNOWN_TOKEN, SPACE_TOKEN, START_TOKEN = "[STOP]", "[UNK]", "[SPACE]", "[START]"
@@ -105,15 +106,9 @@ class VoiceBpeTokenizer:
         Raises:
             ValueError: if neither file is there.
         """
-        folder = Path(folder_or_id)
-        if folder.is_file():
-            return cls(folder)
-        if folder.is_dir():
-            for name in VOCABULARY_FILES:
-                if (folder / name).is_file():
-                    return cls(folder / name)
-            raise ValueError(f"no {' or '.join(VOCABULARY_FILES)} in {folder}")
-        return cls(_download(str(folder_or_id), revision))
+        if Path(folder_or_id).is_file():
+            return cls(folder_or_id)
+        return cls(find_file(folder_or_id, VOCABULARY_FILES, revision=revision))
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write `lyrics_tokenizer.json` to a folder, created if it is missing, and return the file's path."""
@@ -196,20 +191,3 @@ class VoiceBpeTokenizer:
     def _bare_tag(self, match: re.Match[str]) -> str:
         tag = f"[{match[1]}]"
         return tag if tag in self._section_tags else match[0]
-
-
-def _download(repository: str, revision: str | None) -> str:
-    """Fetch the vocabulary file of a hub repository into the cache."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    for name in VOCABULARY_FILES:
-        try:
-            return hf_hub_download(repository, name, revision=revision)
-        except LocalEntryNotFoundError as error:
-            raise ValueError(f"the hub cannot be reached for the lyrics tokenizer of {repository!r}") from error
-        except EntryNotFoundError:
-            continue
-        except (HfHubHTTPError, HFValidationError) as error:
-            raise ValueError(f"{repository!r} is neither a folder nor a repository on the hub: {error}") from error
-    raise ValueError(f"no {' or '.join(VOCABULARY_FILES)} in the hub repository {repository!r}")

@@ -6,16 +6,12 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -24,14 +20,13 @@ from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
 from songgen.models.decoder import Attention
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.pretrained import find_folder, local_folder
+from songgen.runtime.tensor_files import INDEX_FILE, WEIGHTS_FILE, opened_tensors
 
 if TYPE_CHECKING:
     from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
 _Model = TypeVar("_Model", bound="SongGenForConditionalGeneration")
-
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 
 logger = logging.getLogger(__name__)
 
@@ -76,22 +71,7 @@ def resolve_folder(
     Raises:
         ValueError: if there is no such folder, the hub does not hand it over, or it holds no `config.json`.
     """
-    folder, text = Path(name), str(name)
-    if not folder.is_dir():
-        if text.startswith((".", "/", "~")) or text.count("/") != 1:
-            raise ValueError(
-                f"there is no folder {text!r} (looked from {Path.cwd()}); give a folder or a hub id, 'user/model'"
-            )
-        try:
-            folder = Path(
-                snapshot_download(text, revision=revision, cache_dir=cache_dir, allow_patterns=list(patterns))
-            )
-        except (OSError, HFValidationError) as error:
-            raise ValueError(
-                f"{text!r} is no folder here, and the hub does not hand it over (revision {revision or 'main'}): check "
-                "the spelling, log in with `hf auth login` if it is private, or, without a network, give the folder of "
-                f"a copy ({error})"
-            ) from error
+    folder = find_folder(name, patterns=patterns, revision=revision, cache_dir=cache_dir)
     if not (folder / CONFIG_FILE).is_file():
         raise ValueError(f"{folder} is no model folder: it holds no {CONFIG_FILE}")
     return folder
@@ -179,8 +159,7 @@ def local_part(spec: Mapping[str, Any], base_folder: Path | None) -> Path | None
     """Return the local folder that a frozen network's spec names, or None if it names a hub id or nothing."""
     if not (path := spec.get("path")):
         return None
-    candidates = [Path(path)] if base_folder is None else [base_folder / path, Path(path)]
-    return next((candidate for candidate in candidates if candidate.is_dir()), None)
+    return local_folder(path, base_folder)
 
 
 def map_layout(tensors: Mapping[str, Tensor], source: TokenLayout, target: TokenLayout) -> dict[str, Tensor]:
@@ -247,7 +226,7 @@ def _read_tensors(folder: Path, *, shapes_only: bool = False) -> dict[str, Tenso
     """
     tensors: dict[str, Tensor] = {}
     for path in _weight_files(folder):
-        with _opened(path) as opened:
+        with opened_tensors(path) as opened:
             for key in opened.keys():  # noqa: SIM118 - no mapping
                 if "rotary_emb." in key:
                     continue
@@ -266,23 +245,9 @@ def non_finite_weights(folder: Path) -> list[str]:
     """
     found = []
     for path in _weight_files(folder):
-        with _opened(path) as weights:
+        with opened_tensors(path) as weights:
             found += [key for key in weights.keys() if not weights.get_tensor(key).isfinite().all()]  # noqa: SIM118
     return sorted(found)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file.
-
-    Raises:
-        ValueError: if it is missing or damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as opened:
-            yield opened
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error})") from error
 
 
 def weight_problems(folder: Path) -> list[str]:

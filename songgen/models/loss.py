@@ -1,5 +1,7 @@
 """Cross-entropy of every head at once, as sums that add up over micro-batches and processes."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +27,28 @@ class HeadLosses:
     per_head: Tensor
     """H: each head's mean cross-entropy in nats (its share of the mean where global counts were given)."""
 
+    targets: TargetLosses | None = None
+    """The terms of the losses, where they were asked for."""
+
+
+@dataclass
+class TargetLosses:
+    """What the losses of some heads are sums of. Evaluation sums the same terms by stream."""
+
+    entropies: Tensor
+    """B x H x S float32: cross-entropy in nats; 0 where nothing is to be predicted."""
+
+    hits: Tensor
+    """B x H x S bool: whether the target is the most likely token; false where nothing is to be predicted."""
+
 
 def head_losses(
-    logits: Tensor, labels: Tensor, target_counts: Tensor | None = None, head_weights: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    target_counts: Tensor | None = None,
+    head_weights: Tensor | None = None,
+    *,
+    by_target: bool = False,
 ) -> HeadLosses:
     """Compute the weighted loss.
 
@@ -37,14 +58,17 @@ def head_losses(
         target_counts: H, number of targets over all micro-batches and processes of an optimizer step; None counts
             this batch alone. With the former the losses of all micro-batches add up to the exact token mean.
         head_weights: H, adding up to 1; None weighs all heads alike.
+        by_target: return the terms as well.
     """
     batch, num_heads, num_steps, _ = logits.shape
     entropy = F.cross_entropy(
         logits.flatten(0, 2).float(), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
     )
     counts, head_weights = _normalization(labels, target_counts, head_weights)
-    per_head = entropy.view(batch, num_heads, num_steps).sum(dim=(0, 2)) / counts
-    return HeadLosses((head_weights * per_head).sum(), per_head)
+    entropy = entropy.view(batch, num_heads, num_steps)
+    per_head = entropy.sum(dim=(0, 2)) / counts
+    targets = TargetLosses(entropy.detach(), logits.argmax(-1) == labels) if by_target else None
+    return HeadLosses((head_weights * per_head).sum(), per_head, targets)
 
 
 def _normalization(labels: Tensor, counts: Tensor | None, head_weights: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -92,15 +116,23 @@ class _FusedHeads(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, targets: Tensor, coefficients: Tensor, *weights: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the weighted loss and each head's sum of cross-entropies.
+        ctx: Any,
+        states: Tensor,
+        targets: Tensor,
+        coefficients: Tensor,
+        needs_gradients: bool,
+        by_target: bool,
+        *weights: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Return the weighted loss, each head's sum of cross-entropies, and the terms of these sums with their hits.
 
         Args:
             ctx: keeps the gradients.
             states: R x D, rows of all clips and steps.
             targets: H x R, `IGNORE_INDEX` where nothing is to be predicted.
             coefficients: H, factor of each head's sum in the loss.
+            needs_gradients: false where no backward pass follows.
+            by_target: whether the terms (H x R) are returned.
             weights: H matrices, each V x D.
         """
         kind = states.device.type
@@ -109,16 +141,21 @@ class _FusedHeads(torch.autograd.Function):
         shrink = _sum_shrinkage(len(rows)) if dtype == torch.float16 else 1.0
         summands = rows * shrink if shrink != 1.0 else rows
         gradient_states = torch.zeros_like(states, dtype=torch.float32)
-        gradient_weights, sums = [], []
+        gradient_weights, sums, entropies, hits = [], [], [], []
         with torch.autocast(kind, enabled=False):
             for weight, target, coefficient in zip(weights, targets, coefficients, strict=True):
                 matrix, valid = weight.to(dtype), target != IGNORE_INDEX
                 scores = (rows @ matrix.T).float()
                 picked = target.clamp(min=0)[:, None]
+                if by_target:  # before the scores are overwritten
+                    hits.append(scores.argmax(dim=-1) == target)
                 highest = scores.amax(dim=-1, keepdim=True)
                 picked_score = scores.gather(1, picked) - highest
                 total = scores.sub_(highest).exp_().sum(dim=-1, keepdim=True)
-                sums.append(((total.log() - picked_score)[:, 0] * valid).sum())
+                entropies.append((total.log() - picked_score)[:, 0] * valid)
+                sums.append(entropies[-1].sum())
+                if not needs_gradients:
+                    continue
                 counted = valid[:, None].float()
                 error = scores.mul_(counted / total).scatter_add_(1, picked, -counted).to(dtype)
                 gradient_states += (error @ matrix).float() * coefficient
@@ -126,15 +163,16 @@ class _FusedHeads(torch.autograd.Function):
         ctx.save_for_backward(gradient_states, *gradient_weights)
         ctx.dtypes = (states.dtype, [weight.dtype for weight in weights])
         per_head = torch.stack(sums)
-        ctx.mark_non_differentiable(per_head)
-        return (per_head * coefficients).sum(), per_head
+        terms = (torch.stack(entropies), torch.stack(hits)) if by_target else (None, None)
+        ctx.mark_non_differentiable(per_head, *(term for term in terms if term is not None))
+        return (per_head * coefficients).sum(), per_head, *terms
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         """Scale the float32 gradients, then bring them to the precision of what they belong to."""
         (states, *weights), (dtype, weight_dtypes) = ctx.saved_tensors, ctx.dtypes
         scaled = ((weight * gradient).to(kind) for weight, kind in zip(weights, weight_dtypes, strict=True))
-        return (states * gradient).to(dtype), None, None, *scaled
+        return (states * gradient).to(dtype), None, None, None, None, *scaled
 
 
 def _sum_shrinkage(num_rows: int) -> float:
@@ -151,6 +189,8 @@ def fused_head_losses(
     labels: Tensor,
     target_counts: Tensor | None = None,
     head_weights: Tensor | None = None,
+    *,
+    by_target: bool = False,
 ) -> HeadLosses:
     """Compute what `head_losses` does from hidden states and head matrices, without keeping logits.
 
@@ -160,12 +200,28 @@ def fused_head_losses(
         labels: B x H x S.
         target_counts: as in `head_losses`.
         head_weights: as in `head_losses`.
+        by_target: as in `head_losses`.
     """
     counts, head_weights = _normalization(labels, target_counts, head_weights)
     targets, rows = labels.transpose(0, 1).flatten(1), states.flatten(0, 1)
+    chosen: Tensor | None = None
     if rows.device.type == "cpu":
         # Padding costs as much as targets do; a GPU would have to be waited for to leave it out.
         chosen = (targets != IGNORE_INDEX).any(dim=0).nonzero()[:, 0]
         targets, rows = targets.index_select(1, chosen), rows.index_select(0, chosen)
-    loss, sums = _FusedHeads.apply(rows, targets, head_weights / counts, *weights)
-    return HeadLosses(loss, sums / counts)
+    loss, sums, entropies, hits = _FusedHeads.apply(
+        rows, targets, head_weights / counts, torch.is_grad_enabled(), by_target, *weights
+    )
+    if not by_target:
+        return HeadLosses(loss, sums / counts)
+    return HeadLosses(
+        loss, sums / counts, TargetLosses(_placed(entropies, chosen, labels), _placed(hits, chosen, labels))
+    )
+
+
+def _placed(terms: Tensor, chosen: Tensor | None, labels: Tensor) -> Tensor:
+    """Bring terms of the chosen rows (H x R; None: all rows) to the shape of labels, B x H x S."""
+    batch, num_heads, num_steps = labels.shape
+    if chosen is not None:
+        terms = terms.new_zeros(num_heads, batch * num_steps).index_copy(1, chosen, terms)
+    return terms.unflatten(1, (batch, num_steps)).transpose(0, 1)

@@ -28,6 +28,13 @@ from songgen.models.lyrics_encoder import LyricsEncoder
 from songgen.tasks import DUAL_TRACK, MIXED, Task
 from songgen.vocabulary import EMPTY_CAPTION_IDS, IGNORE_INDEX, AudioVocabulary
 
+FROZEN_NETWORKS: dict[str, Callable[..., Any]] = {
+    "text_encoder": load_text_encoder,
+    "voice_encoder": load_voice_encoder,
+    "audio_codec": load_codec,
+}
+"""Name of each frozen network -> how it is loaded from its spec in the configuration."""
+
 
 @dataclass
 class SongGenOutput:
@@ -51,8 +58,14 @@ class SongGenOutput:
     logits: Tensor | None = None
     """B x H x S x V."""
 
-    correct: Tensor | None = None
-    """H int64, targets whose most likely token is right (outside training)."""
+    target_mask: Tensor | None = None
+    """B x H x S bool, where a token is to be predicted (outside training, as the next two)."""
+
+    target_losses: Tensor | None = None
+    """B x H x S, cross-entropy of each target in nats: the terms of `codebook_losses`; 0 where there is no target."""
+
+    target_hits: Tensor | None = None
+    """B x H x S bool, whether each target is the most likely token; false where there is no target."""
 
 
 class SongGenForConditionalGeneration(nn.Module):
@@ -122,28 +135,41 @@ class SongGenForConditionalGeneration(nn.Module):
     @property
     def text_encoder(self) -> TextEncoder:
         """The frozen text encoder."""
-        return self._frozen_part("text_encoder", load_text_encoder)
+        return self._frozen_part("text_encoder")
 
     @property
     def voice_encoder(self) -> VoiceEncoder:
         """The frozen voice encoder."""
-        return self._frozen_part("voice_encoder", load_voice_encoder)
+        return self._frozen_part("voice_encoder")
 
     @property
     def audio_codec(self) -> AudioCodec:
         """The codec whose tokens the model writes."""
-        return self._frozen_part("audio_codec", load_codec)
+        return self._frozen_part("audio_codec")
 
-    def _frozen_part(self, name: str, load: Callable[..., Any]) -> Any:
+    def _frozen_part(self, name: str) -> Any:
         """Return a frozen network on the model's device, loading it when it is first asked for."""
+        assert name in FROZEN_NETWORKS, name
         if name not in self._frozen:
             spec = getattr(self.config, name)
-            self._frozen[name] = load(spec, base_folder=self.folder, device=str(self.device))
+            self._frozen[name] = FROZEN_NETWORKS[name](spec, base_folder=self.folder, device=str(self.device))
         return self._frozen[name]
 
+    def load_frozen(self, *names: str) -> None:
+        """Load frozen networks now, not when they are first used: one that cannot be loaded is then known at once.
+
+        Args:
+            names: out of `FROZEN_NETWORKS`.
+
+        Raises:
+            ValueError: if a network cannot be loaded.
+        """
+        for name in names:
+            self._frozen_part(name)
+
     def attach(self, name: str, part: Any) -> None:
-        """Hand over a frozen network that is already loaded (`text_encoder`, `voice_encoder` or `audio_codec`)."""
-        assert name in ("text_encoder", "voice_encoder", "audio_codec"), name
+        """Hand over a frozen network that is already loaded, one of `FROZEN_NETWORKS`."""
+        assert name in FROZEN_NETWORKS, name
         self._frozen[name] = part.to(self.device)
 
     def release(self, name: str) -> None:
@@ -319,16 +345,16 @@ class SongGenForConditionalGeneration(nn.Module):
         mask = self.layout.target_mask(frames, tokens.shape[-1], train_every_eos=self.config.train_every_eos)
         targets = torch.where(mask, tokens, IGNORE_INDEX)
         weights = None if codebook_weights is None else weights_per_head(codebook_weights, self.layout.head_codebook)
-        needs_logits = return_logits or not self.training
-        losses, logits = self._losses(self.decoder.lm_heads, states, targets, target_counts, weights, needs_logits)
+        losses, logits = self._losses(self.decoder.lm_heads, states, targets, target_counts, weights, return_logits)
         output = SongGenOutput(losses.loss, losses.per_head, mask.sum(dim=(0, 2)))
         if vocal_tokens is not None and self.config.add_vocal_loss:
             vocal_targets = torch.where(mask, vocal_tokens, IGNORE_INDEX)
             vocal, _ = self._losses(self.decoder.vocal_lm_heads, states, vocal_targets, target_counts, None, False)
             output.vocal_loss, output.vocal_codebook_losses = vocal.loss, vocal.per_head
-        if logits is not None and not self.training:
-            output.correct = (logits.argmax(-1) == targets).sum(dim=(0, 2))
-        output.logits = logits if return_logits else None
+        if losses.targets is not None:
+            output.target_mask = mask
+            output.target_losses, output.target_hits = losses.targets.entropies, losses.targets.hits
+        output.logits = logits
         return output
 
     def _hide(self, inputs: Tensor) -> Tensor:
@@ -359,8 +385,10 @@ class SongGenForConditionalGeneration(nn.Module):
         """Return the losses of some heads, and their logits if those are needed: computing both costs more."""
         if needs_logits:
             logits = all_logits(heads, states)
-            return head_losses(logits, targets, target_counts, weights), logits
-        return fused_head_losses(states, matrices(heads), targets, target_counts, weights), None
+            return head_losses(logits, targets, target_counts, weights, by_target=not self.training), logits
+        return fused_head_losses(
+            states, matrices(heads), targets, target_counts, weights, by_target=not self.training
+        ), None
 
     def _laid_out(
         self,

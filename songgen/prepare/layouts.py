@@ -14,11 +14,11 @@ from songgen.data.manifests.clip import ClipRow, is_storable_text
 from songgen.data.manifests.manifest import ManifestFindings, ManifestOptions, read_clip_rows
 from songgen.data.manifests.raw_rows import ColumnNames, join_tags
 from songgen.data.manifests.sources import ManifestSpec
-from songgen.data.writer import write_text_atomic
 from songgen.prepare.config import InputOptions, PrepareConfig
 from songgen.prepare.describing.tag_vocabulary import key_tag
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord, known_language
 from songgen.prepare.review.corrections import REVIEW
+from songgen.runtime.files import write_text_atomic
 from songgen.tasks import MIX
 
 KEPT_COLUMNS = (

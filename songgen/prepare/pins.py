@@ -11,9 +11,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from songgen.data.writer import write_text_atomic
 from songgen.prepare.config import PrepareConfig
+from songgen.runtime.files import write_text_atomic
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.pretrained import find_commit
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def find_commits(config: PrepareConfig) -> None:
     found = {}
     for _, model, revision in _networks(config):
         name = f"{model}@{revision}"
-        if name not in known and name not in found and (commit := _commit_of(model, revision)) is not None:
+        if name not in known and name not in found and (commit := find_commit(model, revision)) is not None:
             logger.info("%s: commit %s, kept in %s", model, commit, path)
             found[name] = commit
     if found:
@@ -66,18 +67,6 @@ def _networks(config: PrepareConfig) -> list[tuple[tuple[str, str], str, str]]:
         if model and not Path(model).exists() and not _COMMIT.fullmatch(revision):
             found.append(((section, revision_key), model, revision))
     return found
-
-
-def _commit_of(model: str, revision: str) -> str | None:
-    """Return the commit of a repository, as the hub or its cache names it; None where neither knows it."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        # The cache has a folder for each commit; offline, it knows the one behind a branch from the last time.
-        folder = Path(hf_hub_download(model, "config.json", revision=revision or "main")).parent.name
-    except (OSError, ValueError):  # the hub's own errors are of these kinds
-        return None
-    return folder if _COMMIT.fullmatch(folder) else None
 
 
 def _read(path: Path) -> dict[str, str]:

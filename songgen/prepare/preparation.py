@@ -9,7 +9,6 @@ from pathlib import Path
 
 from accelerate.state import PartialState
 
-from songgen.data.writer import write_text_atomic
 from songgen.lyrics.tokenizer import VoiceBpeTokenizer
 from songgen.prepare.config import CONFIG_FILE, PrepareConfig
 from songgen.prepare.engine.record import SongRecord
@@ -22,8 +21,11 @@ from songgen.prepare.report.files import PAGE_FILE, write_report
 from songgen.prepare.report.statistics import VERSION as REPORT_VERSION
 from songgen.prepare.report.statistics import Context, build_report, open_vocabulary
 from songgen.prepare.review.corrections import APPLIED_FILE, Corrections, read_corrections, set_aside
-from songgen.runtime.launched_processes import join_processes, on_main_process
-from songgen.runtime.termination import leaving_on_signals
+from songgen.runtime.agreement import on_main_process
+from songgen.runtime.files import write_text_atomic
+from songgen.runtime.processes import join_processes
+from songgen.runtime.signals import leaving_on_signals
+from songgen.runtime.status import PREPARE_STATUS_FILE, ReportedWork
 from songgen.tokenize.workspace import lock_workspace, require_free_output
 
 logger = logging.getLogger(__name__)
@@ -77,14 +79,17 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
         state = stack.enter_context(join_processes())
         on_main_process(state, lambda: _require_output_beside_inputs(config))
         on_main_process(state, lambda: stack.enter_context(lock_workspace(config.work_folder)))
+        work = stack.enter_context(ReportedWork(config.work_folder, PREPARE_STATUS_FILE, state.process_index))
         on_main_process(state, lambda: require_free_output(config.output_folder, key="output_dir", mark=INFO_FILE))
         on_main_process(state, lambda: _vocabulary(config))  # one that cannot be opened is said before the work
         on_main_process(state, lambda: find_commits(config))
         fixed = pinned(config)
+        work.begin("reading inputs")
         songs = fixed.work_folder / SONGS_FILE
         on_main_process(state, lambda: write_songs(songs, read_songs(fixed)))
-        records = run_steps(fixed, state, read_records(songs))
+        records = run_steps(fixed, state, read_records(songs), work)
         taken = read_notices(songs)
+        work.begin("writing the data set")
         return on_main_process(state, lambda: finish(fixed, records, taken))
 
 
@@ -99,8 +104,16 @@ def _require_output_beside_inputs(config: PrepareConfig) -> None:
             )
 
 
-def run_steps(config: PrepareConfig, state: PartialState, records: list[SongRecord]) -> list[SongRecord]:
+def run_steps(
+    config: PrepareConfig, state: PartialState, records: list[SongRecord], work: ReportedWork
+) -> list[SongRecord]:
     """Run every step that is switched on, in order.
+
+    Args:
+        config: of the run.
+        state: this process among those launched.
+        records: songs as the inputs have them.
+        work: is told of the progress.
 
     Raises:
         TooManyBadSongs: after the first step, if too many songs are damaged.
@@ -111,7 +124,7 @@ def run_steps(config: PrepareConfig, state: PartialState, records: list[SongReco
     num_songs = len(records)
     on_main_process(state, lambda: set_aside(config.work_folder))
     corrections = read_corrections(config.work_folder, APPLIED_FILE)
-    with Runner(WorkFolder(config.work_folder), state, config.settings.workers) as runner:
+    with Runner(WorkFolder(config.work_folder), state, config.settings.workers, work) as runner:
         for name, steps in config.sections.steps():
             for step in steps:
                 records = runner.run(step, records)

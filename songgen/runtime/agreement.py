@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from accelerate.state import PartialState
 from torch import Tensor, distributed
+
+from songgen.exit_codes import EXIT_ERROR
+from songgen.runtime.distributed import is_started
+
+_Result = TypeVar("_Result")
 
 
 def all_succeeded(success: bool) -> bool:
@@ -29,19 +35,60 @@ def from_main(rank: int, compute: Callable[[], Any]) -> Any:
     Raises:
         ValueError: the computation failed; every process raises with the same message.
     """
+    answer, cause = _told_by_main(rank == 0, lambda: {"value": compute()})
+    if "error" in answer:
+        raise ValueError(answer["error"]) from cause
+    return answer["value"]
+
+
+def on_main_process(state: PartialState, action: Callable[[], _Result]) -> _Result | None:
+    """Let the main process do something while the others wait; all stop when it fails.
+
+    Args:
+        state: this process among those launched.
+        action: returns anything; nothing of it is exchanged.
+
+    Returns:
+        what the action returns; None in the other processes.
+
+    Raises:
+        SystemExit: in the other processes, when the main one failed; that one raises what went wrong, and says it.
+    """
+    results: list[_Result] = []
+
+    def act() -> dict[str, Any]:
+        results.append(action())
+        return {}
+
+    answer, cause = _told_by_main(state.is_main_process, act)
+    if cause is not None:
+        raise cause
+    if "error" in answer:
+        raise SystemExit(EXIT_ERROR)
+    return results[0] if results else None
+
+
+def _told_by_main(is_main: bool, act: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], Exception | None]:
+    """Act on the main process, and tell all what came of it.
+
+    Args:
+        is_main: whether this is the main process.
+        act: returns a JSON object.
+
+    Returns:
+        the object, or `{"error": message}`; and, on the main process, the error itself.
+    """
     answer: dict[str, Any] = {}
     cause: Exception | None = None
-    if rank == 0:
+    if is_main:
         try:
-            answer = {"value": compute()}
+            answer = act()
         except Exception as error:  # whatever it is, the other processes are waiting for an answer
             answer = {"error": str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"}
             cause = error
     if _several():
         answer = json.loads(_broadcast(json.dumps(answer)))
-    if "error" in answer:
-        raise ValueError(answer["error"]) from cause
-    return answer["value"]
+    return answer, cause
 
 
 def gather_lists(values: list[Any]) -> list[list[Any]]:
@@ -72,7 +119,7 @@ def _broadcast(text: str) -> str:
 
 def _several() -> bool:
     """Whether there are other processes."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    return is_started() and distributed.get_world_size() > 1
 
 
 def _device() -> torch.device:

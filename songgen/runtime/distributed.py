@@ -1,130 +1,60 @@
-"""Processes: how they are started, checked, and what they agree on."""
+"""Operations among the processes of a launch; each works in a process that is alone, too."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import warnings
-from collections.abc import Mapping
-from datetime import timedelta
-from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs, set_seed
-from torch import Tensor
-from torch.distributed import distributed_c10d
+from torch import Tensor, distributed
 
-from songgen.runtime.deepspeed_launch import deepspeed_plugin
-
-MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
-"""`dtype` of the configuration -> accelerate's name."""
-
-START_TIMEOUT_SECONDS = 1800
-"""How long processes wait for each other until the first step is done: one may still be loading or compiling."""
-
-
-def start_processes(*, dtype: str, seed: int, timeout_seconds: int, folder: Path) -> Accelerator:
-    """Join the processes of this launch.
-
-    Args:
-        dtype: precision of the computation: a key of `MIXED_PRECISION`. It wins over `accelerate config`.
-        seed: of the random generators; each process draws its own numbers.
-        timeout_seconds: after which a process that hears nothing from the others gives up; at the start it is more
-            patient, until `StartPatience.end`.
-        folder: where NCCL leaves its latest operations when one of them times out.
-
-    Raises:
-        ValueError: several processes were launched, but this one believes that it is alone; or they were launched in a
-            way that the training step does not support.
-    """
-    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if launched not in ("no", MIXED_PRECISION[dtype]):
-        warnings.warn(
-            f"dtype {dtype} of the configuration wins over mixed precision {launched} of the launch", stacklevel=2
-        )
-    for name, value in flight_recorder(folder).items() if torch.cuda.is_available() else ():
-        os.environ.setdefault(name, value)
-    accelerator = Accelerator(
-        mixed_precision=MIXED_PRECISION[dtype],
-        deepspeed_plugin=deepspeed_plugin(dtype),
-        gradient_accumulation_steps=1,  # the training step accumulates by itself, with exact normalization
-        step_scheduler_with_optimizer=False,
-        kwargs_handlers=[
-            InitProcessGroupKwargs(timeout=timedelta(seconds=max(timeout_seconds, START_TIMEOUT_SECONDS))),
-            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-        ],
-    )
-    require_all_processes(os.environ, accelerator.num_processes)
-    _require_supported(accelerator)
-    set_seed(seed, device_specific=True)
-    return accelerator
-
-
-def require_all_processes(environment: Mapping[str, str], num_processes: int) -> None:
-    """Refuse a launch in which every process would train alone, and all of them would write the same files.
-
-    Raises:
-        ValueError: saying how to launch.
-    """
-    launched = int(environment.get("WORLD_SIZE", "1"))
-    if launched != num_processes:
-        raise ValueError(
-            f"{launched} processes were launched, but accelerate sees {num_processes}, so each would train alone. "
-            "Where there is no GPU for each process, set ACCELERATE_USE_CPU=true in the environment:\n"
-            "  ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 SCRIPT CONFIG.json\n"
-            "or launch with a file of helpers/accelerate_configs/."
-        )
-
-
-def _require_supported(accelerator: Accelerator) -> None:
-    """Refuse the launches in which weights could not be read by name.
-
-    Raises:
-        ValueError: saying what to use instead.
-    """
-    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
-        raise ValueError(
-            "FSDP version 1 hides the parameters' names and is not supported: launch with ddp_8_gpus.yaml of "
-            "helpers/accelerate_configs, or fsdp2_zero2_8_gpus.yaml to shard (fsdp_version: 2)"
-        )
-
-
-def flight_recorder(folder: Path) -> dict[str, str]:
-    """Environment that makes NCCL remember its latest operations and write them to files when one times out."""
-    return {
-        "TORCH_FR_BUFFER_SIZE": "2000",
-        "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
-        "TORCH_FR_DUMP_TEMP_FILE": str(folder.absolute() / "flight_recorder-"),
-    }
+from songgen.runtime.private_names import default_store, set_timeouts
 
 
 class StartPatience:
     """Processes wait long for each other until the first step is done, then only for `seconds`."""
 
     def __init__(self, seconds: int) -> None:
-        """The timeout stays that of `start_processes` for now."""
+        """The timeout stays that of `songgen.runtime.processes.start_processes` for now."""
         self.seconds = seconds
         self._ended = False
 
     def end(self) -> None:
         """Let operations among processes fail after `seconds` from now on. Every process must call this."""
-        if self._ended or not _is_started():
+        if self._ended or not is_started():
             return
         self._ended = True
-        for group in distributed_c10d._world.pg_map:  # the processes as a whole, and groups that share weights
-            distributed_c10d._set_pg_timeout(timedelta(seconds=self.seconds), group)
+        set_timeouts(self.seconds)
+
+
+def is_started() -> bool:
+    """Whether there is a process group."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def tell(notice: str) -> None:
     """Leave a notice that other processes can hear; nobody waits."""
-    if _is_started():
-        distributed_c10d._get_default_store().set(notice, "1")
+    if is_started():
+        default_store().set(notice, "1")
 
 
 def hear(notice: str) -> bool:
     """Whether any process has left a notice."""
-    return _is_started() and bool(distributed_c10d._get_default_store().check([notice]))
+    return is_started() and bool(default_store().check([notice]))
+
+
+def add_to_count(name: str, amount: int) -> int | None:
+    """Add to a number that all processes share, and return it; nobody waits.
+
+    Returns:
+        the number; None if this process is alone, or the one that keeps the number is gone.
+    """
+    if not is_started():
+        return None
+    try:
+        return int(default_store().add(name, amount))
+    except distributed.DistError:
+        return None
 
 
 def leave_at_once(code: int) -> None:
@@ -136,20 +66,15 @@ def leave_at_once(code: int) -> None:
 
 def sum_over_processes(values: Tensor) -> Tensor:
     """Add a tensor up over all processes, in place; each of them gets the sum."""
-    if _is_started():
-        torch.distributed.all_reduce(values)
+    if is_started():
+        distributed.all_reduce(values)
     return values
 
 
 def agrees_everywhere(value: int, device: torch.device) -> bool:
     """Whether a number is the same on all processes; each of them must ask, with a device that they exchange from."""
     extremes = torch.tensor([value, -value], device=device)
-    if _is_started():
-        torch.distributed.all_reduce(extremes, op=torch.distributed.ReduceOp.MAX)
+    if is_started():
+        distributed.all_reduce(extremes, op=distributed.ReduceOp.MAX)
     highest, lowest = extremes.tolist()
     return bool(highest == -lowest)
-
-
-def _is_started() -> bool:
-    """Whether there is a process group."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()

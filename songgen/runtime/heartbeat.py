@@ -8,9 +8,11 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from songgen.runtime.files import write_text_atomic
 from songgen.runtime.folder_lock import is_alive
 
 STARTING = "starting"
@@ -89,13 +91,10 @@ class Heartbeat:
             beat = self.latest
             if self._removed or beat is self._written:
                 return
-            temporary = self.path.with_suffix(".tmp")
-            try:
-                temporary.write_text(json.dumps(dataclasses.asdict(beat)) + "\n", encoding="utf-8")
-                temporary.replace(self.path)
+            # A full disk ends no run for the sake of its heartbeat; saving says what is wrong.
+            with suppress(OSError):
+                write_text_atomic(self.path, json.dumps(dataclasses.asdict(beat)) + "\n", durable=False)
                 self._written = beat
-            except OSError:  # a full disk ends no run for the sake of its heartbeat; saving says what is wrong
-                temporary.unlink(missing_ok=True)
 
 
 def read_beat(folder: Path, rank: int) -> Beat | None:

@@ -1,6 +1,8 @@
-"""Files that hold one JSON object."""
+"""JSON objects: files that hold one, and their hash."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Read a file.
 
     Raises:
-        ValueError: it is missing, is no JSON, or holds something else than an object.
+        ValueError: if it is missing, is not JSON, or holds something else than an object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -18,3 +20,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object")
     return content
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file, indented."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def json_sha256(value: Any) -> str:
+    """Return the hash of a JSON value, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

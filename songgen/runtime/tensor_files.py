@@ -1,7 +1,7 @@
-"""Finding and reading the weights of frozen networks: folders, hub repositories, safetensors."""
+"""Weights in safetensors files, and the files of frozen networks in folders and hub repositories."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.pretrained import find_folder, local_folder
 
 CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
@@ -19,6 +20,30 @@ INDEX_FILE = "model.safetensors.index.json"
 PICKLE_FILE = "pytorch_model.bin"
 
 _SPEC_KEYS = ("path", "revision", "allow_pickle_weights")
+
+
+@contextmanager
+def opened_tensors(path: Path) -> Iterator[Any]:
+    """Open a safetensors file: `keys`, `get_tensor`, `get_slice`, `metadata`.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as opened:
+            yield opened
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
+
+
+def read_tensors(path: Path, *, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file whose names begin with one of the prefixes, to the CPU.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+    """
+    with opened_tensors(path) as opened:
+        return {key: opened.get_tensor(key) for key in opened.keys() if key.startswith(prefixes)}  # noqa: SIM118
 
 
 @dataclass(frozen=True)
@@ -65,15 +90,9 @@ class Source:
                 f"{self.folder} holds no {WEIGHTS_FILE}"
                 f'; a {PICKLE_FILE} is read only where the spec says "allow_pickle_weights": true'
             )
-        tensors: dict[str, Tensor] = {}
-        for name in names:
-            try:
-                with safe_open(self.folder / name, framework="pt") as opened:
-                    wanted = [key for key in opened.keys() if key.startswith(prefixes)]  # noqa: SIM118 - no mapping
-                    tensors.update({key: opened.get_tensor(key) for key in wanted})
-            except (OSError, SafetensorError) as error:
-                raise ValueError(f"cannot read the weights {self.folder / name}: {error}") from error
-        return tensors
+        return {
+            key: tensor for name in names for key, tensor in read_tensors(self.folder / name, prefixes=prefixes).items()
+        }
 
 
 def normalize_spec(spec: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -96,30 +115,14 @@ def locate(spec: Mapping[str, Any], base_folder: Path | None) -> Source:
         ValueError: if there is no such folder or repository.
     """
     path, allow_pickle = str(spec["path"]), bool(spec.get("allow_pickle_weights", False))
-    candidates = [Path(path)] if base_folder is None else [Path(base_folder) / path, Path(path)]
-    for candidate in candidates:
-        if candidate.is_dir():
-            return Source(candidate, allow_pickle)
-    if path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise ValueError(f"no folder {path!r}" + (f" in {base_folder} or here" if base_folder else ""))
-    return Source(_download(path, spec.get("revision"), allow_pickle), allow_pickle)
-
-
-def _download(repository: str, revision: str | None, allow_pickle: bool) -> Path:
-    """Fetch configuration and weights of a hub repository; the pickle only where there is nothing better."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
+    if (folder := local_folder(path, base_folder)) is not None:
+        return Source(folder, allow_pickle)
     patterns = ["*.json", "model*.safetensors"]
-    try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
-        if allow_pickle and not any(folder.glob("model*.safetensors")):
-            snapshot_download(repository, revision=revision, allow_patterns=[PICKLE_FILE])
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise ValueError(
-            f"{repository!r} is no folder, and the hub does not hand it over (revision {revision}): {error}"
-        ) from error
-    return folder
+    where: dict[str, Any] = {"base_folder": base_folder, "revision": spec.get("revision"), "bare": True}
+    folder = find_folder(path, patterns=patterns, **where)
+    if allow_pickle and not any(folder.glob("model*.safetensors")):  # the pickle only where there is nothing better
+        folder = find_folder(path, patterns=[*patterns, PICKLE_FILE], **where)
+    return Source(folder, allow_pickle)
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -138,8 +141,3 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     if problems:
         raise ValueError(f"weights of {where} do not fit its configuration:\n  " + "\n  ".join(problems))
     model.load_state_dict({name: tensors[name] for name in expected}, assign=True)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file of a saved encoder."""
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

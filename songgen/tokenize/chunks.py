@@ -28,8 +28,8 @@ from songgen.data.schema import (
     VARIANT_LENGTHS_COLUMN,
     VOICE_COLUMN,
     arrow_schema,
-    codes_column,
     energy_column,
+    target_column,
 )
 from songgen.data.writer import ShardWriter
 from songgen.tokenize.encoders import Encoders
@@ -276,6 +276,6 @@ class ChunkEncoder:
             VARIANT_LENGTHS_COLUMN: [len(ids) for ids in text.variant_ids],
         }
         for track in self.options.tracks:
-            content[codes_column(track)] = codes[track].reshape(-1) if track in codes else []
+            content[target_column(track)] = codes[track].reshape(-1) if track in codes else []
             content[energy_column(track)] = clip.energies.get(track)
         return content

@@ -19,7 +19,7 @@ from songgen.data.schema import (
     ShardInfo,
     arrow_schema,
 )
-from songgen.data.writer import exchange_folders, fsync_folder, write_text_atomic
+from songgen.runtime.files import exchange_folders, synchronize, write_text_atomic
 from songgen.tokenize.chunks import ChunkRecord
 from songgen.tokenize.workspace import CODEC_FOLDER, replaced_folder, staging_folder
 
@@ -125,9 +125,8 @@ def sync_tree(folder: Path) -> None:
     """Hand every file below a folder to the disk."""
     for parent, _, names in os.walk(folder):
         for name in names:
-            with (Path(parent) / name).open("rb") as file:
-                os.fsync(file.fileno())
-        fsync_folder(Path(parent))
+            synchronize(Path(parent) / name)
+        synchronize(Path(parent))
 
 
 def swap_folders(staging: Path, output_folder: Path) -> None:
@@ -141,4 +140,4 @@ def swap_folders(staging: Path, output_folder: Path) -> None:
         output_folder.rename(replaced)
     if not output_folder.exists():
         staging.rename(output_folder)
-    fsync_folder(output_folder.parent)
+    synchronize(output_folder.parent)

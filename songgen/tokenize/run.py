@@ -17,10 +17,12 @@ from tqdm import tqdm
 
 from songgen.data.reading import AudioReaders
 from songgen.data.schema import COMPANION_FILES, REPORT_FILE, DatasetInfo, ShardInfo
-from songgen.data.writer import file_sha256, write_text_atomic
-from songgen.runtime.launched_processes import join_processes, on_main_process
+from songgen.runtime.agreement import on_main_process
+from songgen.runtime.files import file_sha256, write_text_atomic
+from songgen.runtime.processes import join_processes
+from songgen.runtime.signals import leaving_on_signals
+from songgen.runtime.status import TOKENIZE_STATUS_FILE, ReportedWork
 from songgen.runtime.terminal import printable
-from songgen.runtime.termination import leaving_on_signals
 from songgen.tokenize.chunks import ChunkEncoder, ChunkRecord, audio_options, chunk_key
 from songgen.tokenize.encoders import Encoders, load_encoders
 from songgen.tokenize.finalize import (
@@ -80,14 +82,20 @@ def run_preprocessing(
         stack.enter_context(leaving_on_signals())
         state = stack.enter_context(join_processes())
         on_main_process(state, lambda: stack.enter_context(lock_workspace(options.work_folder)))
+        # The work folder goes when the data set is there, and the status in it.
+        work = ReportedWork(options.work_folder, TOKENIZE_STATUS_FILE, state.process_index, keeps_finished=False)
+        stack.enter_context(work)
         on_main_process(state, lambda: require_free_output(options.output_folder))
+        work.begin("reading manifests")
         on_main_process(state, lambda: write_plan(options))
         plan = WorkPlan.read(options.work_folder)
-        run = _Run(options, plan, state, load(options, state.device))
+        work.begin("loading codec and tokenizers")
+        run = _Run(options, plan, state, load(options, state.device), work)
         on_main_process(state, run.prepare)
         run.encode_share()
         run.unload_encoders()
         state.wait_for_everyone()
+        work.begin("writing the data set")
         on_main_process(state, run.finish)
     return DatasetInfo.read(options.output_folder)
 
@@ -95,8 +103,11 @@ def run_preprocessing(
 class _Run:
     """One process's part of a run."""
 
-    def __init__(self, options: PreprocessOptions, plan: WorkPlan, state: PartialState, encoders: Encoders) -> None:
+    def __init__(
+        self, options: PreprocessOptions, plan: WorkPlan, state: PartialState, encoders: Encoders, work: ReportedWork
+    ) -> None:
         self.options = options
+        self.work = work
         self.plan = plan
         self.state = state
         self.encoders: Encoders | None = encoders
@@ -164,29 +175,36 @@ class _Run:
             unit="clip",
             disable=not self.state.is_main_process,
         )
+        self.work.begin("encoding", total=self.plan.num_rows, unit="clips")
+
+        def done(count: int, *, by_earlier_run: bool = False) -> None:
+            bar.update(count)
+            self.work.advance(count, by_earlier_run=by_earlier_run)
+
         num_rows = 0
         num_workers = self.options.num_workers
         accepted = audio_options(self.options, self.encoders.codec.sample_rate)
         readers = AudioReaders(accepted, self.options.reading, num_workers)
         with bar, readers, ThreadPoolExecutor(num_workers) as executor:
-            encoder = ChunkEncoder(self.options, self.encoders, readers, executor, bar.update)
+            encoder = ChunkEncoder(self.options, self.encoders, readers, executor, done)
             try:
                 for chunk in own:
-                    num_rows += self._make_chunk(chunk, encoder, finished, bar).rows
+                    num_rows += self._make_chunk(chunk, encoder, finished, done).rows
             except BaseException:
                 executor.shutdown(wait=False, cancel_futures=True)  # who leaves does not wait for songs not yet begun
                 raise
+        self.work.flush()
         logger.info("process %d: %d clips in %.1f s", self.state.process_index, num_rows, time.monotonic() - start)
 
     def _make_chunk(
-        self, chunk: Chunk, encoder: ChunkEncoder, finished: "_FinishedShards", bar: "tqdm[Any]"
+        self, chunk: Chunk, encoder: ChunkEncoder, finished: "_FinishedShards", done: Callable[..., None]
     ) -> ChunkRecord:
         content, rows = read_chunk(self.options.work_folder, self.plan, chunk)
         key = chunk_key(self.settings, chunk.split, content, rows)
         shard, record_path = self._shard_path(chunk.name, key), self.chunk_folder / f"{chunk.name}.json"
         record = self._read_record(record_path, key, shard) or finished.take(key, shard)
         if record is not None:
-            bar.update(len(rows))
+            done(len(rows), by_earlier_run=True)
             record.split, record.index = chunk.split, chunk.index
         else:
             record = ChunkRecord(chunk.split, chunk.index, key, self.state.process_index)

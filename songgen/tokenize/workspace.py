@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.schema import DATASET_FILE, REJECTED_FILE, REPORT_FILE, REPORT_TEXT_FILE, DatasetInfo
-from songgen.data.writer import write_text_atomic
+from songgen.runtime.files import write_text_atomic
 from songgen.runtime.folder_lock import locked
+from songgen.runtime.status import TOKENIZE_STATUS_FILE
 
 LOCK_FILE = "lock.json"
 SETTINGS_FILE = "settings.json"
@@ -102,7 +103,7 @@ def remove_workspace(work_folder: Path) -> None:
     """Remove what preprocessing wrote into the work folder, and the folder if nothing else is in it."""
     for name in (PLAN_FOLDER, CHUNK_FOLDER, AUDIO_FOLDER, CODEC_FOLDER):
         shutil.rmtree(work_folder / name, ignore_errors=True)
-    for name in (SETTINGS_FILE, LOCK_FILE, REPORT_FILE, REPORT_TEXT_FILE, REJECTED_FILE):
+    for name in (SETTINGS_FILE, LOCK_FILE, TOKENIZE_STATUS_FILE, REPORT_FILE, REPORT_TEXT_FILE, REJECTED_FILE):
         (work_folder / name).unlink(missing_ok=True)
     if work_folder.is_dir() and not any(work_folder.iterdir()):
         work_folder.rmdir()

@@ -8,18 +8,19 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from torch import nn
 
 from songgen.config import RunConfig
+from songgen.data.dataset import SongDataset
 from songgen.data.integrity import require_intact_data
-from songgen.families.tokens.data_parts import build_evaluator, build_training_data, cache_captions, used_splits
-from songgen.families.tokens.model_parts import frozen_content, load_model
-from songgen.families.tokens.songs import TrainingData
-from songgen.models.freeze import freeze
-from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.families.family import Family
+from songgen.families.objective import Objective
+from songgen.families.registry import family_of
+from songgen.families.songs import Processes, TrainingData, evaluation_data, training_data, used_splits
+from songgen.runtime.commands import Inbox
 from songgen.runtime.deepspeed_launch import deepspeed_plugin
 from songgen.runtime.distributed import StartPatience
 from songgen.runtime.heartbeat import Heartbeat
-from songgen.runtime.stop_requests import STOP_FILE, StopSignals
 from songgen.tasks import Task
 from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.checkpoints.resume import (
@@ -30,18 +31,18 @@ from songgen.train.checkpoints.resume import (
     require_same_songs,
 )
 from songgen.train.checkpoints.state import TrainerState
-from songgen.train.evaluation import Evaluator
+from songgen.train.evaluation import Evaluator, SongSchedule
 from songgen.train.optimization.anomalies import AnomalyPolicy, AnomalyWatch
 from songgen.train.optimization.deepspeed import prepare_zero
 from songgen.train.optimization.ema import MovingAverage
 from songgen.train.optimization.engine import AcceleratedEngine, Engine
 from songgen.train.optimization.loss_scale import LossScaleBounds
 from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
-from songgen.train.optimization.schedules import CodebookWeights, LearningRateSchedule
+from songgen.train.optimization.schedules import LearningRateSchedule
 from songgen.train.optimization.sharding import autocast_forward
 from songgen.train.reporting.console import Console, RunSummary
 from songgen.train.reporting.reporter import Reporter
-from songgen.train.reporting.trackers import Trackers
+from songgen.train.reporting.trackers import Trackers, has_samples
 from songgen.train.step import TrainingStep
 from songgen.train.totals import StepTotals
 from songgen.train.trainer import Intervals, Trainer
@@ -52,71 +53,101 @@ SECONDS_PER_HOUR = 3600
 
 
 def build_trainer(
-    config: RunConfig, task: Task, accelerator: Accelerator, console: Console, heartbeat: Heartbeat
+    config: RunConfig, task: Task | None, accelerator: Accelerator, console: Console, heartbeat: Heartbeat
 ) -> Trainer:
     """Make a trainer, in the order of cost: configuration and data are checked before anything moves to a device.
 
     Args:
         config: resolved configuration.
-        task: what the model is to write.
-        accelerator: from `songgen.runtime.distributed.start_processes`.
+        task: what the launching script trains, a hint to the family; None: whatever the model is made for.
+        accelerator: from `songgen.runtime.processes.start_processes`.
         console: of this process.
         heartbeat: of this process.
 
     Raises:
-        ValueError: model, data and configuration do not fit together; the message says what to change.
+        ValueError: if model, data and configuration do not fit together; the message says what to change.
     """
     training = config.training
     output_dir = Path(training.output_dir)
     rank, world_size = accelerator.process_index, accelerator.num_processes
     checkpoints = _checkpoints(config, rank, world_size)
     resumption = find_resumption(config, checkpoints)
-    require_intact_data(config.data, used_splits(config), output_dir, rank=rank, world_size=world_size)
+    if config.data.verify_data_hashes:
+        splits = used_splits(config)
+        require_intact_data(config.data.dataset_folders(), splits, output_dir, rank=rank, world_size=world_size)
     with accelerator.local_main_process_first():
-        core = load_model(config, task)
-    auxiliary_tracks = task.auxiliary_tracks if training.add_vocal_loss else ()
-    data = build_training_data(config, core, auxiliary_tracks, accelerator)
+        family = family_of(config.model.model_name_or_path, config.model.model_revision)
+        core = family.open_model(config, task)
+    objective = family.objective(config, core)
+    data, held_out = _open_data(config, family, core, objective, Processes(rank, world_size))
     state = TrainerState() if resumption is None else resumption.state
     total_steps = count_steps(config, data.plan, state)
-    evaluator = build_evaluator(config, core, auxiliary_tracks, accelerator, total_steps)
-    core.release("audio_codec")  # that it loads is known; between two rounds of songs it would only take memory
-    _freeze(config, core)
-    _put_in_place(state, config, total_steps, data.signature | frozen_content(core), resumption)
+    evaluator = _evaluator(config, objective, held_out, total_steps)
+    family.prepare_model(config, core, data)
+    _put_in_place(state, config, total_steps, {**data.signature, **family.frozen_content(core)}, resumption)
     engine = _prepare(config, core, accelerator)
-    cache_captions(core, [data] if evaluator is None else [data, evaluator.data])
+    family.start(core, [data] if held_out is None else [data, held_out])
     return Trainer(
         config=config,
         accelerator=accelerator,
         output_dir=output_dir,
+        family=family,
+        objective=objective,
         core=core,
         engine=engine,
         data=data,
         total_steps=total_steps,
-        training_step=_training_step(config, core, engine, accelerator, with_vocal_loss=bool(auxiliary_tracks)),
+        training_step=TrainingStep(accelerator, engine, objective, training.max_grad_norm),
         schedule=_schedule(config, state.curve.length),
-        codebook_weights=_codebook_weights(config, core),
         average=MovingAverage(engine.model, training.ema_decay) if training.ema_decay else None,
         anomalies=AnomalyWatch(AnomalyPolicy.of(training), output_dir, config.data.dataset_folders(), rank == 0),
         loss_scale=_loss_scale(config, accelerator),
         intervals=_intervals(config, data.plan.steps_per_epoch(0)),
         evaluator=evaluator,
         checkpoints=checkpoints,
-        reporter=_reporter(config, core, data, evaluator, accelerator, console, total_steps),
-        totals=StepTotals(core.layout, accelerator.device),
+        reporter=_reporter(config, family, core, data, held_out, accelerator, console, total_steps),
+        totals=StepTotals(objective, accelerator.device),
         heartbeat=heartbeat,
         patience=StartPatience(training.ddp_timeout),
-        stop_signals=StopSignals(output_dir / STOP_FILE),
+        inbox=Inbox(output_dir),
         resumption=resumption,
         state=state,
     )
 
 
-def unused_groups(config: RunConfig, core: SongGenForConditionalGeneration) -> list[str]:
-    """Groups of parameters that no training target reaches with this configuration; they must not be trained."""
-    groups = [] if config.training.add_vocal_loss else ["vocal_heads"]
-    if not core.config.prompt_cross_attention:
-        groups += ["lyrics_encoder", "lyrics_projection"]
-    return groups
+def _open_data(
+    config: RunConfig, family: Family[Any], core: nn.Module, objective: Objective, processes: Processes
+) -> tuple[TrainingData, TrainingData | None]:
+    """Open the clips to train on, and the held-out ones where the configuration asks for evaluation.
+
+    Raises:
+        ValueError: if they do not fit the model.
+    """
+    assert objective.data_needs.target_kind == family.target_kind, family.name
+
+    def check(songs: SongDataset) -> None:
+        family.check_data(config, core, songs, objective.data_needs)
+
+    data = training_data(config, objective, check, processes)
+    return data, evaluation_data(config, objective, check, processes) if config.training.do_eval else None
+
+
+def _evaluator(
+    config: RunConfig, objective: Objective, data: TrainingData | None, total_steps: int
+) -> Evaluator | None:
+    """Return what measures held-out clips; None where there are none."""
+    training = config.training
+    if data is None:
+        return None
+    songs = None
+    if training.predict_with_generate:
+        songs = SongSchedule(
+            num_songs=training.num_generated_samples,
+            interval=training.eval_generation_steps,
+            last_step=total_steps,
+            originals_logged=has_samples(Path(training.output_dir), step=0),
+        )
+    return Evaluator(objective, data, songs)
 
 
 def _checkpoints(config: RunConfig, rank: int, world_size: int) -> CheckpointManager:
@@ -148,41 +179,6 @@ def _put_in_place(
     require_same_songs(state.plan, content, mid_epoch=config.training.do_train and state.batches_in_epoch > 0)
     state.curve = continue_curve(state, total_steps, resumption.changed if resumption else ())
     state.total_steps, state.plan = total_steps, content
-
-
-def _freeze(config: RunConfig, core: SongGenForConditionalGeneration) -> None:
-    """Freeze what the configuration says, and what nothing would train."""
-    frozen = freeze(core, [*config.training.frozen_groups(), *unused_groups(config, core)])
-    logger.info("frozen: %s", ", ".join(frozen) or "nothing")
-
-
-def _training_step(
-    config: RunConfig,
-    core: SongGenForConditionalGeneration,
-    engine: Engine,
-    accelerator: Accelerator,
-    *,
-    with_vocal_loss: bool,
-) -> TrainingStep:
-    """What makes a step of micro-batches."""
-    return TrainingStep(
-        accelerator=accelerator,
-        engine=engine,
-        layout=core.layout,
-        train_every_eos=core.config.train_every_eos,
-        max_gradient_norm=config.training.max_grad_norm,
-        vocal_loss_weight=config.training.vocal_loss_weight if with_vocal_loss else 0.0,
-    )
-
-
-def _codebook_weights(config: RunConfig, core: SongGenForConditionalGeneration) -> CodebookWeights:
-    """The weights of the codebooks over the run."""
-    return CodebookWeights.build(
-        core.layout.num_codebooks,
-        weighted=config.training.codebook_weighting,
-        start=config.training.codebook_weights_start,
-        end=config.training.codebook_weights_end,
-    )
 
 
 def _loss_scale(config: RunConfig, accelerator: Accelerator) -> LossScaleBounds:
@@ -223,18 +219,13 @@ def _schedule(config: RunConfig, total_steps: int) -> LearningRateSchedule:
     )
 
 
-def _prepare(config: RunConfig, core: SongGenForConditionalGeneration, accelerator: Accelerator) -> Engine:
+def _prepare(config: RunConfig, core: nn.Module, accelerator: Accelerator) -> Engine:
     """Move the model to its device, wrap it, and make its optimizer."""
     training = config.training
-    core.set_gradient_checkpointing(config.model.gradient_checkpointing)
-    core.set_input_masking(config.model.input_masking)
     if accelerator.distributed_type == DistributedType.FSDP:
         autocast_forward(accelerator, core)
     else:
         core.to(accelerator.device)
-    if training.torch_compile:
-        for layer in core.decoder.model.decoder.layers:
-            layer.compile(dynamic=True)
     options = OptimizerOptions(
         learning_rate=training.learning_rate,
         name=training.optimizer,
@@ -242,21 +233,17 @@ def _prepare(config: RunConfig, core: SongGenForConditionalGeneration, accelerat
         epsilon=training.adam_epsilon,
         weight_decay=training.weight_decay,
     )
-    engine: Engine
     if plugin := deepspeed_plugin(training.dtype):
-        engine = prepare_zero(core, build_optimizer(core, options), plugin, training.dtype, accelerator.device)
-    else:
-        engine = AcceleratedEngine(accelerator, *accelerator.prepare(core, build_optimizer(core, options)))
-    for name, part in core.attached().items():  # sharding takes the weights to the device, and not these
-        core.attach(name, part)
-    return engine
+        return prepare_zero(core, build_optimizer(core, options), plugin, training.dtype, accelerator.device)
+    return AcceleratedEngine(accelerator, *accelerator.prepare(core, build_optimizer(core, options)))
 
 
 def _reporter(
     config: RunConfig,
-    core: SongGenForConditionalGeneration,
+    family: Family[Any],
+    core: nn.Module,
     data: TrainingData,
-    evaluator: Evaluator | None,
+    held_out: TrainingData | None,
     accelerator: Accelerator,
     console: Console,
     total_steps: int,
@@ -266,12 +253,12 @@ def _reporter(
     trained = sum(entry.numel() for entry in core.parameters() if entry.requires_grad)
     frames = config.data.max_frames_per_batch
     summary = RunSummary(
-        model=f"{config.model.model_name_or_path}, layout {core.layout.name}",
+        model=family.describe(config, core),
         trained_parameters=trained,
         frozen_parameters=sum(entry.numel() for entry in core.parameters()) - trained,
         num_clips=len(data.samples),
         hours=float(data.samples.dataset.durations.sum()) / SECONDS_PER_HOUR,
-        num_evaluation_clips=len(evaluator.data.samples) if evaluator is not None else 0,
+        num_evaluation_clips=len(held_out.samples) if held_out is not None else 0,
         micro_batch=f"{frames:,} frames" if frames else f"{training.per_device_train_batch_size} clips",
         world_size=accelerator.num_processes,
         accumulation=training.gradient_accumulation_steps,

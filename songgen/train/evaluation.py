@@ -1,94 +1,119 @@
-"""Evaluation on held-out clips: losses and accuracies in which each target counts once on any number of processes."""
+"""Evaluation on held-out clips: metrics in which each target counts once on any number of processes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from songgen.families.tokens.song_samples import SongSamples
-from songgen.families.tokens.songs import TrainingData
-from songgen.families.tokens.token_metrics import TokenMetrics
-from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.families.objective import AudioSink, Objective, SongRequest
+from songgen.families.songs import TrainingData
+from songgen.runtime.commands import Inbox, Interrupted
 from songgen.runtime.distributed import sum_over_processes
-from songgen.runtime.stop_requests import Interrupted, StopSignals
-from songgen.train.optimization.sharding import shard_again
-from songgen.train.reporting.reporter import Reporter
+from songgen.train.optimization.sharding import shard_again, whole_weights
+
+
+@dataclass
+class SongSchedule:
+    """When songs are sampled at evaluations, and how many."""
+
+    num_songs: int
+    """Number of songs of all processes together; fewer where there are fewer clips."""
+    interval: int | None
+    """Steps between two times that songs are sampled; None: at every evaluation."""
+    last_step: int
+    """Final step of the run, at which songs are always sampled."""
+    originals_logged: bool = False
+    """Whether the originals are logged already, by this process or by the run that it resumes."""
+    latest_step: int = 0
+    """Step at which songs were last sampled."""
+
+    def due(self, step: int) -> bool:
+        """Whether songs are to be sampled at the evaluation after `step` steps."""
+        if self.interval is None or step >= self.last_step:
+            return True
+        return step // self.interval > self.latest_step // self.interval
 
 
 @dataclass(frozen=True)
 class Evaluator:
     """Evaluates a model on the same clips in the same way each time: no dropout, no random choice."""
 
+    objective: Objective
+    """Measures, and samples songs."""
     data: TrainingData
     """Held-out clips; their samples are deterministic."""
-    songs: SongSamples | None
-    """Generates songs; None generates nothing."""
+    songs: SongSchedule | None
+    """When songs are sampled; None samples nothing."""
 
-    def go_on(self, evaluated_step: int | None) -> None:
-        """Take up a run whose latest evaluation was after so many steps: songs that were due then were generated."""
+    def resume(self, evaluated_step: int | None) -> None:
+        """Take up a run whose latest evaluation was after so many steps: songs that were due then were sampled."""
         if self.songs is not None:
             self.songs.latest_step = evaluated_step or 0
 
-    def run(
-        self,
-        model: nn.Module,
-        core: SongGenForConditionalGeneration,
-        step: int,
-        reporter: Reporter,
-        stop_signals: StopSignals,
-    ) -> dict[str, float]:
+    def run(self, model: nn.Module, core: nn.Module, step: int, sink: AudioSink, inbox: Inbox) -> dict[str, float]:
         """Compute all metrics; every process takes part and gets the same numbers.
 
         Args:
-            model: as the accelerator wrapped it.
+            model: as it is wrapped for several processes.
             core: the model itself.
-            step: optimizer steps done.
-            reporter: is handed generated songs.
-            stop_signals: asked between batches and while songs are drawn.
+            step: completed optimizer steps.
+            sink: takes the sound of songs.
+            inbox: asked between micro-batches and while songs are sampled.
 
         Returns:
-            those of `TokenMetrics`, `vocal_loss` of the auxiliary heads where they are trained, and at steps that
-            generate those of `SongSamples`.
+            those of `Objective.evaluation_metrics`, and at steps that sample songs those of `Objective.sample_songs`
+            (on the main process only).
 
         Raises:
-            Interrupted: any process was asked to stop; all of them raise it together.
+            Interrupted: if any process was asked to stop; all of them raise it together.
         """
         was_training = model.training
         model.eval()
         try:
-            metrics = self._losses(model, core, stop_signals)
+            metrics = self._measure(model, inbox)
             if self.songs is not None and self.songs.due(step):
-                metrics.update(self.songs.generate(core, step, reporter, stop_signals))
+                metrics.update(self._sample(self.songs, core, step, sink, inbox))
         finally:
             shard_again(core)
             model.train(was_training)
         return metrics
 
     @torch.no_grad()
-    def _losses(
-        self, model: nn.Module, core: SongGenForConditionalGeneration, stop_signals: StopSignals
-    ) -> dict[str, float]:
-        """Losses and accuracies over all clips; each clip is computed by one process."""
-        layout, device = core.layout, core.device
-        tokens = TokenMetrics(layout, device)
-        ones = torch.ones(layout.num_heads, dtype=torch.long, device=device)
-        vocal = torch.zeros(2, layout.num_heads, dtype=torch.float64, device=device)
+    def _measure(self, model: nn.Module, inbox: Inbox) -> dict[str, float]:
+        """Measure all clips; each clip is computed by one process."""
+        device = next(model.parameters()).device
+        sums: Tensor | None = None
         for batches in self.data.steps(epoch=0):
-            if stop_signals.requested_anywhere():
+            if inbox.stop_requested_anywhere():
                 raise Interrupted
-            # An empty batch runs too: sharded weights need every process in every pass.
-            for batch in (entry.to(device, non_blocking=True) for entry in batches):
-                output = model(**batch.model_inputs(), target_counts=ones, return_logits=True)
-                labels = layout.labels(batch.codes, batch.frames, core.vocabulary)
-                mask = layout.target_mask(batch.frames, labels.shape[-1], train_every_eos=core.config.train_every_eos)
-                tokens.update(output.logits, labels, mask)
-                if output.vocal_codebook_losses is not None:
-                    vocal += torch.stack([output.vocal_codebook_losses.double(), mask.sum(dim=(0, 2)).double()])
-        tokens.reduce(sum_over_processes)
-        metrics = tokens.compute()
-        entropy, targets = sum_over_processes(vocal).cpu()
-        if targets.any():
-            metrics["vocal_loss"] = float((entropy / targets).mean())
+            # A micro-batch without clips runs too: sharded weights need every process in every pass.
+            for batch in batches:
+                found = self.objective.evaluation_sums(model, batch.to(device, non_blocking=True))
+                sums = found if sums is None else sums + found
+        assert sums is not None, "every process has as many micro-batches, and a plan has at least one clip"
+        return self.objective.evaluation_metrics(sum_over_processes(sums))
+
+    def _sample(
+        self, songs: SongSchedule, core: nn.Module, step: int, sink: AudioSink, inbox: Inbox
+    ) -> dict[str, float]:
+        """Sample songs.
+
+        Raises:
+            Interrupted: if any process was asked to stop; all of them raise it together.
+        """
+        request = SongRequest(
+            samples=self.data.samples,
+            num_songs=min(songs.num_songs, len(self.data.samples)),
+            step=step,
+            with_originals=not songs.originals_logged,
+            sink=sink,
+            inbox=inbox,
+            whole_weights=lambda: whole_weights(core),
+            rank=self.data.rank,
+            world_size=self.data.plan.world_size,
+        )
+        metrics = self.objective.sample_songs(core, request)
+        songs.latest_step, songs.originals_logged = step, True
         return metrics

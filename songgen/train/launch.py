@@ -7,14 +7,14 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-
-from accelerate import Accelerator
+from types import TracebackType
 
 from songgen.config import RunConfig, load_run_config
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.runtime.agreement import from_main
-from songgen.runtime.distributed import start_processes
-from songgen.runtime.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, RunStatus, read_run_status
+from songgen.runtime.commands import Inbox
+from songgen.runtime.processes import start_processes
+from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, RunStatus, read_run_status
 from songgen.tasks import Task
 from songgen.train.build import build_trainer
 from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
@@ -38,31 +38,136 @@ def run_training(arguments: Sequence[str], task: Task, *, description: str = "")
     Returns:
         the exit code, one of `songgen.exit_codes`.
     """
-    rank = os.environ.get("RANK", "0")
-    is_main = rank == "0"
-    console = Console(enabled=is_main)
+    console = Console(enabled=_rank() == 0)
     route_logging(console)
     route_warnings(console)
     try:
         config = load_run_config(arguments, description=description)
-        return _join_and_train(config, task, console)
+        _require_possible(config)
+        with Run(config) as run:
+            _train(run, task, console)
     except ValueError as error:
-        # The processes of a machine share its files and its environment: one of them speaks for all.
-        if is_main:
-            console.info(f"error: {error}")
-        elif os.environ.get("LOCAL_RANK", rank) == "0":
-            say(f"error: process {rank}: {error}")
+        _say_refusal(error, console)
         return EXIT_ERROR
+    return run.exit_code
 
 
-def _join_and_train(config: RunConfig, task: Task, console: Console) -> int:
-    """Check the folder, join the other processes, take the folder, train.
+class Run:
+    """One start of a training run, on one of its processes: the folder, its lock, the processes and their supervision.
 
-    Returns:
-        the exit code.
+    Entered, it joins the processes, takes the folder and says that the run has begun. What fails in the block is
+    reported by the supervision and becomes the exit code; it is not raised again.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        """Touch nothing yet.
+
+        Args:
+            config: resolved configuration, whose folder may be used.
+        """
+        training = config.training
+        self.config = config
+        self.folder = Path(training.output_dir)
+        self.status_file = RUN_STATUS_FILE if training.do_train else EVALUATION_STATUS_FILE
+        self.exit_code = EXIT_ERROR
+        self._earlier: RunStatus | None = None
+        self._held = ExitStack()
+
+    def __enter__(self) -> Run:
+        """Join the other processes and take the folder.
+
+        Raises:
+            ValueError: if the launch does not fit, or another run has the folder; nothing was written.
+        """
+        training = self.config.training
+        self.accelerator = start_processes(
+            dtype=training.dtype, seed=training.seed, timeout_seconds=training.ddp_timeout, folder=self.folder
+        )
+        try:
+            run_id = from_main(self.accelerator.process_index, self._take_folder)
+        except BaseException:
+            self._release()
+            raise
+        self.supervision = self._held.enter_context(
+            Supervision(
+                self.folder,
+                rank=self.accelerator.process_index,
+                world_size=self.accelerator.num_processes,
+                run_id=run_id,
+                status_file=self.status_file,
+                earlier=self._earlier,
+            )
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Report how the run ends, and give everything back."""
+        if error is not None:
+            self.exit_code = self.supervision.fail(error)
+        self._release()
+        return isinstance(error, Exception | KeyboardInterrupt | SystemExit)
+
+    def listen(self, inbox: Inbox) -> None:
+        """Take commands until the run has ended, not only while it trains.
+
+        The launcher passes signals on late, and sends one when another process has failed.
+        """
+        self._held.enter_context(inbox)
+
+    def done(self, step: int, *, stopped: bool) -> None:
+        """Say that the run has ended well."""
+        self.supervision.done(step, stopped=stopped)
+        self.exit_code = EXIT_DONE
+
+    def _take_folder(self) -> str:
+        """Lock the folder, move an earlier run away if asked to, and write what says that a run begins (main process).
+
+        Returns:
+            the run's random name.
+        """
+        self._held.enter_context(locked(self.folder))
+        if self.config.training.overwrite_output_dir and (backup := back_up_run(self.folder)) is not None:
+            logger.warning("the earlier run in %s is in %s now", self.folder, backup)
+        if not (self.folder / RESOLVED_CONFIG_FILE).exists():  # it says that the folder is a run's
+            self.config.save(self.folder / RESOLVED_CONFIG_FILE)
+        self._earlier = read_run_status(self.folder, self.status_file)
+        return begin_run(self.folder, self.status_file)
+
+    def _release(self) -> None:
+        """Give back signals, lock and processes."""
+        self._held.close()
+        # Leaving in order waits for the other processes, which may be gone after a failure.
+        if self.exit_code == EXIT_DONE or self.accelerator.num_processes == 1:
+            self.accelerator.end_training()
+
+
+def _train(run: Run, task: Task, console: Console) -> None:
+    """Build, train, publish, and say how the run ended.
 
     Raises:
-        ValueError: the folder or the launch does not fit; nothing was written.
+        Exception: whatever goes wrong.
+    """
+    training = run.config.training
+    trainer = build_trainer(run.config, task, run.accelerator, console, run.supervision.heartbeat)
+    run.supervision.running(trainer.total_steps)
+    if not training.do_train:
+        trainer.evaluate_only()
+        run.done(trainer.state.step, stopped=False)
+        return
+    run.listen(trainer.inbox)
+    state = trainer.train()
+    if not trainer.stopped and training.push_to_hub and run.accelerator.is_main_process:
+        publish(run.folder, training.hub_model_id, private=training.hub_private)
+    run.done(state.step, stopped=trainer.stopped)
+
+
+def _require_possible(config: RunConfig) -> None:
+    """Check what costs nothing, before any process is joined or file written.
+
+    Raises:
+        ValueError: if the run must not or cannot write to its folder, or publish.
     """
     training = config.training
     folder = Path(training.output_dir)
@@ -76,64 +181,16 @@ def _join_and_train(config: RunConfig, task: Task, console: Console) -> int:
         require_way_back(folder)
     if training.deterministic:
         use_deterministic_operations()
-    accelerator = start_processes(
-        dtype=training.dtype, seed=training.seed, timeout_seconds=training.ddp_timeout, folder=folder
-    )
-    rank, world_size = accelerator.process_index, accelerator.num_processes
-    status_file = RUN_STATUS_FILE if training.do_train else EVALUATION_STATUS_FILE
-    earlier: RunStatus | None = None
-    code = EXIT_ERROR
-    try:
-        with ExitStack() as stack:
-
-            def take_folder() -> str:
-                nonlocal earlier
-                stack.enter_context(locked(folder))
-                if training.overwrite_output_dir and (backup := back_up_run(folder)) is not None:
-                    logger.warning("the earlier run in %s lies in %s now", folder, backup)
-                if not (folder / RESOLVED_CONFIG_FILE).exists():  # it says that the folder is a run's
-                    config.save(folder / RESOLVED_CONFIG_FILE)
-                earlier = read_run_status(folder, status_file)
-                return begin_run(folder, status_file)
-
-            run_id = from_main(rank, take_folder)
-            with Supervision(
-                folder, rank=rank, world_size=world_size, run_id=run_id, status_file=status_file, earlier=earlier
-            ) as supervision:
-                try:
-                    _train(config, task, accelerator, console, supervision, stack)
-                    code = EXIT_DONE
-                except (Exception, KeyboardInterrupt, SystemExit) as error:
-                    code = supervision.fail(error)
-    finally:
-        if code == EXIT_DONE or world_size == 1:  # leaving in order waits for processes that may be gone
-            accelerator.end_training()
-    return code
 
 
-def _train(
-    config: RunConfig,
-    task: Task,
-    accelerator: Accelerator,
-    console: Console,
-    supervision: Supervision,
-    stack: ExitStack,
-) -> None:
-    """Build, train, publish, and say how the run ended. Stop signals are caught until `stack` ends.
+def _say_refusal(error: ValueError, console: Console) -> None:
+    """Say why a run does not begin, once a machine: its processes share files and environment."""
+    if _rank() == 0:
+        console.info(f"error: {error}")
+    elif os.environ.get("LOCAL_RANK", str(_rank())) == "0":
+        say(f"error: process {_rank()}: {error}")
 
-    Raises:
-        Exception: whatever goes wrong.
-    """
-    training = config.training
-    trainer = build_trainer(config, task, accelerator, console, supervision.heartbeat)
-    supervision.running(trainer.total_steps)
-    if not training.do_train:
-        trainer.evaluate_only()
-        supervision.done(trainer.state.step, stopped=False)
-        return
-    # Not only while it trains: the launcher passes signals on late, and sends one when another process has failed.
-    stack.enter_context(trainer.stop_signals)
-    state = trainer.train()
-    if not trainer.stopped and training.push_to_hub and accelerator.is_main_process:
-        publish(Path(training.output_dir), training.hub_model_id, private=training.hub_private)
-    supervision.done(state.step, stopped=trainer.stopped)
+
+def _rank() -> int:
+    """Number of this process in the launch, which it knows before it joins the others."""
+    return int(os.environ.get("RANK", "0"))

@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from songgen.data.integrity import VERIFIED_FILE
-from songgen.models.configuration_songgen import CONFIG_FILE
+from songgen.families.family import MODEL_CONFIG_FILE
 from songgen.runtime import folder_lock
 from songgen.runtime.heartbeat import is_heartbeat
-from songgen.runtime.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE
+from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE
 from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.checkpoints.folders import checkpoint_folders
 
@@ -60,7 +60,7 @@ def require_way_back(folder: Path) -> None:
 
 def has_lone_model(folder: Path) -> bool:
     """Whether a run's folder holds its model, but no checkpoint, not even a damaged one."""
-    return (folder / CONFIG_FILE).is_file() and not checkpoint_folders(folder)
+    return (folder / MODEL_CONFIG_FILE).is_file() and not checkpoint_folders(folder)
 
 
 def back_up_run(folder: Path) -> Path | None:

@@ -1,20 +1,21 @@
 """One optimizer step: micro-batches forward and backward, exact normalization, clipping, the agreed decision to update.
 
-Shapes: K codebooks, H heads.
+Shapes: D divisors, W values that follow the curve, as in `songgen.families.objective`.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from songgen.data.collate import Batch
-from songgen.layout import TokenLayout
+from songgen.families.objective import Objective
+from songgen.runtime.commands import Action, Command, actions_of, agreed_actions
 from songgen.runtime.distributed import sum_over_processes
 from songgen.train.optimization.engine import Engine
 
@@ -44,10 +45,8 @@ class StepResult:
     """Scalar, this process's share of what was minimized: the processes' shares add up to the whole."""
     loss: float
     """The whole: the sum of all processes' objectives."""
-    head_losses: Tensor
-    """H, shares of each head's mean cross-entropy."""
-    vocal_losses: Tensor
-    """H, the same of the auxiliary vocal heads (zero when there are none)."""
+    parts: Mapping[str, Tensor]
+    """This process's shares of the named parts of the loss: see `songgen.families.objective.BatchLoss`."""
     gradient_norm: Tensor
     """Scalar, before clipping, of all processes together."""
     samples: int
@@ -55,9 +54,9 @@ class StepResult:
     frames: int
     """Frames of all processes."""
     targets: int
-    """Tokens predicted by all processes, over all heads (the auxiliary ones aside)."""
-    stop_requested: bool
-    """Whether any process was asked to stop."""
+    """Values predicted by all processes, as the objective counts them."""
+    actions: frozenset[Action]
+    """What any process was asked to do."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,8 @@ class _Agreed:
     """Whether the gradient norm is, on every process."""
     loss: float
     """Sum of the processes' objectives."""
-    stop_requested: bool
-    """Whether any process was asked to stop."""
+    actions: frozenset[Action]
+    """What any process was asked to do."""
     samples: int
     """As in `StepResult`."""
     frames: int
@@ -88,91 +87,80 @@ class TrainingStep:
     """Processes, device, loss scaler."""
     engine: Engine
     """The model, its gradients, its optimizer."""
-    layout: TokenLayout
-    """Counts the targets."""
-    train_every_eos: bool
-    """Which ends are targets, as the model has it."""
+    objective: Objective
+    """Counts the targets and computes the losses."""
     max_gradient_norm: float
     """Gradients are scaled down to it."""
-    vocal_loss_weight: float
-    """Factor of the auxiliary loss; 0 leaves it out."""
 
     def run(
         self,
-        batches: Sequence[Batch],
-        codebook_weights: Tensor,
-        stop_requested: Callable[[], bool] = lambda: False,
+        batches: Sequence[Any],
+        curve_values: Tensor,
+        commands: Callable[[], Sequence[Command]] = tuple,
         allows_update: Callable[[float], bool] = lambda loss: True,
     ) -> StepResult:
         """Train on the micro-batches of one step.
 
-        The objective is, for each head, the mean over every target of the step on all processes, whatever the
-        micro-batches' sizes: the counts are summed first, and each micro-batch adds its share.
+        The loss is a mean over every target of the step on all processes, whatever the micro-batches' sizes: the counts
+        are summed first, and each micro-batch adds its share.
 
         Args:
             batches: this process's micro-batches; every process must have as many.
-            codebook_weights: K.
-            stop_requested: asked once, at the end; the answers of all processes are combined.
+            curve_values: W, what the loss takes from the place on the curve of the run.
+            commands: asked once, at the end, for what this process was asked to do; the processes agree on it.
             allows_update: asked before the weights change, with the loss of all processes together; must answer alike
                 on every process.
         """
         device = self.accelerator.device
-        counts, sizes = self._counts(batches)
-        head_losses = torch.zeros(self.layout.num_heads, device=device)
-        vocal_losses, objective = torch.zeros_like(head_losses), torch.zeros((), device=device)
-        weights = codebook_weights.to(device)
+        divisors, sizes = self._count(batches)
+        objective, parts = torch.zeros((), device=device), dict[str, Tensor]()
+        values = curve_values.to(device)
         self.engine.model.train()
         for place, batch in enumerate(batches):
             is_last = place == len(batches) - 1
             with self.engine.micro_batch(is_last=is_last):
-                inputs = batch.to(device, non_blocking=True).model_inputs()
-                output = self.engine.model(
-                    **inputs, codebook_weights=weights, target_counts=counts, return_logits=False
-                )
-                loss = output.loss
-                if output.vocal_loss is not None:
-                    loss = loss + self.vocal_loss_weight * output.vocal_loss
-                    vocal_losses += output.vocal_codebook_losses.detach()
+                loss = self.objective.loss(self.engine.model, batch.to(device, non_blocking=True), divisors, values)
                 # The wrappers average gradients over processes; the objective is a sum.
-                self.engine.backward(loss * self.accelerator.num_processes)
-            objective += loss.detach()
-            head_losses += output.codebook_losses.detach()
+                self.engine.backward(loss.total * self.accelerator.num_processes)
+            objective += loss.total.detach()
+            for name, part in loss.parts.items():
+                parts[name] = parts[name] + part.detach() if name in parts else part.detach()
         norm = self.engine.clip_gradients(self.max_gradient_norm)
-        agreed = self._agree(objective, norm, stop_requested(), sizes)
+        agreed = self._agree(objective, norm, commands(), sizes)
         outcome = self._update(agreed, allows_update)
         return StepResult(
             outcome=outcome,
             objective=objective,
             loss=agreed.loss,
-            head_losses=head_losses,
-            vocal_losses=vocal_losses,
+            parts=parts,
             gradient_norm=norm,
             samples=agreed.samples,
             frames=agreed.frames,
             targets=agreed.targets,
-            stop_requested=agreed.stop_requested,
+            actions=agreed.actions,
         )
 
-    def _counts(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-        """Targets of each head (H int64) and (songs, frames, targets), over all micro-batches and processes."""
-        frames = torch.cat([batch.frames for batch in batches])
-        heads = self.layout.target_counts(frames, train_every_eos=self.train_every_eos)
-        own = torch.cat([heads, (frames > 0).sum()[None], frames.sum()[None], heads.sum()[None]])
+    def _count(self, batches: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """Return what the losses are divided by (D int64) and (songs, frames, targets), of all processes together."""
+        counts = self.objective.count(batches)
+        own = torch.cat([counts.divisors, torch.tensor([counts.songs, counts.frames, counts.targets])])
         summed = sum_over_processes(own.to(self.accelerator.device))
-        return summed[: self.layout.num_heads], summed[self.layout.num_heads :]
+        return summed[: len(counts.divisors)], summed[len(counts.divisors) :]
 
-    def _agree(self, objective: Tensor, norm: Tensor, stop_requested: bool, sizes: Tensor) -> _Agreed:
+    def _agree(self, objective: Tensor, norm: Tensor, commands: Sequence[Command], sizes: Tensor) -> _Agreed:
         """Combine what the processes found; `sizes` are combined already.
 
         All of it comes to the host in one transfer, for which the device is waited for: the only one of a step, except
         that DeepSpeed's engine compares the order of its gradients, and float16's scale is read after the update.
         """
-        stop = torch.full((), stop_requested, dtype=torch.bool, device=objective.device)  # no copy, which would wait
-        found = torch.stack([~objective.isfinite(), ~norm.isfinite(), stop]).double()
+        # Filled on the device: a copy from the host would wait for it.
+        asked = [torch.full((), flag, dtype=torch.bool, device=objective.device) for flag in actions_of(commands)]
+        found = torch.stack([~objective.isfinite(), ~norm.isfinite(), *asked]).double()
         found = sum_over_processes(torch.cat([found, objective.double()[None]]))
-        bad_losses, bad_norms, stops, loss, *counted = torch.cat([found, sizes.double()]).tolist()
+        bad_losses, bad_norms, *rest = torch.cat([found, sizes.double()]).tolist()
+        actions, (loss, *counted) = agreed_actions(rest[: len(asked)]), rest[len(asked) :]
         samples, frames, targets = (int(count) for count in counted)
-        return _Agreed(bad_losses == 0, bad_norms == 0, loss, stops > 0, samples, frames, targets)
+        return _Agreed(bad_losses == 0, bad_norms == 0, loss, actions, samples, frames, targets)
 
     def _update(self, agreed: _Agreed, allows_update: Callable[[float], bool]) -> Outcome:
         """Change the weights if the step allows it; every process comes to the same outcome."""

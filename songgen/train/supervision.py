@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import sys
 import threading
 import time
 import traceback
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
-
-import torch
 
 from songgen.data.loader import LoaderError, worker_failure
 from songgen.exit_codes import (
@@ -23,10 +19,11 @@ from songgen.exit_codes import (
     EXIT_NON_FINITE,
     EXIT_SIGNAL_BASE,
 )
+from songgen.runtime.commands import remove_command_files
 from songgen.runtime.distributed import leave_at_once
 from songgen.runtime.heartbeat import STARTING, Heartbeat, missing_processes, remove_heartbeats
-from songgen.runtime.run_status import RUN_STATUS_FILE, RunStatus, read_run_status
-from songgen.runtime.stop_requests import STOP_FILE
+from songgen.runtime.private_names import is_lost_connection
+from songgen.runtime.status import RUN_STATUS_FILE, RunStatus, State, StatusFile, new_run_id
 from songgen.runtime.terminal import printable
 from songgen.train.checkpoints.manager import CheckpointError
 from songgen.train.optimization.anomalies import NonFiniteError
@@ -77,7 +74,7 @@ class Supervision:
         self.rank = rank
         self.world_size = world_size
         self.run_id = run_id
-        self.status_file = status_file
+        self.status = StatusFile(folder, status_file, run_id, rank)
         self.earlier = earlier
         self.total_steps: int | None = None
         self.heartbeat = Heartbeat(folder, rank)
@@ -166,7 +163,7 @@ class Supervision:
         if self.rank == 0:
             return True
         time.sleep(SETTLE_SECONDS)
-        status = read_run_status(self.folder, self.status_file)
+        status = self.status.read()
         if status is None:
             return False
         return status.run_id != self.run_id or status.reason == f"process 0: {reason}"  # another id: it was put back
@@ -180,11 +177,11 @@ class Supervision:
         if self.earlier is None or self.earlier.step is None:
             self._write("failed", exit_code=code, reason=f"process 0: {reason}")
         else:
-            self._put(self.earlier)
+            self.status.put(self.earlier)
 
     def _write(
         self,
-        status: Literal["running", "stopped", "finished", "failed"],
+        status: State,
         *,
         step: int | None = None,
         exit_code: int | None = None,
@@ -193,18 +190,11 @@ class Supervision:
         """Write the status, unless another process has said already why the run fails."""
         if status == "failed" and self._failed_elsewhere() is not None:
             return
-        self._put(RunStatus(status, self.run_id, self.rank, step, self.total_steps, exit_code, reason))
-
-    def _put(self, status: RunStatus) -> None:
-        """Replace the status."""
-        try:
-            status.write(self.folder, self.status_file)
-        except OSError as error:  # a full disk; the end of the run must not be hidden by it
-            logger.warning("the status of the run could not be written to %s: %s", self.folder, error)
+        self.status.write(status, step=step, total_steps=self.total_steps, exit_code=exit_code, reason=reason)
 
     def _failed_elsewhere(self) -> str | None:
         """Why another process has failed in this run, if one has."""
-        status = read_run_status(self.folder, self.status_file)
+        status = self.status.read()
         if status is None:
             return None
         if status.run_id != self.run_id:  # put back by the main process, or the file system is late to show ours
@@ -231,9 +221,9 @@ class Supervision:
 def begin_run(folder: Path, status_file: str) -> str:
     """Say that a run begins (main process, which holds the folder); returns the run's random name."""
     remove_heartbeats(folder)
-    (folder / STOP_FILE).unlink(missing_ok=True)
-    run_id = secrets.token_hex(8)
-    RunStatus("running", run_id).write(folder, status_file)
+    remove_command_files(folder)
+    run_id = new_run_id()
+    StatusFile(folder, status_file, run_id).write("running")
     return run_id
 
 
@@ -246,11 +236,6 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return EXIT_SIGNAL_BASE + 2
     return EXIT_LOST_PROCESS if isinstance(error, LoaderError) or is_lost_connection(error) else EXIT_ERROR
-
-
-def is_lost_connection(error: BaseException) -> bool:
-    """Whether an operation among processes failed: gloo has no error class of its own, NCCL has."""
-    return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def say(message: str) -> None:

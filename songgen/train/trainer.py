@@ -1,39 +1,41 @@
-"""The training loop: one class for both tasks, made of parts that are built elsewhere (`songgen.train.build`)."""
+"""The training loop: one class for every objective, made of parts that are built elsewhere (`songgen.train.build`)."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from safetensors import SafetensorError
+from torch import nn
 
 from songgen.config import RunConfig
-from songgen.data.collate import Batch
-from songgen.families.tokens.final_model import write_model
-from songgen.families.tokens.songs import TrainingData
-from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.families.family import Family
+from songgen.families.objective import Objective
+from songgen.families.songs import TrainingData
 from songgen.runtime.agreement import all_succeeded
+from songgen.runtime.commands import Action, Inbox, Interrupted
 from songgen.runtime.distributed import StartPatience
 from songgen.runtime.heartbeat import Heartbeat
-from songgen.runtime.stop_requests import Interrupted, StopSignals
 from songgen.train.checkpoints.manager import CheckpointError, CheckpointManager
 from songgen.train.checkpoints.resume import Resumption, require_same_parameters
 from songgen.train.checkpoints.state import CheckpointContents, TrainerState, capture_random_state, restore_random_state
 from songgen.train.evaluation import Evaluator
+from songgen.train.final_model import write_final_model
 from songgen.train.optimization.anomalies import AnomalyWatch, NonFiniteError
 from songgen.train.optimization.ema import MovingAverage
 from songgen.train.optimization.engine import Engine
 from songgen.train.optimization.loss_scale import LossScaleBounds
 from songgen.train.optimization.named_tensors import copy_tensors, gather_tensors, model_tensors
 from songgen.train.optimization.optimizer import set_learning_rate
-from songgen.train.optimization.schedules import CodebookWeights, LearningRateSchedule
+from songgen.train.optimization.schedules import LearningRateSchedule
 from songgen.train.reporting.reporter import Reporter
 from songgen.train.step import Outcome, StepResult, TrainingStep
 from songgen.train.totals import StepTotals
@@ -66,7 +68,11 @@ class Trainer:
     """Folder of the run."""
 
     # What is trained
-    core: SongGenForConditionalGeneration
+    family: Family[Any]
+    """Kind of the model."""
+    objective: Objective
+    """What is minimised, measured and sampled."""
+    core: nn.Module
     """The model itself."""
     engine: Engine
     """The model as it is wrapped, its gradients, its optimizer."""
@@ -80,8 +86,6 @@ class Trainer:
     """One optimizer step."""
     schedule: LearningRateSchedule
     """Learning rate over the updates."""
-    codebook_weights: CodebookWeights
-    """Weights of the codebooks over the steps."""
     average: MovingAverage | None
     """Moving average of the weights."""
     anomalies: AnomalyWatch
@@ -104,8 +108,8 @@ class Trainer:
     """Signs of life."""
     patience: StartPatience
     """How long processes wait for each other."""
-    stop_signals: StopSignals = field(default_factory=StopSignals)
-    """Requests to stop."""
+    inbox: Inbox = field(default_factory=Inbox)
+    """What this process is asked to do while it trains."""
 
     # Where it stands
     resumption: Resumption | None = None
@@ -113,14 +117,16 @@ class Trainer:
     state: TrainerState = field(default_factory=TrainerState)
     """Position in the run, from the beginning that of the checkpoint."""
     stopped: bool = False
-    """Whether a signal has asked for the end."""
+    """Whether the run was asked to stop."""
+    save_asked: bool = False
+    """Whether the run was asked for a checkpoint of this step."""
     saved_step: int | None = None
     """Step of the latest checkpoint that this process took part in."""
     previous_best: tuple[float | None, int | None] = (None, None)
     """Loss and step of the best evaluation before the present best."""
 
     def train(self) -> TrainerState:
-        """Run the plan, to be called while `stop_signals` is entered.
+        """Run the plan, to be called while `inbox` is entered.
 
         Returns:
             where the run stands at its end.
@@ -132,18 +138,18 @@ class Trainer:
         with self.reporter:
             self.resume()
             if self.evaluator is not None:
-                self.evaluator.go_on(self.state.evaluated_step)
+                self.evaluator.resume(self.state.evaluated_step)
             self.reporter.start(self.state.step)
             self.make_up_evaluation()
             for batches in self.remaining_steps():
                 if self.stopped:
                     break
-                self.stopped = self.step(batches).stop_requested
+                self.obey(self.step(batches).actions)
                 if self.due(self.intervals.log) or self.stopped:
                     self.log()
                 if self.due(self.intervals.evaluate) and not self.stopped:
                     self.evaluate()
-                if self.due(self.intervals.save) or self.stopped or self.is_best:
+                if self.due(self.intervals.save) or self.stopped or self.save_asked or self.is_best:
                     self.save()
                 self.heartbeat.beat("waiting for data", self.state.step)
             self.finish()
@@ -220,7 +226,7 @@ class Trainer:
         state.rewinds += 1
         logger.warning("step %d: the weights are those of %s again, %d updates back", state.step, folder, undone)
 
-    def remaining_steps(self) -> Iterator[list[Batch]]:
+    def remaining_steps(self) -> Iterator[list[Any]]:
         """Yield this process's micro-batches of each step that is left, epoch after epoch."""
         while self.state.step < self.total_steps:
             for batches in self.data.steps(self.state.epoch, self.state.batches_in_epoch):
@@ -228,15 +234,15 @@ class Trainer:
                 if self.state.step >= self.total_steps:
                     return
 
-    def step(self, batches: list[Batch]) -> StepResult:
+    def step(self, batches: list[Any]) -> StepResult:
         """Train on one step's micro-batches and move the state past them."""
         self.heartbeat.beat("training", self.state.step)
         curve = self.state.curve
         learning_rate = self.config.training.learning_rate * self.schedule(curve.update)
         set_learning_rate(self.engine.optimizer, learning_rate)
-        weights = self.codebook_weights(curve.step, curve.length)
+        values = self.objective.curve_values(curve.step / max(1, curve.length))
         result = self.training_step.run(
-            batches, weights, self.stop_signals.requested, lambda loss: self.anomalies.allows_update(loss, self.state)
+            batches, values, self.inbox.take, lambda loss: self.anomalies.allows_update(loss, self.state)
         )
         try:
             must_rewind = self.anomalies.after_step(batches, result, self.state)
@@ -248,12 +254,23 @@ class Trainer:
             raise
         if must_rewind:
             self.rewind()
-        self.totals.add(result, has_vocal=self.training_step.vocal_loss_weight > 0)
+        self.totals.add(result)
         self.advance(result)
         self.patience.end()
-        if result.stop_requested:
-            logger.info("asked to stop: the run ends after step %d", self.state.step)
         return result
+
+    def obey(self, actions: Collection[Action]) -> None:
+        """Do what the processes have agreed on, all of them at the same step boundary.
+
+        What is asked for is only noted here: an evaluation that is due comes before a save, whose checkpoint then
+        tells of it.
+        """
+        if Action.STOP in actions:
+            self.stopped = True
+            logger.info("asked to stop: the run ends after step %d", self.state.step)
+        if Action.SAVE in actions:
+            self.save_asked = True
+            logger.info("asked to save: the run continues after step %d", self.state.step)
 
     def advance(self, result: StepResult) -> None:
         """Count a step."""
@@ -287,9 +304,7 @@ class Trainer:
         self.heartbeat.beat("evaluating", self.state.step)
         try:
             with self.averaged_weights():
-                metrics = self.evaluator.run(
-                    self.engine.model, self.core, self.state.step, self.reporter, self.stop_signals
-                )
+                metrics = self.evaluator.run(self.engine.model, self.core, self.state.step, self.reporter, self.inbox)
         except Interrupted:
             logger.info("the evaluation after step %d is broken off; it is made up for on resume", self.state.step)
             self.stopped = True
@@ -308,6 +323,7 @@ class Trainer:
 
     def save(self, *, again: bool = False) -> None:
         """Write a checkpoint of this step boundary, unless there is one already (`again`: nevertheless)."""
+        self.save_asked = False
         if self.saved_step == self.state.step and not again:
             return
         began = time.perf_counter()
@@ -359,7 +375,7 @@ class Trainer:
         error: Exception | None = None
         with self.averaged_weights():
             try:
-                write_model(self.accelerator, self.core, self.config, self.output_dir)
+                write_final_model(self.family, self.accelerator, self.core, self.config, self.output_dir)
             except (OSError, SafetensorError) as failure:  # the disk; the other processes are waiting
                 error = failure
         if not all_succeeded(error is None):

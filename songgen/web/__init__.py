@@ -1,18 +1,5 @@
-"""Pages for the person at this machine: a small server on the standard library that answers nobody else."""
+"""Local pages: Starlette applications behind access checks, served by uvicorn to the person at this machine.
 
-from songgen.web.access import LOOPBACK, Access, make_access
-from songgen.web.messages import FileBody, HttpProblem, Request, Response, Route, json_response
-from songgen.web.server import LocalServer
-
-__all__ = [
-    "LOOPBACK",
-    "Access",
-    "FileBody",
-    "HttpProblem",
-    "LocalServer",
-    "Request",
-    "Response",
-    "Route",
-    "json_response",
-    "make_access",
-]
+Import from the modules: `songgen.web.document` and `songgen.web.access` need the standard library alone, the others
+need the extra `page`.
+"""

@@ -1,8 +1,8 @@
-"""Who may talk to a local page: whoever knows its token, under a name that no foreign page can take.
+"""Who may use a local page: whoever knows its token, under a name that no foreign page can take.
 
-A browser lets any page send requests to this machine. Three things keep them out: the token, which they do not know;
-the `Host` header, which shows when a foreign name was made to lead here (DNS rebinding); and the `Origin` header, which
-names the page that a request comes from.
+A browser lets any page send requests to this machine. Three things keep other pages out: the token, which they do not
+know; the `Host` header, which shows when a foreign name was made to resolve to this machine (DNS rebinding); and the
+`Origin` header, which names the page that sends a request.
 """
 
 import hmac
@@ -17,13 +17,13 @@ LOOPBACK = "127.0.0.1"
 """Address that only this machine can reach."""
 
 LOCAL_NAMES = frozenset({"localhost", LOOPBACK, "::1"})
-"""Names of this machine that no foreign server can give out; a forwarded port keeps them too."""
+"""Names of this machine that no foreign DNS server can give out; a forwarded port keeps them too."""
 
 TOKEN_BYTES = 32
-"""Of a token that is drawn."""
+"""Length of a generated token."""
 
 MIN_TOKEN_LENGTH = 16
-"""Characters of a token that a user chooses."""
+"""Minimum number of characters of a token that a user chooses."""
 
 _TOKEN = re.compile(rf"[A-Za-z0-9_-]{{{MIN_TOKEN_LENGTH},200}}")
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::(?P<port>\d{1,5}))?")
@@ -32,20 +32,20 @@ _BEARER = "Bearer "
 
 @dataclass(frozen=True)
 class Access:
-    """What a request must show."""
+    """What a request must show to be answered."""
 
     host: str
     """Address or name that the server listens on."""
 
     token: str
-    """Secret of this start."""
+    """Secret of this start of the server."""
 
     def knows_host(self, headers: Sequence[str]) -> bool:
-        """Whether a request was sent to this server by a name of its own.
+        """Return whether a request was sent to one of this server's own names.
 
         Args:
-            headers: every `Host` header of the request; exactly one is right. Its port does not count: it is another
-                one where the port is forwarded.
+            headers: every `Host` header of the request; there must be exactly one. Its port is ignored: a forwarded
+                port has another number.
         """
         match = _HOST.fullmatch(headers[0]) if len(headers) == 1 else None
         if match is None:
@@ -53,25 +53,26 @@ class Access:
         name = match["name"].strip("[]").lower()
         if name in LOCAL_NAMES or name == self.host.lower():
             return True
-        # Who listens on every address is reached by any of them; a rebound name is never an address.
+        # A server that listens on every address is reached by any of them; a rebound name is never an address.
         return _is_wildcard(self.host) and _address(name) is not None
 
     def is_token(self, given: str) -> bool:
-        """Whether a text is the token; how long this takes does not depend on how much of it is right."""
+        """Return whether a text is the token, in a time that does not depend on how much of it is right."""
         return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self.token.encode())
 
     def has_cookie(self, headers: Sequence[str], name: str) -> bool:
-        """Whether the token stands in a cookie of a given name.
+        """Return whether a cookie of a given name holds the token.
 
         Args:
             headers: every `Cookie` header of the request.
-            name: of the cookie.
+            name: name of the cookie.
         """
         pairs = (entry.strip().partition("=") for header in headers for entry in header.split(";"))
+        # A list, so that every candidate is compared and the time does not show which one was right.
         return any([self.is_token(value) for key, _, value in pairs if key == name])
 
     def has_bearer(self, header: str | None) -> bool:
-        """Whether an `Authorization` header carries the token, as a script sends it."""
+        """Return whether an `Authorization` header holds the token, as a script sends it."""
         return header is not None and header.startswith(_BEARER) and self.is_token(header.removeprefix(_BEARER))
 
 
@@ -80,10 +81,11 @@ def make_access(host: str = LOOPBACK, token: str | None = None) -> Access:
 
     Args:
         host: address to listen on.
-        token: secret that the user has chosen; None draws one.
+        token: secret that the user has chosen; None generates one.
 
     Raises:
-        ValueError: if others can reach the address and no token was chosen, or if the token is too easy to guess.
+        ValueError: if other machines can reach the address and no token was chosen, or if the token is too easy to
+            guess.
     """
     if token is None:
         if not is_loopback(host):
@@ -98,13 +100,13 @@ def make_access(host: str = LOOPBACK, token: str | None = None) -> Access:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Return whether an address can only be reached from this machine."""
     address = _address(host)
     return host.lower() == "localhost" or (address is not None and address.is_loopback)
 
 
 def is_same_origin(origin: str, host_header: str) -> bool:
-    """Whether an `Origin` header names the very page that a request was sent to."""
+    """Return whether an `Origin` header names the page that the request was sent to."""
     try:
         parts = urlsplit(origin)
     except ValueError:

@@ -1,82 +1,94 @@
-"""The server: checks every request, lets a page answer it, and sends the answer with headers that close the rest.
+"""The server: uvicorn on an address of this machine, with deadlines for slow clients.
 
-On the standard library, in threads: a page for one person needs no more, and brings no dependency that has to be
-watched.
+This is the only module that knows uvicorn. `_Connection` uses parts of its HTTP/1.1 protocol class that are not
+documented, so setup.py allows one minor version.
 """
 
+import asyncio
 import logging
-import os
+import math
+import signal
 import socket
-import socketserver
-import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, BinaryIO
-from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from songgen.runtime.terminal import printable
-from songgen.web.access import Access, is_same_origin
-from songgen.web.messages import (
-    FileBody,
-    HttpProblem,
-    Request,
-    Response,
-    Route,
-    find_route,
-    parse_json_object,
-    parse_range,
-)
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from songgen.web.access import Access
+from songgen.web.application import PageRoute, make_app
 
 logger = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 1 << 20
-"""Largest body of a request; the lyrics of a song take some thousand bytes."""
+MAX_CONNECTIONS = 256
+"""Maximum number of connections at the same time; a browser opens six."""
 
-MAX_CONNECTIONS = 64
-"""Connections at the same time; a browser opens six."""
+MAX_HEADER_BYTES = 1 << 14
+"""Number of bytes after which an unfinished request line with headers is refused."""
 
-IDLE_SECONDS = 30.0
-"""A connection that says nothing for so long is closed."""
+REQUEST_SECONDS = 20.0
+"""Time for a request to arrive completely, and for the next one on an open connection to begin."""
 
-COPY_BYTES = 1 << 18
+STALL_SECONDS = 30.0
+"""Time after which a client that does not read its answer is disconnected; browsers resume a track where they were."""
 
-COMMON_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "object-src 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-"""In every answer. There is no header of CORS: no other page may read anything."""
+STOP_SECONDS = 1
+"""Time for answers to finish when the server is stopped. Saving a correction takes milliseconds; a player that has
+stopped reading would never finish."""
 
 
 class LocalServer:
     """Serves routes to whoever has the token."""
 
-    def __init__(self, routes: Sequence[Route], access: Access, port: int = 0) -> None:
+    def __init__(self, routes: Sequence[PageRoute], access: Access, port: int = 0) -> None:
         """Listen; requests wait until `serve` is called.
 
         Args:
-            routes: what there is. `/` must be among them.
-            access: who may see it, and the address to listen on.
+            routes: the pages. `/` must be one of them.
+            access: who may see them, and the address to listen on.
             port: TCP port; 0 takes a free one.
 
         Raises:
             ValueError: if the address cannot be used.
         """
+        is_ipv6 = ":" in access.host
         try:
-            self._server = _Server(access, routes, port)
+            self._socket = socket.create_server(
+                (access.host, port),
+                family=socket.AF_INET6 if is_ipv6 else socket.AF_INET,
+                dualstack_ipv6=is_ipv6 and socket.has_dualstack_ipv6(),
+            )
         except (OSError, OverflowError) as error:
             raise ValueError(
                 f"{access.host}, port {port}: cannot be used ({error}); name another with --port, 0 takes a free one"
             ) from error
-        self.port: int = self._server.server_address[1]
+        self.port: int = self._socket.getsockname()[1]
         self._access = access
+        # Cookies know no ports: two servers on one machine must not take each other's.
+        app = make_app(routes, access, cookie_name=f"songgen-{self.port}")
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                interface="asgi3",
+                http=_Connection,
+                loop="asyncio",
+                ws="none",
+                lifespan="off",
+                workers=1,
+                proxy_headers=False,  # else it believes what a client says of itself in X-Forwarded-For
+                server_header=False,
+                access_log=False,  # it would show the token of the first request
+                log_config=None,
+                # Pages that fail are in the log of `songgen.web` already; what else uvicorn calls an error is an answer
+                # that was cut off by a stop, which happens whenever a player is open.
+                log_level=logging.CRITICAL,
+                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+                timeout_keep_alive=math.ceil(REQUEST_SECONDS) + 1,  # the deadline of `_Connection` is earlier
+                timeout_graceful_shutdown=STOP_SECONDS,
+            )
+        )
 
     @property
     def url(self) -> str:
@@ -85,12 +97,13 @@ class LocalServer:
         return f"http://{host}:{self.port}/?token={self._access.token}"
 
     def serve(self) -> None:
-        """Answer requests until `close` is called from another thread, or a signal comes."""
-        self._server.serve_forever(poll_interval=0.1)
+        """Answer requests until `stop` is called or, in the main thread, SIGINT or SIGTERM arrives."""
+        with self._stopping_on_signals():
+            self._server.run(sockets=[self._socket])
 
-    def close(self) -> None:
-        """Stop listening."""
-        self._server.server_close()
+    def stop(self) -> None:
+        """Let `serve` finish its answers and return; may be called from any thread."""
+        self._server.should_exit = True
 
     @contextmanager
     def running(self) -> Iterator["LocalServer"]:
@@ -100,184 +113,104 @@ class LocalServer:
         try:
             yield self
         finally:
-            self._server.shutdown()
+            self.stop()
             thread.join()
-            self.close()
 
+    @contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        """Let SIGINT and SIGTERM stop the server and nothing else, for the length of the block.
 
-class _Server(ThreadingHTTPServer):
-    """Threads for connections, a bounded number of them."""
-
-    daemon_threads = True
-
-    def __init__(self, access: Access, routes: Sequence[Route], port: int) -> None:
-        if ":" in access.host:
-            self.address_family = socket.AF_INET6
-        self.access = access
-        self.routes = routes
-        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        super().__init__((access.host, port), _Handler)
-        # Cookies know no ports: two servers on one machine must not take each other's.
-        self.cookie_name = f"songgen-{self.server_address[1]}"
-
-    def server_bind(self) -> None:
-        """Bind without asking the network for this machine's name, as HTTPServer does."""
-        socketserver.TCPServer.server_bind(self)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread, or hang up where there are too many."""
-        if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer the requests of a connection."""
+        uvicorn handles both while it runs. When it has stopped, it raises them again for the handlers from before,
+        which would end the process; here those handlers are harmless, so that `serve` returns.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, lambda *_: self.stop()) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            super().process_request_thread(request, client_address)
+            yield
         finally:
-            self._places.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Note what went wrong with a connection; most often the browser has closed it."""
-        logger.info("a connection broke off", exc_info=True)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """Answers the requests of one connection."""
+class _Deadline:
+    """The end of the time that a client has for something."""
 
-    server: _Server
-    protocol_version = "HTTP/1.1"
-    timeout = IDLE_SECONDS
+    def __init__(self, passed: Callable[[str], None], reason: str) -> None:
+        self._passed = passed
+        self._reason = reason
+        self._timer: asyncio.TimerHandle | None = None
 
-    def do_GET(self) -> None:
-        """Answer a request."""
-        if self.command != "POST" and {"content-length", "transfer-encoding"} & {name.lower() for name in self.headers}:
-            self.close_connection = True  # a body that nobody reads must not be taken for the next request
-        try:
-            response = self._answer()
-        except HttpProblem as problem:
-            self.close_connection = True  # here too a body may be left
-            response = problem.response()
-        except Exception:
-            logger.exception("a page failed")
-            self.close_connection = True
-            response = HttpProblem(500, "the page failed; the terminal that it was started in says why").response()
-        self._send(response)
+    def begin(self, seconds: float) -> None:
+        """Start the time, unless it runs already."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._passed, self._reason)
 
-    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
+    def end(self) -> None:
+        """Stop the time."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _answer(self) -> Response:
-        access = self.server.access
-        hosts = self.headers.get_all("Host", [])
-        if not access.knows_host(hosts):
-            raise HttpProblem(403, "this page is not known under the name that was used for it")
-        parts = self._parts()
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if parts.path == "/" and "token" in query and self.command == "GET":
-            return self._let_in(query["token"])
-        is_script = access.has_bearer(self.headers.get("Authorization"))
-        if not is_script and not access.has_cookie(self.headers.get_all("Cookie", []), self.server.cookie_name):
-            raise HttpProblem(401, "the token is missing: open the address that the terminal shows")
-        route, parameters = find_route(self.server.routes, self.command, parts.path)
-        if route.method != "POST":
-            return route.answer(Request(parameters, query))
-        origin = self.headers.get("Origin")
-        # A browser always names the page that sends; a script has none, and shows the token itself.
-        if (origin is None and not is_script) or (origin is not None and not is_same_origin(origin, hosts[0])):
-            raise HttpProblem(403, "the request comes from another page")
-        return route.answer(Request(parameters, query, self._read_body()))
 
-    def _parts(self) -> SplitResult:
-        try:
-            parts = urlsplit(self.path)
-        except ValueError as error:
-            raise HttpProblem(400, "the address cannot be read") from error
-        if parts.scheme or parts.netloc or not parts.path.startswith("/"):
-            raise HttpProblem(400, "the address must begin with a slash")
-        return parts
+class _Connection(H11Protocol):
+    """A connection with deadlines.
 
-    def _let_in(self, token: str) -> Response:
-        """Put the token into a cookie, and take it out of the address, which browsers keep and show."""
-        if not self.server.access.is_token(token):
-            raise HttpProblem(401, "the token is wrong, perhaps of an earlier start: open the address of the terminal")
-        cookie = f"{self.server.cookie_name}={self.server.access.token}; HttpOnly; SameSite=Strict; Path=/"
-        return Response(b"", "text/plain", 303, {"Location": "/", "Set-Cookie": cookie})
+    uvicorn waits without limit for the rest of a request and for a client that does not read. So that slow clients
+    cannot take all places, a connection is aborted unless each request arrives, and each answer is read, in time.
+    """
 
-    def _read_body(self) -> dict[str, Any]:
-        length = self.headers.get("Content-Length", "")
-        if self.headers.get("Transfer-Encoding") or not (length.isascii() and length.isdigit()):
-            raise HttpProblem(411, "the length of the body must be given")
-        if len(length) > len(str(MAX_BODY_BYTES)) or int(length) > MAX_BODY_BYTES:
-            raise HttpProblem(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
-        if self.headers.get_content_type() != "application/json":
-            raise HttpProblem(415, "the body must be application/json")
-        return parse_json_object(self.rfile.read(int(length)))
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the time of the first request, or close the connection if there are too many."""
+        super().connection_made(transport)
+        self._request = _Deadline(self._abort, "no complete request in time")
+        self._reading = _Deadline(self._abort, "the client does not read its answer")
+        self._is_idle = False  # whether the last request was answered and no byte of the next one has arrived
+        if len(self.connections) > MAX_CONNECTIONS:
+            self._abort("too many connections")
+        else:
+            self._watch()
 
-    def _send(self, response: Response) -> None:
-        try:
-            if isinstance(response.body, FileBody):
-                self._send_file(response, response.body)
-            else:
-                self._send_head(response, len(response.body))
-                if self.command != "HEAD":
-                    self.wfile.write(response.body)
-        except HttpProblem as problem:
-            self._send(problem.response())
-        except (ConnectionError, TimeoutError):
-            self.close_connection = True  # a player that has heard enough hangs up
+    def data_received(self, data: bytes) -> None:
+        """Start the time of a request with its first bytes, and stop it with its last."""
+        if self._is_idle:
+            self._is_idle = False
+            self._request.end()
+        super().data_received(data)
+        self._watch()
 
-    def _send_file(self, response: Response, body: FileBody) -> None:
-        try:
-            file = body.path.open("rb")
-        except OSError as error:
-            raise HttpProblem(404, "the file is gone") from error
-        with file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise HttpProblem(404, "this is no file")
-            headers = {**response.headers, "Accept-Ranges": "bytes"}
-            wanted = parse_range(self.headers.get("Range", ""), status.st_size)
-            begin, end = wanted or (0, status.st_size)
-            if wanted is not None:
-                headers["Content-Range"] = f"bytes {begin}-{end - 1}/{status.st_size}"
-            head = Response(b"", response.content_type, 206 if wanted else response.status, headers)
-            self._send_head(head, end - begin)
-            if self.command != "HEAD":
-                self._copy(file, begin, end)
+    def on_response_complete(self) -> None:
+        """Start the time until the next request."""
+        self._is_idle = True
+        super().on_response_complete()
+        self._watch()
 
-    def _copy(self, file: BinaryIO, begin: int, end: int) -> None:
-        file.seek(begin)
-        while begin < end and (block := file.read(min(COPY_BYTES, end - begin))):
-            self.wfile.write(block)
-            begin += len(block)
-        if begin < end:
-            self.close_connection = True  # the file became shorter; the browser sees that bytes are missing
+    def pause_writing(self) -> None:
+        """Start the time of a client that does not read."""
+        super().pause_writing()
+        self._reading.begin(STALL_SECONDS)
 
-    def _send_head(self, response: Response, length: int) -> None:
-        self.send_response(response.status)
-        for name, value in {**COMMON_HEADERS, **response.headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", response.content_type)
-        self.send_header("Content-Length", str(length))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
+    def resume_writing(self) -> None:
+        """Stop the time of a client that does not read."""
+        super().resume_writing()
+        self._reading.end()
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer what cannot be read as a request: the standard library calls this."""
-        self.close_connection = True
-        self._send(HttpProblem(int(code), message or "the request cannot be read").response())
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop all times."""
+        super().connection_lost(exc)
+        self._request.end()
+        self._reading.end()
 
-    def version_string(self) -> str:
-        """Return the name of the server, without versions that attackers could look up."""
-        return "songgen"
+    def _watch(self) -> None:
+        # The client has to act unless the whole request is here and its answer is not finished yet. This includes a
+        # connection that is being closed: it stays open until the client has read what is left of the answer.
+        is_received = self.conn.their_state not in (h11.IDLE, h11.SEND_BODY)
+        if is_received and self.cycle is not None and not self.cycle.response_complete:
+            self._request.end()
+        else:
+            self._request.begin(REQUEST_SECONDS)
 
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Note a request without what stands behind the question mark, where the token may be."""
-        path = getattr(self, "path", "").partition("?")[0]
-        logger.info("%s", printable(f"{getattr(self, 'command', '')} {path} {int(code)}"))
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Note what the standard library says of a connection."""
-        logger.info("%s", printable(format % args))
+    def _abort(self, reason: str) -> None:
+        logger.info("connection closed: %s", reason)
+        self.transport.abort()

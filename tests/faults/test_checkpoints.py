@@ -356,7 +356,7 @@ def test_a_run_without_a_valid_checkpoint_ends_with_every_reason(world: Path, be
     def no_model(rank: int) -> None:
         from songgen.train import build
 
-        build.load_model = lambda *_: pytest.fail("the model was loaded")
+        build.family_of = lambda *_: pytest.fail("the model was loaded")
 
     printed = fork_run(run_config(world, begun), begun.parent / "again", hook=no_model).finish(EXIT_ERROR)
     assert f"- checkpoint-4: {MODEL_FILE} is damaged" in printed

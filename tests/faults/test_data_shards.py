@@ -92,7 +92,7 @@ def test_a_damaged_data_set_is_refused_before_the_first_step(
 ) -> None:
     damage, file = DAMAGES[name]
     damage(world / "data")
-    monkeypatch.setattr("songgen.train.build.load_model", lambda *_: pytest.fail("the model was opened"))
+    monkeypatch.setattr("songgen.train.build.family_of", lambda *_: pytest.fail("the model was opened"))
     assert train(world, tmp_path / "run") == EXIT_ERROR
     printed = capsys.readouterr()
     message = " ".join((printed.out + printed.err).split())

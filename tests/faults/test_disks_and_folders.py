@@ -21,7 +21,7 @@ from small_disk import empty, fill, on_small_disk
 
 from songgen.data.integrity import VERIFIED_FILE
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NO_CHECKPOINT
-from songgen.runtime.run_status import read_run_status
+from songgen.runtime.status import read_run_status
 from songgen.train import launch
 from songgen.train.checkpoints import manager as checkpoint
 from songgen.train.checkpoints.files import verify

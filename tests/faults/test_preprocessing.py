@@ -224,19 +224,25 @@ NOT_IN_THE_DIGEST = {
     "conditioning/cache.py": "training only",
     "conditioning/frozen.py": "training only",
     "conditioning/voice_weights.py": "training only",
-    "conditioning/weights.py": "training only",
     "config/__init__.py": "values arrive in the options, which are in the fingerprint",
-    "data/manifest.py": "rows are part of each chunk's key",
-    "data/folder_lock.py": "keeps other runs out",
-    "data/paths.py": "rows are part of each chunk's key",
-    "data/row_index.py": "rows are part of each chunk's key",
-    "data/sources.py": "rows are part of each chunk's key",
+    "data/manifests/manifest.py": "rows are part of each chunk's key",
+    "data/manifests/paths.py": "rows are part of each chunk's key",
+    "data/manifests/row_index.py": "rows are part of each chunk's key",
+    "data/manifests/sources.py": "rows are part of each chunk's key",
+    "exit_codes.py": "says how the program ends",
     "models/configuration_songgen.py": "names codec and tokenizers, whose fingerprints count",
-    "preprocess/encoders.py": "opens codec and tokenizers, whose fingerprints count",
-    "preprocess/options.py": "the options themselves are in the fingerprint",
-    "preprocess/workspace.py": "moves files only",
+    "runtime/files.py": "moves and hashes files",
+    "runtime/json_files.py": "reads files",
+    "runtime/pretrained.py": "finds codec and tokenizers, whose fingerprints count",
+    "runtime/records.py": "reads records",
+    "runtime/status.py": "says how far the work has come",
+    "runtime/tensor_files.py": "reads codecs, whose fingerprints count",
+    "runtime/terminal.py": "prints",
+    "tokenize/encoders.py": "opens codec and tokenizers, whose fingerprints count",
+    "tokenize/options.py": "the options themselves are in the fingerprint",
+    "tokenize/workspace.py": "moves files only",
 }
-"""Modules that `preprocess/chunks.py` reaches, and why an edit in them need not invalidate chunks."""
+"""Modules that `tokenize/chunks.py` reaches, and why an edit in them need not invalidate chunks."""
 
 
 def imported_files(path: Path) -> set[Path]:
@@ -256,7 +262,7 @@ def imported_files(path: Path) -> set[Path]:
 def test_every_module_that_makes_rows_counts() -> None:
     package = ROOT / "songgen"
     counted = set(settings.code_files(settings.CODE))
-    reached, waiting = set(), [package / "preprocess" / "chunks.py"]
+    reached, waiting = set(), [package / "tokenize" / "chunks.py"]
     while waiting:
         path = waiting.pop()
         if path not in reached:
@@ -269,7 +275,7 @@ def test_every_module_that_makes_rows_counts() -> None:
 
 
 @pytest.mark.case(23)
-@pytest.mark.parametrize("name", ["data/audio.py", "codecs/spectral.py", "lyrics/numbers.py", "preprocess/text.py"])
+@pytest.mark.parametrize("name", ["data/audio.py", "codecs/spectral.py", "lyrics/numbers.py", "tokenize/text.py"])
 def test_an_edit_in_any_of_them_changes_the_digest(tmp_path: Path, name: str) -> None:
     shutil.copytree(ROOT / "songgen", tmp_path / "songgen", ignore=shutil.ignore_patterns("__pycache__"))
     before = settings.code_fingerprint(settings.CODE, tmp_path / "songgen")

@@ -19,7 +19,7 @@ from torch.utils.data import get_worker_info
 
 from songgen.data.samples import TrainingSamples
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_LOST_PROCESS
-from songgen.runtime.run_status import read_run_status
+from songgen.runtime.status import read_run_status
 from songgen.train import build, launch
 from songgen.train.checkpoints.files import verify
 
@@ -168,7 +168,7 @@ def test_what_refuses_the_main_process_while_others_wait_for_it_is_said_once(
         def load(*arguments: Any) -> None:
             raise ValueError("the model is not there")
 
-        build.load_model = load  # type: ignore[assignment]  # in a child process
+        build.family_of = load  # type: ignore[assignment]  # in a child process
 
     run = fork_run(config, tmp_path / "log", processes=2, hook=hook)
     for child in run.children:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from training_fakes import tiny_config, write_dataset, write_model_folder
 
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
+from songgen.families.tokens.family import TOKENS
 from songgen.models import SongGenConfig
 from songgen.tasks import MIXED
 from songgen.train import build
@@ -377,17 +378,16 @@ def test_another_order_of_the_parameters_is_refused(
     train: Callable[..., str], begun: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     begun("run", 3)
-    load_model = build.load_model
 
     def reordered(*arguments: Any) -> Any:
-        core = load_model(*arguments)
+        core = TOKENS.open_model(*arguments)
         name, module = next(iter(core._modules.items()))
         del core._modules[name]
         core._modules[name] = module
         return core
 
     with monkeypatch.context() as patch:
-        patch.setattr(build, "load_model", reordered)
+        patch.setattr(build, "family_of", lambda *_: dataclasses.replace(TOKENS, open_model=reordered))
         printed = train("run", EXIT_ERROR)
     assert "parameters stand in another order" in printed
     assert len(records(tmp_path / "run")) == 3

@@ -15,10 +15,10 @@ from launching import TIMEOUT, make_world, start, wait_for_steps, write_config
 
 from songgen.exit_codes import EXIT_DONE, EXIT_SIGNAL_BASE
 from songgen.families.tokens import song_samples
+from songgen.families.tokens.objective import TokenObjective
 from songgen.families.tokens.song_samples import SongSamples
-from songgen.families.tokens.token_metrics import TokenMetrics
-from songgen.runtime import stop_requests as signals
-from songgen.runtime.run_status import read_run_status
+from songgen.runtime import commands
+from songgen.runtime.status import read_run_status
 from songgen.train.checkpoints import manager as checkpoint
 from songgen.train.checkpoints.files import verify
 from songgen.train.checkpoints.manager import CheckpointManager
@@ -113,16 +113,40 @@ def test_a_file_in_the_folder_stops_a_run_as_a_signal_does_and_the_next_start_re
     config = write_config(world, output_dir=str(folder), **settings)
 
     def hook(rank: int) -> None:
-        signals.STOP_FILE_SECONDS = 0.0
+        commands.LOOK_SECONDS = 0.0
         if rank == 0:
             before_each_step(
-                lambda trainer, _: (folder / signals.STOP_FILE).touch() if trainer.state.step == 1 else None
+                lambda trainer, _: (folder / commands.STOP_FILE).touch() if trainer.state.step == 1 else None
             )
 
     fork_run(config, tmp_path / "log", processes=2, hook=hook).finish(EXIT_DONE)
     assert status_of(folder) == ("stopped", 2, EXIT_DONE)
-    assert (folder / signals.STOP_FILE).is_file()
+    assert (folder / commands.STOP_FILE).is_file()
     assert_resumes_exactly(world, folder, config, tmp_path / "log", **settings)
+
+
+@pytest.mark.case(9)
+def test_a_file_asks_two_processes_for_a_checkpoint_and_the_run_continues_as_without(
+    world: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"num_train_epochs": 1, "do_eval": False, "save_steps": 100}
+    folder, straight = tmp_path / "run", tmp_path / "straight"
+    config = write_config(world, output_dir=str(folder), **settings)
+
+    def hook(rank: int) -> None:
+        commands.LOOK_SECONDS = 0.0
+        if rank == 1:
+            before_each_step(
+                lambda trainer, _: (folder / commands.SAVE_FILE).touch() if trainer.state.step == 1 else None
+            )
+
+    fork_run(config, tmp_path / "log", processes=2, hook=hook).finish(EXIT_DONE)
+    fork_run(write_config(world, output_dir=str(straight), **settings), tmp_path / "log", processes=2).finish(EXIT_DONE)
+    (last,) = checkpoint_steps(straight)
+    assert checkpoint_steps(folder) == [2, last] and status_of(folder) == ("finished", last, EXIT_DONE)
+    assert not (folder / commands.SAVE_FILE).exists()
+    assert saved_files(folder / f"checkpoint-{last}") == saved_files(straight / f"checkpoint-{last}")
+    assert (folder / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
 
 
 @pytest.mark.case(9)
@@ -138,7 +162,7 @@ def test_a_signal_inside_of_an_evaluation_breaks_it_off_on_both_and_it_is_made_u
 
     def hook(rank: int) -> None:
         if rank == 1:
-            signal_at_call(TokenMetrics, "update", 1, folder)
+            signal_at_call(TokenObjective, "evaluation_sums", 1, folder)
 
     fork_run(config, tmp_path / "log", processes=2, hook=hook).finish(EXIT_DONE)
     assert status_of(folder) == ("stopped", 2, EXIT_DONE)
@@ -158,9 +182,9 @@ def test_a_signal_while_songs_are_drawn_is_heard_by_a_process_that_draws_another
     )  # fmt: skip
 
     def hook(rank: int) -> None:
-        heard, draw = signals.StopSignals.heard, SongSamples._draw
+        heard, draw = commands.Inbox.stop_heard, SongSamples._sample
 
-        def in_turn(self: signals.StopSignals) -> bool:
+        def in_turn(self: commands.Inbox) -> bool:
             while rank == 0 and not (folder / "interrupted-1").exists():
                 time.sleep(0.01)
             if rank == 1:
@@ -170,13 +194,13 @@ def test_a_signal_while_songs_are_drawn_is_heard_by_a_process_that_draws_another
         def noted(self: SongSamples, *arguments: Any) -> Any:
             try:
                 return draw(self, *arguments)
-            except signals.Interrupted:
+            except commands.Interrupted:
                 (folder / f"interrupted-{rank}").touch()
                 raise
 
         song_samples.CHECK_EVERY_STEPS = 1  # a song may be over after one step
-        signals.StopSignals.heard = in_turn  # type: ignore[method-assign]
-        SongSamples._draw = noted  # type: ignore[method-assign]
+        commands.Inbox.stop_heard = in_turn  # type: ignore[method-assign]
+        SongSamples._sample = noted  # type: ignore[method-assign]
 
     fork_run(config, tmp_path / "log", processes=2, hook=hook).finish(EXIT_DONE)
     assert status_of(folder) == ("stopped", 1, EXIT_DONE)
@@ -222,7 +246,7 @@ def stall_in_save(folder: Path) -> Hook:
                 checkpoint.save_tensors = stall  # type: ignore[assignment]
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        signals.SAME_REQUEST_SECONDS = 0.2
+        commands.SAME_REQUEST_SECONDS = 0.2
         before_each_step(harm)
 
     return hook
@@ -266,6 +290,9 @@ def test_a_second_signal_during_the_save_ends_the_process_at_once(world: Path, t
     family = psutil.Process(pid).children(recursive=True)
     assert len(family) == 2
     family[0].suspend()  # a loader worker that hangs, and will not end by itself
+    # The main thread first hears of the worker: a signal that comes while another one is pending goes to another
+    # thread, and Python runs handlers in the main one alone, which nothing would wake then.
+    time.sleep(0.5)
     began = time.monotonic()
     os.kill(pid, signal.SIGTERM)
     run.finish(EXIT_SIGNAL_BASE + signal.SIGTERM)

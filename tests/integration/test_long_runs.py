@@ -11,7 +11,7 @@ import pytest
 from forked import fork_run, saved_files
 from launching import make_world, records, write_config
 
-from songgen.families.tokens.token_metrics import TokenMetrics
+from songgen.families.tokens.objective import TokenObjective
 from songgen.train.checkpoints.state import read_trainer_state
 
 NUM_SONGS = 7
@@ -110,14 +110,14 @@ def test_an_evaluation_may_last_longer_than_processes_wait_for_each_other(world:
     patience, pause = 4, 0.8
 
     def slow(rank: int) -> None:
-        update = TokenMetrics.update
+        measure = TokenObjective.evaluation_sums
         os.fsync = lambda file: None  # a busy disk may take as long as the others wait, and is not what is tested
 
-        def updated(self: TokenMetrics, *arguments: Any) -> None:
+        def measured(self: TokenObjective, *arguments: Any) -> Any:
             time.sleep(pause)
-            update(self, *arguments)
+            return measure(self, *arguments)
 
-        TokenMetrics.update = updated  # type: ignore[method-assign]  # in a child process
+        TokenObjective.evaluation_sums = measured  # type: ignore[method-assign]  # in a child process
 
     settings: dict[str, Any] = {"max_steps": 2, "ddp_timeout": patience, "per_device_eval_batch_size": 1}
     config = write_config(world, output_dir=str(tmp_path / "run"), **settings)

@@ -28,6 +28,7 @@ from songgen.prepare.engine.store import ResultStore
 from songgen.prepare.output.writers import DatasetWriter
 from songgen.prepare.preparation import PrepareSummary, TooManyBadSongs, prepare
 from songgen.runtime.folder_lock import is_alive
+from songgen.runtime.status import PREPARE_STATUS_FILE, read_run_status
 from songgen.tokenize import options_of, run_preprocessing
 from songgen.tokenize.workspace import LOCK_FILE
 
@@ -76,6 +77,12 @@ def prepared(place: Path) -> Path:
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_status_stays_with_the_work(prepared: Path) -> None:
+    found = read_run_status(prepared.with_name("out.work"), PREPARE_STATUS_FILE)
+    assert found is not None and (found.status, found.exit_code) == ("finished", 0)
+    assert found.progress is not None and found.progress.phase == "writing the data set"
 
 
 def test_every_song_is_in_a_clip_or_refused_for_its_reason(place: Path, prepared: Path) -> None:

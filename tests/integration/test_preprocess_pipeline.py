@@ -27,7 +27,11 @@ from preprocess_fakes import (
 from songgen.data.dataset import SongDataset
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.data.schema import DatasetInfo
+from songgen.runtime import status
+from songgen.runtime.status import TOKENIZE_STATUS_FILE, Progress, RunStatus, StatusFile, read_run_status
 from songgen.tokenize import TooManyBadRows
+from songgen.tokenize.chunks import ChunkEncoder
+from songgen.tokenize.options import PreprocessOptions
 from songgen.tokenize.workspace import CHUNK_FOLDER, LOCK_FILE
 
 NUM_CLIPS = 21
@@ -65,7 +69,7 @@ def test_rows_are_complete_and_in_the_order_of_the_manifest(reference: Path) -> 
     assert [songs.row(index).id for index in range(len(songs))] == [f"clip{index:03d}" for index in range(NUM_CLIPS)]
     row = songs.row(4)
     assert row.lyrics == "la la 4" and row.language == "en" and list(row.lyrics_ids[:3]) == [261, ord("l"), ord("a")]
-    assert set(row.codes) == {"mix", "vocal", "acc"} and row.codes["mix"].shape == (2, row.num_frames)
+    assert set(row.targets) == {"mix", "vocal", "acc"} and row.targets["mix"].shape == (2, row.num_frames)
     assert row.num_frames == round(row.duration * 100)
     assert len(row.voice_samples) == round(row.duration * 12000)
     expected = np.sqrt(np.mean(tone(row.duration, level=0.1, seed=104).astype(np.float64) ** 2)) * 32768
@@ -123,6 +127,54 @@ def test_unfinished_work_of_other_settings_is_not_taken_over(corpus: Path, tmp_p
     assert 0 < len(songs) < NUM_CLIPS and max(songs.row(index).duration for index in range(len(songs))) <= 0.6
 
 
+def test_status_and_progress_are_told_until_the_data_set_stands(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run ends of a signal in the third chunk; the second one counts what is done, but not for its pace."""
+    monkeypatch.setattr(status, "WRITE_SECONDS", 0.0)
+    options = options_for(corpus, tmp_path / "songs")
+    told: list[RunStatus | None] = []
+    encode = ChunkEncoder.encode
+
+    def encode_two(*arguments: Any) -> None:
+        told.append(read_run_status(options.work_folder, TOKENIZE_STATUS_FILE))
+        if len(told) == 3:
+            raise SystemExit(128 + signal.SIGTERM)
+        encode(*arguments)
+
+    monkeypatch.setattr(ChunkEncoder, "encode", encode_two)
+    with pytest.raises(SystemExit):
+        run(options)
+    stopped = read_run_status(options.work_folder, TOKENIZE_STATUS_FILE)
+    assert [entry and entry.status for entry in [*told, stopped]] == ["running"] * 3 + ["stopped"]
+    progress = [entry.progress for entry in [*told, stopped] if entry is not None and entry.progress is not None]
+    counts = [entry.done for entry in progress]
+    assert counts == sorted(counts) and counts[0] == 0 < counts[1] < counts[2] == counts[3] < NUM_CLIPS
+    assert {(entry.phase, entry.total, entry.unit) for entry in progress} == {("encoding", NUM_CLIPS, "clips")}
+    assert progress[0].seconds_left is None and progress[2].seconds_left
+    again = run_and_watch(options, monkeypatch)
+    assert [entry.done for entry in again if entry.seconds_left is None][-1] == counts[2]
+    assert again[-1].done == NUM_CLIPS and again[-1].seconds_left == 0.0
+    assert not options.work_folder.exists()
+
+
+def run_and_watch(options: PreprocessOptions, monkeypatch: pytest.MonkeyPatch) -> list[Progress]:
+    """Run to the end; returns the progress of every state that was written."""
+    seen: list[Progress] = []
+    put = StatusFile.put
+
+    def noted(file: StatusFile, told: RunStatus, **keywords: Any) -> None:
+        put(file, told, **keywords)
+        if told.progress is not None and told.progress.phase == "encoding" and told.progress.done:
+            seen.append(told.progress)
+
+    monkeypatch.undo()
+    monkeypatch.setattr(status, "WRITE_SECONDS", 0.0)
+    monkeypatch.setattr(StatusFile, "put", noted)
+    run(options)
+    return seen
+
+
 @pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGTERM), (1, signal.SIGHUP), (2, signal.SIGTERM)])
 def test_a_preempted_run_leaves_no_lock_and_goes_on(
     corpus: Path, reference: Path, tmp_path: Path, processes: int, number: int
@@ -165,14 +217,15 @@ def test_finished_work_is_reused_and_nothing_is_touched(corpus: Path, tmp_path: 
 def test_a_changed_file_encodes_its_chunk_again(own_corpus: Path, tmp_path: Path) -> None:
     output = tmp_path / "songs"
     run(options_for(own_corpus, output))
-    before = [SongDataset.open(output, "train").row(index).codes["mix"].copy() for index in range(NUM_CLIPS)]
+    before = [SongDataset.open(output, "train").row(index).targets["mix"].copy() for index in range(NUM_CLIPS)]
     length = len(soundfile.read(own_corpus.parent / "mix010.wav")[0])
     soundfile.write(own_corpus.parent / "mix010.wav", tone(length / RATE, level=0.8, seed=7), RATE)
     codec = FakeCodec()
     run(options_for(own_corpus, output), codec)
     assert codec.num_clips == 8 * 3
     songs = SongDataset.open(output, "train")
-    changed = [index for index in range(NUM_CLIPS) if not np.array_equal(songs.row(index).codes["mix"], before[index])]
+    now = [songs.row(index).targets["mix"] for index in range(NUM_CLIPS)]
+    changed = [index for index in range(NUM_CLIPS) if not np.array_equal(now[index], before[index])]
     assert changed == [10]
 
 
@@ -276,7 +329,7 @@ def test_bad_rows_are_listed_and_do_not_stop_it(own_corpus: Path, tmp_path: Path
     by_id = {songs.row(index).id: songs.row(index) for index in range(len(songs))}
     assert len(by_id) == NUM_CLIPS - 3
     assert by_id["clip012"].lyrics == "" and list(by_id["clip012"].lyrics_ids) == [261, 0]
-    assert "vocal" not in by_id["clip014"].codes and not len(by_id["clip014"].voice_samples)
+    assert "vocal" not in by_id["clip014"].targets and not len(by_id["clip014"].voice_samples)
 
 
 def test_too_many_bad_rows_write_no_data_set(own_corpus: Path, tmp_path: Path) -> None:

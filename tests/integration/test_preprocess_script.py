@@ -92,7 +92,7 @@ def test_one_process_gives_the_same_and_brings_its_codec(workplace: Path, tmp_pa
         assert len(one) == len(two) == count
         for index in range(count):
             assert one.row(index).id == two.row(index).id
-            assert (one.row(index).codes["mix"] == two.row(index).codes["mix"]).all()
+            assert (one.row(index).targets["mix"] == two.row(index).targets["mix"]).all()
     info = DatasetInfo.read(folder)
     assert info.codec_spec == {"type": "spectral", "path": "audio_codec"}
     assert load_codec(info.codec_spec, base_folder=folder).fingerprint == info.codec_fingerprint

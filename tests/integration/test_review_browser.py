@@ -15,7 +15,8 @@ from songgen.prepare.review.corrections import CORRECTIONS_FILE
 from songgen.prepare.review.desk import ReviewDesk
 from songgen.prepare.review.page import ReviewPage
 from songgen.prepare.steps.alignment import written_lines
-from songgen.web import LocalServer, make_access
+from songgen.web.access import make_access
+from songgen.web.server import LocalServer
 
 
 @pytest.fixture(scope="module")

@@ -122,6 +122,11 @@ def test_a_correction_that_cannot_be_read_stops_the_run_before_anything_is_lost(
 
 def test_the_command_serves_the_page_until_it_is_interrupted(place: Path) -> None:
     run(place)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        require_served_until(number, place)
+
+
+def require_served_until(number: signal.Signals, place: Path) -> None:
     command = [sys.executable, "-m", "songgen.cli.main", "review", str(place / "out"), "--port", "0"]
     process = subprocess.Popen(
         command,
@@ -141,9 +146,9 @@ def test_the_command_serves_the_page_until_it_is_interrupted(place: Path) -> Non
         assert b"<title>Review</title>" in browser.open(address, timeout=20).read()
         listed = json.load(browser.open(address.partition("?")[0] + "api/clips", timeout=20))
         assert listed["title"] == "out" and len(listed["clips"]) == 3
-        process.send_signal(signal.SIGINT)
-        _, complaints = process.communicate(timeout=30)
-        assert process.returncode == 0 and not complaints
+        process.send_signal(number)
+        said_last, complaints = process.communicate(timeout=30)
+        assert process.returncode == 0 and not complaints and said_last.strip() == "0 of 3 clips are reviewed"
     finally:
         process.kill()
         process.wait()

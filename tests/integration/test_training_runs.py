@@ -21,8 +21,8 @@ from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NO_CHECKPOINT, EXIT_N
 from songgen.families.tokens.song_samples import SongSamples
 from songgen.models import SongGenDualTrackForConditionalGeneration, modeling_songgen
 from songgen.models.freeze import CROSS_GROUPS, group_of
-from songgen.runtime.run_status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, read_run_status
-from songgen.runtime.stop_requests import Interrupted, StopSignals
+from songgen.runtime.commands import Action, Command, Inbox, Interrupted
+from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, read_run_status
 from songgen.tasks import DUAL_TRACK, MIXED, Task
 from songgen.train import launch
 from songgen.train.checkpoints.files import read_manifest
@@ -78,7 +78,17 @@ def train(world: Path, tmp_path: Path) -> Callable[..., int]:
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """Let a stop signal have come after so many steps."""
     calls = iter(range(1, 10**6))
-    monkeypatch.setattr(StopSignals, "requested", lambda self: next(calls) >= steps)
+    stop_once(monkeypatch, lambda: next(calls) >= steps)
+
+
+def stop_once(monkeypatch: pytest.MonkeyPatch, due: Callable[[], bool]) -> None:
+    """Let a stop be asked for once something is true, wherever the run looks for commands."""
+
+    def look(inbox: Inbox) -> None:
+        if due():
+            inbox.stop = Command(Action.STOP, "the test")
+
+    monkeypatch.setattr(Inbox, "_look", look)
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -246,9 +256,9 @@ def test_a_resumed_run_generates_songs_at_the_steps_of_an_uninterrupted_one(
     generated: list[int] = []
     generate = SongSamples.generate
 
-    def noted(songs: SongSamples, core: Any, step: int, *others: Any) -> dict[str, float]:
-        generated.append(step)
-        return generate(songs, core, step, *others)
+    def noted(songs: SongSamples) -> dict[str, float]:
+        generated.append(songs.request.step)
+        return generate(songs)
 
     monkeypatch.setattr(SongSamples, "generate", noted)
     evaluation = {
@@ -256,7 +266,7 @@ def test_a_resumed_run_generates_songs_at_the_steps_of_an_uninterrupted_one(
         "num_generated_samples": 1, "max_length": 10, "eval_generation_steps": 2, "max_steps": 6, "save_steps": 2,
     }  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(StopSignals, "requested", lambda signals: (tmp_path / "run" / "checkpoint-2").exists())
+        stop_once(patch, (tmp_path / "run" / "checkpoint-2").exists)
         assert train("run", **evaluation) == EXIT_DONE
     assert generated == [2]
     assert train("run", **evaluation) == EXIT_DONE
@@ -337,7 +347,7 @@ def test_the_codec_is_in_memory_only_while_songs_are_decoded(
     train: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codecs: list[weakref.ref[Any]] = []
-    load = modeling_songgen.load_codec
+    load = modeling_songgen.FROZEN_NETWORKS["audio_codec"]
 
     def noted(*given: Any, **named: Any) -> Any:
         assert all(codec() is None for codec in codecs), "the codec from before is still there"
@@ -345,7 +355,7 @@ def test_the_codec_is_in_memory_only_while_songs_are_decoded(
         codecs.append(weakref.ref(codec))
         return codec
 
-    monkeypatch.setattr(modeling_songgen, "load_codec", noted)
+    monkeypatch.setitem(modeling_songgen.FROZEN_NETWORKS, "audio_codec", noted)
     settings = {"do_eval": True, "predict_with_generate": True, "num_generated_samples": 1, "max_length": 15}
     assert train("sung", max_steps=1, **settings) == EXIT_DONE
     gc.collect()

@@ -5,11 +5,16 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from typing import Any
 
-from songgen.web import LOOPBACK, LocalServer, Request, Response, Route, json_response, make_access
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
 
-HTML = "text/html; charset=utf-8"
+from songgen.web.access import LOOPBACK, make_access
+from songgen.web.answers import json_response
+from songgen.web.application import PageRoute
+from songgen.web.server import LocalServer
 
 
 @dataclass
@@ -17,7 +22,9 @@ class Answer:
     """What came back."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Message
+    """Names in any case."""
+
     body: bytes
 
     @property
@@ -55,7 +62,7 @@ class Client:
                     connection.putheader(name, value)
             connection.endheaders(data)
             response = connection.getresponse()
-            return Answer(response.status, dict(response.getheaders()), response.read())
+            return Answer(response.status, response.headers, response.read())
         finally:
             connection.close()
 
@@ -75,19 +82,22 @@ class Notebook:
 
     written: list[Any] = field(default_factory=list)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[PageRoute]:
         return [
-            Route("GET", "/", lambda request: Response(b"<!doctype html><title>Notes</title>", HTML)),
-            Route("GET", "/items/{id}", self.item),
-            Route("POST", "/items/{id}", self.write),
-            Route("GET", "/broken", self.broken),
+            PageRoute("/", self.start),
+            PageRoute("/items/{id}", self.item),
+            PageRoute("/items/{id}", self.write, methods=["POST"]),
+            PageRoute("/broken", self.broken),
         ]
 
+    def start(self, request: Request) -> Response:
+        return HTMLResponse("<!doctype html><title>Notes</title>")
+
     def item(self, request: Request) -> Response:
-        return json_response({"id": request.parameters["id"], "query": dict(request.query)})
+        return json_response({"id": request.path_params["id"], "query": dict(request.query_params)})
 
     def write(self, request: Request) -> Response:
-        self.written.append(dict(request.body))
+        self.written.append(request.state.body)
         return json_response({"count": len(self.written)})
 
     def broken(self, request: Request) -> Response:
@@ -95,7 +105,7 @@ class Notebook:
 
 
 @contextmanager
-def serving(routes: list[Route], host: str = LOOPBACK, token: str | None = None) -> Iterator[Client]:
+def serving(routes: list[PageRoute], host: str = LOOPBACK, token: str | None = None) -> Iterator[Client]:
     """Serve routes on a free port for the length of the block."""
     with LocalServer(routes, make_access(host, token)).running() as server:
         yield Client(server)

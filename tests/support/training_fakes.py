@@ -12,6 +12,8 @@ from songgen.codecs.spectral import SpectralCodec, SpectralSettings
 from songgen.conditioning import TextEncoder, VoiceEncoder
 from songgen.data.collate import Batch
 from songgen.data.schema import DATASET_FILE, EVAL_SPLIT, TRAIN_SPLIT, DatasetInfo, ShardInfo, arrow_schema
+from songgen.families.tokens.codebook_weights import CodebookWeights
+from songgen.families.tokens.objective import TokenObjective
 from songgen.lyrics import VoiceBpeTokenizer, train_lyrics_tokenizer
 from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration
 
@@ -139,6 +141,19 @@ def write_dataset(
     }
     (folder / DATASET_FILE).write_text(DatasetInfo(**(values | info)).to_json(), encoding="utf-8")
     return folder
+
+
+def tiny_objective(
+    model: SongGenForConditionalGeneration, *, vocal_loss_weight: float = 0.1, auxiliary: bool = True
+) -> TokenObjective:
+    """The objective of a tiny model, all codebooks weighted alike."""
+    return TokenObjective(
+        layout=model.layout,
+        train_every_eos=True,
+        auxiliary_tracks=("vocal",) if auxiliary else (),
+        vocal_loss_weight=vocal_loss_weight,
+        codebook_weights=CodebookWeights.build(CODEBOOKS, weighted=False, start=None, end=None),
+    )
 
 
 def make_batch(frames: list[int], *, seed: int = 0, num_tracks: int = 1, auxiliary: bool = True) -> Batch:

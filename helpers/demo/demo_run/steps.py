@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUN_STATUS_FILE = "run_status.json"
-"""Status of a training run, in its folder (as in `songgen.runtime.run_status`, which would import torch)."""
+"""Status of a training run, in its folder (as in `songgen.runtime.status`, which would import torch)."""
 
 
 @dataclass(frozen=True)

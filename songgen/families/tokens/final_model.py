@@ -3,50 +3,42 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-from accelerate import Accelerator
-from torch.distributed.tensor import DTensor
+from torch import Tensor
 
 from songgen.config import RunConfig
 from songgen.lyrics import VoiceBpeTokenizer
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
-from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
-from songgen.train.optimization.named_tensors import gather_tensors
 
 TOKENIZER_ENTRIES = ("caption_tokenizer", "lyrics_tokenizer.json", "vocab.json")
-"""Files and folders beside a model's weights that make it complete."""
+"""Files and folders next to a model's weights that make it complete."""
 
 
 def write_model(
-    accelerator: Accelerator, core: SongGenForConditionalGeneration, config: RunConfig, folder: Path
+    core: SongGenForConditionalGeneration, weights: Mapping[str, Tensor] | None, config: RunConfig, folder: Path
 ) -> None:
-    """Write weights, configuration, tokenizers and local frozen networks. Every process must call this.
+    """Write weights, configuration, tokenizers and local frozen networks.
 
     Args:
-        accelerator: the processes; the main one writes.
-        core: the trained model, plain or sharded.
+        core: the trained model.
+        weights: whole weights by name, where those of the model are sharded; None where they are whole.
         config: resolved configuration of the run.
         folder: where to write; other files in it stay.
     """
-    main = accelerator.is_main_process
-    sharded = any(isinstance(entry, DTensor) for entry in core.parameters())
-    tensors = gather_tensors(dict(core.state_dict()), keep=main) if sharded else {}
-    if not main:
-        return
     whole = core
-    if sharded:
+    if weights is not None:
         whole = SongGenForConditionalGeneration(core.config, folder=core.folder)
         if (table := core.decoder.model.decoder.embed_positions.weights) is not None:
             whole.decoder.model.decoder.embed_positions.adopt(table.cpu())  # a new model has none to load into
-        whole.load_state_dict(tensors)
+        whole.load_state_dict(weights)
         for name, part in core.attached().items():
             whole.attach(name, part)
     whole.save_pretrained(folder)
     copy_tokenizers(core.folder, folder)
     if config.model.lyrics_tokenizer is not None:
         VoiceBpeTokenizer.from_pretrained(config.model.lyrics_tokenizer).save_pretrained(folder)
-    config.save(folder / RESOLVED_CONFIG_FILE)
 
 
 def copy_tokenizers(source: Path | None, target: Path) -> None:

@@ -1,9 +1,8 @@
-"""Songs generated during training: from held-out clips' texts and voices, logged beside their originals."""
+"""Songs sampled during training: from held-out clips' texts and voices, logged next to their originals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,92 +12,62 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from songgen.data.collate import Batch, collate
-from songgen.data.samples import TrainingSamples
+from songgen.families.objective import AudioSink, SongRequest
 from songgen.generation.decoding import CHECK_EVERY_STEPS, generate_codes
 from songgen.generation.options import GenerationOptions
 from songgen.generation.song_audio import SongAudio, decode_songs
 from songgen.metrics import load_metric
 from songgen.models.modeling_songgen import CONDITION_KEYWORDS, SongGenForConditionalGeneration
 from songgen.runtime.agreement import gather_lists
-from songgen.runtime.stop_requests import Interrupted, StopSignals
-from songgen.train.reporting.reporter import Reporter
-
-MIX = "mix"
+from songgen.runtime.commands import Interrupted
+from songgen.tasks import MIX
 
 
-@dataclass
+@dataclass(frozen=True)
 class SongSamples:
-    """Generates the same few songs each time: each process draws its share, the main one decodes and compares."""
+    """Generates the requested songs: each process samples its share, the main one decodes and compares."""
 
-    samples: TrainingSamples
-    """Held-out clips, deterministic."""
-    target_tracks: tuple[str, ...]
-    """Tracks that the model writes."""
+    core: SongGenForConditionalGeneration
+    """The model."""
     options: GenerationOptions
-    """How songs are drawn; the seed is that of the run, so that two steps can be compared by ear."""
-    num_songs: int
-    """Songs of all processes together; fewer where there are fewer clips."""
-    interval: int | None
-    """Steps between two times that songs are generated; None: at every evaluation."""
-    last_step: int
-    """Final step of the run, at which songs are always generated."""
-    rank: int
-    """Of this process."""
-    world_size: int
-    """Processes."""
-    whole_weights: Callable[[], AbstractContextManager[None]]
-    """Makes sharded weights whole for a while."""
-    latest_step: int = 0
-    """Step at which songs were last generated."""
-    originals_logged: bool = False
-    """Whether the originals are logged already, by this process or by the run that it goes on with."""
+    """How songs are sampled."""
+    request: SongRequest
+    """Which songs."""
 
-    def due(self, step: int) -> bool:
-        """Whether songs are to be generated at the evaluation after `step` steps."""
-        if self.interval is None or step >= self.last_step:
-            return True
-        return step // self.interval > self.latest_step // self.interval
+    def generate(self) -> dict[str, float]:
+        """Generate, hand the sound to the sink and compare it with the originals. Every process takes part.
 
-    def generate(
-        self, core: SongGenForConditionalGeneration, step: int, reporter: Reporter, stop_signals: StopSignals
-    ) -> dict[str, float]:
-        """Generate, hand the sound to the reporter and compare it with the originals. Every process takes part.
-
-        The originals are the held-out clips after a round trip through the codec; they are logged once.
+        The originals are the held-out clips after a round trip through the codec.
 
         Returns:
             `mel_distance` to the originals and `generated_seconds`, means over the songs; on the main process only.
 
         Raises:
-            Interrupted: any process was asked to stop; all of them raise it together.
+            Interrupted: if any process was asked to stop; all of them raise it together.
         """
-        count = min(self.num_songs, len(self.samples))
-        own = range(self.rank, count, self.world_size)
-        drawn: list[tuple[int, Any]] = []
-        with self.whole_weights(), torch.no_grad(), suppress(Interrupted):
-            drawn.extend((index, self._draw(core, self._batch(index), stop_signals).tolist()) for index in own)
-        if stop_signals.requested_anywhere():
+        request = self.request
+        own = range(request.rank, request.num_songs, request.world_size)
+        sampled: list[tuple[int, Any]] = []
+        with request.whole_weights(), torch.no_grad(), suppress(Interrupted):
+            sampled.extend((index, self._sample(self._batch(index)).tolist()) for index in own)
+        if request.inbox.stop_requested_anywhere():
             raise Interrupted
-        self.latest_step = step
-        songs = {index: torch.tensor(codes) for share in gather_lists(drawn) for index, codes in share}
-        metrics = self._compare(core, step, reporter, songs) if self.rank == 0 else {}
-        core.release("audio_codec")
+        songs = {index: torch.tensor(codes) for share in gather_lists(sampled) for index, codes in share}
+        metrics = self._compare(songs) if request.rank == 0 else {}
+        self.core.release("audio_codec")
         return metrics
 
-    def _compare(
-        self, core: SongGenForConditionalGeneration, step: int, reporter: Reporter, songs: dict[int, Tensor]
-    ) -> dict[str, float]:
+    def _compare(self, songs: dict[int, Tensor]) -> dict[str, float]:
         """Decode the songs (codes by index), log them, and measure them against the originals."""
-        count = len(songs)
+        core, request, count = self.core, self.request, len(songs)
         generated = decode_songs(core.audio_codec, core.layout, [songs[index] for index in range(count)])
         batches = [self._batch(index) for index in range(count)]
         codes = [batch.codes[0, ..., : int(batch.frames[0])] for batch in batches]
         original = decode_songs(core.audio_codec, core.layout, codes)
         names = [batch.ids[0] for batch in batches]
-        _log(reporter, generated, [f"{name}/generated" for name in names], step)
-        if not self.originals_logged:
-            _log(reporter, original, [f"{name}/original" for name in names], 0)
-            self.originals_logged = True
+        _log(request.sink, generated, [f"{name}/generated" for name in names], request.step)
+        if request.with_originals:
+            _log(request.sink, original, [f"{name}/original" for name in names], 0)
         distance = load_metric("mel_distance").compute(
             predictions=_mixes(generated), references=_mixes(original), sampling_rate=generated.sampling_rate
         )
@@ -106,24 +75,24 @@ class SongSamples:
         return {"mel_distance": float(distance["mel_distance"]), "generated_seconds": seconds}
 
     def _batch(self, index: int) -> Batch:
-        """One clip."""
-        return collate([self.samples[0, index]], self.target_tracks)
+        """Return one clip."""
+        return collate([self.request.samples[0, index]], self.core.layout.tracks)
 
-    def _draw(self, core: SongGenForConditionalGeneration, batch: Batch, stop_signals: StopSignals) -> Tensor:
-        """Draw one song's codes (N x K x T on the CPU) from a clip's texts and voice.
+    def _sample(self, batch: Batch) -> Tensor:
+        """Sample one song's codes (N x K x T on the CPU) from a clip's texts and voice.
 
         Raises:
-            Interrupted: any process was asked to stop, as far as this one knows.
+            Interrupted: if any process was asked to stop, as far as this one knows.
         """
 
         def look_up(steps_done: int, steps: int) -> None:
-            if steps_done % CHECK_EVERY_STEPS == 0 and stop_signals.heard():
+            if steps_done % CHECK_EVERY_STEPS == 0 and self.request.inbox.stop_heard():
                 raise Interrupted
 
-        inputs = batch.to(core.device).model_inputs()
+        inputs = batch.to(self.core.device).model_inputs()
         given = {name: value for name, value in inputs.items() if name in CONDITION_KEYWORDS}
-        conditions = core.encode_conditions(**given)
-        return generate_codes(core, conditions, options=self.options, on_step=look_up)[0].cpu()
+        conditions = self.core.encode_conditions(**given)
+        return generate_codes(self.core, conditions, options=self.options, on_step=look_up)[0].cpu()
 
 
 def _mixes(songs: SongAudio) -> list[NDArray[np.float32]]:
@@ -131,11 +100,11 @@ def _mixes(songs: SongAudio) -> list[NDArray[np.float32]]:
     return [mix[:length].cpu().numpy() for mix, length in zip(songs.mix, songs.lengths.tolist(), strict=True)]
 
 
-def _log(reporter: Reporter, songs: SongAudio, names: list[str], step: int) -> None:
+def _log(sink: AudioSink, songs: SongAudio, names: list[str], step: int) -> None:
     """Log every track of every song, and their sum where there are several."""
     tracks = dict(songs.tracks)
     if len(tracks) > 1:
         tracks[MIX] = songs.mix
     for track, waveforms in tracks.items():
         for name, waveform, length in zip(names, waveforms, songs.lengths.tolist(), strict=True):
-            reporter.audio(f"{name}_{track}", waveform[:length].float().cpu().numpy(), songs.sampling_rate, step)
+            sink.audio(f"{name}_{track}", waveform[:length].float().cpu().numpy(), songs.sampling_rate, step)

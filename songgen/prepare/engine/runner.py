@@ -10,7 +10,6 @@ import gc
 import json
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,6 @@ from typing import Any, Self
 from accelerate.state import PartialState
 from tqdm import tqdm
 
-from songgen.data.writer import write_text_atomic
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.step import Outcome, SetStep, Step, WorkFolder
 from songgen.prepare.engine.store import (
@@ -37,8 +35,10 @@ from songgen.prepare.engine.store import (
     outcome_values,
     result_key,
 )
-from songgen.runtime.launched_processes import on_main_process
-from songgen.runtime.termination import ENDING_SIGNALS
+from songgen.runtime.agreement import on_main_process
+from songgen.runtime.files import write_text_atomic
+from songgen.runtime.signals import ignore_stop_signals
+from songgen.runtime.status import ReportedWork
 
 BATCHES_AHEAD = 2
 """Batches that wait for each worker, so that none is idle."""
@@ -58,13 +58,16 @@ class WorkerLost(RuntimeError):
 class Runner:
     """Runs steps, one after the other, in all processes of a launch alike."""
 
-    def __init__(self, folder: WorkFolder, state: PartialState, workers: int = 1) -> None:
+    def __init__(
+        self, folder: WorkFolder, state: PartialState, workers: int = 1, work: ReportedWork | None = None
+    ) -> None:
         """Open the work folder.
 
         Args:
             folder: where results and audio are kept.
             state: this process among those launched.
             workers: plain processes to work in; 1 works in this one.
+            work: is told of the progress, if anything is.
 
         Raises:
             ValueError: if both ways to use several processes are asked for.
@@ -77,6 +80,7 @@ class Runner:
         self.folder = folder
         self.state = state
         self.workers = workers
+        self.work = work
         self.hashes = ContentHashes(folder, state.process_index)
         self._open = ExitStack()
         self._open.callback(self.hashes.close)
@@ -111,13 +115,19 @@ class Runner:
         if isinstance(step, SetStep):
             return self.run_set(step, records)
         needed = [record.refusal is None and step.is_needed(record) for record in records]
+        if self.work is not None:
+            self.work.begin(step.name, total=sum(needed), unit="records")
         with ResultStore(self.folder, self.hashes, step.name, self.state.process_index) as store:
             # A process hashes the files of its own share only; the others learn the hashes from its list.
             own = [
                 (result_key(step, record, self.hashes), record) for record in self._share([*compress(records, needed)])
             ]
             pending = [(key, record) for key, record in own if store.get(record.id, key) is None]
+            if self.work is not None:
+                self.work.advance(len(own) - len(pending), by_earlier_run=True)
             self._work(step, pending, len(own), store)
+            if self.work is not None:
+                self.work.flush()
             self.state.wait_for_everyone()
             self.hashes.refresh()
             store.refresh()
@@ -131,6 +141,8 @@ class Runner:
         """Run a step over all records that are in, at once, in the main process."""
         file = self.folder.root / RESULTS_FOLDER / f"{step.name}.set.json"
         included = [record for record in records if record.refusal is None]
+        if self.work is not None:
+            self.work.begin(step.name)
 
         def work() -> None:
             outcomes = step.run_all(included, self.folder)
@@ -175,6 +187,8 @@ class Runner:
                 for (key, record), outcome in zip(batch, outcomes, strict=True):
                     store.put(record.id, key, outcome)
                 bar.update(len(batch))
+                if self.work is not None:
+                    self.work.advance(len(batch))
 
     def _work_here(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Outcome]]]:
         started = _started(step)
@@ -286,8 +300,7 @@ class _Worker:
 
 def _prepare_worker(lifeline: Connection) -> None:
     # Signals reach the whole process group; the main process decides.
-    for number in (signal.SIGINT, *ENDING_SIGNALS):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_stop_signals()
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
 
 

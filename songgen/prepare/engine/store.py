@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from songgen.data.writer import file_sha256
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.step import Outcome, SetStep, Step, WorkFolder
+from songgen.runtime.files import file_sha256
 
 RESULTS_FOLDER = "results"
 """In the work folder: the results of all steps."""

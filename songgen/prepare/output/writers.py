@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from songgen.config.types import PositiveInt
-from songgen.data.writer import write_text_atomic
 from songgen.prepare.engine.record import JsonObject, SongRecord
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.output.encoded_files import EncodedFiles
+from songgen.runtime.files import write_text_atomic
 from songgen.tasks import ACCOMPANIMENT, MIX, TRACKS, VOCAL
 from songgen.tokenize.finalize import link_or_copy, swap_folders, sync_tree
 from songgen.tokenize.workspace import remove_leftovers, staging_folder

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from songgen.data.writer import write_text_atomic
 from songgen.prepare.engine.phases import PHASES, Phase, is_over_songs
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
+from songgen.runtime.files import write_text_atomic
 
 REVIEW = "review"
 """In provenance and in refusals: what a person did."""

@@ -241,8 +241,10 @@ class ReviewDesk:
 
     def _require_version(self, clip_id: str, version: int, edits: Sequence[Edit]) -> Correction:
         """Return what the edits of a clip come to; the caller holds the file, so that nobody adds any."""
-        record = self._clips[clip_id].record
-        found, _ = match_edits(self._songs[record.song], [edit for edit in edits if edit.song == record.song])
+        with self._lock:  # another thread may be reading the clips of a new run
+            record = self._clips[clip_id].record
+            songs = self._songs[record.song]
+        found, _ = match_edits(songs, [edit for edit in edits if edit.song == record.song])
         correction = combine(record, found.get(clip_id, []))
         if correction.version != version:
             raise EditConflict

@@ -1,4 +1,7 @@
-"""The review page: what a browser asks for, and what it gets. Clips and files are named by id, never by path."""
+"""The review page: its routes and their answers. Requests name clips and tracks by id, never files by path.
+
+The endpoints are plain functions, which Starlette calls in threads; `ReviewDesk` has a lock.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 
 from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio
@@ -14,61 +20,74 @@ from songgen.prepare.review.corrections import REASON, EditConflict, can_be_acce
 from songgen.prepare.review.desk import PAGE_SIZE, Clip, ReviewDesk, Selection
 from songgen.prepare.review.fields import FieldProblems, checked_changes, line_times
 from songgen.tasks import TRACKS
-from songgen.web import FileBody, HttpProblem, Request, Response, Route, json_response
+from songgen.web.answers import PartialFileResponse, existing_file, json_response
+from songgen.web.application import PageRoute
 
 ASSETS = Path(__file__).with_name("review_assets")
 
 ASSET_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
+"""Ending of a file of the page -> its media type; Starlette adds the charset to text."""
 
 AUDIO_TYPES = {".wav": "audio/wav", ".flac": "audio/flac", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
 
 NUM_PEAKS = 800
-"""Bars of a waveform."""
+"""Number of bars of a waveform."""
 
 TEASER_LENGTH = 90
-"""Characters of the lyrics that the list shows."""
+"""Number of characters of the lyrics that the list shows."""
+
+
+_NO_CLIP = "there is no such clip; the data set may have been prepared again"
 
 
 class ReviewPage:
-    """Answers the requests of the page."""
+    """The endpoints of the page."""
 
     def __init__(self, desk: ReviewDesk, title: str) -> None:
         """Read the files of the page.
 
         Args:
             desk: the clips.
-            title: what is reviewed, for people.
+            title: name of the data set, shown on the page.
         """
         self.desk = desk
         self.title = title
         self._assets = {path.name: path.read_bytes() for path in ASSETS.iterdir() if path.suffix in ASSET_TYPES}
 
-    def routes(self) -> list[Route]:
-        """Return everything that can be asked for."""
+    def routes(self) -> list[PageRoute]:
+        """Return every address of the page."""
         return [
-            Route("GET", "/", lambda request: self._asset("index.html")),
-            Route("GET", "/assets/{name}", lambda request: self._asset(request.parameters["name"])),
-            Route("GET", "/api/clips", self.listing),
-            Route("GET", "/api/clips/{id}", self.clip),
-            Route("POST", "/api/clips/{id}", self.save),
-            Route("POST", "/api/clips/{id}/undo", self.undo),
-            Route("GET", "/api/clips/{id}/peaks/{track}", self.peaks),
-            Route("GET", "/audio/{id}/{track}", self.audio),
+            PageRoute("/", self.index),
+            PageRoute("/assets/{name}", self.asset),
+            PageRoute("/api/clips", self.listing),
+            PageRoute("/api/clips/{id}", self.clip),
+            PageRoute("/api/clips/{id}", self.save, methods=["POST"]),
+            PageRoute("/api/clips/{id}/undo", self.undo, methods=["POST"]),
+            PageRoute("/api/clips/{id}/peaks/{track}", self.peaks),
+            PageRoute("/audio/{id}/{track}", self.audio),
         ]
+
+    def index(self, request: Request) -> Response:
+        """Return the page itself."""
+        return self._asset("index.html")
+
+    def asset(self, request: Request) -> Response:
+        """Return a file of the page."""
+        return self._asset(request.path_params["name"])
 
     def _asset(self, name: str) -> Response:
         if name not in self._assets:
-            raise HttpProblem(404, "there is no such file")
-        return Response(self._assets[name], ASSET_TYPES[Path(name).suffix])
+            raise HTTPException(404, "there is no such file")
+        return Response(self._assets[name], media_type=ASSET_TYPES[Path(name).suffix])
 
     def listing(self, request: Request) -> Response:
-        """One page of the list, with what the filters can be set to."""
-        query = request.query
+        """Return one page of the list, with the values that the filters can be set to."""
+        query = request.query_params
         try:
             selection = Selection(
                 state=query.get("state", ""),
@@ -79,7 +98,7 @@ class ReviewPage:
             )
             wanted = int(query.get("page", "1")[:9])
         except ValueError as error:
-            raise HttpProblem(400, f"no such list: {error}") from error
+            raise HTTPException(400, f"no such list: {error}") from error
         chosen = selection.of(self.desk.clips())
         pages = max(1, -(-len(chosen) // PAGE_SIZE))
         number = min(max(1, wanted), pages)
@@ -101,57 +120,63 @@ class ReviewPage:
         )
 
     def clip(self, request: Request) -> Response:
-        """All that is known of a clip."""
+        """Return everything that is known of a clip."""
         return self._state(self._clip(request))
 
     def save(self, request: Request) -> Response:
-        """Change a clip; 409 and the clip as it is now if it was changed elsewhere."""
+        """Change a clip; the answer is 409 with the clip as it is now if it was changed elsewhere."""
         clip = self._clip(request)
         try:
-            changes = checked_changes(clip.record, request.body.get("changes"))
+            changes = checked_changes(clip.record, request.state.body.get("changes"))
         except FieldProblems as error:
-            raise HttpProblem(422, str(error), details={"problems": error.problems}) from error
+            return json_response({"error": str(error), "problems": error.problems}, 422)
         return self._changed(request, lambda version: self.desk.save(clip.record.id, version, changes))
 
     def undo(self, request: Request) -> Response:
-        """Take back the newest change of a clip."""
+        """Undo the newest change of a clip."""
         clip = self._clip(request)
         return self._changed(request, lambda version: self.desk.undo(clip.record.id, version))
 
     def peaks(self, request: Request) -> Response:
-        """The waveform of a track: the largest amplitude of equal parts, 0 to 100."""
+        """Return the waveform of a track: the largest amplitude of equal parts, 0 to 100."""
         path = self._track(request)
         try:
             samples, _ = read_audio(path)
         except AudioRejected as error:
-            raise HttpProblem(404, error.reason) from error
+            raise HTTPException(404, error.reason) from error
         return json_response({"peaks": peaks_of(samples)})
 
     def audio(self, request: Request) -> Response:
-        """A track, to listen to."""
+        """Return a track to listen to, or the part of it that the player asks for."""
         path = self._track(request)
-        return Response(FileBody(path), AUDIO_TYPES.get(path.suffix.lower(), "application/octet-stream"))
+        media_type = AUDIO_TYPES.get(path.suffix.lower(), "application/octet-stream")
+        return PartialFileResponse(path, media_type=media_type, stat_result=path.stat())
 
     def _clip(self, request: Request) -> Clip:
         try:
-            return self.desk.clip(request.parameters["id"])
+            return self.desk.clip(request.path_params["id"])
         except KeyError as error:
-            raise HttpProblem(404, "there is no such clip; the data set may have been prepared anew") from error
+            raise HTTPException(404, _NO_CLIP) from error
 
     def _track(self, request: Request) -> Path:
-        record = self._clip(request).record
-        if request.parameters["track"] not in record.audio:
-            raise HttpProblem(404, "the clip has no such track")
-        return self.desk.folder.track(record, request.parameters["track"])
+        record, track = self._clip(request).record, request.path_params["track"]
+        if track not in record.audio:
+            raise HTTPException(404, "the clip has no such track")
+        path = self.desk.folder.track(record, track)
+        # Songs that no step has cut or separated yet are still where the user has them; all else is in the work folder.
+        is_original = Path(record.audio[track]).is_absolute()
+        return existing_file(path, path.parent if is_original else self.desk.folder.root)
 
     def _changed(self, request: Request, change: Callable[[int], Clip]) -> Response:
-        version = request.body.get("version")
+        version = request.state.body.get("version")
         if not isinstance(version, int) or isinstance(version, bool):
-            raise HttpProblem(400, "version: the number of the clip's version is expected")
+            raise HTTPException(400, "version: the number of the clip's version is expected")
         try:
             return self._state(change(version))
         except EditConflict:
             return self._state(self._clip(request), status=409)
+        except KeyError as error:  # a run has written other clips since the clip was looked up
+            raise HTTPException(404, _NO_CLIP) from error
 
     def _state(self, clip: Clip, status: int = 200) -> Response:
         values = {"clip": details(clip), "summary": summary(clip), "progress": self.desk.progress()}

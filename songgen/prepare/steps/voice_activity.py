@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,6 +16,7 @@ from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.step import Outcome, Step, WorkFolder
 from songgen.prepare.listening.devices import choose_device
 from songgen.prepare.timing.intervals import Interval
+from songgen.runtime.tensor_files import read_tensors
 
 SAMPLE_RATE = 16_000
 """Samples a second that the network was trained at."""
@@ -147,7 +147,7 @@ def load_voice_detector(device: str = "cpu") -> VoiceDetector:
     # The published file holds a single memory cell, which is a layer that runs one frame at a time.
     tensors = {
         f"lstm.{name.removeprefix('lstm_cell.')}_l0" if name.startswith("lstm_cell.") else name: tensor
-        for name, tensor in load_file(str(weights)).items()
+        for name, tensor in read_tensors(weights).items()
     }
     detector = VoiceDetector()
     detector.load_state_dict(tensors)

@@ -8,22 +8,21 @@ files is complete. There is no pickle: tensors are safetensors, the rest is JSON
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
-import shutil
 import signal
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from songgen.runtime import files
+from songgen.runtime.json_files import json_sha256
+from songgen.runtime.records import Format
 from songgen.train.checkpoints.state import TRAINER_STATE_FILE
 
 MANIFEST_FILE = "manifest.json"
@@ -108,10 +107,10 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Read what `to_json` wrote.
+        """Read what `to_json` of this or an earlier version wrote.
 
         Raises:
-            ValueError: it is damaged, or of another version.
+            ValueError: if it is damaged, or of a newer version.
         """
         try:
             outer = json.loads(text)
@@ -120,50 +119,23 @@ class Manifest:
             raise ValueError(f"{MANIFEST_FILE} is damaged ({type(error).__name__}: {error})") from error
         if json_sha256(record) != sha256:
             raise ValueError(f"{MANIFEST_FILE} is damaged (its hash does not fit)")
-        version = record.get("schema_version")
-        if version != MANIFEST_SCHEMA_VERSION:
-            raise ValueError(
-                f"{MANIFEST_FILE} has schema version {version}, this program reads version {MANIFEST_SCHEMA_VERSION}"
-            )
-        files = {name: FileEntry(**entry) for name, entry in record.pop("files").items()}
-        parameters = [(name, shape) for name, shape in record.pop("parameters")]
-        return cls(**record, files=files, parameters=parameters)
+        return _MANIFEST_FORMAT.read(record, MANIFEST_FILE)
 
 
-def json_sha256(value: Any) -> str:
-    """Hash of a JSON value, independent of the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+_MANIFEST_FORMAT = Format(Manifest, MANIFEST_SCHEMA_VERSION, fix="use another checkpoint")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a safetensors file that is on the disk when this returns."""
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    synchronize(path)
+    files.synchronize(path)
     fault_point(f"after_file:{path.name.split('.')[0]}")
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file that is on the disk when this returns."""
-    path.write_text(text, encoding="utf-8")
-    synchronize(path)
+    files.write_text(path, text)
     fault_point("after_manifest" if path.name == MANIFEST_FILE else f"after_file:{path.name.split('.')[0]}")
-
-
-def synchronize(path: Path) -> None:
-    """Wait until a file, or the list of names in a folder, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def free_bytes(folder: Path) -> int:
-    """Room on the disk of a folder; none where it is gone."""
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return 0
 
 
 def room_needed(tensor_bytes: int) -> int:
@@ -185,7 +157,7 @@ def describe_files(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:
             "of them share"
         )
     with ThreadPoolExecutor(_HASHING_THREADS) as pool:
-        hashes = list(pool.map(_file_sha256, paths.values()))
+        hashes = list(pool.map(files.file_sha256, paths.values()))
     return {
         name: FileEntry(size=path.stat().st_size, sha256=sha256)
         for (name, path), sha256 in zip(paths.items(), hashes, strict=True)
@@ -242,21 +214,3 @@ def verify(folder: Path, *, random_state_optional: bool = False) -> Manifest:
         if present.get(name, entry) != entry:
             raise ValueError(f"{name} is damaged (its hash does not fit)")
     return manifest
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, on the CPU.
-
-    Raises:
-        ValueError: it is no such file.
-    """
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error})") from error
-
-
-def _file_sha256(path: Path) -> str:
-    """Hash of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

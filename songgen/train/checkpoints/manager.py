@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from songgen.runtime.agreement import all_succeeded, from_main
+from songgen.runtime.files import free_bytes, synchronize
+from songgen.runtime.json_files import json_sha256, read_json_object
+from songgen.runtime.tensor_files import read_tensors
 from songgen.train.checkpoints.files import (
     AVERAGE_FILE,
     CONFIG_FILE,
@@ -26,14 +29,10 @@ from songgen.train.checkpoints.files import (
     checkpoint_files,
     describe_files,
     fault_point,
-    free_bytes,
-    json_sha256,
     random_state_file,
     read_manifest,
-    read_tensors,
     room_needed,
     save_tensors,
-    synchronize,
     verify,
     write_text,
 )
@@ -46,7 +45,13 @@ from songgen.train.checkpoints.folders import (
     remove_checkpoint,
     temporary_name,
 )
-from songgen.train.checkpoints.state import TRAINER_STATE_FILE, CheckpointContents, TrainerState, read_trainer_state
+from songgen.train.checkpoints.state import (
+    TRAINER_STATE_FILE,
+    CheckpointContents,
+    TrainerState,
+    read_trainer_state,
+    upgraded_config,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -173,8 +178,9 @@ class CheckpointManager:
         """What a checkpoint that was checked says of its run; tensors are not read."""
 
         def read() -> list[Any]:
-            state, config = read_trainer_state(folder), json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-            return [state.to_json(), config, self._manifest(folder).world_size]
+            path = folder / CONFIG_FILE
+            config = upgraded_config(read_json_object(path), str(path))
+            return [read_trainer_state(folder).to_json(), config, self._manifest(folder).world_size]
 
         state, config, world_size = from_main(self.rank, read)
         return SavedRun(TrainerState.from_json(state), config, world_size)
@@ -347,7 +353,7 @@ class CheckpointManager:
         model = read_tensors(folder / MODEL_FILE)
         shapes = dict(manifest.parameters)
         state = read_trainer_state(folder)
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = read_json_object(folder / CONFIG_FILE)
         if {name: list(tensor.shape) for name, tensor in model.items()} != shapes or state.step != manifest.step:
             raise ValueError(f"{MANIFEST_FILE} does not belong to {MODEL_FILE} and {TRAINER_STATE_FILE}")
         if json_sha256(config) != manifest.config_sha256:
@@ -360,5 +366,5 @@ class CheckpointManager:
             optimizer=read_tensors(folder / OPTIMIZER_FILE),
             average=read_tensors(folder / AVERAGE_FILE),
             random_state=read_tensors(own_states[self.rank]) if exact else {},
-            config=config,
+            config=upgraded_config(config, str(folder / CONFIG_FILE)),
         )

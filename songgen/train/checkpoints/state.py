@@ -13,6 +13,8 @@ import numpy
 import torch
 from torch import Tensor
 
+from songgen.runtime.records import VERSION_KEY, Format
+
 STATE_SCHEMA_VERSION = 1
 TRAINER_STATE_FILE = "trainer_state.json"
 
@@ -96,23 +98,43 @@ class TrainerState:
 
     @classmethod
     def from_json(cls, text: str, where: str = TRAINER_STATE_FILE) -> TrainerState:
-        """Read what `to_json` wrote.
+        """Read what `to_json` of this or an earlier version wrote.
 
         Raises:
-            ValueError: the text is no such record, or one of another version.
+            ValueError: if the text is no such record, or one of a newer version.
         """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not JSON ({error})") from error
-        version = values.get("schema_version") if isinstance(values, dict) else None
-        if version != STATE_SCHEMA_VERSION:
-            raise ValueError(f"{where}: schema version {version}, this program reads version {STATE_SCHEMA_VERSION}")
-        names = {entry.name for entry in dataclasses.fields(cls)}
-        if set(values) != names:
-            missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
-            raise ValueError(f"{where}: missing keys {missing}, unknown keys {unknown}")
-        return cls(**values | {"curve": CurvePosition(**values["curve"])})
+        return _STATE_FORMAT.parse(text, where)
+
+
+_OTHER_CHECKPOINT = "use another checkpoint, or start a new output_dir with this run's folder as model_name_or_path"
+
+_STATE_FORMAT = Format(
+    TrainerState,
+    STATE_SCHEMA_VERSION,
+    fix=_OTHER_CHECKPOINT,
+    # The fields of the first checkpoints. Their defaults are those of a run that begins: a state that lacks one would
+    # be taken for an earlier place. A field that is added later belongs here only if its default would be wrong.
+    required=frozenset({
+        "step", "updates", "total_steps", "curve", "epoch", "step_in_epoch", "batches_in_epoch", "samples_seen",
+        "frames_seen", "skipped_steps", "consecutive_nonfinite_steps", "overflows_at_floor", "recent_losses",
+        "spikes_in_a_row", "rewinds", "best_metric", "best_step", "evaluated_step", "gradient_scaler", "plan",
+    }),
+)  # fmt: skip
+
+SAVED_CONFIG_VERSION = 1
+
+_CONFIG_FORMAT = Format(dict, SAVED_CONFIG_VERSION, fix=_OTHER_CHECKPOINT, unversioned=1)
+"""The configuration in a checkpoint: keys that it lacks had their defaults, so that added keys need nothing here; one
+that is renamed gets an upgrade, and the files that are written then a version."""
+
+
+def upgraded_config(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the configuration of a checkpoint as the present version would have written it.
+
+    Raises:
+        ValueError: if a newer version wrote it.
+    """
+    return {key: value for key, value in _CONFIG_FORMAT.upgraded(values, where).items() if key != VERSION_KEY}
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from songgen.config.training_arguments import TrainingArguments
-from songgen.data.collate import Batch
+from songgen.families.objective import MicroBatch
 from songgen.runtime.agreement import gather_lists
 from songgen.train.checkpoints.state import TrainerState
 from songgen.train.step import Outcome, StepResult
@@ -104,7 +104,7 @@ class AnomalyWatch:
         used = {"skip": state.spikes_in_a_row, "rewind": state.rewinds}.get(self.policy.spikes)
         return used is None or used >= self.policy.spike_budget or not self.is_spike(loss, state)
 
-    def after_step(self, batches: Sequence[Batch], result: StepResult, state: TrainerState) -> bool:
+    def after_step(self, batches: Sequence[MicroBatch], result: StepResult, state: TrainerState) -> bool:
         """Note what a step was like. Every process must call this after each step, before the step is counted.
 
         Args:
@@ -132,7 +132,7 @@ class AnomalyWatch:
         state.recent_losses = [*state.recent_losses, result.loss][-WINDOW:]
         return self.policy.spikes == "rewind" and result.outcome is Outcome.HELD_BACK
 
-    def _note_non_finite(self, batches: Sequence[Batch], result: StepResult, state: TrainerState) -> None:
+    def _note_non_finite(self, batches: Sequence[MicroBatch], result: StepResult, state: TrainerState) -> None:
         """Write the step down and end the run if it is one too many.
 
         Raises:
@@ -153,7 +153,7 @@ class AnomalyWatch:
             "are those from before it. Lower learning_rate, remove the clips, or set non_finite to skip."
         )
 
-    def _note_spike(self, batches: Sequence[Batch], result: StepResult, state: TrainerState) -> None:
+    def _note_spike(self, batches: Sequence[MicroBatch], result: StepResult, state: TrainerState) -> None:
         """Write the step down and warn."""
         deviations = robust_deviations(result.loss, state.recent_losses)
         made = result.outcome is not Outcome.HELD_BACK
@@ -168,7 +168,7 @@ class AnomalyWatch:
             state.step, result.loss, deviations, action, LOSS_SPIKES_FILE,
         )  # fmt: skip
 
-    def _write(self, name: str, batches: Sequence[Batch], state: TrainerState, **values: Any) -> None:
+    def _write(self, name: str, batches: Sequence[MicroBatch], state: TrainerState, **values: Any) -> None:
         """Append a record with the clips of each process; a full disk does not stop the run."""
         clips = gather_lists([clip for batch in batches for clip in batch.ids])
         if not self.is_main_process:

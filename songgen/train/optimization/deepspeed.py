@@ -20,8 +20,8 @@ import torch
 from accelerate.utils import DeepSpeedPlugin
 from torch import Tensor, nn
 
-from songgen.models.modeling_songgen import SongGenOutput
 from songgen.runtime.distributed import agrees_everywhere, sum_over_processes
+from songgen.runtime.private_names import multiply_all, own_piece
 from songgen.train.optimization.named_tensors import (
     copy_tensors,
     counts_on_device,
@@ -89,18 +89,21 @@ class _Passes(nn.Module):
         """Wrap a model.
 
         Args:
-            core: returns `SongGenOutput`.
+            core: returns a dataclass of tensors.
             device_type: where it computes.
             autocast: precision of its operations; None leaves that of its weights.
         """
         super().__init__()
         self.module = core
+        self.output_type: type | None = None
         self._device_type, self._autocast = device_type, autocast
 
     def forward(self, **inputs: Any) -> dict[str, Any]:
         """The fields of the model's output."""
         with torch.autocast(self._device_type, self._autocast, enabled=self._autocast is not None):
-            return dict(vars(self.module(**inputs)))
+            output = self.module(**inputs)
+        self.output_type = type(output)
+        return dict(vars(output))
 
 
 class ZeroModel(nn.Module):
@@ -111,9 +114,11 @@ class ZeroModel(nn.Module):
         super().__init__()
         self.module = engine
 
-    def forward(self, **inputs: Any) -> SongGenOutput:
-        """Run the model."""
-        return SongGenOutput(**self.module(**inputs))
+    def forward(self, **inputs: Any) -> Any:
+        """Run the model; returns the dataclass that it returns."""
+        values = self.module(**inputs)
+        passes: Any = self.module.module
+        return passes.output_type(**values)
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,7 @@ class ZeroEngine:
         self._require_same_order()
         gradients = [gradient for group in self.optimizer.averaged_gradients.values() for gradient in group]
         norm = sum_over_processes(nn.utils.get_total_norm(gradients).float().square()).sqrt()
-        torch._foreach_mul_(gradients, (max_norm / (norm + CLIP_EPSILON)).clamp(max=1.0))
+        multiply_all(gradients, (max_norm / (norm + CLIP_EPSILON)).clamp(max=1.0))
         return norm
 
     def _require_same_order(self) -> None:
@@ -214,7 +219,7 @@ class ZeroEngine:
             count = torch.stack([own["step"] for own in entries.values()]).max()
             state = {"step": count.to(flat.device if counts_on_device(inner) else "cpu", copy=True)}
             for name, own in entries.items():
-                inside, place = _own_piece(parameters[name])
+                inside, place = own_piece(parameters[name])
                 for entry in own.keys() - {"step"}:
                     state.setdefault(entry, torch.zeros_like(flat))[place] = own[entry].flatten()[inside].to(flat)
             inner.state[flat] = state
@@ -230,21 +235,12 @@ class ZeroEngine:
         ]
 
 
-def _own_piece(parameter: Any) -> tuple[slice, slice]:
-    """What of a parameter this process updates: where it lies in the flattened parameter, and in the flat partition."""
-    mapping = parameter._hp_mapping
-    if mapping is None:
-        return slice(0, 0), slice(0, 0)
-    inside, place = mapping.lp_fragment_address, mapping.hp_fragment_address
-    return slice(inside.start, inside.start + inside.numel), slice(place.start, place.start + place.numel)
-
-
 def _gathered(parameter: nn.Parameter, partition: Tensor) -> Tensor:
     """Put together what all processes' flat partitions hold of a parameter.
 
     DeepSpeed's `safe_get_full_optimizer_state` would do it, but sees the state of the first group alone (0.19.8).
     """
     whole = partition.new_zeros(parameter.numel())
-    inside, place = _own_piece(parameter)
+    inside, place = own_piece(parameter)
     whole[inside] = partition[place]
     return sum_over_processes(whole).view_as(parameter)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from songgen.runtime.private_names import move_all
 from songgen.train.optimization.named_tensors import trained_parameters
 
 
@@ -44,7 +45,7 @@ class MovingAverage:
         weight = 1.0 - min(self.decay, (1.0 + updates) / (10.0 + updates))
         averages = list(self.averages.values())
         parameters = [entry.detach().float() for entry in self.parameters.values()]
-        torch._foreach_lerp_(averages, parameters, weight)
+        move_all(averages, parameters, weight)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -12,6 +12,8 @@ from accelerate.utils import AutocastKwargs
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from songgen.runtime.private_names import reshards_after_forward
+
 
 def autocast_forward(accelerator: Accelerator, model: nn.Module) -> None:
     """Let a model that is about to be sharded compute as it does within DDP. To be called before `prepare`.
@@ -46,7 +48,7 @@ def shard_again(model: nn.Module) -> None:
 def whole_weights(model: nn.Module) -> Iterator[None]:
     """Gather sharded weights for a while, so that each process can use the model without the others."""
     modules = _sharded_modules(model)
-    resharding = [_reshards_after_forward(module) for module in modules]
+    resharding = [reshards_after_forward(module) for module in modules]
     for module in modules:
         module.set_reshard_after_forward(False, recurse=False)
         module.unshard()
@@ -61,8 +63,3 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
 def _sharded_modules(model: nn.Module) -> list[FSDPModule]:
     """Those parts whose parameters are gathered together; none in a model that is not sharded."""
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
-
-
-def _reshards_after_forward(module: FSDPModule) -> bool:
-    """What `set_reshard_after_forward` was told, or the wrapper's own default; torch lets one only set it."""
-    return any(group.post_forward_mesh_info is not None for group in module._get_fsdp_state()._fsdp_param_groups)

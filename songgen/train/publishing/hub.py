@@ -13,24 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from songgen.models.configuration_songgen import CONFIG_FILE
-from songgen.models.loading import INDEX_FILE, WEIGHTS_FILE
+from songgen.families.family import MODEL_CONFIG_FILE, ModelFiles
+from songgen.families.registry import family_of
 from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
-from songgen.train.publishing.model_card import model_card, published_config, weight_files
+from songgen.train.publishing.model_card import model_card, published_config
 from songgen.train.reporting.trackers import SAMPLES_FOLDER
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CARD_FILE = "README.md"
-COPIED_FILES = (CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, "lyrics_tokenizer.json", "vocab.json", "LICENSE")
-"""Files of a model folder that are uploaded as they are."""
-
-COPIED_FOLDERS = ("caption_tokenizer", "text_encoder", "voice_encoder", "audio_codec")
-"""Folders of which files with the endings of `COPIED_ENDINGS` are uploaded."""
+LICENSE_FILE = "LICENSE"
 
 COPIED_ENDINGS = frozenset({".json", ".safetensors", ".txt", ".model", ".md"})
-"""Of formats that hold data alone; a pickle is never uploaded."""
+"""Endings of the files of a model's folders that are uploaded: formats that hold data alone, and so never a pickle."""
 
 MAX_SAMPLES = 8
 MAX_SAMPLE_BYTES = 20 * 1024**2
@@ -153,10 +149,10 @@ def select_files(
     Raises:
         ValueError: the folder is not a complete model; all problems at once.
     """
-    weights = weight_files(folder)
-    _require_complete(folder, weights)
-    candidates = [folder / name for name in dict.fromkeys((*COPIED_FILES, *weights))]
-    for name in COPIED_FOLDERS:
+    contents = _require_complete(folder)
+    copied = (MODEL_CONFIG_FILE, *contents.weights(folder), *contents.files, LICENSE_FILE)
+    candidates = [folder / name for name in dict.fromkeys(copied)]
+    for name in contents.folders:
         candidates += sorted(path for path in (folder / name).rglob("*") if not path.is_dir())
     samples = _newest_samples(folder)
     files, left_out = [], {}
@@ -164,7 +160,7 @@ def select_files(
         name = path.relative_to(folder).as_posix()
         if not path.is_file():
             continue
-        if (reason := _reason_to_leave_out(path, folder)) is None:
+        if (reason := _reason_to_leave_out(path, folder, contents)) is None:
             files.append(HubFile(name, path))
         else:
             left_out[name] = reason
@@ -181,24 +177,28 @@ def select_files(
     return sorted(files, key=lambda file: file.name), left_out
 
 
-def _require_complete(folder: Path, weights: list[str]) -> None:
-    """Check that a folder would work elsewhere.
+def _require_complete(folder: Path) -> ModelFiles:
+    """Check that a folder would work elsewhere, and return what a model folder of its family holds.
 
     Raises:
-        ValueError: files are missing, or the configuration names places of this machine.
+        ValueError: if files are missing, or the configuration names places of this machine.
     """
-    missing = [name for name in (CONFIG_FILE, *weights) if not (folder / name).is_file()]
+    missing, contents = [MODEL_CONFIG_FILE], ModelFiles(weights=lambda folder: ())
+    if (folder / MODEL_CONFIG_FILE).is_file():
+        contents = family_of(folder).model_files
+        missing = [name for name in contents.weights(folder) if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{folder} is no complete model folder: {', '.join(missing)} missing")
-    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    places = {name: config.get(name) for name in COPIED_FOLDERS}
+    config = json.loads((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
+    places = {name: config.get(name) for name in contents.folders}
     paths = {name: place.get("path") if isinstance(place, dict) else place for name, place in places.items()}
     foreign = [f"{name}: {path}" for name, path in paths.items() if path and Path(path).is_absolute()]
     if foreign:
         raise ValueError(
-            f"{folder / CONFIG_FILE} names folders of this machine ({'; '.join(foreign)}); copy them into the model "
-            "folder and give their names, or give hub ids"
+            f"{folder / MODEL_CONFIG_FILE} names folders of this machine ({'; '.join(foreign)}); copy them into the "
+            "model folder and give their names, or give hub ids"
         )
+    return contents
 
 
 def _newest_samples(folder: Path) -> list[Path]:
@@ -211,7 +211,7 @@ def _newest_samples(folder: Path) -> list[Path]:
     return sorted(newest, key=lambda path: (not path.stem.endswith("_mix"), path.name))[:MAX_SAMPLES]
 
 
-def _reason_to_leave_out(path: Path, folder: Path) -> str | None:
+def _reason_to_leave_out(path: Path, folder: Path, contents: ModelFiles) -> str | None:
     """Why a file is not uploaded, or None."""
     inside = path.relative_to(folder)
     if not path.resolve().is_relative_to(folder.resolve()):
@@ -220,7 +220,7 @@ def _reason_to_leave_out(path: Path, folder: Path) -> str | None:
         return "hidden"
     if any(_TRAINING_STATE.match(part) for part in inside.parts):
         return "training state"
-    if inside.parts[0] in COPIED_FOLDERS and path.suffix not in COPIED_ENDINGS:
+    if inside.parts[0] in contents.folders and path.suffix not in COPIED_ENDINGS:
         return f"only {', '.join(sorted(COPIED_ENDINGS))} are uploaded"
     return None
 

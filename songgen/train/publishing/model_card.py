@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
 from huggingface_hub import ModelCardData
-from safetensors import safe_open
 
 from songgen.config.keys import all_keys
-from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
-from songgen.models.loading import INDEX_FILE, WEIGHTS_FILE
+from songgen.families.model_facts import ModelFacts, escaped, without_folders
+from songgen.families.registry import family_of
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.tensor_files import opened_tensors
 from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.reporting.trackers import METRICS_FILE, read_metrics, redact
 
@@ -43,17 +42,8 @@ _EVALUATION = "eval/"
 
 def published_config(values: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved configuration as it may be shown: no secrets, and of an absolute path only its last part."""
-    shown: dict[str, Any] = _without_folders(redact(values))
+    shown: dict[str, Any] = without_folders(redact(values))
     return shown
-
-
-def weight_files(folder: Path) -> list[str]:
-    """Names of a model's weight files: one, or those that the index lists."""
-    index = folder / INDEX_FILE
-    if not index.is_file():
-        return [WEIGHTS_FILE]
-    listed = set(read_json_object(index)["weight_map"].values())
-    return sorted(name for name in listed if re.fullmatch(r"model[\w.-]*\.safetensors", name))
 
 
 def model_card(
@@ -73,18 +63,19 @@ def model_card(
     Raises:
         ValueError: the folder holds no model.
     """
-    config = SongGenConfig.from_dict(read_json_object(folder / CONFIG_FILE))
+    family = family_of(folder)
+    facts = family.model_facts(folder)
     run_file = folder / RESOLVED_CONFIG_FILE
     run = published_config(read_json_object(run_file)) if run_file.is_file() else {}
     metrics_file = folder / METRICS_FILE
     records = read_metrics(metrics_file) if metrics_file.is_file() else []
     name = repo_id or folder.resolve().name
     sections = [
-        f"---\n{_front_matter(config, license_name)}\n---",
+        f"---\n{_front_matter(facts, license_name)}\n---",
         f"# {name.split('/')[-1]}",
-        _introduction(config),
+        facts.introduction,
         _usage(name),
-        "## Model\n\n" + _table(("", ""), _model_rows(folder, config)),
+        "## Model\n\n" + _table(("", ""), _model_rows(facts, folder, family.model_files.weights(folder))),
         _training(run, records),
         _evaluation(records),
         _samples(samples),
@@ -92,25 +83,15 @@ def model_card(
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front_matter(config: SongGenConfig, license_name: str | None) -> str:
+def _front_matter(facts: ModelFacts, license_name: str | None) -> str:
     """YAML for the hub."""
     data = ModelCardData(
         library_name="songgen",
         pipeline_tag="text-to-audio",
         license=license_name,
-        tags=["songgen", "text-to-song", "music-generation", "singing-voice", config.task.name.replace("_", "-")],
+        tags=["songgen", "text-to-song", "music-generation", "singing-voice", *facts.tags],
     )
     return data.to_yaml()
-
-
-def _introduction(config: SongGenConfig) -> str:
-    """What the model does."""
-    tracks = " and ".join(f"`{track}`" for track in config.layout.tracks)
-    return (
-        "A text-to-song model: an autoregressive transformer that writes the tokens of an audio codec "
-        f"({'track' if len(config.layout.tracks) == 1 else 'tracks'} {tracks}) from a caption, lyrics and optionally "
-        "a few seconds of a reference voice."
-    )
 
 
 def _usage(name: str) -> str:
@@ -122,23 +103,10 @@ def _usage(name: str) -> str:
     )
 
 
-def _model_rows(folder: Path, config: SongGenConfig) -> list[tuple[str, str]]:
-    """Facts of the model."""
-    parameters, precisions = _count_parameters(folder)
-    decoder = config.decoder
-    return [
-        ("task", config.task.name.replace("_", " ")),
-        ("token layout", f"{config.track_pattern}, {config.layout.num_heads} heads"),
-        ("parameters (without the frozen networks)", f"{parameters:,} ({', '.join(precisions)})"),
-        ("decoder", f"{decoder.num_hidden_layers} layers, width {decoder.hidden_size}"),
-        (
-            "audio codec",
-            f"{_network(config.audio_codec)}, {decoder.num_codebooks} codebooks, {config.sampling_rate} Hz",
-        ),
-        ("text encoder (frozen)", _network(config.text_encoder)),
-        ("voice encoder (frozen)", _network(config.voice_encoder)),
-        ("lyrics tokenizer", f"byte pairs, {config.lyrics_vocab_size} entries in the model's table"),
-    ]
+def _model_rows(facts: ModelFacts, folder: Path, weight_files: Sequence[str]) -> list[tuple[str, str]]:
+    """Facts of the model, its size among them."""
+    parameters, precisions = _count_parameters(folder, weight_files)
+    return [*facts.head, (facts.size_name, f"{parameters:,} ({', '.join(precisions)})"), *facts.rows]
 
 
 def _training(run: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
@@ -203,15 +171,15 @@ def _samples(samples: Sequence[str]) -> str:
     """Links to audio."""
     if not samples:
         return ""
-    links = "\n".join(f"- [{_escape(PurePosixPath(path).stem)}]({quote(path)})" for path in samples)
+    links = "\n".join(f"- [{escaped(PurePosixPath(path).stem)}]({quote(path)})" for path in samples)
     return f"## Samples\n\nGenerated from held-out captions and lyrics.\n\n{links}"
 
 
-def _count_parameters(folder: Path) -> tuple[int, list[str]]:
+def _count_parameters(folder: Path, weight_files: Sequence[str]) -> tuple[int, list[str]]:
     """Elements of all weight files and their precisions, from the files' headers."""
     count, precisions = 0, set()
-    for name in weight_files(folder):
-        with safe_open(folder / name, framework="pt") as opened:
+    for name in weight_files:
+        with opened_tensors(folder / name) as opened:
             for key in opened.keys():  # noqa: SIM118 - no mapping
                 entry = opened.get_slice(key)
                 count += math.prod(entry.get_shape())
@@ -219,39 +187,10 @@ def _count_parameters(folder: Path) -> tuple[int, list[str]]:
     return count, sorted(precisions)
 
 
-def _network(spec: Mapping[str, Any]) -> str:
-    """Kind and place of a frozen network."""
-    path = _without_folders(str(spec.get("path", "in the weights of this model")))
-    kind = spec.get("type")
-    return _escape(f"{path} ({kind})" if kind else str(path))
-
-
-def _without_folders(value: Any) -> Any:
-    """Shorten every absolute path in a JSON value to its last part; lists joined by "+" part by part."""
-    if isinstance(value, Mapping):
-        return {key: _without_folders(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(item) for item in value]
-    return "+".join(_last_part(part) for part in value.split("+")) if isinstance(value, str) else value
-
-
-def _last_part(text: str) -> str:
-    """Name at the end of an absolute path; other text as it is."""
-    stripped = text.strip()
-    if PurePosixPath(stripped).is_absolute() or stripped.startswith("~"):
-        return PurePosixPath(stripped).name
-    return PureWindowsPath(stripped).name if PureWindowsPath(stripped).is_absolute() else text
-
-
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
-
-
-def _escape(text: str) -> str:
-    """Text that stays one line of plain text in Markdown."""
-    return re.sub(r"([\[\]<>*`])", r"\\\1", " ".join(text.split()))
 
 
 def _code(text: str) -> str:

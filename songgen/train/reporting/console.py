@@ -150,7 +150,7 @@ class RunSummary:
     """What a run is about to do, for the table at its start."""
 
     model: str
-    """Where the model came from, and its layout."""
+    """Where the model came from, and its kind."""
     trained_parameters: int
     """Parameters that the optimizer changes."""
     frozen_parameters: int

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from songgen.runtime.files import write_text_atomic
+
 METRICS_FILE = "metrics.jsonl"
 SUPERSEDED_FILE = "metrics.superseded.jsonl"
 SAMPLES_FOLDER = "samples"
@@ -42,6 +44,16 @@ class Tracker(Protocol):
 
     def close(self) -> None:
         """Finish."""
+
+
+def samples_folder(folder: Path, step: int) -> Path:
+    """Return the folder of the songs of a step, in a run's folder; step 0 holds the originals."""
+    return folder / SAMPLES_FOLDER / f"step_{step:08d}"
+
+
+def has_samples(folder: Path, step: int) -> bool:
+    """Whether a run's folder holds songs of a step."""
+    return samples_folder(folder, step).is_dir()
 
 
 def redact(value: Any) -> Any:
@@ -91,12 +103,8 @@ class MetricsFile:
             if superseded:
                 with (folder / SUPERSEDED_FILE).open("a", encoding="utf-8") as file:
                     file.writelines(_json_line(record) for record in superseded)
-            temporary = self.path.with_suffix(".tmp")
-            with temporary.open("w", encoding="utf-8") as file:
-                file.writelines(_json_line(record) for record in records if record["step"] <= last_step)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
+            kept = (_json_line(record) for record in records if record["step"] <= last_step)
+            write_text_atomic(self.path, "".join(kept))
 
     def write(self, values: Mapping[str, float], step: int, epoch: float | None) -> None:
         """Append one line; one that a full disk does not take is reported once and written with the next line."""
@@ -296,7 +304,7 @@ class Trackers:
 
         channels = np.atleast_2d(np.asarray(waveform, dtype=np.float32))
         samples = np.clip(np.nan_to_num(channels, nan=0.0, posinf=0.0, neginf=0.0), -1.0, 1.0).T
-        path = self.folder / SAMPLES_FOLDER / f"step_{step:08d}" / f"{_UNSAFE_IN_FILE_NAMES.sub('_', name)}.wav"
+        path = samples_folder(self.folder, step) / f"{_UNSAFE_IN_FILE_NAMES.sub('_', name)}.wav"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, samples, sample_rate, subtype="PCM_16")

@@ -23,7 +23,7 @@ def _sample(name, frames, voice, seed):
     return Sample(
         id=name,
         num_frames=frames,
-        codes=codes,
+        targets=codes,
         caption_ids=generator.integers(1, 9, size=2 + seed, dtype=np.int32),
         lyrics_ids=generator.integers(1, 9, size=5 - seed, dtype=np.int32),
         voice=generator.integers(-32768, 32767, size=voice, dtype=np.int16),
@@ -43,7 +43,7 @@ def test_every_value_stands_where_a_loop_puts_it(samples):
         for n, track in enumerate(("acc", "vocal")):
             for k in range(NUM_CODEBOOKS):
                 for t in range(7):
-                    expected = sample.codes[track][k, t] if t < sample.num_frames else IGNORE_INDEX
+                    expected = sample.targets[track][k, t] if t < sample.num_frames else IGNORE_INDEX
                     assert batch.codes[b, n, k, t] == expected
         for ids, mask, text in (
             (batch.input_ids, batch.attention_mask, sample.caption_ids),

@@ -22,9 +22,9 @@ def test_rows_come_back_as_written_and_without_a_copy(tmp_path, make_rows, write
         assert (row.id, row.caption, row.lyrics) == (expected["id"], expected["caption"], expected["lyrics"])
         assert row.duration == expected["duration"] and row.num_frames == expected["num_frames"]
         for track in ("mix", "vocal", "acc"):
-            np.testing.assert_array_equal(row.codes[track].flatten(), expected[f"codes_{track}"])
-            assert row.codes[track].dtype == np.int16 and row.codes[track].shape == (4, row.num_frames)
-            assert not row.codes[track].flags.owndata and not row.codes[track].flags.writeable
+            np.testing.assert_array_equal(row.targets[track].flatten(), expected[f"codes_{track}"])
+            assert row.targets[track].dtype == np.int16 and row.targets[track].shape == (4, row.num_frames)
+            assert not row.targets[track].flags.owndata and not row.targets[track].flags.writeable
         np.testing.assert_array_equal(row.voice_samples, expected["voice_samples"])
         np.testing.assert_array_equal(row.lyrics_ids, expected["lyrics_ids"])
         assert row.energies["vocal"] == pytest.approx(expected["energy_vocal"])

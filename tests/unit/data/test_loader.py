@@ -5,15 +5,19 @@ import os
 import random
 import signal
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from songgen.data.batch_plan import BatchPlan
+from songgen.data.collate import collate
 from songgen.data.dataset import SongDataset
 from songgen.data.loader import LoaderError, make_loader, read_batches
 from songgen.data.samples import SampleOptions, TrainingSamples
+
+MIX_ALONE = partial(collate, target_tracks=("mix",))
 
 
 @pytest.fixture
@@ -28,7 +32,8 @@ def _plan(samples, **options):
 
 
 def _load(samples, plan, **options):
-    return list(make_loader(samples, plan, target_tracks=("mix",), auxiliary_tracks=("vocal",), **options))
+    both = partial(collate, target_tracks=("mix",), auxiliary_tracks=("vocal",))
+    return list(make_loader(samples, plan, collate=both, **options))
 
 
 def _assert_same(first, second):
@@ -73,7 +78,7 @@ def test_global_random_states_are_left_alone(samples):
 
 
 def test_workers_outlive_a_signal_to_the_process_group(samples):
-    iterator = iter(make_loader(samples, _plan(samples), target_tracks=("mix",), num_workers=2))
+    iterator = iter(make_loader(samples, _plan(samples), collate=MIX_ALONE, num_workers=2))
     # One batch of each worker: only then have both changed their signal handlers.
     next(iterator), next(iterator)
     workers = multiprocessing.active_children()
@@ -98,7 +103,7 @@ def test_a_hung_worker_is_named_within_the_timeout_and_ended(samples, monkeypatc
     monkeypatch.setattr(TrainingSamples, "__getitem__", lambda self, place: time.sleep(60))
     before = set(multiprocessing.active_children())
     start = time.monotonic()
-    loader = make_loader(samples, _plan(samples), target_tracks=("mix",), num_workers=1, timeout=1)
+    loader = make_loader(samples, _plan(samples), collate=MIX_ALONE, num_workers=1, timeout=1)
     with pytest.raises(LoaderError, match=r"loader worker 0 \(pid \d+\) gave no batch within 1 seconds"):
         next(read_batches(loader))
     assert set(multiprocessing.active_children()) <= before
@@ -107,7 +112,7 @@ def test_a_hung_worker_is_named_within_the_timeout_and_ended(samples, monkeypatc
 
 def test_a_hung_worker_is_ended_when_nobody_wants_its_batches(samples):
     before = set(multiprocessing.active_children())
-    batches = read_batches(make_loader(samples, _plan(samples), target_tracks=("mix",), num_workers=1))
+    batches = read_batches(make_loader(samples, _plan(samples), collate=MIX_ALONE, num_workers=1))
     next(batches)
     (worker,) = set(multiprocessing.active_children()) - before
     os.kill(worker.pid, signal.SIGSTOP)

@@ -94,7 +94,7 @@ def test_the_empty_slot_has_no_frames_no_voice_and_no_name(open_rows, make_rows)
     rows = make_rows(2)
     sample = TrainingSamples(open_rows(rows), SampleOptions(), ("mix", "vocal"))[0, EMPTY_SLOT]
     assert sample.num_frames == 0 and sample.id == "" and len(sample.voice) == 0
-    assert {name: codes.shape for name, codes in sample.codes.items()} == {"mix": (4, 0), "vocal": (4, 0)}
+    assert {name: codes.shape for name, codes in sample.targets.items()} == {"mix": (4, 0), "vocal": (4, 0)}
     assert sample.caption_ids.tolist() == rows[0]["caption_ids"]
 
 

@@ -1,11 +1,13 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from songgen.data.schema import DATASET_FILE, DatasetInfo, ShardInfo, arrow_schema
-from songgen.data.writer import FLUSH_ROWS, ShardWriter, file_sha256
+from songgen.data.schema import CODES, DATASET_FILE, LATENTS, DatasetInfo, ShardInfo, arrow_schema
+from songgen.data.writer import FLUSH_ROWS, ShardWriter
+from songgen.runtime.files import file_sha256
 
 INFO = DatasetInfo(
     codec_spec={"type": "spectral"},
@@ -30,6 +32,21 @@ def test_columns_of_the_contract() -> None:
     assert "codes_drum" in arrow_schema(("mix", "drum")).names
 
 
+def test_latents_have_columns_of_their_own(tmp_path: Path) -> None:
+    schema = arrow_schema(("mix",), LATENTS)
+    assert schema.field("latents_mix").type == pa.list_(pa.float32()) and "codes_mix" not in schema.names
+    info = replace(INFO, num_codebooks=0, codebook_size=0, target_kind=LATENTS, num_channels=64)
+    (tmp_path / DATASET_FILE).write_text(info.to_json())
+    assert DatasetInfo.read(tmp_path) == info and info.frame_size == 64
+
+
+def test_a_description_without_a_kind_of_target_means_codes(tmp_path: Path) -> None:
+    """As older programs wrote it; and codes are described as before, so that these read it."""
+    (tmp_path / DATASET_FILE).write_text(INFO.to_json())
+    assert not {"target_kind", "num_channels"} & json.loads(INFO.to_json()).keys()
+    assert DatasetInfo.read(tmp_path).target_kind == CODES and INFO.frame_size == INFO.num_codebooks
+
+
 def test_description_comes_back(tmp_path: Path) -> None:
     (tmp_path / DATASET_FILE).write_text(INFO.to_json())
     assert DatasetInfo.read(tmp_path) == INFO and INFO.num_rows("train") == 7 and INFO.frame_rate == 50
@@ -40,10 +57,14 @@ def test_description_comes_back(tmp_path: Path) -> None:
     [
         (None, "is not a tokenized data set"),
         ("{", "cannot be read"),
-        ("[]", "schema version None"),
-        (json.dumps({"schema_version": 99}), "schema version 99, this program reads 1"),
-        (json.dumps({"schema_version": 1}), "does not have the expected fields"),
-        (INFO.to_json().replace("codec_spec", "codec_sepc"), "does not have the expected fields"),
+        ("[]", "holds no JSON object"),
+        (
+            json.dumps({"schema_version": 99}),
+            "schema version 99.* reads up to 1: update songgen, or run training/",
+        ),
+        (json.dumps({"schema_version": 1}), "missing keys"),
+        (replace(INFO, target_kind="words").to_json(), "target_kind 'words', this program reads codes, latents"),
+        (INFO.to_json().replace("codec_spec", "codec_sepc"), "missing keys .'codec_spec'."),
     ],
 )
 def test_damaged_description(tmp_path: Path, content: str | None, message: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from demo_run.steps import RUN_STATUS_FILE, Step, StepFailed, StepRunner, executable_command
 
-from songgen.runtime import run_status
+from songgen.runtime import status
 
 APPEND = "import sys; open(sys.argv[1], 'a').write('x')"
 
@@ -79,7 +79,7 @@ def test_a_training_step_that_a_signal_stopped_is_not_done_and_goes_on(tmp_path:
     with pytest.raises(StepFailed, match=r"'one' is not finished, run the command again to resume: out \(stopped\)"):
         run(tmp_path, step(code=code, output="out"))
     run(tmp_path, step(code=code, output="out"))
-    assert RUN_STATUS_FILE == run_status.RUN_STATUS_FILE
+    assert RUN_STATUS_FILE == status.RUN_STATUS_FILE
 
 
 def test_a_command_that_cleans_up_keeps_its_outputs(tmp_path: Path) -> None:

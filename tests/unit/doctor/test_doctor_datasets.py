@@ -17,8 +17,8 @@ from diagnoses import at, findings
 from songgen.data.reject_codes import REJECT_CODES
 from songgen.data.schema import DatasetInfo
 from songgen.data.shards import map_batches
-from songgen.data.writer import file_sha256
 from songgen.doctor import Kind, Level, examine
+from songgen.runtime.files import file_sha256
 from songgen.tokenize.run import TooManyBadRows
 
 Copy = Callable[[str], Path]

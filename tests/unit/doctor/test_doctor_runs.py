@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from songgen.doctor import Kind, Level, examine
 from songgen.runtime.heartbeat import Heartbeat
-from songgen.runtime.run_status import RunStatus
+from songgen.runtime.status import RUN_STATUS_FILE, RunStatus, StatusFile
 from songgen.train.checkpoints.files import describe_files, read_manifest
 from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.output_folder import locked
@@ -43,6 +43,10 @@ def flip_bit(path: Path) -> None:
 
 def resumed(folder: Path) -> list[str]:
     return [finding.where for finding in findings(folder) if finding.what.startswith("would be resumed")]
+
+
+def write_status(folder: Path, status: RunStatus) -> None:
+    StatusFile(folder, RUN_STATUS_FILE, status.run_id).put(status)
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -141,7 +145,7 @@ def test_leftovers_of_interrupted_saves_are_named_and_kept(copy_of: Copy) -> Non
 
 def test_an_active_run_is_told_from_one_that_was_killed(copy_of: Copy) -> None:
     run = copy_of("run")
-    RunStatus("running", "run").write(run)
+    write_status(run, RunStatus("running", "run"))
     with locked(run):
         (activity,) = at(run, "activity")
         assert activity.level is Level.OK and f"process {os.getpid()}" in activity.what
@@ -180,11 +184,12 @@ def test_the_lock_of_another_process_is_seen_and_left_alone(copy_of: Copy) -> No
 
 def test_a_failed_run_says_why(copy_of: Copy) -> None:
     run = copy_of("run")
-    RunStatus("failed", "run", step=5, total_steps=8, exit_code=4, reason="loss or gradients are not finite").write(run)
+    reason = "loss or gradients are not finite"
+    write_status(run, RunStatus("failed", "run", step=5, total_steps=8, exit_code=4, reason=reason))
     (status,) = at(run, "run_status.json")
     assert status.level is Level.ERROR
     assert "after step 5 of 8 with exit code 4: loss or gradients" in status.what
-    RunStatus("stopped", "run", step=5, total_steps=8, exit_code=0).write(run)
+    write_status(run, RunStatus("stopped", "run", step=5, total_steps=8, exit_code=0))
     assert "stopped by a signal after step 5 of 8" in at(run, "run_status.json")[0].what
 
 
@@ -204,7 +209,7 @@ def test_signs_of_life_show_which_process_failed(copy_of: Copy) -> None:
 
 def test_a_start_that_failed_before_it_trained_is_told_once(copy_of: Copy) -> None:
     run, reason = copy_of("run"), "ValueError: no checkpoint is valid"
-    RunStatus("failed", "run", exit_code=1, reason=f"process 0: {reason}").write(run)
+    write_status(run, RunStatus("failed", "run", exit_code=1, reason=f"process 0: {reason}"))
     Heartbeat(run, 0).fail(reason, is_victim=False)
     (status,), (process,) = at(run, "run_status.json"), at(run, "process 0")
     assert status.what.startswith("the latest start failed before its first step with exit code 1: process 0: ")

@@ -140,3 +140,36 @@ def test_times_and_sizes_are_those_of_people() -> None:
     entry = Entry("a", "tokens", "finished", 0.0, rows=12345, hours=1234.5, size=3 << 20)
     assert "12,345 clips, 1,234.50 h, 3.0 MiB" in table([entry])[1]
     assert listing.to_json([entry]).count("1970-01-01T00:00:00+00:00") == 1
+
+
+def test_tokenizing_and_preparing_say_how_far_they_are(tmp_path: Path) -> None:
+    progress = {"phase": "encoding", "done": 12, "total": 40, "unit": "clips", "started": 1.0, "seconds_left": 300.0}
+    lock = {"pid": os.getpid(), "host": socket.gethostname()}
+    for kind in ("tokenize", "prepare"):
+        for state in ("running", "killed", "stopped", "failed"):
+            work = tmp_path / f"{kind}-{state}.work"
+            told = {"status": state.replace("killed", "running"), "run_id": "r", "progress": progress}
+            write_json(work / f"{kind}_status.json", told | ({"reason": "no such codec"} if state == "failed" else {}))
+            if state == "running":
+                write_json(work / "lock.json", lock)
+    found = by_name(tmp_path)
+    for kind, name in (("tokenize", "tokens"), ("prepare", "songs")):
+        entries = {state: found[f"{kind}-{state}.work"] for state in ("running", "killed", "stopped", "failed")}
+        assert {entry.kind for entry in entries.values()} == {name}
+        assert {state: (entry.state, entry.detail) for state, entry in entries.items()} == {
+            "running": ("running", "encoding: 12 of 40 clips, 5 min left"),
+            "killed": ("failed", "killed, encoding: 12 of 40 clips"),
+            "stopped": ("stopped", "encoding: 12 of 40 clips"),
+            "failed": ("failed", "encoding: 12 of 40 clips, no such codec"),
+        }
+    running = json.loads(listing.to_json([found["prepare-running.work"]]))[0]
+    assert running["progress"] == progress
+
+
+def test_a_preparation_that_is_repeated_is_listed_beside_its_data_set(tmp_path: Path) -> None:
+    info = PreparedInfo("f", clips={"train": 1}, seconds={"train": 1.0}, refused={}, files=[])
+    write_json(tmp_path / "a" / "prepared.json", vars(info))
+    write_json(tmp_path / "a.work" / "prepare_status.json", {"status": "finished", "run_id": "r"})
+    assert set(by_name(tmp_path)) == {"a"}
+    write_json(tmp_path / "a.work" / "lock.json", {"pid": os.getpid(), "host": socket.gethostname()})
+    assert by_name(tmp_path)["a.work"].state == "running"

@@ -10,9 +10,9 @@ from tiny_demucs import save_demucs
 
 htdemucs = pytest.importorskip("demucs.htdemucs")
 
-from songgen.generation import demucs_weights  # noqa: E402
 from songgen.generation.demucs_weights import load_demucs  # noqa: E402
 from songgen.generation.separation import VocalSeparator  # noqa: E402
+from songgen.runtime.tensor_files import opened_tensors  # noqa: E402
 
 SMALL = {"channels": 16, "depth": 2, "t_layers": 1, "t_heads": 2, "nfft": 512, "samplerate": 8000}
 
@@ -32,7 +32,7 @@ def folder(tmp_path):
 def change_metadata(folder, **changes):
     """Write the network's file again with other metadata (None leaves an entry out)."""
     path = folder / "small-0.safetensors"
-    with demucs_weights.safe_open(str(path), framework="pt") as file:
+    with opened_tensors(path) as file:
         metadata = {**file.metadata(), **changes}
     save_file(load_file(str(path)), str(path), {key: value for key, value in metadata.items() if value is not None})
 

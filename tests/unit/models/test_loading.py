@@ -97,7 +97,7 @@ def test_a_frozen_network_that_a_run_names_replaces_the_one_in_the_file(
 def test_what_the_hub_does_not_hand_over_is_told_with_the_way_out() -> None:
     """The tests have no network: the client finds the repository in no cache."""
     for open_it in (SongGenForConditionalGeneration.from_pretrained, SongGenProcessor):
-        with pytest.raises(ValueError, match="'someone/nothing' is no folder here.*check the spelling, log in"):
+        with pytest.raises(ValueError, match="'someone/nothing' is not a folder here.*check the spelling, log in"):
             open_it("someone/nothing")
         with pytest.raises(ValueError, match=r"there is no folder '\./someone/nothing'"):
             open_it("./someone/nothing")
@@ -112,7 +112,7 @@ def test_the_processor_takes_the_revision_it_is_given(
         asked.append({"name": name, **keywords})
         return str(published)
 
-    monkeypatch.setattr(loading, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     with pytest.raises(ValueError, match="lyrics_vocab="):
         SongGenProcessor("someone/model", revision="v2")
     assert asked[0]["name"] == "someone/model" and asked[0]["revision"] == "v2"

@@ -16,6 +16,8 @@ from review_songs import LAST_SECTION, apply_corrections, write_work_folder
 from songgen.prepare.engine.phases import PHASES, Phase, is_over_songs
 from songgen.prepare.engine.record import LyricLine, Refusal, SongRecord
 from songgen.prepare.engine.refusal_codes import CODES
+from songgen.prepare.review import corrections as review
+from songgen.prepare.review import desk as review_desk
 from songgen.prepare.review.corrections import (
     ACCEPTED,
     CORRECTIONS_FILE,
@@ -29,8 +31,6 @@ from songgen.prepare.review.corrections import (
     read_corrections,
     shown,
 )
-from songgen.prepare.review.corrections import corrections as review
-from songgen.prepare.review.corrections import desk as review_desk
 from songgen.prepare.review.desk import Clip, ReviewDesk
 from songgen.prepare.sections import SECTIONS, Sections
 from songgen.prepare.steps.transcription import TranscribeOptions

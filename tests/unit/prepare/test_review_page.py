@@ -1,7 +1,12 @@
 """The review page over HTTP: lists, clips, saving, undoing, and two who change the same clip."""
 
 import json
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +18,13 @@ from prepare_songs import RATE
 from review_songs import SECONDS, apply_corrections, clip, write_work_folder
 
 from songgen.cli.main import main
+from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.layouts import read_records
 from songgen.prepare.preparation import RECORDS_FILE
-from songgen.prepare.review.corrections import CORRECTIONS_FILE
+from songgen.prepare.review.corrections import CORRECTIONS_FILE, EditLog
 from songgen.prepare.review.desk import PAGE_SIZE, ReviewDesk, Selection, find_work_folder
 from songgen.prepare.review.page import NUM_PEAKS, ReviewPage, peaks_of
+from songgen.web.server import LocalServer
 
 
 @pytest.fixture
@@ -245,6 +253,75 @@ def test_what_is_no_clip_track_or_asset_is_not_found(client: Client, path: str) 
     assert client.get(path).status == 404
 
 
+@pytest.mark.parametrize("request_path", ["/audio/river_000/mix", "/api/clips/river_000/peaks/mix"])
+def test_tracks_that_are_not_files_of_the_work_folder_are_not_opened(
+    client: Client, work: Path, request_path: str
+) -> None:
+    """A work folder that was received from somebody may hold anything."""
+    track = work / "audio/segment/river_000.mix.wav"
+    outside = work.parent / "private.wav"
+    track.rename(outside)
+    track.symlink_to(outside)
+    assert client.get(request_path).status == 404
+    track.unlink()
+    os.mkfifo(track)
+    assert client.get(request_path).status == 404
+    track.unlink()
+    track.mkdir()
+    assert client.get(request_path).status == 404
+
+
+def test_songs_that_were_not_cut_are_heard_where_they_are(tmp_path: Path) -> None:
+    work = write_work_folder(tmp_path)
+    song = tmp_path / "song.wav"
+    (work / "audio/segment/river_000.mix.wav").rename(song)
+    write_work_folder(tmp_path, [replace(clip("river", 1, work), audio={"mix": str(song)})])
+    with serving(ReviewPage(ReviewDesk(work), "songs").routes()) as client:
+        assert client.get("/audio/river_001/mix").body == song.read_bytes()
+
+
+def test_of_changes_at_the_same_time_one_is_saved(client: Client, work: Path) -> None:
+    seen = opened(client)["version"]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: save(client, version=seen, caption=f"caption {number}"), range(8)))
+    assert sorted(answer.status for answer in answers) == [200] + 7 * [409]
+    assert len(written(work)) == 1
+
+
+def test_a_change_waits_while_the_clips_are_read_again(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With half of the clips it would seem as if somebody else had changed the clip."""
+    desk = ReviewDesk(work)
+    version = desk.save("river_000", 0, {"caption": "rock"}).correction.version
+    begun, release = threading.Event(), threading.Event()
+
+    class SlowRecords(list[SongRecord]):
+        def __iter__(self) -> Iterator[SongRecord]:
+            begun.set()
+            assert release.wait(20)
+            return super().__iter__()
+
+    records = SlowRecords(read_records(work / RECORDS_FILE))
+    monkeypatch.setattr("songgen.prepare.review.desk.read_records", lambda path: records)
+    os.utime(work / RECORDS_FILE, (1, 1))
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(desk.clips)
+        assert begun.wait(20)
+        compared = pool.submit(desk._require_version, "river_000", version, desk._log.read())
+        wait([compared], timeout=0.3)
+        release.set()
+        assert compared.result(timeout=20).version == version
+
+
+def test_a_clip_that_a_run_removes_during_a_change_is_not_found(
+    client: Client, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def append(log: EditLog, record: SongRecord, make: Any) -> None:
+        write_work_folder(work.parent, [clip("lake", 2, work)])
+
+    monkeypatch.setattr(EditLog, "append", append)
+    assert save(client, caption="rock").status == 404
+
+
 def test_a_waveform_has_the_loudest_sample_of_each_part(client: Client) -> None:
     peaks = client.get("/api/clips/river_000/peaks/mix").json["peaks"]
     assert len(peaks) == NUM_PEAKS and 5 < max(peaks) <= 20
@@ -275,6 +352,29 @@ def test_the_folder_may_be_the_data_set_or_its_work_folder(work: Path) -> None:
     assert find_work_folder(work) == find_work_folder(work.parent / "songs") == work
     with pytest.raises(ValueError, match=r"no data set .* elsewhere.work"):
         find_work_folder(work.parent / "elsewhere")
+
+
+def test_an_open_address_takes_its_token_from_the_environment(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Command lines can be read by every user of a machine."""
+    addresses = []
+    monkeypatch.setattr(LocalServer, "serve", lambda server: addresses.append(server.url))
+    monkeypatch.setenv("SONGGEN_REVIEW_TOKEN", "a-token-of-the-environment")
+    assert main(["review", str(work), "--host", "0.0.0.0", "--port", "0"]) == 0
+    assert main(["review", str(work), "--host", "0.0.0.0", "--port", "0", "--token", "a-token-of-the-command"]) == 0
+    assert [address.partition("token=")[2] for address in addresses] == [
+        "a-token-of-the-environment", "a-token-of-the-command"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn"])
+def test_the_command_names_the_extra_that_is_missing(work: Path, package: str) -> None:
+    program = (
+        f"import sys; sys.modules[{package!r}] = None; from songgen.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, "review", str(work)], capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 2 and 'pip install "songgen[page]"' in result.stderr
 
 
 def test_the_command_refuses_an_open_address_and_a_wrong_folder(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,9 +37,8 @@ def take(watcher: AnomalyWatch, state: TrainerState, loss: float) -> Outcome:
     """A step with this loss; returns what became of it."""
     outcome = Outcome.UPDATED if watcher.allows_update(loss, state) else Outcome.HELD_BACK
     result = StepResult(
-        outcome=outcome, objective=torch.tensor(loss), loss=loss, head_losses=torch.zeros(1),
-        vocal_losses=torch.zeros(1), gradient_norm=torch.tensor(1.0), samples=1, frames=1, targets=1,
-        stop_requested=False,
+        outcome=outcome, objective=torch.tensor(loss), loss=loss, parts={},
+        gradient_norm=torch.tensor(1.0), samples=1, frames=1, targets=1, actions=frozenset(),
     )  # fmt: skip
     watcher.after_step([make_batch([3])], result, state)
     state.step += 1

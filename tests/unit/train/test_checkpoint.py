@@ -11,7 +11,8 @@ import torch
 from checkpoint_fakes import FORK, NAMES, assert_is_step, contents, exit_code, manager, names, saved
 from torch import distributed
 
-from songgen.train.checkpoints import files as checkpoint_files
+from songgen.runtime import files as disk
+from songgen.runtime.json_files import json_sha256
 from songgen.train.checkpoints.files import (
     MANIFEST_FILE,
     MODEL_FILE,
@@ -77,7 +78,7 @@ def test_a_manifest_cannot_name_other_files(tmp_path: Path) -> None:
     folder = saved(tmp_path, 1)[0]
     record = json.loads((folder / MANIFEST_FILE).read_text())
     record["manifest"]["files"]["../../secret"] = record["manifest"]["files"].pop(MODEL_FILE)
-    record["sha256"] = checkpoint_files.json_sha256(record["manifest"])
+    record["sha256"] = json_sha256(record["manifest"])
     (folder / MANIFEST_FILE).write_text(json.dumps(record))
     with pytest.raises(ValueError, match="lists"):
         manager(tmp_path).load(folder)
@@ -86,8 +87,8 @@ def test_a_manifest_cannot_name_other_files(tmp_path: Path) -> None:
 def test_a_manifest_belongs_to_its_configuration(tmp_path: Path) -> None:
     folder = saved(tmp_path, 1)[0]
     record = json.loads((folder / MANIFEST_FILE).read_text())
-    record["manifest"]["config_sha256"] = checkpoint_files.json_sha256({"another": "configuration"})
-    record["sha256"] = checkpoint_files.json_sha256(record["manifest"])
+    record["manifest"]["config_sha256"] = json_sha256({"another": "configuration"})
+    record["sha256"] = json_sha256(record["manifest"])
     (folder / MANIFEST_FILE).write_text(json.dumps(record))
     with pytest.raises(ValueError, match="does not belong to training_config"):
         manager(tmp_path).load(folder)
@@ -111,7 +112,7 @@ def test_a_disk_without_room_is_found_before_writing(
     good = saved(tmp_path, 1)[0]
     checkpoints = manager(tmp_path, limit=1)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_files.shutil, "disk_usage", lambda path: SimpleNamespace(free=5))
+        patch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=5))
         assert checkpoints.save(contents(2)) is None
     assert "5 bytes are free" in caplog.text
     assert names(tmp_path) == ["checkpoint-1"]
@@ -129,7 +130,7 @@ def test_a_disk_that_fills_keeps_the_old_ones_and_ends_the_run_at_last(
         if path.name == OPTIMIZER_FILE:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint_files, "synchronize", full)
+    monkeypatch.setattr(disk, "synchronize", full)
     for _ in range(MAX_FAILED_SAVES - 1):
         assert checkpoints.save(contents(2)) is None
         assert names(tmp_path) == ["checkpoint-1"]
@@ -221,15 +222,15 @@ def test_if_one_process_fails_nobody_renames(tmp_path: Path, failing_rank: int, 
     def work(rank: int, folder: Path) -> None:
         checkpoints = manager(folder, rank=rank, world_size=2)
         assert checkpoints.save(main_has_all(1, rank)) is not None
-        synchronize = checkpoint_files.synchronize
+        synchronize = disk.synchronize
 
         def broken(path: Path) -> None:
             if path.name == file and rank == failing_rank:
                 raise OSError(5, "Input/output error")
 
-        checkpoint_files.synchronize = broken
+        disk.synchronize = broken
         assert checkpoints.save(main_has_all(2, rank)) is None
-        checkpoint_files.synchronize = synchronize
+        disk.synchronize = synchronize
         distributed.barrier()
         assert names(folder) == ["checkpoint-1"]
         distributed.barrier()

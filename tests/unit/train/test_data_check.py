@@ -42,7 +42,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def check(data: DataArguments, folder: Path) -> None:
-    require_intact_data(data, ["train"], folder, rank=0, world_size=1)
+    require_intact_data(data.dataset_folders(), ["train"], folder, rank=0, world_size=1)
 
 
 def test_a_shard_is_read_again_only_when_it_was_changed(data: DataArguments, tmp_path: Path, read: list[str]) -> None:

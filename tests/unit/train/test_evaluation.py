@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model
+from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model, tiny_objective
 
 from songgen.data.collate import Batch
 from songgen.models import SongGenForConditionalGeneration
-from songgen.runtime.stop_requests import StopSignals
+from songgen.runtime.commands import Inbox
 from songgen.train.evaluation import Evaluator
 
 
@@ -25,8 +25,8 @@ class Steps:
 
 def evaluate(model: SongGenForConditionalGeneration, batches: list[Batch]) -> dict[str, float]:
     data: Any = Steps(batches)
-    reporter: Any = None
-    return Evaluator(data, None).run(model, model, 0, reporter, StopSignals())
+    sink: Any = None
+    return Evaluator(tiny_objective(model), data, None).run(model, model, 0, sink, Inbox())
 
 
 def naive(model: SongGenForConditionalGeneration, batches: list[Batch]) -> dict[str, float]:
@@ -91,3 +91,20 @@ def test_the_vocal_loss_is_that_of_the_auxiliary_heads() -> None:
     output = model(**batch.model_inputs())
     assert evaluate(model, [batch])["vocal_loss"] == pytest.approx(float(output.vocal_codebook_losses.mean()), abs=1e-6)
     assert "vocal_loss" not in evaluate(tiny_model("mixed").eval(), [batch])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("track_pattern", ["mixed_pro", "interleaving_A_V"])
+def test_evaluation_and_training_have_one_loss(track_pattern: str) -> None:
+    """The terms that evaluation sums by stream are those that the training loss sums by head: bit for bit."""
+    model = tiny_model(track_pattern)
+    num_tracks = len(model.layout.tracks)
+    inputs = make_batch([5, 2], num_tracks=num_tracks, auxiliary=num_tracks == 1).model_inputs()
+    trained = model.train()(**inputs, return_logits=False)
+    evaluated = model.eval()(**inputs, return_logits=False)
+    assert torch.equal(trained.codebook_losses, evaluated.codebook_losses) and trained.target_losses is None
+    sums = [evaluated.target_losses[:, head].sum() for head in range(model.layout.num_heads)]
+    torch.testing.assert_close(torch.stack(sums) / evaluated.target_counts, trained.codebook_losses)
+    plain = model(**inputs)
+    torch.testing.assert_close(plain.target_losses, evaluated.target_losses)
+    assert torch.equal(plain.target_hits, evaluated.target_hits)

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.amp.grad_scaler import GradScaler
-from training_fakes import CODEBOOKS, make_batch, tiny_model
+from training_fakes import CODEBOOKS, make_batch, tiny_model, tiny_objective
 
 from songgen.train.checkpoints.state import TrainerState
 from songgen.train.optimization.anomalies import NonFiniteError
@@ -115,7 +115,7 @@ def test_a_step_whose_gradients_overflow_is_left_out_and_lowers_the_scale() -> N
     bounds.begin(accelerator.scaler)
     prepared, optimizer = accelerator.prepare(model, build_optimizer(model, OptimizerOptions(1e-2)))
     accelerator.native_amp = True  # after the model was wrapped: it computes in float32
-    step = TrainingStep(accelerator, AcceleratedEngine(accelerator, prepared, optimizer), model.layout, True, 1.0, 0.1)
+    step = TrainingStep(accelerator, AcceleratedEngine(accelerator, prepared, optimizer), tiny_objective(model), 1.0)
     handle = model.enc_to_dec_proj.weight.register_hook(lambda gradient: gradient * float("inf"))
     outcomes, scales, weights = [], [], []
     for overflow in (True, True, False):

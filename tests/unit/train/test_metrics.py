@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from songgen.families.tokens.token_metrics import TokenMetrics
+from songgen.families.tokens.evaluation import TokenSums
 from songgen.layout import LAYOUT_NAMES, get_layout
 from songgen.metrics import METRIC_NAMES, load_metric, metric_path
-from songgen.vocabulary import AudioVocabulary
+from songgen.models.loss import head_losses
+from songgen.models.modeling_songgen import SongGenOutput
+from songgen.vocabulary import IGNORE_INDEX, AudioVocabulary
 
 NUM_CODEBOOKS, VOCABULARY = 3, AudioVocabulary(8)
 
@@ -49,51 +51,41 @@ def _naive(layout, batches):
     return metrics
 
 
+def _sums(layout, logits, labels, mask):
+    """What evaluation adds up of a batch."""
+    terms = head_losses(logits, torch.where(mask, labels, IGNORE_INDEX), by_target=True).targets
+    output = SongGenOutput(
+        torch.zeros(()), torch.zeros(layout.num_heads), mask.sum(dim=(0, 2)),
+        target_mask=mask, target_losses=terms.entropies, target_hits=terms.hits,
+    )  # fmt: skip
+    return TokenSums(layout).of_batch(output)
+
+
 @pytest.mark.parametrize("name", LAYOUT_NAMES)
 def test_sums_are_those_of_a_loop_over_positions(name):
     layout = get_layout(name, NUM_CODEBOOKS)
     batches = [_batch(layout, [4, 6, 1], 0), _batch(layout, [3], 1)]
-    metrics = TokenMetrics(layout)
-    for batch in batches:
-        metrics.update(*batch)
-    assert metrics.compute() == pytest.approx(_naive(layout, batches), rel=1e-5)
-
-
-def test_the_split_into_batches_and_processes_changes_nothing():
-    layout = get_layout("interleaving_A_V", NUM_CODEBOOKS)
-    batches = [_batch(layout, [4, 6, 1], 0), _batch(layout, [3], 1)]
-    together, first, second, idle = (TokenMetrics(layout) for _ in range(4))
-    for batch in batches:
-        together.update(*batch)
-    first.update(*batches[0])
-    second.update(*batches[1])
-    parts = [each._sums.clone() for each in (first, second, idle)]
-    for each in (first, second, idle):
-        each.reduce(lambda sums: sum(parts))
-        assert each.compute() == pytest.approx(together.compute())
+    sums = sum(_sums(layout, *batch) for batch in batches)
+    assert TokenSums(layout).metrics(sums) == pytest.approx(_naive(layout, batches), rel=1e-5)
 
 
 def test_padding_and_empty_batches_add_nothing():
     layout = get_layout("parallel_A_V", NUM_CODEBOOKS)
-    metrics = TokenMetrics(layout)
     logits, labels, mask = _batch(layout, [5, 2], 0)
-    metrics.update(logits, labels, mask)
-    expected = metrics.compute()
-    metrics.update(torch.full_like(logits, 7.0), torch.full_like(labels, -100), torch.zeros_like(mask))
-    assert metrics.compute() == expected
+    nothing = _sums(layout, torch.full_like(logits, 7.0), torch.full_like(labels, -100), torch.zeros_like(mask))
+    assert not nothing.any()
 
 
 def test_what_had_no_target_is_absent():
     layout = get_layout("mixed", NUM_CODEBOOKS)
-    metrics = TokenMetrics(layout)
-    assert metrics.compute() == {}
     logits, labels, mask = _batch(layout, [5, 2], 0)
+    assert TokenSums(layout).metrics(torch.zeros_like(_sums(layout, logits, labels, mask))) == {}
     mask[:, 2] = False
-    metrics.update(logits, labels, mask)
+    metrics = TokenSums(layout).metrics(_sums(layout, logits, labels, mask))
     names = {f"{prefix}{name}" for prefix in ("", "mix/") for name in ("loss", "accuracy")}
     names |= {f"mix/codebook_{k}/{name}" for k in (0, 1) for name in ("loss", "accuracy")}
-    assert set(metrics.compute()) == names
-    assert metrics.compute() == pytest.approx(_naive(layout, [(logits, labels, mask)]), rel=1e-5)
+    assert set(metrics) == names
+    assert metrics == pytest.approx(_naive(layout, [(logits, labels, mask)]), rel=1e-5)
 
 
 @pytest.fixture

@@ -9,19 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model
+from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model, tiny_objective
 
+from songgen.families.tokens.objective import HEADS, VOCAL_HEADS, head_names
 from songgen.models import SongGenForConditionalGeneration
 from songgen.models.freeze import freeze, group_of
-from songgen.runtime import stop_requests as signals
-from songgen.runtime.distributed import require_all_processes
-from songgen.runtime.stop_requests import StopSignals
+from songgen.runtime import commands
+from songgen.runtime.commands import Inbox
+from songgen.runtime.processes import require_all_processes
 from songgen.train.checkpoints.state import TrainerState, capture_random_state, restore_random_state
 from songgen.train.optimization.engine import AcceleratedEngine
 from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.output_folder import back_up_run, require_outside, require_usable
 from songgen.train.step import Outcome, TrainingStep
-from songgen.train.totals import StepTotals, head_names
+from songgen.train.totals import StepTotals
 
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2])
 
@@ -31,9 +32,8 @@ def make_step(model: SongGenForConditionalGeneration, *, max_norm: float = 1.0, 
     # The large epsilon keeps AdamW from blowing the rounding noise of gradients that are zero up to whole steps.
     options = OptimizerOptions(1e-2, epsilon=1e-4)
     prepared, optimizer = accelerator.prepare(model, build_optimizer(model, options))
-    return TrainingStep(
-        accelerator, AcceleratedEngine(accelerator, prepared, optimizer), model.layout, True, max_norm, vocal
-    )
+    objective = tiny_objective(model, vocal_loss_weight=vocal)
+    return TrainingStep(accelerator, AcceleratedEngine(accelerator, prepared, optimizer), objective, max_norm)
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -51,7 +51,7 @@ def test_accumulation_of_unequal_micro_batches_equals_one_batch(track_pattern: s
     second = make_step(several).run([*parts, empty], WEIGHTS)
     assert first.outcome is second.outcome is Outcome.UPDATED
     torch.testing.assert_close(first.objective, second.objective)
-    torch.testing.assert_close(first.head_losses, second.head_losses)
+    torch.testing.assert_close(first.parts, second.parts)
     torch.testing.assert_close(first.gradient_norm, second.gradient_norm)
     assert (first.samples, first.frames, first.targets) == (second.samples, second.frames, second.targets)
     assert (first.samples, first.frames) == (4, 17)
@@ -65,7 +65,8 @@ def test_the_objective_is_the_weighted_token_mean_and_a_tenth_of_the_vocal_loss(
     expected = model.train()(**batch.model_inputs(), codebook_weights=WEIGHTS)
     result = make_step(model).run([batch], WEIGHTS)
     torch.testing.assert_close(result.objective, (expected.loss + 0.1 * expected.vocal_loss).detach())
-    torch.testing.assert_close(result.head_losses, expected.codebook_losses.detach())
+    torch.testing.assert_close(result.parts[HEADS], expected.codebook_losses.detach())
+    torch.testing.assert_close(result.parts[VOCAL_HEADS], expected.vocal_codebook_losses.detach())
 
 
 def test_clipping_bounds_the_gradient_but_reports_its_norm() -> None:
@@ -123,17 +124,20 @@ def test_frozen_groups_stay_as_they_are() -> None:
 
 def test_a_request_to_stop_is_reported_at_the_boundary() -> None:
     step = make_step(tiny_model())
-    assert not step.run([make_batch([3])], WEIGHTS).stop_requested
-    assert step.run([make_batch([3])], WEIGHTS, lambda: True).stop_requested
+    assert not step.run([make_batch([3])], WEIGHTS).actions
+    for action in commands.Action:
+        asked = [commands.Command(action, "the test")]
+        assert step.run([make_batch([3])], WEIGHTS, lambda asked=asked: asked).actions == {action}
 
 
 def test_totals_average_over_steps_and_leave_out_what_was_not_computed() -> None:
     model = tiny_model()
-    step, totals = make_step(model), StepTotals(model.layout, torch.device("cpu"))
+    step = make_step(model, vocal=0.0)
+    totals = StepTotals(step.objective, torch.device("cpu"))
     results = [step.run([make_batch([5, 3], seed=seed)], WEIGHTS) for seed in range(3)]
     bad = step.run([make_batch([5, 3])], WEIGHTS * float("nan"))
     for result in [*results, bad]:
-        totals.add(result, has_vocal=False)
+        totals.add(result)
     report = totals.report()
     assert report["loss"] == pytest.approx(sum(float(result.objective) for result in results) / 3)
     assert report["grad_norm"] == pytest.approx(sum(float(result.gradient_norm) for result in results) / 3)
@@ -188,10 +192,10 @@ def test_random_state_of_another_kind_of_device_is_refused_with_the_way_out(monk
 
 def test_the_first_signal_sets_a_flag_and_handlers_are_given_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with StopSignals() as signals:
-        assert not signals.requested()
+    with Inbox() as inbox:
+        assert not inbox.stop_requested()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.requested()
+        assert inbox.stop_requested()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -199,10 +203,10 @@ def test_the_first_signal_sets_a_flag_and_handlers_are_given_back() -> None:
 def test_a_second_signal_ends_the_process_at_once_unless_it_is_the_same_request(
     monkeypatch: pytest.MonkeyPatch, same_request_seconds: float, code: int
 ) -> None:
-    monkeypatch.setattr(signals, "SAME_REQUEST_SECONDS", same_request_seconds)
+    monkeypatch.setattr(commands, "SAME_REQUEST_SECONDS", same_request_seconds)
     child = os.fork()
     if child == 0:
-        with StopSignals():
+        with Inbox():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGTERM)

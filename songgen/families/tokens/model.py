@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from pathlib import Path
@@ -11,22 +12,28 @@ import torch
 
 from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer
 from songgen.config import RunConfig
+from songgen.families.songs import TrainingData
 from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
+from songgen.models.freeze import freeze
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.tasks import VOCAL, Task
 
 logger = logging.getLogger(__name__)
 
 
-def load_model(config: RunConfig, task: Task) -> SongGenForConditionalGeneration:
+def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGeneration:
     """Load `model_name_or_path` in the layout to train; another layout's heads and embeddings are mapped.
 
+    Args:
+        config: of the run.
+        task: what the launching script trains; None: whatever the layout serves.
+
     Raises:
-        ValueError: the folder is no model, or its layout is not one of the task's.
+        ValueError: if the folder is not a model, or its layout is not one of the task's.
     """
     arguments = config.model
     wanted = arguments.track_pattern
-    if wanted is not None and wanted not in task.layouts:
+    if task is not None and wanted is not None and wanted not in task.layouts:
         raise ValueError(
             f"track_pattern {wanted!r} does not belong to the task {task.name}; choose one of {', '.join(task.layouts)}"
         )
@@ -37,7 +44,7 @@ def load_model(config: RunConfig, task: Task) -> SongGenForConditionalGeneration
         track_pattern=wanted,
         config_overrides=_overrides(config),
     )
-    if core.task.name != task.name:
+    if task is not None and core.task.name != task.name:
         raise ValueError(
             f"{arguments.model_name_or_path} has the layout {core.layout.name!r} of the task {core.task.name}, this "
             f"script trains {task.name}: set track_pattern to one of {', '.join(task.layouts)} to start from it"
@@ -74,13 +81,45 @@ def _as_spec(value: str | dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _load_frozen(core: SongGenForConditionalGeneration, config: RunConfig) -> None:
-    """Load the frozen networks that this run uses."""
-    _ = core.text_encoder
+    """Load the frozen networks that this run uses, so that one that is missing is known before it starts."""
+    core.load_frozen("text_encoder")
     if config.data.voice_probabilities().get(VOCAL, 0.0) > 0:
-        _ = core.voice_encoder
+        core.load_frozen("voice_encoder")
     generates = config.training.do_eval and config.training.predict_with_generate
     if core.config.audio_codec_fingerprint is None or generates:
-        _ = core.audio_codec
+        core.load_frozen("audio_codec")
+
+
+def prepare_model(config: RunConfig, core: SongGenForConditionalGeneration, data: TrainingData) -> None:
+    """Make a model ready for its training: see `songgen.families.family.Family.prepare_model`."""
+    core.release("audio_codec")  # that it loads is known; between two rounds of songs it would only take memory
+    remember_codec(core, data.samples.dataset.info.codec_fingerprint)
+    frozen = freeze(core, [*config.training.frozen_groups(), *unused_groups(config, core)])
+    logger.info("frozen: %s", ", ".join(frozen) or "nothing")
+    core.set_gradient_checkpointing(config.model.gradient_checkpointing)
+    core.set_input_masking(config.model.input_masking)
+    if config.training.torch_compile:
+        for layer in core.decoder.model.decoder.layers:
+            layer.compile(dynamic=True)
+
+
+def remember_codec(core: SongGenForConditionalGeneration, fingerprint: str) -> None:
+    """Note in the model's configuration which codec made the codes that it is trained on."""
+    core.config = dataclasses.replace(core.config, audio_codec_fingerprint=fingerprint)
+
+
+def unused_groups(config: RunConfig, core: SongGenForConditionalGeneration) -> list[str]:
+    """Return the groups of parameters that no training target reaches with this configuration: not to be trained."""
+    groups = [] if config.training.add_vocal_loss else ["vocal_heads"]
+    if not core.config.prompt_cross_attention:
+        groups += ["lyrics_encoder", "lyrics_projection"]
+    return groups
+
+
+def start_frozen(core: SongGenForConditionalGeneration) -> None:
+    """Bring the frozen networks to the model's device: sharding takes the weights there, and not these."""
+    for name, part in core.attached().items():
+        core.attach(name, part)
 
 
 def model_fingerprints(config: RunConfig, core: SongGenForConditionalGeneration) -> dict[str, str | None]:
@@ -106,7 +145,7 @@ def frozen_content(core: SongGenForConditionalGeneration) -> dict[str, str]:
 
 
 def _caption_fingerprint(core: SongGenForConditionalGeneration) -> str | None:
-    """Fingerprint of the caption tokenizer that lies in the model's folder; one on a hub is not fetched for this."""
+    """Fingerprint of the caption tokenizer that is in the model's folder; one on a hub is not fetched for this."""
     folder = None if core.folder is None else core.folder / core.config.caption_tokenizer
     if folder is None or not folder.is_dir():
         return None

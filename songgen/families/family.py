@@ -1,0 +1,78 @@
+"""A family of models: how one is recognised, opened, given its data and its objective, and written again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from torch import Tensor, nn
+
+from songgen.config import RunConfig
+from songgen.data.dataset import SongDataset
+from songgen.families.model_facts import ModelFacts
+from songgen.families.objective import DataNeeds, Objective
+from songgen.families.songs import TrainingData
+from songgen.tasks import Task
+
+Model = TypeVar("Model", bound=nn.Module)
+
+MODEL_CONFIG_FILE = "config.json"
+"""File of every model folder; its `model_type` says which family the model belongs to."""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a model folder of a family holds besides `config.json`."""
+
+    weights: Callable[[Path], Sequence[str]]
+    """Names of the weight files of a folder, safetensors."""
+    files: tuple[str, ...] = ()
+    """Other files that belong to the model."""
+    folders: tuple[str, ...] = ()
+    """Folders of frozen networks and tokenizers; `config.json` says under the same keys where they are."""
+
+
+@dataclass(frozen=True)
+class Family(Generic[Model]):
+    """Everything that the trainer asks about a kind of model, in the order in which it asks.
+
+    `Model` is the class of the model itself. The fields that are functions take it as the trainer holds it: before it
+    is moved to a device and wrapped, except where they say otherwise.
+    """
+
+    name: str
+    """Name in messages."""
+    target_kind: str
+    """Kind of target that its models read and write: one of `songgen.data.schema.TARGET_KINDS`."""
+    open_model: Callable[[RunConfig, Task | None], Model]
+    """Open `model_name_or_path` as the configuration says. The task is what the launching script is for: a hint that
+    a family without tasks ignores (None: nothing was said).
+
+    Raises a ValueError if the folder is not such a model, or does not fit the configuration or the task."""
+    objective: Callable[[RunConfig, Model], Objective]
+    """Make the objective of a run."""
+    check_data: Callable[[RunConfig, Model, SongDataset, DataNeeds], None]
+    """Compare clips with the model, which stays as it is.
+
+    Raises a ValueError that lists everything that does not agree."""
+    prepare_model: Callable[[RunConfig, Model, TrainingData], None]
+    """Make a checked model ready for its training: freeze what is not trained, set what the configuration says of its
+    computation, note what it is trained on."""
+    frozen_content: Callable[[Model], Mapping[str, str]]
+    """Return hashes of the weights that the run uses and does not train; a checkpoint does not hold them."""
+    start: Callable[[Model, Sequence[TrainingData]], None]
+    """Called once before the first step, when the model is on its device and wrapped: for frozen networks, which
+    wrapping does not move, and for features that are computed once."""
+    describe: Callable[[RunConfig, Model], str]
+    """Return one line about the model, for the summary of a run."""
+    write_model: Callable[[Model, Mapping[str, Tensor] | None, RunConfig, Path], None]
+    """Write a trained model into a folder, complete and able to be moved: the next run starts from it. The weights are
+    whole ones by name, where those of the model are sharded over processes (None: where they are whole)."""
+    model_files: ModelFiles
+    """Files of a model folder."""
+    model_facts: Callable[[Path], ModelFacts]
+    """Read what a model card says about the model in a folder.
+
+    Raises a ValueError if the folder does not hold a model."""

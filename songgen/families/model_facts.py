@@ -1,0 +1,47 @@
+"""Facts of a model for its model card, free of paths of the machine that they were read on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model card says about a model."""
+
+    tags: tuple[str, ...]
+    """Tags on the hub, besides those of all models."""
+    introduction: str
+    """One sentence about what the model does."""
+    size_name: str
+    """Name of the row that holds the number of parameters, which is counted."""
+    head: tuple[tuple[str, str], ...]
+    """Rows of the table of facts above it: name and value, Markdown."""
+    rows: tuple[tuple[str, str], ...]
+    """Rows below it."""
+
+
+def escaped(text: str) -> str:
+    """Return text that stays one line of plain text in Markdown."""
+    return re.sub(r"([\[\]<>*`])", r"\\\1", " ".join(text.split()))
+
+
+def without_folders(value: Any) -> Any:
+    """Shorten every absolute path in a JSON value to its last part; lists joined by "+" part by part."""
+    if isinstance(value, Mapping):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    return "+".join(_last_part(part) for part in value.split("+")) if isinstance(value, str) else value
+
+
+def _last_part(text: str) -> str:
+    """Return the name at the end of an absolute path; other text as it is."""
+    stripped = text.strip()
+    if PurePosixPath(stripped).is_absolute() or stripped.startswith("~"):
+        return PurePosixPath(stripped).name
+    return PureWindowsPath(stripped).name if PureWindowsPath(stripped).is_absolute() else text

@@ -1,0 +1,202 @@
+"""What is trained, as the trainer sees it: one object that counts, computes losses, evaluates and samples songs.
+
+The trainer (`songgen.train`) knows this interface and nothing of what a model predicts. A new family of models brings
+an `Objective` of its own; steps, precision, sharding, checkpoints, evaluation and reports come from the trainer.
+
+Shapes: D divisors, W values that follow the curve of the run, P entries of a named part of the loss.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from songgen.data.samples import Sample, TrainingSamples
+from songgen.runtime.commands import Inbox
+
+
+class MicroBatch(Protocol):
+    """Clips that a process computes at once, as the objective's data set collates them."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Names of the clips; empty in a micro-batch without clips."""
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """Return the micro-batch on a device."""
+
+
+class AudioSink(Protocol):
+    """Takes the sound of generated songs."""
+
+    def audio(self, name: str, waveform: NDArray[np.float32], sample_rate: int, step: int) -> Path | None:
+        """Take one clip (samples)."""
+
+
+@dataclass(frozen=True)
+class DataNeeds:
+    """What a data set must offer, so that a model can be trained on it."""
+
+    target_kind: str
+    """Kind of target that the columns hold: one of `songgen.data.schema.TARGET_KINDS`."""
+    target_tracks: tuple[str, ...]
+    """Tracks that the model learns to write; every clip must have them."""
+    auxiliary_tracks: tuple[str, ...] = ()
+    """Tracks that an auxiliary loss needs besides; every clip must have them too."""
+    advice: str = ""
+    """Suggested fix for data sets in which no clip has the auxiliary tracks."""
+
+    @property
+    def tracks(self) -> tuple[str, ...]:
+        """All tracks that are read."""
+        return (*self.target_tracks, *self.auxiliary_tracks)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Sizes of a process's micro-batches of one step; the trainer adds them up over the processes."""
+
+    divisors: Tensor
+    """D int64, what the losses are divided by, such as the number of targets of each head."""
+    songs: int
+    """Number of clips."""
+    frames: int
+    """Number of frames (a frame counts once, whatever is predicted of it)."""
+    targets: int
+    """Number of values that are predicted. A step in which no process has any changes nothing."""
+
+
+@dataclass(frozen=True)
+class BatchLoss:
+    """Loss of one micro-batch. Sums over the micro-batches and processes of a step give the loss of the step."""
+
+    total: Tensor
+    """Scalar that is minimised: the micro-batch's share, divided by the counts of all micro-batches and processes."""
+    parts: Mapping[str, Tensor]
+    """Shares of what is reported besides, P each; names and sizes are the same for every micro-batch."""
+
+
+@dataclass(frozen=True)
+class SongRequest:
+    """Songs to sample during training, from the texts and voices of held-out clips."""
+
+    samples: TrainingSamples
+    """Held-out clips, deterministic."""
+    num_songs: int
+    """Number of songs of all processes together, at most the number of clips."""
+    step: int
+    """Completed optimizer steps."""
+    with_originals: bool
+    """Whether the held-out clips themselves are handed to the sink as well: once a run."""
+    sink: AudioSink
+    """Takes the songs on the main process."""
+    inbox: Inbox
+    """Asked while songs are sampled (`stop_heard`), and once afterwards by every process
+    (`stop_requested_anywhere`)."""
+    whole_weights: Callable[[], AbstractContextManager[None]]
+    """Context in which sharded weights are whole on each process, to compute without the other processes."""
+    rank: int
+    """Rank of this process."""
+    world_size: int
+    """Number of processes."""
+
+
+class Objective(ABC):
+    """What is minimised, measured and sampled. Holds settings alone: the model is an argument, as it is wrapped."""
+
+    @property
+    @abstractmethod
+    def data_needs(self) -> DataNeeds:
+        """What a data set must offer."""
+
+    @abstractmethod
+    def collate(self, samples: Sequence[Sample]) -> MicroBatch:
+        """Make a micro-batch of at least one sample. Loader workers call this.
+
+        A sample without frames is the stand-in for a micro-batch without clips.
+        """
+
+    @abstractmethod
+    def count(self, batches: Sequence[Any]) -> Counts:
+        """Count what the micro-batches of this process hold.
+
+        Args:
+            batches: micro-batches of one step, on the CPU.
+        """
+
+    def curve_values(self, progress: float) -> Tensor:
+        """Return what the loss takes from the place on the curve of the run, such as weights of its terms: W.
+
+        Args:
+            progress: share of the curve that the completed steps make, 0 to 1.
+        """
+        return torch.zeros(0)
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Any, divisors: Tensor, curve_values: Tensor) -> BatchLoss:
+        """Compute the loss of a micro-batch.
+
+        The result must not depend on how clips are divided into micro-batches, except for rounding: every term is a
+        sum over targets, divided by what all micro-batches and processes of the step count together. A micro-batch
+        without clips goes through the model too, because sharded weights need every process in every pass.
+
+        Args:
+            model: as it is wrapped for several processes; called as a module (its `forward`), and returning a
+                dataclass of tensors.
+            batch: on the model's device.
+            divisors: D, the sums of `Counts.divisors` over all micro-batches and processes of the step.
+            curve_values: W, from `curve_values`, on the model's device.
+        """
+
+    @abstractmethod
+    def training_metrics(self, parts: Mapping[str, Sequence[float]]) -> dict[str, float]:
+        """Name the metrics of the latest steps; `loss` (the total), norm and speeds are added by the trainer.
+
+        Args:
+            parts: means of `BatchLoss.parts` over the steps.
+        """
+
+    @abstractmethod
+    def evaluation_sums(self, model: nn.Module, batch: Any) -> Tensor:
+        """Measure a micro-batch of held-out clips, by the loss that is trained.
+
+        Args:
+            model: as in `loss`, in evaluation mode, without gradients.
+            batch: on the model's device.
+
+        Returns:
+            a vector of sums over targets, of the same size for every micro-batch; it is added up over micro-batches
+            and processes.
+        """
+
+    @abstractmethod
+    def evaluation_metrics(self, sums: Tensor) -> dict[str, float]:
+        """Name the metrics of an evaluation, `loss` among them: the lowest one decides which checkpoint is best.
+
+        Args:
+            sums: of `evaluation_sums` over all micro-batches and processes.
+        """
+
+    @abstractmethod
+    def sample_songs(self, core: Any, request: SongRequest) -> dict[str, float]:
+        """Sample songs, hand them to the request's sink, and measure them. Every process takes part.
+
+        Args:
+            core: the model itself, in evaluation mode.
+            request: which songs.
+
+        Returns:
+            metrics, on the main process only.
+
+        Raises:
+            Interrupted: if any process was asked to stop; all of them raise it together.
+        """

@@ -1,0 +1,38 @@
+"""Which family a model folder belongs to."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from songgen.families.family import MODEL_CONFIG_FILE, Family
+from songgen.models.loading import resolve_folder
+from songgen.runtime.json_files import read_json_object
+
+DEFAULT_MODEL_TYPE = "songgen"
+"""Type of a model whose `config.json` does not say one."""
+
+FAMILIES: dict[str, str] = {DEFAULT_MODEL_TYPE: "songgen.families.tokens.family:TOKENS"}
+"""`model_type` -> module and name of its family; imported when a model of it is opened."""
+
+
+def family_of(name: str | Path, revision: str | None = None) -> Family[Any]:
+    """Return the family of a model.
+
+    Args:
+        name: folder or hub id.
+        revision: branch, tag or commit of a hub repository.
+
+    Raises:
+        ValueError: if there is no such model, or its `config.json` names a type that no family knows.
+    """
+    folder = resolve_folder(name, revision=revision, patterns=(MODEL_CONFIG_FILE,))
+    model_type = read_json_object(folder / MODEL_CONFIG_FILE).get("model_type", DEFAULT_MODEL_TYPE)
+    if model_type not in FAMILIES:
+        raise ValueError(
+            f"{name}: {MODEL_CONFIG_FILE} has model_type {model_type!r}, expected one of {', '.join(FAMILIES)}"
+        )
+    module, _, name = FAMILIES[model_type].partition(":")
+    family: Family[Any] = getattr(importlib.import_module(module), name)
+    return family

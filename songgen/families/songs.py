@@ -1,0 +1,253 @@
+"""The clips of a run, for any family: opened, filtered, and handed out step by step as the objective collates them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from songgen.config import DataArguments, RunConfig
+from songgen.data.batch_plan import BatchPlan
+from songgen.data.dataset import RowFilter, SongDataset
+from songgen.data.loader import make_loader, read_batches
+from songgen.data.samples import Sample, SampleOptions, TrainingSamples
+from songgen.data.schema import EVAL_SPLIT, DatasetInfo
+from songgen.families.objective import DataNeeds, MicroBatch, Objective
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Place of this process among those of a launch."""
+
+    rank: int
+    """Rank of this process."""
+    world_size: int
+    """Number of processes."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Clips with the order in which one process reads them."""
+
+    samples: TrainingSamples
+    """Clips by (epoch, index)."""
+    plan: BatchPlan
+    """Which clips meet where."""
+    collate: Callable[[Sequence[Sample]], MicroBatch]
+    """Makes a micro-batch of samples; a picklable function, for loader workers."""
+    rank: int
+    """Rank of this process."""
+    num_workers: int
+    """Number of processes that read ahead."""
+    loader_timeout: float
+    """Seconds after which a loader worker that gives nothing counts as hanging."""
+    content: str = ""
+    """Hash of the data sets' content; see `data_sha256`."""
+    signature: dict[str, Any] = field(init=False)
+    """Values that the order of the clips depends on, and what the clips are."""
+
+    def __post_init__(self) -> None:
+        """Describe the order."""
+        lengths = np.ascontiguousarray(self.plan.lengths)
+        described = {
+            "clips": len(lengths),
+            "data_sha256": self.content,
+            "lengths_sha256": hashlib.sha256(lengths.tobytes()).hexdigest(),
+            "codec_fingerprint": self.samples.dataset.info.codec_fingerprint,
+            "batch_size": self.plan.batch_size,
+            "max_frames_per_batch": self.plan.max_frames_per_batch,
+            "group_by_length": self.plan.group_by_length,
+            "order": self.plan.order,
+            "seed": self.plan.seed,
+            "world_size": self.plan.world_size,
+            "accumulation": self.plan.accumulation,
+        }
+        object.__setattr__(self, "signature", described)
+
+    def steps(self, epoch: int, batches_done: int = 0) -> Iterator[list[Any]]:
+        """Yield this process's micro-batches of each remaining step of an epoch; every process gets as many.
+
+        Args:
+            epoch: from 0.
+            batches_done: completed micro-batches of the epoch, over all processes.
+        """
+        loader = make_loader(
+            self.samples,
+            self.plan,
+            collate=self.collate,
+            epoch=epoch,
+            rank=self.rank,
+            skip_batches=batches_done,
+            num_workers=self.num_workers,
+            timeout=self.loader_timeout,
+        )
+        batches = read_batches(loader)
+        while step := list(islice(batches, self.plan.accumulation)):
+            yield step
+
+
+def data_sha256(data: DataArguments, split: str) -> str:
+    """Hash of what the data sets' records say of a split's content: the same wherever the folders lie."""
+    shards = [shard.sha256 for folder in data.dataset_folders() for shard in DatasetInfo.read(folder).splits[split]]
+    return hashlib.sha256("\n".join(shards).encode()).hexdigest()
+
+
+def open_songs(data: DataArguments, split: str, needs: DataNeeds, max_rows: int | None) -> SongDataset:
+    """Open one split of all the run's data sets, filtered; what was left out is logged.
+
+    Args:
+        data: folders and filters.
+        split: name of the split.
+        needs: kind of target, and tracks that a clip must have.
+        max_rows: keep the first so many.
+
+    Raises:
+        ValueError: if a data set is missing or damaged, they do not fit together or hold another kind of target, or no
+            clip is left.
+    """
+    songs = SongDataset.concatenate([SongDataset.open(folder, split) for folder in data.dataset_folders()])
+    if songs.info.target_kind != needs.target_kind:
+        raise ValueError(
+            f"{songs.name} holds {songs.info.target_kind}, and the model is trained on {needs.target_kind}: give a "
+            "data set of that kind, or another model"
+        )
+    kept, rejected = songs.filter(
+        RowFilter(
+            min_seconds=data.min_duration_in_seconds or None,
+            max_seconds=data.max_duration_in_seconds,
+            tracks=needs.tracks,
+        )
+    )
+    for name, lengths, limit in (
+        ("max_description_token_length", kept.caption_lengths(), data.max_description_token_length),
+        ("max_prompt_token_length", kept.lyrics_lengths(), data.max_prompt_token_length),
+    ):
+        if limit is not None and (excess := int((lengths > limit).sum())):
+            rejected[f"above {name} {limit}"] = excess
+            kept = kept.select(np.flatnonzero(lengths <= limit))
+    if max_rows is not None:
+        kept = kept.select(np.arange(min(max_rows, len(kept))))
+    reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
+    if rejected:
+        logger.info("%s: %d of %d clips are used; left out: %s", songs.name, len(kept), len(songs), reasons)
+    if not len(kept):
+        lacks_auxiliary = any(not songs.has_track(track).any() for track in needs.auxiliary_tracks)
+        fix = needs.advice if lacks_auxiliary and needs.advice else "change the filters or the data"
+        raise ValueError(f"{songs.name}: no clip of {len(songs)} is left ({reasons or 'it is empty'}); {fix}")
+    return kept
+
+
+def train_split(data: DataArguments) -> str:
+    """Return the name of the split to train on."""
+    names = data.train_split_name
+    return names if isinstance(names, str) else names[0]
+
+
+def evaluation_split(data: DataArguments) -> str:
+    """Return the split to evaluate on: the configured one where there is one, else the one that preprocessing wrote.
+
+    Raises:
+        ValueError: if no split is in every data set.
+    """
+    folders = data.dataset_folders()
+    splits = [set(DatasetInfo.read(folder).splits) for folder in folders]
+    shared = set.intersection(*splits)
+    wanted = data.eval_split_name if isinstance(data.eval_split_name, str) else data.eval_split_name[0]
+    for name in (wanted, EVAL_SPLIT):
+        if name in shared:
+            return name
+    raise ValueError(
+        f"do_eval is true, but {' and '.join(folders)} have no split {wanted!r} or {EVAL_SPLIT!r} "
+        f"(they share: {', '.join(sorted(shared)) or 'none'}): preprocess with eval_dataset_name, name one of these as "
+        "eval_split_name, or set do_eval to false"
+    )
+
+
+def used_splits(config: RunConfig) -> list[str]:
+    """Return the split to train on, then the one to evaluate on, if any."""
+    used = [train_split(config.data)]
+    return [*used, evaluation_split(config.data)] if config.training.do_eval else used
+
+
+def sample_options(config: RunConfig) -> SampleOptions:
+    """Return how clips are varied."""
+    return SampleOptions(
+        voice_choices=config.data.voice_probabilities(),
+        voice_min_energy=config.data.voice_min_energy,
+        voice_seconds=config.data.ref_dur_sec,
+        caption_variants=config.model.caption_variants,
+        drop_caption=config.model.caption_dropout,
+        drop_lyrics=config.model.lyrics_dropout,
+        drop_all=config.model.condition_dropout,
+    )
+
+
+def training_data(
+    config: RunConfig, objective: Objective, check: Callable[[SongDataset], None], processes: Processes
+) -> TrainingData:
+    """Open the clips to train on, in the order in which a run trains on them.
+
+    Args:
+        config: of the run.
+        objective: says what the clips must offer, and collates them.
+        check: raises a ValueError if the model cannot be trained on the clips.
+        processes: place of this process.
+
+    Raises:
+        ValueError: if no data set, clip or plan fits.
+    """
+    training, split = config.training, train_split(config.data)
+    songs = open_songs(config.data, split, objective.data_needs, config.data.max_train_samples)
+    check(songs)
+    samples = TrainingSamples(songs, sample_options(config), objective.data_needs.tracks, seed=training.seed)
+    plan = BatchPlan(
+        songs.num_frames,
+        batch_size=None if config.data.max_frames_per_batch else training.per_device_train_batch_size,
+        max_frames_per_batch=config.data.max_frames_per_batch,
+        world_size=processes.world_size,
+        accumulation=training.gradient_accumulation_steps,
+        seed=training.seed,
+        group_by_length=config.data.group_by_length,
+        order=config.data.order,
+    )
+    return TrainingData(
+        samples,
+        plan,
+        objective.collate,
+        processes.rank,
+        training.dataloader_num_workers,
+        training.dataloader_timeout,
+        content=data_sha256(config.data, split),
+    )
+
+
+def evaluation_data(
+    config: RunConfig, objective: Objective, check: Callable[[SongDataset], None], processes: Processes
+) -> TrainingData:
+    """Open the held-out clips, as `training_data` does; nothing about them is random."""
+    training, tracks = config.training, objective.data_needs.tracks
+    songs = open_songs(config.data, evaluation_split(config.data), objective.data_needs, config.data.max_eval_samples)
+    check(songs)
+    samples = TrainingSamples(songs, sample_options(config), tracks, seed=training.seed, deterministic=True)
+    plan = BatchPlan(
+        songs.num_frames,
+        batch_size=training.per_device_eval_batch_size,
+        world_size=processes.world_size,
+        seed=training.seed,
+        group_by_length=True,
+    )
+    return TrainingData(
+        samples,
+        plan,
+        objective.collate,
+        processes.rank,
+        training.eval_dataloader_num_workers,
+        training.dataloader_timeout,
+    )

@@ -1,0 +1,49 @@
+"""SongGen's token models as a family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from songgen.config import RunConfig
+from songgen.data.schema import CODES
+from songgen.families.family import Family
+from songgen.families.songs import TrainingData
+from songgen.families.tokens.clips import cache_captions, check_clips, warn_without_voices
+from songgen.families.tokens.final_model import write_model
+from songgen.families.tokens.model import frozen_content, open_model, prepare_model, start_frozen
+from songgen.families.tokens.model_folder import MODEL_FILES, model_facts
+from songgen.families.tokens.objective import token_objective
+from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+
+
+def prepare(config: RunConfig, core: SongGenForConditionalGeneration, data: TrainingData) -> None:
+    """Make the model ready for its training, and warn where the data cannot teach it what is asked for."""
+    prepare_model(config, core, data)
+    warn_without_voices(data.samples)
+
+
+def start(core: SongGenForConditionalGeneration, data: Sequence[TrainingData]) -> None:
+    """Bring frozen networks to the device, and encode captions once: see `songgen.families.family.Family.start`."""
+    start_frozen(core)
+    cache_captions(core, data)
+
+
+def describe(config: RunConfig, core: SongGenForConditionalGeneration) -> str:
+    """Return where the model comes from, and its layout."""
+    return f"{config.model.model_name_or_path}, layout {core.layout.name}"
+
+
+TOKENS = Family(
+    name="SongGen tokens",
+    target_kind=CODES,
+    open_model=open_model,
+    objective=token_objective,
+    check_data=check_clips,
+    prepare_model=prepare,
+    frozen_content=frozen_content,
+    start=start,
+    describe=describe,
+    write_model=write_model,
+    model_files=MODEL_FILES,
+    model_facts=model_facts,
+)

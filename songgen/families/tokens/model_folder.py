@@ -1,0 +1,71 @@
+"""What a folder of a token model holds, for publishing it: names of its files, and facts for its model card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from songgen.families.family import ModelFiles
+from songgen.families.model_facts import ModelFacts, escaped, without_folders
+from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
+from songgen.models.loading import INDEX_FILE, WEIGHTS_FILE
+from songgen.runtime.json_files import read_json_object
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Return the names of a model's weight files: one, or those that the index lists."""
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        return [WEIGHTS_FILE]
+    listed = set(read_json_object(index)["weight_map"].values())
+    return sorted(name for name in listed if re.fullmatch(r"model[\w.-]*\.safetensors", name))
+
+
+MODEL_FILES = ModelFiles(
+    weights=weight_files,
+    files=(WEIGHTS_FILE, INDEX_FILE, "lyrics_tokenizer.json", "vocab.json"),
+    folders=("caption_tokenizer", "text_encoder", "voice_encoder", "audio_codec"),
+)
+
+
+def model_facts(folder: Path) -> ModelFacts:
+    """Read what a model card says about the model in a folder.
+
+    Raises:
+        ValueError: if the folder does not hold a model.
+    """
+    config = SongGenConfig.from_dict(read_json_object(folder / CONFIG_FILE))
+    decoder, layout = config.decoder, config.layout
+    tracks = " and ".join(f"`{track}`" for track in layout.tracks)
+    return ModelFacts(
+        tags=(config.task.name.replace("_", "-"),),
+        introduction=(
+            "A text-to-song model: an autoregressive transformer that writes the tokens of an audio codec "
+            f"({'track' if len(layout.tracks) == 1 else 'tracks'} {tracks}) from a caption, lyrics and optionally "
+            "a few seconds of a reference voice."
+        ),
+        size_name="parameters (without the frozen networks)",
+        head=(
+            ("task", config.task.name.replace("_", " ")),
+            ("token layout", f"{config.track_pattern}, {layout.num_heads} heads"),
+        ),
+        rows=(
+            ("decoder", f"{decoder.num_hidden_layers} layers, width {decoder.hidden_size}"),
+            (
+                "audio codec",
+                f"{_network(config.audio_codec)}, {decoder.num_codebooks} codebooks, {config.sampling_rate} Hz",
+            ),
+            ("text encoder (frozen)", _network(config.text_encoder)),
+            ("voice encoder (frozen)", _network(config.voice_encoder)),
+            ("lyrics tokenizer", f"byte pairs, {config.lyrics_vocab_size} entries in the model's table"),
+        ),
+    )
+
+
+def _network(spec: Mapping[str, Any]) -> str:
+    """Return kind and place of a frozen network."""
+    path = without_folders(str(spec.get("path", "in the weights of this model")))
+    kind = spec.get("type")
+    return escaped(f"{path} ({kind})" if kind else str(path))

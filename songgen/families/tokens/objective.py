@@ -1,0 +1,153 @@
+"""What the token family minimises and measures: the mean cross-entropy of each head over its targets.
+
+Shapes: H heads, K codebooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from songgen.config import RunConfig
+from songgen.data.collate import Batch, collate
+from songgen.data.samples import Sample
+from songgen.data.schema import CODES
+from songgen.families.objective import BatchLoss, Counts, DataNeeds, Objective, SongRequest
+from songgen.families.tokens.codebook_weights import CodebookWeights
+from songgen.families.tokens.evaluation import TokenSums
+from songgen.families.tokens.song_samples import SongSamples
+from songgen.generation.options import GenerationOptions
+from songgen.layout import TokenLayout
+from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+
+HEADS, VOCAL_HEADS = "heads", "vocal_heads"
+"""Parts of the loss: shares of each head's mean cross-entropy, H each."""
+
+
+@dataclass(frozen=True)
+class TokenObjective(Objective):
+    """The weighted mean of the heads' losses, and a share of the auxiliary vocal heads' loss."""
+
+    layout: TokenLayout
+    """Says which targets a clip has."""
+    train_every_eos: bool
+    """Which ends are targets, as the model has it."""
+    auxiliary_tracks: tuple[str, ...]
+    """Tracks of the vocal heads; empty: these are not trained."""
+    vocal_loss_weight: float
+    """Factor of the vocal heads' loss."""
+    codebook_weights: CodebookWeights
+    """Weights of the codebooks over the run."""
+    generation: GenerationOptions | None = None
+    """How songs are sampled; the seed is that of the run, so that two steps can be compared by ear. None: no songs."""
+
+    @property
+    def data_needs(self) -> DataNeeds:
+        """See `Objective`."""
+        advice = "without separated tracks, train without the loss of the vocal heads: --add_vocal_loss false"
+        return DataNeeds(CODES, self.layout.tracks, self.auxiliary_tracks, advice)
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """See `Objective`."""
+        return collate(samples, self.layout.tracks, self.auxiliary_tracks)
+
+    def count(self, batches: Sequence[Batch]) -> Counts:
+        """See `Objective`: the divisors are the targets of each head (H)."""
+        frames = torch.cat([batch.frames for batch in batches])
+        heads = self.layout.target_counts(frames, train_every_eos=self.train_every_eos)
+        return Counts(
+            divisors=heads,
+            songs=int((frames > 0).sum()),
+            frames=int(frames.sum()),
+            targets=int(heads.sum()),
+        )
+
+    def curve_values(self, progress: float) -> Tensor:
+        """See `Objective`: the weights of the codebooks (K)."""
+        return self.codebook_weights(progress)
+
+    def loss(self, model: nn.Module, batch: Batch, divisors: Tensor, curve_values: Tensor) -> BatchLoss:
+        """See `Objective`."""
+        output = model(
+            **batch.model_inputs(), codebook_weights=curve_values, target_counts=divisors, return_logits=False
+        )
+        loss, parts = output.loss, {HEADS: output.codebook_losses.detach()}
+        if output.vocal_loss is not None:
+            loss = loss + self.vocal_loss_weight * output.vocal_loss
+            parts[VOCAL_HEADS] = output.vocal_codebook_losses.detach()
+        return BatchLoss(loss, parts)
+
+    def training_metrics(self, parts: Mapping[str, Sequence[float]]) -> dict[str, float]:
+        """Name `unweighted_loss` (plain mean over the heads, nats), `<head>/loss` and `vocal_loss`."""
+        heads = parts[HEADS]
+        metrics = {"unweighted_loss": sum(heads) / len(heads)}
+        metrics |= {f"{name}/loss": value for name, value in zip(head_names(self.layout), heads, strict=True)}
+        if self.auxiliary_tracks and VOCAL_HEADS in parts and self.vocal_loss_weight > 0:
+            metrics["vocal_loss"] = sum(parts[VOCAL_HEADS]) / len(parts[VOCAL_HEADS])
+        return metrics
+
+    def evaluation_sums(self, model: nn.Module, batch: Batch) -> Tensor:
+        """See `Objective`: a vector of `TokenSums`."""
+        ones = torch.ones(self.layout.num_heads, dtype=torch.long, device=batch.frames.device)
+        output = model(**batch.model_inputs(), target_counts=ones, return_logits=False)
+        return TokenSums(self.layout).of_batch(output)
+
+    def evaluation_metrics(self, sums: Tensor) -> dict[str, float]:
+        """Name the metrics of `TokenSums.metrics`."""
+        return TokenSums(self.layout).metrics(sums)
+
+    def sample_songs(self, core: SongGenForConditionalGeneration, request: SongRequest) -> dict[str, float]:
+        """See `Objective`, and `SongSamples.generate` for the metrics."""
+        assert self.generation is not None, "the configuration asks for no songs"
+        return SongSamples(core, self.generation, request).generate()
+
+
+def token_objective(config: RunConfig, core: SongGenForConditionalGeneration) -> TokenObjective:
+    """Make the objective of a run.
+
+    Raises:
+        ValueError: if the weights of the codebooks do not fit the model.
+    """
+    training = config.training
+    return TokenObjective(
+        layout=core.layout,
+        train_every_eos=core.config.train_every_eos,
+        auxiliary_tracks=core.task.auxiliary_tracks if training.add_vocal_loss else (),
+        vocal_loss_weight=training.vocal_loss_weight,
+        codebook_weights=CodebookWeights.build(
+            core.layout.num_codebooks,
+            weighted=training.codebook_weighting,
+            start=training.codebook_weights_start,
+            end=training.codebook_weights_end,
+        ),
+        generation=_generation_options(config) if training.do_eval and training.predict_with_generate else None,
+    )
+
+
+def _generation_options(config: RunConfig) -> GenerationOptions:
+    """Return how songs are sampled at evaluation."""
+    model = config.model
+    return GenerationOptions(
+        do_sample=model.do_sample,
+        temperature=model.temperature,
+        top_k=model.top_k,
+        top_p=model.top_p,
+        guidance_scale=model.guidance_scale,
+        max_length=model.max_length,
+        seed=config.training.seed,
+    )
+
+
+def head_names(layout: TokenLayout) -> list[str]:
+    """Name each head: its codebook, and its track unless the head serves several."""
+    owners: list[list[str]] = [[] for _ in range(layout.num_heads)]
+    for track, heads in zip(layout.tracks, layout.heads, strict=True):
+        for head in heads:
+            owners[head].append(track)
+    return [
+        f"{tracks[0]}/codebook_{codebook}" if len(tracks) == 1 else f"codebook_{codebook}"
+        for tracks, codebook in zip(owners, layout.head_codebook, strict=True)
+    ]

@@ -1,0 +1,93 @@
+"""Every use of a private name of torch or DeepSpeed, in one place; nothing else in songgen touches one.
+
+Checked with torch 2.13.0 (names and the texts of gloo's errors) and DeepSpeed 0.19.8. setup.py holds torch and
+DeepSpeed below the next version that was not checked: look at each function here before that bound is raised.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed import distributed_c10d
+from torch.utils.data._utils import signal_handling
+
+_GLOO_SOURCE = re.compile(r"gloo/\S+\.(?:cc|h):\d+\]")
+"""Gloo begins its messages with the line of its source that failed, such as `[.../gloo/transport/tcp/pair.cc:553]`."""
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether an operation among processes failed because one of them is gone or did not answer in time.
+
+    NCCL and the store raise classes of their own. Gloo raises a bare RuntimeError in all_reduce, broadcast, all_gather
+    and barrier alike, after a closed connection as after a timeout (measured by killing a peer), so its text is read.
+    """
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and _GLOO_SOURCE.search(str(error)) is not None
+
+
+def set_timeouts(seconds: float) -> None:
+    """Let operations fail after some time from now on, in all groups of processes: the whole, and those that shard."""
+    for group in distributed_c10d._world.pg_map:
+        distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
+
+
+def default_store() -> Any:
+    """The key-value store through which the processes found each other."""
+    return distributed_c10d._get_default_store()
+
+
+def loader_workers(iterator: Any) -> list[Any]:
+    """The processes that read data for an iterator of a `DataLoader`; none where it reads by itself."""
+    return list(getattr(iterator, "_workers", ()))
+
+
+def awaited_worker(iterator: Any) -> int | None:
+    """Number of the worker that is to give the next batch of an iterator of a `DataLoader`."""
+    task = iterator._task_info.get(iterator._rcvd_idx)
+    return None if task is None else int(task[0])
+
+
+def shut_down_workers(iterator: Any) -> None:
+    """Ask the workers of an iterator to end."""
+    iterator._shutdown_workers()
+
+
+def forget_workers(iterator: Any) -> None:
+    """Let the workers of an iterator be killed: torch would raise an error for each of them that it misses."""
+    if getattr(iterator, "_worker_pids_set", False):
+        signal_handling._remove_worker_pids(id(iterator))
+        iterator._worker_pids_set = False
+
+
+def reshards_after_forward(module: Any) -> bool:
+    """What `set_reshard_after_forward` of an `FSDPModule` was told, or the default; torch only lets one set it."""
+    return any(group.post_forward_mesh_info is not None for group in module._get_fsdp_state()._fsdp_param_groups)
+
+
+def multiply_all(tensors: Sequence[Tensor], factor: Tensor) -> None:
+    """Multiply many tensors by a scalar, in place and in few kernels."""
+    torch._foreach_mul_(list(tensors), factor)
+
+
+def move_all(tensors: Sequence[Tensor], targets: Sequence[Tensor], weight: float) -> None:
+    """Move many tensors towards others by a share of the way, in place and in few kernels."""
+    torch._foreach_lerp_(list(tensors), list(targets), weight)
+
+
+def own_piece(parameter: Any) -> tuple[slice, slice]:
+    """What of a parameter this process updates under DeepSpeed's ZeRO-2.
+
+    Returns:
+        its place in the flattened parameter, and in the flat partition.
+    """
+    mapping = parameter._hp_mapping
+    if mapping is None:
+        return slice(0, 0), slice(0, 0)
+    inside, place = mapping.lp_fragment_address, mapping.hp_fragment_address
+    return slice(inside.start, inside.start + inside.numel), slice(place.start, place.start + place.numel)

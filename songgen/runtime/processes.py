@@ -1,0 +1,125 @@
+"""Processes of a launch: how they are joined, for training and for other work, and which launches are refused."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import PartialState
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    InitProcessGroupKwargs,
+    parse_flag_from_env,
+    set_seed,
+)
+
+from songgen.runtime.deepspeed_launch import deepspeed_plugin
+
+MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+"""`dtype` of the configuration -> accelerate's name."""
+
+START_TIMEOUT_SECONDS = 1800
+"""How long processes that train wait for each other until the first step is done: one may still be loading or
+compiling."""
+
+WAIT = timedelta(days=7)
+"""How long processes that do not train wait for the slowest; one that dies ends the launch at once, so that a long wait
+is safe."""
+
+
+def start_processes(*, dtype: str, seed: int, timeout_seconds: int, folder: Path) -> Accelerator:
+    """Join the processes of this launch.
+
+    Args:
+        dtype: precision of the computation: a key of `MIXED_PRECISION`. It wins over `accelerate config`.
+        seed: of the random generators; each process draws its own numbers.
+        timeout_seconds: after which a process that hears nothing from the others gives up; at the start it is more
+            patient, until `songgen.runtime.distributed.StartPatience.end`.
+        folder: where NCCL leaves its latest operations when one of them times out.
+
+    Raises:
+        ValueError: several processes were launched, but this one believes that it is alone; or they were launched in a
+            way that the training step does not support.
+    """
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("no", MIXED_PRECISION[dtype]):
+        warnings.warn(
+            f"dtype {dtype} of the configuration wins over mixed precision {launched} of the launch", stacklevel=2
+        )
+    for name, value in flight_recorder(folder).items() if torch.cuda.is_available() else ():
+        os.environ.setdefault(name, value)
+    accelerator = Accelerator(
+        mixed_precision=MIXED_PRECISION[dtype],
+        deepspeed_plugin=deepspeed_plugin(dtype),
+        gradient_accumulation_steps=1,  # the training step accumulates by itself, with exact normalization
+        step_scheduler_with_optimizer=False,
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=timedelta(seconds=max(timeout_seconds, START_TIMEOUT_SECONDS))),
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+        ],
+    )
+    require_all_processes(os.environ, accelerator.num_processes)
+    _require_supported(accelerator)
+    set_seed(seed, device_specific=True)
+    return accelerator
+
+
+@contextmanager
+def join_processes() -> Iterator[PartialState]:
+    """Give this process its place among those launched, for the length of the block; for work without training.
+
+    Raises:
+        ValueError: if several processes were started that do not know of each other.
+    """
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=WAIT)
+    require_all_processes(os.environ, state.num_processes)
+    try:
+        yield state
+    finally:
+        if state.num_processes > 1:
+            state.destroy_process_group()
+
+
+def require_all_processes(environment: Mapping[str, str], num_processes: int) -> None:
+    """Refuse a launch in which every process would work alone, and all of them would write the same files.
+
+    Raises:
+        ValueError: saying how to launch.
+    """
+    launched = int(environment.get("WORLD_SIZE", "1"))
+    if launched != num_processes:
+        raise ValueError(
+            f"{launched} processes were launched, but accelerate sees {num_processes}, so each would work alone. "
+            "Where there is no GPU for each process, set ACCELERATE_USE_CPU=true in the environment:\n"
+            "  ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 SCRIPT CONFIG.json\n"
+            "or launch with a file of helpers/accelerate_configs/."
+        )
+
+
+def _require_supported(accelerator: Accelerator) -> None:
+    """Refuse the launches in which weights could not be read by name.
+
+    Raises:
+        ValueError: saying what to use instead.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise ValueError(
+            "FSDP version 1 hides the parameters' names and is not supported: launch with ddp_8_gpus.yaml of "
+            "helpers/accelerate_configs, or fsdp2_zero2_8_gpus.yaml to shard (fsdp_version: 2)"
+        )
+
+
+def flight_recorder(folder: Path) -> dict[str, str]:
+    """Environment that makes NCCL remember its latest operations and write them to files when one times out."""
+    return {
+        "TORCH_FR_BUFFER_SIZE": "2000",
+        "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+        "TORCH_FR_DUMP_TEMP_FILE": str(folder.absolute() / "flight_recorder-"),
+    }

@@ -1,0 +1,144 @@
+"""Records that can grow: dataclasses in JSON, read in the version in which they were written.
+
+- A new field with a default needs nothing more: files that lack it get the default.
+- A field that is renamed or changes its meaning raises the version of the format, with an upgrade from the one before,
+  which is a function with a name of its own.
+- A file of a newer version, or with a field that this version does not know, is refused: to leave it out could change
+  what the record says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+_Record = TypeVar("_Record")
+
+VERSION_KEY = "schema_version"
+"""Field of a record that holds the version of its format."""
+
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+"""Takes the JSON object of a version to that of the next one."""
+
+
+@dataclass(frozen=True)
+class Format(Generic[_Record]):
+    """How a record stands in JSON."""
+
+    record: type[_Record]
+    """Its dataclass; fields may be dataclasses themselves, and tuples, lists and dictionaries of them."""
+    version: int
+    """Version that is written."""
+    fix: str
+    """What a user can do where a file cannot be read; ends the message."""
+    upgrades: Mapping[int, Upgrade] = field(default_factory=dict)
+    """Version -> function that takes an object to the next one; versions without one are not read."""
+    required: frozenset[str] = frozenset()
+    """Fields that every file has, though they have defaults in the program."""
+    unversioned: int | None = None
+    """Version of files that name none; None refuses them."""
+
+    def parse(self, text: str, where: str) -> _Record:
+        """Read JSON text.
+
+        Args:
+            text: what a file holds.
+            where: its name, for messages.
+
+        Raises:
+            ValueError: if it is no JSON, or as `read` does.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: not JSON ({error}); {self.fix}") from error
+        return self.read(values, where)
+
+    def read(self, values: Any, where: str) -> _Record:
+        """Read a JSON object.
+
+        Raises:
+            ValueError: if it is of a newer version, or of one that is not read any more; fields are missing or
+                unknown; or a value does not have its form.
+        """
+        if not isinstance(values, dict):
+            raise ValueError(f"{where} holds no JSON object; {self.fix}")
+        upgraded = self.upgraded(values, where)
+        fields = {entry.name: entry for entry in dataclasses.fields(self.record)}  # type: ignore[arg-type]
+        needed = {name for name, entry in fields.items() if _has_no_default(entry)} | self.required
+        missing, unknown = sorted(needed - set(upgraded)), sorted(set(upgraded) - set(fields))
+        if unknown and not missing:
+            raise ValueError(
+                f"{where}: unknown keys {unknown}, written by a newer version: update songgen, or {self.fix}"
+            )
+        if missing:
+            raise ValueError(f"{where}: missing keys {missing}, unknown keys {unknown}; {self.fix}")
+        try:
+            return typing.cast(_Record, _built(self.record, upgraded))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{where} does not have the expected form ({error}); {self.fix}") from error
+
+    def upgraded(self, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Return a JSON object as the present version would have written it.
+
+        Raises:
+            ValueError: if it is of a newer version, or of one that is not read any more.
+        """
+        version = values.get(VERSION_KEY, self.unversioned)
+        if not isinstance(version, int) or isinstance(version, bool):
+            raise ValueError(f"{where} has schema version {version!r}, which is none; {self.fix}")
+        if version > self.version:
+            raise ValueError(
+                f"{where} has schema version {version}, and this version of songgen reads up to {self.version}: update "
+                f"songgen, or {self.fix}"
+            )
+        upgraded = dict(values)
+        for older in range(version, self.version):
+            if older not in self.upgrades:
+                raise ValueError(f"{where} has schema version {version}, which is not read any more; {self.fix}")
+            upgraded = self.upgrades[older](upgraded)
+        return {**upgraded, VERSION_KEY: self.version}
+
+
+def _has_no_default(entry: dataclasses.Field[Any]) -> bool:
+    return entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+
+
+@functools.cache
+def _hints(record: type) -> dict[str, Any]:
+    return typing.get_type_hints(record)
+
+
+def _built(kind: Any, value: Any) -> Any:
+    """Make of a JSON value what a type says: dataclasses, tuples, lists and dictionaries of them; others as they are.
+
+    Raises:
+        TypeError: the value has another form.
+    """
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise TypeError(f"{value!r} is not an object")
+        hints = _hints(typing.cast(type, kind))
+        return kind(**{name: _built(hints.get(name), entry) for name, entry in value.items()})  # type: ignore[operator]
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise TypeError(f"{value!r} is not an object")
+        return {key: _built(arguments[1], entry) for key, entry in value.items()}
+    if origin in (list, tuple):
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{value!r} is not a list")
+        if origin is list:
+            return [_built(arguments[0], entry) for entry in value]
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        return tuple(_built(each, entry) for each, entry in zip(kinds, value, strict=True))
+    if origin in (typing.Union, types.UnionType) and value is not None:
+        (kind,) = (argument for argument in arguments if argument is not types.NoneType)
+        return _built(kind, value)
+    return value

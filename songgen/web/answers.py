@@ -1,0 +1,71 @@
+"""Answers of local pages: JSON, problems as JSON, and files of which browsers may request parts."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
+
+_RANGE = re.compile(r"\s*bytes\s*=\s*(?:(\d{1,18})\s*-\s*(\d{0,18})|-\s*\d{1,18})\s*", re.ASCII | re.IGNORECASE)
+"""A single range: `bytes=FIRST-LAST`, `bytes=FIRST-` or the suffix `bytes=-COUNT`. The number of digits is limited,
+because `int` raises for texts of more than 4,300."""
+
+
+def json_response(values: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return JSON values as an answer.
+
+    It is ASCII only: lyrics may hold half of a surrogate pair, which has no UTF-8 (`JSONResponse` would fail).
+    """
+    return Response(json.dumps(values).encode("ascii"), status, headers, "application/json")
+
+
+def problem_response(problem: HTTPException) -> Response:
+    """Return a problem as an answer: its text is the entry `error` of a JSON object."""
+    return json_response({"error": problem.detail}, problem.status_code, problem.headers)
+
+
+def existing_file(path: Path, folder: Path) -> Path:
+    """Return the real path of a file, without opening it: opening a pipe would block.
+
+    Args:
+        path: the file; links in it are followed as long as they stay in the folder.
+        folder: folder that the file must be in.
+
+    Raises:
+        HTTPException: 404 if the file does not exist, cannot be read, is not a regular file, or is a link that leads
+            out of the folder.
+    """
+    try:
+        real = path.resolve(strict=True)
+        is_served = real.is_file() and os.access(real, os.R_OK) and real.is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # missing, a loop of links, a NUL in the name
+        is_served = False
+    if not is_served:
+        raise HTTPException(404, "there is no such file")
+    return real
+
+
+class PartialFileResponse(FileResponse):
+    """A file, or the single range of it that was requested.
+
+    Starlette answers a malformed range or another unit with 400, and several ranges with a multipart body. Players
+    need neither: as RFC 9110 (14.2) allows, such a header is ignored and the whole file is sent.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        ranges = Headers(scope=scope).getlist("range")
+        if ranges and not (len(ranges) == 1 and _is_single_range(ranges[0])):
+            scope = {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"range"]}
+        await super().__call__(scope, receive, send)
+
+
+def _is_single_range(header: str) -> bool:
+    match = _RANGE.fullmatch(header)
+    return match is not None and not (match[2] and int(match[2]) < int(match[1]))

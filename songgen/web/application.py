@@ -1,0 +1,63 @@
+"""From routes to an application: Starlette, with paths split before they are decoded, behind the access checks."""
+
+import logging
+from collections.abc import Sequence
+from urllib.parse import unquote
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Scope
+
+from songgen.web.access import Access
+from songgen.web.answers import json_response, problem_response
+from songgen.web.guard import AccessGuard
+
+logger = logging.getLogger(__name__)
+
+
+class PageRoute(Route):
+    """A route whose path is split before it is decoded, so that `%2F` in an id does not separate anything.
+
+    Endpoints are plain functions: Starlette calls them in threads, so they may read and write files.
+    """
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Return whether the route has the path of a request, and the decoded parameters in it."""
+        match, found = super().matches({**scope, "path": scope["raw_path"].decode("ascii")})
+        if match is not Match.NONE:
+            found["path_params"] = {name: unquote(value) for name, value in found["path_params"].items()}
+        return match, found
+
+
+def make_app(routes: Sequence[PageRoute], access: Access, cookie_name: str) -> ASGIApp:
+    """Return the application that serves routes to whoever has the token.
+
+    Args:
+        routes: the pages. `/` must be one of them.
+        access: what a request must show.
+        cookie_name: name of the cookie that holds the token.
+    """
+    app = Starlette(
+        routes=routes,
+        exception_handlers={HTTPException: _answer_problem, Exception: _answer_failure},  # type: ignore[dict-item]
+    )
+    app.router.redirect_slashes = False
+    return AccessGuard(app, access, cookie_name)
+
+
+async def _answer_problem(request: Request, problem: HTTPException) -> Response:
+    if problem.status_code != 405:
+        return problem_response(problem)
+    # Starlette names the methods of the first route with this path; another one may have more.
+    matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    allowed = {method for route in matching for method in route.methods}
+    text = f"{request.method} is not possible here"
+    return problem_response(HTTPException(405, text, {"Allow": ", ".join(sorted(allowed))}))
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    logger.error("a page failed", exc_info=error)
+    return json_response({"error": "the page failed; the terminal that it was started in says why"}, 500)

@@ -1,0 +1,169 @@
+"""Access checks of a local page, as ASGI middleware around the whole application.
+
+Every request is checked here before a route is looked up, so that a new page or route cannot forget a check, and a
+caller without the token does not even learn which pages exist.
+"""
+
+import json
+import logging
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from songgen.web.access import Access, is_same_origin
+from songgen.web.answers import problem_response
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 1 << 20
+"""Maximum size of the body of a request; the lyrics of a song take some thousand bytes."""
+
+READING_METHODS = ("GET", "HEAD")
+"""Methods that change nothing. Requests with any other method must come from the page itself and carry JSON."""
+
+COMMON_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "object-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""Headers of every answer. There is no CORS header: no other page may read anything."""
+
+
+class AccessGuard:
+    """Passes requests with the right token, host and origin to an application, and refuses all others."""
+
+    def __init__(self, app: ASGIApp, access: Access, cookie_name: str) -> None:
+        """Wrap an application.
+
+        Args:
+            app: application; its endpoints find the JSON object that was sent in `request.state.body`.
+            access: what a request must show.
+            cookie_name: name of the cookie that holds the token.
+        """
+        self._app = app
+        self._access = access
+        self._cookie_name = cookie_name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        assert scope["type"] == "http", "the server is started without web sockets and lifespan events"
+        request = Request(scope, receive)
+        answer = _Answer(request, send)
+        try:
+            response = await self._check(request)
+        except HTTPException as problem:
+            response = problem_response(problem)
+        except ClientDisconnect:
+            return  # the body never arrived, and there is no one left to answer
+        except Exception:
+            logger.exception("the access checks failed")
+            raise
+        try:
+            await (response or self._app)(scope, receive, answer.send)
+        except Exception:
+            # Starlette raises the failure of a page again after it was logged and answered. If the answer was not
+            # finished, the server has to close the connection, so that half of it is not taken for the whole.
+            if not answer.is_complete:
+                raise
+
+    async def _check(self, request: Request) -> Response | None:
+        """Return None for a request that the application may answer, or the answer to the first visit.
+
+        Raises:
+            HTTPException: if the request is refused.
+        """
+        hosts = request.headers.getlist("host")
+        if not self._access.knows_host(hosts):
+            raise HTTPException(403, "this page is not known by the name that was used for it")
+        path = _raw_path(request)
+        if not path.startswith("/"):
+            raise HTTPException(400, "the address must begin with a slash")
+        if request.method == "GET" and path == "/" and "token" in request.query_params:
+            return self._let_in(request.query_params["token"])
+        is_script = self._access.has_bearer(request.headers.get("authorization"))
+        if not is_script and not self._access.has_cookie(request.headers.getlist("cookie"), self._cookie_name):
+            raise HTTPException(401, "the token is missing: open the address that the terminal shows")
+        if request.method not in READING_METHODS:
+            origin = request.headers.get("origin")
+            # A browser always names the page that sends; a script has none, and shows the token itself.
+            if (origin is None and not is_script) or (origin is not None and not is_same_origin(origin, hosts[0])):
+                raise HTTPException(403, "the request comes from another page")
+            request.state.body = await _read_json(request)
+        return None
+
+    def _let_in(self, token: str) -> Response:
+        """Move the token into a cookie and out of the address, which browsers keep in their history and show."""
+        if not self._access.is_token(token):
+            raise HTTPException(401, "the token is wrong, perhaps of an earlier start: open the terminal's address")
+        cookie = f"{self._cookie_name}={self._access.token}; HttpOnly; SameSite=Strict; Path=/"
+        return Response(status_code=303, headers={"Location": "/", "Set-Cookie": cookie})
+
+
+class _Answer:
+    """The answer to one request on its way out: it gets the common headers and is written to the log."""
+
+    def __init__(self, request: Request, send: Send) -> None:
+        self._request = request
+        self._send = send
+        self.is_complete = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers.update(COMMON_HEADERS)
+            if message["status"] >= 400 or self._has_unread_body():
+                headers["Connection"] = "close"  # what is left of a body must not be taken for the next request
+            # The query is left out, since it may hold the token. The path is still escaped, so it is printable.
+            logger.info("%s %s %d", self._request.method, _raw_path(self._request), message["status"])
+        await self._send(message)  # raises if the body is shorter than was announced
+        self.is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+    def _has_unread_body(self) -> bool:
+        headers = self._request.headers
+        return self._request.method in READING_METHODS and (
+            "content-length" in headers or "transfer-encoding" in headers
+        )
+
+
+def _raw_path(request: Request) -> str:
+    """Return the path as it was sent, with its escapes; HTTP allows nothing but ASCII there."""
+    path: bytes = request.scope["raw_path"]
+    return path.decode("ascii")
+
+
+async def _read_json(request: Request) -> dict[str, Any]:
+    """Return the JSON object that a request carries.
+
+    Raises:
+        HTTPException: if its length is not given or too large, or if it is not a JSON object. A body of any other
+            type is refused because a form of another page could send it.
+    """
+    length = request.headers.get("content-length", "")
+    if "transfer-encoding" in request.headers or not (length.isascii() and length.isdigit()):
+        raise HTTPException(411, "the length of the body must be given")
+    # Digits first: `int` raises for thousands of them.
+    if len(length) > len(str(MAX_BODY_BYTES)) or int(length) > MAX_BODY_BYTES:
+        raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(415, "the body must be application/json")
+    try:
+        values = json.loads((await request.body()).decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, "the body is not JSON") from error
+    if not isinstance(values, dict):
+        raise HTTPException(400, "the body is not a JSON object")
+    return values
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse `NaN` and `Infinity`, which Python reads and JSON does not have."""
+    raise ValueError(f"{name} is not JSON")
