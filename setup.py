@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent
 LANGUAGES = ["pypinyin", "cutlet", "unidic-lite", "hangul-romanize"]
 TRAIN = ["accelerate", "datasets", "evaluate", "pyarrow", "tensorboard"]
 PAGE = ["starlette>=1", "uvicorn>=0.54,<0.55"]  # songgen/web/server.py: parts of uvicorn that are not documented
-PREPARE = ["demucs", "silero-vad>=6.2", "pyloudnorm"]
+PREPARE = ["demucs", "silero-vad>=6.2", "pyloudnorm", "json-repair"]
 DEMO = ["espeakng-loader", "praat-parselmouth", "matplotlib"]
 WANDB = ["wandb"]
 
@@ -28,6 +28,20 @@ def read_long_description() -> str:
     return readme.read_text(encoding="utf-8") if readme.is_file() else ""
 
 
+def find_recipes() -> dict[str, str]:
+    """Return the folders of `helpers/` with configuration files, by the package that holds them in a wheel.
+
+    The repository has one copy; `songgen.config.recipes` finds it there, and below `songgen/recipes` in a wheel.
+    """
+    folders = {
+        path.parent.relative_to(ROOT / "helpers")
+        for kind in ("training_configs", "prepare_configs", "accelerate_configs")
+        for path in (ROOT / "helpers" / kind).rglob("*.*")
+        if path.suffix in (".json", ".yaml")
+    }
+    return {".".join(["songgen", "recipes", *folder.parts]): f"helpers/{folder.as_posix()}" for folder in folders}
+
+
 setup(
     name="songgen",
     version=read_version(),
@@ -37,8 +51,15 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_namespace_packages(include=["songgen", "songgen.*"], exclude=["*.__pycache__", "*.__pycache__.*"]),
-    package_data={"songgen": ["**/*.json", "**/*.md", "**/*.txt", "**/*.html", "**/*.css", "**/*.js", "**/*.svg"]},
+    packages=[
+        *find_namespace_packages(include=["songgen", "songgen.*"], exclude=["*.__pycache__", "*.__pycache__.*"]),
+        *find_recipes(),
+    ],
+    package_dir=find_recipes(),
+    package_data={
+        "songgen": ["**/*.json", "**/*.md", "**/*.txt", "**/*.html", "**/*.css", "**/*.js", "**/*.svg"],
+        **{package: ["*.json", "*.yaml"] for package in find_recipes()},
+    },
     install_requires=[
         "torch>=2.9,<2.14",
         "transformers>=5",

@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 from reporting import describe_machine
 
+from songgen.families.tokens.parameter_groups import TOKEN_GROUPS
+from songgen.families.trainable import Trainable
 from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration
-from songgen.models.freeze import freeze
 from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.checkpoints.state import CheckpointContents, TrainerState, capture_random_state
 from songgen.train.optimization.ema import MovingAverage
-from songgen.train.optimization.named_tensors import gather_tensors, model_tensors, optimizer_tensors
+from songgen.train.optimization.named_tensors import gather_tensors, optimizer_tensors
 from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
 
 MODEL_BYTES, OPTIMIZER_BYTES, AVERAGE_BYTES = 4, 8, 4
@@ -44,9 +45,9 @@ def build_model(layers: int, width: int) -> SongGenForConditionalGeneration:
     return SongGenForConditionalGeneration(config).train()
 
 
-def train_one_step(model: SongGenForConditionalGeneration) -> torch.optim.Optimizer:
+def train_one_step(model: SongGenForConditionalGeneration, trainable: Trainable) -> torch.optim.Optimizer:
     """Update the model once on random clips, so that the optimizer has the same state as in a run."""
-    optimizer = build_optimizer(model, OptimizerOptions(learning_rate=1e-4))
+    optimizer = build_optimizer(model, trainable, OptimizerOptions(learning_rate=1e-4))
     layers, width = model.config.voice_num_layers, model.config.voice_hidden_size
     output = model(
         codes=torch.randint(0, 1024, (1, 1, 8, 6)),
@@ -65,7 +66,7 @@ def train_one_step(model: SongGenForConditionalGeneration) -> torch.optim.Optimi
 
 
 def save(
-    model: SongGenForConditionalGeneration,
+    parameters: dict[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     average: MovingAverage | None,
     folder: Path,
@@ -77,8 +78,8 @@ def save(
     """
     contents = CheckpointContents(
         state=TrainerState(step=1, updates=1),
-        model=gather_tensors(model_tensors(model), keep=True),
-        optimizer=gather_tensors(optimizer_tensors(model, optimizer), keep=True),
+        model=gather_tensors(parameters, keep=True),
+        optimizer=gather_tensors(optimizer_tensors(parameters, optimizer), keep=True),
         average={} if average is None else gather_tensors(average.averages, keep=True),
         random_state=capture_random_state(),
         config={},
@@ -113,14 +114,14 @@ def main() -> None:
     arguments = parser.parse_args()
     print(describe_machine())
     model = build_model(arguments.layers, arguments.width)
-    freeze(model, arguments.freeze)
-    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    trained, whole = sum(count for count, on in counts if on), sum(count for count, _ in counts)
+    trainable = Trainable.choose(model, TOKEN_GROUPS, frozen=arguments.freeze)
+    parameters = trainable.parameters(model)
+    trained, whole = (sum(entry.numel() for entry in entries) for entries in (parameters.values(), model.parameters()))
     print(f"{arguments.layers} layers, {arguments.width} wide: {whole:,} parameters, {trained:,} of them trained")
-    optimizer = train_one_step(model)
-    for average in (None, MovingAverage(model, 0.999)):
+    optimizer = train_one_step(model, trainable)
+    for average in (None, MovingAverage(parameters, 0.999)):
         with tempfile.TemporaryDirectory() as name:
-            report(save(model, optimizer, average, Path(name)), trained, with_average=average is not None)
+            report(save(parameters, optimizer, average, Path(name)), trained, with_average=average is not None)
 
 
 if __name__ == "__main__":

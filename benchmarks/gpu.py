@@ -23,6 +23,7 @@ import torch
 from reporting import describe_machine, synchronize
 from torch import Tensor, nn
 
+from songgen.families.trainable import Trainable
 from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration
 from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
 
@@ -129,7 +130,7 @@ def training_step(
     model: SongGenForConditionalGeneration, inputs: dict[str, Tensor], *, compiled: bool
 ) -> Callable[[], None]:
     """Return a function that makes one step."""
-    optimizer = build_optimizer(model, OptimizerOptions(learning_rate=1e-4))
+    optimizer = build_optimizer(model, Trainable.choose(model), OptimizerOptions(learning_rate=1e-4))
     if compiled:
         for layer in model.decoder.model.decoder.blocks:
             layer.compile(dynamic=True)

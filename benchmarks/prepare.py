@@ -26,7 +26,7 @@ from songgen.prepare.config import PrepareConfig, config_of_values
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.runner import Runner
 from songgen.prepare.engine.step import SetStep, Step, WorkFolder
-from songgen.prepare.layouts import read_songs
+from songgen.prepare.inputs import read_songs
 from songgen.prepare.preparation import finish
 
 RATE = 16_000

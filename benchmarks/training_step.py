@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from songgen.data.collate import collate
 from songgen.data.samples import Sample
+from songgen.families.trainable import Trainable
 from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration
 from songgen.models.decoder import Attention, sinusoids
 from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
@@ -269,7 +270,7 @@ def measure(
     device = model.device
     ours, theirs = copy.deepcopy(model), copy.deepcopy(model)
     baseline = BaselineStep(theirs, attention)
-    our_optimizer = build_optimizer(ours, OptimizerOptions(learning_rate=1e-4))
+    our_optimizer = build_optimizer(ours, Trainable.choose(ours), OptimizerOptions(learning_rate=1e-4))
     baseline_optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-4, betas=(0.9, 0.99), weight_decay=1e-4)
 
     def our_step() -> None:

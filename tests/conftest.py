@@ -42,7 +42,7 @@ os.environ.update(ENVIRONMENT)
 for _name in CREDENTIALS:
     os.environ.pop(_name, None)
 if not _IS_WORKER:
-    os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="songgen-tests-")
+    os.environ["HF_HOME"] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="songgen-tests-")
 
 
 def pytest_unconfigure() -> None:

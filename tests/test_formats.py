@@ -6,12 +6,12 @@ from pathlib import Path
 from songgen.data.schema import arrow_schema
 from songgen.lyrics import VOCABULARY_FILES
 from songgen.prepare.describing.paid_answers import ANSWERS_FOLDER
+from songgen.prepare.engine.record_files import RECORDS_FILE, SONGS_FILE
 from songgen.prepare.engine.store import RESULTS_FOLDER
-from songgen.prepare.layouts import SPOOL_FOLDER
+from songgen.prepare.inputs import SPOOL_FOLDER
 from songgen.prepare.output.encoded_files import ENCODED_FOLDER
 from songgen.prepare.output.writers import AUDIO_FOLDER, REJECTED_FILE, PreparedInfo
 from songgen.prepare.pins import PINS_FILE
-from songgen.prepare.preparation import RECORDS_FILE, SONGS_FILE
 from songgen.prepare.review.corrections import APPLIED_FILE, CORRECTIONS_FILE
 from songgen.runtime.status import (
     EVALUATION_STATUS_FILE,

@@ -28,6 +28,23 @@ LAYERS = (
 
 LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
+PREPARE_WINGS = (
+    "engine",
+    "timing",
+    "listening",
+    "describing",
+    "output",
+    "steps",
+    "sections",
+    "review",
+    "report",
+    "config",
+    "inputs",
+    "pins",
+    "preparation",
+)
+"""Wings and single modules of `songgen.prepare`, the lowest first."""
+
 UPWARD = {("songgen/models/modeling_songgen.py", "songgen.generation.pipeline")}
 """The one import against the direction: the published `model.generate` is a method of the model."""
 
@@ -39,6 +56,7 @@ TRAINER_KNOWS = (
     "songgen.families.objective",
     "songgen.families.registry",
     "songgen.families.songs",
+    "songgen.families.trainable",
 )
 """What `songgen.train` imports of the families: their interfaces, and no family."""
 
@@ -118,6 +136,39 @@ def test_the_trainer_speaks_of_no_tokens() -> None:
 def test_no_folder_holds_more_modules_than_one_can_survey() -> None:
     counts = Counter(path.parent.relative_to(ROOT).as_posix() for path in MODULES if path.name != "__init__.py")
     assert not {folder: count for folder, count in counts.items() if count > MAX_MODULES}
+
+
+def wing_violations(source_text: str, module: Path) -> list[str]:
+    """Imports between the wings of `songgen.prepare` that do not point downwards."""
+    own = PREPARE_WINGS.index(module.parts[2].removesuffix(".py"))
+    found = []
+    for line, name in imported_modules(source_text, module.parent.parts):
+        _, part, *path = name.split(".")
+        if part == "prepare" and (not path or path[0] not in PREPARE_WINGS or PREPARE_WINGS.index(path[0]) > own):
+            found.append(f"{module}:{line} imports {name}, which is not below it")
+    return found
+
+
+def test_wings_of_prepare_import_downwards() -> None:
+    modules = [path.relative_to(ROOT) for path in (ROOT / "songgen" / "prepare").rglob("*.py")]
+    modules.remove(Path("songgen/prepare/__init__.py"))
+    assert {path.parts[2].removesuffix(".py") for path in modules} == set(PREPARE_WINGS)
+    found = [line for path in modules for line in wing_violations((ROOT / path).read_text(encoding="utf-8"), path)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("statement", "wing", "is_found"),
+    [
+        ("from songgen.prepare.steps.filters import FilterStep", "engine", True),
+        ("from ..config import PrepareConfig", "report", True),
+        ("def late():\n    from songgen.prepare import preparation", "review", True),
+        ("from songgen.prepare.engine.step import Step", "steps", False),
+        ("from .record import SongRecord", "engine", False),
+    ],
+)
+def test_the_walk_over_the_wings_sees(statement: str, wing: str, is_found: bool) -> None:
+    assert bool(wing_violations(statement, Path("songgen/prepare") / wing / "example.py")) is is_found
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,13 @@ import pytest
 
 import songgen
 from songgen.cli.main import COMMANDS
+from songgen.cli.run_arguments import split_off_launch
+from songgen.cli.train import add_task_option
 from songgen.config import RunConfig
 from songgen.config.ignored import ALIASES
 from songgen.config.keys import all_keys
 from songgen.config.loading import read_config_file
+from songgen.config.recipes import PREPARING, TRAINING, find_recipe
 from songgen.config.types import parse_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,14 +89,16 @@ def commands(page: str) -> list[list[str]]:
 
 @functools.cache
 def declared_flags(script: Path) -> frozenset[str]:
-    """Every flag that a script, or a module beside it that it imports, declares with `add_argument`."""
+    """Every flag that a script, or a module beside it or of `songgen.cli` that it imports, declares."""
     flags: set[str] = set()
     for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
             names = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
             flags.update(name for name in names if isinstance(name, str) and name.startswith("--"))
-        elif isinstance(node, ast.ImportFrom) and node.module and (script.parent / f"{node.module}.py").is_file():
-            flags |= declared_flags(script.parent / f"{node.module}.py")
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            is_command = node.module.startswith("songgen.cli.") and not script.is_relative_to(ROOT / "songgen")
+            imported = (ROOT if is_command else script.parent).joinpath(*node.module.split(".")).with_suffix(".py")
+            flags |= declared_flags(imported) if imported.is_file() else set()
     return frozenset(flags)
 
 
@@ -115,6 +120,11 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def find_file(name: str, kind: str) -> Path:
+    """A configuration that a command names, from the repository's folder."""
+    return ROOT / name if (ROOT / name).is_file() else find_recipe(name, kind)
+
+
 def check_configured(words: list[str]) -> None:
     """Read a launch of ours as its script would: file, keys, values, contradictions."""
     files = [word for word in words[:1] if not word.startswith("--")]
@@ -122,7 +132,8 @@ def check_configured(words: list[str]) -> None:
     files = [
         "helpers/training_configs/data_musiccaps.json" if Path(name).name == "data.json" else name for name in files
     ]
-    values, overrides, rest = dict(read_config_file(ROOT / files[0])[0]) if files else {}, {}, words[len(files) :]
+    values = dict(read_config_file(find_file(files[0], TRAINING))[0]) if files else {}
+    overrides, rest = {}, words[len(files) :]
     while rest:
         flag = rest.pop(0)
         assert flag.startswith("--"), f"{flag} is neither a flag nor its value"
@@ -138,7 +149,9 @@ def check_preparation(words: list[str]) -> None:
     from songgen.prepare.config import load_prepare_config
 
     smallest = ["--inputs", '["songs"]', "--output_dir", "out"]
-    load_prepare_config([*smallest, *words[1:]] if words[0] in PLACEHOLDERS else [str(ROOT / words[0]), *words[1:]])
+    load_prepare_config(
+        [*smallest, *words[1:]] if words[0] in PLACEHOLDERS else [str(find_file(words[0], PREPARING)), *words[1:]]
+    )
 
 
 def preparation_flags() -> set[str]:
@@ -147,6 +160,18 @@ def preparation_flags() -> set[str]:
 
     keys = set(re.findall(r"^  (--[\w.]+)  ", help_text(), re.MULTILINE))
     return keys | {key.split(".")[0] for key in keys}
+
+
+def check_subcommand(name: str, *words: str) -> None:
+    """Read the arguments of `songgen NAME` as it would."""
+    assert name in COMMANDS, f"songgen has no command {name}"
+    if not words:
+        return
+    parsed = subcommand_parser(name).parse_args(words)
+    if name == "prepare":
+        check_preparation(list(words))
+    elif name in ("train", "tokenize") and parsed.config not in PLACEHOLDERS:
+        check_configured(split_off_launch(parsed, *([add_task_option] if name == "train" else []))[0])
 
 
 def check_command(words: list[str]) -> None:
@@ -168,11 +193,7 @@ def check_command(words: list[str]) -> None:
             unknown = {word for word in arguments[1:] if word.startswith("--")} - declared_flags(script) - {"--help"}
             assert not unknown, f"{arguments[0]} has no {', '.join(unknown)}"
     elif program == "songgen" and "--help" not in arguments:
-        assert arguments[0] in COMMANDS, f"songgen has no command {arguments[0]}"
-        if len(arguments) > 1:
-            subcommand_parser(arguments[0]).parse_args(arguments[1:])
-        if arguments[0] == "prepare" and len(arguments) > 1:
-            check_preparation(arguments[1:])
+        check_subcommand(*arguments)
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", text_of("Makefile"), re.MULTILINE)
         wanted = [word for word in arguments if "=" not in word and not word.startswith("-")]
@@ -205,6 +226,11 @@ def test_commands_are_understood(page: str) -> None:
         "python helpers/fit_spectral_codec.py --songs here",
         "python helpers/model_init_scripts/init_model_mixed.py out --size small",
         "songgen sing",
+        "songgen train mixed_pro/step9.json",
+        "songgen train mixed_pro/step1.json --learning 1",
+        "songgen train mixed_pro/step1.json --config_file nine_gpus.yaml",
+        "songgen tokenize data_musiccaps.json --num_processes many",
+        "songgen tokenizer --manifest a.jsonl --to here",
         "songgen generate --model a --out b.wav --words c",
         "songgen prepare helpers/prepare_configs/offline.json --filter.min_secnds 3",
         "songgen prepare CONFIG.json --exprot ace",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from demo_report.files import ORIGINAL_COLUMNS, GeneratedSong, read_generated, read_songs, read_sound
-from demo_report.measures import log_mel
+from demo_report.measures import demo_log_mel
 from demo_report.page import Clip, Figure, Page, Run, SongCard, SongGroup, Stage, write_page
 from demo_report.pictures import curve, draw_curves, draw_spectrogram
 
@@ -147,7 +147,7 @@ def _clip(out: Path, label: str, sound: Path, *, with_picture: bool) -> Clip:
         return Clip(label, sound.relative_to(out).as_posix())
     picture = out / "spectrograms" / sound.relative_to(out).with_suffix(".png")
     picture.parent.mkdir(parents=True, exist_ok=True)
-    draw_spectrogram(picture, log_mel(*read_sound(sound)))
+    draw_spectrogram(picture, demo_log_mel(*read_sound(sound)))
     return Clip(label, sound.relative_to(out).as_posix(), picture.relative_to(out).as_posix())
 
 

@@ -37,7 +37,7 @@ from demo_report.files import (
     read_sound,
     write_sound,
 )
-from demo_report.measures import first_codebook_agreement, log_mel, mel_distance, nearest_originals
+from demo_report.measures import demo_log_mel, first_codebook_agreement, nearest_originals
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -45,6 +45,7 @@ from songgen.codecs import AudioCodec, load_codec
 from songgen.codecs.spectral import SpectralCodec
 from songgen.codecs.spectral_fit import reconstruction_error
 from songgen.data.dataset import SongDataset
+from songgen.metrics.mel import mel_distance
 
 MODES = ("mixed", "dual_track")
 Spectrograms = dict[str, dict[str, NDArray[np.float32]]]
@@ -75,7 +76,7 @@ def read_corpus(songs_folder: Path, tokens_folder: Path) -> Corpus:
     spectrograms: Spectrograms = {track: {} for track in ORIGINAL_COLUMNS}
     for song in (song for rows in songs.values() for song in rows):
         for track, column in ORIGINAL_COLUMNS.items():
-            spectrograms[track][song["fname"]] = log_mel(*read_sound(songs_folder / song[column]))
+            spectrograms[track][song["fname"]] = demo_log_mel(*read_sound(songs_folder / song[column]))
     names = {split: [row["fname"] for row in rows] for split, rows in songs.items()}
     return Corpus(codes, names, spectrograms)
 
@@ -92,7 +93,7 @@ def measure_codec(corpus: Corpus, codec: AudioCodec, out: Path) -> dict[str, dic
                 original = corpus.spectrograms[track][name]
                 write_sound(out / f"{name}_{track}.wav", decoded, codec.sample_rate)
                 # The last frame of codes may extend past the end of the original.
-                distances.append(mel_distance(log_mel(decoded, codec.sample_rate)[: len(original)], original))
+                distances.append(mel_distance(demo_log_mel(decoded, codec.sample_rate)[: len(original)], original))
             errors.setdefault(split, {})[track] = float(np.mean(distances))
     return errors
 
@@ -121,7 +122,7 @@ def measure_mode(corpus: Corpus, folder: Path) -> dict[str, Any]:
     agreement = measure_agreement(songs, codes, corpus.codes)
     nearest = {}
     for track in dict.fromkeys([*tracks, "mix"]):
-        generated = [log_mel(*read_sound(folder / song.files[track])) for song in songs]
+        generated = [demo_log_mel(*read_sound(folder / song.files[track])) for song in songs]
         nearest[track] = measure_nearest([song.fname for song in songs], generated, corpus.spectrograms[track])
     return {
         "num_songs": len(songs),

@@ -36,28 +36,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lyrics.add_argument("--lyrics", help="what is sung; lines are separated by line breaks")
     lyrics.add_argument("--lyrics_file", type=Path, help="text file with the lyrics")
     song.add_argument("--language", default="en", help="language of the lyrics")
-    song.add_argument("--voice", type=Path, help="audio file of the voice that shall sing (3 s of it are used)")
-    song.add_argument("--voice_start", type=float, default=0.0, help="seconds into that file where they begin")
-    song.add_argument("--separate", action="store_true", help="take the accompaniment out of that file first (demucs)")
-    song.add_argument("--seconds", type=float, default=DEFAULT_MAX_SECONDS, help="longest song; it may end earlier")
-    song.add_argument("--num_songs", type=int, default=1, help="songs to draw; several get numbered files")
-    draw = parser.add_argument_group("how it is drawn")
-    draw.add_argument("--greedy", action="store_true", help="take the likeliest code at each step instead of drawing")
-    draw.add_argument("--temperature", type=float, default=1.0, help="below 1 is more conservative")
-    draw.add_argument("--top_k", type=int, default=DEFAULT_TOP_K, help="draw from so many likeliest codes (0: all)")
-    draw.add_argument("--top_p", type=float, default=1.0, help="draw from codes that hold this probability (1: all)")
-    draw.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance scale (1: none)")
-    draw.add_argument("--seed", type=int, help="the same seed gives the same song on the same kind of device")
+    song.add_argument("--voice", type=Path, help="audio file of the voice to imitate (3 s of it are used)")
+    song.add_argument("--voice_start", type=float, default=0.0, help="seconds into that file where they start")
+    song.add_argument("--separate", action="store_true", help="remove the accompaniment from that file first (Demucs)")
+    song.add_argument(
+        "--seconds", type=float, default=DEFAULT_MAX_SECONDS, help="longest duration; a song may end earlier"
+    )
+    song.add_argument("--num_songs", type=int, default=1, help="number of songs; several get numbered files")
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument("--greedy", action="store_true", help="greedy decoding instead of sampling")
+    sampling.add_argument("--temperature", type=float, default=1.0, help="below 1 is more conservative")
+    sampling.add_argument(
+        "--top_k", type=int, default=DEFAULT_TOP_K, help="sample from the most likely codes only (0: from all)"
+    )
+    sampling.add_argument(
+        "--top_p", type=float, default=1.0, help="sample from codes that together hold this probability"
+    )
+    sampling.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance scale (1: none)")
+    sampling.add_argument("--seed", type=int, help="random seed; it gives the same song on the same kind of device")
     machine = parser.add_argument_group("the machine")
-    machine.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto takes the first that is there")
+    machine.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1 or mps; auto takes the first that is available"
+    )
     machine.add_argument("--dtype", choices=DTYPES, default="auto", help="precision (auto: bfloat16 on CUDA)")
-    machine.add_argument("--stream", action="store_true", help="write the files while the song is being drawn")
+    machine.add_argument("--stream", action="store_true", help="write the files while the song is generated")
     machine.add_argument("--lyrics_vocab", type=Path, help="lyrics vocabulary file, if the model folder holds none")
-    machine.add_argument("--caption_tokenizer", help="caption tokenizer folder or hub id instead of the model's")
+    machine.add_argument("--caption_tokenizer", help="caption tokenizer, folder or hub id, instead of the model's")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw the songs and write them.
+    """Generate the songs and write them.
 
     Raises:
         ValueError: for anything the user can put right; what can be checked is checked before the model is loaded.
@@ -225,7 +233,7 @@ def _progress_bar() -> "Iterator[ProgressCallback]":
     """Show steps, speed and the time that is left on a terminal."""
     from tqdm import tqdm
 
-    with tqdm(unit="step", desc="drawing", file=sys.stderr, disable=None) as bar:
+    with tqdm(unit="step", desc="generating", file=sys.stderr, disable=None) as bar:
 
         def on_step(done: int, total: int) -> None:
             bar.total = total

@@ -27,18 +27,27 @@ class Command:
     summary: str
     """One line for `songgen --help`."""
 
+    log_level: str | None = "WARNING"
+    """Lowest level of log messages to print, unless SONGGEN_LOG_LEVEL names another; None for a command that prints
+    its messages itself."""
+
 
 COMMANDS: dict[str, Command] = {
-    "generate": Command("songgen.cli.generate", "write songs from a caption, lyrics and a reference voice"),
     "prepare": Command("songgen.cli.prepare", "make a data set of a folder of songs: every step resumable"),
     "review": Command("songgen.cli.review", "listen to prepared clips on a local page, correct them, accept or refuse"),
+    "tokenizer": Command("songgen.cli.tokenizer", "train the tokenizers of lyrics and captions on manifests"),
+    "codec": Command("songgen.cli.codec", "fit the embedded codec, which needs no download, on manifests"),
+    "init": Command("songgen.cli.init", "make the folder of an untrained model"),
+    "tokenize": Command("songgen.cli.tokenize", "turn songs into a tokenized data set", log_level="INFO"),
+    "train": Command("songgen.cli.train", "train a model, in one process or in several", log_level=None),
+    "generate": Command("songgen.cli.generate", "write songs from a caption, lyrics and a reference voice"),
     "list": Command("songgen.cli.list", "list data sets, runs and models with their state, the newest first"),
     "doctor": Command("songgen.cli.doctor", "say what is wrong with a run, a checkpoint, a data set or a model"),
     "push": Command(
         "songgen.cli.push", "upload a model folder to a hub, private by default; --dry_run shows the files"
     ),
 }
-"""Every subcommand; a new one is a new row and a module of its own."""
+"""Every subcommand; in the order in which a project uses them; a new one is a new row and a module of its own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,20 +60,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=f"songgen {name}",
         description=command.summary[0].upper() + command.summary[1:] + ".",
-        formatter_class=_DefaultsHelpFormatter,
+        formatter_class=DefaultsHelpFormatter,
         conflict_handler="resolve",  # a subcommand may have a help of its own
     )
     module.add_arguments(parser)
-    parsed = parser.parse_args(arguments[place + 1 :])
-    log_to_stderr(os.environ.get("SONGGEN_LOG_LEVEL", "WARNING").upper())
     try:
+        parsed = parser.parse_args(arguments[place + 1 :])
+        if command.log_level is not None:
+            log_to_stderr(os.environ.get("SONGGEN_LOG_LEVEL", command.log_level).upper())
         code = int(module.run(parsed))
         sys.stdout.flush()
         return code
     except ValueError as error:
         print(printable(f"songgen {name}: error: {error}"), file=sys.stderr)
         return EXIT_USAGE
-    except BrokenPipeError:  # `songgen doctor FOLDER | head`: nobody reads on, which is no error
+    except BrokenPipeError:  # `songgen doctor FOLDER | head`: the reader has ended, which is not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_SIGNAL_BASE + signal.SIGPIPE
     except KeyboardInterrupt:
@@ -72,12 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_SIGNAL_BASE + signal.SIGINT
 
 
-class _DefaultsHelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults where there is one to show."""
+class DefaultsHelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults where there is one to show, and a description as it is."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         """Return the help of an option, with its default unless that is None or a switch that is off."""
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        hidden = action.default is None or action.default is False  # 0 is a default to show
+        return action.help if hidden else super()._get_help_string(action)
 
 
 def _front_parser() -> argparse.ArgumentParser:
@@ -86,7 +97,7 @@ def _front_parser() -> argparse.ArgumentParser:
     rows = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     parser = argparse.ArgumentParser(
         prog="songgen",
-        description="Text-to-song models: what goes beside the three launched training scripts.",
+        description="Text-to-song models: prepare songs, train, generate.",
         epilog="\n".join(["commands:", *rows, "", "songgen COMMAND --help describes a command."]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -3,10 +3,11 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from songgen.cli.run_arguments import add_config_arguments
 from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE, EXIT_LOST_PROCESS
 from songgen.runtime.terminal import printable
 
@@ -19,29 +20,16 @@ SHOWN_LINES = 5
 """Lines of a list in the LJSpeech form that are printed."""
 
 
-class _HelpOfKeys(argparse.Action):
-    """Prints the usage and every key; the keys are read when they are asked for, not at every start."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        """Print and leave."""
-        from songgen.prepare.config import help_text
-
-        print(f"{parser.format_usage()}\n{parser.description}\n\n{help_text()}")
-        parser.exit()
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `songgen prepare`."""
-    parser.usage = "songgen prepare CONFIG.json [--key value] [--section.key value] [--section null]"
-    parser.add_argument("-h", "--help", nargs=0, action=_HelpOfKeys, help="every key with its meaning")
-    parser.add_argument("config", help="JSON file")
-    parser.add_argument("overrides", nargs=argparse.REMAINDER, help="--key value")
+    usage = "songgen prepare CONFIG [--key value] [--section.key value] [--section null]"
+    add_config_arguments(parser, usage, "offline.json", _keys)
+
+
+def _keys() -> str:
+    from songgen.prepare.config import help_text
+
+    return help_text()
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,12 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: for anything the user can put right.
     """
-    from songgen.prepare.config import help_text, load_prepare_config
+    from songgen.prepare.config import load_prepare_config
     from songgen.prepare.engine.runner import WorkerLost
     from songgen.prepare.preparation import TooManyBadSongs, prepare
 
     if {"-h", "--help"} & set(arguments.overrides):
-        print(help_text())
+        print(_keys())
         return EXIT_DONE
     config = load_prepare_config([arguments.config, *arguments.overrides])
     try:
@@ -96,8 +84,8 @@ def describe(config: "PrepareConfig", summary: "PrepareSummary") -> list[str]:
     if summary.notices:
         lines.append(f"{summary.notices} notices on the inputs: {folder}.work/songs.notices.json")
     lines.append(f"{'written' if summary.is_changed else 'nothing has changed'}: {folder}")
-    if config.sections.report is not None:
+    if config.sections["report"] is not None:
         lines.append(f"report: {folder}/report.html")
     lines += _first_lines(config)
     lines.append(f"to listen and to correct: songgen review {shlex.quote(folder)}")
-    return [*lines, f"next: accelerate launch training/preprocess_data.py {shlex.quote(f'{folder}/data.json')}"]
+    return [*lines, f"next: songgen tokenize {shlex.quote(f'{folder}/data.json')}"]

@@ -6,16 +6,19 @@ from songgen.conditioning.caption_tokenizer import (
     load_caption_tokenizer,
     train_caption_tokenizer,
 )
+from songgen.conditioning.feature_store import FeatureStore
 from songgen.conditioning.text_encoder import TextEncoder, load_text_encoder
-from songgen.conditioning.voice_encoder import VoiceEncoder, load_voice_encoder
+from songgen.conditioning.voice_encoder import VoiceEncoder, load_voice_encoder, read_voice_sample_rate
 
 __all__ = [
     "FeatureCache",
+    "FeatureStore",
     "TextEncoder",
     "VoiceEncoder",
     "caption_tokenizer_fingerprint",
     "load_caption_tokenizer",
     "load_text_encoder",
     "load_voice_encoder",
+    "read_voice_sample_rate",
     "train_caption_tokenizer",
 ]

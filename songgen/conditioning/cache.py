@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class FeatureCache:
-    """Features under a key of encoder and content; the least recently used go first."""
+    """Features by a key of encoder and content; the least recently used are dropped first."""
 
     def __init__(self, max_bytes: int) -> None:
         """Make an empty cache that keeps at most `max_bytes`."""
@@ -29,7 +29,7 @@ class FeatureCache:
         return {name: tensor.clone() for name, tensor in self._items[key].items()}
 
     def put(self, key: str, features: Mapping[str, Tensor]) -> None:
-        """Keep copies of features under a key, unless they alone exceed the limit."""
+        """Keep copies of features under a key, unless they exceed the limit by themselves."""
         if (known := self._items.pop(key, None)) is not None:
             self.num_bytes -= _num_bytes(known)
         size = _num_bytes(features)

@@ -1,4 +1,4 @@
-"""What the frozen networks share: never trained, never part of the trained model, known by their content."""
+"""Base of the frozen networks: never trained, not part of the trained model, identified by their content."""
 
 import hashlib
 import json
@@ -20,11 +20,11 @@ from songgen.runtime.tensor_files import CONFIG_FILE, WEIGHTS_FILE
 class FrozenEncoder(ABC):
     """A network in evaluation mode without gradients.
 
-    It is no `nn.Module`, so that a model that holds it neither trains nor saves it, nor puts it into training mode.
+    It is not an `nn.Module`, so that a model that holds it neither trains nor saves it, nor puts it into training mode.
 
     Args:
         model: the network with its weights.
-        spec: what opens it again (`path`, `revision`, ...); empty for one that lies in no folder.
+        spec: what opens it again (`path`, `revision`, ...); empty for one that is not in a folder.
         dtype: precision to compute in (None: as given).
     """
 
@@ -76,7 +76,7 @@ class FrozenEncoder(ABC):
         save_file(self._tensors(), target / WEIGHTS_FILE, metadata={"format": "pt"})
 
     def _description(self) -> dict[str, Any]:
-        """Return what beside the weights decides what is computed."""
+        """Return what decides, besides the weights, what is computed."""
         return {key: getattr(self._model.config, key) for key in self.architecture_keys}
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -92,7 +92,7 @@ class FrozenEncoder(ABC):
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw initial weights from a seed, leaving the process' own random state alone."""
+    """Sample initial weights from a seed and leave the process' own random state unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

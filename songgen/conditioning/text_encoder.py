@@ -47,7 +47,7 @@ class TextEncoder(FrozenEncoder):
         spec: Mapping[str, Any] | None = None,
         dtype: torch.dtype | None = None,
     ) -> "TextEncoder":
-        """Build from a T5 configuration and its weights; those of a decoder are left aside.
+        """Build from a T5 configuration and its weights; those of a decoder are ignored.
 
         Args:
             config: content of a T5 `config.json` (or `text_encoder` of a published SongGen configuration).
@@ -74,7 +74,7 @@ class TextEncoder(FrozenEncoder):
     ) -> "TextEncoder":
         """Return a small encoder with random weights: the same for the same arguments."""
         if d_model % num_heads:
-            raise ValueError(f"d_model {d_model} is no multiple of num_heads {num_heads}")
+            raise ValueError(f"d_model {d_model} is not a multiple of num_heads {num_heads}")
         config = T5Config(
             vocab_size=vocab_size,
             d_model=d_model,
@@ -96,6 +96,10 @@ class TextEncoder(FrozenEncoder):
     def vocab_size(self) -> int:
         """Ids that have an embedding."""
         return int(self._model.config.vocab_size)
+
+    def key_of(self, caption_ids: Tensor) -> str:
+        """Return the key of a caption (L ids on the CPU) in caches of this encoder's features."""
+        return FeatureCache.key(self.fingerprint, caption_ids.to(torch.int64).numpy().tobytes())
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Encode captions.
@@ -121,8 +125,7 @@ class TextEncoder(FrozenEncoder):
     def _cached(self, ids: Tensor, mask: Tensor, cache: FeatureCache) -> Tensor:
         """Compute the rows that the cache lacks in one batch, and keep their real tokens."""
         kept = mask.cpu() != 0
-        captions = [row[keep].to(torch.int64) for row, keep in zip(ids.cpu(), kept, strict=True)]
-        keys = [cache.key(self.fingerprint, caption.numpy().tobytes()) for caption in captions]
+        keys = [self.key_of(row[keep]) for row, keep in zip(ids.cpu(), kept, strict=True)]
         found = [cache.get(key) for key in keys]
         states = torch.zeros(*ids.shape, self.hidden_size, dtype=self.dtype, device=self.device)
         missing = [row for row, features in enumerate(found) if features is None]

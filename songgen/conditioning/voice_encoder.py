@@ -6,6 +6,7 @@ deepnorm; its "attention relax" leaves the softmax unchanged): such configuratio
 Shapes: B batch, t frames, D width; "layers" counts the hidden states, the embedding's among them (25 when published).
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,10 +18,18 @@ from transformers import HubertConfig, HubertModel
 from songgen.conditioning.frozen import FrozenEncoder, seeded
 from songgen.conditioning.voice_weights import hubert_config, hubert_tensors
 from songgen.runtime.json_files import write_json
-from songgen.runtime.tensor_files import PREPROCESSOR_FILE, load_strictly, locate, normalize_spec
+from songgen.runtime.pretrained import find_folder, local_folder
+from songgen.runtime.tensor_files import PREPROCESSOR_FILE, Source, load_strictly, locate, normalize_spec
+
+PUBLISHED_ENCODER = "m-a-p/MERT-v1-330M"
+"""Voice encoder of the published models."""
 
 DEFAULT_SAMPLE_RATE = 24_000
+"""Rate of the published encoder, in Hz; an encoder whose files do not say theirs is taken for one like it."""
+
 _VARIANCE_FLOOR = 1e-7
+
+logger = logging.getLogger(__name__)
 
 
 class VoiceEncoder(FrozenEncoder):
@@ -76,8 +85,8 @@ class VoiceEncoder(FrozenEncoder):
         """Build from a MERT or HuBERT configuration and its weights.
 
         Args:
-            config: content of the `config.json`; what it leaves out is read off the weights (a published SongGen folder
-                holds `mert_model.*` tensors and no configuration for them).
+            config: content of the `config.json`; what it leaves out is inferred from the weights (a published SongGen
+                folder holds `mert_model.*` tensors and no configuration for them).
             tensors: weights under HuBERT's names, with either naming of the weight norm.
             preprocessor: content of `preprocessor_config.json` (`sampling_rate`, `do_normalize`).
             spec: what opens the same encoder again.
@@ -92,9 +101,9 @@ class VoiceEncoder(FrozenEncoder):
             model = HubertModel(complete)
         load_strictly(model, weights, f"the voice encoder {(spec or {}).get('path', '')}".rstrip())
         settings = preprocessor or {}
-        sample_rate = settings.get("sampling_rate", config.get("sample_rate", DEFAULT_SAMPLE_RATE))
+        sample_rate = _sample_rate(config, settings, str((spec or {}).get("path", "")))
         normalize = bool(settings.get("do_normalize", True))
-        return cls(model, sample_rate=int(sample_rate), normalize=normalize, spec=spec, dtype=dtype)
+        return cls(model, sample_rate=sample_rate, normalize=normalize, spec=spec, dtype=dtype)
 
     @classmethod
     def small(
@@ -135,7 +144,7 @@ class VoiceEncoder(FrozenEncoder):
 
     @property
     def num_layers(self) -> int:
-        """Hidden states handed out: the transformer layers and their input."""
+        """Number of hidden states: the transformer layers and their input."""
         return int(self._model.config.num_hidden_layers) + 1
 
     @property
@@ -159,16 +168,16 @@ class VoiceEncoder(FrozenEncoder):
         return frames.clamp(min=0)
 
     def encode(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Encode reference voices. A clip's features do not depend on the padding behind it.
+        """Encode reference voices. A clip's features do not depend on the padding after it.
 
         Args:
-            waveforms: B x samples at `sample_rate`; what stands past a clip's length is never heard.
+            waveforms: B x samples at `sample_rate`; samples past a clip's length are never read.
             lengths: B, samples of each clip (None: whole rows). A clip of length 0, or whose samples are all zero,
-                is no voice.
+                does not count as a voice.
 
         Returns:
             Hidden states B x layers x t x D on the encoder's device, zeros where the mask is False; and the mask B x t
-            bool, True on a clip's own frames and nowhere in a clip that is no voice.
+            bool, True on a clip's own frames and nowhere in a clip without a voice.
 
         Raises:
             ValueError: if the shapes do not fit together.
@@ -193,7 +202,7 @@ class VoiceEncoder(FrozenEncoder):
     def _compute(self, samples: Tensor, lengths: Tensor) -> Tensor:
         """Return B x layers x t x D; frames past a clip's own are undefined."""
         with self._computing():
-            # Too short a clip has no frame of its own; its row still needs one to attend to and is masked later.
+            # A clip that is too short has no frame; its row still needs one to attend to, which is masked later.
             lengths = lengths.clamp(min=self.min_samples)
             if self._model.config.feat_extract_norm != "group":
                 heard = (torch.arange(samples.shape[1], device=self.device) < lengths[:, None]).long()
@@ -201,7 +210,7 @@ class VoiceEncoder(FrozenEncoder):
             return self._by_equal_lengths(samples, lengths)
 
     def _by_equal_lengths(self, samples: Tensor, lengths: Tensor) -> Tensor:
-        """Run clips of equal length together: a group norm over time would hear the padding."""
+        """Run clips of equal length together: a group norm over time would include the padding."""
         frames = int(self.num_frames(samples.shape[1]))
         shape = (len(samples), self.num_layers, frames, self.hidden_size)
         states = torch.zeros(shape, dtype=self.dtype, device=self.device)
@@ -234,6 +243,40 @@ class VoiceEncoder(FrozenEncoder):
         super().save(folder)
         settings = {"sampling_rate": self.sample_rate, "do_normalize": self.normalize}
         write_json(Path(folder) / PREPROCESSOR_FILE, settings)
+
+
+def _sample_rate(config: Mapping[str, Any], preprocessor: Mapping[str, Any], path: str) -> int:
+    """Return the rate that a voice encoder's files state, in Hz."""
+    stated = preprocessor.get("sampling_rate", config.get("sample_rate"))
+    if stated is None and path:
+        logger.warning(
+            "the voice encoder %s does not state its sample rate: %d Hz is assumed; if it is another one, add a %s "
+            'with "sampling_rate"',
+            path, DEFAULT_SAMPLE_RATE, PREPROCESSOR_FILE,
+        )  # fmt: skip
+    return int(stated or DEFAULT_SAMPLE_RATE)
+
+
+def read_voice_sample_rate(spec: str | Mapping[str, Any], *, base_folder: Path | None = None) -> int:
+    """Return the rate in Hz at which a voice encoder listens, from its configuration only: no weights are read.
+
+    Args:
+        spec: as for `load_voice_encoder`; without a path, the configuration of an encoder whose weights are in the
+            model's own file.
+        base_folder: a relative path that exists under it is taken from there.
+
+    Raises:
+        ValueError: if the encoder's files cannot be found.
+    """
+    given = {"path": spec} if isinstance(spec, str) else dict(spec)
+    path = given.get("path")
+    if not path:
+        return _sample_rate(given, {}, "")
+    if path == PUBLISHED_ENCODER and local_folder(path, base_folder) is None:
+        return DEFAULT_SAMPLE_RATE  # known without asking the hub
+    patterns, revision = ["*.json"], given.get("revision")
+    source = Source(find_folder(path, patterns=patterns, base_folder=base_folder, revision=revision, bare=True), False)
+    return _sample_rate(source.config(), source.preprocessor(), str(path))
 
 
 def load_voice_encoder(

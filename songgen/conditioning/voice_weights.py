@@ -40,7 +40,7 @@ def hubert_config(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> H
     """Return the configuration for the native class; the weights say what the given one leaves out.
 
     Raises:
-        ValueError: for options that HuBERT lacks, or for weights that are no HuBERT's.
+        ValueError: for options that HuBERT lacks, or for weights of another kind of network.
     """
     refused = [option for option in _REFUSED_OPTIONS if config.get(option)]
     if refused:
@@ -52,7 +52,7 @@ def hubert_config(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> H
 
 
 def _read_off(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return what the weights tell of their configuration, completed by the choices of the large models."""
+    """Infer the configuration from the weights; what they do not tell is as in the large models."""
     layers = {name.split(".")[2] for name in tensors if name.startswith("encoder.layers.")}
     kernels = sorted(
         (name for name in tensors if re.fullmatch(r"feature_extractor\.conv_layers\.\d+\.conv\.weight", name)),
@@ -62,7 +62,7 @@ def _read_off(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         positions = tensors["encoder.pos_conv_embed.conv.parametrizations.weight.original1"]
         feed_forward = tensors["encoder.layers.0.feed_forward.intermediate_dense.weight"]
     except KeyError as error:
-        raise ValueError(f"these are no weights of a HuBERT voice encoder: {error.args[0]} is missing") from error
+        raise ValueError(f"these are not weights of a HuBERT voice encoder: {error.args[0]} is missing") from error
     intermediate_size, hidden_size = feed_forward.shape
     return {
         "hidden_size": hidden_size,

@@ -55,7 +55,7 @@ def _purpose(config: "RunConfig") -> Iterator[Problem]:
     if not (training.do_train or training.do_eval):
         message = "do_train: neither do_train nor do_eval nor preprocessing_only is true, so there is nothing to do"
         yield Problem(("do_train", "do_eval", "preprocessing_only"), message)
-    hint = "(a file for preprocess_data.py says preprocessing_only true)"
+    hint = "(a file for `songgen tokenize` says preprocessing_only true)"
     if not model.model_name_or_path:
         message = f"model_name_or_path: not given; name the folder or hub id of the model to start from {hint}"
         yield Problem(("model_name_or_path", "preprocessing_only"), message)

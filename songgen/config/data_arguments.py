@@ -147,6 +147,10 @@ class DataArguments:
     copied files. It takes seconds per GB, divided among the processes, which must all see the same files; a resumed
     run reads only files that have changed. false: only missing and truncated files are found."""
 
+    feature_cache_dir: str | None = None
+    """Training: folder of a cache with the text encoder's features of captions, which runs share; it keeps at most 4
+    GiB. null: `songgen/features` in the user's cache folder (XDG_CACHE_HOME or `~/.cache`); "": no cache."""
+
     save_to_disk: list[str] | str | None = None
     """Folder of the tokenized data set, written by preprocessing and read by training; training accepts several."""
 

@@ -12,8 +12,10 @@ from typing import Any
 from songgen.config.checks import ConfigError, Problem
 from songgen.config.ignored import ALIASES
 from songgen.config.keys import GROUPS, all_keys
+from songgen.config.recipes import TRAINING, find_recipe
 from songgen.config.run_config import RunConfig, key_problem, raise_problems
 from songgen.config.types import accepts, describe, parse_text
+from songgen.runtime.launcher import has_accelerator
 
 logger = logging.getLogger(__name__)
 
@@ -21,12 +23,13 @@ BASE_KEY = "base"
 """Key of a JSON file that names the file from which it inherits values, relative to itself."""
 
 
-def load_run_config(argv: Sequence[str], *, description: str) -> RunConfig:
+def load_run_config(argv: Sequence[str], *, description: str, warn: bool = True) -> RunConfig:
     """Read the configuration of a launch from its command line: ``CONFIG.json [--key value ...]``.
 
     Args:
-        argv: Arguments without the program's name.
+        argv: Arguments without the program's name. The file is a path or the name of a shipped recipe.
         description: Description of the program for ``--help``.
+        warn: Whether to name keys without effect; False if the same command line is read again.
 
     Returns:
         The validated configuration; keys without effect are named once in a warning.
@@ -39,14 +42,15 @@ def load_run_config(argv: Sequence[str], *, description: str) -> RunConfig:
         print(help_text(description))
         raise SystemExit(0)
     files, overrides, problems = _split_arguments(list(argv))
-    values, chain = read_config_file(files[0]) if files else ({}, ())
+    values, chain = read_config_file(find_recipe(files[0], TRAINING)) if files else ({}, ())
     where = source_of(chain, overridden=bool(overrides))
     try:
         config = RunConfig.from_dict({**values, **overrides}, sources=chain)
     except ConfigError as error:
         raise ConfigError([*problems, *error.problems], where) from None
     raise_problems(problems + _machine_problems(config), where)
-    _warn_of_ignored(config)
+    if warn:
+        _warn_of_ignored(config)
     return config
 
 
@@ -107,7 +111,13 @@ def read_layers(path: str | os.PathLike[str]) -> list[tuple[Path, dict[str, Any]
 
 def help_text(description: str) -> str:
     """Return the text of ``--help``: usage, and every key with type, default and meaning."""
-    lines = [description, "", "usage: CONFIG.json [--key value ...]   (lists and tables as JSON, --flag alone is true)"]
+    usage = "usage: CONFIG.json [--key value ...]   (lists and tables as JSON, --flag alone is true)"
+    return "\n".join([description, "", usage, keys_text()])
+
+
+def keys_text() -> str:
+    """Return every key with its type, default and meaning, by group."""
+    lines: list[str] = []
     for group in (*GROUPS, "ignored"):
         lines += ["", f"{group}:" if group != "ignored" else "accepted without effect:"]
         for key in all_keys().values():
@@ -221,7 +231,7 @@ def _machine_problems(config: RunConfig) -> list[Problem]:
     if training.preprocessing_only:
         return []
     problems = []
-    if training.dtype == "float16" and not _has_accelerator():
+    if training.dtype == "float16" and not has_accelerator():
         message = 'dtype: "float16" does not train on a CPU; use "bfloat16" or "float32"'
         problems.append(Problem(("dtype",), message))
     if training.optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
@@ -231,13 +241,6 @@ def _machine_problems(config: RunConfig) -> list[Problem]:
         )
         problems.append(Problem(("optimizer",), message))
     return problems
-
-
-def _has_accelerator() -> bool:
-    import torch
-
-    wants_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    return torch.accelerator.is_available() and not wants_cpu
 
 
 def _warn_of_ignored(config: RunConfig) -> None:

@@ -210,6 +210,9 @@ class TrainingArguments:
     freeze: list[ParameterGroup] = field(default_factory=list)
     """Further parameter groups to freeze; `cross` includes everything that `freeze_cross` freezes."""
 
+    learning_rate_factors: dict[ParameterGroup, PositiveFloat] = field(default_factory=dict)
+    """Factors of the learning rate for some parameter groups, such as {"heads": 0.1}; it is 1 for all others."""
+
     eval_strategy: Literal["no", "steps", "epoch"] = "no"
     """Unit of the intervals between evaluations in training, or no evaluation (also read as `evaluation_strategy`)."""
 
@@ -264,10 +267,6 @@ class TrainingArguments:
 
     hub_private: bool = True
     """Whether a new repository is private."""
-
-    def num_steps(self, steps_per_epoch: int) -> int:
-        """Return the number of optimizer steps of the run."""
-        return self.max_steps if self.max_steps > 0 else math.ceil(self.num_train_epochs * steps_per_epoch)
 
     def num_warmup_steps(self, num_steps: int) -> int:
         """Return the number of warm-up steps in a run of `num_steps` optimizer steps."""

@@ -90,7 +90,8 @@ def describe(annotation: Any) -> str:
     if origin in (list, tuple):
         return f"list of {describe(arguments[0])}"
     if origin is dict:
-        return "table" if arguments[1] is Any else f"table of name to {describe(arguments[1])}"
+        names = "name" if arguments[0] is str else describe(arguments[0])
+        return "table" if arguments[1] is Any else f"table of {names} to {describe(arguments[1])}"
     return "null" if annotation is type(None) else str(annotation.__name__)
 
 
@@ -165,7 +166,7 @@ def _coerce_tuple(value: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def _coerce_table(value: Any, arguments: tuple[Any, ...]) -> Any:
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, dict) or any(_coerce(name, arguments[0]) is _MISMATCH for name in value):
         return _MISMATCH
     table = {name: _coerce(item, arguments[1]) for name, item in value.items()}
     return _MISMATCH if any(item is _MISMATCH for item in table.values()) else table

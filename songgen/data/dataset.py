@@ -35,7 +35,7 @@ from songgen.data.shards import BatchView, map_batches, missing_companions, shar
 HASHING_THREADS = 8
 """Shards that are read at once to compare their hashes."""
 
-REBUILD_HINT = "run training/preprocess_data.py with the same JSON again: it keeps the good shards and writes the rest"
+REBUILD_HINT = "run `songgen tokenize` with the same JSON again: it keeps the good shards and writes the rest"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class SongDataset:
         """Map the shards of a split.
 
         Args:
-            folder: what `training/preprocess_data.py` wrote.
+            folder: what `songgen tokenize` wrote.
             split: name of the split.
 
         Raises:

@@ -31,7 +31,7 @@ SCHEMA_VERSION = 1
 """Raised when the columns or their meaning change, with an upgrade from the version before; see
 `songgen.runtime.records`."""
 
-REBUILD = "run training/preprocess_data.py to write it again"
+REBUILD = "run `songgen tokenize` to write it again"
 
 DATASET_FILE = "dataset.json"
 REPORT_FILE = "report.json"

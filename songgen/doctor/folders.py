@@ -14,9 +14,9 @@ from songgen.doctor.prepared import examine_prepared, examine_preparing
 from songgen.doctor.runs import examine_run
 from songgen.doctor.work_folders import WORK_ENDING, work_folder_of
 from songgen.models.configuration_songgen import CONFIG_FILE
+from songgen.prepare.engine.record_files import SONGS_FILE
 from songgen.prepare.engine.store import RESULTS_FOLDER
 from songgen.prepare.output.writers import INFO_FILE
-from songgen.prepare.preparation import SONGS_FILE
 from songgen.runtime.status import PREPARE_STATUS_FILE, RUN_STATUS_FILE, TOKENIZE_STATUS_FILE
 from songgen.tokenize.workspace import CHUNK_FOLDER, PLAN_FOLDER, SETTINGS_FILE, replaced_folder
 from songgen.tokenize.workspace import LOCK_FILE as WORK_LOCK_FILE

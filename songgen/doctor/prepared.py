@@ -14,6 +14,7 @@ from songgen.data.audio import AudioRejected
 from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.doctor.work_folders import WORK_ENDING, activity, work_folder_of
 from songgen.prepare.engine.audio_files import read_audio
+from songgen.prepare.engine.record_files import RECORDS_FILE, SONGS_FILE
 from songgen.prepare.engine.store import RESULTS_FOLDER
 from songgen.prepare.output.writers import (
     DATA_CONFIG_FILE,
@@ -23,7 +24,6 @@ from songgen.prepare.output.writers import (
     REJECTED_FILE,
     PreparedInfo,
 )
-from songgen.prepare.preparation import RECORDS_FILE, SONGS_FILE
 from songgen.prepare.report.statistics import meaning_of
 from songgen.prepare.review.corrections import APPLIED_FILE, CORRECTIONS_FILE
 
@@ -171,7 +171,7 @@ def _next(folder: Path) -> Iterator[Finding]:
     if beside.is_dir():
         yield ok("tokens", f"{beside} has them")
     else:
-        yield ok("next", f"accelerate launch training/preprocess_data.py {folder / DATA_CONFIG_FILE}")
+        yield ok("next", f"songgen tokenize {folder / DATA_CONFIG_FILE}")
 
 
 def _num_lines(path: Path) -> int | None:

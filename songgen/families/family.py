@@ -13,7 +13,8 @@ from songgen.config import RunConfig
 from songgen.data.dataset import SongDataset
 from songgen.families.model_facts import ModelFacts
 from songgen.families.objective import DataNeeds, Objective
-from songgen.families.songs import TrainingData
+from songgen.families.songs import Processes, TrainingData
+from songgen.families.trainable import Trainable
 from songgen.tasks import Task
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -58,18 +59,22 @@ class Family(Generic[Model]):
 
     Raises a ValueError that lists everything that does not agree."""
     prepare_model: Callable[[RunConfig, Model, TrainingData], None]
-    """Make a checked model ready for its training: freeze what is not trained, set what the configuration says of its
-    computation, note what it is trained on."""
+    """Make a checked model ready for its training: set what the configuration says of its computation, note what it is
+    trained on."""
+    choose_trained: Callable[[RunConfig, Model], Trainable]
+    """Freeze what is not trained, and return what is.
+
+    Raises a ValueError if the configuration names parameters that the model does not have."""
     frozen_content: Callable[[Model], Mapping[str, str]]
     """Return hashes of the weights that the run uses and does not train; a checkpoint does not hold them."""
-    start: Callable[[Model, Sequence[TrainingData]], None]
+    start: Callable[[RunConfig, Model, Sequence[TrainingData], Processes], None]
     """Called once before the first step, when the model is on its device and wrapped: for frozen networks, which
     wrapping does not move, and for features that are computed once."""
     describe: Callable[[RunConfig, Model], str]
     """Return one line about the model, for the summary of a run."""
-    write_model: Callable[[Model, Mapping[str, Tensor] | None, RunConfig, Path], None]
+    write_model: Callable[[Model, Mapping[str, Tensor], RunConfig, Path], None]
     """Write a trained model into a folder, complete and able to be moved: the next run starts from it. The weights are
-    whole ones by name, where those of the model are sharded over processes (None: where they are whole)."""
+    whole ones by name, since those of the model may be sharded over processes."""
     model_files: ModelFiles
     """Files of a model folder."""
     model_facts: Callable[[Path], ModelFacts]

@@ -6,7 +6,7 @@ Shapes: B songs, R sequences a song, N tracks, K codebooks, T frames, H heads, S
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from songgen.models import Conditions, SongGenForConditionalGeneration
 
 CHECK_EVERY_STEPS = 16
-"""Steps between two looks at the device: whether every song has ended, and whether the logits are finite."""
+"""Steps between two waits for the device: has every song ended, and are the logits finite?"""
 
 ProgressCallback = Callable[[int, int], None]
 """Called after each step with the steps done and the steps that the longest song allowed would take."""
@@ -32,7 +32,7 @@ ProgressCallback = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class CodeChunk:
-    """Frames of which every codebook of every track has been drawn."""
+    """Frames of which every codebook of every track has been sampled."""
 
     first_frame: int
     """Index of the chunk's first frame in the songs."""
@@ -47,40 +47,27 @@ class CodeChunk:
     """Whether every song ends here."""
 
 
-class CodeStreamer(Protocol):
-    """Takes codes while they are being drawn."""
-
-    @property
-    def chunk_frames(self) -> int:
-        """Frames after which the streamer wants a chunk."""
-
-    def put(self, chunk: CodeChunk) -> None:
-        """Take the next frames; the last chunk says so."""
-
-
 def generate_codes(
     model: "SongGenForConditionalGeneration",
     conditions: "Conditions",
     *,
     options: GenerationOptions,
-    streamer: CodeStreamer | None = None,
     on_step: ProgressCallback | None = None,
 ) -> list[Tensor]:
-    """Draw the codes of songs.
+    """Sample the codes of songs.
 
-    A song depends on its conditions and its seed alone, whatever stands beside it in the batch, except where a model
-    reads the lyrics in front of the song: there padding counts in the positions, as in training, and the song begins
-    behind the longest lyrics of the batch. Drawn one at a time, such songs do not depend on each other either.
+    A song depends only on its conditions and its seed, not on the others in the batch. Models that read the lyrics
+    before the song are an exception: padding counts in the positions, as in training, and a song begins after the
+    longest lyrics of the batch. Generated one at a time, such songs do not depend on each other either.
 
-    A song ends where the first codebook of the track that comes first draws the end, and every other head with it; the
-    published code lets each head draw its own end.
+    A song ends on all heads when the first codebook of the first track samples the end; in the published code each head
+    ends by itself.
 
     Args:
         model: gives the decoder, the layout and the vocabulary; put into eval mode meanwhile.
-        conditions: what B songs are drawn from (`model.encode_conditions`).
-        options: how to draw.
-        streamer: is handed finished frames while later ones are being drawn.
-        on_step: is told the progress.
+        conditions: conditions of B songs (`model.encode_conditions`).
+        options: how to sample.
+        on_step: called with the progress.
 
     Returns:
         B * R tensors (N x K x T int64, T >= 1), one a sequence, song by song; the tracks of a song have the same T.
@@ -89,13 +76,7 @@ def generate_codes(
         ValueError: if the length limit leaves no room for a frame, seeds and songs differ in number, or the model
             computes logits that are not finite.
     """
-    chunk_frames = streamer.chunk_frames if streamer is not None else None
-    chunks = []
-    for chunk in stream_codes(model, conditions, options=options, chunk_frames=chunk_frames, on_step=on_step):
-        if streamer is not None:
-            streamer.put(chunk)
-        chunks.append(chunk)
-    return _songs_of(chunks)
+    return _songs_of(list(stream_codes(model, conditions, options=options, on_step=on_step)))
 
 
 def stream_codes(
@@ -106,7 +87,7 @@ def stream_codes(
     chunk_frames: int | None = None,
     on_step: ProgressCallback | None = None,
 ) -> Iterator[CodeChunk]:
-    """Draw codes as `generate_codes` does, and yield every `chunk_frames` frames (None: all at the end).
+    """Sample codes as `generate_codes` does, and yield every `chunk_frames` frames (None: all at the end).
 
     Raises:
         ValueError: as `generate_codes`.
@@ -125,7 +106,7 @@ def _songs_of(chunks: list[CodeChunk]) -> list[Tensor]:
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Switch dropout off and put the mode back afterwards."""
+    """Switch dropout off and restore the mode afterwards."""
     was_training = model.training
     model.eval()
     try:
@@ -135,7 +116,7 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 class _DecodingLoop:
-    """The state of one batch of songs that is being drawn."""
+    """State of one batch of songs that is being sampled."""
 
     def __init__(
         self, model: "SongGenForConditionalGeneration", conditions: "Conditions", options: GenerationOptions
@@ -157,7 +138,7 @@ class _DecodingLoop:
         self.frame_of_step = self.layout.stream_table(self.num_steps, self.device)[1]
         shape = (self.num_sequences, self.layout.num_heads, self.num_steps)
         self.tokens = torch.full(shape, self.vocabulary.bos_token_id, device=self.device)
-        # Songs end here if they have not ended by themselves; only `max_frames` of their frames are handed over.
+        # Songs end here if they have not ended by themselves; only `max_frames` of their frames are returned.
         last_frame = max(self.max_frames, options.forced_end(self.layout) or 0)
         self.lengths = torch.full((self.num_sequences,), last_frame, device=self.device)
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
@@ -167,19 +148,19 @@ class _DecodingLoop:
         self.is_leading_head = torch.arange(self.layout.num_heads, device=self.device) == self.leading_head
 
     def _rows(self, model: "SongGenForConditionalGeneration", conditions: "Conditions") -> "Conditions":
-        """Return the conditions of every sequence and, for guidance, those of nothing for each of them behind."""
+        """Return the conditions of every sequence, followed, for guidance, by as many empty ones."""
         sequences = torch.arange(len(conditions.memory), device=self.device)
         sequences = sequences.repeat_interleave(self.options.num_return_sequences)
         if not self.guided:
             return conditions.select(sequences)
         nothing = torch.full_like(sequences, len(conditions.memory))
-        # Lyrics in front of one song alone would move the positions of the other.
+        # A prefix of lyrics on only one of the two would shift their positions against each other.
         with_lyrics = model.config.prompt_cross_attention or conditions.prefix is not None
         both = concatenate_conditions(conditions, unconditional_conditions(model, with_lyrics=with_lyrics))
         return both.select(torch.cat([sequences, nothing]))
 
     def _steps_for(self, frames: int) -> int:
-        """Return the steps until the last stream has drawn its last frame."""
+        """Return the steps until the last stream has sampled its last frame."""
         return self.layout.num_steps(frames) - self.layout.stride
 
     @torch.no_grad()
@@ -210,7 +191,7 @@ class _DecodingLoop:
         return min(int(self.lengths.max()), self.max_frames)
 
     def _step(self, step: int, column: Tensor) -> Tensor:
-        """Feed one column (B*R x H x 1), draw the next one and note the songs that end."""
+        """Feed one column (B*R x H x 1), sample the next one and record the songs that end."""
         if self.guided:
             conditional, unconditional = self.decoder.step(column.repeat(2, 1, 1), self.cache).chunk(2)
             logits = guided_logits(conditional, unconditional, self.options.guidance_scale)
@@ -218,18 +199,19 @@ class _DecodingLoop:
             logits = self.decoder.step(column, self.cache)
         self.finite &= logits[..., : self.vocabulary.codebook_size + 1].isfinite().all()
         leading_frame = self._leading_frame(step)
-        drawn = self.sampler(logits, self.is_leading_head if leading_frame is not None else None)
+        sampled = self.sampler(logits, self.is_leading_head if leading_frame is not None else None)
         if leading_frame is not None:
-            ends = drawn[:, self.leading_head] == self.vocabulary.eos_token_id
+            ends = sampled[:, self.leading_head] == self.vocabulary.eos_token_id
             self.lengths = torch.where(ends, self.lengths.clamp_max(leading_frame), self.lengths)
+        # Streams past their song's end repeat the end token; those that have not begun yet repeat the start token.
         frame = self.frame_of_step[:, step]
-        tokens = torch.where(frame >= self.lengths[:, None], self.vocabulary.eos_token_id, drawn)
+        tokens = torch.where(frame >= self.lengths[:, None], self.vocabulary.eos_token_id, sampled)
         tokens = torch.where(frame < 0, self.vocabulary.bos_token_id, tokens)
         self.tokens[:, :, step] = tokens
         return tokens[:, :, None]
 
     def _leading_frame(self, step: int) -> int | None:
-        """Return the frame in front of which songs may end at this step, or None where they may not.
+        """Return the frame before which songs may end at this step, or None if they may not end here.
 
         Only the first codebook of the track that comes first decides, never before the first frame.
         """
@@ -243,7 +225,7 @@ class _DecodingLoop:
         return max(0, (step - 1 - self.layout.max_offset) // self.layout.stride + 1)
 
     def _chunk(self, first: int, end: int, *, is_last: bool) -> CodeChunk:
-        """Read the frames from `first` to `end` back from the drawn tokens."""
+        """Return the frames from `first` to `end` of the sampled tokens."""
         window = self.tokens[:, :, self.layout.stride * first :]
         codes = self.layout.revert(window, end - first)
         frames = (self.lengths - first).clamp(0, end - first)
@@ -251,11 +233,11 @@ class _DecodingLoop:
         return CodeChunk(first, torch.where(valid[:, None, None], codes, 0), frames.cpu(), is_last)
 
     def _check_finite(self) -> None:
-        """Refuse to go on from logits that mean nothing."""
+        """Stop if the logits are not finite."""
         if not bool(self.finite):
             raise ValueError(
                 "the model's logits are not finite (NaN or infinity); float16 may overflow where bfloat16 and float32 "
-                "do not, and weights of a diverged training stay so: try another dtype or an earlier checkpoint"
+                "do not, and weights of a diverged training cannot be used: try another dtype or an earlier checkpoint"
             )
 
 

@@ -44,8 +44,8 @@ def load_demucs(name: str, revision: str = "") -> Any:
         A `demucs.apply.BagOfModels`, ready for inference.
 
     Raises:
-        ImportError: demucs is not installed.
-        ValueError: the model is not there, or holds what is not read here.
+        ImportError: if demucs is not installed.
+        ValueError: if the model is not there, or holds what is not read here.
     """
     from demucs.apply import BagOfModels
 
@@ -104,7 +104,7 @@ def _read_network(path: Path) -> Any:
     """Build one network from its file.
 
     Raises:
-        ValueError: the file cannot be read, or is no plain network of a known class.
+        ValueError: if the file cannot be read, or is not a plain network of a known class.
     """
     try:
         with opened_tensors(path) as file:
@@ -113,7 +113,7 @@ def _read_network(path: Path) -> Any:
         args, kwargs = (json.loads(metadata[key], object_hook=_decode_fraction) for key in ("args", "kwargs"))
         kind = metadata["klass"]
     except (ValueError, KeyError) as error:
-        raise ValueError(f"{path} is no Demucs network in safetensors: {error}") from error
+        raise ValueError(f"{path} is not a Demucs network in safetensors: {error}") from error
     if kind not in NETWORKS:
         raise ValueError(f"{path} names the class {kind!r}; only {', '.join(NETWORKS)} are made")
     if "structure" in metadata:

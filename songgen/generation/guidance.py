@@ -1,4 +1,4 @@
-"""Classifier-free guidance: the same song without its caption, lyrics and voice, and how far to go from there.
+"""Classifier-free guidance: the logits of the same song without caption, lyrics and voice, and the way from there.
 
 Source: Ho and Salimans, "Classifier-Free Diffusion Guidance" (2022), on logits as text-to-music models use it.
 Shapes: B songs, M memory length, P prefix length, D width, H heads, V vocabulary.
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 def guided_logits(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Go from the unconditional logits towards the conditional ones by `scale` (B x H x V each); 1 arrives there."""
+    """Move from the unconditional logits towards the conditional ones (B x H x V each); a scale of 1 gives these."""
     unconditional = unconditional.float()
     return unconditional + scale * (conditional.float() - unconditional)
 
 
 def unconditional_conditions(model: "SongGenForConditionalGeneration", *, with_lyrics: bool = True) -> "Conditions":
-    """Encode one song of which nothing is said: an empty caption, empty lyrics and no voice.
+    """Encode a song without conditions: an empty caption, empty lyrics and no voice.
 
-    It is what a song looks like in training when condition dropout has withheld all three.
+    Training sees such songs where condition dropout has removed all three.
 
     Args:
         model: encodes it.
-        with_lyrics: False leaves out the empty lyrics, as songs are drawn that have none at all.
+        with_lyrics: False leaves out the empty lyrics too, for songs that are generated without any.
 
     Raises:
         ValueError: if the model has no embedding for empty lyrics.

@@ -1,4 +1,4 @@
-"""What a user may ask of generation, checked before anything is computed."""
+"""Options of generation, checked before anything is computed."""
 
 import math
 from collections.abc import Sequence
@@ -9,40 +9,40 @@ import torch
 from songgen.layout import TokenLayout
 
 DEFAULT_MAX_SECONDS = 30.0
-"""Length limit where none is given: the longest clips of the published training data."""
+"""Default length limit: the longest clips of the published training data."""
 
 DEFAULT_TOP_K = 50
-"""Candidates a draw is made from where nothing else is asked for, as with the published model."""
+"""Default number of candidates to sample from, as in the published model."""
 
 MAX_SEED = 2**63
 """Seeds are below this, as torch's generators take them."""
 
 _SEQUENCE_SEED_STEP = 0x9E3779B97F4A7C15
-"""Distance between the seeds of two sequences of one song (odd, so that no two of them meet)."""
+"""Distance between the seeds of two sequences of one song (odd, so that no two are equal)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions:
-    """How songs are drawn from a model.
+    """How songs are generated.
 
     Raises:
         ValueError: if any value is out of its range; one message names all of them.
     """
 
     do_sample: bool = True
-    """Draw at random; False takes the likeliest code at each step."""
+    """Sample; False is greedy."""
 
     temperature: float = 1.0
-    """Logits are divided by this before a draw; below 1 is more conservative."""
+    """Divisor of the logits before sampling; below 1 is more conservative."""
 
     top_k: int | None = DEFAULT_TOP_K
-    """Draw from the k likeliest codes only; None or 0 for no limit."""
+    """Sample from the k most likely codes only; None or 0 for no limit."""
 
     top_p: float | None = None
-    """Draw from the smallest set of codes that holds this probability; None for no limit."""
+    """Sample from the smallest set of codes that has this probability; None for no limit."""
 
     guidance_scale: float = 1.0
-    """Classifier-free guidance: how far to go from the unconditional to the conditional logits; 1 is without."""
+    """Strength of classifier-free guidance; 1 is none."""
 
     max_length: int | None = None
     """Longest song in decoder steps, the start column included (the published meaning)."""
@@ -57,10 +57,10 @@ class GenerationOptions:
     """Decoder steps before a song may end; None for one more than there are codebooks."""
 
     num_return_sequences: int = 1
-    """Songs drawn for each input; they stand side by side in the output."""
+    """Songs for each input; they follow each other in the output."""
 
     seed: int | Sequence[int] | None = None
-    """One seed for every input, or one for each; None draws them from torch's own generator."""
+    """One seed for every input, or one for each; None samples them from torch's own generator."""
 
     def __post_init__(self) -> None:
         """Check every value and report all problems at once."""
@@ -127,8 +127,8 @@ class GenerationOptions:
         if self.max_frames is not None:
             return self.max_frames
         if self.max_length is not None:
-            # Besides the start column, the last frame that fits takes a step of its own and the wait of its last
-            # codebook and track; every frame before it takes a stride.
+            # The last frame that fits takes the start column, a step of its own and the delay of its last codebook and
+            # track; every frame before it takes a stride.
             shortest = layout.max_offset + 2
             if self.max_length < shortest:
                 raise ValueError(
@@ -142,10 +142,10 @@ class GenerationOptions:
         return frames
 
     def forced_end(self, layout: TokenLayout) -> int | None:
-        """Return the frame at which every stream is ended, where that is not the end of the longest song.
+        """Return the frame at which every stream is ended if that is not the end of the longest song, else None.
 
-        A limit in decoder steps ends the loop, and published dual-track models go on drawing up to it on streams whose
-        next frame will never be complete; later codes are conditioned on those.
+        A limit in decoder steps ends the loop, and published dual-track models sample up to it on streams whose next
+        frame will never be complete; later codes are conditioned on those.
         """
         return None if self.max_length is None else self.max_length - layout.num_codebooks
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from songgen.generation.decoding import CodeStreamer, ProgressCallback, evaluating, generate_codes, stream_codes
+from songgen.generation.decoding import ProgressCallback, evaluating, generate_codes, stream_codes
 from songgen.generation.options import GenerationOptions
 from songgen.generation.song_audio import DualTrackAudio, SongAudio, decode_songs
 from songgen.generation.streaming import DEFAULT_CHUNK_SECONDS, frames_of_chunk, stream_audio
@@ -25,27 +25,25 @@ _OPTION_KEYWORDS = tuple(field.name for field in fields(GenerationOptions))
 def generate(
     model: "SongGenForConditionalGeneration",
     *,
-    streamer: CodeStreamer | None = None,
     on_step: ProgressCallback | None = None,
     return_songs: bool = False,
     **keywords: Any,
 ) -> Tensor | DualTrackAudio | SongAudio:
-    """Draw songs and decode them.
+    """Generate songs and decode them.
 
-    A song depends on its conditions and its seed, and on nothing else in the batch. Only where a model reads lyrics in
-    front of the song (`prompt_cross_attention` false) does their padding count: generate such songs one at a time where
-    they shall not depend on each other.
+    A song depends only on its conditions and its seed, not on the others in the batch. Models that read lyrics before
+    the song (`prompt_cross_attention` false) are an exception, since padding counts there: to make such songs
+    independent of each other, generate them one at a time.
 
     Args:
         model: the model; its codec is loaded when first needed.
-        streamer: is handed finished frames meanwhile (`songgen.generation.streaming.AudioStreamer` makes sound).
-        on_step: is told the progress: steps done, steps that the longest song allowed would take.
-        return_songs: return a `SongAudio`, which also knows lengths, codes and the mix.
+        on_step: called with the progress: steps done, steps that the longest song allowed would take.
+        return_songs: return a `SongAudio`, which also has lengths, codes and the mix.
         **keywords: the processor's output (`encode_conditions`) and the fields of `GenerationOptions`.
 
     Returns:
-        Mixed: B*R x samples. Dual-track: a pair (accompaniment, vocal), each B*R x samples, but 1-D where there is a
-        single song. float32 on the codec's device; songs that end earlier are followed by silence, and
+        Mixed: B*R x samples. Dual-track: a pair (accompaniment, vocal), each B*R x samples, but 1-D for a single
+        song. float32 on the codec's device; songs that end earlier are followed by silence, and
         `return_songs=True` tells how long each one is.
 
     Raises:
@@ -55,7 +53,7 @@ def generate(
     inputs, options = _split(keywords)
     with evaluating(model), torch.no_grad():
         conditions = _encode(model, inputs)
-        codes = generate_codes(model, conditions, options=options, streamer=streamer, on_step=on_step)
+        codes = generate_codes(model, conditions, options=options, on_step=on_step)
         songs = decode_songs(model.audio_codec, model.layout, codes)
     return songs if return_songs else songs.published()
 
@@ -67,7 +65,7 @@ def model_stream(
     on_step: ProgressCallback | None = None,
     **keywords: Any,
 ) -> Iterator[SongAudio]:
-    """Yield the sound of songs while they are being drawn.
+    """Yield the sound of songs while they are being generated.
 
     Used as `for piece in model_stream(model, **processor(...))`. All pieces of a song together are as long as what
     `generate` returns, and hold the same codes.
@@ -75,7 +73,7 @@ def model_stream(
     Args:
         model: the model.
         chunk_seconds: sound in one piece.
-        on_step: is told the progress.
+        on_step: called with the progress.
         **keywords: as for `generate`.
 
     Yields:
@@ -83,7 +81,7 @@ def model_stream(
 
     Raises:
         TypeError: for unknown keywords.
-        ValueError: as `generate` does, when the first piece is asked for.
+        ValueError: as `generate` does, when the first piece is requested.
     """
     inputs, options = _split(keywords)
     codec = model.audio_codec
@@ -95,7 +93,7 @@ def model_stream(
 
 
 def _split(keywords: dict[str, Any]) -> tuple[dict[str, Any], GenerationOptions]:
-    """Tell the model's inputs from the options.
+    """Separate the model's inputs from the options.
 
     Raises:
         TypeError: for keywords that are neither.
@@ -105,14 +103,14 @@ def _split(keywords: dict[str, Any]) -> tuple[dict[str, Any], GenerationOptions]
     if unknown:
         raise TypeError(
             f"generate() got unknown keywords {', '.join(unknown)}; inputs: {', '.join(CONDITION_KEYWORDS)}; "
-            f"options: {', '.join(_OPTION_KEYWORDS)}, streamer, on_step, return_songs"
+            f"options: {', '.join(_OPTION_KEYWORDS)}, on_step, return_songs"
         )
     options = GenerationOptions(**{name: value for name, value in keywords.items() if name in _OPTION_KEYWORDS})
     return {name: value for name, value in keywords.items() if name in CONDITION_KEYWORDS}, options
 
 
 def _encode(model: "SongGenForConditionalGeneration", inputs: dict[str, Any]) -> "Conditions":
-    """Encode the inputs on the model's device; a voice of zeros only is no voice."""
+    """Encode the inputs on the model's device; a voice of zeros does not count as one."""
     moved = {
         name: value.to(model.device) if isinstance(value, Tensor) else value
         for name, value in inputs.items()

@@ -1,10 +1,11 @@
-"""From what a user writes (caption, lyrics, a reference voice) to the model's inputs.
+"""From caption, lyrics and a reference voice to the model's inputs.
 
 Shapes: B songs, L text length.
 """
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from songgen.conditioning import load_caption_tokenizer
+from songgen.conditioning import load_caption_tokenizer, read_voice_sample_rate
 from songgen.generation.reference_voice import read_reference_voice
 from songgen.generation.separation import VocalSeparator, load_separator
 from songgen.lyrics import VoiceBpeTokenizer
 from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.models.loading import resolve_folder
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.tensor_files import PREPROCESSOR_FILE
 
 PUBLISHED_CAPTION_TOKENIZER = "google/flan-t5-large"
-"""Caption tokenizer of models whose folder names none."""
+"""Caption tokenizer of models whose folder does not name one."""
 
 DEFAULT_LANGUAGE = "en"
-
-PUBLISHED_VOICE_SAMPLE_RATE = 24_000
-"""Samples a second that the published voice encoder listens at."""
 
 _NEEDED_FILES = ("*.json", "caption_tokenizer/*", "voice_encoder/*.json")
 """What the processor reads of a hub repository."""
@@ -59,22 +56,34 @@ class SongGenProcessor:
 
         Args:
             path: model folder or hub id.
-            device: where the inputs will lie.
+            device: device of the inputs.
             revision: branch, tag or commit of a hub repository.
             lyrics_vocab: lyrics vocabulary (a `tokenizers` JSON file), where the folder holds none.
             caption_tokenizer: folder or hub id to use instead of the model's.
-            separator: frees voices of their accompaniment; None loads Demucs when it is first asked for.
+            separator: removes the accompaniment of voices; None loads Demucs when it is first needed.
 
         Raises:
-            ValueError: if a part can neither be found in the folder nor on the hub.
+            ValueError: if a part is found neither in the folder nor on the hub.
         """
         folder = resolve_folder(path, revision=revision, patterns=_NEEDED_FILES)
         config = read_json_object(folder / CONFIG_FILE)
         self.device = torch.device(device)
         self.lyrics_tokenizer = _open_lyrics_tokenizer(folder, lyrics_vocab)
         self.caption_tokenizer = load_caption_tokenizer(caption_tokenizer or _caption_tokenizer_of(folder, config))
-        self.voice_sample_rate = _voice_sample_rate(folder, config)
+        self._folder = folder
+        self._voice_encoder_spec: dict[str, Any] = config.get("voice_encoder") or {}
         self._separator = separator
+
+    @cached_property
+    def voice_sample_rate(self) -> int:
+        """Rate in Hz at which the model's voice encoder listens.
+
+        Read when a voice is first given: for an encoder on a hub, its configuration may have to be downloaded.
+
+        Raises:
+            ValueError: if the voice encoder's configuration cannot be found.
+        """
+        return read_voice_sample_rate(self._voice_encoder_spec, base_folder=self._folder)
 
     def __call__(
         self,
@@ -89,10 +98,10 @@ class SongGenProcessor:
 
         Args:
             text: caption: genre, mood, instruments, singer; None or empty for a song without one.
-            lyrics: what is sung, with section tags such as [verse] where the vocabulary has them; None or empty for an
+            lyrics: text to sing, with section tags such as [verse] where the vocabulary has them; None or empty for an
                 instrumental. A list of captions, lyrics, voices or languages makes a batch, in which single values hold
                 for every song.
-            ref_voice_path: audio file of the voice that shall sing; None for any voice.
+            ref_voice_path: audio file of the voice to imitate; None for any voice.
             start: seconds into that file at which the 3 s that are used begin.
             separate: take the accompaniment out of the reference voice first.
             language: of the lyrics, "en" by default.
@@ -135,14 +144,14 @@ class SongGenProcessor:
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
     def _caption_ids(self, caption: str | None) -> list[int]:
-        """Return the ids of a caption; an empty one is the end token alone, as in training."""
+        """Return the ids of a caption; an empty one is just the end token, as in training."""
         return list(self.caption_tokenizer((caption or "").strip()).input_ids)
 
     def _lyrics_ids(self, lyrics: str | None, language: str) -> list[int]:
-        """Return the ids of lyrics and warn of what cannot be sung."""
+        """Return the ids of lyrics and warn of pieces that the vocabulary lacks."""
         song = (lyrics or "").strip()
         if song and (unknown := self.lyrics_tokenizer.unknown_pieces(song, language)):
-            logger.warning("not in the lyrics vocabulary and left unsung: %s", ", ".join(sorted(set(unknown))))
+            logger.warning("not in the lyrics vocabulary, ignored: %s", ", ".join(sorted(set(unknown))))
         return self.lyrics_tokenizer.encode_lyrics(song, language)
 
     def _voice(self, path: str | Path | None, start: float, *, separate: bool) -> np.ndarray:
@@ -176,14 +185,6 @@ def _caption_tokenizer_of(folder: Path, config: dict[str, Any]) -> str | Path:
         if candidate and (folder / candidate).is_dir():
             return folder / candidate
     return named or PUBLISHED_CAPTION_TOKENIZER
-
-
-def _voice_sample_rate(folder: Path, config: dict[str, Any]) -> int:
-    """Return the rate of the folder's voice encoder, else the published one's."""
-    path = (config.get("voice_encoder") or {}).get("path") or "voice_encoder"
-    file = folder / path / PREPROCESSOR_FILE
-    settings = read_json_object(file) if file.is_file() else {}
-    return int(settings.get("sampling_rate", PUBLISHED_VOICE_SAMPLE_RATE))
 
 
 def _batch_size(columns: dict[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""A reference voice at the door: a few seconds out of any audio file, at the voice encoder's rate."""
+"""Input of a reference voice: a few seconds of any audio file, at the voice encoder's rate."""
 
 import logging
 from pathlib import Path
@@ -13,10 +13,10 @@ VOICE_SECONDS = 3.0
 """Length of a reference voice."""
 
 SEPARATION_CONTEXT_SECONDS = 2.0
-"""Seconds around the cut that a separator hears besides."""
+"""Seconds before and after the cut that a separator is given as context."""
 
 MAX_CHANNELS = 64
-"""More channels than this are no recording of a voice."""
+"""Most channels that a recording of a voice may have."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def read_reference_voice(
 def _read(path: Path, start: float, seconds: float, context: float) -> tuple[np.ndarray, int, int]:
     """Decode the cut and its context: samples (N x channels), their rate, and where in them the cut begins."""
     if not path.is_file():
-        raise ValueError(f"the reference voice {path} does not exist or is no file")
+        raise ValueError(f"the reference voice {path} does not exist or is not a file")
     try:
         with soundfile.SoundFile(str(path)) as file:
             rate = file.samplerate
@@ -73,7 +73,7 @@ def _read(path: Path, start: float, seconds: float, context: float) -> tuple[np.
             cut = round(start * rate)
             if cut >= file.frames:
                 raise ValueError(
-                    f"the reference voice {path} is {file.frames / rate:.2f} s long: start={start} is behind its end"
+                    f"the reference voice {path} is {file.frames / rate:.2f} s long: start={start} is after its end"
                 )
             begin = max(0, cut - round(context * rate))
             file.seek(begin)

@@ -1,4 +1,4 @@
-"""From logits to tokens: only codes can be drawn, and the end of a song where it is due.
+"""From logits to tokens: only codes can be sampled, and the end of a song where it is allowed.
 
 Shapes: B sequences, H heads, V padded vocabulary, C codebook size.
 """
@@ -9,20 +9,20 @@ from torch import Tensor
 from songgen.generation.options import GenerationOptions
 
 NOISE_BLOCK_STEPS = 8
-"""Steps whose noise a song draws at once, so that a step does not cost one launch a song."""
+"""Steps whose noise a song samples at once, so that each step does not cost one kernel launch a song."""
 
 
 def allowed_logits(logits: Tensor, codebook_size: int, eos_due: Tensor | None) -> Tensor:
-    """Keep what may be drawn.
+    """Keep the logits of tokens that may be sampled.
 
     Args:
         logits: B x H x V of any floating type.
         codebook_size: C; ids below it are codes, and the id C is the end of a stream.
-        eos_due: H bool, heads on which the song may end at this step; None where it may end on none.
+        eos_due: H bool, heads on which the song may end at this step; None if it may not end.
 
     Returns:
-        B x H x C float32 where no end is due, else B x H x (C + 1) with minus infinity where it is not. No other id
-        has a column, so that nothing else can be drawn whatever the logits hold.
+        B x H x C float32 if no song may end, else B x H x (C + 1) with minus infinity on the heads where it may not.
+        No other id has a column, so that nothing else can be sampled, whatever the logits are.
     """
     if eos_due is None:
         return logits[..., :codebook_size].float()
@@ -39,7 +39,7 @@ def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
-    """Keep the likeliest entries of each row until they hold `top_p` of its probability; one always stays."""
+    """Keep the most likely entries of each row until they have `top_p` of its probability; one is always kept."""
     descending, order = logits.sort(dim=-1, descending=True)
     probabilities = descending.softmax(dim=-1)
     held_before = probabilities.cumsum(dim=-1) - probabilities
@@ -50,10 +50,10 @@ def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
 
 
 class TokenSampler:
-    """Draws one token for each sequence and head.
+    """Samples one token for each sequence and head.
 
-    Each sequence has a random generator of its own, so what it draws depends on its seed, its logits and the step,
-    and not on the other sequences of the batch.
+    Each sequence has a random generator of its own, so its tokens depend on its seed, its logits and the step, and not
+    on the other sequences of the batch.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class TokenSampler:
         self._noise_left = 0
 
     def __call__(self, logits: Tensor, eos_due: Tensor | None = None) -> Tensor:
-        """Draw from logits (B x H x V); `eos_due` (H bool) says where the end may be drawn. Returns B x H int64."""
+        """Sample from logits (B x H x V); `eos_due` (H bool) tells where the end is allowed. Return B x H int64."""
         logits = allowed_logits(logits, self.codebook_size, eos_due)
         if not self.options.do_sample:
             return logits.argmax(dim=-1)
@@ -91,7 +91,7 @@ class TokenSampler:
             logits = keep_top_k(logits, self.options.top_k)
         if self.options.top_p is not None and self.options.top_p < 1:
             logits = keep_top_p(logits, self.options.top_p)
-        # Gumbel-max: the argmax of logits plus Gumbel noise is a draw from their softmax.
+        # Gumbel-max trick: the argmax of logits plus Gumbel noise is a sample from their softmax.
         return (logits + self._next_noise()[..., : logits.shape[-1]]).argmax(dim=-1)
 
     def _next_noise(self) -> Tensor:

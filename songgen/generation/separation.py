@@ -86,7 +86,7 @@ class VocalSeparator:
 
 
 def _only_for_vocals(model: Any) -> Any:
-    """Leave out the networks of a bag that have no say in the vocals: of the four of `htdemucs_ft`, three."""
+    """Leave out the networks of a bag whose weight for the vocals is 0: three of the four of `htdemucs_ft`."""
     if not hasattr(model, "weights"):
         return model
     index = list(model.sources).index(VOCALS)

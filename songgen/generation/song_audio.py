@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class DualTrackAudio(NamedTuple):
-    """What a dual-track model sings: two waveforms of the same length, to be added for the mix."""
+    """Output of a dual-track model: two waveforms of the same length, whose sum is the mix."""
 
     acc: Tensor
-    """Accompaniment: songs x samples, or samples alone for a single song."""
+    """Accompaniment: songs x samples, or just samples for a single song."""
 
     vocal: Tensor
-    """Vocal, shaped alike."""
+    """Vocal, of the same shape."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SongAudio:
     """Samples a second."""
 
     codes: list[Tensor]
-    """B tensors N x K x T: what the codec was given."""
+    """B tensors N x K x T: the codes that were decoded."""
 
     @property
     def mix(self) -> Tensor:

@@ -1,9 +1,9 @@
-"""Sound while the song is still being drawn, in pieces that join without a click.
+"""Sound of a song that is still being generated, in pieces that join without a click.
 
 Shapes: B songs, N tracks, K codebooks, T frames.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +20,7 @@ DEFAULT_CHUNK_SECONDS = 1.0
 """Sound in one piece, except the first and the last."""
 
 CONTEXT_FRAMES = 16
-"""Frames decoded besides a piece on both sides: what a codec's convolutions see around a frame."""
+"""Frames decoded on both sides of a piece in addition: what a codec's convolutions see around a frame."""
 
 FADE_FRAMES = 4
 """Frames over which one piece fades into the next, for codecs that look further than the context."""
@@ -29,9 +29,9 @@ FADE_FRAMES = 4
 class ChunkDecoder:
     """Turns a stream of codes into a stream of sound.
 
-    A piece is decoded together with the frames around it, so it lags `CONTEXT_FRAMES` behind the codes. Where the codec
-    sees no further than that, the pieces joined are what decoding the whole song gives; for others, each piece fades
-    out of the one before it. Only codes that have been drawn are used.
+    A piece is decoded together with the frames around it, so it lags `CONTEXT_FRAMES` behind the codes. If the codec
+    sees no further than that, the joined pieces equal the decoded song; for other codecs, each piece is cross-faded
+    with the one before it. Only codes that have been sampled are used.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ChunkDecoder:
         Args:
             codec: decodes the codes.
             layout: names the tracks.
-            context_frames: frames decoded besides a piece on both sides.
+            context_frames: frames decoded on both sides of a piece in addition.
             fade_frames: frames of the cross-fade, `context_frames` at most.
 
         Raises:
@@ -105,49 +105,12 @@ class ChunkDecoder:
         )
 
     def _fade_in(self, piece: Tensor) -> None:
-        """Blend the beginning of a piece (B x N x samples) with how the piece before it went on."""
+        """Blend the beginning of a piece (B x N x samples) with the continuation of the piece before it."""
         if self._tail is None:
             return
         length = min(self._tail.shape[-1], piece.shape[-1])
         weight = torch.arange(1, length + 1, device=piece.device) / (length + 1)
         piece[..., :length] = torch.lerp(self._tail[..., :length], piece[..., :length], weight)
-
-
-class AudioStreamer:
-    """Hands sound to a function while `model.generate(streamer=...)` goes on drawing."""
-
-    def __init__(
-        self,
-        codec: "AudioCodec",
-        layout: TokenLayout,
-        on_audio: Callable[[SongAudio], None],
-        chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
-    ) -> None:
-        """Start a stream.
-
-        Args:
-            codec: the model's (`model.audio_codec`).
-            layout: the model's (`model.layout`).
-            on_audio: called with each piece of sound, in order; all pieces together are as long as the songs.
-            chunk_seconds: sound in one piece.
-
-        Raises:
-            ValueError: if `chunk_seconds` is not above 0.
-        """
-        self._chunk_frames = frames_of_chunk(codec, chunk_seconds)
-        self._decoder = ChunkDecoder(codec, layout)
-        self._on_audio = on_audio
-
-    @property
-    def chunk_frames(self) -> int:
-        """Frames after which a chunk of codes is wanted."""
-        return self._chunk_frames
-
-    def put(self, chunk: CodeChunk) -> None:
-        """Decode the next frames and hand the sound on."""
-        audio = self._decoder.feed(chunk)
-        if audio is not None:
-            self._on_audio(audio)
 
 
 def frames_of_chunk(codec: "AudioCodec", chunk_seconds: float) -> int:

@@ -72,7 +72,7 @@ class VoiceBpeTokenizer:
         if vocab_file is None:
             raise ValueError(
                 "VoiceBpeTokenizer needs a vocabulary file: VoiceBpeTokenizer('vocab.json'), "
-                "VoiceBpeTokenizer.from_pretrained(model_folder), or train one with helpers/train_tokenizers.py"
+                "VoiceBpeTokenizer.from_pretrained(model_folder), or train one with `songgen tokenizer`"
             )
         try:
             serialized = Path(vocab_file).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Attention of the decoder: its projections, and attention in plain operations beside the fused kernel.
+"""Attention of the decoder: its projections, and attention in plain operations next to the fused kernel.
 
 Shapes: B batch, A heads, A' key-value heads, S queries, M keys and values, D width.
 """
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from songgen.models.configuration_songgen import DecoderConfig
 
 QUERY_BLOCK = 256
-"""Queries taken at once: few enough to leave out, where attention is causal, most of the keys that come later."""
+"""Queries computed at once: few enough that causal attention skips most of the keys that come later."""
 
 
 def rotate(states: Tensor, angles: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -63,7 +63,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Attend from B x S x D to keys and values; `mask` broadcasts to B x A x S x M, True where visible."""
         query = rotate(self.split(self.q_proj(states)), angles)
-        # PyTorch's fused kernel for CPUs is slow with bfloat16, above all in its backward pass.
+        # PyTorch's fused kernel for CPUs is slow with bfloat16, especially in its backward pass.
         spelled_out = self.eager or (values.device.type == "cpu" and values.dtype == torch.bfloat16)
         kernel: Callable[..., Tensor] = eager_attention if spelled_out else F.scaled_dot_product_attention
         mixed = kernel(
@@ -88,7 +88,7 @@ def eager_attention(
     is_causal: bool,
     enable_gqa: bool,
 ) -> Tensor:
-    """Attention in plain operations, one block of queries after the other, in the precision of the values.
+    """Compute attention in plain operations, one block of queries after the other, in the precision of the values.
 
     Args:
         query: B x A x S x width.
@@ -96,7 +96,7 @@ def eager_attention(
         value: B x A' x M x width.
         attn_mask: broadcasts to B x A x S x M, True where visible; None: everything is.
         dropout_p: share of the weights to drop.
-        is_causal: a query sees the keys up to its own place (S = M, no mask).
+        is_causal: a query sees the keys up to its own position (S = M, no mask).
         enable_gqa: A' differs from A.
 
     Returns:
@@ -111,12 +111,13 @@ def eager_attention(
     if attn_mask is not None:
         attn_mask = attn_mask.expand(*attn_mask.shape[:2], num_queries, num_keys)
     mixed = []
+    # Everything stays in the precision of the values: autocast would compute the softmax in float32.
     with torch.autocast(query.device.type, enabled=False):
         for start in range(0, num_queries, QUERY_BLOCK):
             stop = min(start + QUERY_BLOCK, num_queries)
             visible = None if attn_mask is None else attn_mask[:, :, start:stop]
             if is_causal:
-                num_keys = stop
+                num_keys = stop  # no query of this block sees later keys, so they are not multiplied
                 visible = torch.ones(stop - start, stop, dtype=torch.bool, device=query.device).tril(start)
             scores = query[:, :, start:stop] @ transposed[..., :num_keys]
             if visible is not None:
@@ -126,5 +127,5 @@ def eager_attention(
 
 
 def _low_where_hidden(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where something is visible; elsewhere so low that nothing is left of it, and not so low that sums overflow."""
+    """Return 0 where a key is visible, else a number low enough to vanish in the softmax but too high to overflow."""
     return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min / 2)

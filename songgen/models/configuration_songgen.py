@@ -16,7 +16,7 @@ CONFIG_FILE = "config.json"
 
 
 def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep the keys that a dataclass has; published files carry many of their framework's besides."""
+    """Keep the keys that a dataclass has; published files also hold many of their framework's."""
     names = {entry.name for entry in fields(cls)}
     return {key: value for key, value in data.items() if key in names}
 
@@ -53,13 +53,13 @@ class DecoderConfig:
     """Feed-forward activation: gelu, relu or silu."""
 
     dropout: float = 0.1
-    """After embeddings and at the end of each sub-layer."""
+    """Dropout after embeddings and at the end of each sub-layer."""
 
     attention_dropout: float = 0.0
-    """On attention weights."""
+    """Dropout of attention weights."""
 
     activation_dropout: float = 0.0
-    """Behind the feed-forward activation."""
+    """Dropout after the feed-forward activation."""
 
     rope_embeddings: bool = False
     """Rotary instead of sinusoidal positions."""
@@ -89,7 +89,7 @@ class DecoderConfig:
             if value < 1 or self.num_attention_heads % value:
                 problems.append(f"{value} key-value heads of {name}-attention do not divide {self.num_attention_heads}")
         if self.activation_function not in ("gelu", "relu", "silu"):
-            problems.append(f"activation_function {self.activation_function!r} is none of gelu, relu, silu")
+            problems.append(f"activation_function {self.activation_function!r} is not one of gelu, relu, silu")
         if problems:
             raise ValueError("decoder: " + "; ".join(problems))
 
@@ -121,7 +121,7 @@ class LyricsEncoderConfig:
     """Transformer blocks."""
 
     dropout: float = 0.1
-    """Behind the input layer and at the end of each sub-layer."""
+    """Dropout after the input layer and at the end of each sub-layer."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class SongGenConfig:
     """Lyrics in the cross-attention memory; False puts them in front of the decoder's sequence."""
 
     add_vocal_loss: bool = True
-    """Auxiliary heads that predict the vocal track (only in the layout mixed_pro)."""
+    """Whether there are auxiliary heads that predict the vocal track (only in the layout mixed_pro)."""
 
     train_every_eos: bool = True
     """Train the end of every track; the published interleaving models train only the first track's."""
@@ -153,18 +153,18 @@ class SongGenConfig:
     """Width of the frozen text encoder's states."""
 
     voice_num_layers: int = 25
-    """Hidden states that the frozen voice encoder hands over."""
+    """Number of hidden states that the frozen voice encoder returns."""
 
     voice_hidden_size: int = 1024
-    """Width of each of them."""
+    """Width of each hidden state of the voice encoder."""
 
     text_encoder: dict[str, Any] = field(default_factory=lambda: {"path": "google/flan-t5-large"})
-    """Spec of the frozen text encoder, or the configuration of one whose weights lie in the model's own file."""
+    """Spec of the frozen text encoder, or the configuration of one whose weights are in the model's own file."""
 
     voice_encoder: dict[str, Any] = field(
         default_factory=lambda: {"path": "m-a-p/MERT-v1-330M", "allow_pickle_weights": True}
     )
-    """Spec of the frozen voice encoder, or the configuration of one whose weights lie in the model's own file.
+    """Spec of the frozen voice encoder, or the configuration of one whose weights are in the model's own file.
 
     The default repository holds no safetensors: a `.bin` is read, as tensors only.
     """
@@ -175,13 +175,13 @@ class SongGenConfig:
     """Spec of the codec whose tokens the model writes."""
 
     audio_codec_fingerprint: str | None = None
-    """Fingerprint of that codec, once data made with it was trained on."""
+    """Fingerprint of that codec, known once the model was trained on data made with it."""
 
     caption_tokenizer: str = "google/flan-t5-large"
-    """Folder (beside the model's file) or hub id of the caption tokenizer."""
+    """Folder (next to the model's file) or hub id of the caption tokenizer."""
 
     sampling_rate: int = 16000
-    """Of the codec's audio, in Hz."""
+    """Sample rate of the codec's audio, in Hz."""
 
     def __post_init__(self) -> None:
         """Check that the layout exists and that the vocal heads have a track to predict."""
@@ -207,7 +207,7 @@ class SongGenConfig:
         return AudioVocabulary(self.decoder.vocab_size - NUM_RESERVED_IDS)
 
     def with_layout(self, track_pattern: str) -> SongGenConfig:
-        """Return the same model in another layout; vocal heads exist in mixed_pro alone."""
+        """Return the same model in another layout; only mixed_pro has vocal heads."""
         return replace(self, track_pattern=track_pattern, add_vocal_loss=track_pattern == "mixed_pro")
 
     def to_dict(self) -> dict[str, Any]:
@@ -219,7 +219,7 @@ class SongGenConfig:
         """Read our own or a published `config.json`.
 
         A published file keeps the layout and the vocal loss under `decoder`, calls the lyrics vocabulary `vocab_size`,
-        and was trained with the first track's EOS alone.
+        and was trained with the EOS of the first track only.
         """
         if data.get("model_type") != "songgen":
             raise ValueError(f"config.json has model_type {data.get('model_type')!r}, expected 'songgen'")

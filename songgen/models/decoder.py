@@ -18,17 +18,18 @@ from torch.utils.checkpoint import checkpoint
 
 from songgen.models.attention import Attention
 from songgen.models.configuration_songgen import DecoderConfig
+from songgen.models.streams import Heads, StreamEmbeddings
 
 _POSITION_BASE = 10000.0
 _TABLE_TOLERANCE = 1e-2
-"""A stored table this close to the sinusoids is one (half precision included)."""
+"""Largest difference at which a stored table counts as the sinusoids (half precision included)."""
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 
 
 @dataclass
 class Conditions:
-    """What the decoder is conditioned on, computed once per batch or song."""
+    """Conditions of the decoder, computed once per batch or song."""
 
     memory: Tensor
     """B x M x D, attended by cross-attention: voice, caption, lyrics."""
@@ -37,7 +38,7 @@ class Conditions:
     """B x M bool, False on padding and on a missing voice."""
 
     prefix: Tensor | None = None
-    """B x P x D lyrics in front of the decoder's sequence (models without lyrics in the memory)."""
+    """B x P x D lyrics before the decoder's sequence (models without lyrics in the memory)."""
 
     prefix_mask: Tensor | None = None
     """B x P bool, False on padding."""
@@ -50,7 +51,7 @@ class Conditions:
 
 @dataclass
 class DecoderCache:
-    """Keys and values of all layers; self-attention's grow by a step, cross-attention's are computed once."""
+    """Keys and values of all layers: those of self-attention grow with each step, those of cross-attention do not."""
 
     self_keys: list[Tensor]
     """Per layer B x A' x (P + max steps) x head width, preallocated."""
@@ -70,11 +71,11 @@ class DecoderCache:
     prefix_mask: Tensor | None
     """B x P bool, or None without a prefix."""
 
-    embedding: Tensor
-    """(H * V) x D, the embeddings of all streams joined once."""
+    embed: Callable[[Tensor], Tensor]
+    """B x H x S ids -> B x S x D: the embeddings of all streams, joined once."""
 
-    head_matrix: Tensor | None = None
-    """(H * V) x D, all heads joined once."""
+    logits: Callable[[Tensor], Tensor] | None = None
+    """B x D -> B x H x V: all heads, joined once."""
 
     length: int = 0
     """Positions filled so far, prefix included."""
@@ -110,7 +111,7 @@ class PositionTable(nn.Module):
         self.register_buffer("weights", None)
 
     def adopt(self, table: Tensor) -> None:
-        """Use a stored table (positions x width) unless it holds the very sinusoids that would be computed."""
+        """Use a stored table (positions x width) unless it holds the sinusoids that would be computed anyway."""
         computed = sinusoids(torch.arange(len(table), device=table.device), self.width)
         if not torch.allclose(table.float(), computed, atol=_TABLE_TOLERANCE):
             self.weights = table
@@ -169,7 +170,7 @@ class DecoderLayer(nn.Module):
     def cross_keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the memory (B x M x D), never rotated.
 
-        Sharded training gathers a layer's weights inside its `forward` alone, so they are projected there.
+        Called inside the layer's `forward`, since sharded training gathers a layer's weights only there.
         """
         return self.encoder_attn.keys_values(memory, None)
 
@@ -208,7 +209,9 @@ class Decoder(nn.Module):
         """Create H embeddings and all layers."""
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.ModuleList(nn.Embedding(config.vocab_size, config.hidden_size) for _ in range(num_heads))
+        self.embed_tokens = StreamEmbeddings(
+            nn.Embedding(config.vocab_size, config.hidden_size) for _ in range(num_heads)
+        )
         self.embed_positions = PositionTable(config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.layer_norm = nn.LayerNorm(config.hidden_size)
@@ -221,16 +224,14 @@ class Decoder(nn.Module):
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Sum the embeddings of all streams: B x H x S -> B x S x D."""
-        return self._summed(input_ids, torch.cat(matrices(self.embed_tokens)))
+        return self._scaled(self.embed_tokens(input_ids))
 
-    def _summed(self, input_ids: Tensor, table: Tensor) -> Tensor:
-        rows = torch.arange(len(self.embed_tokens), device=input_ids.device) * self.config.vocab_size
-        bags = (input_ids + rows[:, None]).transpose(1, 2)
-        summed = F.embedding_bag(bags.flatten(0, 1), table, mode="sum").unflatten(0, bags.shape[:2])
+    def _scaled(self, summed: Tensor) -> Tensor:
+        """Apply `input_scale` to summed embeddings (B x S x D)."""
         return summed * self.input_scale if self.input_scale != 1 else summed
 
     def _positions(self, states: Tensor, start: int) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """Add sinusoidal positions to B x S x D, or return the rotary angles that attention applies."""
+        """Add sinusoidal positions to states (B x S x D), or return the rotary angles that attention applies."""
         length = states.shape[1]
         if self.config.rope_embeddings:
             positions = torch.arange(start, start + length, device=states.device)
@@ -244,7 +245,7 @@ class Decoder(nn.Module):
         return cast("list[DecoderLayer]", list(self.layers))
 
     def forward(self, input_ids: Tensor, conditions: Conditions) -> Tensor:
-        """Read a whole sequence (B x H x S); returns B x S x D, the prefix left out."""
+        """Read a whole sequence (B x H x S); return B x S x D without the prefix."""
         states, prefix_length = self.embed(input_ids), 0
         mask = None
         if conditions.prefix is not None:
@@ -263,7 +264,7 @@ class Decoder(nn.Module):
         return self.layer_norm(states[:, prefix_length:])
 
     def new_cache(self, conditions: Conditions, max_steps: int) -> DecoderCache:
-        """Allocate a cache for `max_steps` steps behind the prefix, and read the prefix into it."""
+        """Allocate a cache for `max_steps` steps after the prefix, and read the prefix into it."""
         batch, memory = conditions.memory.shape[0], conditions.memory
         prefix_length = 0 if conditions.prefix is None else conditions.prefix.shape[1]
         head_width = self.config.hidden_size // self.config.num_attention_heads
@@ -277,16 +278,17 @@ class Decoder(nn.Module):
             cross_values=[values for _, values in cross],
             memory_mask=conditions.memory_mask[:, None, None],
             prefix_mask=conditions.prefix_mask,
-            embedding=torch.cat(matrices(self.embed_tokens)),
+            embed=self.embed_tokens.joined(),
         )
         if conditions.prefix is not None:
+            # One position at a time, as in later steps, so that the same code masks the padding.
             for position in range(prefix_length):
                 self._advance(conditions.prefix[:, position : position + 1], cache)
         return cache
 
     def step(self, input_ids: Tensor, cache: DecoderCache) -> Tensor:
-        """Read one step (B x H x 1) after those in the cache; returns B x D."""
-        return self._advance(self._summed(input_ids, cache.embedding), cache)
+        """Read one step (B x H x 1) after those in the cache; return B x D."""
+        return self._advance(self._scaled(cache.embed(input_ids)), cache)
 
     def _advance(self, states: Tensor, cache: DecoderCache) -> Tensor:
         """Push one embedded position (B x 1 x D) through all layers."""
@@ -299,10 +301,10 @@ class Decoder(nn.Module):
 
 
 def _causal_mask_with_prefix(prefix_mask: Tensor, length: int) -> Tensor:
-    """Return B x 1 x length x length: causal, and blind to padding in the prefix."""
+    """Return a mask B x 1 x length x length: causal, with the prefix's padding hidden."""
     visible = F.pad(prefix_mask, (0, length - prefix_mask.shape[1]), value=True)
     causal = torch.ones(length, length, dtype=torch.bool, device=prefix_mask.device).tril()
-    # A row that sees nothing would be NaN; a padded position may see itself, nobody reads it.
+    # A row without any visible key would be NaN: a padded position sees itself, and its output is never read.
     itself = torch.eye(length, dtype=torch.bool, device=prefix_mask.device)
     return ((causal & visible[:, None]) | itself)[:, None]
 
@@ -317,7 +319,7 @@ class DecoderModel(nn.Module):
 
 
 class SongGenDecoder(nn.Module):
-    """Decoder and its heads: one linear layer without bias for each stream, and the auxiliary vocal heads."""
+    """The decoder and its heads: one linear layer without bias for each stream, and the auxiliary vocal heads."""
 
     def __init__(self, config: DecoderConfig, num_heads: int, *, vocal_heads: bool) -> None:
         """Create decoder and heads."""
@@ -333,31 +335,19 @@ class SongGenDecoder(nn.Module):
 
     def logits(self, states: Tensor) -> Tensor:
         """B x S x D -> B x H x S x V."""
-        return all_logits(self.lm_heads, states)
+        return self.lm_heads(states)
 
     def new_cache(self, conditions: Conditions, max_steps: int) -> DecoderCache:
         """Allocate a cache for `max_steps` steps of generation."""
         cache = self.model.decoder.new_cache(conditions, max_steps)
-        cache.head_matrix = torch.cat(matrices(self.lm_heads))
+        cache.logits = self.lm_heads.joined()
         return cache
 
     def step(self, input_ids: Tensor, cache: DecoderCache) -> Tensor:
         """Read one step (B x H x 1) and return the logits of the next (B x H x V)."""
-        assert cache.head_matrix is not None
-        return F.linear(self.model.decoder.step(input_ids, cache), cache.head_matrix).unflatten(
-            -1, (len(self.lm_heads), -1)
-        )
+        assert cache.logits is not None, "a cache of `SongGenDecoder.new_cache`"
+        return cache.logits(self.model.decoder.step(input_ids, cache))
 
 
-def _heads(config: DecoderConfig, num_heads: int) -> nn.ModuleList:
-    return nn.ModuleList(nn.Linear(config.hidden_size, config.vocab_size, bias=False) for _ in range(num_heads))
-
-
-def matrices(modules: nn.ModuleList) -> list[Tensor]:
-    """Return the weights of embeddings or of linear layers."""
-    return [cast("nn.Embedding | nn.Linear", module).weight for module in modules]
-
-
-def all_logits(heads: nn.ModuleList, states: Tensor) -> Tensor:
-    """Run H heads as one matrix product: B x S x D -> B x H x S x V."""
-    return F.linear(states, torch.cat(matrices(heads))).unflatten(-1, (len(heads), -1)).transpose(1, 2)
+def _heads(config: DecoderConfig, num_heads: int) -> Heads:
+    return Heads(nn.Linear(config.hidden_size, config.vocab_size, bias=False) for _ in range(num_heads))

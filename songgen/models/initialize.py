@@ -77,6 +77,48 @@ class ModelParts:
     """None: a small encoder with seeded random weights, saved with the model."""
 
 
+def choose_parts(
+    preset: str,
+    *,
+    audio_codec: str,
+    tokenizers: Path | None = None,
+    lyrics_tokenizer: str | None = None,
+    caption_tokenizer: str | None = None,
+    text_encoder: str | None = None,
+    voice_encoder: str | None = None,
+) -> ModelParts:
+    """Return the parts of a new model; what is not named is the published part, or a small one in the small preset.
+
+    Args:
+        preset: a name out of `PRESETS`.
+        audio_codec: the codec.
+        tokenizers: folder that `songgen tokenizer` wrote: gives the tokenizers that are not named.
+        lyrics_tokenizer: vocabulary of the lyrics.
+        caption_tokenizer: tokenizer of captions; otherwise that of a text encoder that is named or published.
+        text_encoder: frozen text encoder.
+        voice_encoder: frozen voice encoder.
+
+    Raises:
+        ValueError: if there is no lyrics tokenizer, or none for captions.
+    """
+    lyrics = lyrics_tokenizer or tokenizers
+    if lyrics is None:
+        raise ValueError("a lyrics tokenizer is needed: give --lyrics_tokenizer, or train one with `songgen tokenizer`")
+    published = SongGenConfig()
+    text = text_encoder or (None if preset == "small" else published.text_encoder["path"])
+    trained = tokenizers / CAPTION_TOKENIZER_FOLDER if tokenizers else None
+    caption = caption_tokenizer or text or (trained if trained is not None and trained.is_dir() else None)
+    if caption is None:
+        raise ValueError("the small preset needs a caption tokenizer: give --tokenizers or --caption_tokenizer")
+    return ModelParts(
+        audio_codec=audio_codec,
+        lyrics_tokenizer=lyrics,
+        caption_tokenizer=str(caption),
+        text_encoder=text,
+        voice_encoder=voice_encoder or (None if preset == "small" else published.voice_encoder),
+    )
+
+
 def create_model_folder(
     folder: Path,
     parts: ModelParts,

@@ -41,7 +41,7 @@ _SIZE_GIVING = (
     "mert_layer_agg.weight",
     "audio_mert_to_dec_proj.weight",
 )
-"""Weights whose shapes stand in for what published configurations leave out."""
+"""Weights whose shapes tell what published configurations leave out."""
 
 _POSITION_TABLE = "decoder.model.decoder.embed_positions.weights"
 
@@ -101,10 +101,10 @@ def load_model(
         config_overrides: fields of `SongGenConfig` (or `decoder.FIELD`) to replace, such as `decoder.dropout`.
 
     Raises:
-        ValueError: for a folder that is none, unknown options, or weights that do not fit (all of them are listed).
+        ValueError: if it is not a model folder, for unknown options, or weights that do not fit (all are listed).
     """
     if attn_implementation not in ("sdpa", "eager"):
-        raise ValueError(f"attn_implementation {attn_implementation!r} is none of sdpa, eager")
+        raise ValueError(f"attn_implementation {attn_implementation!r} is not one of sdpa, eager")
     folder = resolve_folder(name, revision=revision, cache_dir=cache_dir)
     tensors = _read_tensors(folder)
     config = SongGenConfig.from_dict(_completed_by_tensors(read_json_object(folder / CONFIG_FILE), tensors))
@@ -128,10 +128,15 @@ def load_model(
     return (model if dtype is None else model.to(dtype)).eval()
 
 
-def save_model(model: SongGenForConditionalGeneration, folder: Path) -> None:
-    """Write `config.json`, `model.safetensors` and the frozen networks that have no home on a hub.
+def save_model(
+    model: SongGenForConditionalGeneration, folder: Path, tensors: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a self-contained model folder: `config.json`, `model.safetensors` and frozen networks that no hub has.
 
-    The folder opens on its own after that, wherever it is moved.
+    Args:
+        model: the model.
+        folder: where to write; other files in it stay.
+        tensors: whole weights to write (None: the model's state, which must not be sharded).
     """
     folder.mkdir(parents=True, exist_ok=True)
     replacements: dict[str, Any] = {}
@@ -146,10 +151,11 @@ def save_model(model: SongGenForConditionalGeneration, folder: Path) -> None:
             model.attached()[name].save(target)
             replacements[name] = {"path": name}
     replace(model.config, **replacements).save(folder)
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    weights = model.state_dict() if tensors is None else tensors
+    stored = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     temporary = folder / f"{WEIGHTS_FILE}.tmp"
     try:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        save_file(stored, temporary, metadata={"format": "pt"})
         temporary.replace(folder / WEIGHTS_FILE)  # a full disk leaves the earlier weights as they are
     finally:
         temporary.unlink(missing_ok=True)
@@ -315,7 +321,7 @@ def _override(config: SongGenConfig, overrides: Mapping[str, Any]) -> SongGenCon
 def _load_strictly(
     model: SongGenForConditionalGeneration, tensors: Mapping[str, Tensor], where: str, *, warm_start: bool
 ) -> None:
-    """Load all weights; the vocal heads alone may be new (a warm start into mixed_pro)."""
+    """Load all weights; only vocal heads may be new (a warm start into mixed_pro)."""
     if problems := _misfits(model, tensors, warm_start=warm_start):
         raise ValueError(f"weights of {where} do not fit its configuration:\n  " + "\n  ".join(problems))
     model.load_state_dict(dict(tensors), strict=False)

@@ -14,7 +14,7 @@ from songgen.layout import index_table
 from songgen.vocabulary import IGNORE_INDEX
 
 _BLEND_STEPS = ((0.0, 0.0), (0.3, 0.3), (0.6, 0.6), (0.8, 0.8))
-"""Published schedule: from this share of the training steps on, this share of the way to the final weights."""
+"""Published schedule: (share of the training steps, share of the way from the first to the final weights)."""
 
 
 @dataclass
@@ -54,10 +54,10 @@ def head_losses(
 
     Args:
         logits: B x H x S x V.
-        labels: B x H x S, `IGNORE_INDEX` where nothing is to be predicted.
+        labels: B x H x S, `IGNORE_INDEX` at positions without a target.
         target_counts: H, number of targets over all micro-batches and processes of an optimizer step; None counts
-            this batch alone. With the former the losses of all micro-batches add up to the exact token mean.
-        head_weights: H, adding up to 1; None weighs all heads alike.
+            this batch only. With global counts, the losses of all micro-batches add up to the exact token mean.
+        head_weights: H, adding up to 1; None weights all heads equally.
         by_target: return the terms as well.
     """
     batch, num_heads, num_steps, _ = logits.shape
@@ -94,12 +94,12 @@ def codebook_weights(
     """
     blend = max(share for begin, share in _BLEND_STEPS if progress >= begin)
     first, last = torch.tensor(start, device=device), torch.tensor(end, device=device)
-    # Weights that do not change must not round otherwise at another progress: the run's length would be in its numbers.
+    # A blend of equal weights rounds differently at each progress, so a run's length would change its losses.
     return torch.where(first == last, first, (1 - blend) * first + blend * last)
 
 
 def weights_per_head(weights: Tensor, head_codebook: tuple[int, ...]) -> Tensor:
-    """Spread K codebook weights over H heads so that they still add up to what they did."""
+    """Spread K codebook weights over H heads with the same sum."""
     return weights[index_table(head_codebook, weights.device)] * (len(weights) / len(head_codebook))
 
 
@@ -109,9 +109,9 @@ class _FusedHeads(torch.autograd.Function):
     The gradients of the weighted loss are ready in the forward pass, since the weights of its terms are known there;
     the backward pass scales them and gives them their precision (as in Liger Kernel, Hsu et al. 2024).
 
-    A term's share in the loss is about 1e-6, which float16 does not hold, and a loss scale comes too late for what is
-    computed in the forward pass. So the products are taken of errors as they are, between -1 and 1, and the share and
-    the loss scale are multiplied in in float32.
+    A term's share in the loss is about 1e-6, too small for float16, and a loss scale comes too late for the forward
+    pass. So the matrix products take the errors unscaled, between -1 and 1, and the results are
+    multiplied by the share and the loss scale in float32.
     """
 
     @staticmethod
@@ -129,7 +129,7 @@ class _FusedHeads(torch.autograd.Function):
         Args:
             ctx: keeps the gradients.
             states: R x D, rows of all clips and steps.
-            targets: H x R, `IGNORE_INDEX` where nothing is to be predicted.
+            targets: H x R, `IGNORE_INDEX` at positions without a target.
             coefficients: H, factor of each head's sum in the loss.
             needs_gradients: false where no backward pass follows.
             by_target: whether the terms (H x R) are returned.
@@ -144,8 +144,8 @@ class _FusedHeads(torch.autograd.Function):
         gradient_weights, sums, entropies, hits = [], [], [], []
         with torch.autocast(kind, enabled=False):
             for weight, target, coefficient in zip(weights, targets, coefficients, strict=True):
-                matrix, valid = weight.to(dtype), target != IGNORE_INDEX
-                scores = (rows @ matrix.T).float()
+                matrix, valid = weight.to(dtype), target != IGNORE_INDEX  # V x D, R
+                scores = (rows @ matrix.T).float()  # R x V: the logits of one head, overwritten below to save memory
                 picked = target.clamp(min=0)[:, None]
                 if by_target:  # before the scores are overwritten
                     hits.append(scores.argmax(dim=-1) == target)
@@ -157,6 +157,7 @@ class _FusedHeads(torch.autograd.Function):
                 if not needs_gradients:
                     continue
                 counted = valid[:, None].float()
+                # d loss / d logits = softmax - one-hot, and 0 for rows without a target.
                 error = scores.mul_(counted / total).scatter_add_(1, picked, -counted).to(dtype)
                 gradient_states += (error @ matrix).float() * coefficient
                 gradient_weights.append((error.T @ summands).float() * (coefficient / shrink))
@@ -169,7 +170,7 @@ class _FusedHeads(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Scale the float32 gradients, then bring them to the precision of what they belong to."""
+        """Scale the float32 gradients, then cast each to the precision of its tensor."""
         (states, *weights), (dtype, weight_dtypes) = ctx.saved_tensors, ctx.dtypes
         scaled = ((weight * gradient).to(kind) for weight, kind in zip(weights, weight_dtypes, strict=True))
         return (states * gradient).to(dtype), None, None, None, None, *scaled
@@ -178,7 +179,8 @@ class _FusedHeads(torch.autograd.Function):
 def _sum_shrinkage(num_rows: int) -> float:
     """Return the power of two, about 1 / sqrt(rows), that keeps a sum over rows within float16, which ends at 65504.
 
-    An overflow there would be one at any loss scale. A power of two costs no digits; the root leaves small states some.
+    No loss scale could avoid such an overflow. A power of two keeps all digits, and the root keeps small states above
+    the smallest float16.
     """
     return 2.0 ** -(num_rows.bit_length() // 2)
 
@@ -206,7 +208,7 @@ def fused_head_losses(
     targets, rows = labels.transpose(0, 1).flatten(1), states.flatten(0, 1)
     chosen: Tensor | None = None
     if rows.device.type == "cpu":
-        # Padding costs as much as targets do; a GPU would have to be waited for to leave it out.
+        # Padding costs as much as targets do. On a GPU, skipping it would mean waiting for the number of targets.
         chosen = (targets != IGNORE_INDEX).any(dim=0).nonzero()[:, 0]
         targets, rows = targets.index_select(1, chosen), rows.index_select(0, chosen)
     loss, sums, entropies, hits = _FusedHeads.apply(

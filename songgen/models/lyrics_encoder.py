@@ -24,7 +24,7 @@ def relative_position_table(length: int, width: int, device: torch.device, dtype
 
 
 class RelativeSelfAttention(nn.Module):
-    """Full self-attention whose scores add a term of the distance between query and key."""
+    """Full self-attention whose scores include a term for the distance between query and key."""
 
     def __init__(self, config: LyricsEncoderConfig) -> None:
         """Create the projections and the two learned biases (A x head width)."""
@@ -88,7 +88,7 @@ class FeedForward(nn.Module):
 
 
 class LyricsEncoderBlock(nn.Module):
-    """Self-attention and feed-forward, each behind a layer norm and added to its input."""
+    """Self-attention and feed-forward, each after a layer norm and added to its input."""
 
     def __init__(self, config: LyricsEncoderConfig) -> None:
         """Create the sub-layers."""
@@ -141,7 +141,7 @@ class LyricsEncoder(nn.Module):
             mask: B x L, nonzero on real tokens.
 
         Returns:
-            B x L x D; rows on padding hold no meaning.
+            B x L x D; rows on padding are meaningless.
         """
         states = self.embed(embeddings)
         table = relative_position_table(states.shape[1], states.shape[2], states.device, states.dtype)

@@ -1,7 +1,7 @@
 """The SongGen model: conditions -> cross-attention memory -> decoder -> logits and losses.
 
-Frozen networks (text encoder, voice encoder, codec) serve the model but are not part of it: they are no submodules,
-take no room in checkpoints and are loaded when first needed.
+Frozen networks (text encoder, voice encoder, codec) serve the model but are not part of it: they are not
+submodules, take no room in checkpoints and are loaded when first needed.
 
 Shapes: B batch, N tracks, K codebooks, T frames, H heads, S steps, V vocabulary, L text length, M memory length,
 D width.
@@ -22,9 +22,10 @@ from songgen.codecs import AudioCodec, load_codec
 from songgen.conditioning import TextEncoder, VoiceEncoder, load_text_encoder, load_voice_encoder
 from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import SongGenConfig
-from songgen.models.decoder import Conditions, SongGenDecoder, all_logits, matrices
+from songgen.models.decoder import Conditions, SongGenDecoder
 from songgen.models.loss import HeadLosses, fused_head_losses, head_losses, weights_per_head
 from songgen.models.lyrics_encoder import LyricsEncoder
+from songgen.models.streams import Heads
 from songgen.tasks import DUAL_TRACK, MIXED, Task
 from songgen.vocabulary import EMPTY_CAPTION_IDS, IGNORE_INDEX, AudioVocabulary
 
@@ -38,7 +39,7 @@ FROZEN_NETWORKS: dict[str, Callable[..., Any]] = {
 
 @dataclass
 class SongGenOutput:
-    """What a forward pass returns; parts that were not asked for are None."""
+    """Result of a forward pass; parts that were not asked for are None."""
 
     loss: Tensor
     """Scalar; see `songgen.models.loss.head_losses`."""
@@ -50,10 +51,10 @@ class SongGenOutput:
     """H int64, targets of each head in this batch."""
 
     vocal_loss: Tensor | None = None
-    """Scalar loss of the auxiliary vocal heads, all weighted alike; not part of `loss`."""
+    """Scalar loss of the auxiliary vocal heads, all weighted equally; not part of `loss`."""
 
     vocal_codebook_losses: Tensor | None = None
-    """H, the same head by head."""
+    """H, the vocal loss of each head."""
 
     logits: Tensor | None = None
     """B x H x S x V."""
@@ -104,7 +105,7 @@ class SongGenForConditionalGeneration(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """Draw new weights: normal with the configured deviation, zero biases, an even mixture of voice layers."""
+        """Initialize weights: normal with the configured deviation, zero biases, an even mixture of voice layers."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=self.config.decoder.initializer_factor)
@@ -122,15 +123,24 @@ class SongGenForConditionalGeneration(nn.Module):
         return load_model(cls, name, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config, trained weights and copies of those frozen networks that lie in local folders."""
+        """Write config, trained weights and copies of the frozen networks that are in local folders."""
         from songgen.models.loading import save_model
 
         save_model(self, Path(folder))
 
     @property
     def device(self) -> torch.device:
-        """Where the trained weights lie."""
-        return self.embed_prompts.weight.device
+        """Where the trained weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of features that a trained layer reads: that of a norm's weight (of the lyrics encoder's last one).
+
+        The layer's own weight does not tell it: a quantized one may be stored as integers, and an adapter has no weight
+        of that name. Norms are neither quantized nor adapted.
+        """
+        return self.lyrics_encoder.after_norm.weight.dtype
 
     @property
     def text_encoder(self) -> TextEncoder:
@@ -168,12 +178,12 @@ class SongGenForConditionalGeneration(nn.Module):
             self._frozen_part(name)
 
     def attach(self, name: str, part: Any) -> None:
-        """Hand over a frozen network that is already loaded, one of `FROZEN_NETWORKS`."""
+        """Use a frozen network that is already loaded, one of `FROZEN_NETWORKS`."""
         assert name in FROZEN_NETWORKS, name
         self._frozen[name] = part.to(self.device)
 
     def release(self, name: str) -> None:
-        """Let go of a frozen network until it is asked for again; one that nothing could load again stays."""
+        """Free a frozen network until it is needed again; one that could not be loaded again stays."""
         if getattr(self.config, name).get("path"):
             self._frozen.pop(name, None)
 
@@ -182,7 +192,7 @@ class SongGenForConditionalGeneration(nn.Module):
         return dict(self._frozen)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Let frozen networks follow the model to another device."""
+        """Move the frozen networks along with the model."""
         super()._apply(fn, recurse)
         for name, part in getattr(self, "_frozen", {}).items():
             self._frozen[name] = part.to(self.device)
@@ -191,9 +201,9 @@ class SongGenForConditionalGeneration(nn.Module):
     def set_input_masking(self, probability: float) -> None:
         """Hide the beginnings of some clips, and single tokens of others, in training; see `_hide`.
 
-        Teacher forcing shows the song so far, which tells what comes next better than caption and lyrics do. A model
-        that has only ever leaned on it does not know how a song begins, and from there sings another one; and one that
-        leans on fine codebooks goes astray once its own are wrong.
+        Teacher forcing shows the song so far, which predicts the next token better than caption and lyrics do. A model
+        that relies on it alone begins another song than the one it was asked for; and one that relies on fine codebooks
+        fails as soon as its own are wrong.
         """
         self.input_mask_probability = probability
 
@@ -214,7 +224,7 @@ class SongGenForConditionalGeneration(nn.Module):
         voice_hidden_states: Tensor | None = None,
         voice_mask: Tensor | None = None,
     ) -> Conditions:
-        """Encode caption, lyrics and voice: the one path of training and generation.
+        """Encode caption, lyrics and voice, in training and generation alike.
 
         Args:
             input_ids: B x L caption ids.
@@ -229,13 +239,14 @@ class SongGenForConditionalGeneration(nn.Module):
             voice_mask: B x t bool that goes with `voice_hidden_states` (None: clips that are not all zero).
 
         Raises:
-            ValueError: if there is nothing for the decoder to attend to: neither a caption nor lyrics, or, where lyrics
-                stand in front of the song, no caption.
+            ValueError: if the decoder has nothing to attend to: neither a caption nor lyrics, or, in a model that reads
+                lyrics before the song, no caption.
         """
         parts: list[tuple[Tensor, Tensor]] = []
         voice = self._encode_voice(ref_voice_values, ref_voice_lengths, voice_hidden_states, voice_mask)
-        # Here, not where it is added: gradients come in the reverse order of the operations, and DeepSpeed adds them up
-        # over processes as they come, so that a process whose batch has no voice must compute in the same order.
+        # Computed here, not where it is added: gradients come in the reverse order of the operations, and DeepSpeed
+        # reduces them over processes in the order in which they come. So a process whose batch has no voice must
+        # compute in the same order as the others.
         without_voice = self._untouched_voice_parameters() if self.training and voice is None else None
         if voice is not None:
             parts.append(voice)
@@ -257,8 +268,8 @@ class SongGenForConditionalGeneration(nn.Module):
                     "nothing to condition on: give a caption (input_ids), lyrics (prompt_input_ids) or both"
                 )
             raise ValueError(
-                "no caption to condition on: this model reads lyrics in front of the song and attends to the caption "
-                f"alone; give input_ids (an empty caption is {list(EMPTY_CAPTION_IDS)})"
+                "no caption to condition on: this model reads lyrics before the song and attends only to the "
+                f"caption; give input_ids (an empty caption is {list(EMPTY_CAPTION_IDS)})"
             )
         memory = torch.cat([states.to(parts[0][0].dtype) for states, _ in parts], dim=1)
         if without_voice is not None:
@@ -286,7 +297,7 @@ class SongGenForConditionalGeneration(nn.Module):
         return self._project_voice(hidden_states), mask
 
     def _encode_lyrics(self, prompt_input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return lyrics as B x L x D and their mask (B x L): encoded for the memory, bare embeddings as a prefix."""
+        """Return lyrics (B x L x D) and their mask (B x L): encoded for the memory, only embedded as a prefix."""
         mask = torch.ones_like(prompt_input_ids) if attention_mask is None else attention_mask
         embedded = self.embed_prompts(prompt_input_ids)
         if not self.config.prompt_cross_attention:
@@ -296,17 +307,17 @@ class SongGenForConditionalGeneration(nn.Module):
     def _project_voice(self, hidden_states: Tensor) -> Tensor:
         """Mix the voice encoder's layers and project: B x layers x t x width -> B x t x D."""
         batch, layers, frames, width = hidden_states.shape
-        mixed = self.mert_layer_agg(hidden_states.to(self.mert_layer_agg.weight.dtype).reshape(batch, layers, -1))
+        mixed = self.mert_layer_agg(hidden_states.to(self.dtype).reshape(batch, layers, -1))
         return self.audio_mert_to_dec_proj(mixed.view(batch, frames, width))
 
     def _project_text(self, hidden_states: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Project the caption (always, whatever the widths) and blank its padding: B x L x D and B x L."""
-        projected = self.enc_to_dec_proj(hidden_states.to(self.enc_to_dec_proj.weight.dtype))
+        """Project the caption (whatever the widths) and zero its padding: B x L x D and the mask B x L."""
+        projected = self.enc_to_dec_proj(hidden_states.to(self.dtype))
         mask = projected.new_ones(projected.shape[:2]) if attention_mask is None else attention_mask
         return projected * mask[..., None].to(projected.dtype), mask.bool()
 
     def _untouched_voice_parameters(self) -> Tensor:
-        """Zero that depends on the voice parameters, so that a batch without voices leaves none without gradient."""
+        """Return 0 as a function of the voice parameters, so that they get gradients in a batch without voices too."""
         silence = torch.zeros(1, self.config.voice_num_layers, 1, self.config.voice_hidden_size, device=self.device)
         return 0.0 * self._project_voice(silence).sum()
 
@@ -326,14 +337,14 @@ class SongGenForConditionalGeneration(nn.Module):
         """Predict every token of a batch from those before it.
 
         Args:
-            codes: B x N x K x T raw codes; what stands past a clip's frames is never read.
+            codes: B x N x K x T raw codes; values past a clip's frames are never read.
             frames: B, frames of each clip; 0 = a clip without targets.
             auxiliary_codes: B x 1 x K x T codes of the vocal track, for the auxiliary vocal heads.
             labels: B x S x H laid-out labels in the published form, instead of `codes` and `frames`.
             vocal_labels: B x S x H, instead of `auxiliary_codes`.
-            codebook_weights: K weights of the codebooks (None: all alike).
+            codebook_weights: K weights of the codebooks (None: all equal).
             target_counts: H, targets over all micro-batches and processes of an optimizer step; losses then add up.
-            return_logits: hand the logits over.
+            return_logits: return the logits.
             **conditions: `CONDITION_KEYWORDS`; see `encode_conditions`.
 
         Raises:
@@ -358,14 +369,15 @@ class SongGenForConditionalGeneration(nn.Module):
         return output
 
     def _hide(self, inputs: Tensor) -> Tensor:
-        """Hide parts of some clips in the decoder's input (B x H x S) behind mask tokens, in training alone.
+        """Hide parts of some clips in the decoder's input (B x H x S) behind mask tokens, only in training.
 
-        A clip that is drawn loses its beginning up to a step drawn at random; one that is drawn again loses single
-        tokens, at a rate drawn at random.
+        A clip loses its beginning with the configured probability, up to a random step, and with twice that probability
+        single tokens, at a random rate.
         """
         if not self.training or self.input_mask_probability == 0:
             return inputs
         batch, _, num_steps = inputs.shape
+        # Four samples a clip: whether to hide the beginning, up to which step; whether to hide tokens, at which rate.
         draws = torch.rand(4, batch, 1, 1, device=inputs.device)
         step = torch.arange(num_steps, device=inputs.device)
         beginning = (draws[0] < self.input_mask_probability) & (step <= draws[1] * num_steps)
@@ -375,20 +387,25 @@ class SongGenForConditionalGeneration(nn.Module):
 
     def _losses(
         self,
-        heads: nn.ModuleList,
+        heads: Heads,
         states: Tensor,
         targets: Tensor,
         target_counts: Tensor | None,
         weights: Tensor | None,
         needs_logits: bool,
     ) -> tuple[HeadLosses, Tensor | None]:
-        """Return the losses of some heads, and their logits if those are needed: computing both costs more."""
-        if needs_logits:
-            logits = all_logits(heads, states)
-            return head_losses(logits, targets, target_counts, weights, by_target=not self.training), logits
-        return fused_head_losses(
-            states, matrices(heads), targets, target_counts, weights, by_target=not self.training
-        ), None
+        """Return the losses of some heads, and their logits (B x H x S x V) if those are needed.
+
+        Heads that are plain matrices have a fused loss that never holds all logits. Others (adapters, quantized or
+        hooked layers) compute their logits themselves, which takes B x H x S x V more memory.
+        """
+        by_target = not self.training
+        matrices = None if needs_logits else heads.matrices()
+        if matrices is not None:
+            return fused_head_losses(states, matrices, targets, target_counts, weights, by_target=by_target), None
+        logits = heads(states)
+        losses = head_losses(logits, targets, target_counts, weights, by_target=by_target)
+        return losses, logits if needs_logits else None
 
     def _laid_out(
         self,
@@ -407,6 +424,7 @@ class SongGenForConditionalGeneration(nn.Module):
         if labels is None:
             raise ValueError("give codes together with frames, or labels")
         tokens = labels.transpose(1, 2)
+        # A clip of T frames fills stride * T + max_offset + 1 steps of head 0, the end included; the rest is ignored.
         block = (tokens[:, 0] != IGNORE_INDEX).sum(dim=-1)
         frames = torch.div(block - self.layout.max_offset - 1, self.layout.stride, rounding_mode="floor")
         return tokens, vocal_tokens, frames
@@ -420,7 +438,7 @@ class SongGenForConditionalGeneration(nn.Module):
 
 
 CONDITION_KEYWORDS = tuple(signature(SongGenForConditionalGeneration.encode_conditions).parameters)[1:]
-"""What a song can be conditioned on: keywords of `encode_conditions`, and so of `forward` and `generate`."""
+"""Conditions of a song: keywords of `encode_conditions`, and so of `forward` and `generate`."""
 
 
 class SongGenMixedForConditionalGeneration(SongGenForConditionalGeneration):
@@ -430,6 +448,6 @@ class SongGenMixedForConditionalGeneration(SongGenForConditionalGeneration):
 
 
 class SongGenDualTrackForConditionalGeneration(SongGenForConditionalGeneration):
-    """Writes vocal and accompaniment side by side or alternating."""
+    """Writes vocal and accompaniment in parallel or interleaved."""
 
     task_required = DUAL_TRACK

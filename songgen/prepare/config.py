@@ -1,4 +1,4 @@
-"""The configuration of `songgen prepare`: nested JSON, one section a step, checked as a whole before anything runs."""
+"""The configuration of `songgen prepare`: nested JSON with one section for each step, checked before anything runs."""
 
 import dataclasses
 import json
@@ -12,83 +12,86 @@ from typing import Any, Literal
 from songgen.config.checks import Problem
 from songgen.config.keys import Key, keys_of
 from songgen.config.loading import read_layers, source_of, split_command_line
+from songgen.config.recipes import PREPARING, find_recipe
 from songgen.config.run_config import raise_problems, type_problem, unknown_key
 from songgen.config.types import PositiveInt, Probability, accepts, coerce, describe, parse_text
 from songgen.prepare.sections import SECTIONS, Sections
 
-CONFIG_FILE = "prepare.json"
-"""In a prepared data set: the configuration that it was made with, ready to be used again."""
+PREPARE_CONFIG_FILE = "prepare.json"
+"""In a prepared data set: the configuration that it was made with, which can be used again."""
 
 OWN_KEYS = ("inputs", "output_dir", "import_settings")
-"""Keys that `import_settings` does not take over: what is read, and where it goes."""
+"""Keys that `import_settings` does not import: inputs and outputs."""
 
-WAY_OUT = "`songgen prepare --help` lists all keys"
+KEYS_HINT = "`songgen prepare --help` lists all keys"
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """The keys at the top of the file."""
+    """Keys at the top level of the file."""
 
     inputs: list[str | dict[str, Any]] | str = field(default_factory=list)
     """Songs: folders, `metadata.jsonl`, LJSpeech lists, saved data sets, hub ids. An entry is a path, or a table with
-    `name` and further keys (see below); a single path needs no list."""
+    `name` and further keys (see below). A single path may be given without a list."""
 
     output_dir: str = ""
-    """Folder of the data set to make. What is found on the way is kept in `<output_dir>.work`."""
+    """Folder of the data set to write. Intermediate results are kept in `<output_dir>.work`."""
 
     workers: PositiveInt = 1
-    """Processes that work at the same time; 1 works in this one. Under `accelerate launch` leave it at 1."""
+    """Number of worker processes; 1 works in this process. Leave it at 1 under `accelerate launch`."""
 
     audio_roots: list[str] = field(default_factory=list)
-    """Folders besides a manifest's own in which audio files may lie; a path outside of them is refused."""
+    """Further folders that may contain audio files, in addition to a manifest's own; a path outside of them is
+    refused."""
 
     max_bad_fraction: Probability = 0.5
-    """No data set is written when more than this share of the songs cannot be read: then a setting is wrong."""
+    """Largest fraction of songs that cannot be read; above it, no data set is written, since a setting is probably
+    wrong."""
 
     seed: int = 42
-    """Of everything that is drawn by chance."""
+    """Seed of all random choices."""
 
     language: str = ""
-    """Code of the language of songs that name none, such as `en`; empty lets the recognizer find it."""
+    """Language code of songs that give none, such as `en`; empty lets the recognizer detect it."""
 
     import_settings: str | None = None
-    """A prepared data set, or the output folder of a training run on one: its settings are taken over where this file
-    gives none."""
+    """A prepared data set, or the output folder of a training run on one, whose settings are used where this file gives
+    none."""
 
 
 @dataclass(frozen=True)
 class InputOptions:
-    """The keys of an entry of `inputs` that is a table."""
+    """Keys of an entry of `inputs` that is a table."""
 
     name: str = ""
     """Folder, file or hub id."""
 
     method: Literal["auto", "json", "folder", "ljspeech", "hf"] = "auto"
-    """How it is read: `folder` NAME.mp3 with text files beside it, `json` a manifest, `ljspeech` lines of path|text,
-    `hf` a saved data set or a hub id, `auto` by what the name is."""
+    """Format: `folder` NAME.mp3 with text files next to it, `json` a manifest, `ljspeech` lines of path|text, `hf` a
+    saved data set or a hub id, `auto` decided by the name."""
 
     annotations: str | None = None
-    """A manifest whose columns are merged in by id; its values win."""
+    """A manifest whose columns are merged in by id; its values take precedence."""
 
     config_name: str | None = None
     """Configuration of a hub data set."""
 
     split: str = "train"
-    """Split to read of a saved or hub data set."""
+    """Split of a saved or hub data set to read."""
 
     max_rows: PositiveInt | None = None
-    """Take the first rows only. null: all."""
+    """Number of rows to read, from the first. null: all."""
 
     columns: dict[str, str] = field(default_factory=dict)
-    """Names of columns that are called otherwise, for `id`, `caption`, `lyrics`, `language`, `audio`, `vocal`, `acc`,
+    """Column names that differ from the default, for `id`, `caption`, `lyrics`, `language`, `audio`, `vocal`, `acc`,
     such as {"caption": "text"}."""
 
     use_for: Literal["train", "eval"] | None = None
-    """Split of the data set that these songs go to. null: `split` decides."""
+    """Split of these songs. null: `split` decides."""
 
 
 COLUMNS = ("id", "caption", "lyrics", "language", "audio", "vocal", "acc")
-"""What `columns` of an input may name."""
+"""Keys that `columns` of an input may have."""
 
 
 @dataclass(frozen=True)
@@ -96,38 +99,38 @@ class PrepareConfig:
     """A checked configuration."""
 
     settings: PrepareSettings
-    """The keys at the top."""
+    """Keys at the top level."""
 
     inputs: tuple[InputOptions, ...]
-    """What is read."""
+    """Inputs to read."""
 
     sections: Sections
-    """The options of every section; None where it is switched off."""
+    """Options of all sections."""
 
     sources: tuple[str, ...] = ()
-    """Files that it was read from, the most basic one first."""
+    """Files that it was read from, starting with the base."""
 
     @property
     def output_folder(self) -> Path:
-        """Folder of the data set."""
+        """Path of the data set."""
         return Path(self.settings.output_dir).resolve()
 
     @property
     def work_folder(self) -> Path:
-        """Folder of what is found on the way."""
+        """Path of the folder with intermediate results."""
         return self.output_folder.with_name(self.output_folder.name + ".work")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything with its value, ready for JSON; without the seeds of sections that are the run's."""
+        """Return all values for JSON, without seeds of sections that equal the run's seed."""
         values = dataclasses.asdict(self.settings)
-        for name, options in self.sections.items():
+        for name, options in self.sections.options.items():
             values[name] = None if options is None else dataclasses.asdict(options)
             if options is not None and values[name].get("seed") == self.settings.seed:
-                del values[name]["seed"]  # else another seed for the run, given with this file, would change nothing
+                del values[name]["seed"]  # so that another seed, given together with this file, applies to the section
         return values
 
     def meaning(self) -> dict[str, Any]:
-        """Return everything that what is made depends on: without how many processes work, and on which device."""
+        """Return all values that the result depends on: all except the number of workers and the devices."""
         values = self.to_dict()
         del values["workers"]
         for section in values.values():
@@ -144,10 +147,10 @@ def load_prepare_config(argv: Sequence[str]) -> PrepareConfig:
     """Read a configuration from a command line: ``CONFIG.json [--key value] [--section.key value] [--section null]``.
 
     Raises:
-        ValueError: all unknown keys, wrong values and contradictions of files and command line at once.
+        ValueError: If there are unknown keys, wrong values or contradictions; lists all of them.
     """
     files, overrides, problems = split_command_line(argv)
-    layers = read_layers(files[0]) if files else []
+    layers = read_layers(find_recipe(files[0], PREPARING)) if files else []
     sources = tuple(str(file) for file, _ in layers)
     given = [values for _, values in layers]
     for key, text in overrides:
@@ -172,17 +175,17 @@ def config_of_values(
     """Build a configuration from nested values.
 
     Args:
-        values: as the JSON file has them.
-        sources: files that they were read from.
-        where: what to call them in messages.
-        problems: what is known to be wrong already.
+        values: values as in the JSON file.
+        sources: files that the values were read from.
+        where: name of the source in messages.
+        problems: problems that are known already.
 
     Raises:
-        ValueError: with all problems.
+        ValueError: If there are problems; lists all of them.
     """
     found = list(problems)
     known = [*_keys(PrepareSettings), *SECTIONS]
-    found += [unknown_key(name, known, WAY_OUT) for name in values if name not in known]
+    found += [unknown_key(name, known, KEYS_HINT) for name in values if name not in known]
     top = {name: value for name, value in values.items() if name in _keys(PrepareSettings)}
     if isinstance(top.get("inputs"), str):
         top["inputs"] = [top["inputs"]]
@@ -195,11 +198,11 @@ def config_of_values(
         found += _unmet_needs(sections)
     inputs = tuple(_inputs(top.get("inputs", []), found))
     if not top.get("output_dir"):
-        found.append(Problem(("output_dir",), "output_dir: not given; name the folder of the data set to make"))
+        found.append(Problem(("output_dir",), "output_dir: not given; name the folder of the data set to write"))
     if not top.get("inputs"):
         found.append(Problem(("inputs",), "inputs: not given; name the songs: a folder, a manifest, a data set"))
     raise_problems(found, where)
-    return PrepareConfig(settings, inputs, Sections(**sections), sources)
+    return PrepareConfig(settings, inputs, Sections(sections), sources)
 
 
 def help_text() -> str:
@@ -207,7 +210,7 @@ def help_text() -> str:
     lines = ["keys of CONFIG.json, and on the command line as --key value:", *_key_lines(PrepareSettings, "")]
     lines += ["", "an entry of inputs may be a table:", *_key_lines(InputOptions, "", is_flag=False)]
     for name, section in SECTIONS.items():
-        state = "" if not section.can_be_off else f" ({'on' if section.is_on else 'off'} unless said otherwise)"
+        state = "" if not section.can_be_off else f" ({'on' if section.is_on else 'off'} by default)"
         lines += ["", f"{name}: {section.summary}{state}"]
         lines += _key_lines(section.options, f"{name}.")
     return "\n".join(lines)
@@ -229,7 +232,7 @@ def _keys(options: type) -> dict[str, Key]:
 
 
 def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Later layers win; sections are merged key by key, and naming a key of a section switches it on."""
+    """Merge layers, of which later ones take precedence; a section is merged key by key, and any key switches it on."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for name, value in layer.items():
@@ -251,7 +254,7 @@ def _override(written: str, text: str | None, problems: list[Problem]) -> dict[s
     keys = _keys(SECTIONS[name].options) if name in SECTIONS else _keys(PrepareSettings)
     wanted = key if name in SECTIONS else written
     if wanted not in keys:
-        # An unknown key of a section is found with the others; what belongs nowhere cannot be nested.
+        # An unknown key of a section is reported with the others; a key of no section cannot be nested.
         return {name: {key: text}} if name in SECTIONS else {written: text}
     annotation = keys[wanted].annotation
     value: Any = text
@@ -264,12 +267,12 @@ def _override(written: str, text: str | None, problems: list[Problem]) -> dict[s
         try:
             value = parse_text(text, annotation)
         except ValueError:
-            pass  # the check of the values words the problem, with those of the file
+            pass  # the check of all values reports the problem
     return {name: {key: value}} if name in SECTIONS else {wanted: value}
 
 
 def _section_text(name: str, text: str) -> Any:
-    """Read what is given to a section itself: a table, a switch, or the value of its main key."""
+    """Parse a value given for a section itself: a table, a switch, or the value of its main key."""
     try:
         return parse_text(text, dict[str, Any] | bool | None)
     except ValueError:
@@ -281,7 +284,7 @@ def _section_text(name: str, text: str) -> Any:
 
 
 def _section(name: str, value: Any, seed: int, problems: list[Problem]) -> Any:
-    """Return the options of a section, or None where it is off or cannot be read; its own seed is the run's."""
+    """Return the options of a section, with the run's seed as default; None if it is off or has problems."""
     section = SECTIONS[name]
     if value is None or value is False:
         if not section.can_be_off:
@@ -290,17 +293,17 @@ def _section(name: str, value: Any, seed: int, problems: list[Problem]) -> Any:
     if value is True:
         value = {}
     if not isinstance(value, dict):
-        message = f"{name}: {_json(value)} is not valid, expected a table of keys, or null to leave the step out"
+        message = f"{name}: {_json(value)} is not valid, expected a table of keys, or null to switch the step off"
         problems.append(Problem((name,), message))
         return None
-    drawn = {"seed": seed} if "seed" in _keys(section.options) else {}
-    return _build(section.options, f"{name}.", {**drawn, **value}, problems)
+    seeds = {"seed": seed} if "seed" in _keys(section.options) else {}
+    return _build(section.options, f"{name}.", {**seeds, **value}, problems)
 
 
 def _build(options: type, prefix: str, values: Mapping[str, Any], problems: list[Problem]) -> Any:
-    """Return a dataclass of values, or one with defaults after noting what is wrong with them."""
+    """Return an options object, or None after adding all problems of the values."""
     keys = _keys(options)
-    found = [_with_prefix(unknown_key(name, list(keys), WAY_OUT), prefix) for name in values if name not in keys]
+    found = [_with_prefix(unknown_key(name, list(keys), KEYS_HINT), prefix) for name in values if name not in keys]
     checks = (type_problem(keys[name], f"{prefix}{name}", values[name]) for name in values if name in keys)
     found += [problem for problem in checks if problem]
     required = [field.name for field in dataclasses.fields(options) if _is_required(field)]
@@ -319,14 +322,14 @@ def _build(options: type, prefix: str, values: Mapping[str, Any], problems: list
 
 
 def _unmet_needs(sections: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield the limits of the filter whose figures no step measures: they would let everything through."""
+    """Yield the limits of the filter that no step provides measurements for: they would let every clip pass."""
     options = sections["filter"]
     for needed, limit in ({} if options is None else options.needs()).items():
         name, _, key = needed.partition(".")
         section = sections.get(name)
         if (section is not None and key and not getattr(section, key)) or (section is None and not key):
             wanted = f"set {needed}" if key else f"switch {name} on"
-            message = f"filter.{limit}: what it looks at is not measured; {wanted}, or do without this limit"
+            message = f"filter.{limit}: its value is not measured; {wanted}, or remove this limit"
             yield Problem((f"filter.{limit}", needed), message)
 
 
@@ -335,7 +338,7 @@ def _is_required(field_: "dataclasses.Field[Any]") -> bool:
 
 
 def _with_prefix(problem: Problem, prefix: str) -> Problem:
-    """Return a problem of a key of a section with the key's name in full."""
+    """Return a problem of a section's key with the full name of the key."""
     return Problem(tuple(f"{prefix}{key}" for key in problem.keys), f"{prefix}{problem.message}")
 
 
@@ -362,17 +365,19 @@ def _imported(folder: Path) -> dict[str, Any]:
     """Return the settings that a data set in a folder was prepared with.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: If there are none.
     """
     for place in _places_of_settings(folder):
-        if (place / CONFIG_FILE).is_file():
-            (_, values), *_ = read_layers(place / CONFIG_FILE)
+        if (place / PREPARE_CONFIG_FILE).is_file():
+            (_, values), *_ = read_layers(place / PREPARE_CONFIG_FILE)
             return {name: value for name, value in values.items() if name not in OWN_KEYS}
-    raise ValueError(f"there is no {CONFIG_FILE} in {folder}, nor beside the data sets that a run there has read")
+    raise ValueError(
+        f"there is no {PREPARE_CONFIG_FILE} in {folder}, nor in the data sets that a training run there has read"
+    )
 
 
 def _places_of_settings(folder: Path) -> Iterator[Path]:
-    """Yield the folder, and where it is a run's, the prepared data sets that its tokens may come from."""
+    """Yield the folder and, if it is that of a run, the prepared data sets that its tokens may come from."""
     yield folder
     from songgen.train.checkpoints.files import CONFIG_FILE as RUN_CONFIG_FILE
 

@@ -1,7 +1,7 @@
-"""Networks of the hub stay those that a preparation began with: the commit behind a branch is found once and kept.
+"""Pins networks of the hub: the commit of a branch is looked up once and kept in the work folder.
 
-A branch moves, with a new network or with a line of its README alone. Without this, clips of one data set could come
-from two networks, and nothing would say which.
+A branch moves, with a new network or just a change of its README. Without pins, clips of one data set could come from
+two networks without any record of it.
 """
 
 import dataclasses
@@ -9,9 +9,9 @@ import json
 import logging
 import re
 from pathlib import Path
-from typing import Any
 
 from songgen.prepare.config import PrepareConfig
+from songgen.prepare.sections import SECTIONS
 from songgen.runtime.files import write_text_atomic
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.pretrained import find_commit
@@ -21,17 +21,13 @@ logger = logging.getLogger(__name__)
 PINS_FILE = "networks.json"
 """In the work folder: `ID@REVISION` as the configuration has it -> commit."""
 
-PINNED = (("transcribe", "model", "revision"), ("transcribe", "agreement_model", "agreement_revision"),
-          ("tag", "model", "revision"), ("score", "model", "revision"))  # fmt: skip
-"""Section, key of the network's id, key of its revision: networks that transformers loads."""
-
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def find_commits(config: PrepareConfig) -> None:
-    """Find the commits of networks that the work folder does not know yet, and write them there (main process).
+    """Find commits of networks that the work folder does not have yet, and write them there (main process).
 
-    What the hub does not hand over is passed over: the step that wants it says what is wrong.
+    A network that cannot be found is skipped; the step that needs it reports the problem.
     """
     path = config.work_folder / PINS_FILE
     known = _read(path)
@@ -46,26 +42,25 @@ def find_commits(config: PrepareConfig) -> None:
 
 
 def pinned(config: PrepareConfig) -> PrepareConfig:
-    """Return the configuration with the commits that the work folder knows as revisions."""
+    """Return the configuration with the commits of the work folder as revisions."""
     known = _read(config.work_folder / PINS_FILE)
     changes: dict[str, dict[str, str]] = {}
     for (section, key), model, revision in _networks(config):
         if (commit := known.get(f"{model}@{revision}")) is not None:
             changes.setdefault(section, {})[key] = commit
-    options = {name: dataclasses.replace(getattr(config.sections, name), **values) for name, values in changes.items()}
-    return dataclasses.replace(config, sections=dataclasses.replace(config.sections, **options))
+    return dataclasses.replace(config, sections=config.sections.with_values(changes))
 
 
 def _networks(config: PrepareConfig) -> list[tuple[tuple[str, str], str, str]]:
     """Return (section, key of the revision), id and revision of each network that may come from the hub."""
     found = []
-    for section, model_key, revision_key in PINNED:
-        options: Any = getattr(config.sections, section)
-        if options is None or (section == "tag" and options.backend != "local"):
-            continue
-        model, revision = getattr(options, model_key), getattr(options, revision_key)
-        if model and not Path(model).exists() and not _COMMIT.fullmatch(revision):
-            found.append(((section, revision_key), model, revision))
+    for section in SECTIONS.values():
+        options = config.sections[section.name]
+        for network in () if options is None else section.networks:
+            model, revision = getattr(options, network.model), getattr(options, network.revision)
+            is_of_hub = bool(model) and not Path(model).exists() and network.is_used(options)
+            if is_of_hub and not _COMMIT.fullmatch(revision):
+                found.append(((section.name, network.revision), model, revision))
     return found
 
 

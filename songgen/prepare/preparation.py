@@ -10,17 +10,20 @@ from pathlib import Path
 from accelerate.state import PartialState
 
 from songgen.lyrics.tokenizer import VoiceBpeTokenizer
-from songgen.prepare.config import CONFIG_FILE, PrepareConfig
+from songgen.prepare.config import PREPARE_CONFIG_FILE, PrepareConfig
 from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.engine.record_files import RECORDS_FILE, SONGS_FILE, read_records, write_records
 from songgen.prepare.engine.runner import Runner
 from songgen.prepare.engine.step import WorkFolder
-from songgen.prepare.layouts import TAKE_IN, TakenIn, read_notices, read_records, read_songs, write_songs
+from songgen.prepare.inputs import TakenIn, read_notices, read_songs, write_songs
+from songgen.prepare.output.options import ExportOptions, ReportOptions, WriteOptions
 from songgen.prepare.output.writers import INFO_FILE, DatasetWriter, PreparedInfo, rejected_row
 from songgen.prepare.pins import find_commits, pinned
 from songgen.prepare.report.files import PAGE_FILE, write_report
-from songgen.prepare.report.statistics import VERSION as REPORT_VERSION
-from songgen.prepare.report.statistics import Context, build_report, open_vocabulary
+from songgen.prepare.report.statistics import REPORT_VERSION, ReportContext, build_report, open_vocabulary
 from songgen.prepare.review.corrections import APPLIED_FILE, Corrections, read_corrections, set_aside
+from songgen.prepare.steps.filters import FilterOptions
+from songgen.prepare.steps.take_in import TakeInStep
 from songgen.runtime.agreement import on_main_process
 from songgen.runtime.files import write_text_atomic
 from songgen.runtime.processes import join_processes
@@ -30,35 +33,29 @@ from songgen.tokenize.workspace import lock_workspace, require_free_output
 
 logger = logging.getLogger(__name__)
 
-SONGS_FILE = "songs.jsonl"
-"""In the work folder: the songs as the inputs have them."""
-
-RECORDS_FILE = "records.jsonl"
-"""In the work folder: songs and clips as the steps have left them, what is refused included."""
-
-LISTED_NOTICES = 20
-"""Notices that are printed; all of them stand beside the songs in the work folder."""
+SHOWN_NOTICES = 20
+"""Notices that are printed; the work folder has all of them, next to the songs."""
 
 
 class TooManyBadSongs(ValueError):
-    """More songs cannot be read than `max_bad_fraction` allows, or nothing is left; no data set was written."""
+    """More songs cannot be read than `max_bad_fraction` allows, or no clip is left; no data set was written."""
 
 
 @dataclass(frozen=True)
 class PrepareSummary:
-    """What a run has come to."""
+    """Result of a run."""
 
     songs: int
-    """Songs in the inputs."""
+    """Number of songs in the inputs."""
 
     info: PreparedInfo
-    """The data set that stands there now."""
+    """The data set in the output folder."""
 
     is_changed: bool
-    """Whether it was written by this run; False when it stood there already."""
+    """Whether this run wrote it; False if it existed already."""
 
     notices: int
-    """Naming mistakes and other oddities of the inputs."""
+    """Number of notices on the inputs, such as misnamed files."""
 
 
 def prepare(config: PrepareConfig) -> PrepareSummary | None:
@@ -67,12 +64,12 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
     Every process of the launch calls this.
 
     Returns:
-        what was done; None in processes other than the main one.
+        Result of the run; None in processes other than the main one.
 
     Raises:
-        ValueError: if inputs, folders, machine or configuration cannot be used as they are.
-        TooManyBadSongs: if too many songs are damaged, or none is left.
-        SystemExit: if a signal ends the run; what is done is kept.
+        ValueError: If inputs, folders, machine or configuration cannot be used.
+        TooManyBadSongs: If too many songs are damaged, or none is left.
+        SystemExit: If a signal ends the run; results so far are kept.
     """
     with ExitStack() as stack:
         stack.enter_context(leaving_on_signals())
@@ -81,7 +78,7 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
         on_main_process(state, lambda: stack.enter_context(lock_workspace(config.work_folder)))
         work = stack.enter_context(ReportedWork(config.work_folder, PREPARE_STATUS_FILE, state.process_index))
         on_main_process(state, lambda: require_free_output(config.output_folder, key="output_dir", mark=INFO_FILE))
-        on_main_process(state, lambda: _vocabulary(config))  # one that cannot be opened is said before the work
+        on_main_process(state, lambda: _vocabulary(config))  # checks the tokenizer before the long work begins
         on_main_process(state, lambda: find_commits(config))
         fixed = pinned(config)
         work.begin("reading inputs")
@@ -94,13 +91,13 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
 
 
 def _require_output_beside_inputs(config: PrepareConfig) -> None:
-    """Refuse to write below a folder that is read: the next run would take its own clips for songs."""
+    """Refuse an output folder inside an input, whose clips the next run would read as songs."""
     for source in config.inputs:
         folder = Path(source.name)
         if folder.is_dir() and config.output_folder.is_relative_to(folder.resolve()):
             raise ValueError(
-                f"output_dir: {config.output_folder} lies inside of the input {source.name}, so that the next run "
-                "would read its clips as songs; name a folder beside it"
+                f"output_dir: {config.output_folder} is inside the input {source.name}, so the next run would read "
+                "its clips as songs; name a folder outside of it"
             )
 
 
@@ -116,20 +113,20 @@ def run_steps(
         work: is told of the progress.
 
     Raises:
-        TooManyBadSongs: after the first step, if too many songs are damaged.
+        TooManyBadSongs: If too many songs are damaged, after the first step.
     """
     if state.is_main_process:
-        for notice in read_notices(config.work_folder / SONGS_FILE).notices[:LISTED_NOTICES]:
+        for notice in read_notices(config.work_folder / SONGS_FILE).notices[:SHOWN_NOTICES]:
             logger.warning(notice)
     num_songs = len(records)
     on_main_process(state, lambda: set_aside(config.work_folder))
     corrections = read_corrections(config.work_folder, APPLIED_FILE)
     with Runner(WorkFolder(config.work_folder), state, config.settings.workers, work) as runner:
-        for name, steps in config.sections.steps():
+        for section, steps in config.sections.steps():
             for step in steps:
                 records = runner.run(step, records)
-            records = corrections.apply(records, name)
-            if name == TAKE_IN:
+            records = corrections.apply(records, section.phase)
+            if section.name == TakeInStep.name:
                 on_main_process(state, lambda taken=records: _check_damage(config, taken, num_songs))  # type: ignore[misc]
     if state.is_main_process:
         _warn_of_orphans(corrections, records)
@@ -137,13 +134,13 @@ def run_steps(
 
 
 def _warn_of_orphans(corrections: Corrections, records: list[SongRecord]) -> None:
-    """Name the corrections of a person that no clip has taken."""
+    """Warn of corrections by a person that match no clip."""
     orphans = corrections.orphans(records)
     places = {f"{edit.song} {edit.start:.1f}-{edit.end:.1f} s": None for edit in orphans}
     if places:
-        listed = ", ".join([*places][:LISTED_NOTICES])
+        listed = ", ".join([*places][:SHOWN_NOTICES])
         logger.warning(
-            "%d corrections fit no clip any more, since the songs were cut elsewhere; `songgen review` lists them: %s",
+            "%d corrections match no clip, since the songs were cut differently; `songgen review` lists them: %s",
             len(orphans),
             listed,
         )
@@ -166,26 +163,26 @@ def _codes(records: list[SongRecord]) -> str:
 
 
 def _write_records(folder: Path, records: list[SongRecord]) -> None:
-    write_text_atomic(folder / RECORDS_FILE, "".join(record.to_json() + "\n" for record in records))
+    write_records(folder / RECORDS_FILE, records)
     refused = [rejected_row(record) for record in records if record.refusal is not None]
     write_text_atomic(folder / "rejected.jsonl", "".join(json.dumps(row) + "\n" for row in refused))
 
 
 def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> PrepareSummary:
-    """Write the data set, unless the same stands there already (main process).
+    """Write the data set, unless an equal one exists (main process).
 
     Args:
-        config: of the run.
-        records: songs and clips as the steps have left them.
+        config: configuration of the run.
+        records: songs and clips after the last step.
         taken: notices on the inputs.
 
     Raises:
-        TooManyBadSongs: if no clip is left.
+        TooManyBadSongs: If no clip is left.
     """
     _write_records(config.work_folder, records)
     if all(record.refusal is not None for record in records):
         _write_report(config, records, taken, config.work_folder)
-        page = f"; report: {config.work_folder / PAGE_FILE}" * (config.sections.report is not None)
+        page = f"; report: {config.work_folder / PAGE_FILE}" * (config.sections.get(ReportOptions) is not None)
         raise TooManyBadSongs(
             f"no clip is left ({_codes(records)}). The reasons are listed in {config.work_folder / 'rejected.jsonl'}"
             + page
@@ -194,8 +191,8 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
         config.output_folder,
         config.settings.output_dir.rstrip("/"),
         WorkFolder(config.work_folder),
-        config.sections.write,
-        config.sections.export,
+        config.sections.require(WriteOptions),
+        config.sections.require(ExportOptions),
     )
     vocabulary = _vocabulary(config)
     read = None if vocabulary is None else vocabulary.fingerprint
@@ -205,7 +202,7 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
     if is_changed:
 
         def add_files(folder: Path) -> None:
-            config.save(folder / CONFIG_FILE)
+            config.save(folder / PREPARE_CONFIG_FILE)
             _write_report(config, records, taken, folder)
 
         info = writer.write(records, fingerprint, add_files)
@@ -214,20 +211,20 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
 
 
 def _vocabulary(config: PrepareConfig) -> VoiceBpeTokenizer | None:
-    options = config.sections.report
+    options = config.sections.get(ReportOptions)
     if options is None:
         return None
-    return open_vocabulary(options.lyrics_tokenizer, config.sections.write.model_name_or_path)
+    return open_vocabulary(options.lyrics_tokenizer, config.sections.require(WriteOptions).model_name_or_path)
 
 
 def _write_report(config: PrepareConfig, records: list[SongRecord], taken: TakenIn, folder: Path) -> None:
-    """Write the report into a folder that is to be the data set, unless it is switched off."""
-    options = config.sections.report
+    """Write the report into the new data set, unless it is switched off."""
+    options = config.sections.get(ReportOptions)
     if options is None:
         return
     names = tuple(step.name for _, steps in config.sections.steps() for step in steps)
     title = ", ".join(Path(source.name).name or source.name for source in config.inputs)
-    context = Context(title, names, config.sections.filter, _vocabulary(config), tuple(taken.notices))
+    context = ReportContext(title, names, config.sections.get(FilterOptions), _vocabulary(config), tuple(taken.notices))
     report = build_report(records, context, options)
-    work, audio_format = WorkFolder(config.work_folder), config.sections.write.audio_format
+    work, audio_format = WorkFolder(config.work_folder), config.sections.require(WriteOptions).audio_format
     write_report(folder, report, records, work, audio_format)

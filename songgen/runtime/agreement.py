@@ -53,6 +53,8 @@ def on_main_process(state: PartialState, action: Callable[[], _Result]) -> _Resu
 
     Raises:
         SystemExit: in the other processes, when the main one failed; that one raises what went wrong, and says it.
+            The `exit_code` of the error, where it has one, is that of all processes: a launcher reports the first that
+            ends.
     """
     results: list[_Result] = []
 
@@ -64,7 +66,7 @@ def on_main_process(state: PartialState, action: Callable[[], _Result]) -> _Resu
     if cause is not None:
         raise cause
     if "error" in answer:
-        raise SystemExit(EXIT_ERROR)
+        raise SystemExit(answer["exit_code"])
     return results[0] if results else None
 
 
@@ -76,7 +78,7 @@ def _told_by_main(is_main: bool, act: Callable[[], dict[str, Any]]) -> tuple[dic
         act: returns a JSON object.
 
     Returns:
-        the object, or `{"error": message}`; and, on the main process, the error itself.
+        the object, or `{"error": message, "exit_code": code}`; and, on the main process, the error itself.
     """
     answer: dict[str, Any] = {}
     cause: Exception | None = None
@@ -84,7 +86,8 @@ def _told_by_main(is_main: bool, act: Callable[[], dict[str, Any]]) -> tuple[dic
         try:
             answer = act()
         except Exception as error:  # whatever it is, the other processes are waiting for an answer
-            answer = {"error": str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"}
+            message = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            answer = {"error": message, "exit_code": getattr(error, "exit_code", EXIT_ERROR)}
             cause = error
     if _several():
         answer = json.loads(_broadcast(json.dumps(answer)))

@@ -27,6 +27,7 @@ from songgen.data.schema import (
     VARIANT_IDS_COLUMN,
     VARIANT_LENGTHS_COLUMN,
     VOICE_COLUMN,
+    DatasetInfo,
     arrow_schema,
     energy_column,
     target_column,
@@ -104,15 +105,14 @@ def chunk_key(settings: str, split: str, content: bytes, rows: Sequence[ClipRow]
     return digest.hexdigest()
 
 
-def audio_options(options: PreprocessOptions, sample_rate: int) -> AudioOptions:
-    """Return what audio a run accepts, for a codec of this rate."""
+def audio_options(options: PreprocessOptions, info: DatasetInfo) -> AudioOptions:
+    """Return what audio a run accepts, and the rates at which a data set holds it."""
     return AudioOptions(
-        sample_rate=sample_rate,
-        voice_sample_rate=options.voice_sample_rate,
+        sample_rate=info.sample_rate,
+        voice_sample_rate=info.voice_sample_rate,
         min_seconds=options.min_seconds,
         max_seconds=options.max_seconds,
         crop_long=options.crop_long,
-        required_tracks=options.required_tracks,
     )
 
 

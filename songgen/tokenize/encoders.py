@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from songgen.codecs import AudioCodec
     from songgen.lyrics import VoiceBpeTokenizer
 
-_SMALL_FILES = ("config.json", "lyrics_tokenizer.json", "vocab.json", "caption_tokenizer/*", "audio_codec/*")
+_SMALL_FILES = (
+    "config.json",
+    "lyrics_tokenizer.json",
+    "vocab.json",
+    "caption_tokenizer/*",
+    "audio_codec/*",
+    "voice_encoder/*.json",
+)
 """What preprocessing needs of a model on the hub: not its weights."""
 
 
@@ -35,6 +42,9 @@ class Encoders:
     codec_spec: dict[str, Any]
     """What opens the codec again; a codec from a local folder is copied into the data set, and the path leads there."""
 
+    voice_sample_rate: int
+    """Rate in Hz at which the voice encoder listens; 0 where no voices are stored."""
+
 
 def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
     """Open codec and tokenizers; what is not named comes from the model.
@@ -47,15 +57,17 @@ def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
         ValueError: if one of them is neither named nor part of the model; the message names the key.
     """
     from songgen.codecs import load_codec
-    from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer
+    from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer, read_voice_sample_rate
     from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
     from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
 
     folder = _model_folder(options)
     codec_spec, caption_name, lyrics_name = options.audio_codec, options.caption_tokenizer, options.lyrics_tokenizer
+    voice_spec = options.voice_encoder or {}  # without any, the rate of the published encoder
     if folder is not None:
         config = SongGenConfig.from_dict(read_json_object(folder / CONFIG_FILE))
         codec_spec = codec_spec or config.audio_codec
+        voice_spec = voice_spec or config.voice_encoder
         if caption_name is None:
             own = folder / config.caption_tokenizer
             caption_name = str(own) if own.is_dir() else config.caption_tokenizer
@@ -81,6 +93,7 @@ def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
         caption_tokenizer=caption_tokenizer,
         caption_fingerprint=caption_tokenizer_fingerprint(caption_tokenizer),
         codec_spec=_portable_spec(dict(codec.spec), folder),
+        voice_sample_rate=read_voice_sample_rate(voice_spec, base_folder=folder) if options.store_voice else 0,
     )
 
 

@@ -11,7 +11,7 @@ from songgen.data.manifests.raw_rows import ColumnNames, track_of_column
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.data.reading import ReadingLimits
 from songgen.data.schema import EVAL_SPLIT, TRAIN_SPLIT
-from songgen.tasks import MIX, TRACKS
+from songgen.tasks import TRACKS
 
 BYTES_PER_GIB = 1 << 30
 
@@ -57,13 +57,10 @@ class PreprocessOptions:
     """Longest clip, inclusive."""
 
     crop_long: bool = False
-    """Keep the beginning of longer clips instead of leaving them out."""
+    """Keep the beginning of longer clips instead of rejecting them."""
 
     reading: ReadingLimits = field(default_factory=ReadingLimits)
-    """Time and memory that reading one song may take."""
-
-    required_tracks: tuple[str, ...] = (MIX,)
-    """Tracks that each clip must have."""
+    """Time and memory that reading a song may take."""
 
     max_text_length: int = 500
     """Most characters of the caption, and of the lyrics, inclusive."""
@@ -74,32 +71,35 @@ class PreprocessOptions:
     max_lyrics_tokens: int | None = None
     """Most lyrics tokens, or None for no limit."""
 
-    voice_sample_rate: int = 24_000
-    """Samples a second of the stored reference voice; 0 stores none."""
+    voice_encoder: str | dict[str, Any] | None = None
+    """Voice encoder whose sample rate the stored reference voices get, or None for the model's."""
+
+    store_voice: bool = True
+    """Store the samples of reference voices."""
 
     voice_min_energy: float = 200.0
-    """Vocal tracks below are counted in the report; training does not use them as reference voice."""
+    """Energy below which a vocal track is not a reference voice in training; the report counts such tracks."""
 
     batch_size: int = 8
     """Clips that a process encodes at once."""
 
     chunk_rows: int = 500
-    """Most rows of one shard: what a process may lose when it is killed."""
+    """Most rows of a shard: what a process may lose when it is killed."""
 
     num_workers: int = 1
     """Threads of each process that read audio ahead of the codec."""
 
     max_bad_fraction: float = 0.1
-    """More damaged rows than this share of all end the run without a data set."""
+    """Largest share of damaged rows; with more, the run ends without a data set."""
 
     @property
     def work_folder(self) -> Path:
-        """Folder of what is finished so far; it is removed when the data set stands."""
+        """Folder of the finished part; it is removed once the data set is complete."""
         return self.output_folder.with_name(self.output_folder.name + ".work")
 
     @property
     def tracks(self) -> tuple[str, ...]:
-        """Tracks that the data set has columns for: the usual three, and what else the manifests are asked for."""
+        """Tracks that the data set has columns for: the usual three, and further ones that the manifests name."""
         names = [track_of_column(column) for column in self.manifests.columns.references]
         return tuple(dict.fromkeys([*TRACKS, *names]))
 
@@ -147,7 +147,8 @@ def options_of(config: RunConfig) -> PreprocessOptions:
         max_text_length=data.max_text_length,
         max_caption_tokens=data.max_description_token_length,
         max_lyrics_tokens=data.max_prompt_token_length,
-        voice_sample_rate=24_000 if data.voice_storage == "samples" else 0,
+        voice_encoder=config.model.voice_encoder,
+        store_voice=data.voice_storage == "samples",
         voice_min_energy=data.voice_min_energy,
         batch_size=data.audio_encoder_per_device_batch_size,
         chunk_rows=data.save_codec_steps or 500,

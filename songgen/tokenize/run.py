@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from songgen.data.reading import AudioReaders
 from songgen.data.schema import COMPANION_FILES, REPORT_FILE, DatasetInfo, ShardInfo
+from songgen.exit_codes import EXIT_BAD_DATA
 from songgen.runtime.agreement import on_main_process
 from songgen.runtime.files import file_sha256, write_text_atomic
 from songgen.runtime.processes import join_processes
@@ -56,6 +57,9 @@ LISTED_LANGUAGES = 8
 
 class TooManyBadRows(ValueError):
     """More rows are damaged than `max_bad_fraction` allows, or a split has no usable row; no data set was written."""
+
+    exit_code = EXIT_BAD_DATA
+    """Exit code of every process of the run."""
 
 
 def run_preprocessing(
@@ -183,7 +187,7 @@ class _Run:
 
         num_rows = 0
         num_workers = self.options.num_workers
-        accepted = audio_options(self.options, self.encoders.codec.sample_rate)
+        accepted = audio_options(self.options, self.info)
         readers = AudioReaders(accepted, self.options.reading, num_workers)
         with bar, readers, ThreadPoolExecutor(num_workers) as executor:
             encoder = ChunkEncoder(self.options, self.encoders, readers, executor, done)
@@ -299,7 +303,7 @@ def _describe(options: PreprocessOptions, encoders: Encoders) -> DatasetInfo:
         codebook_size=codec.codebook_size,
         lyrics_tokenizer_fingerprint=encoders.lyrics_tokenizer.fingerprint,
         caption_tokenizer_fingerprint=encoders.caption_fingerprint,
-        voice_sample_rate=options.voice_sample_rate,
+        voice_sample_rate=encoders.voice_sample_rate if options.store_voice else 0,
         tracks=options.tracks,
     )
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from songgen.data.schema import SCHEMA_VERSION, DatasetInfo
+from songgen.tasks import MIX
 from songgen.tokenize.options import PreprocessOptions
 
 CODE = (
@@ -39,10 +40,10 @@ def settings_fingerprint(options: PreprocessOptions, info: DatasetInfo) -> str:
         "lyrics_tokenizer": info.lyrics_tokenizer_fingerprint,
         "caption_tokenizer": info.caption_tokenizer_fingerprint,
         "tracks": options.tracks,
-        "required_tracks": options.required_tracks,
+        "required_tracks": (MIX,),  # as shards of earlier runs have it
         "seconds": (options.min_seconds, options.max_seconds, options.crop_long),
         "text": (options.max_text_length, options.max_caption_tokens, options.max_lyrics_tokens),
-        "voice": (options.voice_sample_rate, options.voice_min_energy),
+        "voice": (info.voice_sample_rate, options.voice_min_energy),
         "code": code_fingerprint(CODE),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -17,6 +17,7 @@ from songgen.families.family import Family
 from songgen.families.objective import Objective
 from songgen.families.registry import family_of
 from songgen.families.songs import Processes, TrainingData, evaluation_data, training_data, used_splits
+from songgen.families.trainable import Trainable
 from songgen.runtime.commands import Inbox
 from songgen.runtime.deepspeed_launch import deepspeed_plugin
 from songgen.runtime.distributed import StartPatience
@@ -79,14 +80,16 @@ def build_trainer(
         family = family_of(config.model.model_name_or_path, config.model.model_revision)
         core = family.open_model(config, task)
     objective = family.objective(config, core)
-    data, held_out = _open_data(config, family, core, objective, Processes(rank, world_size))
+    processes = Processes(rank, world_size)
+    data, held_out = _open_data(config, family, core, objective, processes)
     state = TrainerState() if resumption is None else resumption.state
     total_steps = count_steps(config, data.plan, state)
     evaluator = _evaluator(config, objective, held_out, total_steps)
     family.prepare_model(config, core, data)
+    trainable = family.choose_trained(config, core)
     _put_in_place(state, config, total_steps, {**data.signature, **family.frozen_content(core)}, resumption)
-    engine = _prepare(config, core, accelerator)
-    family.start(core, [data] if held_out is None else [data, held_out])
+    engine = _prepare(config, core, trainable, accelerator)
+    family.start(config, core, [data] if held_out is None else [data, held_out], processes)
     return Trainer(
         config=config,
         accelerator=accelerator,
@@ -99,13 +102,13 @@ def build_trainer(
         total_steps=total_steps,
         training_step=TrainingStep(accelerator, engine, objective, training.max_grad_norm),
         schedule=_schedule(config, state.curve.length),
-        average=MovingAverage(engine.model, training.ema_decay) if training.ema_decay else None,
+        average=MovingAverage(engine.parameters, training.ema_decay) if training.ema_decay else None,
         anomalies=AnomalyWatch(AnomalyPolicy.of(training), output_dir, config.data.dataset_folders(), rank == 0),
         loss_scale=_loss_scale(config, accelerator),
         intervals=_intervals(config, data.plan.steps_per_epoch(0)),
         evaluator=evaluator,
         checkpoints=checkpoints,
-        reporter=_reporter(config, family, core, data, held_out, accelerator, console, total_steps),
+        reporter=_reporter(config, family, core, engine, data, held_out, accelerator, console, total_steps),
         totals=StepTotals(objective, accelerator.device),
         heartbeat=heartbeat,
         patience=StartPatience(training.ddp_timeout),
@@ -219,7 +222,7 @@ def _schedule(config: RunConfig, total_steps: int) -> LearningRateSchedule:
     )
 
 
-def _prepare(config: RunConfig, core: nn.Module, accelerator: Accelerator) -> Engine:
+def _prepare(config: RunConfig, core: nn.Module, trainable: Trainable, accelerator: Accelerator) -> Engine:
     """Move the model to its device, wrap it, and make its optimizer."""
     training = config.training
     if accelerator.distributed_type == DistributedType.FSDP:
@@ -233,15 +236,18 @@ def _prepare(config: RunConfig, core: nn.Module, accelerator: Accelerator) -> En
         epsilon=training.adam_epsilon,
         weight_decay=training.weight_decay,
     )
+    optimizer = build_optimizer(core, trainable, options)
     if plugin := deepspeed_plugin(training.dtype):
-        return prepare_zero(core, build_optimizer(core, options), plugin, training.dtype, accelerator.device)
-    return AcceleratedEngine(accelerator, *accelerator.prepare(core, build_optimizer(core, options)))
+        return prepare_zero(core, trainable, optimizer, plugin, training.dtype, accelerator.device)
+    model, optimizer = accelerator.prepare(core, optimizer)
+    return AcceleratedEngine(accelerator, model, optimizer, trainable)
 
 
 def _reporter(
     config: RunConfig,
     family: Family[Any],
     core: nn.Module,
+    engine: Engine,
     data: TrainingData,
     held_out: TrainingData | None,
     accelerator: Accelerator,
@@ -250,7 +256,7 @@ def _reporter(
 ) -> Reporter:
     """What the run shows and keeps."""
     training = config.training
-    trained = sum(entry.numel() for entry in core.parameters() if entry.requires_grad)
+    trained = sum(entry.numel() for entry in engine.parameters.values())
     frames = config.data.max_frames_per_batch
     summary = RunSummary(
         model=family.describe(config, core),

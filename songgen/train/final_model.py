@@ -11,12 +11,18 @@ from torch.distributed.tensor import DTensor
 
 from songgen.config import RunConfig
 from songgen.families.family import Family
+from songgen.families.trainable import Trainable
 from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.optimization.named_tensors import gather_tensors
 
 
 def write_final_model(
-    family: Family[Any], accelerator: Accelerator, core: nn.Module, config: RunConfig, folder: Path
+    family: Family[Any],
+    accelerator: Accelerator,
+    core: nn.Module,
+    trainable: Trainable,
+    config: RunConfig,
+    folder: Path,
 ) -> None:
     """Write a model that the next run can start from, and the configuration next to it. Every process must call this.
 
@@ -24,12 +30,14 @@ def write_final_model(
         family: of the model.
         accelerator: the processes; the main one writes.
         core: the trained model, plain or sharded.
+        trainable: what of it was trained, and what of it is exported.
         config: resolved configuration of the run.
         folder: where to write; other files in it stay.
     """
     main = accelerator.is_main_process
-    sharded = any(isinstance(entry, DTensor) for entry in core.parameters())
-    weights = gather_tensors(dict(core.state_dict()), keep=main) if sharded else None
+    weights = trainable.exported(core)
+    if any(isinstance(tensor, DTensor) for tensor in weights.values()):
+        weights = gather_tensors(weights, keep=main)
     if main:
         family.write_model(core, weights, config, folder)
         config.save(folder / RESOLVED_CONFIG_FILE)

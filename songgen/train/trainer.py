@@ -33,8 +33,8 @@ from songgen.train.optimization.anomalies import AnomalyWatch, NonFiniteError
 from songgen.train.optimization.ema import MovingAverage
 from songgen.train.optimization.engine import Engine
 from songgen.train.optimization.loss_scale import LossScaleBounds
-from songgen.train.optimization.named_tensors import copy_tensors, gather_tensors, model_tensors
-from songgen.train.optimization.optimizer import set_learning_rate
+from songgen.train.optimization.named_tensors import copy_tensors, gather_tensors
+from songgen.train.optimization.optimizer import get_learning_rate, set_learning_rate
 from songgen.train.optimization.schedules import LearningRateSchedule
 from songgen.train.reporting.reporter import Reporter
 from songgen.train.step import Outcome, StepResult, TrainingStep
@@ -192,7 +192,7 @@ class Trainer:
             return
         folder = self.resumption.folder
         contents = self.checkpoints.load(folder)
-        require_same_parameters(contents.model, model_tensors(self.engine.model))
+        require_same_parameters(contents.model, self.engine.parameters)
         self.put_back(contents)
         if self.accelerator.scaler is not None and contents.state.gradient_scaler:
             self.accelerator.scaler.load_state_dict(contents.state.gradient_scaler)
@@ -293,7 +293,7 @@ class Trainer:
 
     def log(self) -> None:
         """Report what happened since the last time."""
-        rate = {"learning_rate": float(self.engine.optimizer.param_groups[0]["lr"])}
+        rate = {"learning_rate": get_learning_rate(self.engine.optimizer)}
         self.reporter.training(self.totals.report() | rate, self.state.step, self.epoch)
 
     def evaluate(self) -> None:
@@ -333,7 +333,7 @@ class Trainer:
             self.state.gradient_scaler = self.accelerator.scaler.state_dict()
         contents = CheckpointContents(
             state=self.state,
-            model=gather_tensors(model_tensors(self.engine.model), keep=main),
+            model=gather_tensors(self.engine.parameters, keep=main),
             optimizer=self.engine.optimizer_tensors(keep=main),
             average=gather_tensors(self.average.averages, keep=main) if self.average is not None else {},
             random_state=capture_random_state(),
@@ -375,7 +375,8 @@ class Trainer:
         error: Exception | None = None
         with self.averaged_weights():
             try:
-                write_final_model(self.family, self.accelerator, self.core, self.config, self.output_dir)
+                trainable = self.engine.trainable
+                write_final_model(self.family, self.accelerator, self.core, trainable, self.config, self.output_dir)
             except (OSError, SafetensorError) as failure:  # the disk; the other processes are waiting
                 error = failure
         if not all_succeeded(error is None):

@@ -1,10 +1,8 @@
 """Cases 24, 25, 27 and 30: audio files that are damaged, odd, or made to exhaust a machine."""
 
-import importlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 import soundfile
 from clips_at_the_door import OPTIONS, code_of, read, row_of
 from intact_data import open_intact
-from preprocess_fakes import RATE, ROOT, options_for, read_manifest, run, tone, write_corpus, write_manifest
+from preprocess_fakes import RATE, options_for, read_manifest, run, tone, write_corpus, write_manifest
 
 from songgen.data.audio import AudioRejected, ClipAudio, check_header, read_clip
 from songgen.data.dataset import SongDataset
@@ -25,6 +23,7 @@ from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.steps.take_in import TakeInOptions, TakeInStep
 from songgen.tokenize import PreprocessOptions
+from songgen.tokenize.launch import run_tokenization
 
 NUM_CLIPS = 20
 
@@ -93,11 +92,8 @@ def test_the_exit_code_says_when_too_many_rows_are_damaged(
         columns = options_for(corpus, tmp_path).manifests.columns
         run(replace(options, manifests=replace(options.manifests, columns=columns)))
 
-    monkeypatch.syspath_prepend(str(ROOT / "training"))
-    preprocess_data = importlib.import_module("preprocess_data")
-    monkeypatch.setattr(preprocess_data, "run_preprocessing", run_with_small_codec)
-    monkeypatch.setattr(sys, "argv", ["preprocess_data.py", str(tmp_path / "config.json")])
-    assert preprocess_data.main() == code
+    monkeypatch.setattr("songgen.tokenize.launch.run_preprocessing", run_with_small_codec)
+    assert run_tokenization([str(tmp_path / "config.json")]) == code
     assert (tmp_path / "songs").exists() == (code == EXIT_DONE)
     if code == EXIT_BAD_DATA:
         assert "3 of 20 rows are damaged (unreadable_audio)" in capsys.readouterr().err

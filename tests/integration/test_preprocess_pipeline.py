@@ -433,6 +433,6 @@ def test_a_second_run_at_the_same_time_is_refused(corpus: Path, tmp_path: Path) 
 
 
 def test_without_voice_no_samples_are_stored(corpus: Path, tmp_path: Path) -> None:
-    info = run(options_for(corpus, tmp_path / "songs", voice_sample_rate=0, max_rows={"train": 2}))
+    info = run(options_for(corpus, tmp_path / "songs", store_voice=False, max_rows={"train": 2}))
     assert info.voice_sample_rate == 0
     assert not len(SongDataset.open(tmp_path / "songs", "train").row(0).voice_samples)

@@ -14,7 +14,7 @@ from review_songs import EVIL, apply_corrections, clip, write_work_folder
 from songgen.prepare.review.corrections import CORRECTIONS_FILE
 from songgen.prepare.review.desk import ReviewDesk
 from songgen.prepare.review.page import ReviewPage
-from songgen.prepare.steps.alignment import written_lines
+from songgen.prepare.timing.lyrics_alignment import written_lines
 from songgen.web.access import make_access
 from songgen.web.server import LocalServer
 

@@ -31,7 +31,8 @@ from songgen.families.family import Family, ModelFiles
 from songgen.families.model_facts import ModelFacts
 from songgen.families.objective import BatchLoss, Counts, DataNeeds, Objective, SongRequest
 from songgen.families.registry import family_of
-from songgen.families.songs import TrainingData, open_songs
+from songgen.families.songs import open_songs
+from songgen.families.trainable import Trainable
 from songgen.runtime.commands import Interrupted
 from songgen.tasks import Task
 from songgen.train.checkpoints.files import verify
@@ -164,15 +165,16 @@ def check_data(config: RunConfig, core: FlowModel, songs: SongDataset, needs: Da
         raise ValueError(f"{songs.name}: latents of another autoencoder")
 
 
-def prepare_model(config: RunConfig, core: FlowModel, data: TrainingData) -> None:
+def choose_trained(config: RunConfig, core: FlowModel) -> Trainable:
     core.layers[0].bias.requires_grad_(False)  # something is frozen
+    return Trainable.choose(core)
 
 
-def write_model(core: FlowModel, weights: Mapping[str, Tensor] | None, config: Any, folder: Path) -> None:
+def write_model(core: FlowModel, weights: Mapping[str, Tensor], config: Any, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     record = {"model_type": MODEL_TYPE, "channels": CHANNELS}
     (folder / registry.MODEL_CONFIG_FILE).write_text(json.dumps(record))
-    save_file(dict(core.state_dict() if weights is None else weights), folder / WEIGHTS_FILE)
+    save_file(dict(weights), folder / WEIGHTS_FILE)
 
 
 FLOW = Family(
@@ -181,9 +183,10 @@ FLOW = Family(
     open_model=open_model,
     objective=lambda config, core: FlowObjective(CHANNELS),
     check_data=check_data,
-    prepare_model=prepare_model,
+    prepare_model=lambda config, core, data: None,
+    choose_trained=choose_trained,
     frozen_content=lambda core: {"frozen": str(core.layers[0].bias.sum().item())},
-    start=lambda core, data: None,
+    start=lambda config, core, data, processes: None,
     describe=lambda config, core: "a tiny flow",
     write_model=write_model,
     model_files=ModelFiles(weights=lambda folder: [WEIGHTS_FILE]),
@@ -201,7 +204,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model (`flow`) with its latents, and a token model (`model`) with its codes (`data`)."""
     folder = make_world(tmp_path_factory.mktemp("world"))
     torch.manual_seed(0)
-    write_model(FlowModel(CHANNELS), None, None, folder / "flow")
+    model = FlowModel(CHANNELS)
+    write_model(model, model.state_dict(), None, folder / "flow")
     write_latents(folder / "latents")
     return folder
 

@@ -18,9 +18,9 @@ from training_fakes import write_dataset, write_model_folder
 from songgen.conditioning.cache import FeatureCache
 from songgen.data.dataset import SongDataset
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NO_CHECKPOINT, EXIT_NON_FINITE
+from songgen.families.tokens.parameter_groups import TOKEN_GROUPS
 from songgen.families.tokens.song_samples import SongSamples
 from songgen.models import SongGenDualTrackForConditionalGeneration, modeling_songgen
-from songgen.models.freeze import CROSS_GROUPS, group_of
 from songgen.runtime.commands import Action, Command, Inbox, Interrupted
 from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, read_run_status
 from songgen.tasks import DUAL_TRACK, MIXED, Task
@@ -292,8 +292,8 @@ def test_a_mixed_run_is_the_start_of_a_dual_track_run(
     assert "warm start from layout mixed_pro to interleaving_A_V" in capsys.readouterr().err
     before = load_file(tmp_path / "mixed" / "model.safetensors")
     after = load_file(tmp_path / "dual" / "model.safetensors")
-    changed = {group_of(name) for name in after if not torch.equal(after[name], before[name])}
-    assert changed and not changed & set(CROSS_GROUPS)
+    changed = {TOKEN_GROUPS.group_of(name) for name in after if not torch.equal(after[name], before[name])}
+    assert changed and not changed & set(TOKEN_GROUPS.aliases["cross"])
     model = SongGenDualTrackForConditionalGeneration.from_pretrained(tmp_path / "dual")
     assert model.layout.name == "interleaving_A_V" and model.text_encoder.hidden_size
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import Outcome, SetStep, Step, WorkFolder
+from songgen.prepare.engine.step import SetStep, Step, StepOutcome, WorkFolder
 
 
 def make_record(name: str, **fields: Any) -> SongRecord:
@@ -34,18 +34,20 @@ class ShoutStep(Step):
     def start(self) -> None:
         self._network = str.upper
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         assert len(records) <= self.batch_size
         return [self._shout(record) for record in records]
 
-    def _shout(self, record: SongRecord) -> Outcome:
+    def _shout(self, record: SongRecord) -> StepOutcome:
         if record.id == self.unlucky:
             raise KeyError("no such luck")
         if record.caption == "die":
             os.kill(os.getpid(), 9)
         if not record.caption:
-            return Outcome(refusal=Refusal(self.name, "no_caption", "there is nothing to shout"))
-        return Outcome({"caption": self._network(record.caption) + self.ending, "measures": {"process": os.getpid()}})
+            return StepOutcome(refusal=Refusal(self.name, "no_caption", "there is nothing to shout"))
+        return StepOutcome(
+            {"caption": self._network(record.caption) + self.ending, "measures": {"process": os.getpid()}}
+        )
 
 
 @dataclass
@@ -54,7 +56,7 @@ class LongStep(ShoutStep):
 
     batch_size: int = 1
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         if records[0].caption == "long":
             time.sleep(15)
             (folder.root / "done").touch()
@@ -74,17 +76,17 @@ class CutStep(Step):
     def inputs(self, record: SongRecord) -> JsonObject:
         return {"caption": record.caption}
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         return [self._cut(record, folder) for record in records]
 
-    def _cut(self, record: SongRecord, folder: WorkFolder) -> Outcome:
+    def _cut(self, record: SongRecord, folder: WorkFolder) -> StepOutcome:
         clips = []
         for number in (0, 1):
             clip = replace(record, id=f"{record.id}_{number:03d}", start=float(number))
             file = folder.new_file(self.name, clip, "mix")
             folder.path(file).write_text(f"{record.caption} {number}")
             clips.append(replace(clip, audio={"mix": file}))
-        return Outcome(clips=tuple(clips))
+        return StepOutcome(clips=tuple(clips))
 
 
 @dataclass
@@ -97,6 +99,6 @@ class LastStep(SetStep):
     def parameters(self) -> JsonObject:
         return {"keep": 1}
 
-    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         refusal = Refusal(self.name, "too_late", "only the first is kept")
-        return [Outcome() if number == 0 else Outcome(refusal=refusal) for number, _ in enumerate(records)]
+        return [StepOutcome() if number == 0 else StepOutcome(refusal=refusal) for number, _ in enumerate(records)]

@@ -21,6 +21,7 @@ from songgen.tokenize.encoders import Encoders
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 8000
+VOICE_RATE = 12000
 
 
 class FakeCodec:
@@ -62,7 +63,7 @@ class FakeCaptionTokenizer:
 
 def fake_encoders(codec: FakeCodec | None = None) -> Encoders:
     codec = codec or FakeCodec()
-    return Encoders(codec, FakeLyricsTokenizer(), FakeCaptionTokenizer(), "fake-caption", codec.spec)  # type: ignore[arg-type]
+    return Encoders(codec, FakeLyricsTokenizer(), FakeCaptionTokenizer(), "fake-caption", codec.spec, VOICE_RATE)  # type: ignore[arg-type]
 
 
 def tone(seconds: float, rate: int = RATE, level: float = 0.3, seed: int = 0) -> np.ndarray:
@@ -113,7 +114,6 @@ def options_for(manifest: Path | str, output: Path, **changes: Any) -> Preproces
         manifests=ManifestOptions(ColumnNames(target="audio_abspath", references=("vocal_abspath", "acc_abspath"))),
         max_seconds=5.0,
         batch_size=3,
-        voice_sample_rate=12000,
     )
     return replace(options, **changes)
 

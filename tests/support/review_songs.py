@@ -9,7 +9,8 @@ from prepare_songs import RATE, tone
 from prepare_steps import make_record
 
 from songgen.prepare.engine.record import FIRST, LyricLine, Refusal, SongRecord, Transcript, Word
-from songgen.prepare.preparation import RECORDS_FILE
+from songgen.prepare.engine.record_files import RECORDS_FILE
+from songgen.prepare.engine.section import Phase
 from songgen.prepare.review.corrections import read_corrections
 
 QUIET = Refusal("filter", "vocal_too_quiet", "energy of the vocal: 12 is below 200", 12.0, 200.0)
@@ -17,9 +18,6 @@ BROKEN = Refusal("take_in", "truncated_audio", "only 10 of 4000 declared frames 
 EVIL = "</textarea><script>document.title='taken over'</script><img src=x onerror=\"document.title='taken over'\">"
 
 SECONDS = 4.0
-
-LAST_SECTION = "write"
-"""Section of the pipeline after which every correction is applied."""
 
 
 def clip(song: str, number: int, folder: Path, **fields: object) -> SongRecord:
@@ -61,4 +59,4 @@ def write_work_folder(root: Path, records: list[SongRecord] | None = None) -> Pa
 
 def apply_corrections(records: Sequence[SongRecord], work_folder: Path) -> list[SongRecord]:
     """Finished records with every correction of a work folder."""
-    return read_corrections(work_folder).apply(records, after=LAST_SECTION)
+    return read_corrections(work_folder).apply(records, after=Phase.DESCRIBED)

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from songgen.metrics.mel import FLOOR, mel_distance
+
 FFT_SIZE = 1024
 HOP_LENGTH = 320
 NUM_MELS = 80
-SMALLEST_MAGNITUDE = 1e-3
-"""Magnitude below which sound counts as silence: 60 dB below a full-scale sine."""
+SMALLEST_MAGNITUDE = FLOOR
+"""Magnitude below which sound counts as silence, as in ``songgen.metrics.mel``: 60 dB below a full-scale sine."""
 
 
 def first_codebook_agreement(generated: NDArray[np.integer], original: NDArray[np.integer]) -> float:
@@ -30,8 +32,10 @@ def first_codebook_agreement(generated: NDArray[np.integer], original: NDArray[n
     return float((generated[0, :common] == original[0, :common]).sum() / num_frames)
 
 
-def log_mel(samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.float32]:
-    """Return a mel spectrogram in nepers (natural logarithm of magnitude).
+def demo_log_mel(samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.float32]:
+    """Return the demo's mel spectrogram in nepers (natural logarithm of magnitude).
+
+    `songgen.metrics.mel.log_mel` has other frames and bands; the demo's published figures were measured with these.
 
     Args:
         samples: Mono samples, with full scale at 1.
@@ -48,20 +52,9 @@ def log_mel(samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.float
     return np.log(np.maximum(mel, SMALLEST_MAGNITUDE))
 
 
-def mel_distance(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Return the mean absolute difference of two ``log_mel`` spectrograms in nepers; silence pads the shorter one."""
-    num_frames = max(len(first), len(second))
-    return float(np.abs(_extend(first, num_frames) - _extend(second, num_frames)).mean())
-
-
 def nearest_originals(generated: Sequence[NDArray[np.float32]], originals: Sequence[NDArray[np.float32]]) -> list[int]:
     """Return, for each generated spectrogram, the index of the closest original by ``mel_distance``."""
     return [int(np.argmin([mel_distance(song, original) for original in originals])) for song in generated]
-
-
-def _extend(spectrogram: NDArray[np.float32], num_frames: int) -> NDArray[np.float32]:
-    missing = num_frames - len(spectrogram)
-    return np.pad(spectrogram, ((0, missing), (0, 0)), constant_values=np.log(SMALLEST_MAGNITUDE))
 
 
 @functools.cache

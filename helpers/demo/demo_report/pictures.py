@@ -15,7 +15,7 @@ LOSS_COLOR, RATE_COLOR, EVAL_COLOR = "#3457d5", "#1b8a5a", "#c2410c"
 
 
 def draw_spectrogram(path: Path, spectrogram: NDArray[np.float32]) -> None:
-    """Write a ``log_mel`` spectrogram (F x M) as a PNG, one pixel per frame and band, with low notes at the bottom."""
+    """Write a ``demo_log_mel`` spectrogram (F x M) as a PNG, one pixel per frame and band, low notes at the bottom."""
     _matplotlib().image.imsave(
         path, spectrogram.T, origin="lower", cmap="magma", vmin=np.log(SMALLEST_MAGNITUDE), vmax=0.0
     )

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 import numpy as np
-import torch
 
-from songgen.conditioning import FeatureCache
 from songgen.config import RunConfig
 from songgen.data.dataset import SongDataset, check_against_model
 from songgen.data.samples import TrainingSamples
 from songgen.families.objective import DataNeeds
-from songgen.families.songs import TrainingData
 from songgen.families.tokens.model import model_fingerprints
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.tasks import VOCAL
@@ -55,29 +51,3 @@ def warn_without_voices(samples: TrainingSamples) -> None:
         "for it, the highest energy of these tracks is %s, voice_min_energy is %g",
         songs.name, stored, len(songs), loudest, options.voice_min_energy,
     )  # fmt: skip
-
-
-def cache_captions(core: SongGenForConditionalGeneration, data: Sequence[TrainingData]) -> None:
-    """Compute the captions' features once, where they fit into memory: every epoch asks for the same ones.
-
-    Each caption is encoded alone: inside of a batch its features would differ in their last bits with its neighbours,
-    and a resumed run, which meets the captions in other batches first, would no longer equal an uninterrupted one.
-    """
-    encoder = core.text_encoder
-    captions = {part.samples.options.empty_caption_ids for part in data}
-    size = sum(int(part.samples.dataset.caption_lengths().sum()) for part in data)
-    size += sum(int(part.samples.dataset.variant_lengths().sum()) for part in data if part.samples.varies_captions)
-    size *= encoder.hidden_size * encoder.dtype.itemsize
-    fits = size <= TEXT_CACHE_BYTES
-    decision = "computed once" if fits else "computed for each batch"
-    logger.info("features of all captions take %.1f MB: %s", size / 1e6, decision)
-    if not fits:
-        return
-    encoder.cache = FeatureCache(2 * TEXT_CACHE_BYTES)
-    for part in data:
-        songs = part.samples.dataset
-        for row in map(songs.row, range(len(songs))):
-            texts = [row.caption_ids, *(row.caption_variants if part.samples.varies_captions else ())]
-            captions.update(tuple(ids.tolist()) for ids in texts)
-    for caption in sorted(captions):
-        encoder.encode(torch.tensor([caption]))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from songgen.conditioning.feature_store import default_folder
 from songgen.config import RunConfig
 from songgen.data.schema import CODES
 from songgen.families.family import Family
-from songgen.families.songs import TrainingData
-from songgen.families.tokens.clips import cache_captions, check_clips, warn_without_voices
+from songgen.families.songs import Processes, TrainingData
+from songgen.families.tokens.caption_features import cache_captions
+from songgen.families.tokens.clips import check_clips, warn_without_voices
 from songgen.families.tokens.final_model import write_model
 from songgen.families.tokens.model import frozen_content, open_model, prepare_model, start_frozen
 from songgen.families.tokens.model_folder import MODEL_FILES, model_facts
 from songgen.families.tokens.objective import token_objective
+from songgen.families.tokens.parameter_groups import choose_trained
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
 
@@ -22,10 +26,20 @@ def prepare(config: RunConfig, core: SongGenForConditionalGeneration, data: Trai
     warn_without_voices(data.samples)
 
 
-def start(core: SongGenForConditionalGeneration, data: Sequence[TrainingData]) -> None:
+def start(
+    config: RunConfig, core: SongGenForConditionalGeneration, data: Sequence[TrainingData], processes: Processes
+) -> None:
     """Bring frozen networks to the device, and encode captions once: see `songgen.families.family.Family.start`."""
     start_frozen(core)
-    cache_captions(core, data)
+    cache_captions(core.text_encoder, [part.samples for part in data], processes, _feature_folder(config))
+
+
+def _feature_folder(config: RunConfig) -> Path | None:
+    """Return the folder in which features of captions are kept between runs; None keeps none."""
+    named = config.data.feature_cache_dir
+    if named is None:
+        return default_folder()
+    return Path(named) if named else None
 
 
 def describe(config: RunConfig, core: SongGenForConditionalGeneration) -> str:
@@ -40,6 +54,7 @@ TOKENS = Family(
     objective=token_objective,
     check_data=check_clips,
     prepare_model=prepare,
+    choose_trained=choose_trained,
     frozen_content=frozen_content,
     start=start,
     describe=describe,

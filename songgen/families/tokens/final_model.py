@@ -10,6 +10,7 @@ from torch import Tensor
 
 from songgen.config import RunConfig
 from songgen.lyrics import VoiceBpeTokenizer
+from songgen.models.loading import save_model
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
 TOKENIZER_ENTRIES = ("caption_tokenizer", "lyrics_tokenizer.json", "vocab.json")
@@ -17,25 +18,17 @@ TOKENIZER_ENTRIES = ("caption_tokenizer", "lyrics_tokenizer.json", "vocab.json")
 
 
 def write_model(
-    core: SongGenForConditionalGeneration, weights: Mapping[str, Tensor] | None, config: RunConfig, folder: Path
+    core: SongGenForConditionalGeneration, weights: Mapping[str, Tensor], config: RunConfig, folder: Path
 ) -> None:
     """Write weights, configuration, tokenizers and local frozen networks.
 
     Args:
         core: the trained model.
-        weights: whole weights by name, where those of the model are sharded; None where they are whole.
+        weights: whole weights by name.
         config: resolved configuration of the run.
         folder: where to write; other files in it stay.
     """
-    whole = core
-    if weights is not None:
-        whole = SongGenForConditionalGeneration(core.config, folder=core.folder)
-        if (table := core.decoder.model.decoder.embed_positions.weights) is not None:
-            whole.decoder.model.decoder.embed_positions.adopt(table.cpu())  # a new model has none to load into
-        whole.load_state_dict(weights)
-        for name, part in core.attached().items():
-            whole.attach(name, part)
-    whole.save_pretrained(folder)
+    save_model(core, folder, weights)
     copy_tokenizers(core.folder, folder)
     if config.model.lyrics_tokenizer is not None:
         VoiceBpeTokenizer.from_pretrained(config.model.lyrics_tokenizer).save_pretrained(folder)

@@ -14,7 +14,6 @@ from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tok
 from songgen.config import RunConfig
 from songgen.families.songs import TrainingData
 from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
-from songgen.models.freeze import freeze
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.tasks import VOCAL, Task
 
@@ -94,8 +93,6 @@ def prepare_model(config: RunConfig, core: SongGenForConditionalGeneration, data
     """Make a model ready for its training: see `songgen.families.family.Family.prepare_model`."""
     core.release("audio_codec")  # that it loads is known; between two rounds of songs it would only take memory
     remember_codec(core, data.samples.dataset.info.codec_fingerprint)
-    frozen = freeze(core, [*config.training.frozen_groups(), *unused_groups(config, core)])
-    logger.info("frozen: %s", ", ".join(frozen) or "nothing")
     core.set_gradient_checkpointing(config.model.gradient_checkpointing)
     core.set_input_masking(config.model.input_masking)
     if config.training.torch_compile:
@@ -106,14 +103,6 @@ def prepare_model(config: RunConfig, core: SongGenForConditionalGeneration, data
 def remember_codec(core: SongGenForConditionalGeneration, fingerprint: str) -> None:
     """Note in the model's configuration which codec made the codes that it is trained on."""
     core.config = dataclasses.replace(core.config, audio_codec_fingerprint=fingerprint)
-
-
-def unused_groups(config: RunConfig, core: SongGenForConditionalGeneration) -> list[str]:
-    """Return the groups of parameters that no training target reaches with this configuration: not to be trained."""
-    groups = [] if config.training.add_vocal_loss else ["vocal_heads"]
-    if not core.config.prompt_cross_attention:
-        groups += ["lyrics_encoder", "lyrics_projection"]
-    return groups
 
 
 def start_frozen(core: SongGenForConditionalGeneration) -> None:

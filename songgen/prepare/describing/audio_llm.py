@@ -1,4 +1,4 @@
-"""An audio language model of transformers on this machine that describes recordings, in batches."""
+"""An audio language model that runs here with transformers and describes recordings in batches."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,13 +13,13 @@ SPEAKING_MODELS = {
     "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
     "qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration",
 }
-"""Kind of a model that also speaks -> class of the part that writes; the rest of it is not loaded."""
+"""Type of a model that also speaks -> class of its text part; the rest is not loaded."""
 
 _GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
 
 
 class LocalDescriber:
-    """A model such as Qwen2-Audio or Qwen2.5-Omni: it answers greedily, so the same recording gets the same answer."""
+    """A model such as Qwen2-Audio or Qwen2.5-Omni. It decodes greedily, so the same recording gets the same answer."""
 
     def __init__(self, model: str, *, revision: str = "", device: str = "", max_new_tokens: int = 600) -> None:
         """Load a model.
@@ -27,11 +27,11 @@ class LocalDescriber:
         Args:
             model: hub id or folder.
             revision: branch, tag or commit on the hub; empty for the main branch.
-            device: such as `cuda:0`; empty for an accelerator where there is one.
-            max_new_tokens: longest answer.
+            device: such as `cuda:0`; empty for the GPU if there is one.
+            max_new_tokens: most tokens of an answer.
 
         Raises:
-            ValueError: it cannot be loaded, or does not hear.
+            ValueError: If it cannot be loaded, or does not take audio.
         """
         self.device = choose_device(device)
         self._max_new_tokens = max_new_tokens
@@ -48,7 +48,7 @@ class LocalDescriber:
                 'as Qwen/Qwen2-Audio-7B-Instruct that has safetensors files, or set tag.backend to "server" or "none"'
             ) from error
         self._network: Any = network.to(self.device).eval()
-        # An answer continues its question, so what fills up a batch stands in front.
+        # An answer continues its question, so padding goes on the left.
         self._processor.tokenizer.padding_side = "left"
 
     @torch.inference_mode()
@@ -82,15 +82,15 @@ class LocalDescriber:
         return [Answer(text, confidence) for text, confidence in zip(answers, confidences, strict=True)]
 
     def _ends(self) -> list[int]:
-        """Ids that end an answer."""
+        """Return the token ids that end an answer."""
         ends = self._network.generation_config.eos_token_id
         return [] if ends is None else ends if isinstance(ends, list) else [ends]
 
 
 class _Certainty(LogitsProcessor):
-    """Keeps the probability of the likeliest token of each step, which is the one that greedy search takes.
+    """Keeps the probability of the most probable token of each step, which greedy decoding takes.
 
-    The scores of all steps, which `generate` could return, take gigabytes for a vocabulary of 150,000.
+    `generate` could return the scores of all steps, but they take gigabytes for a vocabulary of 150,000.
     """
 
     def __init__(self) -> None:
@@ -101,11 +101,11 @@ class _Certainty(LogitsProcessor):
         return scores
 
     def means(self, written: torch.Tensor, ends: Sequence[int]) -> list[float]:
-        """Return the geometric mean of each answer's probabilities, up to its end and with it.
+        """Return the geometric mean of each answer's token probabilities, including its end token.
 
         Args:
             written: B x L tokens of the answers.
-            ends: ids that end an answer.
+            ends: token ids that end an answer.
         """
         logarithms = torch.stack(self._steps, dim=1)[:, : written.shape[1]]
         is_end = torch.isin(written, torch.tensor(ends, device=written.device, dtype=written.dtype))
@@ -115,7 +115,7 @@ class _Certainty(LogitsProcessor):
 
 
 def _model_class(kind: str) -> Any:
-    """Return the class that loads a kind of model."""
+    """Return the class that loads a type of model."""
     import transformers
 
     return getattr(transformers, SPEAKING_MODELS[kind]) if kind in SPEAKING_MODELS else AutoModelForMultimodalLM

@@ -1,7 +1,9 @@
-"""An audio language model behind a server that speaks the OpenAI chat protocol with audio.
+"""An audio language model behind a server with the OpenAI chat protocol and audio input.
 
-The recordings leave this machine: they are sent to the server that the configuration names. Lyrics and file names are
-not sent. A key is read from an environment variable when the work begins; it is neither stored nor shown.
+Recordings leave this machine: they are sent to the server in the configuration. Lyrics and file names are not sent. The
+key is read from an environment variable at the start; it is neither stored nor shown. The standard library is used in
+place of the openai package, so that redirects are refused, responses are limited in size and time, and every request
+counts towards `max_requests`.
 """
 
 import base64
@@ -35,72 +37,74 @@ from songgen.prepare.describing.paid_answers import PaidAnswers
 logger = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16_000
-"""Of the recordings that are sent: what the published audio language models hear."""
+"""Sample rate of the recordings that are sent; the published audio language models take this one."""
 
 LONGEST_DELAY = 120.0
-"""Seconds that are waited at most between two tries, even if the server asks for more."""
+"""Longest wait in seconds between two tries, even if the server asks for a longer one."""
 
 MAX_RESPONSE_BYTES = 4 << 20
+"""Largest response that is read."""
+
 SHOWN_CHARACTERS = 300
-"""Characters of a server's words that are shown."""
+"""Characters of a server's message that are shown."""
 
 _BAD_REQUEST = (400, 413, 422)
-"""Statuses by which a server may refuse one recording, or everything that is asked of it."""
+"""Statuses with which a server may refuse one recording, or every request."""
 
 _TRY_AGAIN = (408, 425, 429)
-"""Statuses besides 5xx after which the same request may succeed."""
+"""Statuses, in addition to 5xx, after which the same request may succeed later."""
 
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Which server, and how it is asked.
+    """The server and how requests are sent to it.
 
     Raises:
-        ValueError: with all problems.
+        ValueError: If values are wrong; lists all problems.
     """
 
     url: str
-    """Base of its addresses, such as `http://127.0.0.1:8000/v1`; requests go to `<url>/chat/completions`."""
+    """Base address, such as `http://127.0.0.1:8000/v1`; requests go to `<url>/chat/completions`."""
 
     model: str
-    """Name of the model there."""
+    """Name of the model on the server."""
 
     api_key_variable: str = ""
-    """Environment variable that holds the key; empty for a server that asks for none."""
+    """Environment variable that holds the key; empty for a server without one."""
 
     timeout_seconds: float = 120.0
-    """Time in which an answer must be there."""
+    """Longest time for one answer, in seconds."""
 
     retries: int = 5
-    """How often a request is repeated that met no server, a busy one, or a broken answer."""
+    """Number of times that a request is repeated if the server is unreachable, busy, or sends a broken answer."""
 
     concurrency: int = 4
-    """Requests under way at the same time."""
+    """Number of requests at the same time."""
 
     max_requests: int = 0
-    """Most requests that are sent, repeated ones among them; 0 for any number."""
+    """Most requests that are sent, including repeated ones; 0 for no limit."""
 
     max_new_tokens: int = 600
-    """Longest answer."""
+    """Most tokens of an answer."""
 
     temperature: float | None = 0.0
-    """Sent with the request; None for servers that do not take one."""
+    """Temperature in the request; None for servers that do not take one."""
 
     log_probabilities: bool = False
-    """Whether the server is asked for the probabilities of its tokens."""
+    """Whether the server is asked for token probabilities."""
 
     first_delay: float = 1.0
-    """Seconds before the first repetition; each further one waits twice as long."""
+    """Seconds before the first repetition; each further wait is twice as long."""
 
     def __post_init__(self) -> None:
-        """Check the values, all at once."""
+        """Check all values."""
         problems = [*self._address_problems()]
         if not self.model:
             problems.append("model is empty: name the model as the server calls it")
         if self.api_key_variable and not _VARIABLE_NAME.fullmatch(self.api_key_variable):
-            # The value is not repeated: it may be the key itself.
+            # The message does not repeat the value, which may be the key itself.
             problems.append("api_key_variable must be the name of an environment variable, not the key")
         if not 0 < self.timeout_seconds < math.inf:
             problems.append(f"timeout_seconds must be above 0, got {self.timeout_seconds:g}")
@@ -121,14 +125,14 @@ class ServerSettings:
         except ValueError:
             return ["url cannot be read as an address"]
         if parts.username is not None or parts.password is not None:
-            return ["url must hold no name and password: it is stored with the data set; use api_key_variable"]
+            return ["url must not contain a name and password, since the data set stores it; use api_key_variable"]
         if not is_usable or parts.query or parts.fragment or not self.url.isprintable() or " " in self.url:
             return [f"url must be the base address of a server, such as http://127.0.0.1:8000/v1, got {self.url!r}"]
         return []
 
 
 class ServerDescriber:
-    """Asks the server about several recordings at the same time."""
+    """A client that sends several recordings at the same time."""
 
     sample_rate = SAMPLE_RATE
 
@@ -136,7 +140,7 @@ class ServerDescriber:
         """Read the key; nothing is sent yet.
 
         Raises:
-            ValueError: there is no key where the settings say.
+            ValueError: If the environment variable of the key is not set.
         """
         self.settings = settings
         self.paid = PaidAnswers()
@@ -157,7 +161,7 @@ class ServerDescriber:
         """Answer each conversation.
 
         Raises:
-            ValueError: the server cannot be reached, refuses everything, or `max_requests` is used up.
+            ValueError: If the server cannot be reached or refuses every request, or `max_requests` is used up.
         """
         stop = threading.Event()
 
@@ -172,15 +176,15 @@ class ServerDescriber:
             with ThreadPoolExecutor(self.settings.concurrency) as pool:
                 asked = [pool.submit(ask, conversation) for conversation in conversations]
         finally:
-            stop.set()  # where a signal has ended the waiting, nothing more is sent
-        # The first error is the cause; those that were stopped by it come to nothing.
+            stop.set()  # if a signal ended the wait, no further request is sent
+        # The first error is the cause; requests that were stopped because of it raise _Stopped.
         errors = [error for entry in asked if (error := entry.exception()) is not None]
         for error in sorted(errors, key=lambda error: isinstance(error, _Stopped)):
             raise error
         return [entry.result() for entry in asked]
 
     def _ask(self, conversation: Conversation, stop: threading.Event) -> Answer:
-        """Send one conversation, again and again while that may help."""
+        """Send one conversation, with retries while they may help."""
         body = json.dumps(self._request(conversation)).encode("ascii")
         name = hashlib.sha256(body).hexdigest()
         if (paid := self.paid.take(name)) is not None:
@@ -210,8 +214,8 @@ class ServerDescriber:
             self.paid.add(name, answer)
             return answer
         raise ValueError(
-            f"{self.settings.url} gives no answer ({self.settings.retries + 1} tries; the last: {problem}). "
-            "What is done is kept: start again when the server is there, or with a lower tag.concurrency"
+            f"{self.settings.url} does not answer ({self.settings.retries + 1} tries; the last: {problem}). "
+            "Results so far are kept: start again when the server is available, or with a lower tag.concurrency"
         )
 
     def _request(self, conversation: Conversation) -> dict[str, Any]:
@@ -228,8 +232,8 @@ class ServerDescriber:
         with self._lock:
             if 0 < self.settings.max_requests <= self._num_requests:
                 raise ValueError(
-                    f"max_requests: {self.settings.max_requests} requests have been sent in this run. What is done is "
-                    "kept: raise it, or start again to send as many once more"
+                    f"max_requests: {self.settings.max_requests} requests have been sent in this run. Results so far "
+                    "are kept: raise it, or start again to send as many more"
                 )
             self._num_requests += 1
 
@@ -248,19 +252,19 @@ class ServerDescriber:
             raise _TryAgain(f"{getattr(error, 'reason', error) or type(error).__name__}") from None
 
     def _delay(self, number: int, asked: float | None) -> float:
-        """Seconds before the next try: what the server asks for, or twice as long each time, spread by chance."""
+        """Return the seconds before the next try: as the server asks, or doubled each time, with random jitter."""
         waited = self.settings.first_delay * 2**number * random.uniform(0.75, 1.25)
         return min(LONGEST_DELAY, waited if asked is None else asked)
 
     def _shown(self, text: str) -> str:
-        """What a server says as it may be shown: short, printable, without the key."""
+        """Return a message of the server in a form that can be shown: short, printable, without the key."""
         if self._key:
             text = text.replace(self._key, "[key]")
         return escaped(text[:SHOWN_CHARACTERS])
 
 
 class _Stopped(Exception):
-    """Another request of the batch has failed for good."""
+    """Another request of the batch has failed, and retries do not help."""
 
 
 class _TryAgain(Exception):
@@ -272,7 +276,7 @@ class _TryAgain(Exception):
 
 
 class _Refused(Exception):
-    """The server does not take this request."""
+    """The server does not accept this request."""
 
 
 class _Unusable(Exception):
@@ -280,7 +284,7 @@ class _Unusable(Exception):
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect would take recording and key to an address that nobody has named."""
+    """Refuses redirects, which would send recording and key to an address that is not in the configuration."""
 
     def redirect_request(self, *arguments: Any) -> None:
         return None
@@ -316,7 +320,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _read_until(response: Any, deadline: float) -> bytes:
-    """Read a response; a socket's own timeout starts anew with every byte that trickles in."""
+    """Read a response until a deadline; a socket's own timeout restarts with every byte."""
     parts: list[bytes] = []
     size = 0
     while part := response.read1(1 << 16):
@@ -340,14 +344,14 @@ def _problem_of_status(error: urllib.error.HTTPError) -> Exception:
     if error.code in _BAD_REQUEST:
         return _Refused(message)
     if error.code in (401, 403):
-        return _Unusable(f"{message}; look at the key that tag.api_key_variable names")
+        return _Unusable(f"{message}; check the key in the variable that tag.api_key_variable names")
     if 300 <= error.code < 400:
-        return _Unusable(f"{message}; redirects are not followed: put the address that it leads to into tag.url")
-    return _Unusable(f"{message}; look at tag.url and tag.model")
+        return _Unusable(f"{message}; redirects are not followed: set tag.url to the address that it leads to")
+    return _Unusable(f"{message}; check tag.url and tag.model")
 
 
 def _error_message(said: str) -> str:
-    """The message inside of an error body, or the body."""
+    """Return the message in an error body, or the body."""
     try:
         values = json.loads(said)
         error = values.get("error", values)
@@ -357,7 +361,7 @@ def _error_message(said: str) -> str:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header; None where it is missing or a date."""
+    """Return the seconds of a Retry-After header; None if it is missing or a date."""
     try:
         seconds = float(value or "")
     except ValueError:
@@ -373,7 +377,7 @@ def _read_answer(content: bytes) -> Answer:
         text = message.get("content")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         said = _error_message(content[:4096].decode("utf-8", "replace"))
-        raise _TryAgain(f"the response is no chat completion: {said}") from None
+        raise _TryAgain(f"the response is not a chat completion: {said}") from None
     if isinstance(text, list):
         text = "".join(str(part.get("text", "")) for part in text if isinstance(part, dict))
     if isinstance(text, str) and text.strip():
@@ -384,7 +388,7 @@ def _read_answer(content: bytes) -> Answer:
 
 
 def _confidence(choice: dict[str, Any]) -> float | None:
-    """Geometric mean of the tokens' probabilities, where the server gives their logarithms."""
+    """Return the geometric mean of the token probabilities; None if the server does not give their logarithms."""
     try:
         logarithms = [float(token["logprob"]) for token in choice["logprobs"]["content"]]
         return math.exp(sum(logarithms) / len(logarithms))

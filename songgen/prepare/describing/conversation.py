@@ -1,4 +1,4 @@
-"""The conversation with an audio language model: the question, its answer, and what is wrong with it, asked again."""
+"""The conversation with an audio language model: question, answer, and problems of the answer, until none is left."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -11,33 +11,34 @@ from songgen.prepare.describing.tag_record import InvalidDescription, SongDescri
 from songgen.prepare.describing.tag_vocabulary import vocabulary_text
 
 PROMPT_FILE = Path(__file__).parent / "prompts" / "describe.txt"
-"""The prompt that is used where the configuration names none."""
+"""Prompt that is used if the configuration names none."""
 
 TAGS_PLACE = "{tags}"
-"""Where the valid tags go in a prompt."""
+"""Placeholder for the valid tags in a prompt."""
 
 QUESTION = "Write the JSON object for this recording."
-"""Said beside the audio."""
+"""Text of the request next to the audio."""
 
-_COMPLAINT = "This cannot be used:\n{problems}\nWrite the whole JSON object again, with these mended and all else kept."
+_COMPLAINT = "This cannot be used:\n{problems}\nWrite the whole JSON object again, with these corrected, the rest kept."
 _KEPT_ANSWER = 4000
+"""Characters of an answer that are repeated to the model."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """What a model is asked about one recording, with what was said so far."""
+    """A request about one recording, with earlier answers."""
 
     samples: np.ndarray
-    """Mono, full scale is 1.0, at the model's sample rate."""
+    """Mono samples at the model's sample rate; full scale is 1.0."""
 
     prompt: str
-    """What it is to do."""
+    """Instructions to the model."""
 
     turns: tuple[tuple[str, str], ...] = ()
-    """Earlier answers, each with what is wrong with it."""
+    """Earlier answers, each with a message about its problems."""
 
     def messages(self, audio: object) -> list[dict[str, object]]:
-        """Return the conversation in the form of chat templates and chat servers.
+        """Return the conversation in the form that chat templates and chat servers take.
 
         Args:
             audio: entry that stands for the recording, such as `{"type": "audio", ...}`.
@@ -56,52 +57,52 @@ def _text(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model has said."""
+    """An answer of a model."""
 
     text: str
-    """All of it."""
+    """Text of the answer."""
 
     confidence: float | None = None
-    """Geometric mean of its tokens' probabilities, where the model gives them."""
+    """Geometric mean of its token probabilities; None if the model does not give them."""
 
     refused: str = ""
-    """Why it will not answer at all; then there is no use in asking again."""
+    """Why the model refuses to answer; then it is not asked again."""
 
 
 class Describer(Protocol):
     """An audio language model behind any interface."""
 
     sample_rate: int
-    """Of the recordings that it takes."""
+    """Sample rate of the recordings that it takes."""
 
     def answer(self, conversations: Sequence[Conversation]) -> list[Answer]:
         """Answer each conversation.
 
         Raises:
-            ValueError: the model cannot be reached or used at all; says the way out.
+            ValueError: If the model cannot be reached or used; with a suggested fix.
         """
 
 
 @dataclass(frozen=True)
 class Described:
-    """What came of asking about one recording."""
+    """Result for one recording."""
 
     description: SongDescription | None
-    """None when no answer could be used."""
+    """Description; None if no answer could be used."""
 
     attempts: int
-    """Answers that it took."""
+    """Number of answers that were needed."""
 
     problems: tuple[str, ...] = ()
-    """What was wrong with the last answer that could not be used."""
+    """Problems of the last answer that could not be used."""
 
     confidence: float | None = None
-    """Of the answer that was taken."""
+    """Confidence of the answer that was used."""
 
 
 @dataclass
 class _Asked:
-    """One recording while it is asked about."""
+    """State of one recording while answers are requested."""
 
     conversation: Conversation
     problems: tuple[str, ...] = ()
@@ -113,19 +114,19 @@ def load_prompt(file: str, extra_tags: Collection[str] = ()) -> str:
     """Return a prompt with the valid tags filled in.
 
     Args:
-        file: text with `{tags}` where the valid tags go (it may have none); empty for the prompt of this project.
-        extra_tags: valid tags besides those of the vocabulary.
+        file: prompt with `{tags}` in place of the valid tags (optional); empty for the prompt of this project.
+        extra_tags: further valid tags.
 
     Raises:
-        ValueError: the file cannot be read or is empty.
+        ValueError: If the file cannot be read or is empty.
     """
     path = Path(file) if file else PROMPT_FILE
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"prompt_file: {path} cannot be read ({error}); {PROMPT_FILE} is one to start from") from error
+        raise ValueError(f"prompt_file: {path} cannot be read ({error}); start from {PROMPT_FILE}") from error
     if not text.strip():
-        raise ValueError(f"prompt_file: {path} is empty; {PROMPT_FILE} is one to start from")
+        raise ValueError(f"prompt_file: {path} is empty; start from {PROMPT_FILE}")
     return text.replace(TAGS_PLACE, vocabulary_text(extra_tags)).strip()
 
 
@@ -137,14 +138,14 @@ def describe_all(
     attempts: int,
     extra_tags: Collection[str] = (),
 ) -> list[Described]:
-    """Ask about each recording until the answer keeps to the schema and passes its check.
+    """Ask about each recording until the answer follows the schema and passes its check.
 
     Args:
         describer: the model.
         conversations: one for each recording.
-        checks: for each recording, what else is wrong with a description.
-        attempts: most answers that are asked for, each.
-        extra_tags: valid tags besides those of the vocabulary.
+        checks: for each recording, a function that returns further problems of a description.
+        attempts: most answers that are requested for each recording.
+        extra_tags: further valid tags.
     """
     asked = [_Asked(conversation) for conversation in conversations]
     for _ in range(attempts):
@@ -163,7 +164,7 @@ def _take(
     check: Callable[[SongDescription], list[str]],
     extra_tags: Collection[str],
 ) -> None:
-    """Keep a description, or note what is wrong with it and continue the conversation."""
+    """Keep the description, or continue the conversation with its problems."""
     entry.attempts += 1
     if answer.refused:
         entry.result = Described(None, entry.attempts, (answer.refused,))
@@ -179,6 +180,6 @@ def _take(
     entry.problems = tuple(problems)
     complaint = _COMPLAINT.format(problems="\n".join(f"- {problem}" for problem in problems))
     before = entry.conversation
-    # Only the last answer: what was wrong before it is mended or is said again.
+    # Only the last answer is repeated: problems of earlier ones are corrected or reported again.
     turns = ((answer.text[:_KEPT_ANSWER], complaint),)
     entry.conversation = Conversation(before.samples, before.prompt, turns)

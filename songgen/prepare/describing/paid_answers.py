@@ -1,4 +1,4 @@
-"""Answers of a server that were paid for in batches that then failed, kept so that nobody pays for them twice."""
+"""Answers of a server from batches that failed, kept so that they are not paid for twice."""
 
 import json
 import os
@@ -9,20 +9,19 @@ from pathlib import Path
 from songgen.prepare.describing.conversation import Answer
 
 ANSWERS_FOLDER = "answers"
-"""In the work folder: a file for each process that a batch has failed in."""
+"""In the work folder: one file for each process in which a batch has failed."""
 
 
 class PaidAnswers:
-    """The answers of the batch under way, and those of batches that have failed. Threads may share it."""
+    """The answers of the present batch and of failed batches. It is safe to use from several threads."""
 
     def __init__(self) -> None:
-        """Know none."""
         self._lock = threading.Lock()
         self._under_way: dict[str, Answer] = {}
         self._of_failed: dict[str, Answer] = {}
 
     def read(self, work_folder: Path) -> None:
-        """Take over what earlier runs have kept; a line that a kill has cut off is passed over."""
+        """Read the answers that earlier runs have kept; a line that a kill has cut off is skipped."""
         for path in sorted((work_folder / ANSWERS_FOLDER).glob("*.jsonl")):
             for line in path.read_text(encoding="ascii").splitlines():
                 try:
@@ -32,7 +31,7 @@ class PaidAnswers:
                     continue
 
     def take(self, request: str) -> Answer | None:
-        """Return the answer to a request, by its hash, if a failed batch has got it; it counts for this batch."""
+        """Move the answer to a request (given by its hash) from the failed batches to the present one; return it."""
         with self._lock:
             answer = self._of_failed.pop(request, None)
             if answer is not None:
@@ -40,17 +39,17 @@ class PaidAnswers:
             return answer
 
     def add(self, request: str, answer: Answer) -> None:
-        """Note an answer of the batch under way."""
+        """Add an answer of the present batch."""
         with self._lock:
             self._under_way[request] = answer
 
     def forget_batch(self) -> None:
-        """Let the answers of a batch go that is done."""
+        """Drop the answers of the present batch, which is done."""
         with self._lock:
             self._under_way = {}
 
     def keep_batch(self, work_folder: Path) -> None:
-        """Keep the answers of a batch that has failed, on disk too."""
+        """Keep the answers of the present batch, which has failed, in memory and on disk."""
         with self._lock:
             kept, self._under_way = self._under_way, {}
             self._of_failed |= kept

@@ -1,7 +1,7 @@
-"""One line of tags for a song, from what was measured and from what an audio language model has heard.
+"""One line of tags for a song, from measurements and from the description of an audio language model.
 
 The order is that of the published examples: style, voice, further styles, mood, key, tempo, instruments, further moods.
-What was measured or given wins over what the model says.
+Measured or given values take precedence over the model.
 """
 
 import re
@@ -22,42 +22,42 @@ from songgen.prepare.describing.tag_vocabulary import (
     written_tag,
 )
 from songgen.prepare.engine.record import SongRecord
-from songgen.prepare.steps.alignment import written_lines
+from songgen.prepare.timing.lyrics_alignment import written_lines
 
 LOUD, QUIET = -12.0, -20.0
-"""Integrated loudness, in LUFS: a fast song above the first is called energetic, a slow one below the second calm."""
+"""Integrated loudness in LUFS: a fast song above the first is `energetic`, a slow one below the second `calm`."""
 
 MEASURED, GIVEN, MODEL = "measured", "given", "model"
-"""Where a tag comes from: the signal, the user, the audio language model."""
+"""Sources of a tag: the signal, the user, the audio language model."""
 
 _SEX = re.compile(r"\b((?:fe)?male|woman|man)(?:'s)?\b(?: \w+)?? (?:vocal|voice|sing|rap)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a song without a model."""
+    """Facts about a song that do not come from a model."""
 
     tempo: float | None = None
-    """Beats a minute."""
+    """Tempo in beats per minute."""
 
     key: str = ""
-    """Such as `A minor`."""
+    """Key, such as `A minor`."""
 
     is_sung: bool | None = None
-    """Whether somebody sings; None when nobody looked."""
+    """Whether somebody sings; None if not known."""
 
     loudness: float | None = None
-    """LUFS."""
+    """Loudness in LUFS."""
 
     tempo_source: str = GIVEN
-    """`measured` or `given`."""
+    """Source of the tempo: `measured` or `given`."""
 
     key_source: str = GIVEN
-    """The same for the key."""
+    """Source of the key: `measured` or `given`."""
 
     @classmethod
     def of(cls, record: SongRecord) -> "Facts":
-        """Return what a record says."""
+        """Return the facts of a record."""
         return cls(
             tempo=record.tempo,
             key=record.key,
@@ -70,17 +70,17 @@ class Facts:
 
 @dataclass(frozen=True)
 class SongTags:
-    """Tags with where they come from."""
+    """Tags with their sources."""
 
     tags: tuple[tuple[str, str], ...]
     """(tag, source), each tag once."""
 
     doubts: tuple[str, ...] = ()
-    """Where model and facts contradict each other."""
+    """Contradictions between model and facts."""
 
     @property
     def names(self) -> list[str]:
-        """The tags alone."""
+        """Tags without their sources."""
         return [tag for tag, _ in self.tags]
 
     @property
@@ -91,7 +91,7 @@ class SongTags:
 
 
 def is_sung(record: SongRecord) -> bool | None:
-    """Return whether somebody sings in a clip: by its lyrics, or by where voice was found; None if nothing is known."""
+    """Return whether somebody sings in a clip, by its lyrics or by detected voice; None if neither is known."""
     if record.lyrics_source == INSTRUMENTAL:
         return False
     if written_lines(record.lyrics):
@@ -103,8 +103,8 @@ def compose_tags(facts: Facts, description: SongDescription | None = None) -> So
     """Return the tags of a song.
 
     Args:
-        facts: what is known; they win.
-        description: what a model has heard; None to do with the facts.
+        facts: known facts, which take precedence.
+        description: description by a model; None to use the facts alone.
     """
     doubts: list[str] = []
     styles = [] if description is None else _from_model(description.genre)
@@ -135,7 +135,7 @@ def _tempo(facts: Facts, description: SongDescription | None) -> list[tuple[str,
 
 
 def _energy(facts: Facts) -> list[tuple[str, str]]:
-    """One word for songs that are both fast and loud, or both slow and quiet; of others the figures say too little."""
+    """Return one tag for songs that are fast and loud, or slow and quiet; others have none."""
     if facts.tempo is None or facts.loudness is None:
         return []
     if facts.tempo >= FASTEST_WORD and facts.loudness >= LOUD:
@@ -146,7 +146,7 @@ def _energy(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _voice(facts: Facts, description: SongDescription | None, doubts: list[str]) -> list[tuple[str, str]]:
-    """Kinds of voice; whether there is one at all is not for the model to say where it is known."""
+    """Return the kinds of voice; facts decide whether there is a voice at all, if they are known."""
     heard = [] if description is None else _heard_voices(description)
     voices = [tag for tag in heard if tag != INSTRUMENTAL]
     if facts.is_sung is False:
@@ -158,13 +158,13 @@ def _voice(facts: Facts, description: SongDescription | None, doubts: list[str])
     if facts.is_sung and not voices:
         return [(VOCAL_TAG, MEASURED)]
     if voices:
-        # "vocal" says nothing beside "male vocal".
+        # "vocal" adds nothing to "male vocal".
         return [(tag, MODEL) for tag in voices if tag != VOCAL_TAG or len(voices) == 1]
     return [(INSTRUMENTAL, MODEL)] if heard else []
 
 
 def _heard_voices(description: SongDescription) -> list[str]:
-    """Kinds of voice in a description: whole entries of its lists, and men and women in its sentence."""
+    """Return the kinds of voice in a description: whole entries of its lists, and men and women in its sentence."""
     entries: Sequence[str] = [*description.instruments, *description.expanded.split(",")]
     named = [tag for entry in entries if (tag := canonical_tag(entry)) and kind_of(tag) == VOICE]
     named += [f"{_sex(found[1])} vocal" for found in _SEX.finditer(description.descriptive)]

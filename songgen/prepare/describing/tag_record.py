@@ -1,5 +1,6 @@
-"""What an audio language model says of a song: read tolerantly, then held against the schema to the letter."""
+"""A song description of an audio language model: parsed tolerantly, then validated strictly against the schema."""
 
+import math
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from songgen.prepare.engine.record import JsonObject
 from songgen.prepare.timing.text_distance import comparable_units
 
 TEXT_LIMIT = 200
-"""Each description has fewer characters."""
+"""Characters that a description must stay below."""
 
 ENTRY_LIMIT = 60
 """Most characters of a genre, an instrument, a mood."""
@@ -23,7 +24,7 @@ LIST_LIMIT = 20
 """Most entries of a list."""
 
 MAX_SHARED_WORDS = 4
-"""Longest run of words that a description may share with the lyrics; more is a quotation."""
+"""Longest run of words that a description may share with the lyrics; a longer one is a quotation."""
 
 LIST_FIELDS = ("genre", "instruments", "mood")
 
@@ -42,34 +43,34 @@ _MENTIONS_LYRICS = re.compile(
 
 @dataclass(frozen=True)
 class SongDescription:
-    """A description that keeps to the schema."""
+    """A description that follows the schema."""
 
     simplified: str
-    """The one most representative tag, from the valid tags."""
+    """Most representative tag, one of the valid tags."""
 
     expanded: str
     """Related sub-genres and techniques."""
 
     descriptive: str
-    """What the song sounds like, in a sentence."""
+    """Sound of the song, in a sentence."""
 
     synonyms: str
-    """Other words for the same."""
+    """Other words for the same sound."""
 
     use_cases: str
-    """What the song is good for."""
+    """Suitable uses of the song."""
 
     genre: tuple[str, ...]
-    """Genres, the most fitting first."""
+    """Genres, best fit first."""
 
     instruments: tuple[str, ...]
-    """What is heard playing."""
+    """Instruments that are heard."""
 
     tempo: str
-    """In words or beats a minute."""
+    """Tempo in words or beats per minute."""
 
     mood: tuple[str, ...]
-    """Moods, the strongest first."""
+    """Moods, strongest first."""
 
     lyrical_rap_check: bool
     """Whether somebody raps."""
@@ -87,26 +88,26 @@ class SongDescription:
 
 
 class InvalidDescription(ValueError):
-    """An answer does not keep to the schema."""
+    """An answer does not follow the schema."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        """Keep all problems, each a sentence that can be said to the model."""
+        """Keep all problems, each a sentence that can be sent to the model."""
         super().__init__("; ".join(problems))
         self.problems = tuple(problems)
 
 
 def read_description(answer: str, extra_tags: Collection[str] = ()) -> SongDescription:
-    """Read an answer.
+    """Parse an answer.
 
-    Lists where a text belongs are joined, texts where a list belongs are cut at commas, `yes` is a boolean, and fields
-    of `analysis` may stand beside it. Nothing is shortened, made up or left out.
+    Lists in place of a text are joined, texts in place of a list are split at commas, `yes` is a boolean, and fields of
+    `analysis` may be next to it. Nothing is shortened, invented or dropped.
 
     Args:
-        answer: all that the model has written.
-        extra_tags: valid tags besides those of the vocabulary.
+        answer: full text of the model.
+        extra_tags: further valid tags.
 
     Raises:
-        InvalidDescription: with all problems.
+        InvalidDescription: If there are problems; lists all of them.
     """
     found = find_object(answer, {*_FIELD_OF_KEY, _ANALYSIS})
     if found is None:
@@ -134,15 +135,15 @@ def read_description(answer: str, extra_tags: Collection[str] = ()) -> SongDescr
 def lyric_problems(
     description: SongDescription, lyrics: str, language: str = "", max_shared_words: int = MAX_SHARED_WORDS
 ) -> list[str]:
-    """Return where a description has its words from the lyrics, which it must not know.
+    """Return the places where a description takes its words from the lyrics, which it must not contain.
 
-    Only words can be compared: what the lyrics say in other words is not seen.
+    Only words are compared, so a paraphrase of the lyrics is not found.
 
     Args:
-        description: of the song.
-        lyrics: without section tags; empty where they are not known.
-        language: of the lyrics.
-        max_shared_words: longest run of words that both may have.
+        description: description of the song.
+        lyrics: lyrics without section tags; empty if not known.
+        language: language of the lyrics.
+        max_shared_words: longest run of words that both may contain.
     """
     problems = []
     for name, text in description.variants.items():
@@ -155,7 +156,7 @@ def lyric_problems(
 
 
 def shared_run(text: str, lyrics: str, language: str = "") -> tuple[str, ...]:
-    """Return the longest run of words (characters, where a language writes no blanks) that stands in both."""
+    """Return the longest run of words (characters in a language without blanks) that both texts contain."""
     left, right = comparable_units(text, language), comparable_units(lyrics, language)
     longest, end = 0, 0
     lengths = [0] * (len(right) + 1)
@@ -167,19 +168,19 @@ def shared_run(text: str, lyrics: str, language: str = "") -> tuple[str, ...]:
 
 
 def sung_instruments(instruments: Iterable[str], lyrics: str) -> list[str]:
-    """Return the instruments whose names stand in the lyrics: they may have been sung about rather than heard."""
+    """Return the instruments whose names occur in the lyrics: they may be sung about rather than heard."""
     sung = f" {_tag_words(lyrics)} "
     return [name for name in instruments if f" {_tag_words(name)} " in sung]
 
 
 def _tag_words(text: str) -> str:
-    """Words of a text, each in the valid form of a tag where it is an instrument (`guitars` and `guitar` are one)."""
+    """Return the words of a text, instruments in the form of their tag (`guitars` and `guitar` are the same)."""
     words = comparable_units(text, "en")
     return " ".join(canonical_tag(word) or word if kind_of(word) == INSTRUMENTS else word for word in words)
 
 
 def _by_field(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by the names of the fields, those of `analysis` among them."""
+    """Return the values by field name, including those of `analysis`."""
     values: dict[str, Any] = {}
     for key, value in found.items():
         if plain_key(key) == _ANALYSIS and isinstance(value, dict):
@@ -218,18 +219,18 @@ def _entries(name: str, value: Any, problems: list[str]) -> tuple[str, ...]:
         problems.append(f"{name} must be a list of texts")
         return ()
     entries = tuple(dict.fromkeys(entry for entry in map(_clean, value) if entry))
-    if not entries and name != "instruments":  # nothing plays beside unaccompanied singing
+    if not entries and name != "instruments":  # unaccompanied singing has none
         problems.append(f"{name} is empty")
     if len(entries) > LIST_LIMIT:
         problems.append(f"{name} has {len(entries)} entries; at most {LIST_LIMIT} are allowed")
     for entry in entries:
         if len(entry) > ENTRY_LIMIT or not is_storable_text(entry):
-            problems.append(f"an entry of {name} is no name: {entry[:ENTRY_LIMIT]!r}")
+            problems.append(f"an entry of {name} is not a name: {entry[:ENTRY_LIMIT]!r}")
     return entries
 
 
 def _tempo(name: str, value: Any, problems: list[str]) -> str:
-    is_number = isinstance(value, float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return _text(name, f"{value:g} bpm" if is_number else value, problems)
 
 
@@ -248,6 +249,6 @@ def _valid_tag(text: str, extra_tags: Collection[str], problems: list[str]) -> s
     valid = canonical_tag(text.strip(" ."), extra_tags)
     if valid is None:
         near = nearest_tags(text, extra_tags)
-        hint = f"; near to it are {', '.join(near)}" if near else ""
-        problems.append(f"simplified must be one of the valid tags, {text!r} is none{hint}")
+        hint = f"; similar tags are {', '.join(near)}" if near else ""
+        problems.append(f"simplified must be one of the valid tags, {text!r} is not one{hint}")
     return valid or ""

@@ -1,4 +1,4 @@
-"""The valid tags: what a song's one most representative tag may be, and the one form in which a tag is written."""
+"""The valid tags, one of which is a song's most representative tag, and the canonical form of each tag."""
 
 import difflib
 import re
@@ -14,13 +14,13 @@ STYLE, VOICE, INSTRUMENTS, MOOD, TEMPO, KEY = TAG_WORDS
 INSTRUMENTAL, VOCAL_TAG = "instrumental", "vocal"
 
 KIND_OF_TAG = {tag: kind for kind, tags in TAG_WORDS.items() for tag in tags}
-"""Valid tag -> its kind. Tempi (`124 bpm`) and keys (`a minor`) are valid too, and stand in no table."""
+"""Valid tag -> its kind. Tempi (`124 bpm`) and keys (`a minor`) are also valid, but not in a table."""
 
 SLOWEST_WORD, FASTEST_WORD = 84, 120
-"""Beats a minute: below the first a tempo is called slow, from the second on fast."""
+"""Beats per minute: a tempo below the first is slow, one from the second on is fast."""
 
 SIMILARITY = 0.6
-"""How like a valid tag must be to what was written to be named as what may have been meant."""
+"""Similarity from which a valid tag is suggested for a text that is not valid."""
 
 _SYNONYMS = {
     "acoustic": ("unplugged",),
@@ -63,7 +63,7 @@ _KEY_TAGS = frozenset(f"{note.lower()} {mode}" for note in [*NOTE_NAMES, *"AB CB
 
 
 def _folded(tag: str) -> str:
-    """What two spellings of a tag have in common: no case, hyphens, marks or plural."""
+    """Return the text without case, hyphens, marks and plural, which is equal for two spellings of a tag."""
     text = unicodedata.normalize("NFKC", tag).casefold().replace("’", "'")
     text = " ".join(re.sub(r"[\s_\-./]+", " ", text).split())
     return re.sub(r"(?<![s'])s\b", "", text)
@@ -75,11 +75,11 @@ _CANONICAL = {_folded(tag): tag for tag in KIND_OF_TAG} | {
 
 
 def canonical_tag(text: str, extra: Collection[str] = ()) -> str | None:
-    """Return the valid tag that a text means, or None.
+    """Return the valid tag for a text, or None.
 
     Args:
         text: `Hip Hop`, `synths`, `128 BPM`, `a minor`: case, hyphens, plurals and usual synonyms do not matter.
-        extra: further valid tags, returned as they are written.
+        extra: further valid tags, returned as given.
     """
     folded = _folded(text)
     for tag in extra:
@@ -93,12 +93,12 @@ def canonical_tag(text: str, extra: Collection[str] = ()) -> str | None:
 
 
 def written_tag(text: str) -> str:
-    """Return a tag as it stands in a data set: its valid form where there is one, else itself in lower case."""
+    """Return a tag in the form of a data set: its valid form if there is one, else the text in lower case."""
     return canonical_tag(text) or " ".join(text.casefold().split())
 
 
 def kind_of(tag: str) -> str | None:
-    """Return the kind of a tag; None for one that is not valid."""
+    """Return the kind of a tag; None if it is not valid."""
     valid = canonical_tag(tag)
     if valid is None:
         return None
@@ -106,9 +106,9 @@ def kind_of(tag: str) -> str | None:
 
 
 def nearest_tags(text: str, extra: Iterable[str] = ()) -> list[str]:
-    """Return up to three valid tags that a text may have meant, the likeliest first."""
+    """Return up to three valid tags that are similar to a text, the most similar first."""
     valid = [*KIND_OF_TAG, *extra]
-    # "sad piano ballad": a valid tag inside of what was written says more than one that is spelled alike.
+    # A valid tag inside the text ("sad piano ballad") is a better suggestion than one with a similar spelling.
     inside = [tag for tag in valid if f" {_folded(tag)} " in f" {_folded(text)} "]
     inside.sort(key=len, reverse=True)
     alike = difflib.get_close_matches(text.casefold(), valid, n=3, cutoff=SIMILARITY)
@@ -133,7 +133,7 @@ def tempo_tag(text: str) -> str | None:
 
 
 def _tag_of_beats(found: re.Match[str]) -> str:
-    """Tag of a figure; of a range, its middle."""
+    """Return the tag of a number, or of the middle of a range."""
     low, high = found.groups()
     return bpm_tag((float(low or high) + float(high)) / 2)
 
@@ -149,7 +149,7 @@ def key_tag(text: str) -> str | None:
 
 
 def vocabulary_text(extra: Collection[str] = ()) -> str:
-    """Return the valid tags for a prompt, one line a kind."""
+    """Return the valid tags for a prompt, one line for each kind."""
     lines = [f"{kind}: {', '.join(tags)}" for kind, tags in TAG_WORDS.items()]
     if extra:
         lines.append(f"further: {', '.join(extra)}")

@@ -1,1 +1,1 @@
-"""The engine of a preparation: records, steps, their runner and the store of their results."""
+"""The engine of `songgen prepare`: records, steps, the runner, and the store of results."""

@@ -1,4 +1,4 @@
-"""Reading and writing audio files in the preparation: checked on the way in, 16 bits and whole on the way out."""
+"""Reading audio files with checks, and writing complete 16-bit files."""
 
 import math
 import os
@@ -14,22 +14,22 @@ SUBTYPE = "PCM_16"
 
 
 def read_audio(path: Path, *, sample_rate: int | None = None, mono: bool = True) -> tuple[np.ndarray, int]:
-    """Read a whole audio file, however long `take_in` lets songs be; its header is checked before it is decoded.
+    """Read a whole audio file of any length; its header is checked before it is decoded.
 
     Args:
         path: WAV, FLAC, OGG or MP3.
-        sample_rate: samples a second of the result; None keeps those of the file.
+        sample_rate: sample rate of the result; None keeps that of the file.
         mono: whether channels are averaged.
 
     Returns:
         float32 samples (N where `mono`, else channels x N), full scale is 1.0; and their rate. Resampled audio has
-        round(N * sample_rate / rate of the file) samples.
+        round(N * sample_rate / file_rate) samples.
 
     Raises:
-        AudioRejected: with a code of `songgen.data.reject_codes`: the file is missing, damaged or cut.
+        AudioRejected: If the file is missing, damaged or cut; with a code of `songgen.data.reject_codes`.
     """
     if not path.is_file():
-        raise AudioRejected("file_missing", f"there is no such file: {path}")
+        raise AudioRejected("file_missing", f"the file does not exist: {path}")
     header = check_header(path, AudioOptions(sample_rate=0, max_seconds=math.inf))
     samples = decode(path, header, header.frames, mono=mono)
     rate = header.sample_rate
@@ -43,35 +43,35 @@ def resample_frames(samples: np.ndarray, rate: int, target_rate: int) -> np.ndar
 
     Args:
         samples: N x channels.
-        rate: samples a second that come in.
-        target_rate: samples a second that go out.
+        rate: sample rate of the input.
+        target_rate: sample rate of the output.
 
     Returns:
-        round(N * target_rate / rate) x channels, float32; the very same array where the rates are equal.
+        round(N * target_rate / rate) x channels, float32; the same array if the rates are equal.
     """
     if rate == target_rate:
         return samples
     num_frames = round(len(samples) * target_rate / rate)
     resampled = np.asarray(soxr.resample(samples, rate, target_rate, quality="HQ"), dtype=np.float32)[:num_frames]
-    # The resampler's own rounding may leave it one frame short.
+    # soxr rounds the length by itself, so the result may be one frame too short.
     return np.pad(resampled, ((0, num_frames - len(resampled)), (0, 0)))
 
 
 def write_audio(path: Path, samples: np.ndarray, sample_rate: int) -> int:
-    """Write a 16-bit file under a temporary name and rename it, so that a file that is there is whole.
+    """Write a 16-bit file under a temporary name and rename it, so that an existing file is complete.
 
-    No dither is added: what came from 16 bits is written as it was, and the same samples give the same file.
+    No dither is added: samples that came from 16 bits are written unchanged, and equal samples give equal files.
 
     Args:
-        path: file to write; its ending says the format (`.wav`, `.flac`).
+        path: file to write; its suffix is the format (`.wav`, `.flac`).
         samples: N, or channels x N; full scale is 1.0.
-        sample_rate: samples a second.
+        sample_rate: sample rate.
 
     Returns:
-        How many samples lay outside of what 16 bits hold and were limited.
+        Number of samples that were clipped because 16 bits cannot hold them.
     """
     assert samples.ndim in (1, 2), samples.shape
-    # What 16 bits hold is -32768 to 32767 once rounded.
+    # 16 bits hold -32768 to 32767 after rounding.
     outside = (samples >= 1.0 - 0.5 / INT16_SCALE) | (samples < -1.0 - 0.5 / INT16_SCALE)
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

@@ -1,4 +1,4 @@
-"""A song, or a clip cut from one, and all that is known of it: what every step of the preparation reads and changes."""
+"""A song, or a clip cut from one, with everything that is known about it. Every step reads and changes such records."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from songgen.lyrics.languages import language_code
 from songgen.tasks import MIX, VOCAL
 
 JsonObject = dict[str, Any]
-"""What `json.loads` makes of an object."""
+"""Result of `json.loads` for a JSON object."""
 
 FIRST, SECOND = "transcribe", "transcribe_second"
-"""Names of the two steps that transcribe, and of their transcripts: lines come from the first, the second checks it."""
+"""Names of the two transcription steps and of their transcripts: lines come from the first, the second checks it."""
 
 
 def known_language(language: str) -> str:
-    """Return the code of a language; one that the tokenizer does not know stays as it is, for the filter to judge."""
+    """Return the code of a language; one that the tokenizer does not know is kept, and the filter decides about it."""
     try:
         return language_code(language) if language.strip() else ""
     except ValueError:
@@ -31,79 +31,79 @@ class Word:
     """A sung word."""
 
     text: str
-    """As it was heard or given."""
+    """The word as heard or given."""
 
     start: float
-    """Seconds from the beginning of the record's audio."""
+    """Seconds from the start of the record's audio."""
 
     end: float
-    """Seconds."""
+    """Seconds from the start of the record's audio."""
 
     confidence: float | None = None
-    """Probability, 0 to 1, where the recognizer gives one."""
+    """Probability, 0 to 1; None if the recognizer gives none."""
 
 
 @dataclass(frozen=True)
 class LyricLine:
-    """A line of the lyrics and where it is sung."""
+    """A line of the lyrics and when it is sung."""
 
     text: str
-    """Without its section tag."""
+    """The line without its section tag."""
 
     start: float
-    """Seconds from the beginning of the record's audio."""
+    """Seconds from the start of the record's audio."""
 
     end: float
-    """Seconds."""
+    """Seconds from the start of the record's audio."""
 
     section: str = ""
-    """Section tag that the line stands under, such as `verse`."""
+    """Section of the lyrics that the line is in, such as `verse`."""
 
     confidence: float | None = None
-    """Share of its words that were heard, 0 to 1; None for a line that a person placed."""
+    """Fraction of its words that were heard, 0 to 1; None for a line that a person placed."""
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """What one recognizer heard."""
+    """Output of one recognizer."""
 
     text: str
-    """All words."""
+    """All words as one text."""
 
     language: str
-    """Code of the language, such as `en`."""
+    """Language code, such as `en`."""
 
     confidence: float | None
-    """Mean probability of the words."""
+    """Mean probability of the words; None if there are no words."""
 
     words: tuple[Word, ...] = ()
-    """With their times."""
+    """The words with their times."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a record is left out."""
+    """The reason why a record is left out."""
 
     step: str
-    """Step that found it."""
+    """Step that refused the record."""
 
     code: str
-    """Short name to count by."""
+    """Short name of the reason, by which reports count."""
 
     reason: str
-    """For people."""
+    """The reason as a sentence."""
 
     value: float | str | None = None
-    """What was measured."""
+    """The measured value."""
 
     limit: float | str | None = None
-    """What the configuration asks for."""
+    """The limit from the configuration."""
 
     others: tuple[str, ...] = ()
-    """Codes of what else speaks against it."""
+    """Codes of all further reasons."""
 
     kept: str = ""
-    """Id of the record that stands for a duplicate."""
+    """For a duplicate, the id of the record that is kept."""
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Refusal:
@@ -113,101 +113,101 @@ class Refusal:
 
 @dataclass(frozen=True)
 class SongRecord:
-    """One song before it is cut, one clip after.
+    """One song before cutting, one clip after.
 
-    Times are seconds from the beginning of the record's own audio. Fields that nothing is known of are empty.
+    Times are seconds from the start of the record's own audio. Fields of which nothing is known are empty.
     """
 
     id: str
-    """Unique in the data set; also the name of its files."""
+    """Id, unique in the data set; also the name of its files."""
 
     song: str
-    """Id of the song that the clip was cut from (its own id before cutting): clips of one song stay in one split."""
+    """Id of the song that the clip was cut from (before cutting, its own id); clips of one song are in one split."""
 
     file: str
     """Manifest or folder that the song came from."""
 
     line: int
-    """Line or row in it, from 1."""
+    """Line or row in that file, from 1."""
 
     audio: Mapping[str, str] = field(default_factory=dict)
-    """Track (`mix`, `vocal`, `acc`) -> file: relative to the work folder, or absolute for a file of the user's."""
+    """Track (`mix`, `vocal`, `acc`) -> file: relative to the work folder, or absolute for a file of the user."""
 
     start: float = 0.0
-    """Where in its song the clip begins."""
+    """Start of the clip in its song, in seconds."""
 
     duration: float = 0.0
-    """Seconds."""
+    """Length in seconds."""
 
     language: str = ""
-    """Code of the language of the lyrics."""
+    """Language code of the lyrics."""
 
     lyrics: str = ""
-    """Sung words, lines separated by line breaks, section tags in square brackets on lines of their own."""
+    """Sung words: one line of text per sung line, section tags in square brackets on separate lines."""
 
     lyrics_source: str = ""
-    """`given`, `transcribed`, `review`, or empty; `instrumental` when it is known that nothing is sung."""
+    """`given`, `transcribed`, `review`, or empty; `instrumental` if it is known that nothing is sung."""
 
     lines: tuple[LyricLine, ...] = ()
-    """The lyrics in time."""
+    """Lines of the lyrics with their times."""
 
     voiced: tuple[tuple[float, float], ...] | None = None
-    """Intervals (start, end) in which somebody sings; None when nobody listened yet."""
+    """Intervals (start, end) with singing; None if this was not detected yet."""
 
     transcripts: Mapping[str, Transcript] = field(default_factory=dict)
-    """Recognizer -> what it heard."""
+    """Step -> transcript of its recognizer."""
 
     caption: str = ""
-    """Description in a sentence or a line of tags."""
+    """Description as a sentence or a line of tags."""
 
     tags: tuple[str, ...] = ()
-    """Single traits, such as `male vocal`, `124 bpm`."""
+    """Single tags, such as `male vocal`, `124 bpm`."""
 
     variants: Mapping[str, str] = field(default_factory=dict)
     """Further descriptions: `simplified`, `expanded`, `descriptive`, `synonyms`, `use_cases`."""
 
     analysis: JsonObject = field(default_factory=dict)
-    """`genre`, `instruments`, `tempo`, `mood`, as the audio language model found them."""
+    """`genre`, `instruments`, `tempo`, `mood`, as the audio language model describes them."""
 
     tempo: float | None = None
-    """Beats a minute."""
+    """Tempo in beats per minute."""
 
     key: str = ""
-    """Such as `A minor`."""
+    """Key of the music, such as `A minor`."""
 
     energies: Mapping[str, float] = field(default_factory=dict)
     """Track -> root mean square of the 16-bit samples."""
 
     measures: Mapping[str, float] = field(default_factory=dict)
-    """Further figures by name, such as `clap_score`, `clipped_share`."""
+    """Further measurements by name, such as `clap_score`, `clipped_share`."""
 
     fingerprint: str = ""
-    """What the clip sounds like; see `songgen.prepare.listening.fingerprint`. Empty where nobody listened."""
+    """Fingerprint of the sound (see `songgen.prepare.listening.fingerprint`); empty if it was not computed."""
 
     group: str = ""
-    """Songs that share near-duplicate clips have one name here, and stay in one split; empty for all others."""
+    """Common name of songs that share near-duplicate clips, which are kept in one split; empty for all others."""
 
     split: str = ""
     """`train` or `eval`."""
 
     provenance: Mapping[str, JsonObject] = field(default_factory=dict)
-    """Step -> its version and parameters, for every step that changed the record (`review`: what a person did)."""
+    """Step -> its version and parameters, for every step that changed the record (`review`: changes by a person)."""
 
     refusal: Refusal | None = None
-    """Why it is left out; None while it is in."""
+    """Why the record is left out; None if it is not."""
 
     @property
     def heard_track(self) -> str:
-        """Track in which singing is looked for: the vocal track, or the mix of a song that was not separated."""
+        """Track in which singing is detected: the vocal track, or the mix of a song that was not separated."""
         return VOCAL if VOCAL in self.audio else MIX
 
     def to_json(self) -> str:
-        """One line of JSON (ASCII only, so that any text survives)."""
+        """Return one line of JSON (ASCII only, so that any text survives)."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, line: str) -> SongRecord:
-        """Read what `to_json` wrote."""
+        """Read a line that `to_json` wrote."""
         return cls.from_values(json.loads(line))
 
     @classmethod
@@ -216,9 +216,9 @@ class SongRecord:
         return SongRecord(**field_values(values))
 
     def changed(self, changes: Mapping[str, Any]) -> SongRecord:
-        """The record with other values, given as JSON values.
+        """Return the record with other values, given as JSON values.
 
-        Mappings are merged key by key (a step adds its own energies and measures), everything else is replaced.
+        Mappings are merged key by key (a step adds its own energies and measures); everything else is replaced.
         """
         merged = dict(changes)
         for name, value in changes.items():
@@ -229,7 +229,7 @@ class SongRecord:
 
 
 def field_values(values: Mapping[str, Any]) -> JsonObject:
-    """JSON values of a record's fields as the types that the fields have."""
+    """Convert JSON values of a record's fields to the types of the fields."""
     made = dict(values)
     if "lines" in made:
         made["lines"] = tuple(LyricLine(**line) for line in made["lines"])
@@ -250,6 +250,6 @@ def _transcript(values: Mapping[str, Any]) -> Transcript:
 
 
 def _plain(values: Mapping[str, Any]) -> JsonObject:
-    """A mapping with its dataclasses as JSON values."""
+    """Return a mapping with its dataclasses as JSON values."""
     return {name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
             for name, value in values.items()}  # fmt: skip

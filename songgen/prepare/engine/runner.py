@@ -1,8 +1,8 @@
-"""Runs steps over records: what has a result is taken from the store, the rest is shared among the processes.
+"""Runs steps over records: existing results come from the store, the other records are shared among processes.
 
-Two ways to use several processes, which give the same results: those of `accelerate launch`, each of which takes its
-share of the records, and plain workers, which get batches from the one process that also writes. A process has the
-networks of one step at a time.
+There are two ways to use several processes, which give the same results: the processes of `accelerate launch`, each of
+which takes its share of the records, and plain workers, which get batches from the one process that also writes. A
+process holds the networks of one step at a time.
 """
 
 import copy
@@ -25,7 +25,7 @@ from accelerate.state import PartialState
 from tqdm import tqdm
 
 from songgen.prepare.engine.record import SongRecord
-from songgen.prepare.engine.step import Outcome, SetStep, Step, WorkFolder
+from songgen.prepare.engine.step import SetStep, Step, StepOutcome, WorkFolder
 from songgen.prepare.engine.store import (
     RESULTS_FOLDER,
     ContentHashes,
@@ -41,18 +41,18 @@ from songgen.runtime.signals import ignore_stop_signals
 from songgen.runtime.status import ReportedWork
 
 BATCHES_AHEAD = 2
-"""Batches that wait for each worker, so that none is idle."""
+"""Batches in the queue for each worker, so that none is idle."""
 
 Batch = list[tuple[str, SongRecord]]
 """Records with the keys of their results."""
 
 
 class StepFailed(RuntimeError):
-    """A step raised what it should not; the message names step and record. What was done before is kept."""
+    """A step raised an unexpected error; the message names step and record. Earlier results are kept."""
 
 
 class WorkerLost(RuntimeError):
-    """A worker ended without a word, as one does that the system killed for its memory."""
+    """A worker ended without an error, for example because the system killed it for its memory use."""
 
 
 class Runner:
@@ -66,15 +66,15 @@ class Runner:
         Args:
             folder: where results and audio are kept.
             state: this process among those launched.
-            workers: plain processes to work in; 1 works in this one.
-            work: is told of the progress, if anything is.
+            workers: number of worker processes; 1 works in this process.
+            work: reports the progress, if given.
 
         Raises:
-            ValueError: if both ways to use several processes are asked for.
+            ValueError: If both ways to use several processes are configured.
         """
         if workers > 1 and state.num_processes > 1:
             raise ValueError(
-                f"workers: {workers} beside {state.num_processes} launched processes; "
+                f"workers: {workers} in addition to {state.num_processes} launched processes; "
                 "leave it at 1 under `accelerate launch`"
             )
         self.folder = folder
@@ -92,25 +92,25 @@ class Runner:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End the workers and close the files; who leaves early does not wait for what the workers have begun.
+        """End the workers and close the files, without waiting for batches that workers have begun.
 
-        The pool alone could not: a signal does not end its workers, and one that was killed may have taken along the
-        lock that the others wait for.
+        The pool alone cannot do this: a signal does not end its workers, and one that was killed may hold the lock that
+        the others wait for.
         """
         if self._lifeline is not None:
             self._lifeline.close()
         self._open.close()
 
     def run(self, step: Step | SetStep, records: Sequence[SongRecord]) -> list[SongRecord]:
-        """Run a step over the records that are in and, one by one, need it.
+        """Run a step over the records that are not refused and need it.
 
         Returns:
-            all records in their order; refused ones untouched, clips in the place of their song.
+            all records in order: refused ones unchanged, clips in place of their song.
 
         Raises:
-            ValueError: if machine or configuration do not allow the step.
-            StepFailed: if the step raised anything else.
-            WorkerLost: if a worker was killed.
+            ValueError: If the machine or the configuration does not allow the step.
+            StepFailed: If the step raised any other error.
+            WorkerLost: If a worker was killed.
         """
         if isinstance(step, SetStep):
             return self.run_set(step, records)
@@ -118,7 +118,7 @@ class Runner:
         if self.work is not None:
             self.work.begin(step.name, total=sum(needed), unit="records")
         with ResultStore(self.folder, self.hashes, step.name, self.state.process_index) as store:
-            # A process hashes the files of its own share only; the others learn the hashes from its list.
+            # Each process hashes the files of its own share only; the others read the hashes from its list.
             own = [
                 (result_key(step, record, self.hashes), record) for record in self._share([*compress(records, needed)])
             ]
@@ -138,7 +138,7 @@ class Runner:
             ]
 
     def run_set(self, step: SetStep, records: Sequence[SongRecord]) -> list[SongRecord]:
-        """Run a step over all records that are in, at once, in the main process."""
+        """Run a step over all records that are not refused, at once, in the main process."""
         file = self.folder.root / RESULTS_FOLDER / f"{step.name}.set.json"
         included = [record for record in records if record.refusal is None]
         if self.work is not None:
@@ -190,7 +190,7 @@ class Runner:
                 if self.work is not None:
                     self.work.advance(len(batch))
 
-    def _work_here(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Outcome]]]:
+    def _work_here(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[StepOutcome]]]:
         started = _started(step)
         try:
             for batch in batches:
@@ -199,9 +199,9 @@ class Runner:
             del started
             _free_memory()
 
-    def _work_in_workers(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Outcome]]]:
+    def _work_in_workers(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[StepOutcome]]]:
         waiting = iter(batches)
-        running: dict[Future[list[Outcome]], Batch] = {}
+        running: dict[Future[list[StepOutcome]], Batch] = {}
         pool = self._workers_of_the_run()
 
         def submit(batch: Batch) -> None:
@@ -210,7 +210,8 @@ class Runner:
         try:
             for batch in islice(waiting, self.workers * BATCHES_AHEAD):
                 submit(batch)
-            # The pool watches the workers that it had when something was submitted last, the newest one not yet.
+            # The pool watches only the workers that existed at the last submit. This call makes it watch the newest one
+            # too.
             pool.submit(int)
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -219,12 +220,12 @@ class Runner:
                         submit(next_batch)
         except BrokenProcessPool as error:
             raise WorkerLost(
-                f"step {step.name}: a worker was killed, most likely for its memory. What is done is kept: "
+                f"step {step.name}: a worker was killed, most likely for its memory use. Results so far are kept: "
                 "start again with fewer workers"
             ) from error
 
     def _workers_of_the_run(self) -> ProcessPoolExecutor:
-        """Return the workers, which stay for all steps: each imports the libraries once."""
+        """Return the workers, which are kept for all steps, so that each imports the libraries once."""
         if self._pool is None:
             self._open.enter_context(_threads_shared_among(self.workers))
             context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
@@ -236,32 +237,33 @@ class Runner:
         return self._pool
 
 
-def _run_batch(step: Step, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
-    """Run a batch; on an error find the record that is to blame.
+def _run_batch(step: Step, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+    """Run a batch; on an error, find the record that caused it.
 
     Raises:
-        ValueError: what the step says of machine or configuration, with step and record.
-        StepFailed: for every other error.
+        ValueError: If the step finds a problem of machine or configuration; names step and record.
+        StepFailed: If the step raises any other error.
     """
     try:
         outcomes = step.run(records, folder)
     except Exception as error:
         if len(records) > 1:
-            # One by one: the culprit is named, and if only the batch was too much, the work goes on.
+            # Records are run one by one, to name the one that fails. If only the batch was too large, all of them
+            # succeed.
             return [outcome for record in records for outcome in _run_batch(step, [record], folder)]
         message = f"step {step.name}, record {records[0].id!r}: {error}"
         if isinstance(error, ValueError):
             raise ValueError(message) from error
-        raise StepFailed(f"{message} ({type(error).__name__}); what is done is kept") from error
+        raise StepFailed(f"{message} ({type(error).__name__}); results so far are kept") from error
     assert len(outcomes) == len(records), f"step {step.name} gives one outcome for each record"
     return outcomes
 
 
 def _started(step: Step) -> Step:
-    """Return a copy of a step with its networks loaded; the copy takes them along when it goes.
+    """Return a copy of a step with its networks loaded; they are freed together with the copy.
 
     Raises:
-        ValueError: what the step says of machine or configuration, with its name.
+        ValueError: If the step finds a problem of machine or configuration; names the step.
     """
     started = copy.deepcopy(step)
     try:
@@ -280,7 +282,7 @@ def _free_memory() -> None:
 
 @contextmanager
 def _threads_shared_among(workers: int) -> Iterator[None]:
-    """Let workers that are started in the block share the cores, unless the user has set the threads."""
+    """Divide the cores among workers started in the block, unless the user has set the number of threads."""
     if "OMP_NUM_THREADS" in os.environ:
         yield
         return
@@ -292,7 +294,7 @@ def _threads_shared_among(workers: int) -> Iterator[None]:
 
 
 class _Worker:
-    """What a worker has in memory: one step at a time, with its networks."""
+    """State of a worker process: one step at a time, with its networks."""
 
     key: str | None = None
     step: Step | None = None
@@ -305,17 +307,17 @@ def _prepare_worker(lifeline: Connection) -> None:
 
 
 def _end_with_parent(lifeline: Connection) -> None:
-    """End this worker when the main process closes its end of the pipe, or is gone: nobody else would."""
+    """End this worker when the main process closes its end of the pipe or has died; nothing else would end it."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait_for([lifeline, parent.sentinel])
     os._exit(1)
 
 
-def _run_in_worker(step: Step, records: list[SongRecord], folder: WorkFolder) -> list[Outcome]:
+def _run_in_worker(step: Step, records: list[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
     key = json.dumps([step.name, step.version, step.parameters()], sort_keys=True)
     if _Worker.step is None or key != _Worker.key:
-        _Worker.step = None  # the networks of the step before go first
+        _Worker.step = None  # free the networks of the previous step first
         _free_memory()
         _Worker.step, _Worker.key = _started(step), key
     return _run_batch(_Worker.step, records, folder)

@@ -1,7 +1,7 @@
-"""What the steps have found, on disk, so that nothing is done twice: one line a result, read by every later run.
+"""Results of the steps on disk, so that no work is repeated: one line for each result, read by every later run.
 
 A line is `{id, key, outcome, files}` in `<work>/results/<step>.<process>.jsonl`. Every process appends to a file of its
-own and flushes each line, so that a kill loses at most the line that was being written: a torn line is no result.
+own and flushes each line, so that a kill loses at most the line that was being written. A torn line is ignored.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import Outcome, SetStep, Step, WorkFolder
+from songgen.prepare.engine.step import SetStep, Step, StepOutcome, WorkFolder
 from songgen.runtime.files import file_sha256
 
 RESULTS_FOLDER = "results"
@@ -23,19 +23,18 @@ HASHES_NAME = "hashes"
 """In the work folder: hashes of the contents of files, one list for each process."""
 
 MISSING = ""
-"""Hash of a file that is not there."""
+"""Hash of a file that does not exist."""
 
 
 class LineFile:
-    """A file of JSON lines that one process appends to, and that may have been cut off by a kill."""
+    """A file of JSON lines that one process appends to; a kill may have cut off its last line."""
 
     def __init__(self, path: Path) -> None:
-        """Name the file; it is opened when the first line is written."""
         self.path = path
         self._file: BinaryIO | None = None
 
     def append(self, values: JsonObject) -> None:
-        """Add a line and hand it to the operating system."""
+        """Append a line and flush it."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab")
@@ -51,7 +50,7 @@ class LineFile:
 
 
 def _whole_length(path: Path) -> int:
-    """Length of a file up to the end of its last whole line."""
+    """Return the length of a file up to the end of its last complete line."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         position = size
@@ -66,7 +65,7 @@ def _whole_length(path: Path) -> int:
 
 
 class _LineReader:
-    """Reads the whole lines that were added to some files since it last looked."""
+    """Reads the complete lines that were added to some files since the last call."""
 
     def __init__(self, folder: Path, pattern: str) -> None:
         self.folder = folder
@@ -74,7 +73,7 @@ class _LineReader:
         self._ends: dict[Path, int] = {}
 
     def new_lines(self) -> Iterator[tuple[Path, int, JsonObject]]:
-        """Yield file, position and values of every new line; what is no line of JSON is passed over."""
+        """Yield file, position and values of every new line; lines that are not JSON objects are skipped."""
         for path in sorted(self.folder.glob(self.pattern)):
             position = self._ends.get(path, 0)
             with path.open("rb") as file:
@@ -93,10 +92,10 @@ class _LineReader:
 
 
 class ContentHashes:
-    """Hashes of the contents of files; a file is read again only when its size, time or inode has changed."""
+    """Hashes of file contents; a file is read again only if its size, time or inode has changed."""
 
     def __init__(self, folder: WorkFolder, rank: int = 0) -> None:
-        """Read what earlier runs have hashed.
+        """Read the hashes of earlier runs.
 
         Args:
             folder: the work folder.
@@ -109,12 +108,12 @@ class ContentHashes:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read what other processes have hashed since."""
+        """Read the new hashes of other processes."""
         for _, _, line in self._reader.new_lines():
             self._known[line["file"]] = (line["state"], line["sha256"])
 
     def sha256(self, file: str) -> str:
-        """Return the hash of a file that a record names; `MISSING` where there is none."""
+        """Return the hash of a file that a record names; `MISSING` if it does not exist."""
         path = self.folder.path(file)
         try:
             status = path.stat()
@@ -138,7 +137,7 @@ class ResultStore:
     """The results of one step."""
 
     def __init__(self, folder: WorkFolder, hashes: ContentHashes, step: str, rank: int = 0) -> None:
-        """Read the results that are there.
+        """Read the existing results.
 
         Args:
             folder: the work folder.
@@ -163,12 +162,12 @@ class ResultStore:
         self._own.close()
 
     def refresh(self) -> None:
-        """Read what other processes have found since."""
+        """Read the new results of other processes."""
         for path, position, line in self._reader.new_lines():
             self._places[line["id"], line["key"]] = (path, position)
 
-    def get(self, record_id: str, key: str) -> Outcome | None:
-        """Return a result; None when there is none, or when a file that it names is gone or has other contents."""
+    def get(self, record_id: str, key: str) -> StepOutcome | None:
+        """Return a result; None if there is none, or if a file that it names is missing or has changed."""
         place = self._places.get((record_id, key))
         if place is None:
             return None
@@ -180,11 +179,11 @@ class ResultStore:
             return None
         return outcome_of_values(line["outcome"])
 
-    def put(self, record_id: str, key: str, outcome: Outcome) -> None:
+    def put(self, record_id: str, key: str, outcome: StepOutcome) -> None:
         """Add a result of this process."""
         files = {name: self.hashes.sha256(name) for name in named_files(outcome)}
         missing = [name for name, digest in files.items() if digest == MISSING]
-        assert not missing, f"the step names files that it has not written: {missing}"
+        assert not missing, f"the step names files that it did not write: {missing}"
         self._own.append({"id": record_id, "key": key, "outcome": outcome_values(outcome), "files": files})
 
 
@@ -195,7 +194,7 @@ def result_key(step: Step, record: SongRecord, hashes: ContentHashes) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
 
 
-def named_files(outcome: Outcome) -> list[str]:
+def named_files(outcome: StepOutcome) -> list[str]:
     """Return the audio files that an outcome names."""
     files = list(outcome.changes.get("audio", {}).values())
     for clip in outcome.clips or ():
@@ -203,7 +202,7 @@ def named_files(outcome: Outcome) -> list[str]:
     return files
 
 
-def outcome_values(outcome: Outcome) -> JsonObject:
+def outcome_values(outcome: StepOutcome) -> JsonObject:
     """Return an outcome as JSON values."""
     return {
         "changes": dict(outcome.changes),
@@ -212,22 +211,22 @@ def outcome_values(outcome: Outcome) -> JsonObject:
     }
 
 
-def outcome_of_values(values: JsonObject) -> Outcome:
-    """Read what `outcome_values` made."""
+def outcome_of_values(values: JsonObject) -> StepOutcome:
+    """Build an outcome from the values of `outcome_values`."""
     clips, refusal = values["clips"], values["refusal"]
-    return Outcome(
+    return StepOutcome(
         changes=values["changes"],
         clips=None if clips is None else tuple(SongRecord.from_values(clip) for clip in clips),
         refusal=None if refusal is None else Refusal.from_values(refusal),
     )
 
 
-def apply_outcome(step: Step | SetStep, record: SongRecord, outcome: Outcome) -> list[SongRecord]:
-    """Return what becomes of a record: itself with changes or a refusal, or the clips that take its place.
+def apply_outcome(step: Step | SetStep, record: SongRecord, outcome: StepOutcome) -> list[SongRecord]:
+    """Return the record with changes or a refusal, or the clips that replace it.
 
-    The step's name, version and parameters are noted in the provenance of every record that it has changed, and what
-    the outcome itself says there of this one. Clips come from where their song does now, which is no part of the
-    result's key: a song that has moved to another line is not cut again.
+    The step's name, version and parameters are added to the provenance of every record that it has changed, together
+    with the details in the outcome. Clips get the present file and line of their song. These are not part of the
+    result's key, so that a song that has moved to another line is not cut again.
     """
     details = outcome.changes.get("provenance", {}).get(step.name, {})
     mark = {step.name: {"version": step.version, "parameters": step.parameters(), **details}}

@@ -1,4 +1,4 @@
-"""A CLAP network: how well captions and sound agree, windows of long clips averaged."""
+"""A CLAP network that scores how well captions match clips, averaged over the windows of long clips."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from songgen.prepare.listening.devices import choose_device
 
 
 def windows_of(samples: np.ndarray, length: int) -> list[np.ndarray]:
-    """Cut a clip into windows: one after the other, the last one ending with the clip.
+    """Divide a clip into consecutive windows; the last one ends with the clip.
 
     Args:
         samples: N > 0 mono samples.
@@ -36,7 +36,7 @@ class ClapScorer:
             batch_size: windows that go through the network at once.
 
         Raises:
-            ValueError: it cannot be loaded, or is no CLAP model.
+            ValueError: If it cannot be loaded, or is not a CLAP model.
         """
         self.device = choose_device(device)
         self.batch_size = batch_size
@@ -46,13 +46,13 @@ class ClapScorer:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"cannot load the CLAP model {model!r}: {error}. Give the id or the folder of a CLAP model that has a "
-                "safetensors file, or set `score` to null to go without"
+                "safetensors file, or switch `score` off (null)"
             ) from error
         self._extractor, self._tokenizer = processor.feature_extractor, processor.tokenizer
         self._network = network.to(self.device).eval()
         self.sample_rate: int = self._extractor.sampling_rate
         self.window_samples: int = self._extractor.nb_max_samples
-        # Positions of the text network start behind the padding's.
+        # Positions of the text network start after the padding index.
         text = network.config.text_config
         self._max_tokens: int = text.max_position_embeddings - text.pad_token_id - 1
 
@@ -61,7 +61,7 @@ class ClapScorer:
 
         Args:
             clips: mono samples at `sample_rate`, each of at least one sample.
-            captions: one for each clip; what is longer than the network takes is cut.
+            captions: one for each clip; longer ones than the network takes are truncated.
         """
         windows = [window for clip in clips for window in windows_of(clip, self.window_samples)]
         sounds = torch.cat(
@@ -81,7 +81,7 @@ class ClapScorer:
     def _sounds(self, windows: Sequence[np.ndarray]) -> Tensor:
         """Embed windows: len(windows) x D, of length 1."""
         features = self._extractor(list(windows), sampling_rate=self.sample_rate, return_tensors="pt")
-        # The extractor calls one window of each batch "longer", drawn by chance, for networks that fuse; none is.
+        # The extractor marks a random window of each batch as "longer", for networks with fusion. No window is.
         none_is_longer = torch.zeros((len(windows), 1), dtype=torch.bool, device=self.device)
         inputs = features["input_features"].to(self.device, torch.float32)
         embedded = self._network.get_audio_features(input_features=inputs, is_longer=none_is_longer).pooler_output

@@ -1,4 +1,4 @@
-"""What a recognizer hears of a chunk of audio, and what of it is not believed; no network is needed to say so."""
+"""The result of recognizing a chunk of audio, and the rules by which it is rejected. No network is needed here."""
 
 import zlib
 from collections.abc import Mapping
@@ -9,50 +9,50 @@ from songgen.prepare.engine.record import Word
 
 @dataclass(frozen=True)
 class Guards:
-    """When a text is not believed: the rules and the figures of Whisper's own transcription."""
+    """Limits beyond which a text is rejected: the rules and values of Whisper's own transcription."""
 
     compression_ratio_limit: float = 2.4
-    """Bytes of a chunk's text over its compressed bytes; more means that it runs in circles. A refrain of one word may
-    do the same: raise it for such songs."""
+    """Highest ratio of text bytes to compressed bytes; a higher one means that the text repeats itself. Raise it for
+    songs whose refrain is a single word."""
 
     log_probability_limit: float = -1.0
-    """Least mean logarithm of the tokens' probabilities."""
+    """Lowest mean log probability of the tokens."""
 
     no_speech_limit: float = 0.6
-    """A chunk whose probability of holding no speech is higher, and whose log probability is too low, is silent."""
+    """A chunk with a higher no-speech probability and a log probability that is too low counts as silent."""
 
     retries: int = 5
-    """Times that a chunk is tried again, each time drawn at a temperature higher by 0.2; 0 to leave it out at once."""
+    """Number of times that a rejected chunk is sampled again, each time at a temperature higher by 0.2."""
 
 
 @dataclass(frozen=True)
 class HeardChunk:
-    """What was heard in a chunk."""
+    """Result for one chunk."""
 
     words: tuple[Word, ...]
-    """With seconds from the beginning of the chunk; empty when the text is not believed."""
+    """Words with times from the start of the chunk; empty if the text is rejected."""
 
     log_probability: float
-    """Mean logarithm of the probabilities of the tokens and of the end."""
+    """Mean log probability of the tokens, including the end token."""
 
     compression_ratio: float
-    """See `Guards`."""
+    """Text bytes divided by compressed bytes."""
 
     no_speech: float
-    """Probability that nobody speaks."""
+    """Probability that the chunk holds no speech."""
 
     doubt: str = ""
-    """Guard that stopped the text: `no_speech`, `compression_ratio`, `log_probability`; empty when it is believed."""
+    """Rule that rejected the text: `no_speech`, `compression_ratio` or `log_probability`; empty if it is accepted."""
 
 
 def compression_ratio(text: str) -> float:
-    """Return the bytes of a text over its compressed bytes; 0 for an empty one."""
+    """Return the ratio of a text's bytes to its compressed bytes; 0 for an empty text."""
     content = text.encode()
     return len(content) / len(zlib.compress(content)) if content else 0.0
 
 
 def find_doubt(ratio: float, log_probability: float, no_speech: float, guards: Guards) -> str:
-    """Return the guard that stops a text, or an empty string; silence comes first, since trying again is no use."""
+    """Return the rule that rejects a text, or an empty string; silence comes first, since retrying does not help."""
     is_improbable = log_probability < guards.log_probability_limit
     if is_improbable and no_speech > guards.no_speech_limit:
         return "no_speech"
@@ -61,6 +61,6 @@ def find_doubt(ratio: float, log_probability: float, no_speech: float, guards: G
     return "log_probability" if is_improbable else ""
 
 
-def likeliest_language(probabilities: Mapping[str, float]) -> str:
-    """Return the most probable language; of equal ones the first by code."""
+def most_probable_language(probabilities: Mapping[str, float]) -> str:
+    """Return the most probable language; among equals, the first by code."""
     return min(probabilities, key=lambda code: (-probabilities[code], code))

@@ -1,8 +1,8 @@
-"""Speech recognition with Whisper: what is sung in chunks of audio, word by word, and what not to believe.
+"""Speech recognition with Whisper: the words of audio chunks with times, and which results to reject.
 
-Text is found greedily; then one more pass over the finished text gives each token's probability and what the alignment
-heads look at. Both passes see one chunk's own tokens alone, so that a chunk's words and times do not depend on what
-else is in its batch (`generate(return_token_timestamps=True)` of transformers aligns the padding of a batch as well).
+Text is decoded greedily; then a second pass over the finished text gives each token's probability and the attention of
+the alignment heads. Both passes see only the tokens of one chunk, so that its words and times do not depend on the rest
+of the batch (`generate(return_token_timestamps=True)` of transformers aligns the padding of a batch as well).
 """
 
 import math
@@ -22,7 +22,7 @@ from songgen.prepare.timing.text_distance import WITHOUT_BLANKS, base_language
 from songgen.prepare.timing.word_times import split_words, timed_words, token_starts
 
 RETRY_STEP = 0.2
-"""Each retry of a chunk draws at a temperature higher by this, as Whisper's own transcription does."""
+"""Each retry of a chunk samples at a temperature higher by this, as in Whisper's own transcription."""
 
 _RETRY_SEED = 0
 _IMPOSSIBLE = -math.inf
@@ -30,7 +30,7 @@ _IMPOSSIBLE = -math.inf
 
 @dataclass(frozen=True)
 class _Reading:
-    """A chunk's tokens as the second pass sees them."""
+    """Result of the second pass over a chunk."""
 
     starts: np.ndarray
     probabilities: np.ndarray
@@ -50,7 +50,7 @@ class Recognizer:
             device: such as `cuda`; empty for an accelerator where there is one.
 
         Raises:
-            ValueError: it cannot be loaded, or is no Whisper model.
+            ValueError: If it cannot be loaded, or is not a Whisper model.
         """
         self.device = choose_device(device)
         dtype = torch.float32 if self.device == "cpu" else torch.float16
@@ -63,7 +63,7 @@ class Recognizer:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"cannot load the recognizer {model!r}: {error}. Give the id or the folder of a Whisper model that "
-                "has a safetensors file, or set `transcribe` to null to go without"
+                "has a safetensors file, or switch `transcribe` off (null)"
             ) from error
         self._network = network.to(self.device).eval()
         extractor = self._processor.feature_extractor
@@ -80,7 +80,7 @@ class Recognizer:
         self._end_id = int(self._network.config.eos_token_id)
         self._suppressed = self._mask([*(generation.suppress_tokens or ()), *range(self._no_timestamps_id, len(self))])
         self._suppressed_first = self._mask(generation.begin_suppress_tokens or ())
-        # What stands behind the end of text in the vocabulary is special, and none of it is sung.
+        # All tokens after the end of text are special (tasks, languages, timestamps) and never part of the text.
         self._suppressed[self._end_id + 1 :] = _IMPOSSIBLE
         self._heads = getattr(generation, "alignment_heads", None) or _upper_heads(self._network.config)
 
@@ -90,7 +90,7 @@ class Recognizer:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Codes of the languages that it knows; empty for a model of English alone."""
+        """Codes of the languages that it knows; empty for an English-only model."""
         return tuple(self._language_ids)
 
     @torch.inference_mode()
@@ -136,7 +136,7 @@ class Recognizer:
         return heard
 
     def _encode(self, chunks: Sequence[np.ndarray]) -> torch.Tensor:
-        """States of the encoder: chunks x frames x width."""
+        """Return the states of the encoder: chunks x frames x width."""
         longest = max(len(chunk) for chunk in chunks)
         assert longest <= self.chunk_seconds * self.sample_rate, longest
         features = self._processor.feature_extractor(
@@ -146,17 +146,17 @@ class Recognizer:
         return torch.as_tensor(states)
 
     def _prompt(self, language: str) -> list[int]:
-        """Tokens that say what is to be done."""
+        """Return the tokens that select language and task."""
         if not self._language_ids:
             return [self._start_id, self._no_timestamps_id]
         task = int(self._tokenizer.convert_tokens_to_ids("<|transcribe|>"))
         return [self._start_id, self._language_ids[language], task, self._no_timestamps_id]
 
     def _decode(self, states: torch.Tensor, languages: Sequence[str], temperature: float = 0.0) -> list[list[int]]:
-        """Text tokens of each row, the most probable ones or, with a temperature, drawn."""
+        """Return the text tokens of each row, decoded greedily or sampled at a temperature."""
         generator = torch.Generator(device=self.device).manual_seed(_RETRY_SEED)
         inputs = torch.tensor([self._prompt(language) for language in languages], device=self.device)
-        # As much of the decoder's positions as Whisper's own transcription gives to the text.
+        # Whisper's own transcription uses at most half of the decoder's positions for the text.
         limit = self._network.config.max_target_positions // 2
         is_done = torch.zeros(len(languages), dtype=torch.bool, device=self.device)
         outputs = BaseModelOutput(states)
@@ -169,8 +169,8 @@ class Recognizer:
             cache = result.past_key_values
             logits = self._allowed(result.logits[:, -1].float(), is_first=position == 0)
             if temperature:
-                drawn = torch.softmax(logits / temperature, dim=-1)
-                chosen = torch.multinomial(drawn, 1, generator=generator)[:, 0]
+                probabilities = torch.softmax(logits / temperature, dim=-1)
+                chosen = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
             else:
                 chosen = logits.argmax(dim=-1)
             chosen = chosen.masked_fill(is_done, self._end_id)
@@ -185,7 +185,7 @@ class Recognizer:
     def _read(
         self, states: torch.Tensor, tokens: list[int], num_samples: int, language: str, guards: Guards
     ) -> HeardChunk:
-        """Words, times and probabilities of a text that was found."""
+        """Return words, times and probabilities of a decoded text."""
         reading = self._second_pass(states, tokens, num_samples, language)
         text = self._text(tokens).strip()
         ratio = compression_ratio(text)
@@ -198,11 +198,11 @@ class Recognizer:
         return HeardChunk(tuple(words), reading.log_probability, ratio, reading.no_speech, doubt)
 
     def _second_pass(self, states: torch.Tensor, tokens: list[int], num_samples: int, language: str) -> _Reading:
-        """Probabilities of the tokens of one chunk, and the seconds at which each begins (one more for the end)."""
+        """Return the probability and start time of each token of a chunk, with one more time for the end."""
         prompt = self._prompt(language)
         inputs = torch.tensor([[*prompt, *tokens]], device=self.device)
         implementation = self._network.config._attn_implementation
-        # Fused attention does not give its weights away.
+        # Fused attention does not return its weights.
         self._network.set_attn_implementation("eager")
         try:
             result = self._network(
@@ -216,7 +216,8 @@ class Recognizer:
         allowed = self._allowed(logits[rows], is_first=False)
         allowed[0] += self._suppressed_first
         chosen = torch.tensor([*tokens, self._end_id], device=self.device)
-        # An end that was cut off by the limit was never possible at the first place.
+        # Text that was cut off by the limit may have an impossible end token (-inf), which would make the mean
+        # infinite.
         logs = torch.log_softmax(allowed, dim=-1).gather(1, chosen[:, None])[:, 0].clamp_min(-100.0)
         num_frames = max(1, min(math.ceil(num_samples / self._samples_per_frame), states.shape[1]))
         weights = torch.stack([result.cross_attentions[layer][0, head] for layer, head in self._heads])
@@ -231,7 +232,7 @@ class Recognizer:
         )
 
     def _allowed(self, logits: torch.Tensor, is_first: bool) -> torch.Tensor:
-        """Logits with what is never sung made impossible: rows x vocabulary."""
+        """Return logits in which tokens that are not text are impossible: rows x vocabulary."""
         masked = logits + self._suppressed
         return masked + self._suppressed_first if is_first else masked
 
@@ -245,6 +246,6 @@ class Recognizer:
 
 
 def _upper_heads(config: Any) -> list[list[int]]:
-    """All heads in the upper half of the decoder: what Whisper aligns by where a model names no heads."""
+    """Return all heads in the upper half of the decoder, Whisper's default for models that name no alignment heads."""
     layers = range(config.decoder_layers // 2, config.decoder_layers)
     return [[layer, head] for layer in layers for head in range(config.decoder_attention_heads)]

@@ -1,7 +1,7 @@
-"""Audio in the form of the data set, encoded once: kept in the work folder by the hash of what it was made of.
+"""Audio files in the format of the data set, encoded once and kept in the work folder under the hash of their source.
 
-A data set is written anew after every correction. Its files are links to those kept here, so that they stay the same
-files, and preprocessing sees that they have not changed.
+A data set is written again after every correction. Its files are links to the files here, so that they remain the same
+files, and tokenizing finds them unchanged.
 """
 
 from pathlib import Path
@@ -11,14 +11,14 @@ from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.engine.store import MISSING, ContentHashes
 
 ENCODED_FOLDER = "encoded"
-"""In the work folder."""
+"""In the work folder: the encoded files."""
 
 
 class EncodedFiles:
     """The encoded files of one work folder."""
 
     def __init__(self, work: WorkFolder, audio_format: str) -> None:
-        """Name the folder.
+        """Keep the place of the files.
 
         Args:
             work: work folder.
@@ -31,10 +31,10 @@ class EncodedFiles:
         self._used: set[str] = set()
 
     def file(self, source: str) -> Path:
-        """Return the file that holds the same sound as a file that a record names.
+        """Return the encoded form of a file that a record names.
 
         Raises:
-            AudioRejected: the source is missing or damaged.
+            AudioRejected: If the source is missing or damaged.
         """
         digest = self._hashes.sha256(source)
         path = self._folder / f"{digest}.{self._format}"
@@ -46,7 +46,7 @@ class EncodedFiles:
         return path
 
     def close(self, *, remove_others: bool) -> None:
-        """Close the list of hashes; `remove_others`: what nobody has asked for is gone afterwards."""
+        """Close the list of hashes; with `remove_others`, delete the files that were not used."""
         self._hashes.close()
         if not remove_others or not self._folder.is_dir():
             return

@@ -1,4 +1,4 @@
-"""The prepared data set: a folder that appears as a whole, can be moved, and is ready for preprocess_data.py."""
+"""The prepared data set: a folder that appears in one step, can be moved, and is ready to be tokenized."""
 
 import dataclasses
 import hashlib
@@ -9,19 +9,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from songgen.config.types import PositiveInt
 from songgen.prepare.engine.record import JsonObject, SongRecord
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.output.encoded_files import EncodedFiles
+from songgen.prepare.output.options import ExportOptions, WriteOptions
 from songgen.runtime.files import write_text_atomic
 from songgen.tasks import ACCOMPANIMENT, MIX, TRACKS, VOCAL
 from songgen.tokenize.finalize import link_or_copy, swap_folders, sync_tree
 from songgen.tokenize.workspace import remove_leftovers, staging_folder
 
 FORMAT_VERSION = 1
-"""Of the folder; raised when a reader of the old form would misread the new one."""
+"""Version of the folder's layout, incremented when an old reader would misread the new layout."""
 
 INFO_FILE = "prepared.json"
 METADATA_FILES = {"train": "metadata.jsonl", "eval": "metadata_eval.jsonl"}
@@ -38,72 +38,40 @@ ENERGY_COLUMNS = {MIX: "audio_energy", VOCAL: "vocal_energy", ACCOMPANIMENT: "ac
 """Track -> column of its energy."""
 
 TEXT_LENGTH = 600
-"""Most characters of a text that preprocessing is asked to take, unless a text is longer."""
-
-
-@dataclass(frozen=True)
-class WriteOptions:
-    """The form of the data set."""
-
-    audio_format: Literal["wav", "flac"] = "wav"
-    """Format of the audio files, 16 bits; FLAC takes about half the room."""
-
-    model_name_or_path: str = "./outputs/untrained-mixed_pro"
-    """Model that `data.json` names: its codec and tokenizers make the tokens."""
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """Further layouts of the same data set, for other programs."""
-
-    formats: tuple[str, ...] = ()
-    """`ace`: a `save_to_disk` folder with the features of the ACE-Step converter; `ljspeech`: lists of path|text."""
-
-    repeat_count: PositiveInt = 1
-    """How often each row stands in the ACE-Step data set: more for a handful of songs, 1 for many."""
-
-    def __post_init__(self) -> None:
-        """Check the formats.
-
-        Raises:
-            ValueError: for one that is not known.
-        """
-        unknown = sorted(set(self.formats) - {"ace", "ljspeech"})
-        if unknown:
-            raise ValueError(f"formats: {', '.join(unknown)} is not known; there are ace and ljspeech")
+"""Text limit that `data.json` sets, unless a text is longer."""
 
 
 @dataclass(frozen=True)
 class PreparedInfo:
-    """What stands in `prepared.json`: enough to see whether the folder is complete, and made of the same records."""
+    """Content of `prepared.json`, which shows whether the folder is complete and made of the same records."""
 
     fingerprint: str
-    """Hash of all records and of the options of writing."""
+    """Hash of all records and of the options that affect the files."""
 
     clips: dict[str, int]
-    """Split -> clips."""
+    """Split -> number of clips."""
 
     seconds: dict[str, float]
-    """Split -> their length."""
+    """Split -> total length."""
 
     refused: dict[str, int]
-    """Code -> songs and clips."""
+    """Code -> number of songs and clips."""
 
     files: list[str]
-    """Every other file of the folder, except for audio."""
+    """All other files of the folder except audio."""
 
     format_version: int = FORMAT_VERSION
-    """Version of the layout."""
+    """Version of the folder's layout."""
 
     num_audio_files: int = 0
-    """Files below `audio`."""
+    """Number of files in `audio`."""
 
     without_caption: int = 0
-    """Clips that preprocessing will leave out, because nothing describes them."""
+    """Number of clips without a caption, which tokenizing will leave out."""
 
     @classmethod
     def read(cls, folder: Path) -> "PreparedInfo | None":
-        """Return what stands in a folder; None when there is no prepared data set of this version."""
+        """Read the file of a folder; None if there is no prepared data set of this version."""
         try:
             info = cls(**json.loads((folder / INFO_FILE).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -111,7 +79,7 @@ class PreparedInfo:
         return info if info.format_version == FORMAT_VERSION else None
 
     def is_complete(self, folder: Path) -> bool:
-        """Whether no file of the data set is gone."""
+        """Return whether all files of the data set exist."""
         audio = folder / AUDIO_FOLDER
         num_audio_files = sum(1 for _ in audio.iterdir()) if audio.is_dir() else 0
         return num_audio_files == self.num_audio_files and all((folder / name).exists() for name in self.files)
@@ -122,22 +90,22 @@ class DatasetWriter:
     """Writes the folder."""
 
     output_folder: Path
-    """Where it belongs."""
+    """Folder to write."""
 
     shown_folder: str
-    """The same as the user has given it, for `data.json`."""
+    """Folder as the user gave it, for `data.json`."""
 
     work: WorkFolder
-    """Where the records' audio lies."""
+    """Work folder with the records' audio."""
 
     options: WriteOptions = field(default_factory=WriteOptions)
-    """The form."""
+    """Format of the data set."""
 
     exports: ExportOptions = field(default_factory=ExportOptions)
     """Further layouts."""
 
     def fingerprint(self, records: Sequence[SongRecord], others: Sequence[Any] = ()) -> str:
-        """Return a hash of everything that the folder depends on; `others` are what the report and the like add."""
+        """Return a hash of everything that the folder depends on; `others` are further values, as of the report."""
         digest = hashlib.sha256()
         head = [FORMAT_VERSION, dataclasses.asdict(self.options), dataclasses.asdict(self.exports), *others]
         digest.update(json.dumps(head, sort_keys=True).encode("ascii"))
@@ -148,11 +116,11 @@ class DatasetWriter:
     def write(
         self, records: Sequence[SongRecord], fingerprint: str, add_files: Callable[[Path], object] = lambda _: None
     ) -> PreparedInfo:
-        """Put the data set together beside its place and rename it there.
+        """Write the data set into a temporary folder and rename that to its place.
 
         Args:
-            records: all of them; those that are refused go to `rejected.jsonl`.
-            fingerprint: what `fingerprint` has returned.
+            records: all records; refused ones go to `rejected.jsonl`.
+            fingerprint: result of `fingerprint`.
             add_files: writes further files (configuration, report) into the folder.
         """
         included = [record for record in records if record.refusal is None]
@@ -212,7 +180,7 @@ class DatasetWriter:
         return name
 
     def _data_config(self, rows: dict[str, list[JsonObject]]) -> JsonObject:
-        """Return a configuration for preprocess_data.py that takes every row."""
+        """Return a configuration of preprocess_data.py that accepts every row."""
         listed = [row for split in rows.values() for row in split]
         references = [f"{track}_abspath" for track in (VOCAL, ACCOMPANIMENT)
                       if any(FILE_NAME_COLUMNS[track] in row for row in listed)]  # fmt: skip
@@ -228,7 +196,7 @@ class DatasetWriter:
             "target_audio_column_name": "audio_abspath",
             "ref_audio_column_name": references,
             "min_duration_in_seconds": math.floor(min(row["duration"] for row in listed) * 100) / 100,
-            # Always above the shortest: clips may all have one length.
+            # Above the longest clip, so that it is larger than the minimum even if all clips have one length.
             "max_duration_in_seconds": (math.floor(max(row["duration"] for row in listed) * 100) + 1) / 100,
             "max_text_length": max(TEXT_LENGTH, *(len(row[text]) for row in listed for text in ("caption", "lyrics"))),
             "preprocessing_num_workers": 4,
@@ -270,9 +238,9 @@ def write_ace_dataset(folder: Path, rows: Sequence[JsonObject], repeat_count: in
     """Write a `save_to_disk` folder with the features of the ACE-Step converter.
 
     Args:
-        folder: its parent is where the relative `filename` of each row starts.
-        rows: of the manifest.
-        repeat_count: how often all rows are written, one round after the other.
+        folder: folder to write; the `filename` of each row is relative to its parent.
+        rows: rows of the manifest.
+        repeat_count: number of times that all rows are written, one round after another.
     """
     from datasets import Dataset, Features, Value
     from datasets import Sequence as ListOf
@@ -296,7 +264,7 @@ def write_ace_dataset(folder: Path, rows: Sequence[JsonObject], repeat_count: in
 
 
 def ace_row(row: JsonObject) -> JsonObject:
-    """Return a row of the manifest under the names of the ACE-Step converter."""
+    """Return a row of the manifest with the column names of the ACE-Step converter."""
     tags = row["tags"] or [tag.strip() for tag in row["caption"].split(",") if tag.strip()]
     return {
         "keys": row["fname"],
@@ -309,7 +277,7 @@ def ace_row(row: JsonObject) -> JsonObject:
 
 
 def write_ljspeech(path: Path, rows: Sequence[JsonObject]) -> None:
-    """Write `path|text` lines: the vocal track where there is one, lyrics on one line without section tags."""
+    """Write `path|text` lines: the vocal track if there is one, and the lyrics on one line without section tags."""
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             audio = row.get(FILE_NAME_COLUMNS[VOCAL]) or row[FILE_NAME_COLUMNS[MIX]]

@@ -1,45 +1,16 @@
-"""What to do next, from the figures of a report: the largest losses and the gravest gaps, each with a way out."""
+"""Advice from the figures of a report: the largest losses and gaps, each with a suggested fix."""
 
 from collections.abc import Iterator
 
-from songgen.prepare.engine.phases import CUTTING_STEP
 from songgen.prepare.engine.record import JsonObject
+from songgen.prepare.sections import CUTTING_STEP, REFUSAL_CODES
 from songgen.prepare.steps.splits import EVALUATION
 
 LARGE_SHARE = 0.1
-"""From this share of what reached a step on, a reason is worth a word."""
+"""Fraction of the records that reached a step, from which a reason gets advice."""
 
 LITTLE_HEARD = 0.5
-"""Share of the words of the lyrics; well transcribed songs have more."""
-
-WAYS_OUT = {
-    "accompaniment_too_quiet": "Listen to some of them: where nothing but a voice is sung, there is no accompaniment.",
-    "caption_does_not_fit": "Listen to some of them with their captions. Captions written by rule or from file names "
-    "often do not fit; describe the songs anew with the `tag` step, or correct them in `songgen review`.",
-    "clipped": "These recordings are overdriven. Better sources help; raising `filter.max_clipped_share` teaches the "
-    "model the distortion.",
-    "duplicate": "The collection holds many copies, such as compilations and reissues. Nothing is lost by leaving them "
-    "out; more different songs help more.",
-    "empty_slice": "There are lyrics where nobody is heard: the lyrics may belong to another version of the song.",
-    "file_missing": "The manifest names files that are not there: check its paths.",
-    "lyrics_not_heard": "The lyrics differ from what is sung. Check that they belong to these recordings, or "
-    "leave them out and let them be transcribed.",
-    "lyrics_without_times": "Switch `transcribe` on: with the words heard, lines get their times and long songs can be "
-    "cut.",
-    "mostly_silent": "Long pauses were cut as clips: check `silence_db` of `measure`, and the sources.",
-    "not_measured": "A limit asks for a figure that these clips lack: switch its step on, or set `filter.not_measured` "
-    "to `pass`.",
-    "other_language": "Add the languages you want to `filter.languages`, or check that they were recognized.",
-    "too_long": "Switch `segment` on, or raise the limit if the model takes longer clips.",
-    "too_short": "Clips are cut short where pauses are many: check `segment.min_seconds` and the step's limits.",
-    "transcripts_differ": "Two recognizers disagree: sung words are hard to hear. Give the lyrics where you have them.",
-    "truncated_audio": "Copy or download these files again: their ends are missing.",
-    "unreadable_audio": "These files cannot be decoded: copy or convert them again.",
-    "unsupported_format": "Convert these files to WAV, FLAC, OGG or MP3.",
-    "vocal_too_quiet": "Their voice is quiet or absent. If they are instrumentals, mark them as such; else look at the "
-    "separation, or at `filter.min_vocal_energy`.",
-}
-"""Code of a refusal -> what may be done about it."""
+"""Fraction of the words of the lyrics that were heard; songs with good transcripts have more."""
 
 KIND_EXAMPLES = {
     "style": "rap, pop, rock",
@@ -52,10 +23,10 @@ KIND_EXAMPLES = {
 
 
 def advise(report: JsonObject) -> list[str]:
-    """Return sentences, the most important first.
+    """Return pieces of advice, the most important first.
 
     Args:
-        report: what `build_report` has made.
+        report: result of `build_report`.
     """
     if not report["clips"]:
         return ["No clip is left. Begin with the most frequent reason below.", *_about_refusals(report)]
@@ -85,17 +56,18 @@ def _about_refusals(report: JsonObject) -> Iterator[str]:
         share = entry["count"] / reached[entry["step"]]
         if share >= LARGE_SHARE:
             what = f"{entry['count']} of {reached[entry['step']]} that reached `{entry['step']}`"
-            way_out = WAYS_OUT.get(entry["code"], "")
-            yield f"{what} were left out as `{entry['code']}` ({entry['meaning']}). {way_out}".strip()
+            code = REFUSAL_CODES.get(entry["code"])
+            advice = "" if code is None else code.advice
+            yield f"{what} were left out as `{entry['code']}` ({entry['meaning']}). {advice}".strip()
 
 
 def _reached(report: JsonObject) -> dict[str, int]:
-    """Return how many songs or clips each step has seen."""
+    """Return how many songs or clips reached each step."""
     reached, left = {}, report["songs"]
     for stage in report["stages"][1:]:
         gone = sum(entry["count"] for entry in report["refusals"] if entry["step"] == stage["step"])
         number = stage["songs"] if stage["clips"] is None else stage["clips"]
-        # Before the cut songs are counted: what went in is what is left and what was left out.
+        # The cutting step gets songs, so the songs before it count, not its clips.
         reached[stage["step"]] = left if stage["step"] == CUTTING_STEP else number + gone
         left = number
     return reached
@@ -120,7 +92,7 @@ def _about_words(report: JsonObject) -> Iterator[str]:
     if heard is not None and heard < LITTLE_HEARD:
         yield (
             f"Of half of the lyrics, at most {heard:.0%} of the words were heard. If the recognizer is not to blame, "
-            f"they belong to other recordings. {WAYS_OUT['lyrics_not_heard']}"
+            f"they belong to other recordings. {REFUSAL_CODES['lyrics_not_heard'].advice}"
         )
     if heard is None and "given" in lyrics:
         yield "Nobody has listened whether the given lyrics are sung: `transcribe` compares them with the sound."

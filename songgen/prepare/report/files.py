@@ -1,4 +1,4 @@
-"""The report's files beside the data set: `report.json`, `report.html`, and the beginnings of refused clips to hear."""
+"""The report's files in the data set: `report.json`, `report.html`, and the beginnings of refused clips as audio."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,6 @@ from songgen.data.audio import AudioRejected
 from songgen.data.reject_codes import REJECT_CODES
 from songgen.prepare.engine.audio_files import read_audio, write_audio
 from songgen.prepare.engine.record import JsonObject, SongRecord
-from songgen.prepare.engine.refusal_codes import CODES
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.output.writers import AUDIO_FOLDER
 from songgen.prepare.report.page import render_report
@@ -16,23 +15,23 @@ from songgen.tasks import MIX, TRACKS
 
 REPORT_FILE, PAGE_FILE = "report.json", "report.html"
 REFUSED_FOLDER = "report_audio"
-"""Beginnings of refused clips and songs."""
+"""In the data set: beginnings of refused clips and songs."""
 
 REFUSED_SECONDS = 30.0
-"""So much of a refused song can be heard."""
+"""Length of the beginning of a refused song that is copied."""
 
 
 def write_report(
     folder: Path, report: JsonObject, records: Sequence[SongRecord], work: WorkFolder, audio_format: str
 ) -> None:
-    """Write the report into the folder of a data set whose audio stands there already.
+    """Write the report into the folder of a data set that already contains its audio.
 
     Args:
-        folder: of the data set.
-        report: what `build_report` has made of the records; its samples get the names of their files.
+        folder: folder of the data set.
+        report: result of `build_report`; the file names of its samples are added.
         records: songs and clips.
-        work: where their audio lies.
-        audio_format: ending of the data set's audio files.
+        work: work folder with their audio.
+        audio_format: suffix of the data set's audio files.
     """
     by_id = {record.id: record for record in records}
     for sample in report["samples"]["accepted"]:
@@ -47,10 +46,10 @@ def write_report(
 
 
 def _copy_beginning(record: SongRecord, work: WorkFolder, target: Path) -> bool:
-    """Write what can be heard of a refused record; nothing of a file that was refused for being damaged."""
+    """Copy the beginning of a refused record, unless its file is damaged; return whether a file was written."""
     assert record.refusal is not None
-    is_damaged = record.refusal.code in REJECT_CODES and record.refusal.code not in CODES
-    if is_damaged or MIX not in record.audio:
+    damage = REJECT_CODES.get(record.refusal.code)
+    if (damage is not None and not damage.is_limit) or MIX not in record.audio:
         return False
     try:
         samples, rate = read_audio(work.track(record, MIX))

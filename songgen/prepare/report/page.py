@@ -1,4 +1,4 @@
-"""The report as one HTML file: everything that comes from songs is escaped, pictures are drawn in place."""
+"""The report as one HTML file; all text from songs is escaped, and charts are inline SVG."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -9,11 +9,11 @@ from songgen.prepare.report.advice import advise
 from songgen.web.document import link, render_document, section
 
 WIDTH, HEIGHT, FOOT = 320, 130, 18
-"""Of a histogram, in the units of its picture."""
+"""Size of a histogram in SVG units; `FOOT` is the height of the axis labels."""
 
 
 def render_report(report: JsonObject) -> str:
-    """Return the page of what `build_report` has made."""
+    """Return the page of a report from `build_report`."""
     parts = [
         ("next", "What to do next", _advice(report)),
         ("steps", "From songs to clips", _stages(report) + _refusals(report)),
@@ -241,7 +241,7 @@ def _bar(share: float, lost: float = 0.0) -> str:
 
 
 def _text(line: str) -> str:
-    """Escape a sentence of ours and set what stands between backquotes as code."""
+    """Escape a sentence, and format text between backquotes as code."""
     parts = escape(line).split("`")
     return "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts))
 
@@ -251,7 +251,7 @@ def _percent(share: float) -> str:
 
 
 def _length(seconds: float) -> str:
-    """Return a length of time in the unit that suits it."""
+    """Format a length of time in a suitable unit."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:,.1f} h"

@@ -1,4 +1,4 @@
-"""What a prepared data set has come to, in figures: `report.json`, from which `report_page` makes the page."""
+"""Statistics of a prepared data set: the content of `report.json`, from which `songgen.prepare.report.page` is made."""
 
 import hashlib
 import math
@@ -9,83 +9,71 @@ from pathlib import Path
 
 import numpy as np
 
-from songgen.config.types import NonNegativeInt
 from songgen.data.manifests.tags import TAG_KINDS, missing_tag_kinds
 from songgen.data.reject_codes import REJECT_CODES
 from songgen.lyrics.languages import language_code
 from songgen.lyrics.tokenizer import VOCABULARY_FILES, VoiceBpeTokenizer
-from songgen.prepare.engine.phases import CUTTING_STEP
 from songgen.prepare.engine.record import JsonObject, SongRecord
-from songgen.prepare.engine.refusal_codes import CODES
+from songgen.prepare.output.options import ReportOptions
+from songgen.prepare.review.corrections import REVIEW_CODES
+from songgen.prepare.sections import CUTTING_STEP, REFUSAL_CODES
 from songgen.prepare.steps.filters import FilterOptions, is_instrumental
 from songgen.prepare.timing.clip_plan import UNUSED_REASONS
 from songgen.tasks import ACCOMPANIMENT, VOCAL
 
-VERSION = 2
-"""Of the figures; raised when the same records give another report."""
+CODES = {**REFUSAL_CODES, **REVIEW_CODES}
+"""Code of a refusal -> its meaning."""
+
+REPORT_VERSION = 2
+"""Version of the statistics, incremented when the same records give another report."""
 
 SECONDS_IN_HOUR = 3600
 
 GOALS = ((15_000, "training from scratch"), (2_000, "teaching a trained model another language"))
-"""Hours that the notes on training VALL-E name for models of speech: an order of magnitude, no threshold."""
+"""Hours from notes on training VALL-E, a model of speech: an order of magnitude, not a threshold."""
 
 MAX_BINS = 24
-"""Most bars of a histogram."""
+"""Largest number of bars of a histogram."""
 
 LONGEST_TAG = 40
-"""Characters; what is longer between two commas of a caption is a sentence."""
+"""Most characters of a tag; longer text between two commas of a caption is a sentence."""
 
 LISTED = 30
-"""Most common tags, and unknown pieces, that are listed."""
+"""Number of most common tags, and of unknown pieces, that are listed."""
 
 
 @dataclass(frozen=True)
-class ReportOptions:
-    """What the report shows besides the figures."""
-
-    lyrics_tokenizer: str = ""
-    """File, folder or hub id of the lyrics tokenizer whose vocabulary the lyrics are held against. Empty: that of
-    `write.model_name_or_path`, if it is a folder here with one."""
-
-    samples: NonNegativeInt = 12
-    """Accepted clips, and as many refused ones, that can be listened to; 0 for none."""
-
-    seed: int = 42
-    """Of the choice of these clips."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What the figures depend on besides the records."""
+class ReportContext:
+    """Values, other than the records, that the statistics depend on."""
 
     title: str
-    """What the songs are called: the names of the inputs, since the data set may be moved."""
+    """Title: the names of the inputs, since the data set may be moved."""
 
     steps: tuple[str, ...]
     """Names of the steps that ran, in order."""
 
     filters: FilterOptions | None
-    """Limits; None where nothing was filtered."""
+    """Limits of the filter; None if it was off."""
 
     vocabulary: VoiceBpeTokenizer | None = None
-    """Lyrics tokenizer."""
+    """Lyrics tokenizer; None if there is none."""
 
     notices: tuple[str, ...] = ()
-    """Naming mistakes and other oddities of the inputs."""
+    """Notices on the inputs, such as misnamed files."""
 
 
 def open_vocabulary(named: str, model: str) -> VoiceBpeTokenizer | None:
-    """Return the lyrics tokenizer that the report looks at.
+    """Return the lyrics tokenizer for the report.
 
     Args:
-        named: what the options name; empty for that of the model.
+        named: tokenizer in the options; empty for that of the model.
         model: `write.model_name_or_path`.
 
     Returns:
-        the tokenizer; None where none is named and the model has none here yet.
+        the tokenizer; None if none is named and the model has no local one yet.
 
     Raises:
-        ValueError: the one that is named cannot be opened.
+        ValueError: If the named one cannot be opened.
     """
     if named:
         try:
@@ -97,17 +85,17 @@ def open_vocabulary(named: str, model: str) -> VoiceBpeTokenizer | None:
     return None
 
 
-def build_report(records: Sequence[SongRecord], context: Context, options: ReportOptions) -> JsonObject:
-    """Return all figures as JSON values; a function of its arguments alone.
+def build_report(records: Sequence[SongRecord], context: ReportContext, options: ReportOptions) -> JsonObject:
+    """Return all statistics as JSON values, as a function of the arguments alone.
 
     Args:
-        records: songs and clips as the steps have left them, refused ones included.
-        context: see there.
-        options: see there.
+        records: songs and clips after the last step, including refused ones.
+        context: further values.
+        options: options of the report.
     """
     kept = [record for record in records if record.refusal is None]
     report: JsonObject = {
-        "version": VERSION,
+        "version": REPORT_VERSION,
         "title": context.title,
         "songs": len({record.song for record in records}),
         "clips": len(kept),
@@ -127,22 +115,23 @@ def build_report(records: Sequence[SongRecord], context: Context, options: Repor
         "vocabulary": None if context.vocabulary is None else vocabulary_coverage(kept, context.vocabulary),
         "notices": list(context.notices),
         "samples": {
-            "accepted": [_sample(record) for record in draw(kept, options.samples, options.seed)],
-            "refused": [_sample(record) for record in draw_refused(records, options.samples, options.seed)],
+            "accepted": [_sample(record) for record in choose(kept, options.samples, options.seed)],
+            "refused": [_sample(record) for record in choose_refused(records, options.samples, options.seed)],
         },
     }
     return report
 
 
 def meaning_of(code: str) -> str:
-    """Return what the code of a refusal means."""
-    return CODES.get(code) or (REJECT_CODES[code].meaning if code in REJECT_CODES else "")
+    """Return the meaning of a refusal code."""
+    content = CODES.get(code) or REJECT_CODES.get(code)
+    return content.meaning if content is not None else ""
 
 
 def stages(records: Sequence[SongRecord], steps: Sequence[str]) -> list[JsonObject]:
-    """Return what was left after each step that left something out, from all songs to the clips of the data set.
+    """Return the remaining records after each step that refused any, from all songs to the clips of the data set.
 
-    The length of a song that could not be read is not known and counts as 0.
+    A song that could not be read has no known length, which counts as 0.
     """
     lost = defaultdict(list)
     for record in records:
@@ -179,9 +168,9 @@ def stages(records: Sequence[SongRecord], steps: Sequence[str]) -> list[JsonObje
 
 
 def refusals(records: Sequence[SongRecord]) -> list[JsonObject]:
-    """Return how many songs and clips each step left out for each reason, the most frequent first.
+    """Return how many songs and clips each step refused for each reason, the most frequent first.
 
-    `alone` counts those that nothing else speaks against, as far as the step looked: what a milder limit would keep.
+    `alone` counts those without any further reason, which a milder limit would keep.
     """
     found: dict[tuple[str, str], list[SongRecord]] = defaultdict(list)
     for record in records:
@@ -201,7 +190,7 @@ def refusals(records: Sequence[SongRecord]) -> list[JsonObject]:
 
 
 def unused(records: Sequence[SongRecord]) -> list[JsonObject]:
-    """Return how much of the songs is in no clip, by reason."""
+    """Return the time of the songs that is in no clip, by reason."""
     found = []
     for reason, meaning in UNUSED_REASONS.items():
         seconds = sum(record.measures.get(f"unused_{reason}_seconds", 0.0) for record in records)
@@ -211,7 +200,7 @@ def unused(records: Sequence[SongRecord]) -> list[JsonObject]:
 
 
 def duplicates(records: Sequence[SongRecord]) -> list[JsonObject]:
-    """Return the clips that stand for duplicates, each with those that were left out for it."""
+    """Return the clips that are kept for duplicates, each with its refused duplicates."""
     found: dict[str, list[JsonObject]] = defaultdict(list)
     for record in records:
         if record.refusal is not None and record.refusal.kept:
@@ -233,17 +222,17 @@ _FIGURES: tuple[tuple[str, str, str, Callable[[SongRecord], float | None], tuple
     ("lyrics_coverage", "Lyrics that were heard", "share", lambda record: record.measures.get("lyrics_coverage"),
      ("min_lyrics_coverage",)),
 )  # fmt: skip
-"""Name, label, unit, where the value stands, limits of the filter."""
+"""(name, label, unit, function of the record, limits of the filter)."""
 
 
 def histograms(records: Sequence[SongRecord], filters: FilterOptions | None) -> list[JsonObject]:
-    """Return how the clips are spread, accepted and refused ones apart, for each figure that was measured."""
+    """Return a histogram of accepted and refused clips for each measurement."""
     found: list[JsonObject] = []
     for name, label, unit, value_of, limits in _FIGURES:
         values = {True: [], False: []}  # type: dict[bool, list[float]]
         for record in records:
             value = value_of(record)
-            # Whole songs that were never cut would hide how long clips are.
+            # Whole songs that were never cut would dominate the lengths.
             is_clip = record.refusal is None or CUTTING_STEP in record.provenance or record.id != record.song
             if value is not None and math.isfinite(value) and is_clip:
                 values[record.refusal is None].append(float(value))
@@ -268,8 +257,8 @@ def histograms(records: Sequence[SongRecord], filters: FilterOptions | None) -> 
 
 
 def bin_edges(low: float, high: float) -> list[float]:
-    """Return at most `MAX_BINS` bins of a round width (1, 2 or 5 times a power of ten) that hold low and high."""
-    # Around values that are nearly equal there is room, so that the place of the one bar says something.
+    """Return edges of at most `MAX_BINS` bins from low to high; their width is 1, 2 or 5 times a power of ten."""
+    # Nearly equal values get a margin, so that a single bar has a meaningful position.
     room = 0.02 * max(1.0, abs(high))
     if high - low < room:
         low, high = max(low - room, 0.0) if low >= 0 else low - room, high + room
@@ -283,18 +272,18 @@ def bin_edges(low: float, high: float) -> list[float]:
 
 
 def unknown_languages(records: Sequence[SongRecord]) -> dict[str, int]:
-    """Return the clips in languages that no lyrics tokenizer knows, by language; preprocessing refuses them."""
+    """Return the number of clips in languages that no lyrics tokenizer knows, by language; tokenizing refuses them."""
     found: Counter[str] = Counter()
     for record in records:
         try:
-            language_code(record.language or "en")  # preprocessing takes a clip that names none for English
+            language_code(record.language or "en")  # tokenizing treats a clip without a language as English
         except ValueError:
             found[record.language] += 1
     return dict(sorted(found.items()))
 
 
 def tag_coverage(records: Sequence[SongRecord]) -> JsonObject:
-    """Return of how many clips caption and tags name each kind of trait, and the most common tags."""
+    """Return how many clips have each kind of tag in caption and tags, and the most common tags."""
     missing = Counter(kind for record in records for kind in missing_tag_kinds(_description(record)))
     tags = Counter(tag for record in records for tag in _tags(record))
     return {
@@ -317,7 +306,7 @@ def _tags(record: SongRecord) -> Iterable[str]:
 
 
 def vocabulary_coverage(records: Sequence[SongRecord], vocabulary: VoiceBpeTokenizer) -> JsonObject:
-    """Return how much of the lyrics the vocabulary knows: what is unknown will not be sung."""
+    """Return how much of the lyrics the vocabulary covers; unknown pieces will not be sung."""
     num_pieces = num_unknown = 0
     unknown: Counter[str] = Counter()
     refused: Counter[str] = Counter()
@@ -342,16 +331,16 @@ def vocabulary_coverage(records: Sequence[SongRecord], vocabulary: VoiceBpeToken
     }
 
 
-def draw(records: Sequence[SongRecord], count: int, seed: int) -> list[SongRecord]:
-    """Return some records, drawn by a hash of seed and id, in the order of their ids."""
-    drawn = sorted(
+def choose(records: Sequence[SongRecord], count: int, seed: int) -> list[SongRecord]:
+    """Choose records by a hash of seed and id, and return them sorted by id."""
+    ordered = sorted(
         records, key=lambda record: hashlib.sha256(f"{seed}\0{record.id}".encode("utf-8", "replace")).digest()
     )
-    return sorted(drawn[:count], key=lambda record: record.id)
+    return sorted(ordered[:count], key=lambda record: record.id)
 
 
-def draw_refused(records: Sequence[SongRecord], count: int, seed: int) -> list[SongRecord]:
-    """Return some refused records, so that every reason is heard before one is heard twice."""
+def choose_refused(records: Sequence[SongRecord], count: int, seed: int) -> list[SongRecord]:
+    """Choose refused records, one of every reason before a second one of any."""
     groups: dict[tuple[str, str], list[SongRecord]] = defaultdict(list)
     for record in records:
         if record.refusal is not None:
@@ -360,7 +349,7 @@ def draw_refused(records: Sequence[SongRecord], count: int, seed: int) -> list[S
     ranked = [
         (rank, reason, record)
         for reason, listed in sorted(groups.items())
-        for rank, record in enumerate(draw(listed, count, seed))
+        for rank, record in enumerate(choose(listed, count, seed))
     ]
     chosen = sorted(ranked, key=lambda entry: entry[:2])[:count]
     return [record for _, _, record in sorted(chosen, key=lambda entry: (entry[1], entry[2].id))]
@@ -382,7 +371,7 @@ def _language(record: SongRecord) -> str:
 
 
 def _by(records: Sequence[SongRecord], key_of: Callable[[SongRecord], str]) -> dict[str, Mapping[str, float]]:
-    """Return songs, clips and seconds by some key, the most frequent first."""
+    """Return songs, clips and seconds by a key, the most frequent first."""
     found: dict[str, list[SongRecord]] = defaultdict(list)
     for record in records:
         found[key_of(record)].append(record)

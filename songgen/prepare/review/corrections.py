@@ -1,8 +1,8 @@
-"""What a person has corrected, kept apart from what the steps find, so that it survives every rerun of theirs.
+"""Corrections by a person, stored separately from the results of the steps, so that they survive every rerun.
 
-`<work>/corrections.jsonl` only grows: a line is one edit of one clip, or says that an earlier edit was taken back. A
-clip is known by its song and by its beginning and end there, not by its id: cut anew at about the same places, it finds
-its corrections again; what fits no clip any more is reported.
+`<work>/corrections.jsonl` is only appended to: a line is one edit of one clip, or undoes an earlier edit. A clip is
+identified by its song and its start and end there, not by its id, so that it keeps its corrections if it is cut again
+at about the same places. Edits that match no clip any more are reported.
 """
 
 import dataclasses
@@ -17,24 +17,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from songgen.prepare.engine.phases import PHASES, Phase, is_over_songs
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
+from songgen.prepare.engine.section import Phase, RefusalCode
+from songgen.prepare.sections import is_over_songs
 from songgen.runtime.files import write_text_atomic
 
 REVIEW = "review"
-"""In provenance and in refusals: what a person did."""
+"""Name of changes by a person, in provenance and refusals."""
 
-VERSION = 1
-"""Of how corrections are applied; part of the provenance."""
+CORRECTIONS_VERSION = 1
+"""Version of how corrections are applied; part of the provenance."""
 
 CORRECTIONS_FILE = "corrections.jsonl"
 """In the work folder: every edit."""
 
 APPLIED_FILE = "corrections_applied.jsonl"
-"""In the work folder: the edits as the last run has read them."""
+"""In the work folder: the edits as the last run read them."""
 
 MATCH_SECONDS = 0.25
-"""A clip whose beginning and end lie no farther from those of an edit is the same clip."""
+"""Largest distance of start and end between a clip and an edit that belongs to it."""
 
 ACCEPTED, REFUSED = "accepted", "refused"
 
@@ -42,13 +43,14 @@ VERDICT, REASON = "verdict", "reason"
 WORD_FIELDS = ("language", "lyrics", "lines")
 DESCRIPTION_FIELDS = ("caption", "tags")
 EDITABLE = (*WORD_FIELDS, *DESCRIPTION_FIELDS, VERDICT, REASON)
-"""What an edit may change."""
+"""Fields that an edit may change."""
 
 REFUSED_CODE = "refused_in_review"
+REVIEW_CODES = {REFUSED_CODE: RefusalCode("a person has left it out")}
 
 
 class EditConflict(Exception):
-    """The clip was changed by somebody else in the meantime."""
+    """The clip was changed elsewhere in the meantime."""
 
 
 @dataclass(frozen=True)
@@ -56,38 +58,37 @@ class Edit:
     """One line of the file."""
 
     number: int
-    """Of the line, from 1."""
+    """Number of the line, from 1."""
 
     id: str
-    """Id that the clip had then; for people, since another cut may give it to another clip."""
+    """Id of the clip at that time, for information only: after another cut, it may belong to another clip."""
 
     song: str
-    """Id of its song."""
+    """Id of the clip's song."""
 
     start: float
-    """Where in the song the clip began, seconds."""
+    """Start of the clip in the song, in seconds."""
 
     end: float
-    """Where it ended."""
+    """End of the clip in the song, in seconds."""
 
     time: str
-    """When it was made (ISO 8601, UTC)."""
+    """Time of the edit (ISO 8601, UTC)."""
 
     changes: JsonObject = field(default_factory=dict)
-    """Field -> value from now on: those of `EDITABLE`, as JSON values."""
+    """Field -> new value; fields of `EDITABLE`, as JSON values."""
 
     before: JsonObject = field(default_factory=dict)
-    """Field -> value until then."""
+    """Field -> previous value."""
 
     reverts: int | None = None
-    """Number of the edit that is taken back; None for an edit that changes something."""
+    """Number of the edit that is undone; None for an edit that changes fields."""
 
 
 class EditLog:
-    """The file of edits, which several processes may append to."""
+    """The file of edits; several processes may append to it."""
 
     def __init__(self, path: Path) -> None:
-        """Name the file; it need not exist."""
         self.path = path
         self._lock = threading.Lock()
         self._state: tuple[int, int, int] | None = None
@@ -95,10 +96,10 @@ class EditLog:
         self._edits: list[Edit] = []
 
     def read(self) -> list[Edit]:
-        """Return all edits, in the order in which they were made: the same list while the file stays as it is.
+        """Return all edits in order; the list is the same object until the file changes.
 
         Raises:
-            ValueError: for a line that is no edit.
+            ValueError: If a line is not an edit.
         """
         with self._lock:
             try:
@@ -115,20 +116,20 @@ class EditLog:
             return self._edits
 
     def _parse(self, content: bytes) -> None:
-        """Take over the content of the file; only what was added to what is known is parsed."""
+        """Update the edits from the content of the file; only new lines are parsed."""
         is_longer = content.startswith(self._content)
         edits = [*self._edits] if is_longer else []
         added = content[len(self._content) :] if is_longer else content
         self._edits = [*edits, *parse_edits(added, self.path, first=len(edits) + 1)]
-        # What stands behind the last line break was cut off by a kill, or is being written.
+        # Anything after the last line break was cut off by a kill, or is being written.
         self._content = content[: content.rfind(b"\n") + 1]
 
     def append(self, record: SongRecord, make: Callable[[Sequence[Edit]], JsonObject]) -> Edit:
-        """Add an edit of a record; it is on the disk when this returns.
+        """Append an edit of a record; it is on disk when this returns.
 
         Args:
-            record: the clip.
-            make: gets all edits made so far, returns the fields of the new one besides its place; it may raise.
+            record: record of the clip.
+            make: function from all edits so far to the fields of the new one, without its place; it may raise.
         """
         with self.path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -141,7 +142,7 @@ class EditLog:
             place |= {"start": record.start, "end": record.start + record.duration}
             time = datetime.now(UTC).isoformat(timespec="seconds")
             edit = Edit(number=len(edits) + 1, time=time, **{**place, **make(edits)})
-            # A line that a kill has cut off is no edit.
+            # A line that a kill has cut off is not an edit.
             file.truncate(content.rfind(b"\n") + 1)
             values = {name: value for name, value in dataclasses.asdict(edit).items() if value not in (None, {})}
             del values["number"]
@@ -152,10 +153,10 @@ class EditLog:
 
 
 def parse_edits(content: bytes, path: Path, first: int = 1) -> list[Edit]:
-    """Read lines of a file of edits, from line number `first` on; what stands behind the last line break is no line.
+    """Parse lines of a file of edits, starting with number `first`; text after the last line break is ignored.
 
     Raises:
-        ValueError: for a line that is no edit.
+        ValueError: If a line is not an edit.
     """
     edits = []
     for number, line in enumerate(content.splitlines(keepends=True), first):
@@ -164,47 +165,48 @@ def parse_edits(content: bytes, path: Path, first: int = 1) -> list[Edit]:
         try:
             edits.append(Edit(number=number, **json.loads(line)))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}:{number}: this is no correction ({error}); remove or repair the line") from error
+            message = f"{path}:{number}: this is not a correction ({error}); remove or repair the line"
+            raise ValueError(message) from error
     return edits
 
 
 @dataclass(frozen=True)
 class Correction:
-    """What all edits of a clip come to."""
+    """Combined result of all edits of a clip."""
 
     values: Mapping[str, Any]
-    """Field -> corrected value, as JSON values; fields that no edit speaks of, or not any more, are absent."""
+    """Field -> corrected value, as JSON values; fields without a valid edit are absent."""
 
     version: int
-    """Number of the newest edit, taken back or not; 0 for none. Who changes the clip must have seen it."""
+    """Number of the newest edit, undone or not; 0 for none. A change must be based on this version."""
 
     last: int | None
-    """Number of the newest edit that was not taken back."""
+    """Number of the newest edit that was not undone."""
 
     time: str
-    """When the newest of those was made."""
+    """Time of the newest edit that was not undone."""
 
     undone: Mapping[str, Any]
-    """Field -> value before its first edit, for fields all of whose edits were taken back."""
+    """Field -> value before its first edit, for fields whose edits were all undone."""
 
     @property
     def verdict(self) -> str:
-        """`accepted`, `refused`, or empty while nobody has decided."""
+        """`accepted`, `refused`, or empty without a decision."""
         return str(self.values.get(VERDICT, ""))
 
 
 def match_edits(
     records: Iterable[SongRecord], edits: Sequence[Edit], tolerance: float = MATCH_SECONDS
 ) -> tuple[dict[str, list[Edit]], list[Edit]]:
-    """Find the clips that edits belong to.
+    """Assign edits to clips.
 
     Args:
-        records: all of them, before or after cutting.
-        edits: all of them.
-        tolerance: seconds that beginning and end may differ by.
+        records: all records, before or after cutting.
+        edits: all edits.
+        tolerance: largest difference of start and end, in seconds.
 
     Returns:
-        Id of a record -> its edits, in order; and the edits that fit no record.
+        Id of a record -> its edits, in order; and the edits that match no record.
     """
     clips: dict[str, list[SongRecord]] = defaultdict(list)
     edited = {edit.song for edit in edits}
@@ -225,9 +227,9 @@ def match_edits(
 
 
 def combine(record: SongRecord, edits: Sequence[Edit]) -> Correction:
-    """Return what the edits of a record come to.
+    """Combine the edits of a record.
 
-    Times of lines, which count from the beginning of the clip, are those of the record even if it was cut anew.
+    Times of lines count from the start of the clip, so they are shifted if the clip was cut again.
     """
     reverted = {edit.reverts for edit in edits}
     values: JsonObject = {}
@@ -259,13 +261,13 @@ def _in_time_of(record: SongRecord, edit: Edit, name: str, value: Any) -> Any:
 
 
 def corrected(record: SongRecord, correction: Correction, fields: Collection[str] = EDITABLE) -> SongRecord:
-    """Return a record as a person wants it.
+    """Return a record with its corrections.
 
     Args:
-        record: as the steps have left it.
-        correction: of this record.
-        fields: those that apply by now. A clip that a person has accepted is in, whatever step left it out, once it is
-            a clip at all.
+        record: result of the steps.
+        correction: correction of this record.
+        fields: fields that apply at this point. An accepted clip is included, whatever step refused it, unless the
+            refused record is a whole song.
     """
     changes = {name: correction.values[name] for name in (*WORD_FIELDS, *DESCRIPTION_FIELDS)
                if name in fields and name in correction.values}  # fmt: skip
@@ -283,16 +285,16 @@ def corrected(record: SongRecord, correction: Correction, fields: Collection[str
         note[VERDICT] = correction.verdict
     elif not changes:
         return record
-    return record.changed({**changes, "provenance": {REVIEW: {"version": VERSION, "parameters": note}}})
+    return record.changed({**changes, "provenance": {REVIEW: {"version": CORRECTIONS_VERSION, "parameters": note}}})
 
 
 def can_be_accepted(record: SongRecord) -> bool:
-    """Whether a person may take a record in: it is a clip, or a song that was not to be cut."""
+    """Return whether a person may accept a record: it is a clip, or a song that was not to be cut."""
     return record.refusal is None or not is_over_songs(record.refusal.step)
 
 
 def shown(record: SongRecord, correction: Correction) -> SongRecord:
-    """Return a record of the last run with the corrections of now, also with those taken back that the run had seen."""
+    """Return a record of the last run with the present corrections, and without those undone since."""
     note = record.provenance.get(REVIEW, {}).get("parameters", {})
     back = {name: value for name, value in correction.undone.items() if name in note.get("fields", [])}
     if correction.verdict != note.get(VERDICT, ""):
@@ -304,26 +306,25 @@ def shown(record: SongRecord, correction: Correction) -> SongRecord:
 
 
 class Corrections:
-    """Edits, as a run of the preparation applies them."""
+    """The edits that a run applies."""
 
     def __init__(self, edits: Sequence[Edit]) -> None:
-        """Keep the edits."""
         self.edits = edits
 
-    def apply(self, records: Sequence[SongRecord], after: str) -> list[SongRecord]:
-        """Return the records with what applies by now: words once clips are cut, the rest once they are described.
+    def apply(self, records: Sequence[SongRecord], after: Phase) -> list[SongRecord]:
+        """Return the records with corrections: words once clips are cut, other fields once clips are described.
 
-        To be called after every section, switched on or not: a clip that a person has accepted goes on, whatever
-        section left it out, and the next section sees corrected words.
+        This is called after every section, on or off, so that an accepted clip continues whatever section refused it,
+        and the next section gets corrected words.
 
         Args:
-            records: all of them.
-            after: name of the section that is done.
+            records: all records.
+            after: phase of the section that is done.
         """
-        if not self.edits or PHASES[after] is Phase.SONGS:
+        if not self.edits or after is Phase.SONGS:
             return list(records)
-        # Until clips are described, captions and tags wait: they would keep the tagging from its work.
-        fields = EDITABLE if PHASES[after] is Phase.DESCRIBED else WORD_FIELDS
+        # Captions and tags wait until clips are described, since the tag step skips clips that have them.
+        fields = EDITABLE if after is Phase.DESCRIBED else WORD_FIELDS
         found, _ = match_edits(records, self.edits)
         return [
             corrected(record, combine(record, found[record.id]), fields) if record.id in found else record
@@ -331,22 +332,22 @@ class Corrections:
         ]
 
     def orphans(self, records: Sequence[SongRecord]) -> list[Edit]:
-        """Return the edits that fit none of the records and were not taken back."""
+        """Return the edits that match no record and were not undone."""
         reverted = {edit.reverts for edit in self.edits}
         _, orphans = match_edits(records, self.edits)
         return [edit for edit in orphans if edit.reverts is None and edit.number not in reverted]
 
 
 def set_aside(work_folder: Path) -> None:
-    """Copy the edits of this moment, so that all processes of a run apply the same while a person goes on."""
+    """Copy the present edits, so that all processes of a run apply the same ones while a person continues."""
     file = work_folder / CORRECTIONS_FILE
     write_text_atomic(work_folder / APPLIED_FILE, file.read_text(encoding="utf-8") if file.is_file() else "")
 
 
 def read_corrections(work_folder: Path, name: str = CORRECTIONS_FILE) -> Corrections:
-    """Return all edits of a work folder; `APPLIED_FILE` names those that were set aside.
+    """Read the edits of a work folder; `APPLIED_FILE` is the copy of the last run.
 
     Raises:
-        ValueError: for a line of the file that is no edit.
+        ValueError: If a line of the file is not an edit.
     """
     return Corrections(EditLog(work_folder / name).read())

@@ -1,4 +1,4 @@
-"""The clips as a person reviews them: those of the last run, with the corrections of now; searched, changed, undone."""
+"""The clips of the last run with the present corrections, for review: search, change, undo."""
 
 import dataclasses
 import threading
@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from songgen.prepare.engine.record import FIRST, JsonObject, SongRecord
+from songgen.prepare.engine.record_files import RECORDS_FILE, read_records
 from songgen.prepare.engine.step import WorkFolder
-from songgen.prepare.layouts import read_records
-from songgen.prepare.preparation import RECORDS_FILE
 from songgen.prepare.review.corrections import (
     CORRECTIONS_FILE,
     REASON,
@@ -29,28 +28,27 @@ PAGE_SIZE = 50
 """Clips on one page of the list."""
 
 STATES = ("", "open", "accepted", "refused", "in", "out", "corrected")
-"""Which clips are listed: all, those without a verdict, those with one, those that are in the data set or not as things
-stand, those that somebody has changed."""
+"""States of clips to list: all, without verdict, accepted, refused, at present in the data set or not, corrected."""
 
-ORDERS = ("", "confidence")
-"""How clips are listed: as in the data set, or those first whose words were heard with the least certainty."""
+LIST_ORDERS = ("", "confidence")
+"""Orders of the list: as in the data set, or by confidence of the words, lowest first."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip on the desk."""
+    """A clip under review."""
 
     record: SongRecord
-    """With all corrections."""
+    """Record with all corrections."""
 
     correction: Correction
-    """What its edits come to."""
+    """Combined result of its edits."""
 
     confidence: float | None
-    """How certain its words are, 0 to 1; None where nobody has listened."""
+    """Confidence of its words, 0 to 1; None without a transcript."""
 
     def is_in_state(self, state: str) -> bool:
-        """Whether it belongs to a list of clips in some state."""
+        """Return whether the clip is in a state of `STATES`."""
         tests: Mapping[str, bool] = {
             "": True,
             "open": not self.correction.verdict,
@@ -63,7 +61,7 @@ class Clip:
         return tests[state]
 
     def contains(self, text: str) -> bool:
-        """Whether a text stands in its id, lyrics, caption or tags, in whatever case."""
+        """Return whether id, lyrics, caption or tags contain a text, ignoring case."""
         record = self.record
         return any(
             text.casefold() in part.casefold() for part in (record.id, record.lyrics, record.caption, *record.tags)
@@ -72,34 +70,34 @@ class Clip:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a list shows."""
+    """Filter and order of a list of clips."""
 
     state: str = ""
     """One of `STATES`."""
 
     reason: str = ""
-    """Code of the refusal; empty for all."""
+    """Code of a refusal; empty for all."""
 
     language: str | None = None
-    """Code of the language; None for all."""
+    """Language code; None for all."""
 
     search: str = ""
-    """Text that must occur; empty for none."""
+    """Text to search for; empty for none."""
 
     order: str = ""
-    """One of `ORDERS`."""
+    """One of `LIST_ORDERS`."""
 
     def __post_init__(self) -> None:
         """Check the values.
 
         Raises:
-            ValueError: for a state or an order that there is not.
+            ValueError: If state or order is unknown.
         """
-        if self.state not in STATES or self.order not in ORDERS:
-            raise ValueError(f"state must be one of {STATES}, order one of {ORDERS}")
+        if self.state not in STATES or self.order not in LIST_ORDERS:
+            raise ValueError(f"state must be one of {STATES}, order one of {LIST_ORDERS}")
 
     def of(self, clips: Sequence[Clip]) -> list[Clip]:
-        """Return the clips that belong to the list, in its order."""
+        """Return the selected clips, in order."""
         chosen = [
             clip
             for clip in clips
@@ -114,7 +112,7 @@ class Selection:
 
 
 def confidence_of(record: SongRecord) -> float | None:
-    """Return how certain the words of a record are: by its transcript or by its lines, whichever is lower."""
+    """Return the confidence of a record's words: that of its transcript or of its lines, whichever is lower."""
     transcript = record.transcripts.get(FIRST)
     of_lines = [line.confidence for line in record.lines if line.confidence is not None]
     known = [transcript.confidence] if transcript is not None and transcript.confidence is not None else []
@@ -126,25 +124,25 @@ def find_work_folder(folder: Path) -> Path:
     """Return the work folder of a prepared data set, given either.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: If there is none.
     """
     for candidate in (folder, folder.with_name(f"{folder.name}.work")):
         if (candidate / RECORDS_FILE).is_file():
             return candidate
     raise ValueError(
-        f"{folder} is no data set of `songgen prepare`: there is no {RECORDS_FILE} in it or in {folder.name}.work "
-        "beside it; the work folder is needed, since corrections stay there for the next run"
+        f"{folder} is not a data set of `songgen prepare`: there is no {RECORDS_FILE} in it or in {folder.name}.work "
+        "next to it; the work folder is needed, since corrections are kept there for the next run"
     )
 
 
 class ReviewDesk:
-    """All clips of a work folder; what a run or another process has changed is seen with the next question."""
+    """All clips of a work folder; every call sees the changes of runs and other processes."""
 
     def __init__(self, work_folder: Path) -> None:
         """Read the clips.
 
         Raises:
-            ValueError: if corrections cannot be read.
+            ValueError: If corrections cannot be read.
         """
         self.folder = WorkFolder(work_folder)
         self._log = EditLog(work_folder / CORRECTIONS_FILE)
@@ -166,14 +164,14 @@ class ReviewDesk:
         """Return a clip.
 
         Raises:
-            KeyError: if there is none of this id.
+            KeyError: If there is no such clip.
         """
         with self._lock:
             self._refresh()
             return self._clips[clip_id]
 
     def orphans(self) -> list[Edit]:
-        """Return the edits that fit no clip of the last run."""
+        """Return the edits that match no clip of the last run."""
         with self._lock:
             self._refresh()
             orphans = [edit for edits in self._orphans.values() for edit in edits]
@@ -187,23 +185,23 @@ class ReviewDesk:
         return {"reviewed": sum(bool(clip.correction.verdict) for clip in clips), "total": len(clips)}
 
     def facets(self) -> JsonObject:
-        """Return the refusals and the languages that there are, with counts, the most frequent first."""
+        """Return the existing codes of refusals and languages with counts, the most frequent first."""
         clips = self.clips()
         codes = Counter(clip.record.refusal.code for clip in clips if clip.record.refusal is not None)
         languages = Counter(clip.record.language for clip in clips)
         return {"reasons": codes.most_common(), "languages": languages.most_common()}
 
     def save(self, clip_id: str, version: int, changes: Mapping[str, Any]) -> Clip:
-        """Change a clip; what is the same already is left out, and where nothing else is given, nothing happens.
+        """Change a clip; equal values are dropped, and without any difference nothing is written.
 
         Args:
-            clip_id: of the clip.
-            version: of the clip that the person has seen.
-            changes: checked values.
+            clip_id: id of the clip.
+            version: version of the clip that the change is based on.
+            changes: checked values of fields.
 
         Raises:
-            KeyError: if there is no such clip.
-            EditConflict: if the clip has another version by now.
+            KeyError: If there is no such clip.
+            EditConflict: If the clip has a newer version.
         """
         clip = self.clip(clip_id)
         before = _plain_values(clip, changes)
@@ -219,11 +217,11 @@ class ReviewDesk:
         return self.clip(clip_id)
 
     def undo(self, clip_id: str, version: int) -> Clip:
-        """Take back the newest edit of a clip that was not taken back yet; without one, nothing happens.
+        """Undo the newest edit of a clip that was not undone yet; without one, nothing happens.
 
         Raises:
-            KeyError: if there is no such clip.
-            EditConflict: if the clip has another version by now.
+            KeyError: If there is no such clip.
+            EditConflict: If the clip has a newer version.
         """
         clip = self.clip(clip_id)
 
@@ -232,7 +230,7 @@ class ReviewDesk:
             if last is None:
                 raise EditConflict
             undone = edits[last - 1]
-            # At the place of what it takes back, so that both fit the same clip after another cut.
+            # At the place of the edit that it undoes, so that both match the same clip after another cut.
             return {"reverts": undone.number, "start": undone.start, "end": undone.end}
 
         if clip.correction.last is not None:
@@ -240,7 +238,7 @@ class ReviewDesk:
         return self.clip(clip_id)
 
     def _require_version(self, clip_id: str, version: int, edits: Sequence[Edit]) -> Correction:
-        """Return what the edits of a clip come to; the caller holds the file, so that nobody adds any."""
+        """Return the combined edits of a clip; the caller holds the file lock, so that none is added."""
         with self._lock:  # another thread may be reading the clips of a new run
             record = self._clips[clip_id].record
             songs = self._songs[record.song]
@@ -251,7 +249,7 @@ class ReviewDesk:
         return correction
 
     def _refresh(self) -> None:
-        """Read again what has changed on disk; only songs with new edits are looked at anew."""
+        """Read changes from disk; only songs with new edits are updated."""
         path = self.folder.path(RECORDS_FILE)
         status = path.stat()
         state = (status.st_mtime_ns, status.st_ino)
@@ -283,7 +281,7 @@ def _clip(record: SongRecord, edits: Sequence[Edit]) -> Clip:
 
 
 def _plain_values(clip: Clip, names: Mapping[str, Any]) -> JsonObject:
-    """Return what some fields of a clip hold now, as JSON values."""
+    """Return the present values of some fields of a clip, as JSON values."""
     values: JsonObject = {**dataclasses.asdict(clip.record), "tags": list(clip.record.tags)}
     values["lines"] = list(values["lines"])
     values |= {name: clip.correction.values.get(name, "") for name in (VERDICT, REASON)}

@@ -1,4 +1,4 @@
-"""What a review page sends, checked: texts that can be stored, times inside of the clip, a verdict that is possible."""
+"""Checks of the values from a review page: texts that can be stored, times within the clip, possible verdicts."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ from typing import Any
 from songgen.data.manifests.clip import is_storable_text
 from songgen.prepare.engine.record import JsonObject, LyricLine, SongRecord
 from songgen.prepare.review.corrections import ACCEPTED, REASON, REFUSED, VERDICT, can_be_accepted
-from songgen.prepare.steps.alignment import written_lines
+from songgen.prepare.timing.lyrics_alignment import written_lines
 
 MAX_LENGTHS = {"lyrics": 20_000, "caption": 5_000, "language": 16, REASON: 500}
 """Most characters of each text."""
@@ -16,7 +16,7 @@ MAX_LENGTHS = {"lyrics": 20_000, "caption": 5_000, "language": 16, REASON: 500}
 MAX_TAGS, MAX_TAG_LENGTH = 100, 200
 
 SAME_TIME_SECONDS = 0.0005
-"""Times travel with three decimals."""
+"""Largest difference of equal times, which are sent with three decimals."""
 
 _LANGUAGE = re.compile(r"|[a-z]{2,3}(-[a-z0-9]{2,8})?")
 _LINE_BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -24,16 +24,16 @@ _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
 class FieldProblems(ValueError):
-    """Everything that is wrong with what was sent."""
+    """Values from the page have problems."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        """Keep the problems, one sentence each."""
+        """Keep the problems, one sentence for each."""
         super().__init__("; ".join(problems))
         self.problems = list(problems)
 
 
 def line_times(record: SongRecord) -> list[list[float] | None]:
-    """Return [start, end] of every written line of a record's lyrics, in order; None for a line without a place."""
+    """Return [start, end] of every line of a record's lyrics, in order; None for a line without times."""
     times: list[list[float] | None] = []
     placed = list(record.lines)
     for written in written_lines(record.lyrics):
@@ -46,15 +46,15 @@ def line_times(record: SongRecord) -> list[list[float] | None]:
 
 
 def checked_changes(record: SongRecord, given: Any) -> JsonObject:
-    """Return what was sent for a record as values of its fields.
+    """Return the sent values as values of a record's fields.
 
     Args:
-        record: the clip as it is shown.
-        given: `caption`, `language`, `tags`, `verdict`, `reason`; `lyrics`, together with `times`: for every line of
-            theirs [start, end] in seconds, or null.
+        record: record of the clip as shown.
+        given: `caption`, `language`, `tags`, `verdict`, `reason`; `lyrics`, together with `times`: for every line
+            of lyrics, [start, end] in seconds or null.
 
     Raises:
-        FieldProblems: with everything that is wrong.
+        FieldProblems: If there are problems; lists all of them.
     """
     if not isinstance(given, dict):
         raise FieldProblems(["changes: a table of fields is expected"])
@@ -74,15 +74,15 @@ def checked_changes(record: SongRecord, given: Any) -> JsonObject:
 
 
 def _text(name: str, value: Any) -> str:
-    """Return a text as it is stored: composed, with plain line breaks, without control characters."""
+    """Normalize a text: composed characters, plain line breaks, no control characters."""
     if not isinstance(value, str):
         raise FieldProblems([f"{name}: a text is expected"])
     if not is_storable_text(value):
-        raise FieldProblems([f"{name}: it holds characters that no file can keep (NUL or half a surrogate pair)"])
+        raise FieldProblems([f"{name}: it contains characters that cannot be stored (NUL or half a surrogate pair)"])
     text = unicodedata.normalize("NFC", _CONTROL.sub("", _LINE_BREAKS.sub("\n", value))).strip()
     limit = MAX_LENGTHS.get(name, MAX_TAG_LENGTH)
     if len(text) > limit:
-        raise FieldProblems([f"{name}: {len(text)} characters, at most {limit} are possible"])
+        raise FieldProblems([f"{name}: {len(text)} characters, at most {limit} are allowed"])
     return text
 
 
@@ -93,7 +93,7 @@ def _caption(record: SongRecord, given: Mapping[str, Any]) -> JsonObject:
 def _language(record: SongRecord, given: Mapping[str, Any]) -> JsonObject:
     language = _text("language", given["language"]).lower()
     if not _LANGUAGE.fullmatch(language):
-        raise FieldProblems([f"language: {language!r} is no code such as en or de"])
+        raise FieldProblems([f"language: {language!r} is not a language code such as en or de"])
     return {"language": language}
 
 
@@ -109,7 +109,7 @@ def _lyrics(record: SongRecord, given: Mapping[str, Any]) -> JsonObject:
     lyrics = _text("lyrics", given["lyrics"])
     written, times = written_lines(lyrics), given.get("times")
     if not isinstance(times, list) or len(times) != len(written):
-        raise FieldProblems([f"times: {len(written)} lines need as many times, null for a line that has none"])
+        raise FieldProblems([f"times: {len(written)} lines need as many entries, null for a line without times"])
     problems, lines = [], []
     for number, (line, time) in enumerate(zip(written, times, strict=True), 1):
         if time is None:
@@ -142,7 +142,7 @@ def _is_interval(time: Any, duration: float) -> bool:
 
 
 def _confidence(lines: Sequence[LyricLine], text: str, start: float, end: float) -> float | None:
-    """Return the confidence of a line that stays where it was; a line that a person has placed has none."""
+    """Return the confidence of a line whose times are unchanged; a line that a person placed has none."""
     for line in lines:
         if line.text == text and max(abs(line.start - start), abs(line.end - end)) <= SAME_TIME_SECONDS:
             return line.confidence
@@ -155,7 +155,7 @@ def _verdict(record: SongRecord, given: Mapping[str, Any]) -> JsonObject:
         raise FieldProblems([f"{VERDICT}: {ACCEPTED}, {REFUSED} or nothing is expected"])
     if verdict == ACCEPTED and not can_be_accepted(record):
         assert record.refusal is not None
-        raise FieldProblems([f"{VERDICT}: {record.refusal.step} made no clip of it, so that nothing can be taken in"])
+        raise FieldProblems([f"{VERDICT}: {record.refusal.step} made no clip of it, so there is nothing to accept"])
     return {VERDICT: verdict}
 
 
@@ -171,4 +171,4 @@ _CHECKS = {
     VERDICT: _verdict,
     REASON: _reason,
 }
-"""Field -> function of the record and of all that was sent, which returns values or raises `FieldProblems`."""
+"""Field -> function of the record and all sent values, which returns checked values or raises `FieldProblems`."""

@@ -1,321 +1,26 @@
-"""Lyrics in time: given lines are placed by the words that were heard; without any, heard words become lines.
+"""The step that places lyrics in time."""
 
-Given and heard words are aligned as wholes, in order (Needleman-Wunsch), so that a chorus that comes three times is
-placed three times. Shapes: N written units, M heard units (words, or characters where a language has no blanks).
-"""
+from collections.abc import Sequence
+from dataclasses import asdict
 
-import re
-from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
-
-import numpy as np
-
-from songgen.prepare.engine.record import FIRST, JsonObject, LyricLine, SongRecord, Transcript, Word
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
-from songgen.prepare.timing.text_distance import comparable_units, joiner, word_similarity
-
-HEARD_SIMILARITY = 0.6
-"""From this similarity on a written word counts as heard: "rivers" for "river", but not "knife" for "night"."""
-
-GAP_SCORE = -0.5
-"""A word of one side without a partner; two such are worth as much as a pair that has nothing in common."""
-
-ORDER_BONUS = 0.25
-"""For a heard word that follows its line's word before it: equal words are taken where the whole line is sung."""
-
-EDGE_PAUSE_SECONDS = 1.0
-"""Words heard wrongly at the edge of a line still give it their time, unless a longer pause lies between."""
-
-_TAG = re.compile(r"\[([^\[\]]*)\]")
-_TAG_NAME = re.compile(r"[a-z]+(?:[- ][a-z]+)*")
-_SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’)]*$")
-_CLAUSE_END = re.compile(r"[,;:、，；：]+[\"'”’)]*$")
-
-
-@dataclass(frozen=True)
-class WrittenLine:
-    """A line of given lyrics."""
-
-    text: str
-    """Without its section tag."""
-
-    section: str
-    """Name of the tag that it stands under, such as `verse`; empty under none."""
-
-
-@dataclass(frozen=True)
-class AlignOptions:
-    """When a line counts as sung, and where heard words are cut into lines."""
-
-    min_confidence: float = 0.4
-    """A given line of whose words a smaller share was heard gets no place in time."""
-
-    max_pause_seconds: float = 4.0
-    """Words of one line have no longer pause between them: beyond, they belong to something else."""
-
-    line_pause_seconds: float = 0.7
-    """Without given lyrics: a longer pause ends a line, and so does the end of a sentence."""
-
-    max_line_words: int = 12
-    """Without given lyrics: a longer line is cut (where a language has no blanks, after three times the characters)."""
-
-    min_clause_words: int = 4
-    """Without given lyrics: a comma ends a line that has so many words."""
-
-    def __post_init__(self) -> None:
-        """Check the values, all at once."""
-        problems = []
-        if not 0 < self.min_confidence <= 1:
-            problems.append(f"min_confidence must lie above 0 and at most at 1, got {self.min_confidence:g}")
-        for name in ("max_pause_seconds", "line_pause_seconds"):
-            if getattr(self, name) <= 0:
-                problems.append(f"{name} must be positive, got {getattr(self, name):g}")
-        for name in ("max_line_words", "min_clause_words"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name} must be at least 1, got {getattr(self, name)}")
-        if problems:
-            raise ValueError("; ".join(problems))
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """Given lyrics against what was heard."""
-
-    lines: tuple[LyricLine, ...]
-    """Those that are sung, in order; none begins before the one in front of it ends."""
-
-    unsung: tuple[WrittenLine, ...]
-    """Those of which too little was heard."""
-
-    coverage: float
-    """Share of all written words that were heard in their lines, 0 to 1."""
-
-
-def written_lines(lyrics: str) -> list[WrittenLine]:
-    """Cut lyrics into lines; a tag in square brackets names the section of what stands behind it.
-
-    `[Verse 2: all]` is the section `verse`. Empty lines go: they part stanzas, which need no name.
-    """
-    lines: list[WrittenLine] = []
-    section = ""
-    for line in lyrics.splitlines():
-        for number, part in enumerate(_TAG.split(line)):
-            if number % 2:
-                name = _TAG_NAME.match(part.strip().lower())
-                section = name[0] if name else ""
-            elif part.strip():
-                lines.append(WrittenLine(part.strip(), section))
-    return lines
-
-
-def align_lyrics(
-    lines: Sequence[WrittenLine], words: Sequence[Word], language: str, options: AlignOptions | None = None
-) -> Alignment:
-    """Place written lines in time.
-
-    Args:
-        lines: all lines of the song, in the order in which they are sung.
-        words: heard in the same audio, in order.
-        language: code, which says what is compared (see `text_distance`).
-        options: when a line counts as sung.
-    """
-    options = options or AlignOptions()
-    units = [comparable_units(line.text, language) for line in lines]
-    owners = [number for number, own in enumerate(units) for _ in own]
-    heard = [timed for word in words for timed in _timed_units(word, language)]
-    flat = [unit for own in units for unit in own]
-    partners, similarities = align_units(flat, [word.text for word in heard], owners)
-    taken = {
-        partner for partner, similarity in zip(partners, similarities, strict=True) if similarity >= HEARD_SIMILARITY
-    }
-    placed, unsung, num_found = [], [], 0
-    first = 0
-    for line, own in zip(lines, units, strict=True):
-        span = range(first, first + len(own))
-        first += len(own)
-        if not own:
-            continue
-        found = _together([at for at in span if similarities[at] >= HEARD_SIMILARITY], partners, heard, options)
-        if len(found) < options.min_confidence * len(own):
-            unsung.append(line)
-            continue
-        num_found += len(found)
-        begin = heard[_edge(partners[found[0]], -1, found[0] - span.start, taken, heard)].start
-        end = heard[_edge(partners[found[-1]], 1, span.stop - 1 - found[-1], taken, heard)].end
-        placed.append(LyricLine(line.text, begin, end, line.section, len(found) / len(own)))
-    return Alignment(tuple(_in_order(placed)), tuple(unsung), num_found / len(flat) if flat else 0.0)
-
-
-def align_units(written: Sequence[str], heard: Sequence[str], owners: Sequence[int]) -> tuple[list[int], list[float]]:
-    """Pair written with heard units, in order, for the highest sum of similarities.
-
-    Args:
-        written: N units.
-        heard: M units.
-        owners: N numbers of the lines that the written units stand in.
-
-    Returns:
-        For each written unit the index of its heard partner, -1 for none; and how similar the two are, 0 to 1.
-    """
-    partners, similarities = [-1] * len(written), [0.0] * len(written)
-    if not written or not heard:
-        return partners, similarities
-    similarity = _similarities(written, heard)
-    paired, single = _scores(similarity, owners)
-    row, column = len(written), len(heard)
-    is_paired = paired[row, column] >= single[row, column]
-    while row > 0 and column > 0:
-        if is_paired:
-            row, column = row - 1, column - 1
-            partners[row], similarities[row] = column, float(similarity[row, column])
-            bonus = _bonus(similarity[row], owners, row)[column]
-            is_paired = paired[row, column] + bonus >= single[row, column]
-            continue
-        ways = (paired[row - 1, column], single[row - 1, column], paired[row, column - 1], single[row, column - 1])
-        way = int(np.argmax(ways))
-        row, column = (row - 1, column) if way < 2 else (row, column - 1)
-        is_paired = way in (0, 2)
-    return partners, similarities
-
-
-def lines_of_words(words: Sequence[Word], language: str, options: AlignOptions | None = None) -> list[LyricLine]:
-    """Cut heard words into lines: at pauses, behind sentences, at commas, and where a line grows too long.
-
-    Args:
-        words: with their punctuation, in order.
-        language: code, which says whether blanks stand between words.
-        options: where lines end.
-    """
-    options = options or AlignOptions()
-    separator = joiner(language)
-    longest = options.max_line_words if separator else 3 * options.max_line_words
-    groups: list[list[Word]] = []
-    for word in words:
-        if not groups or _ends_line(groups[-1], word, longest, options):
-            groups.append([])
-        groups[-1].append(word)
-    return _in_order(
-        [
-            LyricLine(separator.join(word.text for word in group), group[0].start, group[-1].end, "", 1.0)
-            for group in groups
-        ]
-    )
-
-
-def _ends_line(line: Sequence[Word], following: Word, longest: int, options: AlignOptions) -> bool:
-    last = line[-1]
-    if following.start - last.end > options.line_pause_seconds or len(line) >= longest:
-        return True
-    if _SENTENCE_END.search(last.text):
-        return True
-    return len(line) >= options.min_clause_words and _CLAUSE_END.search(last.text) is not None
-
-
-def _timed_units(word: Word, language: str) -> list[Word]:
-    """A heard word as its comparable units, which share its time evenly."""
-    units = comparable_units(word.text, language)
-    share = (word.end - word.start) / max(1, len(units))
-    return [
-        Word(unit, word.start + number * share, word.start + (number + 1) * share, word.confidence)
-        for number, unit in enumerate(units)
-    ]
-
-
-def _similarities(written: Sequence[str], heard: Sequence[str]) -> np.ndarray:
-    """N x M similarities; what shares too few letters to count as heard is 0."""
-    rows, columns = sorted(set(written)), sorted(set(heard))
-    counts = [Counter(unit) for unit in columns]
-    table = np.zeros((len(rows), len(columns)))
-    for row, unit in enumerate(rows):
-        letters = Counter(unit)
-        for column, other in enumerate(columns):
-            longest = max(len(unit), len(other))
-            # Most letters that could stay: words that are unlike are not measured, which they mostly are.
-            if (letters & counts[column]).total() >= HEARD_SIMILARITY * longest:
-                table[row, column] = word_similarity(unit, other)
-    row_of = {unit: row for row, unit in enumerate(rows)}
-    column_of = {unit: column for column, unit in enumerate(columns)}
-    return table[np.ix_([row_of[unit] for unit in written], [column_of[unit] for unit in heard])]
-
-
-def _scores(similarity: np.ndarray, owners: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Best sums for the first n written and m heard units: the last two being a pair, and not being one."""
-    num_rows, num_columns = similarity.shape
-    paired = np.full((num_rows + 1, num_columns + 1), -np.inf)
-    single = np.empty_like(paired)
-    steps = GAP_SCORE * np.arange(num_columns + 1)
-    single[0] = steps
-    for row in range(1, num_rows + 1):
-        own = similarity[row - 1]
-        follows = paired[row - 1, :-1] + _bonus(own, owners, row - 1)
-        paired[row, 1:] = 2.0 * own - 1.0 + np.maximum(follows, single[row - 1, :-1])
-        entered = np.maximum(paired[row - 1], single[row - 1]) + GAP_SCORE
-        entered[1:] = np.maximum(entered[1:], paired[row, :-1] + GAP_SCORE)
-        # Heard words left alone in a row cost the same each: a running maximum of the values less their columns.
-        single[row] = np.maximum.accumulate(entered - steps) + steps
-    return paired, single
-
-
-def _bonus(similarity: np.ndarray, owners: Sequence[int], row: int) -> np.ndarray:
-    """What each pair of a row gains from following the pair before it."""
-    continues = row > 0 and owners[row] == owners[row - 1]
-    return np.where(similarity >= HEARD_SIMILARITY, ORDER_BONUS, 0.0) * continues
-
-
-def _together(found: list[int], partners: Sequence[int], heard: Sequence[Word], options: AlignOptions) -> list[int]:
-    """The largest part of a line's heard units that no long pause divides."""
-    parts: list[list[int]] = [[]]
-    for at in found:
-        if parts[-1] and heard[partners[at]].start - heard[partners[parts[-1][-1]]].end > options.max_pause_seconds:
-            parts.append([])
-        parts[-1].append(at)
-    return max(parts, key=len)
-
-
-def _edge(place: int, step: int, most: int, taken: Collection[int], heard: Sequence[Word]) -> int:
-    """Go from a line's outermost heard unit on over units that no line has taken: they are its words, heard wrongly.
-
-    Args:
-        place: index of the heard unit.
-        step: -1 towards the beginning, 1 towards the end.
-        most: how many written units the line still has on that side.
-        taken: heard units that are some written unit's own.
-        heard: all.
-    """
-    for _ in range(most):
-        beyond = place + step
-        if not 0 <= beyond < len(heard) or beyond in taken:
-            break
-        left, right = (heard[beyond], heard[place]) if step < 0 else (heard[place], heard[beyond])
-        if right.start - left.end > EDGE_PAUSE_SECONDS:
-            break
-        place = beyond
-    return place
-
-
-def _in_order(lines: Sequence[LyricLine]) -> list[LyricLine]:
-    """End each line where the next begins at the latest: words may overlap by a frame."""
-    ends = [min(line.end, following.start) for line, following in zip(lines, lines[1:], strict=False)]
-    return [
-        LyricLine(line.text, line.start, max(line.start, end), line.section, line.confidence)
-        for line, end in zip(lines, [*ends, lines[-1].end] if lines else [], strict=True)
-    ]
+from songgen.prepare.engine.record import FIRST, JsonObject, SongRecord, Transcript
+from songgen.prepare.engine.section import Phase, Section
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.timing.lyrics_alignment import AlignOptions, align_lyrics, lines_of_words, written_lines
 
 
 class AlignStep(Step):
-    """Fills in `lines` from the first transcript, and what the record lacks of `lyrics`, `lyrics_source`, `language`.
+    """Sets `lines` from the first transcript, and `lyrics`, `lyrics_source` and `language` if the record lacks them.
 
-    Given lyrics are placed and stay as they are; without any, the transcript becomes the lyrics. Where nobody sings,
-    the source is `instrumental`. Measures of given lyrics: `lyrics_coverage` (share of the words that were heard; near
-    0 means the lyrics of another song, or a recognizer that fails) and `unsung_lines` (those that got no place).
+    Given lyrics get times and are not changed; without lyrics, the transcript becomes the lyrics. If nobody sings, the
+    source is `instrumental`. Measures of given lyrics: `lyrics_coverage` (fraction of the words that were heard; near 0
+    means the lyrics of another song, or a recognizer that fails) and `unsung_lines` (lines without times).
     """
 
     name = "align"
     version = 1
 
     def __init__(self, options: AlignOptions) -> None:
-        """Keep the options."""
         self.options = options
 
     def parameters(self) -> JsonObject:
@@ -323,7 +28,7 @@ class AlignStep(Step):
         return asdict(self.options)
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """Return the lyrics and what was heard."""
+        """Return the lyrics and the first transcript."""
         transcript = record.transcripts.get(FIRST)
         return {
             "lyrics": record.lyrics,
@@ -334,21 +39,21 @@ class AlignStep(Step):
         }
 
     def files(self, record: SongRecord) -> Sequence[str]:
-        """No file: the transcript says what is in them."""
+        """Return no file, since the transcript stands for the audio."""
         return []
 
     def is_needed(self, record: SongRecord) -> bool:
-        """Where no line has its place yet."""
+        """Return whether no line has times yet."""
         return not record.lines
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Align each record."""
-        return [Outcome(self._changes(record)) for record in records]
+        return [StepOutcome(self._changes(record)) for record in records]
 
     def _changes(self, record: SongRecord) -> JsonObject:
         transcript = record.transcripts.get(FIRST)
         if transcript is None and record.voiced == ():
-            # Nobody sings: there was nothing to hear.
+            # Nobody sings, so there was nothing to transcribe.
             transcript = Transcript("", record.language, None)
         changes: JsonObject = {}
         written = written_lines(record.lyrics)
@@ -374,3 +79,6 @@ class AlignStep(Step):
                 changes["lyrics_source"] = "transcribed"
         changes["lines"] = [asdict(line) for line in lines]
         return changes
+
+
+SECTION = Section("align", "when each line of the lyrics is sung", AlignOptions, Phase.SONGS, [AlignStep])

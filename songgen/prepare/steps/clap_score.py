@@ -1,4 +1,4 @@
-"""The step that measures how well caption and sound agree, as CLAP hears them."""
+"""The step that scores how well caption and sound agree, with CLAP."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
+from songgen.prepare.engine.section import HubNetwork, Phase, Section
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
 from songgen.tasks import MIX
 
 if TYPE_CHECKING:
@@ -16,24 +17,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Which network judges captions."""
+    """The network that scores captions."""
 
     model: str = "laion/larger_clap_music"
-    """Hub id or folder of a CLAP model with a safetensors file. Limits on the score depend on the model: the published
-    ones do not name theirs."""
+    """Hub id or folder of a CLAP model with a safetensors file. Limits on the score depend on the model; the
+    published limits do not name theirs."""
 
     revision: str = ""
-    """Its branch, tag or commit on the hub; empty for the main branch. The commit that it leads to at first is kept in
-    the work folder (`networks.json`), and used from then on."""
+    """Branch, tag or commit of the model on the hub; empty for the main branch. Its first commit is kept in the work
+    folder (`networks.json`) and used by all later runs."""
 
     batch_size: int = 16
-    """Windows, and clips, that go through the network at once."""
+    """Number of windows, and of clips, that go through the network at once."""
 
     device: str = ""
-    """Where the network runs; empty for an accelerator where there is one."""
+    """Device of the network, such as `cuda:0`; empty for the GPU if there is one."""
 
     def __post_init__(self) -> None:
-        """Check the values."""
+        """Check all values."""
         if not self.model:
             raise ValueError("model is empty: name a CLAP model, or set the section to null")
         if self.batch_size < 1:
@@ -47,56 +48,67 @@ class ScoreStep(Step):
     version = 1
 
     def __init__(self, options: ScoreOptions) -> None:
-        """Nothing is loaded yet."""
         self.options = options
         self.batch_size = options.batch_size
         self._scorer: ClapScorer | None = None
 
     def parameters(self) -> JsonObject:
-        """Everything but device and batch size."""
+        """Return all options except device and batch size."""
         parameters = asdict(self.options)
         del parameters["device"], parameters["batch_size"]
         return parameters
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """The caption."""
+        """Return the caption."""
         return {"caption": record.caption}
 
     def files(self, record: SongRecord) -> Sequence[str]:
-        """The mix."""
+        """Return the mix."""
         return [record.audio[MIX]]
 
     def is_needed(self, record: SongRecord) -> bool:
-        """Whether there is a caption to judge."""
+        """Return whether there is a caption."""
         return bool(record.caption.strip())
 
     def start(self) -> None:
         """Load the network.
 
         Raises:
-            ValueError: it cannot be had.
+            ValueError: If it cannot be loaded.
         """
         from songgen.prepare.listening.clap import ClapScorer
 
         options = self.options
         self._scorer = ClapScorer(options.model, options.revision, options.device, options.batch_size)
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
-        """Score a batch; a clip whose file cannot be read is left out."""
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+        """Score a batch; a clip whose file cannot be read is refused."""
         assert self._scorer is not None, "start() comes first"
-        outcomes: list[Outcome] = []
+        outcomes: list[StepOutcome] = []
         clips, captions = [], []
         for record in records:
             try:
                 samples, _ = read_audio(folder.track(record, MIX), sample_rate=self._scorer.sample_rate)
             except AudioRejected as error:
-                outcomes.append(Outcome(refusal=Refusal(self.name, error.code, error.reason)))
+                outcomes.append(StepOutcome(refusal=Refusal(self.name, error.code, error.reason)))
                 continue
             clips.append(samples)
             captions.append(record.caption)
-            outcomes.append(Outcome())
+            outcomes.append(StepOutcome())
         scores = iter(self._scorer.score(clips, captions) if clips else [])
         return [
-            outcome if outcome.refusal else Outcome({"measures": {"clap_score": round(next(scores), 4)}})
+            outcome if outcome.refusal else StepOutcome({"measures": {"clap_score": round(next(scores), 4)}})
             for outcome in outcomes
         ]
+
+
+SECTION = Section(
+    "score",
+    "how well caption and sound agree (CLAP)",
+    ScoreOptions,
+    Phase.DESCRIBED,
+    [ScoreStep],
+    is_on=False,
+    main_key="model",
+    networks=[HubNetwork("model", "revision")],
+)

@@ -1,8 +1,8 @@
-"""Near-duplicate clips: found by an index of what they sound like, the best of each group kept.
+"""The step that finds near-duplicate clips by their fingerprints and keeps the best of each group.
 
-Looking at all pairs would take forever, so pairs are looked for where parts of their fingerprints are equal, and only
-those are compared bit by bit. Copies are found in other formats, louder or quieter, shifted, cut and with noise; not at
-another speed or pitch. Songs that share an accompaniment and are sung differently are no duplicates.
+There are too many pairs to compare all of them. An index finds pairs with equal parts of their fingerprints, and only
+these are compared bit by bit. Copies are found in other formats, louder or quieter, shifted, cut and with noise, but
+not at another speed or pitch. Songs that share an accompaniment and are sung differently are not duplicates.
 """
 
 import dataclasses
@@ -16,51 +16,52 @@ import numpy as np
 from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import Outcome, SetStep, Step, WorkFolder
+from songgen.prepare.engine.section import Phase, RefusalCode, Section
+from songgen.prepare.engine.step import SetStep, Step, StepOutcome, WorkFolder
 from songgen.prepare.listening.fingerprint import NUM_BITS, SAMPLE_RATE, fingerprint, from_text, similarity, to_text
 from songgen.prepare.steps.splits import EVALUATION
 from songgen.tasks import MIX
 
 MIN_FRAMES = 10
-"""Frames that must be compared for a pair to count, half a second."""
+"""Fewest compared frames of a pair, half a second."""
 
 MIN_HITS = 2
-"""Equal keys at about the same distance that make a pair worth comparing."""
+"""Fewest equal keys at about the same distance for a pair to be compared."""
 
 NEIGHBOURS = 32
-"""Clips after it that a clip is paired with where many have an equal key: a hum, or a very common chord."""
+"""Most following clips that a clip is paired with if many have an equal key, such as a hum or a common chord."""
 
 KEY_SIZES = ((1 << 22, 8), (1 << 26, 4))
-"""Up to so many frames in all, so many bits are left out of each key. The more is left out, the surer copies are found
-and the more strangers are compared for nothing."""
+"""(most frames of all clips, bits left out of each key). With more bits left out, more copies are found and more
+unrelated clips are compared."""
 
 HINT_SECONDS = 0.5
-"""Clips with the same words whose lengths differ by no more are compared even if the index does not know them."""
+"""Clips with the same words whose lengths differ by at most this are compared even if the index has no pair of them."""
 
 
 @dataclass(frozen=True)
 class DuplicateOptions:
-    """What counts as the same clip.
+    """When two clips count as the same.
 
     Raises:
-        ValueError: a value is no share.
+        ValueError: If a value is not a fraction.
     """
 
     min_similarity: float = 0.65
-    """How alike two clips must be, from 0 (strangers) to 1 (equal). Copies as MP3, 2 s shorter and at half the level
-    have 0.72 and more, another voice over the same accompaniment 0.40 at most. The same recording of a voice over
-    another accompaniment counts as a copy where the voice is much the louder (0.28 to 0.87)."""
+    """Lowest similarity of duplicates, from 0 (unrelated) to 1 (equal). Copies as MP3, 2 s shorter and at half the
+    level have at least 0.72, another voice over the same accompaniment at most 0.40. The same recording of a voice over
+    another accompaniment has 0.28 to 0.87, so it counts as a copy if the voice is much louder."""
 
     min_overlap: float = 0.5
-    """Share of the shorter clip that the two must have in common."""
+    """Fraction of the shorter clip that the two must have in common."""
 
     within_songs: bool = True
-    """Whether passages of one song that are copies of each other count, such as a chorus that was pasted."""
+    """Whether equal passages of one song count as duplicates, such as a chorus that was pasted."""
 
     def __post_init__(self) -> None:
         """Check the values."""
         problems = [
-            f"{name} must lie above 0 and at most at 1, got {getattr(self, name):g}"
+            f"{name} must be above 0 and at most 1, got {getattr(self, name):g}"
             for name in ("min_similarity", "min_overlap")
             if not 0 < getattr(self, name) <= 1
         ]
@@ -73,10 +74,10 @@ Pair = tuple[int, int]
 
 
 def candidate_pairs(prints: Sequence[np.ndarray]) -> dict[Pair, set[int]]:
-    """Find pairs of clips that may be alike, without looking at all pairs.
+    """Find pairs of clips that may be similar, without comparing all pairs.
 
     Args:
-        prints: fingerprint of each clip.
+        prints: fingerprint of each clip, as arrays of frames.
 
     Returns:
         pair -> frames of the first clip at which the second may begin.
@@ -92,7 +93,7 @@ def candidate_pairs(prints: Sequence[np.ndarray]) -> dict[Pair, set[int]]:
     found = [_equal_keys(values & mask, owners, frames, len(prints), longest) for mask in _masks(len(values))]
     codes, counts = np.unique(np.concatenate(found), return_counts=True)
     pairs, offsets = np.divmod(codes, 2 * longest)
-    # A shift by a part of a frame spreads the hits over two neighbouring distances.
+    # A shift by part of a frame divides the hits among two neighbouring distances.
     follows = np.zeros(len(codes), dtype=bool)
     follows[:-1] = (codes[1:] == codes[:-1] + 1) & (pairs[1:] == pairs[:-1])
     together = counts + np.where(follows, np.append(counts[1:], 0), 0)
@@ -105,7 +106,7 @@ def candidate_pairs(prints: Sequence[np.ndarray]) -> dict[Pair, set[int]]:
 
 
 def _masks(num_frames: int) -> list[np.uint32]:
-    """Return the bits of each key: those that are left out are spread over the pitch."""
+    """Return the bit mask of each key; the bits left out are spread over the whole range of pitch."""
     left_out = next((bits for limit, bits in KEY_SIZES if num_frames <= limit), 0)
     if not left_out:
         return [np.uint32(0xFFFFFFFF)]
@@ -114,10 +115,10 @@ def _masks(num_frames: int) -> list[np.uint32]:
 
 
 def _equal_keys(keys: np.ndarray, owners: np.ndarray, frames: np.ndarray, num_clips: int, longest: int) -> np.ndarray:
-    """Return one code for each two clips with an equal key: (first, second, distance of the frames) as one number."""
+    """Return a code for each pair of clips with an equal key: (first, second, distance in frames) as one number."""
     order = np.lexsort((frames, owners, keys))
     keys, owners, frames = keys[order], owners[order], frames[order]
-    # Of a key that a clip has many times, the first is enough.
+    # Only the first occurrence of a key in a clip counts.
     is_first = np.ones(len(keys), dtype=bool)
     is_first[1:] = (keys[1:] != keys[:-1]) | (owners[1:] != owners[:-1])
     keys, owners, frames = keys[is_first], owners[is_first].astype(np.int64), frames[is_first].astype(np.int64)
@@ -148,7 +149,7 @@ def same_words(records: Sequence[SongRecord]) -> Iterator[Pair]:
 
 
 def compare(first: np.ndarray, second: np.ndarray, offsets: Iterable[int], min_overlap: float) -> float:
-    """Return how alike two clips are at the best of some distances; 0 where too little of them overlaps."""
+    """Return the similarity of two clips at the best of some distances; 0 if they overlap too little."""
     shorter = min(np.count_nonzero(first), np.count_nonzero(second))
     needed = max(MIN_FRAMES, min_overlap * shorter)
     best = 0.0
@@ -163,7 +164,7 @@ def find_alike(records: Sequence[SongRecord], options: DuplicateOptions) -> dict
     """Return all pairs of clips that are near-duplicates, with their similarity."""
     prints = [from_text(record.fingerprint) for record in records]
     indexed = candidate_pairs(prints)
-    # A word that thousands of clips sing makes very many pairs: they are compared one by one and never listed.
+    # Thousands of clips with the same word make very many pairs, so these are generated one by one.
     hinted = (
         (pair, range(1 - len(prints[pair[1]]), len(prints[pair[0]])))
         for pair in same_words(records)
@@ -181,16 +182,17 @@ def find_alike(records: Sequence[SongRecord], options: DuplicateOptions) -> dict
 
 
 def preference(record: SongRecord) -> tuple[object, ...]:
-    """Return what duplicates are ordered by, the one to keep first.
+    """Return the sort key of duplicates; the first one is kept.
 
-    A held-out clip stays, so that training does not see it; then lyrics count, those of a person more, then length.
+    A held-out clip comes first, so that training does not see a copy of it; then clips with lyrics, preferably given by
+    a person; then longer ones.
     """
     is_written = record.lyrics_source in ("given", "review")
     return (record.split != EVALUATION, not record.lyrics, not is_written, -round(record.duration, 1), record.id)
 
 
 def groups_of(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
-    """Return what hangs together by pairs, each group and all groups in order."""
+    """Return the connected groups of the pairs, sorted."""
     group_of: dict[str, list[str]] = {}
     for first, second in pairs:
         one, other = group_of.setdefault(first, [first]), group_of.setdefault(second, [second])
@@ -202,17 +204,17 @@ def groups_of(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What has been found among some clips."""
+    """Duplicates among some clips."""
 
     pairs: Mapping[Pair, float]
-    """Clips that are alike, with their similarity."""
+    """Pair of similar clips -> similarity."""
 
     left_out: Mapping[int, tuple[int, float]]
-    """Clip that is left out -> the one that is kept, and how alike it is to that or to a copy of it."""
+    """Refused clip -> the clip that is kept, and the similarity to it or to a copy of it."""
 
 
 def find_duplicates(records: Sequence[SongRecord], options: DuplicateOptions) -> Duplicates:
-    """Find which clips are alike, and choose those to leave out: each is like one that is kept."""
+    """Find similar clips, and choose which to refuse, so that each refused clip is similar to one that is kept."""
     pairs: dict[Pair, float] = {}
     left_out: dict[int, tuple[int, float]] = {}
     remaining = list(range(len(records)))
@@ -221,14 +223,14 @@ def find_duplicates(records: Sequence[SongRecord], options: DuplicateOptions) ->
         named = {(remaining[first], remaining[second]): alike for (first, second), alike in found.items()}
         pairs |= named
         left_out |= _worse_of(records, named)
-        # Of very many copies the index compares each with the next ones only: what is kept is looked at again.
+        # The index compares each of many copies with the next ones only, so the remaining clips are compared again.
         again = sorted({index for pair in named for index in pair} - left_out.keys())
         remaining = again if len(again) < len(remaining) else []
     return Duplicates(pairs, {index: (_last_kept(index, left_out), left_out[index][1]) for index in left_out})
 
 
 def _worse_of(records: Sequence[SongRecord], alike: Mapping[Pair, float]) -> dict[int, tuple[int, float]]:
-    """Leave out, from the best clip on, what is like a better one that stays."""
+    """Refuse, starting with the best clip, every clip that is similar to a better one that is kept."""
     neighbours: dict[int, dict[int, float]] = defaultdict(dict)
     for (first, second), value in alike.items():
         neighbours[first][second] = neighbours[second][first] = value
@@ -251,50 +253,52 @@ def _last_kept(index: int, left_out: Mapping[int, tuple[int, float]]) -> int:
 
 
 class FingerprintStep(Step):
-    """Listens to each clip, for what comes next."""
+    """Computes the fingerprint of each clip, for the search of duplicates."""
 
     name = "fingerprint"
     version = 1
 
+    def __init__(self, options: DuplicateOptions) -> None:
+        """Take the options of the section; none of them changes a fingerprint."""
+
     def parameters(self) -> JsonObject:
-        """There are none."""
+        """Return nothing, since there are no parameters."""
         return {}
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """The sound alone."""
+        """Return nothing, since only the sound counts."""
         return {}
 
     def files(self, record: SongRecord) -> Sequence[str]:
-        """The mix."""
+        """Return the mix."""
         return [record.audio[MIX]]
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Add `fingerprint` to each clip."""
         return [self._listen(record, folder) for record in records]
 
-    def _listen(self, record: SongRecord, folder: WorkFolder) -> Outcome:
+    def _listen(self, record: SongRecord, folder: WorkFolder) -> StepOutcome:
         try:
             samples, _ = read_audio(folder.track(record, MIX), sample_rate=SAMPLE_RATE)
         except AudioRejected as error:
-            return Outcome(refusal=Refusal(self.name, error.code, error.reason))
-        return Outcome({"fingerprint": to_text(fingerprint(samples))})
+            return StepOutcome(refusal=Refusal(self.name, error.code, error.reason))
+        return StepOutcome({"fingerprint": to_text(fingerprint(samples))})
 
 
 class DuplicateStep(SetStep):
-    """Leaves out all but the best of each group of near-duplicates; their songs stay in one split."""
+    """Refuses all but the best clip of each group of near-duplicates; their songs are kept in one split."""
 
     name = "duplicates"
     version = 1
 
     def __init__(self, options: DuplicateOptions) -> None:
-        """Keep the options."""
         self.options = options
 
     def parameters(self) -> JsonObject:
         """Return the options."""
         return dataclasses.asdict(self.options)
 
-    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Compare all clips."""
         found = find_duplicates(records, self.options)
         songs = {(records[first].song, records[second].song) for first, second in found.pairs}
@@ -304,10 +308,26 @@ class DuplicateStep(SetStep):
             index: self._refusal(records[kept].id, round(alike, 3)) for index, (kept, alike) in found.left_out.items()
         }
         return [
-            Outcome({"group": name_of[record.song]} if record.song in name_of else {}, refusal=refusals.get(index))
+            StepOutcome({"group": name_of[record.song]} if record.song in name_of else {}, refusal=refusals.get(index))
             for index, record in enumerate(records)
         ]
 
     def _refusal(self, kept: str, alike: float) -> Refusal:
         reason = f"it sounds like {kept}, which is kept (similarity {alike:g})"
         return Refusal(self.name, "duplicate", reason, alike, self.options.min_similarity, kept=kept)
+
+
+SECTION = Section(
+    "duplicates",
+    "clips that sound like others",
+    DuplicateOptions,
+    Phase.DESCRIBED,
+    [FingerprintStep, DuplicateStep],
+    refusal_codes={
+        "duplicate": RefusalCode(
+            "it sounds like another clip, which is kept",
+            "The collection holds many copies, such as compilations and reissues. Nothing is lost by leaving them out; "
+            "more different songs help more.",
+        ),
+    },
+)

@@ -1,4 +1,4 @@
-"""Which clips are good enough to train on: limits on what the steps before have measured, and two published presets."""
+"""The step that refuses clips beyond limits on earlier measurements; two sets of limits are published presets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord, known_language
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
+from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
 from songgen.tasks import ACCOMPANIMENT, VOCAL
 
 PRESETS: dict[str, dict[str, float]] = {
@@ -21,29 +22,30 @@ PRESETS: dict[str, dict[str, float]] = {
         "max_transcript_edit_distance": 5.0,
     },
 }
-"""Limits that the names of SongGen's published data sets state: CLAP above 0 and energy above 200 (541,253 clips), and
-edit distance 5, CLAP 0.25, energy 1,000 (100,563 clips). The names do not say which energy; both tracks are taken."""
+"""Limits in the names of SongGen's published data sets: CLAP above 0 and energy above 200 (541,253 clips); edit
+distance 5, CLAP 0.25, energy 1,000 (100,563 clips). The names do not state which energy; here the limit holds for both
+tracks."""
 
 
 _CODE = re.compile(r"[a-z]{2,3}(-[a-z0-9]+)*")
-"""A code of a language, perhaps with a region; recognizers know more languages than the tokenizer."""
+"""A language code with an optional region; recognizers know more languages than the tokenizer."""
 
 
 @dataclass(frozen=True)
 class FilterOptions:
-    """Limits, inclusive. null: the preset's, or none. A limit of the file wins over that of the preset.
+    """Inclusive limits. null: that of the preset, or none. A limit in the configuration overrides the preset.
 
     Raises:
-        ValueError: a lowest value lies above its highest, or there is no such language.
+        ValueError: If a lowest value is above its highest, or a language is unknown.
     """
 
     preset: Literal["TOTAL", "HQ"] | None = None
-    """Limits of SongGen's published data sets: `TOTAL` CLAP 0 and energy 200, `HQ` edit distance 5 besides, CLAP 0.25
-    and energy 1,000. null: only what is given below."""
+    """Limits of SongGen's published data sets: `TOTAL` CLAP 0 and energy 200; `HQ` edit distance 5, CLAP 0.25 and
+    energy 1,000. null: only the limits below."""
 
     not_measured: Literal["pass", "refuse"] = "pass"
-    """What becomes of a clip on which the figure of a limit was not measured, such as the vocal where there is a mix
-    alone."""
+    """What happens to a clip that lacks the measurement of a limit, such as the energy of the vocal if there is only a
+    mix."""
 
     min_seconds: float | None = 2.0
     """Shortest clip."""
@@ -52,17 +54,17 @@ class FilterOptions:
     """Longest clip."""
 
     min_vocal_energy: float | None = None
-    """Lowest energy of the vocal track (root mean square of the 16-bit samples; about 1,000 for a normal voice). An
-    instrumental has none to measure."""
+    """Lowest energy of the vocal track (root mean square of the 16-bit samples; about 1,000 for a normal voice). It
+    does not apply to instrumentals."""
 
     min_acc_energy: float | None = None
     """Lowest energy of the accompaniment."""
 
     max_clipped_share: float | None = 0.01
-    """Highest share of samples at full scale."""
+    """Highest fraction of samples at full scale."""
 
     max_silent_share: float | None = 0.8
-    """Highest share of the length in which the mix is silent."""
+    """Highest fraction of the length in which the mix is silent."""
 
     min_loudness: float | None = None
     """Lowest loudness in LUFS."""
@@ -80,22 +82,22 @@ class FilterOptions:
     """Most words in which two transcripts may differ."""
 
     max_transcript_edit_share: float | None = None
-    """The same as a share of the words."""
+    """Highest fraction of the words in which two transcripts may differ."""
 
     min_transcript_confidence: float | None = None
     """Lowest mean probability of the words that were heard."""
 
     min_lyrics_coverage: float | None = None
-    """Lowest share of the words of the lyrics that were heard."""
+    """Lowest fraction of the words of the lyrics that were heard."""
 
     cull_empty_slices: bool = True
-    """Leave out clips with lyrics in which no word was heard and nobody sings."""
+    """Refuse clips with lyrics in which no word was heard and nobody sings."""
 
     max_words_per_second: float | None = None
-    """Highest number of words a second; more is a recognizer that repeats itself."""
+    """Highest number of words per second; a higher one comes from a recognizer that repeats itself."""
 
     min_clap_score: float | None = None
-    """Lowest cosine between caption and sound, as CLAP hears them."""
+    """Lowest cosine between caption and sound in CLAP."""
 
     max_caption_length: int | None = 600
     """Most characters of the caption."""
@@ -108,22 +110,22 @@ class FilterOptions:
         codes = tuple(known_language(language) for language in self.languages)
         unknown = [given for given, code in zip(self.languages, codes, strict=True) if not _CODE.fullmatch(code)]
         if unknown:
-            raise ValueError(f"languages: {', '.join(map(repr, unknown))} is no language; use codes such as en")
+            raise ValueError(f"languages: {', '.join(map(repr, unknown))} is not a language; use codes such as en")
         object.__setattr__(self, "languages", codes)
         for name in ("seconds", "loudness"):
             low, high = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
             if low is not None and high is not None and low > high:
-                raise ValueError(f"min_{name} {low:g} lies above max_{name} {high:g}: no clip can pass")
+                raise ValueError(f"min_{name} {low:g} is above max_{name} {high:g}: no clip can pass")
 
     def limit(self, name: str) -> float | None:
-        """Return a limit: the file's, or else the preset's."""
+        """Return a limit: that of the configuration, or else that of the preset."""
         own: float | None = getattr(self, name)
         return PRESETS.get(self.preset or "", {}).get(name) if own is None else own
 
     def needs(self) -> dict[str, str]:
-        """Return the limit that asks for each section (`score`) or key (`transcribe.agreement_model`) of others.
+        """Return section (`score`) or key of another section (`transcribe.agreement_model`) -> limit that needs it.
 
-        Without them the limit would judge nothing. Limits that hold unless the file says otherwise ask for nothing.
+        Without these, the limit would have no effect. Limits that are on by default need nothing.
         """
         needed: dict[str, str] = {}
         for name, sections in _NEEDED_BY_LIMIT.items():
@@ -145,12 +147,12 @@ _NEEDED_BY_LIMIT: dict[str, tuple[str, ...]] = {
     "max_words_per_second": _WORDS,
     "min_clap_score": ("score",),
 }
-"""Limit -> sections, and keys of sections, that its figure comes from."""
+"""Limit -> sections, and keys of sections, that provide its measurement."""
 
 
 @dataclass(frozen=True)
 class _Limit:
-    """One limit: the option that holds it, what it looks at, and the code of those that fail."""
+    """A limit: its option, the value it applies to, and the code of a refusal."""
 
     option: str
     code: str
@@ -166,7 +168,7 @@ def _measure(name: str) -> Callable[[SongRecord], float | None]:
 
 
 def _voice_energy(record: SongRecord) -> float | None:
-    # Nobody sings on an instrumental, so that its vocal track says nothing.
+    # Nobody sings on an instrumental, so its vocal track has no meaning.
     return None if is_instrumental(record) else record.energies.get(VOCAL)
 
 
@@ -212,12 +214,12 @@ _OF_LYRICS = frozenset(limit.option for limit in _LIMITS if "transcript" in limi
 
 
 def is_instrumental(record: SongRecord) -> bool:
-    """Whether nobody sings: somebody says so, or there are no lyrics and nobody was heard."""
+    """Return whether nobody sings: by the record's source of lyrics, or without lyrics and detected voice."""
     return record.lyrics_source == "instrumental" or (not record.lyrics and not record.voiced)
 
 
 def find_refusals(record: SongRecord, options: FilterOptions) -> list[Refusal]:
-    """Return everything that speaks against a clip, in the order of the limits."""
+    """Return all reasons to refuse a clip, in the order of the limits."""
     found = []
     if not options.keep_instrumentals and is_instrumental(record):
         found.append(_refusal("instrumental", "nobody sings, and instrumentals are left out"))
@@ -253,13 +255,12 @@ def _refusal(code: str, reason: str, value: float | str | None = None, limit: fl
 
 
 class FilterStep(Step):
-    """Leaves out clips beyond the limits; the first limit that a clip fails gives the code, all are kept."""
+    """Refuses clips beyond the limits. The first failed limit gives the code; all are kept in `others`."""
 
     name = "filter"
     version = 1
 
     def __init__(self, options: FilterOptions) -> None:
-        """Keep the limits."""
         self.options = options
 
     def parameters(self) -> JsonObject:
@@ -268,7 +269,7 @@ class FilterStep(Step):
         return {**own, **{limit.option: self.options.limit(limit.option) for limit in _LIMITS}}
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """Return everything that a limit may look at."""
+        """Return all values that limits apply to."""
         return {
             "duration": record.duration,
             "energies": dict(record.energies),
@@ -281,18 +282,84 @@ class FilterStep(Step):
         }
 
     def files(self, record: SongRecord) -> Sequence[str]:
-        """No file: what counts was measured before."""
+        """Return no file, since earlier steps have measured everything."""
         return []
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
-        """Judge each record."""
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+        """Check each record."""
         return [_outcome(find_refusals(record, self.options)) for record in records]
 
 
-def _outcome(refusals: Sequence[Refusal]) -> Outcome:
+def _outcome(refusals: Sequence[Refusal]) -> StepOutcome:
     if not refusals:
-        return Outcome()
+        return StepOutcome()
     first = refusals[0]
     reasons = "; ".join(refusal.reason for refusal in refusals)
     others = tuple(refusal.code for refusal in refusals[1:])
-    return Outcome(refusal=dataclasses.replace(first, reason=reasons, others=others))
+    return StepOutcome(refusal=dataclasses.replace(first, reason=reasons, others=others))
+
+
+SECTION = Section(
+    "filter",
+    "limits that clips are held against; `HQ` and `TOTAL` are the published ones",
+    FilterOptions,
+    Phase.DESCRIBED,
+    [FilterStep],
+    main_key="preset",
+    refusal_codes={
+        **length_codes("too_short", "too_long", "lyrics_too_long"),
+        "accompaniment_too_quiet": RefusalCode(
+            "the accompaniment has less energy than `filter.min_acc_energy`",
+            "Listen to some of them: where nothing but a voice is sung, there is no accompaniment.",
+        ),
+        "caption_does_not_fit": RefusalCode(
+            "caption and sound agree less than `filter.min_clap_score`",
+            "Listen to some of them with their captions. Captions written by rule or from file names often do not fit; "
+            "describe the songs anew with the `tag` step, or correct them in `songgen review`.",
+        ),
+        "caption_too_long": RefusalCode("the caption is longer than `filter.max_caption_length`"),
+        "clipped": RefusalCode(
+            "more samples are at full scale than `filter.max_clipped_share`",
+            "These recordings are overdriven. Better sources help; raising `filter.max_clipped_share` teaches the "
+            "model the distortion.",
+        ),
+        "empty_slice": RefusalCode(
+            "there are lyrics, but no word was heard and nobody sings",
+            "There are lyrics where nobody is heard: the lyrics may belong to another version of the song.",
+        ),
+        "instrumental": RefusalCode("nobody sings, and `filter.keep_instrumentals` is off"),
+        "lyrics_not_heard": RefusalCode(
+            "less of the lyrics was heard than `filter.min_lyrics_coverage`",
+            "The lyrics differ from what is sung. Check that they belong to these recordings, or leave them out and "
+            "let them be transcribed.",
+        ),
+        "mostly_silent": RefusalCode(
+            "more of the clip is silent than `filter.max_silent_share`",
+            "Long pauses were cut as clips: check `silence_db` of `measure`, and the sources.",
+        ),
+        "not_measured": RefusalCode(
+            "a limit's figure was not measured, and `filter.not_measured` is `refuse`",
+            "A limit asks for a figure that these clips lack: switch its step on, or set `filter.not_measured` to "
+            "`pass`.",
+        ),
+        "other_language": RefusalCode(
+            "the language is none of `filter.languages`",
+            "Add the languages you want to `filter.languages`, or check that they were recognized.",
+        ),
+        "too_loud": RefusalCode("the clip is louder than `filter.max_loudness`"),
+        "too_quiet": RefusalCode("the clip is quieter than `filter.min_loudness`"),
+        "transcript_unsure": RefusalCode(
+            "the words were heard with less certainty than `filter.min_transcript_confidence`"
+        ),
+        "transcripts_differ": RefusalCode(
+            "two recognizers heard different words",
+            "Two recognizers disagree: sung words are hard to hear. Give the lyrics where you have them.",
+        ),
+        "vocal_too_quiet": RefusalCode(
+            "the vocal has less energy than `filter.min_vocal_energy`",
+            "Their voice is quiet or absent. If they are instrumentals, mark them as such; else look at the "
+            "separation, or at `filter.min_vocal_energy`.",
+        ),
+        "words_too_dense": RefusalCode("more words a second than `filter.max_words_per_second`"),
+    },
+)

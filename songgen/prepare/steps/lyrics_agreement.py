@@ -1,38 +1,39 @@
-"""How far transcripts and lyrics agree: the figures by which the filters judge lyrics."""
+"""The step that measures how well transcripts and lyrics agree; filters set limits on these measures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from songgen.prepare.engine.record import FIRST, SECOND, JsonObject, SongRecord, Transcript
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
-from songgen.prepare.steps.alignment import HEARD_SIMILARITY, align_units, written_lines
+from songgen.prepare.engine.section import Phase, Section
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.timing.lyrics_alignment import HEARD_SIMILARITY, align_units, written_lines
 from songgen.prepare.timing.text_distance import comparable_units, edit_distance
 
 
 @dataclass(frozen=True)
 class AgreementOptions:
-    """There is nothing to set: the figures have no limits of their own, which are the filter's."""
+    """The section has no keys: limits on its measures are keys of `filter`."""
 
 
 def agreement_measures(
     transcripts: Mapping[str, Transcript], lyrics: str, language: str, duration: float
 ) -> dict[str, float]:
-    """Compare what was heard with itself and with the lyrics.
+    """Compare transcripts with each other and with the lyrics.
 
-    - `words_per_second`: words of the first transcript over the length. A clip with none, and a silent vocal track, is
-      an empty slice.
+    - `words_per_second`: words of the first transcript divided by the length. A clip with lyrics, without words and
+      without detected voice is an empty slice.
     - `transcript_confidence`: mean probability of its words.
     - `transcript_edit_distance`: the least number of words (characters in languages without blanks) to insert, delete
-      or replace to turn one transcript into the other, case, punctuation and the spelling of numbers aside. The
-      published data set names a "lyric edit distance" of 5 without a unit; it is taken as 5 words of a clip, because
-      the lyrics are learned clip by clip and a wrong word is wrong however long the clip is.
-    - `transcript_edit_share`: the same over the length of the longer transcript, for limits that do not depend on
-      length; 0 where both heard nothing.
-    - `lyrics_coverage`: share of the words of the lyrics that the first transcript holds, in their order.
+      or replace to turn one transcript into the other, ignoring case, punctuation and the spelling of numbers.
+      The published data set names a "lyric edit distance" of 5 without a unit. It is taken as 5 words of a clip, since
+      lyrics are learned clip by clip and a wrong word is wrong in a clip of any length.
+    - `transcript_edit_share`: the distance divided by the length of the longer transcript, for limits that do not
+      depend on length; 0 if both are empty.
+    - `lyrics_coverage`: fraction of the words of the lyrics that the first transcript contains in the same order.
 
     Args:
-        transcripts: by step; what is missing is left out of the result.
-        lyrics: of the same audio, with section tags.
+        transcripts: transcripts by step; measures of missing ones are left out.
+        lyrics: lyrics of the same audio, with section tags.
         language: code of the language.
         duration: seconds.
     """
@@ -55,17 +56,16 @@ def agreement_measures(
 
 
 class AgreementStep(Step):
-    """Measures agreement clip by clip; it stands behind the cutting, since a limit for a song says little of a clip."""
+    """Measures agreement for each clip. It runs after cutting, since a value for a song says little about a clip."""
 
     name = "agreement"
     version = 1
 
     def __init__(self, options: AgreementOptions) -> None:
-        """Keep the options."""
         self.options = options
 
     def parameters(self) -> JsonObject:
-        """Return nothing: the figures depend on the record alone."""
+        """Return nothing, since the measures depend on the record alone."""
         return {}
 
     def inputs(self, record: SongRecord) -> JsonObject:
@@ -78,18 +78,27 @@ class AgreementStep(Step):
         }
 
     def files(self, record: SongRecord) -> Sequence[str]:
-        """No file."""
+        """Return no file."""
         return []
 
     def is_needed(self, record: SongRecord) -> bool:
-        """Where somebody listened."""
+        """Return whether there is a transcript."""
         return bool(record.transcripts)
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
         """Measure each record."""
         return [
-            Outcome(
+            StepOutcome(
                 {"measures": agreement_measures(record.transcripts, record.lyrics, record.language, record.duration)}
             )
             for record in records
         ]
+
+
+SECTION = Section(
+    "agreement",
+    "how far two transcripts, or transcript and lyrics, agree, clip by clip",
+    AgreementOptions,
+    Phase.CLIPS,
+    [AgreementStep],
+)

@@ -1,4 +1,4 @@
-"""Songs become clips: the same cut for every track, and for each clip the lines, words and voice that lie in it."""
+"""The step that cuts songs into clips, with the same cuts for every track, and divides lines, words and voice."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,8 @@ import numpy as np
 from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio, write_audio
 from songgen.prepare.engine.record import FIRST, JsonObject, LyricLine, Refusal, SongRecord, Transcript, Word
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
+from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
 from songgen.prepare.timing.clip_plan import (
     INSTRUMENTAL,
     UNUSED_REASONS,
@@ -24,19 +25,19 @@ from songgen.prepare.timing.text_distance import joiner
 from songgen.tasks import MIX
 
 LENGTH_TOLERANCE_SECONDS = 0.1
-"""Tracks whose lengths differ by no more are cut to the shortest."""
+"""Largest difference in length up to which all tracks are cut to the shortest."""
 
 CLIP_MARK = "~"
-"""Between the id of a song and the number of a clip: no id of a song has it (see `songgen.prepare.layouts.safe_name`),
-so that no clip has the id of a song."""
+"""Separator of song id and clip number. No id of a song contains it (see `songgen.prepare.inputs.safe_name`), so that
+no clip has the id of a song."""
 
 _NOT_CUT_BY = ("id", "file", "line", "provenance")
-"""Fields that say where a song comes from: `apply_outcome` gives clips those of their song as it is now."""
+"""Fields that do not affect the cuts: `apply_outcome` copies them from the present song to its clips."""
 
 
 @dataclass(frozen=True)
 class _Span:
-    """A clip in samples."""
+    """A clip with its range of samples."""
 
     begin: int
     end: int
@@ -48,14 +49,13 @@ def split_long_lines(
 ) -> tuple[LyricLine, ...]:
     """Divide lines that are longer than a clip at the longest pauses between their words.
 
-    This needs to know which of a line's words is sung when: the words that were heard in it must be as many as it has.
-    Any other line stays as it is.
+    This needs the time of each word, so a line is divided only if as many words were heard in it as it has.
 
     Args:
-        lines: of a song.
-        words: in time, of the same song.
-        max_seconds: lines that are no longer are not divided.
-        language: code; says how words are written one after the other.
+        lines: lines of a song.
+        words: words with times, of the same song.
+        max_seconds: longest line that is not divided.
+        language: code, which decides how words are joined.
     """
     divided: list[LyricLine] = []
     for line in lines:
@@ -84,7 +84,7 @@ def _divided(words: list[Word], max_seconds: float) -> list[list[Word]]:
 
 
 def write_lyrics(lines: Sequence[LyricLine]) -> str:
-    """Return lines as lyrics: each on its own, under the tag of its section where one begins."""
+    """Return lyrics with one line of text per line, and a section tag where a section begins."""
     written: list[str] = []
     section = ""
     for line in lines:
@@ -96,17 +96,17 @@ def write_lyrics(lines: Sequence[LyricLine]) -> str:
 
 
 def cut_record(song: SongRecord, clip_id: str, clip: PlannedClip, lines: Sequence[LyricLine]) -> SongRecord:
-    """Return what is known of a clip.
+    """Return the record of a clip.
 
     Args:
-        song: whole.
+        song: record of the whole song.
         clip_id: id of the clip.
-        clip: where it lies in the song.
-        lines: of the whole song, each in one clip or in none.
+        clip: start and end in the song.
+        lines: lines of the whole song, each in at most one clip.
 
     Returns:
-        A record whose times count from the clip's beginning. Energies of the song are left out, and transcripts that
-        cannot be cut because they have no times.
+        A record whose times start with the clip. Energies of the song are dropped, as are transcripts that cannot be
+        cut because they have no times.
     """
     span = (clip.start, clip.end)
     own = tuple(
@@ -121,7 +121,7 @@ def cut_record(song: SongRecord, clip_id: str, clip: PlannedClip, lines: Sequenc
         measures["voiced_share"] = round(covered_seconds(voiced, (0, span[1] - span[0])) / (span[1] - span[0]), 4)
     if clip.hard_cuts:
         measures["hard_cuts"] = clip.hard_cuts
-    # A recording that was not cut keeps lyrics that have no times.
+    # A recording that was not cut keeps its lyrics even without times.
     lyrics = write_lyrics(own) if lines else song.lyrics
     is_instrumental = clip.kind == INSTRUMENTAL and not own and not (voiced or lyrics)
     return dataclasses.replace(
@@ -155,7 +155,7 @@ def _cut_intervals(intervals: Sequence[Interval], span: Interval) -> list[Interv
 
 
 def _cut_transcript(transcript: Transcript, span: Interval, *, is_whole: bool) -> Transcript:
-    """Return the part of a transcript that was heard in a clip; a word belongs where its middle lies."""
+    """Return the part of a transcript in a clip; a word is in the clip that contains its middle."""
     if is_whole:
         return transcript
     own = tuple(
@@ -173,50 +173,49 @@ def _cut_transcript(transcript: Transcript, span: Interval, *, is_whole: bool) -
 
 
 class SegmentStep(Step):
-    """Cuts songs into clips, which take their place.
+    """Cuts songs into clips, which replace them.
 
-    The first clip of a song has the figures `unused_<reason>_seconds`: what of the song is in no clip. Clips whose ends
-    cut through a voice, for want of a pause, have the figure `hard_cuts`.
+    The first clip of a song has the measures `unused_<reason>_seconds`: time of the song that is in no clip. Clips
+    whose ends cut through a voice, because there is no pause, have the measure `hard_cuts`.
     """
 
     name = "segment"
     version = 2
 
     def __init__(self, options: SegmentOptions) -> None:
-        """Nothing has to be loaded."""
         self.options = options
 
     def parameters(self) -> JsonObject:
-        """All options."""
+        """Return all options."""
         return asdict(self.options)
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """What is known of the song, since its clips inherit it, but not where it comes from; audio goes by content."""
+        """Return all fields that the clips inherit; audio counts by its content."""
         values = {name: value for name, value in asdict(record).items() if name not in _NOT_CUT_BY}
         return values | {"audio": sorted(record.audio)}
 
     def is_needed(self, record: SongRecord) -> bool:
-        """Whether the record is a whole song."""
+        """Return whether the record is a whole song."""
         return record.id == record.song
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
-        """Cut songs; a song that gives no clip is left out."""
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+        """Cut songs; a song without any clip is refused."""
         return [self._cut(record, folder) for record in records]
 
-    def _cut(self, record: SongRecord, folder: WorkFolder) -> Outcome:
+    def _cut(self, record: SongRecord, folder: WorkFolder) -> StepOutcome:
         try:
             tracks, rate = self._read_tracks(record, folder)
         except AudioRejected as error:
             return self._refuse(error.code, error.reason)
         num_samples = min(samples.shape[-1] for samples in tracks.values())
-        # Times of the record count from here on in whole samples.
+        # From here on, the duration is a whole number of samples.
         record = dataclasses.replace(record, duration=num_samples / rate)
         options = self.options
         fits = record.duration <= options.max_seconds and options.keep_short_songs
         if record.lyrics and not record.lines and not fits:
             reason = "it has lyrics, but it is not known when they are sung, so no clip would have its own words"
             return self._refuse("lyrics_without_times", reason)
-        # The second recognizer only checks the first; lines have their times from the first.
+        # Lines have their times from the first recognizer; the second one is only for comparison.
         words = record.transcripts[FIRST].words if FIRST in record.transcripts else ()
         lines = split_long_lines(record.lines, words, options.max_seconds, record.language)
         plan = plan_clips(
@@ -229,7 +228,7 @@ class SegmentStep(Step):
         if not plan.clips:
             return self._refuse_all(plan, record.duration)
         spans = [_Span(round(clip.start * rate), round(clip.end * rate), clip) for clip in plan.clips]
-        return Outcome(clips=self._write(record, lines, tracks, rate, spans, plan.unused, folder))
+        return StepOutcome(clips=self._write(record, lines, tracks, rate, spans, plan.unused, folder))
 
     def _write(
         self,
@@ -260,7 +259,7 @@ class SegmentStep(Step):
         """Read all tracks at one rate, the mix first.
 
         Raises:
-            AudioRejected: a file is damaged, or the tracks differ in length.
+            AudioRejected: If a file is damaged, or the tracks differ in length.
         """
         rate: int | None = self.options.sample_rate or None
         tracks = {}
@@ -276,14 +275,37 @@ class SegmentStep(Step):
             raise AudioRejected("track_lengths_differ", reason)
         return tracks, rate
 
-    def _refuse(self, code: str, reason: str) -> Outcome:
-        return Outcome(refusal=Refusal(self.name, code, reason))
+    def _refuse(self, code: str, reason: str) -> StepOutcome:
+        return StepOutcome(refusal=Refusal(self.name, code, reason))
 
-    def _refuse_all(self, plan: ClipPlan, duration: float) -> Outcome:
-        """Refuse a song that gives no clip, for the reason that most of it has."""
+    def _refuse_all(self, plan: ClipPlan, duration: float) -> StepOutcome:
+        """Refuse a song without any clip, for the reason that holds for most of its time."""
         main = max(plan.unused, key=plan.unused.__getitem__)
         if main == "too_short":
             least = self.options.min_seconds
             reason = f"no passage is as long as the shortest clip, {least:g} s"
-            return Outcome(refusal=Refusal(self.name, "too_short", reason, value=round(duration, 3), limit=least))
+            return StepOutcome(refusal=Refusal(self.name, "too_short", reason, value=round(duration, 3), limit=least))
         return self._refuse(f"no_clip_{main}", f"no clip can be made: {UNUSED_REASONS[main]}")
+
+
+SECTION = Section(
+    "segment",
+    "clips of each song",
+    SegmentOptions,
+    Phase.CUTTING,
+    [SegmentStep],
+    refusal_codes={
+        **length_codes("too_short"),
+        "lyrics_without_times": RefusalCode(
+            "the song is longer than a clip, and it is not known when its lyrics are sung",
+            "Switch `transcribe` on: with the words heard, lines get their times and long songs can be cut.",
+        ),
+        "no_clip_instrumental": RefusalCode(
+            "nobody sings for most of the song, and instrumental passages are left out"
+        ),
+        "no_clip_line_too_long": RefusalCode("no clip can be cut: lines are longer than the longest clip"),
+        "no_clip_voice_without_lyrics": RefusalCode(
+            "no clip can be cut: somebody sings where no line of the lyrics stands"
+        ),
+    },
+)

@@ -1,4 +1,4 @@
-"""Songs into vocal and accompaniment: long ones in overlapping passages, and the tracks add up to the song exactly."""
+"""The step that separates songs into vocal and accompaniment, which add up to the song exactly."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,36 +11,33 @@ from songgen.generation.demucs_weights import load_demucs
 from songgen.generation.separation import DEFAULT_MODEL, VocalSeparator
 from songgen.prepare.engine.audio_files import read_audio, write_audio
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
+from songgen.prepare.engine.section import Phase, Section
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
 from songgen.prepare.listening.devices import choose_device
 from songgen.tasks import ACCOMPANIMENT, MIX, VOCAL
-
-SUM_ERROR = 0.5 / INT16_SCALE
-"""Largest difference between a sample of the mix (inside of full scale) and the sum of its two tracks: the mix is
-rounded to 16 bits, and nothing else is lost."""
 
 
 @dataclass(frozen=True)
 class SeparationOptions:
-    """How songs are separated."""
+    """Options of the separation."""
 
     model: str = DEFAULT_MODEL
-    """Demucs model: published name, or a folder with its safetensors files (`.th` files are pickles: refused)."""
+    """Demucs model: published name, or a folder with its safetensors files (`.th` files are pickles and refused)."""
 
     revision: str = ""
     """Commit, tag or branch of the hub repository; empty for the newest."""
 
     device: str = ""
-    """Where the network runs, such as `cuda:0`; empty for an accelerator where there is one."""
+    """Device of the network, such as `cuda:0`; empty for the GPU if there is one."""
 
     mono: bool = True
-    """Whether channels are averaged (training hears one); otherwise tracks have the channels of the song."""
+    """Whether channels are averaged (training uses one); otherwise tracks have the channels of the song."""
 
     passage_seconds: float = 60.0
-    """Songs go through the network in passages of this length, so that memory does not grow with the song."""
+    """Length of the passages in which a song goes through the network, so that memory does not grow with the song."""
 
     overlap_seconds: float = 2.0
-    """Neighbouring passages share so much and are cross-faded in it."""
+    """Overlap of neighbouring passages, in which they are cross-faded."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -54,7 +51,7 @@ class SeparationOptions:
 
 
 class FindsVocals(Protocol):
-    """What a separation network offers; `VocalSeparator` is one."""
+    """Interface of a separation network, such as `VocalSeparator`."""
 
     def vocals(self, samples: np.ndarray, sample_rate: int, mean: float, deviation: float) -> np.ndarray:
         """Return the vocals (about N x channels) of a passage (N x channels) of a song of that mean and deviation."""
@@ -67,10 +64,10 @@ def separate_vocals(
 
     Args:
         song: channels x N.
-        sample_rate: samples a second.
-        network: separates one passage.
+        sample_rate: sample rate.
+        network: network that separates one passage.
         passage_seconds: length of a passage.
-        overlap_seconds: what neighbouring passages share; they are cross-faded in it.
+        overlap_seconds: overlap of neighbouring passages, in which they are cross-faded.
 
     Returns:
         channels x N, float32.
@@ -81,7 +78,7 @@ def separate_vocals(
     mean, deviation = float(mono.mean()), float(mono.std())
     del mono
     vocals = np.zeros_like(song, dtype=np.float32)
-    # The weights of two neighbours add up to 1 at every sample; the first begins and the last ends at full weight.
+    # The weights of two neighbours add up to 1 at every sample; the first passage begins and the last ends with 1.
     rise = (np.arange(overlap, dtype=np.float32) + 0.5) / overlap
     begin = 0
     while True:
@@ -103,7 +100,7 @@ def separate_vocals(
 def split_exactly(mix: np.ndarray, vocals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return vocal and accompaniment as 16-bit samples whose sum is the mix in 16 bits, sample by sample.
 
-    Where the accompaniment does not fit into 16 bits it is limited, and the vocal takes the rest.
+    Where the accompaniment exceeds 16 bits, it is clipped and the vocal takes the rest.
 
     Args:
         mix: samples of any shape, full scale is 1.0.
@@ -115,45 +112,44 @@ def split_exactly(mix: np.ndarray, vocals: np.ndarray) -> tuple[np.ndarray, np.n
     whole = to_int16(mix).astype(np.int32)
     accompaniment = np.clip(whole - to_int16(vocals), -32768, 32767)
     vocal = whole - accompaniment
-    # Between 0 and the estimate wherever the accompaniment was limited, so it fits.
+    # Where the accompaniment was clipped, the vocal is between 0 and its estimate, so it fits.
     assert np.abs(vocal).max(initial=0) <= 32768
     return vocal.astype(np.int16), accompaniment.astype(np.int16)
 
 
 class SeparateStep(Step):
-    """Writes the tracks `vocal` and `acc` of songs that lack them, at the song's own rate."""
+    """Writes the tracks `vocal` and `acc` of songs that lack them, at the song's sample rate."""
 
     name = "separate"
     version = 1
 
     def __init__(self, options: SeparationOptions) -> None:
-        """Nothing is loaded yet."""
         self.options = options
         self._network: FindsVocals | None = None
 
     def parameters(self) -> JsonObject:
-        """Everything but the device."""
+        """Return all options except the device."""
         parameters = asdict(self.options)
         del parameters["device"]
         return parameters
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """Which tracks are given."""
+        """Return the names of the tracks."""
         return {"tracks": sorted(record.audio)}
 
     def files(self, record: SongRecord) -> Sequence[str]:
-        """The mix alone."""
+        """Return the mix."""
         return [record.audio[MIX]]
 
     def is_needed(self, record: SongRecord) -> bool:
-        """Whether one of the two tracks is missing."""
+        """Return whether one of the two tracks is missing."""
         return not {VOCAL, ACCOMPANIMENT} <= set(record.audio)
 
     def start(self) -> None:
         """Load the network.
 
         Raises:
-            ValueError: it cannot be had; says the way out.
+            ValueError: If it cannot be loaded; with a suggested fix.
         """
         try:
             model = load_demucs(self.options.model, self.options.revision)
@@ -166,20 +162,20 @@ class SeparateStep(Step):
             raise ValueError(f"{error}; name a folder with the model, or skip this step") from error
         self._network = VocalSeparator(model, choose_device(self.options.device))
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
-        """Separate songs; a track that the user gave is kept as it is."""
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+        """Separate songs; a track that the user gave is kept."""
         return [self._separate(record, folder) for record in records]
 
-    def _separate(self, record: SongRecord, folder: WorkFolder) -> Outcome:
+    def _separate(self, record: SongRecord, folder: WorkFolder) -> StepOutcome:
         assert self._network is not None, "start() comes first"
         options = self.options
         try:
             song, rate = read_audio(folder.track(record, MIX), mono=False)
         except AudioRejected as error:
-            return Outcome(refusal=Refusal(self.name, error.code, error.reason))
+            return StepOutcome(refusal=Refusal(self.name, error.code, error.reason))
         vocals = separate_vocals(song, rate, self._network, options.passage_seconds, options.overlap_seconds)
         if options.mono:
-            # Along the last axis of frames x channels, as files are read in mono: the same rounding.
+            # The mean over the last axis of frames x channels gives the same rounding as reading the file in mono.
             song, vocals = song.T.mean(axis=1), vocals.mean(axis=0)
         vocal, accompaniment = split_exactly(song, vocals)
         audio, energies = {}, {MIX: energy(song)}
@@ -189,4 +185,15 @@ class SeparateStep(Step):
                 audio[track] = folder.new_file(self.name, record, track)
                 write_audio(folder.path(audio[track]), decoded, rate)
                 energies[track] = energy(decoded)
-        return Outcome(changes={"audio": audio, "energies": energies})
+        return StepOutcome(changes={"audio": audio, "energies": energies})
+
+
+SECTION = Section(
+    "separate",
+    "vocal and accompaniment are taken apart (Demucs) where a song has the mix alone",
+    SeparationOptions,
+    Phase.SONGS,
+    [SeparateStep],
+    is_on=False,
+    main_key="model",
+)

@@ -1,4 +1,4 @@
-"""Which clips train and which are held out: whole songs, drawn once, the same in every run."""
+"""The step that holds out songs for evaluation: whole songs, chosen at random, the same in every run."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from songgen.prepare.engine.record import JsonObject, SongRecord
-from songgen.prepare.engine.step import Outcome, SetStep, WorkFolder
+from songgen.prepare.engine.section import Phase, Section
+from songgen.prepare.engine.step import SetStep, StepOutcome, WorkFolder
 
 TRAIN, EVALUATION = "train", "eval"
 
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How the held-out songs are chosen; songs whose input says where they belong keep their split.
+    """How held-out songs are chosen; songs whose input gives a split keep it.
 
     Raises:
-        ValueError: listing what cannot be.
+        ValueError: If values are out of range; lists all problems.
     """
 
     eval_share: float = 0.0
-    """Share of the songs to hold out."""
+    """Fraction of the songs to hold out."""
 
     eval_songs: int | None = None
-    """Number of songs to hold out instead of a share. null: the share counts."""
+    """Number of songs to hold out, instead of a fraction. null: `eval_share` counts."""
 
     min_train_text_length: int = 0
-    """Songs of which every clip has fewer characters of lyrics go to the held-out ones (short texts teach little).
-    Instrumentals are not meant. 0: none."""
+    """Songs in which every clip has fewer characters of lyrics are held out (short texts teach little), except
+    instrumentals. 0: none."""
 
     seed: int = 42
-    """Of the draw; a song's place in it depends on its id alone, so that added songs do not move others."""
+    """Seed of the choice. The choice depends on each song's id alone, so that added songs do not move others."""
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check all values."""
         problems = []
         if not 0 <= self.eval_share < 1:
-            problems.append(f"eval_share must lie in 0 to below 1, got {self.eval_share}")
+            problems.append(f"eval_share must be at least 0 and below 1, got {self.eval_share}")
         if self.eval_songs is not None and self.eval_songs < 0:
             problems.append(f"eval_songs must be at least 0, got {self.eval_songs}")
         if self.min_train_text_length < 0:
@@ -50,12 +51,12 @@ class SplitOptions:
 
 
 def assign_splits(records: Sequence[SongRecord], options: SplitOptions) -> list[str]:
-    """Return the split of each record; all records of a song get the same.
+    """Return the split of each record, which is the same for all records of a song.
 
-    A song whose input names a split goes there (to the held-out ones, if its clips disagree), and songs of its group
-    (those with near-duplicate clips) go with it. Of the others, songs with short texts are held out, and then as many
-    groups and single songs as are still missing from the wanted number of songs, in the order of a hash of seed and
-    name. At least one of them is left for training.
+    A song whose input gives a split keeps it (it is held out if its clips disagree), and the songs of its group (those
+    with near-duplicate clips) follow it. Of the others, songs with short texts are held out first, then groups and
+    single songs in the order of a hash of seed and name, until the number of songs is reached. At least one remains for
+    training.
     """
     songs: dict[str, list[SongRecord]] = defaultdict(list)
     units: dict[str, list[SongRecord]] = defaultdict(list)
@@ -100,17 +101,19 @@ class SplitStep(SetStep):
     version = 1
 
     def __init__(self, options: SplitOptions) -> None:
-        """Keep the options."""
         self.options = options
 
     def parameters(self) -> JsonObject:
         """Return the options."""
         return dataclasses.asdict(self.options)
 
-    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
-        """Assign splits; a record that has its split already is left as it is."""
+    def run_all(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+        """Assign splits; a record that has its split already is not changed."""
         splits = assign_splits(records, self.options)
         return [
-            Outcome() if record.split == split else Outcome({"split": split})
+            StepOutcome() if record.split == split else StepOutcome({"split": split})
             for record, split in zip(records, splits, strict=True)
         ]
+
+
+SECTION = Section("split", "which songs are held out", SplitOptions, Phase.DESCRIBED, [SplitStep])

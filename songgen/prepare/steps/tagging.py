@@ -1,4 +1,4 @@
-"""Tags, descriptions and caption of each clip that has none: by an audio language model, or by what was measured."""
+"""The step that adds tags, descriptions and captions, from an audio language model or from measurements."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +12,7 @@ from songgen.data.audio import AudioRejected
 from songgen.data.manifests.raw_rows import caption_of_variants, join_tags
 from songgen.prepare.describing.chat_server import ServerDescriber, ServerSettings
 from songgen.prepare.describing.conversation import Conversation, Described, Describer, describe_all, load_prompt
+from songgen.prepare.describing.loose_json import require_json_repair
 from songgen.prepare.describing.paid_answers import PaidAnswers
 from songgen.prepare.describing.song_tags import Facts, SongTags, compose_tags
 from songgen.prepare.describing.tag_record import (
@@ -23,51 +24,53 @@ from songgen.prepare.describing.tag_record import (
 )
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
-from songgen.prepare.steps.alignment import written_lines
+from songgen.prepare.engine.section import HubNetwork, Phase, RefusalCode, Section
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.timing.lyrics_alignment import written_lines
 from songgen.tasks import MIX
 
 NOTHING_KNOWN = "music"
-"""Caption of a clip of which nothing is known: an empty one could not be trained on."""
+"""Caption of a clip of which nothing is known, since training needs one."""
 
 BATCHES_OF_REQUESTS = 2
-"""Clips that go to a server at once, for each request under way at the same time."""
+"""Clips in a batch for a server, for each concurrent request."""
 
 
 @dataclass(frozen=True)
 class TagOptions:
-    """Who describes the clips, and what becomes of it."""
+    """Options of describing clips."""
 
     backend: Literal["none", "local", "server"] = "none"
-    """Who listens: `local` a model of transformers on this machine, `server` one behind the OpenAI chat protocol (the
-    recordings are sent there), `none` nobody: tags of tempo, key, voice and energy, as far as they were measured."""
+    """Source of descriptions: `local` a model that runs here with transformers, `server` one behind the OpenAI chat
+    protocol (recordings are sent there), `none` no model, only tags of tempo, key, voice and energy as far as they are
+    measured."""
 
     overwrite: bool = False
-    """Whether captions and tags that are there are made anew."""
+    """Whether existing captions and tags are replaced."""
 
     caption: Literal["tags", "sampled", "simplified", "expanded", "descriptive", "synonyms", "use_cases"] = "tags"
-    """What becomes the caption: the line of tags, one of the descriptions, or `sampled`, any of them by chance, the
-    same one in every run. The line of tags, where a clip has no description."""
+    """Source of the caption: the line of tags, one of the descriptions, or `sampled`, a random one of them that is the
+    same in every run. A clip without description gets the line of tags."""
 
     prompt_file: str = ""
-    """File with a prompt of your own, in which `{tags}` becomes the valid tags; empty for `prompts/describe.txt` of
-    `songgen.prepare.describing`."""
+    """File with a prompt of your own, in which `{tags}` becomes the valid tags. Empty: the prompt of this package
+    (`describing/prompts/describe.txt`)."""
 
     extra_tags: tuple[str, ...] = ()
-    """Tags that are valid besides those of the vocabulary."""
+    """Further valid tags."""
 
     model: str = "Qwen/Qwen2-Audio-7B-Instruct"
     """Hub id or folder of an audio language model with safetensors files; for a server, the model's name there."""
 
     revision: str = ""
-    """Its branch, tag or commit on the hub; empty for the main branch. The commit that it leads to at first is kept in
-    the work folder (`networks.json`), and used from then on."""
+    """Branch, tag or commit of the model on the hub; empty for the main branch. Its first commit is kept in the work
+    folder (`networks.json`) and used by all later runs."""
 
     device: str = ""
-    """Where a local model runs; empty for an accelerator where there is one."""
+    """Device of a local model, such as `cuda:0`; empty for the GPU if there is one."""
 
     batch_size: int = 4
-    """Clips that a local model hears at once."""
+    """Number of clips that a local model processes at once."""
 
     url: str = ""
     """Base address of the server, such as `http://127.0.0.1:8000/v1`."""
@@ -76,41 +79,40 @@ class TagOptions:
     """Environment variable that holds the server's key (its name, not the key); empty for a server without one."""
 
     timeout_seconds: float = 120.0
-    """Time in which the server's answer must be there."""
+    """Longest time for an answer of the server, in seconds."""
 
     retries: int = 5
-    """How often a request is repeated when the server is busy, gone, or answers with something broken."""
+    """Number of times that a request is repeated if the server is unreachable, busy, or sends a broken answer."""
 
     concurrency: int = 4
-    """Requests under way at the same time."""
+    """Number of requests at the same time."""
 
     max_requests: int = 0
-    """Most requests that a run sends (each of its processes), so that no mistake becomes dear; 0 for any number."""
+    """Most requests that each process of a run sends, as a limit of costs; 0 for no limit."""
 
     temperature: float | None = 0.0
-    """Sent to the server; null for servers that take none. A local model always takes the likeliest word."""
+    """Temperature in requests to the server; null for servers that take none. A local model always decodes greedily."""
 
     log_probabilities: bool = False
-    """Whether the server is asked for the probabilities of its words, for `description_confidence`."""
+    """Whether the server is asked for token probabilities, for `description_confidence`."""
 
     attempts: int = 3
-    """Answers that are asked for, each time with what was wrong with the last one, until one keeps to the schema."""
+    """Most answers for each clip; each request after the first lists the problems of the previous answer."""
 
     max_new_tokens: int = 600
-    """Longest answer."""
+    """Most tokens of an answer."""
 
     max_seconds: float = 30.0
-    """Longest passage that is heard: the middle of a longer clip. Qwen2-Audio takes 30 s."""
+    """Longest passage that the model gets, the middle of a longer clip. Qwen2-Audio takes 30 s."""
 
     max_shared_words: int = MAX_SHARED_WORDS
     """Longest run of words that a description may share with the lyrics."""
 
     without_description: Literal["tags", "refuse"] = "tags"
-    """What becomes of a clip of which no answer could be used: it gets `tags` as with the back end `none`, or it is
-    left out."""
+    """What happens to a clip without a usable answer: it gets `tags` as with the backend `none`, or it is refused."""
 
     def __post_init__(self) -> None:
-        """Check the values, all at once."""
+        """Check all values."""
         problems = []
         for name in ("batch_size", "attempts", "max_new_tokens"):
             if getattr(self, name) < 1:
@@ -126,7 +128,7 @@ class TagOptions:
             raise ValueError("; ".join(problems))
 
     def _problems_of_parts(self) -> Iterator[str]:
-        """Yield what the server's settings and the prompt say of themselves, where they are used."""
+        """Yield the problems of the server's settings and of the prompt, if they are used."""
         parts: list[Callable[[], object]] = [self.server] if self.backend == "server" else []
         if self.backend != "none" or self.prompt_file:
             parts.append(self.prompt)
@@ -137,7 +139,7 @@ class TagOptions:
                 yield str(error)
 
     def server(self) -> ServerSettings:
-        """Return the part of the options that the server is asked with."""
+        """Return the options of the server."""
         return ServerSettings(
             url=self.url,
             model=self.model,
@@ -164,18 +166,18 @@ _OF_BACKEND = {"none": (), "local": ("revision",), "server": ("url", "temperatur
 class TagStep(Step):
     """Gives each clip without a caption `tags`, `variants`, `analysis` and `caption`.
 
-    Its provenance says which tags were measured, given or heard by the model, how sure each source is, how many answers
-    it took and what was wrong with them. Measures: `description_confidence` (mean probability of the model's words,
-    where it is known), `description_attempts`, `description_failed` (1 where no answer could be used), `shared_words`
-    (longest run of words that a description shares with the lyrics) and `sung_instruments` (instruments whose names
-    also stand in the lyrics).
+    The provenance lists which tags were measured, given or described by the model, the confidence of each source, the
+    number of answers and their problems. Measures: `description_confidence` (mean token probability of the model, if
+    known), `description_attempts`, `description_failed` (1 if no answer could be used), `shared_words`
+    (longest run of words that a description shares with the lyrics) and `sung_instruments` (instruments whose
+    names are also in the lyrics).
     """
 
     name: ClassVar[str] = "tag"
     version = 1
 
     def __init__(self, options: TagOptions) -> None:
-        """Read the prompt; no model is loaded yet."""
+        """Read the prompt; the model is loaded by `start`."""
         self.options = options
         if options.backend == "local":
             self.batch_size = options.batch_size
@@ -187,7 +189,7 @@ class TagStep(Step):
         self._has_read_paid = False
 
     def parameters(self) -> JsonObject:
-        """Everything that an answer depends on, the prompt by its hash; not the device, nor how the server is asked."""
+        """Return everything that an answer depends on, with the prompt as a hash; not device, retries and the like."""
         names = (*_OF_ALL, *_OF_BACKEND[self.options.backend])
         if self._listens:
             names = (*names, *_OF_MODELS, "without_description")
@@ -198,27 +200,29 @@ class TagStep(Step):
         return made
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """What is known of the song; its lyrics only where a description is held against them."""
+        """Return the facts about the clip, with its lyrics only if a description is compared with them."""
         made = {"facts": asdict(Facts.of(record)), "tags": list(record.tags), "variants": dict(record.variants)}
         if self._listens:
             made |= {"lyrics": record.lyrics, "language": record.language}
         return made
 
     def files(self, record: SongRecord) -> Sequence[str]:
-        """The mix, where somebody listens to it."""
+        """Return the mix if a model gets it."""
         return [record.audio[MIX]] if self._listens else []
 
     def is_needed(self, record: SongRecord) -> bool:
-        """Whether there is no caption, or it is to be made anew."""
+        """Return whether there is no caption, or it is to be replaced."""
         return self.options.overwrite or not record.caption
 
     def start(self) -> None:
         """Load the model, or read the server's key.
 
         Raises:
-            ValueError: it cannot be had; says the way out.
+            ValueError: If that fails; with a suggested fix.
         """
         options = self.options
+        if self._listens:
+            require_json_repair()
         if options.backend == "server":
             self._describer = ServerDescriber(options.server())
         elif options.backend == "local":
@@ -231,8 +235,8 @@ class TagStep(Step):
                 max_new_tokens=options.max_new_tokens,
             )
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
-        """Describe clips, those of a batch together."""
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+        """Describe the clips of a batch together."""
         found: dict[str, Described | Refusal] = {}
         asked: list[tuple[SongRecord, Conversation]] = []
         for record in records:
@@ -247,7 +251,7 @@ class TagStep(Step):
         return [self._outcome(record, found.get(record.id)) for record in records]
 
     def _is_labelled(self, record: SongRecord) -> bool:
-        """Whether a record lacks nothing but the choice of its caption."""
+        """Return whether a record only lacks the choice of its caption."""
         return not self.options.overwrite and bool(record.tags or record.variants)
 
     def _hear(self, record: SongRecord, folder: WorkFolder) -> np.ndarray:
@@ -285,7 +289,7 @@ class TagStep(Step):
         return {record.id: result for (record, _), result in zip(asked, described, strict=True)}
 
     def _paid_answers(self, folder: WorkFolder) -> PaidAnswers | None:
-        """Return where a server's answers are kept, with those of earlier runs; None where nobody is paid."""
+        """Return the store of a server's answers, including those of earlier runs; None without a server."""
         if not isinstance(self._describer, ServerDescriber):
             return None
         if not self._has_read_paid:
@@ -293,15 +297,15 @@ class TagStep(Step):
             self._has_read_paid = True
         return self._describer.paid
 
-    def _outcome(self, record: SongRecord, found: Described | Refusal | None) -> Outcome:
+    def _outcome(self, record: SongRecord, found: Described | Refusal | None) -> StepOutcome:
         if isinstance(found, Refusal):
-            return Outcome(refusal=found)
+            return StepOutcome(refusal=found)
         if self._is_labelled(record):
-            return Outcome({"caption": self._caption(record.id, record.tags, record.variants)})
+            return StepOutcome({"caption": self._caption(record.id, record.tags, record.variants)})
         description = None if found is None else found.description
         if found is not None and description is None and self.options.without_description == "refuse":
             reason = f"none of {found.attempts} answers could be used: {'; '.join(found.problems)}"
-            return Outcome(refusal=Refusal(self.name, "no_valid_description", reason))
+            return StepOutcome(refusal=Refusal(self.name, "no_valid_description", reason))
         made = compose_tags(Facts.of(record), description)
         changes: dict[str, Any] = {"tags": made.names}
         if description is not None:
@@ -309,10 +313,10 @@ class TagStep(Step):
         changes["caption"] = self._caption(record.id, made.names, changes.get("variants", {}))
         changes["measures"] = _measures(record, found)
         changes["provenance"] = {self.name: _details(record, made, found)}
-        return Outcome(changes)
+        return StepOutcome(changes)
 
     def _caption(self, record_id: str, tags: Sequence[str], variants: Any) -> str:
-        """Choose the caption; the line of tags stands in for a description that is not there."""
+        """Return the caption; the line of tags replaces a missing description."""
         line = join_tags(tags)
         choice = self.options.caption
         if choice == "sampled":
@@ -323,7 +327,7 @@ class TagStep(Step):
 
 
 def _words(record: SongRecord) -> str:
-    """Lyrics without section tags."""
+    """Return the lyrics without section tags."""
     return "\n".join(line.text for line in written_lines(record.lyrics))
 
 
@@ -342,7 +346,7 @@ def _measures(record: SongRecord, found: Described | None) -> dict[str, float]:
 
 
 def _details(record: SongRecord, made: SongTags, found: Described | None) -> JsonObject:
-    """What the provenance says beside version and parameters."""
+    """Return the provenance in addition to version and parameters."""
     confidence = {
         name: record.measures[f"{name}_confidence"]
         for name in ("tempo", "key")
@@ -362,3 +366,19 @@ def _details(record: SongRecord, made: SongTags, found: Described | None) -> Jso
 def _doubted_instruments(description: SongDescription, words: str) -> list[str]:
     sung = sung_instruments(description.instruments, words)
     return [f"also named in the lyrics, perhaps not heard: {name}" for name in sung]
+
+
+SECTION = Section(
+    "tag",
+    "tags and caption of clips without one: by an audio language model, or by what was measured",
+    TagOptions,
+    Phase.DESCRIBED,
+    [TagStep],
+    main_key="backend",
+    networks=[HubNetwork("model", "revision", is_used=lambda options: options.backend == "local")],
+    refusal_codes={
+        "no_valid_description": RefusalCode(
+            "no answer of the audio language model kept to the schema, and such clips are left out"
+        ),
+    },
+)

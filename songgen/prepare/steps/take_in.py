@@ -1,7 +1,7 @@
-"""Songs at the door: every file is opened and decoded once, so that later steps can rely on it.
+"""The step that checks songs on input: every file is decoded once, so that later steps can rely on it.
 
-Nobody knows yet what these files do to a decoder, so that they are decoded in a process of their own, as preprocessing
-does: one that hangs it, crashes it or fills the memory costs its song.
+A file may hang or crash the decoder or fill the memory. So files are decoded in a separate process, as in tokenizing,
+and such a file costs its song only.
 """
 
 import dataclasses
@@ -13,14 +13,16 @@ from songgen.config.types import NonNegativeFloat, PositiveFloat, PositiveInt
 from songgen.data.audio import AudioOptions
 from songgen.data.manifests.clip import ClipRow, Rejection, TrackPath
 from songgen.data.reading import AudioReaders, ReadingLimits
+from songgen.data.reject_codes import REJECT_CODES
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
+from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
 from songgen.tasks import MIX
 
 BYTES_PER_GIB = 1 << 30
 
 SONGS_PER_READER = 8
-"""Songs that one reading process decodes: its start takes a fraction of a second, and a kill loses no more."""
+"""Songs that one reading process decodes; its start takes a fraction of a second, and a kill loses no more songs."""
 
 
 _KEYS = {
@@ -32,37 +34,45 @@ _KEYS = {
 }
 """Code of a refusal -> the option that sets its limit."""
 
+_ADVICE = {
+    "file_missing": "The manifest names files that are not there: check its paths.",
+    "truncated_audio": "Copy or download these files again: their ends are missing.",
+    "unreadable_audio": "These files cannot be decoded: copy or convert them again.",
+    "unsupported_format": "Convert these files to WAV, FLAC, OGG or MP3.",
+}
+"""Code of `songgen.data.reject_codes` -> what the report suggests."""
+
 
 @dataclass(frozen=True)
 class TakeInOptions:
-    """What songs are accepted."""
+    """Limits of the songs that are accepted."""
 
     min_seconds: NonNegativeFloat = 1.0
     """Shorter songs are refused."""
 
     max_seconds: PositiveFloat = 1800.0
-    """Longer songs are refused before they are decoded: half an hour of mono samples at 48 kHz takes 350 MB. Later
-    steps read what was let in here, as a whole."""
+    """Longer songs are refused before they are decoded: half an hour of mono samples at 48 kHz takes 350 MB, and later
+    steps read each accepted song as a whole."""
 
     max_lyrics_length: PositiveInt = 30_000
-    """Songs with more characters of lyrics are refused: no song has so many, and placing lyrics in time takes memory
-    for each pair of a written and a heard word."""
+    """Songs with more characters of lyrics are refused: aligning lyrics takes memory for each pair of a written and a
+    heard word."""
 
     length_tolerance_seconds: NonNegativeFloat = 0.1
-    """Tracks of one song may differ in length by this; MP3 encoders pad."""
+    """Largest difference between the lengths of a song's tracks; MP3 encoders add padding."""
 
     audio_timeout_seconds: PositiveFloat = 300.0
     """A song whose files take longer to decode is refused."""
 
     audio_memory_gib: PositiveFloat = 4.0
-    """Memory that the process which decodes may have (GiB); a song that needs more is refused. The longest song with
-    three tracks at 48 kHz needs 2."""
+    """Memory limit of the decoding process in GiB; a song that needs more is refused. The longest song with three
+    tracks at 48 kHz needs 2."""
 
     def __post_init__(self) -> None:
         """Check that some length is allowed.
 
         Raises:
-            ValueError: if none is.
+            ValueError: If none is.
         """
         if self.min_seconds >= self.max_seconds:
             raise ValueError(f"min_seconds: {self.min_seconds:g} is not less than max_seconds {self.max_seconds:g}")
@@ -76,7 +86,6 @@ class TakeInStep(Step):
     batch_size = SONGS_PER_READER
 
     def __init__(self, options: TakeInOptions) -> None:
-        """Keep the options."""
         self.options = options
 
     def parameters(self) -> JsonObject:
@@ -87,10 +96,10 @@ class TakeInStep(Step):
         """Return which tracks there are, and whether the lyrics are too long."""
         return {"tracks": list(record.audio), "has_long_lyrics": self._has_long_lyrics(record)}
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
-        """Hold the lyrics against their limit, and decode every track of the songs that keep to it."""
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+        """Check the length of the lyrics, and decode every track of the songs that pass."""
         options = AudioOptions(
-            sample_rate=0,  # that of the mix: what counts here is that every track can be decoded
+            sample_rate=0,  # that of the mix, since this only checks that every track can be decoded
             min_seconds=self.options.min_seconds,
             max_seconds=self.options.max_seconds,
             required_tracks=(MIX,),
@@ -100,17 +109,31 @@ class TakeInStep(Step):
         with AudioReaders(options, ReadingLimits(self.options.audio_timeout_seconds, memory), count=1) as readers:
             return [self._take_in(record, folder, readers) for record in records]
 
-    def _take_in(self, record: SongRecord, folder: WorkFolder, readers: AudioReaders) -> Outcome:
+    def _take_in(self, record: SongRecord, folder: WorkFolder, readers: AudioReaders) -> StepOutcome:
         if self._has_long_lyrics(record):
             length, limit = len(record.lyrics), self.options.max_lyrics_length
             reason = f"the lyrics have {length} characters; take_in.max_lyrics_length is {limit}"
-            return Outcome(refusal=Refusal(self.name, "lyrics_too_long", reason, length, limit))
+            return StepOutcome(refusal=Refusal(self.name, "lyrics_too_long", reason, length, limit))
         tracks = {track: TrackPath(file, str(folder.path(file))) for track, file in record.audio.items()}
         clip = readers.check(ClipRow(record.id, "", "", "", tracks, record.file, record.line))
         if isinstance(clip, Rejection):
             limit_key = f" (take_in.{_KEYS[clip.code]})" if clip.code in _KEYS else ""
-            return Outcome(refusal=Refusal(self.name, clip.code, clip.reason + limit_key, Path(clip.path).name))
-        return Outcome({"duration": clip.duration, "energies": clip.energies})
+            return StepOutcome(refusal=Refusal(self.name, clip.code, clip.reason + limit_key, Path(clip.path).name))
+        return StepOutcome({"duration": clip.duration, "energies": clip.energies})
 
     def _has_long_lyrics(self, record: SongRecord) -> bool:
         return len(record.lyrics) > self.options.max_lyrics_length
+
+
+SECTION = Section(
+    "take_in",
+    "every audio file is opened and decoded once",
+    TakeInOptions,
+    Phase.SONGS,
+    [TakeInStep],
+    can_be_off=False,
+    refusal_codes={
+        **length_codes("too_short", "too_long", "lyrics_too_long"),
+        **{code: RefusalCode(REJECT_CODES[code].meaning, advice) for code, advice in _ADVICE.items()},
+    },
+)

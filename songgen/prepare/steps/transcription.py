@@ -1,4 +1,4 @@
-"""Songs to words: which passages are heard at once, in which language, and the two steps that keep what was heard."""
+"""The steps that transcribe songs: division into chunks, choice of the language, and one or two recognizers."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -8,9 +8,10 @@ import numpy as np
 
 from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio
-from songgen.prepare.engine.record import FIRST, SECOND, JsonObject, SongRecord, Transcript, Word
-from songgen.prepare.engine.step import Outcome, Refusal, Step, WorkFolder
-from songgen.prepare.listening.hearing import Guards, likeliest_language
+from songgen.prepare.engine.record import FIRST, SECOND, JsonObject, Refusal, SongRecord, Transcript, Word
+from songgen.prepare.engine.section import HubNetwork, Phase, RefusalCode, Section
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
+from songgen.prepare.listening.hearing import Guards, most_probable_language
 from songgen.prepare.timing.intervals import Interval
 from songgen.prepare.timing.text_distance import base_language, joiner
 
@@ -18,91 +19,92 @@ if TYPE_CHECKING:
     from songgen.prepare.listening.recognizer import Recognizer
 
 NUM_LANGUAGE_CHUNKS = 3
-"""The longest chunks of a song by which its language is found."""
+"""Number of a song's longest chunks from which its language is found."""
 
 QUIET_BLOCK_SECONDS = 0.05
-"""A chunk that must end inside of a voiced passage ends in the quietest block of this length."""
+"""A chunk that must end inside a voiced passage ends in the quietest block of this length."""
 
 QUIET_SEARCH_SHARE = 0.25
-"""The last part of a chunk in which that block is looked for."""
+"""Last part of a chunk in which the quietest block is searched."""
 
 
 @dataclass(frozen=True)
 class TranscribeOptions:
-    """Which recognizers hear the songs, and what of it is believed."""
+    """Recognizers, and the limits beyond which their text is rejected."""
 
     model: str = "openai/whisper-large-v3"
-    """Hub id or folder of a Whisper model with a safetensors file; what it hears becomes the lyrics of songs that have
-    none, and places given lyrics in time."""
+    """Hub id or folder of a Whisper model with a safetensors file. Its transcript becomes the lyrics of songs without
+    any, and gives the times of given lyrics."""
 
     revision: str = ""
-    """Its branch, tag or commit on the hub; empty for the main branch. The commit that it leads to at first is kept in
-    the work folder (`networks.json`), and used from then on."""
+    """Branch, tag or commit of the model on the hub; empty for the main branch. Its first commit is kept in the work
+    folder (`networks.json`) and used by all later runs."""
 
     agreement_model: str = ""
-    """A second model whose transcript is only compared with the first one's; empty for none."""
+    """Second model, whose transcript is only compared with the first one; empty for none."""
 
     agreement_revision: str = ""
-    """Its branch, tag or commit."""
+    """Branch, tag or commit of the second model."""
 
     compression_ratio_limit: float = 2.4
-    """A chunk whose text compresses better runs in circles; it is tried again, then left out."""
+    """Highest compression ratio of a chunk's text; a higher one means repetition. The chunk is retried, then left
+    out."""
 
     log_probability_limit: float = -1.0
-    """The same for a chunk whose mean log probability of a token is lower."""
+    """Lowest mean log probability of a chunk's tokens; below, the chunk is retried, then left out."""
 
     no_speech_limit: float = 0.6
-    """A chunk of low log probability is silent if it holds no speech with a higher probability than this."""
+    """No-speech probability above which a chunk of low log probability counts as silent."""
 
     retries: int = 5
-    """How often a doubtful chunk is tried again, each time drawn at a temperature higher by 0.2."""
+    """Number of retries of a rejected chunk, each sampled at a temperature higher by 0.2."""
 
     chunk_seconds: float = 30.0
-    """Longest passage that is heard at once; Whisper takes 30 s at most."""
+    """Longest chunk; Whisper takes at most 30 s."""
 
     batch_size: int = 8
-    """Chunks, and songs, that are worked on at once."""
+    """Number of chunks, and of songs, that are processed at once."""
 
     device: str = ""
-    """Where the networks run; empty for an accelerator where there is one."""
+    """Device of the networks, such as `cuda:0`; empty for the GPU if there is one."""
 
     def __post_init__(self) -> None:
-        """Check the values, all at once."""
+        """Check all values."""
         problems = []
         if not self.model:
             problems.append("model is empty: name a Whisper model, or set the section to null")
         if self.agreement_model == self.model and self.agreement_revision == self.revision:
-            problems.append(f"agreement_model is the model itself ({self.model}): a second opinion needs another one")
+            problems.append(f"agreement_model is the same model ({self.model}); name a different one")
         if not 1 <= self.chunk_seconds <= 30:
-            problems.append(f"chunk_seconds must lie between 1 and 30, got {self.chunk_seconds:g}")
+            problems.append(f"chunk_seconds must be between 1 and 30, got {self.chunk_seconds:g}")
         if self.batch_size < 1:
             problems.append(f"batch_size must be at least 1, got {self.batch_size}")
         if self.retries < 0:
             problems.append(f"retries must not be negative, got {self.retries}")
         if not 0 <= self.no_speech_limit <= 1:
-            problems.append(f"no_speech_limit is a probability, got {self.no_speech_limit:g}")
+            problems.append(f"no_speech_limit must be between 0 and 1, got {self.no_speech_limit:g}")
         if problems:
             raise ValueError("; ".join(problems))
 
     @property
     def guards(self) -> Guards:
-        """What is believed."""
+        """Limits beyond which a text is rejected."""
         return Guards(self.compression_ratio_limit, self.log_probability_limit, self.no_speech_limit, self.retries)
 
 
 def chunk_intervals(
     voiced: Sequence[Interval], seconds: float, samples: np.ndarray | None = None, sample_rate: int = 1
 ) -> list[Interval]:
-    """Join voiced intervals into chunks that are heard at once, as long as may be and none longer than `seconds`.
+    """Join voiced intervals into chunks that are as long as possible, but not longer than `seconds`.
 
-    A chunk begins and ends where singing does: nothing that is sung is left out or heard twice. An interval that is
-    too long by itself is cut, at its quietest place in the last quarter of a chunk where samples are given.
+    A chunk begins and ends with an interval, so that nothing sung is left out or transcribed twice. A single interval
+    that is too long is cut at its quietest place in the last quarter of the chunk, if samples are given.
 
     Args:
         voiced: (start, end) in seconds, in order.
         seconds: longest chunk.
-        samples: mono audio to look for quiet places in; None cuts at the very limit.
-        sample_rate: of `samples`.
+        samples: mono audio in which quiet places are searched; None cuts at the limit.
+        sample_rate: sample rate of `samples`.
     """
     chunks: list[Interval] = []
     for start, end in voiced:
@@ -121,7 +123,7 @@ def chunk_intervals(
 
 
 def _quietest(samples: np.ndarray, sample_rate: int, low: float, high: float) -> float:
-    """Middle of the quietest block between two instants."""
+    """Return the middle of the quietest block between two times."""
     length = max(1, round(QUIET_BLOCK_SECONDS * sample_rate))
     first = round(low * sample_rate)
     blocks = samples[first : round(high * sample_rate)]
@@ -132,13 +134,13 @@ def _quietest(samples: np.ndarray, sample_rate: int, low: float, high: float) ->
 
 
 def within_voice(words: Sequence[Word], voiced: Sequence[Interval]) -> list[Word]:
-    """Take pauses out of words: a word begins and ends inside of the voiced interval that it has most of its time in.
+    """Clip each word to the voiced interval that contains most of it, which removes pauses from words.
 
-    By attention alone a word lasts until the next one begins, however long the pause between them is. A word that no
-    interval touches stays as it is.
+    By attention alone, a word lasts until the next one begins, even after a long pause. A word outside of all intervals
+    is not changed.
 
     Args:
-        words: in order; so are the results, and none begins before the one in front of it.
+        words: words in order; so are the results, and none begins before the previous one.
         voiced: (start, end) in seconds, in order.
     """
     limited: list[Word] = []
@@ -155,7 +157,7 @@ def within_voice(words: Sequence[Word], voiced: Sequence[Interval]) -> list[Word
 
 @dataclass(frozen=True)
 class _Song:
-    """A record with what is heard of it."""
+    """A record with its audio, chunks and language."""
 
     samples: np.ndarray
     chunks: list[Interval]
@@ -164,43 +166,42 @@ class _Song:
 
 
 class TranscribeStep(Step):
-    """Keeps what a recognizer hears in the vocal track, or in the mix of a song that was not separated.
+    """Stores the transcript of the vocal track, or of the mix of a song that was not separated.
 
-    The language is the record's own; where it names none, the likeliest one of the song's longest chunks. Besides the
-    transcript come the measures `transcript_confidence`, `transcript_doubted_seconds` (chunks whose text a guard
-    stopped) and `language_probability` (of the language that was taken: little of it speaks of a wrong label).
+    The language is that of the record, or else the most probable one of the song's longest chunks. The step also stores
+    the measures `transcript_confidence`, `transcript_doubted_seconds` (chunks whose text was
+    rejected) and `language_probability` (of the chosen language; a low value suggests a wrong label).
     """
 
     name: ClassVar[str] = FIRST
     version = 1
 
     def __init__(self, options: TranscribeOptions) -> None:
-        """Nothing is loaded yet."""
         self.options = options
         self.batch_size = options.batch_size
         self._recognizer: Recognizer | None = None
 
     @property
     def _model(self) -> tuple[str, str]:
-        """Model and revision of this step."""
+        """Return model and revision of this step."""
         return self.options.model, self.options.revision
 
     def parameters(self) -> JsonObject:
-        """Return everything but the device and the size of a batch."""
+        """Return all options except device and batch size."""
         model, revision = self._model
         chunk_seconds = self.options.chunk_seconds
         return {"model": model, "revision": revision, "chunk_seconds": chunk_seconds, **asdict(self.options.guards)}
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """Return what is heard, where, and in which language."""
+        """Return track, voiced intervals and language."""
         return {"track": record.heard_track, "voiced": record.voiced, "language": record.language}
 
     def files(self, record: SongRecord) -> Sequence[str]:
-        """Return the track that is heard."""
+        """Return the track that is transcribed."""
         return [record.audio[record.heard_track]]
 
     def is_needed(self, record: SongRecord) -> bool:
-        """Not for an instrumental, nor where the transcript is there."""
+        """Return whether the song is not an instrumental and has no transcript of this step yet."""
         return record.voiced != () and self.name not in record.transcripts
 
     def start(self) -> None:
@@ -209,13 +210,13 @@ class TranscribeStep(Step):
 
         self._recognizer = Recognizer(*self._model, self.options.device)
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
-        """Hear all chunks of all songs of the batch together."""
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+        """Transcribe the chunks of all songs of the batch together."""
         songs = [self._open(record, folder) for record in records]
         opened = [song for song in songs if isinstance(song, _Song)]
         heard = iter(self._hear(opened))
         return [
-            self._outcome(record, song, next(heard)) if isinstance(song, _Song) else Outcome(refusal=song)
+            self._outcome(record, song, next(heard)) if isinstance(song, _Song) else StepOutcome(refusal=song)
             for record, song in zip(records, songs, strict=True)
         ]
 
@@ -232,16 +233,16 @@ class TranscribeStep(Step):
         chunks = chunk_intervals(limited, min(self.options.chunk_seconds, recognizer.chunk_seconds), samples, rate)
         longest = sorted(chunks, key=lambda chunk: chunk[0] - chunk[1])[:NUM_LANGUAGE_CHUNKS]
         found = recognizer.language_probabilities([_cut(samples, rate, chunk) for chunk in longest]) if chunks else {}
-        language = base_language(record.language) or (likeliest_language(found) if found else "")
+        language = base_language(record.language) or (most_probable_language(found) if found else "")
         if found and language not in found:
             reason = f"the language {language!r} is none of those that {self._model[0]} knows"
             return Refusal(self.name, "language_not_recognizable", reason, language)
         return _Song(samples, chunks, language, found.get(language))
 
     def _hear(self, songs: Sequence[_Song]) -> list[tuple[list[Word], float]]:
-        """Words of each song, and the seconds of its chunks whose text was not believed."""
+        """Return the words of each song, and the seconds of its chunks whose text was rejected."""
         recognizer = self._loaded()
-        # Chunks of a length together: the text of a batch takes as long as its longest.
+        # Chunks are sorted by length, since decoding a batch takes as long as its longest text.
         places = [(number, chunk) for number, song in enumerate(songs) for chunk in song.chunks]
         places.sort(key=lambda place: place[1][0] - place[1][1])
         words: list[list[Word]] = [[] for _ in songs]
@@ -260,7 +261,7 @@ class TranscribeStep(Step):
             (sorted(found, key=lambda word: word.start), seconds) for found, seconds in zip(words, doubted, strict=True)
         ]
 
-    def _outcome(self, record: SongRecord, song: _Song, heard: tuple[list[Word], float]) -> Outcome:
+    def _outcome(self, record: SongRecord, song: _Song, heard: tuple[list[Word], float]) -> StepOutcome:
         words = within_voice(heard[0], record.voiced or ())
         text = joiner(song.language).join(word.text for word in words)
         confidence = float(np.mean([word.confidence for word in words])) if words else None
@@ -271,7 +272,7 @@ class TranscribeStep(Step):
             "transcript_confidence": confidence,
         }
         known = {name: value for name, value in measures.items() if value is not None}
-        return Outcome({"transcripts": {self.name: asdict(transcript)}, "measures": self._kept(known)})
+        return StepOutcome({"transcripts": {self.name: asdict(transcript)}, "measures": self._kept(known)})
 
     def _kept(self, measures: dict[str, float]) -> dict[str, float]:
         """Return the measures that this step writes."""
@@ -283,9 +284,14 @@ class TranscribeStep(Step):
 
 
 class TranscribeSecondStep(TranscribeStep):
-    """Keeps what `agreement_model` hears, to be held against the first transcript; it changes nothing else."""
+    """Stores the transcript of `agreement_model`, for comparison with the first one, and changes nothing else."""
 
     name = SECOND
+
+    @classmethod
+    def is_wanted(cls, options: TranscribeOptions) -> bool:
+        """Return whether a second model is named."""
+        return bool(options.agreement_model)
 
     @property
     def _model(self) -> tuple[str, str]:
@@ -295,18 +301,12 @@ class TranscribeSecondStep(TranscribeStep):
         return {}
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """Return what is heard, where, and in which language: both models must hear the same one."""
+        """Return track, voiced intervals and language, which is that of the first transcript."""
         return super().inputs(_in_first_language(record))
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
-        """Hear the songs in the language that the first recognizer took."""
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+        """Transcribe the songs in the language of the first transcript."""
         return super().run([_in_first_language(record) for record in records], folder)
-
-
-def transcribe_steps(options: TranscribeOptions) -> list[Step]:
-    """Return one step, or two where a second model is named: one network is in memory at a time."""
-    first = TranscribeStep(options)
-    return [first, TranscribeSecondStep(options)] if options.agreement_model else [first]
 
 
 def _in_first_language(record: SongRecord) -> SongRecord:
@@ -317,3 +317,18 @@ def _in_first_language(record: SongRecord) -> SongRecord:
 
 def _cut(samples: np.ndarray, sample_rate: int, chunk: Interval) -> np.ndarray:
     return samples[round(chunk[0] * sample_rate) : round(chunk[1] * sample_rate)]
+
+
+SECTION = Section(
+    "transcribe",
+    "the words that are sung (Whisper), by one model or by two",
+    TranscribeOptions,
+    Phase.SONGS,
+    [TranscribeStep, TranscribeSecondStep],  # two steps, so that one network is in memory at a time
+    is_on=False,
+    main_key="model",
+    networks=[HubNetwork("model", "revision"), HubNetwork("agreement_model", "agreement_revision")],
+    refusal_codes={
+        "language_not_recognizable": RefusalCode("the stated language is none that the recognizer knows"),
+    },
+)

@@ -1,4 +1,4 @@
-"""Where somebody sings: a small voice detector over the vocal track, with the weights that silero-vad carries."""
+"""The step that finds where somebody sings: a small voice detector with the weights of the package silero-vad."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -13,53 +13,54 @@ from torch.nn import functional
 from songgen.data.audio import AudioRejected
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
-from songgen.prepare.engine.step import Outcome, Step, WorkFolder
+from songgen.prepare.engine.section import Phase, Section
+from songgen.prepare.engine.step import Step, StepOutcome, WorkFolder
 from songgen.prepare.listening.devices import choose_device
 from songgen.prepare.timing.intervals import Interval
 from songgen.runtime.tensor_files import read_tensors
 
 SAMPLE_RATE = 16_000
-"""Samples a second that the network was trained at."""
+"""Sample rate of the network."""
 
 FRAME_SAMPLES = 512
-"""The network gives one probability for so many samples (32 ms)."""
+"""Samples for each probability of the network (32 ms)."""
 
 CONTEXT_SAMPLES = 64
-"""Samples of the frame before that the network sees besides."""
+"""Samples of the previous frame that the network also gets."""
 
 FRAME_SECONDS = FRAME_SAMPLES / SAMPLE_RATE
 
 BLOCK_FRAMES = 2048
-"""Frames (a minute) that go through the network at once, so that memory does not grow with the song."""
+"""Frames (about a minute) that go through the network at once, so that memory does not grow with the song."""
 
 
 @dataclass(frozen=True)
 class VoiceOptions:
-    """What counts as somebody singing."""
+    """Options of the voice detection."""
 
     threshold: float = 0.4
-    """Probability from which a passage begins; it ends where the probability stays below by `hysteresis`."""
+    """Probability at which a passage begins; it ends below `threshold - hysteresis`."""
 
     hysteresis: float = 0.15
-    """See `threshold`."""
+    """How far below `threshold` the probability falls at the end of a passage."""
 
     min_voiced_seconds: float = 0.1
-    """Shorter passages are noise."""
+    """Shortest passage; shorter ones count as noise."""
 
     min_pause_seconds: float = 0.1
-    """Shorter pauses belong to the passage around them."""
+    """Shortest pause; shorter ones are part of the passage around them."""
 
     padding_seconds: float = 0.03
-    """Added on both sides of a passage: the detector hears beginnings late."""
+    """Time added on both sides of a passage, since the detector finds beginnings late."""
 
     device: str = ""
-    """Where the network runs; empty for an accelerator where there is one."""
+    """Device of the network, such as `cuda:0`; empty for the GPU if there is one."""
 
     def __post_init__(self) -> None:
-        """Check the values, all at once."""
+        """Check all values."""
         problems = []
         if not 0 < self.threshold < 1:
-            problems.append(f"threshold must lie between 0 and 1, got {self.threshold:g}")
+            problems.append(f"threshold must be between 0 and 1, got {self.threshold:g}")
         if not 0 <= self.hysteresis < self.threshold:
             problems.append(f"hysteresis must be at least 0 and less than threshold, got {self.hysteresis:g}")
         for name in ("min_voiced_seconds", "min_pause_seconds", "padding_seconds"):
@@ -72,12 +73,11 @@ class VoiceOptions:
 class VoiceDetector(nn.Module):
     """The network of silero-vad at 16 kHz: a short-time spectrum, four convolutions, and a memory over the frames.
 
-    Module names are those of the published weights. The library runs the same network frame by frame; here the
-    convolutions see all frames at once.
+    Module names are those of the published weights. The library runs the network frame by frame; here the convolutions
+    process all frames at once.
     """
 
     def __init__(self) -> None:
-        """Random weights."""
         super().__init__()
         self.stft_conv = nn.Conv1d(1, 258, kernel_size=256, stride=128, bias=False)
         self.conv1 = nn.Conv1d(129, 128, kernel_size=3, padding=1)
@@ -88,11 +88,11 @@ class VoiceDetector(nn.Module):
         self.final_conv = nn.Conv1d(128, 1, kernel_size=1)
 
     def forward(self, frames: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Hear consecutive frames.
+        """Process consecutive frames.
 
         Args:
             frames: T x (context + frame) samples.
-            state: what the call before returned, None at the beginning.
+            state: state that the previous call returned; None at the start.
 
         Returns:
             Probability of a voice in each of the T frames, and the state after them.
@@ -103,7 +103,7 @@ class VoiceDetector(nn.Module):
         for convolution in (self.conv1, self.conv2, self.conv3, self.conv4):
             features = convolution(features).relu()
         assert features.shape[-1] == 1, features.shape
-        hidden, state = self.lstm(features[:, None, :, 0], state)  # frames stand in time, the batch has one song
+        hidden, state = self.lstm(features[:, None, :, 0], state)  # frames are the time axis, the batch is one song
         return self.final_conv(hidden[:, 0, :, None].relu())[:, 0, 0].sigmoid(), state
 
     @torch.inference_mode()
@@ -131,10 +131,10 @@ class VoiceDetector(nn.Module):
 
 
 def load_voice_detector(device: str = "cpu") -> VoiceDetector:
-    """Load the detector with the weights in safetensors that the package silero-vad carries; nothing of it is run.
+    """Load the detector with the safetensors weights in the package silero-vad, whose code is not run.
 
     Raises:
-        ValueError: the package is not installed, or a version without this file is.
+        ValueError: If the package is missing, or its version has no such file.
     """
     spec = importlib.util.find_spec("silero_vad")
     folders = spec.submodule_search_locations if spec is not None else None
@@ -144,7 +144,7 @@ def load_voice_detector(device: str = "cpu") -> VoiceDetector:
             "finding the voice needs the weights of silero-vad 6.2 or newer: "
             'pip install -c constraints.txt -e ".[prepare]", or skip this step'
         )
-    # The published file holds a single memory cell, which is a layer that runs one frame at a time.
+    # The published weights are those of an LSTM cell, which is an LSTM layer that runs one frame at a time.
     tensors = {
         f"lstm.{name.removeprefix('lstm_cell.')}_l0" if name.startswith("lstm_cell.") else name: tensor
         for name, tensor in read_tensors(weights).items()
@@ -155,15 +155,15 @@ def load_voice_detector(device: str = "cpu") -> VoiceDetector:
 
 
 def voiced_intervals(probabilities: np.ndarray, duration: float, options: VoiceOptions) -> tuple[Interval, ...]:
-    """Turn probabilities into passages in which somebody sings.
+    """Convert probabilities to passages in which somebody sings.
 
     Args:
         probabilities: one for every 32 ms.
-        duration: seconds of the recording; no interval goes beyond.
-        options: what counts.
+        duration: length of the recording in seconds, to which intervals are clipped.
+        options: thresholds and lengths.
 
     Returns:
-        Intervals (start, end) in seconds, in order, apart from each other.
+        Intervals (start, end) in seconds, in order, without overlap.
     """
     intervals: list[Interval] = []
     begin: int | None = None
@@ -173,7 +173,7 @@ def voiced_intervals(probabilities: np.ndarray, duration: float, options: VoiceO
         elif begin is not None and probability < options.threshold - options.hysteresis:
             intervals.append((begin * FRAME_SECONDS, min(frame * FRAME_SECONDS, duration)))
             begin = None
-    if begin is not None:  # the threshold less the hysteresis may be 0
+    if begin is not None:  # threshold - hysteresis may be 0
         intervals.append((begin * FRAME_SECONDS, duration))
     intervals = _joined(intervals, options.min_pause_seconds)
     intervals = [(start, end) for start, end in intervals if end - start >= options.min_voiced_seconds]
@@ -200,44 +200,46 @@ class VoiceStep(Step):
     version = 1
 
     def __init__(self, options: VoiceOptions) -> None:
-        """Nothing is loaded yet."""
         self.options = options
         self._detector: VoiceDetector | None = None
 
     def parameters(self) -> JsonObject:
-        """Everything but the device."""
+        """Return all options except the device."""
         parameters = asdict(self.options)
         del parameters["device"]
         return parameters
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """Which track is heard."""
+        """Return which track is used."""
         return {"track": record.heard_track}
 
     def files(self, record: SongRecord) -> Sequence[str]:
-        """The track that is heard."""
+        """Return the track that is used."""
         return [record.audio[record.heard_track]]
 
     def is_needed(self, record: SongRecord) -> bool:
-        """Whether nobody listened yet."""
+        """Return whether voice was not detected yet."""
         return record.voiced is None
 
     def start(self) -> None:
         """Load the detector."""
         self._detector = load_voice_detector(choose_device(self.options.device))
 
-    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[Outcome]:
-        """Listen; `voiced_share` is the share of the duration in which somebody sings."""
+    def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutcome]:
+        """Find the passages; `voiced_share` is the fraction of the duration in which somebody sings."""
         assert self._detector is not None, "start() comes first"
         outcomes = []
         for record in records:
             try:
                 samples, rate = read_audio(folder.track(record, record.heard_track), sample_rate=SAMPLE_RATE)
             except AudioRejected as error:
-                outcomes.append(Outcome(refusal=Refusal(self.name, error.code, error.reason)))
+                outcomes.append(StepOutcome(refusal=Refusal(self.name, error.code, error.reason)))
                 continue
             duration = len(samples) / rate
             voiced = voiced_intervals(self._detector.probabilities(samples), duration, self.options)
             share = sum(end - start for start, end in voiced) / duration
-            outcomes.append(Outcome(changes={"voiced": voiced, "measures": {"voiced_share": round(share, 4)}}))
+            outcomes.append(StepOutcome(changes={"voiced": voiced, "measures": {"voiced_share": round(share, 4)}}))
         return outcomes
+
+
+SECTION = Section("voice", "where somebody sings", VoiceOptions, Phase.SONGS, [VoiceStep])

@@ -1,1 +1,1 @@
-"""Words, lines and clips in time."""
+"""Times of words, lines and clips."""

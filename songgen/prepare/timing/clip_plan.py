@@ -1,9 +1,9 @@
-"""Where a song is cut into clips: at pauses and ends of lines, never inside a line or a word.
+"""Plan of the clips of a song, which is cut at pauses and ends of lines, never inside a line or a word.
 
-A plan is made of numbers alone. The recording is first divided into regions: sung ones, which hold lines that follow
-each other closely; instrumental ones, where nobody sings for long; and ones that no clip can be made of. Sung regions
-are then divided so that clips come near to a wanted length and are cut where the pauses are long. Every instant belongs
-to one clip at most, and what belongs to none is counted by reason.
+The plan depends on times alone, not on audio. The recording is first divided into regions: sung ones, with lines that
+follow each other closely; instrumental ones, with a long passage without singing; and unusable ones. Sung regions are
+then divided so that clips get close to a target length and are cut at long pauses. Every instant belongs to at most one
+clip, and the time outside of clips is counted by reason.
 """
 
 import math
@@ -21,27 +21,27 @@ UNUSED_REASONS = {
     "voice_without_lyrics": "passages in which somebody sings although no line of the lyrics stands there",
     "line_too_long": "lines (or overlapping lines) that are longer than the longest clip and cannot be divided",
 }
-"""Why a part of a song is in no clip -> what that means."""
+"""Reason why a part of a song is in no clip -> its meaning."""
 
 PAUSE_SCALE = 0.3
-"""Seconds of pause from which a cut is good: the penalty of a cut falls by e with so many."""
+"""Length of pause, in seconds, that reduces the penalty of a cut by a factor of e."""
 
 VOICED_PAUSE_SHARE = 0.5
-"""A pause between words in which the voice detector still hears somebody counts by so much."""
+"""Weight of a pause between words in which the voice detector still finds a voice."""
 
 HARD_CUT_COST = 2.0
-"""Penalty of a cut through a voice, against 1 for one without any pause."""
+"""Penalty of a cut through a voice; a cut without any pause costs 1."""
 
 UNUSABLE_COST = 50.0
-"""Penalty of a piece that cannot be a clip, so that any division without one is better."""
+"""Penalty of a piece that cannot be a clip, so high that any division without one is better."""
 
 _EPSILON = 1e-6
-"""Seconds below which two times are the same."""
+"""Times closer than this, in seconds, are equal."""
 
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """How songs are cut."""
+    """Options of cutting songs into clips."""
 
     min_seconds: float = 2.0
     """Shortest clip."""
@@ -50,31 +50,32 @@ class SegmentOptions:
     """Longest clip."""
 
     target_seconds: float = 12.0
-    """Length that clips come near to, as far as pauses allow."""
+    """Preferred length of clips."""
 
     max_pause_seconds: float = 4.0
-    """Longer passages without voice are instrumental: clips of their own, or left out."""
+    """Longer passages without voice are instrumental: separate clips, or left out."""
 
     padding_seconds: float = 0.5
-    """What a sung clip keeps of an instrumental passage beside it."""
+    """Part of a neighbouring instrumental passage that a sung clip keeps."""
 
     max_unmatched_seconds: float = 2.0
-    """Voice outside of the lines that is let pass (held notes, calls); a longer passage is in no clip."""
+    """Longest voice outside of the lines (held notes, calls) that a clip may contain; a longer passage is in no
+    clip."""
 
     keep_instrumental: bool = True
     """Whether instrumental passages become clips."""
 
     keep_short_songs: bool = True
-    """Whether a recording that is no longer than `max_seconds` stays one clip as it is."""
+    """Whether a recording of at most `max_seconds` stays one clip."""
 
     sample_rate: int = 0
-    """Samples a second of the clips; 0 keeps those of the mix."""
+    """Sample rate of the clips; 0 keeps that of the mix."""
 
     mono: bool = True
-    """Whether channels are averaged (training hears one)."""
+    """Whether channels are averaged (training uses one)."""
 
     def __post_init__(self) -> None:
-        """Check the values, all at once."""
+        """Check all values."""
         problems = []
         if not 0 < self.min_seconds <= self.target_seconds <= self.max_seconds:
             problems.append(
@@ -99,24 +100,24 @@ class PlannedClip:
     """A passage that becomes a clip."""
 
     start: float
-    """Seconds."""
+    """Start in the song, in seconds."""
 
     end: float
-    """Seconds."""
+    """End in the song, in seconds."""
 
     kind: str
-    """`instrumental` where it is known that nobody sings, else `sung`."""
+    """`instrumental` if it is known that nobody sings, else `sung`."""
 
     hard_cuts: int = 0
-    """How many of its two ends cut through a voice or a word, for want of a pause."""
+    """Number of its two ends that cut through a voice or a word because there is no pause."""
 
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """How a recording is cut."""
+    """Division of a recording into clips."""
 
     clips: tuple[PlannedClip, ...]
-    """In order, without overlap."""
+    """Clips in order, without overlap."""
 
     unused: Mapping[str, float] = field(default_factory=dict)
     """Reason -> seconds that are in no clip; together with the clips, the whole recording."""
@@ -124,20 +125,20 @@ class ClipPlan:
 
 @dataclass(frozen=True)
 class _Unit:
-    """Something that is not cut: a line, a word, a passage of voice."""
+    """A passage that is not cut: a line, a word, or a passage of voice."""
 
     start: float
     end: float
     reason: str = ""
-    """Key of UNUSED_REASONS for what is in no clip."""
+    """Key of UNUSED_REASONS if the unit is in no clip."""
 
     is_joined: bool = False
-    """Whether it begins in the middle of the voice that the unit before is part of."""
+    """Whether it continues the voice of the unit before it without a pause."""
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """Where two units may be separated."""
+    """A place where two units may be separated."""
 
     time: float
     pause: float
@@ -162,17 +163,17 @@ def plan_clips(
     words: Sequence[Interval],
     options: SegmentOptions,
 ) -> ClipPlan:
-    """Decide where a song is cut.
+    """Divide a song into clips.
 
     Args:
         duration: seconds.
-        voiced: where somebody sings; None when nobody listened.
-        lines: where the lines of the lyrics are sung; may be empty, overlap, or be in disorder.
-        words: where single words are sung; may be empty.
+        voiced: intervals with singing; None if this was not detected.
+        lines: intervals of the lines of the lyrics, in any order; may overlap or be empty.
+        words: intervals of single words; may be empty.
         options: lengths of clips.
 
     Returns:
-        Clips whose ends lie in no line, and in no word as far as they are not marked by `hard_cuts`.
+        Clips whose ends are not inside a line, nor inside a word unless `hard_cuts` counts them.
     """
     words = merged(within(words, duration))
     units = _find_units(duration, voiced, lines, words, options)
@@ -181,7 +182,7 @@ def plan_clips(
             return ClipPlan((), {"too_short": duration})
         return ClipPlan((PlannedClip(0.0, duration, SUNG if units or voiced is None else INSTRUMENTAL),))
     if not units and voiced is None:
-        # Nothing is known of the recording: equal pieces, whose ends may cut through a voice.
+        # Nothing is known of the recording, so it is cut into equal pieces, whose ends may cut through a voice.
         units = _divided(_Unit(0.0, duration), options.max_seconds)
     clips: list[PlannedClip] = []
     unused: dict[str, float] = {}
@@ -209,7 +210,7 @@ def _find_units(
     words: Sequence[Interval],
     options: SegmentOptions,
 ) -> list[_Unit]:
-    """Everything that is not cut, in order, apart."""
+    """Return all passages that must not be cut, in order, without overlap."""
     if spans := merged(within(lines, duration)):
         units = [_Unit(*span, "line_too_long" if _exceeds(span, options) else "") for span in spans]
         alone = without(within(voiced or (), duration), spans)
@@ -218,7 +219,7 @@ def _find_units(
         ]
         return sorted(units, key=lambda unit: unit.start)
     units = []
-    # Words heard where the detector hears nobody are mostly made up by the recognizer.
+    # Without lines, the detector decides: words outside of detected voice are mostly hallucinated by the recognizer.
     for span in merged(within(words if voiced is None else voiced, duration)):
         if _exceeds(span, options):
             units += _divided_at_words(span, [word for word in words if span[0] <= word[0] < span[1]], options)
@@ -232,8 +233,8 @@ def _exceeds(span: Interval, options: SegmentOptions) -> bool:
 
 
 def _divided_at_words(span: Interval, words: Sequence[Interval], options: SegmentOptions) -> list[_Unit]:
-    """Divide a passage of voice that is too long: between its words, and where there are none, evenly."""
-    # What lies between two words belongs to none: it is where the cut may be. The ends belong to the outer words.
+    """Divide a passage of voice that is too long: between its words, or evenly if there are none."""
+    # The time between two words belongs to neither, so the cut can be there. The ends belong to the outer words.
     edges = list(words) or [span]
     edges[0] = (span[0], edges[0][1])
     edges[-1] = (edges[-1][0], span[1])
@@ -241,7 +242,7 @@ def _divided_at_words(span: Interval, words: Sequence[Interval], options: Segmen
 
 
 def _divided(unit: _Unit, max_seconds: float) -> list[_Unit]:
-    """Divide what is longer than a clip into equal parts."""
+    """Divide a unit that is longer than a clip into equal parts."""
     count = max(1, math.ceil((unit.end - unit.start) / max_seconds - _EPSILON))
     step = (unit.end - unit.start) / count
     times = [unit.start + step * index for index in range(count)] + [unit.end]
@@ -249,7 +250,7 @@ def _divided(unit: _Unit, max_seconds: float) -> list[_Unit]:
 
 
 def _find_cut(before: _Unit, after: _Unit, voiced: Sequence[Interval], words: Sequence[Interval]) -> _Cut | None:
-    """Where in the pause between two units a cut hurts least; None where a word runs across all of it."""
+    """Return the best cut in the pause between two units; None if a word covers the whole pause."""
     if after.is_joined:
         return _Cut(before.end, 0.0, is_hard=True)
     if after.start - before.end <= _EPSILON:
@@ -273,7 +274,7 @@ def _find_regions(
     words: Sequence[Interval],
     options: SegmentOptions,
 ) -> list[_Region]:
-    """Divide the recording; regions follow each other without gap."""
+    """Divide the recording into regions without gaps."""
     regions: list[_Region] = []
     start = 0.0
     run: list[_Unit] = []
@@ -292,7 +293,7 @@ def _find_regions(
                 regions += [_Region(start, end, tuple(run), tuple(cuts)), _Region(end, begin)]
                 run, cuts, start = [], [], begin
             elif unit.reason != last.reason or unit.reason:
-                # What is used ends where what is not used begins, whether or not a word was heard across.
+                # A usable region ends where an unusable one begins, even if a word was heard across the border.
                 time = cut.time if cut else (last.end + unit.start) / 2
                 regions.append(_Region(start, time, tuple(run), tuple(cuts)))
                 run, cuts, start = [], [], time
@@ -311,7 +312,7 @@ def _find_regions(
 
 
 def _outside_words(time: float, edge: float, words: Sequence[Interval]) -> float:
-    """Return a time near to `time`, on the side of the unit's edge, that no word runs across."""
+    """Return the time closest to `time`, towards the unit's edge, that is not inside a word."""
     for start, end in words:
         if start < time < end:
             return max(start, edge) if time > edge else min(end, edge)
@@ -326,7 +327,7 @@ def _plan_instrumental(
     clips: list[PlannedClip],
     unused: dict[str, float],
 ) -> None:
-    """Cut a passage without voice into equal pieces."""
+    """Divide a passage without voice into equal pieces."""
     if not options.keep_instrumental:
         _count(unused, INSTRUMENTAL, region.end - region.start)
         return
@@ -347,7 +348,7 @@ def _plan_sung(
     clips: list[PlannedClip],
     unused: dict[str, float],
 ) -> None:
-    """Divide a sung region in the cheapest way (a shortest path over its cuts)."""
+    """Divide a sung region at the lowest total cost (a shortest path over its cuts)."""
     edges = [_Cut(region.start, math.inf), *region.cuts, _Cut(region.end, math.inf)]
     costs = [0.0] + [math.inf] * len(region.units)
     previous = [0] * len(edges)
@@ -382,7 +383,7 @@ def _plan_sung(
 
 
 def _piece_cost(seconds: float, cut: _Cut, options: SegmentOptions) -> float:
-    """What it costs that a piece is so long and ends at this cut."""
+    """Return the cost of a piece of this length that ends at this cut."""
     penalty = HARD_CUT_COST if cut.is_hard else math.exp(-cut.pause / PAUSE_SCALE)
     if seconds < options.min_seconds - _EPSILON:
         return UNUSABLE_COST * (1 + seconds) + penalty
@@ -390,7 +391,7 @@ def _piece_cost(seconds: float, cut: _Cut, options: SegmentOptions) -> float:
 
 
 def _trimmed(start: float, end: float, unit: _Unit, words: Sequence[Interval], max_seconds: float) -> Interval:
-    """Leave out of the pauses around a unit what is too much."""
+    """Shorten the pauses around a unit so that the piece is not longer than a clip may be."""
     begin = max(start, unit.start - (max_seconds - (unit.end - unit.start)) / 2)
     begin = _outside_words(begin, unit.start, words)
     return begin, _outside_words(min(end, begin + max_seconds), unit.end, words)

@@ -1,4 +1,4 @@
-"""Intervals of time: joined, subtracted, measured."""
+"""Operations on intervals of time."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,13 +7,13 @@ Interval = tuple[float, float]
 
 
 def within(intervals: Iterable[Interval], duration: float) -> list[Interval]:
-    """Cut intervals to a recording; those outside, and empty ones, are left out."""
+    """Clip intervals to the duration of a recording; intervals outside of it and empty ones are dropped."""
     cut = [(max(0.0, start), min(duration, end)) for start, end in intervals]
     return [(start, end) for start, end in cut if end > start]
 
 
 def merged(intervals: Iterable[Interval]) -> list[Interval]:
-    """Return what the intervals cover together, in order; intervals that only touch stay apart."""
+    """Return the union of the intervals, in order; intervals that only touch are not joined."""
     found: list[Interval] = []
     for start, end in sorted(intervals):
         if found and start < found[-1][1]:
@@ -24,7 +24,7 @@ def merged(intervals: Iterable[Interval]) -> list[Interval]:
 
 
 def without(intervals: Iterable[Interval], holes: Sequence[Interval]) -> list[Interval]:
-    """Return what the intervals cover and the holes do not, in order."""
+    """Return the intervals minus the holes, in order."""
     found: list[Interval] = []
     for start, end in merged(intervals):
         for hole_start, hole_end in merged(holes):
@@ -39,7 +39,7 @@ def without(intervals: Iterable[Interval], holes: Sequence[Interval]) -> list[In
 
 
 def covered_seconds(intervals: Iterable[Interval], span: Interval) -> float:
-    """Return how much of a span the intervals cover."""
+    """Return how many seconds of a span the intervals cover."""
     start, end = span
     cut = ((max(start, first), min(end, last)) for first, last in intervals)
     return sum(last - first for first, last in merged((first, last) for first, last in cut if last > first))

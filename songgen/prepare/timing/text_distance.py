@@ -1,9 +1,13 @@
-"""Comparing sung words: what of a text counts, and how far two texts are apart.
+"""Comparison of sung words: the units of a text, and the edit distance of two texts.
 
-What two texts are cut into depends on the language. Where words are written with blanks, the units are words.
-Chinese, Cantonese, Japanese, Thai, Lao, Burmese and Khmer have no blanks, so that the units are characters (a Latin
-word among them stays whole). What remains: a recognizer may write the kanji of another reading, or kanji for kana, and
-simplified for traditional characters; such places count as errors although the same was sung.
+The units depend on the language. Where words are separated by blanks, the units are words. Chinese, Cantonese,
+Japanese, Thai, Lao, Burmese and Khmer have no blanks, so the units are characters (a Latin word among them is one
+unit).
+Limitation: a recognizer may write the kanji of another reading, kanji for kana, or simplified for traditional
+characters; these count as errors although the same was sung.
+
+The edit distance is written here: rapidfuzz gives the same values, but saves only 0.3 s for a song of 500 words, and
+would add 12 MB of compiled code in place of 15 lines.
 """
 
 import re
@@ -18,37 +22,37 @@ from songgen.lyrics.languages import ORDINAL_ENDINGS
 from songgen.lyrics.numbers import speak_numbers
 
 WITHOUT_BLANKS = frozenset(("zh", "yue", "ja", "th", "lo", "my", "km"))
-"""Codes of languages that write no blanks between words."""
+"""Codes of languages that are written without blanks between words."""
 
 _CHINESE = ("zh", "yue")
 _APOSTROPHES = re.compile("['’ʼ`´]")
 _DIGIT = re.compile(r"\d")
 _KATAKANA_TO_HIRAGANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}
 _SMALL_KANA = str.maketrans("ぁぃぅぇぉっゃゅょゎ", "あいうえおつやゆよわ")
-"""Small kana are often lost between what is sung and what is written."""
+"""Small kana; transcripts often have the large ones instead."""
 
 
 def base_language(language: str) -> str:
-    """Return the part of a language code in front of the region: `zh` for `zh-cn`."""
+    """Return a language code without its region: `zh` for `zh-cn`."""
     return language.strip().lower().replace("_", "-").split("-")[0]
 
 
 def joiner(language: str) -> str:
-    """Return what stands between the words of a text in this language: a blank, or nothing."""
+    """Return the separator of words in this language: a blank or nothing."""
     return "" if base_language(language) in WITHOUT_BLANKS else " "
 
 
 @lru_cache(maxsize=1 << 16)
 def comparable_units(text: str, language: str) -> tuple[str, ...]:
-    """Return the words (or characters, see above) of a text as they are compared.
+    """Return the words (or characters, see above) of a text in the form in which they are compared.
 
-    Compatibility forms are folded (NFKC), so are case, apostrophes and punctuation; digits become words where the
-    library of the lyrics speaks the language ("24 hours" and "twenty-four hours" are the same); katakana become
-    hiragana and small kana large ones.
+    Compatibility forms (NFKC), case, apostrophes and punctuation are folded. Digits become words in the languages that
+    `songgen.lyrics` knows ("24 hours" and "twenty-four hours" are the same). Katakana become hiragana, and small kana
+    large ones.
 
     Args:
-        text: one word, a line or a whole song; its section tags must be gone.
-        language: code such as `en`; empty or unknown texts are cut at blanks and their digits stay.
+        text: a word, a line or a whole song, without section tags.
+        language: code such as `en`; texts in an unknown language are split at blanks, and their digits are kept.
     """
     code = base_language(language)
     text = unicodedata.normalize("NFKC", text).casefold()
@@ -84,21 +88,21 @@ def edit_distance(left: Sequence[str], right: Sequence[str]) -> int:
         best = np.empty_like(row)
         best[0] = number
         best[1:] = np.minimum(row[:-1] + (columns != ids[unit]), row[1:] + 1)
-        # An insertion costs one for each column to the right: a running minimum of the values less their columns.
+        # An insertion costs 1 for each column to the right, so a running minimum of (value - column) gives the row.
         row = np.minimum.accumulate(best - steps) + steps
     return int(row[-1])
 
 
 @lru_cache(maxsize=1 << 18)
 def word_similarity(left: str, right: str) -> float:
-    """Return the share of characters that two words have in common, by edit distance: 1 for equal, 0 for unlike."""
+    """Return 1 - edit distance / length of the longer word: 1 for equal words, 0 for entirely different ones."""
     if left == right:
         return 1.0
     return 1.0 - edit_distance(left, right) / max(len(left), len(right))
 
 
 def _characters(word: str) -> list[str]:
-    """Cut a word into characters; Latin letters and digits stay together, marks stay with their letter."""
+    """Split a word into characters; Latin letters and digits form one unit, and marks stay with their letter."""
     units: list[str] = []
     was_latin = False
     for character in word:

@@ -1,4 +1,4 @@
-"""From a recognizer's tokens and its attention to words with times.
+"""Words with times, from the tokens of a recognizer and its cross-attention.
 
 Shapes: H heads, T rows (one for each token that is predicted), F frames of the encoder.
 """
@@ -11,48 +11,48 @@ import numpy as np
 from songgen.prepare.engine.record import Word
 
 _REPLACEMENT = "\ufffd"
-"""What a decoder writes for bytes that are no whole character yet."""
+"""Output of a decoder for bytes that do not form a complete character yet."""
 
 
 @dataclass(frozen=True)
 class TokenSpan:
-    """Tokens that make one word."""
+    """The tokens of one word."""
 
     text: str
-    """As decoded, without blanks around it."""
+    """Decoded text without surrounding blanks."""
 
     first: int
     """Index of its first token."""
 
     last: int
-    """Index behind its last token."""
+    """Index after its last token."""
 
 
 def token_starts(attention: np.ndarray, filter_width: int) -> np.ndarray:
-    """Return the frame in which each token begins, by the monotone path that follows the attention best.
+    """Return the frame in which each token begins, by the monotone path with the most attention.
 
     Args:
-        attention: H x T x F, what each head looks at while it predicts a token; each row sums to 1.
-        filter_width: frames of the median that smooths it; odd.
+        attention: H x T x F weights of each head for each predicted token; each row sums to 1.
+        filter_width: frames of the median filter that smooths it; odd.
 
     Returns:
-        T frames, never falling.
+        T frames, in non-decreasing order.
     """
     spread = attention.std(axis=1, keepdims=True)
-    # A frame that all tokens look at alike says nothing about any.
+    # Normalized over tokens: a frame that all tokens attend to equally carries no information about any of them.
     normalized = (attention - attention.mean(axis=1, keepdims=True)) / np.maximum(spread, np.finfo(np.float32).tiny)
     return _first_frames(-_median_filter(normalized, filter_width).mean(axis=0))
 
 
 def split_words(tokens: Sequence[int], decode: Callable[[list[int]], str], has_blanks: bool) -> list[TokenSpan]:
-    """Cut tokens into words: at blanks, or at characters in a language that writes none.
+    """Split tokens into words: at blanks, or at characters in a language without blanks.
 
-    Punctuation goes with the word before it (with the one behind it at the very beginning).
+    Punctuation belongs to the word before it (at the beginning, to the word after it).
 
     Args:
-        tokens: text tokens alone.
-        decode: tokens -> text, with its blanks.
-        has_blanks: whether words are written with blanks between them.
+        tokens: text tokens only.
+        decode: tokens -> text, including blanks.
+        has_blanks: whether words are separated by blanks.
     """
     words: list[TokenSpan] = []
     for piece in _whole_characters(tokens, decode):
@@ -62,7 +62,7 @@ def split_words(tokens: Sequence[int], decode: Callable[[list[int]], str], has_b
             words[-1] = _joined(words[-1], piece)
     merged: list[TokenSpan] = []
     for word in words:
-        # What has a blank in front of a mark that opens a word is one with it by now.
+        # Pieces without a letter are punctuation, which joins the word before it.
         if merged and not (_has_letter(word.text) and _has_letter(merged[-1].text)):
             merged[-1] = _joined(merged[-1], word)
         else:
@@ -73,13 +73,13 @@ def split_words(tokens: Sequence[int], decode: Callable[[list[int]], str], has_b
 def timed_words(
     spans: Sequence[TokenSpan], starts: Sequence[float], probabilities: Sequence[float], seconds: float
 ) -> list[Word]:
-    """Give words their times and their confidence, the mean probability of their tokens.
+    """Return words with times and confidence, the mean probability of their tokens.
 
     Args:
         spans: words in order.
-        starts: seconds at which each token begins, and one more at which the text ends.
-        probabilities: of each token.
-        seconds: length of the audio; no time lies beyond.
+        starts: start of each token in seconds, and as last entry the end of the text.
+        probabilities: probability of each token.
+        seconds: length of the audio; later times are clipped to it.
     """
     words = []
     for span in spans:
@@ -90,7 +90,7 @@ def timed_words(
 
 
 def _median_filter(values: np.ndarray, width: int) -> np.ndarray:
-    """Median over `width` frames around each; what is too short for it stays."""
+    """Apply a median filter of `width` frames; input that is too short is returned unchanged."""
     assert width % 2 == 1, width
     half = width // 2
     if values.shape[-1] <= half or half == 0:
@@ -100,7 +100,7 @@ def _median_filter(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def _first_frames(cost: np.ndarray) -> np.ndarray:
-    """First frame of each row on the cheapest monotone path through a T x F table (dynamic time warping)."""
+    """Return the first frame of each row on the cheapest monotone path through a T x F table (dynamic time warping)."""
     num_rows, num_frames = cost.shape
     total = np.empty((num_rows, num_frames))
     total[0] = np.cumsum(cost[0])
@@ -108,7 +108,7 @@ def _first_frames(cost: np.ndarray) -> np.ndarray:
         above = total[row - 1]
         entered = np.minimum(above, np.concatenate(([np.inf], above[:-1])))
         along = np.cumsum(cost[row])
-        # Staying in the row costs the sum of the frames passed: a running minimum over where the row is entered.
+        # Staying in a row costs the sum of its frames, so a running minimum over the entry frame gives the whole row.
         total[row] = along + np.minimum.accumulate(entered - np.concatenate(([0.0], along[:-1])))
     first = np.zeros(num_rows, dtype=np.int64)
     row, frame = num_rows - 1, num_frames - 1
@@ -128,7 +128,7 @@ def _first_frames(cost: np.ndarray) -> np.ndarray:
 
 
 def _whole_characters(tokens: Sequence[int], decode: Callable[[list[int]], str]) -> list[TokenSpan]:
-    """Join tokens that are parts of one character."""
+    """Join tokens that encode parts of one character."""
     pieces, first = [], 0
     for last in range(1, len(tokens) + 1):
         text = decode(list(tokens[first:last]))
@@ -143,7 +143,7 @@ def _joined(left: TokenSpan, right: TokenSpan) -> TokenSpan:
 
 
 def _printable(text: str) -> str:
-    """Without control characters, which bytes may spell and no file name or table likes, and without outer blanks."""
+    """Remove control characters, which no file name or table should contain, and surrounding blanks."""
     return "".join(character for character in text if character.isprintable()).strip()
 
 

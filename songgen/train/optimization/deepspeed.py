@@ -20,14 +20,13 @@ import torch
 from accelerate.utils import DeepSpeedPlugin
 from torch import Tensor, nn
 
+from songgen.families.trainable import Trainable
 from songgen.runtime.distributed import agrees_everywhere, sum_over_processes
 from songgen.runtime.private_names import multiply_all, own_piece
 from songgen.train.optimization.named_tensors import (
     copy_tensors,
     counts_on_device,
-    model_tensors,
     optimizer_entries,
-    trained_parameters,
 )
 
 BUCKET_ELEMENTS = 50_000_000
@@ -38,12 +37,18 @@ CLIP_EPSILON = 1e-6
 
 
 def prepare_zero(
-    core: nn.Module, optimizer: torch.optim.Optimizer, plugin: DeepSpeedPlugin, dtype: str, device: torch.device
+    core: nn.Module,
+    trainable: Trainable,
+    optimizer: torch.optim.Optimizer,
+    plugin: DeepSpeedPlugin,
+    dtype: str,
+    device: torch.device,
 ) -> ZeroEngine:
     """Let DeepSpeed share out the optimizer and the gradients of a model that lies on its device.
 
     Args:
         core: the model.
+        trainable: what of it is trained.
         optimizer: of its trained parameters.
         plugin: from `deepspeed_plugin`.
         dtype: of the configuration.
@@ -75,11 +80,11 @@ def prepare_zero(
         },
     }
     arrivals: list[int] = []
-    for index, parameter in enumerate(entry for entry in core.parameters() if entry.requires_grad):
+    for index, parameter in enumerate(trainable.parameters(core).values()):
         parameter.register_post_accumulate_grad_hook(lambda _, index=index: arrivals.append(index))
     passes = _Passes(core, device.type, torch.bfloat16 if dtype == "bfloat16" else None)
     engine, *_ = deepspeed.initialize(model=passes, optimizer=optimizer, config=settings)
-    return ZeroEngine(ZeroModel(engine), engine, arrivals)
+    return ZeroEngine(ZeroModel(engine), engine, trainable, arrivals)
 
 
 class _Passes(nn.Module):
@@ -121,7 +126,7 @@ class ZeroModel(nn.Module):
         return passes.output_type(**values)
 
 
-@dataclass(frozen=True)
+@dataclass
 class ZeroEngine:
     """DeepSpeed's ZeRO-2 as an `songgen.train.optimization.engine.Engine`.
 
@@ -133,8 +138,14 @@ class ZeroEngine:
     """The wrapped model."""
     engine: Any
     """DeepSpeed's."""
+    trainable: Trainable
+    """What of the model is trained."""
     arrivals: list[int]
     """Numbers of the parameters in the order in which their gradients came, since the last step."""
+
+    def __post_init__(self) -> None:
+        """Find the trained parameters."""
+        self.parameters = self.trainable.parameters(self.engine)
 
     @property
     def optimizer(self) -> Any:
@@ -208,9 +219,9 @@ class ZeroEngine:
 
         Parameters of a group share one count of updates; where those of the checkpoint differ, the highest one counts.
         """
-        copy_tensors(model_tensors(self.model), weights)
+        copy_tensors(self.parameters, weights)
         self.optimizer.refresh_fp32_params()
-        saved = optimizer_entries(optimizer, dict(trained_parameters(self.model)))
+        saved = optimizer_entries(optimizer, self.parameters)
         inner = self.optimizer.optimizer
         for flat, parameters in self._groups():
             entries = {name: saved[name] for name in parameters if name in saved}
@@ -226,7 +237,7 @@ class ZeroEngine:
 
     def _groups(self) -> list[tuple[Tensor, dict[str, nn.Parameter]]]:
         """This process's flat partition of each group of the optimizer, and the group's parameters by name."""
-        names = {parameter: name for name, parameter in trained_parameters(self.model)}
+        names = {parameter: name for name, parameter in self.parameters.items()}
         return [
             (flat, {names[parameter]: parameter for parameter in group})
             for flat, group in zip(

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from songgen.runtime.private_names import move_all
-from songgen.train.optimization.named_tensors import trained_parameters
 
 
 class MovingAverage:
-    """Average of a model's trained parameters over the updates, kept in float32 beside them.
+    """Average of a model's trained parameters over the updates, kept in float32 next to them.
 
     The decay warms up as min(decay, (1 + n) / (10 + n)) after n updates, so that a short run is not dominated by its
     first weights. With sharded parameters each process averages its own shards.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        """Start from the model's present weights.
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+        """Start from the present weights.
 
         Args:
-            model: gives the parameters; frozen ones are left out.
+            parameters: trained parameters by name.
             decay: share of the old average that is kept at each update, between 0 and 1.
 
         Raises:
-            ValueError: the decay is outside of (0, 1).
+            ValueError: if the decay is outside of (0, 1).
         """
         if not 0.0 < decay < 1.0:
-            raise ValueError(f"ema_decay must lie between 0 and 1, got {decay}; leave it out for no average")
+            raise ValueError(f"ema_decay must be between 0 and 1, got {decay}; leave it out for no average")
         self.decay = decay
-        self.parameters = dict(trained_parameters(model))
+        self.parameters = dict(parameters)
         self.averages = {name: entry.detach().float().clone() for name, entry in self.parameters.items()}
 
     @torch.no_grad()

@@ -10,11 +10,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from songgen.families.trainable import Trainable
 from songgen.train.optimization.named_tensors import (
     copy_tensors,
     gather_tensors,
     load_optimizer_tensors,
-    model_tensors,
     optimizer_tensors,
 )
 
@@ -29,6 +29,14 @@ class Engine(Protocol):
     @property
     def model(self) -> nn.Module:
         """The model as it is wrapped; it is called with the model's keywords."""
+
+    @property
+    def trainable(self) -> Trainable:
+        """What of the model is trained."""
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trained parameters of the wrapped model by name: what a checkpoint holds."""
 
     @property
     def optimizer(self) -> Any:
@@ -60,7 +68,7 @@ class Engine(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@dataclass
 class AcceleratedEngine:
     """One process, DDP or FSDP2, as accelerate wraps them."""
 
@@ -70,6 +78,12 @@ class AcceleratedEngine:
     """Prepared by the accelerator."""
     optimizer: Any
     """Prepared by the accelerator."""
+    trainable: Trainable
+    """What of the model is trained."""
+
+    def __post_init__(self) -> None:
+        """Remember the parameters as they are now: while FSDP2 has gathered weights, a module shows other tensors."""
+        self.parameters = self.trainable.parameters(self.model)
 
     def micro_batch(self, *, is_last: bool) -> AbstractContextManager[Any]:
         """See `Engine`: gradients are exchanged in the backward pass of the last micro-batch alone."""
@@ -99,9 +113,9 @@ class AcceleratedEngine:
 
     def optimizer_tensors(self, *, keep: bool) -> dict[str, Tensor]:
         """See `Engine`."""
-        return gather_tensors(optimizer_tensors(self.model, self.optimizer.optimizer), keep=keep)
+        return gather_tensors(optimizer_tensors(self.parameters, self.optimizer.optimizer), keep=keep)
 
     def load(self, weights: dict[str, Tensor], optimizer: dict[str, Tensor]) -> None:
         """See `Engine`."""
-        copy_tensors(model_tensors(self.model), weights)
-        load_optimizer_tensors(self.model, self.optimizer.optimizer, optimizer)
+        copy_tensors(self.parameters, weights)
+        load_optimizer_tensors(self.parameters, self.optimizer.optimizer, optimizer)

@@ -1,4 +1,4 @@
-"""Whole named tensors out of a model and its optimizer, and back in: plain, DDP and FSDP2 (DTensor) alike.
+"""Whole tensors by name, out of parameters and their optimizer and back in: plain, DDP and FSDP2 (DTensor) alike.
 
 `torch.distributed.checkpoint.state_dict` would do the same, but it refuses the optimizer state of a model in which a
 parameter has not yet received a gradient (torch 2.13), which happens whenever a condition is absent from the data.
@@ -6,26 +6,16 @@ parameter has not yet received a gradient (torch 2.13), which happens whenever a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.", "_checkpoint_wrapped_module.")
 _LISTED_PROBLEMS = 20
 
 
-def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Names (free of what DDP, compilation and checkpointing put before them) and parameters that are trained."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            for prefix in _WRAPPER_PREFIXES:
-                name = name.replace(prefix, "")
-            yield name, parameter
-
-
-def gather_tensors(tensors: dict[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+def gather_tensors(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
     """Copy tensors to the CPU, whole.
 
     Every process must call this with the same names, because shards are gathered one tensor at a time.
@@ -44,51 +34,47 @@ def gather_tensors(tensors: dict[str, Tensor], *, keep: bool) -> dict[str, Tenso
 
 
 @torch.no_grad()
-def copy_tensors(targets: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+def copy_tensors(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     """Copy whole tensors into those of the same names, each process its own shard.
 
     Raises:
-        ValueError: names or shapes differ; the message lists them.
+        ValueError: if names or shapes differ; the message lists them.
     """
     _require_same_shapes(values, targets)
     for name, target in targets.items():
         target.copy_(_like(values[name], target))
 
 
-def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The trained parameters by name, as they stand on this process."""
-    return dict(trained_parameters(model))
-
-
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state on this process, keys `<parameter>.<entry>`; hyper-parameters are left out."""
+def optimizer_tensors(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the optimizer's state on this process, keys `<parameter>.<entry>`; hyper-parameters are left out."""
     return {
         f"{name}.{entry}": value if isinstance(value, Tensor) else torch.tensor(value)
-        for name, parameter in trained_parameters(model)
+        for name, parameter in parameters.items()
         for entry, value in optimizer.state.get(parameter, {}).items()
     }
 
 
-def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def load_optimizer_tensors(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
     """Put back what `optimizer_tensors` named; learning rate, decay and betas stay those of the optimizer.
 
     Raises:
-        ValueError: a tensor belongs to no trained parameter.
+        ValueError: if a tensor belongs to no trained parameter.
     """
-    parameters = dict(trained_parameters(model))
+    on_device = counts_on_device(optimizer)
     for name, entries in optimizer_entries(tensors, parameters).items():
         parameter = parameters[name]
-        on_device = counts_on_device(optimizer)
         optimizer.state[parameter] = {
             entry: _restored(tensor, parameter, on_device) for entry, tensor in entries.items()
         }
 
 
-def optimizer_entries(tensors: dict[str, Tensor], parameters: Collection[str]) -> dict[str, dict[str, Tensor]]:
-    """Sort tensors named `<parameter>.<entry>` by parameter.
+def optimizer_entries(tensors: Mapping[str, Tensor], parameters: Collection[str]) -> dict[str, dict[str, Tensor]]:
+    """Group tensors named `<parameter>.<entry>` by parameter.
 
     Raises:
-        ValueError: a tensor belongs to none of the parameters.
+        ValueError: if a tensor belongs to none of the parameters.
     """
     entries: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -100,12 +86,12 @@ def optimizer_entries(tensors: dict[str, Tensor], parameters: Collection[str]) -
 
 
 def counts_on_device(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether AdamW's step counters lie beside the parameters: it keeps them on the CPU unless it is fused or so."""
+    """Whether AdamW's step counters are on the parameters' device: only if it is fused or capturable."""
     return any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
 
 
 def _restored(saved: Tensor, parameter: nn.Parameter, counts_on_device: bool) -> Tensor | int:
-    """An entry of the optimizer's state as it was before `optimizer_tensors`.
+    """Return an entry of the optimizer's state as it was before `optimizer_tensors`.
 
     Args:
         saved: whole, on the CPU.
@@ -114,22 +100,22 @@ def _restored(saved: Tensor, parameter: nn.Parameter, counts_on_device: bool) ->
     """
     if saved.shape == parameter.shape:
         return _like(saved, parameter)
-    if saved.ndim > 0:  # bitsandbytes takes its maps and scales to the device before its very first step alone
+    if saved.ndim > 0:  # maps and scales of bitsandbytes, which moves them to the device before its first step only
         return saved.to(parameter.device, copy=True)
-    if not saved.is_floating_point():  # and counts steps in a plain number
+    if not saved.is_floating_point():  # bitsandbytes counts its steps in a Python int
         return int(saved)
     return saved.to(parameter.device if counts_on_device else "cpu", copy=True)
 
 
 def _like(value: Tensor, target: Tensor) -> Tensor:
-    """A copy of a whole tensor on the device of another and sharded as it is."""
+    """Copy a whole tensor to the device of another, sharded as that one is."""
     value = value.to(target.device, copy=True)
     if isinstance(target, DTensor):
         return distribute_tensor(value, target.device_mesh, target.placements)
     return value
 
 
-def _require_same_shapes(saved: dict[str, Tensor], present: dict[str, Tensor]) -> None:
+def _require_same_shapes(saved: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> None:
     """Compare the parameters of a checkpoint with those that are trained now."""
     problems = [f"{name}: not in the checkpoint" for name in sorted(set(present) - set(saved))]
     problems += [f"{name}: in the checkpoint, not trained now" for name in sorted(set(saved) - set(present))]
@@ -142,6 +128,6 @@ def _require_same_shapes(saved: dict[str, Tensor], present: dict[str, Tensor]) -
         listed = "\n".join(f"- {problem}" for problem in problems[:_LISTED_PROBLEMS])
         raise ValueError(
             f"the checkpoint was trained with other parameters ({len(problems)} differences):\n{listed}\n"
-            "Freezing and model sizes must stay as they were. To train its weights on in another way, choose a new "
-            "output_dir and give the present one as model_name_or_path."
+            "Freezing and model sizes must stay as they were. To continue from its weights in another way, choose a "
+            "new output_dir and give the present one as model_name_or_path."
         )

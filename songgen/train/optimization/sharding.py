@@ -1,4 +1,4 @@
-"""Weights that are sharded over the processes (FSDP2): their precision, whole for a while, sharded again afterwards."""
+"""Weights that are sharded over the processes (FSDP2): their precision, gathering them, sharding them again."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def autocast_forward(accelerator: Accelerator, model: nn.Module) -> None:
 
 
 def shard_again(model: nn.Module) -> None:
-    """Leave no module whole. A forward pass that no backward pass follows does: it keeps a gathered copy of weights.
+    """Shard all weights again. A forward pass without a backward pass leaves a gathered copy of them.
 
-    The next pass would compute with that copy, whatever was written to the shards since; and the optimizer would not
-    know the parameters that stand in the module.
+    The next pass would compute with that copy, whatever was written to the shards since; and the parameters that the
+    module shows would not be those of the optimizer.
     """
     for module in _sharded_modules(model):
         module.reshard()
@@ -46,7 +46,7 @@ def shard_again(model: nn.Module) -> None:
 
 @contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
-    """Gather sharded weights for a while, so that each process can use the model without the others."""
+    """Gather sharded weights within the context, so that each process can use the model by itself."""
     modules = _sharded_modules(model)
     resharding = [reshards_after_forward(module) for module in modules]
     for module in modules:
@@ -61,5 +61,5 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
 
 
 def _sharded_modules(model: nn.Module) -> list[FSDPModule]:
-    """Those parts whose parameters are gathered together; none in a model that is not sharded."""
+    """Return the modules whose parameters are gathered together; none in a model that is not sharded."""
     return [module for module in model.modules() if isinstance(module, FSDPModule)]

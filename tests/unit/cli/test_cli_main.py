@@ -39,6 +39,66 @@ def test_every_command_shows_its_options_and_defaults(name, capsys):
     assert f"usage: songgen {name}" in shown and "default: None" not in shown
 
 
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("train", ["--num_processes N", "--task {mixed,dual_track}", "mixed_pro/step1.json", "  --learning_rate  "]),
+        ("tokenize", ["--config_file FILE", "data_musiccaps.json", "  --max_duration_in_seconds  "]),
+        ("prepare", ["offline.json", "  --segment.max_seconds  "]),
+        ("init", ["(default: published)", "(default: mixed_pro)", "google/flan-t5-large", "(default: 0)"]),
+        ("tokenizer", ["(default: 2048)"]),
+        ("codec", ["(default: 16000)", "(default: 1024)", "(default: 0)"]),
+    ],
+)
+def test_help_shows_keys_and_defaults(name, parts, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    shown = capsys.readouterr().out
+    assert not [part for part in parts if part not in shown]
+
+
+@pytest.mark.parametrize("name", ["train", "tokenize", "prepare"])
+def test_help_after_the_configuration_is_help_too(name, capsys):
+    try:
+        assert main([name, "any.json", "--help"]) == 0
+    except SystemExit as done:
+        assert done.code == 0
+    assert "--seed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "gone.json"], "gone.json"),
+        (["train", "mixed_pro/step1.json", "--lerning_rate", "1"], "did you mean learning_rate"),
+        (["train", "mixed_pro/step1.json", "--num_processes", "0"], "--num_processes is 0"),
+        (["train", "mixed_pro/step1.json", "--config_file", "gone.yaml"], "gone.yaml"),
+        (["train", "mixed_pro/step1.json", "--track_pattern", "null", "--model_name_or_path", "./gone"], "./gone"),
+        (["tokenize", "gone.json", "--num_processes", "2"], "gone.json"),
+        (["tokenize", "data_musiccaps.json", "--max_bad_fraction", "2"], "max_bad_fraction"),
+        (["init", "out", "--preset", "small"], "--lyrics_tokenizer"),
+        (["init", "out", "--preset", "small", "--lyrics_tokenizer", "gone.json"], "caption tokenizer"),
+        (["tokenizer", "--manifest", "gone.jsonl", "--out", "out"], "gone.jsonl"),
+        (["codec", "--manifest", "gone.jsonl", "--out", "out"], "gone.jsonl"),
+        (["codec", "--manifest", "gone.jsonl", "--out", "out", "--num_mels", "0"], "num_mels"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_starts(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"songgen {arguments[0]}: error: ") and message in shown
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--task", "--num_processes", "--main_process_port"])
+def test_a_wrong_option_after_the_configuration_is_a_usage_error(option, capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["train", "mixed_pro/step1.json", option, "nonsense"])
+    assert done.value.code == 2 and option in capsys.readouterr().err
+
+
 def test_a_command_gets_the_words_behind_it_and_its_code_is_returned(monkeypatch):
     class Module:
         @staticmethod
@@ -74,13 +134,14 @@ def test_what_the_user_can_solve_has_no_traceback(monkeypatch, capsys, error, co
     assert shown.startswith("songgen toy: ") and "Traceback" not in shown
 
 
-def test_a_reader_that_leaves_early_is_no_error(repository_root):
+@pytest.mark.parametrize("arguments", [["toy"], ["tokenize", "--help"]])
+def test_a_reader_that_leaves_early_is_no_error(repository_root, arguments):
     """As in `songgen doctor FOLDER | head`."""
     program = (
         "import sys, types; from songgen.cli import main as front; toy = types.ModuleType('toy')\n"
         "toy.add_arguments, toy.run = lambda parser: None, lambda arguments: print('findings') or 0\n"
         "sys.modules['toy'], front.COMMANDS['toy'] = toy, front.Command('toy', 'a toy')\n"
-        "sys.exit(front.main(['toy']))"
+        f"sys.exit(front.main({arguments}))"
     )
     reading, writing = os.pipe()
     os.close(reading)

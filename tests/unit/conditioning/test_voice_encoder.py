@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from songgen.conditioning import VoiceEncoder, load_voice_encoder
+from songgen.conditioning import VoiceEncoder, load_voice_encoder, read_voice_sample_rate
 
 
 def make(norm: str = "layer", seed: int = 0) -> VoiceEncoder:
@@ -128,11 +128,32 @@ def test_a_missing_configuration_is_read_off_the_weights(clips: tuple[Tensor, Te
     assert torch.equal(opened.encode(*clips)[0], original.encode(*clips)[0])
 
 
+def test_the_sample_rate_is_read_without_weights(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "voice_encoder"
+    VoiceEncoder.small(hidden_size=16, num_layers=1, sample_rate=16_000).save(folder)
+    (folder / "model.safetensors").unlink()
+    for spec in ({"path": "voice_encoder"}, "voice_encoder", {"path": str(folder)}):
+        assert read_voice_sample_rate(spec, base_folder=tmp_path) == 16_000
+    assert read_voice_sample_rate({"sample_rate": 32_000}) == 32_000, "configuration of one in the model's own file"
+    assert read_voice_sample_rate({}) == read_voice_sample_rate("m-a-p/MERT-v1-330M") == 24_000
+    assert not caplog.records
+    (folder / "preprocessor_config.json").unlink()
+    assert read_voice_sample_rate(folder.as_posix()) == 24_000 and "does not state its sample rate" in caplog.text
+    config = json.loads((folder / "config.json").read_text()) | {"sample_rate": 22_050}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert read_voice_sample_rate(folder.as_posix()) == 22_050
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match="no-one/nothing"):
+        read_voice_sample_rate("no-one/nothing")
+
+
 def test_options_that_hubert_lacks_are_refused() -> None:
     tensors = make()._tensors()
     with pytest.raises(ValueError, match="feature_extractor_cqt"):
         VoiceEncoder.from_state_dict({"feature_extractor_cqt": True}, tensors)
-    with pytest.raises(ValueError, match="no weights of a HuBERT"):
+    with pytest.raises(ValueError, match="not weights of a HuBERT"):
         VoiceEncoder.from_state_dict({}, {"a": torch.zeros(1)})
     del tensors["encoder.layer_norm.weight"]
     with pytest.raises(ValueError, match="encoder.layer_norm.weight: missing"):

@@ -13,7 +13,7 @@ from songgen.config.model_arguments import TrackPattern
 from songgen.config.training_arguments import ParameterGroup
 from songgen.config.types import coerce
 from songgen.data.batch_plan import ORDERS
-from songgen.models.freeze import PARAMETER_GROUPS
+from songgen.families.tokens.parameter_groups import TOKEN_GROUPS
 from songgen.tasks import TASKS
 from songgen.train.optimization.schedules import SCHEDULES
 
@@ -212,9 +212,12 @@ def test_a_list_of_data_sets_may_hold_a_plus() -> None:
     assert [source.name for source in config(eval_dataset_name=["a+b.jsonl"]).data.eval_sources()] == ["a+b.jsonl"]
 
 
-def test_max_steps_wins_over_epochs() -> None:
-    assert config(max_steps=7, num_train_epochs=100).training.num_steps(10) == 7
-    assert config(num_train_epochs=2.5).training.num_steps(3) == 8
+def test_factors_of_the_learning_rate_name_groups_and_are_positive() -> None:
+    factors = {"heads": 0.1, "cross": 2}
+    assert config(learning_rate_factors=factors).training.learning_rate_factors == {"heads": 0.1, "cross": 2.0}
+    for wrong in ({"head": 0.1}, {"heads": 0}, {"heads": "much"}, ["heads"]):
+        with pytest.raises(ValueError, match="learning_rate_factors"):
+            config(learning_rate_factors=wrong)
 
 
 def test_intervals_in_epochs_win_over_steps() -> None:
@@ -243,7 +246,7 @@ def test_trackers_and_frozen_groups() -> None:
 
 def test_choices_are_those_of_the_other_parts() -> None:
     layouts = {layout for task in TASKS.values() for layout in task.layouts}
-    assert set(get_args(ParameterGroup)) == {"cross", *PARAMETER_GROUPS}
+    assert set(get_args(ParameterGroup)) == {*TOKEN_GROUPS.aliases, *TOKEN_GROUPS.prefixes}
     assert set(get_args(TrackPattern)) == layouts
     assert set(get_args(all_keys()["order"].annotation)) == set(ORDERS)
     assert set(get_args(all_keys()["lr_scheduler_type"].annotation)) == set(SCHEDULES)

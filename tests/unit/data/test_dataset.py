@@ -106,7 +106,7 @@ def test_a_damaged_shard_is_named_before_anything_is_read(tmp_path, damage, make
     damage(tmp_path / shard)
     with pytest.raises(ValueError) as caught:
         SongDataset.open(tmp_path, "train")
-    assert shard in str(caught.value) and "preprocess_data.py" in str(caught.value)
+    assert shard in str(caught.value) and "songgen tokenize" in str(caught.value)
 
 
 def test_an_unknown_split_is_refused(tmp_path, make_rows, write_dataset):

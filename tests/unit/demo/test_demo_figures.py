@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from demo_report.files import CODES_FILE, GeneratedSong, write_generated, write_sound
-from demo_report.measures import log_mel
+from demo_report.measures import demo_log_mel
 from figures import Corpus, measure_mode
 from safetensors.numpy import save_file
 
@@ -23,7 +23,7 @@ def sound(name: str) -> np.ndarray:
 def corpus() -> Corpus:
     generator = np.random.default_rng(0)
     codes = {name: {track: generator.integers(0, 1024, (2, 10)).astype(np.int16) for track in TRACKS} for name in NAMES}
-    spectrograms = {track: {name: log_mel(sound(name), RATE) for name in NAMES} for track in ("mix", *TRACKS)}
+    spectrograms = {track: {name: demo_log_mel(sound(name), RATE) for name in NAMES} for track in ("mix", *TRACKS)}
     return Corpus(codes, {"train": list(NAMES), "eval": []}, spectrograms)
 
 

@@ -74,7 +74,7 @@ def test_a_damaged_shard_is_named(copy_of: Copy, damage: str) -> None:
         (songs / name).unlink()
     errors = findings(songs, Level.ERROR)
     assert name in [finding.where for finding in errors]
-    assert "preprocess_data.py" in errors[0].way_out
+    assert "songgen tokenize" in errors[0].way_out
 
 
 def test_codes_that_the_codec_does_not_have_are_found(copy_of: Copy) -> None:

@@ -15,8 +15,8 @@ from prepare_songs import tone, write_song
 
 from songgen.doctor import Kind, Level, examine
 from songgen.prepare.config import load_prepare_config
-from songgen.prepare.engine.refusal_codes import CODES
 from songgen.prepare.preparation import TooManyBadSongs, prepare
+from songgen.prepare.sections import REFUSAL_CODES
 
 Copy = Callable[[], Path]
 
@@ -53,8 +53,8 @@ def test_a_finished_data_set_is_explained(copy: Copy) -> None:
         diagnosis = examine(out, deep=deep)
         assert diagnosis.kind is Kind.PREPARED and diagnosis.is_fine
     assert at(out, "train")[0].what.startswith("2 clips, 0.00 h; all audio files are there")
-    assert [finding.what for finding in at(out, "left out")] == [f"1 x too_short: {CODES['too_short']}"]
-    assert at(out, "next")[0].what == f"accelerate launch training/preprocess_data.py {out / 'data.json'}"
+    assert [finding.what for finding in at(out, "left out")] == [f"1 x too_short: {REFUSAL_CODES['too_short'].meaning}"]
+    assert at(out, "next")[0].what == f"songgen tokenize {out / 'data.json'}"
     out.with_name("out_tokens").mkdir()
     assert not at(out, "next") and at(out, "tokens")
 

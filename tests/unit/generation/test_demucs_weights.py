@@ -64,8 +64,8 @@ def test_a_class_that_is_no_network_is_never_called(folder, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"klass": None}, "no Demucs network"),
-        ({"args": "["}, "no Demucs network"),
+        ({"klass": None}, "not a Demucs network"),
+        ({"args": "["}, "not a Demucs network"),
         ({"structure": "{}"}, "quantized"),
         ({"args": '[["drums"]]'}, "does not fit"),
     ],

@@ -129,7 +129,7 @@ def test_what_cannot_be_used_is_refused(processor, arguments, message):
 
 
 def test_a_bad_voice_file_or_start_is_refused(processor, voice_file, tmp_path):
-    with pytest.raises(ValueError, match="behind its end"):
+    with pytest.raises(ValueError, match="after its end"):
         processor(lyrics="la", ref_voice_path=voice_file, start=6)
     with pytest.raises(ValueError, match="at least 0"):
         processor(lyrics="la", ref_voice_path=voice_file, start=-1)

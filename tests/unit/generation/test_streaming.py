@@ -5,7 +5,7 @@ from songgen.codecs.spectral import SpectralCodec, SpectralSettings
 from songgen.generation.decoding import CodeChunk
 from songgen.generation.pipeline import generate, model_stream
 from songgen.generation.song_audio import decode_songs
-from songgen.generation.streaming import AudioStreamer, ChunkDecoder, frames_of_chunk
+from songgen.generation.streaming import ChunkDecoder, frames_of_chunk
 from songgen.layout import get_layout
 
 LAYOUT = get_layout("interleaving_A_V", 3)
@@ -125,26 +125,6 @@ def test_the_stream_of_a_model_is_what_it_generates(make_model, make_inputs, lay
     codes = [torch.cat([piece.codes[song] for piece in pieces], dim=-1) for song in range(3)]
     for song, expected in zip(codes, whole.codes, strict=True):
         assert torch.equal(song, expected)
-
-
-def test_a_streamer_hands_over_sound_while_generate_goes_on(make_model, make_inputs):
-    model = make_model()
-    heard, steps = [], []
-    streamer = AudioStreamer(
-        model.audio_codec, model.layout, lambda audio: heard.append((audio, len(steps))), chunk_seconds=0.5
-    )
-    songs = generate(
-        model,
-        streamer=streamer,
-        on_step=lambda *done: steps.append(done),
-        return_songs=True,
-        **make_inputs(),
-        max_frames=60,
-        seed=5,
-        min_new_tokens=60,
-    )
-    assert len(heard) > 3 and heard[0][1] < len(steps)
-    assert torch.equal(torch.stack([audio.lengths for audio, _ in heard]).sum(dim=0), songs.lengths)
 
 
 def test_bad_settings_of_a_stream_are_refused(toy_codec):

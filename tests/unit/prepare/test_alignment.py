@@ -10,9 +10,9 @@ import pytest
 
 from songgen.prepare.engine.record import SongRecord, Transcript, Word
 from songgen.prepare.engine.step import WorkFolder
-from songgen.prepare.steps.alignment import (
+from songgen.prepare.steps.alignment import AlignStep
+from songgen.prepare.timing.lyrics_alignment import (
     AlignOptions,
-    AlignStep,
     WrittenLine,
     align_lyrics,
     align_units,

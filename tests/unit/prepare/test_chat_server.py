@@ -14,8 +14,9 @@ import pytest
 import soundfile
 from descriptions import FakeServer, Reply, fake_server
 
+from songgen.prepare.describing import chat_server
 from songgen.prepare.describing.chat_server import SAMPLE_RATE, ServerDescriber, ServerSettings
-from songgen.prepare.describing.conversation import Conversation, chat_server
+from songgen.prepare.describing.conversation import Conversation
 
 KEY = "sk-very-secret-0123456789"
 RIGHT = Reply("a waltz")

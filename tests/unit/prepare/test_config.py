@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from songgen.config.keys import keys_of
-from songgen.prepare.config import CONFIG_FILE, PrepareConfig, PrepareSettings, help_text, load_prepare_config
+from songgen.prepare.config import PREPARE_CONFIG_FILE, PrepareConfig, PrepareSettings, help_text, load_prepare_config
 from songgen.prepare.sections import SECTIONS, Sections
 
 SHIPPED = sorted((Path(__file__).resolve().parents[3] / "helpers" / "prepare_configs").glob("*.json"))
@@ -24,16 +24,16 @@ def load(folder: Path, *overrides: str, **values: Any) -> PrepareConfig:
 def test_defaults_stand_where_nothing_is_said(tmp_path: Path) -> None:
     config = load(tmp_path)
     defaults = {name: section.options() if section.is_on else None for name, section in SECTIONS.items()}
-    assert config.sections == Sections(**defaults)
+    assert config.sections == Sections(defaults)
     assert [source.name for source in config.inputs] == ["./songs"] and config.settings.workers == 1
     assert config.work_folder.name == "out.work"
 
 
 def test_steps_that_need_a_model_from_elsewhere_are_off(tmp_path: Path) -> None:
     config = load(tmp_path)
-    assert config.sections.separate is None and config.sections.transcribe is None
-    assert load(tmp_path, separate={}).sections.separate is not None
-    assert load(tmp_path, separate=True).sections.separate == load(tmp_path, separate={}).sections.separate
+    assert config.sections["separate"] is None and config.sections["transcribe"] is None
+    assert load(tmp_path, separate={}).sections["separate"] is not None
+    assert load(tmp_path, separate=True).sections["separate"] == load(tmp_path, separate={}).sections["separate"]
 
 
 def test_a_single_input_needs_no_list(tmp_path: Path) -> None:
@@ -45,16 +45,16 @@ def test_a_single_input_needs_no_list(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("off", [None, False])
 def test_a_step_is_switched_off_by_null_or_false(tmp_path: Path, off: object) -> None:
-    assert load(tmp_path, voice=off).sections.voice is None
+    assert load(tmp_path, voice=off).sections["voice"] is None
 
 
 def test_the_command_line_overrides_single_keys_and_whole_sections(tmp_path: Path) -> None:
     arguments = ["--take_in.min_seconds", "2.5", "--voice", "null", "--workers=3", "--separate", "./demucs"]
     config = load(tmp_path, *arguments, "--export", "ace,ljspeech", take_in={"max_seconds": 60})
-    assert (config.sections.take_in.min_seconds, config.sections.take_in.max_seconds) == (2.5, 60.0)
-    assert config.sections.voice is None and config.settings.workers == 3
-    assert config.sections.separate.model == "./demucs"
-    assert config.sections.export.formats == ("ace", "ljspeech")
+    assert (config.sections["take_in"].min_seconds, config.sections["take_in"].max_seconds) == (2.5, 60.0)
+    assert config.sections["voice"] is None and config.settings.workers == 3
+    assert config.sections["separate"].model == "./demucs"
+    assert config.sections["export"].formats == ("ace", "ljspeech")
 
 
 def test_all_problems_are_said_at_once_with_the_nearest_key(tmp_path: Path) -> None:
@@ -108,14 +108,14 @@ def test_a_limit_on_what_nobody_measures_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_seed_of_the_run_is_that_of_its_sections(tmp_path: Path) -> None:
-    assert load(tmp_path, seed=7).sections.split.seed == 7
-    assert load(tmp_path, seed=7, split={"seed": 8}).sections.split.seed == 8
+    assert load(tmp_path, seed=7).sections["split"].seed == 7
+    assert load(tmp_path, seed=7, split={"seed": 8}).sections["split"].seed == 8
 
 
 def test_another_seed_for_a_saved_configuration_is_that_of_its_sections_too(tmp_path: Path) -> None:
-    load(tmp_path, filter=None, split={"eval_share": 0.1}, report={"seed": 5}).save(tmp_path / CONFIG_FILE)
-    again = load_prepare_config([str(tmp_path / CONFIG_FILE), "--seed", "7"])
-    assert (again.sections.split.seed, again.sections.report.seed) == (7, 5)
+    load(tmp_path, filter=None, split={"eval_share": 0.1}, report={"seed": 5}).save(tmp_path / PREPARE_CONFIG_FILE)
+    again = load_prepare_config([str(tmp_path / PREPARE_CONFIG_FILE), "--seed", "7"])
+    assert (again.sections["split"].seed, again.sections["report"].seed) == (7, 5)
 
 
 def test_limits_without_the_step_that_measures_for_them_are_refused_together(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_limits_without_the_step_that_measures_for_them_are_refused_together(tmp
     with pytest.raises(ValueError, match="set transcribe.agreement_model"):
         load(tmp_path, transcribe={"model": "./a"}, filter={"max_transcript_edit_distance": 5.0})
     both = {"model": "./a", "agreement_model": "./b"}
-    assert load(tmp_path, transcribe=both, filter={"max_transcript_edit_distance": 5.0}).sections.filter
+    assert load(tmp_path, transcribe=both, filter={"max_transcript_edit_distance": 5.0}).sections["filter"]
 
 
 def test_columns_of_an_input(tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ def test_columns_of_an_input(tmp_path: Path) -> None:
 def test_sections_are_inherited_key_by_key(tmp_path: Path) -> None:
     write_config(tmp_path / "base" / "base.json", take_in={"min_seconds": 2, "max_seconds": 60}, voice=None, workers=4)
     config = load(tmp_path, base="base/base.json", take_in={"min_seconds": 3}, voice={"threshold": 0.5})
-    assert (config.sections.take_in.min_seconds, config.sections.take_in.max_seconds) == (3.0, 60.0)
-    assert config.sections.voice.threshold == 0.5 and config.settings.workers == 4
+    assert (config.sections["take_in"].min_seconds, config.sections["take_in"].max_seconds) == (3.0, 60.0)
+    assert config.sections["voice"].threshold == 0.5 and config.settings.workers == 4
     assert [Path(source).name for source in config.sources] == ["base.json", "config.json"]
 
 
@@ -158,13 +158,13 @@ def test_the_saved_configuration_is_the_same_again(tmp_path: Path) -> None:
 def test_settings_are_imported_from_a_run_or_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "earlier").mkdir()
-    load(tmp_path, voice=None, workers=2, take_in={"min_seconds": 7}).save(tmp_path / "earlier" / CONFIG_FILE)
+    load(tmp_path, voice=None, workers=2, take_in={"min_seconds": 7}).save(tmp_path / "earlier" / PREPARE_CONFIG_FILE)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "training_config.json").write_text(json.dumps({"save_to_disk": "./earlier_tokens"}))
     for folder in ("earlier", "run"):
         config = load(tmp_path, "--import_settings", folder, output_dir="new", take_in={"max_seconds": 50})
-        assert config.sections.voice is None and config.settings.output_dir == "new"
-        assert (config.sections.take_in.min_seconds, config.sections.take_in.max_seconds) == (7.0, 50.0)
+        assert config.sections["voice"] is None and config.settings.output_dir == "new"
+        assert (config.sections["take_in"].min_seconds, config.sections["take_in"].max_seconds) == (7.0, 50.0)
     (tmp_path / "other").mkdir()
     with pytest.raises(ValueError, match="import_settings: there is no prepare.json in other"):
         load(tmp_path, import_settings="other")

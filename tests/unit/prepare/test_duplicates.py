@@ -211,7 +211,7 @@ def test_listening_goes_by_the_sound_alone(tmp_path: Path) -> None:
     write_audio(tmp_path / "a.wav", melody(1), RATE)
     (tmp_path / "b.wav").write_bytes(b"no sound")
     good, bad = (SongRecord(id=name, song=name, file="f", line=1, audio={"mix": f"{name}.wav"}) for name in ("a", "b"))
-    heard_, refused = FingerprintStep().run([good, bad], WorkFolder(tmp_path))
+    heard_, refused = FingerprintStep(DuplicateOptions()).run([good, bad], WorkFolder(tmp_path))
     assert similarity(from_text(heard_.changes["fingerprint"]), heard(melody(1)), 0)[0] > 0.98
     assert refused.refusal is not None and refused.refusal.code == "unreadable_audio"
 

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from songgen.prepare.engine.record import SongRecord
-from songgen.prepare.engine.refusal_codes import CODES
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.engine.store import outcome_of_values, outcome_values
-from songgen.prepare.steps.filters import PRESETS, FilterOptions, FilterStep, find_refusals
+from songgen.prepare.steps.filters import PRESETS, SECTION, FilterOptions, FilterStep, find_refusals
 
 GOOD = SongRecord(
     id="a_000",
@@ -80,7 +79,7 @@ def test_a_good_clip_passes(preset: Any) -> None:
 )
 def test_each_limit_has_its_code(record: SongRecord, options: dict[str, Any], code: str) -> None:
     assert codes(record, **options) == [code]
-    assert code in CODES
+    assert code in SECTION.refusal_codes
 
 
 def test_limits_are_inclusive() -> None:

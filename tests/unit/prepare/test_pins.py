@@ -48,12 +48,14 @@ def run(config: PrepareConfig) -> PrepareConfig:
 def test_the_commit_behind_a_branch_is_kept_although_the_branch_moves(tmp_path: Path, hub: Hub) -> None:
     config = config_in(tmp_path, transcribe={"model": "x/one", "agreement_model": "x/two"}, score={"model": "x/clap"})
     sections = run(config).sections
-    assert sections.transcribe is not None and sections.score is not None
-    assert (sections.transcribe.revision, sections.transcribe.agreement_revision, sections.score.revision) == (OLD,) * 3
+    assert sections["transcribe"] is not None and sections["score"] is not None
+    assert (sections["transcribe"].revision, sections["transcribe"].agreement_revision, sections["score"].revision) == (
+        OLD,
+    ) * 3
     hub.commit = NEW
     assert run(config).sections == sections and len(hub.asked) == 3
     assert run(config).meaning() != config.meaning()
-    renewed = run(config_in(tmp_path, score={"model": "x/clap", "revision": "main"})).sections.score
+    renewed = run(config_in(tmp_path, score={"model": "x/clap", "revision": "main"})).sections["score"]
     assert renewed is not None and renewed.revision == NEW
     assert json.loads((tmp_path / "out.work" / PINS_FILE).read_text())["x/clap@"] == OLD
 
@@ -78,4 +80,4 @@ def test_a_run_works_with_the_commits(tmp_path: Path, hub: Hub, monkeypatch: pyt
     monkeypatch.setattr(pipeline, "run_steps", lambda config, *_: given.append(config))
     monkeypatch.setattr(pipeline, "finish", lambda config, *_: given.append(config))
     pipeline.prepare(config)
-    assert [made.sections.score and made.sections.score.revision for made in given] == [OLD, OLD]
+    assert [made.sections["score"] and made.sections["score"].revision for made in given] == [OLD, OLD]

@@ -14,19 +14,19 @@ from songgen.lyrics.train import train_lyrics_tokenizer
 from songgen.prepare.engine.audio_files import read_audio, write_audio
 from songgen.prepare.engine.record import Refusal, SongRecord
 from songgen.prepare.engine.step import WorkFolder
-from songgen.prepare.report.advice import KIND_EXAMPLES, WAYS_OUT, advise
+from songgen.prepare.output.options import ReportOptions
+from songgen.prepare.report.advice import KIND_EXAMPLES, advise
 from songgen.prepare.report.files import PAGE_FILE, REPORT_FILE, write_report
 from songgen.prepare.report.page import render_report
 from songgen.prepare.report.statistics import (
     MAX_BINS,
-    Context,
-    ReportOptions,
+    ReportContext,
     bin_edges,
     build_report,
-    draw_refused,
-    meaning_of,
+    choose_refused,
     open_vocabulary,
 )
+from songgen.prepare.sections import REFUSAL_CODES
 from songgen.prepare.steps.filters import FilterOptions
 
 STEPS = ("take_in", "separate", "segment", "measure", "filter", "duplicates", "split")
@@ -72,7 +72,7 @@ def records() -> list[SongRecord]:
 
 
 def report_of(records: list[SongRecord], **values: Any) -> dict[str, Any]:
-    context = Context("my songs", STEPS, FilterOptions(min_vocal_energy=200.0), **values)
+    context = ReportContext("my songs", STEPS, FilterOptions(min_vocal_energy=200.0), **values)
     return build_report(records, context, ReportOptions())
 
 
@@ -154,16 +154,16 @@ def test_lyrics_are_held_against_the_vocabulary_that_is_named(tmp_path: Path, re
 def test_of_refused_clips_every_reason_is_heard_before_one_is_heard_twice() -> None:
     many = [refused(clip("a", number), "filter", "clipped") for number in range(50)]
     few = [refused(clip("b", number), "filter", "too_short") for number in range(2)]
-    chosen = [record.refusal.code for record in draw_refused([*many, *few], 6, seed=1) if record.refusal]
+    chosen = [record.refusal.code for record in choose_refused([*many, *few], 6, seed=1) if record.refusal]
     assert chosen == ["clipped"] * 4 + ["too_short"] * 2
-    assert draw_refused(many, 5, seed=1) == draw_refused(many[::-1], 5, seed=1) != draw_refused(many, 5, seed=2)
+    assert choose_refused(many, 5, seed=1) == choose_refused(many[::-1], 5, seed=1) != choose_refused(many, 5, seed=2)
 
 
 def test_advice_follows_from_the_figures(records: list[SongRecord]) -> None:
     advice = "\n".join(advise(report_of(records)))
     assert "1.0 minutes of music" in advice
     assert "2 of 9 that reached `filter` were left out as `vocal_too_quiet`" in advice
-    assert WAYS_OUT["vocal_too_quiet"] in advice
+    assert REFUSAL_CODES["vocal_too_quiet"].advice in advice
     assert "Only 0 of 6 captions speak of tempo" in advice and "speak of mood" not in advice
     assert "It is known from the sound of 1." in advice
     assert "no songs are held out" not in advice.lower()
@@ -183,8 +183,7 @@ def test_advice_follows_from_the_figures(records: list[SongRecord]) -> None:
     render_report(report_of(nothing))
 
 
-def test_ways_out_are_for_codes_and_kinds_that_exist() -> None:
-    assert all(meaning_of(code) for code in WAYS_OUT)
+def test_kinds_of_the_examples_are_those_of_the_tags() -> None:
     assert set(KIND_EXAMPLES) == set(report_of([])["tags"]["kinds"])
 
 

@@ -1,6 +1,5 @@
 """Corrections of a person: kept for good, found again by clips that were cut anew, applied where they belong."""
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -11,11 +10,10 @@ from typing import Any
 
 import pytest
 from prepare_steps import make_record
-from review_songs import LAST_SECTION, apply_corrections, write_work_folder
+from review_songs import apply_corrections, write_work_folder
 
-from songgen.prepare.engine.phases import PHASES, Phase, is_over_songs
 from songgen.prepare.engine.record import LyricLine, Refusal, SongRecord
-from songgen.prepare.engine.refusal_codes import CODES
+from songgen.prepare.engine.section import Phase
 from songgen.prepare.review import corrections as review
 from songgen.prepare.review import desk as review_desk
 from songgen.prepare.review.corrections import (
@@ -24,6 +22,7 @@ from songgen.prepare.review.corrections import (
     REFUSED,
     REFUSED_CODE,
     REVIEW,
+    REVIEW_CODES,
     Edit,
     EditLog,
     combine,
@@ -32,8 +31,7 @@ from songgen.prepare.review.corrections import (
     shown,
 )
 from songgen.prepare.review.desk import Clip, ReviewDesk
-from songgen.prepare.sections import SECTIONS, Sections
-from songgen.prepare.steps.transcription import TranscribeOptions
+from songgen.prepare.sections import SECTIONS, is_over_songs
 
 QUIET = Refusal("filter", "vocal_too_quiet", "too quiet", 12.0, 200.0)
 
@@ -117,7 +115,7 @@ def test_a_person_takes_a_clip_in_or_leaves_it_out(tmp_path: Path) -> None:
     taken_in, left_out = apply_corrections([quiet, fine], tmp_path)
     assert taken_in.refusal is None
     assert taken_in.provenance[REVIEW]["parameters"]["lifted"]["code"] == "vocal_too_quiet"
-    assert left_out.refusal == Refusal(REVIEW, REFUSED_CODE, "coughing") and REFUSED_CODE in CODES
+    assert left_out.refusal == Refusal(REVIEW, REFUSED_CODE, "coughing") and REFUSED_CODE in REVIEW_CODES
 
 
 def test_what_a_step_has_left_out_keeps_its_reason_when_a_person_agrees(tmp_path: Path) -> None:
@@ -133,27 +131,25 @@ def test_a_song_that_never_became_a_clip_cannot_be_taken_in(tmp_path: Path, step
 
 
 def test_every_section_has_its_phase_and_its_place() -> None:
-    assert list(PHASES) == list(SECTIONS) == [field.name for field in dataclasses.fields(Sections)]
-    assert list(PHASES.values()) == sorted(PHASES.values(), key=list(Phase).index)
-    assert LAST_SECTION in PHASES and not is_over_songs(REVIEW) and not is_over_songs("fingerprint")
+    phases = [section.phase for section in SECTIONS.values()]
+    assert phases == sorted(phases, key=list(Phase).index) and phases.count(Phase.CUTTING) == 1
+    assert not is_over_songs(REVIEW) and not is_over_songs("fingerprint")
 
 
 def test_every_step_over_songs_is_known_as_one() -> None:
-    second = TranscribeOptions(agreement_model="second")
-    options = {name: second if name == "transcribe" else section.options() for name, section in SECTIONS.items()}
-    for name, steps in Sections(**options).steps():
-        is_early = PHASES[name] in (Phase.SONGS, Phase.CUTTING)
-        assert all(is_over_songs(step.name) is is_early for step in steps), name
+    for section in SECTIONS.values():
+        is_early = section.phase in (Phase.SONGS, Phase.CUTTING)
+        assert all(is_over_songs(step.name) is is_early for step in section.steps), section.name
 
 
 def test_words_are_corrected_before_they_are_measured_and_the_rest_before_it_is_judged(tmp_path: Path) -> None:
     change(tmp_path, clip(), lyrics="new words", lines=[], caption="rock", verdict=REFUSED)
     corrections = read_corrections(tmp_path)
-    assert corrections.apply([clip()], "align") == [clip()]
-    [cut] = corrections.apply([clip()], "segment")
+    assert corrections.apply([clip()], SECTIONS["align"].phase) == [clip()]
+    [cut] = corrections.apply([clip()], SECTIONS["segment"].phase)
     assert (cut.lyrics, cut.caption, cut.refusal) == ("new words", "", None)
     for section in ("tag", "score"):
-        [described] = corrections.apply([cut], section)
+        [described] = corrections.apply([cut], SECTIONS[section].phase)
         assert described.caption == "rock" and described.refusal is not None
 
 
@@ -161,7 +157,7 @@ def test_an_accepted_clip_goes_on_after_every_section_that_leaves_it_out(tmp_pat
     change(tmp_path, clip(), verdict=ACCEPTED)
     corrections = read_corrections(tmp_path)
     for section in ("agreement", "filter", "duplicates"):
-        [record] = corrections.apply([clip(refusal=replace(QUIET, step=section))], section)
+        [record] = corrections.apply([clip(refusal=replace(QUIET, step=section))], SECTIONS[section].phase)
         assert record.refusal is None
 
 

@@ -19,8 +19,7 @@ from review_songs import SECONDS, apply_corrections, clip, write_work_folder
 
 from songgen.cli.main import main
 from songgen.prepare.engine.record import SongRecord
-from songgen.prepare.layouts import read_records
-from songgen.prepare.preparation import RECORDS_FILE
+from songgen.prepare.engine.record_files import RECORDS_FILE, read_records
 from songgen.prepare.review.corrections import CORRECTIONS_FILE, EditLog
 from songgen.prepare.review.desk import PAGE_SIZE, ReviewDesk, Selection, find_work_folder
 from songgen.prepare.review.page import NUM_PEAKS, ReviewPage, peaks_of

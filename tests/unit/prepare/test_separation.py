@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 from tiny_demucs import save_demucs
 
-from songgen.data.audio import energy, to_int16
+from songgen.data.audio import INT16_SCALE, energy, to_int16
 from songgen.prepare.engine.audio_files import read_audio, write_audio
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.steps.separation import (
-    SUM_ERROR,
     SeparateStep,
     SeparationOptions,
     separate_vocals,
     split_exactly,
 )
+
+SUM_ERROR = 0.5 / INT16_SCALE
+"""Most that a sample of the mix differs from the sum of its two tracks: the mix is rounded to 16 bits."""
 
 RATE = 8000
 

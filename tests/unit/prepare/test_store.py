@@ -4,7 +4,7 @@ from pathlib import Path
 from prepare_steps import CutStep, ShoutStep, make_record
 
 from songgen.prepare.engine.record import Refusal
-from songgen.prepare.engine.step import Outcome, WorkFolder
+from songgen.prepare.engine.step import StepOutcome, WorkFolder
 from songgen.prepare.engine.store import (
     MISSING,
     ContentHashes,
@@ -22,7 +22,7 @@ def open_store(root: Path, rank: int = 0, step: str = "shout") -> ResultStore:
 
 def test_a_result_is_found_again_by_its_record_and_key(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
-        store.put("a", "key", Outcome({"caption": "ä"}))
+        store.put("a", "key", StepOutcome({"caption": "ä"}))
     with open_store(tmp_path) as store:
         found = store.get("a", "key")
         assert found is not None and found.changes == {"caption": "ä"}
@@ -32,24 +32,24 @@ def test_a_result_is_found_again_by_its_record_and_key(tmp_path: Path) -> None:
 def test_every_kind_of_outcome_survives_the_disk() -> None:
     clip = make_record("a_000", audio={"mix": "audio/x.wav"}, voiced=((0.0, 1.5),), tags=("pop",))
     for outcome in (
-        Outcome(),
-        Outcome({"tempo": 120.0}),
-        Outcome(clips=(clip,)),
-        Outcome(clips=()),
-        Outcome(refusal=Refusal("shout", "no_caption", "none", 0.5, 1.0)),
+        StepOutcome(),
+        StepOutcome({"tempo": 120.0}),
+        StepOutcome(clips=(clip,)),
+        StepOutcome(clips=()),
+        StepOutcome(refusal=Refusal("shout", "no_caption", "none", 0.5, 1.0)),
     ):
         assert outcome_of_values(outcome_values(outcome)) == outcome
 
 
 def test_a_torn_line_is_no_result_and_does_not_spoil_the_next(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
-        store.put("a", "key", Outcome())
-        store.put("b", "key", Outcome())
+        store.put("a", "key", StepOutcome())
+        store.put("b", "key", StepOutcome())
     file = tmp_path / "results" / "shout.0.jsonl"
     file.write_bytes(file.read_bytes()[:-9])
     with open_store(tmp_path) as store:
         assert store.get("a", "key") is not None and store.get("b", "key") is None
-        store.put("c", "key", Outcome())
+        store.put("c", "key", StepOutcome())
     with open_store(tmp_path) as store:
         assert store.get("a", "key") is not None and store.get("c", "key") is not None
     assert file.read_bytes().count(b"\n") == 2
@@ -59,14 +59,14 @@ def test_a_file_without_one_whole_line_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "shout.0.jsonl").write_bytes(b'{"id": "a", "ke')
     with open_store(tmp_path) as store:
-        store.put("b", "key", Outcome())
+        store.put("b", "key", StepOutcome())
     with open_store(tmp_path) as store:
         assert store.get("b", "key") is not None
 
 
 def test_results_of_other_processes_are_seen_after_a_refresh(tmp_path: Path) -> None:
     with open_store(tmp_path, 0) as first, open_store(tmp_path, 1) as second:
-        second.put("a", "key", Outcome({"caption": "x"}))
+        second.put("a", "key", StepOutcome({"caption": "x"}))
         assert first.get("a", "key") is None
         first.refresh()
         assert first.get("a", "key") is not None
@@ -74,7 +74,7 @@ def test_results_of_other_processes_are_seen_after_a_refresh(tmp_path: Path) -> 
 
 def test_results_of_a_step_are_not_those_of_one_whose_name_begins_alike(tmp_path: Path) -> None:
     with open_store(tmp_path, step="transcribe_second") as store:
-        store.put("a", "key", Outcome())
+        store.put("a", "key", StepOutcome())
     with open_store(tmp_path, step="transcribe") as store:
         assert store.get("a", "key") is None
 

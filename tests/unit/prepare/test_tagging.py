@@ -16,10 +16,9 @@ from songgen.prepare.describing.song_tags import Facts, compose_tags
 from songgen.prepare.describing.tag_record import read_description
 from songgen.prepare.engine.audio_files import write_audio
 from songgen.prepare.engine.record import SongRecord
-from songgen.prepare.engine.refusal_codes import CODES
-from songgen.prepare.engine.step import Outcome, WorkFolder
+from songgen.prepare.engine.step import StepOutcome, WorkFolder
 from songgen.prepare.engine.store import apply_outcome
-from songgen.prepare.steps.tagging import TagOptions, TagStep
+from songgen.prepare.steps.tagging import SECTION, TagOptions, TagStep
 
 RATE = 16_000
 MEASURES = {"tempo_confidence": 0.6, "key_confidence": 0.9, "loudness": -9.0}
@@ -208,7 +207,7 @@ def test_a_clip_that_nobody_can_describe_gets_what_was_measured_or_is_left_out(
     assert kept.measures["description_failed"] == 1
     assert kept.provenance["tag"]["problems"] == ["there is no JSON object with the fields that were asked for"]
     assert refused.refusal is not None and refused.refusal.code == "no_valid_description"
-    assert refused.refusal.code in CODES
+    assert refused.refusal.code in SECTION.refusal_codes
 
 
 def test_answers_that_were_paid_for_outlast_the_batch_that_failed(record: SongRecord, folder: WorkFolder) -> None:
@@ -242,7 +241,7 @@ def test_a_file_that_cannot_be_read_refuses_its_clip_alone(record: SongRecord, f
     with fake_server(Reply(answer())) as server:
         step = TagStep(TagOptions(backend="server", url=server.url))
         step.start()
-        outcomes: list[Outcome] = step.run([lost, record], folder)
+        outcomes: list[StepOutcome] = step.run([lost, record], folder)
     assert outcomes[0].refusal is not None and outcomes[0].refusal.code == "file_missing"
     assert outcomes[1].changes["variants"]
 

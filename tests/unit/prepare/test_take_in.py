@@ -13,17 +13,20 @@ from songgen.data.manifests import song_folder
 from songgen.data.manifests.manifest import ManifestError
 from songgen.prepare.config import config_of_values
 from songgen.prepare.engine.record import SongRecord
-from songgen.prepare.engine.step import Outcome, WorkFolder
-from songgen.prepare.layouts import MAX_ID_LENGTH, TakenIn, read_notices, read_records, read_songs, safe_name
-from songgen.prepare.layouts import write_songs as write_list
+from songgen.prepare.engine.record_files import read_records
+from songgen.prepare.engine.step import StepOutcome, WorkFolder
+from songgen.prepare.inputs import MAX_ID_LENGTH, TakenIn, read_notices, read_songs, safe_name
+from songgen.prepare.inputs import write_songs as write_list
 from songgen.prepare.review.corrections import Correction, corrected
-from songgen.prepare.steps.alignment import AlignOptions, AlignStep
+from songgen.prepare.steps.alignment import AlignStep
 from songgen.prepare.steps.filters import FilterOptions, find_refusals
 from songgen.prepare.steps.segmentation import SegmentStep
 from songgen.prepare.steps.take_in import TakeInOptions, TakeInStep
-from songgen.prepare.steps.transcription import TranscribeOptions, transcribe_steps
+from songgen.prepare.steps.transcription import SECTION as TRANSCRIBE
+from songgen.prepare.steps.transcription import TranscribeOptions
 from songgen.prepare.steps.voice_activity import VoiceOptions, VoiceStep
 from songgen.prepare.timing.clip_plan import SegmentOptions
+from songgen.prepare.timing.lyrics_alignment import AlignOptions
 
 
 def read(folder: Path, *inputs: Any, **settings: Any) -> TakenIn:
@@ -37,7 +40,7 @@ def write_rows(path: Path, *rows: dict[str, Any]) -> str:
     return str(path)
 
 
-def take_in(*records: SongRecord, **options: Any) -> list[Outcome]:
+def take_in(*records: SongRecord, **options: Any) -> list[StepOutcome]:
     return TakeInStep(TakeInOptions(**options)).run(records, WorkFolder(Path(".")))
 
 
@@ -105,7 +108,7 @@ def test_a_song_that_is_said_to_be_instrumental_is_not_listened_to(tmp_path: Pat
     write_song(tmp_path, "a.wav", prompt=None, lyrics=None)
     row = {"id": "a", "audio": "a.wav", "caption": "piano", "language": "de", **said}
     (record,) = read(tmp_path, write_rows(tmp_path / "metadata.jsonl", row)).records
-    listening = [VoiceStep(VoiceOptions()), *transcribe_steps(TranscribeOptions(agreement_model="second"))]
+    listening = [VoiceStep(VoiceOptions()), *TRANSCRIBE.make_steps(TranscribeOptions(agreement_model="second"))]
     assert not any(step.is_needed(record) for step in listening)
     (aligned,) = AlignStep(AlignOptions()).run([record], WorkFolder(tmp_path))
     record = record.changed(aligned.changes)

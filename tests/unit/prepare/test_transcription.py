@@ -10,17 +10,16 @@ from tiny_whisper import save_tiny_whisper
 
 from songgen.prepare.engine.audio_files import write_audio
 from songgen.prepare.engine.record import SongRecord, Transcript, Word
-from songgen.prepare.engine.refusal_codes import CODES
-from songgen.prepare.engine.step import Outcome, WorkFolder
-from songgen.prepare.listening.hearing import Guards, compression_ratio, find_doubt, likeliest_language
+from songgen.prepare.engine.step import StepOutcome, WorkFolder
+from songgen.prepare.listening.hearing import Guards, compression_ratio, find_doubt, most_probable_language
 from songgen.prepare.listening.recognizer import Recognizer
 from songgen.prepare.steps.lyrics_agreement import AgreementOptions, AgreementStep, agreement_measures
 from songgen.prepare.steps.transcription import (
+    SECTION,
     TranscribeOptions,
     TranscribeSecondStep,
     TranscribeStep,
     chunk_intervals,
-    transcribe_steps,
     within_voice,
 )
 from songgen.prepare.timing.text_distance import joiner
@@ -81,7 +80,7 @@ def test_the_language_is_forced_and_its_probabilities_sum_to_one(recognizer: Rec
         for language in recognizer.languages
     }
     assert len({"".join(text) for text in texts.values()}) > 1
-    assert likeliest_language({"en": 0.4, "de": 0.4, "ja": 0.2}) == "de"
+    assert most_probable_language({"en": 0.4, "de": 0.4, "ja": 0.2}) == "de"
 
 
 def test_confidence_is_the_probability_among_what_may_be_sung(recognizer: Recognizer) -> None:
@@ -261,7 +260,7 @@ def song(tmp_path: Path) -> SongRecord:
     return SongRecord("song", "song", "songs", 1, audio={"mix": "song.wav"}, duration=7.0, voiced=voiced)
 
 
-def run(step: TranscribeStep, records: Sequence[SongRecord], folder: Path) -> list[Outcome]:
+def run(step: TranscribeStep, records: Sequence[SongRecord], folder: Path) -> list[StepOutcome]:
     step.start()
     return step.run(records, WorkFolder(folder))
 
@@ -317,7 +316,7 @@ def test_a_stated_language_is_taken_and_an_unknown_one_is_a_refusal(
     taken, refused = run(TranscribeStep(options(model)), [german, klingon], tmp_path)
     assert taken.changes["transcripts"]["transcribe"]["language"] == "de"
     assert refused.refusal is not None
-    assert refused.refusal.code == "language_not_recognizable" and refused.refusal.code in CODES
+    assert refused.refusal.code == "language_not_recognizable" and refused.refusal.code in SECTION.refusal_codes
     assert "tlh" in refused.refusal.reason
 
 
@@ -331,11 +330,12 @@ def test_the_second_model_hears_the_same_language_and_leaves_the_first_alone(
     model: str, song: SongRecord, tmp_path: Path
 ) -> None:
     second = str(save_tiny_whisper(tmp_path / "second", seed=5))
-    both = transcribe_steps(options(model, agreement_model=second))
+    both = SECTION.make_steps(options(model, agreement_model=second))
     assert [step.name for step in both] == ["transcribe", "transcribe_second"]
     assert both[0].parameters() != both[1].parameters()
     heard = song
     for step in both:
+        assert isinstance(step, TranscribeStep)
         step.start()
         [outcome] = step.run([heard], WorkFolder(tmp_path))
         heard = heard.changed(outcome.changes)
@@ -348,7 +348,7 @@ def test_the_second_model_hears_the_same_language_and_leaves_the_first_alone(
 
 
 def test_without_a_second_model_there_is_one_step(model: str) -> None:
-    assert len(transcribe_steps(options(model))) == 1
+    assert len(SECTION.make_steps(options(model))) == 1
 
 
 def test_options_are_checked_all_at_once() -> None:

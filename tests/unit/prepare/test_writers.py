@@ -20,12 +20,11 @@ from songgen.prepare.engine.audio_files import read_audio, write_audio
 from songgen.prepare.engine.record import Refusal, SongRecord
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.output import encoded_files
+from songgen.prepare.output.options import ExportOptions, WriteOptions
 from songgen.prepare.output.writers import (
     FORMAT_VERSION,
     DatasetWriter,
-    ExportOptions,
     PreparedInfo,
-    WriteOptions,
     ace_row,
     rejected_row,
 )

@@ -7,6 +7,7 @@ import pytest
 import torch
 from accelerate.utils import DeepSpeedPlugin
 
+from songgen.families.trainable import Trainable
 from songgen.runtime import deepspeed_launch
 from songgen.runtime.deepspeed_launch import deepspeed_plugin
 from songgen.train.optimization.deepspeed import prepare_zero
@@ -77,4 +78,6 @@ def test_an_optimizer_whose_state_cannot_be_shared_out_is_refused() -> None:
     plugin = deepspeed_plugin("float32")
     assert plugin is not None
     with pytest.raises(ValueError, match="set optimizer to adamw"):
-        prepare_zero(model, torch.optim.SGD(model.parameters()), plugin, "float32", torch.device("cpu"))
+        prepare_zero(
+            model, Trainable.choose(model), torch.optim.SGD(model.parameters()), plugin, "float32", torch.device("cpu")
+        )

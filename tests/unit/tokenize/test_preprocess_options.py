@@ -61,7 +61,7 @@ def test_published_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "lyrics",
     )
     assert (options.min_seconds, options.max_seconds, options.max_text_length) == (2.0, 30.0, 600)
-    assert (options.batch_size, options.num_workers, options.voice_sample_rate) == (1, 1, 24000)
+    assert (options.batch_size, options.num_workers, options.store_voice) == (1, 1, True)
 
 
 def test_several_sources_and_overrides(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_several_sources_and_overrides(tmp_path: Path) -> None:
     )
     options = options_of(config)
     assert [(spec.name, spec.max_rows) for spec in options.splits["train"]] == [("a.jsonl", 5), ("b.jsonl", 7)]
-    assert list(options.splits) == ["train"] and options.voice_sample_rate == 0
+    assert list(options.splits) == ["train"] and not options.store_voice
 
 
 def test_what_a_training_file_lacks_is_said_at_once(tmp_path: Path) -> None:

@@ -143,11 +143,11 @@ def test_settings_follow_everything_that_decides_content(tmp_path: Path, monkeyp
         {"max_seconds": 4.0},
         {"min_seconds": 0.1},
         {"max_text_length": 5},
-        {"voice_sample_rate": 0},
-        {"required_tracks": ("mix", "vocal")},
+        {"voice_min_energy": 1.0},
     ):
         known.add(settings.settings_fingerprint(replace(options, **change), info))
-    known.add(settings.settings_fingerprint(options, replace(info, lyrics_tokenizer_fingerprint="other")))
+    for change in ({"lyrics_tokenizer_fingerprint": "other"}, {"voice_sample_rate": 16000}):
+        known.add(settings.settings_fingerprint(options, replace(info, **change)))
     assert len(known) == 7
     for harmless in ({"batch_size": 1}, {"num_workers": 4}, {"max_bad_fraction": 0.9}):
         known.add(settings.settings_fingerprint(replace(options, **harmless), info))

@@ -10,6 +10,7 @@ from accelerate.state import AcceleratorState
 from torch.amp.grad_scaler import GradScaler
 from training_fakes import CODEBOOKS, make_batch, tiny_model, tiny_objective
 
+from songgen.families.trainable import Trainable
 from songgen.train.checkpoints.state import TrainerState
 from songgen.train.optimization.anomalies import NonFiniteError
 from songgen.train.optimization.engine import AcceleratedEngine
@@ -113,9 +114,11 @@ def test_a_step_whose_gradients_overflow_is_left_out_and_lowers_the_scale() -> N
     accelerator.scaler = GradScaler("cpu")  # type: ignore[assignment]
     bounds, state = LossScaleBounds(FLOOR, CAP, PATIENCE), TrainerState()
     bounds.begin(accelerator.scaler)
-    prepared, optimizer = accelerator.prepare(model, build_optimizer(model, OptimizerOptions(1e-2)))
+    trainable = Trainable.choose(model)
+    prepared, optimizer = accelerator.prepare(model, build_optimizer(model, trainable, OptimizerOptions(1e-2)))
     accelerator.native_amp = True  # after the model was wrapped: it computes in float32
-    step = TrainingStep(accelerator, AcceleratedEngine(accelerator, prepared, optimizer), tiny_objective(model), 1.0)
+    engine = AcceleratedEngine(accelerator, prepared, optimizer, trainable)
+    step = TrainingStep(accelerator, engine, tiny_objective(model), 1.0)
     handle = model.enc_to_dec_proj.weight.register_hook(lambda gradient: gradient * float("inf"))
     outcomes, scales, weights = [], [], []
     for overflow in (True, True, False):

@@ -1,8 +1,9 @@
-"""Which parameters decay, which are trained, and that the optimizer's state survives by name."""
+"""The optimizer's groups and learning rates, and that its state survives by name."""
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,45 +13,44 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from training_fakes import make_batch, tiny_model
 
-from songgen.models.freeze import freeze
+from songgen.families.tokens.parameter_groups import TOKEN_GROUPS
+from songgen.families.trainable import Trainable
 from songgen.train.optimization.ema import MovingAverage
 from songgen.train.optimization.named_tensors import (
     copy_tensors,
     gather_tensors,
     load_optimizer_tensors,
-    model_tensors,
     optimizer_tensors,
 )
-from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer, decay_groups, set_learning_rate
+from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer, get_learning_rate, set_learning_rate
 from songgen.train.optimization.sharding import whole_weights
 
 
-def test_norms_biases_and_embeddings_do_not_decay() -> None:
-    decay, no_decay = decay_groups(tiny_model())
-    assert not [name for name in decay if "norm" in name or name.endswith("bias") or "embed_tokens" in name]
-    assert "embed_prompts.weight" in no_decay
-    assert [name for name in no_decay if "pos_bias_u" in name]
-    assert "enc_to_dec_proj.weight" in decay and "decoder.lm_heads.0.weight" in decay
-    assert {"enc_to_dec_proj.bias", "decoder.model.decoder.embed_tokens.0.weight"} <= set(no_decay)
+def make_optimizer(model: nn.Module, learning_rate: float = 1e-2, **options: Any) -> torch.optim.Optimizer:
+    return build_optimizer(model, Trainable.choose(model), OptimizerOptions(learning_rate, **options))
 
 
-def test_the_groups_hold_every_trained_parameter_once_and_no_frozen_one() -> None:
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return Trainable.choose(model).parameters(model)
+
+
+def test_groups_with_a_factor_get_their_own_learning_rate() -> None:
     model = tiny_model()
-    freeze(model, ["cross"])
-    decay, no_decay = decay_groups(model)
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    assert sorted(decay + no_decay) == sorted(trained)
-    optimizer = build_optimizer(model, OptimizerOptions(1e-3, weight_decay=0.1))
-    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    assert len(held) == len(trained) and all(parameter.requires_grad for parameter in held)
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    trainable = Trainable.choose(model, TOKEN_GROUPS, frozen=["cross"], learning_rate_factors={"heads": 0.1})
+    optimizer = build_optimizer(model, trainable, OptimizerOptions(1e-3, weight_decay=0.1))
+    heads = {entry for name, entry in model.named_parameters() if name.startswith("decoder.lm_heads.")}
+    set_learning_rate(optimizer, 0.5)
+    for group in optimizer.param_groups:
+        assert group["lr"] == (0.05 if heads & set(group["params"]) else 0.5)
+    assert get_learning_rate(optimizer) == 0.5
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0, 0.1]
 
 
 def test_a_step_without_gradient_signal_shrinks_only_what_decays() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
     nn.init.ones_(model[0].weight)
     nn.init.ones_(model[0].bias)
-    optimizer = build_optimizer(model, OptimizerOptions(0.1, weight_decay=0.5))
+    optimizer = make_optimizer(model, 0.1, weight_decay=0.5)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -61,10 +61,10 @@ def test_a_step_without_gradient_signal_shrinks_only_what_decays() -> None:
 
 def test_nothing_to_train_and_a_missing_package_are_said_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="nothing to train"):
-        build_optimizer(nn.Linear(2, 2).requires_grad_(False), OptimizerOptions(1e-3))
+        make_optimizer(nn.Linear(2, 2).requires_grad_(False))
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ValueError, match="pip install"):
-        build_optimizer(nn.Linear(2, 2), OptimizerOptions(1e-3, name="adamw_8bit"))
+        make_optimizer(nn.Linear(2, 2), name="adamw_8bit")
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, first: int = 0) -> None:
@@ -76,22 +76,22 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, first:
 
 def test_state_by_name_continues_bit_for_bit_and_leaves_the_learning_rate_alone() -> None:
     model = tiny_model()
-    optimizer = build_optimizer(model, OptimizerOptions(1e-2))
+    optimizer = make_optimizer(model)
     train(model, optimizer, 3)
-    weights = gather_tensors(model_tensors(model), keep=True)
-    state = gather_tensors(optimizer_tensors(model, optimizer), keep=True)
+    weights = gather_tensors(trained(model), keep=True)
+    state = gather_tensors(optimizer_tensors(trained(model), optimizer), keep=True)
 
     resumed = tiny_model()
-    resumed_optimizer = build_optimizer(resumed, OptimizerOptions(1e-2))
-    copy_tensors(model_tensors(resumed), weights)
-    load_optimizer_tensors(resumed, resumed_optimizer, state)
+    resumed_optimizer = make_optimizer(resumed)
+    copy_tensors(trained(resumed), weights)
+    load_optimizer_tensors(trained(resumed), resumed_optimizer, state)
     train(model, optimizer, 2, first=3)
     train(resumed, resumed_optimizer, 2, first=3)
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, dict(resumed.named_parameters())[name]), name
 
     set_learning_rate(resumed_optimizer, 0.5)
-    load_optimizer_tensors(resumed, resumed_optimizer, state)
+    load_optimizer_tensors(trained(resumed), resumed_optimizer, state)
     assert [group["lr"] for group in resumed_optimizer.param_groups] == [0.5, 0.5]
 
 
@@ -101,10 +101,10 @@ def test_maps_and_counters_of_8_bit_state_go_back_to_where_they_were() -> None:
     optimizer = torch.optim.SGD(model.parameters())
     state = {"state1": torch.zeros(8, 8, dtype=torch.uint8), "qmap1": torch.arange(256.0), "step": 3}
     optimizer.state[model.weight] = state
-    saved = gather_tensors(optimizer_tensors(model, optimizer), keep=True)
+    saved = gather_tensors(optimizer_tensors(trained(model), optimizer), keep=True)
     elsewhere = nn.Linear(8, 8, bias=False, device="meta")
     resumed = torch.optim.SGD(elsewhere.parameters())
-    load_optimizer_tensors(elsewhere, resumed, saved)
+    load_optimizer_tensors(trained(elsewhere), resumed, saved)
     restored = resumed.state[elsewhere.weight]
     assert {name: restored[name].device.type for name in ("state1", "qmap1")} == {"state1": "meta", "qmap1": "meta"}
     assert restored["state1"].dtype == torch.uint8
@@ -123,14 +123,14 @@ def test_sharded_parameters_are_saved_whole_and_continue_bit_for_bit(process_gro
     plain, sharded = tiny_model(), tiny_model()
     fully_shard(sharded, mesh=init_device_mesh("cpu", (1,)))
     assert isinstance(sharded.enc_to_dec_proj.weight, DTensor)
-    optimizers = [build_optimizer(model, OptimizerOptions(1e-2)) for model in (plain, sharded)]
-    average = MovingAverage(sharded, 0.9)
+    optimizers = [make_optimizer(model) for model in (plain, sharded)]
+    average = MovingAverage(trained(sharded), 0.9)
     for model, optimizer in zip((plain, sharded), optimizers, strict=True):
         train(model, optimizer, 2)
     average.update(2)
-    saved = [gather_tensors(model_tensors(model), keep=True) for model in (plain, sharded)]
+    saved = [gather_tensors(trained(model), keep=True) for model in (plain, sharded)]
     states = [
-        gather_tensors(optimizer_tensors(model, optimizer), keep=True)
+        gather_tensors(optimizer_tensors(trained(model), optimizer), keep=True)
         for model, optimizer in zip((plain, sharded), optimizers, strict=True)
     ]
     for first, second in (saved, states):
@@ -139,13 +139,13 @@ def test_sharded_parameters_are_saved_whole_and_continue_bit_for_bit(process_gro
         for name, value in first.items():
             torch.testing.assert_close(second[name], value, msg=name)
     assert gather_tensors(average.averages, keep=True).keys() == saved[0].keys()
-    assert gather_tensors(model_tensors(sharded), keep=False) == {}
+    assert gather_tensors(trained(sharded), keep=False) == {}
 
     resumed = tiny_model()
     fully_shard(resumed, mesh=init_device_mesh("cpu", (1,)))
-    resumed_optimizer = build_optimizer(resumed, OptimizerOptions(1e-2))
-    copy_tensors(model_tensors(resumed), saved[1])
-    load_optimizer_tensors(resumed, resumed_optimizer, states[1])
+    resumed_optimizer = make_optimizer(resumed)
+    copy_tensors(trained(resumed), saved[1])
+    load_optimizer_tensors(trained(resumed), resumed_optimizer, states[1])
     train(sharded, optimizers[1], 1, first=2)
     train(resumed, resumed_optimizer, 1, first=2)
     for first, second in zip(sharded.parameters(), resumed.parameters(), strict=True):
@@ -157,7 +157,7 @@ def test_sharded_parameters_are_saved_whole_and_continue_bit_for_bit(process_gro
 def test_other_parameters_are_refused_with_their_names() -> None:
     model, other = nn.Linear(3, 2), nn.Linear(4, 2)
     with pytest.raises(ValueError, match=r"weight: \[2, 3\] in the checkpoint, \[2, 4\] now"):
-        copy_tensors(model_tensors(other), gather_tensors(model_tensors(model), keep=True))
+        copy_tensors(trained(other), gather_tensors(trained(model), keep=True))
     with pytest.raises(ValueError, match="bias: in the checkpoint, not trained now"):
         other.bias.requires_grad_(False)
-        copy_tensors(model_tensors(other), gather_tensors(model_tensors(nn.Linear(4, 2)), keep=True))
+        copy_tensors(trained(other), gather_tensors(trained(nn.Linear(4, 2)), keep=True))

@@ -12,8 +12,9 @@ from accelerate import Accelerator
 from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model, tiny_objective
 
 from songgen.families.tokens.objective import HEADS, VOCAL_HEADS, head_names
+from songgen.families.tokens.parameter_groups import TOKEN_GROUPS
+from songgen.families.trainable import Trainable
 from songgen.models import SongGenForConditionalGeneration
-from songgen.models.freeze import freeze, group_of
 from songgen.runtime import commands
 from songgen.runtime.commands import Inbox
 from songgen.runtime.processes import require_all_processes
@@ -31,9 +32,10 @@ def make_step(model: SongGenForConditionalGeneration, *, max_norm: float = 1.0, 
     accelerator = Accelerator(cpu=True)
     # The large epsilon keeps AdamW from blowing the rounding noise of gradients that are zero up to whole steps.
     options = OptimizerOptions(1e-2, epsilon=1e-4)
-    prepared, optimizer = accelerator.prepare(model, build_optimizer(model, options))
-    objective = tiny_objective(model, vocal_loss_weight=vocal)
-    return TrainingStep(accelerator, AcceleratedEngine(accelerator, prepared, optimizer), objective, max_norm)
+    trainable = Trainable.choose(model)
+    prepared, optimizer = accelerator.prepare(model, build_optimizer(model, trainable, options))
+    engine = AcceleratedEngine(accelerator, prepared, optimizer, trainable)
+    return TrainingStep(accelerator, engine, tiny_objective(model, vocal_loss_weight=vocal), max_norm)
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -113,12 +115,14 @@ def test_a_step_without_targets_changes_nothing_and_is_finite() -> None:
 
 def test_frozen_groups_stay_as_they_are() -> None:
     model = tiny_model()
-    freeze(model, ["cross", "vocal_heads"])
+    Trainable.choose(model, TOKEN_GROUPS, frozen=["cross", "vocal_heads"])
     before = weights_of(model)
     step = make_step(model, vocal=0.0)
     for seed in range(3):
         step.run([make_batch([5, 3], seed=seed)], WEIGHTS)
-    changed = {group_of(name) for name, value in weights_of(model).items() if not torch.equal(value, before[name])}
+    changed = {
+        TOKEN_GROUPS.group_of(name) for name, value in weights_of(model).items() if not torch.equal(value, before[name])
+    }
     assert changed == {"audio_embeddings", "decoder", "heads"}
 
 

@@ -1,4 +1,4 @@
-"""Songs in any layout become records: folders, manifests, lists, saved data sets, all read as preprocessing does."""
+"""Reading the inputs (folders, manifests, lists, saved data sets) as records, with the readers of tokenizing."""
 
 import hashlib
 import json
@@ -17,7 +17,9 @@ from songgen.data.manifests.sources import ManifestSpec
 from songgen.prepare.config import InputOptions, PrepareConfig
 from songgen.prepare.describing.tag_vocabulary import key_tag
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord, known_language
+from songgen.prepare.engine.record_files import write_records
 from songgen.prepare.review.corrections import REVIEW
+from songgen.prepare.steps.take_in import TakeInStep
 from songgen.runtime.files import write_text_atomic
 from songgen.tasks import MIX
 
@@ -33,44 +35,40 @@ KEPT_COLUMNS = (
     "instrumental",
     "provenance",
 )
-"""Columns that a row may have beside those of preprocessing."""
-
-TAKE_IN = "take_in"
-"""Step that songs are refused by which cannot be taken in at all."""
+"""Columns that a row may have in addition to those of tokenizing."""
 
 _SAYS_INSTRUMENTAL = re.compile(r"\s*\[?\s*(?:inst|instrumental)\s*\]?\s*", re.IGNORECASE)
-"""Lyrics that say that there are none."""
+"""Lyrics that mark a song as instrumental."""
 
 MAX_ID_LENGTH = 100
-"""Longest id, so that the names of a clip's files stay below what file systems allow."""
+"""Longest id in bytes, so that file names of clips stay below the limit of file systems."""
 
 MAX_NESTING = 32
-"""Most tables and lists inside of each other in a value that is kept as it is; such values are written and copied by
-functions that call themselves."""
+"""Most nested tables and lists in a value that is kept; such values are written and copied by recursive functions."""
 
 SPOOL_FOLDER = "spool"
-"""In the work folder: audio that data sets hold inside their rows."""
+"""In the work folder: audio that data sets contain in their rows."""
 
 
 @dataclass
 class TakenIn:
-    """What the inputs hold."""
+    """Content of the inputs."""
 
     records: list[SongRecord] = field(default_factory=list)
-    """The songs, in the order of the inputs."""
+    """Songs, in the order of the inputs."""
 
     notices: list[str] = field(default_factory=list)
-    """Naming mistakes and other oddities, each with the file and the way out."""
+    """Misnamed files and similar problems, each with file and suggested fix."""
 
     num_notices: int = 0
-    """All notices, listed or not."""
+    """Number of all notices, including those not listed."""
 
 
 def read_songs(config: PrepareConfig) -> TakenIn:
     """Read all inputs; no audio is opened.
 
     Raises:
-        songgen.data.manifests.manifest.ManifestError: with every problem of every manifest.
+        songgen.data.manifests.manifest.ManifestError: If manifests have problems; lists all of them.
     """
     findings = ManifestFindings()
     taken = TakenIn()
@@ -101,27 +99,21 @@ def read_songs(config: PrepareConfig) -> TakenIn:
                 "begins; they are taken for whole songs"
             )
     if problem is not None:
-        raise problem  # the findings are shared: the last error lists the problems of every input
+        raise problem  # findings are shared, so the last error lists the problems of all inputs
     taken.notices, taken.num_notices = findings.notices, findings.num_notices
     return taken
 
 
 def write_songs(path: Path, taken: TakenIn) -> None:
-    """Write the records, one a line, and the notices beside them."""
+    """Write the records, and the notices into a file next to them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(path, "".join(record.to_json() + "\n" for record in taken.records))
+    write_records(path, taken.records)
     notices = {"num_notices": taken.num_notices, "notices": taken.notices}
     write_text_atomic(path.with_suffix(".notices.json"), json.dumps(notices, indent=2))
 
 
-def read_records(path: Path) -> list[SongRecord]:
-    """Read records that were written one a line."""
-    with path.open(encoding="ascii") as lines:
-        return [SongRecord.from_json(line) for line in lines]
-
-
 def read_notices(path: Path) -> TakenIn:
-    """Read the notices that stand beside a file of records."""
+    """Read the notices next to a file of records."""
     return TakenIn(**json.loads(path.with_suffix(".notices.json").read_text(encoding="utf-8")))
 
 
@@ -138,7 +130,7 @@ def _column_names(source: InputOptions) -> ColumnNames:
 
 
 def _record(row: ClipRow, source: InputOptions, ids: dict[str, str], findings: ManifestFindings) -> SongRecord:
-    """Return the record of a row; values of a wrong type are left out with a notice."""
+    """Return the record of a row; values of a wrong type are dropped with a notice."""
     record_id = unique_id(row.id, source.name, ids)
     extra = _Extra(row, findings)
     tags = extra.tags()
@@ -156,7 +148,7 @@ def _record(row: ClipRow, source: InputOptions, ids: dict[str, str], findings: M
         language=known_language(row.language),
         lyrics="" if is_instrumental else lyrics,
         lyrics_source="instrumental" if is_instrumental else "given" if lyrics else "",
-        voiced=() if is_instrumental else None,  # a detector that errs must not put words into it
+        voiced=() if is_instrumental else None,  # a wrong detection must not lead to hallucinated lyrics
         caption=_text(row.caption) or join_tags(tags),
         tags=tags,
         variants=extra.texts("variants"),
@@ -170,26 +162,26 @@ def _record(row: ClipRow, source: InputOptions, ids: dict[str, str], findings: M
 
 
 def _refusal(row: ClipRow) -> Refusal | None:
-    """Return why a row cannot be taken in, as far as that is known without opening its audio."""
+    """Return why a row is refused, as far as this is known without opening its audio."""
     if row.code:
-        return Refusal(TAKE_IN, row.code, row.reason)
+        return Refusal(TakeInStep.name, row.code, row.reason)
     for track in row.tracks.values():
         if not track.resolved:
-            return Refusal(TAKE_IN, track.code, track.reason, track.given)
+            return Refusal(TakeInStep.name, track.code, track.reason, track.given)
     if MIX not in row.tracks:
-        return Refusal(TAKE_IN, "missing_track", f"the row has no track {MIX!r}")
+        return Refusal(TakeInStep.name, "missing_track", f"the row has no track {MIX!r}")
     if not all(is_storable_text(text) for text in (row.caption, row.lyrics, row.language)):
-        return Refusal(TAKE_IN, "bad_text", "caption or lyrics hold NUL or half a surrogate pair")
+        return Refusal(TakeInStep.name, "bad_text", "caption or lyrics hold NUL or half a surrogate pair")
     return None
 
 
 def _text(text: str) -> str:
-    """One form for one text: composed characters, line breaks as on Unix, no blanks around."""
+    """Normalize a text: composed characters, Unix line breaks, no surrounding blanks."""
     return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 def _can_be_kept(value: Any, depth: int = MAX_NESTING) -> bool:
-    """Whether a value is JSON that can be stored: plain types, no text with NUL, not nested without end."""
+    """Return whether a value is JSON that can be stored: plain types, no text with NUL, limited nesting."""
     if isinstance(value, str):
         return is_storable_text(value)
     if isinstance(value, dict):
@@ -205,7 +197,7 @@ def _all_kept(values: Sequence[Any], depth: int) -> bool:
 
 
 class _Extra:
-    """The further columns of a row."""
+    """Further columns of a row, with checks."""
 
     def __init__(self, row: ClipRow, findings: ManifestFindings) -> None:
         self.row = row
@@ -213,7 +205,7 @@ class _Extra:
 
     def _odd(self, column: str, expected: str) -> None:
         given = self.row.extra[column]
-        # Written out, a table or a list may be without end.
+        # The text of a table or a list may be very long.
         value = f"a {type(given).__name__}" if isinstance(given, dict | list) else repr(str(given)[:40])
         self.findings.add_notice(f"{self.row.file}:{self.row.line}: {column} {value} is no {expected}; it is ignored")
 
@@ -241,7 +233,7 @@ class _Extra:
         return {}
 
     def provenance(self) -> JsonObject:
-        """What earlier steps have noted; a review counts in its own work folder alone."""
+        """Return the provenance of earlier steps, without reviews, which count in their own work folder only."""
         entries = {step: entry for step, entry in self.table("provenance").items() if step != REVIEW}
         if all(isinstance(entry, dict) for entry in entries.values()):
             return entries
@@ -249,7 +241,7 @@ class _Extra:
         return {}
 
     def key(self) -> str:
-        """The key of the music, by its usual name; other columns of this name hold anything."""
+        """Return the key of the music in its usual form; a column of this name may contain something else."""
         value = self.text("key")
         found = key_tag(value)
         if value and found is None:
@@ -276,19 +268,19 @@ class _Extra:
 
 
 def unique_id(given: str, source: str, ids: dict[str, str]) -> str:
-    """Return an id that can be a file's name and that no other song has.
+    """Return a unique id that is a valid file name.
 
     Args:
-        given: id of the row.
-        source: input that the row stands in, so that equal ids of two inputs become two.
-        ids: ids given away, case folded; this one is added.
+        given: id in the row.
+        source: input of the row, so that equal ids of two inputs become different.
+        ids: ids in use, case folded; the new one is added.
     """
     name = safe_name(given)
     for candidate in _candidates(name, given, source):
         if candidate.casefold() not in ids:
             ids[candidate.casefold()] = given
             return candidate
-    raise AssertionError("the candidates have no end")
+    raise AssertionError("the sequence of candidates is infinite")
 
 
 def _candidates(name: str, given: str, source: str) -> Iterator[str]:
@@ -301,7 +293,7 @@ def _candidates(name: str, given: str, source: str) -> Iterator[str]:
 
 
 def safe_name(text: str) -> str:
-    """Return a text as the name of a file: letters, digits, `.`, `-` and `_`, no folder, not too long."""
+    """Convert a text to a file name: letters, digits, `.`, `-` and `_`, without folders, limited length."""
     name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text.replace("/", "__"))).strip("._")
     encoded = name.encode("utf-8", "ignore")
     if len(encoded) > MAX_ID_LENGTH:

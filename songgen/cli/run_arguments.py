@@ -1,0 +1,107 @@
+"""Arguments that subcommands with a configuration share: CONFIG, its overrides, launch options, help for every key."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from songgen.config.recipes import LAUNCHING, find_recipe
+from songgen.runtime.launcher import LaunchOptions, launch
+
+
+class HelpOfKeys(argparse.Action):
+    """Prints the help with every key; the keys are read when they are asked for, not at every start."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, *, keys: Callable[[], str], help: str) -> None:
+        """Keep the function that returns the text on the keys."""
+        super().__init__(option_strings, dest, nargs=0, help=help)
+        self.keys = keys
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Print and exit."""
+        print(f"{parser.format_help()}\n{self.keys()}")
+        parser.exit()
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, usage: str, recipe: str, keys: Callable[[], str]) -> None:
+    """Declare a configuration file and what overrides its keys, with a help that lists every key.
+
+    Args:
+        parser: of the subcommand.
+        usage: for the first line of the help.
+        recipe: name of a shipped file, as an example.
+        keys: returns the text on the keys.
+    """
+    parser.usage = usage
+    parser.add_argument("-h", "--help", action=HelpOfKeys, keys=keys, help="show this help and every key")
+    parser.add_argument("config", metavar="CONFIG", help=f"JSON file, or the name of a shipped one such as {recipe}")
+    parser.add_argument(
+        "overrides", nargs=argparse.REMAINDER, metavar="--key value", help="keys that differ from CONFIG"
+    )
+
+
+def add_launch_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say in how many processes, and where, a command runs."""
+    group = parser.add_argument_group("launch options (without them the command runs in one process)")
+    group.add_argument("--num_processes", type=int, metavar="N", help="number of processes, on all machines together")
+    group.add_argument(
+        "--config_file",
+        metavar="FILE",
+        help="launch file, or the name of a shipped one such as fsdp2_8_gpus.yaml",
+    )
+    group.add_argument("--gpu_ids", metavar="IDS", help="GPUs of this machine to use, such as 0,1")
+    group.add_argument(
+        "--num_machines", type=int, metavar="N", help="number of machines; each of them gets the command"
+    )
+    group.add_argument("--machine_rank", type=int, metavar="N", help="number of this machine, 0 for the first")
+    group.add_argument("--main_process_ip", metavar="ADDRESS", help="address of the first machine")
+    group.add_argument("--main_process_port", type=int, metavar="PORT", help="port of the first machine")
+
+
+def split_off_launch(
+    arguments: argparse.Namespace, *declare: Callable[[argparse.ArgumentParser], None]
+) -> tuple[list[str], LaunchOptions]:
+    """Separate the words of a run from the options that `songgen` itself reads, wherever they are given.
+
+    Args:
+        arguments: parsed command line; options found among the overrides are set in it.
+        declare: functions that add further options which may come after CONFIG.
+
+    Returns:
+        `CONFIG [--key value ...]` as the run reads it, and how to launch it.
+
+    Raises:
+        ValueError: if the launch options contradict each other.
+    """
+    parser = argparse.ArgumentParser(
+        prog="songgen", usage="--help shows the options", allow_abbrev=False, add_help=False
+    )
+    for add in (add_launch_options, *declare):
+        add(parser)
+    _, words = parser.parse_known_args(arguments.overrides, arguments)
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(LaunchOptions)}
+    if values["config_file"] is not None:
+        values["config_file"] = find_recipe(values["config_file"], LAUNCHING)
+    return [arguments.config, *words], LaunchOptions(**values)
+
+
+def launch_command(words: Sequence[str], options: LaunchOptions) -> int:
+    """Run a subcommand in several processes.
+
+    Args:
+        words: name and arguments of the subcommand.
+        options: how to launch it.
+
+    Returns:
+        the exit code of the run.
+
+    Raises:
+        ValueError: if accelerate refuses the options.
+    """
+    return launch("songgen.cli.main", words, options)

@@ -1,0 +1,120 @@
+"""Features of all captions of a run, computed once: kept on disk between runs, and in memory during one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+import transformers
+from torch import Tensor
+
+from songgen.conditioning import FeatureCache, FeatureStore, TextEncoder
+from songgen.data.samples import TrainingSamples
+from songgen.families.songs import Processes
+from songgen.runtime.agreement import all_succeeded
+
+TEXT_CACHE_BYTES = 1024**3
+"""Captions' features are kept in memory if those of all captions together take no more than this."""
+
+FILE_BYTES = 64 * 1024**2
+"""Features written to the disk at once: what a kill may lose."""
+
+logger = logging.getLogger(__name__)
+
+Caption = tuple[int, ...]
+
+
+def cache_captions(
+    encoder: TextEncoder, data: Sequence[TrainingSamples], processes: Processes, folder: Path | None
+) -> None:
+    """Compute the captions' features once, if they fit into memory: every epoch asks for the same ones.
+
+    Each caption is encoded by itself: in a batch its features would differ in their last bits with its neighbours, and
+    a resumed run, which meets the captions in other batches first, would no longer equal an uninterrupted one. Every
+    process must call this. Each encodes its share of what the store lacks, and reads the others' from there.
+
+    Args:
+        encoder: gets a cache that holds all features.
+        data: clips to train and to evaluate on.
+        processes: those of the launch.
+        folder: where features are stored between runs; None stores none, and every process encodes all captions.
+    """
+    size = sum(int(part.dataset.caption_lengths().sum()) for part in data)
+    size += sum(int(part.dataset.variant_lengths().sum()) for part in data if part.varies_captions)
+    size *= encoder.hidden_size * encoder.dtype.itemsize
+    fits = size <= TEXT_CACHE_BYTES
+    decision = "computed once" if fits else "computed for each batch"
+    logger.info("features of all captions take %.1f MB: %s", size / 1e6, decision)
+    if not fits:
+        return
+    encoder.cache = FeatureCache(2 * TEXT_CACHE_BYTES)
+    captions = _captions(data)
+    if folder is not None:
+        store = FeatureStore(folder, _computed_by(encoder))
+        found = _read(encoder, store, captions)
+        # Shares of the whole list, not of what is missing: another process may have stored its share already.
+        share = [caption for caption in captions[processes.rank :: processes.world_size] if caption not in found]
+        _encode_and_store(encoder, store, share)
+        logger.info("%d of %d captions encoded by this process; features are in %s", len(share), len(captions), folder)
+        all_succeeded(True)  # waits until every process has stored its share
+        captions = [caption for caption in captions if caption not in found.union(share)]
+        found = _read(encoder, store, captions)
+        captions = [caption for caption in captions if caption not in found]
+    # What no store holds: all without one, and the others' shares where they could not be written or seen from here.
+    for caption in captions:
+        encoder.encode(torch.tensor([caption]))
+
+
+def _captions(data: Sequence[TrainingSamples]) -> list[Caption]:
+    """Return the ids of all captions that a run can meet, each once, in one order on all processes."""
+    captions = {tuple(part.options.empty_caption_ids) for part in data}
+    for part in data:
+        for row in map(part.dataset.row, range(len(part.dataset))):
+            texts = [row.caption_ids, *(row.caption_variants if part.varies_captions else ())]
+            captions.update(tuple(ids.tolist()) for ids in texts)
+    return sorted(captions)
+
+
+def _computed_by(encoder: TextEncoder) -> str:
+    """Describe all that decides the bits of features: the encoder, the device and the libraries."""
+    device = encoder.device
+    if device.type == "cuda":
+        machine = torch.cuda.get_device_name(device)
+    else:
+        machine = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    return f"{encoder.fingerprint}; {device.type} {machine}; {versions}; {torch.get_float32_matmul_precision()}"
+
+
+def _read(encoder: TextEncoder, store: FeatureStore, captions: Iterable[Caption]) -> set[Caption]:
+    """Put stored features into the encoder's cache; return the captions that they are of."""
+    assert encoder.cache is not None
+    keys = {encoder.key_of(torch.tensor(caption)): caption for caption in captions}
+    found = set()
+    for key, states in store.read(keys).items():
+        if states.shape == (len(keys[key]), encoder.hidden_size) and states.dtype == encoder.dtype:
+            encoder.cache.put(key, {"states": states})
+            found.add(keys[key])
+    return found
+
+
+def _encode_and_store(encoder: TextEncoder, store: FeatureStore, captions: Sequence[Caption]) -> None:
+    """Encode captions one by one and store their features; a disk that is full or read-only only costs time."""
+    features: dict[str, Tensor] = {}
+    writable, size = True, 0
+    for number, caption in enumerate(captions, start=1):
+        ids = torch.tensor(caption)
+        states = encoder.encode(ids[None])[0]
+        if not writable:
+            continue
+        features[encoder.key_of(ids)] = states.cpu()
+        size += states.nbytes
+        if size >= FILE_BYTES or number == len(captions):
+            try:
+                store.write(features)
+            except OSError as error:
+                logger.warning("features of captions cannot be stored in %s (%s): they are not kept", store.root, error)
+                writable = False
+            features, size = {}, 0

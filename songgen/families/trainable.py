@@ -1,0 +1,184 @@
+"""What of a model is trained, and how: decided once, asked by optimizer, checkpoint, moving average and export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+_WRAPPERS = frozenset({"module", "_orig_mod", "_checkpoint_wrapped_module"})
+"""Parts of parameter names that DDP, DeepSpeed, compilation and checkpointing of activations add."""
+
+
+@dataclass(frozen=True)
+class ParameterGroups:
+    """Named groups that partition the parameters of a family's models."""
+
+    prefixes: Mapping[str, tuple[str, ...]]
+    """Group -> beginnings of the names of its parameters."""
+
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Name for several groups -> these groups."""
+
+    def group_of(self, parameter_name: str) -> str:
+        """Return the group of a parameter.
+
+        Raises:
+            ValueError: if no group or more than one claims the name.
+        """
+        found = [group for group, prefixes in self.prefixes.items() if parameter_name.startswith(prefixes)]
+        if len(found) != 1:
+            raise ValueError(
+                f"parameter {parameter_name!r} belongs to {found or 'no group'}; expected exactly one group"
+            )
+        return found[0]
+
+    def expand(self, names: Iterable[str]) -> list[str]:
+        """Return the groups that names of groups and aliases mean, in the order of the table.
+
+        Raises:
+            ValueError: for an unknown name.
+        """
+        wanted = {group for name in names for group in self.aliases.get(name, (name,))}
+        if unknown := wanted - set(self.prefixes):
+            known = ", ".join([*self.aliases, *self.prefixes])
+            raise ValueError(f"unknown parameter groups {sorted(unknown)}; known groups: {known}")
+        return [group for group in self.prefixes if group in wanted]
+
+
+ONE_GROUP = ParameterGroups({"all": ("",)})
+"""The table of a model without groups."""
+
+
+@dataclass(frozen=True)
+class TrainedParameter:
+    """A parameter that is trained."""
+
+    name: str
+    """Name in the bare model, and so in checkpoints."""
+
+    group: str
+    """Its group."""
+
+    decays: bool
+    """Whether weight decay applies."""
+
+    learning_rate_factor: float = 1.0
+    """Factor of the run's learning rate."""
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """What of a model is trained, and how.
+
+    Freezing happens here and nowhere else. It only ever freezes: a parameter that was frozen before stays frozen.
+    """
+
+    entries: tuple[TrainedParameter, ...]
+    """The trained parameters, in the order of the model."""
+
+    frozen_groups: tuple[str, ...] = ()
+    """Groups of which no parameter is trained, in the order of the table."""
+
+    @classmethod
+    def choose(
+        cls,
+        model: nn.Module,
+        groups: ParameterGroups = ONE_GROUP,
+        *,
+        frozen: Iterable[str] = (),
+        learning_rate_factors: Mapping[str, float] | None = None,
+    ) -> Self:
+        """Freeze groups of a bare model and describe what is left to train.
+
+        Args:
+            model: a model that is not wrapped yet.
+            groups: its groups.
+            frozen: names of groups or aliases to freeze.
+            learning_rate_factors: group or alias -> factor of the learning rate; a group's own factor goes before that
+                of an alias.
+
+        Raises:
+            ValueError: for an unknown group, or a factor for a group that is not trained.
+        """
+        chosen = set(groups.expand(frozen))
+        for name, parameter in model.named_parameters():
+            if groups.group_of(_bare(name)) in chosen:
+                parameter.requires_grad_(False)
+        factors = _factors(groups, learning_rate_factors or {})
+        constant = _without_decay(model)
+        entries = []
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                bare = _bare(name)
+                group = groups.group_of(bare)
+                entries.append(TrainedParameter(bare, group, bare not in constant, factors.get(group, 1.0)))
+        trained = {entry.group for entry in entries}
+        if useless := [group for group in groups.prefixes if group in factors and group not in trained]:
+            raise ValueError(
+                f"learning_rate_factors names groups that are not trained: {', '.join(useless)}; leave them out, or do "
+                "not freeze them"
+            )
+        present = {groups.group_of(_bare(name)) for name, _ in model.named_parameters()}
+        return cls(tuple(entries), tuple(group for group in groups.prefixes if group in present - trained))
+
+    def parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """Return the trained parameters by name: what the optimizer updates and a checkpoint holds.
+
+        Args:
+            model: the model, bare or wrapped (DDP, DeepSpeed, compilation; with FSDP2 the values are shards).
+        """
+        present = {_bare(name): parameter for name, parameter in model.named_parameters()}
+        return {entry.name: present[entry.name] for entry in self.entries}
+
+    def optimizer_groups(self, model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+        """Return the optimizer's groups of parameters: one for each factor, with and without decay.
+
+        Args:
+            model: the model, bare or wrapped.
+            weight_decay: of those that decay.
+        """
+        parameters = self.parameters(model)
+        found: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for entry in self.entries:
+            found.setdefault((entry.learning_rate_factor, entry.decays), []).append(parameters[entry.name])
+        # The factor 1 first, decaying ones before the others: the order is part of how a run computes.
+        order = sorted(found, key=lambda kind: (kind[0] != 1.0, kind[0], not kind[1]))
+        return [
+            {"params": found[kind], "weight_decay": weight_decay if kind[1] else 0.0, FACTOR_KEY: kind[0]}
+            for kind in order
+        ]
+
+    def exported(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return what a model folder holds: all weights, trained or not, since it opens by itself."""
+        return {_bare(name): tensor for name, tensor in model.state_dict().items()}
+
+
+FACTOR_KEY = "learning_rate_factor"
+"""Entry of an optimizer's group of parameters: the factor of its learning rate."""
+
+
+def _bare(name: str) -> str:
+    """Return a parameter's name without the parts that wrappers add."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _factors(groups: ParameterGroups, given: Mapping[str, float]) -> dict[str, float]:
+    """Return the factor of each group that has one; a group's own factor goes before that of an alias."""
+    aliases_first = sorted(given, key=lambda name: name not in groups.aliases)
+    return {group: given[name] for name in aliases_first for group in groups.expand([name])}
+
+
+def _without_decay(model: nn.Module) -> set[str]:
+    """Return the names of the parameters to which weight decay does not apply.
+
+    Weights of linear and convolution layers decay. Embeddings, everything inside a normalization layer, biases and
+    other vectors do not: pulling them towards zero does not regularize.
+    """
+    constant = {_bare(name) for name, entry in model.named_parameters() if entry.ndim < 2 or "pos_bias" in name}
+    for prefix, module in model.named_modules():
+        if isinstance(module, nn.Embedding) or "norm" in type(module).__name__.lower():
+            constant.update(_bare(f"{prefix}.{name}" if prefix else name) for name, _ in module.named_parameters())
+    return constant

@@ -1,0 +1,215 @@
+"""Starting the processes of a run: accelerate launches them, signals and exit codes pass through.
+
+`accelerate launch` ends with 1 whatever the run ends with, and after a signal it kills its processes within 30 seconds,
+which may be shorter than saving a checkpoint takes. Here the run itself decides both: a signal is passed on once, and
+the launcher waits for the processes and returns their exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from songgen.exit_codes import EXIT_DONE, EXIT_LOST_PROCESS, EXIT_SIGNAL_BASE
+from songgen.runtime.signals import STOP_SIGNALS, handling
+
+_SINGLE = ("NO", "MULTI_CPU")
+"""Kinds of launches for which accelerate starts one process, however many it is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """How the processes of a run are started; None leaves an option to the launch file, or to its usual value."""
+
+    num_processes: int | None = None
+    """Number of processes, on all machines together."""
+
+    config_file: Path | None = None
+    """Launch file in the form of `accelerate config`."""
+
+    num_machines: int | None = None
+    """Number of machines."""
+
+    machine_rank: int | None = None
+    """Number of this machine, from 0."""
+
+    main_process_ip: str | None = None
+    """Address of the first machine."""
+
+    main_process_port: int | None = None
+    """Port of the first machine; on one machine any free one."""
+
+    gpu_ids: str | None = None
+    """GPUs to use on this machine, such as `0,1`."""
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ValueError: if there is no such launch file or no process, or if several machines come without a number of
+                processes.
+        """
+        if self.config_file is not None and not self.config_file.is_file():
+            raise ValueError(f"--config_file: there is no launch file {self.config_file}")
+        for name in ("num_processes", "num_machines"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} is {value}; give 1 or more")
+        if (self.num_machines or 1) > 1 and self.num_processes is None and self.config_file is None:
+            raise ValueError("--num_machines needs --num_processes (on all machines together) or --config_file")
+
+    @property
+    def are_needed(self) -> bool:
+        """Whether processes have to be launched; otherwise the run takes place in this one."""
+        others = (self.config_file, self.num_machines, self.gpu_ids)
+        return (self.num_processes or 1) > 1 or any(value is not None for value in others)
+
+
+def launch(module: str, words: Sequence[str], options: LaunchOptions) -> int:
+    """Run `python -m MODULE WORDS` in several processes and wait for them.
+
+    Args:
+        module: to run as a program.
+        words: its arguments.
+        options: how many processes, and where.
+
+    Returns:
+        the exit code of the run, as `run_exit_code` chooses it among those of the processes.
+
+    Raises:
+        ValueError: if accelerate refuses the options.
+        SystemExit: if a signal arrives before any process has been started.
+    """
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    arguments = launch_command_parser().parse_args([*launcher_words(options), "--module", module, *words])
+    # torchrun registers handlers when it starts the processes, over those of this module: leave it SIGQUIT alone.
+    # The launcher hands every option that torchrun knows on to it.
+    arguments.signals_to_handle = "SIGQUIT"
+    with _environment(), _signals_passed_on() as received:
+        try:
+            launch_command(arguments)
+        except ChildFailedError as error:
+            failures = sorted(error.failures.values(), key=lambda failure: failure.timestamp)
+            return run_exit_code([failure.exitcode for failure in failures], received)
+        except subprocess.CalledProcessError as error:  # accelerate starts a single process by itself
+            return run_exit_code([error.returncode], received)
+    return EXIT_DONE
+
+
+def run_exit_code(codes: Sequence[int], received: Sequence[int]) -> int:
+    """Choose the exit code of a run.
+
+    Args:
+        codes: of the processes that failed, the first one first; negative for one that was killed by a signal.
+        received: signals that the launcher has passed on.
+
+    Returns:
+        the first code that a process has chosen itself. "Another process was lost" gives way to any other code, which
+        is the reason; it is also the code of a run whose processes were killed, unless the launcher was asked to stop.
+    """
+    chosen = [code for code in codes if code > 0]
+    reasons = [code for code in chosen if code != EXIT_LOST_PROCESS]
+    if reasons:
+        return reasons[0]
+    return EXIT_SIGNAL_BASE + received[-1] if received and not chosen else EXIT_LOST_PROCESS
+
+
+def launcher_words(options: LaunchOptions) -> list[str]:
+    """Return the arguments of `accelerate launch`, without the program.
+
+    Everything that accelerate would otherwise guess, warn about or take from the user's own `accelerate config` is
+    said: a command means the same on every machine.
+    """
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    if options.config_file is None:
+        file = None
+        words = ["--mixed_precision", "no", "--dynamo_backend", "no", "--machine_rank", str(options.machine_rank or 0)]
+        words += ["--num_machines", str(options.num_machines or 1), "--num_processes", str(options.num_processes or 1)]
+    else:
+        file = load_config_from_file(str(options.config_file))
+        words = ["--config_file", str(options.config_file)]
+        given = ("num_processes", "num_machines", "machine_rank")
+        words += [
+            word
+            for name in given
+            if (value := getattr(options, name)) is not None
+            for word in (f"--{name}", str(value))
+        ]
+    processes = options.num_processes or int(getattr(file, "num_processes", 1))
+    machines = options.num_machines or int(getattr(file, "num_machines", 1))
+    if processes > 1 and str(getattr(file, "distributed_type", "NO")).rpartition(".")[2] in _SINGLE:
+        words.append("--multi_gpu")  # also for processes on the CPU: the variable below says so
+    port = options.main_process_port
+    if port is None and machines == 1 and getattr(file, "main_process_port", None) is None:
+        port = 0  # any free one, so that two runs do not meet
+    for name, value in (("main_process_port", port), ("main_process_ip", options.main_process_ip)):
+        words += [] if value is None else [f"--{name}", str(value)]
+    return words if options.gpu_ids is None else [*words, "--gpu_ids", options.gpu_ids]
+
+
+def has_accelerator() -> bool:
+    """Whether there is a GPU or the like, and the environment does not ask for the CPU."""
+    import torch
+
+    wants_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return torch.accelerator.is_available() and not wants_cpu
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Set what the launched processes and their launcher read from the environment, for the length of the block."""
+    values: dict[str, str] = {}
+    if not has_accelerator():
+        values["ACCELERATE_USE_CPU"] = "true"  # otherwise each process would train alone
+    if Path.cwd() != Path(__file__).resolve().parents[2]:
+        # `python -m` puts the working folder first on the search path, where a file evaluate.py would hide a library.
+        values["PYTHONSAFEPATH"] = "1"
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _signals_passed_on() -> Iterator[list[int]]:
+    """Pass signals on to the processes that this one has started, for the length of the block.
+
+    Yields:
+        the signals that were passed on so far.
+    """
+    received: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        processes = _children()
+        if not processes:
+            raise SystemExit(EXIT_SIGNAL_BASE + number)
+        received.append(number)
+        for pid in processes:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:  # it has ended meanwhile
+                continue
+
+    with handling(dict.fromkeys(STOP_SIGNALS, pass_on)):
+        yield received
+
+
+def _children() -> list[int]:
+    """Return the processes that this one has started; torchrun gives each of them a session of its own."""
+    import psutil
+
+    return [child.pid for child in psutil.Process().children()]
