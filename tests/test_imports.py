@@ -212,3 +212,32 @@ def test_public_names_load_without_the_training_libraries() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=300
     )
     assert result.stdout.strip() == "[]"
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Module -> modules of the package that it imports anywhere, the documented import upwards left out."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in MODULES}
+    graph: dict[str, set[str]] = {}
+    for name, path in names.items():
+        where = path.relative_to(ROOT)
+        found = {target for _, target in imported_names(path.read_text(encoding="utf-8"), where.parent.parts)}
+        found = {target if target in names else target.rpartition(".")[0] for target in found}
+        graph[name] = {target for target in found if (str(where), target) not in UPWARD} & set(names) - {name}
+    return graph
+
+
+def imported_names(source_text: str, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """As `imported_modules`, with the names that are imported: they may be modules."""
+    for node in ast.walk(ast.parse(source_text)):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+    yield from imported_modules(source_text, package)
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """Imports inside of functions and for types only count as well."""
+    graph = import_graph()
+    # Modules are taken away while they import nothing that is left: what stays imports in a circle.
+    while leaves := {name for name, targets in graph.items() if not targets & graph.keys()}:
+        graph = {name: targets for name, targets in graph.items() if name not in leaves}
+    assert not graph, sorted(graph)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from songgen.config.recipes import LAUNCHING, find_recipe
-from songgen.runtime.launcher import LaunchOptions, launch
+from songgen.runtime.processes.launcher import LaunchOptions, launch
 
 
 class HelpOfKeys(argparse.Action):

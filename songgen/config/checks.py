@@ -3,10 +3,27 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from songgen.config.run_config import RunConfig
+from songgen.config.data_arguments import DataArguments
+from songgen.config.model_arguments import ModelArguments
+from songgen.config.training_arguments import TrainingArguments
+
+
+class ArgumentGroups(Protocol):
+    """The three groups of keys, as `songgen.config.run_config.RunConfig` holds them."""
+
+    @property
+    def model(self) -> ModelArguments:
+        """Which model, and how it computes and generates."""
+
+    @property
+    def data(self) -> DataArguments:
+        """Which songs."""
+
+    @property
+    def training(self) -> TrainingArguments:
+        """How it is trained."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +52,13 @@ class ConfigError(ValueError):
         super().__init__(f"{where} cannot be used ({count}):" + "".join(f"\n  - {message}" for message in messages))
 
 
-def cross_field_problems(config: "RunConfig") -> list[Problem]:
+def cross_field_problems(config: ArgumentGroups) -> list[Problem]:
     """Return all contradictions between keys of a configuration."""
     checks = (_purpose, _evaluation, _schedule, _codebook_weights, _samples, _tracks)
     return [problem for check in checks for problem in check(config)]
 
 
-def _purpose(config: "RunConfig") -> Iterator[Problem]:
+def _purpose(config: ArgumentGroups) -> Iterator[Problem]:
     """Check that a run has something to do, an input and an output."""
     model, data, training = config.model, config.data, config.training
     if training.preprocessing_only:
@@ -67,7 +84,7 @@ def _purpose(config: "RunConfig") -> Iterator[Problem]:
         yield Problem(("save_to_disk", "preprocessing_only"), message)
 
 
-def _evaluation(config: "RunConfig") -> Iterator[Problem]:
+def _evaluation(config: ArgumentGroups) -> Iterator[Problem]:
     training = config.training
     if training.eval_strategy == "steps" and not (training.eval_steps or training.eval_epochs):
         message = 'eval_strategy: "steps" needs eval_steps (or eval_epochs); give one of them, or "epoch"'
@@ -83,7 +100,7 @@ def _evaluation(config: "RunConfig") -> Iterator[Problem]:
         yield Problem(("report_to",), message)
 
 
-def _schedule(config: "RunConfig") -> Iterator[Problem]:
+def _schedule(config: ArgumentGroups) -> Iterator[Problem]:
     training = config.training
     if training.max_steps == 0:
         message = "max_steps: 0 trains nothing; give -1 to count by num_train_epochs, or a positive number"
@@ -119,7 +136,7 @@ def _schedule(config: "RunConfig") -> Iterator[Problem]:
         yield Problem(("freeze_text_encoder",), message)
 
 
-def _codebook_weights(config: "RunConfig") -> Iterator[Problem]:
+def _codebook_weights(config: ArgumentGroups) -> Iterator[Problem]:
     training = config.training
     start, end = training.codebook_weights_start, training.codebook_weights_end
     for key, table in (("codebook_weights_start", start), ("codebook_weights_end", end)):
@@ -136,7 +153,7 @@ def _codebook_weights(config: "RunConfig") -> Iterator[Problem]:
         yield Problem(("codebook_weights_start", "codebook_weights_end"), message)
 
 
-def _samples(config: "RunConfig") -> Iterator[Problem]:
+def _samples(config: ArgumentGroups) -> Iterator[Problem]:
     data = config.data
     if data.min_duration_in_seconds >= data.max_duration_in_seconds:
         message = (
@@ -159,7 +176,7 @@ def _samples(config: "RunConfig") -> Iterator[Problem]:
         yield Problem(("voice_choices",), message)
 
 
-def _tracks(config: "RunConfig") -> Iterator[Problem]:
+def _tracks(config: ArgumentGroups) -> Iterator[Problem]:
     pattern = config.model.track_pattern
     if config.training.add_vocal_loss and pattern not in (None, "mixed_pro"):
         fix = 'set track_pattern "mixed_pro", or false here'

@@ -15,7 +15,7 @@ from songgen.config.keys import GROUPS, all_keys
 from songgen.config.recipes import TRAINING, find_recipe
 from songgen.config.run_config import RunConfig, key_problem, raise_problems
 from songgen.config.types import accepts, describe, parse_text
-from songgen.runtime.launcher import has_accelerator
+from songgen.runtime.processes.launcher import has_accelerator
 
 logger = logging.getLogger(__name__)
 

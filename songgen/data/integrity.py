@@ -14,9 +14,9 @@ from typing import Any
 
 from songgen.data.dataset import HASHING_THREADS, REBUILD_HINT, SongDataset
 from songgen.data.shards import content_problem
-from songgen.runtime.agreement import from_main, gather_lists
 from songgen.runtime.files import write_text_atomic
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.processes.agreement import from_main, gather_lists
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 from songgen.data.batch_plan import BatchPlan
 from songgen.data.samples import EMPTY_SLOT, Sample, TrainingSamples
 from songgen.runtime.private_names import awaited_worker, forget_workers, loader_workers, shut_down_workers
-from songgen.runtime.signals import ignore_stop_signals
+from songgen.runtime.processes.signals import ignore_stop_signals
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
 """How long to wait for a worker before it counts as hung."""

@@ -122,7 +122,10 @@ def _seconds(path: Path) -> float:
 
 def _meaning(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
     """Report codec, tokenizers and tracks, and check that a codec inside the data set is there."""
-    layout = f"{info.num_codebooks} codebooks of {info.codebook_size}, {info.frame_rate:g} frames/s"
+    frame = f"{info.num_codebooks} codebooks of {info.codebook_size}"
+    if info.target_kind != CODES:
+        frame = f"{info.target_kind} of {info.num_channels} channels"
+    layout = f"{frame}, {info.frame_rate:g} frames/s"
     yield ok("codec", f"{info.codec_spec.get('type', '?')} {info.codec_fingerprint}; {layout}")
     if info.codec_spec.get("path") == CODEC_FOLDER and not (folder / CODEC_FOLDER).is_dir():
         yield error(CODEC_FOLDER, "the codec of the tokens should be in this folder, but is missing", REBUILD_HINT)
@@ -177,7 +180,7 @@ def _content(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
                 outside += _codes_outside(batch, info)
                 names[split] += batch.column(ID_COLUMN).to_pylist()
     if info.target_kind != CODES:
-        yield ok("targets", f"{info.target_kind}, {info.num_channels} values a frame")
+        yield ok(info.target_kind, f"{info.num_channels} values a frame")
     elif outside:
         yield error("codes", f"{outside:,} codes are not within 0..{info.codebook_size - 1}", REBUILD_HINT)
     else:

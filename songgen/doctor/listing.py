@@ -17,8 +17,8 @@ from songgen.doctor.owners import read_owner
 from songgen.doctor.work_folders import WORK_ENDING, activity
 from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.prepare.output.writers import INFO_FILE, PreparedInfo
-from songgen.runtime.heartbeat import read_beat
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.processes.heartbeat import read_beat
 from songgen.runtime.status import PREPARE_STATUS_FILE, TOKENIZE_STATUS_FILE, Progress, RunStatus, read_run_status
 from songgen.tokenize.work_list import WorkPlan
 from songgen.tokenize.workspace import CHUNK_FOLDER

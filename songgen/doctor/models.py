@@ -13,6 +13,7 @@ from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.lyrics import VoiceBpeTokenizer
 from songgen.models.configuration_songgen import CONFIG_FILE, SongGenConfig
 from songgen.models.loading import local_part, non_finite_weights, weight_problems
+from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
 PICKLE_ENDINGS = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz"})
 """Extensions of formats that may contain a pickle."""
@@ -48,7 +49,7 @@ def examine_model(folder: Path, *, deep: bool) -> Iterator[Finding]:
 def _weights(folder: Path, *, deep: bool) -> Iterator[Finding]:
     """Compare the weights with the configuration."""
     try:
-        problems = weight_problems(folder)
+        problems = weight_problems(SongGenForConditionalGeneration, folder)
         not_finite = non_finite_weights(folder) if deep else []
     except ValueError as problem:
         yield error("weights", str(problem), "restore them from a copy, or write the model again")

@@ -15,7 +15,7 @@ from songgen.doctor.models import examine_model
 from songgen.doctor.owners import read_owner
 from songgen.models.configuration_songgen import CONFIG_FILE
 from songgen.runtime.files import free_bytes
-from songgen.runtime.heartbeat import heartbeat_file, read_beat
+from songgen.runtime.processes.heartbeat import heartbeat_file, read_beat
 from songgen.runtime.status import RUN_STATUS_FILE, read_run_status
 from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.checkpoints.files import room_needed

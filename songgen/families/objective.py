@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from songgen.data.samples import Sample, TrainingSamples
-from songgen.runtime.commands import Inbox
+from songgen.runtime.processes.commands import Inbox
 
 
 class MicroBatch(Protocol):

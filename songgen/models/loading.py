@@ -9,11 +9,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from songgen.conditioning import TextEncoder, VoiceEncoder
 from songgen.layout import TokenLayout
@@ -23,10 +23,8 @@ from songgen.runtime.json_files import read_json_object
 from songgen.runtime.pretrained import find_folder, local_folder
 from songgen.runtime.tensor_files import INDEX_FILE, WEIGHTS_FILE, opened_tensors
 
-if TYPE_CHECKING:
-    from songgen.models.modeling_songgen import SongGenForConditionalGeneration
-
-_Model = TypeVar("_Model", bound="SongGenForConditionalGeneration")
+_Model = TypeVar("_Model", bound=nn.Module)
+"""A class of `songgen.models.modeling_songgen`, which is above this module and so is not named here."""
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +112,7 @@ def load_model(
         config = config.with_layout(track_pattern)
         tensors = map_layout(tensors, stored_layout, config.layout)
     config = _override(config, config_overrides or {})
-    model = cls(config, folder=folder)
+    model: Any = cls(config, folder=folder)
     for module in model.modules():
         if isinstance(module, Attention):
             module.eager = attn_implementation == "eager"
@@ -125,16 +123,15 @@ def load_model(
         model.attach("text_encoder", TextEncoder.from_state_dict(config.text_encoder, frozen["text_encoder"]))
     if frozen.get("voice_encoder") and "path" not in config.voice_encoder:
         model.attach("voice_encoder", VoiceEncoder.from_state_dict(config.voice_encoder, frozen["voice_encoder"]))
-    return (model if dtype is None else model.to(dtype)).eval()
+    loaded: _Model = (model if dtype is None else model.to(dtype)).eval()
+    return loaded
 
 
-def save_model(
-    model: SongGenForConditionalGeneration, folder: Path, tensors: Mapping[str, Tensor] | None = None
-) -> None:
+def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = None) -> None:
     """Write a self-contained model folder: `config.json`, `model.safetensors` and frozen networks that no hub has.
 
     Args:
-        model: the model.
+        model: a `SongGenForConditionalGeneration`.
         folder: where to write; other files in it stay.
         tensors: whole weights to write (None: the model's state, which must not be sharded).
     """
@@ -256,20 +253,22 @@ def non_finite_weights(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def weight_problems(folder: Path) -> list[str]:
-    """Say what does not fit between a model folder's configuration and its weights; nothing but headers is read.
+def weight_problems(cls: type[nn.Module], folder: Path) -> list[str]:
+    """Say what does not fit between a model folder's configuration and its weights; only headers are read.
+
+    Args:
+        cls: class of the model.
+        folder: of the model.
 
     Raises:
         ValueError: if the configuration or a weight file cannot be read at all.
     """
-    from songgen.models.modeling_songgen import SongGenForConditionalGeneration
-
     tensors = _read_tensors(folder, shapes_only=True)
     config = SongGenConfig.from_dict(_completed_by_tensors(read_json_object(folder / CONFIG_FILE), tensors))
     _split_off_frozen(tensors)
     tensors.pop(_POSITION_TABLE, None)
     with torch.device("meta"):
-        model = SongGenForConditionalGeneration(config, folder=folder)
+        model = cls(config, folder=folder)
     return _misfits(model, tensors)
 
 
@@ -318,18 +317,14 @@ def _override(config: SongGenConfig, overrides: Mapping[str, Any]) -> SongGenCon
     return replace(config, decoder=replace(config.decoder, **decoder), **own)
 
 
-def _load_strictly(
-    model: SongGenForConditionalGeneration, tensors: Mapping[str, Tensor], where: str, *, warm_start: bool
-) -> None:
+def _load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, warm_start: bool) -> None:
     """Load all weights; only vocal heads may be new (a warm start into mixed_pro)."""
     if problems := _misfits(model, tensors, warm_start=warm_start):
         raise ValueError(f"weights of {where} do not fit its configuration:\n  " + "\n  ".join(problems))
     model.load_state_dict(dict(tensors), strict=False)
 
 
-def _misfits(
-    model: SongGenForConditionalGeneration, tensors: Mapping[str, Tensor], *, warm_start: bool = False
-) -> list[str]:
+def _misfits(model: nn.Module, tensors: Mapping[str, Tensor], *, warm_start: bool = False) -> list[str]:
     """Say which weights are missing, too many, or of another shape."""
     expected = {key: value for key, value in model.state_dict().items() if key != _POSITION_TABLE}
     optional = {key for key in expected if warm_start and key.startswith("decoder.vocal_lm_heads.")}

@@ -23,6 +23,7 @@ from songgen.conditioning import TextEncoder, VoiceEncoder, load_text_encoder, l
 from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.decoder import Conditions, SongGenDecoder
+from songgen.models.loading import load_model, save_model
 from songgen.models.loss import HeadLosses, fused_head_losses, head_losses, weights_per_head
 from songgen.models.lyrics_encoder import LyricsEncoder
 from songgen.models.streams import Heads
@@ -118,14 +119,10 @@ class SongGenForConditionalGeneration(nn.Module):
     @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> Self:
         """Load a folder or hub id, our own or published; see `songgen.models.loading.load_model` for the options."""
-        from songgen.models.loading import load_model
-
         return load_model(cls, name, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config, trained weights and copies of the frozen networks that are in local folders."""
-        from songgen.models.loading import save_model
-
         save_model(self, Path(folder))
 
     @property

@@ -24,10 +24,10 @@ from songgen.prepare.report.statistics import REPORT_VERSION, ReportContext, bui
 from songgen.prepare.review.corrections import APPLIED_FILE, Corrections, read_corrections, set_aside
 from songgen.prepare.steps.filters import FilterOptions
 from songgen.prepare.steps.take_in import TakeInStep
-from songgen.runtime.agreement import on_main_process
 from songgen.runtime.files import write_text_atomic
-from songgen.runtime.processes import join_processes
-from songgen.runtime.signals import leaving_on_signals
+from songgen.runtime.processes.agreement import on_main_process
+from songgen.runtime.processes.signals import leaving_on_signals
+from songgen.runtime.processes.start import join_processes
 from songgen.runtime.status import PREPARE_STATUS_FILE, ReportedWork
 from songgen.tokenize.workspace import lock_workspace, require_free_output
 

@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Literal
 
 from songgen.exit_codes import EXIT_SIGNAL_BASE
-from songgen.runtime.agreement import from_main
-from songgen.runtime.distributed import add_to_count
 from songgen.runtime.files import write_text_atomic
+from songgen.runtime.processes.agreement import from_main
+from songgen.runtime.processes.group import add_to_count
 from songgen.runtime.records import Format
 
 logger = logging.getLogger(__name__)
@@ -112,6 +112,14 @@ class StatusFile:
         self.folder, self.name, self.run_id, self.rank = folder, name, run_id, rank
         self.started = time.time()
 
+    def begin(self) -> None:
+        """Say that the work runs.
+
+        Raises:
+            OSError: if the folder cannot be written to: better now than after hours.
+        """
+        self._replace(RunStatus("running", self.run_id, self.rank, started=self.started))
+
     def write(
         self,
         status: State,
@@ -139,10 +147,13 @@ class StatusFile:
             durable: wait until it is on the disk.
         """
         try:
-            text = json.dumps(dataclasses.asdict(status), indent=1) + "\n"
-            write_text_atomic(self.folder / self.name, text, durable=durable)
+            self._replace(status, durable=durable)
         except OSError as error:  # the end of the work must not be hidden by it
             logger.warning("the status could not be written to %s: %s", self.folder / self.name, error)
+
+    def _replace(self, status: RunStatus, *, durable: bool = True) -> None:
+        text = json.dumps(dataclasses.asdict(status), indent=1) + "\n"
+        write_text_atomic(self.folder / self.name, text, durable=durable)
 
     def read(self) -> RunStatus | None:
         """Return what the file says, whoever wrote it; None if there is none."""

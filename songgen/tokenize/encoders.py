@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.pretrained import local_folder
 from songgen.tokenize.options import PreprocessOptions
 from songgen.tokenize.workspace import CODEC_FOLDER
 
@@ -100,7 +101,7 @@ def load_encoders(options: PreprocessOptions, device: Any) -> Encoders:
 def _portable_spec(spec: dict[str, Any], model_folder: Path | None) -> dict[str, Any]:
     """Point a codec that lies in a folder of this machine to the copy that the data set will hold."""
     path = str(spec.get("path") or "")
-    is_local = bool(path) and (Path(path).is_dir() or (model_folder is not None and (model_folder / path).is_dir()))
+    is_local = bool(path) and local_folder(path, model_folder) is not None
     return {**spec, "path": CODEC_FOLDER} if is_local else spec
 
 

@@ -18,10 +18,10 @@ from tqdm import tqdm
 from songgen.data.reading import AudioReaders
 from songgen.data.schema import COMPANION_FILES, REPORT_FILE, DatasetInfo, ShardInfo
 from songgen.exit_codes import EXIT_BAD_DATA
-from songgen.runtime.agreement import on_main_process
 from songgen.runtime.files import file_sha256, write_text_atomic
-from songgen.runtime.processes import join_processes
-from songgen.runtime.signals import leaving_on_signals
+from songgen.runtime.processes.agreement import on_main_process
+from songgen.runtime.processes.signals import leaving_on_signals
+from songgen.runtime.processes.start import join_processes
 from songgen.runtime.status import TOKENIZE_STATUS_FILE, ReportedWork
 from songgen.runtime.terminal import printable
 from songgen.tokenize.chunks import ChunkEncoder, ChunkRecord, audio_options, chunk_key

@@ -18,10 +18,10 @@ from songgen.families.objective import Objective
 from songgen.families.registry import family_of
 from songgen.families.songs import Processes, TrainingData, evaluation_data, training_data, used_splits
 from songgen.families.trainable import Trainable
-from songgen.runtime.commands import Inbox
-from songgen.runtime.deepspeed_launch import deepspeed_plugin
-from songgen.runtime.distributed import StartPatience
-from songgen.runtime.heartbeat import Heartbeat
+from songgen.runtime.processes.commands import Inbox
+from songgen.runtime.processes.deepspeed_launch import deepspeed_plugin
+from songgen.runtime.processes.group import StartPatience
+from songgen.runtime.processes.heartbeat import Heartbeat
 from songgen.tasks import Task
 from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.checkpoints.resume import (
@@ -61,7 +61,7 @@ def build_trainer(
     Args:
         config: resolved configuration.
         task: what the launching script trains, a hint to the family; None: whatever the model is made for.
-        accelerator: from `songgen.runtime.processes.start_processes`.
+        accelerator: from `songgen.runtime.processes.start.start_processes`.
         console: of this process.
         heartbeat: of this process.
 

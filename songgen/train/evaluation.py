@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from songgen.families.objective import AudioSink, Objective, SongRequest
 from songgen.families.songs import TrainingData
-from songgen.runtime.commands import Inbox, Interrupted
-from songgen.runtime.distributed import sum_over_processes
+from songgen.runtime.processes.commands import Inbox, Interrupted
+from songgen.runtime.processes.group import sum_over_processes
 from songgen.train.optimization.sharding import shard_again, whole_weights
 
 

@@ -11,9 +11,9 @@ from types import TracebackType
 
 from songgen.config import RunConfig, load_run_config
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
-from songgen.runtime.agreement import from_main
-from songgen.runtime.commands import Inbox
-from songgen.runtime.processes import start_processes
+from songgen.runtime.processes.agreement import from_main
+from songgen.runtime.processes.commands import Inbox
+from songgen.runtime.processes.start import start_processes
 from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, RunStatus, read_run_status
 from songgen.tasks import Task
 from songgen.train.build import build_trainer

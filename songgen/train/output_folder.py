@@ -11,7 +11,7 @@ from pathlib import Path
 from songgen.data.integrity import VERIFIED_FILE
 from songgen.families.family import MODEL_CONFIG_FILE
 from songgen.runtime import folder_lock
-from songgen.runtime.heartbeat import is_heartbeat
+from songgen.runtime.processes.heartbeat import is_heartbeat
 from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE
 from songgen.train.checkpoints.files import CONFIG_FILE as RESOLVED_CONFIG_FILE
 from songgen.train.checkpoints.folders import checkpoint_folders

@@ -15,8 +15,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from songgen.families.objective import Objective
-from songgen.runtime.commands import Action, Command, actions_of, agreed_actions
-from songgen.runtime.distributed import sum_over_processes
+from songgen.runtime.processes.commands import Action, Command, actions_of, agreed_actions
+from songgen.runtime.processes.group import sum_over_processes
 from songgen.train.optimization.engine import Engine
 
 

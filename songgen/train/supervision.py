@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 import time
@@ -19,16 +18,14 @@ from songgen.exit_codes import (
     EXIT_NON_FINITE,
     EXIT_SIGNAL_BASE,
 )
-from songgen.runtime.commands import remove_command_files
-from songgen.runtime.distributed import leave_at_once
-from songgen.runtime.heartbeat import STARTING, Heartbeat, missing_processes, remove_heartbeats
 from songgen.runtime.private_names import is_lost_connection
+from songgen.runtime.processes.commands import remove_command_files
+from songgen.runtime.processes.group import leave_at_once
+from songgen.runtime.processes.heartbeat import STARTING, Heartbeat, missing_processes, remove_heartbeats
 from songgen.runtime.status import RUN_STATUS_FILE, RunStatus, State, StatusFile, new_run_id
 from songgen.runtime.terminal import printable
 from songgen.train.checkpoints.manager import CheckpointError
 from songgen.train.optimization.anomalies import NonFiniteError
-
-logger = logging.getLogger(__name__)
 
 WATCH_SECONDS = 1.0
 """Between two signs of life, and two looks at whether another process has failed."""
@@ -223,7 +220,7 @@ def begin_run(folder: Path, status_file: str) -> str:
     remove_heartbeats(folder)
     remove_command_files(folder)
     run_id = new_run_id()
-    StatusFile(folder, status_file, run_id).write("running")
+    StatusFile(folder, status_file, run_id).begin()
     return run_id
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from songgen.families.objective import Objective
-from songgen.runtime.distributed import sum_over_processes
+from songgen.runtime.processes.group import sum_over_processes
 from songgen.train.step import Outcome, StepResult
 
 

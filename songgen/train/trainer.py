@@ -20,10 +20,10 @@ from songgen.config import RunConfig
 from songgen.families.family import Family
 from songgen.families.objective import Objective
 from songgen.families.songs import TrainingData
-from songgen.runtime.agreement import all_succeeded
-from songgen.runtime.commands import Action, Inbox, Interrupted
-from songgen.runtime.distributed import StartPatience
-from songgen.runtime.heartbeat import Heartbeat
+from songgen.runtime.processes.agreement import all_succeeded
+from songgen.runtime.processes.commands import Action, Inbox, Interrupted
+from songgen.runtime.processes.group import StartPatience
+from songgen.runtime.processes.heartbeat import Heartbeat
 from songgen.train.checkpoints.manager import CheckpointError, CheckpointManager
 from songgen.train.checkpoints.resume import Resumption, require_same_parameters
 from songgen.train.checkpoints.state import CheckpointContents, TrainerState, capture_random_state, restore_random_state

@@ -17,7 +17,7 @@ from songgen.exit_codes import EXIT_DONE, EXIT_SIGNAL_BASE
 from songgen.families.tokens import song_samples
 from songgen.families.tokens.objective import TokenObjective
 from songgen.families.tokens.song_samples import SongSamples
-from songgen.runtime import commands
+from songgen.runtime.processes.start import commands
 from songgen.runtime.status import read_run_status
 from songgen.train.checkpoints import manager as checkpoint
 from songgen.train.checkpoints.files import verify

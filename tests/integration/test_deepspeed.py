@@ -19,7 +19,10 @@ from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 pytest.importorskip("deepspeed", reason="DeepSpeed is not installed (the extra `deepspeed`)")
 
 UNTIMED = {"time", "train/tokens_per_second", "train/samples_per_second"}
-SETTINGS: dict[str, Any] = {"ema_decay": 0.8, "warmup_steps": 2, "eval_strategy": "steps", "eval_steps": 3}
+SETTINGS: dict[str, Any] = {
+    "ema_decay": 0.8, "warmup_steps": 2, "eval_strategy": "steps", "eval_steps": 3,
+    "learning_rate_factors": {"heads": 0.5},
+}  # fmt: skip
 Train = Callable[..., str]
 
 

@@ -305,7 +305,7 @@ def test_a_folder_with_other_things_is_left_alone(place: Path, tmp_path: Path) -
 
 def test_an_output_inside_of_the_songs_is_refused(place: Path) -> None:
     inside = place / "corpus" / "out"
-    with pytest.raises(ValueError, match="lies inside of the input"):
+    with pytest.raises(ValueError, match="is inside the input"):
         run(place, "--inputs", str(place / "corpus"), "--output_dir", str(inside))
     assert not inside.with_name("out.work").exists()
 

@@ -108,14 +108,14 @@ def test_corrections_of_clips_that_are_no_more_are_warned_of(place: Path, caplog
     review(place)
     write_song(place / "songs", "calm.wav", seconds=6.5, seed=0, prompt="calm pop")
     run(place)
-    assert "1 corrections fit no clip any more" in caplog.text and "calm 0.0-4.0 s" in caplog.text
+    assert "1 corrections match no clip" in caplog.text and "calm 0.0-4.0 s" in caplog.text
     assert rows(place)["calm"]["caption"] == "calm pop"
 
 
 def test_a_correction_that_cannot_be_read_stops_the_run_before_anything_is_lost(place: Path) -> None:
     run(place)
     (place / "out.work" / "corrections.jsonl").write_text('{"odd": 1}\n')
-    with pytest.raises(ValueError, match=r"jsonl:1: this is no correction"):
+    with pytest.raises(ValueError, match=r"jsonl:1: this is not a correction"):
         run(place)
     assert set(rows(place)) == {"calm", "loud"}
 

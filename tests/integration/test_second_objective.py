@@ -25,6 +25,7 @@ from songgen.data.dataset import SongDataset
 from songgen.data.samples import Sample
 from songgen.data.schema import DATASET_FILE, LATENTS, DatasetInfo, ShardInfo, arrow_schema
 from songgen.data.writer import ShardWriter
+from songgen.doctor import examine
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.families import registry
 from songgen.families.family import Family, ModelFiles
@@ -33,7 +34,7 @@ from songgen.families.objective import BatchLoss, Counts, DataNeeds, Objective, 
 from songgen.families.registry import family_of
 from songgen.families.songs import open_songs
 from songgen.families.trainable import Trainable
-from songgen.runtime.commands import Interrupted
+from songgen.runtime.processes.commands import Interrupted
 from songgen.tasks import Task
 from songgen.train.checkpoints.files import verify
 from songgen.train.publishing.hub import select_files
@@ -289,6 +290,8 @@ def test_the_folder_says_which_family_it_is(world: Path) -> None:
     assert family_of(world / "model").name == "SongGen tokens"
     names = {file.name for file in select_files(world / "flow")[0]}
     assert names == {"config.json", WEIGHTS_FILE, "README.md"}
+    found = {finding.where: finding.what for finding in examine(world / "latents", deep=True).findings}
+    assert found["latents"] == f"{CHANNELS} values a frame"
 
 
 @pytest.mark.parametrize(("model", "data"), [("flow", "data"), ("model", "latents")])

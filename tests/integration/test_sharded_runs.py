@@ -29,7 +29,7 @@ from songgen.train.trainer import Trainer
 ACCELERATE_CONFIGS = ROOT / "helpers" / "accelerate_configs"
 SETTINGS: dict[str, Any] = {
     "max_steps": 6, "save_steps": 2, "save_total_limit": None, "ema_decay": 0.8, "eval_strategy": "steps",
-    "eval_steps": 3, "dataloader_num_workers": 0,
+    "eval_steps": 3, "dataloader_num_workers": 0, "learning_rate_factors": {"heads": 0.5},
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NO_CHECKPOINT, EXIT_N
 from songgen.families.tokens.parameter_groups import TOKEN_GROUPS
 from songgen.families.tokens.song_samples import SongSamples
 from songgen.models import SongGenDualTrackForConditionalGeneration, modeling_songgen
-from songgen.runtime.commands import Action, Command, Inbox, Interrupted
+from songgen.runtime.processes.commands import Action, Command, Inbox, Interrupted
 from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, read_run_status
 from songgen.tasks import DUAL_TRACK, MIXED, Task
 from songgen.train import launch

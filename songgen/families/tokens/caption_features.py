@@ -13,7 +13,7 @@ from torch import Tensor
 from songgen.conditioning import FeatureCache, FeatureStore, TextEncoder
 from songgen.data.samples import TrainingSamples
 from songgen.families.songs import Processes
-from songgen.runtime.agreement import all_succeeded
+from songgen.runtime.processes.agreement import all_succeeded
 
 TEXT_CACHE_BYTES = 1024**3
 """Captions' features are kept in memory if those of all captions together take no more than this."""

@@ -18,8 +18,8 @@ from songgen.generation.options import GenerationOptions
 from songgen.generation.song_audio import SongAudio, decode_songs
 from songgen.metrics import load_metric
 from songgen.models.modeling_songgen import CONDITION_KEYWORDS, SongGenForConditionalGeneration
-from songgen.runtime.agreement import gather_lists
-from songgen.runtime.commands import Interrupted
+from songgen.runtime.processes.agreement import gather_lists
+from songgen.runtime.processes.commands import Interrupted
 from songgen.tasks import MIX
 
 

@@ -35,9 +35,9 @@ from songgen.prepare.engine.store import (
     outcome_values,
     result_key,
 )
-from songgen.runtime.agreement import on_main_process
 from songgen.runtime.files import write_text_atomic
-from songgen.runtime.signals import ignore_stop_signals
+from songgen.runtime.processes.agreement import on_main_process
+from songgen.runtime.processes.signals import ignore_stop_signals
 from songgen.runtime.status import ReportedWork
 
 BATCHES_AHEAD = 2

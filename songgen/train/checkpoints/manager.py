@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from songgen.runtime.agreement import all_succeeded, from_main
 from songgen.runtime.files import free_bytes, synchronize
 from songgen.runtime.json_files import json_sha256, read_json_object
+from songgen.runtime.processes.agreement import all_succeeded, from_main
 from songgen.runtime.tensor_files import read_tensors
 from songgen.train.checkpoints.files import (
     AVERAGE_FILE,

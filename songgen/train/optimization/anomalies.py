@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from songgen.config.training_arguments import TrainingArguments
 from songgen.families.objective import MicroBatch
-from songgen.runtime.agreement import gather_lists
+from songgen.runtime.processes.agreement import gather_lists
 from songgen.train.checkpoints.state import TrainerState
 from songgen.train.step import Outcome, StepResult
 

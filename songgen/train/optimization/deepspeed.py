@@ -21,8 +21,8 @@ from accelerate.utils import DeepSpeedPlugin
 from torch import Tensor, nn
 
 from songgen.families.trainable import Trainable
-from songgen.runtime.distributed import agrees_everywhere, sum_over_processes
 from songgen.runtime.private_names import multiply_all, own_piece
+from songgen.runtime.processes.group import agrees_everywhere, sum_over_processes
 from songgen.train.optimization.named_tensors import (
     copy_tensors,
     counts_on_device,

@@ -18,7 +18,7 @@ from diagnoses import at, findings
 from safetensors.torch import load_file, save_file
 
 from songgen.doctor import Kind, Level, examine
-from songgen.runtime.heartbeat import Heartbeat
+from songgen.runtime.processes.heartbeat import Heartbeat
 from songgen.runtime.status import RUN_STATUS_FILE, RunStatus, StatusFile
 from songgen.train.checkpoints.files import describe_files, read_manifest
 from songgen.train.checkpoints.manager import CheckpointManager

@@ -100,7 +100,7 @@ def test_what_may_pass_is_tried_again(bad: Reply) -> None:
 
 def test_a_server_that_is_too_slow_is_asked_again_and_given_up() -> None:
     with fake_server(Reply(wait=1.0)) as server:
-        with pytest.raises(ValueError, match=r"gives no answer \(2 tries; the last: .*timed out"):
+        with pytest.raises(ValueError, match=r"does not answer \(2 tries; the last: .*timed out"):
             describer(server, retries=1, timeout_seconds=0.2).answer([conversation()])
 
 
@@ -123,7 +123,7 @@ def test_waiting_doubles_and_the_server_may_ask_for_more(monkeypatch: pytest.Mon
 
 def test_a_server_that_never_answers_is_given_up_with_the_reason() -> None:
     with fake_server(Reply("all seats taken", status=503)) as server:
-        with pytest.raises(ValueError, match=r"gives no answer \(3 tries; the last: status 503 .*all seats taken"):
+        with pytest.raises(ValueError, match=r"does not answer \(3 tries; the last: status 503 .*all seats taken"):
             describer(server, retries=2).answer([conversation()])
     assert len(server.requests) == 3
 
@@ -132,7 +132,7 @@ def test_a_server_that_is_not_there_is_named() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    with pytest.raises(ValueError, match=f"{url} gives no answer .*refused"):
+    with pytest.raises(ValueError, match=f"{url} does not answer .*refused"):
         describer(FakeServer((), url=url), retries=0).answer([conversation()])
 
 

@@ -122,9 +122,9 @@ def test_limits_without_the_step_that_measures_for_them_are_refused_together(tmp
     with pytest.raises(ValueError) as error:
         load(tmp_path, "--filter", "HQ", measure=None, filter={"min_lyrics_coverage": 0.5})
     for part in (
-        "filter.min_vocal_energy: what it looks at is not measured; switch measure on",
-        "filter.max_transcript_edit_distance: what it looks at is not measured; switch transcribe on",
-        "filter.min_clap_score: what it looks at is not measured; switch score on",
+        "filter.min_vocal_energy: its value is not measured; switch measure on",
+        "filter.max_transcript_edit_distance: its value is not measured; switch transcribe on",
+        "filter.min_clap_score: its value is not measured; switch score on",
     ):
         assert part in str(error.value), str(error.value)
     with pytest.raises(ValueError, match="set transcribe.agreement_model"):

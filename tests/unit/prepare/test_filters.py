@@ -149,5 +149,5 @@ def test_what_is_no_language_is_named() -> None:
 
 
 def test_limits_that_nothing_can_pass_are_refused() -> None:
-    with pytest.raises(ValueError, match="min_seconds 5 lies above max_seconds 3"):
+    with pytest.raises(ValueError, match="min_seconds 5 is above max_seconds 3"):
         FilterOptions(min_seconds=5.0, max_seconds=3.0)

@@ -149,7 +149,7 @@ def test_both_ways_of_sharing_at_once_are_refused(tmp_path: Path) -> None:
     class TwoProcesses:
         num_processes, process_index = 2, 0
 
-    with pytest.raises(ValueError, match="workers: 4 beside 2 launched processes"):
+    with pytest.raises(ValueError, match="workers: 4 in addition to 2 launched processes"):
         Runner(WorkFolder(tmp_path), TwoProcesses(), 4)  # type: ignore[arg-type]
 
 

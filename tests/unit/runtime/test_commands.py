@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from songgen.data.loader import _outlive_signals
-from songgen.runtime import commands
-from songgen.runtime.commands import SAVE_FILE, STOP_FILE, Action, Command, Inbox, actions_of, agreed_actions
-from songgen.runtime.signals import STOP_SIGNALS, leaving_on_signals
+from songgen.runtime.processes.commands import SAVE_FILE, STOP_FILE, Action, Command, Inbox, actions_of, agreed_actions
+from songgen.runtime.processes.signals import STOP_SIGNALS, leaving_on_signals
+from songgen.runtime.processes.start import commands
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)

@@ -8,8 +8,8 @@ import torch
 from accelerate.utils import DeepSpeedPlugin
 
 from songgen.families.trainable import Trainable
-from songgen.runtime import deepspeed_launch
-from songgen.runtime.deepspeed_launch import deepspeed_plugin
+from songgen.runtime.processes.deepspeed_launch import deepspeed_plugin
+from songgen.runtime.processes.start import deepspeed_launch
 from songgen.train.optimization.deepspeed import prepare_zero
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from songgen.runtime.heartbeat import Heartbeat, read_beat
+from songgen.runtime.processes.heartbeat import Heartbeat, read_beat
 from songgen.train import supervision
 from songgen.train.supervision import Supervision
 

@@ -14,7 +14,7 @@ from forked import FORK, redirect
 
 from songgen.config.keys import all_keys
 from songgen.exit_codes import EXIT_LOST_PROCESS, EXIT_NON_FINITE, EXIT_SIGNAL_BASE
-from songgen.runtime.launcher import LaunchOptions, launch, launcher_words, run_exit_code
+from songgen.runtime.processes.launcher import LaunchOptions, launch, launcher_words, run_exit_code
 
 ROOT = Path(__file__).resolve().parents[3]
 TIMEOUT = 120

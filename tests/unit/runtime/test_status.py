@@ -89,6 +89,13 @@ def test_a_full_disk_ends_no_work(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert "could not be written" in caplog.text
 
 
+def test_work_that_cannot_even_begin_to_write_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        StatusFile(tmp_path / "absent", NAME, "r").begin()
+    StatusFile(tmp_path, NAME, "r").begin()
+    assert (read(tmp_path).status, read(tmp_path).run_id) == ("running", "r") and read(tmp_path).started
+
+
 def test_files_of_earlier_versions_are_read_and_others_passed_over(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text(json.dumps({"status": "stopped", "run_id": "r", "step": 3, "time": 5.0}))
     assert read(tmp_path) == RunStatus("stopped", "r", step=3, time=5.0)

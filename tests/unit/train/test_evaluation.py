@@ -9,7 +9,7 @@ from training_fakes import CODEBOOKS, make_batch, rows_of, tiny_model, tiny_obje
 
 from songgen.data.collate import Batch
 from songgen.models import SongGenForConditionalGeneration
-from songgen.runtime.commands import Inbox
+from songgen.runtime.processes.commands import Inbox
 from songgen.train.evaluation import Evaluator
 
 

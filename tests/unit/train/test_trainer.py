@@ -15,9 +15,8 @@ from songgen.families.tokens.objective import HEADS, VOCAL_HEADS, head_names
 from songgen.families.tokens.parameter_groups import TOKEN_GROUPS
 from songgen.families.trainable import Trainable
 from songgen.models import SongGenForConditionalGeneration
-from songgen.runtime import commands
-from songgen.runtime.commands import Inbox
-from songgen.runtime.processes import require_all_processes
+from songgen.runtime.processes.commands import Inbox
+from songgen.runtime.processes.start import commands, require_all_processes
 from songgen.train.checkpoints.state import TrainerState, capture_random_state, restore_random_state
 from songgen.train.optimization.engine import AcceleratedEngine
 from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer

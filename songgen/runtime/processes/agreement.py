@@ -11,7 +11,7 @@ from accelerate.state import PartialState
 from torch import Tensor, distributed
 
 from songgen.exit_codes import EXIT_ERROR
-from songgen.runtime.distributed import is_started
+from songgen.runtime.processes.group import is_started
 
 _Result = TypeVar("_Result")
 

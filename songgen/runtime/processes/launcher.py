@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from songgen.exit_codes import EXIT_DONE, EXIT_LOST_PROCESS, EXIT_SIGNAL_BASE
-from songgen.runtime.signals import STOP_SIGNALS, handling
+from songgen.runtime.processes.signals import STOP_SIGNALS, handling
 
 _SINGLE = ("NO", "MULTI_CPU")
 """Kinds of launches for which accelerate starts one process, however many it is asked for."""

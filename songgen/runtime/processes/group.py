@@ -15,7 +15,7 @@ class StartPatience:
     """Processes wait long for each other until the first step is done, then only for `seconds`."""
 
     def __init__(self, seconds: int) -> None:
-        """The timeout stays that of `songgen.runtime.processes.start_processes` for now."""
+        """The timeout stays that of `songgen.runtime.processes.start.start_processes` for now."""
         self.seconds = seconds
         self._ended = False
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from songgen.exit_codes import EXIT_SIGNAL_BASE
-from songgen.runtime.agreement import all_succeeded
-from songgen.runtime.distributed import hear, leave_at_once, tell
-from songgen.runtime.signals import STOP_SIGNALS, handling
+from songgen.runtime.processes.agreement import all_succeeded
+from songgen.runtime.processes.group import hear, leave_at_once, tell
+from songgen.runtime.processes.signals import STOP_SIGNALS, handling
 
 SAME_REQUEST_SECONDS = 2.0
 """Signals that follow the first one within this time are the same request: a batch system signals every process of a

@@ -20,7 +20,7 @@ from accelerate.utils import (
     set_seed,
 )
 
-from songgen.runtime.deepspeed_launch import deepspeed_plugin
+from songgen.runtime.processes.deepspeed_launch import deepspeed_plugin
 
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """`dtype` of the configuration -> accelerate's name."""
@@ -41,7 +41,7 @@ def start_processes(*, dtype: str, seed: int, timeout_seconds: int, folder: Path
         dtype: precision of the computation: a key of `MIXED_PRECISION`. It wins over `accelerate config`.
         seed: of the random generators; each process draws its own numbers.
         timeout_seconds: after which a process that hears nothing from the others gives up; at the start it is more
-            patient, until `songgen.runtime.distributed.StartPatience.end`.
+            patient, until `songgen.runtime.processes.group.StartPatience.end`.
         folder: where NCCL leaves its latest operations when one of them times out.
 
     Raises:

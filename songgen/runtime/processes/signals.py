@@ -1,7 +1,7 @@
 """Signals that end a run: caught for a while, in one of two ways, and ignored by the processes that only help it.
 
-Training notes them and stops at its next step boundary (`songgen.runtime.commands`); tokenizing and preparing, which
-keep what is done, leave at once but in order (`leaving_on_signals`).
+Training notes them and stops at its next step boundary (`songgen.runtime.processes.commands`). Tokenizing and
+preparing, which keep what is done, leave at once but in order (`leaving_on_signals`).
 """
 
 from __future__ import annotations
