@@ -1,11 +1,11 @@
-"""Bytes of a checkpoint: the trained parameters, the optimizer's two moments of them, and next to nothing else.
+"""Size of a checkpoint: trained parameters, the two moments of the optimizer, and almost nothing else.
 
     python benchmarks/checkpoint_size.py [--freeze cross]
 
-Trains a small model for one step, saves it through `songgen.train.checkpoints.manager`, once without and once with a
-moving average, and compares the bytes on the disk with the sum that follows from the shapes: 4 bytes a trained
-parameter for the model, 8 for AdamW, 4 more for the average. Frozen parameters (`--freeze`) and the frozen text, voice
-and codec networks take no room.
+Trains a small model for one step, saves it with `songgen.train.checkpoints.manager`, without and with a moving average,
+and compares the bytes on disk with the sum that follows from the shapes: for each trained parameter, 4 bytes for the
+model, 8 for AdamW, and 4 for the average. Frozen parameters (`--freeze`) and the frozen text, voice and codec networks
+take no space.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from songgen.train.optimization.named_tensors import gather_tensors, optimizer_t
 from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
 
 MODEL_BYTES, OPTIMIZER_BYTES, AVERAGE_BYTES = 4, 8, 4
-"""Bytes a trained parameter takes in float32: itself, AdamW's two moments, its average."""
+"""Bytes per trained parameter in float32: the parameter, AdamW's two moments, its average."""
 
 MIB = 1024**2
 
@@ -46,7 +46,7 @@ def build_model(layers: int, width: int) -> SongGenForConditionalGeneration:
 
 
 def train_one_step(model: SongGenForConditionalGeneration, trainable: Trainable) -> torch.optim.Optimizer:
-    """Update the model once on random clips, so that the optimizer holds what it holds in a run."""
+    """Update the model once on random clips, so that the optimizer has the same state as in a run."""
     optimizer = build_optimizer(model, trainable, OptimizerOptions(learning_rate=1e-4))
     layers, width = model.config.voice_num_layers, model.config.voice_hidden_size
     output = model(
@@ -71,10 +71,10 @@ def save(
     average: MovingAverage | None,
     folder: Path,
 ) -> Path:
-    """Save a checkpoint as the trainer does and return its folder.
+    """Save a checkpoint as the trainer does, and return its folder.
 
     Raises:
-        RuntimeError: if it could not be written; the log says why.
+        RuntimeError: if it could not be written; the log has the reason.
     """
     contents = CheckpointContents(
         state=TrainerState(step=1, updates=1),
@@ -91,7 +91,7 @@ def save(
 
 
 def report(folder: Path, trained: int, *, with_average: bool) -> None:
-    """Print the bytes of every file, and their sum against what the shapes ask for."""
+    """Print the size of every file, and the ratio of the total to the size that follows from the shapes."""
     expected = trained * (MODEL_BYTES + OPTIMIZER_BYTES + (AVERAGE_BYTES if with_average else 0))
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     print(f"{'with' if with_average else 'without'} a moving average:")
@@ -106,7 +106,7 @@ def report(folder: Path, trained: int, *, with_average: bool) -> None:
 
 
 def main() -> None:
-    """Save and report without and with a moving average."""
+    """Save and report a checkpoint without and with a moving average."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=8, help="decoder layers (default: 8)")
     parser.add_argument("--width", type=int, default=512, help="decoder width, a multiple of 64 (default: 512)")

@@ -1,8 +1,8 @@
-"""Songs a second that reach the model as laid-out labels: our loader against the straightforward way.
+"""Songs per second that reach the model as labels: our loader compared with a straightforward one.
 
-The baseline keeps codes and voice as lists in a `datasets` data set, lays out and pads them codebook by codebook in
+The baseline stores codes and voice as lists in a `datasets` data set, arranges and pads them codebook by codebook in
 Python, and shuffles without regard to length. Both give the same labels, which is checked first. Both run in one
-process; its CPU time is what counts, so that other programs on the machine do not.
+process, and its CPU time is measured, so that other programs on the machine do not matter.
 
     python benchmarks/data_loader.py [--songs 128] [--batch 4]
 """
@@ -44,7 +44,7 @@ NUM_RUNS, NUM_PASSES = 2, 5
 
 
 def build_songs(count: int) -> list[dict[str, Any]]:
-    """Random songs with the columns of the Arrow schema; codes are flat lists."""
+    """Return random songs with the columns of the Arrow schema; codes are flat lists."""
     generator = np.random.default_rng(0)
     songs = []
     for index in range(count):
@@ -101,7 +101,7 @@ def write_baseline(folder: Path, songs: list[dict[str, Any]]) -> Dataset:
 def read_ours(dataset: SongDataset, batch_size: int, *, voice: bool, layout: bool) -> Iterator[tuple[Tensor, ...]]:
     """Yield labels of the mix and of the vocal track, each B x H x S, and the reference voices.
 
-    In training the model lays codes out on its device: without `layout` the codes themselves are yielded.
+    In training the model arranges codes as labels on its device: without `layout` the codes are yielded.
     """
     options = SampleOptions(voice_choices={VOCAL if voice else NO_VOICE: 1.0}, voice_seconds=HEARD_SECONDS)
     samples = TrainingSamples(dataset, options, (MIX, VOCAL))
@@ -116,7 +116,7 @@ def read_ours(dataset: SongDataset, batch_size: int, *, voice: bool, layout: boo
 
 
 def read_baseline(dataset: Dataset, batch_size: int, order: list[int]) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the same, made by loops; without voices if the data set has none."""
+    """Yield the same from loops; without voices if the data set has none."""
     for start in range(0, len(order), batch_size):
         rows = [dataset[index] for index in order[start : start + batch_size]]
         for name in ("caption_ids", "lyrics_ids"):
@@ -147,7 +147,7 @@ def _loop_labels(songs: list[list[list[int]]]) -> Tensor:
 
 
 def songs_per_second(count: int, read: Callable[[], Iterator[Any]]) -> float:
-    """Return how many songs a second the fastest of some passes delivers; the others were disturbed."""
+    """Return the songs per second of the fastest of several passes, which is the least disturbed one."""
     seconds = []
     for _ in range(NUM_PASSES):
         start = time.process_time()
@@ -158,10 +158,10 @@ def songs_per_second(count: int, read: Callable[[], Iterator[Any]]) -> float:
 
 
 def main() -> None:
-    """Compare both, twice."""
+    """Compare both loaders twice."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--songs", type=int, default=128, help="songs in the data set")
-    parser.add_argument("--batch", type=int, default=4, help="songs in a batch")
+    parser.add_argument("--songs", type=int, default=128, help="number of songs in the data set")
+    parser.add_argument("--batch", type=int, default=4, help="number of songs in a batch")
     arguments = parser.parse_args()
     disable_progress_bars()
     with tempfile.TemporaryDirectory() as name:
@@ -176,9 +176,9 @@ def main() -> None:
         order = random.Random(0).sample(range(len(songs)), len(songs))
         print(f"{describe_machine()}, datasets {datasets.__version__}")
         for title, voice, layout in (
-            ("codes and texts, layout left to the model", False, False),
-            ("codes and texts, laid out", False, True),
-            ("codes, texts and reference voice, laid out", True, True),
+            ("codes and texts, labels left to the model", False, False),
+            ("codes and texts, labels", False, True),
+            ("codes, texts and reference voice, labels", True, True),
         ):
             plain = baseline if voice else baseline.remove_columns("voice_samples")
             for run in range(1, NUM_RUNS + 1):

@@ -1,10 +1,10 @@
-"""Speed of generation: how a step's time grows with the song, and what the cache saves.
+"""Speed of generation: growth of a step's time with the length of the song, and the effect of the cache.
 
     python benchmarks/generation.py [--runs 2]
 
-Prints, for each run, the median time of a decoder step from step 100 and from step 1,500 on with their ratio (below 1.5
-is wanted), and the time of a short song against a baseline that keeps no cache: it reads the whole sequence again
-at every step. Random weights; greedy, so that both draw the same codes, which is checked.
+Prints, for each run, the median time of a decoder step from step 100 and from step 1,500 on and their ratio (the goal
+is below 1.5), and the time of a short song compared with a baseline without a cache, which reads the whole sequence
+again at every step. Weights are random; generation is greedy, so that both give the same codes, which is checked.
 """
 
 import argparse
@@ -28,33 +28,33 @@ from songgen.models import (
 )
 
 EARLY_STEP, LATE_STEP, WINDOW = 100, 1500, 50
-"""Steps whose time is compared, and how many steps from there on are measured."""
+"""Steps whose times are compared, and the number of steps to measure from each of them."""
 
 WANTED_RATIO = 1.5
-"""A late step may take this much longer than an early one."""
+"""Goal for the ratio of a late step's time to an early step's."""
 
 BASELINE_FRAMES = 60
-"""Length of the song that is also drawn without a cache."""
+"""Length of the song that is also generated without a cache, in frames."""
 
 MEMORY_LENGTH = 200
-"""Cross-attention memory: caption, lyrics and a voice of a usual song."""
+"""Length of the cross-attention memory: caption, lyrics and voice of a typical song."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One run."""
+    """Times of one run."""
 
     early: float
-    """Seconds of a step from step 100 on."""
+    """Seconds per step from step 100 on."""
 
     late: float
-    """Seconds of a step from step 1,500 on."""
+    """Seconds per step from step 1,500 on."""
 
     cached: float
-    """Seconds of a short song."""
+    """Seconds for a short song."""
 
     uncached: float
-    """Seconds of the same song without a cache."""
+    """Seconds for the same song without a cache."""
 
 
 def build_model(layers: int, width: int) -> SongGenForConditionalGeneration:
@@ -74,7 +74,7 @@ def build_model(layers: int, width: int) -> SongGenForConditionalGeneration:
 def paired_step_times(
     model: SongGenForConditionalGeneration, conditions: Conditions
 ) -> tuple[list[float], list[float]]:
-    """Return the seconds of early and of late steps of two equal songs that take turns, so that load hits both."""
+    """Return the seconds of early and late steps of two equal songs in turns, so that load affects both."""
     early, late = (_advanced(model, conditions, step) for step in (EARLY_STEP, LATE_STEP))
     early_times, late_times = [], []
     for _ in range(WINDOW):
@@ -84,7 +84,7 @@ def paired_step_times(
 
 
 def _advanced(model: SongGenForConditionalGeneration, conditions: Conditions, step: int) -> Iterator[CodeChunk]:
-    """Start a song that yields at every step and draw it up to a step."""
+    """Start a song that yields at every step, and generate it up to a step."""
     frames = LATE_STEP + 2 * WINDOW
     options = GenerationOptions(do_sample=False, max_frames=frames, min_new_tokens=2 * frames)
     song = stream_codes(model, conditions, options=options, chunk_frames=1)
@@ -94,7 +94,7 @@ def _advanced(model: SongGenForConditionalGeneration, conditions: Conditions, st
 
 
 def _seconds_of(song: Iterator[CodeChunk]) -> float:
-    """Take one step; handing a frame over waits for the device."""
+    """Make one step; the transfer of a frame waits for the device."""
     start = time.perf_counter()
     next(song)
     return time.perf_counter() - start
@@ -102,7 +102,7 @@ def _seconds_of(song: Iterator[CodeChunk]) -> float:
 
 @torch.no_grad()
 def draw_without_cache(model: SongGenForConditionalGeneration, conditions: Conditions, frames: int) -> Tensor:
-    """Draw the same greedy song the straightforward way: the whole sequence again at every step (N x K x T)."""
+    """Generate the same greedy song without a cache: the whole sequence again at every step (N x K x T)."""
     layout, vocabulary = model.layout, model.vocabulary
     num_steps = layout.num_steps(frames) - layout.stride
     _, frame_of_step = layout.stream_table(num_steps)
@@ -118,10 +118,10 @@ def draw_without_cache(model: SongGenForConditionalGeneration, conditions: Condi
 
 
 def measure(model: SongGenForConditionalGeneration, conditions: Conditions) -> Measurement:
-    """Run everything once.
+    """Measure everything once.
 
     Raises:
-        RuntimeError: if the baseline draws another song: the comparison would mean nothing.
+        RuntimeError: if the baseline gives another song, so that the comparison would be meaningless.
     """
     early, late = paired_step_times(model, conditions)
     options = GenerationOptions(do_sample=False, max_frames=BASELINE_FRAMES, min_new_tokens=2 * BASELINE_FRAMES)
@@ -132,7 +132,7 @@ def measure(model: SongGenForConditionalGeneration, conditions: Conditions) -> M
     agreement = (baseline == codes).float().mean()
     end = time.perf_counter()
     if agreement < 1:
-        raise RuntimeError(f"the baseline draws another song: {agreement:.1%} of its codes agree")
+        raise RuntimeError(f"the baseline gives another song: {agreement:.1%} of its codes agree")
     return Measurement(statistics.median(early), statistics.median(late), middle - start, end - middle)
 
 
@@ -141,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=8, help="decoder layers (default: 8)")
     parser.add_argument("--width", type=int, default=512, help="decoder width (default: 512)")
-    parser.add_argument("--runs", type=int, default=2, help="runs, to see the noise (default: 2)")
+    parser.add_argument("--runs", type=int, default=2, help="number of runs, to show the noise (default: 2)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     arguments = parser.parse_args()
     model = build_model(arguments.layers, arguments.width).to(torch.device(arguments.device))

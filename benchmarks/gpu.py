@@ -1,16 +1,16 @@
-"""Training speed of the published configuration on a GPU: tokens a second, and the share of its bf16 peak.
+"""Training speed of the published configuration on a GPU: tokens per second and share of the bf16 peak.
 
     python benchmarks/gpu.py [--batch-sizes 4 8 16] [--layouts mixed_pro interleaving_A_V]
-    python benchmarks/gpu.py --tiny --device cpu          # a few layers, to see that it runs
+    python benchmarks/gpu.py --tiny --device cpu          # a few layers, to check that it runs
 
-Steps as in training: bf16 autocast over float32 weights, forward, backward, clipping, fused AdamW, with and without
-`torch.compile` (layer by layer) and gradient checkpointing, for songs of 15 seconds: 750 decoder steps and a few in the
-mixed layouts, 1,500 in the interleaving ones. Random codes; the frozen encoders' states are given. Every setting is
-measured twice.
+Steps as in training: bf16 autocast with float32 weights, forward, backward, clipping, fused AdamW, with and without
+`torch.compile` (layer by layer) and gradient checkpointing, for songs of 15 seconds: slightly more than 750 decoder
+steps in the mixed layouts and 1,500 in the interleaving ones. Codes are random, and the states of the frozen encoders
+are given. Every setting is measured twice.
 
-The share of the peak counts the arithmetic that the model needs, not what checkpointing repeats: two operations for
-every weight of a matrix and every position that goes through it, and those of attention (of causal attention the
-half that is not masked), three times over for forward and backward.
+The share of the peak counts the operations of the model, without those that checkpointing repeats: two for every weight
+of a matrix and every position, plus those of attention (of causal attention, the half that is not masked), times three
+for forward and backward.
 """
 
 import argparse
@@ -37,7 +37,7 @@ PEAK_TERAFLOPS = {
     "L40S": 362,
     "RTX 4090": 165,
 }
-"""Dense bf16 tensor-core peak by a part of the device's name (data sheets); the longest part that fits counts."""
+"""Part of a device's name -> dense bf16 tensor-core peak from its data sheet; the longest matching part is used."""
 
 SECONDS, FRAME_RATE = 15, 50
 CAPTION_LENGTH, LYRICS_LENGTH, VOICE_FRAMES = 60, 150, 225
@@ -47,16 +47,16 @@ WARMUP_STEPS, NUM_RUNS = 3, 2
 
 @dataclass(frozen=True)
 class Setting:
-    """What one measurement varies."""
+    """Setting of a measurement."""
 
     layout: str
-    """`track_pattern`."""
+    """Name of the layout (`track_pattern`)."""
     batch_size: int
-    """Songs in a step."""
+    """Number of songs in a step."""
     compiled: bool
-    """Through `torch.compile`."""
+    """Whether `torch.compile` is used."""
     checkpointing: bool
-    """Decoder layers recomputed in the backward pass."""
+    """Whether decoder layers are recomputed in the backward pass."""
 
 
 def build_config(layout: str, *, tiny: bool) -> SongGenConfig:
@@ -73,7 +73,7 @@ def build_config(layout: str, *, tiny: bool) -> SongGenConfig:
 
 
 def random_inputs(model: SongGenForConditionalGeneration, batch_size: int, frames: int) -> dict[str, Tensor]:
-    """Draw the model's keywords on its device."""
+    """Return random keyword arguments of the model on its device."""
     config, device = model.config, model.device
     shape = (batch_size, len(model.layout.tracks), config.decoder.num_codebooks, frames)
     inputs = {
@@ -94,7 +94,7 @@ def random_inputs(model: SongGenForConditionalGeneration, batch_size: int, frame
 
 
 def operations_per_song(config: SongGenConfig, frames: int) -> float:
-    """Floating point operations of forward and backward for one song."""
+    """Return the floating-point operations of forward and backward pass for one song."""
     decoder, lyrics, layout = config.decoder, config.lyrics_encoder, config.layout
     steps, memory = layout.num_steps(frames), CAPTION_LENGTH + LYRICS_LENGTH + VOICE_FRAMES
     width = decoder.hidden_size
@@ -118,7 +118,7 @@ def operations_per_song(config: SongGenConfig, frames: int) -> float:
 
 
 def peak_operations(device: torch.device) -> float | None:
-    """Return the device's dense bf16 peak in operations a second, None if its name is not in the table."""
+    """Return the device's dense bf16 peak in operations per second, or None if its name is not in the table."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -129,7 +129,7 @@ def peak_operations(device: torch.device) -> float | None:
 def training_step(
     model: SongGenForConditionalGeneration, inputs: dict[str, Tensor], *, compiled: bool
 ) -> Callable[[], None]:
-    """Return a function that takes one step."""
+    """Return a function that makes one step."""
     optimizer = build_optimizer(model, Trainable.choose(model), OptimizerOptions(learning_rate=1e-4))
     if compiled:
         for layer in model.decoder.model.decoder.blocks:
@@ -148,7 +148,7 @@ def training_step(
 
 
 def seconds_per_step(step: Callable[[], None], steps: int, device: torch.device) -> float:
-    """Time some steps that follow each other, as they do in training."""
+    """Return the time of consecutive steps, as in training."""
     synchronize(device)
     start = time.perf_counter()
     for _ in range(steps):
@@ -180,7 +180,7 @@ def measure(setting: Setting, device: torch.device, *, tiny: bool, steps: int) -
             f"{setting.layout}, {positions} steps, batch {setting.batch_size}, "
             f"{'compiled' if setting.compiled else 'eager'}, "
             f"{'with' if setting.checkpointing else 'without'} checkpointing, run {run}: "
-            f"{1e3 * seconds:.0f} ms a step, "
+            f"{1e3 * seconds:.0f} ms per step, "
             f"{songs * positions:,.0f} positions/s, {songs * tokens:,.0f} codec tokens/s, "
             f"{songs * operations / 1e12:.2f} TFLOP/s"
         )
@@ -192,19 +192,19 @@ def measure(setting: Setting, device: torch.device, *, tiny: bool, steps: int) -
 
 
 def main() -> None:
-    """Measure every combination."""
+    """Measure every combination of settings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layouts", nargs="+", default=["mixed_pro", "interleaving_A_V"], help="track patterns")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[4, 8, 16, 32], help="songs in a step")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[4, 8, 16, 32], help="number of songs in a step")
     parser.add_argument("--compile", choices=("off", "on", "both"), default="both", help="torch.compile")
     parser.add_argument("--checkpointing", choices=("off", "on", "both"), default="both", help="gradient checkpointing")
-    parser.add_argument("--steps", type=int, default=10, help="steps in a run (default: 10)")
-    parser.add_argument("--tiny", action="store_true", help="two narrow layers and 20 frames: only to see that it runs")
+    parser.add_argument("--steps", type=int, default=10, help="number of steps in a run (default: 10)")
+    parser.add_argument("--tiny", action="store_true", help="two narrow layers and 20 frames, to check that it runs")
     parser.add_argument("--device", default="cuda", help="cuda or cpu (default: cuda)")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("no GPU is at hand; --tiny --device cpu shows that the script runs")
+        parser.error("there is no GPU; --tiny --device cpu checks that the script runs")
     choices = {"off": [False], "on": [True], "both": [False, True]}
     print(describe_machine(device))
     combinations = itertools.product(

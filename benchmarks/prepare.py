@@ -1,8 +1,8 @@
-"""Clips a second through each step of `songgen prepare`, and how the time for a clip grows with their number.
+"""Clips per second in each step of `songgen prepare`, and growth of the time per clip with the number of clips.
 
-Songs are chords with noise in the rhythm of syllables, made on the spot; each stays one clip. Steps that need a model
-from elsewhere are left out unless a configuration names one. The time to load a step's network is told apart: it does
-not grow. A step that looks at all clips together is the one that could grow faster than their number.
+Songs are chords with noise in the rhythm of syllables, synthesized by the script; each becomes one clip. Steps that
+need a model are left out unless a configuration names one. The time to load a step's network is reported separately,
+because it does not grow. A step that looks at all clips together could grow faster than their number.
 
     python benchmarks/prepare.py [--clips 50 500] [--seconds 8] [--config CONFIG.json] [--workers 1]
 """
@@ -37,17 +37,17 @@ WARM_UP_CLIPS = 2
 
 @dataclass(frozen=True)
 class Timing:
-    """What a step took."""
+    """Times of a step."""
 
     loading: float
-    """Seconds for its network."""
+    """Seconds to load the network."""
 
     working: float
     """Seconds for all clips."""
 
 
 def write_song(path: Path, seconds: float, seed: int) -> None:
-    """Write a song of random chords under noise that comes and goes like syllables."""
+    """Write a song of random chords with noise in the rhythm of syllables."""
     generator = np.random.default_rng(seed)
     time_axis = np.arange(round(seconds * RATE)) / RATE
     chord_of = (time_axis / CHORD_SECONDS).astype(int)
@@ -58,7 +58,7 @@ def write_song(path: Path, seconds: float, seed: int) -> None:
 
 
 def build_songs(folder: Path, count: int, seconds: float) -> str:
-    """Write songs and their manifest; return its path."""
+    """Write songs and their manifest, and return its path."""
     folder.mkdir()
     rows = []
     for number in range(count):
@@ -70,14 +70,14 @@ def build_songs(folder: Path, count: int, seconds: float) -> str:
 
 
 def timed(action: Callable[[], Any]) -> tuple[Any, float]:
-    """Return what an action returns, and the seconds that it took."""
+    """Return the result of an action and its time in seconds."""
     start = time.perf_counter()
     result = action()
     return result, time.perf_counter() - start
 
 
 def time_steps(config: PrepareConfig, workers: int) -> dict[str, Timing]:
-    """Run everything once from the beginning; return the timing of each step, reading and writing included."""
+    """Run everything once, and return the times of all steps, including reading and writing."""
     taken, seconds = timed(lambda: read_songs(config))
     records: list[SongRecord] = taken.records
     timings = {"(inputs)": Timing(0.0, seconds)}
@@ -91,7 +91,7 @@ def time_steps(config: PrepareConfig, workers: int) -> dict[str, Timing]:
 
 
 def time_step(runner: Runner, step: Step | SetStep, records: list[SongRecord]) -> tuple[Timing, list[SongRecord]]:
-    """Run one step; its network is loaded once more, to know the time of that alone."""
+    """Run one step; its network is loaded once more to measure the time of loading."""
     if isinstance(step, SetStep):
         changed, seconds = timed(lambda: runner.run_set(step, records))
         return Timing(0.0, seconds), changed
@@ -106,19 +106,19 @@ def main() -> None:
     parser.add_argument("--clips", type=int, nargs="+", default=[50, 500], help="numbers of clips")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of a clip")
     parser.add_argument("--config", type=Path, help="settings of the steps (inputs and output_dir are ignored)")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes")
     arguments = parser.parse_args()
     values = json.loads(arguments.config.read_text(encoding="utf-8")) if arguments.config else {}
     print(f"{describe_machine()}; clips of {arguments.seconds:g} s, {arguments.workers} process(es)")
     found: dict[int, dict[str, Timing]] = {}
-    for count in (WARM_UP_CLIPS, *arguments.clips):  # the first time, libraries are imported
+    for count in (WARM_UP_CLIPS, *arguments.clips):  # the first run imports libraries
         with tempfile.TemporaryDirectory() as folder:
             manifest = build_songs(Path(folder) / "songs", count, arguments.seconds)
             places = {"inputs": [manifest], "output_dir": str(Path(folder) / "out")}
             found[count] = time_steps(config_of_values(values | places), arguments.workers)
     first, last = arguments.clips[0], arguments.clips[-1]
     head = "".join(f"{count:>9} clips" for count in arguments.clips)
-    print(f"{'':16}{'loading':>9}{head}{'growth':>9}   (clips a second; time of a clip at {last} over that at {first})")
+    print(f"{'':16}{'loading':>9}{head}{'growth':>9}   (clips per second; time per clip at {last} over {first})")
     for name in found[first]:
         rates = "".join(f"{count / found[count][name].working:>15.1f}" for count in arguments.clips)
         growth = (found[last][name].working / last) / (found[first][name].working / first)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine they name, and timing of rivals that take turns."""
+"""Common parts of the benchmarks: a description of the machine, and timing of competitors in turns."""
 
 import os
 import platform
@@ -13,17 +13,17 @@ import torch
 
 @dataclass(frozen=True)
 class Timing:
-    """Median of some rounds."""
+    """Median times of several rounds."""
 
     wall: float
-    """Seconds that passed."""
+    """Wall-clock time in seconds."""
 
     cpu: float
-    """Seconds that this process computed, over all of its threads; other programs change it less."""
+    """CPU time of all threads of this process in seconds, which other programs affect less."""
 
 
 def describe_machine(device: torch.device | str = "cpu") -> str:
-    """Name processor or GPU, threads, how busy the machine is, and the torch that runs."""
+    """Return the names of processor or GPU, number of threads, load of the machine and version of torch."""
     if torch.device(device).type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     load = os.getloadavg()[0]
@@ -34,7 +34,7 @@ def describe_machine(device: torch.device | str = "cpu") -> str:
 
 
 def _processor_name() -> str:
-    """Name of the processor as Linux tells it, elsewhere what Python knows."""
+    """Return the name of the processor from Linux, or on other systems from Python."""
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text(encoding="utf-8").splitlines() if facts.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -42,7 +42,7 @@ def _processor_name() -> str:
 
 
 def synchronize(device: torch.device | str) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished all work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -50,9 +50,9 @@ def synchronize(device: torch.device | str) -> None:
 def take_turns(
     rivals: Mapping[str, Callable[[], object]], rounds: int, device: torch.device | str = "cpu"
 ) -> dict[str, Timing]:
-    """Call each rival once a round, so that whatever else the machine does hits all of them alike.
+    """Call each competitor once per round, so that other load on the machine affects all of them equally.
 
-    Every other round goes backwards: none of them always runs on the caches of the same predecessor.
+    Every other round is in reverse order, so that none of them always runs on the caches of the same predecessor.
     """
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in rivals}
     for place in range(rounds):

@@ -1,13 +1,13 @@
-"""Time of a training step: ours against the straightforward way, from the same weights.
+"""Time of a training step: ours compared with a straightforward one, with the same weights.
 
     python benchmarks/training_step.py [--attention sdpa] [--device cuda]
 
-A step is: a batch made of the clips' codes, forward, backward, clipping, AdamW. The baseline computes the same loss the
-way one writes it down first: labels laid out token by token in nested lists, one embedding and one head after the
-other, dense 4-D float masks with attention spelled out (`--attention sdpa`: handed to SDPA with those masks), one
-boolean-indexed loss per codebook whose value is read at once, logits kept in float32, AdamW as it comes. That both
-losses and gradients agree is checked first, with dropout off. The frozen encoders are left out: their states are
-given, and both sides turn them into the cross-attention memory alike.
+A step consists of making a batch from the clips' codes, forward, backward, clipping and AdamW. The baseline computes
+the same loss in the most obvious way: labels arranged token by token in nested lists, one embedding and one head after
+another, dense 4-D float masks with explicit attention (`--attention sdpa`: SDPA with these masks), one boolean-indexed
+loss per codebook whose value is read immediately, logits kept in float32, default AdamW. A check with dropout off
+ensures first that losses and gradients agree. The frozen encoders are left out: their states are given, and both sides
+compute the cross-attention memory from them in the same way.
 
 Shapes: B batch, H heads, S steps, D width, A attention heads, V vocabulary, M memory length.
 """
@@ -36,7 +36,7 @@ from songgen.vocabulary import IGNORE_INDEX, AudioVocabulary
 TARGET_RATIO = 1.5
 NUM_CODEBOOKS = 8
 CAPTION_LENGTH, LYRICS_LENGTH, VOICE_FRAMES = 40, 120, 225
-"""Ids of a caption and of lyrics, and the frames of three seconds of voice."""
+"""Numbers of ids of a caption and of lyrics, and of frames in three seconds of voice."""
 
 FROZEN_WIDTH, VOICE_LAYERS = 1024, 25
 """Sizes of the frozen encoders' states, as published."""
@@ -87,10 +87,10 @@ class BaselineStep:
     """Forward pass of a `mixed_pro` model with sinusoidal positions and lyrics in the memory."""
 
     model: SongGenForConditionalGeneration
-    """Gives the weights, and encodes the conditions: that part is the same on both sides."""
+    """Source of the weights; it also encodes the conditions, which is the same on both sides."""
 
     attention: str
-    """"eager" or "sdpa"."""
+    """Kind of attention: "eager" or "sdpa"."""
 
     def losses(
         self,
@@ -158,7 +158,7 @@ class BaselineStep:
 
     @staticmethod
     def _codebook_losses(heads: nn.ModuleList, states: Tensor, labels: Tensor, mask: Tensor) -> list[Tensor]:
-        """Mean cross-entropy of each codebook over the targets that a boolean mask picks."""
+        """Return the mean cross-entropy of each codebook over the targets, selected by a boolean mask."""
         logits = torch.stack([head(states) for head in heads], dim=1).float()
         losses = []
         for codebook in range(len(heads)):
@@ -169,7 +169,7 @@ class BaselineStep:
 
 
 def build_model(layers: int, width: int, dropout: float) -> SongGenForConditionalGeneration:
-    """Return a mixed_pro model whose weights depend on the sizes alone."""
+    """Return a mixed_pro model whose weights depend on the sizes only."""
     config = SongGenConfig(
         track_pattern="mixed_pro",
         decoder=DecoderConfig(
@@ -192,23 +192,23 @@ def build_model(layers: int, width: int, dropout: float) -> SongGenForConditiona
 
 @dataclass
 class Clips:
-    """Clips as both sides get them, with the frozen encoders' states."""
+    """Clips in the forms of both sides, with the states of the frozen encoders."""
 
     samples: list[Sample]
-    """What the data set hands to ours."""
+    """Samples of the data set, for our step."""
 
     mix: list[NestedCodes]
-    """The same codes as lists."""
+    """Codes of the mix as lists, for the baseline."""
 
     vocal: list[NestedCodes]
-    """Codes of the vocal track as lists."""
+    """Codes of the vocal track as lists, for the baseline."""
 
     frozen: dict[str, Tensor]
     """States and masks of caption and voice, and the lyrics' ids: keywords of `encode_conditions`."""
 
 
 def random_clips(lengths: Sequence[int], device: torch.device) -> Clips:
-    """Draw clips of some lengths in frames."""
+    """Return random clips of given lengths in frames."""
     random, size = np.random.default_rng(0), len(lengths)
     generator = torch.Generator().manual_seed(0)
     samples = []
@@ -230,7 +230,7 @@ def random_clips(lengths: Sequence[int], device: torch.device) -> Clips:
 
 
 def our_loss(model: nn.Module, clips: Clips) -> Tensor:
-    """What a training step of ours minimizes."""
+    """Return the loss that our step minimizes."""
     device = clips.frozen["voice_mask"].device
     batch = collate(clips.samples, ("mix",), ("vocal",)).to(device).model_inputs()
     weights = torch.tensor(CODEBOOK_WEIGHTS, device=device)
@@ -239,7 +239,7 @@ def our_loss(model: nn.Module, clips: Clips) -> Tensor:
 
 
 def baseline_loss(baseline: BaselineStep, clips: Clips) -> Tensor:
-    """What the baseline minimizes."""
+    """Return the loss that the baseline minimizes."""
     loss, vocal_loss, _ = baseline.losses(clips.mix, clips.vocal, clips.frozen, CODEBOOK_WEIGHTS)
     return loss + VOCAL_WEIGHT * vocal_loss
 
@@ -248,7 +248,7 @@ def require_equal(layers: int, width: int, attention: str, device: torch.device)
     """Compare losses and gradients of both sides on short clips, with dropout off.
 
     Raises:
-        RuntimeError: they differ: a ratio of their times would mean nothing.
+        RuntimeError: if they differ, so that the ratio of their times would be meaningless.
     """
     model = build_model(layers, width, dropout=0.0).to(device)
     clips = random_clips((40, 31, 25), device)
@@ -266,7 +266,7 @@ def require_equal(layers: int, width: int, attention: str, device: torch.device)
 def measure(
     model: SongGenForConditionalGeneration, clips: Clips, attention: str, dtype: torch.dtype, rounds: int
 ) -> dict[str, Timing]:
-    """Time whole steps of both sides in turns, each with weights and optimizer of its own."""
+    """Return the times of complete steps of both sides in turns, each with its own weights and optimizer."""
     device = model.device
     ours, theirs = copy.deepcopy(model), copy.deepcopy(model)
     baseline = BaselineStep(theirs, attention)
@@ -289,7 +289,7 @@ def measure(
 
 
 def _update(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Backward pass, clipping, weights."""
+    """Run the backward pass, clip the gradients and update the weights."""
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
     optimizer.step()
@@ -297,14 +297,14 @@ def _update(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer) ->
 
 
 def main() -> None:
-    """Check, measure twice in each precision, print."""
+    """Check, measure in each precision, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=8, help="decoder layers (default: 8)")
     parser.add_argument("--width", type=int, default=512, help="decoder width, a multiple of 64 (default: 512)")
     parser.add_argument("--lengths", type=int, nargs="+", default=[400, 520, 640, 750], help="frames of each clip")
     parser.add_argument("--attention", choices=("eager", "sdpa"), default="eager", help="attention of the baseline")
-    parser.add_argument("--rounds", type=int, default=3, help="steps of each side in a run (default: 3)")
-    parser.add_argument("--runs", type=int, default=2, help="runs, to see the noise (default: 2)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of steps of each side in a run (default: 3)")
+    parser.add_argument("--runs", type=int, default=2, help="number of runs, to show the noise (default: 2)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -326,7 +326,7 @@ def main() -> None:
             print(
                 f"{name}, run {run}: baseline {baseline.wall:.2f} s, ours {ours.wall:.2f} s, "
                 f"ratio {ratio:.2f} ({'at least' if ratio >= TARGET_RATIO else 'BELOW'} {TARGET_RATIO}); "
-                f"of processor time {baseline.cpu / ours.cpu:.2f}",
+                f"of CPU time {baseline.cpu / ours.cpu:.2f}",
                 flush=True,
             )
 

@@ -1,28 +1,28 @@
-"""The two things a model can be trained to write: one mixed track, or vocal and accompaniment together."""
+"""Tasks of a model: generate one mixed track, or vocal and accompaniment together."""
 
 from dataclasses import dataclass
 
 MIX, VOCAL, ACCOMPANIMENT = "mix", "vocal", "acc"
 
 TRACKS = (MIX, VOCAL, ACCOMPANIMENT)
-"""Every track that a data set can hold."""
+"""Names of all tracks that a data set may contain."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a model writes, and in which token layouts it may do so."""
+    """A set of tracks that a model generates, and the token layouts for it."""
 
     name: str
     """Name in messages and in the model's configuration."""
 
     target_tracks: tuple[str, ...]
-    """Tracks that the model writes, in the order of the layouts' first index."""
+    """Tracks that the model generates, in the order of the layouts' first index."""
 
     auxiliary_tracks: tuple[str, ...]
-    """Tracks that only an auxiliary loss predicts during training."""
+    """Tracks that only an auxiliary loss predicts, in training."""
 
     layouts: tuple[str, ...]
-    """Names of the token layouts that serve this task."""
+    """Names of the token layouts of this task."""
 
 
 MIXED = Task("mixed", (MIX,), (VOCAL,), ("mixed", "mixed_pro"))
@@ -37,10 +37,10 @@ TASKS = {task.name: task for task in (MIXED, DUAL_TRACK)}
 
 
 def task_of_layout(layout_name: str) -> Task:
-    """Return the task that a layout serves.
+    """Return the task of a layout.
 
     Raises:
-        ValueError: if no task knows the layout; the message lists those that exist.
+        ValueError: if the layout is unknown; the message lists the known ones.
     """
     for task in TASKS.values():
         if layout_name in task.layouts:

@@ -1,9 +1,9 @@
-"""Write the demo's page from what the other steps left in its folder.
+"""Write the demo's page from the outputs of the other steps.
 
 Run:
     python helpers/demo/build_page.py --out outputs/demo
 
-The page is ``OUT/index.html``; all it links to lies in ``OUT`` as well, so the folder can be moved or sent.
+The page is ``OUT/index.html``. All files that it links to are in ``OUT`` too, so that the folder can be moved or sent.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from songgen.train.reporting.trackers import METRICS_FILE, read_metrics
 
 GOAL = 0.95
 NUM_OPEN_SONGS = 8
-"""Training songs that are shown unfolded."""
+"""Number of training songs that are shown without unfolding."""
 METRIC_NAMES = {"loss": "train/unweighted_loss", "eval_loss": "eval/loss", "learning_rate": "train/learning_rate"}
-"""What the curves show: the mean cross-entropy over heads, which training and evaluation compute alike."""
+"""Metrics of the curves; the loss is the mean cross-entropy over heads, in training and in evaluation."""
 TRACK_TITLES = {"mix": "mix", "vocal": "vocal", "acc": "accompaniment"}
 SPLIT_TITLES = {"train": "training songs", "eval": "held-out songs"}
 MODE_TITLES = {"mixed": "mixed model", "dual_track": "dual-track model"}
 INTRODUCTION = (
-    "Every song here is synthetic: words spoken by espeak-ng and sung through Praat, over synthesised chords, bass and "
-    "drums. The models were trained on this machine and wrote the generated songs from captions and lyrics alone."
+    "All songs are synthetic: words spoken by espeak-ng and put on notes by Praat, over synthesized chords, bass and "
+    "drums. The models were trained on this machine, and generated songs from captions and lyrics only."
 )
 
 
 def build_page(out: Path, songs_folder: Path, stages: Sequence[Path]) -> None:
-    """Write ``out/index.html`` and the pictures and sounds that it shows.
+    """Write ``out/index.html`` and the pictures and audio files on it.
 
     Args:
-        out: folder of the demo.
-        songs_folder: the demo songs.
-        stages: output folders of the training stages, in the order in which they ran.
+        out: Folder of the demo.
+        songs_folder: Folder of the demo songs.
+        stages: Output folders of the training stages, in order.
     """
     figures = json.loads((out / "figures.json").read_text(encoding="utf-8"))
     songs = read_songs(songs_folder)
@@ -57,22 +57,22 @@ def build_page(out: Path, songs_folder: Path, stages: Sequence[Path]) -> None:
         for split, rows in songs.items()
     }
     page = Page(
-        title="Songs sung by models trained right here",
+        title="Songs by models that were trained on this machine",
         introduction=INTRODUCTION,
         figures=tuple(figure_rows(figures)),
         groups=(
             SongGroup(
                 "Training songs",
-                "Generated greedily from the caption and lyrics of songs that the models were trained on.",
+                "Generated greedily from captions and lyrics of songs in the training data.",
                 tuple(cards["train"][:NUM_OPEN_SONGS]),
             ),
             SongGroup(
                 "Held-out songs",
-                "Drawn at random for songs that training never saw: known words in new orders.",
+                "Sampled from captions and lyrics of songs outside the training data: known words in new orders.",
                 tuple(cards["eval"]),
             ),
             SongGroup(
-                "All other training songs", "Generated like the ones above.",
+                "All other training songs", "Generated in the same way.",
                 tuple(cards["train"][NUM_OPEN_SONGS:]), folded=True,
             ),
         ),
@@ -86,7 +86,7 @@ def build_page(out: Path, songs_folder: Path, stages: Sequence[Path]) -> None:
 
 
 def figure_rows(figures: Mapping[str, Any]) -> list[Figure]:
-    """The rows of the table of figures, from ``figures.json``."""
+    """Return the rows of the table of figures, from ``figures.json``."""
     rows = []
     for mode, title in MODE_TITLES.items():
         values = figures[mode]
@@ -95,17 +95,17 @@ def figure_rows(figures: Mapping[str, Any]) -> list[Figure]:
             share = values["first_codebook_agreement"][track]
             is_total = len(tracks) == 1 or track == "mean"
             name = "" if len(tracks) == 1 else f" ({TRACK_TITLES.get(track, 'both tracks')})"
-            rows.append(_share(f"First-codebook codes given back, {title}{name}", share, is_total))
+            rows.append(_share(f"First-codebook codes reproduced, {title}{name}", share, is_total))
         for track, share in values["nearest_to_own_original"].items():
             name = "" if len(tracks) == 1 else f" ({TRACK_TITLES[track]})"
-            label = f"Songs nearest to their own original, {title}{name}"
+            label = f"Songs closest to their own original, {title}{name}"
             rows.append(_share(label, share, track == "mix", values["num_songs"]))
     for split, title in SPLIT_TITLES.items():
         error = figures["codec_quantizer_error"][split]
-        rows.append(Figure(f"Error of the codec's codes alone, {title} (mix)", f"{error:.3f} nepers"))
+        rows.append(Figure(f"Error of the codec's quantization, {title} (mix)", f"{error:.3f} nepers"))
         for track, error in figures["codec_log_mel_error"][split].items():
             rows.append(
-                Figure(f"Log-mel error of the codec's sound, {title} ({TRACK_TITLES[track]})", f"{error:.3f} nepers")
+                Figure(f"Log-mel error of decoded audio, {title} ({TRACK_TITLES[track]})", f"{error:.3f} nepers")
             )
     return rows
 
@@ -123,7 +123,7 @@ def _song_card(
     *,
     with_pictures: bool,
 ) -> SongCard:
-    """Copy a song's original into the folder, draw spectrograms and list everything there is to hear of it."""
+    """Copy a song's original into the folder, draw spectrograms, and list all audio of the song."""
     name = row["fname"]
     original = out / "originals" / f"{name}_mix.wav"
     original.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ def _song_card(
     sounds = [("original", original), ("codec round trip", out / "round_trip" / f"{name}_mix.wav")]
     for mode, title in MODE_TITLES.items():
         song = generated[mode][name]
-        how = "greedy" if song.greedy else "drawn"
+        how = "greedy" if song.greedy else "sampled"
         sounds.append((f"{title}, {how}", out / "generated" / mode / song.files["mix"]))
         if len(song.tracks) > 1:
             sounds += [
@@ -152,10 +152,10 @@ def _clip(out: Path, label: str, sound: Path, *, with_picture: bool) -> Clip:
 
 
 def _stage(out: Path, folder: Path) -> Stage:
-    """Draw the curves of a stage and sum it up.
+    """Draw the curves of a stage and summarize it.
 
     Raises:
-        ValueError: if its metrics hold no loss.
+        ValueError: if its metrics have no loss.
     """
     rows = read_metrics(folder / METRICS_FILE)
     steps, losses = curve(rows, METRIC_NAMES["loss"])
@@ -170,7 +170,7 @@ def _stage(out: Path, folder: Path) -> Stage:
 
 
 def _runs(folder: Path) -> list[Run]:
-    """Finished steps in the order in which they ran."""
+    """Return the finished steps in the order in which they ran."""
     order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
     records = [json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in order]
     return [Run(record["title"], record["command"], record["seconds"]) for record in records if record["finished"]]

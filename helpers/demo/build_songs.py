@@ -1,11 +1,11 @@
-"""Build the demo corpus: short songs whose words are really sung, with exact labels.
+"""Build the demo corpus: short songs with words that are sung, and exact labels.
 
 Run:
     python helpers/demo/build_songs.py --out datasets/demo_songs
 
-The folder holds ``metadata.jsonl`` (training songs), ``metadata_eval.jsonl`` (held-out songs), the wav files of mix,
-vocal and accompaniment (16 kHz, 16 bit, mix = vocal + accompaniment sample by sample) and ``truth.jsonl`` (words with
-their times and notes, tempo, key). It is built once: with the same settings nothing is done again.
+The folder contains ``metadata.jsonl`` (training songs), ``metadata_eval.jsonl`` (held-out songs), the wav files of mix,
+vocal and accompaniment (16 kHz, 16 bit; the mix is the sum of the other two, sample by sample) and ``truth.jsonl``
+(words with their times and notes, tempo, key). A complete corpus with the same settings is not built again.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ TRACKS = ("audio", "vocal", "acc")
 
 
 def build_songs(out: Path, num_songs: int, seed: int) -> bool:
-    """Build the corpus unless it is already there.
+    """Build the corpus unless it exists.
 
     Returns:
         Whether anything was built.
 
     Raises:
-        ValueError: if a package is missing, a setting is out of range, or ``out`` holds something else.
+        ValueError: if a package is missing, a setting is out of range, or ``out`` contains something else.
     """
     settings = {"num_songs": num_songs, "seed": seed, "sample_rate": SAMPLE_RATE, "source": source_digest()}
     if _is_complete(out, settings):
         return False
     if out.exists() and any(out.iterdir()) and not (out / STAMP_NAME).exists():
-        raise ValueError(f"{out} holds files that this builder did not write; choose another --out")
+        raise ValueError(f"{out} contains files that this script did not write; choose another --out")
     songs = compose_corpus(num_songs, seed)
     spoken = speak_vocabulary(VOCABULARY, SAMPLE_RATE)
     partial = out.with_name(out.name + ".partial")
@@ -69,7 +69,7 @@ def build_songs(out: Path, num_songs: int, seed: int) -> bool:
 
 
 def render_song(song: Song, spoken: Mapping[tuple[str, str], np.ndarray]) -> dict[str, np.ndarray]:
-    """The int16 samples of a song's tracks ``audio``, ``vocal`` and ``acc``; the first is the sum of the others."""
+    """Return int16 samples of a song's tracks ``audio``, ``vocal`` and ``acc``; ``audio`` is the sum of the others."""
     vocal = _with_energy(sing(song, spoken, SAMPLE_RATE), VOCAL_ENERGY)
     acc = _with_energy(accompany(song, SAMPLE_RATE), ACC_ENERGY)
     gain = min(1.0, LARGEST_SAMPLE / float(np.abs(vocal + acc).max()))
@@ -79,7 +79,7 @@ def render_song(song: Song, spoken: Mapping[tuple[str, str], np.ndarray]) -> dic
 
 
 def truth_row(song: Song) -> dict[str, Any]:
-    """Everything that is known about a song because it was composed."""
+    """Return the labels of a song, which are exact because it was composed."""
     return {
         "fname": song.name,
         "split": song.split,
@@ -104,7 +104,7 @@ def truth_row(song: Song) -> dict[str, Any]:
 
 
 def source_digest() -> str:
-    """Digest of what decides the sound apart from the arguments: this builder's source and its two sound libraries."""
+    """Return a digest of all that affects the sound besides arguments: source code and the two sound libraries."""
     digest = hashlib.sha256()
     folder = Path(__file__).resolve().parent
     for path in [folder / "build_songs.py", *sorted((folder / "demo_songs").glob("*.py"))]:
@@ -118,7 +118,7 @@ def source_digest() -> str:
 
 
 def _write_song(folder: Path, song: Song, spoken: Mapping[tuple[str, str], np.ndarray]) -> dict[str, Any]:
-    """Write the wav files of a song and return its row of the manifest."""
+    """Write the wav files of a song, and return its row of the manifest."""
     tracks = render_song(song, spoken)
     names = {track: f"{track}/{song.name}.wav" for track in TRACKS}
     for track, samples in tracks.items():
@@ -138,7 +138,7 @@ def _write_song(folder: Path, song: Song, spoken: Mapping[tuple[str, str], np.nd
 
 
 def energy(samples: np.ndarray) -> float:
-    """Root mean square of 16-bit samples."""
+    """Return the root mean square of 16-bit samples."""
     return round(float(np.sqrt(np.mean(samples.astype(np.float64) ** 2))), 4)
 
 
@@ -151,7 +151,7 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _is_complete(out: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether ``out`` was built with these settings and still has all of its files."""
+    """Return whether ``out`` was built with these settings and still has all of its files."""
     stamp_path = out / STAMP_NAME
     if not stamp_path.exists():
         return False
@@ -165,14 +165,14 @@ def main() -> None:
     """Parse the command line and build."""
     parser = argparse.ArgumentParser(description="Build the demo corpus of short sung songs.")
     parser.add_argument("--out", type=Path, default=Path("datasets/demo_songs"), help="folder to write")
-    parser.add_argument("--num_songs", type=int, default=48, help="songs in all; about one in nine is held out")
+    parser.add_argument("--num_songs", type=int, default=48, help="number of songs; about one in nine is held out")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     try:
         built = build_songs(arguments.out, arguments.num_songs, arguments.seed)
     except ValueError as error:
         parser.exit(1, f"error: {error}\n")
-    print(f"{arguments.out}: {arguments.num_songs} songs {'built' if built else 'already there'}")
+    print(f"{arguments.out}: {arguments.num_songs} songs {'built' if built else 'already exist'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure what the demo's models learned, and write the round trip of the codec.
+"""Measure the demo's models, and write the round trip of the codec.
 
 Run:
     python helpers/demo/figures.py --out outputs/demo
@@ -6,14 +6,14 @@ Run:
 Reads the demo songs, the tokenized data set and ``OUT/generated/mixed`` and ``OUT/generated/dual_track``; writes
 ``OUT/figures.json`` and ``OUT/round_trip/NAME_TRACK.wav`` (the data set's codes decoded).
 
-The figures, over the training songs, which were generated greedily from their caption and lyrics:
+The figures are computed over the training songs, which were generated greedily from captions and lyrics:
 
-- first-codebook agreement: share of the codes of the original's first codebook that generation gives back at their
-  place, mean over songs; frames that were not generated count as wrong.
-- nearest to its own original: share of the songs that are nearer to their own original than to any other training
+- first-codebook agreement: share of the codes of the original's first codebook that generation reproduces at the same
+  position, mean over songs; frames that were not generated count as wrong.
+- nearest to its own original: share of the songs that are closer to their own original than to any other training
   song, by the mean difference of their log-mel spectrograms.
-- codec round trip: mean difference of log-mel spectrograms between originals and their codes decoded to sound; and, of
-  the mixes, between the codec's log-mel frames and their codes alone, without the search for a phase.
+- codec round trip: mean difference between the log-mel spectrograms of originals and of their decoded codes; and, for
+  the mixes, between the codec's log-mel frames before and after quantization, without the estimation of a phase.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ from songgen.metrics.mel import mel_distance
 
 MODES = ("mixed", "dual_track")
 Spectrograms = dict[str, dict[str, NDArray[np.float32]]]
-"""Track to song name to log-mel spectrogram."""
+"""Track -> song name -> log-mel spectrogram."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The demo songs as sound and as codes."""
+    """Demo songs as spectrograms and as codes."""
 
     codes: dict[str, dict[str, NDArray[np.int16]]]
-    """Song name to track to K x T."""
+    """Song name -> track -> K x T codes."""
     names: dict[str, list[str]]
-    """Song names by split."""
+    """Names of songs by split."""
     spectrograms: Spectrograms
-    """Of the originals."""
+    """Spectrograms of the originals."""
 
 
 def read_corpus(songs_folder: Path, tokens_folder: Path) -> Corpus:
-    """Read the originals of all splits."""
+    """Read the original songs of all splits."""
     songs = read_songs(songs_folder)
     codes = {}
     for split in SPLITS:
@@ -82,7 +82,7 @@ def read_corpus(songs_folder: Path, tokens_folder: Path) -> Corpus:
 
 
 def measure_codec(corpus: Corpus, codec: AudioCodec, out: Path) -> dict[str, dict[str, float]]:
-    """Decode the data set's codes to ``out`` and return the log-mel error in nepers by split and track."""
+    """Decode the data set's codes to ``out``, and return the log-mel error in nepers by split and track."""
     errors: dict[str, dict[str, float]] = {}
     for split, names in corpus.names.items():
         for track in ORIGINAL_COLUMNS:
@@ -92,16 +92,20 @@ def measure_codec(corpus: Corpus, codec: AudioCodec, out: Path) -> dict[str, dic
                 decoded = codec.decode(codes)[0, 0].float().cpu().numpy()
                 original = corpus.spectrograms[track][name]
                 write_sound(out / f"{name}_{track}.wav", decoded, codec.sample_rate)
-                # the last frame of codes may reach past the end of the original
+                # The last frame of codes may extend past the end of the original.
                 distances.append(mel_distance(demo_log_mel(decoded, codec.sample_rate)[: len(original)], original))
             errors.setdefault(split, {})[track] = float(np.mean(distances))
     return errors
 
 
 def measure_quantizer(songs_folder: Path, codec: AudioCodec) -> dict[str, float]:
-    """Error of the codec's codes in nepers, by split, of the mixes."""
+    """Return the quantization error of the mixes in nepers, by split.
+
+    Raises:
+        ValueError: if the codec is not a spectral codec.
+    """
     if not isinstance(codec, SpectralCodec):
-        raise ValueError(f"the demo's figures are of a spectral codec, not of one of kind {codec.kind!r}")
+        raise ValueError(f"the demo measures a spectral codec, not one of the kind {codec.kind!r}")
     return {
         split: reconstruction_error(
             codec, (torch.from_numpy(read_sound(songs_folder / row[ORIGINAL_COLUMNS["mix"]])[0]) for row in rows)
@@ -111,7 +115,7 @@ def measure_quantizer(songs_folder: Path, codec: AudioCodec) -> dict[str, float]
 
 
 def measure_mode(corpus: Corpus, folder: Path) -> dict[str, Any]:
-    """Figures of one mode over the training songs."""
+    """Return the figures of one mode over the training songs."""
     songs = [song for song in read_generated(folder) if song.split == "train"]
     codes = load_file(folder / CODES_FILE)
     tracks = songs[0].tracks
@@ -133,7 +137,7 @@ def measure_agreement(
     generated: Mapping[str, NDArray[np.int16]],
     originals: Mapping[str, Mapping[str, NDArray[np.int16]]],
 ) -> dict[str, float]:
-    """First-codebook agreement of each track, mean over songs."""
+    """Return the first-codebook agreement of each track, mean over songs."""
     return {
         track: float(
             np.mean(
@@ -147,7 +151,7 @@ def measure_agreement(
 def measure_nearest(
     names: Sequence[str], generated: Sequence[NDArray[np.float32]], originals: Mapping[str, NDArray[np.float32]]
 ) -> float:
-    """Share of the songs that are nearest to their own original, among the originals of all these songs."""
+    """Return the share of songs that are closer to their own original than to those of the other songs."""
     nearest = nearest_originals(generated, [originals[name] for name in names])
     return float(np.mean([index == own for own, index in enumerate(nearest)]))
 

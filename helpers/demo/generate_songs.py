@@ -1,9 +1,9 @@
-"""Let a trained demo model sing: every training song greedily, every held-out song drawn at random.
+"""Generate songs with a trained demo model: training songs greedily, held-out songs by sampling.
 
 Run:
     python helpers/demo/generate_songs.py --model outputs/demo/mixed_step3 --out outputs/demo/generated/mixed
 
-Each song is generated from its caption and lyrics alone. The folder holds a wav file for each track and for the mix,
+Each song is generated from its caption and lyrics only. The folder contains a wav file for each track and for the mix,
 ``codes.safetensors`` (N x K x T for each song) and ``songs.jsonl``.
 """
 
@@ -22,7 +22,7 @@ from songgen.generation.song_audio import SongAudio
 from songgen.models import SongGenForConditionalGeneration
 
 EXTRA_SECONDS = 1.0
-"""How much longer than the longest demo song a generated one may become."""
+"""Seconds by which a generated song may be longer than the longest demo song."""
 
 
 def generate_songs(
@@ -32,7 +32,7 @@ def generate_songs(
     options: dict[str, Any],
     batch_size: int,
 ) -> list[SongAudio]:
-    """Generate a song for each row, in batches; a batch's songs are written side by side and do not see each other."""
+    """Generate a song for each row, in batches; the songs of a batch do not affect each other."""
     batches = []
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
@@ -49,7 +49,7 @@ def generate_songs(
 def save_songs(
     out: Path, split: str, greedy: bool, rows: list[dict[str, Any]], batches: list[SongAudio]
 ) -> tuple[list[GeneratedSong], dict[str, torch.Tensor]]:
-    """Write the sounds of generated songs and return their rows and codes."""
+    """Write the audio of generated songs, and return their rows and codes."""
     songs, codes = [], {}
     sounds = [(batch, index) for batch in batches for index in range(len(batch.codes))]
     for row, (batch, index) in zip(rows, sounds, strict=True):
@@ -70,10 +70,10 @@ def main() -> None:
     parser.add_argument("--songs", type=Path, default=Path("datasets/demo_songs"), help="folder of the demo songs")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the songs that are drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampled songs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
-    # Steps of a small model are too short to be shared by threads that may have to wait for a core.
+    # The steps of a small model are too short to gain from several threads, which may have to wait for a core.
     torch.set_num_threads(1)
     model = SongGenForConditionalGeneration.from_pretrained(arguments.model).to(arguments.device)
     processor = SongGenProcessor(arguments.model, arguments.device)
@@ -83,7 +83,7 @@ def main() -> None:
     codes: dict[str, torch.Tensor] = {}
     for split in SPLITS:
         greedy = split == "train"
-        print(f"{split}: {len(songs[split])} songs, {'greedily' if greedy else 'drawn at random'}", flush=True)
+        print(f"{split}: {len(songs[split])} songs, {'greedy' if greedy else 'sampled'}", flush=True)
         options: dict[str, Any] = {"do_sample": not greedy, "max_seconds": longest + EXTRA_SECONDS}
         if not greedy:
             options["seed"] = arguments.seed

@@ -1,11 +1,11 @@
-"""The demo from songs to singing models: builds a corpus, tokenizes it, trains both modes, generates, reports.
+"""Run the demo from songs to trained models: build a corpus, tokenize it, train both modes, generate, report.
 
 Run:
     python helpers/demo/run_demo.py
 
-Each step is a command that could be typed by hand; it is printed before it runs. Finished steps are reused: a second
-run does only what is missing or whose inputs have changed. Everything is written below ``outputs/demo``,
-``datasets/demo_songs`` and ``datasets/demo_tokens``; ``outputs/demo/index.html`` is the result.
+Each step is a command that can be run by hand, and is printed before it runs. Finished steps are reused: another run
+does only what is missing or has other inputs. Everything is written to ``outputs/demo``, ``datasets/demo_songs`` and
+``datasets/demo_tokens``; the result is ``outputs/demo/index.html``.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ MODES = {
     "mixed": ("mixed", Path("training/run_training_mixed.py")),
     "dual": ("dual_track", Path("training/run_training_dual_track.py")),
 }
-"""Prefix of the stages' files to the mode's name and training script."""
+"""Prefix of the stages' files -> name of the mode and its training script."""
 
 
 def all_steps(num_songs: int, seed: int, dtype: str) -> list[Step]:
-    """The steps of the demo in order; paths are relative to the repository."""
+    """Return the steps of the demo in order; paths are relative to the repository."""
     steps = [*_preparation(num_songs, seed)]
     stage_folders = []
     for prefix, (mode, script) in MODES.items():
@@ -54,7 +54,7 @@ def all_steps(num_songs: int, seed: int, dtype: str) -> list[Step]:
 
 
 def _preparation(num_songs: int, seed: int) -> list[Step]:
-    """Songs, codec, tokenizers, the untrained model and the tokenized data set."""
+    """Return the steps for songs, codec, tokenizers, untrained model and tokenized data set."""
     data_config = CONFIGS / "data.json"
     return [
         Step(
@@ -69,7 +69,7 @@ def _preparation(num_songs: int, seed: int) -> list[Step]:
         ),
         Step(
             name="codec",
-            title="Fit the embedded codec to the songs",
+            title="Fit the spectral codec on the songs",
             command=(
                 "python", f"{HELPERS}/fit_spectral_codec.py", "--manifest", f"{SONGS}/metadata.jsonl",
                 "--out", f"{CODEC}",
@@ -96,7 +96,7 @@ def _preparation(num_songs: int, seed: int) -> list[Step]:
         ),
         Step(
             name="tokens",
-            title="Turn the songs into tokens",
+            title="Tokenize the songs",
             command=_launch(Path("training/preprocess_data.py"), data_config),
             outputs=(TOKENS,),
             inputs=_read_config(ROOT / data_config)[1],
@@ -105,12 +105,12 @@ def _preparation(num_songs: int, seed: int) -> list[Step]:
 
 
 def _report(stages: list[tuple[str, Path]]) -> list[Step]:
-    """Generation with the last stage of each mode, figures and page."""
+    """Return the steps for generation with the last stage of each mode, for figures and for the page."""
     last = dict(stages)
     steps = [
         Step(
             name=f"generate_{mode}",
-            title=f"Sing with the {mode.replace('_', '-')} model",
+            title=f"Generate songs with the {mode.replace('_', '-')} model",
             command=(
                 "python", f"{DEMO}/generate_songs.py", "--model", f"{folder}", "--songs", f"{SONGS}",
                 "--out", f"{OUT}/generated/{mode}",
@@ -138,7 +138,7 @@ def _report(stages: list[tuple[str, Path]]) -> list[Step]:
 
 
 def _launch(script: Path, config: Path) -> tuple[str, ...]:
-    """A script under accelerate: one process that uses all cores, whatever this user's accelerate settings are."""
+    """Return the launch of a script: one process on all cores, regardless of the user's accelerate settings."""
     return (
         "accelerate", "launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no",
         "--dynamo_backend", "no", "--num_cpu_threads_per_process", f"{os.cpu_count() or 1}", f"{script}", f"{config}",
@@ -146,7 +146,7 @@ def _launch(script: Path, config: Path) -> tuple[str, ...]:
 
 
 def _read_config(path: Path) -> tuple[dict[str, str], tuple[Path, ...]]:
-    """Values of a configuration, and the files that they come from, relative to the repository."""
+    """Return the values of a configuration and the files that they come from, relative to the repository."""
     from songgen.config.loading import read_config_file
 
     values, chain = read_config_file(path)
@@ -178,7 +178,7 @@ def main() -> None:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        print("\ninterrupted; the same command resumes from here", file=sys.stderr)
         sys.exit(130)
     print(f"\nThe demo is ready: open {OUT}/index.html")
 

@@ -20,35 +20,35 @@ from torch import Tensor
 
 
 class AudioCodec(ABC):
-    """Turns mono waveforms into `num_codebooks` streams of tokens and back.
+    """An encoder of mono waveforms into `num_codebooks` streams of tokens, and a decoder of them.
 
-    All clips of one frame count give the same tokens whatever else is in the batch, and `frames` depends on the
-    number of samples alone: tracks of equal length stay aligned.
+    The tokens of a clip do not depend on the other clips of the batch, and `frames` depends only on the number of
+    samples, so that tracks of equal length stay aligned.
     """
 
     kind: ClassVar[str]
-    """The name of this kind of codec in a spec's `type`."""
+    """Name of this kind of codec, the `type` of a spec."""
 
     sample_rate: int
-    """Samples a second that `encode` expects and `decode` returns."""
+    """Samples per second of the waveforms that `encode` takes and `decode` returns."""
     hop_length: int
-    """Samples in a frame."""
+    """Samples per frame."""
     num_codebooks: int
-    """Tokens in a frame."""
+    """Tokens per frame, one from each codebook."""
     codebook_size: int
-    """Tokens run from 0 to `codebook_size - 1`."""
+    """Entries in each codebook: tokens are 0 to `codebook_size - 1`."""
 
     _fingerprint: str | None = None
 
     @property
     def frame_rate(self) -> float:
-        """Frames a second."""
+        """Frames per second."""
         return self.sample_rate / self.hop_length
 
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where the codec computes and where its results are."""
+        """Device of the codec and of its results."""
 
     @property
     @abstractmethod
@@ -57,28 +57,28 @@ class AudioCodec(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the kind, the settings that change tokens, and the weights; computed when first asked for."""
+        """SHA-256 of the kind, the settings that change tokens, and the weights; computed on first use."""
         if self._fingerprint is None:
             self._fingerprint = fingerprint(self.kind, self._token_settings(), self._weights())
         return self._fingerprint
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames of a clip of `num_samples` samples: a last frame that is begun counts."""
+        """Return the number of frames of a clip of `num_samples` samples; an incomplete last frame counts."""
         return -(-num_samples // self.hop_length)
 
     @torch.no_grad()
     def encode(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Encodes a batch of clips.
+        """Encode a batch of clips.
 
         Args:
-            waveforms: `B x 1 x N` samples between -1 and 1 at `sample_rate`; what lies past a clip's length is ignored.
-            lengths: `B` samples in each clip, from 0 to `N`.
+            waveforms: `B x 1 x N` samples between -1 and 1 at `sample_rate`; samples past a clip's length are ignored.
+            lengths: `B` numbers of samples, from 0 to `N`.
 
         Returns:
             `codes` (`B x K x T` int64, 0 past a clip's frames) and `frames` (`B` int64), on the codec's device.
 
         Raises:
-            ValueError: The shapes do not fit or a length is out of range.
+            ValueError: if the shapes do not fit or a length is out of range.
         """
         if waveforms.dim() != 3 or waveforms.shape[1] != 1:
             raise ValueError(f"waveforms must be mono, batch x 1 x samples; got the shape {tuple(waveforms.shape)}.")
@@ -88,6 +88,9 @@ class AudioCodec(ABC):
             len(frame_counts), self.num_codebooks, max(frame_counts, default=0), dtype=torch.int64, device=self.device
         )
         with exact_float32(self.device):
+            # One forward pass for each distinct frame count. `clips` are G x 1 x (count * hop): every clip is padded
+            # with silence to the end of its own last frame only, so that padding never reaches into another clip's
+            # tokens. Batches sorted by length keep the groups large.
             for count, rows in _rows_by_count(frame_counts):
                 clips = torch.zeros(len(rows), 1, count * self.hop_length, device=self.device)
                 for clip, row in zip(clips, rows, strict=True):
@@ -96,24 +99,25 @@ class AudioCodec(ABC):
                 if group_codes.shape != (len(rows), self.num_codebooks, count):
                     raise ValueError(
                         f"The {self.kind} codec returned codes of the shape {tuple(group_codes.shape)} where "
-                        f"{(len(rows), self.num_codebooks, count)} was due: its config.json does not fit its network."
+                        f"{(len(rows), self.num_codebooks, count)} was expected: its config.json does not match its "
+                        "network."
                     )
                 codes[rows, :, :count] = group_codes
         return codes, torch.tensor(frame_counts, dtype=torch.int64, device=self.device)
 
     @torch.no_grad()
     def decode(self, codes: Tensor, frames: Tensor | None = None) -> Tensor:
-        """Decodes a batch of token clips.
+        """Decode a batch of token sequences.
 
         Args:
-            codes: `B x K x T` tokens; what lies past a clip's frames is ignored.
-            frames: `B` frames in each clip, all of `T` when not given.
+            codes: `B x K x T` tokens; those past a clip's frames are ignored.
+            frames: `B` numbers of frames; None means `T` for every clip.
 
         Returns:
             `B x 1 x (T * hop_length)` float32 samples on the codec's device, silent past a clip's frames.
 
         Raises:
-            ValueError: The shapes do not fit, or a token is not a code of this codec.
+            ValueError: if the shapes do not fit, or a token is not a code of this codec.
         """
         if codes.dim() != 3 or codes.shape[1] != self.num_codebooks:
             raise ValueError(
@@ -129,8 +133,8 @@ class AudioCodec(ABC):
                 lowest, highest = (int(value) for value in group_codes.aminmax())
                 if lowest < 0 or highest >= self.codebook_size:
                     raise ValueError(
-                        f"codes must lie between 0 and {self.codebook_size - 1}, found {lowest} to {highest}: special "
-                        "tokens (pad, begin, end) must be taken out before decoding."
+                        f"codes must be between 0 and {self.codebook_size - 1}, found {lowest} to {highest}: remove "
+                        "special tokens (pad, begin, end) before decoding."
                     )
                 clips = self._decode_equal(group_codes)[..., : count * self.hop_length]
                 waveforms[rows, :, : clips.shape[-1]] = clips.float()
@@ -138,31 +142,31 @@ class AudioCodec(ABC):
 
     @abstractmethod
     def to(self, device: torch.device | str) -> Self:
-        """Moves the codec; returns it."""
+        """Move the codec to a device and return it."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Writes a copy that `load_codec` opens as the same codec: same tokens, same fingerprint."""
+        """Write a copy from which `load_codec` opens the same codec: same tokens, same fingerprint."""
 
     @abstractmethod
     def _encode_equal(self, clips: Tensor) -> Tensor:
-        """Encodes `G x 1 x (T * hop_length)` samples, `T >= 1`, into `G x K x T` tokens."""
+        """Encode `G x 1 x (T * hop_length)` samples into `G x K x T` tokens, where `T >= 1`."""
 
     @abstractmethod
     def _decode_equal(self, codes: Tensor) -> Tensor:
-        """Decodes `G x K x T` tokens, `T >= 1`, into `G x 1 x samples`, about `T * hop_length` of them."""
+        """Decode `G x K x T` tokens, `T >= 1`, into `G x 1 x samples`, where samples is about `T * hop_length`."""
 
     @abstractmethod
     def _token_settings(self) -> dict[str, Any]:
-        """The settings, besides the weights, that change tokens: JSON values."""
+        """Return the settings (JSON values) that change tokens, apart from the weights."""
 
     @abstractmethod
     def _weights(self) -> Mapping[str, Tensor]:
-        """The tensors that make the codec what it is, by name."""
+        """Return all tensors that the tokens depend on, by name."""
 
 
 def fingerprint(kind: str, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over a kind, JSON settings and named tensors, the same on every device."""
+    """Return the SHA-256 (hex) of a kind, JSON settings and named tensors; it does not depend on the device."""
     digest = hashlib.sha256(json.dumps({"kind": kind, "settings": settings}, sort_keys=True).encode())
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
@@ -174,7 +178,7 @@ def fingerprint(kind: str, settings: Mapping[str, Any], weights: Mapping[str, Te
 
 @contextlib.contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
-    """Switches mixed precision and TF32 off, whatever training set: rounding would change the nearest codes."""
+    """Switch off autocast and TF32, whatever training has set: rounding would change which code is nearest."""
     with torch.autocast(device.type, enabled=False):
         if device.type != "cuda":
             yield
@@ -192,7 +196,7 @@ def exact_float32(device: torch.device) -> Iterator[None]:
 
 
 def _checked_counts(counts: Tensor, batch_size: int, most: int, name: str, unit: str) -> list[int]:
-    """The counts as integers; `ValueError` where there are not `batch_size` of them between 0 and `most`."""
+    """Return the counts as integers; raise `ValueError` unless there are `batch_size` counts from 0 to `most`."""
     values = [int(value) for value in counts.flatten().tolist()]
     if counts.dim() != 1 or len(values) != batch_size or any(value < 0 or value > most for value in values):
         raise ValueError(f"{name} must be {batch_size} numbers of {unit} from 0 to {most}; got {values}.")
@@ -200,6 +204,6 @@ def _checked_counts(counts: Tensor, batch_size: int, most: int, name: str, unit:
 
 
 def _rows_by_count(counts: list[int]) -> Iterator[tuple[int, list[int]]]:
-    """Each count above 0 with the rows that have it."""
+    """Yield each count above 0 with the rows that have it."""
     for count in sorted(set(counts) - {0}):
         yield count, [row for row, value in enumerate(counts) if value == count]

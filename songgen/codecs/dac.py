@@ -9,13 +9,12 @@ from songgen.codecs.network import NetworkCodec, network_spec, open_network
 
 
 class DacCodec(NetworkCodec):
-    """The Descript Audio Codec, with all or the first few of its codebooks."""
+    """The Descript Audio Codec with all of its codebooks, or only the first `num_codebooks`."""
 
     kind = "dac"
     model: DacModel
 
     def __init__(self, model: DacModel, spec: dict[str, Any], num_codebooks: int) -> None:
-        """Wraps an opened network of which the first `num_codebooks` codebooks are used."""
         super().__init__(model, spec)
         self.sample_rate = model.config.sampling_rate
         self.hop_length = model.config.hop_length
@@ -24,10 +23,10 @@ class DacCodec(NetworkCodec):
 
     @classmethod
     def load(cls, path: str, revision: str | None, settings: dict[str, Any]) -> Self:
-        """Opens a folder or hub id; `settings` may hold `num_codebooks` (default: all).
+        """Open a folder or hub id; `settings` may contain `num_codebooks` (default: all).
 
         Raises:
-            ValueError: It cannot be opened, or it has not so many codebooks.
+            ValueError: if it cannot be opened or does not have that many codebooks.
         """
         model = open_network(DacModel, path, revision)
         available = model.config.n_codebooks

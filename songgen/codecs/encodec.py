@@ -8,17 +8,16 @@ from transformers import EncodecModel
 from songgen.codecs.network import NetworkCodec, checked_bandwidth, network_spec, open_network
 
 DEFAULT_BANDWIDTH = 6.0
-"""kbit/s, where the network offers it: 8 codebooks of the 24 kHz model (its highest, 24 kbit/s, would be 32)."""
+"""kbit/s, if the network offers it: 8 codebooks of the 24 kHz model, whose highest bandwidth (24) would mean 32."""
 
 
 class EncodecCodec(NetworkCodec):
-    """A mono EnCodec. A clip is coded in one piece, also where config.json asks for overlapping chunks."""
+    """A mono EnCodec. A clip is encoded in one piece even if config.json asks for overlapping chunks."""
 
     kind = "encodec"
     model: EncodecModel
 
     def __init__(self, model: EncodecModel, spec: dict[str, Any], bandwidth: float) -> None:
-        """Wraps an opened network that codes at `bandwidth` kbit/s."""
         super().__init__(model, spec)
         self.bandwidth = bandwidth
         self.sample_rate = model.config.sampling_rate
@@ -28,23 +27,23 @@ class EncodecCodec(NetworkCodec):
 
     @classmethod
     def load(cls, path: str, revision: str | None, settings: dict[str, Any]) -> Self:
-        """Opens a folder or hub id; `settings` may hold `bandwidth` (default: `DEFAULT_BANDWIDTH` or the highest).
+        """Open a folder or hub id; `settings` may contain `bandwidth` (default: `DEFAULT_BANDWIDTH` or the highest).
 
         Raises:
-            ValueError: It cannot be opened, has no such bandwidth, is a stereo model or one that needs loudness.
+            ValueError: if it cannot be opened, lacks the bandwidth, is a stereo model, or stores loudness separately.
         """
         model = open_network(EncodecModel, path, revision)
         problems = []
         if model.config.audio_channels != 1:
-            problems.append(f"it codes {model.config.audio_channels} channels, and songs are mono here")
+            problems.append(f"it encodes {model.config.audio_channels} channels, and songs are mono here")
         if model.config.normalize:
-            problems.append("it codes a loudness beside the tokens (normalize), which a token model cannot generate")
+            problems.append("it stores a loudness next to the tokens (normalize), which a token model cannot generate")
         if problems:
             raise ValueError(
                 f"The EnCodec model {path!r} cannot be used: {' and '.join(problems)}. Use facebook/encodec_24khz, "
                 "facebook/encodec_32khz or another mono model."
             )
-        # Overlapping chunks would give more frames than hop_length says, and other tokens at every seam.
+        # Overlapping chunks would give more frames than num_samples / hop_length, and other tokens at every seam.
         model.config.chunk_length_s = None
         choices = model.config.target_bandwidths
         default = DEFAULT_BANDWIDTH if DEFAULT_BANDWIDTH in choices else max(choices)
@@ -52,7 +51,7 @@ class EncodecCodec(NetworkCodec):
         return cls(model, network_spec(cls.kind, path, model, revision, bandwidth=bandwidth), bandwidth)
 
     def _encode_equal(self, clips: Tensor) -> Tensor:
-        # One chunk holds the whole clip: chunks x batch x codebooks x frames.
+        # Returns chunks x batch x codebooks x frames; without chunk_length_s a single chunk contains the whole clip.
         return self.model.encode(clips, bandwidth=self.bandwidth, return_dict=False)[0][0]
 
     def _decode_equal(self, codes: Tensor) -> Tensor:

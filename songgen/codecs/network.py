@@ -1,4 +1,4 @@
-"""Codecs that are neural networks of the transformers library: opening, saving, choosing the bandwidth."""
+"""Codecs that are networks of the transformers library: opening, saving, choosing the bandwidth."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,19 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 class NetworkCodec(AudioCodec):
-    """A codec around a network of transformers, in evaluation mode and without gradients."""
+    """A codec that wraps a network of the transformers library, in evaluation mode and without gradients."""
 
     unused_weights: tuple[str, ...] = ()
-    """Endings of the names of weights that have no part in coding, so that they may be absent."""
+    """Name endings of weights that encoding and decoding do not use, so that a file may lack them."""
 
     def __init__(self, model: PreTrainedModel, spec: dict[str, Any]) -> None:
-        """Wraps an opened network; `spec` is what opens it again."""
+        """Wrap an open network; `spec` opens it again."""
         self.model = model.eval().requires_grad_(False)
         self._spec = spec
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return self.model.device
 
     @property
@@ -37,12 +37,12 @@ class NetworkCodec(AudioCodec):
         return dict(self._spec)
 
     def to(self, device: torch.device | str) -> Self:
-        """Moves the network."""
+        """Move the network to a device."""
         torch.nn.Module.to(self.model, torch.device(device))
         return self
 
     def save(self, folder: Path) -> None:
-        """Writes config.json (with this codec's settings as `codec_settings`) and model.safetensors."""
+        """Write model.safetensors, and config.json with this codec's settings as `codec_settings`."""
         settings = {key: value for key, value in self._spec.items() if key not in ("type", "path", "revision")}
         self.model.config.codec_settings = settings  # type: ignore[attr-defined]
         self.model.save_pretrained(folder)
@@ -55,10 +55,10 @@ class NetworkCodec(AudioCodec):
 def open_network(
     model_class: type[Model], path: str, revision: str | None, unused_weights: tuple[str, ...] = ()
 ) -> Model:
-    """Opens a network in float32 from a folder or the hub, from safetensors files only.
+    """Open a network in float32 from the safetensors files of a folder or hub repository.
 
     Raises:
-        ValueError: It cannot be opened, or weights are missing from it.
+        ValueError: if it cannot be opened or weights are missing.
     """
     try:
         model, info = model_class.from_pretrained(
@@ -83,16 +83,16 @@ def open_network(
 
 
 def network_spec(kind: str, path: str, model: PreTrainedModel, revision: str | None, **settings: Any) -> dict[str, Any]:
-    """The spec of an opened network; a hub id is pinned to the commit that was opened."""
+    """Return the spec of an open network; a hub id is pinned to the commit that was opened."""
     revision = getattr(model.config, "_commit_hash", None) or revision
     return {"type": kind, "path": path, **({"revision": revision} if revision else {}), **settings}
 
 
 def checked_bandwidth(bandwidth: Any, choices: Sequence[float], default: float, path: str) -> float:
-    """The bandwidth in kbit/s to use: `default` for None, otherwise one of `choices`.
+    """Return the bandwidth in kbit/s to use: `default` for None, otherwise one of `choices`.
 
     Raises:
-        ValueError: The network has no such bandwidth.
+        ValueError: if the network does not offer the bandwidth.
     """
     if bandwidth is None:
         return float(default)

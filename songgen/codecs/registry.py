@@ -1,4 +1,4 @@
-"""Opens a codec from its spec: a closed list of kinds, each imported when it is asked for."""
+"""Opening a codec from its spec: a closed list of kinds, each imported on first use."""
 
 import difflib
 import importlib
@@ -15,14 +15,14 @@ from songgen.runtime.pretrained import find_file, local_folder, require_hub_id
 
 @dataclass(frozen=True)
 class CodecKind:
-    """Where a kind of codec is implemented and what its spec may say."""
+    """Implementation of a kind of codec, and the settings that its spec may contain."""
 
     module: str
-    """Module that holds the class."""
+    """Module of the class."""
     class_name: str
-    """A class with `load(path, revision, settings)`."""
+    """Name of the class, which has `load(path, revision, settings)`."""
     default_path: str | None
-    """Hub id that is opened when a spec names none."""
+    """Hub id to open when a spec has no path."""
     settings: tuple[str, ...]
     """Keys of a spec besides `type`, `path` and `revision`."""
 
@@ -33,22 +33,22 @@ CODEC_KINDS: dict[str, CodecKind] = {
     "encodec": CodecKind("songgen.codecs.encodec", "EncodecCodec", "facebook/encodec_24khz", ("bandwidth",)),
     "spectral": CodecKind("songgen.codecs.spectral", "SpectralCodec", None, ()),
 }
-"""By the `type` of a spec, which is also the `model_type` in the codec's config.json."""
+"""Kinds by the `type` of a spec, which is also the `model_type` in the codec's config.json."""
 
 
 def load_codec(
     spec: str | dict[str, Any], *, device: torch.device | str = "cpu", base_folder: Path | None = None
 ) -> AudioCodec:
-    """Opens a codec.
+    """Open a codec.
 
     Args:
         spec: A hub id, a folder, or `{"type": ..., "path": id or folder, "revision": ..., "bandwidth": ...}`. Without
             `type` the kind is taken from config.json; without `path` the kind's published model is opened.
-        device: Where it shall compute.
-        base_folder: A model's or data set's folder: a relative path that exists there is taken from there.
+        device: Device to compute on.
+        base_folder: Folder of a model or data set; a relative path is looked up there first.
 
     Raises:
-        ValueError: The spec is wrong or the codec cannot be opened; the message says what to do.
+        ValueError: if the spec is wrong or the codec cannot be opened; the message says what to do about it.
     """
     wanted: dict[str, Any] = {"path": spec} if isinstance(spec, str) else dict(spec)
     _check_spec(wanted)
@@ -60,7 +60,7 @@ def load_codec(
     found: Any = config.get("model_type")
     if kind is None and found not in CODEC_KINDS:
         raise ValueError(
-            f"{source} is no codec: config.json has the model_type {found!r}, not one of {', '.join(CODEC_KINDS)}."
+            f"{source} is not a codec: config.json has the model_type {found!r}, not one of {', '.join(CODEC_KINDS)}."
         )
     if kind is not None and found != kind:
         raise ValueError(
@@ -79,7 +79,7 @@ def load_codec(
 
 
 def _check_spec(spec: dict[str, Any]) -> None:
-    """Raises `ValueError` with everything that is wrong in a spec's keys and types."""
+    """Raise a `ValueError` that lists every problem in a spec's keys and types."""
     kind = spec.get("type")
     problems = []
     if kind is not None and kind not in list(CODEC_KINDS):
@@ -117,21 +117,21 @@ def _resolve(path: str, base_folder: Path | None) -> Path | str:
 
 
 def _read_config(source: Path | str, revision: str | None) -> dict[str, Any]:
-    """A codec's config.json, from its folder or the hub."""
+    """Return a codec's config.json, from its folder or the hub."""
     try:
         config = json.loads(codec_file(source, "config.json", revision).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"The config.json of the codec {str(source)!r} is not valid JSON: {error}.") from error
     if not isinstance(config, dict):
-        raise ValueError(f"The config.json of the codec {str(source)!r} does not hold a JSON object.")
+        raise ValueError(f"The config.json of the codec {str(source)!r} does not contain a JSON object.")
     return config
 
 
 def codec_file(source: Path | str, name: str, revision: str | None) -> Path:
-    """The local path of a codec's file; a hub id's is downloaded (or found in the cache).
+    """Return the local path of a codec's file; from a hub repository it is downloaded, or found in the cache.
 
     Raises:
-        ValueError: There is no such file, or the hub cannot be reached.
+        ValueError: if there is no such file, or the hub cannot be reached.
     """
     try:
         return find_file(source, [name], revision=revision)

@@ -1,7 +1,7 @@
 """The spectral codec: log-mel frames through a residual vector quantizer, phase by Griffin-Lim.
 
-It needs no download: it is fitted on a corpus by `songgen.codecs.spectral_fit` and saved as config.json and
-model.safetensors. Its default geometry is that of X-Codec: 16 kHz, 50 frames a second, 8 codebooks of 1024.
+It needs no download: `songgen.codecs.spectral_fit` fits it on a corpus, and it is saved as config.json and
+model.safetensors. Its default geometry is that of X-Codec: 16 kHz, 50 frames per second, 8 codebooks of 1024.
 """
 
 import json
@@ -23,34 +23,34 @@ from songgen.runtime.tensor_files import read_tensors
 
 @dataclass(frozen=True)
 class SpectralSettings:
-    """Everything about a spectral codec but its codebooks."""
+    """Settings of a spectral codec: everything except its codebooks."""
 
     sample_rate: int = 16_000
-    """Samples a second."""
+    """Samples per second."""
     hop_length: int = 320
-    """Samples in a frame."""
+    """Samples per frame."""
     window_length: int = 1024
-    """Samples under the window of a frame."""
+    """Length of the analysis window, in samples."""
     num_mels: int = 80
-    """Mel bands in a frame."""
+    """Number of mel bands."""
     num_codebooks: int = 8
-    """Tokens in a frame."""
+    """Tokens per frame."""
     codebook_size: int = 1024
-    """Codes in each codebook."""
+    """Entries in each codebook."""
     floor: float = 5e-4
-    """Magnitude (a full-scale sine being 1) below which differences fade: a frame is `log(1 + mel / floor)`."""
+    """Magnitude (1 for a full-scale sine) below which differences fade: a frame is `log(1 + mel / floor)`."""
     search_width: int = 4
-    """Candidates that the quantizer follows beyond the first codebook."""
+    """Beam width of the quantizer after the first codebook."""
     griffin_lim_iterations: int = 32
-    """Rounds of phase estimation when decoding."""
+    """Iterations of phase estimation in decoding."""
     seed: int = 0
-    """Of the first phases when decoding."""
+    """Seed of the initial phases in decoding."""
 
     def __post_init__(self) -> None:
-        """Checks the values.
+        """Validate the settings.
 
         Raises:
-            ValueError: Some are wrong; all are named.
+            ValueError: if any are wrong; the message lists all of them.
         """
         whole = [field.name for field in fields(self) if field.type in (int, "int") and field.name != "seed"]
         values = asdict(self)
@@ -70,21 +70,25 @@ class SpectralSettings:
 
     @property
     def geometry(self) -> SpectrumGeometry:
-        """How waveforms are cut into frames and bands."""
+        """Division of waveforms into frames and mel bands."""
         return SpectrumGeometry(self.sample_rate, self.hop_length, self.window_length, self.num_mels)
 
 
 class SpectralCodec(AudioCodec):
-    """The embedded codec. Code 0 of every codebook is the zero vector: eight zeros are silence, exactly.
+    """A codec without a neural network. Code 0 of every codebook is the zero vector, so that all zeros are silence.
 
-    Tokens are computed in float64, where rounding cannot change which code is nearest: they are the same in every
-    batch and on every device that has it.
+    Tokens are computed in float64, where rounding does not change which code is nearest: they are the same in every
+    batch and on every device that supports float64.
     """
 
     kind = "spectral"
 
     def __init__(self, settings: SpectralSettings, codebooks: Tensor, path: str | None = None) -> None:
-        """A codec of `K x C x M` float32 codebooks; `path` is where it was opened, for its spec."""
+        """Create a codec from `K x C x M` float32 codebooks; `path` is where it was opened, for its spec.
+
+        Raises:
+            ValueError: if the codebooks do not match the settings or are not finite.
+        """
         expected = (settings.num_codebooks, settings.codebook_size, settings.num_mels)
         if codebooks.dtype != torch.float32 or tuple(codebooks.shape) != expected or not codebooks.isfinite().all():
             raise ValueError(
@@ -102,23 +106,25 @@ class SpectralCodec(AudioCodec):
 
     @classmethod
     def load(cls, path: str, revision: str | None, settings: dict[str, Any]) -> Self:
-        """Opens a folder or hub id; what there is to set is in its config.json.
+        """Open a folder or hub id; all settings are in its config.json.
 
         Raises:
-            ValueError: Files are missing or do not fit together.
+            ValueError: if files are missing or do not match each other.
         """
         config = json.loads(codec_file(path, "config.json", revision).read_text(encoding="utf-8"))
         known = {field.name for field in fields(SpectralSettings)}
         given = set(config) - {"model_type"}
         if given != known:
             raise ValueError(
-                f"The config.json of the spectral codec {path!r} does not fit this version: missing "
+                f"The config.json of the spectral codec {path!r} does not match this version: missing "
                 f"{sorted(known - given)}, unknown {sorted(given - known)}. Fit the codec again."
             )
         weights_file = codec_file(path, "model.safetensors", revision)
         weights = read_tensors(weights_file)
         if set(weights) != {"codebooks"}:
-            raise ValueError(f"The model.safetensors of the spectral codec {path!r} must hold the tensor 'codebooks'.")
+            raise ValueError(
+                f"The model.safetensors of the spectral codec {path!r} must contain the tensor 'codebooks'."
+            )
         codec = cls(SpectralSettings(**{name: config[name] for name in known}), weights["codebooks"], path)
         if revision is not None:
             codec._spec["revision"] = revision
@@ -126,7 +132,7 @@ class SpectralCodec(AudioCodec):
 
     @property
     def device(self) -> torch.device:
-        """Where the codebooks are."""
+        """Device of the codebooks."""
         return self._codebooks.device
 
     @property
@@ -134,20 +140,20 @@ class SpectralCodec(AudioCodec):
         """JSON that `load_codec` takes to open the same codec again.
 
         Raises:
-            ValueError: The codec was fitted and not yet saved.
+            ValueError: if the codec was fitted but not saved yet.
         """
         if self._spec["path"] is None:
-            raise ValueError("A fitted spectral codec has no spec before it is saved: call save(folder).")
+            raise ValueError("A fitted spectral codec has no spec until it is saved: call save(folder).")
         return dict(self._spec)
 
     def to(self, device: torch.device | str) -> Self:
-        """Moves the codec."""
+        """Move the codebooks to a device."""
         self._codebooks = self._codebooks.to(device)
         self._filters = self._filters.to(device)
         return self
 
     def save(self, folder: Path) -> None:
-        """Writes config.json and model.safetensors; a codec that was only fitted is opened from there henceforth."""
+        """Write config.json and model.safetensors; for a newly fitted codec, `folder` becomes the path of its spec."""
         folder.mkdir(parents=True, exist_ok=True)
         config = {"model_type": self.kind, **asdict(self.settings)}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -156,24 +162,25 @@ class SpectralCodec(AudioCodec):
             self._spec["path"] = str(folder.resolve())
 
     def log_mels(self, clips: Tensor) -> Tensor:
-        """`G x N` samples to `G x T x M` float64 frames `log(1 + mel / floor)`, which are 0 in silence."""
+        """Convert `G x N` samples to `G x T x M` float64 frames `log(1 + mel / floor)`, which are 0 in silence."""
         mels = magnitudes(clips.to(self.device, torch.float64), self.settings.geometry) @ self._filters
         return torch.log1p(mels / self.settings.floor)
 
     def quantize(self, frames: Tensor) -> Tensor:
-        """`T x M` frames to `T x K` codes."""
+        """Convert `T x M` frames to `T x K` codes."""
         return quantize(frames.double(), self._codebooks.double(), self.settings.search_width)
 
     def dequantize(self, codes: Tensor) -> Tensor:
-        """`... x K` codes to `... x M` float32 frames."""
+        """Convert `... x K` codes to `... x M` float32 frames."""
         return dequantize(codes, self._codebooks)
 
     def _encode_equal(self, clips: Tensor) -> Tensor:
-        frames = self.log_mels(clips[:, 0])
+        frames = self.log_mels(clips[:, 0])  # G x T x M
         codes = self.quantize(frames.flatten(0, 1))
         return codes.unflatten(0, frames.shape[:2]).transpose(1, 2)
 
     def _decode_equal(self, codes: Tensor) -> Tensor:
+        # A sum of codes can be slightly negative, a log-mel frame cannot; expm1 undoes the log1p of `log_mels`.
         frames = self.dequantize(codes.transpose(1, 2)).clamp(min=0.0)
         mels = torch.expm1(frames) * self.settings.floor
         spectra = linear_magnitudes(mels, self._filters.float())
@@ -181,7 +188,7 @@ class SpectralCodec(AudioCodec):
         return griffin_lim(spectra, settings.geometry, settings.griffin_lim_iterations, settings.seed).unsqueeze(1)
 
     def _token_settings(self) -> dict[str, Any]:
-        without = ("griffin_lim_iterations", "seed")
+        without = ("griffin_lim_iterations", "seed")  # They change the decoded sound, not the tokens.
         return {name: value for name, value in asdict(self.settings).items() if name not in without}
 
     def _weights(self) -> Mapping[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Fits a spectral codec on a corpus: one k-means a codebook, each on what the ones before it left over."""
+"""Fitting a spectral codec on a corpus: one k-means for each codebook, on the residuals of the codebooks before it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,27 +10,27 @@ from songgen.codecs.spectral import SpectralCodec, SpectralSettings
 from songgen.codecs.spectral_quantizer import squared_distances
 
 ROWS = 1024
-"""Frames whose distances to all codes are held at once: few, so that the table stays in the cache."""
+"""Frames per table of distances to all codes: a small number keeps the table in the CPU cache."""
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How much work a fit does."""
+    """Options of a fit: how much data and how many iterations."""
 
     max_frames: int = 200_000
-    """Frames that are kept; of a larger corpus a uniform random choice (200,000 are over an hour)."""
+    """Frames to fit on; a larger corpus is sampled uniformly at random (200,000 frames are more than an hour)."""
     iterations: int = 6
-    """Rounds of k-means for each codebook."""
+    """Iterations of k-means for each codebook."""
     frames_per_code: int = 4
-    """Frames that a code needs: a smaller corpus fits fewer codes, the others become random ones."""
+    """Minimum of frames per fitted code: a small corpus fits fewer codes, and the others are random."""
     seed: int = 0
-    """Of every random choice."""
+    """Seed of all random choices."""
 
     def __post_init__(self) -> None:
-        """Checks the values.
+        """Validate the options.
 
         Raises:
-            ValueError: One is below 1.
+            ValueError: if one is below 1.
         """
         for name in ("max_frames", "iterations", "frames_per_code"):
             if getattr(self, name) < 1:
@@ -43,16 +43,16 @@ def fit_spectral_codec(
     options: FitOptions | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> SpectralCodec:
-    """Fits a codec; the same waveforms, settings and seed give the same codebooks.
+    """Fit a codec; the same waveforms, settings and seed give the same codebooks.
 
     Args:
-        waveforms: Mono clips of the codec's sample rate, one tensor of samples each; read once, never held together.
-        settings: Of the codec.
+        waveforms: Mono clips at the codec's sample rate, one tensor of samples each; read once, one at a time.
+        settings: Settings of the codec.
         options: How much work to do.
-        report: Is told the progress, a line at a time.
+        report: Called with each line of progress.
 
     Raises:
-        ValueError: There is no frame of sound in the waveforms.
+        ValueError: if the waveforms contain no sound.
     """
     settings = settings or SpectralSettings()
     options = options or FitOptions()
@@ -63,6 +63,8 @@ def fit_spectral_codec(
     report(f"fitting {settings.num_codebooks} codebooks of {settings.codebook_size} on {len(residuals)} frames")
     codebooks = []
     for number in range(1, settings.num_codebooks + 1):
+        # Greedy residual fitting, as in residual vector quantization (SoundStream, https://arxiv.org/abs/2107.03312):
+        # codebook k explains what the nearest codes of the codebooks before it leave.
         codebook = _fit_codebook(residuals, settings.codebook_size, options, generator)
         residuals = residuals - codebook[_nearest(residuals, codebook)[0]]
         codebooks.append(codebook)
@@ -72,7 +74,11 @@ def fit_spectral_codec(
 
 @torch.no_grad()
 def reconstruction_error(codec: SpectralCodec, waveforms: Iterable[Tensor]) -> float:
-    """Mean absolute error of the decoded log-mel frames `log(mel + floor)`, in nepers, over clips as for fitting."""
+    """Return the mean absolute error of decoded log-mel frames `log(mel + floor)`, in nepers, over mono clips.
+
+    Raises:
+        ValueError: if every waveform is empty.
+    """
     total, count = 0.0, 0
     for waveform in waveforms:
         frames = _clip_frames(codec, waveform)
@@ -84,16 +90,19 @@ def reconstruction_error(codec: SpectralCodec, waveforms: Iterable[Tensor]) -> f
 
 
 def _clip_frames(codec: SpectralCodec, waveform: Tensor) -> Tensor:
-    """`T x M` frames of one clip, as encoding sees them."""
+    """Return the `T x M` frames of one clip, as in encoding."""
     padding = -len(waveform) % codec.hop_length
     return codec.log_mels(torch.nn.functional.pad(waveform, (0, padding))[None])[0]
 
 
 def _sample_frames(codec: SpectralCodec, waveforms: Iterable[Tensor], most: int, generator: torch.Generator) -> Tensor:
-    """At most `most` frames that are not silent, each as likely as any other, in memory of the order of `most`.
+    """Sample at most `most` frames that are not silent, uniformly, in memory proportional to `most`.
 
-    Silence needs no fitting: code 0 has it exactly.
+    Silence needs no fitting, because code 0 represents it exactly.
     """
+    # Reservoir sampling by random keys: every frame of the corpus gets a key in [0, 1), and the `most` frames with
+    # the lowest keys are kept. Frames are collected until there are more than `most` before the next selection, so
+    # that at most about 2 * most frames plus one clip are in memory.
     kept = torch.zeros(0, codec.settings.num_mels)
     keys = torch.zeros(0, dtype=torch.float64)
     waiting: list[Tensor] = []
@@ -114,7 +123,7 @@ def _sample_frames(codec: SpectralCodec, waveforms: Iterable[Tensor], most: int,
 def _lowest_keys(
     kept: Tensor, keys: Tensor, waiting: list[Tensor], most: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Gives the waiting frames random keys and keeps the `most` frames of the lowest keys, in their order."""
+    """Give the waiting frames random keys, and keep the `most` frames with the lowest keys in their order."""
     frames = torch.cat([kept, *waiting])
     new_keys = torch.rand(len(frames) - len(keys), generator=generator, dtype=torch.float64)
     keys = torch.cat([keys, new_keys])
@@ -125,15 +134,17 @@ def _lowest_keys(
 
 
 def _fit_codebook(frames: Tensor, codebook_size: int, options: FitOptions, generator: torch.Generator) -> Tensor:
-    """K-means from random frames, code 0 held at zero; a code that loses all its frames moves to an ill-served one."""
+    """Run k-means from random frames with code 0 fixed at 0; a code without frames moves to the worst-fitted frame."""
     num_fitted = min(codebook_size - 1, max(1, len(frames) // options.frames_per_code))
     start = torch.randperm(len(frames), generator=generator)[:num_fitted]
     codebook = torch.cat([torch.zeros(1, frames.shape[1]), frames[start]])
     for _ in range(options.iterations):
+        # Assign every frame to its nearest code, then move every code to the mean of its frames.
         codes, distances = _nearest(frames, codebook)
         counts = torch.bincount(codes, minlength=len(codebook))
         sums = torch.zeros_like(codebook).index_add_(0, codes, frames)
         codebook = sums / counts.clamp(min=1)[:, None]
+        # Codes that no frame chose restart at the frames with the largest errors; code 0 stays at zero.
         empty = (counts == 0).nonzero()[:, 0]
         empty = empty[empty > 0]
         codebook[empty] = frames[distances.topk(len(empty)).indices]
@@ -145,13 +156,13 @@ def _fit_codebook(frames: Tensor, codebook_size: int, options: FitOptions, gener
 
 
 def _random_codes(frames: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Codes for the rest of a codebook: spread like the frames, so that they may serve songs that were not seen."""
+    """Sample the rest of a codebook around the frames' mean, so that it may fit songs that were not seen."""
     spread = frames.std(dim=0, correction=0).clamp(min=0.05)
     return frames.mean(dim=0) + 0.5 * spread * torch.randn(count, frames.shape[1], generator=generator)
 
 
 def _nearest(frames: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """For each frame its nearest code and the squared distance to it."""
+    """Return the nearest code of each frame and the squared distance to it."""
     codes, distances = [], []
     for rows in frames.split(ROWS):
         distance, code = squared_distances(rows, codebook).min(dim=1)

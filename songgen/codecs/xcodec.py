@@ -9,15 +9,14 @@ from songgen.codecs.network import NetworkCodec, checked_bandwidth, network_spec
 
 
 class XCodec(NetworkCodec):
-    """X-Codec; the published music model has 16 kHz, 50 frames a second and 8 codebooks of 1024 at 4 kbit/s."""
+    """X-Codec. The published music model: 16 kHz, 50 frames per second, 8 codebooks of 1024 entries at 4 kbit/s."""
 
     kind = "xcodec"
-    # HuBERT's mask embedding is for its own training.
+    # HuBERT's mask embedding is used in its own pre-training only, so that a file may lack it.
     unused_weights = ("masked_spec_embed",)
     model: XcodecModel
 
     def __init__(self, model: XcodecModel, spec: dict[str, Any], bandwidth: float) -> None:
-        """Wraps an opened network that codes at `bandwidth` kbit/s."""
         super().__init__(model, spec)
         self.bandwidth = bandwidth
         self.sample_rate = model.config.sample_rate
@@ -27,10 +26,10 @@ class XCodec(NetworkCodec):
 
     @classmethod
     def load(cls, path: str, revision: str | None, settings: dict[str, Any]) -> Self:
-        """Opens a folder or hub id; `settings` may hold `bandwidth` (default: the highest).
+        """Open a folder or hub id; `settings` may contain `bandwidth` (default: the highest).
 
         Raises:
-            ValueError: It cannot be opened, or it has no such bandwidth.
+            ValueError: if it cannot be opened or lacks the bandwidth.
         """
         model = open_network(XcodecModel, path, revision, cls.unused_weights)
         choices = model.config.target_bandwidths

@@ -1,4 +1,4 @@
-"""The configuration of a run: flat JSON files and command-line overrides, checked before anything is loaded."""
+"""Configuration of a run: flat JSON files and command-line overrides, validated before anything is loaded."""
 
 from songgen.config.data_arguments import DataArguments, DatasetSource
 from songgen.config.loading import load_run_config, read_config_file

@@ -1,19 +1,19 @@
-"""What it means for a run when a key of its configuration changes between two launches."""
+"""Effect on a run of a configuration key that changes between two launches."""
 
 import enum
 
 
 class Change(enum.Enum):
-    """Kinds of keys, by what a change does to a run that goes on."""
+    """Kinds of keys, by the effect of a change on a run that is resumed."""
 
     FREE = "takes effect at once"
-    """Display, intervals, helpers, policies for bad steps, keys of preprocessing: sound training is not altered."""
+    """Display, intervals, workers, policies for bad steps, keys of preprocessing: normal training is not altered."""
     COMPUTATION = "changes what is computed"
-    """The run would no longer be the one that was begun; asked for explicitly, it takes effect."""
+    """The result would no longer be that of the original run; the change takes effect only on explicit request."""
     CONTENT = "is compared by content"
-    """Names a place; the place may change, what lies there may not."""
+    """A path or hub id, which may change as long as its content is the same."""
     FIXED = "cannot change within a run"
-    """The weights, the optimizer's state or the data would not fit together any more."""
+    """Weights, optimizer state and data would no longer match."""
 
 
 KINDS: dict[Change, tuple[str, ...]] = {
@@ -166,10 +166,10 @@ KINDS: dict[Change, tuple[str, ...]] = {
         "max_train_samples",
     ),
 }
-"""Every key of a configuration, under the kind of change that it stands for."""
+"""All configuration keys by kind of change."""
 
 KIND_OF = {key: kind for kind, keys in KINDS.items() for key in keys}
-"""The same by key."""
+"""Kind of change of each key."""
 
 SCHEDULE_KEYS = frozenset(
     {
@@ -184,4 +184,4 @@ SCHEDULE_KEYS = frozenset(
         "lr_scheduler_restarts",
     }
 )
-"""Keys that draw the learning rate's curve: when one changes, the curve is drawn anew over the whole run."""
+"""Keys of the learning-rate schedule: when one changes, the schedule is recomputed for the whole run."""

@@ -1,4 +1,4 @@
-"""What must hold between keys. Each check returns its problems; nothing is raised here."""
+"""Checks across keys. Each check returns its problems; nothing is raised here."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,25 +28,24 @@ class ArgumentGroups(Protocol):
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that keeps a configuration from being used."""
+    """A reason why a configuration cannot be used."""
 
     keys: tuple[str, ...]
-    """The keys it is about."""
+    """Names of the keys concerned."""
 
     message: str
-    """What is wrong and the way out."""
+    """Description of the problem with a suggested fix."""
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message has one line a problem.
+    """Raised for a configuration that cannot be used; the message has one line for each problem.
 
     Args:
-        problems: all of them.
-        where: what the values were read from.
+        problems: All problems.
+        where: Source of the values.
     """
 
     def __init__(self, problems: Sequence[Problem], where: str) -> None:
-        """Word the message."""
         self.problems = list(problems)
         messages = list(dict.fromkeys(problem.message for problem in problems))
         count = f"{len(messages)} problem{'s' * (len(messages) > 1)}"
@@ -54,13 +53,13 @@ class ConfigError(ValueError):
 
 
 def cross_field_problems(config: ArgumentGroups) -> list[Problem]:
-    """Return everything that is wrong between the keys of a configuration."""
+    """Return all contradictions between keys of a configuration."""
     checks = (_purpose, _evaluation, _schedule, _codebook_weights, _samples, _tracks)
     return [problem for check in checks for problem in check(config)]
 
 
 def _purpose(config: ArgumentGroups) -> Iterator[Problem]:
-    """A run knows what it reads and where it writes."""
+    """Check that a run has something to do, an input and an output."""
     model, data, training = config.model, config.data, config.training
     if training.preprocessing_only:
         if not (data.train_dataset_name or data.eval_dataset_name):
@@ -97,7 +96,7 @@ def _evaluation(config: ArgumentGroups) -> Iterator[Problem]:
         message = "eval_generation_steps: has no effect without predict_with_generate true; set it, or null here"
         yield Problem(("eval_generation_steps", "predict_with_generate"), message)
     if isinstance(training.report_to, list) and "none" in training.report_to and len(training.report_to) > 1:
-        message = f"report_to: {training.report_to} holds none beside a tracker; remove one of them"
+        message = f"report_to: {training.report_to} contains none and a tracker; remove one of them"
         yield Problem(("report_to",), message)
 
 
@@ -113,7 +112,9 @@ def _schedule(config: ArgumentGroups) -> Iterator[Problem]:
         )
         yield Problem(("loss_scale_floor", "loss_scale_cap"), message)
     if training.warmup_steps and training.warmup_ratio:
-        yield Problem(("warmup_steps", "warmup_ratio"), "warmup_ratio: given beside warmup_steps; set one of them to 0")
+        yield Problem(
+            ("warmup_steps", "warmup_ratio"), "warmup_ratio: given in addition to warmup_steps; set one of them to 0"
+        )
     if 0 < training.max_steps <= training.warmup_steps:
         message = (
             f"warmup_steps: {training.warmup_steps} is not less than max_steps {training.max_steps}, so the learning "
@@ -125,7 +126,7 @@ def _schedule(config: ArgumentGroups) -> Iterator[Problem]:
         message = 'lr_scheduler_milestones: empty, but "multistep" needs them; for example [0.5, 0.75]'
         yield Problem(("lr_scheduler_milestones", "lr_scheduler_type"), message)
     if any(later <= earlier for earlier, later in pairwise(milestones)):
-        message = f"lr_scheduler_milestones: {milestones} does not rise; sort them and remove repeats"
+        message = f"lr_scheduler_milestones: {milestones} is not in ascending order; sort them and remove repeats"
         yield Problem(("lr_scheduler_milestones",), message)
     if milestones and milestones[0] < 1 <= milestones[-1]:
         message = f"lr_scheduler_milestones: {milestones} mixes shares (below 1) and steps; use one kind"
@@ -140,12 +141,15 @@ def _codebook_weights(config: ArgumentGroups) -> Iterator[Problem]:
     start, end = training.codebook_weights_start, training.codebook_weights_end
     for key, table in (("codebook_weights_start", start), ("codebook_weights_end", end)):
         if table is not None and sum(table) <= 0:
-            yield Problem((key,), f"{key}: {table} weights nothing; give at least one weight above 0")
+            yield Problem((key,), f"{key}: {table} has no weight above 0; give at least one")
         if table is not None and not training.codebook_weighting:
             message = f"{key}: has no effect without codebook_weighting true; set it, or null here"
             yield Problem((key, "codebook_weighting"), message)
     if start is not None and end is not None and len(start) != len(end):
-        message = f"codebook_weights_end: {len(end)} weights, but codebook_weights_start has {len(start)}; give as many"
+        message = (
+            f"codebook_weights_end: {len(end)} weights, but codebook_weights_start has {len(start)}; "
+            "give the same number"
+        )
         yield Problem(("codebook_weights_start", "codebook_weights_end"), message)
 
 
@@ -175,6 +179,6 @@ def _samples(config: ArgumentGroups) -> Iterator[Problem]:
 def _tracks(config: ArgumentGroups) -> Iterator[Problem]:
     pattern = config.model.track_pattern
     if config.training.add_vocal_loss and pattern not in (None, "mixed_pro"):
-        way_out = 'set track_pattern "mixed_pro", or false here'
-        message = f"add_vocal_loss: the layout {pattern} has no vocal heads; {way_out}"
+        fix = 'set track_pattern "mixed_pro", or false here'
+        message = f"add_vocal_loss: the layout {pattern} has no vocal heads; {fix}"
         yield Problem(("add_vocal_loss", "track_pattern"), message)

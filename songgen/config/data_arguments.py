@@ -1,4 +1,4 @@
-"""Which songs a run reads, how they are filtered, and where the tokenized data set stands."""
+"""Configuration keys of the data: songs, filters and the tokenized data set."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ from songgen.config.types import NonNegativeFloat, PositiveFloat, PositiveInt, P
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """One of the data sets that a run reads its songs from."""
+    """A data set with songs to preprocess."""
 
     name: str
-    """Manifest, folder or hub id."""
+    """Path of a manifest or folder, or a hub id."""
 
     config_name: str | None
     """Configuration of a hub data set."""
 
     split: str
-    """Split of a hub data set or of a saved one."""
+    """Split of a hub data set or saved data set."""
 
     num_samples: int | None
-    """Number of rows to take; None takes all."""
+    """Number of rows to use; None for all."""
 
     metadata: str | None
     """Manifest or data set with annotations, merged by id."""
@@ -34,53 +34,53 @@ class DataArguments:
     """The songs: manifests and columns for preprocessing, tokenized data set and reference voice for training."""
 
     train_dataset_name: list[str] | str | None = None
-    """Songs to preprocess for training: a `.jsonl` manifest, a folder of songs with text files, a saved data set or
-    a hub id; several as a list or joined by `+`."""
+    """Songs to preprocess for training: a `.jsonl` manifest, a folder of songs with text files, a saved data set or a
+    hub id; several of them as a list or joined by `+`."""
 
     train_dataset_config_name: list[str] | str | None = None
-    """Configuration of a hub data set; one for all, or as many as data sets."""
+    """Configuration of a hub data set; one for all data sets, or one for each."""
 
     train_split_name: list[str] | str = "train"
-    """Split to read; one for all, or as many as data sets."""
+    """Split to read; one for all data sets, or one for each."""
 
     train_dataset_samples: list[PositiveInt] | str | PositiveInt | None = None
-    """Rows to take from each data set; one number for all, or as many as data sets. null: all rows."""
+    """Number of rows to use from each data set; one number for all data sets, or one for each. null: all rows."""
 
     train_metadata_dataset_name: list[str] | str | None = None
-    """Annotations to merge into each data set by `id_column_name`: as many as data sets."""
+    """Annotations to merge into the data sets by `id_column_name`, one for each."""
 
     eval_dataset_name: list[str] | str | None = None
-    """Songs to preprocess for evaluation, given like `train_dataset_name`."""
+    """Songs to preprocess for evaluation, in the same forms as `train_dataset_name`."""
 
     eval_dataset_config_name: list[str] | str | None = None
-    """Configuration of a hub data set, for evaluation."""
+    """Configuration of a hub data set for evaluation."""
 
     eval_split_name: list[str] | str = "test"
-    """Split to evaluate on: read from `eval_dataset_name` in preprocessing, from `save_to_disk` in training."""
+    """Split for evaluation, of `eval_dataset_name` in preprocessing and of `save_to_disk` in training."""
 
     eval_metadata_dataset_name: list[str] | str | None = None
-    """Annotations to merge into each evaluation data set."""
+    """Annotations to merge into the data sets for evaluation, one for each."""
 
     loading_method: Literal["auto", "hf", "json", "folder", "ljspeech"] = "auto"
-    """How data sets are read: `json` a manifest, `folder` NAME.mp3 with NAME_prompt.txt and NAME_lyrics.txt,
-    `ljspeech` a list of path|text, `hf` a saved data set or a hub id, `auto` by what the name is."""
+    """Format of the data sets: `json` for a manifest, `folder` for NAME.mp3 with NAME_prompt.txt and NAME_lyrics.txt,
+    `ljspeech` for a list of path|text, `hf` for a saved data set or a hub id; `auto` detects it."""
 
     audio_roots: list[str] = field(default_factory=list)
-    """Folders besides the manifest's own in which audio files may lie; a path outside of them is refused."""
+    """Folders that may contain audio files, in addition to the manifest's own; paths outside them are refused."""
 
     id_column_name: str | None = None
-    """Column of the song's id. null: `id` or `fname`, whichever exists, else the row's number."""
+    """Column of the song's id. null: `id` or `fname`, whichever exists, otherwise the row number."""
 
     target_audio_column_name: str = "audio"
     """Column of the whole song (track `mix`)."""
 
     ref_audio_column_name: list[str] | str | None = None
-    """Columns of further tracks; their names begin with the track's, such as `vocal_abspath` and `acc_abspath`."""
+    """Columns of further tracks; a column's name begins with the track's, as in `vocal_abspath` and `acc_abspath`."""
 
     ref_voice_column_name: list[str] | str | None = None
-    """Preprocessing: column from which the reference voice is taken. Training: a name uses the voice always, a list
-    names one equally likely choice per entry, `none` for no voice, as in ["mert_input", "mert_input", "none"];
-    `voice_choices` says the same as a table."""
+    """Preprocessing: column of the reference voice. Training: a name means that the voice is always used; a list gives
+    equally likely choices, `none` for no voice, as in ["mert_input", "mert_input", "none"]. `voice_choices` gives the
+    same as a table."""
 
     description_column_name: str | None = None
     """Column of the caption. null: `caption`."""
@@ -92,84 +92,83 @@ class DataArguments:
     """Column of the lyrics' language."""
 
     default_language: str = "en"
-    """Language of rows that name none."""
+    """Language of rows without a language."""
 
     ref_dur_sec: PositiveFloat = 3.0
-    """Length of the reference voice, in seconds."""
+    """Length of the reference voice in seconds."""
 
     voice_choices: dict[str, NonNegativeFloat] | None = None
-    """Reference voice by probability, for example {"vocal": 2, "none": 1}; the weights need not add up to 1. null:
-    what `ref_voice_column_name` says."""
+    """Relative probabilities of using the reference voice or none, for example {"vocal": 2, "none": 1}. null: as in
+    `ref_voice_column_name`."""
 
     voice_min_energy: NonNegativeFloat = 200.0
-    """Vocal tracks with less energy (root mean square of the 16-bit samples) are not used as reference voice."""
+    """Minimum energy (root mean square of 16-bit samples) of a vocal track that is used as reference voice."""
 
     voice_storage: Literal["samples", "none"] = "samples"
-    """Keep the vocal track in the data set as samples at the voice encoder's rate, or keep none and train without a
+    """Form of the vocal track in the data set: samples at the voice encoder's rate, or none, to train without a
     voice."""
 
     min_duration_in_seconds: NonNegativeFloat = 0.0
-    """Shorter clips are left out."""
+    """Length of the shortest clip to use, in seconds."""
 
     max_duration_in_seconds: PositiveFloat = 35.0
-    """Longer clips are left out; a clip of exactly this length stays."""
+    """Length of the longest clip to use, in seconds (inclusive)."""
 
     long_clips: Literal["reject", "crop"] = "reject"
-    """Preprocessing: clips above `max_duration_in_seconds` are left out, or `crop`: their beginning is kept, and the
-    report counts them. Lyrics are not shortened with them."""
+    """Preprocessing: treatment of clips longer than `max_duration_in_seconds`: left out, or cropped to their beginning
+    and counted in the report. Lyrics are not shortened."""
 
     audio_timeout_seconds: PositiveFloat = 300.0
-    """Preprocessing: a song that takes longer to read is left out."""
+    """Preprocessing: time limit for reading a song, in seconds; songs that take longer are left out."""
 
     audio_memory_gib: PositiveFloat = 2.0
-    """Preprocessing: memory that a process which reads audio may have (GiB); a song that needs more is left out."""
+    """Preprocessing: memory limit of a process that reads audio, in GiB; songs that need more are left out."""
 
     max_text_length: PositiveInt = 500
-    """Clips whose caption or lyrics have more characters are left out, and counted."""
+    """Maximum length of caption and of lyrics, in characters; clips with more are left out and counted."""
 
     max_description_token_length: PositiveInt | None = None
-    """Clips whose caption has more tokens are left out. null: no limit."""
+    """Maximum length of the caption in tokens; clips with more are left out. null: no limit."""
 
     max_prompt_token_length: PositiveInt | None = None
-    """Clips whose lyrics have more tokens are left out. null: no limit."""
+    """Maximum length of the lyrics in tokens; clips with more are left out. null: no limit."""
 
     max_train_samples: PositiveInt | None = None
-    """Use the first rows of the training split only. null: all."""
+    """Number of first rows of the training split to use. null: all rows."""
 
     max_eval_samples: PositiveInt | None = None
-    """Use the first rows of the evaluation split only. null: all."""
+    """Number of first rows of the evaluation split to use. null: all rows."""
 
     max_bad_fraction: Probability = 0.1
-    """Preprocessing ends with an error when more than this share of the rows could not be used."""
+    """Preprocessing: share of unusable rows above which it ends with an error."""
 
     verify_data_hashes: bool = True
-    """Training: read every shard of `save_to_disk` once and compare its hash (seconds for each GB, shared by the
-    processes, which must all see the same files), which finds altered, swapped and half-copied files. A resumed run
-    reads only what was changed since. false: only files that are missing or cut short are found."""
+    """Training: whether to compare the hash of every shard of `save_to_disk`, which finds altered, swapped and partly
+    copied files. It takes seconds per GB, divided among the processes, which must all see the same files; a resumed
+    run reads only files that have changed. false: only missing and truncated files are found."""
 
     feature_cache_dir: str | None = None
-    """Training: folder where the text encoder's features of captions are kept, so that the next run does not compute
-    them again; runs share it, and at most 4 GiB are kept. null: `songgen/features` in the user's cache folder
-    (XDG_CACHE_HOME or `~/.cache`); "": they are not kept."""
+    """Training: folder of a cache with the text encoder's features of captions, which runs share; it keeps at most 4
+    GiB. null: `songgen/features` in the user's cache folder (XDG_CACHE_HOME or `~/.cache`); "": no cache."""
 
     save_to_disk: list[str] | str | None = None
-    """Folder of the tokenized data set: written by preprocessing, read by training, which also takes several."""
+    """Folder of the tokenized data set, written by preprocessing and read by training; training accepts several."""
 
     audio_encoder_per_device_batch_size: PositiveInt = 8
-    """Clips that a process encodes at once."""
+    """Preprocessing: number of clips that a process encodes in one batch."""
 
     save_codec_steps: PositiveInt | None = 500
-    """Songs in a chunk, which is written as one shard: what a kill can lose at most. null: 500."""
+    """Preprocessing: number of songs per chunk, which becomes one shard; a kill loses one chunk at most. null: 500."""
 
     preprocessing_num_workers: PositiveInt | None = None
-    """Songs that each process reads at once, ahead of the codec. null: 1."""
+    """Preprocessing: number of songs that each process reads in parallel, ahead of the codec. null: 1."""
 
     group_by_length: bool = False
-    """Make batches of clips of similar length."""
+    """Whether batches consist of clips of similar length."""
 
     max_frames_per_batch: PositiveInt | None = None
-    """Fill training batches up to this number of codec frames, padding included, instead of
-    `per_device_train_batch_size` clips. null: count clips."""
+    """Maximum number of codec frames in a training batch, including padding, in place of
+    `per_device_train_batch_size`. null: batches are counted in clips."""
 
     order: Literal["random", "short_to_long", "short_to_long_first_epoch"] = "random"
     """Order of the training clips: shuffled, from short to long, or from short to long in the first epoch only."""
@@ -178,7 +177,7 @@ class DataArguments:
         """Return the data sets to preprocess for training.
 
         Raises:
-            ValueError: if a key that goes with `train_dataset_name` has another number of entries.
+            ValueError: if a key that belongs to `train_dataset_name` has another number of entries.
         """
         return _sources(
             "train",
@@ -193,7 +192,7 @@ class DataArguments:
         """Return the data sets to preprocess for evaluation.
 
         Raises:
-            ValueError: if a key that goes with `eval_dataset_name` has another number of entries.
+            ValueError: if a key that belongs to `eval_dataset_name` has another number of entries.
         """
         return _sources(
             "eval",
@@ -205,18 +204,18 @@ class DataArguments:
         )
 
     def dataset_folders(self) -> list[str]:
-        """Return the folders of `save_to_disk`, one or several."""
+        """Return the folders of `save_to_disk` as a list."""
         return _entries(self.save_to_disk)
 
     def ref_audio_columns(self) -> list[str]:
-        """Return the columns of the further tracks."""
+        """Return the columns of further tracks as a list."""
         return _entries(self.ref_audio_column_name)
 
     def voice_probabilities(self) -> dict[str, float]:
-        """Return the probability of each reference voice, `vocal` or `none`; they add up to 1.
+        """Return the probabilities of the reference voices `vocal` and `none`, which sum to 1.
 
-        The published column names (`mert_input`) all stand for the clip's own vocal track. Without any setting the
-        voice is used always.
+        All published column names (`mert_input`) mean the clip's own vocal track. Without any setting, the voice is
+        always used.
         """
         if self.voice_choices is not None:
             weights = dict(self.voice_choices)
@@ -232,7 +231,7 @@ def _voice_name(column: str) -> str:
 
 
 def _entries(value: Sequence[str | int] | str | int | None) -> list[str]:
-    """Return the entries of a key that takes one value, a list, or (for data sets) a text joined by `+`."""
+    """Return the entries of a key that accepts one value or a list."""
     if value is None:
         return []
     return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
@@ -250,7 +249,7 @@ def _sources(
     samples: Sequence[int] | str | int | None,
     metadata: Sequence[str] | str | None,
 ) -> list[DatasetSource]:
-    """Pair the data sets with what is given for each; one entry serves all of them."""
+    """Combine the data sets with the other keys of each; a single entry applies to all of them."""
     names = _joined_entries(names)
     columns: list[list[str]] = []
     companions = (
@@ -271,7 +270,9 @@ def _sources(
         columns.append(entries)
     bad = [count for count in columns[2] if not count.isdigit() or int(count) == 0]
     if bad:
-        raise ValueError(f"{prefix}_dataset_samples: {bad[0]!r} is no number of rows; write 500, or 500+2000 for two")
+        raise ValueError(
+            f"{prefix}_dataset_samples: {bad[0]!r} is not a number of rows; write 500, or 500+2000 for two"
+        )
     return [
         DatasetSource(name, config_name, split or "train", int(count) if count else None, annotations)
         for name, config_name, split, count, annotations in zip_longest(names, *columns)

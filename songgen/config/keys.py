@@ -1,4 +1,4 @@
-"""Every key that a configuration file may hold: name, group, type, default and what it means."""
+"""All keys that a configuration file may contain: name, group, type, default and meaning."""
 
 import ast
 import dataclasses
@@ -14,42 +14,42 @@ from songgen.config.model_arguments import ModelArguments
 from songgen.config.training_arguments import TrainingArguments
 
 GROUPS: dict[str, type] = {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments}
-"""The parts of a `RunConfig`, and the dataclass of each."""
+"""Parts of a `RunConfig` -> their dataclasses."""
 
 
 @dataclass(frozen=True)
 class ConfigKey:
-    """One key of a configuration file."""
+    """A key of a configuration file."""
 
     name: str
     """Name in JSON and, after `--`, on the command line."""
 
     group: str
-    """Part of the `RunConfig` that holds it, or `ignored`."""
+    """Part of the `RunConfig` that the key belongs to, or `ignored`."""
 
     annotation: Any
-    """Its type."""
+    """Type annotation of the value."""
 
     default: Any
-    """Its value where no file gives one."""
+    """Value if none is given."""
 
     help: str
-    """What it means, in one paragraph."""
+    """Meaning, in one paragraph."""
 
 
 @cache
 def all_keys() -> dict[str, ConfigKey]:
-    """Return the keys of all groups, the ignored ones last."""
+    """Return the keys of all groups, with the ignored ones last."""
     keys: dict[str, ConfigKey] = {}
     for group, arguments in {**GROUPS, "ignored": IgnoredArguments}.items():
         for key in keys_of(group, arguments):
-            assert key.name not in keys, f"{key.name} stands in two groups"
+            assert key.name not in keys, f"{key.name} is in two groups"
             keys[key.name] = key
     return keys
 
 
 def keys_of(group: str, arguments: type) -> list[ConfigKey]:
-    """Return the keys that the fields of a dataclass are; a field without a default has None for one."""
+    """Return the fields of a dataclass as keys; the default of a field without one is None."""
     meanings = _field_docstrings(arguments)
     annotations = get_type_hints(arguments, include_extras=True)
     keys = []
@@ -62,7 +62,7 @@ def keys_of(group: str, arguments: type) -> list[ConfigKey]:
 
 
 def _field_docstrings(arguments: type) -> dict[str, str]:
-    """Return the docstring that stands under each field of a dataclass, on one line."""
+    """Return the docstring of each field of a dataclass, on one line."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(arguments))).body
     assert isinstance(definition, ast.ClassDef)
     meanings = {}

@@ -1,4 +1,4 @@
-"""Reading a configuration: strict JSON files, `"base"` inheritance, and overrides from the command line."""
+"""Reading a configuration: strict JSON files, inheritance by `"base"`, and command-line overrides."""
 
 import importlib.util
 import json
@@ -20,22 +20,22 @@ from songgen.runtime.processes.launcher import has_accelerator
 logger = logging.getLogger(__name__)
 
 BASE_KEY = "base"
-"""Key of a JSON file that names the file whose values it starts from, relative to itself."""
+"""Key of a JSON file that names the file from which it inherits values, relative to itself."""
 
 
 def load_run_config(argv: Sequence[str], *, description: str, warn: bool = True) -> RunConfig:
     """Read the configuration of a launch from its command line: ``CONFIG.json [--key value ...]``.
 
     Args:
-        argv: the arguments without the program's name. The file is a path or the name of a shipped recipe.
-        description: what the program does, for ``--help``.
-        warn: whether to name keys without effect; False where the same command line is read again.
+        argv: Arguments without the program's name. The file is a path or the name of a shipped recipe.
+        description: Description of the program for ``--help``.
+        warn: Whether to name keys without effect; False if the same command line is read again.
 
     Returns:
-        the checked configuration; keys without effect are named once in a warning.
+        The validated configuration; keys without effect are named once in a warning.
 
     Raises:
-        ValueError: all unknown keys, wrong values and contradictions of files and command line at once.
+        ValueError: if files or command line have unknown keys, wrong values or contradictions; all are listed.
         SystemExit: after ``--help``.
     """
     if any(argument in ("--help", "-h") for argument in argv):
@@ -55,11 +55,11 @@ def load_run_config(argv: Sequence[str], *, description: str, warn: bool = True)
 
 
 def source_of(files: Sequence[str], *, overridden: bool) -> str:
-    """What to call the source of a configuration in messages.
+    """Return the name of a configuration's source in messages.
 
     Args:
-        files: that were read, the most basic one first.
-        overridden: whether the command line gave values too.
+        files: Files that were read, the most basic one first.
+        overridden: Whether there are values from the command line too.
     """
     if not files:
         return "the command line"
@@ -70,13 +70,13 @@ def read_config_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], tupl
     """Read a JSON file and the files that it is based on.
 
     Args:
-        path: the file.
+        path: File to read.
 
     Returns:
-        the flat values, a file's own before its base's, and the chain of files, the most basic one first.
+        The flat values, in which a file overrides its base, and the chain of files, the most basic one first.
 
     Raises:
-        ValueError: if a file is missing, is not one JSON object, gives a key twice, or if the bases form a circle.
+        ValueError: if a file is missing, is not one JSON object or repeats a key, or if the bases form a circle.
     """
     layers = read_layers(path)
     merged: dict[str, Any] = {}
@@ -86,13 +86,13 @@ def read_config_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], tupl
 
 
 def read_layers(path: str | os.PathLike[str]) -> list[tuple[Path, dict[str, Any]]]:
-    """Read a JSON file and the files that it is based on, as they are.
+    """Read a JSON file and the files that it is based on, without merging them.
 
     Returns:
-        file and values of each, the most basic one first, without their "base".
+        File and values of each, the most basic one first, without "base".
 
     Raises:
-        ValueError: if a file is missing, is not one JSON object, gives a key twice, or if the bases form a circle.
+        ValueError: if a file is missing, is not one JSON object or repeats a key, or if the bases form a circle.
     """
     layers: list[tuple[Path, dict[str, Any]]] = []
     following: Path | None = Path(path)
@@ -110,7 +110,7 @@ def read_layers(path: str | os.PathLike[str]) -> list[tuple[Path, dict[str, Any]
 
 
 def help_text(description: str) -> str:
-    """Return what ``--help`` prints: the usage and every key with type, default and meaning."""
+    """Return the text of ``--help``: usage, and every key with type, default and meaning."""
     usage = "usage: CONFIG.json [--key value ...]   (lists and tables as JSON, --flag alone is true)"
     return "\n".join([description, "", usage, keys_text()])
 
@@ -119,7 +119,7 @@ def keys_text() -> str:
     """Return every key with its type, default and meaning, by group."""
     lines: list[str] = []
     for group in (*GROUPS, "ignored"):
-        lines += ["", f"{group}:" if group != "ignored" else "read without effect:"]
+        lines += ["", f"{group}:" if group != "ignored" else "accepted without effect:"]
         for key in all_keys().values():
             if key.group == group:
                 lines.append(f"  --{key.name}  {describe(key.annotation)} (default {json.dumps(key.default)})")
@@ -152,11 +152,11 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _real_names(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Rename aliases within one file, so that a file's alias replaces its base's real name."""
+    """Rename the aliases of one file, so that an alias in a file overrides the real name in its base."""
     for alias, real in ALIASES.items():
         if alias in values and real in values:
             raise ValueError(f"{path}: {alias} is another name of {real}, and both are given; remove one")
@@ -164,7 +164,7 @@ def _real_names(values: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _split_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any], list[Problem]]:
-    """Return the configuration file (none or one), the overrides, and what is wrong with them."""
+    """Return the configuration file (none or one), the overrides, and their problems."""
     files, written, problems = split_command_line(argv)
     overrides: dict[str, Any] = {}
     for key, text in written:
@@ -177,10 +177,10 @@ def _split_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any], list[P
 def split_command_line(
     argv: Sequence[str],
 ) -> tuple[list[str], list[tuple[str, str | None]], list[Problem]]:
-    """Take ``FILE --key value --key=value --flag`` apart.
+    """Split ``FILE --key value --key=value --flag``.
 
     Returns:
-        the file (none or one), key and text of each override (None for a flag that stands alone), and problems.
+        The file (none or one), key and text of each override (None for a flag without a value), and problems.
     """
     files: list[str] = []
     overrides: list[tuple[str, str | None]] = []
@@ -200,13 +200,13 @@ def split_command_line(
     problems = []
     if len(files) > 1:
         surplus = " ".join(files[1:])
-        message = f"{surplus}: unexpected beside {files[0]}; after the one file, every argument is --key value"
+        message = f"{surplus}: unexpected after {files[0]}; there is one file, and all other arguments are --key value"
         problems.append(Problem((), message))
     return files[:1], overrides, problems
 
 
 def _override_problem(name: str, text: str | None, overrides: dict[str, Any]) -> Problem | None:
-    """Parse one override into `overrides`, or return what is wrong with it."""
+    """Parse one override into `overrides`, or return its problem."""
     problem = key_problem(name, text)
     if problem:
         return problem
@@ -221,12 +221,12 @@ def _override_problem(name: str, text: str | None, overrides: dict[str, Any]) ->
     try:
         overrides[name] = parse_text(text, key.annotation)
     except ValueError:
-        overrides[name] = text  # The check of the values words the problem, with those of the file.
+        overrides[name] = text  # Reported by the validation of all values, together with the file's problems.
     return None
 
 
 def _machine_problems(config: RunConfig) -> list[Problem]:
-    """Return what this machine cannot do of the configuration."""
+    """Return the settings that this machine does not support."""
     training = config.training
     if training.preprocessing_only:
         return []
@@ -244,7 +244,7 @@ def _machine_problems(config: RunConfig) -> list[Problem]:
 
 
 def _warn_of_ignored(config: RunConfig) -> None:
-    """Name the keys without effect, once and on one process."""
+    """Log a warning with the keys without effect, once and on one process."""
     if config.ignored_keys and os.environ.get("RANK", "0") == "0":
         names = [f"{name} ({all_keys()[name].help})" for name in config.ignored_keys]
-        logger.warning("keys without effect here: %s", " ".join(names))
+        logger.warning("keys without effect: %s", " ".join(names))

@@ -1,4 +1,4 @@
-"""Which model a run starts from, and how it is conditioned and sampled."""
+"""Configuration keys of the model: its source, its conditions, and sampling in evaluation."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,85 +18,86 @@ TrackPattern = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class ModelArguments:
-    """The model: where it comes from, its frozen encoders, and what evaluation draws from it."""
+    """The model: its source, its frozen encoders, dropout of conditions, and sampling in evaluation."""
 
     model_name_or_path: str = ""
-    """Model to start from: a folder or a hub id. Required for training. The output folder of one stage is the next
-    stage's model. Preprocessing takes codec and tokenizers from it unless they are named here."""
+    """Model to start from: a folder or a hub id. Required for training. The output folder of one stage is the model of
+    the next. Preprocessing uses its codec and tokenizers unless others are given."""
 
     model_revision: str = "main"
     """Branch, tag or commit of `model_name_or_path` on the hub."""
 
     track_pattern: TrackPattern | None = None
-    """Token layout to train. null: the layout of the model. Another layout than the model's maps its heads and
-    embeddings."""
+    """Token layout to train; for a layout other than the model's, heads and embeddings are mapped. null: the layout of
+    the model."""
 
     prompt_cross_attention: bool | None = None
-    """Lyrics are read by cross-attention (true) or stand before the audio (false). null: as the model was made."""
+    """Whether lyrics are read by cross-attention (true) or precede the audio tokens (false). null: as in the model."""
 
     rope_embeddings: bool | None = None
-    """Rotary positions (true) or sinusoidal ones (false). null: as the model was made."""
+    """Whether positions are rotary (true) or sinusoidal (false). null: as in the model."""
 
     audio_codec: str | dict[str, Any] | None = None
     """Codec: a hub id, a folder, or a table {"type": "xcodec", "dac", "encodec" or "spectral", "path": id or folder,
     "revision": ..., "bandwidth": ...}. null: the codec of the model."""
 
     text_encoder: str | dict[str, Any] | None = None
-    """Frozen encoder of the caption: a hub id, a folder, or a table. null: the one of the model."""
+    """Frozen encoder of the caption: a hub id, a folder, or a table. null: the encoder of the model."""
 
     voice_encoder: str | dict[str, Any] | None = None
-    """Frozen encoder of the reference voice: a hub id, a folder, or a table. null: the one of the model."""
+    """Frozen encoder of the reference voice: a hub id, a folder, or a table. null: the encoder of the model."""
 
     description_tokenizer_name: str | None = None
-    """Tokenizer of the caption: a hub id or a folder. null: the one of the model."""
+    """Tokenizer of the caption: a hub id or a folder. null: the tokenizer of the model."""
 
     lyrics_tokenizer: str | None = None
-    """Tokenizer of the lyrics: a vocabulary file, a folder or a hub id. null: the one of the model."""
+    """Tokenizer of the lyrics: a vocabulary file, a folder or a hub id. null: the tokenizer of the model."""
 
     attn_implementation: Literal["sdpa", "eager"] = "sdpa"
-    """Attention kernel: PyTorch's fused one, or plain matrix products."""
+    """Attention kernel: PyTorch's fused one (`sdpa`), or plain matrix products (`eager`)."""
 
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, more time."""
+    """Whether to recompute activations in the backward pass, which takes less memory and more time."""
 
     dropout: Probability | None = None
-    """Dropout of the decoder. null: as the model was made."""
+    """Dropout rate of the decoder. null: as in the model."""
 
     train_every_eos: bool = True
-    """Train the end token of every track. false: as published, only the first track's in the interleaving layouts."""
+    """Whether to train the end token of every track. false, as published: in interleaving layouts, only that of the
+    first track."""
 
     caption_variants: Probability = 0.0
-    """Probability that a sample is trained with one of the further descriptions of its clip (`variants` of the
-    manifest, as `songgen prepare` writes them) in place of the caption."""
+    """Probability that a sample has one of the further descriptions of its clip (`variants` of the manifest, as
+    written by `songgen prepare`) in place of the caption."""
 
     caption_dropout: Probability = 0.0
-    """Probability that a sample is trained without its caption."""
+    """Probability that a sample has no caption."""
 
     lyrics_dropout: Probability = 0.0
-    """Probability that a sample is trained without its lyrics."""
+    """Probability that a sample has no lyrics."""
 
     condition_dropout: Probability = 0.0
-    """Probability that a sample is trained without any condition, which classifier-free guidance builds on."""
+    """Probability that a sample has no conditions at all, which classifier-free guidance requires."""
 
     input_masking: Probability = 0.0
-    """Probability that a clip is trained with its beginning hidden, up to a step drawn at random; twice as often it
-    loses single tokens, at a rate drawn at random. The model then has to find the song by caption, lyrics and voice.
-    Small data needs it; the published recipe has none."""
+    """Probability that the beginning of a clip is hidden from the decoder, up to a random step; with twice this
+    probability, single tokens are hidden at a random rate. The model then has to rely on caption, lyrics and voice.
+    Needed for small data sets; not part of the published recipe."""
 
     do_sample: bool = True
-    """Songs generated at evaluation are drawn at random (true) or greedily (false)."""
+    """Whether evaluation generates songs by sampling (true) or greedily (false)."""
 
     temperature: PositiveFloat = 1.0
-    """Temperature of drawing at evaluation."""
+    """Sampling temperature in evaluation."""
 
     top_k: PositiveInt | None = None
-    """Draw among the k most likely codes only. null: among all."""
+    """Number of most likely codes to sample from in evaluation. null: all."""
 
     top_p: Probability | None = None
-    """Draw among the most likely codes that together reach this probability. null: among all."""
+    """Total probability of the most likely codes to sample from in evaluation. null: all codes."""
 
     guidance_scale: NonNegativeFloat = 1.0
-    """Strength of classifier-free guidance at evaluation; 1 is none."""
+    """Scale of classifier-free guidance in evaluation; 1 means no guidance."""
 
     max_length: PositiveInt = 2580
-    """Longest song generated at evaluation, in decoder steps including the start column."""
+    """Maximum length of songs generated in evaluation, in decoder steps including the start column."""

@@ -1,4 +1,4 @@
-"""`RunConfig`: everything that one launch needs to know, checked as a whole."""
+"""`RunConfig`: the validated configuration of a launch."""
 
 import dataclasses
 import difflib
@@ -28,40 +28,40 @@ class RunConfig:
     """The configuration of one launch.
 
     Raises:
-        ValueError: at construction, if values are wrong or contradict each other; all problems at once.
+        ValueError: if values are wrong or contradict each other; the message lists all problems.
     """
 
     model: ModelArguments = field(default_factory=ModelArguments)
-    """Where the model comes from and how it is conditioned."""
+    """Keys of the model."""
 
     data: DataArguments = field(default_factory=DataArguments)
-    """Songs, filters and the tokenized data set."""
+    """Keys of the data."""
 
     training: TrainingArguments = field(default_factory=TrainingArguments)
-    """The run."""
+    """Keys of training."""
 
     sources: tuple[str, ...] = field(default=(), compare=False)
     """Files that the configuration was read from, the most basic one first."""
 
     ignored_keys: tuple[str, ...] = field(default=(), compare=False)
-    """Given keys that have no effect here."""
+    """Keys without effect that were given."""
 
     def __post_init__(self) -> None:
-        """Check every value against its type, and the keys against each other."""
+        """Validate every value, and the keys against each other."""
         problems = [problem for key, value in self.to_dict().items() if (problem := value_problem(key, value))]
         where = " > ".join(self.sources) or "the configuration"
         raise_problems(problems or cross_field_problems(self), where)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, sources: tuple[str, ...] = ()) -> Self:
-        """Build a configuration from flat keys, as a JSON file holds them.
+        """Create a configuration from flat keys, as in a JSON file.
 
         Args:
-            values: key to value.
-            sources: files that the values were read from; named in messages.
+            values: Values by key.
+            sources: Files that the values were read from, for messages.
 
         Raises:
-            ValueError: all unknown keys, wrong values and contradictions at once.
+            ValueError: if there are unknown keys, wrong values or contradictions; the message lists all of them.
         """
         values, problems = _without_aliases(values)
         groups: dict[str, dict[str, Any]] = {name: {} for name in (*GROUPS, "ignored")}
@@ -75,7 +75,7 @@ class RunConfig:
         parts: dict[str, Any] = {name: arguments(**groups[name]) for name, arguments in GROUPS.items()}
         if problems:
             wrong = {name for problem in problems for name in problem.keys}
-            # A contradiction that involves a key whose value could not be read would only confuse.
+            # A contradiction with a key whose value is invalid would be misleading.
             draft = cls._unchecked(parts)
             problems += [problem for problem in cross_field_problems(draft) if not wrong & set(problem.keys)]
             raise_problems(problems, " > ".join(sources) or "the configuration")
@@ -89,20 +89,20 @@ class RunConfig:
         return draft
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every key with its value: flat, ready for JSON."""
+        """Return all keys with their values, flat and ready for JSON."""
         values: dict[str, Any] = {}
         for group in GROUPS:
             values.update(dataclasses.asdict(getattr(self, group)))
         return values
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the resolved configuration as one flat JSON file, which loads back to an equal one."""
+        """Write the resolved configuration as one flat JSON file, from which an equal one can be loaded."""
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
 
 def key_problem(name: str, value: Any) -> Problem | None:
-    """Return what is wrong with the key itself: unknown, renamed or secret. Secret values are not repeated."""
+    """Return the problem of a key that is unknown, renamed or secret, or None. Secret values are not repeated."""
     if name in SECRET_KEYS:
         if value is None:
             return None
@@ -110,30 +110,30 @@ def key_problem(name: str, value: Any) -> Problem | None:
     if name in all_keys():
         return None
     if name in USE_INSTEAD:
-        return Problem((name,), f"{name}: unknown key; here it is {USE_INSTEAD[name]}")
+        return Problem((name,), f"{name}: unknown key; use {USE_INSTEAD[name]}")
     return unknown_key(name, [*all_keys(), *ALIASES], "docs/configuration.md lists all keys")
 
 
 def unknown_key(name: str, known: Sequence[str], way_out: str) -> Problem:
-    """Return the problem of a key that nobody knows: with the nearest one, or else with `way_out`."""
+    """Return the problem of an unknown key, which suggests the nearest known key, or else `way_out`."""
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return Problem((name,), f"{name}: unknown key; {f'did you mean {nearest[0]}?' if nearest else way_out}")
 
 
 def value_problem(name: str, value: Any) -> Problem | None:
-    """Return what is wrong with the value of a known key, or None."""
+    """Return the problem of a known key's value, or None."""
     key = all_keys().get(name)
     if key is None:
         return None
     if SECRET_VALUE.search(json.dumps(value, default=repr)):
-        return Problem((name,), f"{name}: the value holds a token; {_NO_CREDENTIALS}")
+        return Problem((name,), f"{name}: the value contains a token; {_NO_CREDENTIALS}")
     if name == "trust_remote_code" and value is True:
         return Problem((name,), "trust_remote_code: code from the hub is never run here; remove the key or give false")
     return type_problem(key, name, value)
 
 
 def type_problem(key: ConfigKey, name: str, value: Any) -> Problem | None:
-    """Return what is wrong with the type of a key's value, or None; `name` is the key's name in full."""
+    """Return the problem of a value of the wrong type, or None; `name` is the full name of the key."""
     try:
         coerce(value, key.annotation)
     except ValueError as expected:
@@ -143,7 +143,7 @@ def type_problem(key: ConfigKey, name: str, value: Any) -> Problem | None:
 
 
 def _way_out(key: ConfigKey, value: Any) -> str:
-    """Return a hint for a wrong value: the nearest choice, the quotes that are too many, or the default."""
+    """Return a hint for a wrong value: the nearest choice, surplus quotes, or the default."""
     if isinstance(value, str) and _is_quoted_value(key, value):
         return "; write it without quotes"
     if isinstance(value, str):
@@ -155,7 +155,7 @@ def _way_out(key: ConfigKey, value: Any) -> str:
 
 
 def _is_quoted_value(key: ConfigKey, text: str) -> bool:
-    """Say whether a text would be right if it stood there without its quotes."""
+    """Return whether a text would be valid without its quotes."""
     try:
         return not isinstance(parse_text(text, key.annotation), str)
     except ValueError:
@@ -163,7 +163,7 @@ def _is_quoted_value(key: ConfigKey, text: str) -> bool:
 
 
 def _without_aliases(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the values under their real names, and a problem for each key given twice with different values."""
+    """Return the values under their real names, and a problem for each key with two different values."""
     renamed: dict[str, Any] = {}
     problems = []
     for name, value in values.items():
@@ -178,7 +178,7 @@ def raise_problems(problems: list[Problem], where: str) -> None:
     """Raise one error that lists all problems, if there are any.
 
     Raises:
-        ConfigError: there are.
+        ConfigError: if there are problems.
     """
     if problems:
         raise ConfigError(problems, where)

@@ -1,4 +1,4 @@
-"""How a run trains: steps, optimizer, schedule, loss, evaluation, checkpoints and where it reports."""
+"""Configuration keys of training: steps, optimizer, schedule, loss, evaluation, checkpoints and trackers."""
 
 import math
 from dataclasses import dataclass, field
@@ -33,259 +33,259 @@ ParameterGroup = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingArguments:
-    """The run itself."""
+    """The run: steps, optimizer, schedule, loss, evaluation, checkpoints and trackers."""
 
     output_dir: str = ""
-    """Folder of the run: checkpoints, metrics and at the end the model. Required for training."""
+    """Folder of the run, with checkpoints, metrics and finally the model. Required for training."""
 
     overwrite_output_dir: bool = False
-    """Start a new run although `output_dir` holds one: that one is moved to `<output_dir>.backup-1` (or -2, ...)."""
+    """Whether to start a new run if `output_dir` has one, which is moved to `<output_dir>.backup-1` (or -2, ...)."""
 
     resume: str = "auto"
-    """`auto`: go on from the last good checkpoint in `output_dir`, if there is one; `never`: do not; or the folder
+    """Checkpoint to resume from: `auto` for the last valid one in `output_dir`, if there is one; `never`; or the folder
     of a checkpoint."""
 
     allow_config_changes: bool = False
-    """Go on from a checkpoint although keys that change what is computed have other values now; they take effect.
-    Model, tokenizers, codec and data can never change within a run."""
+    """Whether to resume although keys that affect the computation have changed; the new values take effect. Model,
+    tokenizers, codec and data can never change within a run."""
 
     allow_world_size_change: bool = False
-    """Go on from a checkpoint of another number of processes: no clip is lost or seen twice and the learning rate goes
-    on along its curve, but dropout draws other numbers than in an uninterrupted run."""
+    """Whether to resume from a checkpoint of another number of processes: no clip is lost or repeated and the learning
+    rate continues along its schedule, but dropout differs from that of an uninterrupted run."""
 
     allow_inexact_resume: bool = False
-    """Go on from a checkpoint whose random state is missing; dropout then draws other numbers."""
+    """Whether to resume from a checkpoint without random state; dropout differs from that of an uninterrupted run."""
 
     preprocessing_only: bool = False
-    """This file is for preprocessing: nothing is trained, so no model and no output folder is required."""
+    """Whether the file is for preprocessing only, so that no model and no output folder is required."""
 
     do_train: bool = True
-    """Train the model."""
+    """Whether to train the model."""
 
     do_eval: bool = False
-    """Evaluate on the evaluation split: at the intervals of `eval_strategy` and at the end; without `do_train` only
-    that."""
+    """Whether to evaluate on the evaluation split, at the intervals of `eval_strategy` and at the end; without
+    `do_train`, the run only evaluates."""
 
     seed: int = 456
-    """Seed of everything random."""
+    """Seed of all random numbers."""
 
     num_train_epochs: PositiveFloat = 3.0
-    """Passes over the training data; `max_steps` wins where it is given."""
+    """Number of passes over the training data, unless `max_steps` is given."""
 
     max_steps: Annotated[int, Range(at_least=-1)] = -1
-    """Optimizer steps. -1: as many as `num_train_epochs` takes."""
+    """Number of optimizer steps. -1: as many as `num_train_epochs` needs."""
 
     per_device_train_batch_size: PositiveInt = 8
-    """Clips that a process trains on at once."""
+    """Number of clips in a training batch of a process."""
 
     per_device_eval_batch_size: PositiveInt = 8
-    """Clips that a process evaluates at once."""
+    """Number of clips in an evaluation batch of a process."""
 
     gradient_accumulation_steps: PositiveInt = 1
-    """Batches of each process that make one optimizer step."""
+    """Number of batches of each process per optimizer step."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the computation; weights and optimizer stay float32."""
+    """Precision of the computation; weights and optimizer state are float32."""
 
     deterministic: bool = False
-    """Use only operations that give the same bits every time; slower on a GPU, and an operation that has no such form
-    is an error. Two runs on the same machine with the same versions are then equal."""
+    """Whether to use deterministic operations only, so that two runs on the same machine with the same versions are
+    equal bit for bit. Slower on a GPU; an operation without a deterministic form is an error."""
 
     torch_compile: bool = False
-    """Compile the model with torch.compile."""
+    """Whether to compile the model with torch.compile."""
 
     dataloader_num_workers: NonNegativeInt = 0
-    """Processes that read training data, beside each training process."""
+    """Number of processes that read training data, for each training process."""
 
     eval_dataloader_num_workers: NonNegativeInt = 0
-    """Processes that read evaluation data, beside each training process."""
+    """Number of processes that read evaluation data, for each training process."""
 
     dataloader_timeout: PositiveInt = 600
-    """Seconds after which a process that reads data and gives nothing counts as hanging, which ends the run."""
+    """Seconds to wait for a process that reads data; if it takes longer, the run ends."""
 
     ddp_timeout: PositiveInt = 600
-    """Seconds after which a process that hears nothing from the others gives up. Until the first step is done, it waits
-    half an hour at least. An evaluation that generates songs and a checkpoint must fit into it."""
+    """Seconds that processes wait for each other; at least half an hour until the first step is complete. Writing a
+    checkpoint and generating the songs of an evaluation must take less."""
 
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
-    """AdamW, or its 8-bit form from bitsandbytes (`pip install -c constraints.txt -e ".[8bit]"`)."""
+    """Optimizer: AdamW, or its 8-bit form from bitsandbytes (`pip install -c constraints.txt -e ".[8bit]"`)."""
 
     learning_rate: PositiveFloat = 5e-5
-    """Highest learning rate."""
+    """Peak learning rate."""
 
     adam_beta1: Decay = 0.9
-    """Decay of the mean of the gradients."""
+    """Decay rate of the first moment (mean of the gradients) in AdamW."""
 
     adam_beta2: Decay = 0.99
-    """Decay of the mean of the squared gradients."""
+    """Decay rate of the second moment (mean of the squared gradients) in AdamW."""
 
     adam_epsilon: PositiveFloat = 1e-8
-    """Added to the denominator of AdamW's update."""
+    """Term added to the denominator of AdamW's update."""
 
     weight_decay: NonNegativeFloat = 1e-4
-    """Decoupled weight decay; norms, biases and embeddings are left out."""
+    """Decoupled weight decay, applied to all weights except norms, biases and embeddings."""
 
     max_grad_norm: PositiveFloat = 1.0
-    """Gradients are scaled down to this norm."""
+    """Norm to which gradients are clipped."""
 
     lr_scheduler_type: Literal[
         "cosine", "linear", "constant", "constant_with_warmup", "multistep", "cosine_with_restarts"
     ] = "cosine"
-    """Course of the learning rate after the warm-up."""
+    """Schedule of the learning rate after the warm-up."""
 
     warmup_steps: NonNegativeInt = 0
-    """Optimizer steps over which the learning rate rises from 0."""
+    """Number of optimizer steps in which the learning rate rises from 0."""
 
     warmup_ratio: Probability = 0.0
-    """The same as a share of all steps; give one of the two."""
+    """Length of the warm-up as a share of all steps, in place of `warmup_steps`."""
 
     lr_min_ratio: Probability = 0.0
-    """Share of `learning_rate` at which a falling schedule ends."""
+    """Share of `learning_rate` at which a decreasing schedule ends."""
 
     lr_scheduler_milestones: list[PositiveFloat] = field(default_factory=list)
-    """For multistep: where the rate drops, in rising order. Numbers below 1 are shares of all steps, others
-    optimizer steps."""
+    """For `multistep`: points at which the learning rate drops, in ascending order, as optimizer steps or, below 1, as
+    shares of all steps."""
 
     lr_scheduler_gamma: Annotated[float, Range(above=0, at_most=1)] = 0.5
-    """For multistep: factor of the learning rate at every milestone."""
+    """For `multistep`: factor of the learning rate at each milestone."""
 
     lr_scheduler_restarts: NonNegativeInt = 1
-    """For cosine_with_restarts: how many times the rate jumps back up."""
+    """For `cosine_with_restarts`: number of times that the learning rate returns to its peak."""
 
     ema_decay: Decay | None = None
-    """Keep an exponential moving average of the weights with this decay. null: none."""
+    """Decay of an exponential moving average of the weights. null: no average is kept."""
 
     non_finite: Literal["stop", "skip"] = "stop"
-    """When loss or gradients are not finite: end the run, or leave that step out."""
+    """Reaction to a loss or gradients that are not finite: end the run, or skip the update."""
 
     max_skipped_steps: PositiveInt = 5
-    """With `non_finite` skip: steps left out in a row after which the run ends anyway; with dtype float16 also those
-    whose gradients overflow at the floor of the loss scale."""
+    """For `non_finite` skip: number of consecutive skipped updates after which the run ends. With dtype float16,
+    updates whose gradients overflow at the floor of the loss scale count too."""
 
     loss_spike_policy: Literal["off", "warn", "skip", "rewind"] = "warn"
-    """When the loss of a step is far above the recent ones, its clips are written to `loss_spikes.jsonl`. `warn`: the
-    update is made; `skip`: it is left out; `rewind`: the weights go back to the latest checkpoint, the data goes on
-    behind the step; `off`: nothing is watched."""
+    """Reaction to a loss far above the recent ones, besides writing the step's clips to `loss_spikes.jsonl`: `warn`
+    makes the update; `skip` leaves it out; `rewind` restores the weights of the latest checkpoint and continues with
+    the data after this step; `off` does not look for spikes."""
 
     loss_spike_threshold: PositiveFloat = 8.0
-    """Robust standard deviations (from the median absolute deviation) above the median of the last 100 losses from
-    which a loss is a spike. There are none before the 21st step."""
+    """Number of robust standard deviations (from the median absolute deviation) above the median of the last 100 losses
+    at which a loss counts as a spike, from the 21st step on."""
 
     loss_spike_budget: PositiveInt = 3
-    """Updates in a row that `skip` leaves out, or how often `rewind` goes back in the whole run; after that spikes are
-    only warned of."""
+    """Number of consecutive updates that `skip` leaves out, or of rewinds in the whole run; further spikes only cause a
+    warning."""
 
     loss_scale_floor: PositiveFloat = 8192.0
-    """With dtype float16: the loss scale never falls below this."""
+    """For dtype float16: lower bound of the loss scale."""
 
     loss_scale_cap: PositiveFloat = 32768.0
-    """With dtype float16: the loss scale begins here and never rises above it."""
+    """For dtype float16: initial value and upper bound of the loss scale."""
 
     codebook_weighting: bool = True
-    """Weight the losses of the codebooks; false weights them equally."""
+    """Whether the losses of the codebooks have different weights. false: equal weights."""
 
     codebook_weights_start: list[NonNegativeFloat] | None = None
-    """Weights of the codebooks at the beginning, one each. null: as published, the coarse ones first (0.25 for
-    the first three of eight, 0.05 for the others)."""
+    """Weights of the codebooks at the beginning of the run. null: as published, with more weight on the coarse ones
+    (0.25 for each of the first three of eight, 0.05 for the others)."""
 
     codebook_weights_end: list[NonNegativeFloat] | None = None
-    """Weights of the codebooks that the loss moves to over the run. null: all equal."""
+    """Weights of the codebooks that are reached in the course of the run. null: equal weights."""
 
     add_vocal_loss: bool = False
-    """Train the vocal heads of the `mixed_pro` layout."""
+    """Whether to train the vocal heads of the `mixed_pro` layout."""
 
     vocal_loss_weight: NonNegativeFloat = 0.1
-    """Factor of the vocal heads' loss."""
+    """Weight of the loss of the vocal heads."""
 
     freeze_cross: bool = False
-    """Freeze everything between the conditions and the decoder: text projection, voice aggregation and projection,
-    lyrics embedding, lyrics encoder, lyrics projection."""
+    """Whether to freeze everything between the conditions and the decoder: text projection, voice aggregation and
+    projection, lyrics embedding, lyrics encoder and lyrics projection."""
 
     freeze_text_encoder: bool = True
-    """Always true: the text encoder is not part of the trained model."""
+    """Always true, because the text encoder is not part of the trained model."""
 
     freeze_embed_prompts: bool = False
-    """Freeze the embedding of the lyrics."""
+    """Whether to freeze the embedding of the lyrics."""
 
     freeze: list[ParameterGroup] = field(default_factory=list)
-    """Parameter groups to freeze besides; `cross` is all that `freeze_cross` freezes."""
+    """Further parameter groups to freeze; `cross` includes everything that `freeze_cross` freezes."""
 
     learning_rate_factors: dict[ParameterGroup, PositiveFloat] = field(default_factory=dict)
-    """Factor of the learning rate for some parameter groups, such as {"heads": 0.1}; all others have 1."""
+    """Factors of the learning rate for some parameter groups, such as {"heads": 0.1}; it is 1 for all others."""
 
     eval_strategy: Literal["no", "steps", "epoch"] = "no"
-    """When to evaluate during training (`evaluation_strategy` is read too)."""
+    """Unit of the intervals between evaluations in training, or no evaluation (also read as `evaluation_strategy`)."""
 
     eval_steps: PositiveInt | None = None
-    """Optimizer steps between evaluations."""
+    """Number of optimizer steps between evaluations."""
 
     eval_epochs: PositiveFloat | None = None
-    """The same in epochs; it wins over `eval_steps`."""
+    """Epochs between evaluations, in place of `eval_steps`."""
 
     predict_with_generate: bool = False
-    """Generate songs at evaluation."""
+    """Whether evaluation generates songs."""
 
     eval_generation_steps: PositiveInt | None = None
-    """Optimizer steps between evaluations that generate. null: every evaluation does."""
+    """Number of optimizer steps between evaluations that generate songs. null: all evaluations do."""
 
     num_generated_samples: PositiveInt = 4
-    """Songs to generate at an evaluation."""
+    """Number of songs that an evaluation generates."""
 
     add_audio_samples_to_wandb: bool = False
-    """Send generated audio to the trackers; it is always written to `output_dir`."""
+    """Whether to send generated audio to the trackers; it is always written to `output_dir`."""
 
     logging_steps: PositiveInt = 10
-    """Optimizer steps between two lines of metrics."""
+    """Number of optimizer steps between two lines of metrics."""
 
     logging_epochs: PositiveFloat | None = None
-    """The same in epochs; it wins over `logging_steps`."""
+    """Epochs between two lines of metrics, in place of `logging_steps`."""
 
     save_steps: PositiveInt | None = 500
-    """Optimizer steps between checkpoints; an evaluation with the lowest loss so far is followed by one as well. null:
-    only the last one."""
+    """Number of optimizer steps between checkpoints; an evaluation with the lowest loss so far is followed by a
+    checkpoint too. null: only the final checkpoint."""
 
     save_epochs: PositiveFloat | None = None
-    """The same in epochs; it wins over `save_steps`."""
+    """Epochs between checkpoints, in place of `save_steps`."""
 
     save_total_limit: Annotated[int, Range(at_least=2)] | None = 3
-    """Checkpoints to keep, the newest ones, besides the best by evaluation loss. null: all."""
+    """Number of newest checkpoints to keep, in addition to the one with the lowest evaluation loss. null: all."""
 
     report_to: list[Tracker] | Tracker = field(default_factory=lambda: ["none"])
     """Trackers: wandb, tensorboard or none. `metrics.jsonl` is always written."""
 
     wandb_project: str = "songgen"
-    """Project in the trackers."""
+    """Name of the project in the trackers."""
 
     wandb_run_name: str | None = None
     """Name of the run in the trackers. null: the name of `output_dir`."""
 
     push_to_hub: bool = False
-    """Upload the final model. The account is the one of `hf auth login` or HF_TOKEN."""
+    """Whether to upload the final model, with the account of `hf auth login` or HF_TOKEN."""
 
     hub_model_id: str | None = None
-    """Repository to upload to. null: the name of `output_dir` under the logged-in account."""
+    """Repository to upload to. null: the name of `output_dir`, in the account that is logged in."""
 
     hub_private: bool = True
-    """Make a new repository private."""
+    """Whether a new repository is private."""
 
     def num_warmup_steps(self, num_steps: int) -> int:
-        """Return the optimizer steps of the warm-up in a run of `num_steps`."""
+        """Return the number of warm-up steps in a run of `num_steps` optimizer steps."""
         return self.warmup_steps or math.ceil(self.warmup_ratio * num_steps)
 
     def milestone_steps(self, num_steps: int) -> list[int]:
-        """Return the optimizer steps of the milestones in a run of `num_steps`."""
+        """Return the milestones as optimizer steps in a run of `num_steps`."""
         return [round(place * num_steps) if place < 1 else round(place) for place in self.lr_scheduler_milestones]
 
     def logging_interval(self, steps_per_epoch: int) -> int:
-        """Return the optimizer steps between two lines of metrics."""
+        """Return the number of optimizer steps between two lines of metrics."""
         return _interval(self.logging_epochs, steps_per_epoch) or self.logging_steps
 
     def save_interval(self, steps_per_epoch: int) -> int | None:
-        """Return the optimizer steps between checkpoints; None if only the last one is written."""
+        """Return the number of optimizer steps between checkpoints; None for the final one only."""
         return _interval(self.save_epochs, steps_per_epoch) or self.save_steps
 
     def eval_interval(self, steps_per_epoch: int) -> int | None:
-        """Return the optimizer steps between evaluations; None if there are none during training."""
+        """Return the number of optimizer steps between evaluations; None for no evaluation during training."""
         if not self.do_eval or self.eval_strategy == "no":
             return None
         if self.eval_strategy == "epoch":
@@ -293,12 +293,12 @@ class TrainingArguments:
         return _interval(self.eval_epochs, steps_per_epoch) or self.eval_steps
 
     def trackers(self) -> list[str]:
-        """Return the trackers that are switched on; none is an empty list."""
+        """Return the names of the trackers in use."""
         names = [self.report_to] if isinstance(self.report_to, str) else self.report_to
         return [name for name in names if name != "none"]
 
     def frozen_groups(self) -> list[str]:
-        """Return the names of the parameter groups that the run freezes."""
+        """Return the names of the parameter groups to freeze."""
         switches = {"cross": self.freeze_cross, "lyrics_embedding": self.freeze_embed_prompts}
         return list(dict.fromkeys([*(group for group, frozen in switches.items() if frozen), *self.freeze]))
 

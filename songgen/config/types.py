@@ -1,8 +1,8 @@
-"""The types that a configuration key can have, and how a value is checked against one.
+"""Types of configuration keys, and the validation of values.
 
-A key's type is its dataclass annotation: ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``list``, ``dict``,
-``tuple[X, ...]`` (a list in JSON), unions of these, and ``Annotated`` with a `Range`. The same annotation checks JSON,
-reads the command line and fills the documentation.
+The type of a key is its dataclass annotation: ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``list``, ``dict``,
+``tuple[X, ...]`` (a list in JSON), unions of these, and ``Annotated`` with a `Range`. The same annotation is used to
+validate JSON, to parse the command line and to write the documentation.
 """
 
 import json
@@ -15,22 +15,22 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a number; an absent bound is None."""
+    """Bounds of a number; None for no bound."""
 
     at_least: float | None = None
-    """Smallest value allowed."""
+    """Smallest allowed value."""
 
     above: float | None = None
-    """Every value must be greater than this one."""
+    """Exclusive lower bound."""
 
     at_most: float | None = None
-    """Largest value allowed."""
+    """Largest allowed value."""
 
     below: float | None = None
-    """Every value must be smaller than this one."""
+    """Exclusive upper bound."""
 
     def holds(self, value: float) -> bool:
-        """Say whether a number lies within the bounds."""
+        """Return whether a number is within the bounds."""
         return (
             (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
@@ -53,10 +53,10 @@ Decay = Annotated[float, Range(at_least=0, below=1)]
 
 
 def coerce(value: Any, annotation: Any) -> Any:
-    """Return `value` as the annotated type wants it: unchanged, except that an int becomes a float where one is due.
+    """Convert a value to the annotated type: only integers change, to floats where the type requires it.
 
     Raises:
-        ValueError: if the value is not of the type; the message is the expectation in words.
+        ValueError: if the value is not of the type; the message describes the type.
     """
     converted = _coerce(value, annotation)
     if converted is _MISMATCH:
@@ -65,10 +65,10 @@ def coerce(value: Any, annotation: Any) -> Any:
 
 
 def parse_text(text: str, annotation: Any) -> Any:
-    """Read a command-line value as the annotated type; lists and dictionaries are written as JSON.
+    """Parse a command-line value as the annotated type; lists and dictionaries are written as JSON.
 
     Raises:
-        ValueError: if the text does not spell a value of the type; the message is the expectation in words.
+        ValueError: if the text is not a value of the type; the message describes the type.
     """
     for candidate in _readings(text, annotation):
         converted = _coerce(candidate, annotation)
@@ -78,7 +78,7 @@ def parse_text(text: str, annotation: Any) -> Any:
 
 
 def describe(annotation: Any) -> str:
-    """Return a type in words, for example ``float >= 0 and <= 1, or null``."""
+    """Return a description of a type, for example ``float >= 0 and <= 1, or null``."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return " ".join([describe(arguments[0]), *(str(bounds) for bounds in arguments[1:])])
@@ -96,7 +96,7 @@ def describe(annotation: Any) -> str:
 
 
 def accepts(annotation: Any, kind: type) -> bool:
-    """Say whether a type, or one member of a union, is `kind` (bounds aside)."""
+    """Return whether a type, or a member of a union, is `kind`, regardless of bounds."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return accepts(arguments[0], kind)
@@ -176,7 +176,7 @@ _SPELLINGS = {"true": True, "yes": True, "false": False, "no": False, "none": No
 
 
 def _readings(text: str, annotation: Any) -> list[Any]:
-    """Return what a command-line text may mean for a type, the most likely reading first."""
+    """Return the possible values of a command-line text for a type, the most likely first."""
     readings: list[Any] = []
     is_list = text.startswith("[") and (accepts(annotation, list) or accepts(annotation, tuple))
     structured = is_list or (accepts(annotation, dict) and text.startswith("{"))
@@ -192,7 +192,7 @@ def _readings(text: str, annotation: Any) -> list[Any]:
 
 
 def _is_choice(text: str, annotation: Any) -> bool:
-    """Say whether a text is itself one of the words that a type allows ("no", "none")."""
+    """Return whether a text is one of the words that a type allows ("no", "none")."""
     if get_origin(annotation) is Literal:
         return text in get_args(annotation)
     return any(_is_choice(text, member) for member in get_args(annotation) if get_origin(annotation) in _UNIONS)

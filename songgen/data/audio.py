@@ -1,4 +1,4 @@
-"""Audio at the door: files that anyone may have written become checked mono tracks of one length and rate."""
+"""Validation of audio on input: files from any source become checked mono tracks of one length and sample rate."""
 
 import math
 import os
@@ -17,68 +17,68 @@ from songgen.data.manifests.clip import ClipRow, Rejection
 from songgen.tasks import MIX, VOCAL
 
 INT16_SCALE = 32768.0
-"""Amplitude 1.0 in 16-bit samples; energies are root mean squares in this unit."""
+"""Amplitude 1.0 in units of 16-bit samples; energies are root mean squares in this unit."""
 
 BLOCK_FRAMES = 1 << 16
-"""Frames decoded at once, so that a file of many channels does not fill the memory."""
+"""Frames to decode at once, so that a file with many channels does not fill the memory."""
 
 MP3_SLACK_FRAMES = 2304
-"""Frames by which an MP3 file's length may be off: without an Info header it is estimated from the bit rate."""
+"""Tolerance for the stated length of an MP3 file: without an Info header it is estimated from the bit rate."""
 
 OGG_TAIL_BYTES = 65_307
-"""Largest page of an OGG stream, so that the last page begins within so many bytes of the end."""
+"""Size of the largest page of an OGG stream; the last page begins within this many bytes of the end."""
 
 CLIPPED_LEVEL = 0.9999
-"""Samples from this amplitude on count as clipped."""
+"""Amplitude from which a sample counts as clipped."""
 
 
 @dataclass(frozen=True)
 class AudioOptions:
-    """What audio is accepted and what is made of it."""
+    """Limits of accepted audio, and the form of the result."""
 
     sample_rate: int
-    """Samples a second of the returned tracks: the codec's rate; 0 keeps that of the first required track."""
+    """Sample rate of the returned tracks (the codec's); 0 keeps the rate of the first required track."""
 
     voice_sample_rate: int = 0
-    """Samples a second of the reference voice; 0 makes none."""
+    """Sample rate of the reference voice; 0 for no voice."""
 
     min_seconds: float = 0.0
-    """Shortest clip, inclusive."""
+    """Length of the shortest accepted clip, in seconds."""
 
     max_seconds: float = 35.0
-    """Longest clip, inclusive."""
+    """Length of the longest accepted clip, in seconds."""
 
     crop_long: bool = False
-    """Keep the beginning of longer clips instead of leaving them out."""
+    """Whether to keep the beginning of longer clips instead of rejecting them."""
 
     required_tracks: tuple[str, ...] = (MIX,)
-    """Tracks that a clip must have."""
+    """Names of the tracks that a clip must have."""
 
     length_tolerance_seconds: float = 0.1
-    """Tracks whose lengths differ by no more are cut to the shortest (MP3 encoders pad)."""
+    """Accepted difference in length between tracks, which are cut to the shortest (MP3 encoders pad)."""
 
     silence_energy: float = 1.0
-    """A required track with less energy is silent; 1 is one step of a 16-bit sample."""
+    """Energy below which a required track counts as silent; 1 is one step of a 16-bit sample."""
 
     min_file_rate: int = 4000
-    """Lowest sample rate of a file that is believed."""
+    """Lowest plausible sample rate of a file."""
 
     max_file_rate: int = 384_000
-    """Highest sample rate of a file that is believed."""
+    """Highest plausible sample rate of a file."""
 
     max_channels: int = 8
-    """Most channels of a file."""
+    """Maximum number of channels of a file."""
 
     max_file_bytes: int = 1 << 30
-    """Largest file."""
+    """Maximum size of a file, in bytes."""
 
 
 @dataclass(frozen=True)
 class ClipAudio:
-    """The tracks of one clip, checked."""
+    """Checked tracks of one clip."""
 
     tracks: dict[str, np.ndarray]
-    """Track name -> mono float32 samples at the codec's rate; all of one length."""
+    """Track name -> mono float32 samples at the codec's rate, all of one length."""
 
     energies: dict[str, float]
     """Track name -> root mean square of the 16-bit samples."""
@@ -87,23 +87,22 @@ class ClipAudio:
     """Vocal track as int16 at the voice encoder's rate, or None."""
 
     duration: float
-    """Seconds."""
+    """Length of the clip in seconds."""
 
     clipped_tracks: tuple[str, ...] = field(default=())
-    """Tracks in which more than one sample of a thousand is clipped."""
+    """Names of tracks in which more than one sample in a thousand is clipped."""
 
     cropped_seconds: float = 0.0
-    """What was cut off because the clip is longer than allowed."""
+    """Seconds that were cut off because the clip is longer than allowed."""
 
     trimmed_seconds: float = 0.0
-    """What the longest track lost to have the length of the shortest."""
+    """Seconds that the longest track lost when the tracks were cut to the shortest."""
 
 
 class AudioRejected(Exception):
-    """A file cannot be used: a code to count by, and a reason for people."""
+    """Raised for a file that cannot be used, with a code for statistics and a reason for people."""
 
     def __init__(self, code: str, reason: str) -> None:
-        """Keep code and reason."""
         super().__init__(reason)
         self.code = code
         self.reason = reason
@@ -121,7 +120,7 @@ class _Header:
 
 
 def declared_seconds(row: ClipRow, options: AudioOptions) -> float:
-    """Return the length of a clip by the header of its first readable file, 0 when there is none (to sort by)."""
+    """Return the length of a clip from the header of its first readable file, for sorting; 0 if no file is readable."""
     for track in row.tracks.values():
         if track.resolved:
             try:
@@ -134,7 +133,7 @@ def declared_seconds(row: ClipRow, options: AudioOptions) -> float:
 def read_clip(row: ClipRow, options: AudioOptions) -> ClipAudio | Rejection:
     """Read, check and resample all tracks of a clip.
 
-    Headers of all files are checked before any is decoded. Never raises for what is wrong with a file.
+    The headers of all files are checked before any file is decoded. Problems of a file are returned, never raised.
     """
     if row.code:
         return row.reject(row.code, row.reason)
@@ -157,7 +156,7 @@ def read_clip(row: ClipRow, options: AudioOptions) -> ClipAudio | Rejection:
         rates = {name: header.sample_rate for name, header in headers.items()}
         options = options if options.sample_rate else replace(options, sample_rate=rates[options.required_tracks[0]])
         seconds = {name: len(samples[name]) / rates[name] for name in samples}
-        # Decoded lengths decide: a header is only a promise.
+        # The decoded lengths decide, because a header may state a wrong one.
         name = _check_lengths(seconds, options)
         return _finish(samples, rates, seconds, cropped, options)
     except _TrackRejected as error:
@@ -167,7 +166,7 @@ def read_clip(row: ClipRow, options: AudioOptions) -> ClipAudio | Rejection:
 
 
 class _TrackRejected(AudioRejected):
-    """A rejection that names the track that is to blame."""
+    """A rejection that names the track at fault."""
 
     def __init__(self, track: str, code: str, reason: str) -> None:
         super().__init__(code, f"track {track!r} {reason}")
@@ -175,7 +174,7 @@ class _TrackRejected(AudioRejected):
 
 
 def _check_lengths(seconds: Mapping[str, float], options: AudioOptions) -> str:
-    """Check the lengths of a clip's tracks; return the name of the shortest."""
+    """Check the lengths of a clip's tracks, and return the name of the shortest track."""
     shortest = min(seconds, key=seconds.__getitem__)
     longest = max(seconds, key=seconds.__getitem__)
     if seconds[shortest] == 0:
@@ -199,7 +198,7 @@ def _finish(
     cropped_seconds: float,
     options: AudioOptions,
 ) -> ClipAudio:
-    """Cut all tracks to the shortest (and to the longest allowed), resample, measure."""
+    """Cut all tracks to the shortest one and to the longest allowed length, resample and measure them."""
     shortest = min(track_seconds.values())
     trimmed_seconds = 0.0 if cropped_seconds else max(track_seconds.values()) - shortest
     seconds = min(shortest, options.max_seconds)
@@ -209,7 +208,7 @@ def _finish(
     tracks = {name: resample(track, rates[name], options.sample_rate, num_samples) for name, track in samples.items()}
     energies = {name: energy(track) for name, track in tracks.items()}
     for name in options.required_tracks:
-        # Only a required track must sound: the vocal track of an instrumental passage is rightly silent.
+        # The vocal track of an instrumental passage may be silent, also where a vocal track is required.
         if name != VOCAL and energies[name] < options.silence_energy:
             raise _TrackRejected(name, "silent", f"is silent (energy {energies[name]:.2f})")
     voice = None
@@ -222,16 +221,16 @@ def _finish(
 
 
 def check_header(path: Path, options: AudioOptions) -> _Header:
-    """Read a file's header and hold it against the limits; nothing is decoded.
+    """Read a file's header and compare it with the limits, without decoding.
 
     Raises:
-        AudioRejected: with codes not_a_file, file_too_large, unreadable_audio, bad_sample_rate, too_many_channels,
-            empty, truncated_audio or too_long.
+        AudioRejected: with one of the codes not_a_file, file_too_large, unreadable_audio, bad_sample_rate,
+            too_many_channels, empty, truncated_audio or too_long.
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe that appeared since the manifest was read would wait
-            raise AudioRejected("not_a_file", "the path does not lead to a regular file")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
+            raise AudioRejected("not_a_file", "the path is not a regular file")
         num_bytes = status.st_size
         if num_bytes > options.max_file_bytes:
             raise AudioRejected("file_too_large", f"{num_bytes} bytes; at most {options.max_file_bytes} are read")
@@ -240,7 +239,7 @@ def check_header(path: Path, options: AudioOptions) -> _Header:
     except (soundfile.LibsndfileError, OSError, RuntimeError, struct.error) as error:
         raise AudioRejected("unreadable_audio", f"not audio that can be read: {error}") from error
     if not options.min_file_rate <= info.samplerate <= options.max_file_rate:
-        reason = f"{info.samplerate} samples a second; allowed: {options.min_file_rate} to {options.max_file_rate}"
+        reason = f"{info.samplerate} samples per second; allowed: {options.min_file_rate} to {options.max_file_rate}"
         raise AudioRejected("bad_sample_rate", reason)
     if info.channels > options.max_channels:
         raise AudioRejected("too_many_channels", f"{info.channels} channels; at most {options.max_channels}")
@@ -250,7 +249,7 @@ def check_header(path: Path, options: AudioOptions) -> _Header:
         raise AudioRejected("empty", "the file has no samples")
     slack_frames = MP3_SLACK_FRAMES if info.format in ("MP3", "MPEG") else 0
     header = _Header(info.frames, info.samplerate, slack_frames)
-    # Tracks may exceed the limit by what is cut off again; anything longer is refused before decoding.
+    # A track may exceed the limit by the tolerance, which is cut off later. Longer files are refused here.
     if header.seconds > options.max_seconds + options.length_tolerance_seconds and not options.crop_long:
         reason = f"{header.seconds:.3f} s; the longest allowed is {options.max_seconds:g} s"
         raise AudioRejected("too_long", reason)
@@ -258,10 +257,10 @@ def check_header(path: Path, options: AudioOptions) -> _Header:
 
 
 def _is_cut(path: Path, audio_format: str) -> bool:
-    """Whether a WAV or OGG file lost its end.
+    """Return whether a WAV or OGG file is truncated.
 
-    libsndfile reads what is there and reports that as the length, so that such a file looks whole. Cut MP3 and FLAC
-    files show when they are decoded.
+    libsndfile reports the length of the samples that are left, so that such a file looks complete. Truncated MP3 and
+    FLAC files are found in decoding.
     """
     num_bytes = path.stat().st_size
     with path.open("rb") as file:
@@ -271,24 +270,25 @@ def _is_cut(path: Path, audio_format: str) -> bool:
 
 
 def _wav_is_cut(file: BinaryIO, num_bytes: int) -> bool:
-    """Compare the size of a RIFF file's data chunk with the bytes that are there."""
+    """Return whether the data chunk of a RIFF file states more bytes than the file has."""
     if file.read(4) != b"RIFF":
         return False
     file.seek(12)
     while (chunk := _read_chunk(file)) is not None:
         name, size = chunk
         if name == b"data":
-            # Programs that write to a pipe leave the size open.
+            # Programs that write to a pipe leave the size at 0 or at its maximum.
             return size not in (0, 0xFFFFFFFF) and file.tell() + size > num_bytes
-        file.seek(size + size % 2, os.SEEK_CUR)
+        file.seek(size + size % 2, os.SEEK_CUR)  # Chunks are padded to even sizes.
     return False
 
 
 def _ogg_is_cut(file: BinaryIO, num_bytes: int) -> bool:
-    """Look for a complete last page with the end-of-stream flag (RFC 3533, section 6)."""
+    """Return whether an OGG file lacks a complete last page with the end-of-stream flag (RFC 3533, section 6)."""
     file.seek(max(0, num_bytes - OGG_TAIL_BYTES))
     tail = file.read()
     page = tail[tail.rfind(b"OggS") :] if b"OggS" in tail else b""
+    # A page header has 27 bytes: flags at 5 (0x04 is end of stream), number of segments at 26. Their lengths follow.
     if len(page) < 27 or not page[5] & 0x04:
         return True
     num_segments = page[26]
@@ -303,7 +303,7 @@ def _read_chunk(file: BinaryIO) -> tuple[bytes, int] | None:
 
 
 def _decode_mono(path: Path, header: _Header, options: AudioOptions) -> np.ndarray:
-    """Decode a file as far as it can be needed and average its channels; see `decode`."""
+    """Decode as much of a file as may be needed, and average its channels; see `decode`."""
     needed = math.ceil((options.max_seconds + options.length_tolerance_seconds) * header.sample_rate)
     return decode(path, header, min(header.frames, needed), mono=True)[:, 0]
 
@@ -312,16 +312,16 @@ def decode(path: Path, header: _Header, num_frames: int, *, mono: bool) -> np.nd
     """Decode the beginning of a file block by block.
 
     Args:
-        path: file.
-        header: what `check_header` found.
-        num_frames: how many frames are wanted, at most those of the header.
-        mono: whether channels are averaged.
+        path: File to decode.
+        header: Result of `check_header`.
+        num_frames: Number of frames to decode, at most that of the header.
+        mono: Whether to average the channels.
 
     Returns:
         float32 samples, frames x channels, at the file's own rate.
 
     Raises:
-        AudioRejected: with codes unreadable_audio, truncated_audio or not_finite.
+        AudioRejected: with one of the codes unreadable_audio, truncated_audio or not_finite.
     """
     blocks, found = [], 0
     try:
@@ -338,7 +338,7 @@ def decode(path: Path, header: _Header, num_frames: int, *, mono: bool) -> np.nd
         raise AudioRejected("truncated_audio", f"only {found} of {header.frames} declared frames can be decoded")
     samples = np.concatenate(blocks)
     if not np.isfinite(samples).all():
-        raise AudioRejected("not_finite", "the samples hold NaN or infinity")
+        raise AudioRejected("not_finite", "the samples contain NaN or infinity")
     return samples
 
 
@@ -347,9 +347,9 @@ def resample(samples: np.ndarray, rate: int, target_rate: int, num_samples: int)
 
     Args:
         samples: N samples at `rate`.
-        rate: samples a second that come in.
-        target_rate: samples a second that go out.
-        num_samples: length of the result; padding is silence and never more than a rounding error.
+        rate: Sample rate of the input.
+        target_rate: Sample rate of the result.
+        num_samples: Length of the result; the padding is silence and only compensates for rounding.
     """
     if rate != target_rate:
         samples = soxr.resample(samples, rate, target_rate, quality="HQ")
@@ -365,5 +365,5 @@ def energy(samples: np.ndarray) -> float:
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
-    """Return float samples as 16-bit integers, limited to their range."""
+    """Convert float samples to 16-bit integers, clipped to their range."""
     return np.clip(np.rint(samples * INT16_SCALE), -32768, 32767).astype(np.int16)

@@ -1,8 +1,17 @@
-"""Which clips meet in which batch, on which process, in which step: a pure function of (seed, epoch).
+"""Assignment of clips to batches, processes and steps: a pure function of (seed, epoch).
 
 The batches of an epoch do not depend on the number of processes or on accumulation; only their grouping into
-optimizer steps does. A step takes the next `world_size * accumulation` batches; the last step of an epoch may have
-slots with nothing in them. No clip is dropped or repeated.
+optimizer steps does. A step takes the next `world_size * accumulation` batches, its slots; the last step of an epoch
+may have empty slots. No clip is dropped or repeated.
+
+Example: 7 batches (their padded frames in parentheses), 2 processes, 2 accumulated batches, so 4 slots per step. Within
+a step, the slots are sorted by size and dealt out in turn, so that processes get batches of about the same size at the
+same time and wait less for each other:
+
+    batches      A(90)  B(40)  C(80)  D(50)  |  E(30)  F(70)  G(60)
+    sorted       A      C      D      B      |  F      G      E      empty
+    process 0    A             D             |  F             E
+    process 1           C             B      |         G             empty
 """
 
 from collections.abc import Sequence
@@ -18,24 +27,24 @@ ORDERS = (RANDOM, SHORT_TO_LONG, SHORT_TO_LONG_FIRST)
 """Orders of the clips: shuffled; by length in every epoch; by length in the first epoch and shuffled from then on."""
 
 WINDOW_BATCHES = 50
-"""Batches in whose reach clips are sorted by length: enough to save padding, few enough to keep the order random."""
+"""Batches per window in which clips are sorted by length: many to save padding, few to keep the order random."""
 
 
 class BatchPlan:
-    """The order of all clips of a run.
+    """Plan of all batches of a run.
 
     Args:
-        lengths: frames of each clip.
-        batch_size: largest number of clips in a micro-batch.
-        max_frames_per_batch: largest number of frames in a micro-batch, padding included.
-        world_size: processes.
-        accumulation: micro-batches of each process in an optimizer step.
-        seed: all orders follow from it.
-        group_by_length: put clips of similar length together (random order only).
-        order: one of `ORDERS`.
+        lengths: Number of frames of each clip.
+        batch_size: Maximum number of clips in a micro-batch.
+        max_frames_per_batch: Maximum number of frames in a micro-batch, including padding.
+        world_size: Number of processes.
+        accumulation: Micro-batches of each process in an optimizer step.
+        seed: Seed of all orders.
+        group_by_length: Whether to put clips of similar length together (random order only).
+        order: One of `ORDERS`.
 
     Raises:
-        ValueError: naming every argument that cannot work.
+        ValueError: if arguments are wrong; the message lists all of them.
     """
 
     def __init__(
@@ -50,7 +59,6 @@ class BatchPlan:
         group_by_length: bool = False,
         order: str = RANDOM,
     ) -> None:
-        """Check the arguments; nothing is ordered yet."""
         self.lengths: NDArray[np.int64] = np.asarray(lengths, dtype=np.int64)
         self.batch_size = batch_size
         self.max_frames_per_batch = max_frames_per_batch
@@ -65,10 +73,10 @@ class BatchPlan:
             raise ValueError("the batches cannot be planned:\n" + "\n".join(f"- {problem}" for problem in problems))
 
     def _problems(self) -> list[str]:
-        """Everything that is wrong with the arguments."""
+        """Return all problems with the arguments."""
         problems = []
         if not len(self.lengths):
-            problems.append("there are no clips; look at the filters and at the report of the data set")
+            problems.append("there are no clips; check the filters and the report of the data set")
         elif self.lengths.min() < 1:
             problems.append(f"{int((self.lengths < 1).sum())} clips have no frames")
         if self.batch_size is None and self.max_frames_per_batch is None:
@@ -93,13 +101,13 @@ class BatchPlan:
         return self.world_size * self.accumulation
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Return the micro-batches of an epoch, for any number of processes: arrays of clip indices."""
+        """Return the micro-batches of an epoch over all processes: arrays of clip indices."""
         if self._latest is None or self._latest[0] != epoch:
             self._latest = (epoch, self._make_batches(epoch))
         return self._latest[1]
 
     def steps_per_epoch(self, epoch: int, skip_batches: int = 0) -> int:
-        """Return the optimizer steps of an epoch, of which the first `skip_batches` micro-batches are left out."""
+        """Return the number of optimizer steps of an epoch without its first `skip_batches` micro-batches."""
         if self.max_frames_per_batch is None:
             assert self.batch_size is not None
             num_batches = -(-len(self.lengths) // self.batch_size)
@@ -108,50 +116,51 @@ class BatchPlan:
         return -(-max(0, num_batches - skip_batches) // self.slots_per_step)
 
     def micro_batches(self, epoch: int, rank: int, skip_batches: int = 0) -> list[list[int]]:
-        """Return what one process reads.
+        """Return the micro-batches of one process.
 
         Args:
-            epoch: from 0.
-            rank: of the process, below `world_size`.
-            skip_batches: micro-batches of the epoch, over all processes, that are done, by any number of processes;
-                steps are counted behind them.
+            epoch: Epoch, from 0.
+            rank: Rank of the process.
+            skip_batches: Completed micro-batches of the epoch over all processes, whose number may have been another;
+                steps are counted from there.
 
         Returns:
-            `accumulation` lists of clip indices for each remaining step; an empty list is a slot with nothing to do.
+            `accumulation` lists of clip indices for each remaining step; an empty list is an empty slot.
         """
         assert 0 <= rank < self.world_size, (rank, self.world_size)
         batches = self.batches(epoch)[skip_batches:]
         num_steps = -(-len(batches) // self.slots_per_step)
+        # steps x slots: padded frames of each batch, -1 for an empty slot, which is therefore sorted last.
         sizes = np.full(num_steps * self.slots_per_step, -1, dtype=np.int64)
         sizes[: len(batches)] = self._padded_frames(batches)
-        # Slots that run at the same time on different processes get batches of about the same size.
+        # Deal the slots out by size, so that batches that run at the same time are of about the same size.
         by_size = np.argsort(-sizes.reshape(num_steps, self.slots_per_step), axis=1, kind="stable")
         slots = by_size + np.arange(num_steps)[:, None] * self.slots_per_step
         own = slots[:, rank :: self.world_size].flatten().tolist()
         return [batches[slot].tolist() if slot < len(batches) else [] for slot in own]
 
     def _padded_frames(self, batches: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-        """Frames of each batch, padding included."""
+        """Return the number of frames of each batch, including padding."""
         return np.array([self.lengths[batch].max() * len(batch) for batch in batches], dtype=np.int64)
 
     def _make_batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Order the clips and cut the order into batches."""
+        """Order the clips of an epoch and divide them into batches."""
         count = len(self.lengths)
         if self.order == SHORT_TO_LONG or (self.order == SHORT_TO_LONG_FIRST and epoch == 0):
             ties = random_bits(self.seed, ORDER_STREAM, epoch, 0, count)
-            return self._cut(np.lexsort((ties, self.lengths)))
+            return self._cut(np.lexsort((ties, self.lengths)))  # By length, clips of equal length in random order.
         shuffled = random_permutation(self.seed, ORDER_STREAM, epoch, count)
         if not self.group_by_length:
             return self._cut(shuffled)
         batches = self._cut(self._sort_windows(shuffled))
         batches = [batches[place] for place in random_permutation(self.seed, BATCH_STREAM, epoch, len(batches))]
         largest = int(self._padded_frames(batches).argmax())
-        # The largest batch comes first, so that a batch that does not fit into memory fails in the first step.
+        # The largest batch is first, so that running out of memory shows in the first step.
         batches[0], batches[largest] = batches[largest], batches[0]
         return batches
 
     def _sort_windows(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Sort by length, longest first, inside windows of about `WINDOW_BATCHES` batches."""
+        """Sort clips by length, longest first, within windows of about `WINDOW_BATCHES` batches."""
         clips_per_batch = self.batch_size or len(order)
         if self.max_frames_per_batch is not None:
             clips_per_batch = min(clips_per_batch, int(self.max_frames_per_batch // self.lengths.mean()))
@@ -159,12 +168,13 @@ class BatchPlan:
         return order[np.lexsort((-self.lengths[order], window))]
 
     def _cut(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Cut an order into batches that keep to both limits."""
+        """Divide an order into batches within both limits."""
         if self.max_frames_per_batch is None:
             assert self.batch_size is not None
             return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         most_clips = self.batch_size or len(order)
         bounds, start, longest = [0], 0, 0
+        # Greedy: a batch grows until the next clip would exceed a limit. Its cost is clips x longest clip (padding).
         for place, length in enumerate(self.lengths[order].tolist()):
             longest = max(longest, length)
             clips = place - start + 1

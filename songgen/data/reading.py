@@ -1,7 +1,7 @@
-"""Audio read in processes of their own: a file that hangs, crashes or exhausts a decoder costs one row, never a run.
+"""Reading audio in separate processes: a file that hangs, crashes or exhausts a decoder costs one row, not the run.
 
-A reading process has a limit on its memory and is killed when one song takes too long. It speaks JSON and raw samples
-over a pipe, imports nothing heavy, and ends with the process that started it.
+A reading process has a memory limit and is killed if one song takes too long. It exchanges JSON and raw samples over a
+pipe, imports no large library, and ends when the process that started it ends.
 """
 
 import json
@@ -27,62 +27,61 @@ from songgen.data.manifests.clip import ClipRow, Rejection
 T = TypeVar("T")
 
 START_SECONDS = 120.0
-"""Longest time that a reading process may take to start."""
+"""Time limit for the start of a reading process."""
 
 READY = b"ready"
 
 VOICE_NAME = ""
-"""Stands for the reference voice among the tracks of an answer."""
+"""Name of the reference voice among the tracks of an answer."""
 
 Read = Callable[[ClipRow, AudioOptions], ClipAudio | Rejection]
 
 
 @dataclass(frozen=True)
 class ReadingLimits:
-    """What one song may cost."""
+    """Limits of time and memory for one song."""
 
     seconds: float = 300.0
-    """Longest time for all files of a song."""
+    """Time limit for all files of a song, in seconds."""
 
     memory_bytes: int = 2 << 30
-    """Address space of a reading process (RLIMIT_AS)."""
+    """Limit of the address space of a reading process (RLIMIT_AS)."""
 
 
 class AudioReaders:
-    """Reading processes, one for each thread that reads. Used as a context manager, it ends them."""
+    """Reading processes, one for each thread that reads; a context manager that ends them.
+
+    A process starts with the first song that it reads.
+
+    Args:
+        options: Limits of accepted audio.
+        limits: Limits of time and memory for a song.
+        count: Number of threads that will call `read`, `check` and `seconds`.
+    """
 
     def __init__(self, options: AudioOptions, limits: ReadingLimits, count: int) -> None:
-        """Nothing is started before the first song.
-
-        Args:
-            options: what is accepted.
-            limits: what a song may cost.
-            count: threads that will call `read`, `check` and `seconds`.
-        """
         self._readers = [_Reader(options, limits) for _ in range(count)]
         self._idle: queue.SimpleQueue[_Reader] = queue.SimpleQueue()
         for reader in self._readers:
             self._idle.put(reader)
 
     def __enter__(self) -> "AudioReaders":
-        """Return the readers."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End the processes."""
         for reader in self._readers:
             reader.stop()
 
     def read(self, row: ClipRow) -> ClipAudio | Rejection:
-        """Read a clip as `read_clip` does; what takes too long or crashes is a rejection."""
+        """Read a clip with `read_clip`; a song that takes too long or crashes is a rejection."""
         return self._borrow(lambda reader: reader.read(row))
 
     def check(self, row: ClipRow) -> ClipAudio | Rejection:
-        """Read a clip as `read` does, but hand over what was measured alone: there are no tracks and no voice."""
+        """Read a clip with `read_clip`, and return only the measurements: the result has no tracks and no voice."""
         return self._borrow(lambda reader: reader.read(row, task="check"))
 
     def seconds(self, row: ClipRow) -> float:
-        """Return the length of a clip as `declared_seconds` does, 0 where that takes too long or crashes."""
+        """Return the length of a clip from `declared_seconds`; 0 if that takes too long or crashes."""
         return self._borrow(lambda reader: reader.seconds(row))
 
     def _borrow(self, action: Callable[["_Reader"], T]) -> T:
@@ -94,7 +93,7 @@ class AudioReaders:
 
 
 class _Failed(Exception):
-    """The process did not answer: a rejection code and a reason."""
+    """Raised if a process does not answer, with a rejection code and a reason."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
@@ -103,7 +102,7 @@ class _Failed(Exception):
 
 
 class _Reader:
-    """One reading process, started when it is needed and again after it was lost."""
+    """One reading process, started on first use and again after it was lost."""
 
     def __init__(self, options: AudioOptions, limits: ReadingLimits) -> None:
         self._options = options
@@ -130,7 +129,7 @@ class _Reader:
             return 0.0
 
     def _ask(self, task: str, row: ClipRow) -> tuple[dict[str, Any], Callable[[], bytes]]:
-        """Send one question; return the answer and what receives the arrays that follow it."""
+        """Send a request; return the answer and a function that receives the arrays that follow it."""
         pipe = self._pipe or self._start()
         deadline = time.monotonic() + self._limits.seconds
 
@@ -150,7 +149,7 @@ class _Reader:
         return json.loads(receive()), receive
 
     def _lost(self) -> _Failed:
-        """Clean up after a process that ended by itself, and say how it ended."""
+        """Clean up after a process that ended on its own, and return how it ended."""
         assert self._process is not None
         code = self._process.wait()
         self.stop()
@@ -163,7 +162,7 @@ class _Reader:
             settings = {"options": asdict(self._options), "memory_bytes": self._limits.memory_bytes}
             root = str(Path(__file__).resolve().parents[2])
             inherited = os.environ.get("PYTHONPATH")
-            # Thread pools of numerical libraries reserve address space for every core.
+            # Thread pools of numerical libraries reserve address space for every core, which counts against the limit.
             environment = {
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join([root, inherited] if inherited else [root]),
@@ -183,11 +182,11 @@ class _Reader:
             ready = False
         if not ready:
             self.stop()
-            raise RuntimeError("the process that reads audio does not start; what it printed stands above")
+            raise RuntimeError("the process that reads audio does not start; see its output above")
         return self._pipe
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process and close its pipe."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -197,17 +196,17 @@ class _Reader:
 
 
 def _first_path(row: ClipRow) -> str:
-    """The path to show where it is not known which of a song's files is to blame."""
+    """Return the path to show if it is not known which file of a song is at fault."""
     return next((track.given for track in row.tracks.values()), "")
 
 
 def serve(pipe: Connection, options: AudioOptions, read: Read = read_clip) -> None:
-    """Answer questions until the other end is closed (the reading process).
+    """Answer requests until the other end is closed; runs in the reading process.
 
     Args:
-        pipe: to the process that asks.
-        options: what is accepted.
-        read: reads one clip.
+        pipe: Connection to the process that sends requests.
+        options: Limits of accepted audio.
+        read: Function that reads one clip.
     """
     pipe.send_bytes(READY)
     while True:
@@ -222,7 +221,7 @@ def serve(pipe: Connection, options: AudioOptions, read: Read = read_clip) -> No
                 continue
             result = read(row, options)
         except MemoryError:
-            result = row.reject("audio_crash", "reading the song needs more memory than it may have", _first_path(row))
+            result = row.reject("audio_crash", "reading the song needs more memory than the limit", _first_path(row))
         if isinstance(result, Rejection):
             pipe.send_bytes(json.dumps({"rejection": asdict(result)}).encode())
         else:
@@ -248,7 +247,7 @@ def _send_clip(pipe: Connection, clip: ClipAudio) -> None:
 
 def main() -> None:
     """Run the reading process."""
-    # A key press reaches every process of the terminal: this one ends when its pipe does.
+    # Ctrl-C reaches every process of the terminal; this one ends when its pipe is closed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = json.loads(sys.argv[2])
     limit = settings["memory_bytes"]

@@ -1,14 +1,14 @@
-"""Random draws that are a function of their place alone: (seed, purpose, epoch, index).
+"""Random numbers as a pure function of their position: (seed, purpose, epoch, index).
 
-Nothing here keeps a state, so a draw does not depend on the worker or process that makes it, nor on what was drawn
-before: a resumed run draws what the uninterrupted one would have drawn.
+There is no state, so that a number does not depend on the worker or process that computes it or on earlier numbers. A
+resumed run therefore gets the same random numbers as an uninterrupted one.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 ORDER_STREAM, BATCH_STREAM, SAMPLE_STREAM = 1, 2, 3
-"""Purposes of the draws, kept apart so that one never repeats another."""
+"""Purposes of random numbers, each with a stream of its own."""
 
 _WORD = 2**64
 _MANTISSA_SHIFT = 11
@@ -21,17 +21,20 @@ def random_bits(seed: int, stream: int, epoch: int, index: int, count: int) -> N
     The raw words are used because numpy keeps them stable between versions, which it does not promise for its
     distributions. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
     """
+    # Philox maps a key and a 256-bit counter to 256 random bits. The two low words of the counter count the words of
+    # this call, so that calls with other (index, epoch) never overlap.
     key = np.array([seed % _WORD, stream], dtype=np.uint64)
     counter = np.array([0, 0, index, epoch], dtype=np.uint64)
     return np.asarray(np.random.Philox(key=key, counter=counter).random_raw(count), dtype=np.uint64)
 
 
 def random_uniforms(seed: int, stream: int, epoch: int, index: int, count: int) -> NDArray[np.float64]:
-    """Return `count` numbers, uniform in [0, 1)."""
+    """Return `count` float64 numbers, uniform in [0, 1)."""
+    # A float64 has 53 bits of precision: the upper 53 of 64 bits, times 2**-53.
     bits = random_bits(seed, stream, epoch, index, count) >> np.uint64(_MANTISSA_SHIFT)
     return bits.astype(np.float64) * _MANTISSA_STEP
 
 
 def random_permutation(seed: int, stream: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """Return a permutation of `range(count)`."""
+    """Return a random permutation of `range(count)`."""
     return np.argsort(random_bits(seed, stream, epoch, 0, count), kind="stable")

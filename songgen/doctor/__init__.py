@@ -1,4 +1,4 @@
-"""What a folder is and what is wrong with it: runs, checkpoints, data sets, models. Nothing is ever changed."""
+"""Diagnosis of folders: runs, checkpoints, data sets and models. Nothing is ever changed."""
 
 from songgen.doctor.findings import Diagnosis, Finding, Kind, Level
 from songgen.doctor.folders import examine

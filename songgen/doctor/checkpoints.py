@@ -1,4 +1,4 @@
-"""Checkpoints: what they hold, which one would be resumed, and why others would not."""
+"""Diagnosis of checkpoints: their content, the one that would be resumed, and why others would not be."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from songgen.train.checkpoints.folders import candidates, leftovers
 from songgen.train.checkpoints.state import read_trainer_state
 from songgen.train.output_folder import has_lone_model
 
-REJECTED_WAY_OUT = "it is never used and never deleted: restore its files from a copy, or remove it"
+REJECTED_WAY_OUT = "it is neither used nor deleted: restore its files from a copy, or remove it"
 
 
 def examine_checkpoint(folder: Path, *, deep: bool) -> Iterator[Finding]:
-    """Check every byte of one checkpoint; `deep` also looks for values that are not finite."""
+    """Check every byte of a checkpoint; with `deep`, also look for values that are not finite."""
     try:
         manifest = verify(folder)
     except ValueError as problem:
@@ -33,7 +33,7 @@ def examine_checkpoint(folder: Path, *, deep: bool) -> Iterator[Finding]:
     if not is_readable:
         yield error(folder.name, description, REJECTED_WAY_OUT)
         return
-    yield ok(folder.name, f"{description}; every byte is as it was saved")
+    yield ok(folder.name, f"{description}; every byte is as saved")
     for name, entry in manifest.files.items():
         yield ok(name, f"{entry.size:,} bytes")
     if deep:
@@ -41,9 +41,9 @@ def examine_checkpoint(folder: Path, *, deep: bool) -> Iterator[Finding]:
 
 
 def examine_checkpoints(folder: Path, *, inexact_allowed: bool, deep: bool) -> Iterator[Finding]:
-    """Say which checkpoint of an output folder would be resumed, and what is wrong with those that come before it.
+    """Report which checkpoint of an output folder would be resumed, and the problems of newer ones.
 
-    Older ones are not read unless `deep` is set: nothing would use them.
+    Older ones are read only with `deep`, because they would not be used.
     """
     chosen: Path | None = None
     count = 0
@@ -54,7 +54,7 @@ def examine_checkpoints(folder: Path, *, inexact_allowed: bool, deep: bool) -> I
             yield error(path.name, f"not used: {problem or description}", REJECTED_WAY_OUT)
         elif chosen is None:
             chosen = path
-            yield ok(path.name, f"would be resumed: {description}; every byte is as it was saved")
+            yield ok(path.name, f"would be resumed: {description}; every byte is as saved")
             if deep:
                 yield from non_finite_tensors(path)
         else:
@@ -63,23 +63,23 @@ def examine_checkpoints(folder: Path, *, inexact_allowed: bool, deep: bool) -> I
             break
     if has_lone_model(folder):
         yield warning(
-            "checkpoints", "none stands beside the trained model, so a run is refused: it would replace the model",
-            "restore one, or train the model on elsewhere, with this folder as model_name_or_path",
+            "checkpoints", "none next to the trained model, so a run is refused: it would replace the model",
+            "restore one, or train in another output_dir with this folder as model_name_or_path",
         )  # fmt: skip
     elif not count:
-        yield ok("checkpoints", "none was ever completed here; the run would start from its first step")
+        yield ok("checkpoints", "none was completed yet; the run would start from its first step")
     elif chosen is None:
         yield error(
             "checkpoints",
-            "none is valid, so the run refuses to start: it never begins anew without being told",
-            "restore one of them, or choose another output_dir to start anew",
+            "none is valid, so the run refuses to start: it never starts over unless told to",
+            "restore one of them, or choose another output_dir to start over",
         )
     for path in leftovers(folder):
         yield warning(path.name, "left by an interrupted save or removal", "the next start removes it")
 
 
 def describe(folder: Path) -> tuple[str, bool]:
-    """Return where a checkpoint stands, and True; or what is wrong with its records, and False."""
+    """Return the position of a checkpoint and True, or the problem with its records and False."""
     try:
         manifest, state = read_manifest(folder, random_state_optional=True), read_trainer_state(folder)
     except (ValueError, TypeError, OSError) as problem:
@@ -88,8 +88,8 @@ def describe(folder: Path) -> tuple[str, bool]:
     processes = f"{manifest.world_size} process{'es' if manifest.world_size > 1 else ''}"
     best = ", the best so far" if manifest.best else ""
     return (
-        f"step {state.step} of {state.total_steps}, {state.epoch} whole epochs, {state.updates} updates, {processes}, "
-        f"{size:,.1f} MiB{best}"
+        f"step {state.step} of {state.total_steps}, {state.epoch} complete epochs, {state.updates} updates, "
+        f"{processes}, {size:,.1f} MiB{best}"
     ), True
 
 
@@ -101,11 +101,11 @@ def non_finite_tensors(folder: Path) -> Iterator[Finding]:
         names += [f"{file}: {name}" for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if names:
         listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        yield error(folder.name, f"holds NaN or infinity in {listed}", "go on from an earlier checkpoint (resume)")
+        yield error(folder.name, f"contains NaN or infinity in {listed}", "resume from an earlier checkpoint (resume)")
     else:
         yield ok(folder.name, "all values are finite")
 
 
 def total_size(files: dict[str, FileEntry]) -> int:
-    """Bytes of a checkpoint's files."""
+    """Return the total size of a checkpoint's files in bytes."""
     return sum(entry.size for entry in files.values())

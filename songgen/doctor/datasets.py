@@ -1,4 +1,4 @@
-"""Tokenized data sets: finished ones, and those that preprocessing is still writing."""
+"""Diagnosis of tokenized data sets, finished or in progress."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from songgen.tokenize.workspace import (
     replaced_folder,
 )
 
-CONTINUE_HINT = "give the preprocessing command again: it keeps what is finished and does the rest"
+CONTINUE_HINT = "run the preprocessing command again: it keeps finished work and does the rest"
 
 
 def examine_dataset(folder: Path, *, deep: bool) -> Iterator[Finding]:
-    """Check every byte of a finished data set; `deep` also looks at every code and id."""
+    """Check every byte of a finished data set; with `deep`, also every code and id."""
     try:
         info = DatasetInfo.read(folder)
     except ValueError as problem:
@@ -57,16 +57,18 @@ def examine_dataset(folder: Path, *, deep: bool) -> Iterator[Finding]:
         yield from _content(folder, info)
     work = work_folder_of(folder)
     if work.is_dir():
-        yield warning(work.name, "a newer version of this data set is unfinished; this one is whole and stays in use")
+        yield warning(
+            work.name, "a newer version of this data set is unfinished; this one is complete and remains in use"
+        )
         yield from examine_work(work, has_finished=True)
 
 
 def examine_work(folder: Path, *, has_finished: bool = False) -> Iterator[Finding]:
-    """Say how far preprocessing has come. Readers never see any of it: the data set appears as a whole.
+    """Report the progress of preprocessing. Readers never see it, because the data set appears only when complete.
 
     Args:
-        folder: the work folder.
-        has_finished: whether an earlier version of the data set stands.
+        folder: Work folder.
+        has_finished: Whether there is an earlier version of the data set.
     """
     found, active = activity(folder, "preprocessing")
     yield from found
@@ -86,11 +88,11 @@ def examine_work(folder: Path, *, has_finished: bool = False) -> Iterator[Findin
 
 
 def examine_replaced(folder: Path) -> Iterator[Finding]:
-    """Say that a kill between two renames left the data set under its temporary name."""
+    """Report that the process was killed between two renames, which left the data set under its temporary name."""
     yield error(
         replaced_folder(folder).name,
-        f"the data set stands here: preprocessing was killed in the moment of putting a newer one at {folder.name}",
-        f"{CONTINUE_HINT}; it puts this one back first",
+        f"the data set is here: preprocessing was killed while it replaced {folder.name} by a newer version",
+        f"{CONTINUE_HINT}; it restores this version first",
     )
 
 
@@ -105,7 +107,7 @@ def _split(folder: Path, info: DatasetInfo, split: str, shards: tuple[ShardInfo,
     )
     content = f"{info.num_rows(split):,} clips, {hours:,.2f} h, {len(shards)} shard{'s' if len(shards) != 1 else ''}"
     if not any(problems) and not missing:
-        yield ok(split, f"{content}; every byte is as it was written")
+        yield ok(split, f"{content}; every byte is as written")
         return
     damaged = sum(map(bool, problems)) + len(missing)
     yield error(split, f"{content} that can be read; {damaged} files are damaged or missing", REBUILD_HINT)
@@ -114,21 +116,19 @@ def _split(folder: Path, info: DatasetInfo, split: str, shards: tuple[ShardInfo,
 
 
 def _seconds(path: Path) -> float:
-    """Length of a shard's clips."""
+    """Return the total length of a shard's clips in seconds."""
     return float(sum(BatchView(batch).value_column(DURATION_COLUMN).sum() for batch in map_batches(path)))
 
 
 def _meaning(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
-    """Say what codes and ids mean, and whether the codec that the data set carries is there."""
+    """Report codec, tokenizers and tracks, and check that a codec inside the data set is there."""
     frame = f"{info.num_codebooks} codebooks of {info.codebook_size}"
     if info.target_kind != CODES:
         frame = f"{info.target_kind} of {info.num_channels} channels"
     layout = f"{frame}, {info.frame_rate:g} frames/s"
     yield ok("codec", f"{info.codec_spec.get('type', '?')} {info.codec_fingerprint}; {layout}")
     if info.codec_spec.get("path") == CODEC_FOLDER and not (folder / CODEC_FOLDER).is_dir():
-        yield error(
-            CODEC_FOLDER, "the codec that wrote the tokens belongs into this folder and is missing", REBUILD_HINT
-        )
+        yield error(CODEC_FOLDER, "the codec of the tokens should be in this folder, but is missing", REBUILD_HINT)
     yield ok("lyrics tokenizer", info.lyrics_tokenizer_fingerprint)
     yield ok("caption tokenizer", info.caption_tokenizer_fingerprint)
     voice = f"; voice at {info.voice_sample_rate} Hz" if info.voice_sample_rate else "; no voice"
@@ -136,7 +136,7 @@ def _meaning(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
 
 
 def _report(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
-    """Read what preprocessing reported: rows left out, by reason."""
+    """Report the rows that preprocessing left out, by reason."""
     report = _read_json(folder / REPORT_FILE)
     try:
         splits = report["splits"]
@@ -155,21 +155,21 @@ def _report(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
 
 
 def _rejections(rejected: Counter[str]) -> Iterator[Finding]:
-    """Explain why rows were left out."""
+    """Report the rows that were left out, by reason."""
     if not rejected:
         yield ok("rows left out", "none")
     for code, count in sorted(rejected.items()):
         known = REJECT_CODES.get(code)
-        meaning = known.meaning if known else "no longer among the known reasons"
+        meaning = known.meaning if known else "a reason that this version does not know"
         what = f"{count:,} x {code}: {meaning}"
         if known and known.is_limit:
             yield ok("rows left out", what)
         else:
-            yield warning("rows left out", what, f"{REJECTED_FILE} names each row")
+            yield warning("rows left out", what, f"{REJECTED_FILE} lists each row")
 
 
 def _content(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
-    """Look at every code and every id of the shards that can be read."""
+    """Check every code and every id of the readable shards."""
     names: dict[str, list[str]] = {split: [] for split in info.splits}
     outside = 0
     for split, shards in info.splits.items():
@@ -191,13 +191,13 @@ def _content(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
     if repeated:
         yield warning("ids", f"{repeated:,} clips have the id of another clip of their split")
     if shared:
-        yield warning("ids", f"{shared:,} clips stand in several splits: what is measured on them says little")
+        yield warning("ids", f"{shared:,} clips are in several splits, so that an evaluation on them says little")
     if not repeated and not shared:
-        yield ok("ids", f"{len(everywhere):,}, each of them once")
+        yield ok("ids", f"{len(everywhere):,}, all different")
 
 
 def _codes_outside(batch: pa.RecordBatch, info: DatasetInfo) -> int:
-    """Number of codes of a batch that the codec does not have; 0 for other targets."""
+    """Return the number of codes in a batch that the codec does not have; 0 for other targets."""
     if info.target_kind != CODES:
         return 0
     view = BatchView(batch)
@@ -209,7 +209,7 @@ def _codes_outside(batch: pa.RecordBatch, info: DatasetInfo) -> int:
 
 
 def _progress(folder: Path) -> tuple[str, Counter[str]]:
-    """Return how many chunks and rows are finished, and how many rows were left out by reason."""
+    """Return the numbers of finished chunks and rows as text, and the number of rows left out by reason."""
     rejected = Counter[str]()
     try:
         plan = WorkPlan.read(folder)
@@ -230,7 +230,7 @@ def _progress(folder: Path) -> tuple[str, Counter[str]]:
 
 
 def _read_json(path: Path) -> Any:
-    """Return the content of a JSON file; None where there is none that can be read."""
+    """Return the content of a JSON file; None if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What was found in a folder, as data, as text and as JSON."""
+"""Findings in a folder, as data, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from enum import StrEnum
 from pathlib import Path
 
 TEXT_WIDTH = 120
-"""Columns of the text."""
+"""Width of the text, in columns."""
 
 WAY_OUT_MARK = "-> "
 
 
 class Level(StrEnum):
-    """How much a finding matters."""
+    """Severity of a finding."""
 
     OK = "ok"
-    """As it should be, or a plain fact."""
+    """No problem, or a fact."""
     WARNING = "warning"
-    """Nothing is broken; worth knowing."""
+    """Worth knowing, but nothing is damaged."""
     ERROR = "error"
     """A part that cannot be used."""
 
 
 class Kind(StrEnum):
-    """What a folder can be."""
+    """Kind of a folder."""
 
     RUN = "output folder of a run"
     CHECKPOINT = "checkpoint"
@@ -40,28 +40,28 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found."""
+    """One finding."""
 
     level: Level
-    """How much it matters."""
+    """Severity."""
     where: str
     """Part of the folder."""
     what: str
-    """What is there, or what is wrong with it and why."""
+    """State of the part, or the problem and its reason."""
     way_out: str = ""
-    """What to do about it; empty where there is nothing to do."""
+    """Suggested fix; empty if there is nothing to do."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that was found in a folder."""
+    """All findings in a folder."""
 
     folder: Path
-    """The folder."""
+    """Folder that was examined."""
     kind: Kind
-    """What it is."""
+    """Kind of the folder."""
     findings: tuple[Finding, ...]
-    """In the order of reading."""
+    """Findings, in reading order."""
 
     @property
     def is_fine(self) -> bool:
@@ -79,7 +79,7 @@ class Diagnosis:
         return json.dumps(record, indent=2, ensure_ascii=True)
 
     def lines(self) -> Iterator[str]:
-        """Yield the text for people: level, place and fact in columns, the way out below."""
+        """Yield the lines of a text: level, part and finding in columns, with the suggested fix below."""
         yield f"{self.folder}: {self.kind.value}"
         level_width = max(len(level) for level in Level)
         where_width = max((len(finding.where) for finding in self.findings), default=0)
@@ -97,7 +97,7 @@ class Diagnosis:
 
 
 def _wrapped(text: str, head: str, margin: str) -> list[str]:
-    """Break a text into lines; its own line breaks stay."""
+    """Wrap a text, keeping its line breaks."""
     lines = []
     for number, part in enumerate(text.splitlines() or [""]):
         start = head if number == 0 else margin
@@ -117,15 +117,15 @@ def _counted(number: int, noun: str) -> str:
 
 
 def ok(where: str, what: str) -> Finding:
-    """Return a plain fact."""
+    """Return a finding without a problem."""
     return Finding(Level.OK, where, what)
 
 
 def warning(where: str, what: str, way_out: str = "") -> Finding:
-    """Return something worth knowing."""
+    """Return a finding that is worth knowing."""
     return Finding(Level.WARNING, where, what, way_out)
 
 
 def error(where: str, what: str, way_out: str = "") -> Finding:
-    """Return a part that cannot be used."""
+    """Return a finding about a part that cannot be used."""
     return Finding(Level.ERROR, where, what, way_out)

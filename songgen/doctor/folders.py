@@ -1,4 +1,4 @@
-"""What a folder is, told by the files in it."""
+"""Recognition of a folder by its files, and the diagnosis of it."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from songgen.train.output_folder import LOCK_FILE
 from songgen.train.reporting.trackers import METRICS_FILE
 
 SIGNS = {Kind.DATASET: (DATASET_FILE,), Kind.PREPARED: (INFO_FILE,)}
-"""Kind of a data set -> files that it alone has."""
+"""Kind of a data set -> files that only this kind has."""
 
 SIGNS_OF_WORK = {
     Kind.PREPARING: (SONGS_FILE, RESULTS_FOLDER, PREPARE_STATUS_FILE),
     Kind.WORK: (PLAN_FOLDER, CHUNK_FOLDER, SETTINGS_FILE, TOKENIZE_STATUS_FILE, WORK_LOCK_FILE),
 }
-"""The same for folders whose names end as those of work folders do. A lock alone: something has just begun."""
+"""The same for folders with the name of a work folder; one with only a lock has just been started."""
 
 
 def examine(folder: Path, *, deep: bool = False) -> Diagnosis:
-    """Check a folder. Nothing in it is changed, and nothing that could run code is opened.
+    """Examine a folder. Nothing in it is changed, and no file format that could run code is opened.
 
     Args:
-        folder: output folder of a run, checkpoint, data set (also the name of one that is not finished), or model.
-        deep: also read what is not needed to know whether the folder can be used: older checkpoints, every value of
-            the weights, every code of the clips.
+        folder: Output folder of a run, checkpoint, data set (or the future name of an unfinished one), or model.
+        deep: Whether to also read what does not decide whether the folder can be used: older checkpoints, every value
+            of the weights, every code of the clips.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: if the folder is none of these.
     """
     if not folder.exists() and replaced_folder(folder).is_dir():
         return Diagnosis(folder, Kind.WORK, tuple(examine_replaced(folder)))
@@ -58,10 +58,10 @@ def examine(folder: Path, *, deep: bool = False) -> Diagnosis:
 
 
 def recognize(folder: Path) -> Kind:
-    """Say what a folder is.
+    """Return the kind of a folder.
 
     Raises:
-        ValueError: it is nothing of ours.
+        ValueError: if the kind is unknown.
     """
 
     def has(*names: str) -> bool:
@@ -80,7 +80,7 @@ def recognize(folder: Path) -> Kind:
     if has(RUN_CONFIG_FILE):
         return Kind.RUN
     raise ValueError(
-        f"{folder} is neither an output folder of a run, nor a checkpoint, a data set or a model: it holds none of "
+        f"{folder} is neither an output folder of a run, nor a checkpoint, a data set or a model: it contains none of "
         f"{RUN_STATUS_FILE}, {METRICS_FILE}, {MANIFEST_FILE}, {DATASET_FILE}, {INFO_FILE}, {MODEL_CONFIG_FILE}"
     )
 

@@ -1,4 +1,4 @@
-"""Model folders: configuration, weights, and the parts that make them complete."""
+"""Diagnosis of model folders: configuration, weights and all other parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 PICKLE_ENDINGS = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz"})
-"""Endings of formats that can carry a pickle."""
+"""Extensions of formats that may contain a pickle."""
 
 SHOWN_PROBLEMS = 8
 
@@ -25,20 +25,20 @@ FROZEN_PARTS = ("audio_codec", "text_encoder", "voice_encoder")
 
 
 def examine_model(folder: Path, *, deep: bool) -> Iterator[Finding]:
-    """Check a model folder; weights are compared by their headers, and read only if `deep` is set."""
+    """Check a model folder; the weights' headers are compared, and with `deep`, the weights are read."""
     try:
         raw = json.loads((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
         config = SongGenConfig.from_dict(raw)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
         way_out = "restore it from a copy, or write the model again"
-        yield error(MODEL_CONFIG_FILE, f"not the configuration of a model: {problem}", way_out)
+        yield error(MODEL_CONFIG_FILE, f"not a valid model configuration: {problem}", way_out)
         return
     yield ok(MODEL_CONFIG_FILE, f"layout {config.track_pattern}, {config.decoder.num_hidden_layers} decoder layers")
     yield from _weights(folder, deep=deep)
     embedded = set(FROZEN_PARTS) - {name for name in FROZEN_PARTS if "path" in getattr(config, name)}
     for name in FROZEN_PARTS:
         if name in embedded:
-            yield ok(name, "its weights lie in the model's own file")
+            yield ok(name, "its weights are in the model's own file")
         else:
             yield from _part(folder, name, getattr(config, name))
     yield from _codec_fits(folder, config, deep=deep)
@@ -58,34 +58,34 @@ def _weights(folder: Path, *, deep: bool) -> Iterator[Finding]:
     for misfit in problems[:SHOWN_PROBLEMS]:
         yield error("weights", misfit)
     if len(problems) > SHOWN_PROBLEMS:
-        yield error("weights", f"and {len(problems) - SHOWN_PROBLEMS} more that do not fit")
+        yield error("weights", f"and {len(problems) - SHOWN_PROBLEMS} more mismatches")
     if not_finite:
         listed = ", ".join(not_finite[:SHOWN_PROBLEMS])
         yield error(
-            "weights", f"NaN or infinity in {len(not_finite)}: {listed}", "take an earlier checkpoint's weights"
+            "weights", f"NaN or infinity in {len(not_finite)}: {listed}", "use the weights of an earlier checkpoint"
         )
     if not problems and not not_finite:
-        yield ok("weights", "names and shapes fit the configuration" + (", all values are finite" if deep else ""))
+        yield ok("weights", "names and shapes match the configuration" + (", all values are finite" if deep else ""))
 
 
 def _part(folder: Path, name: str, spec: Mapping[str, Any]) -> Iterator[Finding]:
-    """Say where a frozen network comes from, and whether it is there."""
+    """Check that a frozen network is there, and report its source."""
     path = str(spec["path"])
     found = local_part(spec, folder)
     if found is None and _may_be_hub_id(path):
-        yield ok(name, f"{path}, taken from the hub when it is first used")
+        yield ok(name, f"{path}, downloaded from the hub on first use")
     elif found is None:
         yield error(name, f"there is no folder {path}", "copy it into the model folder, or give a hub id")
     elif not (found / MODEL_CONFIG_FILE).is_file():
-        yield error(name, f"{found} holds no {MODEL_CONFIG_FILE}", "copy the whole folder again")
+        yield error(name, f"{found} has no {MODEL_CONFIG_FILE}", "copy the whole folder again")
     elif not any(found.glob("*.safetensors")) and not spec.get("allow_pickle_weights"):
-        yield error(name, f"{found} holds no weights in safetensors format", "convert them; pickles are not read")
+        yield error(name, f"{found} has no weights in safetensors format", "convert them; pickles are not read")
     else:
         yield ok(name, path)
 
 
 def _codec_fits(folder: Path, config: SongGenConfig, *, deep: bool) -> Iterator[Finding]:
-    """Compare the codec's fingerprint with the one that the model was trained on, if `deep`: the codec is opened."""
+    """With `deep`, open the codec and compare its fingerprint with that of the model's training data."""
     if not deep or config.audio_codec_fingerprint is None or local_part(config.audio_codec, folder) is None:
         return
     try:
@@ -94,33 +94,33 @@ def _codec_fits(folder: Path, config: SongGenConfig, *, deep: bool) -> Iterator[
         yield error("audio_codec", str(problem))
         return
     if found == config.audio_codec_fingerprint:
-        yield ok("audio_codec", "it is the one whose tokens the model was trained on")
+        yield ok("audio_codec", "it is the codec of the model's training data")
     else:
         what = f"its fingerprint is {found}, the model was trained on tokens of {config.audio_codec_fingerprint}"
-        yield error("audio_codec", what, "put the codec back that wrote the training data")
+        yield error("audio_codec", what, "restore the codec that wrote the training data")
 
 
 def _lyrics_tokenizer(folder: Path, config: SongGenConfig) -> Iterator[Finding]:
-    """Open the lyrics tokenizer."""
+    """Check the lyrics tokenizer."""
     try:
         tokenizer = VoiceBpeTokenizer.from_pretrained(folder)
     except ValueError as problem:
-        way_out = "put the vocabulary that the model was trained with beside it, as lyrics_tokenizer.json"
+        way_out = "copy the vocabulary that the model was trained with into the folder, as lyrics_tokenizer.json"
         yield error("lyrics tokenizer", str(problem), way_out)
         return
     if len(tokenizer) > config.lyrics_vocab_size:
-        what = f"it has {len(tokenizer)} entries, the model embeds {config.lyrics_vocab_size}"
-        yield error("lyrics tokenizer", what, "put the vocabulary back that the model was trained with")
+        what = f"it has {len(tokenizer)} entries, the model's embedding {config.lyrics_vocab_size}"
+        yield error("lyrics tokenizer", what, "restore the vocabulary that the model was trained with")
     else:
         yield ok("lyrics tokenizer", f"{len(tokenizer)} entries")
 
 
 def _caption_tokenizer(folder: Path, config: SongGenConfig) -> Iterator[Finding]:
-    """Open the caption tokenizer, where it lies in a folder."""
+    """Check the caption tokenizer, if it is in a folder."""
     name = config.caption_tokenizer
     found = local_part({"path": name}, folder)
     if found is None and _may_be_hub_id(name):
-        yield ok("caption tokenizer", f"{name}, taken from the hub when it is first used")
+        yield ok("caption tokenizer", f"{name}, downloaded from the hub on first use")
     elif found is None:
         yield error("caption tokenizer", f"there is no folder {name}", "copy it into the model folder")
     else:
@@ -131,16 +131,16 @@ def _caption_tokenizer(folder: Path, config: SongGenConfig) -> Iterator[Finding]
 
 
 def _pickles(folder: Path) -> Iterator[Finding]:
-    """Name files in formats that run code when they are opened; their content is not looked at."""
+    """Report files in formats that may run code when they are opened, without reading them."""
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in PICKLE_ENDINGS)
     if found:
         listed = ", ".join(found[:SHOWN_PROBLEMS]) + (", ..." if len(found) > SHOWN_PROBLEMS else "")
-        what = f"{len(found)} files may hold pickles, which run code when they are opened: {listed}"
+        what = f"{len(found)} files may contain pickles, which run code when they are opened: {listed}"
         yield warning("pickles", what, "they are not read as model weights; remove them unless you know their origin")
     else:
         yield ok("pickles", "none")
 
 
 def _may_be_hub_id(name: str) -> bool:
-    """Whether a name has the form owner/name."""
+    """Return whether a name has the form owner/name."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))

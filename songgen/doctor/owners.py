@@ -1,4 +1,4 @@
-"""Who is writing to a folder: the lock files of runs and of preprocessing, which are the same thing."""
+"""Owners of folders, from the lock files of runs and of preprocessing, which have the same form."""
 
 from __future__ import annotations
 
@@ -13,41 +13,40 @@ from pathlib import Path
 from songgen.runtime.folder_lock import is_alive
 
 _FLOCK = "hhqqi"
-"""Layout of `struct flock` on 64-bit Linux: kind, origin, start, length, process."""
+"""Layout of `struct flock` on 64-bit Linux: type, whence, start, length, process."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that wrote a lock file."""
+    """Process that wrote a lock file."""
 
     pid: int
-    """Its number on its machine."""
+    """Process id."""
     host: str
-    """Its machine."""
+    """Name of the machine."""
 
     def __str__(self) -> str:
-        """Return it as messages name it."""
         return f"process {self.pid} on {self.host}"
 
     holds_lock: bool | None = None
-    """Whether some process of this machine holds the system's lock of the file; None: the file is not locked so."""
+    """Whether a process of this machine holds the system's lock on the file; None if the system cannot tell."""
 
     @property
     def is_here(self) -> bool:
-        """Whether it is a process of this machine, so that one can tell whether it lives."""
+        """Whether the process is on this machine, where its state can be checked."""
         return self.host == socket.gethostname()
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is a living process of this machine; a later process that got its number holds no lock."""
+        """Whether the process is alive on this machine; a later process with the same id does not hold the lock."""
         return self.is_here and is_alive(self.pid) and (self.holds_lock is not False or self.pid == os.getpid())
 
 
 def read_owner(path: Path) -> Owner | None:
-    """Return the owner that a lock file names.
+    """Return the owner named in a lock file; None if there is no such file.
 
     Raises:
-        ValueError: if there is such a file, and it names nobody.
+        ValueError: if the file cannot be read.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -59,7 +58,7 @@ def read_owner(path: Path) -> Owner | None:
 
 
 def _is_locked(path: Path) -> bool | None:
-    """Ask the system whether another process has locked a file, without taking the lock; None if it does not say."""
+    """Return whether another process holds the lock of a file, without taking it; None if the system cannot tell."""
     question = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     try:
         with path.open("rb") as file:

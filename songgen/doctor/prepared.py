@@ -1,4 +1,4 @@
-"""Prepared data sets: finished ones, and what `songgen prepare` has done so far."""
+"""Diagnosis of prepared data sets, finished or in progress."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from songgen.prepare.report.statistics import meaning_of
 from songgen.prepare.review.corrections import APPLIED_FILE, CORRECTIONS_FILE
 
 SHOWN_FILES = 8
-"""Damaged files that are named."""
+"""Number of damaged files that are listed."""
 
 LENGTH_TOLERANCE = 0.1
-"""Seconds by which a file may differ from the length that the manifest states."""
+"""Tolerance in seconds for the length of a file that the manifest states."""
 
-WRITE_AGAIN = "give the `songgen prepare` command again: it writes the data set anew from what it keeps"
-GO_ON = "give the `songgen prepare` command again: it keeps what is finished and does the rest"
+WRITE_AGAIN = "run the `songgen prepare` command again: it writes the data set again from its saved results"
+GO_ON = "run the `songgen prepare` command again: it keeps finished work and does the rest"
 
 
 def examine_prepared(folder: Path, *, deep: bool) -> Iterator[Finding]:
-    """Check a finished data set: every row and the header of every audio file; `deep` decodes them."""
+    """Check a finished data set: every row and the header of every audio file; with `deep`, decode the files."""
     info = PreparedInfo.read(folder)
     if info is None:
-        yield error(INFO_FILE, "it cannot be read, or another version of songgen has written it", WRITE_AGAIN)
+        yield error(INFO_FILE, "it cannot be read, or was written by another version of songgen", WRITE_AGAIN)
         return
     missing = [name for name in info.files if not (folder / name).exists()]
     if missing:
@@ -52,8 +52,8 @@ def examine_prepared(folder: Path, *, deep: bool) -> Iterator[Finding]:
     if not info.clips:
         yield error(INFO_FILE, "it lists no split", WRITE_AGAIN)
     if info.without_caption:
-        what = f"{info.without_caption:,} clips have none, and preprocessing leaves them out"
-        yield warning("captions", what, "switch the step `tag` on")
+        what = f"{info.without_caption:,} clips have no caption, and preprocessing leaves them out"
+        yield warning("captions", what, "turn on the step `tag`")
     yield from _refused(Counter(info.refused))
     work = work_folder_of(folder)
     if work.is_dir():
@@ -63,27 +63,27 @@ def examine_prepared(folder: Path, *, deep: bool) -> Iterator[Finding]:
 
 
 def examine_preparing(folder: Path) -> Iterator[Finding]:
-    """Say how far the preparation in a work folder has come."""
+    """Report the progress of the preparation in a work folder."""
     found, is_active = activity(folder, "preparation")
     yield from found
     output = folder.with_name(folder.name.removesuffix(WORK_ENDING))
     songs = _num_lines(folder / SONGS_FILE)
     if songs is None:
-        yield ok("songs", "the inputs are not read yet")
+        yield ok("songs", "the inputs were not read yet")
     else:
         yield ok("songs", f"{songs:,} in the inputs")
     done: Counter[str] = Counter()
     for path in sorted((folder / RESULTS_FOLDER).glob("*.jsonl")):
         done[path.name.split(".")[0]] += _num_lines(path) or 0
-    yield from (ok(step, f"{count:,} results are kept") for step, count in done.items())
+    yield from (ok(step, f"{count:,} results are saved") for step, count in done.items())
     yield from _refused(_codes(folder / REJECTED_FILE))
     if (output / INFO_FILE).is_file():
-        yield ok("data set", f"it stands in {output}")
+        yield ok("data set", f"it is in {output}")
         yield from _corrections(folder)
     elif is_active:
-        yield ok("data set", "none was written yet")
+        yield ok("data set", "not written yet")
     elif (folder / RECORDS_FILE).is_file():
-        way_out = f"{folder / REJECTED_FILE} names the reasons; change what leads to them, then {GO_ON}"
+        way_out = f"{folder / REJECTED_FILE} lists the reasons; fix their causes, then {GO_ON}"
         yield error("data set", "the steps are done, but no data set was written", way_out)
     else:
         yield error("data set", "unfinished: no data set was written yet", GO_ON)
@@ -106,12 +106,14 @@ def _split(folder: Path, split: str, info: PreparedInfo, *, deep: bool) -> Itera
         yield error(split, f"{content}; {len(problems):,} audio files cannot be used", WRITE_AGAIN)
         yield from (error(*problem) for problem in problems[:SHOWN_FILES])
     else:
-        depth = "every sample can be read" if deep else "all audio files are there, and as long as their rows say"
+        depth = (
+            "every sample can be read" if deep else "all audio files are there, with the lengths stated in their rows"
+        )
         yield ok(split, f"{content}; {depth}")
 
 
 def _row_problems(folder: Path, row: dict[str, Any], *, deep: bool) -> Iterator[tuple[str, str]]:
-    """Yield file and problem of what is wrong with the audio of a row."""
+    """Yield the file and the problem of each unusable audio file of a row."""
     for column in FILE_NAME_COLUMNS.values():
         if column not in row:
             continue
@@ -127,11 +129,11 @@ def _row_problems(folder: Path, row: dict[str, Any], *, deep: bool) -> Iterator[
             yield row[column], "the file is missing" if not path.is_file() else f"it cannot be read: {failure}"
             continue
         if abs(seconds - float(row["duration"])) > LENGTH_TOLERANCE:
-            yield row[column], f"it has {seconds:.2f} s, its row says {row['duration']:.2f} s"
+            yield row[column], f"it has {seconds:.2f} s, its row states {row['duration']:.2f} s"
 
 
 def _refused(codes: Counter[str]) -> Iterator[Finding]:
-    """Say what was left out, by reason."""
+    """Report the songs and clips that were left out, by reason."""
     if not codes:
         yield ok("left out", "nothing")
     for code, count in codes.most_common():
@@ -139,41 +141,41 @@ def _refused(codes: Counter[str]) -> Iterator[Finding]:
 
 
 def _codes(path: Path) -> Counter[str]:
-    """Return the reasons that a list of refused songs and clips names."""
+    """Return the counts of the codes in a list of refused songs and clips."""
     codes: Counter[str] = Counter()
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             codes[str(json.loads(line)["code"])] += 1
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # it was never written, or a kill has cut it off; the next run writes it anew
+        pass  # not written yet, or truncated by a kill; the next run writes it again
     return codes
 
 
 def _corrections(work: Path) -> Iterator[Finding]:
-    """Say whether a person has corrected something since the last run."""
+    """Report the corrections made by a person since the last run."""
     made, applied = _num_lines(work / CORRECTIONS_FILE) or 0, _num_lines(work / APPLIED_FILE) or 0
     if made > applied:
         what = f"{made - applied:,} of {made:,} were made since the last run"
-        yield warning("corrections", what, "give the `songgen prepare` command again to apply them")
+        yield warning("corrections", what, "run the `songgen prepare` command again to apply them")
     elif made:
-        yield ok("corrections", f"{made:,}, all of them applied")
+        yield ok("corrections", f"{made:,}, all applied")
 
 
 def _next(folder: Path) -> Iterator[Finding]:
-    """Say what to do with the data set."""
+    """Report the next command for the data set."""
     try:
         tokens = Path(json.loads((folder / DATA_CONFIG_FILE).read_text(encoding="utf-8"))["save_to_disk"])
     except (OSError, ValueError, KeyError, TypeError):
-        return  # a missing file was said already
+        return  # a missing file was reported already
     beside = folder.with_name(tokens.name)
     if beside.is_dir():
-        yield ok("tokens", f"{beside} stands beside it")
+        yield ok("tokens", f"{beside} has them")
     else:
         yield ok("next", f"songgen tokenize {folder / DATA_CONFIG_FILE}")
 
 
 def _num_lines(path: Path) -> int | None:
-    """Return the number of whole lines of a file; None where there is none that can be read."""
+    """Return the number of complete lines of a file; None if it cannot be read."""
     try:
         with path.open("rb") as file:
             return sum(line.endswith(b"\n") for line in file)

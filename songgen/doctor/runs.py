@@ -1,4 +1,4 @@
-"""The output folder of a run: whether it is active, what it would go on from, and what happened in it."""
+"""Diagnosis of the output folder of a run: its activity, what it would resume from, and past problems."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHOWN_METRICS = ("train/loss", "train/grad_norm", "train/learning_rate", "eval/l
 
 
 def examine_run(folder: Path, *, deep: bool) -> Iterator[Finding]:
-    """Check an output folder and, where there is one, the model in it."""
+    """Check an output folder and, if there is one, the model in it."""
     yield from _activity(folder)
     yield from _processes(folder)
     config, problems = _configuration(folder)
@@ -44,11 +44,13 @@ def examine_run(folder: Path, *, deep: bool) -> Iterator[Finding]:
     if (folder / MODEL_CONFIG_FILE).is_file():
         yield from examine_model(folder, deep=deep)
     else:
-        yield ok("model", f"there is none yet: {MODEL_CONFIG_FILE} and weights are written at the end or at a stop")
+        yield ok(
+            "model", f"not written yet: {MODEL_CONFIG_FILE} and weights are written when the run ends or is stopped"
+        )
 
 
 def _activity(folder: Path) -> Iterator[Finding]:
-    """Say whether a process writes to the folder, and how the run stands by its own word."""
+    """Report whether a process is active in the folder, and the status that the run itself has written."""
     active = False
     try:
         owner = read_owner(folder / LOCK_FILE)
@@ -61,10 +63,10 @@ def _activity(folder: Path) -> Iterator[Finding]:
         active = True
         yield ok("activity", f"a run is active: {owner}")
     elif owner.is_here:
-        yield warning("activity", f"the lock was left by {owner}, which has ended", "the next start takes it over")
+        yield warning("activity", f"the lock was left by {owner}, which has ended", "the next start replaces it")
     else:
         yield warning(
-            "activity", f"the lock is held by {owner}, which cannot be seen from here",
+            "activity", f"the lock is held by {owner}, which cannot be checked from this machine",
             f"if that process has ended, remove {folder / LOCK_FILE}",
         )  # fmt: skip
     status = read_run_status(folder)
@@ -76,17 +78,17 @@ def _activity(folder: Path) -> Iterator[Finding]:
         reason = f": {status.reason}" if status.reason else ""
         code = f" with exit code {status.exit_code}" if status.exit_code is not None else ""
         what = f"the run failed{step}" if step else "the latest start failed before its first step"
-        yield error(RUN_STATUS_FILE, f"{what}{code}{reason}", "put it right and give the command again")
+        yield error(RUN_STATUS_FILE, f"{what}{code}{reason}", "fix the cause and run the command again")
     elif status.status == "running" and not active and (owner is None or owner.is_here):
-        yield warning(RUN_STATUS_FILE, f"the run was killed{step} without a word", "give the command again: it goes on")
+        yield warning(RUN_STATUS_FILE, f"the run was killed{step} without a message", "run the command again to resume")
     elif status.status == "stopped":
-        yield ok(RUN_STATUS_FILE, f"stopped by a signal{step}; the same command goes on")
+        yield ok(RUN_STATUS_FILE, f"stopped by a signal{step}; the same command resumes it")
     else:
         yield ok(RUN_STATUS_FILE, f"{status.status}{step}")
 
 
 def _processes(folder: Path) -> Iterator[Finding]:
-    """Show the latest sign of life of each process; a run that ends well leaves none."""
+    """Report the latest heartbeat of each process; a run that ends normally leaves none."""
     status = read_run_status(folder)
     told = "" if status is None else str(status.reason)
     for rank in range(len(list(folder.glob(heartbeat_file(0).replace("0", "*"))))):
@@ -99,26 +101,26 @@ def _processes(folder: Path) -> Iterator[Finding]:
             reason = "for the reason above" if beat.error in told else beat.error
             yield error(f"process {rank}", f"failed {last}: {reason}")
         else:
-            yield ok(f"process {rank}", f"last sign of life {last}")
+            yield ok(f"process {rank}", f"last heartbeat {last}")
 
 
 def _configuration(folder: Path) -> tuple[RunConfig | None, list[Finding]]:
-    """Read the configuration that the run was last launched with."""
+    """Read the configuration of the last launch."""
     path = folder / RUN_CONFIG_FILE
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
         config = RunConfig.from_dict(values, sources=(str(path),))
     except (OSError, ValueError, AttributeError, TypeError) as problem:
-        way_out = "launching the run again writes it anew; the checkpoints hold their own copy"
+        way_out = "launching the run again writes it again; checkpoints have a copy of their own"
         return None, [error(RUN_CONFIG_FILE, str(problem), way_out)]
-    return config, [ok(RUN_CONFIG_FILE, f"{len(config.to_dict())} keys, all of them valid")]
+    return config, [ok(RUN_CONFIG_FILE, f"{len(config.to_dict())} keys, all valid")]
 
 
 def _resume_setting(config: RunConfig) -> Iterator[Finding]:
-    """Say where the configuration itself decides what is resumed."""
+    """Report a `resume` setting other than "auto"."""
     setting = config.training.resume
     if setting == "never":
-        yield warning("resume", "resume is 'never': no checkpoint would be used", "set resume to 'auto' to go on")
+        yield warning("resume", "resume is 'never': no checkpoint would be used", "set resume to 'auto' to resume")
     elif setting != "auto":
         known = Path(setting).is_dir()
         what = f"the configuration names {setting}" + ("" if known else ", which is not there")
@@ -126,32 +128,32 @@ def _resume_setting(config: RunConfig) -> Iterator[Finding]:
 
 
 def _inputs(config: RunConfig) -> Iterator[Finding]:
-    """Check that the folders that the run reads are there; relative ones start at the folder it was launched in."""
+    """Check that the data sets of the run are there; relative paths are relative to the folder of the launch."""
     for folder in config.data.dataset_folders():
         if not Path(folder).is_dir():
             at = "" if Path(folder).is_absolute() else f" (looked from {Path.cwd()})"
-            yield warning("save_to_disk", f"there is no data set folder {folder}{at}", "the run needs it to go on")
+            yield warning("save_to_disk", f"there is no data set folder {folder}{at}", "the run needs it to resume")
         else:
             yield ok("save_to_disk", folder)
 
 
 def _disk(folder: Path) -> Iterator[Finding]:
-    """Compare the free room with what the next save takes."""
+    """Compare the free space with that needed by the next save."""
     free = free_bytes(folder)
     complete = complete_checkpoints(folder, random_state_optional=True)
     if not complete:
         yield ok("disk", f"{free:,} bytes free")
         return
     needed = room_needed(total_size(next(iter(complete.values())).files))
-    what = f"{free:,} bytes free, the next save asks for about {needed:,}"
+    what = f"{free:,} bytes free, the next save needs about {needed:,}"
     if free < needed:
-        yield error("disk", what, "make room, or the next save fails (earlier checkpoints stay as they are)")
+        yield error("disk", what, "free some space, or the next save fails (earlier checkpoints are not affected)")
     else:
         yield ok("disk", what)
 
 
 def _metrics(folder: Path) -> Iterator[Finding]:
-    """Show the latest metrics."""
+    """Report the latest metrics."""
     path = folder / METRICS_FILE
     records = read_metrics(path) if path.is_file() else []
     if not records:
@@ -167,11 +169,11 @@ def _metrics(folder: Path) -> Iterator[Finding]:
 
 
 def _anomalies(folder: Path) -> Iterator[Finding]:
-    """Count the steps that went wrong."""
+    """Report the number of steps that were not finite or had loss spikes."""
     for name, kind in ((NON_FINITE_FILE, "steps with values that are not finite"), (LOSS_SPIKES_FILE, "loss spikes")):
         records = read_metrics(folder / name) if (folder / name).is_file() else []
         if records:
             what = f"{len(records)} {kind}, the latest at step {records[-1]['step']}"
-            yield warning(name, what, "the clips of each are listed there; listen to them, or lower learning_rate")
+            yield warning(name, what, "their clips are listed there; listen to them, or lower learning_rate")
         else:
             yield ok(name, f"no {kind}")

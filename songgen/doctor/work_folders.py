@@ -1,4 +1,4 @@
-"""What the work folders of preprocessing and of preparing have in common: their names, and who works there."""
+"""Common parts of the work folders of preprocessing and of preparing: their names and their owners."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from songgen.doctor.owners import read_owner
 from songgen.tokenize.workspace import LOCK_FILE
 
 WORK_ENDING = ".work"
-"""The work folder of a data set `NAME` is `NAME.work` beside it."""
+"""Ending of a work folder: that of a data set `NAME` is `NAME.work` next to it."""
 
 
 def work_folder_of(folder: Path) -> Path:
-    """Return where the unfinished parts of a data set are kept."""
+    """Return the folder with the unfinished parts of a data set."""
     return folder.with_name(folder.name + WORK_ENDING)
 
 
 def activity(folder: Path, what: str) -> tuple[list[Finding], bool]:
-    """Say whether somebody works in a work folder.
+    """Report whether a process is active in a work folder.
 
     Args:
-        folder: the work folder.
-        what: what the work is called, such as `preprocessing`.
+        folder: Work folder.
+        what: Name of the activity, such as `preprocessing`.
 
     Returns:
-        the findings, and whether somebody does or, from another machine, may.
+        The findings, and whether a process is active, or may be on another machine.
     """
     lock = folder / LOCK_FILE
     found = []
@@ -37,6 +37,6 @@ def activity(folder: Path, what: str) -> tuple[list[Finding], bool]:
     if owner is not None and owner.is_alive:
         return [*found, ok("activity", f"{what} is active: {owner}")], True
     if owner is not None and not owner.is_here:
-        what_is_held = f"the lock is held by {owner}, which cannot be seen from here"
+        what_is_held = f"the lock is held by {owner}, which cannot be checked from this machine"
         return [*found, warning("activity", what_is_held, f"if that process has ended, remove {lock}")], True
     return [*found, ok("activity", f"no {what} is active")], False

@@ -1,4 +1,4 @@
-"""Lyrics: normalization to what is sung, the BPE tokenizer, and the training of one."""
+"""Lyrics: normalization to the words as sung, the BPE tokenizer, and its training."""
 
 from songgen.lyrics.languages import LANGUAGES, language_code
 from songgen.lyrics.normalize import normalize_lyrics

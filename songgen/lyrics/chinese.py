@@ -1,7 +1,7 @@
 """Chinese: numbers as characters, punctuation as commas, characters as pinyin with tone numbers.
 
-Reading rules as in the text normalization that XTTS uses (https://github.com/Joee1995/chn_text_norm): years and long
-numbers without a measure word digit by digit, everything else by value; 2 before a large unit is 两.
+The rules are those of the text normalization that XTTS uses (https://github.com/Joee1995/chn_text_norm): years, and
+long numbers without a measure word, are read digit by digit, everything else by value; 2 before a large unit is 两.
 """
 
 import re
@@ -11,7 +11,7 @@ import unicodedata
 _DIGITS = "零一二三四五六七八九"
 _UNITS = (("京", 16), ("兆", 12), ("亿", 8), ("万", 4), ("千", 3), ("百", 2), ("十", 1))
 _MAX_DIGITS = 32
-"""Longer numbers have no units; they are read digit by digit."""
+"""Longest number read by value; there are no units for longer ones, which are read digit by digit."""
 
 _MEASURE_WORDS = (
     "匹张座回场尾条个首阵网炮顶丘棵只支辆挑担颗壳墙群腔客贯扎捆刀令打手山岭江溪钟队单双对出口头脚板跳枝件贴针线管名位身堂课本页"
@@ -20,7 +20,7 @@ _MEASURE_WORDS = (
 )
 
 _NUMBER = r"(?<!\d)\d+(?:\.\d+)?"
-"""Begins where its digits begin, so that long runs of digits take linear time."""
+"""A number. The lookbehind lets a match begin at the first digit only, so that long digit runs take linear time."""
 
 _YEAR = re.compile(r"(?<!\d)(?:[089]\d|(?:19|20)\d{2})(?=年)")
 _FRACTION = re.compile(r"(?<!\d)(\d+)/(\d+)")
@@ -28,13 +28,15 @@ _PERCENTAGE = re.compile(rf"({_NUMBER})[%％]")
 _MEASURED = re.compile(rf"{_NUMBER}(?=[多余几]?[{_MEASURE_WORDS}])")
 _LONG = re.compile(r"\d{4,}")
 _CARDINAL = re.compile(rf"(?<![a-z])2(?![a-z])|(?!(?<=[a-z])2(?=[a-z])){_NUMBER}")
-"""Every number but the 2 of words such as "b2b"."""
+"""Every number except the 2 in words such as "b2b"."""
 
 _LIANG = re.compile("(?:^|(?<=[百千万亿兆京]))二(?=[百千万亿兆京])")
 
 
 def speak_chinese_numbers(text: str) -> str:
-    """Return text with its numbers in Chinese characters."""
+    """Return the text with its numbers in Chinese characters."""
+    # From the most specific pattern to the least: what is left for _CARDINAL has no year, fraction, percent sign or
+    # measure word. "3/4" is read from the denominator: 四分之三.
     text = _YEAR.sub(lambda match: _digit_by_digit(match[0]), text)
     text = _FRACTION.sub(lambda match: f"{_by_value(match[2])}分之{_by_value(match[1])}", text)
     text = _PERCENTAGE.sub(lambda match: f"百分之{_by_value(match[1])}", text)
@@ -44,12 +46,12 @@ def speak_chinese_numbers(text: str) -> str:
 
 
 def commas_for_punctuation(text: str) -> str:
-    """Return text with every punctuation mark, Chinese or ASCII, as a comma."""
+    """Return the text with every punctuation mark, Chinese or ASCII, replaced by a comma."""
     return "".join("," if _is_punctuation(character) else character for character in text)
 
 
 def pinyin(text: str) -> str:
-    """Return text with Chinese characters as pinyin syllables with tone numbers (5 = neutral), without blanks.
+    """Return the text with Chinese characters as pinyin syllables with tone numbers (5 is neutral), without spaces.
 
     Raises:
         ValueError: if pypinyin is not installed.
@@ -85,11 +87,12 @@ def _by_value(number: str) -> str:
 
 
 def _positional(digits: str) -> str:
-    """Spell digits with their units; zeros inside are one 零, zeros at the end are silent."""
+    """Spell digits with their units; zeros inside a number become one 零, zeros at its end are silent."""
     significant = digits.lstrip("0")
     if not significant:
         return ""
     if len(significant) == 1:
         return (_DIGITS[0] if len(digits) > 1 else "") + _DIGITS[int(significant)]
+    # Split at the largest unit that fits, and spell both sides: 120034 is (12)万(0034), 十二万零三十四.
     unit, power = next((unit, power) for unit, power in _UNITS if power < len(significant))
     return _positional(digits[:-power]) + unit + _positional(significant[-power:])

@@ -1,6 +1,6 @@
-"""Per-language tables: names, abbreviations, spoken symbols, endings of ordinals, letters.
+"""Tables for each language: names, abbreviations, spoken symbols, ordinal endings, letters.
 
-What is spoken follows the XTTS family of tokenizers, from which the published lyrics tokenizer descends
+The words follow the XTTS family of tokenizers, from which the published lyrics tokenizer is derived
 (https://github.com/idiap/coqui-ai-TTS, TTS/tts/layers/xtts/tokenizer.py).
 """
 
@@ -33,10 +33,10 @@ _CODES = {name: code for code, name in _NAMES.items()}
 
 
 def language_code(language: str) -> str:
-    """Return the two-letter code of a language given as code, as code with region, or by its English name.
+    """Return the two-letter code of a language given by code, by code with region, or by English name.
 
     Raises:
-        ValueError: if the language is none of the 17; the message lists them.
+        ValueError: if it is not one of the 17 languages; the message lists them.
     """
     wanted = language.strip().lower()
     code = _CODES.get(wanted, wanted.replace("_", "-").split("-")[0])
@@ -113,7 +113,7 @@ ABBREVIATIONS: MappingProxyType[str, dict[str, str]] = MappingProxyType(
         "hu": {"dr": "doktor", "b": "bácsi", "nőv": "nővér"},
     }
 )
-"""Abbreviations that end in a dot (the dot goes with them), in the order in which they are looked for."""
+"""Abbreviations with a dot, which is replaced with them, in the order in which they are matched."""
 
 DOTLESS_ABBREVIATIONS: MappingProxyType[str, dict[str, str]] = MappingProxyType(
     {"ru": {"г-жа": "госпожа", "г-н": "господин", "д-р": "доктор"}}
@@ -142,7 +142,7 @@ SYMBOLS: MappingProxyType[str, dict[str, str]] = MappingProxyType(
         }.items()
     }
 )
-"""How `& @ % # $ £ °` are spoken."""
+"""Words for `& @ % # $ £ °`."""
 
 ORDINAL_ENDINGS: MappingProxyType[str, str] = MappingProxyType(
     {
@@ -162,7 +162,7 @@ ORDINAL_ENDINGS: MappingProxyType[str, str] = MappingProxyType(
         "ko": r"(?:번째|번|차|째)",
     }
 )
-"""What makes the number before it an ordinal (regular expressions); a word that only begins so is none ("20euros")."""
+"""Regular expressions of endings that make the number before them an ordinal; `\\b` excludes words like "20euros"."""
 
 _PLAIN_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -187,7 +187,7 @@ LETTERS: MappingProxyType[str, str] = MappingProxyType(
         "hi": "अआइईउऊऋएऐओऔकखगघङचछजझञटठडढणतथदधनपफबभमयरलवशषसहािीुूृेैोौंँः़्।",
     }
 )
-"""Letters beyond a-z that normalized text of a language holds (zh, ja and ko are romanized)."""
+"""Letters other than a-z in normalized text of a language (zh, ja and ko are romanized)."""
 
 COMMON_CHARACTERS = _PLAIN_LETTERS + "0123456789" + ".,!?'’\"…-–—:;()[]/~*"
-"""Characters that any language may hold after normalization."""
+"""Characters that normalized text of any language may contain."""

@@ -1,4 +1,4 @@
-"""From written lyrics to what is sung: the text that the lyrics tokenizer sees."""
+"""Normalization of written lyrics to the words as sung, which the lyrics tokenizer reads."""
 
 import re
 import unicodedata
@@ -11,10 +11,10 @@ from songgen.lyrics.languages import ABBREVIATIONS, DOTLESS_ABBREVIATIONS, SYMBO
 from songgen.lyrics.numbers import speak_numbers
 
 NORMALIZATION_VERSION = 1
-"""Changes when the same lyrics would give another text: part of every tokenizer's fingerprint."""
+"""Version of the normalization, part of every tokenizer's fingerprint; raised when any lyrics give another text."""
 
 _LINE_BREAK = "\0"
-"""Holds the place of a line break while the text is worked on: no word, number or blank, and refused in input."""
+"""Placeholder of a line break during normalization: not part of a word, number or space, and refused in input."""
 
 _WHITESPACE = re.compile(r"\s+")
 _SECTION_TAG = re.compile(r"(\[[^\[\]]*\])")
@@ -22,27 +22,27 @@ _TURKISH_CAPITALS = str.maketrans("İÖÜ", "iöü")
 
 
 def normalize_lyrics(text: str, language: str) -> str:
-    """Return lyrics as the tokenizer reads them: lower case, numbers and symbols as words, one line.
+    """Return lyrics as the tokenizer reads them: lower case, numbers and symbols as words, on one line.
 
-    Line breaks become `.`, runs of white space one blank, `"` goes. Numbers, abbreviations and symbols are spoken
-    in their language, in that order; Chinese becomes pinyin, Japanese and Korean are romanized, and Hindi is only
-    put into lower case. Section tags such as `[verse]` stay.
+    Line breaks become `.`, white space becomes a single space, and `"` is removed. Numbers, abbreviations and symbols
+    are replaced by words of the language, in this order; Chinese becomes pinyin, Japanese and Korean are romanized,
+    and Hindi is only converted to lower case. Section tags such as `[verse]` are kept.
 
-    This is what the published tokenizer does, apart from these cases, where its result could not be sung:
+    The result equals that of the published tokenizer except in these cases, where the published one cannot be sung:
 
-    - English numbers from 1500 to 2099 that stand alone are years: 1999 is "nineteen ninety-nine" and not "one
+    - English numbers from 1500 to 2099 on their own are years: 1999 is "nineteen ninety-nine" and not "one
       thousand, nine hundred and ninety-nine"; 1990s is "nineteen nineties".
     - A line break ends a number or an abbreviation: "on 3" above "5 more" is not the decimal 3.5.
-    - An ending of an ordinal must end the word ("20euros" is no ordinal) in es, fr, it, nl and pt.
-    - What num2words cannot speak is left to the next step (a sign as a symbol, digits one by one) and is no crash;
-      a whole amount of money loses nothing but its zero hundredths; section tags pass through zh, ja and ko.
+    - In es, fr, it, nl and pt an ordinal ending must end the word ("20euros" is not an ordinal).
+    - What num2words does not support is left to the next step (a sign as a symbol, digits one by one) instead of an
+      error; a whole amount of money loses only its zero hundredths; section tags survive in zh, ja and ko.
 
     Args:
-        text: lyrics, lines separated by line breaks; may be empty.
+        text: lyrics, with line breaks between lines; may be empty.
         language: code (`en`, `zh-cn`) or English name (`english`).
 
     Raises:
-        ValueError: if the language is unknown, if the text holds NUL or a lone surrogate, or if the package that
+        ValueError: if the language is unknown, if the text contains NUL or a lone surrogate, or if the package that
             romanizes the language is missing.
     """
     code = language_code(language)
@@ -62,19 +62,19 @@ def normalize_lyrics(text: str, language: str) -> str:
 
 
 def _checked(text: str) -> str:
-    """Return text in composed form (NFC), or refuse what no text may hold."""
+    """Return the text in composed form (NFC); raise `ValueError` if it contains NUL or a lone surrogate."""
     for position, character in enumerate(text):
         if character == "\0" or "\ud800" <= character <= "\udfff":
             name = "NUL" if character == "\0" else f"a lone surrogate (U+{ord(character):04X})"
-            raise ValueError(f"lyrics hold {name} at character {position}; remove it")
+            raise ValueError(f"lyrics contain {name} at character {position}; remove it")
     return unicodedata.normalize("NFC", text)
 
 
 def _spoken(text: str, code: str) -> str:
-    """Put into lower case and speak numbers, abbreviations and symbols."""
+    """Convert to lower case, and replace numbers, abbreviations and symbols by words."""
     text = text.replace('"', "")
     if code == "tr":
-        text = text.translate(_TURKISH_CAPITALS)
+        text = text.translate(_TURKISH_CAPITALS)  # str.lower() turns İ into i and a combining dot.
     text = speak_numbers(text.lower(), code)
     for pattern, spoken in _abbreviations(code):
         text = pattern.sub(spoken, text)
@@ -93,8 +93,8 @@ def _abbreviations(code: str) -> list[tuple[re.Pattern[str], str]]:
 
 
 def _outside_tags(text: str, change: Callable[[str], str]) -> str:
-    """Change everything but the section tags."""
-    parts = _SECTION_TAG.split(text)
+    """Apply a function to everything except the section tags."""
+    parts = _SECTION_TAG.split(text)  # The pattern is a group, so that tags are at the odd places.
     return "".join(part if index % 2 else change(part) for index, part in enumerate(parts))
 
 

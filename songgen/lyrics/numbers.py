@@ -9,12 +9,12 @@ from num2words import num2words
 from songgen.lyrics.languages import ORDINAL_ENDINGS
 
 _UNSPEAKABLE = (NotImplementedError, OverflowError, TypeError, ValueError, IndexError, KeyError)
-"""What num2words raises for a number, a kind of number or a currency that it does not know in a language."""
+"""Exceptions of num2words for a number, kind of number or currency that it does not support in a language."""
 
 _COMMA_GROUPED = re.compile(r"\b\d{1,3}(,\d{3})*(\.\d+)?\b")
 _DOT_GROUPED = re.compile(r"\b\d{1,3}(.\d{3})*(,\d+)?\b")
 _GROUPED_BY_COMMA = ("en", "ru")
-# A match begins where its digits begin: said with a lookbehind, long runs of digits take linear time.
+# The lookbehind lets a match begin at the first digit only, so that long digit runs take linear time.
 _DECIMAL = re.compile(r"(?<![0-9])[0-9]+[.,][0-9]+")
 _CARDINAL = re.compile(r"[0-9]+")
 
@@ -23,26 +23,27 @@ _AMOUNTS = {
     for currency, sign in (("GBP", "£"), ("USD", "$"), ("EUR", "€"))
 }
 _NO_CURRENCIES = ("ar",)
-"""Languages in which num2words names another currency than the one asked for: the sign is spoken as a symbol."""
+"""Languages in which num2words names the wrong currency; the sign is spoken as a symbol instead."""
 
 _NO_DECIMALS = ("tr",)
 
 _FRACTION_JOINERS = {"es": " con ", "fr": " et ", "de": " und ", "pt": " e ", "it": " e "}
-"""What stands between whole and hundredth parts of an amount; elsewhere a comma."""
+"""Words between the whole part and the hundredths of an amount; a comma in other languages."""
 
 _YEAR = re.compile(r"(?<![0-9$£€#])(?<![0-9][.,])((?:1[5-9]|20)[0-9]{2})(?![0-9$£€%°]|[.,][0-9]|st|nd|rd|th)(s\b)?")
-"""A bare number from 1500 to 2099, with the plural of a decade: no amount, share, ordinal or part of a number."""
+"""A bare number from 1500 to 2099 (not an amount, percentage, ordinal or part of a number), or a decade's plural."""
 
 
 def speak_numbers(text: str, language: str) -> str:
     """Return lower-case text with its numbers as words.
 
-    The steps and their order are the published tokenizer's: thousands separators go, then amounts of money,
-    decimals, ordinals and whole numbers are spoken. English years come before all of them (see `normalize_lyrics`).
+    The steps and their order are those of the published tokenizer: thousands separators are removed, then amounts of
+    money, decimals, ordinals and whole numbers become words. English years precede all of them (see
+    `normalize_lyrics`).
 
     Args:
-        text: one text; line breaks may be any character that belongs to no number.
-        language: two-letter code of a language that num2words speaks.
+        text: one text; a line break may be any character that is not part of a number.
+        language: two-letter code of a language that num2words supports.
     """
     if language == "en":
         text = _YEAR.sub(_year, text)
@@ -72,7 +73,7 @@ def _try(speak: Callable[[], str], otherwise: str) -> str:
 
 
 def _cardinal(digits: str, language: str) -> str:
-    """Speak a whole number; one beyond what num2words knows is read digit by digit."""
+    """Return a whole number in words; digit by digit if it is too large for num2words."""
     return _try(lambda: _words(int(digits), language), "") or " ".join(_digit(int(digit), language) for digit in digits)
 
 
@@ -88,7 +89,7 @@ def _year(match: re.Match[str]) -> str:
 
 
 def _amount(match: re.Match[str], language: str, currency: str) -> str:
-    """Speak an amount of money, without the hundredths where there are none."""
+    """Return an amount of money in words, without hundredths if they are zero."""
 
     def speak() -> str:
         amount = float(re.sub(r"[^\d.]", "", match[0].replace(",", ".")))

@@ -1,7 +1,7 @@
-"""The lyrics tokenizer: BPE over normalized text with a language tag in front.
+"""Lyrics tokenizer: BPE over normalized text that begins with a language tag.
 
-Files are `tokenizers` JSON files of the published kind (model BPE, pre-tokenizer Whitespace, no normalizer); the
-published file itself is not shipped, `songgen.lyrics.train` makes one of the same kind.
+Files are `tokenizers` JSON files of the published kind (model BPE, pre-tokenizer Whitespace, no normalizer). The
+published file itself is not shipped; `songgen.lyrics.train` makes one of the same kind.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ from songgen.vocabulary import LYRICS_START_ID, LYRICS_STOP_ID
 
 STOP_TOKEN, UNKNOWN_TOKEN, SPACE_TOKEN, START_TOKEN = "[STOP]", "[UNK]", "[SPACE]", "[START]"
 SPECIAL_TOKEN_IDS = {STOP_TOKEN: LYRICS_STOP_ID, UNKNOWN_TOKEN: 1, SPACE_TOKEN: 2, START_TOKEN: LYRICS_START_ID}
-"""Ids that the published model was trained with; a file that puts these tokens elsewhere is refused."""
+"""Ids that the published model was trained with; a file with other ids for these tokens is refused."""
 
 FILE_NAME = "lyrics_tokenizer.json"
 VOCABULARY_FILES = (FILE_NAME, "vocab.json")
-"""Names under which a folder may hold a vocabulary, ours first."""
+"""Names of a vocabulary file in a folder, in the order in which they are tried."""
 
 
 SECTION_TAGS = tuple(
@@ -49,25 +49,25 @@ SECTION_TAGS = tuple(
         "end",
     )
 )
-"""Section tags that are single tokens in a vocabulary trained here."""
+"""Section tags that are single tokens in a vocabulary trained by `songgen.lyrics.train`."""
 
 _NUMBERED_TAG = re.compile(r"\[([a-z-]+)[ :][^\[\]]*\]")
 
 
 def language_tag(language: str) -> str:
-    """Return the tag in front of a text of this language (code or English name); Chinese is `[zh-cn]`."""
+    """Return the tag that precedes a text of a language (code or English name); for Chinese it is `[zh-cn]`."""
     code = language_code(language)
     return "[zh-cn]" if code == "zh" else f"[{code}]"
 
 
 class VoiceBpeTokenizer:
-    """Lyrics to ids and back, with the published interface."""
+    """Tokenizer of lyrics, with the published interface."""
 
     def __init__(self, vocab_file: str | Path | None = None) -> None:
         """Open a `tokenizers` JSON file.
 
         Raises:
-            ValueError: if none is named, if there is no such file, or if it is none of the published kind.
+            ValueError: if no file is given, if it cannot be read, or if it is not of the published kind.
         """
         if vocab_file is None:
             raise ValueError(
@@ -82,7 +82,7 @@ class VoiceBpeTokenizer:
 
     @classmethod
     def from_string(cls, serialized: str, source: str = "a string") -> "VoiceBpeTokenizer":
-        """Build from the content of a `tokenizers` JSON file; `source` names it in messages."""
+        """Create a tokenizer from the content of a `tokenizers` JSON file; `source` is its name in messages."""
         tokenizer = cls.__new__(cls)
         tokenizer._setup(serialized, source)
         return tokenizer
@@ -90,11 +90,13 @@ class VoiceBpeTokenizer:
     def _setup(self, serialized: str, source: str) -> None:
         try:
             self.tokenizer: Any = Tokenizer.from_str(serialized)
-        except Exception as error:  # tokenizers raises the bare class
-            raise ValueError(f"{source} is no tokenizers file: {error}") from error
+        except Exception as error:  # tokenizers raises plain Exception
+            raise ValueError(f"{source} is not a tokenizers file: {error}") from error
         found = {token: self.tokenizer.token_to_id(token) for token in SPECIAL_TOKEN_IDS}
         if found != SPECIAL_TOKEN_IDS:
-            raise ValueError(f"{source} is no lyrics vocabulary: its special ids are {found}, not {SPECIAL_TOKEN_IDS}")
+            raise ValueError(
+                f"{source} is not a lyrics vocabulary: its special ids are {found}, not {SPECIAL_TOKEN_IDS}"
+            )
         self._section_tags = {tag for tag in SECTION_TAGS if self.tokenizer.token_to_id(tag) is not None}
 
     @classmethod
@@ -109,24 +111,24 @@ class VoiceBpeTokenizer:
         return cls(find_file(folder_or_id, VOCABULARY_FILES, revision=revision))
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write `lyrics_tokenizer.json` into a folder, made if need be, and return its path."""
+        """Write `lyrics_tokenizer.json` to a folder, created if it is missing, and return the file's path."""
         path = Path(folder) / FILE_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.to_string(), encoding="utf-8")
         return path
 
     def to_string(self) -> str:
-        """Return the file's content."""
+        """Return the content of a vocabulary file."""
         return str(self.tokenizer.to_str(pretty=True))
 
     @property
     def unknown_token_id(self) -> int:
-        """Id of a piece that the vocabulary lacks."""
+        """Id of pieces that are not in the vocabulary."""
         return SPECIAL_TOKEN_IDS[UNKNOWN_TOKEN]
 
     @property
     def vocab_size(self) -> int:
-        """Rows that an embedding table needs: the highest id and one."""
+        """Rows of an embedding table: the highest id plus one."""
         return int(max(self.tokenizer.get_vocab(with_added_tokens=True).values())) + 1
 
     def __len__(self) -> int:
@@ -135,52 +137,52 @@ class VoiceBpeTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the vocabulary and the version of the normalization: equal ids for equal lyrics."""
+        """SHA-256 of the vocabulary and the version of the normalization: tokenizers with equal ones give equal ids."""
         content = f"{NORMALIZATION_VERSION}\n{self.tokenizer.to_str(pretty=False)}"
         return hashlib.sha256(content.encode()).hexdigest()
 
     def preprocess_text(self, txt: str, lang: str) -> str:
-        """Return the normalized text (the published name of `normalize_lyrics`)."""
+        """Return the normalized text; the published name of `normalize_lyrics`."""
         return normalize_lyrics(txt, lang)
 
     def encode(self, txt: str, lang: str) -> list[int]:
-        """Return the ids of a text: language tag, then its pieces.
+        """Return the ids of a text: the language tag, then its pieces.
 
-        Where the vocabulary holds section tags, one with a number or a remark ("[verse 2]") becomes the bare tag.
+        If the vocabulary has section tags, a tag with a number or remark ("[verse 2]") is encoded as the bare tag.
 
         Raises:
-            ValueError: if the language is unknown or has no tag in this vocabulary, or as `normalize_lyrics` does.
+            ValueError: if the language is unknown or has no tag in this vocabulary, or if `normalize_lyrics` raises it.
         """
         return list(self.tokenizer.encode(self._tagged(txt, lang)).ids)
 
     def encode_lyrics(self, text: str, language: str) -> list[int]:
-        """Return [start] ids [stop], what the model takes; empty lyrics (an instrumental) are [start, stop]."""
+        """Return the model's input: start id, ids of the text, stop id; only start and stop for an instrumental."""
         pieces = self.encode(text, language) if text.strip() else []
         return [LYRICS_START_ID, *pieces, LYRICS_STOP_ID]
 
     def unknown_pieces(self, text: str, language: str) -> list[str]:
-        """Return the pieces of a text, as normalized, that become `[UNK]`; what is listed here will not be sung."""
+        """Return the pieces of a normalized text that become `[UNK]`, which a model cannot sing."""
         tagged = self._tagged(text, language)
         encoding = self.tokenizer.encode(tagged)
         pairs = zip(encoding.ids, encoding.offsets, strict=True)
         return [tagged[start:end] for token_id, (start, end) in pairs if token_id == self.unknown_token_id]
 
     def decode(self, seq: Sequence[int] | Any) -> str:
-        """Return the normalized text of ids (a sequence or a one-dimensional tensor); the language tag stays."""
+        """Return the normalized text of ids (a sequence or one-dimensional tensor), with its language tag."""
         ids = [int(token_id) for token_id in seq]
         text: str = self.tokenizer.decode(ids, skip_special_tokens=False)
         text = text.replace(" ", "").replace(SPACE_TOKEN, " ")
         return text.replace(START_TOKEN, "").replace(STOP_TOKEN, "")
 
     def batch_decode(self, sequences: Iterable[Sequence[int] | Any]) -> list[str]:
-        """Decode each sequence."""
+        """Return the texts of several sequences of ids."""
         return [self.decode(sequence) for sequence in sequences]
 
     def _tagged(self, text: str, language: str) -> str:
-        """Return what the BPE sees: tag and normalized text, blanks as their token."""
+        """Return the input of the BPE: language tag and normalized text, with spaces as `[SPACE]`."""
         tag = language_tag(language)
         if self.tokenizer.token_to_id(tag) is None:
-            raise ValueError(f"this lyrics vocabulary has no {tag}: train one with language {language!r} among its own")
+            raise ValueError(f"this lyrics vocabulary has no {tag}: train one with {language!r} among its languages")
         normalized = self.preprocess_text(text, language)
         if self._section_tags:
             normalized = _NUMBERED_TAG.sub(self._bare_tag, normalized)

@@ -1,4 +1,4 @@
-"""Training a lyrics vocabulary of the published kind from the corpus' own lyrics."""
+"""Training of a lyrics vocabulary of the published kind on the lyrics of a corpus."""
 
 import json
 from collections import Counter
@@ -32,10 +32,10 @@ _PUBLISHED_LANGUAGE_IDS = {
     "tr": 295,
     "nl": 297,
 }
-"""Language tags that keep their published place; the other six stand behind it at 5022 and more."""
+"""Language tags that keep their published id; the published ids of the other six are 5022 and above."""
 
 _FIRST_TAG_ID = 263
-"""From here, between the published places, stand the other language tags and the section tags."""
+"""First id of the other language tags and the section tags, which fill the gaps between the published ids."""
 
 
 def train_lyrics_tokenizer(
@@ -43,17 +43,21 @@ def train_lyrics_tokenizer(
 ) -> VoiceBpeTokenizer:
     """Train a lyrics vocabulary; the same lines, in any order, give the same file.
 
-    Ids: `[STOP]` 0, `[UNK]` 1, `[SPACE]` 2, single characters and merged pieces around the tags, `[en]` 259, `[de]`
-    260, `[START]` 261 and further languages at their published places, the rest of the language tags and the section
-    tags between and behind them. Ids below the last tag that a small corpus leaves free are `[RESERVED_id]`.
+    Ids: `[STOP]` is 0, `[UNK]` 1, `[SPACE]` 2. `[en]` (259), `[de]` (260), `[START]` (261) and nine more languages have
+    their published ids; the other language tags and the section tags fill the gaps between these.
+    Single characters and merged pieces have the remaining ids. If a small corpus does not need all ids below the last
+    tag, the unused ones are `[RESERVED_id]`:
+
+        0       1      2        3 ...          259   260   261      262   263 ...             297   298 ...
+        [STOP]  [UNK]  [SPACE]  chars, pieces  [en]  [de]  [START]  [fr]  other tags, [ru]..  [nl]  tags, pieces
 
     Args:
         lines: (lyrics, language) of each song; the language as code or English name.
-        vocab_size: entries at most; fewer where the corpus has no more pieces to merge.
-        languages: those whose letters must be known even if the lines lack them; by default those of the lines.
+        vocab_size: maximum number of entries; there are fewer if the corpus has no more pieces to merge.
+        languages: languages whose letters the vocabulary must contain; by default those of the lines.
 
     Raises:
-        ValueError: if there is no text, or if `vocab_size` does not hold tags and characters.
+        ValueError: if there is no text, or if `vocab_size` is too small for the tags and characters.
     """
     texts = [(normalize_lyrics(text, language), language_code(language)) for text, language in lines]
     words = Counter(word for text, _ in texts for word in _without_tags(text).split(" ") if word)
@@ -79,7 +83,7 @@ def _without_tags(text: str) -> str:
 
 
 def _fixed_ids() -> dict[str, int]:
-    """Return the ids of all tokens that do not depend on the corpus."""
+    """Return the ids of all tokens that are the same for every corpus."""
     fixed = SPECIAL_TOKEN_IDS | {language_tag(code): place for code, place in _PUBLISHED_LANGUAGE_IDS.items()}
     movable = [language_tag(code) for code in LANGUAGES if code not in _PUBLISHED_LANGUAGE_IDS] + list(SECTION_TAGS)
     taken = set(fixed.values())
@@ -88,7 +92,7 @@ def _fixed_ids() -> dict[str, int]:
 
 
 def _train(words: Counter[str], characters: list[str], size: int) -> tuple[list[str], list[list[str]]]:
-    """Learn merges; return the pieces (characters first, in order of learning) and the merges."""
+    """Learn merges, and return the pieces (characters first, then in the order of learning) and the merges."""
     tokenizer = Tokenizer(BPE(unk_token=UNKNOWN_TOKEN))
     tokenizer.pre_tokenizer = Whitespace()
     trainer = BpeTrainer(vocab_size=size, initial_alphabet=characters, special_tokens=[], show_progress=False)
@@ -100,7 +104,7 @@ def _train(words: Counter[str], characters: list[str], size: int) -> tuple[list[
 
 
 def _serialized(fixed: dict[str, int], pieces: list[str], merges: list[list[str]]) -> str:
-    """Put pieces into the ids that the tags leave, and return a `tokenizers` file."""
+    """Give the pieces the ids that the tags leave free, and return the content of a `tokenizers` file."""
     ids = dict(fixed)
     taken = set(fixed.values())
     place = 0

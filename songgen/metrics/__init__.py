@@ -1,4 +1,4 @@
-"""Metrics of finished songs, as modules of the `evaluate` library that are loaded by path: nothing comes from a hub."""
+"""Metrics of finished songs: modules of the `evaluate` library, loaded by path without access to a hub."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,10 @@ METRIC_NAMES = ("codebook_accuracy", "mel_distance", "nearest_original")
 
 
 def metric_path(name: str) -> Path:
-    """Return the file that `evaluate.load` takes.
+    """Return the path of a metric's module, which `evaluate.load` accepts.
 
     Raises:
-        ValueError: if there is no metric of that name.
+        ValueError: if the name is unknown.
     """
     if name not in METRIC_NAMES:
         raise ValueError(f"unknown metric {name!r}; known: {', '.join(METRIC_NAMES)}")
@@ -18,10 +18,10 @@ def metric_path(name: str) -> Path:
 
 
 def load_metric(name: str) -> Any:
-    """Open one of our metrics; its `compute` takes predictions, references and the metric's own options.
+    """Load a metric of this package; its `compute` takes predictions, references and the metric's own options.
 
     Raises:
-        ValueError: if there is no metric of that name.
+        ValueError: if the name is unknown.
     """
     import evaluate
 

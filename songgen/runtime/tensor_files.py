@@ -16,6 +16,8 @@ from songgen.runtime.pretrained import find_folder, local_folder
 MODEL_CONFIG_FILE = "config.json"
 """File of every folder of a network; in that of a model, `model_type` says which family it belongs to."""
 
+"""File of every folder of a network; in that of a model, `model_type` says which family it belongs to."""
+
 PREPROCESSOR_FILE = "preprocessor_config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

@@ -1,9 +1,12 @@
 """The layouts against a naive loop, and against the published labels."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
+from songgen import layout as layout_module
 from songgen.layout import LAYOUT_NAMES, TokenLayout, get_layout
 from songgen.vocabulary import IGNORE_INDEX, AudioVocabulary
 
@@ -108,3 +111,17 @@ def test_colliding_streams_are_refused() -> None:
         TokenLayout("holes", ("mix",), 1, 2, ((0,),), ((0,),))
     with pytest.raises(ValueError, match="known layouts"):
         get_layout("nonsense", 8)
+
+
+@pytest.mark.parametrize("name", ["interleaving_A_V", "parallel_A_V"])
+def test_the_drawings_show_the_labels(name: str) -> None:
+    """Letters of the module's drawings: a, b the accompaniment, v, w the vocal, in codebooks 0 and 1."""
+    layout = get_layout(name, 2)
+    drawing = (layout_module.__doc__ or "").split(f"    {name}: ")[1].split("\n\n")[:2]
+    assert f"stride {layout.stride}, offsets {layout.offsets}, heads {layout.heads}" in drawing[0]
+    rows = [row.split() for row in re.findall(r"head \d+ (.*)", drawing[1])]
+    codes = 10 * torch.arange(4).reshape(1, 2, 2, 1) + torch.arange(3)
+    letters = {VOCABULARY.bos_token_id: "<", VOCABULARY.eos_token_id: ">"}
+    letters |= {10 * stream + frame: f"{letter}{frame}" for stream, letter in enumerate("abvw") for frame in range(3)}
+    labels = layout.labels(codes, torch.tensor([3]), VOCABULARY)[0]
+    assert rows == [[letters[token] for token in head] for head in labels.tolist()]

@@ -1,1 +1,1 @@
-"""What the demo shows: measures of generated songs, curves, spectrograms and the page."""
+"""Report of the demo: measures of generated songs, curves, spectrograms and the page."""

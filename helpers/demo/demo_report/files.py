@@ -1,4 +1,4 @@
-"""Where the demo keeps what it made, and how its manifests and sounds are read and written."""
+"""Files of the demo: their names, and reading and writing of manifests and audio."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ CODES_FILE = "codes.safetensors"
 
 @dataclass(frozen=True)
 class GeneratedSong:
-    """One song that a model wrote, as a row of ``songs.jsonl``."""
+    """A generated song, as a row of ``songs.jsonl``."""
 
     fname: str
-    """Name of the demo song whose text was given."""
+    """Name of the demo song with the caption and lyrics."""
     split: str
     """``train`` or ``eval``."""
     greedy: bool
-    """Whether the likeliest code was taken at each step; else codes were drawn."""
+    """Whether the song was generated greedily instead of by sampling."""
     num_frames: int
     files: dict[str, str]
-    """Track to wav file, relative to the folder; ``mix`` is always there."""
+    """Track -> wav file, relative to the folder; always includes ``mix``."""
     tracks: tuple[str, ...]
     """Tracks in the order of the codes."""
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a ``.jsonl`` file."""
+    """Return the rows of a ``.jsonl`` file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
@@ -48,12 +48,12 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_songs(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Rows of the demo songs by split."""
+    """Return the rows of the demo songs by split."""
     return {split: read_rows(folder / name) for split, name in SPLITS.items()}
 
 
 def read_generated(folder: Path) -> list[GeneratedSong]:
-    """Songs of a folder that ``generate_songs.py`` wrote."""
+    """Return the songs of a folder that ``generate_songs.py`` wrote."""
     return [GeneratedSong(**{**row, "tracks": tuple(row["tracks"])}) for row in read_rows(folder / SONGS_FILE)]
 
 
@@ -63,12 +63,12 @@ def write_generated(folder: Path, songs: Sequence[GeneratedSong]) -> None:
 
 
 def read_sound(path: Path) -> tuple[NDArray[np.float32], int]:
-    """Samples of a mono file in [-1, 1], and the sample rate in Hz."""
+    """Return the samples of a mono file in [-1, 1], and the sample rate in Hz."""
     samples, sample_rate = soundfile.read(path, dtype="float32")
     return samples, sample_rate
 
 
 def write_sound(path: Path, samples: NDArray[np.float32], sample_rate: int) -> None:
-    """Write samples as 16-bit wav; what is beyond full scale is cut."""
+    """Write samples as a 16-bit wav file, clipped to full scale."""
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16")

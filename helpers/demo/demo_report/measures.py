@@ -1,4 +1,4 @@
-"""How near generated songs are to the songs that a model was trained on: in codes and in sound.
+"""Similarity of generated songs to the songs in the training data, in codes and in sound.
 
 Shapes: N tracks, K codebooks, T frames of a codec, F frames of a spectrogram, M mel bands, S songs.
 """
@@ -17,15 +17,15 @@ FFT_SIZE = 1024
 HOP_LENGTH = 320
 NUM_MELS = 80
 SMALLEST_MAGNITUDE = FLOOR
-"""Anything quieter counts as silence, as in ``songgen.metrics.mel``: 60 dB below a sine of full scale."""
+"""Magnitude below which sound counts as silence, as in ``songgen.metrics.mel``: 60 dB below a full-scale sine."""
 
 
 def first_codebook_agreement(generated: NDArray[np.integer], original: NDArray[np.integer]) -> float:
-    """Share of a song's first-codebook codes that generation gives back at their place.
+    """Return the share of a song's first-codebook codes that generation reproduces at the same position.
 
     Args:
-        generated: K x T, of any T.
-        original: K x T, T > 0; every one of its frames counts, those that were not generated as wrong.
+        generated: K x T codes, of any T.
+        original: K x T codes, T > 0; frames that were not generated count as wrong.
     """
     num_frames = original.shape[1]
     common = min(num_frames, generated.shape[1])
@@ -33,16 +33,16 @@ def first_codebook_agreement(generated: NDArray[np.integer], original: NDArray[n
 
 
 def demo_log_mel(samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.float32]:
-    """Compute the demo's spectrogram in nepers (natural logarithm of magnitude) over mel bands.
+    """Return the demo's mel spectrogram in nepers (natural logarithm of magnitude).
 
     `songgen.metrics.mel.log_mel` has other frames and bands; the demo's published figures were measured with these.
 
     Args:
-        samples: mono, full scale 1.
-        sample_rate: in Hz.
+        samples: Mono samples, with full scale at 1.
+        sample_rate: Sample rate in Hz.
 
     Returns:
-        F x M, one frame each ``HOP_LENGTH`` samples; a sine of full scale has a magnitude of about 1.
+        F x M, one frame every ``HOP_LENGTH`` samples; a full-scale sine has a magnitude of about 1.
     """
     window = np.hanning(FFT_SIZE + 1)[:-1].astype(np.float32)
     padded = np.pad(np.asarray(samples, dtype=np.float32), FFT_SIZE // 2)
@@ -53,7 +53,7 @@ def demo_log_mel(samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.
 
 
 def nearest_originals(generated: Sequence[NDArray[np.float32]], originals: Sequence[NDArray[np.float32]]) -> list[int]:
-    """Return, for each generated spectrogram, the index of the nearest original by ``mel_distance``."""
+    """Return, for each generated spectrogram, the index of the closest original by ``mel_distance``."""
     return [int(np.argmin([mel_distance(song, original) for original in originals])) for song in generated]
 
 

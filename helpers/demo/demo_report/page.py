@@ -1,4 +1,4 @@
-"""The demo's page: plain data in, one HTML file out that needs nothing but the files beside it."""
+"""Page of the demo: one HTML file from plain data, which links to files next to it only."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from songgen.web.document import link, render_document, section
 
 @dataclass(frozen=True)
 class Clip:
-    """One sound of a song."""
+    """An audio file of a song."""
 
     label: str
-    """What it is, for example ``original``."""
+    """Description, for example ``original``."""
     audio: str
     """Wav file, relative to the page."""
     spectrogram: str | None = None
@@ -24,7 +24,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class SongCard:
-    """One song and everything there is to hear of it."""
+    """A song with all of its audio files."""
 
     name: str
     caption: str
@@ -40,35 +40,35 @@ class SongGroup:
     explanation: str
     songs: tuple[SongCard, ...]
     folded: bool = False
-    """Show the heading alone until it is opened."""
+    """Whether only the heading is shown until the group is opened."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number."""
+    """A measured number."""
 
     label: str
     value: str
     goal: str = ""
-    """What the number should be; empty where there is no goal."""
+    """Goal for the number; empty if there is none."""
     reached: bool | None = None
-    """Whether it is; None where there is no goal."""
+    """Whether the goal is reached; None if there is none."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of training."""
+    """A stage of training."""
 
     title: str
     picture: str
-    """Curves, relative to the page."""
+    """Path of the curves, relative to the page."""
     facts: str
-    """Steps and losses in words."""
+    """Summary of steps and losses."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One command that was run."""
+    """A command that was run."""
 
     title: str
     command: str
@@ -77,7 +77,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that the page shows."""
+    """Content of the page."""
 
     title: str
     introduction: str
@@ -86,16 +86,16 @@ class Page:
     stages: tuple[Stage, ...]
     runs: tuple[Run, ...]
     machine: str
-    """On what it was run."""
+    """Machine on which the demo was run."""
 
 
 def write_page(page: Page, path: Path) -> None:
-    """Write the page as one HTML file; styles are inside, sounds and pictures are linked relatively."""
+    """Write the page as one HTML file, with styles inside and relative links to audio and pictures."""
     path.write_text(render_page(page), encoding="utf-8")
 
 
 def render_page(page: Page) -> str:
-    """The page as HTML text."""
+    """Return the page as HTML."""
     body = "\n".join(
         [
             f"<header><h1>{escape(page.title)}</h1><p>{escape(page.introduction)}</p></header>",
@@ -180,7 +180,7 @@ def _render_runs(runs: Sequence[Run], machine: str) -> str:
 
 
 def _time(seconds: float) -> str:
-    """Seconds as ``12.3 s`` or ``2 min 05 s``."""
+    """Return a duration as ``12.3 s`` or ``2 min 05 s``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -15,14 +15,14 @@ LOSS_COLOR, RATE_COLOR, EVAL_COLOR = "#3457d5", "#1b8a5a", "#c2410c"
 
 
 def draw_spectrogram(path: Path, spectrogram: NDArray[np.float32]) -> None:
-    """Write a ``demo_log_mel`` spectrogram (F x M) as a PNG, low notes at the bottom, one pixel a frame and band."""
+    """Write a ``demo_log_mel`` spectrogram (F x M) as a PNG, one pixel per frame and band, low notes at the bottom."""
     _matplotlib().image.imsave(
         path, spectrogram.T, origin="lower", cmap="magma", vmin=np.log(SMALLEST_MAGNITUDE), vmax=0.0
     )
 
 
 def curve(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
-    """Steps and values of one metric, from the rows that have it."""
+    """Return the steps and values of a metric, from the rows that have it."""
     points = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
     return [point[0] for point in points], [point[1] for point in points]
 
@@ -31,9 +31,9 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], names: Mapping[st
     """Write loss and learning rate over the steps of one stage as an SVG.
 
     Args:
-        path: file to write.
-        rows: of ``metrics.jsonl``.
-        names: names of the metrics ``loss``, ``eval_loss`` and ``learning_rate`` in the rows.
+        path: File to write.
+        rows: Rows of ``metrics.jsonl``.
+        names: Names of the metrics ``loss``, ``eval_loss`` and ``learning_rate`` in the rows.
     """
     pyplot = _matplotlib().pyplot
     figure, (loss_axes, rate_axes) = pyplot.subplots(1, 2, figsize=(7.2, 2.5), layout="constrained")
@@ -58,7 +58,7 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], names: Mapping[st
 
 
 def _matplotlib() -> Any:
-    """Matplotlib, drawing to files only.
+    """Return matplotlib, set up to draw to files only.
 
     Raises:
         ValueError: if it is not installed.

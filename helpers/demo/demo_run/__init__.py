@@ -1,1 +1,1 @@
-"""The demo as a list of steps: what each one runs, needs and leaves behind."""
+"""The demo as a list of steps, each with its command, inputs and outputs."""

@@ -1,4 +1,4 @@
-"""Which precision this processor trains faster in."""
+"""Choice of the precision in which this processor trains faster."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _WORTH_IT = 1.5
 
 
 def training_dtype() -> str:
-    """Return "bfloat16" where the processor multiplies such matrices clearly faster than float32, else "float32"."""
+    """Return "bfloat16" if the processor multiplies matrices clearly faster in it than in float32, else "float32"."""
     return "bfloat16" if _seconds(torch.float32) > _WORTH_IT * _seconds(torch.bfloat16) else "float32"
 
 
 def _seconds(dtype: torch.dtype) -> float:
-    """Best time of a few matrix products."""
+    """Return the shortest time of a few matrix products."""
     left, right = torch.ones(_ROWS, _WIDTH, dtype=dtype), torch.ones(_WIDTH, _ROWS, dtype=dtype)
     times = []
     for _ in range(_ROUNDS):

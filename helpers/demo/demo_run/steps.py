@@ -1,8 +1,8 @@
-"""Steps that run once: a command, what decides its result, and a record of when it was done.
+"""Steps that run once: a command, its inputs, and a record of its result.
 
-A step's key is a digest of its command, its input files and the keys of the steps before it. A finished step with the
-same key, run by the same source of the program, is reused. An interrupted one is started again on what it left, so that
-commands which resume can do so. Otherwise what the step left is removed first.
+The key of a step is a digest of its command, its input files and the keys of the steps before it. A finished step with
+the same key and the same source code of the program is reused. An interrupted step is run again without removing its
+outputs, so that its command can resume. Otherwise, the outputs are removed first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUN_STATUS_FILE = "run_status.json"
-"""How a training run stands, in its folder (`songgen.runtime.status`, which would load torch)."""
+"""Status of a training run, in its folder (as in `songgen.runtime.status`, which would import torch)."""
 
 
 @dataclass(frozen=True)
@@ -28,51 +28,50 @@ class Step:
     """One command of the demo."""
 
     name: str
-    """Short name; also of its record and its log."""
+    """Short name, also of the record and the log."""
     title: str
-    """Heading for people."""
+    """Heading in the output and on the page."""
     command: tuple[str, ...]
-    """As a user types it; it begins with ``python`` or ``accelerate launch``."""
+    """Command as typed by a user, beginning with ``python`` or ``accelerate launch``."""
     outputs: tuple[Path, ...]
-    """Files and folders that exist when the step is done. They belong to the step: it may remove them."""
+    """Files and folders that exist when the step is done; the step owns them and may remove them."""
     inputs: tuple[Path, ...] = ()
-    """Files whose contents decide the result."""
+    """Files whose contents affect the result."""
     cleans_up: bool = False
-    """Whether the command itself keeps what still fits and removes the rest; its outputs are then left to it."""
+    """Whether the command itself removes outdated outputs, so that they are not removed before it runs."""
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What is known about a step that was started."""
+    """Record of a step that was started."""
 
     name: str
     title: str
     command: str
-    """As a user types it."""
+    """Command as typed by a user."""
     key: str
     source: str
-    """Digest of the program's source."""
+    """Digest of the program's source code."""
     finished: bool
     seconds: float
-    """Wall-clock time that the step took, all interrupted tries included."""
+    """Wall-clock time of the step, including interrupted attempts."""
 
 
 class StepFailed(Exception):
-    """A command ended with an error; its output has been shown."""
+    """Raised if a command ends with an error; its output was shown."""
 
 
 class StepRunner:
-    """Runs steps in order and remembers what is done."""
+    """Runner of steps in order, which keeps a record of each.
+
+    Args:
+        root: Folder in which commands run, and to which paths are relative.
+        folder: Folder of records and logs.
+        source: Digest of the program's source code.
+        ignore_source: Whether to reuse steps even if the source code has changed.
+    """
 
     def __init__(self, root: Path, folder: Path, source: str, *, ignore_source: bool = False) -> None:
-        """Make a runner.
-
-        Args:
-            root: folder in which commands run and to which paths are relative.
-            folder: where records and logs are kept.
-            source: digest of the program whose commands are run.
-            ignore_source: reuse steps although the program has changed since.
-        """
         self.root = root
         self.folder = folder
         self.records: list[StepRecord] = []
@@ -84,7 +83,7 @@ class StepRunner:
         """Run a step unless it is done.
 
         Raises:
-            StepFailed: if the command fails or does not leave what it should.
+            StepFailed: if the command fails or an output is missing.
             ValueError: if an input file is missing.
         """
         key = self._previous_key = self._key(step)
@@ -94,7 +93,7 @@ class StepRunner:
         if before is not None and (before.key != key or not (self._ignore_source or before.source == self._source)):
             before = None
         if before is not None and before.finished and not self._missing(step) and not self._unfinished(step):
-            print(f"    done before in {before.seconds:.1f} s, reused", flush=True)
+            print(f"    already done in {before.seconds:.1f} s, reused", flush=True)
             self.records.append(before)
             return before
         seconds = 0.0
@@ -115,7 +114,9 @@ class StepRunner:
         if missing := self._missing(step):
             raise StepFailed(f"step {step.name!r} did not write {', '.join(missing)}: {shown(step.command)}")
         if unfinished := self._unfinished(step):
-            raise StepFailed(f"step {step.name!r} is not finished, start again to go on: {', '.join(unfinished)}")
+            raise StepFailed(
+                f"step {step.name!r} is not finished, run the command again to resume: {', '.join(unfinished)}"
+            )
         record = dataclasses.replace(record, finished=True)
         self._write_record(record)
         self.records.append(record)
@@ -131,7 +132,7 @@ class StepRunner:
         return digest.hexdigest()
 
     def _execute(self, step: Step) -> int:
-        """Run the command, showing its output and keeping it in a log."""
+        """Run the command, and show and log its output."""
         log_path = self.folder / f"{step.name}.log"
         with (
             log_path.open("wb") as log,
@@ -146,7 +147,7 @@ class StepRunner:
                     sys.stdout.flush()
                     log.write(chunk)
             except KeyboardInterrupt:
-                # the terminal has interrupted the command as well; a training run saves before it ends
+                # The terminal has interrupted the command as well; a training run saves before it ends.
                 sys.stdout.buffer.write(process.communicate()[0])
                 raise
         return process.returncode
@@ -155,7 +156,7 @@ class StepRunner:
         return [str(path) for path in step.outputs if not (self.root / path).exists()]
 
     def _unfinished(self, step: Step) -> list[str]:
-        """Training runs among the outputs that are not done: one that a signal has stopped ends with 0 as well."""
+        """Return unfinished training runs among the outputs; one that a signal stopped has exit code 0 too."""
         found = []
         for path in step.outputs:
             status_path = self.root / path / RUN_STATUS_FILE
@@ -187,15 +188,15 @@ class StepRunner:
 
 
 def shown(command: Sequence[str]) -> str:
-    """A command as a user types it."""
+    """Return a command as typed by a user."""
     return "$ " + shlex.join(command)
 
 
 def executable_command(command: Sequence[str]) -> list[str]:
-    """The same command, run by this Python, so that the virtual environment need not be activated.
+    """Return the command with this Python, so that the virtual environment need not be activated.
 
     Raises:
-        ValueError: if it begins with neither ``python`` nor ``accelerate launch``.
+        ValueError: if the command begins with neither ``python`` nor ``accelerate launch``.
     """
     if command[0] == "python":
         return [sys.executable, *command[1:]]
@@ -205,7 +206,7 @@ def executable_command(command: Sequence[str]) -> list[str]:
 
 
 def digest_sources(folders: Iterable[Path]) -> str:
-    """Digest of all Python files below some folders."""
+    """Return a digest of all Python files below some folders."""
     digest = hashlib.sha256()
     for folder in folders:
         for path in sorted(folder.rglob("*.py")):

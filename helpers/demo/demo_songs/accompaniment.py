@@ -1,4 +1,4 @@
-"""Chords, bass and drums of the demo songs, synthesised with numpy."""
+"""Chords, bass and drums of the demo songs, synthesized with numpy."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ _BASS_LOWEST_NOTE = 33
 
 @dataclass(frozen=True)
 class Timbre:
-    """An additive tone."""
+    """Timbre of a tone by additive synthesis."""
 
     amplitudes: tuple[float, ...]
-    """Amplitude of each harmonic, the fundamental first."""
+    """Amplitudes of the harmonics, from the fundamental."""
     decay: float
-    """Seconds in which the fundamental falls to 1/e; harmonic k falls k times as fast with ``damped``."""
+    """Seconds in which the fundamental decays to 1/e; with ``damped``, harmonic k decays k times as fast."""
     attack: float = 0.005
-    """Seconds until full level."""
+    """Seconds to full level."""
     damped: bool = False
-    """Whether higher harmonics die earlier, as on a plucked string."""
+    """Whether higher harmonics decay faster, as on a plucked string."""
     drive: float = 0.0
     """Strength of the distortion applied to a whole chord (0 = none)."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one genre is played. Times are beats within a chord."""
+    """Accompaniment of a genre; times are beats within a chord."""
 
     chord_timbre: Timbre
     chord_times: tuple[float, ...]
     chord_length: float
     """Beats."""
     arpeggio: bool
-    """Play the chord's notes one after another, one at each of ``chord_times``."""
+    """Whether the notes of a chord are played one after another, one at each of ``chord_times``."""
     power_chords: bool
-    """Play root, fifth and octave only."""
+    """Whether only root, fifth and octave are played."""
     chord_level: float
     bass_timbre: Timbre
     bass_times: tuple[float, ...]
@@ -88,7 +88,7 @@ STYLES = {
 
 
 def accompany(song: Song, sample_rate: int) -> np.ndarray:
-    """The accompaniment of a song.
+    """Return the accompaniment of a song.
 
     Returns:
         float64 samples without a fixed level; length of the song at ``sample_rate``.
@@ -107,7 +107,7 @@ def accompany(song: Song, sample_rate: int) -> np.ndarray:
 def _play_chord(
     song: Song, style: Style, chord: tuple[int, int, int], sample_rate: int
 ) -> list[tuple[float, np.ndarray]]:
-    """Everything that sounds during one chord, as (beat within the chord, samples)."""
+    """Return all sounds during one chord, as (beat within the chord, samples)."""
     root = (song.key_root + chord[0]) % 12
     notes = [_at_or_above(_CHORD_LOWEST_NOTE, (song.key_root + interval) % 12) for interval in chord]
     if style.power_chords:
@@ -129,7 +129,7 @@ def _play_chord(
 
 
 def play_notes(notes: list[int], seconds: float, timbre: Timbre, sample_rate: int) -> np.ndarray:
-    """MIDI notes sounding together, as float64 samples of the given length."""
+    """Return MIDI notes played together, as float64 samples of a given length."""
     times = np.arange(round(seconds * sample_rate)) / sample_rate
     samples = np.zeros(len(times))
     for note in notes:
@@ -148,10 +148,10 @@ def play_notes(notes: list[int], seconds: float, timbre: Timbre, sample_rate: in
 
 @functools.cache
 def drum_kit(sample_rate: int) -> dict[str, np.ndarray]:
-    """One sample each of kick, snare and hi-hat, the same for all songs as from a drum machine."""
+    """Return the sounds of kick, snare and hi-hat, which are the same for all songs, as with a drum machine."""
     generator = np.random.default_rng(_DRUM_SEED)
     times = np.arange(round(0.25 * sample_rate)) / sample_rate
-    # the kick's pitch falls from 160 to 50 Hz
+    # The pitch of the kick falls from 160 to 50 Hz.
     kick_phase = 2 * np.pi * (50 * times + 110 * 0.03 * (1 - np.exp(-times / 0.03)))
     noise = generator.standard_normal(len(times))
     bright_noise = np.diff(noise, prepend=0.0)
@@ -164,5 +164,5 @@ def drum_kit(sample_rate: int) -> dict[str, np.ndarray]:
 
 
 def _at_or_above(lowest_note: int, pitch_class: int) -> int:
-    """The lowest MIDI note of a pitch class that is not below ``lowest_note``."""
+    """Return the lowest MIDI note of a pitch class that is not below ``lowest_note``."""
     return lowest_note + (pitch_class - lowest_note) % 12

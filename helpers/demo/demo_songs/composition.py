@@ -1,6 +1,6 @@
-"""What a demo song is, decided before any sound is made: genre, tempo, key, chords, words, notes and caption.
+"""Composition of the demo songs: genre, tempo, key, chords, words, notes and caption.
 
-Everything is drawn from one seeded generator, so a seed and a number of songs name one corpus.
+All random choices come from one seeded generator, so that seed and number of songs determine the corpus.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ NOTE_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat",
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 _BREATH_SECONDS = 0.03
 _MOST_TRIES = 20_000
-"""Lines drawn from trained words before a held-out line may use others, as a corpus of few songs makes necessary."""
+"""Number of lines sampled from trained words before a held-out line may use others, as small corpora require."""
 KEY_ROOTS = (0, 2, 4, 5, 7, 9)
-"""Pitch classes a song's key may start on."""
+"""Pitch classes of the roots of keys."""
 
 WORDS_BY_KIND = {
     "adjective": (
@@ -37,7 +37,7 @@ LINE_PATTERNS = {
     6: ("adjective", "noun", "verb", "preposition", "adjective", "noun"),
     7: ("adjective", "noun", "verb", "adverb", "preposition", "adjective", "noun"),
 }
-"""Kinds of the words of a line, by the number of words."""
+"""Number of words in a line -> kinds of the words."""
 
 CAPTION_TEMPLATES = (
     "A {mood} {genre} song at {tempo} bpm in {key} with {instruments}, sung by a {voice}.",
@@ -48,20 +48,20 @@ CAPTION_TEMPLATES = (
 
 @dataclass(frozen=True)
 class Voice:
-    """One singer."""
+    """A singer."""
 
     name: str
     """Words for the caption."""
     speech_name: str
     """espeak-ng voice and variant."""
     speech_pitch: int
-    """espeak-ng's pitch setting (0-100), near the notes that are sung so that they are moved little."""
+    """Pitch setting of espeak-ng (0-100), close to the notes to sing, so that the pitch changes little."""
     speech_frequency: float
-    """Fundamental frequency in Hz that this pitch setting speaks with."""
+    """Fundamental frequency of this pitch setting in Hz."""
     lowest_note: int
-    """MIDI number of the lowest note sung."""
+    """MIDI number of the lowest note."""
     highest_note: int
-    """MIDI number of the highest note sung."""
+    """MIDI number of the highest note."""
 
 
 VOICES = (
@@ -74,21 +74,21 @@ VOICES = (
 
 @dataclass(frozen=True)
 class Genre:
-    """What sets one genre's songs apart, sound aside (see ``accompaniment.STYLES``)."""
+    """Properties of a genre's songs, except for the sound (see ``accompaniment.STYLES``)."""
 
     name: str
     tempos: tuple[int, int]
-    """Slowest and fastest tempo in beats a minute."""
+    """Slowest and fastest tempo in beats per minute."""
     num_beats: int
-    """Beats of a song."""
+    """Number of beats of a song."""
     chord_beats: int
-    """Beats a chord lasts."""
+    """Number of beats of a chord."""
     mode: str
-    """Key of ``SCALES``."""
+    """Name of the scale in ``SCALES``."""
     progressions: tuple[tuple[int, ...], ...]
-    """Chord roots as degrees of the scale, one chord after another."""
+    """Sequences of chord roots, as degrees of the scale."""
     rhythms: tuple[tuple[int, ...], ...]
-    """Lengths in beats of the sung notes; what is left of ``num_beats`` is silent."""
+    """Sequences of note lengths in beats; the rest of ``num_beats`` is silent."""
     instruments: str
     """Words for the caption."""
     moods: tuple[str, ...]
@@ -125,7 +125,7 @@ GENRES = (
 
 @dataclass(frozen=True)
 class SungWord:
-    """One word of a song and the note it is sung on."""
+    """A word of a song and its note."""
 
     word: str
     start: float
@@ -133,7 +133,7 @@ class SungWord:
     end: float
     """End in seconds."""
     note: int
-    """MIDI number."""
+    """MIDI number of the note."""
 
     @property
     def frequency(self) -> float:
@@ -143,7 +143,7 @@ class SungWord:
 
 @dataclass(frozen=True)
 class Song:
-    """The score of one song."""
+    """Score of a song."""
 
     name: str
     split: str
@@ -151,22 +151,22 @@ class Song:
     genre: Genre
     voice: Voice
     tempo: int
-    """Beats a minute."""
+    """Tempo in beats per minute."""
     key_root: int
-    """Pitch class of the key, 0 = C."""
+    """Pitch class of the key's root; 0 is C."""
     chords: tuple[tuple[int, int, int], ...]
-    """Triads as semitones above the key's root, ``genre.chord_beats`` beats each."""
+    """Triads as semitones above the key's root, of ``genre.chord_beats`` beats each."""
     words: tuple[SungWord, ...]
     caption: str
 
     @property
     def key(self) -> str:
-        """Key as words, for example ``C major``."""
+        """Name of the key, for example ``C major``."""
         return f"{NOTE_NAMES[self.key_root]} {self.genre.mode}"
 
     @property
     def lyrics(self) -> str:
-        """The words in the order they are sung."""
+        """All words in order."""
         return " ".join(word.word for word in self.words)
 
     @property
@@ -181,18 +181,18 @@ class Song:
 
 
 def note_frequency(note: int) -> float:
-    """Frequency in Hz of a MIDI note number (A4 = 69 = 440 Hz)."""
+    """Return the frequency in Hz of a MIDI note number (A4 is 69 and has 440 Hz)."""
     return 440.0 * float(2.0 ** ((note - 69) / 12))
 
 
 def compose_corpus(num_songs: int, seed: int) -> list[Song]:
-    """Scores of a corpus: training songs first, then about one in nine held out.
+    """Compose a corpus: training songs first, then held-out songs, about one in nine.
 
-    Captions and lyrics are all different. A held-out line consists of words that training songs sing (beside a handful
-    of training songs others may join them), and no two neighbouring words of it are neighbours in any training line.
+    All captions and lyrics are different. A held-out line has only words of training songs (unless these are very
+    few), and no two adjacent words of it are adjacent in a training line.
 
     Raises:
-        ValueError: if ``num_songs`` is outside 3-120, the range for which enough different lines exist.
+        ValueError: if ``num_songs`` is not 3 to 120, the range with enough different lines.
     """
     if not 3 <= num_songs <= 120:
         raise ValueError(f"num_songs is {num_songs}; choose 3 to 120 songs")
@@ -214,7 +214,7 @@ def compose_corpus(num_songs: int, seed: int) -> list[Song]:
 
 
 def neighbours(line: Sequence[str]) -> set[tuple[str, str]]:
-    """Pairs of words that follow each other in a line."""
+    """Return the pairs of adjacent words in a line."""
     return set(zip(line, line[1:], strict=False))
 
 
@@ -223,7 +223,7 @@ def _draw_rhythm(genre: Genre, generator: np.random.Generator) -> tuple[int, ...
 
 
 def _draw_lines(lengths: Sequence[int], num_training: int, generator: np.random.Generator) -> list[tuple[str, ...]]:
-    """Draw one line a song; the lines after ``num_training`` use trained words in untrained orders."""
+    """Sample one line per song; lines after the first ``num_training`` have trained words in new orders."""
     lines: list[tuple[str, ...]] = []
     for length in lengths[:num_training]:
         line = _draw_line(length, None, generator)
@@ -243,7 +243,7 @@ def _draw_lines(lengths: Sequence[int], num_training: int, generator: np.random.
 
 
 def _draw_line(length: int, allowed: set[str] | None, generator: np.random.Generator) -> tuple[str, ...]:
-    """One line without repeated words; kinds that ``allowed`` lacks are filled from all of its words."""
+    """Sample a line without repeated words; for a kind without allowed words, any allowed word is used."""
     words: list[str] = []
     for kind in LINE_PATTERNS[length]:
         choices = [word for word in WORDS_BY_KIND[kind] if word not in words and (allowed is None or word in allowed)]
@@ -256,9 +256,9 @@ def _draw_line(length: int, allowed: set[str] | None, generator: np.random.Gener
 def _compose_song(
     index: int, split: str, rhythm: tuple[int, ...], line: tuple[str, ...], generator: np.random.Generator
 ) -> Song:
-    """Draw voice, tempo, key, chords, melody and caption for a given line."""
+    """Sample voice, tempo, key, chords, melody and caption for a line."""
     genre = GENRES[index % len(GENRES)]
-    # every genre meets every voice: the voice moves on by one each time the genres have been through
+    # Every genre gets every voice: voices are shifted by one after each round of genres.
     voice = VOICES[(index + index // len(GENRES)) % len(VOICES)]
     tempo = int(generator.integers(genre.tempos[0], genre.tempos[1] + 1))
     key_root = int(generator.choice(KEY_ROOTS))
@@ -284,12 +284,12 @@ def _write_caption(genre: Genre, voice: Voice, tempo: int, key_root: int, genera
         mood=mood, genre=genre.name, genre_title=genre.name.capitalize(), tempo=tempo,
         key=f"{NOTE_NAMES[key_root]} {genre.mode}", instruments=genre.instruments, voice=voice.name,
     )  # fmt: skip
-    # a mood such as "angry" starts with a vowel
+    # Moods such as "angry" begin with a vowel.
     return caption.replace("A angry", "An angry")
 
 
 def _triad(degree: int, mode: str) -> tuple[int, int, int]:
-    """Semitones above the key's root of the triad that the scale builds on a degree."""
+    """Return the triad on a degree of the scale, as semitones above the key's root."""
     scale = SCALES[mode]
     root, third, fifth = (scale[(degree + step) % 7] + 12 * ((degree + step) // 7) for step in (0, 2, 4))
     return root, third, fifth
@@ -305,7 +305,7 @@ def _draw_melody(
     line: Sequence[str],
     generator: np.random.Generator,
 ) -> tuple[SungWord, ...]:
-    """Notes from the key's scale in the voice's range; where a chord starts, the note belongs to the chord."""
+    """Sample notes of the key's scale in the voice's range; a note at the start of a chord belongs to the chord."""
     in_range = range(voice.lowest_note, voice.highest_note + 1)
     scale_notes = [note for note in in_range if (note - key_root) % 12 in SCALES[genre.mode]]
     seconds_per_beat = 60.0 / tempo
@@ -322,7 +322,7 @@ def _draw_melody(
             if abs(candidate - note) <= 5 and (not starts_chord or (candidate - key_root) % 12 in chord_classes)
         ]
         note = int(generator.choice(candidates))
-        # a breath before the next word
+        # A breath before the next word.
         end = (beat + length) * seconds_per_beat - _BREATH_SECONDS
         words.append(SungWord(word, round(beat * seconds_per_beat, 6), round(end, 6), note))
         beat += length

@@ -1,4 +1,4 @@
-"""Spoken words put on notes by Praat's pitch-synchronous overlap-add (through parselmouth)."""
+"""Singing: spoken words are put on notes by Praat's pitch-synchronous overlap-add (with parselmouth)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from demo_songs.composition import VOICES, Song, SungWord
 from demo_songs.speech import EXTRA_MISSING, speak_words
 
 _ANALYSIS_STEP = 0.005
-# the speaking pitch is known; a narrow search around it makes no octave errors
+# The speaking pitch is known; searching a narrow range around it avoids octave errors.
 _PITCH_FLOOR, _PITCH_CEILING = 0.75, 1.4
 _SHORTEST_FACTOR, _LONGEST_FACTOR = 0.3, 6.0
 _VIBRATO_RATE = 5.5
@@ -21,7 +21,7 @@ _FADE_SECONDS = 0.01
 
 
 def speak_vocabulary(words: tuple[str, ...], sample_rate: int) -> dict[tuple[str, str], np.ndarray]:
-    """Every word spoken by every demo voice, without surrounding silence, at ``sample_rate``.
+    """Speak every word with every demo voice, at ``sample_rate`` and without silence at the ends.
 
     Returns:
         float64 samples by (word, espeak-ng voice name).
@@ -34,10 +34,10 @@ def speak_vocabulary(words: tuple[str, ...], sample_rate: int) -> dict[tuple[str
 
 
 def sing(song: Song, spoken: Mapping[tuple[str, str], np.ndarray], sample_rate: int) -> np.ndarray:
-    """The vocal track of a song: each word at its time, on its note, as long as its note.
+    """Return the vocal track of a song: each word at the time, pitch and length of its note.
 
     Returns:
-        float64 samples, every word at a root mean square of 0.1; length of the song at ``sample_rate``.
+        float64 samples of the whole song at ``sample_rate``, with a root mean square of 0.1 for every word.
     """
     track = np.zeros(round(song.duration * sample_rate))
     for word in song.words:
@@ -48,7 +48,7 @@ def sing(song: Song, spoken: Mapping[tuple[str, str], np.ndarray], sample_rate: 
 
 
 def sing_word(speech: np.ndarray, speech_frequency: float, word: SungWord, sample_rate: int) -> np.ndarray:
-    """One spoken word on its note: voiced parts are stretched to the note's length, consonants keep theirs.
+    """Put a spoken word on its note: voiced parts are stretched to the note's length, consonants keep theirs.
 
     Raises:
         ValueError: if parselmouth is not installed.
@@ -68,7 +68,7 @@ def sing_word(speech: np.ndarray, speech_frequency: float, word: SungWord, sampl
     num_unvoiced = int((~voiced).sum())
     unvoiced_seconds = max(0.0, len(speech) / sample_rate - float(voiced.sum()) * _ANALYSIS_STEP)
     voiced_seconds = len(speech) / sample_rate - unvoiced_seconds
-    # a note shorter than its consonants shortens them as well
+    # A note that is shorter than the consonants shortens them as well.
     unvoiced_factor = min(1.0, 0.5 * duration / unvoiced_seconds) if num_unvoiced else 1.0
     voiced_factor = (duration - unvoiced_factor * unvoiced_seconds) / voiced_seconds
     voiced_factor = float(np.clip(voiced_factor, _SHORTEST_FACTOR, _LONGEST_FACTOR))
@@ -78,7 +78,7 @@ def sing_word(speech: np.ndarray, speech_frequency: float, word: SungWord, sampl
     source_times = pitch.xs()
     for time, factor in zip(source_times, factors, strict=True):
         call(duration_tier, "Add point", time, float(factor))
-    # where each analysed frame comes to sound after stretching
+    # Times of the analysed frames after stretching.
     sung_times = np.cumsum(factors) * _ANALYSIS_STEP
     pitch_tier = call("Create PitchTier", "note", 0.0, sound.xmax)
     for time, frequency in zip(source_times, _with_vibrato(word.frequency, sung_times), strict=True):
@@ -86,20 +86,20 @@ def sing_word(speech: np.ndarray, speech_frequency: float, word: SungWord, sampl
 
     call([manipulation, pitch_tier], "Replace pitch tier")
     call([manipulation, duration_tier], "Replace duration tier")
-    # the resynthesis turns windows of unvoiced sound over at random
+    # The resynthesis reverses windows of unvoiced sound at random, so its generator needs a seed.
     run("random_initializeWithSeedUnsafelyButPredictably (1)")
     sung = call(manipulation, "Get resynthesis (overlap-add)").values[0]
     return _fit(sung, round(duration * sample_rate), sample_rate)
 
 
 def _with_vibrato(frequency: float, times: np.ndarray) -> np.ndarray:
-    """A slight vibrato that starts once the note stands."""
+    """Return frequencies with a slight vibrato that begins after a delay."""
     depth = _VIBRATO_CENTS * np.clip((times - _VIBRATO_DELAY) / 0.1, 0.0, 1.0)
     return frequency * 2.0 ** (depth * np.sin(2 * np.pi * _VIBRATO_RATE * times) / 1200)
 
 
 def _fit(samples: np.ndarray, length: int, sample_rate: int) -> np.ndarray:
-    """Cut to ``length`` at most, fade both ends and bring to a root mean square of 0.1."""
+    """Limit samples to ``length``, fade both ends and scale to a root mean square of 0.1."""
     samples = samples[:length].copy()
     fade = np.linspace(0.0, 1.0, min(round(_FADE_SECONDS * sample_rate), len(samples) // 2))
     samples[: len(fade)] *= fade
@@ -108,6 +108,6 @@ def _fit(samples: np.ndarray, length: int, sample_rate: int) -> np.ndarray:
 
 
 def _trim_silence(samples: np.ndarray) -> np.ndarray:
-    """Cut what is below 1 % of the loudest sample from both ends."""
+    """Remove samples below 1 % of the loudest one from both ends."""
     loud = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max())
     return samples[loud[0] : loud[-1] + 1]

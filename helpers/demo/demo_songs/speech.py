@@ -1,7 +1,7 @@
 """Words spoken by the espeak-ng library.
 
-The library keeps its state (random numbers, pitch flutter) from word to word, so all words are spoken in one order in
-a process of their own: the samples then depend on the list of words and voices alone.
+The library keeps state between words (random numbers, pitch flutter). Therefore all words are spoken in one order in a
+separate process, so that the samples depend only on the list of words and voices.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EXTRA_MISSING = (
     "`pip install espeakng-loader praat-parselmouth` (the demo extra of this project)"
 )
 
-# values of speak_lib.h
+# Constants of speak_lib.h.
 _AUDIO_OUTPUT_SYNCHRONOUS = 2
 _INITIALIZE_DONT_EXIT = 0x8000
 _CHARS_UTF8 = 1
@@ -37,8 +37,8 @@ def speak_words(
     """Speak every word with every voice.
 
     Args:
-        words: words of the language of the voices.
-        voices: espeak-ng voice name and pitch setting (0-100) of each voice.
+        words: Words in the language of the voices.
+        voices: Name and pitch setting (0-100) of each espeak-ng voice.
 
     Returns:
         float32 samples in [-1, 1] by (word, voice name), and their sample rate in Hz.
@@ -90,7 +90,7 @@ def _speak_here(words: list[str], voices: list[tuple[str, int]]) -> tuple[dict[t
 
 @contextlib.contextmanager
 def _short_path(data_path: str) -> Iterator[str]:
-    """A path to the same folder that fits espeak-ng's fixed buffer."""
+    """Yield a path to the folder that fits into espeak-ng's fixed buffer."""
     if len(data_path) <= _LONGEST_DATA_PATH:
         yield data_path
         return

@@ -1,4 +1,4 @@
-"""One row of a manifest after it was read, and the record of a row that cannot be used."""
+"""A row of a manifest after reading, and the record of a rejected row."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -8,12 +8,12 @@ from songgen.data.reject_codes import REJECT_CODES
 
 
 def is_storable_text(text: str) -> bool:
-    """Whether a text has neither NUL nor half a surrogate pair, which no file name and no table can hold."""
+    """Return whether a text contains neither NUL nor half a surrogate pair, which files and tables cannot store."""
     return "\0" not in text and not any(0xD800 <= ord(character) < 0xE000 for character in text)
 
 
 def escaped(text: str) -> str:
-    """Return a text of unknown origin as it may stand in a message: control characters and surrogates are escaped."""
+    """Escape control characters and surrogates in a text of unknown origin, so that a message may contain it."""
     return "".join(
         character if character.isprintable() or character == " " else repr(character)[1:-1] for character in text
     )
@@ -21,101 +21,101 @@ def escaped(text: str) -> str:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A row that is left out of the data set, and why."""
+    """A row that is left out of the data set, with the reason."""
 
     id: str
-    """The row's id."""
+    """Id of the row."""
 
     file: str
-    """Manifest that the row stands in."""
+    """Manifest of the row."""
 
     line: int
-    """Line (or row, from 1) in that manifest."""
+    """Line (or row, from 1) in the manifest."""
 
     path: str
-    """Audio file that is to blame, as the manifest gives it; empty when it is the text."""
+    """Audio file at fault, as given in the manifest; empty if the text is at fault."""
 
     code: str
-    """Short name of the reason, to count by: a key of `songgen.data.reject_codes.REJECT_CODES`."""
+    """Short name of the reason, a key of `songgen.data.reject_codes.REJECT_CODES`."""
 
     reason: str
-    """What is wrong, for people."""
+    """Explanation for people."""
 
     @property
     def is_filtered(self) -> bool:
-        """Whether a configured limit left the row out, so that nothing is wrong with it."""
+        """Whether a configured limit excludes the row, so that the row itself is not damaged."""
         return REJECT_CODES[self.code].is_limit
 
 
 @dataclass(frozen=True)
 class TrackPath:
-    """Where one track of a clip lies."""
+    """Path of one track of a clip."""
 
     given: str
-    """Path as the manifest gives it."""
+    """Path as given in the manifest."""
 
     resolved: str = ""
-    """Absolute path with all links followed, inside an allowed folder; empty when the path was refused."""
+    """Absolute path with all links resolved, in an allowed folder; empty if the path was refused."""
 
     code: str = ""
-    """Rejection code when the path was refused."""
+    """Rejection code if the path was refused."""
 
     reason: str = ""
-    """Why it was refused."""
+    """Reason for the refusal."""
 
 
 @dataclass(frozen=True)
 class ClipRow:
-    """One clip as its manifest describes it; no audio has been opened yet."""
+    """One clip as described in its manifest, before any audio is opened."""
 
     id: str
-    """Unique in its split."""
+    """Id of the clip, unique in its split."""
 
     caption: str
     """Description of the music."""
 
     lyrics: str
-    """Sung words; empty for an instrumental."""
+    """Words that are sung; empty for an instrumental."""
 
     language: str
     """Language code of the lyrics, such as "en"."""
 
     tracks: dict[str, TrackPath]
-    """Track name -> file. Tracks that the row does not have are absent."""
+    """Track name -> file, for the tracks that the row has."""
 
     file: str
-    """Manifest that the row stands in."""
+    """Manifest of the row."""
 
     line: int
-    """Line (or row, from 1) in that manifest."""
+    """Line (or row, from 1) in the manifest."""
 
     energies: dict[str, float] = field(default_factory=dict)
-    """Energies that the manifest states, by track; the data set holds measured ones."""
+    """Energies stated in the manifest, by track; the data set contains measured ones."""
 
     duration: float | None = None
-    """Seconds that the manifest states; the data set holds the measured length."""
+    """Length in seconds as stated in the manifest; the data set contains the measured length."""
 
     code: str = ""
-    """Rejection code when the row cannot be used as it stands."""
+    """Rejection code if the row cannot be used."""
 
     reason: str = ""
-    """Why not."""
+    """Reason why the row cannot be used."""
 
     extra: dict[str, Any] = field(default_factory=dict)
-    """Values of further columns that the reader was asked for, unchecked."""
+    """Values of the further columns that were requested, not validated."""
 
     def reject(self, code: str, reason: str, path: str = "") -> Rejection:
-        """Return the record that this row is left out."""
-        assert code in REJECT_CODES, f"{code} is in no table"
+        """Return the record of the rejection of this row."""
+        assert code in REJECT_CODES, f"{code} is not a known code"
         return Rejection(self.id, self.file, self.line, path, code, reason)
 
     def to_json(self) -> str:
-        """Return one line of JSON (ASCII only, so that any text survives)."""
+        """Return one line of JSON (ASCII only, so that it can represent any text)."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(line: str) -> "ClipRow":
-        """Read what `to_json` wrote."""
+        """Return the row that `to_json` wrote."""
         content = json.loads(line)
         content["tracks"] = {name: TrackPath(**track) for name, track in content["tracks"].items()}
         return ClipRow(**content)

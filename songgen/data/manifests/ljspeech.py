@@ -1,4 +1,4 @@
-"""Lists in the LJSpeech form: one `path|text` a line, in metadata.csv, train.txt or a file of any name."""
+"""Lists in the LJSpeech form: one `path|text` per line, in metadata.csv, train.txt or a file of any name."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,22 +8,22 @@ from songgen.data.manifests.raw_rows import ColumnNames, RawRow
 from songgen.data.manifests.song_folder import AUDIO_SUFFIXES
 
 LIST_NAMES = ("metadata.csv", "train.txt")
-"""Names of the list in a folder."""
+"""Names of a list in a folder."""
 
 HEADER = "audio_file"
-"""First field of the heading that some programs write."""
+"""First field of the header line that some programs write."""
 
 AUDIO_FOLDERS = (".", "wavs", "audio")
-"""Where a file is looked for that is named without folder and ending, as in LJSpeech itself."""
+"""Folders to search for a file that is named without folder and extension, as in LJSpeech itself."""
 
 
 def find_list(folder: Path) -> Path | None:
-    """Return the list of a folder; None when it has none."""
+    """Return the list in a folder, or None."""
     return next((folder / name for name in LIST_NAMES if (folder / name).is_file()), None)
 
 
 def read_list(path: Path, columns: ColumnNames) -> Iterator[RawRow]:
-    """Yield the rows of a list; of three fields the second is taken, the text as it was written."""
+    """Yield the rows of a list; the text is the second field, also if there is a third (the normalized text)."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:

@@ -1,8 +1,8 @@
-"""Manifests to clip rows: columns found, types checked, paths followed, annotations merged, ids unique.
+"""Conversion of manifests to clip rows: find columns, check types, resolve paths, merge annotations, check ids.
 
-What is wrong with a manifest itself (a bad line, a missing column, a wrong type, an id twice) is collected and raised
-once, before any audio is read. What is wrong with one song (a path outside the allowed folders, no such file) stays
-with its row.
+Problems of a manifest itself (a bad line, a missing column, a wrong type, a repeated id) are collected and raised
+together, before any audio is read. Problems of one song (a path outside the allowed folders, a missing file) are
+recorded in its row.
 """
 
 import json
@@ -20,85 +20,85 @@ from songgen.data.manifests.sources import ManifestSpec, RowSource, open_source
 from songgen.tasks import MIX
 
 LISTED_PROBLEMS = 200
-"""Problems that an error message spells out; the rest is counted."""
+"""Maximum number of problems listed in an error message; further ones are counted."""
 
 LISTED_NOTICES = 1000
-"""Notices that are kept; the rest is counted."""
+"""Maximum number of notices kept; further ones are counted."""
 
 ID_COLUMNS = ("id", "fname")
 
 LARGEST_NUMBER = 1e12
-"""No duration or energy is larger."""
+"""Upper bound of durations and energies."""
 
 
 class ManifestError(ValueError):
-    """Manifests cannot be used as they are; the message lists every problem found."""
+    """Raised if manifests cannot be used; the message lists the problems."""
 
 
 @dataclass(frozen=True)
 class ManifestOptions:
-    """How manifests are read."""
+    """Options for reading manifests."""
 
     columns: ColumnNames = field(default_factory=ColumnNames)
     """Names of the columns."""
 
     roots: tuple[Path, ...] = ()
-    """Folders, besides each manifest's own, that audio may lie in."""
+    """Folders that may contain audio, in addition to each manifest's own."""
 
     default_language: str = "en"
-    """Language of rows that name none."""
+    """Language of rows without a language."""
 
     is_raw: bool = False
-    """Whether the songs are yet to be prepared, so that caption, lyrics and separated tracks may be missing."""
+    """Whether the songs are not prepared yet, so that caption, lyrics and separated tracks may be missing."""
 
     kept_columns: tuple[str, ...] = ()
-    """Further columns whose values go into `ClipRow.extra` as they are."""
+    """Further columns whose values are copied to `ClipRow.extra`."""
 
     max_rows: int | None = None
-    """Take only the first rows of all manifests together."""
+    """Number of first rows to read from all manifests together; None for all."""
 
     spool_folder: Path = Path(".")
-    """Where audio that a data set holds inside its rows is written to."""
+    """Folder for audio that a data set stores inside its rows."""
 
 
 @dataclass
 class ManifestFindings:
-    """What reading found besides the rows."""
+    """Findings of reading, in addition to the rows."""
 
     problems: list[str] = field(default_factory=list)
-    """Reasons to stop."""
+    """Problems that make the manifests unusable."""
 
     notices: list[str] = field(default_factory=list)
-    """What is odd, but no reason to stop."""
+    """Oddities that are not errors."""
 
     num_problems: int = 0
-    """All problems, listed or not."""
+    """Number of all problems, listed or not."""
 
     num_notices: int = 0
-    """All notices, listed or not."""
+    """Number of all notices, listed or not."""
 
     repeated_rows: int = 0
-    """Identical rows of a saved data set that were taken once."""
+    """Number of identical rows of a saved data set that were used only once."""
 
     def add_problem(self, file: str, line: int | None, message: str) -> None:
-        """Note a reason to stop; `line` is None when the whole file is meant."""
+        """Add a problem; `line` is None for a problem of the whole file."""
         self.num_problems += 1
         if len(self.problems) < LISTED_PROBLEMS:
             place = f"{file}:{line}" if line is not None else file
-            # Line breaks are ours: what comes from a manifest stands in one line.
+            # Line breaks come from our messages only: texts of a manifest are escaped within a line.
             self.problems.append("\n".join(map(escaped, f"{place}: {message}".split("\n"))))
 
     def add_notice(self, message: str) -> None:
-        """Note what is odd."""
+        """Add a notice."""
         self.num_notices += 1
         if len(self.notices) < LISTED_NOTICES:
             self.notices.append(escaped(message))
 
     def raise_problems(self) -> None:
-        """Raise one error with all problems, if there are any.
+        """Raise one error for all problems, if there are any.
 
         Raises:
-            ManifestError: listing file, line and field of each problem.
+            ManifestError: if there are problems; the message lists file, line and column of each.
         """
         if self.problems:
             listed = "\n  ".join(self.problems)
@@ -110,15 +110,15 @@ class ManifestFindings:
 def read_clip_rows(
     specs: Sequence[ManifestSpec], options: ManifestOptions, findings: ManifestFindings
 ) -> Iterator[ClipRow]:
-    """Read manifests one after the other, row by row.
+    """Read manifests one after another, row by row.
 
     Args:
-        specs: manifests to join, in this order.
-        options: column names, allowed folders, limits.
-        findings: filled while reading; hand in an empty one.
+        specs: Manifests to join, in this order.
+        options: Column names, allowed folders, limits.
+        findings: An empty object, which is filled while reading.
 
     Raises:
-        ManifestError: at the end, with all problems of all manifests. Rows yielded before it must then not be used.
+        ManifestError: after the last row, with the problems of all manifests. The rows must not be used then.
     """
     num_rows = 0
     with open_row_index() as seen:
@@ -153,7 +153,7 @@ def _read_spec(
                 if row is not None and _is_new(row, seen, source, findings):
                     num_taken += 1
                     yield row
-        except ValueError as error:  # opening and listing fail in many ways; all of them are said together
+        except ValueError as error:  # opening and listing raise it too; all problems are reported together
             findings.add_problem(spec.name, None, str(error))
             return
         reader.finish()
@@ -188,11 +188,11 @@ def _load_annotations(name: str, options: ManifestOptions, findings: ManifestFin
             if index.add(row_id, f"{raw.file}:{raw.line}", json.dumps(values)) is not None:
                 findings.add_problem(raw.file, raw.line, f"id {row_id!r} has two annotations")
         else:
-            findings.add_problem(raw.file, raw.line, "the annotation has no id to be merged by")
+            findings.add_problem(raw.file, raw.line, "the annotation has no id to merge it by")
 
 
 def _find_id(raw: RawRow, columns: ColumnNames) -> str | None:
-    """Return the row's id, or None when it has none that can be used."""
+    """Return the row's id, or None if it has no valid one."""
     assert raw.values is not None
     candidates = (columns.id,) if columns.id is not None else ID_COLUMNS
     value = next((raw.values[column] for column in candidates if column in raw.values), None)
@@ -202,13 +202,13 @@ def _find_id(raw: RawRow, columns: ColumnNames) -> str | None:
 
 
 def column_names(column: str) -> tuple[str, ...]:
-    """Return the names under which an audio column may stand: `vocal_abspath` also as `vocal_file_name` and `vocal`."""
+    """Return the possible names of an audio column: `vocal_abspath` may also be `vocal_file_name` or `vocal`."""
     stem = track_of_column(column)
     return tuple(dict.fromkeys((column, f"{stem}_abspath", f"{stem}_file_name", stem)))
 
 
 class _RowReader:
-    """Checks the rows of one manifest against the configured columns."""
+    """Reader of the rows of one manifest, which checks them against the configured columns."""
 
     def __init__(
         self, spec: ManifestSpec, options: ManifestOptions, findings: ManifestFindings, source: RowSource
@@ -225,7 +225,7 @@ class _RowReader:
         self.file = spec.name
 
     def read(self, raw: RawRow, annotations: RowIndex) -> ClipRow | None:
-        """Return the row, or None when it has a problem, which is then among the findings."""
+        """Return the row, or None if it has a problem, which is added to the findings."""
         self.file = raw.file
         if raw.values is None:
             self.findings.add_problem(raw.file, raw.line, raw.error)
@@ -245,7 +245,7 @@ class _RowReader:
         return row if self.findings.num_problems == problems_before else None
 
     def finish(self) -> None:
-        """Report columns that rows lack: one message when no row has the column, else one for each row."""
+        """Report missing columns: one message if no row has the column, otherwise one for each row."""
         existing = ", ".join(sorted(self.seen_columns)) or "none"
         for column, lines in self.missing.items():
             if len(lines) == self.num_rows:
@@ -327,7 +327,7 @@ class _RowReader:
         value = values.get(column)
         if value is None:
             return None
-        # The bound comes first: a whole number of many digits does not fit a float.
+        # Compare with the bound before converting: an integer of many digits does not fit into a float.
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST_NUMBER:
             self._wrong_type(raw, column, "a number that is not negative", value)
             return None

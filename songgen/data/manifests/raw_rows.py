@@ -1,68 +1,68 @@
-"""A row of any source before it is checked, and the small things that all sources need to make one."""
+"""A row of any source before validation, and functions that all sources use."""
 
 import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 VARIANT_FIELDS = ("simplified", "expanded", "descriptive", "synonyms", "use_cases")
-"""Names of the descriptions that a song may have beside its caption."""
+"""Names of the descriptions that a song may have in addition to its caption."""
 
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """Names that the columns of the manifests have."""
+    """Names of the columns in the manifests."""
 
     id: str | None = None
-    """Row id; None takes "id" or "fname", whichever is there, or else numbers the rows."""
+    """Column of the row id; None for "id" or "fname", whichever exists, or else a number for each row."""
 
     caption: str = "caption"
-    """Description of the music."""
+    """Column of the description of the music."""
 
     lyrics: str = "lyrics"
-    """Sung words."""
+    """Column of the words that are sung."""
 
     language: str = "language"
-    """Language of the lyrics."""
+    """Column of the language of the lyrics."""
 
     target: str = "audio"
-    """Audio of the whole song."""
+    """Column of the audio of the whole song."""
 
     references: tuple[str, ...] = ("vocal_abspath", "acc_abspath")
-    """Audio of separated tracks; the track's name is what stands before the first suffix such as _abspath."""
+    """Columns of the audio of separated tracks; a track's name is the column's without a suffix such as _abspath."""
 
 
 @dataclass(frozen=True)
 class RawRow:
-    """One row before any of it is checked."""
+    """One row before validation."""
 
     file: str
-    """Manifest, for messages."""
+    """Name of the manifest, for messages."""
 
     line: int
-    """Line or row number, from 1."""
+    """Number of the line or row, from 1."""
 
     values: dict[str, Any] | None
-    """Columns; None when the line could not be read, and `error` says why."""
+    """Values by column; None if the line could not be read, for the reason in `error`."""
 
     error: str = ""
-    """What is wrong with the line itself."""
+    """Problem with the line itself."""
 
     code: str = ""
-    """Rejection code of a row that is well-formed but known to be unusable."""
+    """Rejection code of a row that is well-formed but cannot be used."""
 
     reason: str = ""
-    """Why it is unusable."""
+    """Reason why it cannot be used."""
 
 
 def join_tags(tags: Any) -> str:
-    """Return tags as one caption: trimmed, empty ones left out, joined by a comma and a blank."""
+    """Return tags as one caption, joined by a comma and a space; empty tags are left out."""
     return ", ".join(tag.strip() for tag in tags if tag.strip())
 
 
 def caption_of_variants(variants: dict[str, Any], row_id: str) -> str | None:
-    """Choose one of several descriptions of a song (an annotation with fields such as `simplified`, `descriptive`).
+    """Choose one of several descriptions of a song (fields such as `simplified` and `descriptive`).
 
-    The choice depends on the row's id alone, so that it is the same in every run.
+    The choice depends on the row's id only, so that it is the same in every run.
     """
     if isinstance(variants.get("tags"), list):
         return join_tags(str(tag) for tag in variants["tags"])
@@ -73,7 +73,7 @@ def caption_of_variants(variants: dict[str, Any], row_id: str) -> str | None:
 
 
 def track_of_column(column: str) -> str:
-    """Return the track that a column of audio paths holds: `vocal_abspath` is the track `vocal`."""
+    """Return the track of a column of audio paths: `vocal` for `vocal_abspath`."""
     for suffix in ("_abspath", "_file_name", "_filename", "_path"):
         column = column.removesuffix(suffix)
     return column

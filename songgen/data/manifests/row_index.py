@@ -1,4 +1,4 @@
-"""Lookup by row id that does not grow in memory with the corpus: a temporary SQLite table."""
+"""Lookup by row id in a temporary SQLite table, so that memory does not grow with the corpus."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -6,16 +6,15 @@ from contextlib import contextmanager
 
 
 class RowIndex:
-    """Texts by row id, kept in a private temporary database on disk."""
+    """Texts by row id in a private temporary database on disk."""
 
     def __init__(self) -> None:
-        """Create the empty database."""
-        # An empty name is SQLite's own temporary file: it spills to disk and is gone when the connection closes.
+        # An empty name makes SQLite use a temporary file: it spills to disk and is deleted with the connection.
         self._connection = sqlite3.connect("")
         self._connection.execute("CREATE TABLE rows (id TEXT PRIMARY KEY, place TEXT, content TEXT, used INTEGER)")
 
     def add(self, row_id: str, place: str, content: str = "") -> tuple[str, str] | None:
-        """Add a row; return (place, content) of the row that already has this id, which then stays."""
+        """Add a row; if the id exists, keep the existing row and return its (place, content), otherwise None."""
         try:
             self._connection.execute("INSERT INTO rows VALUES (?, ?, ?, 0)", (row_id, place, content))
         except sqlite3.IntegrityError:
@@ -24,7 +23,7 @@ class RowIndex:
         return None
 
     def take(self, row_id: str) -> str | None:
-        """Return the content of a row and mark it as used, or None when there is no such row."""
+        """Return the content of a row and mark the row as used; None if there is no such row."""
         found = self._connection.execute("SELECT content FROM rows WHERE id = ?", (row_id,)).fetchone()
         if found is None:
             return None
@@ -32,7 +31,7 @@ class RowIndex:
         return str(found[0])
 
     def num_unused(self) -> int:
-        """Number of rows that were never taken."""
+        """Return the number of rows that `take` never returned."""
         return int(self._connection.execute("SELECT COUNT(*) FROM rows WHERE used = 0").fetchone()[0])
 
     def close(self) -> None:

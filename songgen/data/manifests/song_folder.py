@@ -1,7 +1,6 @@
-"""A folder of songs: NAME.mp3 with NAME_prompt.txt and NAME_lyrics.txt beside it, in any depth of subfolders.
+"""A folder of songs: NAME.mp3 with NAME_prompt.txt and NAME_lyrics.txt next to it, in subfolders of any depth.
 
-The names must fit exactly. A file whose name nearly fits is not read; it is named together with the name that it
-should have.
+Names must match exactly. A file whose name nearly matches is not read; a notice suggests the correct name.
 """
 
 import difflib
@@ -25,26 +24,26 @@ from songgen.data.manifests.raw_rows import (
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 
 FOREIGN_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".opus", ".webm", ".aiff", ".aif", ".ape", ".wv", ".mka", ".amr")
-"""Endings of audio files that are not read."""
+"""Extensions of audio files that are not supported."""
 
 CAPTION_SUFFIXES = ("_prompt.txt", ".caption.txt", "_prompt.json", ".caption.json", ".json")
-"""What follows a song's name in the name of the file that describes it; the first that exists is read."""
+"""Endings of the file that describes a song, after its name; the first that exists is read."""
 
 LYRICS_SUFFIXES = ("_lyrics.txt", ".lyrics.txt")
-"""What follows a song's name in the name of the file with its words."""
+"""Endings of the file with a song's lyrics, after its name."""
 
 MAX_TEXT_BYTES = 1 << 20
-"""Largest text file beside a song."""
+"""Maximum size of a song's text file, in bytes."""
 
 EXTRA_TRACKS = ("vocal", "acc")
-"""NAME_vocal.wav and NAME_acc.wav beside NAME.wav are its separated tracks."""
+"""Names of separated tracks: NAME_vocal.wav and NAME_acc.wav belong to NAME.wav."""
 
 TEXT_COLUMNS = ("caption", "lyrics", "language", "variants", "analysis", "tags")
-"""Fields of a JSON file beside a song that are columns of their own; besides these the descriptions are read."""
+"""Fields of a song's JSON file that become columns; the descriptions are read as well."""
 
 MAX_COMPARED_NAMES = 100_000
-"""Names of songs that the texts without a song of one folder are held against, in all: it takes a third of a second,
-and there may be as many such texts as songs."""
+"""Maximum number of comparisons with song names, per folder, in the search for names that were meant: this many take a
+third of a second, and a folder may have as many misnamed texts as songs."""
 
 _NEARLY = re.compile(
     r"(?P<name>.+?)[ ._-]*(?P<kind>prompt|caption|tags?|lyrics?)s?\.(?P<ending>txt|json|lrc|md)", re.IGNORECASE
@@ -52,12 +51,12 @@ _NEARLY = re.compile(
 
 
 def read_song_folder(root: Path, columns: ColumnNames, notices: list[str]) -> Iterator[RawRow]:
-    """Yield the songs of a folder and its subfolders, in the order of their names.
+    """Yield the songs of a folder and its subfolders, sorted by name.
 
     Args:
-        root: the folder.
-        columns: names that the values get.
-        notices: gets every violation of the naming, with the way out.
+        root: Folder to read.
+        columns: Column names for the values.
+        notices: List to which every violation of the naming is added, with a suggested fix.
     """
     number = 0
     for folder, subfolders, names in os.walk(root):
@@ -105,7 +104,7 @@ def _song(
     number: int,
 ) -> RawRow:
     relative = folder.relative_to(root)
-    row_id = escaped((relative / stem).as_posix())  # a file name may be no text
+    row_id = escaped((relative / stem).as_posix())  # a file name may not be valid text
     values: dict[str, Any] = {columns.id or "id": row_id, columns.target: (relative / files[0]).as_posix()}
     for column in columns.references:
         found = by_stem.get(f"{stem}_{track_of_column(column)}")
@@ -126,7 +125,7 @@ def _song(
 
 
 def _read_texts(root: Path, folder: Path, stem: str, row_id: str, notices: list[str]) -> dict[str, Any]:
-    """Return what the text files beside a song say of it; `caption` and `lyrics` are always there."""
+    """Return the values in a song's text files; `caption` and `lyrics` are always included."""
     caption_file = _find_text(folder, stem, CAPTION_SUFFIXES, notices)
     texts: dict[str, Any] = {"caption": None, "lyrics": None}
     if caption_file is None:
@@ -146,7 +145,9 @@ def _read_texts(root: Path, folder: Path, stem: str, row_id: str, notices: list[
     if lyrics_file is not None:
         texts["lyrics"] = _read_text(lyrics_file, root)
         if not texts["lyrics"].strip():
-            notices.append(f"{lyrics_file}: is empty, so the song has no lyrics; [instrumental] says that nobody sings")
+            notices.append(
+                f"{lyrics_file}: is empty, so the song has no lyrics; write [instrumental] if nothing is sung"
+            )
     elif texts["lyrics"] is None:
         notices.append(f"{folder / stem}{LYRICS_SUFFIXES[0]}: is missing, so the song has no lyrics")
     return texts
@@ -160,11 +161,11 @@ def _find_text(folder: Path, stem: str, suffixes: Sequence[str], notices: list[s
 
 def _read_text(path: Path, root: Path) -> str:
     if not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{path.name} is a link that leads out of the folder")
+        raise ValueError(f"{path.name} is a link to a file outside the folder")
     with path.open("rb") as file:
         content = file.read(MAX_TEXT_BYTES + 1)
     if len(content) > MAX_TEXT_BYTES:
-        raise ValueError(f"{path.name} has more than {MAX_TEXT_BYTES} bytes")
+        raise ValueError(f"{path.name} is larger than {MAX_TEXT_BYTES} bytes")
     return content.decode("utf-8-sig").replace("\r\n", "\n").strip()
 
 
@@ -173,7 +174,7 @@ def _is_json(path: Path, text: str) -> bool:
 
 
 def _of_lines(text: str, path: Path, notices: list[str]) -> dict[str, Any]:
-    """Return the tags of a prompt file, which should be one line of them."""
+    """Return the tags of a prompt file, which should have one line."""
     lines = [line.strip().strip(",") for line in text.splitlines() if line.strip()]
     if len(lines) > 1:
         notices.append(f"{path}: has {len(lines)} lines instead of one; they are joined")
@@ -182,17 +183,17 @@ def _of_lines(text: str, path: Path, notices: list[str]) -> dict[str, Any]:
 
 
 def _of_json(text: str, row_id: str) -> dict[str, Any]:
-    """Return the columns of a JSON file beside a song: tags, or descriptions of which one is the caption.
+    """Return the columns of a song's JSON file: tags, or descriptions of which one becomes the caption.
 
     Raises:
-        ValueError: if it is no JSON object.
+        ValueError: if the text is not a JSON object.
     """
     content = json.loads(text)
     if not isinstance(content, dict):
-        raise ValueError("the JSON file holds no object")
+        raise ValueError("the JSON file does not contain an object")
     variants = content.get("variants")
     if not isinstance(variants, dict):
-        # Other fields, such as the title or where the file came from, do not describe the sound.
+        # Other fields, such as a title or source, do not describe the sound.
         variants = {name: content[name] for name in VARIANT_FIELDS if isinstance(content.get(name), str)}
     caption = content.get("caption") or caption_of_variants({**variants, "tags": content.get("tags")}, row_id)
     named = {name: content[name] for name in TEXT_COLUMNS if content.get(name) is not None}
@@ -200,7 +201,7 @@ def _of_json(text: str, row_id: str) -> dict[str, Any]:
 
 
 class _SongNames:
-    """The names of the songs in a folder, and which of them another name may have meant."""
+    """Names of the songs in a folder, with suggestions for similar names."""
 
     def __init__(self, stems: Iterable[str]) -> None:
         self._all = frozenset(stems)
@@ -211,7 +212,7 @@ class _SongNames:
         return stem in self._all
 
     def suggestion(self, stem: str, suffix: str) -> str:
-        """Return the end of a notice: the name that a file should have, or nothing."""
+        """Return the end of a notice that suggests a file name; empty if no song has a similar name."""
         found = [stem.casefold()] if stem.casefold() in self._by_folded else []
         if not found and self._left >= len(self._by_folded):
             self._left -= len(self._by_folded)
@@ -220,7 +221,7 @@ class _SongNames:
 
 
 def _misnamed(path: Path, songs: _SongNames) -> str | None:
-    """Return what is wrong with the name of a file beside songs, if it was meant to belong to one."""
+    """Return a notice if a file seems to belong to a song but has the wrong name."""
     name = path.name
     for suffix in (*CAPTION_SUFFIXES, *LYRICS_SUFFIXES):
         stem = name.removesuffix(suffix)

@@ -1,6 +1,6 @@
-"""Where manifest rows come from: a .jsonl file, a folder of songs, a list, a `save_to_disk` folder, a hub data set.
+"""Sources of manifest rows: a .jsonl file, a folder of songs, a list, a `save_to_disk` folder, a hub data set.
 
-Each source is an iterator of raw rows, one at a time. Nothing here decodes audio.
+Each source is an iterator over raw rows. Nothing here decodes audio.
 """
 
 import hashlib
@@ -16,15 +16,15 @@ from songgen.data.manifests.raw_rows import ColumnNames, RawRow, caption_of_vari
 from songgen.data.manifests.song_folder import AUDIO_SUFFIXES, read_song_folder
 
 ARROW_BATCH_ROWS = 32
-"""Rows of a hub or saved data set in memory at once; they may hold whole audio files."""
+"""Rows of a hub or saved data set in memory at once, each of which may contain whole audio files."""
 
 
 @dataclass(frozen=True)
 class ManifestSpec:
-    """One manifest to read."""
+    """A manifest to read."""
 
     name: str
-    """A .jsonl file, a folder of songs, an LJSpeech list, a `save_to_disk` folder, or the id of a hub data set."""
+    """Path of a .jsonl file, folder of songs, LJSpeech list or `save_to_disk` folder, or id of a hub data set."""
 
     config_name: str | None = None
     """Configuration of a hub data set."""
@@ -33,42 +33,42 @@ class ManifestSpec:
     """Split of a saved or hub data set."""
 
     max_rows: int | None = None
-    """Take only the first rows."""
+    """Number of first rows to read; None for all."""
 
     annotations: str | None = None
-    """Another manifest whose columns are merged in by id."""
+    """Another manifest, whose columns are merged by id."""
 
     method: str = "auto"
-    """How to read it: "json", "folder", "ljspeech" or "hf" (a saved or hub data set); "auto" goes by what it is."""
+    """Format: "json", "folder", "ljspeech" or "hf" (a saved or hub data set); "auto" detects it."""
 
 
 @dataclass
 class RowSource:
-    """An opened manifest."""
+    """An open manifest."""
 
     rows: Iterator[RawRow]
-    """Its rows, read as they are asked for."""
+    """Rows, read on demand."""
 
     base_folders: tuple[Path, ...]
-    """Folders that relative audio paths start from, and that audio may lie in."""
+    """Folders to which audio paths are relative, and which may contain audio."""
 
     may_repeat_rows: bool = False
-    """Whether identical rows are taken as one (the ACE-Step converter repeats every row `repeat_count` times)."""
+    """Whether identical rows count as one (the ACE-Step converter repeats every row `repeat_count` times)."""
 
     notices: list[str] = field(default_factory=list)
-    """What is odd but no reason to stop; filled while the rows are read."""
+    """Oddities that are not errors; filled while rows are read."""
 
 
 def open_source(spec: ManifestSpec, columns: ColumnNames, spool_folder: Path) -> RowSource:
     """Open a manifest of any kind.
 
     Args:
-        spec: what to read.
-        columns: names that rows of a folder get, so that all sources look alike.
-        spool_folder: where audio that is stored inside a data set is written to.
+        spec: Manifest to read.
+        columns: Column names for the rows of a folder, so that all sources look the same.
+        spool_folder: Folder for audio that is stored inside a data set.
 
     Raises:
-        ValueError: if there is nothing of that name.
+        ValueError: if the manifest does not exist.
     """
     path = Path(spec.name)
     method = _find_method(path, spec) if spec.method == "auto" else spec.method
@@ -116,7 +116,7 @@ def _find_method(path: Path, spec: ManifestSpec) -> str:
 
 
 def _read_jsonl(path: Path) -> Iterator[RawRow]:
-    # Read as bytes: one undecodable line must not hide the lines after it.
+    # Read as bytes, so that a line that cannot be decoded does not hide the lines after it.
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if number == 1:
@@ -125,7 +125,7 @@ def _read_jsonl(path: Path) -> Iterator[RawRow]:
                 continue
             try:
                 values = json.loads(line.decode("utf-8"))
-            except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+            except (ValueError, RecursionError) as error:  # ValueError also for integers of thousands of digits
                 yield RawRow(str(path), number, None, f"not a line of JSON: {error}")
                 continue
             if isinstance(values, dict):
@@ -153,7 +153,7 @@ def _open_hub(spec: ManifestSpec, columns: ColumnNames, spool_folder: Path) -> R
 
     try:
         dataset = load_dataset(spec.name, spec.config_name, split=spec.split)
-    except Exception as error:  # the hub's client raises many kinds; all mean the same to the user
+    except Exception as error:  # the client raises many types with the same meaning for the user
         raise ValueError(
             f"{spec.name} is neither a file or folder here nor a data set that can be loaded from the hub: {error}"
         ) from error
@@ -163,7 +163,7 @@ def _open_hub(spec: ManifestSpec, columns: ColumnNames, spool_folder: Path) -> R
 
 def _read_arrow(dataset: Any, name: str, columns: ColumnNames, spool_folder: Path) -> Iterator[RawRow]:
     number = 0
-    # The arrow format hands out storage as it is: an Audio column is {bytes, path} and is never decoded.
+    # The arrow format returns the stored values: an Audio column is {bytes, path} and is never decoded.
     for table in dataset.with_format("arrow").iter(batch_size=ARROW_BATCH_ROWS):
         for values in table.to_pylist():
             number += 1
@@ -176,26 +176,26 @@ def _read_arrow(dataset: Any, name: str, columns: ColumnNames, spool_folder: Pat
 
 
 def _spool(audio: dict[str, Any], folder: Path) -> str | None:
-    """Write audio that a data set holds in its rows to a file named by its content; return the path."""
+    """Write audio that is stored in a row to a file named by its content, and return the path."""
     content, path = audio["bytes"], audio["path"]
     if content is None:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     if not isinstance(content, bytes):
-        raise ValueError("a column of audio must hold bytes and path")
+        raise ValueError("a column of audio must contain bytes and path")
     suffix = Path(path or "").suffix.lower()
-    # The suffix is foreign text, and decoders go by the content.
+    # The suffix comes from the data set, so only known ones are used; decoders detect the format by content.
     target = folder / (hashlib.sha256(content).hexdigest() + (suffix if suffix in AUDIO_SUFFIXES else ""))
     if not target.is_file() or target.stat().st_size != len(content):
         partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
         partial.write_bytes(content)
-        os.utime(partial, (0, 0))  # its name says what is in it: written again, it is still the same file
+        os.utime(partial, (0, 0))  # equal times: a file that is written again counts as unchanged
         partial.replace(target)
     return str(target)
 
 
 def _from_ace_layout(values: dict[str, Any], columns: ColumnNames) -> dict[str, Any]:
-    """Rename the columns of an ACE-Step data set; its empty fields (speaker_emb_path, recaption) carry nothing."""
+    """Rename the columns of an ACE-Step data set; speaker_emb_path is dropped, and recaption used only without tags."""
     tags = values["tags"]
     if isinstance(tags, list):
         caption: Any = join_tags(str(tag) for tag in tags)

@@ -1,7 +1,7 @@
-"""What a caption should speak of: style, voice, instruments, mood, and if known tempo and key.
+"""Kinds of tags that a caption should have: style, voice, instruments, mood, and if known tempo and key.
 
-The kinds are those of the ACE-Step training guide. `TAG_WORDS` is the set of tags that this project itself writes and
-asks for; captions that people wrote are searched for these words and for what else people write for the same.
+The kinds are those of the ACE-Step training guide. `TAG_WORDS` is the set of tags that `songgen prepare` writes and
+accepts; captions written by people are searched for these words and for other common forms of them.
 """
 
 import re
@@ -48,8 +48,8 @@ _WORDS = {
 }
 
 TAG_WORDS = {kind: tuple(words.split(", ")) for kind, words in _WORDS.items()}
-"""Kind of tag -> tags, in lower case and in the singular; instruments that
-come in numbers, such as drums, in the plural. Beside these, any `<number> bpm` and any key by its name are valid."""
+"""Kind of tag -> tags, in lower case and singular, except instruments that are always plural, such as drums. Any
+`<number> bpm` and any key by name are valid too."""
 
 _OTHER_FORMS = {
     "style": "rnb",
@@ -62,7 +62,7 @@ _OTHER_FORMS = {
 
 
 def _form(word: str) -> str:
-    """Pattern of a word: blanks and hyphens are the same, and it may stand in the plural."""
+    """Return the pattern of a word, in singular or plural, with spaces and hyphens as equals."""
     singular = word[:-1] if word.endswith("s") and not word.endswith("ss") else word
     return r"[\s-]?".join(map(re.escape, re.split("[ -]", singular))) + "s?"
 
@@ -71,9 +71,9 @@ TAG_KINDS = {
     kind: re.compile(rf"\b(?:{'|'.join([*map(_form, words), *_OTHER_FORMS[kind].split()])})(?!\w)", re.IGNORECASE)
     for kind, words in TAG_WORDS.items()
 }
-"""Kind of tag -> pattern that finds one."""
+"""Kind of tag -> pattern that matches any tag of this kind."""
 
 
 def missing_tag_kinds(caption: str) -> tuple[str, ...]:
-    """Return the kinds of tags that a caption does not name."""
+    """Return the kinds of which a caption has no tag."""
     return tuple(kind for kind, pattern in TAG_KINDS.items() if not pattern.search(caption))

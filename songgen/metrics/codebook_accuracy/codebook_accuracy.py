@@ -1,4 +1,4 @@
-"""Share of a song's codes that a prediction gives back, by codebook. Opened with `evaluate.load` by path."""
+"""Share of a song's codes that are predicted correctly, by codebook. Loaded by path with `evaluate.load`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,22 +7,22 @@ import datasets
 import evaluate
 import numpy as np
 
-_DESCRIPTION = "Share of the reference's codes that the prediction has at the same place, by codebook."
+_DESCRIPTION = "Share of the reference's codes that the prediction has at the same position, by codebook."
 
 _INPUTS = """
 Args:
-    predictions: for each clip, K lists of codes (one a codebook).
-    references: likewise.
+    predictions: K lists of codes for each clip, one per codebook.
+    references: K lists of codes for each clip.
 
 Returns:
-    accuracy: over all codes of all references.
-    codebook_<k>: over the codes of codebook k.
-    A frame that the prediction lacks counts as wrong; frames beyond the reference's end are not compared.
+    accuracy: share over all codes of all references.
+    codebook_<k>: share over the codes of codebook k.
+    A frame missing from the prediction counts as wrong; frames past the reference's end are ignored.
 """
 
 
 class CodebookAccuracy(evaluate.Metric):
-    """See `_DESCRIPTION` and `_INPUTS`."""
+    """Share of correctly predicted codes, over all codebooks and for each of them."""
 
     def _info(self) -> evaluate.MetricInfo:
         codes = datasets.Sequence(datasets.Sequence(datasets.Value("int64")))

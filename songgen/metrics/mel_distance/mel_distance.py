@@ -1,4 +1,4 @@
-"""Distance between generated and original audio. Opened with `evaluate.load` by path."""
+"""Distance between generated and original audio. Loaded by path with `evaluate.load`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,22 +9,22 @@ import numpy as np
 
 from songgen.metrics.mel import log_mel, mel_distance
 
-_DESCRIPTION = "Mean absolute difference of log-mel spectrograms in nepers: 0 is the same sound, lower is nearer."
+_DESCRIPTION = "Mean absolute difference of log-mel spectrograms in nepers: 0 for equal sound, lower is closer."
 
 _INPUTS = """
 Args:
-    predictions: for each clip, its samples in -1..1 (one channel).
-    references: likewise, at the same rate.
-    sampling_rate: samples a second.
+    predictions: mono samples of each clip, between -1 and 1.
+    references: mono samples of each original, at the same rate.
+    sampling_rate: samples per second.
 
 Returns:
-    mel_distance: mean over the clips; the shorter clip of a pair is followed by silence.
-    distances: clip by clip.
+    mel_distance: mean over the clips; the shorter clip of a pair is padded with silence.
+    distances: distance of each clip.
 """
 
 
 class MelDistance(evaluate.Metric):
-    """See `_DESCRIPTION` and `_INPUTS`."""
+    """Mean absolute difference of log-mel spectrograms."""
 
     def _info(self) -> evaluate.MetricInfo:
         waveform = datasets.Sequence(datasets.Value("float32"))

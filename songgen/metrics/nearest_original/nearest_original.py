@@ -1,4 +1,4 @@
-"""Whether a generated song is nearer to its own original than to any other. Opened with `evaluate.load` by path."""
+"""Share of songs that are closer to their own original than to any other. Loaded by path with `evaluate.load`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,19 +14,19 @@ _DESCRIPTION = "Share of generated songs whose nearest original, by mel distance
 
 _INPUTS = """
 Args:
-    predictions: generated songs: samples in -1..1 (one channel).
-    references: the original of each, at the same rate.
-    sampling_rate: samples a second.
-    others: further originals that no generated song belongs to.
+    predictions: mono samples of each generated song, between -1 and 1.
+    references: mono samples of the original of each song, at the same rate.
+    sampling_rate: samples per second.
+    others: further originals, without a generated song.
 
 Returns:
-    nearest_original: the share.
-    nearest: for each generated song the place of its nearest original, references first and then others.
+    nearest_original: share of songs whose nearest original is their own.
+    nearest: index of the nearest original of each generated song, counting references first and then others.
 """
 
 
 class NearestOriginal(evaluate.Metric):
-    """See `_DESCRIPTION` and `_INPUTS`."""
+    """Share of generated songs whose nearest original is their own."""
 
     def _info(self) -> evaluate.MetricInfo:
         waveform = datasets.Sequence(datasets.Value("float32"))

@@ -101,7 +101,7 @@ def test_settings_that_a_network_has_not(
 
 def test_encodec_models_that_tokens_alone_cannot_carry(make_encodec: Callable[..., Any], tmp_path: Path) -> None:
     make_encodec(audio_channels=2, normalize=True).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="codes 2 channels.* and it codes a loudness.*facebook/encodec_24khz"):
+    with pytest.raises(ValueError, match="encodes 2 channels.* and it stores a loudness.*facebook/encodec_24khz"):
         load_codec(str(tmp_path))
 
 

@@ -60,7 +60,7 @@ def test_an_alias_in_a_stage_replaces_the_real_name_in_its_base(tmp_path: Path) 
     [
         ("{", "not valid JSON"),
         ('{"seed": 1, "seed": 2}', "given twice: seed"),
-        ('{"learning_rate": NaN}', "NaN is no JSON number"),
+        ('{"learning_rate": NaN}', "NaN is not a JSON number"),
         ("[1]", "one JSON object"),
         ('{"base": ["a.json"]}', "path of one JSON file"),
     ],
@@ -162,4 +162,4 @@ def test_help_prints_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert stopped.value.code == 0
     assert printed.startswith("Trains.")
-    assert "--learning_rate  float > 0 (default 5e-05)" in printed and "Highest learning rate" in printed
+    assert "--learning_rate  float > 0 (default 5e-05)" in printed and "Peak learning rate" in printed

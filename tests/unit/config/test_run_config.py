@@ -75,7 +75,7 @@ def test_contradictions_of_unreadable_values_stay_out() -> None:
 
 
 def test_keys_of_other_programs_lead_to_ours() -> None:
-    assert problems(bf16=True) == ['bf16: unknown key; here it is "dtype": "bfloat16"']
+    assert problems(bf16=True) == ['bf16: unknown key; use "dtype": "bfloat16"']
 
 
 @pytest.mark.parametrize("name", SECRET_KEYS)

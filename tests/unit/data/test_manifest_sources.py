@@ -138,7 +138,7 @@ def test_text_files_are_not_followed_out_of_the_folder(tmp_path: Path) -> None:
     write_song(tmp_path / "songs", "a", prompt=None)
     (tmp_path / "songs" / "a_prompt.txt").symlink_to(tmp_path / "secret.txt")
     rows, _ = read(tmp_path / "songs")
-    assert rows[0].code == "unreadable_text" and "leads out of the folder" in rows[0].reason
+    assert rows[0].code == "unreadable_text" and "outside the folder" in rows[0].reason
 
 
 def test_lists_in_the_ljspeech_form(tmp_path: Path) -> None:

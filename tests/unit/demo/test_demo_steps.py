@@ -76,7 +76,7 @@ def test_a_training_step_that_a_signal_stopped_is_not_done_and_goes_on(tmp_path:
         "import json, os, sys; f = sys.argv[1]; n = os.path.isdir(f); os.makedirs(f, exist_ok=True);"
         f"json.dump({{'status': 'finished' if n else 'stopped'}}, open(os.path.join(f, '{RUN_STATUS_FILE}'), 'w'))"
     )
-    with pytest.raises(StepFailed, match=r"'one' is not finished, start again to go on: out \(stopped\)"):
+    with pytest.raises(StepFailed, match=r"'one' is not finished, run the command again to resume: out \(stopped\)"):
         run(tmp_path, step(code=code, output="out"))
     run(tmp_path, step(code=code, output="out"))
     assert RUN_STATUS_FILE == status.RUN_STATUS_FILE

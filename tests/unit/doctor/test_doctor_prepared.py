@@ -68,7 +68,7 @@ def test_damaged_audio_is_named(copy: Copy) -> None:
     soundfile.write(longer, np.concatenate([tone(2.0), tone(30.0)]), 16_000)
     problems = {finding.where: finding.what for finding in findings(out, Level.ERROR)}
     assert problems[rows[0]["audio_file_name"]] == "the file is missing"
-    assert problems[rows[1]["audio_file_name"]].startswith("it has 32.00 s, its row says")
+    assert problems[rows[1]["audio_file_name"]].startswith("it has 32.00 s, its row states")
     assert "2 audio files cannot be used" in problems["train"]
 
 
@@ -107,7 +107,7 @@ def test_corrections_that_wait_are_said(copy: Copy) -> None:
     [found] = at(out, "corrections")
     assert found.level is Level.WARNING and found.what == "1 of 1 were made since the last run"
     run(out.parent)
-    assert at(out, "corrections")[0].what == "1, all of them applied"
+    assert at(out, "corrections")[0].what == "1, all applied"
 
 
 def test_unfinished_work_says_how_far_it_is_and_what_goes_on(copy: Copy) -> None:
@@ -118,7 +118,7 @@ def test_unfinished_work_says_how_far_it_is_and_what_goes_on(copy: Copy) -> None
     for folder in (out, work):
         diagnosis = examine(folder)
         assert diagnosis.kind is Kind.PREPARING and not diagnosis.is_fine
-    assert at(work, "songs")[0].what == "3 in the inputs" and at(work, "take_in")[0].what == "3 results are kept"
+    assert at(work, "songs")[0].what == "3 in the inputs" and at(work, "take_in")[0].what == "3 results are saved"
     [unfinished] = at(work, "data set")
     assert unfinished.level is Level.ERROR and "songgen prepare" in unfinished.way_out
     (work / "lock.json").write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))

@@ -78,7 +78,7 @@ def test_what_it_says_would_be_resumed_is_what_is_resumed(copy_of: Copy) -> None
             with pytest.raises(ValueError, match="none of them is valid"):
                 manager.latest()
     (refusal,) = at(run, "checkpoints")
-    assert refusal.level is Level.ERROR and "never begins anew" in refusal.what
+    assert refusal.level is Level.ERROR and "never starts over" in refusal.what
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_an_active_run_is_told_from_one_that_was_killed(copy_of: Copy) -> None:
     assert "has ended" in at(run, "activity")[0].what, "another process has that number now, and holds no lock"
     lock.write_text(json.dumps({"pid": DEAD_PID, "host": "elsewhere.example"}))
     (activity,) = at(run, "activity")
-    assert "cannot be seen from here" in activity.what and str(lock) in activity.way_out
+    assert "cannot be checked from this machine" in activity.what and str(lock) in activity.way_out
     lock.write_text("")
     assert at(run, ".run.lock")[0].level is Level.WARNING
 
@@ -268,5 +268,5 @@ def test_a_run_that_has_only_begun_is_no_error(originals: Path, tmp_path: Path) 
     shutil.copy(originals / "run" / "training_config.json", run)
     diagnosis = examine(run)
     assert diagnosis.kind is Kind.RUN and diagnosis.is_fine
-    assert "none was ever completed" in at(run, "checkpoints")[0].what
+    assert "none was completed yet" in at(run, "checkpoints")[0].what
     assert at(run, "metrics.jsonl")[0].what == "no line yet"

@@ -66,7 +66,7 @@ def test_empty_texts_are_named(tmp_path: Path) -> None:
     assert taken.records[0].refusal is None and taken.records[0].lyrics_source == ""
     assert taken.notices == [
         f"{tmp_path}/a_prompt.txt: is empty, so the song has no caption",
-        f"{tmp_path}/a_lyrics.txt: is empty, so the song has no lyrics; [instrumental] says that nobody sings",
+        f"{tmp_path}/a_lyrics.txt: is empty, so the song has no lyrics; write [instrumental] if nothing is sung",
     ]
 
 
