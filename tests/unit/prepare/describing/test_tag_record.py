@@ -101,7 +101,8 @@ def test_all_problems_are_listed_at_once() -> None:
         "genre is empty",
         "instruments must be a list of texts",
         "lyrical_rap_check must be true or false",
-        "simplified must be one of the valid tags, 'elektronic' is not one; similar tags are electronic, electro, mellotron",
+        "simplified must be one of the valid tags, 'elektronic' is not one; "
+        "similar tags are electronic, electro, mellotron",
     )
 
 

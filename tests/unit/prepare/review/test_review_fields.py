@@ -71,7 +71,7 @@ def test_tags_are_single_and_not_empty(record: SongRecord) -> None:
 
 @pytest.mark.parametrize("language", ["english", "e", "en us", "<b>"])
 def test_a_language_is_a_code(record: SongRecord, language: str) -> None:
-    assert "no code" in problems(record, {"language": language})[0]
+    assert "is not a language code" in problems(record, {"language": language})[0]
     assert checked_changes(record, {"language": "EN"}) == {"language": "en"}
     assert checked_changes(record, {"language": ""}) == {"language": ""}
 
