@@ -96,7 +96,7 @@ def read_songs(config: PrepareConfig) -> TakenIn:
         if whole_songs:
             findings.add_notice(
                 f"{source.name}: {whole_songs} row(s) have the column song but not start, where in the song the clip "
-                "begins; they are taken for whole songs"
+                "begins; they are read as whole songs"
             )
     if problem is not None:
         raise problem  # findings are shared, so the last error lists the problems of all inputs
@@ -171,7 +171,7 @@ def _refusal(row: ClipRow) -> Refusal | None:
     if MIX not in row.tracks:
         return Refusal(TakeInStep.name, "missing_track", f"the row has no track {MIX!r}")
     if not all(is_storable_text(text) for text in (row.caption, row.lyrics, row.language)):
-        return Refusal(TakeInStep.name, "bad_text", "caption or lyrics hold NUL or half a surrogate pair")
+        return Refusal(TakeInStep.name, "bad_text", "caption or lyrics contain NUL or half a surrogate pair")
     return None
 
 
@@ -207,7 +207,8 @@ class _Extra:
         given = self.row.extra[column]
         # The text of a table or a list may be very long.
         value = f"a {type(given).__name__}" if isinstance(given, dict | list) else repr(str(given)[:40])
-        self.findings.add_notice(f"{self.row.file}:{self.row.line}: {column} {value} is no {expected}; it is ignored")
+        place = f"{self.row.file}:{self.row.line}"
+        self.findings.add_notice(f"{place}: {column} {value} is not valid, expected {expected}; it is ignored")
 
     def text(self, column: str) -> str:
         value = self.row.extra.get(column, "")

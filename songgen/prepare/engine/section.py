@@ -96,7 +96,7 @@ class Section:
 LENGTH_CODES = {
     "too_short": RefusalCode(
         "the song or the clip is shorter than `min_seconds` of `take_in`, `segment` or `filter`",
-        "Clips are cut short where pauses are many: check `segment.min_seconds` and the step's limits.",
+        "Many pauses lead to short clips: check `segment.min_seconds` and the step's limits.",
     ),
     "too_long": RefusalCode(
         "the song is longer than `take_in.max_seconds`, or the clip than `filter.max_seconds`",

@@ -29,7 +29,7 @@ def advise(report: JsonObject) -> list[str]:
         report: result of `build_report`.
     """
     if not report["clips"]:
-        return ["No clip is left. Begin with the most frequent reason below.", *_about_refusals(report)]
+        return ["No clip is left. Start with the most frequent reason below.", *_about_refusals(report)]
     found = [_about_size(report), *_about_refusals(report), *_about_unused(report), *_about_words(report)]
     return [*found, *_about_captions(report), *_about_splits(report)]
 
@@ -95,7 +95,7 @@ def _about_words(report: JsonObject) -> Iterator[str]:
             f"they belong to other recordings. {REFUSAL_CODES['lyrics_not_heard'].advice}"
         )
     if heard is None and "given" in lyrics:
-        yield "Nobody has listened whether the given lyrics are sung: `transcribe` compares them with the sound."
+        yield "The given lyrics were not compared with the sound: switch `transcribe` on to do so."
     if report["unknown_languages"]:
         clips = ", ".join(f"{code} {count}" for code, count in report["unknown_languages"].items())
         yield (
@@ -105,7 +105,7 @@ def _about_words(report: JsonObject) -> Iterator[str]:
         )
     if vocabulary is None:
         yield (
-            "The lyrics were not held against a vocabulary: name `report.lyrics_tokenizer`, or train one with "
+            "The lyrics were not compared with a vocabulary: name `report.lyrics_tokenizer`, or train one with "
             "helpers/train_tokenizers.py."
         )
         return
@@ -133,7 +133,7 @@ def _about_captions(report: JsonObject) -> Iterator[str]:
                 extra = f" It is known from the sound of {report['tags'][known[kind]]}."
             yield (
                 f"Only {count} of {report['clips']} captions speak of {kind} (such as {KIND_EXAMPLES[kind]}): what "
-                f"captions are silent about cannot be asked for later.{extra}"
+                f"captions do not mention cannot be prompted for later.{extra}"
             )
     if "clap_score" not in {entry["name"] for entry in report["histograms"]}:
         yield "Whether captions fit the sound was not measured: switch `score` on."
@@ -141,4 +141,4 @@ def _about_captions(report: JsonObject) -> Iterator[str]:
 
 def _about_splits(report: JsonObject) -> Iterator[str]:
     if EVALUATION not in report["splits"]:
-        yield "No songs are held out, so that training cannot be judged: set `split.eval_share`, such as 0.02."
+        yield "No songs are held out, so training cannot be evaluated: set `split.eval_share`, such as 0.02."

@@ -17,8 +17,8 @@ def render_report(report: JsonObject) -> str:
     parts = [
         ("next", "What to do next", _advice(report)),
         ("steps", "From songs to clips", _stages(report) + _refusals(report)),
-        ("figures", "How the clips are spread", _histograms(report["histograms"])),
-        ("captions", "What captions speak of", _tags(report)),
+        ("figures", "Distribution of the clips", _histograms(report["histograms"])),
+        ("captions", "Content of the captions", _tags(report)),
         ("words", "Languages and lyrics", _words(report)),
         ("accepted", "Clips of the data set", _samples(report["samples"]["accepted"])),
         ("refused", "What was left out", _samples(report["samples"]["refused"])),
@@ -58,7 +58,8 @@ def _goals(goals: Sequence[JsonObject]) -> str:
         for goal in goals
     )
     return (
-        f"<p>To compare: notes on training models of speech speak of {lines}. Good labels count as much as hours.</p>"
+        f"<p>For comparison: notes on training models of speech mention {lines}. "
+        "Good labels count as much as hours.</p>"
     )
 
 
@@ -94,7 +95,7 @@ def _refusals(report: JsonObject) -> str:
     ]
     if not rows:
         return "<p>Nothing was left out.</p>"
-    heads = ("Reason", "Step", "Number", "Length", "For this alone", "Meaning")
+    heads = ("Reason", "Step", "Number", "Length", "Only reason", "Meaning")
     return "<h3>Why something was left out</h3>" + _table(heads, rows)
 
 
@@ -177,7 +178,7 @@ def _words(report: JsonObject) -> str:
 def _vocabulary(report: JsonObject) -> str:
     vocabulary = report["vocabulary"]
     if vocabulary is None:
-        return "<p>No lyrics tokenizer was named to hold the lyrics against.</p>"
+        return "<p>No lyrics tokenizer was given to compare the lyrics with.</p>"
     share = vocabulary["unknown"] / max(1, vocabulary["pieces"])
     shown = (
         f"<p>Of {vocabulary['pieces']:,} pieces of lyrics, {vocabulary['unknown']:,} ({_percent(share)}) are unknown "

@@ -301,7 +301,7 @@ def _outcome(refusals: Sequence[Refusal]) -> StepOutput:
 
 SECTION = Section(
     "filter",
-    "limits that clips are held against; `HQ` and `TOTAL` are the published ones",
+    "limits for clips; `HQ` and `TOTAL` are the published ones",
     FilterOptions,
     Phase.DESCRIBED,
     [FilterStep],
@@ -310,12 +310,12 @@ SECTION = Section(
         **length_codes("too_short", "too_long", "lyrics_too_long"),
         "accompaniment_too_quiet": RefusalCode(
             "the accompaniment has less energy than `filter.min_acc_energy`",
-            "Listen to some of them: where nothing but a voice is sung, there is no accompaniment.",
+            "Listen to some of them: songs for voice alone have no accompaniment.",
         ),
         "caption_does_not_fit": RefusalCode(
             "caption and sound agree less than `filter.min_clap_score`",
             "Listen to some of them with their captions. Captions written by rule or from file names often do not fit; "
-            "describe the songs anew with the `tag` step, or correct them in `songgen review`.",
+            "describe the songs again with the `tag` step, or correct them in `songgen review`.",
         ),
         "caption_too_long": RefusalCode("the caption is longer than `filter.max_caption_length`"),
         "clipped": RefusalCode(
@@ -325,7 +325,7 @@ SECTION = Section(
         ),
         "empty_slice": RefusalCode(
             "there are lyrics, but no word was heard and nobody sings",
-            "There are lyrics where nobody is heard: the lyrics may belong to another version of the song.",
+            "There are lyrics but no voice: the lyrics may belong to another version of the song.",
         ),
         "instrumental": RefusalCode("nobody sings, and `filter.keep_instrumentals` is off"),
         "lyrics_not_heard": RefusalCode(
@@ -335,7 +335,7 @@ SECTION = Section(
         ),
         "mostly_silent": RefusalCode(
             "more of the clip is silent than `filter.max_silent_share`",
-            "Long pauses were cut as clips: check `silence_db` of `measure`, and the sources.",
+            "Long pauses became clips: check `silence_db` of `measure`, and the sources.",
         ),
         "not_measured": RefusalCode(
             "a limit's figure was not measured, and `filter.not_measured` is `refuse`",
@@ -357,8 +357,8 @@ SECTION = Section(
         ),
         "vocal_too_quiet": RefusalCode(
             "the vocal has less energy than `filter.min_vocal_energy`",
-            "Their voice is quiet or absent. If they are instrumentals, mark them as such; else look at the "
-            "separation, or at `filter.min_vocal_energy`.",
+            "Their voice is quiet or absent. If they are instrumentals, mark them as such; otherwise check the "
+            "separation or `filter.min_vocal_energy`.",
         ),
         "words_too_dense": RefusalCode("more words a second than `filter.max_words_per_second`"),
     },

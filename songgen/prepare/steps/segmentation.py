@@ -305,7 +305,7 @@ SECTION = Section(
         ),
         "no_clip_line_too_long": RefusalCode("no clip can be cut: lines are longer than the longest clip"),
         "no_clip_voice_without_lyrics": RefusalCode(
-            "no clip can be cut: somebody sings where no line of the lyrics stands"
+            "no clip can be cut: there is singing without a line of the lyrics"
         ),
     },
 )

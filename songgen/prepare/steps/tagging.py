@@ -378,7 +378,7 @@ SECTION = Section(
     networks=[HubNetwork("model", "revision", is_used=lambda options: options.backend == "local")],
     refusal_codes={
         "no_valid_description": RefusalCode(
-            "no answer of the audio language model kept to the schema, and such clips are left out"
+            "no answer of the audio language model followed the schema, and such clips are left out"
         ),
     },
 )

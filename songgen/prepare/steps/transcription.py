@@ -235,7 +235,7 @@ class TranscribeStep(Step):
         found = recognizer.language_probabilities([_cut(samples, rate, chunk) for chunk in longest]) if chunks else {}
         language = base_language(record.language) or (most_probable_language(found) if found else "")
         if found and language not in found:
-            reason = f"the language {language!r} is none of those that {self._model[0]} knows"
+            reason = f"{self._model[0]} does not know the language {language!r}"
             return Refusal(self.name, "language_not_recognizable", reason, language)
         return _Song(samples, chunks, language, found.get(language))
 
@@ -329,6 +329,6 @@ SECTION = Section(
     main_key="model",
     networks=[HubNetwork("model", "revision"), HubNetwork("agreement_model", "agreement_revision")],
     refusal_codes={
-        "language_not_recognizable": RefusalCode("the stated language is none that the recognizer knows"),
+        "language_not_recognizable": RefusalCode("the recognizer does not know the stated language"),
     },
 )

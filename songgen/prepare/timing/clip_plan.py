@@ -17,8 +17,8 @@ SUNG, INSTRUMENTAL = "sung", "instrumental"
 UNUSED_REASONS = {
     "too_short": "passages shorter than the shortest clip",
     "pause": "pauses around a line that fits into a clip only without them",
-    "instrumental": "passages without voice, where the configuration leaves them out",
-    "voice_without_lyrics": "passages in which somebody sings although no line of the lyrics stands there",
+    "instrumental": "passages without voice, which the configuration leaves out",
+    "voice_without_lyrics": "passages with singing but without a line of the lyrics",
     "line_too_long": "lines (or overlapping lines) that are longer than the longest clip and cannot be divided",
 }
 """Reason why a part of a song is in no clip -> its meaning."""

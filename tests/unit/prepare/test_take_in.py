@@ -145,7 +145,9 @@ def test_only_keys_of_music_are_taken_for_one(tmp_path: Path, given: str, kept: 
     write_song(tmp_path, "a.wav", prompt=None, lyrics=None)
     taken = read(tmp_path, write_rows(tmp_path / "metadata.jsonl", {"id": "a", "audio": "a.wav", "key": given}))
     assert taken.records[0].key == kept
-    assert [f"key {given!r} is no key" in notice for notice in taken.notices] == [True] * bool(given and not kept)
+    assert [f"key {given!r} is not valid, expected key" in notice for notice in taken.notices] == [True] * bool(
+        given and not kept
+    )
 
 
 @pytest.mark.parametrize("name", ["a.json", "a_prompt.json"])
@@ -196,7 +198,7 @@ def test_values_that_cannot_be_stored_are_named_and_left_out(tmp_path: Path, col
     write_song(tmp_path, "a.wav", prompt=None, lyrics=None)
     (tmp_path / "metadata.jsonl").write_text(f'{{"id": "a", "audio": "a.wav", "start": 1, "{column}": {value}}}\n')
     taken = read(tmp_path, str(tmp_path / "metadata.jsonl"))
-    assert any(f"metadata.jsonl:1: {column} a dict is no " in notice for notice in taken.notices)
+    assert any(f"metadata.jsonl:1: {column} a dict is not valid, expected " in notice for notice in taken.notices)
     (record,) = taken.records
     write_list(tmp_path / "work" / "songs.jsonl", taken)
     assert read_records(tmp_path / "work" / "songs.jsonl") == [record] and record.refusal is None

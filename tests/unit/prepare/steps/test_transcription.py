@@ -352,7 +352,7 @@ def test_without_a_second_model_there_is_one_step(model: str) -> None:
 
 
 def test_options_are_checked_all_at_once() -> None:
-    with pytest.raises(ValueError, match=r"second opinion.*chunk_seconds.*batch_size"):
+    with pytest.raises(ValueError, match=r"agreement_model.*chunk_seconds.*batch_size"):
         TranscribeOptions(model="a", agreement_model="a", chunk_seconds=60, batch_size=0)
 
 

@@ -335,7 +335,7 @@ def test_a_waveform_has_the_loudest_sample_of_each_part(client: Client) -> None:
 def test_audio_that_is_gone_says_so(client: Client, work: Path) -> None:
     (work / "audio/segment/river_000.mix.wav").unlink()
     assert client.get("/audio/river_000/mix").status == 404
-    assert "does not exist" in client.get("/api/clips/river_000/peaks/mix").json["error"]
+    assert "no such file" in client.get("/api/clips/river_000/peaks/mix").json["error"]
 
 
 def test_the_page_is_whole_and_loads_nothing_from_elsewhere(client: Client) -> None:
@@ -349,7 +349,7 @@ def test_the_page_is_whole_and_loads_nothing_from_elsewhere(client: Client) -> N
 
 def test_the_folder_may_be_the_data_set_or_its_work_folder(work: Path) -> None:
     assert find_work_folder(work) == find_work_folder(work.parent / "songs") == work
-    with pytest.raises(ValueError, match=r"no data set .* elsewhere.work"):
+    with pytest.raises(ValueError, match=r"not a data set .* elsewhere.work"):
         find_work_folder(work.parent / "elsewhere")
 
 

@@ -171,7 +171,7 @@ def test_workers_end_with_a_main_process_that_is_killed(tmp_path: Path) -> None:
     )
     script = tmp_path / "program.py"
     script.write_text(program)
-    support = Path(__file__).resolve().parents[2] / "support"
+    support = Path(__file__).resolve().parents[3] / "support"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(support), str(support.parents[1])])}
     # Workers inherit the pipe: it closes when the last of them has ended.
     run = subprocess.run(
