@@ -58,6 +58,12 @@ def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:
         synchronize(path.parent)
 
 
+def remove_temporaries(path: Path) -> None:
+    """Remove what kills in the middle of `write_text_atomic` left next to a file. No process may be writing it."""
+    for temporary in path.parent.glob(f"{path.name}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def exchange_folders(first: Path, second: Path) -> bool:
     """Exchange two folders in one step; False where the system cannot (then nothing has happened)."""
     libc = ctypes.CDLL(None, use_errno=True)

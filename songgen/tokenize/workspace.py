@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.schema import DATASET_FILE, REJECTED_FILE, REPORT_FILE, REPORT_TEXT_FILE, DatasetInfo
-from songgen.runtime.files import write_text_atomic
+from songgen.runtime.files import remove_temporaries, write_text_atomic
 from songgen.runtime.folder_lock import locked
 from songgen.runtime.status import TOKENIZE_STATUS_FILE
 
@@ -105,5 +105,6 @@ def remove_workspace(work_folder: Path) -> None:
         shutil.rmtree(work_folder / name, ignore_errors=True)
     for name in (SETTINGS_FILE, LOCK_FILE, TOKENIZE_STATUS_FILE, REPORT_FILE, REPORT_TEXT_FILE, REJECTED_FILE):
         (work_folder / name).unlink(missing_ok=True)
+        remove_temporaries(work_folder / name)
     if work_folder.is_dir() and not any(work_folder.iterdir()):
         work_folder.rmdir()

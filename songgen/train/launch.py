@@ -109,7 +109,7 @@ class Run:
         self._release()
         return isinstance(error, Exception | KeyboardInterrupt | SystemExit)
 
-    def listen(self, inbox: Inbox) -> None:
+    def take_commands(self, inbox: Inbox) -> None:
         """Take commands until the run has ended, not only while it trains.
 
         The launcher passes signals on late, and sends one when another process has failed.
@@ -156,7 +156,7 @@ def _train(run: Run, task: Task, console: Console) -> None:
         trainer.evaluate_only()
         run.done(trainer.state.step, stopped=False)
         return
-    run.listen(trainer.inbox)
+    run.take_commands(trainer.inbox)
     state = trainer.train()
     if not trainer.stopped and training.push_to_hub and run.accelerator.is_main_process:
         publish(run.folder, training.hub_model_id, private=training.hub_private)
