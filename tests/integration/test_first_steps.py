@@ -71,7 +71,7 @@ def test_the_commands_lead_from_clips_to_a_trained_stage(tmp_path: Path, monkeyp
     assert small_model[1] == model[1] and small_model[2] == model[2], "the small model does not take its place"
     for words in (prepare, tokenizers, small_codec, small_model, tokens):
         assert execute(words, log) == 0, f"{shlex.join(words)}\n{log.read_text()[-3000:]}"
-    by_hand = next(words for words in commands("README.md", "The same on real data", 1) if words[1] == "tokenize")
+    by_hand = next(words for words in commands("README.md", "Training on your own songs", 1) if words[1] == "tokenize")
     assert execute(by_hand, log) == 0, f"the same manifests, named one by one\n{log.read_text()[-3000:]}"
     assert (len(SongDataset.open("datasets/songs", "train")), len(SongDataset.open("datasets/songs", "eval"))) == (7, 5)
 
