@@ -1,4 +1,4 @@
-"""The whole way of docs/preparing.md, from clips to a trained stage: the commands as they stand there."""
+"""The quick start of docs/preparing.md, from clips to a trained stage: the commands as they stand there."""
 
 import os
 import re
@@ -66,12 +66,12 @@ def test_the_commands_lead_from_clips_to_a_trained_stage(tmp_path: Path, monkeyp
     (tmp_path / "helpers").symlink_to(ROOT / "helpers")
     monkeypatch.chdir(tmp_path)
     log = tmp_path / "log"
-    prepare, tokenizers, model, tokens, stage = commands("docs/preparing.md", "The whole way", 0)
-    small_codec, small_model = commands("docs/preparing.md", "The whole way", 1)
+    prepare, tokenizers, model, tokens, stage = commands("docs/preparing.md", "Quick start", 0)
+    small_codec, small_model = commands("docs/preparing.md", "Quick start", 1)
     assert small_model[1] == model[1] and small_model[2] == model[2], "the small model does not take its place"
     for words in (prepare, tokenizers, small_codec, small_model, tokens):
         assert execute(words, log) == 0, f"{shlex.join(words)}\n{log.read_text()[-3000:]}"
-    by_hand = next(words for words in commands("README.md", "The same on real data", 1) if words[1] == "tokenize")
+    by_hand = next(words for words in commands("README.md", "Training on your own songs", 1) if words[1] == "tokenize")
     assert execute(by_hand, log) == 0, f"the same manifests, named one by one\n{log.read_text()[-3000:]}"
     assert (len(SongDataset.open("datasets/songs", "train")), len(SongDataset.open("datasets/songs", "eval"))) == (7, 5)
 
