@@ -12,7 +12,6 @@ from songgen.models.configuration_songgen import SongGenConfig
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.tensor_files import INDEX_FILE, MODEL_CONFIG_FILE, WEIGHTS_FILE, weight_files
 
-
 MODEL_FILES = ModelFiles(
     weights=lambda folder: weight_files(folder) or [WEIGHTS_FILE],
     files=(WEIGHTS_FILE, INDEX_FILE, "lyrics_tokenizer.json", "vocab.json"),

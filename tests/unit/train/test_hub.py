@@ -147,7 +147,9 @@ def test_shards_are_taken_by_the_index(run_folder: Path) -> None:
     index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}}))
     names = {file.name for file in select_files(run_folder)[0]}
     assert {"model-00001-of-00001.safetensors", "model.safetensors.index.json"} <= names
-    index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors", "b": "../secret.safetensors"}}))
+    index.write_text(
+        json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors", "b": "../secret.safetensors"}})
+    )
     with pytest.raises(ValueError, match=r"secret\.safetensors"):
         select_files(run_folder)
 
