@@ -112,6 +112,9 @@ DATA: dict[str, Any] = {
     "max_bad_fraction": 0.5,
     "save_to_disk": "./tokens",
 }
+NOT_COMPARED = ("prepared.json", "report.html")
+"""Files of a prepared data set whose bytes may differ: a fingerprint of file times, and a page of words for people."""
+
 PREPARE: dict[str, Any] = {
     "inputs": ["./songs"],
     "output_dir": "./prepared",
@@ -387,7 +390,7 @@ def sections(place: Place) -> dict[str, Callable[[], Any]]:
             "clips": [row["fname"] for row in rows],
             "refused": {row["id"]: row["code"] for row in refused},
             "columns": columns,
-            "files": file_hashes(made, without=("prepared.json",)),  # whose fingerprint depends on file times
+            "files": file_hashes(made, without=NOT_COMPARED),
         }
 
     def prepared_tokens() -> dict[str, Any]:
@@ -425,7 +428,7 @@ def sections(place: Place) -> dict[str, Callable[[], Any]]:
         "prepared": prepared,
         "prepared_tokens": prepared_tokens,
         "kept_tokens": lambda: tokens_of(folder / "tokens"),
-        "kept_prepared": lambda: file_hashes(folder / "prepared", without=("prepared.json",)),
+        "kept_prepared": lambda: file_hashes(folder / "prepared", without=NOT_COMPARED),
         "tools": tools,
     }
 
