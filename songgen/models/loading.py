@@ -134,7 +134,7 @@ def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = 
     """
     folder.mkdir(parents=True, exist_ok=True)
     replacements: dict[str, Any] = {}
-    for name in ("text_encoder", "voice_encoder", "audio_codec"):
+    for name in _FROZEN_PREFIXES:
         spec = getattr(model.config, name)
         target = folder / name
         if (source := local_part(spec, model.folder)) is not None:

@@ -8,14 +8,17 @@ from typing import Any
 
 from songgen.families.family import ModelFiles
 from songgen.families.model_facts import ModelFacts, escaped, without_folders
+from songgen.lyrics import VOCABULARY_FILES
 from songgen.models.configuration_songgen import SongGenConfig
+from songgen.models.initialize import CAPTION_TOKENIZER_FOLDER
+from songgen.models.modeling_songgen import FROZEN_NETWORKS
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.tensor_files import INDEX_FILE, MODEL_CONFIG_FILE, WEIGHTS_FILE, weight_files
 
 MODEL_FILES = ModelFiles(
     weights=lambda folder: weight_files(folder) or [WEIGHTS_FILE],
-    files=(WEIGHTS_FILE, INDEX_FILE, "lyrics_tokenizer.json", "vocab.json"),
-    folders=("caption_tokenizer", "text_encoder", "voice_encoder", "audio_codec"),
+    files=(WEIGHTS_FILE, INDEX_FILE, *VOCABULARY_FILES),
+    folders=(CAPTION_TOKENIZER_FOLDER, *FROZEN_NETWORKS),
 )
 
 
