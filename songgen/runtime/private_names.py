@@ -7,9 +7,9 @@ DeepSpeed below the next version that was not checked: look at each function her
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,18 @@ def has_hooks(module: nn.Module) -> bool:
         getattr(module, name)
         for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     )
+
+
+class NotifiedModule(nn.Module):
+    """A module that learns when it was moved or cast: every public way (`to`, `cuda`, `half`) calls `_apply`."""
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self.on_move()
+        return self
+
+    def on_move(self) -> None:
+        """Do what follows a move or cast, while the module may not be complete yet."""
 
 
 def multiply_all(tensors: Sequence[Tensor], factor: Tensor) -> None:
