@@ -22,7 +22,7 @@ from songgen.families.tokens.family import TOKENS
 from songgen.models import SongGenConfig
 from songgen.tasks import MIXED
 from songgen.train import build
-from songgen.train.checkpoints.files import AVERAGE_FILE, MODEL_CONFIG_FILE, MODEL_FILE
+from songgen.train.checkpoints.files import AVERAGE_FILE, MODEL_FILE, RUN_CONFIG_FILE
 from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.checkpoints.state import TrainerState, read_trainer_state
 from songgen.train.launch import run_training
@@ -298,11 +298,11 @@ def test_a_refused_run_leaves_the_configuration_of_the_run(
     train: Callable[..., str], begun: Callable[..., None], tmp_path: Path
 ) -> None:
     begun("run", 3)
-    before = (tmp_path / "run" / MODEL_CONFIG_FILE).read_bytes()
+    before = (tmp_path / "run" / RUN_CONFIG_FILE).read_bytes()
     train("run", EXIT_ERROR, learning_rate=5e-4)
-    assert (tmp_path / "run" / MODEL_CONFIG_FILE).read_bytes() == before
+    assert (tmp_path / "run" / RUN_CONFIG_FILE).read_bytes() == before
     train("run", learning_rate=5e-4, allow_config_changes=True)
-    assert (tmp_path / "run" / MODEL_CONFIG_FILE).read_bytes() != before
+    assert (tmp_path / "run" / RUN_CONFIG_FILE).read_bytes() != before
 
 
 @pytest.mark.case(15)

@@ -31,6 +31,7 @@ DYNAMIC_IMPORTS = {
     "songgen/__init__.py": "the public names",
     "songgen/cli/main.py": "the table of subcommands",
     "songgen/codecs/registry.py": "the kinds of codecs",
+    "songgen/families/registry.py": "the table of families",
     "songgen/generation/demucs_weights.py": "the networks of demucs",
     "songgen/train/optimization/optimizer.py": "one name, for a package that may be absent",
 }

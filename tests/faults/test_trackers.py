@@ -16,7 +16,7 @@ from launching import make_world, write_config
 from safetensors.torch import load_file, save_file
 
 from songgen.exit_codes import EXIT_DONE
-from songgen.train.reporting.reporter import trackers
+from songgen.train.reporting import trackers
 
 pytestmark = pytest.mark.case(32)
 

@@ -221,7 +221,7 @@ def test_a_second_tab_is_asked_before_it_overwrites_the_first(review: Review, bu
 
 def test_what_cannot_be_stored_is_said_and_stays_in_the_field(review: Review) -> None:
     review.browser.write("#language", "english", clear=True)
-    review.wait_for("#problems", "no code")
+    review.wait_for("#problems", "not a language code")
     review.browser.press("Escape")
     review.browser.press("j")
     assert review.browser.text("#clip-id") == "river_000" and review.browser.value("#language") == "english"

@@ -22,7 +22,7 @@ import atexit, os, sys
 def note():
     root = os.environ["SONGGEN_TEST_ROOT"]
     files = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
-    foreign = [path for path in [*sys.path, *files] if path.startswith(root)]
+    foreign = [path for path in [*sys.path, *files] if path.startswith(root) and "site-packages" not in path]
     with open(os.environ["SONGGEN_TEST_FOREIGN"], "a") as file:
         file.write("".join(line + chr(10) for line in foreign))
         file.write("checked" + chr(10))

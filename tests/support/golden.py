@@ -112,9 +112,6 @@ DATA: dict[str, Any] = {
     "max_bad_fraction": 0.5,
     "save_to_disk": "./tokens",
 }
-NOT_COMPARED = ("prepared.json", "report.html")
-"""Files of a prepared data set whose bytes may differ: a fingerprint of file times, and a page of words for people."""
-
 PREPARE: dict[str, Any] = {
     "inputs": ["./songs"],
     "output_dir": "./prepared",
@@ -175,6 +172,10 @@ def write_corpus(folder: Path) -> None:
     rows[7]["lyrics"] *= 4
     for name, part in (("metadata.jsonl", rows[:11]), ("metadata_eval.jsonl", rows[11:])):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
+
+
+NOT_COMPARED = ("prepared.json", "report.html")
+"""Files of a prepared data set whose bytes may change: a fingerprint of file times, and a page for people."""
 
 
 def write_songs(folder: Path) -> None:
@@ -390,7 +391,7 @@ def sections(place: Place) -> dict[str, Callable[[], Any]]:
             "clips": [row["fname"] for row in rows],
             "refused": {row["id"]: row["code"] for row in refused},
             "columns": columns,
-            "files": file_hashes(made, without=NOT_COMPARED),
+            "files": file_hashes(made, NOT_COMPARED),
         }
 
     def prepared_tokens() -> dict[str, Any]:
@@ -428,7 +429,7 @@ def sections(place: Place) -> dict[str, Callable[[], Any]]:
         "prepared": prepared,
         "prepared_tokens": prepared_tokens,
         "kept_tokens": lambda: tokens_of(folder / "tokens"),
-        "kept_prepared": lambda: file_hashes(folder / "prepared", without=NOT_COMPARED),
+        "kept_prepared": lambda: file_hashes(folder / "prepared", NOT_COMPARED),
         "tools": tools,
     }
 
