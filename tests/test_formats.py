@@ -3,14 +3,14 @@
 import re
 from pathlib import Path
 
-from songgen.data.schema import arrow_schema
+from songgen.data.schema import REJECTED_FILE, arrow_schema
 from songgen.lyrics import VOCABULARY_FILES
 from songgen.prepare.describing.paid_answers import ANSWERS_FOLDER
 from songgen.prepare.engine.record_files import RECORDS_FILE, SONGS_FILE
 from songgen.prepare.engine.store import RESULTS_FOLDER
 from songgen.prepare.inputs import SPOOL_FOLDER
 from songgen.prepare.output.encoded_files import ENCODED_FOLDER
-from songgen.prepare.output.writers import AUDIO_FOLDER, REJECTED_FILE, PreparedInfo
+from songgen.prepare.output.writers import AUDIO_FOLDER, PreparedInfo
 from songgen.prepare.pins import PINS_FILE
 from songgen.prepare.review.corrections import APPLIED_FILE, CORRECTIONS_FILE
 from songgen.runtime.status import (
@@ -22,7 +22,7 @@ from songgen.runtime.status import (
     RunStatus,
 )
 from songgen.tokenize.finalize import PUBLISHED_FILES
-from songgen.tokenize.workspace import LOCK_FILE
+from songgen.tokenize.workspace import WORK_LOCK_FILE
 from songgen.train.checkpoints.files import MANIFEST_FILE, checkpoint_files
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def test_the_files_are_those_that_are_written() -> None:
 
 def test_the_work_folder_of_preparing_is_listed_as_a_whole() -> None:
     names = (RESULTS_FOLDER, AUDIO_FOLDER, ENCODED_FOLDER, SPOOL_FOLDER, ANSWERS_FOLDER, PINS_FILE, SONGS_FILE,
-             RECORDS_FILE, REJECTED_FILE, CORRECTIONS_FILE, APPLIED_FILE, LOCK_FILE,
+             RECORDS_FILE, REJECTED_FILE, CORRECTIONS_FILE, APPLIED_FILE, WORK_LOCK_FILE,
              PREPARE_STATUS_FILE)  # fmt: skip
     [row] = (line for line in section("Work folders").splitlines() if "of preparing" in line)
     assert not [name for name in names if f"`{name}" not in row]

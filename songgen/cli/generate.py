@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Choices of --dtype."""
 
-MIX = ""
+WHOLE_SONG = ""
 """Label of the file that holds the whole song."""
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def song_path(out: Path, song: int, num_songs: int, track: str = MIX) -> Path:
+def song_path(out: Path, song: int, num_songs: int, track: str = WHOLE_SONG) -> Path:
     """Return the file of one song: out.wav, out.vocal.wav; with several songs out-1.wav, out-1.vocal.wav."""
     number = f"-{song + 1}" if num_songs > 1 else ""
     label = f".{track}" if track else ""
@@ -160,7 +160,7 @@ def write_stream(pieces: "Iterable[SongAudio]", out: Path, num_songs: int) -> li
 def _files_of(audio: "SongAudio") -> "dict[str, torch.Tensor]":
     """Return label -> B x samples of each file: the mix and, for several tracks, each of them."""
     tracks = audio.tracks if len(audio.tracks) > 1 else {}
-    return {MIX: audio.mix, **tracks}
+    return {WHOLE_SONG: audio.mix, **tracks}
 
 
 def _options(arguments: argparse.Namespace) -> GenerationOptions:

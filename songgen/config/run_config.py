@@ -114,10 +114,10 @@ def key_problem(name: str, value: Any) -> Problem | None:
     return unknown_key(name, [*all_keys(), *ALIASES], "docs/configuration.md lists all keys")
 
 
-def unknown_key(name: str, known: Sequence[str], way_out: str) -> Problem:
-    """Return the problem of an unknown key, which suggests the nearest known key, or else `way_out`."""
+def unknown_key(name: str, known: Sequence[str], hint: str) -> Problem:
+    """Return the problem of an unknown key, which suggests the nearest known key, or else `hint`."""
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return Problem((name,), f"{name}: unknown key; {f'did you mean {nearest[0]}?' if nearest else way_out}")
+    return Problem((name,), f"{name}: unknown key; {f'did you mean {nearest[0]}?' if nearest else hint}")
 
 
 def value_problem(name: str, value: Any) -> Problem | None:
@@ -137,12 +137,12 @@ def type_problem(key: ConfigKey, name: str, value: Any) -> Problem | None:
     try:
         coerce(value, key.annotation)
     except ValueError as expected:
-        message = f"{name}: {json.dumps(value, default=repr)} is not valid, expected {expected}{_way_out(key, value)}"
+        message = f"{name}: {json.dumps(value, default=repr)} is not valid, expected {expected}{_hint(key, value)}"
         return Problem((name,), message)
     return None
 
 
-def _way_out(key: ConfigKey, value: Any) -> str:
+def _hint(key: ConfigKey, value: Any) -> str:
     """Return a hint for a wrong value: the nearest choice, surplus quotes, or the default."""
     if isinstance(value, str) and _is_quoted_value(key, value):
         return "; write it without quotes"

@@ -37,6 +37,9 @@ VOICE_NAME = ""
 Read = Callable[[ClipRow, AudioOptions], ClipAudio | Rejection]
 
 
+BYTES_PER_GIB = 1 << 30
+
+
 @dataclass(frozen=True)
 class ReadingLimits:
     """Limits of time and memory for one song."""
@@ -44,7 +47,7 @@ class ReadingLimits:
     seconds: float = 300.0
     """Time limit for all files of a song, in seconds."""
 
-    memory_bytes: int = 2 << 30
+    memory_bytes: int = 2 * BYTES_PER_GIB
     """Limit of the address space of a reading process (RLIMIT_AS)."""
 
 

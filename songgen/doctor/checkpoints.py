@@ -19,7 +19,7 @@ from songgen.train.checkpoints.folders import candidates, leftovers
 from songgen.train.checkpoints.state import read_trainer_state
 from songgen.train.output_folder import has_lone_model
 
-REJECTED_WAY_OUT = "it is neither used nor deleted: restore its files from a copy, or remove it"
+FIX_OF_REJECTED = "it is neither used nor deleted: restore its files from a copy, or remove it"
 
 
 def examine_checkpoint(folder: Path, *, deep: bool) -> Iterator[Finding]:
@@ -27,11 +27,11 @@ def examine_checkpoint(folder: Path, *, deep: bool) -> Iterator[Finding]:
     try:
         manifest = verify(folder)
     except ValueError as problem:
-        yield error(folder.name, str(problem), REJECTED_WAY_OUT)
+        yield error(folder.name, str(problem), FIX_OF_REJECTED)
         return
     description, is_readable = describe(folder)
     if not is_readable:
-        yield error(folder.name, description, REJECTED_WAY_OUT)
+        yield error(folder.name, description, FIX_OF_REJECTED)
         return
     yield ok(folder.name, f"{description}; every byte is as saved")
     for name, entry in manifest.files.items():
@@ -51,7 +51,7 @@ def examine_checkpoints(folder: Path, *, inexact_allowed: bool, deep: bool) -> I
         count += 1
         description, is_readable = describe(path)
         if problem or not is_readable:
-            yield error(path.name, f"not used: {problem or description}", REJECTED_WAY_OUT)
+            yield error(path.name, f"not used: {problem or description}", FIX_OF_REJECTED)
         elif chosen is None:
             chosen = path
             yield ok(path.name, f"would be resumed: {description}; every byte is as saved")

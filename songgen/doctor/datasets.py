@@ -77,8 +77,8 @@ def examine_work(folder: Path, *, has_finished: bool = False) -> Iterator[Findin
         yield from (ok(name, str(value)) for name, value in settings.items())
     state, rejected = _progress(folder)
     if (folder / REPORT_FILE).is_file() and (folder / REJECTED_FILE).is_file():
-        way_out = f"repair the rows in {folder / REJECTED_FILE}, or raise max_bad_fraction; then {CONTINUE_HINT}"
-        yield error("rows", "too many rows are damaged, so no data set was written", way_out)
+        fix = f"repair the rows in {folder / REJECTED_FILE}, or raise max_bad_fraction; then {CONTINUE_HINT}"
+        yield error("rows", "too many rows are damaged, so no data set was written", fix)
     if active:
         yield ok("progress", state)
     else:

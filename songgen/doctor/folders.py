@@ -18,12 +18,11 @@ from songgen.prepare.engine.store import RESULTS_FOLDER
 from songgen.prepare.output.writers import INFO_FILE
 from songgen.runtime.status import PREPARE_STATUS_FILE, RUN_STATUS_FILE, TOKENIZE_STATUS_FILE
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
-from songgen.tokenize.workspace import CHUNK_FOLDER, PLAN_FOLDER, SETTINGS_FILE, replaced_folder
-from songgen.tokenize.workspace import LOCK_FILE as WORK_LOCK_FILE
+from songgen.tokenize.workspace import CHUNK_FOLDER, PLAN_FOLDER, SETTINGS_FILE, WORK_LOCK_FILE, replaced_folder
 from songgen.train.checkpoints.files import MANIFEST_FILE, RUN_CONFIG_FILE
 from songgen.train.checkpoints.folders import checkpoint_folders, leftovers
 from songgen.train.checkpoints.state import TRAINER_STATE_FILE
-from songgen.train.output_folder import LOCK_FILE
+from songgen.train.output_folder import RUN_LOCK_FILE
 from songgen.train.reporting.trackers import METRICS_FILE
 
 SIGNS = {Kind.DATASET: (DATASET_FILE,), Kind.PREPARED: (INFO_FILE,)}
@@ -73,7 +72,7 @@ def recognize(folder: Path) -> Kind:
     for kind, names in signs.items():
         if has(*names):
             return kind
-    if has(RUN_STATUS_FILE, METRICS_FILE, LOCK_FILE) or checkpoint_folders(folder) or leftovers(folder):
+    if has(RUN_STATUS_FILE, METRICS_FILE, RUN_LOCK_FILE) or checkpoint_folders(folder) or leftovers(folder):
         return Kind.RUN
     if has(MODEL_CONFIG_FILE):
         return Kind.MODEL

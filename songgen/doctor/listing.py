@@ -23,7 +23,7 @@ from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.tokenize.work_list import WorkPlan
 from songgen.tokenize.workspace import CHUNK_FOLDER
 from songgen.train.checkpoints.state import read_trainer_state
-from songgen.train.output_folder import LOCK_FILE
+from songgen.train.output_folder import RUN_LOCK_FILE
 
 MAX_DEPTH = 4
 """Folders inside of folders that are looked into."""
@@ -213,7 +213,7 @@ def _state_of_run(folder: Path) -> tuple[str, str]:
     """Return the state of a run, and its step or why it failed."""
     status = read_run_status(folder)
     try:
-        owner = read_owner(folder / LOCK_FILE)
+        owner = read_owner(folder / RUN_LOCK_FILE)
     except ValueError:
         owner = None
     if owner is not None and (owner.is_alive or not owner.is_here):

@@ -30,8 +30,8 @@ def examine_model(folder: Path, *, deep: bool) -> Iterator[Finding]:
         raw = json.loads((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
         config = SongGenConfig.from_dict(raw)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
-        way_out = "restore it from a copy, or write the model again"
-        yield error(MODEL_CONFIG_FILE, f"not a valid model configuration: {problem}", way_out)
+        fix = "restore it from a copy, or write the model again"
+        yield error(MODEL_CONFIG_FILE, f"not a valid model configuration: {problem}", fix)
         return
     yield ok(MODEL_CONFIG_FILE, f"layout {config.track_pattern}, {config.decoder.num_hidden_layers} decoder layers")
     yield from _weights(folder, deep=deep)
@@ -105,8 +105,8 @@ def _lyrics_tokenizer(folder: Path, config: SongGenConfig) -> Iterator[Finding]:
     try:
         tokenizer = VoiceBpeTokenizer.from_pretrained(folder)
     except ValueError as problem:
-        way_out = "copy the vocabulary that the model was trained with into the folder, as lyrics_tokenizer.json"
-        yield error("lyrics tokenizer", str(problem), way_out)
+        fix = "copy the vocabulary that the model was trained with into the folder, as lyrics_tokenizer.json"
+        yield error("lyrics tokenizer", str(problem), fix)
         return
     if len(tokenizer) > config.lyrics_vocab_size:
         what = f"it has {len(tokenizer)} entries, the model's embedding {config.lyrics_vocab_size}"

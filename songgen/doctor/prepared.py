@@ -11,6 +11,7 @@ from typing import Any
 import soundfile
 
 from songgen.data.audio import AudioRejected
+from songgen.data.schema import REJECTED_FILE
 from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.doctor.work_folders import WORK_ENDING, activity, work_folder_of
 from songgen.prepare.engine.audio_files import read_audio
@@ -21,7 +22,6 @@ from songgen.prepare.output.writers import (
     FILE_NAME_COLUMNS,
     INFO_FILE,
     METADATA_FILES,
-    REJECTED_FILE,
     PreparedInfo,
 )
 from songgen.prepare.report.statistics import meaning_of
@@ -83,8 +83,8 @@ def examine_preparing(folder: Path) -> Iterator[Finding]:
     elif is_active:
         yield ok("data set", "not written yet")
     elif (folder / RECORDS_FILE).is_file():
-        way_out = f"{folder / REJECTED_FILE} lists the reasons; fix their causes, then {GO_ON}"
-        yield error("data set", "the steps are done, but no data set was written", way_out)
+        fix = f"{folder / REJECTED_FILE} lists the reasons; fix their causes, then {GO_ON}"
+        yield error("data set", "the steps are done, but no data set was written", fix)
     else:
         yield error("data set", "unfinished: no data set was written yet", GO_ON)
 

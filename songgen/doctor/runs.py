@@ -20,7 +20,7 @@ from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE, room_needed
 from songgen.train.checkpoints.folders import complete_checkpoints
 from songgen.train.optimization.anomalies import LOSS_SPIKES_FILE, NON_FINITE_FILE
-from songgen.train.output_folder import LOCK_FILE
+from songgen.train.output_folder import RUN_LOCK_FILE
 from songgen.train.reporting.trackers import METRICS_FILE, read_metrics
 
 SHOWN_METRICS = ("train/loss", "train/grad_norm", "train/learning_rate", "eval/loss")
@@ -53,9 +53,9 @@ def _activity(folder: Path) -> Iterator[Finding]:
     """Report whether a process is active in the folder, and the status that the run itself has written."""
     active = False
     try:
-        owner = read_owner(folder / LOCK_FILE)
+        owner = read_owner(folder / RUN_LOCK_FILE)
     except ValueError as problem:
-        yield warning(LOCK_FILE, str(problem), f"remove {folder / LOCK_FILE} if no run is active")
+        yield warning(RUN_LOCK_FILE, str(problem), f"remove {folder / RUN_LOCK_FILE} if no run is active")
         owner = None
     if owner is None:
         yield ok("activity", "no run is active")
@@ -67,7 +67,7 @@ def _activity(folder: Path) -> Iterator[Finding]:
     else:
         yield warning(
             "activity", f"the lock is held by {owner}, which cannot be checked from this machine",
-            f"if that process has ended, remove {folder / LOCK_FILE}",
+            f"if that process has ended, remove {folder / RUN_LOCK_FILE}",
         )  # fmt: skip
     status = read_run_status(folder)
     if status is None:
@@ -111,8 +111,8 @@ def _configuration(folder: Path) -> tuple[RunConfig | None, list[Finding]]:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
         config = RunConfig.from_dict(values, sources=(str(path),))
     except (OSError, ValueError, AttributeError, TypeError) as problem:
-        way_out = "launching the run again writes it again; checkpoints have a copy of their own"
-        return None, [error(RUN_CONFIG_FILE, str(problem), way_out)]
+        fix = "launching the run again writes it again; checkpoints have a copy of their own"
+        return None, [error(RUN_CONFIG_FILE, str(problem), fix)]
     return config, [ok(RUN_CONFIG_FILE, f"{len(config.to_dict())} keys, all valid")]
 
 

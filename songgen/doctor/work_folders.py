@@ -6,7 +6,7 @@ from pathlib import Path
 
 from songgen.doctor.findings import Finding, ok, warning
 from songgen.doctor.owners import read_owner
-from songgen.tokenize.workspace import LOCK_FILE
+from songgen.tokenize.workspace import WORK_LOCK_FILE
 
 WORK_ENDING = ".work"
 """Ending of a work folder: that of a data set `NAME` is `NAME.work` next to it."""
@@ -27,12 +27,12 @@ def activity(folder: Path, what: str) -> tuple[list[Finding], bool]:
     Returns:
         The findings, and whether a process is active, or may be on another machine.
     """
-    lock = folder / LOCK_FILE
+    lock = folder / WORK_LOCK_FILE
     found = []
     try:
         owner = read_owner(lock)
     except ValueError as problem:
-        found.append(warning(LOCK_FILE, str(problem), f"remove {lock} if no {what} is active"))
+        found.append(warning(WORK_LOCK_FILE, str(problem), f"remove {lock} if no {what} is active"))
         owner = None
     if owner is not None and owner.is_alive:
         return [*found, ok("activity", f"{what} is active: {owner}")], True

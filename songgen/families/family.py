@@ -62,8 +62,9 @@ class Family(Generic[Model]):
     """Freeze what is not trained, and return what is.
 
     Raises a ValueError if the configuration names parameters that the model does not have."""
-    frozen_content: Callable[[Model], Mapping[str, str]]
-    """Return hashes of the weights that the run uses and does not train; a checkpoint does not hold them."""
+    frozen_content: Callable[[Model, Trainable], Mapping[str, str]]
+    """Return hashes of the weights that the run uses and does not train, those of frozen networks included; a
+    checkpoint does not hold them."""
     start: Callable[[RunConfig, Model, Sequence[TrainingData], Processes], None]
     """Called once before the first step, when the model is on its device and wrapped: for frozen networks, which
     wrapping does not move, and for features that are computed once."""

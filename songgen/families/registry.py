@@ -34,6 +34,6 @@ def family_of(name: str | Path, revision: str | None = None) -> Family[Any]:
         raise ValueError(
             f"{name}: {MODEL_CONFIG_FILE} has model_type {model_type!r}, expected one of {', '.join(FAMILIES)}"
         )
-    module, _, name = FAMILIES[model_type].partition(":")
-    family: Family[Any] = getattr(importlib.import_module(module), name)
+    module, _, attribute = FAMILIES[model_type].partition(":")
+    family: Family[Any] = getattr(importlib.import_module(module), attribute)
     return family

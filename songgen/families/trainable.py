@@ -133,6 +133,16 @@ class Trainable:
         present = {_bare(name): parameter for name, parameter in model.named_parameters()}
         return {entry.name: present[entry.name] for entry in self.entries}
 
+    def frozen_parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """Return the other parameters by name, in the order of the model: used, and neither updated nor saved.
+
+        Args:
+            model: as in `parameters`.
+        """
+        trained = {entry.name for entry in self.entries}
+        named = ((_bare(name), parameter) for name, parameter in model.named_parameters())
+        return {name: parameter for name, parameter in named if name not in trained}
+
     def optimizer_groups(self, model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         """Return the optimizer's groups of parameters: one for each factor, with and without decay.
 

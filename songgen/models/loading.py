@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -21,7 +20,7 @@ from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.decoder import Attention
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.pretrained import find_folder, local_folder
-from songgen.runtime.tensor_files import INDEX_FILE, MODEL_CONFIG_FILE, WEIGHTS_FILE, opened_tensors
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE, WEIGHTS_FILE, opened_tensors, weight_files
 
 _Model = TypeVar("_Model", bound=nn.Module)
 """A class of `songgen.models.modeling_songgen`, which is above this module and so is not named here."""
@@ -42,8 +41,6 @@ _SIZE_GIVING = (
 """Weights whose shapes tell what published configurations leave out."""
 
 _POSITION_TABLE = "decoder.model.decoder.embed_positions.weights"
-
-_WEIGHT_FILE_NAME = re.compile(r"model[\w.-]*\.safetensors")
 
 _STREAM_WEIGHT = re.compile(r"^(decoder\.lm_heads|decoder\.model\.decoder\.embed_tokens)\.(\d+)\.")
 
@@ -137,7 +134,7 @@ def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = 
     """
     folder.mkdir(parents=True, exist_ok=True)
     replacements: dict[str, Any] = {}
-    for name in ("text_encoder", "voice_encoder", "audio_codec"):
+    for name in _FROZEN_PREFIXES:
         spec = getattr(model.config, name)
         target = folder / name
         if (source := local_part(spec, model.folder)) is not None:
@@ -202,17 +199,8 @@ def _weight_files(folder: Path) -> list[Path]:
     Raises:
         ValueError: if there are none in a format that is read, or the index is damaged or leads elsewhere.
     """
-    index = folder / INDEX_FILE
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"{index} is damaged ({type(error).__name__}: {error})") from error
-        if foreign := [name for name in names if not _WEIGHT_FILE_NAME.fullmatch(str(name))]:
-            raise ValueError(f"{index} names files that are none of this model's weights: {foreign}")
-    elif (folder / WEIGHTS_FILE).is_file():
-        names = [WEIGHTS_FILE]
-    else:
+    names = weight_files(folder)
+    if not names:
         raise ValueError(f"{folder} holds no {WEIGHTS_FILE}; other weight formats are not read")
     return [folder / name for name in names]
 

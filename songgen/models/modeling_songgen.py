@@ -27,6 +27,7 @@ from songgen.models.loading import load_model, save_model
 from songgen.models.loss import HeadLosses, fused_head_losses, head_losses, weights_per_head
 from songgen.models.lyrics_encoder import LyricsEncoder
 from songgen.models.streams import Heads
+from songgen.runtime.private_names import NotifiedModule
 from songgen.tasks import DUAL_TRACK, MIXED, Task
 from songgen.vocabulary import EMPTY_CAPTION_IDS, IGNORE_INDEX, AudioVocabulary
 
@@ -70,7 +71,7 @@ class SongGenOutput:
     """B x H x S bool, whether each target is the most likely token; false where there is no target."""
 
 
-class SongGenForConditionalGeneration(nn.Module):
+class SongGenForConditionalGeneration(NotifiedModule):
     """Composite model of either task; `SongGenMixed...` and `SongGenDualTrack...` fix the task."""
 
     task_required: ClassVar[Task | None] = None
@@ -188,12 +189,10 @@ class SongGenForConditionalGeneration(nn.Module):
         """Return the frozen networks that are loaded, by name."""
         return dict(self._frozen)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def on_move(self) -> None:
         """Move the frozen networks along with the model."""
-        super()._apply(fn, recurse)
         for name, part in getattr(self, "_frozen", {}).items():
             self._frozen[name] = part.to(self.device)
-        return self
 
     def set_input_masking(self, probability: float) -> None:
         """Hide the beginnings of some clips, and single tokens of others, in training; see `_hide`.

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-"""Where a module keeps its hooks; torch has no public way to ask for them."""
+from songgen.runtime.private_names import has_hooks
 
 
 def _is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
@@ -27,7 +26,7 @@ def _is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
     A subclass, a parametrization and FSDP's wrapping all change the type; accelerate's hooks replace the instance's
     `forward`.
     """
-    return type(module) is kind and "forward" not in vars(module) and not any(getattr(module, name) for name in _HOOKS)
+    return type(module) is kind and "forward" not in vars(module) and not has_hooks(module)
 
 
 class StreamEmbeddings(nn.ModuleList):

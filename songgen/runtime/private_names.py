@@ -7,12 +7,12 @@ DeepSpeed below the next version that was not checked: look at each function her
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed import distributed_c10d
 from torch.utils.data._utils import signal_handling
 
@@ -68,6 +68,26 @@ def forget_workers(iterator: Any) -> None:
 def reshards_after_forward(module: Any) -> bool:
     """What `set_reshard_after_forward` of an `FSDPModule` was told, or the default; torch only lets one set it."""
     return any(group.post_forward_mesh_info is not None for group in module._get_fsdp_state()._fsdp_param_groups)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether anything is called around a module's `forward`; torch has no public way to ask."""
+    return any(
+        getattr(module, name)
+        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    )
+
+
+class NotifiedModule(nn.Module):
+    """A module that learns when it was moved or cast: every public way (`to`, `cuda`, `half`) calls `_apply`."""
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self.on_move()
+        return self
+
+    def on_move(self) -> None:
+        """Do what follows a move or cast, while the module may not be complete yet."""
 
 
 def multiply_all(tensors: Sequence[Tensor], factor: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Weights in safetensors files, and the files of frozen networks in folders and hub repositories."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,14 +17,33 @@ from songgen.runtime.pretrained import find_folder, local_folder
 MODEL_CONFIG_FILE = "config.json"
 """File of every folder of a network; in that of a model, `model_type` says which family it belongs to."""
 
-"""File of every folder of a network; in that of a model, `model_type` says which family it belongs to."""
-
 PREPROCESSOR_FILE = "preprocessor_config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLE_FILE = "pytorch_model.bin"
 
+_WEIGHT_FILE_NAME = re.compile(r"model[\w.-]*\.safetensors")
+
 _SPEC_KEYS = ("path", "revision", "allow_pickle_weights")
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Return the names of a folder's safetensors files: one, or those that the index lists; none if it has neither.
+
+    Raises:
+        ValueError: if the index is damaged, or names anything but weight files of this folder.
+    """
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        return [WEIGHTS_FILE] if (folder / WEIGHTS_FILE).is_file() else []
+    try:
+        names = sorted(set(read_json_object(index)["weight_map"].values()))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is damaged ({type(error).__name__}: {error})") from error
+    # The index may come from anyone: a name with a folder in it could make the program read any file.
+    if foreign := [name for name in names if not _WEIGHT_FILE_NAME.fullmatch(str(name))]:
+        raise ValueError(f"{index} names files that are not weights of this folder: {foreign}")
+    return names
 
 
 @contextmanager
@@ -80,16 +100,14 @@ class NetworkFolder:
         """Read the tensors whose names begin with one of the prefixes.
 
         Raises:
-            ValueError: if there are no weights, or only pickled ones that the spec does not allow.
+            ValueError: if there are no weights, or only pickled ones that the spec does not allow; or as `weight_files`
+                and `read_tensors` do.
         """
-        if (self.folder / INDEX_FILE).is_file():
-            names = sorted(set(self.read_json(INDEX_FILE)["weight_map"].values()))
-        elif (self.folder / WEIGHTS_FILE).is_file():
-            names = [WEIGHTS_FILE]
-        elif self.allow_pickle_weights and (self.folder / PICKLE_FILE).is_file():
-            state = torch.load(self.folder / PICKLE_FILE, map_location="cpu", weights_only=True)
-            return {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
-        else:
+        names = weight_files(self.folder)
+        if not names:
+            if self.allow_pickle_weights and (self.folder / PICKLE_FILE).is_file():
+                state = torch.load(self.folder / PICKLE_FILE, map_location="cpu", weights_only=True)
+                return {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
             raise ValueError(
                 f"{self.folder} holds no {WEIGHTS_FILE}"
                 f'; a {PICKLE_FILE} is read only where the spec says "allow_pickle_weights": true'

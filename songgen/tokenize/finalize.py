@@ -23,10 +23,10 @@ from songgen.runtime.files import exchange_folders, synchronize, write_text_atom
 from songgen.tokenize.chunks import ChunkRecord
 from songgen.tokenize.workspace import CODEC_FOLDER, replaced_folder, staging_folder
 
-RECORDS_FILE = "chunks.jsonl"
+CHUNK_RECORDS_FILE = "chunks.jsonl"
 """What became of every chunk, so that a later run can reuse the shards of those that did not change."""
 
-PUBLISHED_FILES = (RECORDS_FILE, REPORT_FILE, REPORT_TEXT_FILE, REJECTED_FILE, SPLITS_FILE)
+PUBLISHED_FILES = (CHUNK_RECORDS_FILE, REPORT_FILE, REPORT_TEXT_FILE, REJECTED_FILE, SPLITS_FILE)
 """Files of a data set folder beside dataset.json."""
 
 
@@ -84,7 +84,7 @@ def publish(
     shards = {shard.key: shard for split_shards in info.splits.values() for shard in split_shards}
     for split in info.splits:
         (staging / split).mkdir()
-    with (staging / RECORDS_FILE).open("w", encoding="utf-8") as file:
+    with (staging / CHUNK_RECORDS_FILE).open("w", encoding="utf-8") as file:
         for record in records():
             file.write(record.to_json() + "\n")
             if record.rows:

@@ -9,11 +9,9 @@ from songgen.config import DatasetSource, RunConfig
 from songgen.data.manifests.manifest import ManifestOptions
 from songgen.data.manifests.raw_rows import ColumnNames, track_of_column
 from songgen.data.manifests.sources import ManifestSpec
-from songgen.data.reading import ReadingLimits
+from songgen.data.reading import BYTES_PER_GIB, ReadingLimits
 from songgen.data.schema import EVAL_SPLIT, TRAIN_SPLIT
 from songgen.tasks import TRACKS
-
-BYTES_PER_GIB = 1 << 30
 
 VARIANTS_COLUMN = "variants"
 """Column of further descriptions: name -> text."""

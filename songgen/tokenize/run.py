@@ -27,8 +27,8 @@ from songgen.runtime.terminal import printable
 from songgen.tokenize.chunks import ChunkEncoder, ChunkRecord, audio_options, chunk_key
 from songgen.tokenize.encoders import Encoders, load_encoders
 from songgen.tokenize.finalize import (
+    CHUNK_RECORDS_FILE,
     PUBLISHED_FILES,
-    RECORDS_FILE,
     link_or_copy,
     publish,
     with_splits,
@@ -316,8 +316,8 @@ class _FinishedShards:
         self.records: dict[str, ChunkRecord] = {}
         self.shards: dict[str, ShardInfo] = {}
         info = read_finished(folder)
-        if info is not None and (folder / RECORDS_FILE).is_file():
-            with (folder / RECORDS_FILE).open(encoding="utf-8") as lines:
+        if info is not None and (folder / CHUNK_RECORDS_FILE).is_file():
+            with (folder / CHUNK_RECORDS_FILE).open(encoding="utf-8") as lines:
                 self.records = {record.key: record for record in map(ChunkRecord.from_json, lines)}
             self.shards = {shard.key: shard for shards in info.splits.values() for shard in shards}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from songgen.data.manifests.clip import ClipRow
 from songgen.data.manifests.manifest import ManifestFindings, read_clip_rows
 from songgen.tokenize.options import TokenizeOptions
-from songgen.tokenize.workspace import AUDIO_FOLDER, CHUNK_FOLDER, PLAN_FOLDER, remove_workspace
+from songgen.tokenize.workspace import CHUNK_FOLDER, EMBEDDED_AUDIO_FOLDER, PLAN_FOLDER, remove_workspace
 
 PLAN_FILE = "plan.json"
 
@@ -107,7 +107,9 @@ def write_plan(options: TokenizeOptions) -> WorkPlan:
     errors: list[ValueError] = []
     for split, specs in options.splits.items():
         manifests = replace(
-            options.manifests, max_rows=options.max_rows.get(split), spool_folder=options.work_folder / AUDIO_FOLDER
+            options.manifests,
+            max_rows=options.max_rows.get(split),
+            spool_folder=options.work_folder / EMBEDDED_AUDIO_FOLDER,
         )
         try:
             rows = read_clip_rows(specs, manifests, findings)

@@ -11,17 +11,18 @@ from songgen.runtime.files import remove_temporaries, write_text_atomic
 from songgen.runtime.folder_lock import locked
 from songgen.runtime.status import TOKENIZE_STATUS_FILE
 
-LOCK_FILE = "lock.json"
+WORK_LOCK_FILE = "lock.json"
 SETTINGS_FILE = "settings.json"
 PLAN_FOLDER = "plan"
 CHUNK_FOLDER = "chunks"
-AUDIO_FOLDER = "audio"
+EMBEDDED_AUDIO_FOLDER = "audio"
+"""Audio that was stored inside of a data set."""
 CODEC_FOLDER = "audio_codec"
 
 
 def lock_workspace(work_folder: Path) -> AbstractContextManager[None]:
     """Own the work folder for the length of the block (main process only); see `songgen.runtime.folder_lock.locked`."""
-    return locked(work_folder, LOCK_FILE)
+    return locked(work_folder, WORK_LOCK_FILE)
 
 
 def require_free_output(output_folder: Path, *, key: str = "save_to_disk", mark: str = DATASET_FILE) -> None:
@@ -74,13 +75,13 @@ def require_same_meaning(output_folder: Path, work_folder: Path, meaning: dict[s
     Raises:
         ValueError: if a fingerprint differs, with the way out.
     """
-    way_out = "name another save_to_disk, or remove that folder to start anew"
+    fix = "name another save_to_disk, or remove that folder to start anew"
     info = read_finished(output_folder)
     if info is not None:
-        _compare({name: getattr(info, name) for name in meaning}, meaning, output_folder, way_out)
+        _compare({name: getattr(info, name) for name in meaning}, meaning, output_folder, fix)
     settings = work_folder / SETTINGS_FILE
     if settings.is_file():
-        _compare(json.loads(settings.read_text(encoding="utf-8")), meaning, work_folder, way_out)
+        _compare(json.loads(settings.read_text(encoding="utf-8")), meaning, work_folder, fix)
     write_text_atomic(settings, json.dumps(meaning))
 
 
@@ -92,18 +93,18 @@ def read_finished(output_folder: Path) -> DatasetInfo | None:
         return None
 
 
-def _compare(found: dict[str, Any], wanted: dict[str, Any], folder: Path, way_out: str) -> None:
+def _compare(found: dict[str, Any], wanted: dict[str, Any], folder: Path, fix: str) -> None:
     names = [name for name in wanted if found.get(name) != wanted[name]]
     different = [f"{name} {found.get(name)} there, {wanted[name]} now" for name in names]
     if different:
-        raise ValueError(f"{folder} was written with other tokens ({'; '.join(different)}): {way_out}")
+        raise ValueError(f"{folder} was written with other tokens ({'; '.join(different)}): {fix}")
 
 
 def remove_workspace(work_folder: Path) -> None:
     """Remove what preprocessing wrote into the work folder, and the folder if nothing else is in it."""
-    for name in (PLAN_FOLDER, CHUNK_FOLDER, AUDIO_FOLDER, CODEC_FOLDER):
+    for name in (PLAN_FOLDER, CHUNK_FOLDER, EMBEDDED_AUDIO_FOLDER, CODEC_FOLDER):
         shutil.rmtree(work_folder / name, ignore_errors=True)
-    for name in (SETTINGS_FILE, LOCK_FILE, TOKENIZE_STATUS_FILE, REPORT_FILE, REPORT_TEXT_FILE, REJECTED_FILE):
+    for name in (SETTINGS_FILE, WORK_LOCK_FILE, TOKENIZE_STATUS_FILE, REPORT_FILE, REPORT_TEXT_FILE, REJECTED_FILE):
         (work_folder / name).unlink(missing_ok=True)
         remove_temporaries(work_folder / name)
     if work_folder.is_dir() and not any(work_folder.iterdir()):

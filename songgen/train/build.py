@@ -87,7 +87,8 @@ def build_trainer(
     evaluator = _evaluator(config, objective, held_out, total_steps)
     family.prepare_model(config, core, data)
     trainable = family.choose_trained(config, core)
-    _put_in_place(state, config, total_steps, {**data.signature, **family.frozen_content(core)}, resumption)
+    content = {**data.signature, **family.frozen_content(core, trainable)}
+    _put_in_place(state, config, total_steps, content, resumption)
     engine = _prepare(config, core, trainable, accelerator)
     family.start(config, core, [data] if held_out is None else [data, held_out], processes)
     return Trainer(

@@ -154,7 +154,7 @@ def _train(run: Run, task: Task, console: Console) -> None:
     run.supervision.running(trainer.total_steps)
     if not training.do_train:
         trainer.evaluate_only()
-        run.done(trainer.state.step, stopped=False)
+        run.done(trainer.state.step, stopped=trainer.stopped)
         return
     run.take_commands(trainer.inbox)
     state = trainer.train()

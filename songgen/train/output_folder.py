@@ -16,7 +16,7 @@ from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.checkpoints.folders import checkpoint_folders
 
-LOCK_FILE = ".run.lock"
+RUN_LOCK_FILE = ".run.lock"
 
 
 def require_usable(folder: Path, *, resume: str, overwrite: bool) -> None:
@@ -27,7 +27,7 @@ def require_usable(folder: Path, *, resume: str, overwrite: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output_dir {folder} is a file; name a folder")
-    found = sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK_FILE) if folder.exists() else []
+    found = sorted(entry.name for entry in folder.iterdir() if entry.name != RUN_LOCK_FILE) if folder.exists() else []
     if found and RUN_CONFIG_FILE not in found and not overwrite:
         listed = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
         raise ValueError(
@@ -70,7 +70,7 @@ def back_up_run(folder: Path) -> Path | None:
         where it lies now, `<folder>.backup-<number>`; None if the folder holds no run (foreign files stay), or only
         what a run leaves that was refused before it trained.
     """
-    entries = [entry for entry in folder.iterdir() if entry.name != LOCK_FILE]
+    entries = [entry for entry in folder.iterdir() if entry.name != RUN_LOCK_FILE]
     trifles = {RUN_CONFIG_FILE, RUN_STATUS_FILE, EVALUATION_STATUS_FILE, VERIFIED_FILE}
     has_content = any(entry.name not in trifles and not is_heartbeat(entry.name) for entry in entries)
     if not (folder / RUN_CONFIG_FILE).exists() or not has_content:
@@ -109,4 +109,4 @@ def require_outside(folder: Path, inputs: Mapping[str, str]) -> None:
 
 def locked(folder: Path) -> AbstractContextManager[None]:
     """Keep other runs out of an output folder while this one writes to it; see `songgen.runtime.folder_lock.locked`."""
-    return folder_lock.locked(folder, LOCK_FILE)
+    return folder_lock.locked(folder, RUN_LOCK_FILE)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from clips_at_the_door import OPTIONS, code_of, read, row_of
 from intact_data import open_intact
 from preprocess_fakes import RATE, options_for, read_manifest, run, tone, write_corpus, write_manifest
+from single_clips import OPTIONS, code_of, read, row_of
 
 from songgen.data.audio import AudioRejected, ClipAudio, check_header, read_clip
 from songgen.data.dataset import SongDataset

@@ -25,7 +25,7 @@ from songgen.runtime.status import read_run_status
 from songgen.train import launch
 from songgen.train.checkpoints import manager as checkpoint
 from songgen.train.checkpoints.files import verify
-from songgen.train.output_folder import LOCK_FILE, locked
+from songgen.train.output_folder import RUN_LOCK_FILE, locked
 from songgen.train.trainer import Trainer
 
 FULL = {"before": "the disk is too full", "during": "No space left on device"}
@@ -280,18 +280,18 @@ def test_two_runs_at_once_are_refused_and_a_killed_one_is_no_obstacle(world: Pat
     first = fork_run(config, tmp_path / "log", hook=wait_at_step_two)
     (process,) = first.children
     wait_for(lambda: (folder / "metrics.jsonl").exists() and len(records(folder)) == 2)
-    holder = json.loads((folder / LOCK_FILE).read_text())
+    holder = json.loads((folder / RUN_LOCK_FILE).read_text())
     assert holder == {"pid": process.pid, "host": socket.gethostname()}
     expected = f"in use by process {process.pid} on {socket.gethostname()}"
     for processes in (1, 2):
         assert expected in refused(config, tmp_path / f"second{processes}.log", processes)
-    assert json.loads((folder / LOCK_FILE).read_text()) == holder and len(records(folder)) == 2
+    assert json.loads((folder / RUN_LOCK_FILE).read_text()) == holder and len(records(folder)) == 2
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert (folder / LOCK_FILE).exists()
+    assert (folder / RUN_LOCK_FILE).exists()
     fork_run(config, tmp_path / "third.log").finish(EXIT_DONE)
-    assert not (folder / LOCK_FILE).exists() and [record["step"] for record in records(folder)] == list(range(1, 9))
+    assert not (folder / RUN_LOCK_FILE).exists() and [record["step"] for record in records(folder)] == list(range(1, 9))
 
 
 @pytest.mark.case(33)
@@ -308,21 +308,21 @@ def test_a_lock_that_was_left_behind_binds_only_where_its_run_may_be_alive(
     tmp_path: Path, content: dict[str, Any] | None, is_free: bool
 ) -> None:
     """On this machine the system knows who holds a lock, whoever has the dead process's number now."""
-    (tmp_path / LOCK_FILE).write_text("" if content is None else json.dumps(content))
+    (tmp_path / RUN_LOCK_FILE).write_text("" if content is None else json.dumps(content))
     if is_free:
         with locked(tmp_path):
-            assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
-        assert not (tmp_path / LOCK_FILE).exists()
+            assert json.loads((tmp_path / RUN_LOCK_FILE).read_text())["pid"] == os.getpid()
+        assert not (tmp_path / RUN_LOCK_FILE).exists()
         return
     with pytest.raises(ValueError, match="in use by process 1 on elsewhere.*remove"), locked(tmp_path):
         pass
-    assert (tmp_path / LOCK_FILE).exists()
+    assert (tmp_path / RUN_LOCK_FILE).exists()
 
 
 @pytest.mark.case(33)
 def test_of_many_runs_that_start_together_one_gets_the_folder(tmp_path: Path) -> None:
     """They start over the lock of a dead run, again and again; never do two of them hold it."""
-    (tmp_path / LOCK_FILE).write_text(json.dumps({"pid": 1, "host": socket.gethostname()}))
+    (tmp_path / RUN_LOCK_FILE).write_text(json.dumps({"pid": 1, "host": socket.gethostname()}))
     held = tmp_path / "held"
 
     def compete() -> None:
@@ -352,7 +352,7 @@ def test_a_lock_file_that_is_removed_while_it_is_opened_is_not_taken_for_the_loc
 
     def lock_after_the_end_of_another(descriptor: int, operation: int) -> None:
         if next(removals, False):
-            (tmp_path / LOCK_FILE).unlink()
+            (tmp_path / RUN_LOCK_FILE).unlink()
         lock(descriptor, operation)
 
     def try_too() -> None:

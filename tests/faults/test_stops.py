@@ -18,7 +18,7 @@ from songgen.families.tokens import song_samples
 from songgen.families.tokens.objective import TokenObjective
 from songgen.families.tokens.song_samples import SongSamples
 from songgen.runtime.processes import commands
-from songgen.runtime.status import read_run_status
+from songgen.runtime.status import EVALUATION_STATUS_FILE, read_run_status
 from songgen.train.checkpoints import manager as checkpoint
 from songgen.train.checkpoints.files import verify
 from songgen.train.checkpoints.manager import CheckpointManager
@@ -123,6 +123,26 @@ def test_a_file_in_the_folder_stops_a_run_as_a_signal_does_and_the_next_start_re
     assert status_of(folder) == ("stopped", 2, EXIT_DONE)
     assert (folder / commands.STOP_FILE).is_file()
     assert_resumes_exactly(world, folder, config, tmp_path / "log", **settings)
+
+
+@pytest.mark.case(9)
+def test_an_evaluation_alone_that_a_file_stops_does_not_count_as_finished(world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = write_config(world, output_dir=str(folder), do_train=False, do_eval=True)
+
+    def hook(rank: int) -> None:
+        commands.LOOK_SECONDS = 0.0
+        evaluate = Trainer.evaluate
+
+        def stopped(self: Trainer) -> None:
+            (folder / commands.STOP_FILE).touch()
+            evaluate(self)
+
+        Trainer.evaluate = stopped  # type: ignore[method-assign]
+
+    fork_run(config, tmp_path / "log", processes=2, hook=hook).finish(EXIT_DONE)
+    status = read_run_status(folder, EVALUATION_STATUS_FILE)
+    assert status is not None and status.status == "stopped" and not (folder / "metrics.jsonl").exists()
 
 
 @pytest.mark.case(9)

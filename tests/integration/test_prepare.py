@@ -30,7 +30,7 @@ from songgen.prepare.preparation import PrepareSummary, TooManyBadSongs, prepare
 from songgen.runtime.folder_lock import is_alive
 from songgen.runtime.status import PREPARE_STATUS_FILE, read_run_status
 from songgen.tokenize import options_of, tokenize_data
-from songgen.tokenize.workspace import LOCK_FILE
+from songgen.tokenize.workspace import WORK_LOCK_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 FORK = get_context("fork")
@@ -267,7 +267,7 @@ def test_a_preempted_run_leaves_no_lock_and_no_worker(place: Path, prepared: Pat
     output, pids = tmp_path / "out", tmp_path / "pids.json"
     trap = preempted_in_step("voice", pids)
     assert in_a_fork(place, output, trap, "--workers", "2") == EXIT_SIGNAL_BASE + signal.SIGTERM
-    assert (tmp_path / "out.work" / "results").is_dir() and not (tmp_path / "out.work" / LOCK_FILE).exists()
+    assert (tmp_path / "out.work" / "results").is_dir() and not (tmp_path / "out.work" / WORK_LOCK_FILE).exists()
     workers = json.loads(pids.read_text())
     assert len(workers) == 2 and not any(is_alive(pid) for pid in workers)
     assert in_a_fork(place, output, lambda: None) == 0

@@ -32,7 +32,7 @@ from songgen.runtime.status import TOKENIZE_STATUS_FILE, Progress, RunStatus, St
 from songgen.tokenize import TooManyBadRows
 from songgen.tokenize.chunks import ChunkEncoder
 from songgen.tokenize.options import TokenizeOptions
-from songgen.tokenize.workspace import CHUNK_FOLDER, LOCK_FILE
+from songgen.tokenize.workspace import CHUNK_FOLDER, WORK_LOCK_FILE
 
 NUM_CLIPS = 21
 
@@ -183,7 +183,7 @@ def test_a_preempted_run_leaves_no_lock_and_goes_on(
     stopped = launch(corpus, output, processes, kill_at=13, number=number)
     assert stopped.returncode == (128 + number if processes == 1 else 1), stopped.stderr  # torchrun has its own code
     assert f"stopped by {signal.Signals(number).name}; what is done is kept" in stopped.stderr
-    assert not output.exists() and not (work / LOCK_FILE).exists() and any((work / CHUNK_FOLDER).glob("*.arrow"))
+    assert not output.exists() and not (work / WORK_LOCK_FILE).exists() and any((work / CHUNK_FOLDER).glob("*.arrow"))
     codec = FakeCodec()
     run(options_for(corpus, output), codec)
     assert 0 < codec.num_clips < 3 * NUM_CLIPS and shard_hashes(output) == shard_hashes(reference)

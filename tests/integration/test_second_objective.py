@@ -33,7 +33,7 @@ from songgen.families.model_facts import ModelFacts
 from songgen.families.objective import BatchLoss, Counts, DataNeeds, Objective, SongRequest
 from songgen.families.registry import family_of
 from songgen.families.songs import open_songs
-from songgen.families.trainable import Trainable
+from songgen.families.trainable import ParameterGroups, Trainable
 from songgen.runtime.processes.commands import Interrupted
 from songgen.tasks import Task
 from songgen.train.checkpoints.files import verify
@@ -44,6 +44,7 @@ STEPS, STOP = 6, 3
 NUM_TRAIN, NUM_HELD_OUT = 7, 3
 MODEL_TYPE, WEIGHTS_FILE, METRICS_FILE = "tiny_flow", "model.safetensors", "metrics.jsonl"
 CODEC = "autoencoder-1"
+GROUPS = ParameterGroups({"first_bias": ("layers.0.bias",), "others": ("layers.0.weight", "layers.3.")})
 
 
 @dataclass(frozen=True)
@@ -166,11 +167,6 @@ def check_data(config: RunConfig, core: FlowModel, songs: SongDataset, needs: Da
         raise ValueError(f"{songs.name}: latents of another autoencoder")
 
 
-def choose_trained(config: RunConfig, core: FlowModel) -> Trainable:
-    core.layers[0].bias.requires_grad_(False)  # something is frozen
-    return Trainable.choose(core)
-
-
 def write_model(core: FlowModel, weights: Mapping[str, Tensor], config: Any, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     record = {"model_type": MODEL_TYPE, "channels": CHANNELS}
@@ -185,8 +181,10 @@ FLOW = Family(
     objective=lambda config, core: FlowObjective(CHANNELS),
     check_data=check_data,
     prepare_model=lambda config, core, data: None,
-    choose_trained=choose_trained,
-    frozen_content=lambda core: {"frozen": str(core.layers[0].bias.sum().item())},
+    choose_trained=lambda config, core: Trainable.choose(core, GROUPS, frozen=["first_bias"]),
+    frozen_content=lambda core, trained: {
+        name: str(p.sum().item()) for name, p in trained.frozen_parameters(core).items()
+    },
     start=lambda config, core, data, processes: None,
     describe=lambda config, core: "a tiny flow",
     write_model=write_model,

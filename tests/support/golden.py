@@ -251,7 +251,7 @@ def weights_of(folder: Path) -> dict[str, str]:
     return {name: tensors_sha256(folder / name) for name in files}
 
 
-def draw_songs(folder: Path, class_name: str) -> list[dict[str, Any]]:
+def sample_songs(folder: Path, class_name: str) -> list[dict[str, Any]]:
     """Draw songs greedily from a model folder by the public names."""
     import songgen
 
@@ -423,8 +423,8 @@ def sections(place: Place) -> dict[str, Callable[[], Any]]:
         "doctor": doctor,  # before the runs there go on
         **{f"runs/{name}": lambda name=name: run(name) for name in RUNS},
         **{f"resumed/{name}": lambda name=name: resume(name) for name in KEPT_RUNS},
-        "songs/mixed": lambda: draw_songs(folder / "model_mixed", "SongGenMixedForConditionalGeneration"),
-        "songs/dual": lambda: draw_songs(folder / "model_dual", "SongGenDualTrackForConditionalGeneration"),
+        "songs/mixed": lambda: sample_songs(folder / "model_mixed", "SongGenMixedForConditionalGeneration"),
+        "songs/dual": lambda: sample_songs(folder / "model_dual", "SongGenDualTrackForConditionalGeneration"),
         "tokens": tokens,
         "prepared": prepared,
         "prepared_tokens": prepared_tokens,

@@ -199,8 +199,8 @@ def compose_corpus(num_songs: int, seed: int) -> list[Song]:
     generator = np.random.default_rng(seed)
     num_held_out = max(1, num_songs // 9)
     num_training = num_songs - num_held_out
-    rhythms = [_draw_rhythm(GENRES[index % len(GENRES)], generator) for index in range(num_songs)]
-    lines = _draw_lines([len(rhythm) for rhythm in rhythms], num_training, generator)
+    rhythms = [_sample_rhythm(GENRES[index % len(GENRES)], generator) for index in range(num_songs)]
+    lines = _sample_lines([len(rhythm) for rhythm in rhythms], num_training, generator)
     captions: set[str] = set()
     songs = []
     for index, (rhythm, line) in enumerate(zip(rhythms, lines, strict=True)):
@@ -218,31 +218,31 @@ def neighbours(line: Sequence[str]) -> set[tuple[str, str]]:
     return set(zip(line, line[1:], strict=False))
 
 
-def _draw_rhythm(genre: Genre, generator: np.random.Generator) -> tuple[int, ...]:
+def _sample_rhythm(genre: Genre, generator: np.random.Generator) -> tuple[int, ...]:
     return genre.rhythms[generator.integers(len(genre.rhythms))]
 
 
-def _draw_lines(lengths: Sequence[int], num_training: int, generator: np.random.Generator) -> list[tuple[str, ...]]:
+def _sample_lines(lengths: Sequence[int], num_training: int, generator: np.random.Generator) -> list[tuple[str, ...]]:
     """Sample one line per song; lines after the first ``num_training`` have trained words in new orders."""
     lines: list[tuple[str, ...]] = []
     for length in lengths[:num_training]:
-        line = _draw_line(length, None, generator)
+        line = _sample_line(length, None, generator)
         while line in lines:
-            line = _draw_line(length, None, generator)
+            line = _sample_line(length, None, generator)
         lines.append(line)
     trained_words = {word for line in lines for word in line}
     trained_neighbours = {pair for line in lines for pair in neighbours(line)}
     for length in lengths[num_training:]:
         tries = 0
-        line = _draw_line(length, trained_words, generator)
+        line = _sample_line(length, trained_words, generator)
         while line in lines or neighbours(line) & trained_neighbours:
             tries += 1
-            line = _draw_line(length, trained_words if tries < _MOST_TRIES else None, generator)
+            line = _sample_line(length, trained_words if tries < _MOST_TRIES else None, generator)
         lines.append(line)
     return lines
 
 
-def _draw_line(length: int, allowed: set[str] | None, generator: np.random.Generator) -> tuple[str, ...]:
+def _sample_line(length: int, allowed: set[str] | None, generator: np.random.Generator) -> tuple[str, ...]:
     """Sample a line without repeated words; for a kind without allowed words, any allowed word is used."""
     words: list[str] = []
     for kind in LINE_PATTERNS[length]:
@@ -272,7 +272,7 @@ def _compose_song(
         tempo=tempo,
         key_root=key_root,
         chords=chords,
-        words=_draw_melody(genre, voice, tempo, key_root, chords, rhythm, line, generator),
+        words=_sample_melody(genre, voice, tempo, key_root, chords, rhythm, line, generator),
         caption=_write_caption(genre, voice, tempo, key_root, generator),
     )
 
@@ -295,7 +295,7 @@ def _triad(degree: int, mode: str) -> tuple[int, int, int]:
     return root, third, fifth
 
 
-def _draw_melody(
+def _sample_melody(
     genre: Genre,
     voice: Voice,
     tempo: int,

@@ -1,4 +1,4 @@
-"""The clips that a token model is trained on: compared with the model, and their captions encoded once."""
+"""The clips that a token model is trained on, compared with the model."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.tasks import VOCAL
 
 logger = logging.getLogger(__name__)
-
-TEXT_CACHE_BYTES = 1024**3
-"""Captions' features are kept in memory when those of all captions together take no more than this."""
 
 
 def check_clips(config: RunConfig, core: SongGenForConditionalGeneration, songs: SongDataset, needs: DataNeeds) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from torch import Tensor
 
 from songgen.config import RunConfig
-from songgen.lyrics import VoiceBpeTokenizer
+from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
+from songgen.models.initialize import CAPTION_TOKENIZER_FOLDER
 from songgen.models.loading import save_model
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
-TOKENIZER_ENTRIES = ("caption_tokenizer", "lyrics_tokenizer.json", "vocab.json")
+TOKENIZER_ENTRIES = (CAPTION_TOKENIZER_FOLDER, *VOCABULARY_FILES)
 """Files and folders next to a model's weights that make it complete."""
 
 

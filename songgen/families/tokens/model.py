@@ -13,6 +13,7 @@ import torch
 from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer
 from songgen.config import RunConfig
 from songgen.families.songs import TrainingData
+from songgen.families.trainable import Trainable
 from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.tasks import VOCAL, Task
@@ -121,13 +122,12 @@ def model_fingerprints(config: RunConfig, core: SongGenForConditionalGeneration)
     }
 
 
-def frozen_content(core: SongGenForConditionalGeneration) -> dict[str, str]:
+def frozen_content(core: SongGenForConditionalGeneration, trainable: Trainable) -> dict[str, str]:
     """Hashes of the weights that this run uses and does not train, by part; a checkpoint does not hold them."""
     digest = hashlib.sha256()
-    for name, parameter in core.named_parameters():
-        if not parameter.requires_grad:
-            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
-            digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    for name, parameter in trainable.frozen_parameters(core).items():
+        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
+        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     encoders = {name: part for name, part in core.attached().items() if name in ("text_encoder", "voice_encoder")}
     parts = {f"{name}_sha256": part.fingerprint for name, part in encoders.items()}
     return {"frozen_parameters_sha256": digest.hexdigest()} | parts

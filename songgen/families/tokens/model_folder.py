@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from songgen.families.family import ModelFiles
 from songgen.families.model_facts import ModelFacts, escaped, without_folders
+from songgen.lyrics import VOCABULARY_FILES
 from songgen.models.configuration_songgen import SongGenConfig
-from songgen.models.loading import INDEX_FILE, WEIGHTS_FILE
+from songgen.models.initialize import CAPTION_TOKENIZER_FOLDER
+from songgen.models.modeling_songgen import FROZEN_NETWORKS
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
-
-
-def weight_files(folder: Path) -> list[str]:
-    """Return the names of a model's weight files: one, or those that the index lists."""
-    index = folder / INDEX_FILE
-    if not index.is_file():
-        return [WEIGHTS_FILE]
-    listed = set(read_json_object(index)["weight_map"].values())
-    return sorted(name for name in listed if re.fullmatch(r"model[\w.-]*\.safetensors", name))
-
+from songgen.runtime.tensor_files import INDEX_FILE, MODEL_CONFIG_FILE, WEIGHTS_FILE, weight_files
 
 MODEL_FILES = ModelFiles(
-    weights=weight_files,
-    files=(WEIGHTS_FILE, INDEX_FILE, "lyrics_tokenizer.json", "vocab.json"),
-    folders=("caption_tokenizer", "text_encoder", "voice_encoder", "audio_codec"),
+    weights=lambda folder: weight_files(folder) or [WEIGHTS_FILE],
+    files=(WEIGHTS_FILE, INDEX_FILE, *VOCABULARY_FILES),
+    folders=(CAPTION_TOKENIZER_FOLDER, *FROZEN_NETWORKS),
 )
 
 

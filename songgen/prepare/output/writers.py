@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from songgen.data.schema import REJECTED_FILE
 from songgen.prepare.engine.record import JsonObject, SongRecord
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.output.encoded_files import EncodedFiles
@@ -25,7 +26,6 @@ FORMAT_VERSION = 1
 
 INFO_FILE = "prepared.json"
 METADATA_FILES = {"train": "metadata.jsonl", "eval": "metadata_eval.jsonl"}
-REJECTED_FILE = "rejected.jsonl"
 DATA_CONFIG_FILE = "data.json"
 AUDIO_FOLDER = "audio"
 ACE_FOLDER = "ace_dataset"

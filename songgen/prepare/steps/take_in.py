@@ -12,14 +12,12 @@ from pathlib import Path
 from songgen.config.types import NonNegativeFloat, PositiveFloat, PositiveInt
 from songgen.data.audio import AudioOptions
 from songgen.data.manifests.clip import ClipRow, Rejection, TrackPath
-from songgen.data.reading import AudioReaders, ReadingLimits
+from songgen.data.reading import BYTES_PER_GIB, AudioReaders, ReadingLimits
 from songgen.data.reject_codes import REJECT_CODES
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
 from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.tasks import MIX
-
-BYTES_PER_GIB = 1 << 30
 
 SONGS_PER_READER = 8
 """Songs that one reading process decodes; its start takes a fraction of a second, and a kill loses no more songs."""

@@ -23,7 +23,7 @@ _EFFECTS = {
     Change.COMPUTATION: "takes effect: from here on this is another run than the one that was begun",
     Change.CONTENT: "what lies there is compared",
 }
-_WAYS_OUT = {
+_FIXES = {
     Change.COMPUTATION: "put it back, or set allow_config_changes to true",
     Change.FIXED: "put it back, or start a new output_dir with this run's folder as model_name_or_path",
 }
@@ -95,7 +95,7 @@ def _require_allowed(resumption: Resumption, config: RunConfig, world_size: int)
         kind, line = KIND_OF[name], f"- {name}: {then} then, {now} now"
         computes_otherwise = kind is Change.COMPUTATION and training.do_train
         if kind is Change.FIXED or (computes_otherwise and not training.allow_config_changes):
-            refused.append(f"{line} ({kind.value}: {_WAYS_OUT[kind]})")
+            refused.append(f"{line} ({kind.value}: {_FIXES[kind]})")
         elif name not in UNIMPORTANT_KEYS:
             allowed.append(f"{line} ({_EFFECTS[kind]})")
     if resumption.world_size != world_size and training.do_train:

@@ -1,8 +1,11 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from songgen.conditioning import FeatureCache, TextEncoder, load_text_encoder
@@ -65,6 +68,34 @@ def test_saved_and_opened(encoder: TextEncoder, tmp_path: Path) -> None:
     assert opened_again.fingerprint == encoder.fingerprint and opened_again.spec == {"path": "text_encoder"}
     assert torch.equal(opened_again.encode(IDS, MASK), encoder.encode(IDS, MASK))
     assert load_text_encoder(str(tmp_path / "text_encoder")).fingerprint == encoder.fingerprint
+
+
+@pytest.mark.parametrize("name", ["../secret/model.safetensors", "/secret/model.safetensors", 7])
+def test_an_index_that_leads_out_of_the_folder_is_refused(encoder: TextEncoder, tmp_path: Path, name: object) -> None:
+    """Even if the weights there would fit."""
+    encoder.save(tmp_path / "secret")
+    folder = tmp_path / "text_encoder"
+    folder.mkdir()
+    shutil.copy(tmp_path / "secret" / "config.json", folder)
+    listed = str(tmp_path) + name if isinstance(name, str) and name.startswith("/") else name
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": listed}}))
+    with pytest.raises(ValueError, match="not weights of this folder"):
+        load_text_encoder(str(folder))
+
+
+def test_weights_in_several_files(encoder: TextEncoder, tmp_path: Path) -> None:
+    encoder.save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    files = {name: f"model-0000{number % 2}.safetensors" for number, name in enumerate(weights)}
+    for file in set(files.values()):
+        save_file({name: tensor for name, tensor in weights.items() if files[name] == file}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": files}))
+    assert load_text_encoder(str(tmp_path)).fingerprint == encoder.fingerprint
+    index.write_text(json.dumps({"weight_map": list(files)}))
+    with pytest.raises(ValueError, match="damaged"):
+        load_text_encoder(str(tmp_path))
 
 
 def test_precision(encoder: TextEncoder, tmp_path: Path) -> None:

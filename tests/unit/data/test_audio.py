@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from clips_at_the_door import OPTIONS, code_of, read, row_of
+from single_clips import OPTIONS, code_of, read, row_of
 
 from songgen.data.audio import (
     AudioOptions,

@@ -26,6 +26,7 @@ def test_freezing_freezes_what_it_says_and_no_more() -> None:
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad == (TOKEN_GROUPS.group_of(name) not in cross)
     assert list(trainable.parameters(model)) == [n for n, p in model.named_parameters() if p.requires_grad]
+    assert list(trainable.frozen_parameters(model)) == [n for n, p in model.named_parameters() if not p.requires_grad]
     with pytest.raises(ValueError, match="known groups: cross, text_projection"):
         Trainable.choose(model, TOKEN_GROUPS, frozen=["crosses"])
 
@@ -81,6 +82,7 @@ def test_names_are_those_of_the_bare_model_however_it_is_wrapped() -> None:
     trainable = Trainable.choose(model, groups, frozen=["second"])
     wrapped = nn.ModuleDict({"module": torch.compile(model, backend="eager")})
     assert list(trainable.parameters(wrapped)) == ["0.weight", "0.bias"] == list(trainable.parameters(model))
+    assert list(trainable.frozen_parameters(wrapped)) == ["1.weight", "1.bias"]
     assert list(trainable.exported(wrapped)) == list(model.state_dict())
 
 

@@ -1,5 +1,6 @@
 """Properties of the model in every configuration: causality, cache, masks, sums, freezing, warm start."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from model_fakes import CODEBOOKS, VARIANTS, batch, tiny
+from torch import nn
 
 from songgen.layout import LAYOUT_NAMES
 from songgen.models import SongGenForConditionalGeneration
@@ -215,3 +217,11 @@ def test_input_masking_hides_beginnings_and_tokens_in_training_alone() -> None:
     whole_steps = (hidden == hidden[:, :1]).flatten(1).all(dim=1) & hidden.flatten(1).any(dim=1)
     runs = hidden[whole_steps, 0, 1:].int()
     assert len(runs) and (runs[:, :-1] >= runs[:, 1:]).all()
+
+
+@pytest.mark.parametrize("move", [lambda model: model.to("meta"), lambda model: model.to_empty(device="meta")])
+def test_frozen_networks_move_along(move: Callable[[nn.Module], nn.Module]) -> None:
+    model, part = tiny(), nn.Linear(2, 2)
+    model.attach("text_encoder", part)
+    move(model)
+    assert model.attached()["text_encoder"].weight.device == model.device == torch.device("meta")

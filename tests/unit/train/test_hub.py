@@ -143,11 +143,15 @@ def test_a_readme_of_ones_own_is_kept(run_folder: Path) -> None:
 
 def test_shards_are_taken_by_the_index(run_folder: Path) -> None:
     (run_folder / "model.safetensors").rename(run_folder / "model-00001-of-00001.safetensors")
-    index = {"weight_map": {"a": "model-00001-of-00001.safetensors", "b": "../secret.safetensors"}}
-    (run_folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    index = run_folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}}))
     names = {file.name for file in select_files(run_folder)[0]}
     assert {"model-00001-of-00001.safetensors", "model.safetensors.index.json"} <= names
-    assert not any("secret" in name for name in names)
+    index.write_text(
+        json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors", "b": "../secret.safetensors"}})
+    )
+    with pytest.raises(ValueError, match=r"secret\.safetensors"):
+        select_files(run_folder)
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])

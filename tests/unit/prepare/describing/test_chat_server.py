@@ -149,7 +149,7 @@ def test_a_response_that_trickles_in_does_not_outlast_the_timeout() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "way_out"),
+    ("status", "fix"),
     [
         (401, "tag.api_key_variable"),
         (403, "tag.api_key_variable"),
@@ -157,10 +157,10 @@ def test_a_response_that_trickles_in_does_not_outlast_the_timeout() -> None:
         (302, "redirects are not followed"),
     ],
 )
-def test_what_will_not_pass_is_not_tried_again(status: int, way_out: str) -> None:
+def test_what_will_not_pass_is_not_tried_again(status: int, fix: str) -> None:
     elsewhere = (("Location", "/v1/elsewhere"),) if status == 302 else ()
     with fake_server(Reply("no", status=status, headers=elsewhere), RIGHT) as server:
-        with pytest.raises(ValueError, match=f"status {status}.*no.*{way_out}"):
+        with pytest.raises(ValueError, match=f"status {status}.*no.*{fix}"):
             describer(server).answer([conversation()])
     assert server.paths == ["/v1/chat/completions"]
 
