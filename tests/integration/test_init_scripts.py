@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,18 @@ def call(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def call_here(script: str, *arguments: str) -> int:
+    """Run a script in this process, which has torch imported already; returns its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *arguments])
+        patch.syspath_prepend(str(SCRIPTS))  # as python does for a script
+        try:
+            runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
 @pytest.mark.parametrize(
     ("script", "pattern"),
     [("init_model_mixed.py", "mixed_pro"), ("init_model_dual_track.py", "interleaving_A_V")],
@@ -58,19 +71,18 @@ def test_a_new_model_opens_wherever_its_folder_lies(script: str, pattern: str, p
 def test_the_seed_decides_the_weights(parts: Path, tmp_path: Path) -> None:
     given = ["--preset", "small", "--audio_model", str(parts / "codec"), "--tokenizers", str(parts / "tokenizers")]
     for name, seed in (("one", "1"), ("same", "1"), ("other", "2")):
-        assert call("init_model_mixed.py", str(tmp_path / name), *given, "--seed", seed).returncode == 0
+        assert call_here("init_model_mixed.py", str(tmp_path / name), *given, "--seed", seed) == 0
     one, same, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "same", "other"))
     assert one == same != other
 
 
-def test_what_is_missing_is_said(parts: Path, tmp_path: Path) -> None:
-    no_tokenizer = call("init_model_mixed.py", str(tmp_path / "out"), "--preset", "small")
-    assert no_tokenizer.returncode == 2 and "train_tokenizers.py" in no_tokenizer.stderr
-    no_codec = call(
-        "init_model_mixed.py", str(tmp_path / "out"), "--preset", "small", "--tokenizers", str(parts / "tokenizers"),
-        "--audio_model", str(tmp_path / "nothing"),
-    )  # fmt: skip
-    assert no_codec.returncode == 1 and "nothing" in no_codec.stderr and "Traceback" not in no_codec.stderr
+def test_what_is_missing_is_said(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, tokenizers = str(tmp_path / "out"), ["--tokenizers", str(parts / "tokenizers")]
+    assert call_here("init_model_mixed.py", out, "--preset", "small") == 2
+    assert "train_tokenizers.py" in capsys.readouterr().err
+    nothing = ["--audio_model", str(tmp_path / "nothing")]
+    assert call_here("init_model_mixed.py", out, "--preset", "small", *tokenizers, *nothing) == 1
+    assert "nothing" in (said := capsys.readouterr().err) and "Traceback" not in said
     assert not (tmp_path / "out" / "model.safetensors").exists()
-    wrong_task = call("init_model_mixed.py", str(tmp_path / "out"), "--track_pattern", "parallel_std")
-    assert wrong_task.returncode == 2 and "mixed_pro" in wrong_task.stderr
+    assert call_here("init_model_mixed.py", out, "--track_pattern", "parallel_std") == 2
+    assert "mixed_pro" in capsys.readouterr().err
