@@ -47,6 +47,8 @@ def call_here(script: str, *arguments: str) -> int:
         try:
             runpy.run_path(str(SCRIPTS / script), run_name="__main__")
         except SystemExit as end:
+            if isinstance(end.code, str):  # python prints it at the end of a process
+                print(end.code, file=sys.stderr)
             return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 
