@@ -176,7 +176,7 @@ def test_what_refuses_the_main_process_while_others_wait_for_it_is_said_once(
     printed = run.log.read_text()
     assert [child.exitcode for child in run.children] == [EXIT_ERROR, EXIT_LOST_PROCESS], printed
     assert "error: the model is not there" in printed and "heartbeat" not in printed
-    assert "process 1 of 2 leaves before its first step" in printed
+    assert "process 1 of 2 exits before its first step" in printed
     status = read_run_status(folder)
     assert status is not None and (status.status, status.rank) == ("finished" if finished else "failed", 0)
     assert not list(folder.glob("heartbeat-*"))
