@@ -67,7 +67,7 @@ def test_a_launched_job_ends_soon_when_a_process_dies_or_hangs(
     output, errors = run.communicate(timeout=TIMEOUT)
     assert seconds_since_the_fault(folder) < PATIENCE_SECONDS + LEAVE_SECONDS
     assert run.returncode != 0
-    sentence = rf"process 1 \(pid \d+ on .+\) {verdict}; its last sign of life: after step 2, waiting for data"
+    sentence = rf"process 1 \(pid \d+ on .+\) {verdict}; its last heartbeat: after step 2, waiting for data"
     assert re.search(sentence, errors), output + errors
     assert "process 0 of 2 failed after step 2" in errors
     assert_left_whole(folder, EXIT_LOST_PROCESS)
