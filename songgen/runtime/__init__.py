@@ -1,1 +1,1 @@
-"""The ground floor: files, locks, processes, signals and status that every other part relies on."""
+"""Infrastructure that every other package uses: files, locks, processes, signals and status."""

@@ -1,6 +1,6 @@
-"""Files that appear whole and survive a power cut; hashes of their content; room on a disk.
+"""Atomic and durable writing of files, hashes of files, and free space on a disk.
 
-Nothing here loads torch.
+Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import shutil
 from pathlib import Path
 
 _AT_CWD, _RENAME_EXCHANGE = -100, 2
-"""Constants of Linux' renameat2: names are absolute or relative to the current folder; the two are exchanged."""
+"""Constants of Linux' renameat2: paths are relative to the current folder, and the two are exchanged."""
 
 
 def synchronize(path: Path) -> None:
-    """Wait until a file, or the list of names in a folder, is on the disk."""
+    """Flush a file, or the list of names in a folder, to the disk."""
     if os.name != "posix" and path.is_dir():
         return  # elsewhere a folder cannot be opened
     descriptor = os.open(path, os.O_RDONLY)
@@ -27,22 +27,22 @@ def synchronize(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file that is on the disk when this returns; a kill in between leaves a part of it."""
+    """Write a text file and flush it to the disk; a kill in between can leave a part of it."""
     path.write_text(text, encoding="utf-8")
     synchronize(path)
 
 
 def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:
-    """Replace a text file: a reader sees the old content or the new, whenever it looks.
+    """Replace a text file atomically: a reader sees either the old or the new content.
 
     Args:
-        path: of the file; its folder exists.
-        text: the new content.
-        durable: wait until it is on the disk. Not needed for files that nobody misses after a power cut, such as
-            signs of life.
+        path: path of the file; its folder exists.
+        text: new content.
+        durable: whether to flush it to the disk. Not needed for files that are worthless after a power cut, such as
+            heartbeats.
 
     Raises:
-        OSError: if it cannot be written; the old content stays, and no temporary file.
+        OSError: if it cannot be written; the old content is kept, and no temporary file is left.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -65,7 +65,7 @@ def remove_temporaries(path: Path) -> None:
 
 
 def exchange_folders(first: Path, second: Path) -> bool:
-    """Exchange two folders in one step; False where the system cannot (then nothing has happened)."""
+    """Exchange two folders atomically; return False if the system cannot (then nothing was changed)."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
         return False
@@ -73,13 +73,13 @@ def exchange_folders(first: Path, second: Path) -> bool:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the hash of a file's content, hexadecimal."""
+    """Return the SHA-256 of a file's content, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the free room on the disk of a folder; 0 if the folder is gone."""
+    """Return the free bytes on the disk of a folder; 0 if the folder does not exist."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:

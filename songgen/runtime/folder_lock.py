@@ -1,4 +1,4 @@
-"""One run at a time has a folder: a file that names its holder, and that the system keeps locked for it."""
+"""Lock of a folder, so that only one run writes to it: a file that names its holder and is locked by the system."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pathlib import Path
 _LOCK_BYTES = 4096
 _LOCKED = (errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What a file system says that knows no locks; then the holder's process is looked for."""
+"""Errors of a file system without locks; then the holder's process is checked instead."""
 
 
 @contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
-    """Keep other runs out of a folder while this one writes to it. The folder is made if it is not there.
+    """Lock a folder against other runs in this context. The folder is created if it does not exist.
 
-    The system keeps the lock for as long as this process lives, however it ends: after a crash nothing has to be
-    cleaned up, and a process that has the number of a dead one by chance is no obstacle. The file says who holds it.
-    The holder must not open it again: closing it would give the lock up.
+    The system holds the lock until this process ends, in whatever way: nothing needs to be cleaned up after a crash,
+    and a new process with the number of a dead one does not matter. The file names the holder for messages. The holder
+    must not open the file again: closing it would release the lock (POSIX locks belong to a process, not a descriptor).
 
     Args:
-        folder: to be held.
-        name: of the file in it.
+        folder: folder to lock.
+        name: name of the lock file in it.
 
     Raises:
-        ValueError: another run that is alive, or may be on another machine, holds the folder; or nothing can be written
-            there.
+        ValueError: if another run holds the folder (alive here, or possibly alive on another machine), or the folder
+            cannot be written to.
     """
     path = folder / name
     try:
@@ -49,17 +49,18 @@ def locked(folder: Path, name: str) -> Iterator[None]:
 
 
 def _locked_file(path: Path) -> int:
-    """Lock a file that names this process.
+    """Lock the file, write this process's number and host into it, and return its descriptor.
 
     Raises:
-        ValueError: another process holds it.
-        OSError: it cannot be written.
+        ValueError: if another process holds it.
+        OSError: if it cannot be written.
     """
     while True:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
         try:
             _require_free(path, descriptor)
-            # Its last holder may have removed the file between the two calls; then it is the lock of nobody.
+            # The last holder may have removed the file between `open` and the lock. Then this lock is on a file without
+            # a name, which keeps no other process out: try again.
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
                 own = {"pid": os.getpid(), "host": socket.gethostname()}
                 os.ftruncate(descriptor, 0)
@@ -72,15 +73,15 @@ def _locked_file(path: Path) -> int:
 
 
 def _require_free(path: Path, descriptor: int) -> None:
-    """Take the system's lock of an open file, and see that nobody on another machine holds it.
+    """Take the system's lock of an open file, and check that it is not held on another machine.
 
     Raises:
-        ValueError: somebody else has it.
-        OSError: the file cannot be locked.
+        ValueError: if another process holds it.
+        OSError: if the file cannot be locked.
     """
     taken: bool | None = False
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # processes that read data do not inherit it
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # loader workers do not inherit it
     except OSError as error:
         if error.errno not in (*_LOCKED, *_NO_LOCKS):
             raise
@@ -92,7 +93,7 @@ def _require_free(path: Path, descriptor: int) -> None:
         if taken:
             raise ValueError(f"{path.parent} is in use by a run that is just starting") from None
         return
-    # Locks may not reach other machines, so the file alone has to be believed there.
+    # A network file system may not share locks between machines, so a holder on another host is trusted by its file.
     is_foreign = host != socket.gethostname()
     if taken or is_foreign or (taken is None and pid != os.getpid() and is_alive(pid)):
         raise ValueError(
@@ -102,7 +103,7 @@ def _require_free(path: Path, descriptor: int) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this machine exists."""
+    """Return whether a process of this machine exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""JSON objects: files that hold one, and their hash."""
+"""Reading, writing and hashing of JSON objects."""
 
 import hashlib
 import json
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a file.
+    """Read a file that holds a JSON object.
 
     Raises:
-        ValueError: if it is missing, is not JSON, or holds something else than an object.
+        ValueError: if it is missing, is not JSON, or does not hold an object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -23,7 +23,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file, indented."""
+    """Write a JSON object to a file, indented."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Pretrained networks and tokenizers, named by a folder or by the id of a hub repository: where their files are."""
+"""Files of pretrained networks and tokenizers, given as a folder or as the id of a hub repository."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _BARE_HUB_ID = re.compile(r"[\w][\w.-]*")
-"""A hub id without its owner, which the hub still knows for its oldest models (`t5-small`)."""
+"""Hub id without an owner, which the hub still accepts for its oldest models (`t5-small`)."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -23,12 +23,12 @@ def require_hub_id(name: str, base_folder: Path | None = None, *, bare: bool = F
     """Return a name that is not a folder's, if it can be a hub id.
 
     Args:
-        name: what was given.
-        base_folder: where a folder was looked for besides the current one.
+        name: name that the user gave.
+        base_folder: folder that was searched in addition to the current one.
         bare: whether an id may lack its owner.
 
     Raises:
-        ValueError: if it cannot; says where a folder was looked for.
+        ValueError: if it cannot be one; the message says where a folder was looked for.
     """
     if _HUB_ID.fullmatch(name) or (bare and _BARE_HUB_ID.fullmatch(name)):
         return name
@@ -45,18 +45,18 @@ def find_folder(
     cache_dir: str | None = None,
     bare: bool = False,
 ) -> Path:
-    """Return a folder with the files of a network, downloading those of a hub repository.
+    """Return a folder with the files of a network; files of a hub repository are downloaded.
 
     Args:
         name: folder or hub id.
-        patterns: names of the files to take from a hub repository.
-        base_folder: a folder below which `name` is looked for first.
+        patterns: patterns of the files to download from a hub repository.
+        base_folder: folder in which `name` is looked for first.
         revision: branch, tag or commit of a hub repository.
-        cache_dir: where downloads are kept.
+        cache_dir: folder in which downloads are kept.
         bare: whether a hub id may lack its owner.
 
     Raises:
-        ValueError: if there is no such folder, and the hub does not hand it over.
+        ValueError: if neither a local folder nor the hub provides it.
     """
     if (folder := local_folder(name, base_folder)) is not None:
         return folder
@@ -72,11 +72,11 @@ def find_folder(
 
 
 def find_file(name: str | Path, files: Sequence[str], *, revision: str | None = None) -> Path:
-    """Return the first of some files that a folder or a hub repository has, downloading it from the latter.
+    """Return the first of several files that a folder or a hub repository has; from a repository, it is downloaded.
 
     Args:
         name: folder or hub id.
-        files: names, the preferred one first.
+        files: file names, the preferred one first.
         revision: branch, tag or commit of a hub repository.
 
     Raises:
@@ -96,7 +96,8 @@ def find_file(name: str | Path, files: Sequence[str], *, revision: str | None = 
         try:
             return Path(hf_hub_download(repository, file, revision=revision))
         except (OSError, ValueError) as error:
-            # The one is a subclass of the other: a file that the hub lacks, and a hub that cannot be reached.
+            # A file that the repository lacks, or a hub that cannot be reached: the second error is a subclass of the
+            # first.
             if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
                 continue
             raise _refused(repository, revision, error) from error
@@ -104,17 +105,17 @@ def find_file(name: str | Path, files: Sequence[str], *, revision: str | None = 
 
 
 def find_commit(repository: str, revision: str, file: str = "config.json") -> str | None:
-    """Return the commit behind a revision, as the hub or its cache names it; None if neither knows it.
+    """Return the commit of a revision according to the hub or its cache; None if neither knows it.
 
     Args:
         repository: hub id.
         revision: branch, tag or commit; empty for the main branch.
-        file: one that the repository has.
+        file: name of a file that the repository has.
     """
     from huggingface_hub import hf_hub_download
 
     try:
-        # The cache has a folder for each commit; offline, it knows the one behind a branch from the last time.
+        # The cache has a folder for each commit. Offline, it knows a branch's commit as of the last download.
         commit = Path(hf_hub_download(repository, file, revision=revision or "main")).parent.name
     except (OSError, ValueError):
         return None
@@ -122,7 +123,7 @@ def find_commit(repository: str, revision: str, file: str = "config.json") -> st
 
 
 def _refused(repository: str, revision: str | None, error: Exception) -> ValueError:
-    """The error for a repository that the hub does not hand over."""
+    """Return the error for a repository that cannot be downloaded."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return ValueError(
         f"{repository!r} is not a folder here, and the hub does not hand it over (revision {revision or 'main'}): "

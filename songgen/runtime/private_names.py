@@ -1,7 +1,7 @@
-"""Every use of a private name of torch or DeepSpeed, in one place; nothing else in songgen touches one.
+"""All uses of private names of torch and DeepSpeed; no other module of songgen uses one.
 
-Checked with torch 2.13.0 (names and the texts of gloo's errors) and DeepSpeed 0.19.8. setup.py holds torch and
-DeepSpeed below the next version that was not checked: look at each function here before that bound is raised.
+Checked with torch 2.13.0 (names and the texts of gloo's errors) and DeepSpeed 0.19.8. setup.py limits torch and
+DeepSpeed to checked versions: check each function here before raising that limit.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch.distributed import distributed_c10d
 from torch.utils.data._utils import signal_handling
 
 _GLOO_SOURCE = re.compile(r"gloo/\S+\.(?:cc|h):\d+\]")
-"""Gloo begins its messages with the line of its source that failed, such as `[.../gloo/transport/tcp/pair.cc:553]`."""
+"""Source line with which gloo's messages begin, such as `[.../gloo/transport/tcp/pair.cc:553]`."""
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether an operation among processes failed because one of them is gone or did not answer in time.
+    """Return whether a collective operation failed because a process is gone or did not answer in time.
 
-    NCCL and the store raise classes of their own. Gloo raises a bare RuntimeError in all_reduce, broadcast, all_gather
+    NCCL and the store raise their own classes. Gloo raises a bare RuntimeError in all_reduce, broadcast, all_gather
     and barrier alike, after a closed connection as after a timeout (measured by killing a peer), so its text is read.
     """
     if isinstance(error, torch.distributed.DistError):
@@ -32,41 +32,41 @@ def is_lost_connection(error: BaseException) -> bool:
 
 
 def set_timeouts(seconds: float) -> None:
-    """Let operations fail after some time from now on, in all groups of processes: the whole, and those that shard."""
+    """Set the timeout of collective operations in all process groups, including those for sharding."""
     for group in distributed_c10d._world.pg_map:
         distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
 
 
 def default_store() -> Any:
-    """The key-value store through which the processes found each other."""
+    """Return the key-value store through which the processes found each other."""
     return distributed_c10d._get_default_store()
 
 
 def loader_workers(iterator: Any) -> list[Any]:
-    """The processes that read data for an iterator of a `DataLoader`; none where it reads by itself."""
+    """Return the worker processes of an iterator of a `DataLoader`; none if it reads by itself."""
     return list(getattr(iterator, "_workers", ()))
 
 
 def awaited_worker(iterator: Any) -> int | None:
-    """Number of the worker that is to give the next batch of an iterator of a `DataLoader`."""
+    """Return the number of the worker that provides the next batch of an iterator of a `DataLoader`."""
     task = iterator._task_info.get(iterator._rcvd_idx)
     return None if task is None else int(task[0])
 
 
 def shut_down_workers(iterator: Any) -> None:
-    """Ask the workers of an iterator to end."""
+    """Shut down the workers of an iterator."""
     iterator._shutdown_workers()
 
 
 def forget_workers(iterator: Any) -> None:
-    """Let the workers of an iterator be killed: torch would raise an error for each of them that it misses."""
+    """Stop watching the workers of an iterator before they are killed; torch would raise an error for each."""
     if getattr(iterator, "_worker_pids_set", False):
         signal_handling._remove_worker_pids(id(iterator))
         iterator._worker_pids_set = False
 
 
 def reshards_after_forward(module: Any) -> bool:
-    """What `set_reshard_after_forward` of an `FSDPModule` was told, or the default; torch only lets one set it."""
+    """Return the current setting of `set_reshard_after_forward` of an `FSDPModule`; torch has no public getter."""
     return any(group.post_forward_mesh_info is not None for group in module._get_fsdp_state()._fsdp_param_groups)
 
 
@@ -96,15 +96,15 @@ def multiply_all(tensors: Sequence[Tensor], factor: Tensor) -> None:
 
 
 def move_all(tensors: Sequence[Tensor], targets: Sequence[Tensor], weight: float) -> None:
-    """Move many tensors towards others by a share of the way, in place and in few kernels."""
+    """Move many tensors a share of the way towards others, in place and in few kernels."""
     torch._foreach_lerp_(list(tensors), list(targets), weight)
 
 
 def own_piece(parameter: Any) -> tuple[slice, slice]:
-    """What of a parameter this process updates under DeepSpeed's ZeRO-2.
+    """Return the piece of a parameter that this process updates under DeepSpeed's ZeRO-2.
 
     Returns:
-        its place in the flattened parameter, and in the flat partition.
+        Its place in the flattened parameter, and in the flat partition.
     """
     mapping = parameter._hp_mapping
     if mapping is None:

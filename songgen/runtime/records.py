@@ -1,10 +1,9 @@
-"""Records that can grow: dataclasses in JSON, read in the version in which they were written.
+"""Versioned records: dataclasses stored as JSON, whose fields can change between versions.
 
 - A new field with a default needs nothing more: files that lack it get the default.
-- A field that is renamed or changes its meaning raises the version of the format, with an upgrade from the one before,
-  which is a function with a name of its own.
-- A file of a newer version, or with a field that this version does not know, is refused: to leave it out could change
-  what the record says.
+- A field that is renamed or changes its meaning raises the version of the format, with a named function that upgrades
+  the previous version.
+- A file of a newer version, or with an unknown field, is refused: ignoring the field could change the record's meaning.
 """
 
 from __future__ import annotations
@@ -21,38 +20,38 @@ from typing import Any, Generic, TypeVar
 _Record = TypeVar("_Record")
 
 VERSION_KEY = "schema_version"
-"""Field of a record that holds the version of its format."""
+"""Name of the field that holds the version of a record's format."""
 
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
-"""Takes the JSON object of a version to that of the next one."""
+"""Function that converts the JSON object of a version to that of the next one."""
 
 
 @dataclass(frozen=True)
 class Format(Generic[_Record]):
-    """How a record stands in JSON."""
+    """Format of a record in JSON."""
 
     record: type[_Record]
-    """Its dataclass; fields may be dataclasses themselves, and tuples, lists and dictionaries of them."""
+    """Dataclass of the record; fields may be dataclasses, and tuples, lists and dictionaries of them."""
     version: int
     """Version that is written."""
     fix: str
-    """What a user can do where a file cannot be read; ends the message."""
+    """Suggested fix for a file that cannot be read, at the end of the message."""
     upgrades: Mapping[int, Upgrade] = field(default_factory=dict)
-    """Version -> function that takes an object to the next one; versions without one are not read."""
+    """Version -> function that converts an object to the next version; versions without one are not read."""
     required: frozenset[str] = frozenset()
-    """Fields that every file has, though they have defaults in the program."""
+    """Fields that every file must have, although they have defaults in the program."""
     unversioned: int | None = None
-    """Version of files that name none; None refuses them."""
+    """Version of files without a version; None to refuse them."""
 
     def parse(self, text: str, where: str) -> _Record:
         """Read JSON text.
 
         Args:
-            text: what a file holds.
-            where: its name, for messages.
+            text: content of a file.
+            where: name of the file, for messages.
 
         Raises:
-            ValueError: if it is no JSON, or as `read` does.
+            ValueError: if it is not JSON, or for the reasons of `read`.
         """
         try:
             values = json.loads(text)
@@ -65,7 +64,7 @@ class Format(Generic[_Record]):
 
         Raises:
             ValueError: if it is of a newer version, or of one that is not read any more; fields are missing or
-                unknown; or a value does not have its form.
+                unknown; or a value has the wrong form.
         """
         if not isinstance(values, dict):
             raise ValueError(f"{where} holds no JSON object; {self.fix}")
@@ -85,7 +84,7 @@ class Format(Generic[_Record]):
             raise ValueError(f"{where} does not have the expected form ({error}); {self.fix}") from error
 
     def upgraded(self, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """Return a JSON object as the present version would have written it.
+        """Return a JSON object as the current version would have written it.
 
         Raises:
             ValueError: if it is of a newer version, or of one that is not read any more.
@@ -116,10 +115,10 @@ def _hints(record: type) -> dict[str, Any]:
 
 
 def _built(kind: Any, value: Any) -> Any:
-    """Make of a JSON value what a type says: dataclasses, tuples, lists and dictionaries of them; others as they are.
+    """Convert a JSON value to a type: dataclasses, and tuples, lists and dictionaries of them; others are unchanged.
 
     Raises:
-        TypeError: the value has another form.
+        TypeError: if the value has the wrong form.
     """
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):

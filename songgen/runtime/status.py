@@ -1,7 +1,7 @@
-"""How a piece of work stands, in a file of its folder: training, tokenizing and preparing write the same record.
+"""Status files: training, tokenizing and preparing record their state and progress in the same form.
 
-The file says `running` until the work ends by itself; work that was killed leaves that, and is known by its lock, which
-nobody holds any more.
+The status is `running` until the work ends by itself. Work that was killed leaves `running` behind; it is recognized by
+its lock, which no process holds any more.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from songgen.runtime.records import Format
 logger = logging.getLogger(__name__)
 
 RUN_STATUS_FILE = "run_status.json"
-"""In the output folder of a training run."""
+"""Status file in the output folder of a training run."""
 
 EVALUATION_STATUS_FILE = "evaluation_status.json"
-"""The same for a launch that only evaluates (`do_train` false): what `RUN_STATUS_FILE` says of training stays."""
+"""Status file of a launch that only evaluates (`do_train` false); the status of training is kept."""
 
 TOKENIZE_STATUS_FILE = "tokenize_status.json"
 PREPARE_STATUS_FILE = "prepare_status.json"
-"""In the work folder of a data set."""
+"""Status file in the work folder of a data set."""
 
 WRITE_SECONDS = 1.0
-"""Between two states of the progress that are written."""
+"""Seconds between two writes of the progress."""
 
 State = Literal["running", "stopped", "finished", "failed"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the present part of some work has come, over all of its processes."""
+    """Progress of the current phase of some work, over all processes."""
 
     phase: str
-    """What is being done: name of a step."""
+    """Name of the phase."""
     done: int = 0
-    """Units that are done, those that an earlier run has done included."""
+    """Number of completed units, including those of an earlier run."""
     total: int | None = None
-    """Units that there are; None where that is not known, or the phase is one single thing."""
+    """Total number of units; None if it is not known, or the phase has no units."""
     unit: str = ""
-    """What is counted."""
+    """Name of the unit that is counted."""
     started: float = 0.0
-    """When the phase began, in seconds since 1970."""
+    """Start of the phase, in seconds since 1970."""
     seconds_left: float | None = None
-    """How long the phase takes from now on at its pace so far; None before there is a pace."""
+    """Estimated seconds to the end of the phase; None before there is an estimate."""
 
     def __str__(self) -> str:
-        """Return it as a list shows it."""
+        """Return the progress as a line of text."""
         if self.total is None:
             return self.phase
         left = "" if self.seconds_left is None else f", {_rounded(self.seconds_left)} left"
@@ -67,29 +67,28 @@ class Progress:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """The content of a status file."""
+    """Content of a status file."""
 
     status: State
-    """`running` (or killed before it could say more), `stopped` by a signal with everything kept, `finished`, or
-    `failed`."""
+    """State of the work: `running` (or killed), `stopped` by a signal with everything kept, `finished`, or `failed`."""
     run_id: str
-    """Random name of this start of the work, the same for all its processes."""
+    """Random name of this launch of the work, the same for all its processes."""
     rank: int = 0
-    """Process that wrote this."""
+    """Rank of the process that wrote the status."""
     step: int | None = None
-    """Completed optimizer steps; None while running (the heartbeats say it), and for work that is not training."""
+    """Completed optimizer steps; None while running (see the heartbeats), and for work other than training."""
     total_steps: int | None = None
-    """Optimizer steps of the plan; None before they are known, and for work that is not training."""
+    """Optimizer steps of the plan; None before they are known, and for work other than training."""
     exit_code: int | None = None
-    """What the process ends with; None while running, or where the caller decides."""
+    """Exit code of the process; None while running, or if the caller decides it."""
     reason: str | None = None
-    """Why it failed, or what stopped it."""
+    """Reason of a failure, or what stopped the work."""
     time: float = field(default_factory=time.time)
-    """When this was written, in seconds since 1970."""
+    """Time of the status, in seconds since 1970."""
     started: float | None = None
-    """When this start of the work began, in seconds since 1970."""
+    """Start of this launch, in seconds since 1970."""
     progress: Progress | None = None
-    """How far tokenizing or preparing has come; None for training."""
+    """Progress of tokenizing or preparing; None for training."""
     schema_version: int = 1
     """Version of this record."""
 
@@ -98,25 +97,25 @@ _FORMAT = Format(RunStatus, 1, fix="the next start writes it again", unversioned
 
 
 class StatusFile:
-    """Writes the status of one start of some work; every process has one, for the same file."""
+    """Status file of one launch of some work; every process has such an object for the same file."""
 
     def __init__(self, folder: Path, name: str, run_id: str, rank: int = 0) -> None:
         """Write nothing yet.
 
         Args:
-            folder: of the work; it exists.
-            name: of the file in it.
-            run_id: of this start of the work.
-            rank: of this process.
+            folder: folder of the work; it exists.
+            name: name of the file in it.
+            run_id: name of this launch of the work.
+            rank: rank of this process.
         """
         self.folder, self.name, self.run_id, self.rank = folder, name, run_id, rank
         self.started = time.time()
 
     def begin(self) -> None:
-        """Say that the work runs.
+        """Record that the work runs.
 
         Raises:
-            OSError: if the folder cannot be written to: better now than after hours.
+            OSError: if the folder cannot be written to; found at the start rather than after hours.
         """
         self._replace(RunStatus("running", self.run_id, self.rank, started=self.started))
 
@@ -140,15 +139,15 @@ class StatusFile:
         )  # fmt: skip
 
     def put(self, status: RunStatus, *, durable: bool = True) -> None:
-        """Replace the status by a whole record; a full disk is told and ends nothing.
+        """Replace the status by a whole record. An error, such as a full disk, is only logged.
 
         Args:
-            status: the record.
-            durable: wait until it is on the disk.
+            status: new record.
+            durable: whether to flush it to the disk.
         """
         try:
             self._replace(status, durable=durable)
-        except OSError as error:  # the end of the work must not be hidden by it
+        except OSError as error:  # must not hide why the work ends
             logger.warning("the status could not be written to %s: %s", self.folder / self.name, error)
 
     def _replace(self, status: RunStatus, *, durable: bool = True) -> None:
@@ -156,7 +155,7 @@ class StatusFile:
         write_text_atomic(self.folder / self.name, text, durable=durable)
 
     def read(self) -> RunStatus | None:
-        """Return what the file says, whoever wrote it; None if there is none."""
+        """Return the status in the file, of whichever launch; None if there is none."""
         return read_run_status(self.folder, self.name)
 
     def remove(self) -> None:
@@ -165,7 +164,7 @@ class StatusFile:
 
 
 def read_run_status(folder: Path, name: str = RUN_STATUS_FILE) -> RunStatus | None:
-    """Return how the work in a folder stands; None if no file says so, or a newer version wrote it."""
+    """Return the status of the work in a folder; None if there is no file, or a newer version wrote it."""
     try:
         return _FORMAT.parse((folder / name).read_text(encoding="utf-8"), name)
     except (OSError, ValueError):
@@ -173,25 +172,25 @@ def read_run_status(folder: Path, name: str = RUN_STATUS_FILE) -> RunStatus | No
 
 
 def new_run_id() -> str:
-    """Return a random name for a start of some work."""
+    """Return a random name for a launch of some work."""
     return secrets.token_hex(8)
 
 
 class ReportedWork:
-    """Work in phases, whose status and progress a file tells; every process enters it, the main one writes.
+    """Work in phases whose status and progress are recorded in a file. Every process enters it, the main one writes.
 
-    Counts are those of all processes together. How the block ends is written as well: an error on any process is
-    `failed`, a signal is `stopped`.
+    Counts are sums over all processes. The end of the block is recorded as well: an error on any process as `failed`, a
+    signal as `stopped`.
     """
 
     def __init__(self, folder: Path, name: str, rank: int = 0, *, keeps_finished: bool = True) -> None:
         """Write nothing yet.
 
         Args:
-            folder: of the work; the caller holds its lock.
-            name: of the file in it.
-            rank: of this process.
-            keeps_finished: whether the file stays when the work is done; otherwise it is removed.
+            folder: folder of the work; the caller holds its lock.
+            name: name of the file in it.
+            rank: rank of this process.
+            keeps_finished: whether the file is kept when the work is finished.
         """
         self.rank = rank
         self._place = (folder, name)
@@ -203,7 +202,7 @@ class ReportedWork:
         self._written_at = 0.0
 
     def __enter__(self) -> ReportedWork:
-        """Say that the work begins."""
+        """Record that the work begins."""
         folder, name = self._place
         self._file = StatusFile(folder, name, from_main(self.rank, new_run_id), self.rank)
         self._write("running")
@@ -212,7 +211,7 @@ class ReportedWork:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Say how the work has ended."""
+        """Record how the work ended."""
         if error is None:
             if self.rank == 0 and not self._keeps_finished:
                 self._file.remove()
@@ -223,16 +222,16 @@ class ReportedWork:
         if isinstance(error, KeyboardInterrupt) or (number is not None and number > EXIT_SIGNAL_BASE):
             if self.rank == 0:
                 self._write("stopped", exit_code=number, reason="a signal")
-        elif self.rank == 0 or number is None:  # other processes leave with a number when the main one says why
+        elif self.rank == 0 or number is None:  # others exit with a code after the main one recorded why
             self._write("failed", exit_code=number, reason=f"{type(error).__name__}: {error}")
 
     def begin(self, phase: str, *, total: int | None = None, unit: str = "") -> None:
         """Begin a phase. Every process must do so, with the same phase and total.
 
         Args:
-            phase: what is to be done.
-            total: units that there are, over all processes.
-            unit: what is counted.
+            phase: name of the phase.
+            total: total number of units, over all processes.
+            unit: name of the unit that is counted.
         """
         self._phases += 1
         self._counts, self._pending = {True: 0, False: 0}, {True: 0, False: 0}
@@ -241,22 +240,24 @@ class ReportedWork:
             self._write("running")
 
     def advance(self, count: int, *, by_earlier_run: bool = False) -> None:
-        """Note that some more units of this process are done; written at most once in `WRITE_SECONDS`.
+        """Count completed units of this process. The file is written at most once in `WRITE_SECONDS`.
 
         Args:
-            count: how many.
-            by_earlier_run: whether they were found done, so that they say nothing of the pace.
+            count: number of units.
+            by_earlier_run: whether an earlier run completed them; they do not count for the estimated time.
         """
         self._pending[by_earlier_run] += count
         if time.monotonic() - self._written_at >= WRITE_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Tell the others, and the file, what was done since the last time."""
+        """Share the counts since the last call with the other processes, and write the file."""
         for is_earlier, count in self._pending.items():
+            # A counter in the processes' shared store: no process waits for another, unlike in a reduction.
             shared = add_to_count(f"songgen-progress-{self._phases}-{is_earlier}", count)
             self._counts[is_earlier] = self._counts[is_earlier] + count if shared is None else shared
         self._pending = {True: 0, False: 0}
+        # The estimate uses the pace of this run only: units of an earlier run took no time.
         own, done = self._counts[False], sum(self._counts.values())
         elapsed, total = time.time() - self._progress.started, self._progress.total
         left = None if total is None or not own else round(max(0, total - done) * elapsed / own, 1)
@@ -265,7 +266,7 @@ class ReportedWork:
             self._write("running")
 
     def _write(self, status: State, *, exit_code: int | None = None, reason: str | None = None) -> None:
-        """Replace the status, unless a process has said already why the work fails: the rest is its consequence."""
+        """Replace the status, unless a process has already recorded a failure: later errors are consequences."""
         self._written_at = time.monotonic()
         told = self._file.read()
         if told is not None and told.run_id == self._file.run_id and told.status == "failed":
@@ -274,7 +275,7 @@ class ReportedWork:
 
 
 def _rounded(seconds: float) -> str:
-    """Return a time to wait as a person would say it."""
+    """Return a duration as text, in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -15,7 +15,7 @@ from songgen.runtime.json_files import read_json_object
 from songgen.runtime.pretrained import find_folder, local_folder
 
 MODEL_CONFIG_FILE = "config.json"
-"""File of every folder of a network; in that of a model, `model_type` says which family it belongs to."""
+"""File in every folder of a network; in a model's folder, its key `model_type` gives the family."""
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -72,13 +72,13 @@ def read_tensors(path: Path, *, prefixes: tuple[str, ...] = ("",)) -> dict[str, 
 
 @dataclass(frozen=True)
 class NetworkFolder:
-    """Where a frozen network's files lie on this machine."""
+    """Local files of a frozen network."""
 
     folder: Path
-    """Holds config and weights."""
+    """Folder with configuration and weights."""
 
     allow_pickle_weights: bool
-    """Whether `pytorch_model.bin` may be read where there is no safetensors file."""
+    """Whether `pytorch_model.bin` may be read if there are no safetensors files."""
 
     def config(self) -> dict[str, Any]:
         """Read `config.json`."""
@@ -88,12 +88,12 @@ class NetworkFolder:
         """Read a JSON file of the folder.
 
         Raises:
-            ValueError: if it is missing or no JSON object.
+            ValueError: if it is missing or does not hold a JSON object.
         """
         return read_json_object(self.folder / name)
 
     def preprocessor(self) -> dict[str, Any]:
-        """Read `preprocessor_config.json`, empty where there is none."""
+        """Read `preprocessor_config.json`; empty if there is none."""
         return self.read_json(PREPROCESSOR_FILE) if (self.folder / PREPROCESSOR_FILE).is_file() else {}
 
     def tensors(self, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
@@ -106,6 +106,7 @@ class NetworkFolder:
         names = weight_files(self.folder)
         if not names:
             if self.allow_pickle_weights and (self.folder / PICKLE_FILE).is_file():
+                # `weights_only` limits unpickling to tensors; it is still opt-in.
                 state = torch.load(self.folder / PICKLE_FILE, map_location="cpu", weights_only=True)
                 return {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
             raise ValueError(
@@ -121,7 +122,7 @@ def normalize_spec(spec: str | Mapping[str, Any]) -> dict[str, Any]:
     """Return a spec as a dictionary with known keys.
 
     Raises:
-        ValueError: for unknown keys or without a path.
+        ValueError: if there are unknown keys or no path.
     """
     normalized = {"path": spec} if isinstance(spec, str) else dict(spec)
     unknown = sorted(set(normalized) - set(_SPEC_KEYS))
@@ -131,10 +132,10 @@ def normalize_spec(spec: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def locate(spec: Mapping[str, Any], base_folder: Path | None) -> NetworkFolder:
-    """Return the files of a spec: a folder under `base_folder`, any folder, or a download from the hub.
+    """Return the files of a spec: a folder in `base_folder`, another folder, or a download from the hub.
 
     Raises:
-        ValueError: if there is no such folder or repository.
+        ValueError: if neither a folder nor a repository is found.
     """
     path, allow_pickle = str(spec["path"]), bool(spec.get("allow_pickle_weights", False))
     if (folder := local_folder(path, base_folder)) is not None:
@@ -142,7 +143,7 @@ def locate(spec: Mapping[str, Any], base_folder: Path | None) -> NetworkFolder:
     patterns = ["*.json", "model*.safetensors"]
     where: dict[str, Any] = {"base_folder": base_folder, "revision": spec.get("revision"), "bare": True}
     folder = find_folder(path, patterns=patterns, **where)
-    if allow_pickle and not any(folder.glob("model*.safetensors")):  # the pickle only where there is nothing better
+    if allow_pickle and not any(folder.glob("model*.safetensors")):  # the pickle only if nothing else exists
         folder = find_folder(path, patterns=[*patterns, PICKLE_FILE], **where)
     return NetworkFolder(folder, allow_pickle)
 
@@ -151,7 +152,7 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     """Fill a model built on the meta device; `tensors` become its parameters.
 
     Raises:
-        ValueError: if a tensor is missing or has another shape; all problems at once.
+        ValueError: if a tensor is missing or has another shape; the message lists all problems.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

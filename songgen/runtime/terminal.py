@@ -1,4 +1,4 @@
-"""Texts from anywhere on a terminal and in logs: captions, lyrics and file names must not drive it."""
+"""Safe output of untrusted text: captions, lyrics and file names must not send control sequences to a terminal."""
 
 import logging
 import re
@@ -8,20 +8,20 @@ _CONTROL_CHARACTERS = {code: None for code in (*range(32), *range(127, 160)) if 
 
 
 def printable(text: str) -> str:
-    """Remove terminal sequences and control characters; line breaks and tabs stay."""
+    """Remove terminal sequences and control characters, except line breaks and tabs."""
     return _ANSI_SEQUENCE.sub("", text).translate(_CONTROL_CHARACTERS)
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats records without control characters."""
+    """Log formatter that removes control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's text."""
+        """Return the record as text."""
         return printable(super().format(record))
 
 
 def log_to_stderr(level: int | str) -> None:
-    """Let every logger from this level on write to standard error, if nothing else was set up before."""
+    """Log to standard error from this level on, if logging is not configured yet."""
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])

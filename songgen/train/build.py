@@ -1,4 +1,4 @@
-"""From a configuration to a trainer: every part is made here, checked against the others, and nowhere else."""
+"""Builds a trainer from a configuration. Every part is made here and checked against the others."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ SECONDS_PER_HOUR = 3600
 def build_trainer(
     config: RunConfig, task: Task | None, accelerator: Accelerator, console: Console, heartbeat: Heartbeat
 ) -> Trainer:
-    """Make a trainer, in the order of cost: configuration and data are checked before anything moves to a device.
+    """Build a trainer. Configuration and data are checked first, before anything moves to a device.
 
     Args:
         config: resolved configuration.
         task: what the launching script trains, a hint to the family; None: whatever the model is made for.
         accelerator: from `songgen.runtime.processes.start.start_processes`.
-        console: of this process.
-        heartbeat: of this process.
+        console: console output of this process.
+        heartbeat: heartbeat of this process.
 
     Raises:
         ValueError: if model, data and configuration do not fit together; the message says what to change.
@@ -82,6 +82,7 @@ def build_trainer(
     objective = family.objective(config, core)
     processes = Processes(rank, world_size)
     data, held_out = _open_data(config, family, core, objective, processes)
+    # The number of steps depends on the position: a resumed epoch may have other batches (see `count_steps`).
     state = TrainerState() if resumption is None else resumption.state
     total_steps = count_steps(config, data.plan, state)
     evaluator = _evaluator(config, objective, held_out, total_steps)
@@ -122,7 +123,7 @@ def build_trainer(
 def _open_data(
     config: RunConfig, family: Family[Any], core: nn.Module, objective: Objective, processes: Processes
 ) -> tuple[TrainingData, TrainingData | None]:
-    """Open the clips to train on, and the held-out ones where the configuration asks for evaluation.
+    """Open the clips to train on and, if the configuration asks for evaluation, the held-out clips.
 
     Raises:
         ValueError: if they do not fit the model.
@@ -139,7 +140,7 @@ def _open_data(
 def _evaluator(
     config: RunConfig, objective: Objective, data: TrainingData | None, total_steps: int
 ) -> Evaluator | None:
-    """Return what measures held-out clips; None where there are none."""
+    """Return the evaluator of the held-out clips; None if there are none."""
     training = config.training
     if data is None:
         return None
@@ -155,7 +156,7 @@ def _evaluator(
 
 
 def _checkpoints(config: RunConfig, rank: int, world_size: int) -> CheckpointManager:
-    """What saves and finds the checkpoints of the run."""
+    """Return the manager that saves and finds the run's checkpoints."""
     return CheckpointManager(
         Path(config.training.output_dir),
         save_total_limit=config.training.save_total_limit,
@@ -168,17 +169,17 @@ def _checkpoints(config: RunConfig, rank: int, world_size: int) -> CheckpointMan
 def _put_in_place(
     state: TrainerState, config: RunConfig, total_steps: int, content: dict[str, Any], resumption: Resumption | None
 ) -> None:
-    """Fit a state, new or of a checkpoint, to the run that now begins.
+    """Fit a new or loaded state to the run that begins now.
 
     Args:
-        state: changed in place.
-        config: of this launch.
-        total_steps: of the whole run.
-        content: what the run is made of now, see `TrainerState.plan`.
-        resumption: where the state comes from.
+        state: state of the trainer, changed in place.
+        config: configuration of this launch.
+        total_steps: optimizer steps of the whole run.
+        content: identity of the data and the frozen weights of this launch; see `TrainerState.plan`.
+        resumption: checkpoint that the state comes from; None for a new run.
 
     Raises:
-        ValueError: the state means a place in other songs.
+        ValueError: if the state is a position in other songs than those of this launch.
     """
     require_same_songs(state.plan, content, mid_epoch=config.training.do_train and state.batches_in_epoch > 0)
     state.curve = continue_curve(state, total_steps, resumption.changed if resumption else ())
@@ -186,7 +187,7 @@ def _put_in_place(
 
 
 def _loss_scale(config: RunConfig, accelerator: Accelerator) -> LossScaleBounds:
-    """The bounds of float16's loss scale, which begins at its cap."""
+    """Return the bounds of float16's loss scale, which starts at its cap."""
     training = config.training
     bounds = LossScaleBounds(training.loss_scale_floor, training.loss_scale_cap, training.max_skipped_steps)
     bounds.begin(accelerator.scaler)
@@ -194,7 +195,7 @@ def _loss_scale(config: RunConfig, accelerator: Accelerator) -> LossScaleBounds:
 
 
 def _intervals(config: RunConfig, steps_per_epoch: int) -> Intervals:
-    """After how many steps something is due."""
+    """Return the numbers of steps between logging, evaluations and checkpoints."""
     return Intervals(
         log=config.training.logging_interval(steps_per_epoch),
         evaluate=config.training.eval_interval(steps_per_epoch),
@@ -203,7 +204,7 @@ def _intervals(config: RunConfig, steps_per_epoch: int) -> Intervals:
 
 
 def _schedule(config: RunConfig, total_steps: int) -> LearningRateSchedule:
-    """The learning rate over the run."""
+    """Return the learning rate schedule, and warn if the warm-up never ends."""
     training = config.training
     warmup_steps = training.num_warmup_steps(total_steps)
     if warmup_steps >= total_steps and training.lr_scheduler_type != "constant":
@@ -224,8 +225,9 @@ def _schedule(config: RunConfig, total_steps: int) -> LearningRateSchedule:
 
 
 def _prepare(config: RunConfig, core: nn.Module, trainable: Trainable, accelerator: Accelerator) -> Engine:
-    """Move the model to its device, wrap it, and make its optimizer."""
+    """Move the model to its device, wrap it, and build its optimizer."""
     training = config.training
+    # FSDP moves each shard to the device itself; the whole model may not fit on one.
     if accelerator.distributed_type == DistributedType.FSDP:
         autocast_forward(accelerator, core)
     else:
@@ -255,7 +257,7 @@ def _reporter(
     console: Console,
     total_steps: int,
 ) -> Reporter:
-    """What the run shows and keeps."""
+    """Return the reporter of the run: console, metrics file and trackers."""
     training = config.training
     trained = sum(entry.numel() for entry in engine.parameters.values())
     frames = config.data.max_frames_per_batch

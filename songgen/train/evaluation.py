@@ -1,4 +1,4 @@
-"""Evaluation on held-out clips: metrics in which each target counts once on any number of processes."""
+"""Evaluation on held-out clips. Each target counts once, whatever the number of processes."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from songgen.train.optimization.sharding import shard_again, whole_weights
 
 @dataclass
 class SongSchedule:
-    """When songs are sampled at evaluations, and how many."""
+    """Number of songs sampled at evaluations, and how often."""
 
     num_songs: int
-    """Number of songs of all processes together; fewer where there are fewer clips."""
+    """Number of songs over all processes, at most the number of held-out clips."""
     interval: int | None
-    """Steps between two times that songs are sampled; None: at every evaluation."""
+    """Steps between two evaluations that sample songs; None for every evaluation."""
     last_step: int
     """Final step of the run, at which songs are always sampled."""
     originals_logged: bool = False
-    """Whether the originals are logged already, by this process or by the run that it resumes."""
+    """Whether the original recordings were already logged, by this process or by the run that it resumes."""
     latest_step: int = 0
     """Step at which songs were last sampled."""
 
     def due(self, step: int) -> bool:
-        """Whether songs are to be sampled at the evaluation after `step` steps."""
+        """Return whether the evaluation after `step` completed steps samples songs."""
         if self.interval is None or step >= self.last_step:
             return True
+        # Evaluations need not fall on multiples of the interval: sample at the first one past each multiple.
         return step // self.interval > self.latest_step // self.interval
 
 
@@ -41,30 +42,30 @@ class Evaluator:
     """Evaluates a model on the same clips in the same way each time: no dropout, no random choice."""
 
     objective: Objective
-    """Measures, and samples songs."""
+    """Objective that measures the clips and samples songs."""
     data: TrainingData
     """Held-out clips; their samples are deterministic."""
     songs: SongSchedule | None
-    """When songs are sampled; None samples nothing."""
+    """Schedule of sampled songs; None to sample none."""
 
     def resume(self, evaluated_step: int | None) -> None:
-        """Take up a run whose latest evaluation was after so many steps: songs that were due then were sampled."""
+        """Continue a run that was last evaluated at this step; songs due up to then count as sampled."""
         if self.songs is not None:
             self.songs.latest_step = evaluated_step or 0
 
     def run(self, model: nn.Module, core: nn.Module, step: int, sink: AudioSink, inbox: Inbox) -> dict[str, float]:
-        """Compute all metrics; every process takes part and gets the same numbers.
+        """Compute all metrics. Every process must call this, and all get the same values.
 
         Args:
-            model: as it is wrapped for several processes.
-            core: the model itself.
+            model: the model as wrapped for distributed training.
+            core: the model without wrappers.
             step: completed optimizer steps.
-            sink: takes the sound of songs.
-            inbox: asked between micro-batches and while songs are sampled.
+            sink: receives the audio of sampled songs.
+            inbox: checked for a stop request between micro-batches and while songs are sampled.
 
         Returns:
-            those of `Objective.evaluation_metrics`, and at steps that sample songs those of `Objective.sample_songs`
-            (on the main process only).
+            The metrics of `Objective.evaluation_metrics` and, at steps that sample songs, those of
+            `Objective.sample_songs` (on the main process only).
 
         Raises:
             Interrupted: if any process was asked to stop; all of them raise it together.
@@ -82,13 +83,14 @@ class Evaluator:
 
     @torch.no_grad()
     def _measure(self, model: nn.Module, inbox: Inbox) -> dict[str, float]:
-        """Measure all clips; each clip is computed by one process."""
+        """Measure all clips; each clip is measured by exactly one process."""
         device = next(model.parameters()).device
         sums: Tensor | None = None
         for batches in self.data.steps(epoch=0):
             if inbox.stop_requested_anywhere():
                 raise Interrupted
-            # A micro-batch without clips runs too: sharded weights need every process in every pass.
+            # Empty micro-batches are run as well: with sharded weights, every process must take part in each forward
+            # pass.
             for batch in batches:
                 found = self.objective.evaluation_sums(model, batch.to(device, non_blocking=True))
                 sums = found if sums is None else sums + found

@@ -1,4 +1,4 @@
-"""The model that a run leaves: written by its family, from weights that are gathered here."""
+"""Writes the final model of a run: gathers the weights, which the family then writes."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ def write_final_model(
     config: RunConfig,
     folder: Path,
 ) -> None:
-    """Write a model that the next run can start from, and the configuration next to it. Every process must call this.
+    """Write a model that the next run can start from, with the run's configuration. Every process must call this.
 
     Args:
-        family: of the model.
-        accelerator: the processes; the main one writes.
+        family: family of the model.
+        accelerator: gives the processes; the main one writes.
         core: the trained model, plain or sharded.
-        trainable: what of it was trained, and what of it is exported.
+        trainable: which parameters were trained, and which weights are exported.
         config: resolved configuration of the run.
-        folder: where to write; other files in it stay.
+        folder: folder to write to; other files in it are kept.
     """
     main = accelerator.is_main_process
     weights = trainable.exported(core)
+    # Sharded weights are gathered by all processes together, but only the main one keeps them in memory.
     if any(isinstance(tensor, DTensor) for tensor in weights.values()):
         weights = gather_tensors(weights, keep=main)
     if main:

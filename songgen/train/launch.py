@@ -1,4 +1,4 @@
-"""What the training scripts call: processes, checks in the order of their cost, training, exit codes."""
+"""Entry point of the training scripts: joins the processes, checks cheap things first, trains, returns an exit code."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ logger = logging.getLogger(__name__)
 
 
 def run_training(arguments: Sequence[str], task: Task, *, description: str = "") -> int:
-    """Train as a command line says.
+    """Run a training from command line arguments.
 
     Args:
         arguments: `CONFIG.json [--key value ...]`.
-        task: what the model is to write.
-        description: of the program, with its exit codes, for `--help`.
+        task: task that the model is trained for.
+        description: description of the program and its exit codes, shown by `--help`.
 
     Returns:
-        the exit code, one of `songgen.exit_codes`.
+        The exit code, one of `songgen.exit_codes`.
     """
     console = Console(enabled=_rank() == 0)
     route_logging(console)
@@ -53,17 +53,17 @@ def run_training(arguments: Sequence[str], task: Task, *, description: str = "")
 
 
 class Run:
-    """One start of a training run, on one of its processes: the folder, its lock, the processes and their supervision.
+    """One launch of a training run, as seen by one process: its folder, lock, process group and supervision.
 
-    Entered, it joins the processes, takes the folder and says that the run has begun. What fails in the block is
-    reported by the supervision and becomes the exit code; it is not raised again.
+    A context manager: on entry it joins the processes, locks the folder and records the start of the run. An exception
+    in the block is reported by the supervision and becomes the exit code; it is not raised again.
     """
 
     def __init__(self, config: RunConfig) -> None:
-        """Touch nothing yet.
+        """Keep the configuration; nothing is written or joined before the object is entered.
 
         Args:
-            config: resolved configuration, whose folder may be used.
+            config: resolved configuration; its folder was checked already.
         """
         training = config.training
         self.config = config
@@ -74,10 +74,10 @@ class Run:
         self._held = ExitStack()
 
     def __enter__(self) -> Run:
-        """Join the other processes and take the folder.
+        """Join the other processes and lock the folder.
 
         Raises:
-            ValueError: if the launch does not fit, or another run has the folder; nothing was written.
+            ValueError: if the launch does not fit, or another run uses the folder; nothing was written.
         """
         training = self.config.training
         self.accelerator = start_processes(
@@ -103,51 +103,53 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        """Report how the run ends, and give everything back."""
+        """Report how the run ended and release everything."""
         if error is not None:
             self.exit_code = self.supervision.fail(error)
         self._release()
         return isinstance(error, Exception | KeyboardInterrupt | SystemExit)
 
     def take_commands(self, inbox: Inbox) -> None:
-        """Take commands until the run has ended, not only while it trains.
+        """Accept commands until the run has ended, not only while it trains.
 
-        The launcher passes signals on late, and sends one when another process has failed.
+        The launcher forwards signals with a delay, and sends one when another process has failed.
         """
         self._held.enter_context(inbox)
 
     def done(self, step: int, *, stopped: bool) -> None:
-        """Say that the run has ended well."""
+        """Record that the run ended without an error."""
         self.supervision.done(step, stopped=stopped)
         self.exit_code = EXIT_DONE
 
     def _take_folder(self) -> str:
-        """Lock the folder, move an earlier run away if asked to, and write what says that a run begins (main process).
+        """Lock the folder, back up an earlier run if asked to, and record the start of the run (main process only).
 
         Returns:
-            the run's random name.
+            The run's random name.
         """
         self._held.enter_context(locked(self.folder))
         if self.config.training.overwrite_output_dir and (backup := back_up_run(self.folder)) is not None:
             logger.warning("the earlier run in %s is in %s now", self.folder, backup)
-        if not (self.folder / RUN_CONFIG_FILE).exists():  # it says that the folder is a run's
+        # This file marks the folder as a run's. One that exists is kept until the checkpoint to resume was compared
+        # with it.
+        if not (self.folder / RUN_CONFIG_FILE).exists():
             self.config.save(self.folder / RUN_CONFIG_FILE)
         self._earlier = read_run_status(self.folder, self.status_file)
         return begin_run(self.folder, self.status_file)
 
     def _release(self) -> None:
-        """Give back signals, lock and processes."""
+        """Release signal handlers, lock and processes."""
         self._held.close()
-        # Leaving in order waits for the other processes, which may be gone after a failure.
+        # An orderly shutdown waits for the other processes, which may be gone after a failure.
         if self.exit_code == EXIT_DONE or self.accelerator.num_processes == 1:
             self.accelerator.end_training()
 
 
 def _train(run: Run, task: Task, console: Console) -> None:
-    """Build, train, publish, and say how the run ended.
+    """Build the trainer, train, publish, and record how the run ended.
 
     Raises:
-        Exception: whatever goes wrong.
+        Exception: if anything fails; `Run` reports it.
     """
     training = run.config.training
     trainer = build_trainer(run.config, task, run.accelerator, console, run.supervision.heartbeat)
@@ -164,7 +166,7 @@ def _train(run: Run, task: Task, console: Console) -> None:
 
 
 def _require_possible(config: RunConfig) -> None:
-    """Check what costs nothing, before any process is joined or file written.
+    """Run the checks that cost nothing, before any process is joined or file written.
 
     Raises:
         ValueError: if the run must not or cannot write to its folder, or publish.
@@ -184,7 +186,7 @@ def _require_possible(config: RunConfig) -> None:
 
 
 def _say_refusal(error: ValueError, console: Console) -> None:
-    """Say why a run does not begin, once a machine: its processes share files and environment."""
+    """Print why a run does not start, once on each machine: its processes share files and environment."""
     if _rank() == 0:
         console.info(f"error: {error}")
     elif os.environ.get("LOCAL_RANK", str(_rank())) == "0":
@@ -192,5 +194,5 @@ def _say_refusal(error: ValueError, console: Console) -> None:
 
 
 def _rank() -> int:
-    """Number of this process in the launch, which it knows before it joins the others."""
+    """Return the rank of this process, which is in the environment before it joins the others."""
     return int(os.environ.get("RANK", "0"))

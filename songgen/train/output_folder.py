@@ -1,4 +1,4 @@
-"""The folder of a run: whether it may be used, by whom, and what becomes of an earlier run in it."""
+"""Output folder of a run: whether it may be used, its lock, and the backup of an earlier run in it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ RUN_LOCK_FILE = ".run.lock"
 
 
 def require_usable(folder: Path, *, resume: str, overwrite: bool) -> None:
-    """Check that a run may write to a folder: it is new, empty, or holds a run that this one goes on with.
+    """Check that a run may write to a folder: it is new, empty, or holds the run that is resumed.
 
     Raises:
-        ValueError: it holds something else, or cannot be written to; the message says what to change.
+        ValueError: if it holds something else, or cannot be written to; the message says what to change.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output_dir {folder} is a file; name a folder")
@@ -32,12 +32,12 @@ def require_usable(folder: Path, *, resume: str, overwrite: bool) -> None:
         listed = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
         raise ValueError(
             f"output_dir {folder} holds files that no training run wrote ({listed}); choose another folder, or set "
-            "overwrite_output_dir to true to write beside them"
+            "overwrite_output_dir to true to write to it all the same"
         )
     if found and RUN_CONFIG_FILE in found and resume == "never" and not overwrite:
         raise ValueError(
             f"output_dir {folder} holds a run already, and resume is 'never'; choose another folder, set resume to "
-            "'auto' to go on with it, or overwrite_output_dir to true to move it to a backup and start anew"
+            "'auto' to continue it, or overwrite_output_dir to true to move it to a backup and start again"
         )
     parent = next(entry for entry in (folder, *folder.absolute().parents) if entry.exists())
     if not os.access(parent, os.W_OK | os.X_OK):
@@ -45,30 +45,30 @@ def require_usable(folder: Path, *, resume: str, overwrite: bool) -> None:
 
 
 def require_way_back(folder: Path) -> None:
-    """Check that a run does not begin anew over a trained model, because its checkpoints are gone.
+    """Check that a run whose checkpoints are gone does not start again and replace its trained model.
 
     Raises:
-        ValueError: the folder holds a model and no checkpoint, not even a damaged one.
+        ValueError: if the folder holds a model but no checkpoint, not even a damaged one.
     """
     if has_lone_model(folder):
         raise ValueError(
-            f"output_dir {folder} holds a trained model, but no checkpoint to go on from, and a new run would replace "
-            "it. Restore a checkpoint; or train the model on with this folder as model_name_or_path and another "
-            "output_dir; or set overwrite_output_dir to true to move it to a backup and start anew"
+            f"output_dir {folder} holds a trained model, but no checkpoint to resume from, and a new run would "
+            "replace it. Restore a checkpoint; or train the model further, with this folder as model_name_or_path and "
+            "another output_dir; or set overwrite_output_dir to true to move it to a backup and start again"
         )
 
 
 def has_lone_model(folder: Path) -> bool:
-    """Whether a run's folder holds its model, but no checkpoint, not even a damaged one."""
+    """Return whether a run's folder holds its model but no checkpoint, not even a damaged one."""
     return (folder / MODEL_CONFIG_FILE).is_file() and not checkpoint_folders(folder)
 
 
 def back_up_run(folder: Path) -> Path | None:
-    """Move the run that a folder holds to a folder beside it, so that a new one can start; nothing is deleted.
+    """Move the run in a folder to a backup folder next to it, so that a new run can start. Nothing is deleted.
 
     Returns:
-        where it lies now, `<folder>.backup-<number>`; None if the folder holds no run (foreign files stay), or only
-        what a run leaves that was refused before it trained.
+        The backup folder, `<folder>.backup-<number>`; None if the folder holds no run (other files are kept), or only
+        the files of a run that was refused before it trained.
     """
     entries = [entry for entry in folder.iterdir() if entry.name != RUN_LOCK_FILE]
     trifles = {RUN_CONFIG_FILE, RUN_STATUS_FILE, EVALUATION_STATUS_FILE, VERIFIED_FILE}
@@ -79,21 +79,21 @@ def back_up_run(folder: Path) -> Path | None:
     while (backup := folder.with_name(f"{folder.name}.backup-{number}")).exists():
         number += 1
     backup.mkdir()
-    # The configuration says that a folder holds a run: moved last, an interrupted move is taken up again.
+    # The configuration marks a folder as a run's. It is moved last, so that an interrupted move is continued next time.
     for entry in sorted(entries, key=lambda entry: entry.name == RUN_CONFIG_FILE):
         shutil.move(entry, backup / entry.name)
     return backup
 
 
 def require_outside(folder: Path, inputs: Mapping[str, str]) -> None:
-    """Check that what a run reads does not lie in a folder whose content is about to be moved away.
+    """Check that a run reads nothing from a folder whose contents are about to be moved away.
 
     Args:
-        folder: of the run.
-        inputs: key of the configuration -> path (hub ids are no paths here, and pass).
+        folder: output folder of the run.
+        inputs: key of the configuration -> path; hub ids are not local paths, and pass.
 
     Raises:
-        ValueError: naming the keys.
+        ValueError: if it does; the message names the keys.
     """
     inside = [
         f"{key} {path}"
@@ -108,5 +108,5 @@ def require_outside(folder: Path, inputs: Mapping[str, str]) -> None:
 
 
 def locked(folder: Path) -> AbstractContextManager[None]:
-    """Keep other runs out of an output folder while this one writes to it; see `songgen.runtime.folder_lock.locked`."""
+    """Lock an output folder against other runs; see `songgen.runtime.folder_lock.locked`."""
     return folder_lock.locked(folder, RUN_LOCK_FILE)

@@ -1,6 +1,10 @@
-"""One optimizer step: micro-batches forward and backward, exact normalization, clipping, the agreed decision to update.
+"""One optimizer step: forward and backward passes, exact normalization, clipping, and the agreed decision to update.
 
-Shapes: D divisors, W values that follow the curve, as in `songgen.families.objective`.
+All processes must come to the same decision in each step. One that skipped an update, saved or stopped by itself would
+leave the others waiting in a collective operation, or with other weights. So all facts that decide are summed over the
+processes in one reduction, `TrainingStep._agree`, and each process decides by the sums.
+
+Shapes: D divisors, W values that depend on the position on the run's curve, as in `songgen.families.objective`.
 """
 
 from __future__ import annotations
@@ -21,12 +25,12 @@ from songgen.train.optimization.engine import Engine
 
 
 class Outcome(enum.Enum):
-    """What became of a step."""
+    """Outcome of a step."""
 
     UPDATED = "updated"
     """The weights changed."""
     EMPTY = "no target"
-    """No process had anything to predict; nothing changed."""
+    """No process had a target to predict; nothing changed."""
     NON_FINITE = "not finite"
     """A loss or gradient was NaN or infinite on some process; nothing changed anywhere."""
     HELD_BACK = "held back"
@@ -37,60 +41,60 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step gave. Tensors stay on the device."""
+    """Result of one step. Tensors stay on the device."""
 
     outcome: Outcome
     """Whether the weights changed."""
     objective: Tensor
-    """Scalar, this process's share of what was minimized: the processes' shares add up to the whole."""
+    """Scalar, this process's share of the minimized loss; the shares of all processes add up to it."""
     loss: float
-    """The whole: the sum of all processes' objectives."""
+    """Minimized loss: the sum of all processes' shares."""
     parts: Mapping[str, Tensor]
-    """This process's shares of the named parts of the loss: see `songgen.families.objective.BatchLoss`."""
+    """This process's shares of the named parts of the loss; see `songgen.families.objective.BatchLoss`."""
     gradient_norm: Tensor
-    """Scalar, before clipping, of all processes together."""
+    """Scalar, gradient norm over all processes, before clipping."""
     samples: int
-    """Songs of all processes."""
+    """Number of songs over all processes."""
     frames: int
-    """Frames of all processes."""
+    """Number of frames over all processes."""
     targets: int
-    """Values predicted by all processes, as the objective counts them."""
+    """Number of predicted values over all processes, as the objective counts them."""
     actions: frozenset[Action]
-    """What any process was asked to do."""
+    """Actions that any process was asked for."""
 
 
 @dataclass(frozen=True)
 class _Agreed:
-    """What all processes know of a step alike."""
+    """Facts about a step that are the same on all processes."""
 
     finite_loss: bool
     """Whether every process's loss is finite."""
     finite_norm: bool
-    """Whether the gradient norm is, on every process."""
+    """Whether the gradient norm is finite on every process."""
     loss: float
-    """Sum of the processes' objectives."""
+    """Sum of the processes' shares of the loss."""
     actions: frozenset[Action]
-    """What any process was asked to do."""
+    """Actions that any process was asked for."""
     samples: int
-    """As in `StepResult`."""
+    """Number of songs over all processes."""
     frames: int
-    """As in `StepResult`."""
+    """Number of frames over all processes."""
     targets: int
-    """As in `StepResult`."""
+    """Number of predicted values over all processes."""
 
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """Everything that an optimizer step needs."""
+    """An optimizer step, with everything that it needs."""
 
     accelerator: Accelerator
-    """Processes, device, loss scaler."""
+    """Processes, device and loss scaler."""
     engine: Engine
-    """The model, its gradients, its optimizer."""
+    """Model, gradients and optimizer."""
     objective: Objective
-    """Counts the targets and computes the losses."""
+    """Objective that counts the targets and computes the losses."""
     max_gradient_norm: float
-    """Gradients are scaled down to it."""
+    """Norm to which larger gradients are scaled down."""
 
     def run(
         self,
@@ -101,15 +105,16 @@ class TrainingStep:
     ) -> StepResult:
         """Train on the micro-batches of one step.
 
-        The loss is a mean over every target of the step on all processes, whatever the micro-batches' sizes: the counts
-        are summed first, and each micro-batch adds its share.
+        The loss is a mean over all targets of the step on all processes, whatever the sizes of the micro-batches: the
+        targets are counted first, and each micro-batch adds its share.
 
         Args:
-            batches: this process's micro-batches; every process must have as many.
-            curve_values: W, what the loss takes from the place on the curve of the run.
-            commands: asked once, at the end, for what this process was asked to do; the processes agree on it.
-            allows_update: asked before the weights change, with the loss of all processes together; must answer alike
-                on every process.
+            batches: micro-batches of this process; every process must have the same number.
+            curve_values: W, values of the loss that depend on the position on the run's curve.
+            commands: called once, at the end, for the commands that this process received; the processes agree on
+                them.
+            allows_update: called before the weights change, with the loss over all processes; must return the same on
+                every process.
         """
         device = self.accelerator.device
         divisors, sizes = self._count(batches)
@@ -120,7 +125,8 @@ class TrainingStep:
             is_last = place == len(batches) - 1
             with self.engine.micro_batch(is_last=is_last):
                 loss = self.objective.loss(self.engine.model, batch.to(device, non_blocking=True), divisors, values)
-                # The wrappers average gradients over processes; the objective is a sum.
+                # DDP, FSDP and DeepSpeed average gradients over processes, but the loss is a sum of the processes'
+                # shares: multiplying by their number undoes the division.
                 self.engine.backward(loss.total * self.accelerator.num_processes)
             objective += loss.total.detach()
             for name, part in loss.parts.items():
@@ -141,20 +147,24 @@ class TrainingStep:
         )
 
     def _count(self, batches: Sequence[Any]) -> tuple[Tensor, Tensor]:
-        """Return what the losses are divided by (D int64) and (songs, frames, targets), of all processes together."""
+        """Return the divisors of the losses (D int64) and (songs, frames, targets), both over all processes."""
         counts = self.objective.count(batches)
+        # One reduction for both, before the forward passes: [D + 3] int64, so that the sums are exact.
         own = torch.cat([counts.divisors, torch.tensor([counts.songs, counts.frames, counts.targets])])
         summed = sum_over_processes(own.to(self.accelerator.device))
         return summed[: len(counts.divisors)], summed[len(counts.divisors) :]
 
     def _agree(self, objective: Tensor, norm: Tensor, commands: Sequence[Command], sizes: Tensor) -> _Agreed:
-        """Combine what the processes found; `sizes` are combined already.
+        """Combine what the processes found; `sizes` are sums already.
 
-        All of it comes to the host in one transfer, for which the device is waited for: the only one of a step, except
-        that DeepSpeed's engine compares the order of its gradients, and float16's scale is read after the update.
+        Everything is copied to the host in one transfer, the only point of a step where the host waits for the device.
+        Two exceptions: DeepSpeed's engine compares the order of its gradients, and float16's loss scale is read after
+        the update.
         """
-        # Filled on the device: a copy from the host would wait for it.
+        # `full` writes on the device; a copy from host memory would wait for the device.
         asked = [torch.full((), flag, dtype=torch.bool, device=objective.device) for flag in actions_of(commands)]
+        # float64 holds counts exactly up to 2**53. A flag that any process set gives a sum above zero. Layout of the
+        # sum: [loss not finite, norm not finite, one flag for each action, loss].
         found = torch.stack([~objective.isfinite(), ~norm.isfinite(), *asked]).double()
         found = sum_over_processes(torch.cat([found, objective.double()[None]]))
         bad_losses, bad_norms, *rest = torch.cat([found, sizes.double()]).tolist()
@@ -163,14 +173,15 @@ class TrainingStep:
         return _Agreed(bad_losses == 0, bad_norms == 0, loss, actions, samples, frames, targets)
 
     def _update(self, agreed: _Agreed, allows_update: Callable[[float], bool]) -> Outcome:
-        """Change the weights if the step allows it; every process comes to the same outcome."""
+        """Update the weights if the step allows it. Every process comes to the same outcome."""
         outcome = Outcome.UPDATED
         if agreed.targets == 0:
             outcome = Outcome.EMPTY
         elif not agreed.finite_loss or (not agreed.finite_norm and self.accelerator.scaler is None):
             outcome = Outcome.NON_FINITE
         elif not agreed.finite_norm:
-            # The scaler and accelerate would not say so: a fused optimizer is called, and skips the update by itself.
+            # Decided here, since neither the scaler nor accelerate reports it: a fused optimizer is called and skips
+            # the update by itself.
             outcome = Outcome.OVERFLOW
         elif not allows_update(agreed.loss):
             outcome = Outcome.HELD_BACK

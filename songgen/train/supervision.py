@@ -1,4 +1,10 @@
-"""Around a run, on each of its processes: files that say how it stands, and the end when another process has failed."""
+"""Supervision of a run on each of its processes: status and heartbeat files, and the exit when another process failed.
+
+How a failure spreads. The process that fails writes its reason to the run's status file, unless another one was first.
+The watching thread of every other process reads that file each second; it then gives its own process a short time to
+fail by itself, with a message of its own, and exits the process otherwise. Each process also writes a heartbeat file: a
+process that was killed, and could not report anything, is found by its old heartbeat.
+"""
 
 from __future__ import annotations
 
@@ -28,23 +34,25 @@ from songgen.train.checkpoints.manager import CheckpointError
 from songgen.train.optimization.anomalies import NonFiniteError
 
 WATCH_SECONDS = 1.0
-"""Between two signs of life, and two looks at whether another process has failed."""
+"""Seconds between two heartbeats, and between two checks whether another process failed."""
 
 GRACE_SECONDS = 2.0
-"""Left to a process to fail by itself, and say why, after another one has."""
+"""Seconds that a process gets to fail by itself, and say why, after another process failed."""
 
 SETTLE_SECONDS = 1.0
-"""After which a failing process looks at the others: those that failed with it have said so by then."""
+"""Seconds that a failing process waits before it checks the others; those that failed at the same time have reported by
+then."""
 
 AGREED_ERRORS = (NonFiniteError, CheckpointError)
-"""Errors that all processes raise together, so that the main one speaks for all."""
+"""Errors that all processes raise together, so that the main one reports for all."""
 
 
 class Supervision:
-    """Says how one process of a run stands, and ends it when another one has failed.
+    """Reports the state of one process of a run, and ends it when another process failed.
 
-    A process that hangs does not hear of a failure by itself: the launcher's SIGTERM only asks it to save. Entered,
-    this object watches the run's status from a thread and leaves a few seconds after another process has failed.
+    A process that hangs does not learn of a failure by itself: the launcher's SIGTERM only asks it to save. Used as a
+    context manager, this object watches the run's status from a thread and exits the process a few seconds after
+    another one failed.
     """
 
     def __init__(
@@ -60,12 +68,12 @@ class Supervision:
         """Write nothing yet.
 
         Args:
-            folder: of the run; it exists.
-            rank: of this process.
-            world_size: processes of the run.
-            run_id: of this start of the run.
-            status_file: name of the file that says how the run stands.
-            earlier: what the file said before this start (main process), for a start that is refused changes nothing.
+            folder: folder of the run; it exists.
+            rank: rank of this process.
+            world_size: number of processes of the run.
+            run_id: name of this launch of the run.
+            status_file: name of the status file.
+            earlier: status before this launch (main process only). It is restored if the launch is refused.
         """
         self.folder = folder
         self.rank = rank
@@ -80,35 +88,35 @@ class Supervision:
         self._watch = threading.Thread(target=self._stand_watch, name="supervision", daemon=True)
 
     def __enter__(self) -> Supervision:
-        """Begin to watch, and to give signs of life."""
+        """Start the watch and the heartbeats."""
         self.heartbeat.write()
-        self._failed_elsewhere()  # sees that the run has begun
+        self._failed_elsewhere()  # notes that the run has begun
         self._watch.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the watch."""
+        """Stop the watch."""
         self._left.set()
 
     def running(self, total_steps: int) -> None:
-        """Say how long the run will be."""
+        """Record that the run trains, and its number of steps."""
         self.total_steps = total_steps
         if self.rank == 0:
             self._write("running")
 
     def done(self, step: int, *, stopped: bool) -> None:
-        """Say that the run has ended well: it is finished, or was stopped and has saved."""
+        """Record that the run ended without an error: it finished, or was stopped and has saved."""
         self.heartbeat.remove()
         if self.rank == 0:
             self._write("stopped" if stopped else "finished", step=step, exit_code=EXIT_DONE)
 
     def fail(self, error: BaseException) -> int:
-        """Say what failed, on which process, after which step, and which other processes are missing.
+        """Report what failed, on which process, after which step, and which other processes are missing.
 
         Returns:
-            the exit code for it.
+            The exit code of the error.
         """
         error = worker_failure(error) or error
         code = exit_code_of(error)
@@ -116,6 +124,7 @@ class Supervision:
         reason = f"{type(error).__name__}: {error}"
         if isinstance(error, SystemExit):
             reason = f"it left by sys.exit({error.code!r}) before the run was done"
+        # Before training, all processes mostly fail alike; one report is enough.
         if not self.trains and self._leaves_with_others(error, code, reason):
             return code
         refused = isinstance(error, ValueError) and not self.trains
@@ -130,43 +139,45 @@ class Supervision:
             say(f"error: {error}")
         if self.rank == 0 or not agreed:
             self._write("failed", step=step, exit_code=code, reason=f"process {self.rank}: {reason}")
+        # A lost connection is a consequence: the cause is in another process. Wait until it had time to report, then
+        # look for processes whose heartbeat stopped without a report (killed, out of memory).
         if is_lost_connection(error):
             time.sleep(SETTLE_SECONDS)
             sentences = missing_processes(self.folder, self.rank, self.world_size)
             for sentence in sentences:
                 say(f"error: {sentence}")
-            if sentences:  # more to the point than what the library says of its connection
+            if sentences:  # more specific than the library's message about its connection
                 self._write("failed", step=step, exit_code=code, reason="; ".join(sentences))
         return code
 
     @property
     def trains(self) -> bool:
-        """Whether training has begun; before that, all processes check the same things and mostly fail together."""
+        """Whether training has begun. Before that, all processes run the same checks and mostly fail together."""
         return self.heartbeat.latest.doing != STARTING
 
     def _leaves_with_others(self, error: BaseException, code: int, reason: str) -> bool:
-        """Whether, before training, the failure is told already: by this process for all, or by another one."""
+        """Return whether a failure before training is reported already: by this process for all, or by another one."""
         if isinstance(error, ValueError) and self._main_says(reason):
             self._refuse(error, code, reason)
             return True
         cause = self._failed_elsewhere() if is_lost_connection(error) else None
         if cause is not None:
             self.heartbeat.remove()
-            say(f"error: process {self.rank} of {self.world_size} leaves before its first step ({cause})")
+            say(f"error: process {self.rank} of {self.world_size} exits before its first step ({cause})")
         return cause is not None
 
     def _main_says(self, reason: str) -> bool:
-        """Whether the main process is refused for the same reason, and so speaks for this one."""
+        """Return whether the main process is refused for the same reason, and so reports for this one."""
         if self.rank == 0:
             return True
         time.sleep(SETTLE_SECONDS)
         status = self.status.read()
         if status is None:
             return False
-        return status.run_id != self.run_id or status.reason == f"process 0: {reason}"  # another id: it was put back
+        return status.run_id != self.run_id or status.reason == f"process 0: {reason}"  # another id: it was restored
 
     def _refuse(self, error: BaseException, code: int, reason: str) -> None:
-        """Say why all processes are refused, before training; what the status told of training stays."""
+        """Report why all processes are refused before training; an earlier status of training is restored."""
         self.heartbeat.remove()
         if self.rank != 0:
             return
@@ -184,39 +195,42 @@ class Supervision:
         exit_code: int | None = None,
         reason: str | None = None,
     ) -> None:
-        """Write the status, unless another process has said already why the run fails."""
+        """Write the status, unless another process has already recorded why the run fails."""
         if status == "failed" and self._failed_elsewhere() is not None:
             return
         self.status.write(status, step=step, total_steps=self.total_steps, exit_code=exit_code, reason=reason)
 
     def _failed_elsewhere(self) -> str | None:
-        """Why another process has failed in this run, if one has."""
+        """Return why another process of this run failed; None if none has."""
         status = self.status.read()
         if status is None:
             return None
-        if status.run_id != self.run_id:  # put back by the main process, or the file system is late to show ours
+        # The main process restored an earlier status, or a network file system does not show this launch's status yet.
+        if status.run_id != self.run_id:
             return "the main process has left" if self._has_begun and self.rank != 0 else None
         self._has_begun = True
         return str(status.reason) if status.status == "failed" and status.rank != self.rank else None
 
     def _stand_watch(self) -> None:
-        """Give signs of life, and end this process if another one has failed and this one does not end by itself."""
+        """Write heartbeats, and exit this process if another one failed and this one does not end by itself."""
         while not self._left.wait(WATCH_SECONDS):
             self.heartbeat.write()
             cause = self._failed_elsewhere()
             if cause is None or self._left.wait(GRACE_SECONDS):
                 continue
+            # The main thread hangs, most likely in a collective operation with the failed process. An exception here
+            # would only end this thread, so the process exits without cleaning up.
             beat = self.heartbeat.latest
             say(
-                f"error: process {self.rank} of {self.world_size} leaves, because another one has failed "
-                f"({cause}); here the last sign of life was after step {beat.step}, {beat.doing}, "
+                f"error: process {self.rank} of {self.world_size} exits: another process failed "
+                f"({cause}); the last heartbeat here was after step {beat.step}, {beat.doing}, "
                 f"{time.time() - beat.time:.1f} s ago"
             )
             leave_at_once(EXIT_LOST_PROCESS)
 
 
 def begin_run(folder: Path, status_file: str) -> str:
-    """Say that a run begins (main process, which holds the folder); returns the run's random name."""
+    """Record that a run begins and return its random name (main process, which holds the folder's lock)."""
     remove_heartbeats(folder)
     remove_command_files(folder)
     run_id = new_run_id()
@@ -225,7 +239,7 @@ def begin_run(folder: Path, status_file: str) -> str:
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit code of a run that ends with this error."""
+    """Return the exit code of a run that ends with this error."""
     if isinstance(error, NonFiniteError):
         return EXIT_NON_FINITE
     if isinstance(error, CheckpointError):
@@ -236,5 +250,5 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def say(message: str) -> None:
-    """Write a line of this process, main or not."""
+    """Print a line to standard error, on the main process and on others."""
     print(printable(message), file=sys.stderr, flush=True)

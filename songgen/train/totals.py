@@ -1,4 +1,4 @@
-"""What happened between two lines of metrics, summed on the device and read once."""
+"""Sums over the steps between two lines of metrics: kept on the device and read once."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from songgen.train.step import Outcome, StepResult
 
 
 class StepTotals:
-    """Losses, norms and counts of the steps since the last report."""
+    """Sums of losses, norms and counts over the steps since the last report."""
 
     def __init__(self, objective: Objective, device: torch.device) -> None:
         """Start with nothing.
 
         Args:
-            objective: names the metrics.
+            objective: gives the metrics their names.
             device: device of the losses.
         """
         self._objective = objective
@@ -29,7 +29,7 @@ class StepTotals:
         self._reset()
 
     def _reset(self) -> None:
-        """Forget what was reported."""
+        """Set all sums to zero."""
         self._loss = torch.zeros((), device=self._device)
         self._parts: dict[str, Tensor] = {}
         self._norm = torch.zeros((), device=self._device)
@@ -38,7 +38,7 @@ class StepTotals:
         self._paused = 0.0
 
     def add(self, result: StepResult) -> None:
-        """Add a step; one that was not finite adds nothing but its time."""
+        """Add a step. A step that was not finite only adds its time."""
         if result.outcome in (Outcome.NON_FINITE, Outcome.EMPTY):
             self._bad_steps += result.outcome is Outcome.NON_FINITE
             return
@@ -53,16 +53,16 @@ class StepTotals:
         self._samples += result.samples
 
     def exclude(self, seconds: float) -> None:
-        """Take time that was not spent on training out of the rates."""
+        """Exclude seconds that were not spent on training from the rates."""
         self._paused += seconds
 
     def report(self) -> dict[str, float]:
-        """Means over the steps since the last report; what was not computed is absent. Every process must call it.
+        """Return means over the steps since the last report. Every process must call this.
 
-        The loss of steps of which none was finite is NaN.
+        Metrics that were not computed are absent. If no step was finite, the loss is NaN.
 
         Returns:
-            `loss` (what was minimised), those of `Objective.training_metrics`, `grad_norm`, `tokens_per_second`,
+            `loss` (the minimized loss), the metrics of `Objective.training_metrics`, `grad_norm`, `tokens_per_second`,
             `samples_per_second`.
         """
         metrics: dict[str, float] = {}

@@ -45,14 +45,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Intervals:
-    """Steps between the things that are done now and then. None: at the end alone."""
+    """Numbers of steps between logging, evaluations and checkpoints. None: at the end of the run only."""
 
     log: int
-    """Between two lines of metrics."""
+    """Steps between two lines of metrics."""
     evaluate: int | None
-    """Between evaluations."""
+    """Steps between two evaluations."""
     save: int | None
-    """Between checkpoints."""
+    """Steps between two checkpoints."""
 
 
 @dataclass
@@ -63,21 +63,21 @@ class Trainer:
     config: RunConfig
     """Resolved configuration."""
     accelerator: Accelerator
-    """Processes, device, precision."""
+    """Processes, device and precision."""
     output_dir: Path
     """Folder of the run."""
 
     # What is trained
     family: Family[Any]
-    """Kind of the model."""
+    """Family of the model."""
     objective: Objective
-    """What is minimised, measured and sampled."""
+    """Objective: what is minimized, measured and sampled."""
     core: nn.Module
-    """The model itself."""
+    """Model without wrappers."""
     engine: Engine
-    """The model as it is wrapped, its gradients, its optimizer."""
+    """Wrapped model, its gradients and its optimizer."""
     data: TrainingData
-    """The songs, in the order of the plan."""
+    """Songs to train on, in the order of the batch plan."""
     total_steps: int
     """Optimizer steps of the whole run."""
 
@@ -85,11 +85,11 @@ class Trainer:
     training_step: TrainingStep
     """One optimizer step."""
     schedule: LearningRateSchedule
-    """Learning rate over the updates."""
+    """Learning rate schedule, a function of the updates."""
     average: MovingAverage | None
-    """Moving average of the weights."""
+    """Moving average of the weights; None if none is kept."""
     anomalies: AnomalyWatch
-    """What is done about values that are not finite and about spikes of the loss."""
+    """Handling of values that are not finite and of loss spikes."""
     loss_scale: LossScaleBounds
     """Bounds of the loss scale in float16."""
 
@@ -97,43 +97,43 @@ class Trainer:
     intervals: Intervals
     """When to log, evaluate and save."""
     evaluator: Evaluator | None
-    """Losses and songs of held-out clips."""
+    """Evaluator of the held-out clips; None if there are none."""
     checkpoints: CheckpointManager
-    """Saves and finds checkpoints."""
+    """Manager that saves and finds checkpoints."""
     reporter: Reporter
-    """Progress bar, metrics file, trackers."""
+    """Progress bar, metrics file and trackers."""
     totals: StepTotals
     """Sums between two lines of metrics."""
     heartbeat: Heartbeat
-    """Signs of life."""
+    """Heartbeat of this process."""
     patience: StartPatience
-    """How long processes wait for each other."""
+    """Time limit for processes that wait for each other; long until the first step is done."""
     inbox: Inbox = field(default_factory=Inbox)
-    """What this process is asked to do while it trains."""
+    """Commands that this process receives while it trains."""
 
-    # Where it stands
+    # Its position
     resumption: Resumption | None = None
-    """The checkpoint that it goes on from."""
+    """Checkpoint that the run resumes from; None for a new run."""
     state: TrainerState = field(default_factory=TrainerState)
-    """Position in the run, from the beginning that of the checkpoint."""
+    """Position in the run; that of the checkpoint when the run is resumed."""
     stopped: bool = False
     """Whether the run was asked to stop."""
     save_asked: bool = False
-    """Whether the run was asked for a checkpoint of this step."""
+    """Whether a checkpoint of this step was asked for."""
     saved_step: int | None = None
     """Step of the latest checkpoint that this process took part in."""
     previous_best: tuple[float | None, int | None] = (None, None)
     """Loss and step of the best evaluation before the present best."""
 
     def train(self) -> TrainerState:
-        """Run the plan, to be called while `inbox` is entered.
+        """Train to the end of the plan or until asked to stop. Call it while `inbox` is entered.
 
         Returns:
-            where the run stands at its end.
+            The state at the end of the run.
 
         Raises:
-            NonFiniteError: losses or gradients were not finite, and the configuration says to stop.
-            CheckpointError: checkpoints cannot be saved, the last one of a run that was asked to stop among them.
+            NonFiniteError: if losses or gradients were not finite, and the configuration says to stop.
+            CheckpointError: if checkpoints cannot be saved, or the last one of a run that was asked to stop.
         """
         with self.reporter:
             self.resume()
@@ -144,6 +144,8 @@ class Trainer:
             for batches in self.remaining_steps():
                 if self.stopped:
                     break
+                # The order matters: an evaluation comes before the save of the same step, whose checkpoint then records
+                # its result. After a stop request, the save comes before an evaluation, which is repeated on resume.
                 self.obey(self.step(batches).actions)
                 if self.due(self.intervals.log) or self.stopped:
                     self.log()
@@ -158,7 +160,7 @@ class Trainer:
         return self.state
 
     def due(self, interval: int | None) -> bool:
-        """Whether something with this interval is due: at its steps (None: never), and at the end of the run."""
+        """Return whether an interval is due after this step. Every interval (also None) is due at the end of a run."""
         step = self.state.step
         return step >= self.total_steps or (interval is not None and step % interval == 0)
 
@@ -170,15 +172,15 @@ class Trainer:
             self.evaluate()
 
     def make_up_evaluation(self) -> None:
-        """Do the evaluation that the checkpoint's step was stopped before, so that a stop leaves no gap."""
+        """Run the evaluation that the run was stopped before, so that no evaluation is missing after a stop."""
         if self.state.step and self.state.evaluated_step != self.state.step and self.due(self.intervals.evaluate):
             self.evaluate()
-            if self.is_best:  # the checkpoint of this step does not say so
+            if self.is_best:  # the checkpoint of this step does not record it
                 self.save(again=True)
 
     @property
     def is_best(self) -> bool:
-        """Whether the model of this step has the lowest evaluation loss, and is worth a checkpoint of its own."""
+        """Whether the model of this step has the lowest evaluation loss and gets a checkpoint for it."""
         return self.state.best_step == self.state.step and self.intervals.save is not None
 
     @property
@@ -187,7 +189,7 @@ class Trainer:
         return self.state.epoch + self.state.batches_in_epoch / len(self.data.plan.batches(self.state.epoch))
 
     def resume(self) -> None:
-        """Load the checkpoint that the run goes on from, if there is one."""
+        """Load the checkpoint that the run resumes from, if there is one."""
         if self.resumption is None:
             return
         folder = self.resumption.folder
@@ -196,10 +198,11 @@ class Trainer:
         self.put_back(contents)
         if self.accelerator.scaler is not None and contents.state.gradient_scaler:
             self.accelerator.scaler.load_state_dict(contents.state.gradient_scaler)
+        # Last, since what comes before may use random numbers: dropout then continues with the same ones.
         if contents.random_state:
             restore_random_state(contents.random_state)
         else:
-            logger.warning("%s holds no random state for this process: dropout draws other numbers", folder)
+            logger.warning("%s holds no random state for this process: dropout samples other numbers", folder)
             set_seed(self.config.training.seed + self.state.step, device_specific=True)
         self.saved_step = self.state.step
         self.checkpoints.protect(folder)
@@ -207,27 +210,29 @@ class Trainer:
         logger.info("resumed from %s: step %d, epoch %d", folder, self.state.step, self.state.epoch)
 
     def put_back(self, contents: CheckpointContents) -> None:
-        """Give weights, optimizer and moving average the values of a checkpoint."""
+        """Load weights, optimizer state and moving average from a checkpoint."""
         self.engine.load(contents.model, contents.optimizer)
         if self.average is not None:
             copy_tensors(self.average.averages, contents.average or contents.model)
 
     def rewind(self) -> None:
-        """Put the weights of the latest checkpoint back; the data goes on behind the steps that followed it."""
+        """Roll back to the weights of the latest checkpoint. The data is not rolled back: new clips follow."""
         folder = self.checkpoints.latest()
         if folder is None:
-            logger.warning("step %d: there is no checkpoint to go back to; the step was left out", self.state.step)
+            logger.warning("step %d: there is no checkpoint to roll back to; the step was skipped", self.state.step)
             return
         contents = self.checkpoints.load(folder)
         self.put_back(contents)
+        # Steps count what was read, updates what changed the weights: only the second is undone, with the learning
+        # rate's place on the curve (`update`).
         state, undone = self.state, self.state.updates - contents.state.updates
         state.updates -= undone
         state.curve.update -= undone * state.curve.rate
         state.rewinds += 1
-        logger.warning("step %d: the weights are those of %s again, %d updates back", state.step, folder, undone)
+        logger.warning("step %d: rolled back to %s (%d updates lost)", state.step, folder, undone)
 
     def remaining_steps(self) -> Iterator[list[Any]]:
-        """Yield this process's micro-batches of each step that is left, epoch after epoch."""
+        """Yield this process's micro-batches of each remaining step, epoch after epoch."""
         while self.state.step < self.total_steps:
             for batches in self.data.steps(self.state.epoch, self.state.batches_in_epoch):
                 yield batches
@@ -235,8 +240,9 @@ class Trainer:
                     return
 
     def step(self, batches: list[Any]) -> StepResult:
-        """Train on one step's micro-batches and move the state past them."""
+        """Train on the micro-batches of one step and advance the state."""
         self.heartbeat.beat("training", self.state.step)
+        # Set before each step from the position alone, so that a resumed run needs no state of a scheduler.
         curve = self.state.curve
         learning_rate = self.config.training.learning_rate * self.schedule(curve.update)
         set_learning_rate(self.engine.optimizer, learning_rate)
@@ -248,7 +254,7 @@ class Trainer:
             must_rewind = self.anomalies.after_step(batches, result, self.state)
             self.loss_scale.apply(self.accelerator.scaler, result.outcome, self.state)
         except NonFiniteError as error:
-            self.save()  # the weights are those from before the step
+            self.save()  # the step did not change the weights
             if unsaved := self.unsaved():
                 raise CheckpointError(f"{error} These weights are not saved: {unsaved}.") from error
             raise
@@ -260,10 +266,9 @@ class Trainer:
         return result
 
     def obey(self, actions: Collection[Action]) -> None:
-        """Do what the processes have agreed on, all of them at the same step boundary.
+        """Take the actions that the processes agreed on, all at the same step boundary.
 
-        What is asked for is only noted here: an evaluation that is due comes before a save, whose checkpoint then
-        tells of it.
+        They are only noted here: an evaluation that is due comes before a save, so that the checkpoint records it.
         """
         if Action.STOP in actions:
             self.stopped = True
@@ -273,7 +278,7 @@ class Trainer:
             logger.info("asked to save: the run continues after step %d", self.state.step)
 
     def advance(self, result: StepResult) -> None:
-        """Count a step."""
+        """Advance the state by one step."""
         state = self.state
         state.step += 1
         state.curve.advance(updated=result.outcome is Outcome.UPDATED)
@@ -292,12 +297,12 @@ class Trainer:
             state.epoch, state.step_in_epoch, state.batches_in_epoch = state.epoch + 1, 0, 0
 
     def log(self) -> None:
-        """Report what happened since the last time."""
+        """Report the metrics since the last report."""
         rate = {"learning_rate": get_learning_rate(self.engine.optimizer)}
         self.reporter.training(self.totals.report() | rate, self.state.step, self.epoch)
 
     def evaluate(self) -> None:
-        """Evaluate the held-out clips, with the averaged weights where they are kept; a stop signal breaks it off."""
+        """Evaluate the held-out clips, with the averaged weights if they are kept. A stop request interrupts it."""
         if self.evaluator is None:
             return
         began = time.perf_counter()
@@ -306,7 +311,7 @@ class Trainer:
             with self.averaged_weights():
                 metrics = self.evaluator.run(self.engine.model, self.core, self.state.step, self.reporter, self.inbox)
         except Interrupted:
-            logger.info("the evaluation after step %d is broken off; it is made up for on resume", self.state.step)
+            logger.info("the evaluation after step %d was interrupted; it is repeated on resume", self.state.step)
             self.stopped = True
             return
         self.state.evaluated_step = self.state.step
@@ -318,11 +323,11 @@ class Trainer:
         self.totals.exclude(time.perf_counter() - began)
 
     def averaged_weights(self) -> AbstractContextManager[None]:
-        """Use the moving average, if there is one, for a while."""
+        """Return a context in which the model has the averaged weights, if an average is kept."""
         return nullcontext() if self.average is None else self.average.applied()
 
     def save(self, *, again: bool = False) -> None:
-        """Write a checkpoint of this step boundary, unless there is one already (`again`: nevertheless)."""
+        """Write a checkpoint of this step, unless there is one already (`again`: even then)."""
         self.save_asked = False
         if self.saved_step == self.state.step and not again:
             return
@@ -341,35 +346,35 @@ class Trainer:
         )
         if self.checkpoints.save(contents, best=self.state.best_step == self.state.step) is not None:
             self.saved_step = self.state.step
-        elif self.is_best:  # nothing holds these weights: a later evaluation has to be better than the one before
+        elif self.is_best:  # these weights are saved nowhere, so the best loss is the one before
             self.state.best_metric, self.state.best_step = self.previous_best
         self.totals.exclude(time.perf_counter() - began)
 
     def unsaved(self) -> str:
-        """What is missing if no checkpoint holds the present weights; nothing if one does."""
+        """Return what is missing if no checkpoint holds the current weights; empty if one does."""
         if self.saved_step == self.state.step:
             return ""
         latest = "there is no checkpoint" if self.saved_step is None else f"the latest one is of step {self.saved_step}"
         return f"the checkpoint of step {self.state.step} could not be written, {latest}"
 
     def require_saved(self) -> None:
-        """Say how a run that was stopped goes on.
+        """Log how to resume a run that was stopped.
 
         Raises:
-            CheckpointError: its last step is not saved.
+            CheckpointError: if its last step is not saved.
         """
         if unsaved := self.unsaved():
-            raise CheckpointError(f"the run was asked to stop, but {unsaved}. Make room before the next start.")
+            raise CheckpointError(f"the run was asked to stop, but {unsaved}. Free disk space before the next start.")
         training = self.config.training
         changes = " without overwrite_output_dir" * training.overwrite_output_dir
         changes += " with resume auto" * (training.resume != "auto")
-        logger.info("stopped after step %d; the same command%s goes on from there", self.state.step, changes)
+        logger.info("stopped after step %d; the same command%s continues from there", self.state.step, changes)
 
     def finish(self) -> None:
         """Write the model that the next stage starts from.
 
         Raises:
-            CheckpointError: it cannot be written; says whether a checkpoint holds its weights.
+            CheckpointError: if it cannot be written; the message says whether a checkpoint holds its weights.
         """
         self.heartbeat.beat("writing the model", self.state.step)
         error: Exception | None = None
@@ -377,12 +382,12 @@ class Trainer:
             try:
                 trainable = self.engine.trainable
                 write_final_model(self.family, self.accelerator, self.core, trainable, self.config, self.output_dir)
-            except (OSError, SafetensorError) as failure:  # the disk; the other processes are waiting
+            except (OSError, SafetensorError) as failure:  # not raised yet: the other processes wait in `all_succeeded`
                 error = failure
         if not all_succeeded(error is None):
             raise CheckpointError(
                 f"the model could not be written to {self.output_dir} ({error or 'another process failed'}); "
-                f"{self.unsaved() or 'the latest checkpoint holds its weights'}. Make room and start the run again: "
-                "it goes on from there."
+                f"{self.unsaved() or 'the latest checkpoint holds its weights'}. Free disk space and start the "
+                "run again: it continues from there."
             ) from error
         logger.info("the model is in %s (step %d of %d)", self.output_dir, self.state.step, self.total_steps)

@@ -334,7 +334,7 @@ def test_a_checkpoint_without_random_state_is_used_when_asked_for(world: Path, b
     config = run_config(world, begun, allow_inexact_resume=True)
     printed = fork_run(config, begun.parent / "again").finish()
     assert f"resumed from {begun / 'checkpoint-6'}" in printed
-    assert "holds no random state for this process: dropout draws other numbers" in printed
+    assert "holds no random state for this process: dropout samples other numbers" in printed
     assert valid_step(begun) == 8
 
 

@@ -194,7 +194,7 @@ def test_a_final_model_that_finds_no_room_leaves_the_earlier_one_and_is_written_
 
     longer = configure(world, folder, max_steps=4, allow_config_changes=True)
     printed = fork_run(longer, tmp_path / "log", hook=hook).finish(EXIT_NO_CHECKPOINT)
-    assert "the latest checkpoint holds its weights. Make room and start the run again" in printed
+    assert "the latest checkpoint holds its weights. Free disk space and start the run again" in printed
     assert (folder / "model.safetensors").read_bytes() == before and checkpoints(folder)[-1] == 4
     fork_run(longer, tmp_path / "log").finish(EXIT_DONE)
     assert (folder / "model.safetensors").read_bytes() != before

@@ -170,7 +170,7 @@ def test_a_rewind_puts_the_latest_checkpoint_back_and_goes_on_behind_the_spike(t
     assert notes[25]["before"] == notes[20]["before"] != notes[24]["before"]
     assert notes[25]["rate"] == notes[20]["rate"]
     assert [step["step"] for step in notes] == list(range(30)), "the data goes on"
-    assert "checkpoint-20 again, 4 updates back" in printed
+    assert "checkpoint-20 (4 updates lost)" in printed
     state = read_trainer_state(tmp_path / "run" / "checkpoint-30")
     assert (state.updates, state.rewinds) == (25, 1)
 

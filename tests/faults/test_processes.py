@@ -67,7 +67,7 @@ def test_a_launched_job_ends_soon_when_a_process_dies_or_hangs(
     output, errors = run.communicate(timeout=TIMEOUT)
     assert seconds_since_the_fault(folder) < PATIENCE_SECONDS + LEAVE_SECONDS
     assert run.returncode != 0
-    sentence = rf"process 1 \(pid \d+ on .+\) {verdict}; its last sign of life: after step 2, waiting for data"
+    sentence = rf"process 1 \(pid \d+ on .+\) {verdict}; its last heartbeat: after step 2, waiting for data"
     assert re.search(sentence, errors), output + errors
     assert "process 0 of 2 failed after step 2" in errors
     assert_left_whole(folder, EXIT_LOST_PROCESS)
@@ -175,8 +175,8 @@ def test_what_refuses_the_main_process_while_others_wait_for_it_is_said_once(
         child.join(TIMEOUT)
     printed = run.log.read_text()
     assert [child.exitcode for child in run.children] == [EXIT_ERROR, EXIT_LOST_PROCESS], printed
-    assert "error: the model is not there" in printed and "sign of life" not in printed
-    assert "process 1 of 2 leaves before its first step" in printed
+    assert "error: the model is not there" in printed and "heartbeat" not in printed
+    assert "process 1 of 2 exits before its first step" in printed
     status = read_run_status(folder)
     assert status is not None and (status.status, status.rank) == ("finished" if finished else "failed", 0)
     assert not list(folder.glob("heartbeat-*"))

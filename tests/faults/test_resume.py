@@ -142,7 +142,7 @@ def test_another_number_of_processes_is_refused_unless_asked_for(
 
     config = write_config(world, output_dir=str(folder), **settings, allow_world_size_change=True)
     printed = fork_run(config, tmp_path / "allowed", processes=second, hook=record_clips(tmp_path / "clips")).finish()
-    assert "no longer exact: dropout draws other numbers" in printed
+    assert "no longer exact: dropout samples other numbers" in printed
 
     entries = recorded_clips(tmp_path / "clips")
     songs = {f"song{index}" for index in range(NUM_SONGS)}
@@ -389,7 +389,7 @@ def test_another_order_of_the_parameters_is_refused(
     with monkeypatch.context() as patch:
         patch.setattr(build, "family_of", lambda *_: dataclasses.replace(TOKENS, open_model=reordered))
         printed = train("run", EXIT_ERROR)
-    assert "parameters stand in another order" in printed
+    assert "parameters are in another order" in printed
     assert len(records(tmp_path / "run")) == 3
     train("run")
 

@@ -182,7 +182,7 @@ def test_a_preempted_run_leaves_no_lock_and_goes_on(
     output, work = tmp_path / "songs", options_for(corpus, tmp_path / "songs").work_folder
     stopped = launch(corpus, output, processes, kill_at=13, number=number)
     assert stopped.returncode == (128 + number if processes == 1 else 1), stopped.stderr  # torchrun has its own code
-    assert f"stopped by {signal.Signals(number).name}; what is done is kept" in stopped.stderr
+    assert f"stopped by {signal.Signals(number).name}; completed work is kept" in stopped.stderr
     assert not output.exists() and not (work / WORK_LOCK_FILE).exists() and any((work / CHUNK_FOLDER).glob("*.arrow"))
     codec = FakeCodec()
     run(options_for(corpus, output), codec)

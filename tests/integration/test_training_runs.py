@@ -184,7 +184,7 @@ def test_a_stopped_run_says_which_command_goes_on_from_there(
 ) -> None:
     stop_after(monkeypatch, 1)
     assert train("run", overwrite_output_dir=overwrite) == EXIT_DONE
-    assert f"stopped after step 1; the same command{way} goes on from there" in capsys.readouterr().err
+    assert f"stopped after step 1; the same command{way} continues from there" in capsys.readouterr().err
 
 
 def evaluated_losses(monkeypatch: pytest.MonkeyPatch, losses: dict[int, float | None]) -> None:

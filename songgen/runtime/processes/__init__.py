@@ -1,1 +1,1 @@
-"""Processes of a launch: started, joined, asked to stop, agreeing with each other, and watched."""
+"""Processes of a launch: starting, joining, commands, agreement, heartbeats."""

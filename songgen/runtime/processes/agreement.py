@@ -1,4 +1,4 @@
-"""How processes tell each other what they found, and whether all of them succeeded. No pickle is exchanged."""
+"""Agreement of processes: shared results, and whether all of them succeeded. No pickle is exchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 
 
 def all_succeeded(success: bool) -> bool:
-    """Whether every process succeeded. Every process must call this; it is also a barrier."""
+    """Return whether every process succeeded. Every process must call this; it is also a barrier."""
     if not _several():
         return success
     flag = torch.tensor([int(success)], dtype=torch.int64, device=_device())
@@ -26,14 +26,14 @@ def all_succeeded(success: bool) -> bool:
 
 
 def from_main(rank: int, compute: Callable[[], Any]) -> Any:
-    """Compute a JSON value on the main process and give it to all. Every process must call this.
+    """Compute a JSON value on the main process and return it on all. Every process must call this.
 
     Args:
-        rank: of this process; only rank 0 computes.
-        compute: returns a value that JSON can hold.
+        rank: rank of this process; only rank 0 computes.
+        compute: function that returns a JSON value.
 
     Raises:
-        ValueError: the computation failed; every process raises with the same message.
+        ValueError: if the computation failed; every process raises it with the same message.
     """
     answer, cause = _told_by_main(rank == 0, lambda: {"value": compute()})
     if "error" in answer:
@@ -42,19 +42,18 @@ def from_main(rank: int, compute: Callable[[], Any]) -> Any:
 
 
 def on_main_process(state: PartialState, action: Callable[[], _Result]) -> _Result | None:
-    """Let the main process do something while the others wait; all stop when it fails.
+    """Run an action on the main process while the others wait; all of them end if it fails.
 
     Args:
-        state: this process among those launched.
-        action: returns anything; nothing of it is exchanged.
+        state: this process in the launch.
+        action: function to run; its result is not exchanged.
 
     Returns:
-        what the action returns; None in the other processes.
+        The result of the action; None on the other processes.
 
     Raises:
-        SystemExit: in the other processes, when the main one failed; that one raises what went wrong, and says it.
-            The `exit_code` of the error, where it has one, is that of all processes: a launcher reports the first that
-            ends.
+        SystemExit: on the other processes, if the main one failed; that one raises and reports the error itself. All
+            processes have the error's `exit_code`, if it has one: a launcher reports the first process that ends.
     """
     results: list[_Result] = []
 
@@ -71,21 +70,21 @@ def on_main_process(state: PartialState, action: Callable[[], _Result]) -> _Resu
 
 
 def _told_by_main(is_main: bool, act: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], Exception | None]:
-    """Act on the main process, and tell all what came of it.
+    """Call a function on the main process and send its result, or its error, to all.
 
     Args:
         is_main: whether this is the main process.
-        act: returns a JSON object.
+        act: function that returns a JSON object.
 
     Returns:
-        the object, or `{"error": message, "exit_code": code}`; and, on the main process, the error itself.
+        The object, or `{"error": message, "exit_code": code}`; and, on the main process, the error itself.
     """
     answer: dict[str, Any] = {}
     cause: Exception | None = None
     if is_main:
         try:
             answer = act()
-        except Exception as error:  # whatever it is, the other processes are waiting for an answer
+        except Exception as error:  # any error: the other processes wait for an answer
             message = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             answer = {"error": message, "exit_code": getattr(error, "exit_code", EXIT_ERROR)}
             cause = error
@@ -95,13 +94,14 @@ def _told_by_main(is_main: bool, act: Callable[[], dict[str, Any]]) -> tuple[dic
 
 
 def gather_lists(values: list[Any]) -> list[list[Any]]:
-    """Lists of JSON values of all processes, in the order of their ranks. Every process must call this."""
+    """Gather lists of JSON values from all processes, in the order of their ranks. Every process must call this."""
     if not _several():
         return [values]
     data = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8).to(_device())
     sizes = [torch.zeros(1, dtype=torch.int64, device=data.device) for _ in range(distributed.get_world_size())]
     distributed.all_gather(sizes, torch.tensor([len(data)], device=data.device))
     lengths = [int(size.item()) for size in sizes]
+    # `all_gather` needs tensors of the same length: pad to the longest, and cut after the exchange.
     padded = torch.nn.functional.pad(data, (0, max(lengths) - len(data)))
     shares = [torch.empty_like(padded) for _ in lengths]
     distributed.all_gather(shares, padded)
@@ -110,9 +110,10 @@ def gather_lists(values: list[Any]) -> list[list[Any]]:
 
 
 def _broadcast(text: str) -> str:
-    """The main process's text, on every process."""
+    """Return the main process's text on every process."""
     device = _device()
     data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(device)
+    # The length first, so that the other processes can allocate the tensor to receive.
     length = torch.tensor([len(data)], dtype=torch.int64, device=device)
     distributed.broadcast(length, src=0)
     received: Tensor = data if distributed.get_rank() == 0 else data.new_empty(int(length.item()))
@@ -121,12 +122,12 @@ def _broadcast(text: str) -> str:
 
 
 def _several() -> bool:
-    """Whether there are other processes."""
+    """Return whether there are other processes."""
     return is_started() and distributed.get_world_size() > 1
 
 
 def _device() -> torch.device:
-    """A device whose tensors the processes can exchange: the accelerator's where the backend knows no other."""
+    """Return a device whose tensors the processes can exchange: NCCL only exchanges those on a GPU."""
     if "gloo" in str(distributed.get_backend()) or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())

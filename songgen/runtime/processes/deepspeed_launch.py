@@ -1,4 +1,4 @@
-"""Whether a run is launched with DeepSpeed, and whether what the launch asks of it can be done."""
+"""Launches with DeepSpeed: detecting them, and checking that their settings are supported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from accelerate.utils import DeepSpeedPlugin
 from accelerate.utils.imports import is_deepspeed_available
 
 ZERO_STAGE = 2
-"""The one that is supported: 1 saves less, and 3 shards the weights, which FSDP2 does."""
+"""Supported stage. Stage 1 saves less memory, and stage 3 shards the weights, as FSDP2 does."""
 
 _ACCELERATE_SECTIONS = {
     "zero_optimization",
@@ -21,17 +21,17 @@ _ACCELERATE_SECTIONS = {
     "bf16",
     "fp16",
 }
-"""What accelerate writes into every DeepSpeed configuration."""
+"""Sections that accelerate writes into every DeepSpeed configuration."""
 
 
 def deepspeed_plugin(dtype: str) -> DeepSpeedPlugin | None:
-    """What `accelerate launch` says about DeepSpeed; None where it says nothing.
+    """Return the DeepSpeed settings of `accelerate launch`; None without DeepSpeed.
 
     Args:
-        dtype: of the configuration.
+        dtype: precision of the configuration.
 
     Raises:
-        ValueError: DeepSpeed is asked for and missing, or asked for something that is not supported; all problems.
+        ValueError: if DeepSpeed is not installed, or settings are not supported; the message lists all problems.
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
         return None
@@ -54,7 +54,7 @@ def deepspeed_plugin(dtype: str) -> DeepSpeedPlugin | None:
 
 
 def _problems(settings: dict[str, Any]) -> list[str]:
-    """What of accelerate's DeepSpeed configuration cannot be done, or would be ignored."""
+    """Return the settings in accelerate's DeepSpeed configuration that are not supported or would be ignored."""
     zero = settings["zero_optimization"]
     problems = []
     if zero.get("stage") != ZERO_STAGE:

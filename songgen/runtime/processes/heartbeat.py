@@ -1,4 +1,4 @@
-"""Signs of life: each process says in a file of its own where it stands, so that the others can tell who is missing."""
+"""Heartbeats: each process records its progress in its own file, so that the others can tell which one is missing."""
 
 from __future__ import annotations
 
@@ -16,53 +16,54 @@ from songgen.runtime.files import write_text_atomic
 from songgen.runtime.folder_lock import is_alive
 
 STARTING = "starting"
-"""What a process does before training."""
+"""Activity of a process before training."""
 
 _MAX_NAMED = 8
-"""Processes that a report names; more would hide what matters."""
+"""Maximum number of processes that a report names."""
 
 
 def heartbeat_file(rank: int) -> str:
-    """Name of a process's file in the output folder."""
+    """Return the name of a process's heartbeat file in the output folder."""
     return f"heartbeat-{rank}.json"
 
 
 def is_heartbeat(name: str) -> bool:
-    """Whether a file of this name is one of these."""
+    """Return whether a file of this name is a heartbeat."""
     return name.startswith("heartbeat-") and name.endswith(".json")
 
 
 @dataclass(frozen=True)
 class Beat:
-    """One sign of life."""
+    """Heartbeat of a process."""
 
     rank: int
-    """Of the process."""
+    """Rank of the process."""
     step: int
-    """Optimizer steps that lie behind."""
+    """Completed optimizer steps."""
     doing: str
-    """What the process began then."""
+    """Activity that the process began at that time."""
     time: float
-    """When, in seconds since 1970."""
+    """Time of the heartbeat, in seconds since 1970."""
     pid: int
-    """Number of the process on its machine."""
+    """Process id on its machine."""
     host: str
-    """Name of that machine."""
+    """Host name of the machine."""
     error: str | None = None
-    """What the process failed of."""
+    """Error that the process failed with; None if it has not failed."""
     is_victim: bool = False
-    """Whether it failed because another process did not answer."""
+    """Whether the process failed because another one did not answer."""
 
 
 class Heartbeat:
-    """Remembers what one process does, and writes it to its file when it is asked to.
+    """Heartbeat of this process: records what it does in memory, and writes its file when asked to.
 
-    A step takes milliseconds or minutes, and the folder may be far away: who supervises the process writes now and
-    then (`songgen.train.supervision`), from a thread of its own, so that a process that hangs is seen where it does.
+    A step may take milliseconds, and the folder may be on a slow network disk. So the training loop only calls `beat`,
+    and a thread of `songgen.train.supervision` writes the file regularly. For a process that hangs, the file then shows
+    the step and activity in which it hangs, with the time at which it began.
     """
 
     def __init__(self, folder: Path, rank: int) -> None:
-        """Nothing is written yet; `folder` must exist when something is."""
+        """Write nothing yet; `folder` must exist when `write` is called."""
         self.path = folder / heartbeat_file(rank)
         self.latest = Beat(rank, 0, STARTING, time.time(), os.getpid(), socket.gethostname())
         self._written: Beat | None = None
@@ -70,35 +71,35 @@ class Heartbeat:
         self._lock = threading.Lock()
 
     def beat(self, doing: str, step: int | None = None) -> None:
-        """Note what the process does now, after `step` optimizer steps (None: as many as the last time)."""
+        """Record what the process does now, after `step` completed optimizer steps (None: unchanged)."""
         step = self.latest.step if step is None else step
         self.latest = dataclasses.replace(self.latest, doing=doing, step=step, time=time.time())
 
     def fail(self, error: str, *, is_victim: bool) -> None:
-        """Say at once what the process fails of; the time stays that of the last sign of life."""
+        """Record the process's error and write the file at once; the time stays that of the last heartbeat."""
         self.latest = dataclasses.replace(self.latest, error=error, is_victim=is_victim)
         self.write()
 
     def remove(self) -> None:
-        """Leave no file, now or later: the process is done."""
+        """Remove the file and write it no more: the process is done."""
         with self._lock:
             self._removed = True
             self.path.unlink(missing_ok=True)
 
     def write(self) -> None:
-        """Replace the file, if it does not say the latest already."""
+        """Replace the file, unless it is up to date."""
         with self._lock:
             beat = self.latest
             if self._removed or beat is self._written:
                 return
-            # A full disk ends no run for the sake of its heartbeat; saving says what is wrong.
+            # A full disk must not end a run because of its heartbeat; a save reports the problem.
             with suppress(OSError):
                 write_text_atomic(self.path, json.dumps(dataclasses.asdict(beat)) + "\n", durable=False)
                 self._written = beat
 
 
 def read_beat(folder: Path, rank: int) -> Beat | None:
-    """The latest sign of life of a process; None if there is none that can be read."""
+    """Return the latest heartbeat of a process; None if none can be read."""
     try:
         return Beat(**json.loads((folder / heartbeat_file(rank)).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -106,22 +107,23 @@ def read_beat(folder: Path, rank: int) -> Beat | None:
 
 
 def remove_heartbeats(folder: Path) -> None:
-    """Remove what the processes of an earlier run left."""
+    """Remove the heartbeats of an earlier run."""
     for path in folder.iterdir():
         if is_heartbeat(path.name):
             path.unlink(missing_ok=True)
 
 
 def missing_processes(folder: Path, rank: int, world_size: int) -> list[str]:
-    """Say of the other processes which ones died, failed by themselves or do not answer.
+    """Describe the other processes that died, failed by themselves or do not answer.
 
     Args:
-        folder: of the run.
-        rank: of the process that asks, having failed itself.
-        world_size: processes of the run.
+        folder: folder of the run.
+        rank: rank of this process, which has failed itself.
+        world_size: number of processes of the run.
 
     Returns:
-        a sentence for each of them, at most `_MAX_NAMED`; those that failed because they missed another are left out.
+        A sentence for each of them, at most `_MAX_NAMED`. Processes that only failed because another one was missing
+        are left out.
     """
     here, now = socket.gethostname(), time.time()
     found = []
@@ -130,15 +132,16 @@ def missing_processes(folder: Path, rank: int, world_size: int) -> list[str]:
         if other == rank or (beat is not None and beat.is_victim):
             continue
         if beat is None:
-            found.append(f"process {other} has given no sign of life")
+            found.append(f"process {other} has written no heartbeat")
             continue
         who = f"process {other} (pid {beat.pid} on {beat.host})"
         last = f"after step {beat.step}, {beat.doing}, {now - beat.time:.1f} s ago"
         if beat.error is not None:
             found.append(f"{who} failed after step {beat.step}: {beat.error}")
+        # Only a process on this machine can be checked by its number.
         elif beat.host == here and not is_alive(beat.pid):
-            found.append(f"{who} died; its last sign of life: {last}")
+            found.append(f"{who} died; its last heartbeat: {last}")
         else:
-            found.append(f"{who} does not answer; its last sign of life: {last}")
+            found.append(f"{who} does not answer; its last heartbeat: {last}")
     rest = len(found) - _MAX_NAMED
     return found if rest <= 0 else [*found[:_MAX_NAMED], f"and {rest} more"]

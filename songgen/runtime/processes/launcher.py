@@ -1,8 +1,8 @@
-"""Starting the processes of a run: accelerate launches them, signals and exit codes pass through.
+"""Launcher of the processes of a run: accelerate starts them, signals and exit codes are passed through.
 
-`accelerate launch` ends with 1 whatever the run ends with, and after a signal it kills its processes within 30 seconds,
-which may be shorter than saving a checkpoint takes. Here the run itself decides both: a signal is passed on once, and
-the launcher waits for the processes and returns their exit code.
+`accelerate launch` exits with 1 whatever the exit code of the run is, and after a signal it kills its processes within
+30 seconds, which may be less than a checkpoint takes. Here the run itself decides: a signal is forwarded to it, and the
+launcher waits for the processes and returns their exit code.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from songgen.exit_codes import EXIT_DONE, EXIT_LOST_PROCESS, EXIT_SIGNAL_BASE
 from songgen.runtime.processes.signals import STOP_SIGNALS, handling
 
 _SINGLE = ("NO", "MULTI_CPU")
-"""Kinds of launches for which accelerate starts one process, however many it is asked for."""
+"""Types of launches for which accelerate starts one process, even if it is asked for several."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchOptions:
-    """How the processes of a run are started; None leaves an option to the launch file, or to its usual value."""
+    """Options of the launch of a run's processes; None leaves an option to the launch file, or to its default."""
 
     num_processes: int | None = None
-    """Number of processes, on all machines together."""
+    """Number of processes on all machines together."""
 
     config_file: Path | None = None
-    """Launch file in the form of `accelerate config`."""
+    """Launch file, as written by `accelerate config`."""
 
     num_machines: int | None = None
     """Number of machines."""
@@ -42,7 +42,7 @@ class LaunchOptions:
     """Address of the first machine."""
 
     main_process_port: int | None = None
-    """Port of the first machine; on one machine any free one."""
+    """Port of the first machine; None on a single machine for any free one."""
 
     gpu_ids: str | None = None
     """GPUs to use on this machine, such as `0,1`."""
@@ -51,8 +51,8 @@ class LaunchOptions:
         """Check the options.
 
         Raises:
-            ValueError: if there is no such launch file or no process, or if several machines come without a number of
-                processes.
+            ValueError: if the launch file does not exist, a number is below 1, or several machines are given without a
+                number of processes.
         """
         if self.config_file is not None and not self.config_file.is_file():
             raise ValueError(f"--config_file: there is no launch file {self.config_file}")
@@ -65,7 +65,7 @@ class LaunchOptions:
 
     @property
     def are_needed(self) -> bool:
-        """Whether processes have to be launched; otherwise the run takes place in this one."""
+        """Whether processes have to be launched; otherwise the run is in this process."""
         others = (self.config_file, self.num_machines, self.gpu_ids)
         return (self.num_processes or 1) > 1 or any(value is not None for value in others)
 
@@ -74,23 +74,23 @@ def launch(module: str, words: Sequence[str], options: LaunchOptions) -> int:
     """Run `python -m MODULE WORDS` in several processes and wait for them.
 
     Args:
-        module: to run as a program.
-        words: its arguments.
-        options: how many processes, and where.
+        module: module to run as a program.
+        words: arguments of the program.
+        options: options of the launch.
 
     Returns:
-        the exit code of the run, as `run_exit_code` chooses it among those of the processes.
+        The exit code of the run; see `run_exit_code`.
 
     Raises:
         ValueError: if accelerate refuses the options.
-        SystemExit: if a signal arrives before any process has been started.
+        SystemExit: if a signal arrives before any process is started.
     """
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     arguments = launch_command_parser().parse_args([*launcher_words(options), "--module", module, *words])
-    # torchrun registers handlers when it starts the processes, over those of this module: leave it SIGQUIT alone.
-    # The launcher hands every option that torchrun knows on to it.
+    # torchrun installs signal handlers when it starts the processes, and would replace those of this module: leave it
+    # SIGQUIT only. Accelerate passes every attribute that torchrun knows on to it.
     arguments.signals_to_handle = "SIGQUIT"
     with _environment(), _signals_passed_on() as received:
         try:
@@ -107,12 +107,13 @@ def run_exit_code(codes: Sequence[int], received: Sequence[int]) -> int:
     """Choose the exit code of a run.
 
     Args:
-        codes: of the processes that failed, the first one first; negative for one that was killed by a signal.
-        received: signals that the launcher has passed on.
+        codes: exit codes of the failed processes, in the order of their failures; negative for one that was killed by a
+            signal.
+        received: signals that the launcher has forwarded.
 
     Returns:
-        the first code that a process has chosen itself. "Another process was lost" gives way to any other code, which
-        is the reason; it is also the code of a run whose processes were killed, unless the launcher was asked to stop.
+        The first code that a process chose itself. `EXIT_LOST_PROCESS` is only used if there is no other code, since
+        any other one is the cause; and for a run whose processes were killed, unless the launcher was asked to stop.
     """
     chosen = [code for code in codes if code > 0]
     reasons = [code for code in chosen if code != EXIT_LOST_PROCESS]
@@ -124,8 +125,8 @@ def run_exit_code(codes: Sequence[int], received: Sequence[int]) -> int:
 def launcher_words(options: LaunchOptions) -> list[str]:
     """Return the arguments of `accelerate launch`, without the program.
 
-    Everything that accelerate would otherwise guess, warn about or take from the user's own `accelerate config` is
-    said: a command means the same on every machine.
+    All options that accelerate would otherwise guess, warn about or take from the user's own `accelerate config` are
+    given explicitly, so that a command means the same on every machine.
     """
     from accelerate.commands.config.config_args import load_config_from_file
 
@@ -146,17 +147,17 @@ def launcher_words(options: LaunchOptions) -> list[str]:
     processes = options.num_processes or int(getattr(file, "num_processes", 1))
     machines = options.num_machines or int(getattr(file, "num_machines", 1))
     if processes > 1 and str(getattr(file, "distributed_type", "NO")).rpartition(".")[2] in _SINGLE:
-        words.append("--multi_gpu")  # also for processes on the CPU: the variable below says so
+        words.append("--multi_gpu")  # also for processes on the CPU, with the variable in `_environment`
     port = options.main_process_port
     if port is None and machines == 1 and getattr(file, "main_process_port", None) is None:
-        port = 0  # any free one, so that two runs do not meet
+        port = 0  # any free one, so that two runs do not use the same
     for name, value in (("main_process_port", port), ("main_process_ip", options.main_process_ip)):
         words += [] if value is None else [f"--{name}", str(value)]
     return words if options.gpu_ids is None else [*words, "--gpu_ids", options.gpu_ids]
 
 
 def has_accelerator() -> bool:
-    """Whether there is a GPU or the like, and the environment does not ask for the CPU."""
+    """Return whether there is a GPU or similar, and the environment does not ask for the CPU."""
     import torch
 
     wants_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
@@ -165,12 +166,13 @@ def has_accelerator() -> bool:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Set what the launched processes and their launcher read from the environment, for the length of the block."""
+    """Set environment variables of the launcher and its processes in this context."""
     values: dict[str, str] = {}
     if not has_accelerator():
         values["ACCELERATE_USE_CPU"] = "true"  # otherwise each process would train alone
     if Path.cwd() != Path(__file__).resolve().parents[2]:
-        # `python -m` puts the working folder first on the search path, where a file evaluate.py would hide a library.
+        # `python -m` puts the working folder first on the search path, so that a user's evaluate.py would hide a
+        # package.
         values["PYTHONSAFEPATH"] = "1"
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
@@ -186,10 +188,10 @@ def _environment() -> Iterator[None]:
 
 @contextmanager
 def _signals_passed_on() -> Iterator[list[int]]:
-    """Pass signals on to the processes that this one has started, for the length of the block.
+    """Forward stop signals to the processes that this one has started, in this context.
 
     Yields:
-        the signals that were passed on so far.
+        The signals forwarded so far.
     """
     received: list[int] = []
 
@@ -201,7 +203,7 @@ def _signals_passed_on() -> Iterator[list[int]]:
         for pid in processes:
             try:
                 os.kill(pid, number)
-            except ProcessLookupError:  # it has ended meanwhile
+            except ProcessLookupError:  # it has ended in the meantime
                 continue
 
     with handling(dict.fromkeys(STOP_SIGNALS, pass_on)):
@@ -209,7 +211,7 @@ def _signals_passed_on() -> Iterator[list[int]]:
 
 
 def _children() -> list[int]:
-    """Return the processes that this one has started; torchrun gives each of them a session of its own."""
+    """Return the ids of this process's children; torchrun starts each in its own session, which Ctrl-C does not reach."""
     import psutil
 
     return [child.pid for child in psutil.Process().children()]

@@ -1,7 +1,7 @@
-"""Signals that end a run: caught for a while, in one of two ways, and ignored by the processes that only help it.
+"""Handling of stop signals in runs, and ignoring them in loader workers.
 
-Training notes them and stops at its next step boundary (`songgen.runtime.processes.commands`). Tokenizing and
-preparing, which keep what is done, leave at once but in order (`leaving_on_signals`).
+Training records them and stops at the next step boundary (`songgen.runtime.processes.commands`). Tokenizing and
+preparing keep completed work and exit at once, with clean-up (`leaving_on_signals`).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ logger = logging.getLogger(__name__)
 Handler = Callable[[int, FrameType | None], None]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-"""Signals that ask a run to stop: a preemption, Ctrl-C, what Slurm is often asked to send ahead, a closed terminal.
-Those to a whole process group reach the processes that read data too, and must not end them first."""
+"""Signals that ask a run to stop: preemption, Ctrl-C, the signal that Slurm is often asked to send before a time limit,
+and a closed terminal. Signals to a whole process group also reach loader workers, and must not end them first."""
 
 
 @contextmanager
 def handling(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
-    """Handle signals for the length of the block; the earlier handlers come back at its end.
+    """Install signal handlers in this context; the earlier ones are restored at its end.
 
-    SIGHUP stays ignored where it is: `nohup` ignores it, and so does the run under it. Python lets the main thread
-    alone handle signals, so nothing is changed in another one.
+    SIGHUP stays ignored if it is, as under `nohup`. Python only allows the main thread to set handlers, so nothing is
+    changed in another thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -49,12 +49,12 @@ def handling(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
 
 @contextmanager
 def leaving_on_signals() -> Iterator[None]:
-    """Let a signal raise in the main thread, for the length of the block; a second one ends the process at once.
+    """Raise an exception in the main thread on a stop signal in this context; a second one ends the process at once.
 
     Ctrl-C is left to Python, which raises KeyboardInterrupt.
 
     Raises:
-        SystemExit: with 128 plus the number of the signal.
+        SystemExit: if a signal arrives; its code is 128 plus the number of the signal.
     """
     caught = [number for number in STOP_SIGNALS if number is not signal.SIGINT]
     received: list[int] = []
@@ -71,11 +71,11 @@ def leaving_on_signals() -> Iterator[None]:
     finally:
         if received:
             logger.warning(
-                "stopped by %s; what is done is kept, the same command continues", signal.Signals(received[0]).name
+                "stopped by %s; completed work is kept, the same command continues", signal.Signals(received[0]).name
             )
 
 
 def ignore_stop_signals() -> None:
-    """Survive the signals that end a run, in a process that helps it: the run decides, and still needs the helper."""
+    """Ignore stop signals in a helper process: the run decides when to end, and still needs the helper."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Processes of a launch: how they are joined, for training and for other work, and which launches are refused."""
+"""Joining the processes of a launch, for training and for other work, and refusing unsupported launches."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ from accelerate.utils import (
 from songgen.runtime.processes.deepspeed_launch import deepspeed_plugin
 
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
-"""`dtype` of the configuration -> accelerate's name."""
+"""`dtype` of the configuration -> accelerate's name of the precision."""
 
 START_TIMEOUT_SECONDS = 1800
-"""How long processes that train wait for each other until the first step is done: one may still be loading or
+"""Seconds that training processes wait for each other until the first step is completed: one may still be loading or
 compiling."""
 
 WAIT = timedelta(days=7)
-"""How long processes that do not train wait for the slowest; one that dies ends the launch at once, so that a long wait
-is safe."""
+"""Time that processes wait for the slowest one outside training. A process that dies ends the launch at once, so a long
+wait is safe."""
 
 
 def start_processes(*, dtype: str, seed: int, timeout_seconds: int, folder: Path) -> Accelerator:
     """Join the processes of this launch.
 
     Args:
-        dtype: precision of the computation: a key of `MIXED_PRECISION`. It wins over `accelerate config`.
-        seed: of the random generators; each process draws its own numbers.
-        timeout_seconds: after which a process that hears nothing from the others gives up; at the start it is more
-            patient, until `songgen.runtime.processes.group.StartPatience.end`.
-        folder: where NCCL leaves its latest operations when one of them times out.
+        dtype: precision of the computation, a key of `MIXED_PRECISION`. It overrides `accelerate config`.
+        seed: seed of the random generators; each process has its own random numbers.
+        timeout_seconds: seconds after which an operation among processes fails; longer at the start, until
+            `songgen.runtime.processes.group.StartPatience.end`.
+        folder: folder in which NCCL writes its latest operations when one of them times out.
 
     Raises:
-        ValueError: several processes were launched, but this one believes that it is alone; or they were launched in a
-            way that the training step does not support.
+        ValueError: if several processes were launched but do not know of each other, or the kind of launch is not
+            supported.
     """
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if launched not in ("no", MIXED_PRECISION[dtype]):
         warnings.warn(
-            f"dtype {dtype} of the configuration wins over mixed precision {launched} of the launch", stacklevel=2
+            f"dtype {dtype} of the configuration overrides mixed precision {launched} of the launch", stacklevel=2
         )
     for name, value in flight_recorder(folder).items() if torch.cuda.is_available() else ():
         os.environ.setdefault(name, value)
@@ -73,10 +73,10 @@ def start_processes(*, dtype: str, seed: int, timeout_seconds: int, folder: Path
 
 @contextmanager
 def join_processes() -> Iterator[PartialState]:
-    """Give this process its place among those launched, for the length of the block; for work without training.
+    """Join the processes of this launch in this context, for work other than training.
 
     Raises:
-        ValueError: if several processes were started that do not know of each other.
+        ValueError: if several processes were launched but do not know of each other.
     """
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=WAIT)
     require_all_processes(os.environ, state.num_processes)
@@ -88,26 +88,26 @@ def join_processes() -> Iterator[PartialState]:
 
 
 def require_all_processes(environment: Mapping[str, str], num_processes: int) -> None:
-    """Refuse a launch in which every process would work alone, and all of them would write the same files.
+    """Refuse a launch in which every process would work alone, and all would write the same files.
 
     Raises:
-        ValueError: saying how to launch.
+        ValueError: if this is such a launch; the message says how to launch.
     """
     launched = int(environment.get("WORLD_SIZE", "1"))
     if launched != num_processes:
         raise ValueError(
             f"{launched} processes were launched, but accelerate sees {num_processes}, so each would work alone. "
-            "Where there is no GPU for each process, set ACCELERATE_USE_CPU=true in the environment:\n"
+            "If there is no GPU for each process, set ACCELERATE_USE_CPU=true in the environment:\n"
             "  ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 SCRIPT CONFIG.json\n"
             "or launch with a file of helpers/accelerate_configs/."
         )
 
 
 def _require_supported(accelerator: Accelerator) -> None:
-    """Refuse the launches in which weights could not be read by name.
+    """Refuse launches in which weights could not be read by name.
 
     Raises:
-        ValueError: saying what to use instead.
+        ValueError: if this is such a launch; the message says what to use instead.
     """
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise ValueError(
@@ -117,7 +117,7 @@ def _require_supported(accelerator: Accelerator) -> None:
 
 
 def flight_recorder(folder: Path) -> dict[str, str]:
-    """Environment that makes NCCL remember its latest operations and write them to files when one times out."""
+    """Return environment variables with which NCCL records its latest operations and writes them when one times out."""
     return {
         "TORCH_FR_BUFFER_SIZE": "2000",
         "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",

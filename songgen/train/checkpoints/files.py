@@ -1,8 +1,9 @@
-"""The files of a checkpoint folder: written so that they survive a power cut, and checked before anything is read.
+"""Files of a checkpoint folder: written so that they survive a power cut, and checked before anything is read.
 
 A complete folder holds the files of `checkpoint_files` and `manifest.json`, which lists their sizes and hashes. The
-manifest is written last and the folder gets its name after it, so a folder with that name and a manifest that fits its
-files is complete. There is no pickle: tensors are safetensors, the rest is JSON.
+manifest is written after all other files, and the folder is renamed to its final name after the manifest. So a folder
+with a final name, whose manifest matches its files, is complete. No file is a pickle: tensors are safetensors, the rest
+is JSON.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ AVERAGE_FILE = "average.safetensors"
 RUN_CONFIG_FILE = "training_config.json"
 
 FAULT_VARIABLE = "SONGGEN_FAULT"
-"""Environment variable for tests: the name of the point at which the process kills itself, see `fault_point`."""
+"""Environment variable for tests: name of the point at which the process kills itself; see `fault_point`."""
 
 _HASHING_THREADS = 4
 _FREE_FACTOR = 1.2
@@ -42,17 +43,17 @@ _RANDOM_STATE_PREFIX = "random_state-"
 
 
 def random_state_file(rank: int) -> str:
-    """Name of the file with one process's random number generators."""
+    """Return the name of the file with one process's random number generators."""
     return f"{_RANDOM_STATE_PREFIX}{rank:05d}.safetensors"
 
 
 def is_random_state(name: str) -> bool:
-    """Whether a file of this name holds random number generators."""
+    """Return whether a file of this name holds random number generators."""
     return name.startswith(_RANDOM_STATE_PREFIX)
 
 
 def checkpoint_files(world_size: int) -> list[str]:
-    """Names of all files of a checkpoint but the manifest."""
+    """Return the names of all files of a checkpoint except the manifest."""
     own = [random_state_file(rank) for rank in range(world_size)]
     return [MODEL_FILE, OPTIMIZER_FILE, AVERAGE_FILE, TRAINER_STATE_FILE, RUN_CONFIG_FILE, *own]
 
@@ -60,8 +61,8 @@ def checkpoint_files(world_size: int) -> list[str]:
 def fault_point(name: str) -> None:
     """Kill this process at once if the environment variable `SONGGEN_FAULT` names this point (for tests).
 
-    The points of a save, in their order: `after_folder`, `after_file:<file name up to its dot>` for each file,
-    `after_manifest`, `after_rename`, `after_retire` (an old checkpoint has lost its name and is not yet removed).
+    The points of a save, in order: `after_folder`, `after_file:<file name up to its dot>` for each file,
+    `after_manifest`, `after_rename`, `after_retire` (an old checkpoint is renamed and not yet removed).
     """
     if os.environ.get(FAULT_VARIABLE) == name:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -69,45 +70,45 @@ def fault_point(name: str) -> None:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What the manifest says of a file."""
+    """Entry of a file in the manifest."""
 
     size: int
-    """Bytes."""
+    """Size in bytes."""
     sha256: str
-    """Hash of its content, hexadecimal."""
+    """SHA-256 of the content, hexadecimal."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a complete checkpoint consists of."""
+    """Manifest of a complete checkpoint."""
 
     serial: int
-    """Number of this save in its output folder; the newest checkpoint is the one with the highest."""
+    """Number of the save in its output folder; the newest checkpoint has the highest one."""
     step: int
-    """Optimizer steps that lie behind."""
+    """Completed optimizer steps."""
     epoch: int
-    """Epoch that the next step belongs to."""
+    """Epoch of the next step."""
     world_size: int
-    """Processes of the run."""
+    """Number of processes of the run."""
     best: bool
     """Whether the evaluation loss was the lowest so far."""
     config_sha256: str
-    """Hash of the resolved configuration, keys sorted."""
+    """SHA-256 of the resolved configuration, keys sorted."""
     parameters: list[tuple[str, list[int]]]
     """Names and shapes of the trained parameters, in the model's order."""
     files: dict[str, FileEntry]
-    """Every file but the manifest itself."""
+    """Entries of all files except the manifest, by name."""
     schema_version: int = MANIFEST_SCHEMA_VERSION
     """Version of this record."""
 
     def to_json(self) -> str:
-        """The record as JSON text, with a hash of its own."""
+        """Return the record as JSON text, with its own hash."""
         record = dataclasses.asdict(self)
         return json.dumps({"sha256": json_sha256(record), "manifest": record}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Read what `to_json` of this or an earlier version wrote.
+        """Read a manifest that this or an earlier version wrote.
 
         Raises:
             ValueError: if it is damaged, or of a newer version.
@@ -126,28 +127,28 @@ _MANIFEST_FORMAT = Format(Manifest, MANIFEST_SCHEMA_VERSION, fix="use another ch
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file that is on the disk when this returns."""
+    """Write a safetensors file and flush it to the disk."""
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     files.synchronize(path)
     fault_point(f"after_file:{path.name.split('.')[0]}")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file that is on the disk when this returns."""
+    """Write a text file and flush it to the disk."""
     files.write_text(path, text)
     fault_point("after_manifest" if path.name == MANIFEST_FILE else f"after_file:{path.name.split('.')[0]}")
 
 
 def room_needed(tensor_bytes: int) -> int:
-    """Room that a checkpoint should find: a fifth more than its tensors take, and some for the small files."""
+    """Return the free bytes to require before a save: a fifth more than its tensors, and a margin for small files."""
     return math.ceil(_FREE_FACTOR * tensor_bytes) + _SPARE_BYTES
 
 
 def describe_files(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:
-    """Sizes and hashes of files.
+    """Return the sizes and hashes of files.
 
     Raises:
-        ValueError: a file is not there.
+        ValueError: if a file is missing.
     """
     paths = {name: folder / name for name in names}
     missing = [name for name, path in paths.items() if not path.is_file()]
@@ -156,6 +157,7 @@ def describe_files(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:
             f"{', '.join(missing)} missing in {folder}; with several machines, output_dir must be a folder that all "
             "of them share"
         )
+    # hashlib releases the interpreter's lock, so threads hash in parallel.
     with ThreadPoolExecutor(_HASHING_THREADS) as pool:
         hashes = list(pool.map(files.file_sha256, paths.values()))
     return {
@@ -165,14 +167,14 @@ def describe_files(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:
 
 
 def read_manifest(folder: Path, *, random_state_optional: bool = False) -> Manifest:
-    """The manifest of a checkpoint whose files are all there and have their sizes; hashes are not computed.
+    """Read the manifest of a checkpoint and check that all files exist with their sizes; hashes are not computed.
 
     Args:
-        folder: of the checkpoint.
+        folder: folder of the checkpoint.
         random_state_optional: whether files with random state may be missing.
 
     Raises:
-        ValueError: what is missing or wrong.
+        ValueError: if something is missing or wrong; the message says what.
     """
     path = folder / MANIFEST_FILE
     if not path.is_file():
@@ -196,14 +198,14 @@ def read_manifest(folder: Path, *, random_state_optional: bool = False) -> Manif
 
 
 def verify(folder: Path, *, random_state_optional: bool = False) -> Manifest:
-    """The manifest of a checkpoint of which every byte is as it was saved.
+    """Read the manifest of a checkpoint and check that every byte is as it was saved.
 
     Args:
-        folder: of the checkpoint.
+        folder: folder of the checkpoint.
         random_state_optional: whether files with random state may be missing.
 
     Raises:
-        ValueError: what is missing or damaged.
+        ValueError: if something is missing or damaged; the message says what.
     """
     manifest = read_manifest(folder, random_state_optional=random_state_optional)
     try:

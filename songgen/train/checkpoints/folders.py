@@ -1,4 +1,4 @@
-"""The checkpoints of an output folder: their names, which of them are complete, in which order, and which may go."""
+"""Checkpoint folders of an output folder: their names, which are complete, their order, and which may be removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TEMPORARY = ".tmp-"
 
 
 def free_name(output_dir: Path, step: int) -> str:
-    """A name for the checkpoint of a step. None is taken twice: replacing a folder cannot be done in one step."""
+    """Return a free name for a step's checkpoint. No name is used twice: a folder cannot be replaced atomically."""
     name, count = f"{_PREFIX}{step}", 1
     while (output_dir / name).exists():
         count += 1
@@ -23,23 +23,23 @@ def free_name(output_dir: Path, step: int) -> str:
 
 
 def temporary_name(name: str) -> str:
-    """A name under which a checkpoint is written or removed; a folder that bears one is no checkpoint."""
+    """Return a name under which a checkpoint is written or removed; such a folder is not a checkpoint."""
     return name + _TEMPORARY + secrets.token_hex(4)
 
 
 def checkpoint_folders(output_dir: Path) -> list[Path]:
-    """Folders with a checkpoint's name."""
+    """Return the folders with a checkpoint's name."""
     folders = (path for path in output_dir.glob(f"{_PREFIX}*") if _TEMPORARY not in path.name)
     return sorted(path for path in folders if path.is_dir())
 
 
 def leftovers(output_dir: Path) -> list[Path]:
-    """Folders that interrupted saves and removals left; they are no checkpoints."""
+    """Return the folders left by interrupted saves and removals; they are not checkpoints."""
     return sorted(output_dir.glob(f"{_PREFIX}*{_TEMPORARY}*"))
 
 
 def complete_checkpoints(output_dir: Path, *, random_state_optional: bool = False) -> dict[Path, Manifest]:
-    """Complete checkpoints with their manifests, the newest first; hashes are not computed."""
+    """Return the complete checkpoints with their manifests, newest first; hashes are not computed."""
     found = {}
     for folder in checkpoint_folders(output_dir):
         try:
@@ -50,9 +50,9 @@ def complete_checkpoints(output_dir: Path, *, random_state_optional: bool = Fals
 
 
 def candidates(output_dir: Path, *, random_state_optional: bool = False) -> Iterator[tuple[Path, str]]:
-    """Yield each checkpoint with what is wrong with it: incomplete ones, then the newest first, read as it is yielded.
+    """Yield each checkpoint with its problem: first the incomplete ones, then the complete ones, newest first.
 
-    The first one with nothing wrong (empty) is the one to go on from.
+    Each is only verified when it is yielded. The first one without a problem (empty text) is the one to resume from.
     """
     complete = complete_checkpoints(output_dir, random_state_optional=random_state_optional)
     incomplete = [folder for folder in checkpoint_folders(output_dir) if folder not in complete]
@@ -66,22 +66,23 @@ def candidates(output_dir: Path, *, random_state_optional: bool = False) -> Iter
 
 
 def expendable_checkpoints(complete: Mapping[Path, Manifest], limit: int) -> list[Path]:
-    """Those of the complete checkpoints, given from the newest to the oldest, that need not be kept.
+    """Return the complete checkpoints that need not be kept.
 
     Args:
-        complete: with their manifests.
-        limit: how many of the newest are kept (at least one); the latest best one is kept besides.
+        complete: complete checkpoints with their manifests, newest first.
+        limit: number of newest checkpoints to keep (at least one); the latest best one is kept in addition.
     """
+    # Retention: the newest ones to resume from, and the latest one marked best, which earlier best ones were until it.
     kept = set(list(complete)[: max(1, limit)])
     kept.update([folder for folder, manifest in complete.items() if manifest.best][:1])
     return [folder for folder in complete if folder not in kept]
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove a checkpoint; it loses its name first, so that however far the removal gets, no half of one is left.
+    """Remove a checkpoint. It is renamed first, so that an interrupted removal leaves no incomplete checkpoint.
 
     Raises:
-        OSError: it cannot be removed.
+        OSError: if it cannot be removed.
     """
     retired = folder.with_name(temporary_name(folder.name))
     folder.rename(retired)

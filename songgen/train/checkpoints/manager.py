@@ -1,8 +1,15 @@
-"""Checkpoints that are complete or not there: saved in one rename, checked before they are used, kept by rules.
+"""Saving, finding, loading and retention of checkpoints. A checkpoint is either complete or does not exist.
 
-A save writes `checkpoint-<step>.tmp-<token>`: files, then their manifest, each of them flushed to the disk; then the
-folder gets its name `checkpoint-<step>`, if every process succeeded. Names say nothing to the program: step, epoch and
-which checkpoint is the newest stand in the files.
+Commit protocol of a save:
+
+1. The main process checks the free space and creates `checkpoint-<step>.tmp-<token>`.
+2. Every process writes its files there and flushes them to the disk.
+3. If all processes succeeded, the main process writes the manifest with the hashes of all files, flushes it and the
+   folder, renames the folder to `checkpoint-<step>`, and flushes the output folder, which holds the name.
+4. Only then are old checkpoints removed.
+
+A kill or power cut at any point leaves the earlier checkpoints unchanged, and at most a temporary folder. The step is
+never read from a folder's name: step, epoch and the order of checkpoints are in the files.
 """
 
 from __future__ import annotations
@@ -56,23 +63,23 @@ from songgen.train.checkpoints.state import (
 logger = logging.getLogger(__name__)
 
 MAX_FAILED_SAVES = 3
-"""A run goes on after a failed save; after this many in a row it ends."""
+"""Failed saves in a row after which a run ends; it continues after fewer."""
 
 
 class CheckpointError(RuntimeError):
-    """Saves failed so often that the run would go on without a way back."""
+    """Saves failed so often that the run would continue without a recent checkpoint."""
 
 
 @dataclass(frozen=True)
 class SavedRun:
-    """The run that a checkpoint belongs to."""
+    """Run that a checkpoint belongs to."""
 
     state: TrainerState
-    """Where it stands."""
+    """Position of the run."""
     config: dict[str, Any]
-    """Its resolved configuration."""
+    """Resolved configuration of the run."""
     world_size: int
-    """Its processes."""
+    """Number of processes of the run."""
 
 
 class CheckpointManager:
@@ -87,15 +94,15 @@ class CheckpointManager:
         world_size: int,
         allow_inexact: bool = False,
     ) -> None:
-        """Look after a folder; what an interrupted save left there is removed by the main process.
+        """Take charge of a folder; the main process removes what an interrupted save left there.
 
         Args:
             output_dir: folder of the run, the same for all processes.
-            save_total_limit: complete checkpoints to keep, the newest ones (at least one); the best one and the one
-                resumed from are kept besides. None: all.
-            rank: of this process.
+            save_total_limit: number of newest complete checkpoints to keep (at least one); the best one and the one
+                resumed from are kept in addition. None: keep all.
+            rank: rank of this process.
             world_size: number of processes.
-            allow_inexact: use checkpoints whose random state is missing, too.
+            allow_inexact: whether checkpoints without random state may be used.
         """
         self.output_dir = output_dir
         self.save_total_limit = save_total_limit
@@ -115,15 +122,15 @@ class CheckpointManager:
         """Write a checkpoint.
 
         Args:
-            contents: `random_state` of every process, everything else of the main process.
-            best: keep this one as the best so far, instead of the one before.
+            contents: contents to write: `random_state` of every process, everything else of the main process.
+            best: whether this one is the best so far, and is kept instead of the previous best.
 
         Returns:
-            its folder, or None if it could not be written: then the reason is logged, and the earlier checkpoints are
-            as they were.
+            The checkpoint's folder; None if it could not be written. Then the reason is logged, and the earlier
+            checkpoints are unchanged.
 
         Raises:
-            CheckpointError: this is the `MAX_FAILED_SAVES`-th failure in a row.
+            CheckpointError: if this is the `MAX_FAILED_SAVES`-th failure in a row.
         """
         temporary: Path | None = None
         error: Exception | None = None
@@ -133,13 +140,15 @@ class CheckpointManager:
         except ValueError as failure:
             self._failed(contents, temporary, failure)
             return None
+        # After each stage the processes agree whether all of them succeeded: the manifest is only written once every
+        # file is on the disk, and no process returns before the checkpoint has its name.
         for stage in (
             partial(self._write, contents, temporary),
             partial(self._commit, contents, temporary, final, best),
         ):
             try:
                 stage()
-            except Exception as failure:  # the other processes are waiting, whatever it is
+            except Exception as failure:  # any error: the other processes wait in `all_succeeded`
                 error = failure
             if not all_succeeded(error is None):
                 self._failed(contents, temporary, error)
@@ -150,13 +159,13 @@ class CheckpointManager:
         return final
 
     def latest(self) -> Path | None:
-        """The newest checkpoint of which every byte is as it was saved; each rejected one is logged with its reason.
+        """Find the newest checkpoint of which every byte is as it was saved; each rejected one is logged with a reason.
 
         Returns:
-            its folder; None if no checkpoint was ever completed here.
+            The checkpoint's folder; None if no checkpoint was ever completed here.
 
         Raises:
-            ValueError: there are checkpoints, and not one of them is valid.
+            ValueError: if there are checkpoints, but none is valid.
         """
         name = from_main(self.rank, self._newest_valid)
         if name is None:
@@ -165,17 +174,17 @@ class CheckpointManager:
         return self._verified
 
     def require(self, folder: Path) -> Path:
-        """Check a checkpoint, in any output folder, and return it.
+        """Verify a checkpoint, in any output folder, and return its folder.
 
         Raises:
-            ValueError: it is missing or damaged.
+            ValueError: if it is missing or damaged.
         """
         from_main(self.rank, lambda: self._require_valid(folder))
         self._verified = folder
         return folder
 
     def describe(self, folder: Path) -> SavedRun:
-        """What a checkpoint that was checked says of its run; tensors are not read."""
+        """Read the run of a verified checkpoint; tensors are not read."""
 
         def read() -> list[Any]:
             path = folder / RUN_CONFIG_FILE
@@ -186,17 +195,17 @@ class CheckpointManager:
         return SavedRun(TrainerState.from_json(state), config, world_size)
 
     def load(self, folder: Path) -> CheckpointContents:
-        """Read a checkpoint after checking it.
+        """Verify a checkpoint and read it.
 
         Args:
-            folder: of the checkpoint, in any output folder.
+            folder: folder of the checkpoint, in any output folder.
 
         Returns:
-            its contents, tensors on the CPU and parameters in their saved order. `random_state` is this process's own,
-            empty if the checkpoint was saved by another number of processes, or has none (`allow_inexact`).
+            The contents, with tensors on the CPU and parameters in their saved order. `random_state` is that of this
+            process; it is empty if the number of processes has changed, or it is missing (`allow_inexact`).
 
         Raises:
-            ValueError: it is missing or damaged.
+            ValueError: if it is missing or damaged.
         """
         if folder != self._verified:
             self.require(folder)
@@ -210,13 +219,14 @@ class CheckpointManager:
         return contents
 
     def protect(self, folder: Path) -> None:
-        """Keep a checkpoint (the one resumed from) for as long as this run lasts."""
+        """Keep a checkpoint (the one resumed from) until this run ends."""
         self._protected = folder.resolve()
 
     def retain(self) -> None:
-        """Remove complete checkpoints beyond `save_total_limit`, as every save does; those found damaged stay."""
+        """Remove complete checkpoints beyond `save_total_limit`, as every save does; damaged ones are kept."""
         if self.rank != 0 or self.save_total_limit is None:
             return
+        # A damaged checkpoint does not count towards the limit: it must not push out one that can be resumed from.
         usable = {
             folder: manifest for folder, manifest in self._complete().items() if folder.name not in self._rejected
         }
@@ -229,10 +239,10 @@ class CheckpointManager:
                 logger.warning("the old checkpoint %s could not be removed: %s", folder, error)
 
     def _begin(self, contents: CheckpointContents) -> tuple[str, str]:
-        """Make the temporary folder; returns its name and the final one.
+        """Create the temporary folder; return its name and the final one (main process).
 
         Raises:
-            ValueError: the disk has no room.
+            ValueError: if the disk has too little free space.
         """
         self.output_dir.mkdir(parents=True, exist_ok=True)
         if free_bytes(self.output_dir) < room_needed(contents.tensor_bytes):
@@ -254,9 +264,10 @@ class CheckpointManager:
         save_tensors(temporary / random_state_file(self.rank), contents.random_state)
 
     def _commit(self, contents: CheckpointContents, temporary: Path, final: Path, best: bool) -> None:
-        """Write the manifest and give the folder its name (main process)."""
+        """Write the manifest and rename the folder to its final name (main process)."""
         if self.rank != 0:
             return
+        # The highest serial is the newest: clocks of machines may differ, and steps repeat after a rollback.
         serials = [manifest.serial for manifest in self._complete().values()]
         manifest = Manifest(
             serial=max(serials, default=0) + 1,
@@ -269,16 +280,18 @@ class CheckpointManager:
             files=describe_files(temporary, checkpoint_files(self.world_size)),
         )
         write_text(temporary / MANIFEST_FILE, manifest.to_json())
+        # The folder is flushed before the rename, so that its final name can never appear with an entry missing; the
+        # parent is flushed after it, since the rename itself is only on the disk then.
         synchronize(temporary)
         temporary.rename(final)
         synchronize(self.output_dir)
         fault_point("after_rename")
 
     def _failed(self, contents: CheckpointContents, temporary: Path | None, error: Exception | None) -> None:
-        """Note a failed save and remove what it wrote.
+        """Log a failed save and remove what it wrote.
 
         Raises:
-            CheckpointError: it is one too many.
+            CheckpointError: if too many failed in a row.
         """
         self.failed_saves += 1
         free, needed = free_bytes(self.output_dir), room_needed(contents.tensor_bytes)
@@ -295,18 +308,18 @@ class CheckpointManager:
             raise CheckpointError(message) from error
 
     def _manifest(self, folder: Path) -> Manifest:
-        """The manifest of a complete checkpoint.
+        """Read the manifest of a complete checkpoint.
 
         Raises:
-            ValueError: it is not complete.
+            ValueError: if it is not complete.
         """
         return read_manifest(folder, random_state_optional=self.allow_inexact)
 
     def _require_valid(self, folder: Path) -> None:
-        """Check every byte of a checkpoint.
+        """Verify every byte of a checkpoint.
 
         Raises:
-            ValueError: it is missing or damaged; the message names the folder.
+            ValueError: if it is missing or damaged; the message names the folder.
         """
         if not folder.is_dir():
             raise ValueError(
@@ -318,14 +331,14 @@ class CheckpointManager:
             raise ValueError(f"checkpoint {folder} is not valid: {error}") from error
 
     def _complete(self) -> dict[Path, Manifest]:
-        """Complete checkpoints, the newest first; hashes are not computed."""
+        """Return the complete checkpoints, newest first; hashes are not computed."""
         return complete_checkpoints(self.output_dir, random_state_optional=self.allow_inexact)
 
     def _newest_valid(self) -> str | None:
-        """Name of the newest valid checkpoint (main process).
+        """Return the name of the newest valid checkpoint (main process).
 
         Raises:
-            ValueError: there are some, none of them valid.
+            ValueError: if there are checkpoints, but none is valid.
         """
         reasons = {}
         for folder, problem in candidates(self.output_dir, random_state_optional=self.allow_inexact):
@@ -338,16 +351,16 @@ class CheckpointManager:
             listed = "\n".join(f"- {name}: {reason}" for name, reason in reasons.items())
             raise ValueError(
                 f"{self.output_dir} holds checkpoints, but none of them is valid:\n{listed}\n"
-                "Nothing was deleted. Restore one of them, or choose another output_dir to start anew. One that lacks "
-                "nothing but its random state can be used with allow_inexact_resume."
+                "Nothing was deleted. Restore one of them, or choose another output_dir to start from the "
+                "beginning. One that only lacks its random state can be used with allow_inexact_resume."
             )
         return None
 
     def _read(self, folder: Path) -> CheckpointContents:
-        """Read the files of a checkpoint that was verified.
+        """Read the files of a verified checkpoint.
 
         Raises:
-            ValueError: a file cannot be read, or two of them disagree.
+            ValueError: if a file cannot be read, or two of them disagree.
         """
         manifest = self._manifest(folder)
         model = read_tensors(folder / MODEL_FILE)
@@ -358,6 +371,7 @@ class CheckpointManager:
             raise ValueError(f"{MANIFEST_FILE} does not belong to {MODEL_FILE} and {TRAINER_STATE_FILE}")
         if json_sha256(config) != manifest.config_sha256:
             raise ValueError(f"{MANIFEST_FILE} does not belong to {RUN_CONFIG_FILE}")
+        # Random state belongs to a rank of a given number of processes; with another number none of it is used.
         own_states = [folder / random_state_file(rank) for rank in range(self.world_size)]
         exact = manifest.world_size == self.world_size and all(path.is_file() for path in own_states)
         return CheckpointContents(

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: which one, what may have changed since, how many steps are left and on which curve."""
+"""Resuming from a checkpoint: which one, what may have changed since, how many steps are left and on which curve."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 _EFFECTS = {
     Change.FREE: "takes effect",
-    Change.COMPUTATION: "takes effect: from here on this is another run than the one that was begun",
-    Change.CONTENT: "what lies there is compared",
+    Change.COMPUTATION: "takes effect: the run computes differently from here on",
+    Change.CONTENT: "its content is compared",
 }
 _FIXES = {
     Change.COMPUTATION: "put it back, or set allow_config_changes to true",
@@ -29,40 +29,40 @@ _FIXES = {
 }
 
 UNIMPORTANT_KEYS = ("resume", "output_dir", "overwrite_output_dir")
-"""Keys whose change is not worth a line."""
+"""Keys whose change is not reported."""
 PROCESS_KEYS = ("world_size", "accumulation")
-"""Parts of `TrainerState.plan` that do not change which clips make a batch."""
+"""Parts of `TrainerState.plan` that do not change which clips are in a batch."""
 ORDER_KEYS = ("batch_size", "max_frames_per_batch", "group_by_length", "order", "seed")
-"""Parts that change which clips make a batch, but not the clips."""
+"""Parts that change which clips are in a batch, but not the set of clips."""
 
 
 @dataclass(frozen=True)
 class Resumption:
-    """A checkpoint that a run goes on from, and what is other than when it was saved."""
+    """Checkpoint that a run resumes from, with the changes since it was saved."""
 
     folder: Path
-    """The checkpoint."""
+    """Folder of the checkpoint."""
     state: TrainerState
-    """Where it stands."""
+    """Position of the checkpoint in the run."""
     world_size: int
-    """Processes that saved it."""
+    """Number of processes that saved the checkpoint."""
     changed: Mapping[str, tuple[Any, Any]]
-    """Keys with another value now: (then, now)."""
+    """Changed keys of the configuration -> (value in the checkpoint, value now)."""
 
 
 def find_resumption(config: RunConfig, checkpoints: CheckpointManager) -> Resumption | None:
-    """Find what a run goes on from, before any model or data is opened.
+    """Find the checkpoint that a run resumes from, before any model or data is opened.
 
     Args:
-        config: of this launch.
-        checkpoints: of the output folder.
+        config: configuration of this launch.
+        checkpoints: manager of the output folder.
 
     Returns:
-        None if the run starts anew.
+        The checkpoint; None if the run starts from the beginning.
 
     Raises:
-        ValueError: no checkpoint is valid, or the configuration or the number of processes is not the one of the
-            checkpoint; every difference is named with its way out.
+        ValueError: if no checkpoint is valid, or the configuration or the number of processes has changed in a way that
+            is not allowed; the message lists every difference with a suggested fix.
     """
     setting = config.training.resume
     if setting == "never":
@@ -77,17 +77,17 @@ def find_resumption(config: RunConfig, checkpoints: CheckpointManager) -> Resump
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Keys with another value now; a key that the checkpoint does not know had its default."""
+    """Return the keys whose value has changed; a key that the checkpoint lacks had its default."""
     keys = all_keys()
     pairs = {name: (then.get(name, keys[name].default), value) for name, value in now.items()}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _require_allowed(resumption: Resumption, config: RunConfig, world_size: int) -> None:
-    """Refuse the changes that are not allowed, and name those that are.
+    """Refuse the changes that are not allowed, and log those that are.
 
     Raises:
-        ValueError: listing every one that is not.
+        ValueError: if a change is not allowed; the message lists all of them.
     """
     training = config.training
     refused, allowed = [], []
@@ -103,34 +103,36 @@ def _require_allowed(resumption: Resumption, config: RunConfig, world_size: int)
         if not training.allow_world_size_change:
             refused.append(f"{line} (launch as many as then, or set allow_world_size_change to true)")
     if refused:
-        raise ValueError(
-            f"the run cannot go on from {resumption.folder} with what changed since:\n" + "\n".join(refused)
-        )
+        raise ValueError(f"the run cannot resume from {resumption.folder} with these changes:\n" + "\n".join(refused))
     if allowed:
         logger.info("changed since %s was saved:\n%s", resumption.folder, "\n".join(allowed))
     if resumption.world_size != world_size and training.do_train:
         logger.warning(
-            "the checkpoint was saved by %d processes, now there are %d: every clip of the epoch still comes once and "
-            "the learning rate goes on along its curve; no longer exact: dropout draws other numbers, and a step holds "
-            "another number of clips",
+            "the checkpoint was saved by %d processes, now there are %d: each clip of the epoch is still read once and "
+            "the learning rate continues along its curve; no longer exact: dropout samples other numbers, and a step "
+            "holds another number of clips",
             resumption.world_size, world_size,
         )  # fmt: skip
 
 
 def count_steps(config: RunConfig, plan: BatchPlan, state: TrainerState) -> int:
-    """Optimizer steps of the whole run, of which those of `state` lie behind.
+    """Count the optimizer steps of the whole run, including the completed ones of `state`.
 
-    `max_steps`, or what the epochs take; a fraction of an epoch is rounded up. Steps that another number of processes
-    or another batch size has made count as they are; what they trained on is not trained on again.
+    The count is `max_steps`, or the steps of the epochs; a fraction of an epoch is rounded up. Completed steps with
+    another number of processes or another batch size count as they are; their clips are not read again.
     """
     training = config.training
     if training.max_steps > 0:
         return training.max_steps
+    # Total = completed steps + rest of the current epoch + further whole epochs + the fraction of a last one, e.g. for
+    # 2.5 epochs, resumed in epoch 0: rest of epoch 0 + epoch 1 + half of epoch 2, rounded up.
     whole = int(training.num_train_epochs)
     part = training.num_train_epochs - whole
     last = -int(-part * plan.steps_per_epoch(whole) // 1) if part else 0
     if state.epoch < whole:
         left = plan.steps_per_epoch(state.epoch, state.batches_in_epoch) + last
+        # With a fixed number of clips per batch, all epochs have the same number of steps. Batches by frames are packed
+        # from each epoch's own order, so their number must be counted.
         if plan.max_frames_per_batch is None:
             left += (whole - state.epoch - 1) * plan.steps_per_epoch(0)
         else:
@@ -141,38 +143,46 @@ def count_steps(config: RunConfig, plan: BatchPlan, state: TrainerState) -> int:
 
 
 def continue_curve(state: TrainerState, total_steps: int, changed: Iterable[str] = ()) -> CurvePosition:
-    """Where a run goes on along the curves of its learning rate and codebook weights.
+    """Return the position of a run on the curves of its learning rate and loss weights.
+
+    The curve has the length that was planned when the run started. If a key of the schedule changed, a new curve over
+    the whole run replaces it. If only the number of remaining steps changed (more processes, larger batches), the rest
+    of the old curve is covered by the new number of steps. For example, a curve of 1,000 steps left at step 400 with
+    300 steps to go has `rate` 600 / 300 = 2: each step of the run advances the curve by two, and both end together.
 
     Args:
-        state: of the checkpoint; a new one for a run that starts.
+        state: state of the checkpoint; a new state for a new run.
         total_steps: optimizer steps of the whole run, as it is launched now.
         changed: keys that changed since the checkpoint.
 
     Returns:
-        the place and the pace: a key of the schedule draws the curve anew over the whole run; if only the number of
-        steps left is another one (more processes, larger batches), the rest of the old curve is walked in these.
+        The position and its rate.
     """
     curve = state.curve
+    # A new curve is entered at the number of completed steps, at rate 1.
     if not curve.length or SCHEDULE_KEYS & set(changed):
         return CurvePosition(length=total_steps, step=float(state.step), update=float(state.updates))
     left_then, left_now = state.total_steps - state.step, total_steps - state.step
     if left_then == left_now or left_now <= 0:
         return curve
+    # Multiplied, not replaced: the number of processes may have changed before. (steps left) x rate, the part of the
+    # curve that is left, stays the same.
     return dataclasses.replace(curve, rate=curve.rate * left_then / left_now)
 
 
 def require_same_songs(then: Mapping[str, Any], now: Mapping[str, Any], *, mid_epoch: bool) -> None:
-    """Compare what a checkpoint's run was made of with what this one is made of.
+    """Check that a run uses the same data and frozen weights as the checkpoint that it resumes from.
 
     Args:
         then: `TrainerState.plan` of the checkpoint.
-        now: the same of this run.
-        mid_epoch: whether the checkpoint stands inside of an epoch.
+        now: `TrainerState.plan` of this run.
+        mid_epoch: whether the checkpoint is in the middle of an epoch.
 
     Raises:
-        ValueError: other songs, codes or frozen weights; or the checkpoint stands in the middle of an epoch whose
-            batches would be others now.
+        ValueError: if songs, targets or frozen weights differ; or the checkpoint is in the middle of an epoch whose
+            batches would be different now.
     """
+    # Keys of only one side were added or removed by another version, and say nothing about a change of the data.
     changed = {name for name in set(then) & set(now) if then[name] != now[name]} - set(PROCESS_KEYS)
     listed = "\n".join(f"- {name}: {then[name]} then, {now[name]} now" for name in sorted(changed))
     if changed - set(ORDER_KEYS):
@@ -183,23 +193,23 @@ def require_same_songs(then: Mapping[str, Any], now: Mapping[str, Any], *, mid_e
         )
     if changed and mid_epoch:
         raise ValueError(
-            "the checkpoint stands in the middle of an epoch, whose batches are not those of this configuration:\n"
+            "the checkpoint is in the middle of an epoch, whose batches are not those of this configuration:\n"
             f"{listed}\nPut these back; they can change at the end of an epoch."
         )
 
 
 def require_same_parameters(saved: Iterable[str], present: Iterable[str]) -> None:
-    """Refuse a checkpoint whose parameters stand in another order; names and shapes are compared when they are written.
+    """Check the order of a checkpoint's parameters; names and shapes are compared when the weights are loaded.
 
     Raises:
-        ValueError: naming the first parameter that stands elsewhere.
+        ValueError: if the order differs; the message names the first difference.
     """
     saved, present = list(saved), list(present)
     if sorted(saved) != sorted(present) or saved == present:
         return
     then, now = next(pair for pair in zip(saved, present, strict=True) if pair[0] != pair[1])
     raise ValueError(
-        "the model's parameters stand in another order than in the checkpoint, so sums over them would round "
-        f"otherwise: {then} then, {now} now. Use the version of the program that saved it, or start a new output_dir "
+        "the model's parameters are in another order than in the checkpoint, so sums over them would round "
+        f"differently: {then} then, {now} now. Use the version of the program that saved it, or start a new output_dir "
         "with the run's folder as model_name_or_path."
     )

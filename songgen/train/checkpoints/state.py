@@ -1,4 +1,4 @@
-"""What a training run is at a step boundary: its position as data, and everything a checkpoint holds."""
+"""State of a training run at a step boundary: its position as data, and all contents of a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ TRAINER_STATE_FILE = "trainer_state.json"
 
 @dataclass
 class CurvePosition:
-    """Where a run stands on the curves of its learning rate and codebook weights, in steps of those curves.
+    """Position of a run on the curves of its learning rate and loss weights, in steps of those curves.
 
-    They are the run's own steps, unless it goes on with another number of processes: then a step walks the remaining
-    curve at another pace.
+    These are the run's own steps, unless it was resumed with another number of processes: then one step of the run
+    advances the curve by `rate` steps (see `songgen.train.checkpoints.resume.continue_curve`).
     """
 
     length: int = 0
-    """Steps of the whole curve; 0 before the run has begun."""
+    """Steps of the whole curve; 0 before the run has started."""
     step: float = 0.0
-    """Place after all steps."""
+    """Position by all completed steps; loss weights depend on it."""
     update: float = 0.0
-    """Place after the steps that changed the weights: the learning rate's."""
+    """Position by the steps that changed the weights; the learning rate depends on it."""
     rate: float = 1.0
-    """Steps of the curve that one step of the run walks."""
+    """Steps of the curve for one step of the run."""
 
     def advance(self, *, updated: bool) -> None:
-        """Walk one step."""
+        """Advance by one step of the run."""
         self.step += self.rate
         if updated:
             self.update += self.rate
@@ -45,63 +45,63 @@ class CurvePosition:
 
 @dataclass
 class TrainerState:
-    """The position of a run. Plain JSON; it is the only source of the step and the epoch (never a folder's name)."""
+    """Position of a run, stored as JSON. It is the only source of the step and the epoch (never a folder's name)."""
 
     step: int = 0
-    """Optimizer steps of the plan that lie behind, steps that were skipped included."""
+    """Completed optimizer steps of the plan, including skipped ones."""
     updates: int = 0
-    """Steps that really changed the weights."""
+    """Number of steps that changed the weights."""
     total_steps: int = 0
     """Steps of the whole run as it was planned when it last started."""
     curve: CurvePosition = field(default_factory=CurvePosition)
-    """Place on the curves of learning rate and codebook weights."""
+    """Position on the curves of learning rate and loss weights."""
     epoch: int = 0
-    """The epoch that the next step belongs to, from 0."""
+    """Epoch of the next step, from 0."""
     step_in_epoch: int = 0
-    """Steps of that epoch that lie behind, for display."""
+    """Completed steps of that epoch, for display."""
     batches_in_epoch: int = 0
-    """Micro-batches of that epoch that lie behind, over all processes: with the batch plan, the place in the data."""
+    """Completed micro-batches of that epoch, over all processes; with the batch plan, the place in the data."""
     samples_seen: int = 0
-    """Songs trained on, over all processes."""
+    """Number of songs trained on, over all processes."""
     frames_seen: int = 0
-    """Codec frames trained on, over all processes (one frame counts once, however many codebooks and tracks it has)."""
+    """Number of frames trained on, over all processes (a frame counts once, whatever is predicted of it)."""
     skipped_steps: int = 0
-    """Steps that changed nothing: they had no target, a loss or gradient that was not finite, a loss so high that the
-    update was held back, or gradients that overflowed in float16."""
+    """Number of steps that changed nothing: they had no target, a loss or gradient that was not finite, a loss so high
+    that the update was held back, or gradients that overflowed in float16."""
     consecutive_nonfinite_steps: int = 0
-    """How many of the latest steps in a row were not finite."""
+    """Number of latest steps in a row that were not finite."""
     overflows_at_floor: int = 0
-    """How many of the latest steps in a row overflowed in float16 with the loss scale at its floor."""
+    """Number of latest steps in a row that overflowed in float16 with the loss scale at its floor."""
     recent_losses: list[float] = field(default_factory=list)
-    """Losses of the latest steps, which the next one is compared with."""
+    """Losses of the latest steps, with which the next one is compared."""
     spikes_in_a_row: int = 0
-    """How many of the latest steps in a row had a loss far above the recent ones."""
+    """Number of latest steps in a row with a loss far above the recent ones."""
     rewinds: int = 0
-    """How often the weights went back to a checkpoint because of such a step."""
+    """Number of rollbacks to a checkpoint because of such a step."""
     best_metric: float | None = None
-    """The lowest evaluation loss so far."""
+    """Lowest evaluation loss so far."""
     best_step: int | None = None
-    """The step of that loss."""
+    """Step of the lowest evaluation loss."""
     evaluated_step: int | None = None
-    """The step of the latest evaluation."""
+    """Step of the latest evaluation."""
     gradient_scaler: dict[str, float] = field(default_factory=dict)
     """State of the float16 loss scaler; empty in other precisions."""
     plan: dict[str, Any] = field(default_factory=dict)
-    """What the run is made of: what its data order depends on (processes, batch sizes, seed, data), and its frozen
-    weights. Without these the position means nothing."""
+    """Identity of the data and its order (processes, batch sizes, seed, hashes) and of the frozen weights. The position
+    is only valid with these."""
     schema_version: int = STATE_SCHEMA_VERSION
     """Version of this record."""
 
     def to_json(self) -> str:
-        """The state as JSON text."""
+        """Return the state as JSON text."""
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str = TRAINER_STATE_FILE) -> TrainerState:
-        """Read what `to_json` of this or an earlier version wrote.
+        """Read a state that this or an earlier version wrote.
 
         Raises:
-            ValueError: if the text is no such record, or one of a newer version.
+            ValueError: if the text is not such a record, or is of a newer version.
         """
         return _STATE_FORMAT.parse(text, where)
 
@@ -112,8 +112,8 @@ _STATE_FORMAT = Format(
     TrainerState,
     STATE_SCHEMA_VERSION,
     fix=_OTHER_CHECKPOINT,
-    # The fields of the first checkpoints. Their defaults are those of a run that begins: a state that lacks one would
-    # be taken for an earlier place. A field that is added later belongs here only if its default would be wrong.
+    # The fields of the first checkpoints. Their defaults are those of a new run: a state that lacks one would be read
+    # as an earlier position. A field that is added later belongs here only if its default would be wrong.
     required=frozenset({
         "step", "updates", "total_steps", "curve", "epoch", "step_in_epoch", "batches_in_epoch", "samples_seen",
         "frames_seen", "skipped_steps", "consecutive_nonfinite_steps", "overflows_at_floor", "recent_losses",
@@ -124,12 +124,12 @@ _STATE_FORMAT = Format(
 SAVED_CONFIG_VERSION = 1
 
 _CONFIG_FORMAT = Format(dict, SAVED_CONFIG_VERSION, fix=_OTHER_CHECKPOINT, unversioned=1)
-"""The configuration in a checkpoint: keys that it lacks had their defaults, so that added keys need nothing here; one
-that is renamed gets an upgrade, and the files that are written then a version."""
+"""Format of the configuration in a checkpoint. Missing keys had their defaults, so added keys need no upgrade. A
+renamed key does, and from then on the files need a version."""
 
 
 def upgraded_config(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the configuration of a checkpoint as the present version would have written it.
+    """Return the configuration of a checkpoint as the current version would have written it.
 
     Raises:
         ValueError: if a newer version wrote it.
@@ -139,34 +139,36 @@ def upgraded_config(values: dict[str, Any], where: str) -> dict[str, Any]:
 
 @dataclass
 class CheckpointContents:
-    """Everything a checkpoint holds. Tensors are whole (never shards) and on the CPU.
+    """Contents of a checkpoint. Tensors are whole (never shards) and on the CPU.
 
-    `model`, `optimizer` and `average` are filled on the main process alone when saving, and on every process when
-    loaded; `random_state` is each process's own.
+    `model`, `optimizer` and `average` are filled on the main process only when saving, and on every process after
+    loading; each process has its own `random_state`.
     """
 
     state: TrainerState
-    """Position, as JSON."""
+    """Position in the run."""
     model: dict[str, Tensor]
-    """Trained parameters by name. Frozen parameters and frozen networks are not here."""
+    """Trained parameters by name, without frozen parameters and networks."""
     optimizer: dict[str, Tensor]
-    """Optimizer state, keys `<parameter name>.<exp_avg | exp_avg_sq | step | ...>`."""
+    """Optimizer state by `<parameter name>.<exp_avg | exp_avg_sq | step | ...>`."""
     average: dict[str, Tensor]
-    """Moving average of the trained parameters by name; empty when none is kept."""
+    """Moving average of the trained parameters by name; empty if none is kept."""
     random_state: dict[str, Tensor]
-    """Random number generators of this process: see `capture_random_state`."""
+    """Random number generators of this process; see `capture_random_state`."""
     config: dict[str, Any]
-    """The resolved run configuration, as it is written to JSON."""
+    """Resolved configuration of the run, as written to JSON."""
 
     @property
     def tensor_bytes(self) -> int:
-        """Bytes of weights, optimizer and average; those of the random states do not count."""
+        """Bytes of weights, optimizer state and average, without the random states."""
         tensors = [*self.model.values(), *self.optimizer.values(), *self.average.values()]
         return sum(tensor.nbytes for tensor in tensors)
 
 
 def capture_random_state() -> dict[str, Tensor]:
-    """State of every generator of this process (Python, NumPy, torch, its accelerator) as tensors."""
+    """Return the state of every random generator of this process (Python, NumPy, torch, its GPU) as tensors."""
+    # As tensors of integers, since the generators' own formats would need pickle. Python: 624 words of the Mersenne
+    # twister and the position, and the second value of a pair from `gauss`, if one is left.
     version, internal, gauss = random.getstate()
     assert version == 3
     numpy_state: Any = numpy.random.get_state(legacy=False)
@@ -184,16 +186,16 @@ def capture_random_state() -> dict[str, Tensor]:
 
 
 def restore_random_state(state: dict[str, Tensor]) -> None:
-    """Put back what `capture_random_state` took.
+    """Restore what `capture_random_state` returned.
 
     Raises:
-        ValueError: the state comes from a process with another kind of device.
+        ValueError: if the state comes from a process with another kind of device.
     """
     if ("cuda" in state) != torch.cuda.is_available():
         saved, present = ("a GPU", "none") if "cuda" in state else ("no GPU", "one")
         raise ValueError(
-            f"the checkpoint's random state comes from a process with {saved}, this one has {present}: go on on such a "
-            "machine, or start a new output_dir with this run's folder as model_name_or_path"
+            f"the checkpoint's random state comes from a process with {saved}, this one has {present}: resume on such "
+            "a machine, or start a new output_dir with this run's folder as model_name_or_path"
         )
     gauss = state["python_gauss"].tolist()
     random.setstate((3, tuple(state["python"].tolist()), gauss[0] if gauss else None))
@@ -206,6 +208,6 @@ def restore_random_state(state: dict[str, Tensor]) -> None:
 
 
 def read_trainer_state(folder: Path) -> TrainerState:
-    """The state that a checkpoint folder holds."""
+    """Read the state in a checkpoint folder."""
     path = folder / TRAINER_STATE_FILE
     return TrainerState.from_json(path.read_text(encoding="utf-8"), where=str(path))

@@ -1,1 +1,1 @@
-"""What changes the weights: optimizer, engines, schedules, averages and the handling of steps that went wrong."""
+"""Optimizer, engines, schedules, moving average, and the handling of steps that went wrong."""

@@ -1,6 +1,6 @@
-"""Steps that went wrong: values that are not finite, and losses far above the recent ones.
+"""Anomalous steps: values that are not finite, and losses far above the recent ones.
 
-Both are found in sums over all processes, before the weights change, so every process decides alike.
+Both are detected in sums over all processes, before the weights change, so every process decides the same.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ NON_FINITE_FILE = "non_finite_steps.jsonl"
 LOSS_SPIKES_FILE = "loss_spikes.jsonl"
 
 WINDOW = 100
-"""Latest losses that a loss is compared with."""
+"""Number of recent losses that a loss is compared with."""
 
 MIN_LOSSES = 20
-"""Nothing is called a spike before there are so many."""
+"""Number of recent losses below which no loss counts as a spike."""
 
 MIN_RELATIVE_SPREAD = 0.01
-"""Share of the median that the losses are taken to spread at least: a run that has learned its songs by heart hardly
-spreads at all."""
+"""Lower bound of the spread of losses, as a share of their median. The losses of a run that has memorized its songs
+hardly spread, and tiny differences would count as spikes."""
 
 NORMAL_SPREAD = 1.4826
 """Standard deviation of a normal distribution in units of its median absolute deviation."""
 
 
 class NonFiniteError(RuntimeError):
-    """Loss or gradients were NaN or infinite and the run may not go on."""
+    """Loss or gradients were NaN or infinite, and the run must end."""
 
 
 def robust_deviations(loss: float, recent: Sequence[float]) -> float:
-    """How far a loss lies above the median of the recent ones, in robust standard deviations.
+    """Return how far a loss is above the median of the recent ones, in robust standard deviations.
 
-    Median and median absolute deviation are not moved by the spikes among the recent losses, as mean and standard
-    deviation would be.
+    Spikes among the recent losses hardly change the median and the median absolute deviation, unlike mean and standard
+    deviation.
     """
     median = statistics.median(recent)
     spread = NORMAL_SPREAD * statistics.median(abs(value - median) for value in recent)
@@ -55,22 +55,22 @@ def robust_deviations(loss: float, recent: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class AnomalyPolicy:
-    """What a run does about steps that went wrong; the keys of the configuration."""
+    """Settings for anomalous steps, from the keys of the configuration."""
 
     non_finite: Literal["stop", "skip"]
-    """Values that are not finite: end the run, or leave the step out."""
+    """Reaction to values that are not finite: end the run, or skip the step."""
     max_skipped_steps: int
-    """Steps in a row that may be left out for that."""
+    """Number of steps in a row that may be skipped for that."""
     spikes: Literal["off", "warn", "skip", "rewind"]
-    """Spikes of the loss."""
+    """Reaction to loss spikes."""
     spike_threshold: float
-    """Robust deviations from which a loss is a spike."""
+    """Number of robust standard deviations above which a loss is a spike."""
     spike_budget: int
-    """Updates in a row that are left out for spikes, or rewinds of the whole run."""
+    """Number of updates in a row that may be skipped for spikes, or of rollbacks in the whole run."""
 
     @classmethod
     def of(cls, training: TrainingArguments) -> AnomalyPolicy:
-        """The policy of a configuration."""
+        """Return the policy of a configuration."""
         return cls(
             non_finite=training.non_finite,
             max_skipped_steps=training.max_skipped_steps,
@@ -82,41 +82,41 @@ class AnomalyPolicy:
 
 @dataclass(frozen=True)
 class AnomalyWatch:
-    """Decides about each step before its update, and writes down what went wrong."""
+    """Decides about each step before its update, and records anomalies."""
 
     policy: AnomalyPolicy
-    """What to do."""
+    """Settings for anomalous steps."""
     folder: Path
-    """Of the run."""
+    """Folder of the run."""
     data_sets: Sequence[str]
-    """Folders that the clips' ids belong to; they stand in every record."""
+    """Data set folders that the clips' ids belong to, written into every record."""
     is_main_process: bool
-    """Whether this process writes."""
+    """Whether this process writes the records."""
 
     def is_spike(self, loss: float, state: TrainerState) -> bool:
-        """Whether a loss of all processes together is far above the recent ones."""
+        """Return whether a loss over all processes is far above the recent ones."""
         if self.policy.spikes == "off" or len(state.recent_losses) < MIN_LOSSES:
             return False
         return robust_deviations(loss, state.recent_losses) > self.policy.spike_threshold
 
     def allows_update(self, loss: float, state: TrainerState) -> bool:
-        """Whether a step with this loss may change the weights; when the budget is used up, it may."""
+        """Return whether a step with this loss may change the weights; it may once the budget is used up."""
         used = {"skip": state.spikes_in_a_row, "rewind": state.rewinds}.get(self.policy.spikes)
         return used is None or used >= self.policy.spike_budget or not self.is_spike(loss, state)
 
     def after_step(self, batches: Sequence[MicroBatch], result: StepResult, state: TrainerState) -> bool:
-        """Note what a step was like. Every process must call this after each step, before the step is counted.
+        """Record the outcome of a step. Every process must call this after each step, before the step is counted.
 
         Args:
             batches: this process's micro-batches of the step.
-            result: of the step.
-            state: its counters and its recent losses are kept up.
+            result: result of the step.
+            state: state of the run; its counters and recent losses are updated.
 
         Returns:
-            whether the weights shall go back to the latest checkpoint.
+            Whether the weights must be rolled back to the latest checkpoint.
 
         Raises:
-            NonFiniteError: values were not finite, and the configuration says to stop.
+            NonFiniteError: if values were not finite, and the configuration says to stop.
         """
         if result.outcome is Outcome.EMPTY:
             return False
@@ -128,15 +128,15 @@ class AnomalyWatch:
         if spiked:
             self._note_spike(batches, result, state)
         state.spikes_in_a_row = state.spikes_in_a_row + 1 if spiked else 0
-        # Spikes are taken in as well: a level that lasts is no spike any more after half a window.
+        # Spikes are included: once half of the window has a new level, it is the median, and not a spike any more.
         state.recent_losses = [*state.recent_losses, result.loss][-WINDOW:]
         return self.policy.spikes == "rewind" and result.outcome is Outcome.HELD_BACK
 
     def _note_non_finite(self, batches: Sequence[MicroBatch], result: StepResult, state: TrainerState) -> None:
-        """Write the step down and end the run if it is one too many.
+        """Record a step that was not finite, and end the run if there were too many.
 
         Raises:
-            NonFiniteError: it is.
+            NonFiniteError: if there were too many in a row.
         """
         shares = gather_lists([str(float(result.objective))])
         norm = str(float(result.gradient_norm))
@@ -154,7 +154,7 @@ class AnomalyWatch:
         )
 
     def _note_spike(self, batches: Sequence[MicroBatch], result: StepResult, state: TrainerState) -> None:
-        """Write the step down and warn."""
+        """Record a spike and log a warning."""
         deviations = robust_deviations(result.loss, state.recent_losses)
         made = result.outcome is not Outcome.HELD_BACK
         action = "the update is made" if made else f"the update is left out ({self.policy.spikes})"
@@ -164,12 +164,12 @@ class AnomalyWatch:
             gradient_norm=str(float(result.gradient_norm)), action=action,
         )  # fmt: skip
         logger.warning(
-            "step %d: the loss %.4g lies %.1f robust deviations above the recent ones; %s, the step's clips are in %s",
+            "step %d: the loss %.4g is %.1f robust deviations above the recent ones; %s, the step's clips are in %s",
             state.step, result.loss, deviations, action, LOSS_SPIKES_FILE,
         )  # fmt: skip
 
     def _write(self, name: str, batches: Sequence[MicroBatch], state: TrainerState, **values: Any) -> None:
-        """Append a record with the clips of each process; a full disk does not stop the run."""
+        """Append a record with the clips of each process. A full disk does not stop the run."""
         clips = gather_lists([clip for batch in batches for clip in batch.ids])
         if not self.is_main_process:
             return

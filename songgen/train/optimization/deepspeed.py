@@ -1,8 +1,9 @@
-"""DeepSpeed's ZeRO-2 (an optional package): optimizer and gradients are shared out, each process has the whole weights.
+"""DeepSpeed's ZeRO-2 (an optional package): optimizer and gradients are sharded, each process has the whole weights.
 
-`accelerator.backward` would let DeepSpeed clip, decide and update inside of the backward pass of the last micro-batch.
-Here its engine is driven by hand, so that all processes agree on a step before the weights change. Weights stay in
-float32 and `dtype: bfloat16` means autocasting, exactly as with DDP; DeepSpeed's own bfloat16 would round the weights.
+`accelerator.backward` would let DeepSpeed clip, decide and update inside the backward pass of the last micro-batch.
+Here its engine's methods are called one by one, so that all processes agree on a step before the weights change.
+Weights stay in float32, and `dtype: bfloat16` means autocasting, as with DDP; DeepSpeed's own bfloat16 would round the
+weights.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from songgen.train.optimization.named_tensors import (
 )
 
 BUCKET_ELEMENTS = 50_000_000
-"""Gradients or weights that are exchanged at once, unless the launch says otherwise (200 MB of float32)."""
+"""Number of gradients or weights exchanged at once, unless the launch says otherwise (200 MB of float32)."""
 
 CLIP_EPSILON = 1e-6
-"""Added to the norm before dividing by it, as torch does."""
+"""Number added to the norm before dividing by it, as in torch."""
 
 
 def prepare_zero(
@@ -44,21 +45,21 @@ def prepare_zero(
     dtype: str,
     device: torch.device,
 ) -> ZeroEngine:
-    """Let DeepSpeed share out the optimizer and the gradients of a model that lies on its device.
+    """Let DeepSpeed shard the optimizer and the gradients of a model that is on its device.
 
     Args:
         core: the model.
-        trainable: what of it is trained.
-        optimizer: of its trained parameters.
-        plugin: from `deepspeed_plugin`.
-        dtype: of the configuration.
-        device: of this process.
+        trainable: which parameters are trained.
+        optimizer: optimizer of the trained parameters.
+        plugin: result of `deepspeed_plugin`.
+        dtype: precision of the configuration.
+        device: device of this process.
 
     Raises:
-        ValueError: the optimizer's state cannot be shared out.
+        ValueError: if the optimizer's state cannot be sharded.
     """
     if not isinstance(optimizer, torch.optim.AdamW):
-        raise ValueError("DeepSpeed is used with the optimizer adamw alone: set optimizer to adamw, or launch with DDP")
+        raise ValueError("DeepSpeed works with the optimizer adamw only: set optimizer to adamw, or launch with DDP")
     if device.type == "cpu":  # DeepSpeed would ask for the machine's accelerator
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     deepspeed = importlib.import_module("deepspeed")
@@ -67,7 +68,7 @@ def prepare_zero(
     for key in ("offload_optimizer", "offload_param"):
         given.pop(key, None)
     settings = {
-        "train_micro_batch_size_per_gpu": 1,  # a formality: batches are made and counted by the training step
+        "train_micro_batch_size_per_gpu": 1,  # required, not used: the training step counts batches itself
         "gradient_accumulation_steps": 1,
         "gradient_clipping": 0.0,
         "steps_per_print": math.inf,
@@ -79,6 +80,8 @@ def prepare_zero(
             "compute_grad_norm": False,
         },
     }
+    # DeepSpeed fills its buckets in the order in which gradients are computed, and adds up buckets by position. Where
+    # that order differs between processes (a condition that only some clips have), sums mix different parameters.
     arrivals: list[int] = []
     for index, parameter in enumerate(trainable.parameters(core).values()):
         parameter.register_post_accumulate_grad_hook(lambda _, index=index: arrivals.append(index))
@@ -88,15 +91,15 @@ def prepare_zero(
 
 
 class _Passes(nn.Module):
-    """What DeepSpeed wraps: it finds tensors in dictionaries, not in dataclasses."""
+    """Module that DeepSpeed wraps: its output is a dictionary, since DeepSpeed finds no tensors in dataclasses."""
 
     def __init__(self, core: nn.Module, device_type: str, autocast: torch.dtype | None) -> None:
         """Wrap a model.
 
         Args:
-            core: returns a dataclass of tensors.
-            device_type: where it computes.
-            autocast: precision of its operations; None leaves that of its weights.
+            core: model that returns a dataclass of tensors.
+            device_type: type of the device that it computes on.
+            autocast: precision of its operations; None for that of its weights.
         """
         super().__init__()
         self.module = core
@@ -104,7 +107,7 @@ class _Passes(nn.Module):
         self._device_type, self._autocast = device_type, autocast
 
     def forward(self, **inputs: Any) -> dict[str, Any]:
-        """The fields of the model's output."""
+        """Return the fields of the model's output."""
         with torch.autocast(self._device_type, self._autocast, enabled=self._autocast is not None):
             output = self.module(**inputs)
         self.output_type = type(output)
@@ -112,7 +115,7 @@ class _Passes(nn.Module):
 
 
 class ZeroModel(nn.Module):
-    """A model within DeepSpeed's engine, to be called as the model itself is."""
+    """Model inside DeepSpeed's engine, called like the model itself."""
 
     def __init__(self, engine: nn.Module) -> None:
         """Wrap an engine whose module is a `_Passes`."""
@@ -120,7 +123,7 @@ class ZeroModel(nn.Module):
         self.module = engine
 
     def forward(self, **inputs: Any) -> Any:
-        """Run the model; returns the dataclass that it returns."""
+        """Run the model and return its dataclass."""
         values = self.module(**inputs)
         passes: Any = self.module.module
         return passes.output_type(**values)
@@ -128,20 +131,20 @@ class ZeroModel(nn.Module):
 
 @dataclass
 class ZeroEngine:
-    """DeepSpeed's ZeRO-2 as an `songgen.train.optimization.engine.Engine`.
+    """DeepSpeed's ZeRO-2 as a `songgen.train.optimization.engine.Engine`.
 
-    In DeepSpeed each group of the optimizer is one flat tensor, of which each process updates its partition; a
-    parameter lies in the partitions of one process or several.
+    In DeepSpeed each group of the optimizer is one flat tensor, of which each process updates its partition. One
+    parameter can be in the partitions of several processes.
     """
 
     model: ZeroModel
-    """The wrapped model."""
+    """Wrapped model."""
     engine: Any
-    """DeepSpeed's."""
+    """Engine of DeepSpeed."""
     trainable: Trainable
-    """What of the model is trained."""
+    """Trained parameters of the model."""
     arrivals: list[int]
-    """Numbers of the parameters in the order in which their gradients came, since the last step."""
+    """Indices of the parameters in the order in which their gradients were computed since the last step."""
 
     def __post_init__(self) -> None:
         """Find the trained parameters."""
@@ -149,11 +152,11 @@ class ZeroEngine:
 
     @property
     def optimizer(self) -> Any:
-        """DeepSpeed's optimizer: it owns the gradients, and the optimizer over the flat partitions."""
+        """Optimizer of DeepSpeed: it owns the gradients, and the optimizer of the flat partitions."""
         return self.engine.optimizer
 
     def micro_batch(self, *, is_last: bool) -> AbstractContextManager[Any]:
-        """See `Engine`: each micro-batch's gradients are exchanged, since no process keeps them whole."""
+        """See `Engine`. The gradients of each micro-batch are exchanged, since no process holds all of them."""
         self.engine.set_gradient_accumulation_boundary(is_last)
         return nullcontext()
 
@@ -166,8 +169,8 @@ class ZeroEngine:
         """See `Engine`.
 
         Raises:
-            ValueError: the processes' gradients came in different orders: DeepSpeed has added up those of different
-                parameters, in silence.
+            ValueError: if the gradients came in different orders on the processes; DeepSpeed has then silently added
+                up those of different parameters.
         """
         self._require_same_order()
         gradients = [gradient for group in self.optimizer.averaged_gradients.values() for gradient in group]
@@ -176,10 +179,10 @@ class ZeroEngine:
         return norm
 
     def _require_same_order(self) -> None:
-        """Compare the order of the gradients with the other processes and forget it.
+        """Compare the order of the gradients with that of the other processes, and clear it.
 
         Raises:
-            ValueError: it differs.
+            ValueError: if it differs.
         """
         digest = zlib.crc32(repr(self.arrivals).encode())
         self.arrivals.clear()
@@ -187,15 +190,15 @@ class ZeroEngine:
             raise ValueError(
                 "DeepSpeed adds up gradients in the order in which they are computed, and that differs between the "
                 "processes, so this step's are wrong; the weights are those from before it. Launch with "
-                "helpers/accelerate_configs/fsdp2_zero2_8_gpus.yaml instead, which shards the same: the run goes on."
+                "helpers/accelerate_configs/fsdp2_zero2_8_gpus.yaml instead, which shards the same: the run continues."
             )
 
     def step(self) -> None:
-        """See `Engine`. Neither clips DeepSpeed nor does it look for overflows: it is told to do neither."""
+        """See `Engine`. DeepSpeed is configured neither to clip nor to look for overflows."""
         self.engine.step()
 
     def discard_gradients(self) -> None:
-        """See `Engine`; DeepSpeed does the same, for their memory, when it finds an overflow by itself."""
+        """See `Engine`. DeepSpeed frees the same tensors when it finds an overflow by itself."""
         self.optimizer.zero_grad(set_to_none=True)
         for group in self.optimizer.averaged_gradients:
             self.optimizer.averaged_gradients[group] = None
@@ -203,7 +206,7 @@ class ZeroEngine:
 
     @torch.no_grad()
     def optimizer_tensors(self, *, keep: bool) -> dict[str, Tensor]:
-        """See `Engine`; there is no state before the first update."""
+        """See `Engine`. Before the first update there is no state."""
         gathered = {}
         for flat, parameters in self._groups():
             for entry, value in self.optimizer.optimizer.state.get(flat, {}).items():
@@ -217,7 +220,7 @@ class ZeroEngine:
     def load(self, weights: dict[str, Tensor], optimizer: dict[str, Tensor]) -> None:
         """See `Engine`.
 
-        Parameters of a group share one count of updates; where those of the checkpoint differ, the highest one counts.
+        Parameters of a group share one count of updates; if those of the checkpoint differ, the highest one is used.
         """
         copy_tensors(self.parameters, weights)
         self.optimizer.refresh_fp32_params()
@@ -236,7 +239,7 @@ class ZeroEngine:
             inner.state[flat] = state
 
     def _groups(self) -> list[tuple[Tensor, dict[str, nn.Parameter]]]:
-        """This process's flat partition of each group of the optimizer, and the group's parameters by name."""
+        """Return this process's flat partition of each optimizer group, and the group's parameters by name."""
         names = {parameter: name for name, parameter in self.parameters.items()}
         return [
             (flat, {names[parameter]: parameter for parameter in group})
@@ -247,9 +250,9 @@ class ZeroEngine:
 
 
 def _gathered(parameter: nn.Parameter, partition: Tensor) -> Tensor:
-    """Put together what all processes' flat partitions hold of a parameter.
+    """Assemble a parameter's state from the flat partitions of all processes.
 
-    DeepSpeed's `safe_get_full_optimizer_state` would do it, but sees the state of the first group alone (0.19.8).
+    DeepSpeed's `safe_get_full_optimizer_state` would do it, but it only sees the state of the first group (0.19.8).
     """
     whole = partition.new_zeros(parameter.numel())
     inside, place = own_piece(parameter)

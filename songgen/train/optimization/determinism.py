@@ -1,4 +1,4 @@
-"""Operations that give the same bits every time, on request."""
+"""Deterministic operations, on request."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import torch
 
 CUBLAS_WORKSPACE = ":4096:8"
-"""Fixed buffers, without which cuBLAS picks other algorithms from call to call."""
+"""Buffer setting with which cuBLAS uses the same algorithms in every call."""
 
 
 def use_deterministic_operations() -> None:
-    """Compute everything in this process deterministically; an operation without such a form raises from then on.
+    """Make this process compute deterministically. Operations without a deterministic form raise an error from then on.
 
-    Must be called before anything has run on a GPU.
+    Call it before anything runs on a GPU.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
     torch.use_deterministic_algorithms(True)

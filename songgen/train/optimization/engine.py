@@ -1,4 +1,4 @@
-"""What makes, exchanges, clips and applies gradients: accelerate's wrappers here, DeepSpeed in its own module."""
+"""Engines, which compute, exchange, clip and apply gradients: accelerate's here, DeepSpeed's in its own module."""
 
 from __future__ import annotations
 
@@ -20,73 +20,73 @@ from songgen.train.optimization.named_tensors import (
 
 
 class Engine(Protocol):
-    """Brings a model from losses to new weights. Every process must call its methods together.
+    """Computes gradients and updates the weights of a model. Every process must call its methods together.
 
-    It decides nothing: whether a step changes the weights is agreed by the processes before `step` or
+    It decides nothing: the processes agree whether a step changes the weights, and then call `step` or
     `discard_gradients`.
     """
 
     @property
     def model(self) -> nn.Module:
-        """The model as it is wrapped; it is called with the model's keywords."""
+        """Wrapped model, called with the model's keyword arguments."""
 
     @property
     def trainable(self) -> Trainable:
-        """What of the model is trained."""
+        """Trained parameters of the model."""
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The trained parameters of the wrapped model by name: what a checkpoint holds."""
+        """Trained parameters of the wrapped model by name, as a checkpoint holds them."""
 
     @property
     def optimizer(self) -> Any:
-        """Its `param_groups` hold the learning rates."""
+        """Optimizer, whose `param_groups` hold the learning rates."""
 
     def micro_batch(self, *, is_last: bool) -> AbstractContextManager[Any]:
-        """Around the forward and backward pass of a micro-batch; the last one of a step completes its gradients."""
+        """Return the context of a micro-batch's passes; the last micro-batch of a step completes its gradients."""
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss; the processes' gradients are averaged."""
+        """Add the gradients of a loss; gradients are averaged over the processes."""
 
     def clip_gradients(self, max_norm: float) -> Tensor:
-        """Scale the gradients of all processes down to a norm, and return the one that they had (scalar float32)."""
+        """Scale the gradients down to a norm over all processes, and return their original norm (scalar float32)."""
 
     def step(self) -> None:
-        """Change the weights by the gradients, and drop these."""
+        """Update the weights and clear the gradients."""
 
     def discard_gradients(self) -> None:
-        """Drop the gradients; nothing else changes."""
+        """Clear the gradients; nothing else changes."""
 
     def optimizer_tensors(self, *, keep: bool) -> dict[str, Tensor]:
-        """The optimizer's state, whole and on the CPU, keys `<parameter>.<entry>`; empty where `keep` is false."""
+        """Return the whole optimizer state on the CPU by `<parameter>.<entry>`; empty if `keep` is false."""
 
     def load(self, weights: dict[str, Tensor], optimizer: dict[str, Tensor]) -> None:
-        """Take weights and optimizer state of a checkpoint; hyper-parameters stay those of the optimizer.
+        """Load weights and optimizer state of a checkpoint; the optimizer keeps its own hyper-parameters.
 
         Raises:
-            ValueError: they belong to other parameters than are trained.
+            ValueError: if they belong to other parameters than those that are trained.
         """
 
 
 @dataclass
 class AcceleratedEngine:
-    """One process, DDP or FSDP2, as accelerate wraps them."""
+    """Engine for a single process, DDP or FSDP2, as wrapped by accelerate."""
 
     accelerator: Accelerator
-    """Precision, backward pass."""
+    """Accelerator, for precision and the backward pass."""
     model: nn.Module
-    """Prepared by the accelerator."""
+    """Model prepared by the accelerator."""
     optimizer: Any
-    """Prepared by the accelerator."""
+    """Optimizer prepared by the accelerator."""
     trainable: Trainable
-    """What of the model is trained."""
+    """Trained parameters of the model."""
 
     def __post_init__(self) -> None:
-        """Remember the parameters as they are now: while FSDP2 has gathered weights, a module shows other tensors."""
+        """Keep references to the parameters: while FSDP2 has gathered weights, a module shows other tensors."""
         self.parameters = self.trainable.parameters(self.model)
 
     def micro_batch(self, *, is_last: bool) -> AbstractContextManager[Any]:
-        """See `Engine`: gradients are exchanged in the backward pass of the last micro-batch alone."""
+        """See `Engine`. Gradients are exchanged in the backward pass of the last micro-batch only."""
         self.accelerator.sync_gradients = is_last
         return nullcontext() if is_last else self.accelerator.no_sync(self.model)
 
@@ -106,7 +106,7 @@ class AcceleratedEngine:
         self.optimizer.zero_grad()
 
     def discard_gradients(self) -> None:
-        """See `Engine`; in float16 the scaler learns of it."""
+        """See `Engine`. In float16 the loss scaler is told, and lowers its scale after an overflow."""
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.update()
         self.optimizer.zero_grad()

@@ -1,8 +1,8 @@
-"""The loss scale of float16 stays between a floor and a cap, and a run ends before it would harm the weights.
+"""Bounds of float16's loss scale: a floor and a cap, and the end of a run that overflows at the floor.
 
-Below some scale the gradients of float16 vanish, and updates made of what is left ruin a trained model; far above it
-they overflow again and again. So the scale is never lowered below its floor: a step that overflows there is left out,
-with a warning, and after a few in a row the run ends.
+With a low scale, small gradients underflow in float16 and the remaining ones damage a trained model; with a high scale
+they overflow again and again. So the scale is never lowered below its floor: a step that overflows there is skipped,
+with a warning, and after several in a row the run ends.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ logger = logging.getLogger(__name__)
 
 
 class Scaler(Protocol):
-    """What is used of `torch.amp.GradScaler`."""
+    """Methods of `torch.amp.GradScaler` that are used."""
 
     def get_scale(self) -> float:
-        """The present scale."""
+        """Return the current scale."""
 
     def update(self, new_scale: float | None = None) -> None:
         """Set the scale."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything it remembers."""
+        """Return the state."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore a state."""
 
 
 @dataclass(frozen=True)
 class LossScaleBounds:
-    """Holds the loss scale of a run within its bounds."""
+    """Bounds of the loss scale, applied after each step."""
 
     floor: float
-    """The scale never falls below it."""
+    """Lowest scale."""
     cap: float
-    """The scale begins here and never rises above it."""
+    """Highest scale, and the one to start with."""
     patience: int
-    """Steps in a row that may overflow at the floor."""
+    """Number of steps in a row that may overflow at the floor."""
 
     def begin(self, scaler: Scaler | None) -> None:
-        """Let a scaler that has not been used begin at the cap."""
+        """Set an unused scaler to the cap."""
         if scaler is not None:
             scaler.load_state_dict(scaler.state_dict() | {"scale": self.cap})
 
     def apply(self, scaler: Scaler | None, outcome: Outcome, state: TrainerState) -> None:
-        """Put the scale back within its bounds after a step; every process comes to the same result.
+        """Keep the scale within its bounds after a step. Every process comes to the same result.
 
         Args:
-            scaler: of the accelerator; None in other precisions, then nothing is done.
-            outcome: of the step.
-            state: counts the overflows at the floor.
+            scaler: scaler of the accelerator; None in other precisions, for which nothing is done.
+            outcome: outcome of the step.
+            state: state of the run, which counts the overflows at the floor.
 
         Raises:
-            NonFiniteError: gradients overflowed at the floor more often than `patience` in a row.
+            NonFiniteError: if gradients overflowed at the floor more than `patience` times in a row.
         """
         if scaler is None:
             return
@@ -84,7 +84,7 @@ class LossScaleBounds:
         """Warn of an overflow at the floor, or end the run.
 
         Raises:
-            NonFiniteError: it is one too many.
+            NonFiniteError: if there were too many in a row.
         """
         message = (
             f"step {state.step}: gradients overflow in float16 although the loss scale is at its floor {self.floor:g}, "

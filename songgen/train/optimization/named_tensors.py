@@ -1,4 +1,4 @@
-"""Whole tensors by name, out of parameters and their optimizer and back in: plain, DDP and FSDP2 (DTensor) alike.
+"""Saving and loading of parameters and optimizer state as whole tensors by name, for plain, DDP and FSDP2 models.
 
 `torch.distributed.checkpoint.state_dict` would do the same, but it refuses the optimizer state of a model in which a
 parameter has not yet received a gradient (torch 2.13), which happens whenever a condition is absent from the data.
@@ -35,7 +35,7 @@ def gather_tensors(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Te
 
 @torch.no_grad()
 def copy_tensors(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    """Copy whole tensors into those of the same names, each process its own shard.
+    """Copy whole tensors into the tensors of the same names; each process copies its own shard.
 
     Raises:
         ValueError: if names or shapes differ; the message lists them.
@@ -46,7 +46,7 @@ def copy_tensors(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) ->
 
 
 def optimizer_tensors(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimizer's state on this process, keys `<parameter>.<entry>`; hyper-parameters are left out."""
+    """Return the optimizer's state on this process by `<parameter>.<entry>`, without hyper-parameters."""
     return {
         f"{name}.{entry}": value if isinstance(value, Tensor) else torch.tensor(value)
         for name, parameter in parameters.items()
@@ -57,10 +57,10 @@ def optimizer_tensors(parameters: Mapping[str, nn.Parameter], optimizer: torch.o
 def load_optimizer_tensors(
     parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` named; learning rate, decay and betas stay those of the optimizer.
+    """Restore what `optimizer_tensors` returned; the optimizer keeps its own learning rate, decay and betas.
 
     Raises:
-        ValueError: if a tensor belongs to no trained parameter.
+        ValueError: if a tensor does not belong to a trained parameter.
     """
     on_device = counts_on_device(optimizer)
     for name, entries in optimizer_entries(tensors, parameters).items():
@@ -86,7 +86,7 @@ def optimizer_entries(tensors: Mapping[str, Tensor], parameters: Collection[str]
 
 
 def counts_on_device(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether AdamW's step counters are on the parameters' device: only if it is fused or capturable."""
+    """Return whether AdamW's step counters are on the parameters' device: only if it is fused or capturable."""
     return any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
 
 
@@ -94,9 +94,9 @@ def _restored(saved: Tensor, parameter: nn.Parameter, counts_on_device: bool) ->
     """Return an entry of the optimizer's state as it was before `optimizer_tensors`.
 
     Args:
-        saved: whole, on the CPU.
-        parameter: that it belongs to.
-        counts_on_device: where AdamW's step counter belongs.
+        saved: whole tensor on the CPU.
+        parameter: parameter that it belongs to.
+        counts_on_device: whether AdamW's step counter belongs on the device.
     """
     if saved.shape == parameter.shape:
         return _like(saved, parameter)
@@ -108,7 +108,7 @@ def _restored(saved: Tensor, parameter: nn.Parameter, counts_on_device: bool) ->
 
 
 def _like(value: Tensor, target: Tensor) -> Tensor:
-    """Copy a whole tensor to the device of another, sharded as that one is."""
+    """Copy a whole tensor to the device of another, with the same sharding."""
     value = value.to(target.device, copy=True)
     if isinstance(target, DTensor):
         return distribute_tensor(value, target.device_mesh, target.placements)

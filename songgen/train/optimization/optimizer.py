@@ -14,7 +14,7 @@ from songgen.families.trainable import FACTOR_KEY, Trainable
 OPTIMIZERS = ("adamw", "adamw_8bit")
 
 FUSED_DEVICES = {"cpu", "cuda"}
-"""Where torch has a fused AdamW."""
+"""Types of devices for which torch has a fused AdamW."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class OptimizerOptions:
     learning_rate: float
     """Base learning rate, multiplied by the schedule's factor."""
     name: str = "adamw"
-    """One of `OPTIMIZERS`."""
+    """Name of the optimizer, one of `OPTIMIZERS`."""
     betas: tuple[float, float] = (0.9, 0.99)
     """Decay rates of the first and second moment."""
     epsilon: float = 1e-8
-    """Added to the root of the second moment."""
+    """Number added to the root of the second moment."""
     weight_decay: float = 1e-4
     """Decoupled weight decay of the parameters that decay."""
 
 
 def build_optimizer(model: nn.Module, trainable: Trainable, options: OptimizerOptions) -> torch.optim.Optimizer:
-    """Make AdamW (fused where the device has it) for the trained parameters of a model that is on its device.
+    """Build AdamW (fused if the device has it) for the trained parameters of a model that is on its device.
 
     Raises:
         ValueError: if nothing is left to train, the name is unknown, or bitsandbytes is needed and not installed.
@@ -52,7 +52,7 @@ def build_optimizer(model: nn.Module, trainable: Trainable, options: OptimizerOp
 
 
 def _eight_bit_class() -> Any:
-    """The 8-bit AdamW class of bitsandbytes."""
+    """Return the 8-bit AdamW class of bitsandbytes."""
     try:
         return importlib.import_module("bitsandbytes").optim.AdamW8bit
     except ImportError as error:
@@ -63,12 +63,12 @@ def _eight_bit_class() -> Any:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the run's learning rate; each group of parameters gets it times its own factor."""
+    """Set the run's learning rate, multiplied by each parameter group's own factor."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get(FACTOR_KEY, 1.0)
 
 
 def get_learning_rate(optimizer: torch.optim.Optimizer) -> float:
-    """Return the run's learning rate, factors of groups left out."""
+    """Return the run's learning rate, without the factors of parameter groups."""
     group = optimizer.param_groups[0]
     return float(group["lr"]) / group.get(FACTOR_KEY, 1.0)

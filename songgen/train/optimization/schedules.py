@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the number of updates."""
+"""Learning rate schedules: pure functions of the number of updates."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_wit
 
 @dataclass(frozen=True)
 class LearningRateSchedule:
-    """Factor of the base learning rate as a function of the number of updates made (a place on the curve).
+    """Factor of the base learning rate as a function of the number of updates (a position on the curve).
 
     Raises:
-        ValueError: a setting is out of its range; every problem at once.
+        ValueError: if settings are out of range; the message lists all problems.
     """
 
     name: str
-    """One of `SCHEDULES`."""
+    """Name of the schedule, one of `SCHEDULES`."""
     total_steps: int
-    """Updates of the whole run; the factor stays at its last value after them."""
+    """Number of updates of the whole run; the factor keeps its last value after them."""
     warmup_steps: int = 0
-    """Updates over which the factor rises linearly from 0 to 1 (in every schedule but `constant`)."""
+    """Number of updates over which the factor rises linearly from 0 to 1 (all schedules except `constant`)."""
     min_ratio: float = 0.0
     """Share of the base learning rate at which a falling schedule ends."""
     restarts: int = 1
-    """`cosine_with_restarts`: how many times the factor jumps back up."""
+    """Number of times that the factor returns to 1, for `cosine_with_restarts`."""
     milestones: tuple[int, ...] = ()
-    """`multistep`: the updates at which the factor is multiplied by `gamma`."""
+    """Updates at which the factor is multiplied by `gamma`, for `multistep`."""
     gamma: float = 0.5
-    """`multistep`: the multiplier."""
+    """Multiplier at each milestone, for `multistep`."""
 
     def __post_init__(self) -> None:
         """Check the settings against each other."""
@@ -53,7 +53,7 @@ class LearningRateSchedule:
             raise ValueError("learning rate schedule: " + "; ".join(problems))
 
     def __call__(self, updates: float) -> float:
-        """Factor of the update that follows `updates` updates."""
+        """Return the factor of the update that follows `updates` updates."""
         if self.name == "constant":
             return 1.0
         if updates < self.warmup_steps:
@@ -67,7 +67,7 @@ class LearningRateSchedule:
         return self.min_ratio + (1.0 - self.min_ratio) * self._fall(progress)
 
     def _fall(self, progress: float) -> float:
-        """Height, between 1 and 0, after `progress` (0 to 1) of the way behind the warm-up."""
+        """Return the height, from 1 to 0, at `progress` (0 to 1) of the part after the warm-up."""
         if self.name == "linear":
             return 1.0 - progress
         if self.name == "cosine":

@@ -1,4 +1,4 @@
-"""Weights that are sharded over the processes (FSDP2): their precision, gathering them, sharding them again."""
+"""Weights that are sharded over the processes (FSDP2): precision, gathering, and sharding again."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from songgen.runtime.private_names import reshards_after_forward
 
 
 def autocast_forward(accelerator: Accelerator, model: nn.Module) -> None:
-    """Let a model that is about to be sharded compute as it does within DDP. To be called before `prepare`.
+    """Make a model that is sharded next compute as it does with DDP. Call it before `prepare`.
 
-    Accelerate (1.15) gives FSDP2 a policy that casts: weights, voice samples, the residual stream, the losses and the
-    sums of gradients would all be bfloat16 or float16. Instead weights, gradients and losses stay in float32, on
-    the way between processes too, and matrices are multiplied in lower precision.
+    The mixed-precision policy that accelerate (1.15) gives FSDP2 casts everything: weights, voice samples, the residual
+    stream, losses and sums of gradients would all be bfloat16 or float16. Here, weights, gradients and losses stay in
+    float32, also between processes, and only matrix products use lower precision.
     """
     accelerator.state.fsdp_plugin.mixed_precision_policy = None
     forward = model.forward
 
     @functools.wraps(forward)
     def autocast(*args: Any, **kwargs: Any) -> Any:
-        # A cache would keep a copy of each layer's weights until the pass has ended, although the layer is sharded.
+        # Autocast's cache would keep a cast copy of each layer's weights until the end of the forward pass, long after
+        # the layer was sharded again: the memory that sharding saves would be lost.
         with accelerator.autocast(AutocastKwargs(cache_enabled=False)):
             return forward(*args, **kwargs)
 
@@ -37,8 +38,8 @@ def autocast_forward(accelerator: Accelerator, model: nn.Module) -> None:
 def shard_again(model: nn.Module) -> None:
     """Shard all weights again. A forward pass without a backward pass leaves a gathered copy of them.
 
-    The next pass would compute with that copy, whatever was written to the shards since; and the parameters that the
-    module shows would not be those of the optimizer.
+    The next pass would compute with that copy, even if the shards have changed since; and the parameters of the module
+    would not be those of the optimizer.
     """
     for module in _sharded_modules(model):
         module.reshard()
@@ -46,8 +47,10 @@ def shard_again(model: nn.Module) -> None:
 
 @contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
-    """Gather sharded weights within the context, so that each process can use the model by itself."""
+    """Gather sharded weights in this context, so that each process can use the model by itself."""
     modules = _sharded_modules(model)
+    # Without this setting, each forward pass would gather and free the weights again; that is a collective operation,
+    # and processes that sample songs of different lengths do not run the same number of passes.
     resharding = [reshards_after_forward(module) for module in modules]
     for module in modules:
         module.set_reshard_after_forward(False, recurse=False)
@@ -61,5 +64,5 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
 
 
 def _sharded_modules(model: nn.Module) -> list[FSDPModule]:
-    """Return the modules whose parameters are gathered together; none in a model that is not sharded."""
+    """Return the modules whose parameters are gathered together; empty if the model is not sharded."""
     return [module for module in model.modules() if isinstance(module, FSDPModule)]

@@ -1,7 +1,7 @@
-"""Publishing a model on a hub: chosen files in one commit, private unless asked otherwise.
+"""Publishing a model on the Hugging Face Hub: selected files in one commit, private unless asked otherwise.
 
-What is uploaded is listed here; everything else in a run's folder (checkpoints, logs, trackers, original recordings)
-stays where it is.
+Only the files listed here are uploaded. Everything else in a run's folder (checkpoints, logs, tracker files, original
+recordings) is not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CARD_FILE = "README.md"
 LICENSE_FILE = "LICENSE"
 
 COPIED_ENDINGS = frozenset({".json", ".safetensors", ".txt", ".model", ".md"})
-"""Endings of the files of a model's folders that are uploaded: formats that hold data alone, and so never a pickle."""
+"""File name endings that are uploaded from a model's folders: formats that only hold data, never pickles."""
 
 MAX_SAMPLES = 8
 MAX_SAMPLE_BYTES = 20 * 1024**2
@@ -45,26 +45,26 @@ class HubFile:
     name: str
     """Path in the repository."""
     source: Path | bytes
-    """The file, or its content."""
+    """Path of the file, or its content."""
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
 
 
 @dataclass(frozen=True)
 class HubPush:
-    """What was, or would be, uploaded."""
+    """Upload that was made, or would be made."""
 
     repo_id: str
     """Name of the repository."""
     files: list[HubFile]
-    """All files of it, in the order of their names."""
+    """Files of the upload, sorted by name."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """Files in the places that are looked at which are not uploaded -> why."""
+    """Files that are not uploaded -> reason."""
     revision: str | None = None
-    """The commit; None if nothing was uploaded."""
+    """Id of the commit; None if nothing was uploaded."""
     url: str | None = None
     """Page of the commit."""
 
@@ -80,14 +80,15 @@ def push_to_hub(
     """Upload a model folder in one commit. The account is that of HF_TOKEN or `hf auth login`.
 
     Args:
-        folder: of the model, such as a run's output folder.
-        repo_id: "account/name", or the name alone for the logged-in account; None: the folder's name.
-        private: make a new repository private, and refuse one that is public already.
-        dry_run: choose the files and upload nothing; needs no account and no network.
+        folder: model folder, such as a run's output folder.
+        repo_id: "account/name", or only the name for the logged-in account; None for the folder's name.
+        private: whether a new repository is private, and an existing public one is refused.
+        dry_run: whether to select the files only; needs no account and no network.
         license_name: identifier of the licence, stated in the model card.
 
     Raises:
-        ValueError: the folder is not a complete model, nobody is logged in, or the upload failed; says what to do.
+        ValueError: if the folder is not a complete model, no account is logged in, or the upload failed; the message
+            says what to do.
     """
     name = repo_id or folder.resolve().name
     if dry_run:
@@ -106,10 +107,10 @@ def push_to_hub(
 
 
 def require_account() -> None:
-    """Check that somebody is logged in, without asking the hub.
+    """Check that an account is logged in, without asking the hub.
 
     Raises:
-        ValueError: nobody is.
+        ValueError: if none is.
     """
     from huggingface_hub import get_token
 
@@ -118,10 +119,10 @@ def require_account() -> None:
 
 
 def publish(folder: Path, repo_id: str | None, *, private: bool) -> str | None:
-    """Upload a run's final model; a failure is logged and ends nothing, for the model is on the disk.
+    """Upload a run's final model. A failure is only logged, since the model is on the disk.
 
     Returns:
-        the commit, or None.
+        The id of the commit; None after a failure.
     """
     try:
         push = push_to_hub(folder, repo_id, private=private)
@@ -137,18 +138,18 @@ def publish(folder: Path, repo_id: str | None, *, private: bool) -> str | None:
 def select_files(
     folder: Path, *, repo_id: str | None = None, license_name: str | None = None
 ) -> tuple[list[HubFile], dict[str, str]]:
-    """Choose what is uploaded.
+    """Select the files to upload.
 
     Args:
-        folder: of the model.
-        repo_id: named in the model card.
-        license_name: stated in the model card.
+        folder: model folder.
+        repo_id: hub id for the model card.
+        license_name: licence for the model card.
 
     Returns:
-        the files in the order of their names, and those left out -> why.
+        The files sorted by name, and those left out -> reason.
 
     Raises:
-        ValueError: the folder is not a complete model; all problems at once.
+        ValueError: if the folder is not a complete model; the message lists all problems.
     """
     contents = _require_complete(folder)
     copied = (MODEL_CONFIG_FILE, *contents.weights(folder), *contents.files, LICENSE_FILE)
@@ -179,7 +180,7 @@ def select_files(
 
 
 def _require_complete(folder: Path) -> ModelFiles:
-    """Check that a folder would work elsewhere, and return what a model folder of its family holds.
+    """Check that a model folder would work on another machine, and return the files of its family's model folders.
 
     Raises:
         ValueError: if files are missing, or the configuration names places of this machine.
@@ -189,7 +190,7 @@ def _require_complete(folder: Path) -> ModelFiles:
         contents = family_of(folder).model_files
         missing = [name for name in contents.weights(folder) if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f"{folder} is no complete model folder: {', '.join(missing)} missing")
+        raise ValueError(f"{folder} is not a complete model folder: {', '.join(missing)} missing")
     config = json.loads((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
     places = {name: config.get(name) for name in contents.folders}
     paths = {name: place.get("path") if isinstance(place, dict) else place for name, place in places.items()}
@@ -203,7 +204,7 @@ def _require_complete(folder: Path) -> ModelFiles:
 
 
 def _newest_samples(folder: Path) -> list[Path]:
-    """Generated songs of the latest step at which there are some, whole mixes first; originals are never published."""
+    """Return the generated songs of the latest step that has some, mixes first. Originals are never uploaded."""
     steps: dict[str, list[Path]] = {}
     for path in (folder / SAMPLES_FOLDER).glob(_GENERATED_SAMPLES):
         if path.stat().st_size <= MAX_SAMPLE_BYTES:
@@ -213,7 +214,7 @@ def _newest_samples(folder: Path) -> list[Path]:
 
 
 def _reason_to_leave_out(path: Path, folder: Path, contents: ModelFiles) -> str | None:
-    """Why a file is not uploaded, or None."""
+    """Return why a file is not uploaded; None if it is."""
     inside = path.relative_to(folder)
     if not path.resolve().is_relative_to(folder.resolve()):
         return "a link to somewhere else"
@@ -227,23 +228,23 @@ def _reason_to_leave_out(path: Path, folder: Path, contents: ModelFiles) -> str 
 
 
 def _client() -> HfApi:
-    """The hub's client.
+    """Return a client of the hub.
 
     Raises:
-        ValueError: nobody is logged in.
+        ValueError: if no account is logged in.
     """
     from huggingface_hub import HfApi, constants
 
-    constants.HF_HUB_DISABLE_TELEMETRY = True  # its variable is read when the library is imported, which is long ago
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # its environment variable is only read at the library's import
     require_account()
     return HfApi()
 
 
 def _upload(api: HfApi, push: HubPush, *, private: bool) -> HubPush:
-    """Make the repository, if it is not there, and commit all files at once.
+    """Create the repository if it does not exist, and commit all files at once.
 
     Raises:
-        ValueError: the repository is public, and should not be.
+        ValueError: if the repository is public and a private upload was asked for.
     """
     from huggingface_hub import CommitOperationAdd
 
@@ -251,7 +252,7 @@ def _upload(api: HfApi, push: HubPush, *, private: bool) -> HubPush:
     if private and not api.repo_info(push.repo_id).private:
         raise ValueError(
             f"{push.repo_id} is public already and a private upload was asked for; choose another name, make it "
-            "private on the hub, or say that it may be public (hub_private false, `songgen push --public`)"
+            "private on the hub, or allow a public one (hub_private false, `songgen push --public`)"
         )
     operations = [
         CommitOperationAdd(file.name, file.source if isinstance(file.source, bytes) else str(file.source))

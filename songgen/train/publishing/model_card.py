@@ -1,4 +1,4 @@
-"""The README of a published model: every fact in it is read from the model's folder, and every number was computed."""
+"""README (model card) of a published model. All facts and numbers in it are read from the model's folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALWAYS_SHOWN = (
     "dtype",
     "seed",
 )
-"""Settings of a run that stand in its card even where they are the defaults."""
+"""Settings of a run that are in its card even if they are the defaults."""
 
 NOT_SHOWN = frozenset(
     {"output_dir", "overwrite_output_dir", "resume", "report_to", "wandb_project", "wandb_run_name", "push_to_hub"}
@@ -41,7 +41,7 @@ _EVALUATION = "eval/"
 
 
 def published_config(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved configuration as it may be shown: no secrets, and of an absolute path only its last part."""
+    """Return a configuration that may be published: without secrets, and with absolute paths cut to their last part."""
     shown: dict[str, Any] = without_folders(redact(values))
     return shown
 
@@ -52,16 +52,16 @@ def model_card(
     """Write the README of a model folder.
 
     Args:
-        folder: with `config.json` and weights; `training_config.json` and `metrics.jsonl` are used where they are.
+        folder: folder with `config.json` and weights, and optionally `training_config.json` and `metrics.jsonl`.
         repo_id: hub id that the model will have.
-        license_name: identifier of the licence, such as "apache-2.0"; None: none is stated.
+        license_name: identifier of the licence, such as "apache-2.0"; None to state none.
         samples: audio files that are published with the model, paths relative to the folder.
 
     Returns:
         Markdown with YAML front matter.
 
     Raises:
-        ValueError: the folder holds no model.
+        ValueError: if the folder does not hold a model.
     """
     family = family_of(folder)
     facts = family.model_facts(folder)
@@ -84,7 +84,7 @@ def model_card(
 
 
 def _front_matter(facts: ModelFacts, license_name: str | None) -> str:
-    """YAML for the hub."""
+    """Return the YAML front matter for the hub."""
     data = ModelCardData(
         library_name="songgen",
         pipeline_tag="text-to-audio",
@@ -95,7 +95,7 @@ def _front_matter(facts: ModelFacts, license_name: str | None) -> str:
 
 
 def _usage(name: str) -> str:
-    """How to use it."""
+    """Return the section on usage."""
     return (
         "## Use\n\n```bash\n"
         f'songgen generate --model {name} --caption "..." --lyrics_file lyrics.txt --out song.wav\n'
@@ -104,13 +104,13 @@ def _usage(name: str) -> str:
 
 
 def _model_rows(facts: ModelFacts, folder: Path, weight_files: Sequence[str]) -> list[tuple[str, str]]:
-    """Facts of the model, its size among them."""
+    """Return the rows of the model's table, including its size."""
     parameters, precisions = _count_parameters(folder, weight_files)
     return [*facts.head, (facts.size_name, f"{parameters:,} ({', '.join(precisions)})"), *facts.rows]
 
 
 def _training(run: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
-    """The recipe: chosen settings, and how far the run got."""
+    """Return the section on training: settings, and how far the run got."""
     if not run:
         return ""
     defaults = {name: key.default for name, key in all_keys().items()}
@@ -133,7 +133,7 @@ def _training(run: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> s
 
 
 def _evaluation(records: Sequence[Mapping[str, Any]]) -> str:
-    """Metrics of the held-out clips at the last evaluation, and at the best one."""
+    """Return the section on metrics of the held-out clips, at the last and the best evaluation."""
     evaluations = [values for record in records if (values := _evaluated(record))]
     if not evaluations:
         return ""
@@ -155,7 +155,7 @@ def _evaluation(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _evaluated(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Finite evaluation metrics of a line, with its step; empty if it has none."""
+    """Return the finite evaluation metrics of a line, with its step; empty if it has none."""
     values = {
         name.removeprefix(_EVALUATION): value
         for name, value in record.items()
@@ -165,7 +165,7 @@ def _evaluated(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _samples(samples: Sequence[str]) -> str:
-    """Links to audio."""
+    """Return the section with links to audio."""
     if not samples:
         return ""
     links = "\n".join(f"- [{escaped(PurePosixPath(path).stem)}]({quote(path)})" for path in samples)
@@ -173,7 +173,7 @@ def _samples(samples: Sequence[str]) -> str:
 
 
 def _count_parameters(folder: Path, weight_files: Sequence[str]) -> tuple[int, list[str]]:
-    """Elements of all weight files and their precisions, from the files' headers."""
+    """Return the number of elements in all weight files and their precisions, from the files' headers."""
     count, precisions = 0, set()
     for name in weight_files:
         with opened_tensors(folder / name) as opened:
@@ -185,16 +185,16 @@ def _count_parameters(folder: Path, weight_files: Sequence[str]) -> tuple[int, l
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
 
 
 def _code(text: str) -> str:
-    """Text as it is, in one line."""
+    """Return text as Markdown code on one line."""
     return "`" + " ".join(text.split()).replace("`", "'") + "`"
 
 
 def _number(value: float | None) -> str:
-    """A metric, or a dash where it was not computed."""
+    """Return a metric as text, or a dash if it was not computed."""
     return "-" if value is None else f"{value:.5g}"

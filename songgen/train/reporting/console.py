@@ -1,6 +1,6 @@
-"""What one sees while a run goes on: a summary at the start, a progress bar or plain lines, and clean messages.
+"""Console output of a run: a summary at the start, a progress bar or plain lines, and messages.
 
-Only the main process writes; the others own a `Console` too, which stays silent, so that no caller has to ask.
+Only the main process writes. The other processes have a silent `Console`, so that no caller needs to check.
 """
 
 import logging
@@ -23,7 +23,7 @@ SHOWN_VALUES = {
     "grad_norm": ("grad", "{:.3f}"),
     "tokens_per_second": ("tok/s", "{:,.0f}"),
 }
-"""Metrics that stand beside the progress, with their short name and format."""
+"""Metrics shown with the progress -> short name and format."""
 
 
 class Console:
@@ -31,43 +31,43 @@ class Console:
 
     Args:
         enabled: whether this process writes; True on the main process only.
-        stream: where to; None is standard error.
-        interactive: whether a progress bar can move; None asks the stream.
+        stream: stream to write to; None for standard error.
+        interactive: whether a progress bar can move; None to ask the stream.
     """
 
     def __init__(self, *, enabled: bool = True, stream: TextIO | None = None, interactive: bool | None = None) -> None:
-        """Nothing is written yet."""
+        """Write nothing yet."""
         self.enabled = enabled
         self.stream = stream or sys.stderr
         self.interactive = self.stream.isatty() if interactive is None else interactive
 
     def info(self, message: str) -> None:
-        """Write a message, above the progress bar if there is one; a log on a full disk loses it, and nothing else."""
+        """Write a message, above the progress bar if there is one. Errors such as a full disk are ignored."""
         if self.enabled:
             with suppress(OSError):
                 tqdm.write(printable(message), file=self.stream)
                 self.stream.flush()
 
     def warn(self, message: str) -> None:
-        """Write a message that asks for attention."""
+        """Write a warning."""
         self.info(f"warning: {message}")
 
     def table(self, title: str, rows: Mapping[str, str]) -> None:
-        """Write two columns under a title."""
+        """Write a table of two columns with a title."""
         width = max((len(name) for name in rows), default=0)
         lines = [title, "-" * len(title), *(f"{name:<{width}}  {value}" for name, value in rows.items())]
         self.info("\n".join(lines))
 
     def progress(self, total_steps: int, num_epochs: float, *, first_step: int = 0) -> "TrainingProgress":
-        """Start the progress of a run that has done `first_step` of `total_steps` steps."""
+        """Start the progress of a run with `first_step` completed steps of `total_steps`."""
         return TrainingProgress(self, total_steps, num_epochs, first_step)
 
 
 class TrainingProgress:
-    """Steps, epochs, speed and what was measured last. Use as a context manager."""
+    """Progress of a run: steps, epochs, speed and latest metrics. Use it as a context manager."""
 
     def __init__(self, console: Console, total_steps: int, num_epochs: float, first_step: int) -> None:
-        """Show the bar, where there can be one."""
+        """Show the bar if the stream is interactive."""
         self._console = console
         self._total_steps = total_steps
         self._num_epochs = num_epochs
@@ -87,22 +87,22 @@ class TrainingProgress:
         )
 
     def __enter__(self) -> Self:
-        """Return the progress."""
+        """Return this object."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar and leave it visible."""
         self.close()
 
     def advance(self, epoch: int, step_in_epoch: int, steps_in_epoch: int) -> None:
         """Count one optimizer step; nothing is read from the device.
 
         Args:
-            epoch: that the step belonged to, from 0.
-            step_in_epoch: steps of that epoch that lie behind, this one included.
-            steps_in_epoch: steps of that epoch in all.
+            epoch: epoch of the step, from 0.
+            step_in_epoch: completed steps of that epoch, including this one.
+            steps_in_epoch: number of steps of that epoch.
         """
         self._step += 1
         self._place = f"epoch {epoch + 1}/{self._num_epochs:g} ({step_in_epoch}/{steps_in_epoch})"
@@ -111,7 +111,7 @@ class TrainingProgress:
         self._bar.update()
 
     def report(self, values: Mapping[str, float]) -> None:
-        """Show what was measured: beside the bar, or as a line of its own. Names may have a prefix (`train/loss`)."""
+        """Show metrics next to the bar, or on a line of their own. Names may have a prefix (`train/loss`)."""
         by_name = {name.rpartition("/")[2]: value for name, value in values.items()}
         shown = [
             f"{label} {form.format(by_name[name])}" for name, (label, form) in SHOWN_VALUES.items() if name in by_name
@@ -125,12 +125,12 @@ class TrainingProgress:
 
     @property
     def steps_per_second(self) -> float:
-        """Mean speed since the start of this process, which the estimate of the remaining time rests on."""
+        """Mean speed since the start of this process, used to estimate the remaining time."""
         return (self._step - self._first_step) / max(1e-9, time.monotonic() - self._start)
 
     @property
     def epochs_per_hour(self) -> float:
-        """The same speed in epochs, by the length of the present one."""
+        """Mean speed in epochs, by the length of the current one."""
         return self.steps_per_second * self._epochs_per_step * 3600
 
     @property
@@ -141,42 +141,42 @@ class TrainingProgress:
         return str(tqdm.format_interval((self._total_steps - self._step) / self.steps_per_second))
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar and leave it visible."""
         self._bar.close()
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run is about to do, for the table at its start."""
+    """Summary of a run, for the table at its start."""
 
     model: str
-    """Where the model came from, and its kind."""
+    """Source and kind of the model."""
     trained_parameters: int
-    """Parameters that the optimizer changes."""
+    """Number of trained parameters."""
     frozen_parameters: int
-    """Parameters of the model that it leaves alone."""
+    """Number of frozen parameters."""
     num_clips: int
-    """Songs to train on."""
+    """Number of songs to train on."""
     hours: float
-    """Length of these songs."""
+    """Total length of the songs to train on, in hours."""
     num_evaluation_clips: int
-    """Songs held out."""
+    """Number of held-out songs."""
     micro_batch: str
     """Size of a micro-batch, such as "4 clips" or "6,000 frames"."""
     world_size: int
-    """Processes."""
+    """Number of processes."""
     accumulation: int
-    """Micro-batches of a process in a step."""
+    """Number of micro-batches of a process in a step."""
     device: str
-    """What each process computes on."""
+    """Device of each process."""
     precision: str
-    """Number format."""
+    """Precision of the computation."""
     total_steps: int
-    """Optimizer steps of the whole run."""
+    """Number of optimizer steps of the whole run."""
     num_epochs: float
-    """Epochs of the whole run."""
+    """Number of epochs of the whole run."""
     first_step: int = 0
-    """Steps that lie behind when the run is resumed."""
+    """Completed steps when the run is resumed."""
 
     def rows(self) -> dict[str, str]:
         """Return the rows of the table."""
@@ -197,10 +197,9 @@ class RunSummary:
 
 
 class ConsoleHandler(logging.Handler):
-    """Lets the loggers of the library speak through a console."""
+    """Logging handler that writes to a console."""
 
     def __init__(self, console: Console) -> None:
-        """Keep the console."""
         super().__init__()
         self._console = console
 
@@ -214,7 +213,7 @@ class ConsoleHandler(logging.Handler):
 
 
 def route_warnings(console: Console) -> None:
-    """Send Python's warnings to the console, each text once: libraries ask for some of theirs at every call."""
+    """Send Python's warnings to the console, each text once: some libraries issue theirs at every call."""
     shown: set[str] = set()
 
     def show(
@@ -235,7 +234,7 @@ def route_warnings(console: Console) -> None:
 
 
 def route_logging(console: Console, name: str = "songgen", level: int = logging.INFO) -> None:
-    """Send what the library logs to the console, in place of an earlier console."""
+    """Send the package's log messages to the console, replacing an earlier console."""
     logger = logging.getLogger(name)
     logger.handlers = [each for each in logger.handlers if not isinstance(each, ConsoleHandler)]
     logger.addHandler(ConsoleHandler(console))

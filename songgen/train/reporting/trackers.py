@@ -1,6 +1,6 @@
-"""Where metrics and audio go: always into files of the run, and to wandb or TensorBoard by choice.
+"""Logging of metrics and audio: always to files in the run's folder, and to wandb or TensorBoard if asked for.
 
-No tracker is needed for training and none can stop it: one that is not installed or fails is left out with a warning.
+Training does not need a tracker, and none can stop it: one that is not installed or fails is left out with a warning.
 """
 
 import errno
@@ -34,13 +34,13 @@ _logger = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """A place that metrics and audio can be sent to."""
+    """Destination of metrics and audio."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Send numbers."""
 
     def log_audio(self, name: str, path: Path, waveform: NDArray[np.float32], sample_rate: int, step: int) -> None:
-        """Send a clip (samples x channels), which also lies in a file."""
+        """Send a clip (samples x channels), which is also in a file."""
 
     def close(self) -> None:
         """Finish."""
@@ -52,12 +52,12 @@ def samples_folder(folder: Path, step: int) -> Path:
 
 
 def has_samples(folder: Path, step: int) -> bool:
-    """Whether a run's folder holds songs of a step."""
+    """Return whether a run's folder holds songs of a step."""
     return samples_folder(folder, step).is_dir()
 
 
 def redact(value: Any) -> Any:
-    """Return a configuration without what must stay secret: keys that name a secret, and hub tokens anywhere."""
+    """Return a configuration without secrets: values of keys that name one, and hub tokens anywhere."""
     if isinstance(value, Mapping):
         return {
             key: _REDACTED if _SECRET_KEY.search(str(key)) and item is not None else redact(item)
@@ -69,7 +69,7 @@ def redact(value: Any) -> Any:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read a metrics file; a line that a killed run left unfinished is passed over."""
+    """Read a metrics file; a line that a killed run left unfinished is skipped."""
     records = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -85,9 +85,9 @@ class MetricsFile:
     """JSON lines with step, epoch, time and values; a value that is not finite is null.
 
     Args:
-        folder: of the run.
-        resume_step: step that the run goes on from; None for a run that starts anew. Later lines of an earlier
-            attempt are moved to `metrics.superseded.jsonl`, so that every step stands in the file once.
+        folder: folder of the run.
+        resume_step: step that the run resumes from; None for a new run. Later lines of an earlier attempt are moved to
+            `metrics.superseded.jsonl`, so that the file has every step once.
     """
 
     def __init__(self, folder: Path, resume_step: int | None = None) -> None:
@@ -107,7 +107,7 @@ class MetricsFile:
             write_text_atomic(self.path, "".join(kept))
 
     def write(self, values: Mapping[str, float], step: int, epoch: float | None) -> None:
-        """Append one line; one that a full disk does not take is reported once and written with the next line."""
+        """Append one line. If the disk is full, that is logged once, and the line is written with the next one."""
         record = {"step": step, "epoch": epoch, "time": round(time.time(), 3)} | {
             name: float(value) for name, value in values.items()
         }
@@ -118,14 +118,14 @@ class MetricsFile:
         except OSError as error:
             if not self._failed:
                 self._failed = True
-                _logger.warning("metrics cannot be written to %s (%s); training goes on", self.path, error)
+                _logger.warning("metrics cannot be written to %s (%s); training continues", self.path, error)
 
 
 def _append_whole(path: Path, content: bytes) -> None:
-    """Append to a file all or nothing.
+    """Append to a file, all or nothing.
 
     Raises:
-        OSError: it does not fit.
+        OSError: if it does not fit.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -149,7 +149,7 @@ class WandbTracker:
     """Weights & Biases; offline unless WANDB_MODE says otherwise. Neither code nor git state leaves the machine."""
 
     def __init__(self, folder: Path, project: str, run_name: str | None, config: Any, resume_step: int | None) -> None:
-        """Start a run, or go on with the run of this folder."""
+        """Start a run, or continue the run of this folder."""
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
@@ -177,7 +177,7 @@ class WandbTracker:
             ),
         )
         id_file.write_text(self._run.id, encoding="utf-8")
-        # Our own step is the axis: wandb's own counter refuses the steps that a resumed run does again.
+        # The axis is our own step: wandb's counter only rises, and rejects the steps that a resumed run repeats.
         self._run.define_metric("*", step_metric="step")
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -197,7 +197,7 @@ class TensorboardTracker:
     """TensorBoard event files under `tensorboard/` in the run's folder."""
 
     def __init__(self, folder: Path, project: str, run_name: str | None, config: Any, resume_step: int | None) -> None:
-        """Open an event file; events of an earlier attempt behind the resumed step are marked as replaced."""
+        """Open an event file; events of an earlier attempt after the resumed step are marked as replaced."""
         from torch.utils.tensorboard import SummaryWriter
 
         purge_step = None if resume_step is None else resume_step + 1
@@ -210,11 +210,11 @@ class TensorboardTracker:
             self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
 
     def log_audio(self, name: str, path: Path, waveform: NDArray[np.float32], sample_rate: int, step: int) -> None:
-        """Send the first channel, which is all that TensorBoard plays."""
+        """Send the first channel, the only one that TensorBoard plays."""
         self._writer.add_audio(name, waveform[None, :, 0], step, sample_rate)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        """Write what is buffered."""
+        """Write buffered events and close the file."""
         self._writer.close()  # type: ignore[no-untyped-call]
 
 
@@ -222,21 +222,21 @@ TRACKERS: dict[str, Callable[[Path, str, str | None, Any, int | None], Tracker]]
     WANDB: WandbTracker,
     TENSORBOARD: TensorboardTracker,
 }
-"""Trackers by the name that `report_to` uses; the packages are imported when one is opened."""
+"""Name in `report_to` -> tracker; its package is imported when it is opened."""
 
 
 class Trackers:
     """Sends everything to the run's own files and to the chosen trackers.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         report_to: names from `TRACKERS`.
-        project: of the trackers that know projects.
-        run_name: name of the run there; None: the name of the folder.
+        project: name of the project, for trackers that have projects.
+        run_name: name of the run in trackers; None for the name of the folder.
         config: resolved configuration, sent without secrets.
-        resume_step: step that the run goes on from; None for a run that starts anew.
-        enabled: False on all but the main process; nothing is opened or written then.
-        send_audio: send audio samples to the chosen trackers; they are written as files either way.
+        resume_step: step that the run resumes from; None for a new run.
+        enabled: False on all but the main process; then nothing is opened or written.
+        send_audio: whether audio samples are sent to the trackers; they are written to files in any case.
 
     Raises:
         ValueError: if a name is unknown.
@@ -290,13 +290,13 @@ class Trackers:
         """Write a clip to `samples/step_<step>/<name>.wav` and send it.
 
         Args:
-            name: of the clip; characters that do not belong into a file name become "_" there.
+            name: name of the clip; characters that are not allowed in a file name become "_" there.
             waveform: samples, or channels x samples, in -1..1 (clipped; a sample that is not finite is silent).
             sample_rate: samples a second.
             step: optimizer step.
 
         Returns:
-            The file; None where this process does not write, or the disk did not take it.
+            The file; None if this process does not write, or the file could not be written.
         """
         if not self.enabled:
             return None
@@ -309,7 +309,7 @@ class Trackers:
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, samples, sample_rate, subtype="PCM_16")
         except (OSError, RuntimeError) as error:
-            _logger.warning("the audio sample %s cannot be written (%s); training goes on", path, error)
+            _logger.warning("the audio sample %s cannot be written (%s); training continues", path, error)
             return None
         if self.send_audio:
             self._each(lambda tracker: tracker.log_audio(name, path, samples, sample_rate, step))
@@ -321,7 +321,7 @@ class Trackers:
         self._open.clear()
 
     def _each(self, send: Callable[[Tracker], None]) -> None:
-        """Do something with every open tracker; one that fails is left out from then on."""
+        """Call a function with every open tracker; one that fails is switched off."""
         for name, tracker in list(self._open.items()):
             try:
                 send(tracker)

@@ -157,7 +157,7 @@ def test_shards_are_taken_by_the_index(run_folder: Path) -> None:
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
 def test_an_incomplete_model_is_refused(run_folder: Path, missing: str) -> None:
     (run_folder / missing).unlink()
-    with pytest.raises(ValueError, match=f"no complete model folder: {missing} missing"):
+    with pytest.raises(ValueError, match=f"not a complete model folder: {missing} missing"):
         push_to_hub(run_folder, "someone/model", dry_run=True)
 
 

@@ -82,7 +82,7 @@ def test_a_full_disk_is_reported_once_and_its_lines_come_later(tmp_path, caplog)
     metrics.path = path
     metrics.write({"loss": 4}, 4, None)
     assert [record["step"] for record in _lines(tmp_path)] == [1, 2, 3, 4]
-    assert len(caplog.records) == 1 and "training goes on" in caplog.text
+    assert len(caplog.records) == 1 and "training continues" in caplog.text
 
 
 def test_a_tracker_that_fails_is_switched_off_with_one_warning(tmp_path, recorders, caplog):

@@ -190,7 +190,7 @@ def test_random_state_is_restored_bit_for_bit() -> None:
 def test_random_state_of_another_kind_of_device_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     saved = capture_random_state()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" not in saved)
-    with pytest.raises(ValueError, match=r"go on on such a machine, or start a new output_dir"):
+    with pytest.raises(ValueError, match=r"resume on such a machine, or start a new output_dir"):
         restore_random_state(saved)
 
 
