@@ -1,4 +1,4 @@
-"""The clips that a token model is trained on: compared with the model, and their captions encoded once."""
+"""Checks of the clips that a token model is trained on."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from songgen.tasks import VOCAL
 logger = logging.getLogger(__name__)
 
 TEXT_CACHE_BYTES = 1024**3
-"""Captions' features are kept in memory when those of all captions together take no more than this."""
+"""Largest total size of all captions' features for which they are kept in memory."""
 
 
 def check_clips(config: RunConfig, core: SongGenForConditionalGeneration, songs: SongDataset, needs: DataNeeds) -> None:
-    """Compare clips with the model, which stays as it is.
+    """Compare clips with the model, which is not changed.
 
     Raises:
-        ValueError: listing everything that does not agree.
+        ValueError: if they do not agree; the message lists all differences.
     """
     uses_voice = config.data.voice_probabilities().get(VOCAL, 0.0) > 0
     check_against_model(
@@ -39,7 +39,7 @@ def check_clips(config: RunConfig, core: SongGenForConditionalGeneration, songs:
 
 
 def warn_without_voices(samples: TrainingSamples) -> None:
-    """Warn when voices are asked for and no clip has one, with the numbers that decide it."""
+    """Warn if reference voices are asked for but no clip has one, with the numbers that explain it."""
     options, songs = samples.options, samples.dataset
     if not options.voice_choices.get(VOCAL) or samples.has_voice().any():
         return
