@@ -2,9 +2,9 @@
 
     python helpers/fit_spectral_codec.py --manifest ./datasets/my_songs/metadata.jsonl --out ./outputs/codec
 
-A manifest holds one JSON object a line; keys that end in `file_name` are audio paths relative to the manifest
+A manifest has one JSON object per line; keys that end in `file_name` have audio paths relative to the manifest
 (audio_file_name, vocal_file_name, acc_file_name), keys that end in `_abspath` absolute ones. Every file is used once:
-the codec must know all the tracks that it will be given. The folder then serves wherever a codec is named.
+the codec must be fitted on all tracks that it will encode. The folder can then be given wherever a codec is named.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the two init scripts share: `songgen init`, with the layouts of one task."""
+"""Common code of the two init scripts: `songgen init` with the layouts of one task."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from songgen.tasks import Task
 
 
 def main(task: Task, *, default_pattern: str, description: str | None) -> None:
-    """Create the folder and say what it holds."""
+    """Create the model folder and print a description of the model."""
     parser = argparse.ArgumentParser(description=description, formatter_class=DefaultsHelpFormatter, allow_abbrev=False)
     add_arguments(parser, task.layouts, default_pattern)
     arguments = parser.parse_args()

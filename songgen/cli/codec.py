@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ERROR_FILES = 32
-"""Files on which the error is measured at most: evenly chosen, so that measuring stays quick on any corpus."""
+"""Maximum number of files on which the error is measured, evenly spaced, so that it is quick on any corpus."""
 
 PROGRESS_SECONDS = 5.0
-"""Time between two lines of progress."""
+"""Seconds between two lines of progress."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,18 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     settings, options = SpectralSettings, FitOptions
     parser.add_argument("--manifest", type=Path, nargs="+", required=True, help="JSON-lines files that name the audio")
     parser.add_argument("--out", type=Path, required=True, help="folder for config.json and model.safetensors")
-    parser.add_argument("--sample_rate", type=int, default=settings.sample_rate, help="samples a second")
-    parser.add_argument("--hop_length", type=int, default=settings.hop_length, help="samples in a frame")
-    parser.add_argument("--num_mels", type=int, default=settings.num_mels, help="mel bands in a frame")
-    parser.add_argument("--num_codebooks", type=int, default=settings.num_codebooks, help="tokens in a frame")
-    parser.add_argument("--codebook_size", type=int, default=settings.codebook_size, help="codes in a codebook")
-    parser.add_argument("--max_frames", type=int, default=options.max_frames, help="frames to fit on at most")
-    parser.add_argument("--iterations", type=int, default=options.iterations, help="rounds of k-means a codebook")
+    parser.add_argument("--sample_rate", type=int, default=settings.sample_rate, help="sample rate in Hz")
+    parser.add_argument("--hop_length", type=int, default=settings.hop_length, help="samples per frame")
+    parser.add_argument("--num_mels", type=int, default=settings.num_mels, help="mel bands per frame")
+    parser.add_argument("--num_codebooks", type=int, default=settings.num_codebooks, help="tokens per frame")
+    parser.add_argument("--codebook_size", type=int, default=settings.codebook_size, help="codes per codebook")
+    parser.add_argument("--max_frames", type=int, default=options.max_frames, help="maximum number of frames to fit on")
+    parser.add_argument("--iterations", type=int, default=options.iterations, help="iterations of k-means per codebook")
     parser.add_argument("--seed", type=int, default=options.seed, help="seed of every random choice")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fit a codec on every audio file that the manifests name, save it, and measure its error.
+    """Fit a codec on all audio files named in the manifests, save it, and measure its error.
 
     Raises:
         ValueError: if manifests or audio files cannot be read, or if a setting is out of range.
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read_waveforms(files: list[Path], sample_rate: int, heading: str) -> "Iterator[Tensor]":
-    """Read files one by one as mono samples, and print the progress.
+    """Yield the mono samples of files one by one, and print the progress.
 
     Raises:
         ValueError: if a file cannot be decoded.

@@ -1,4 +1,4 @@
-"""`songgen doctor`: what a folder is, and what is wrong with it."""
+"""`songgen doctor`: identify a folder and report its problems."""
 
 import argparse
 from pathlib import Path
@@ -9,15 +9,15 @@ from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `songgen doctor`."""
     parser.add_argument("folder", type=Path, help="output folder of a run, checkpoint, data set, or model folder")
-    parser.add_argument("--deep", action="store_true", help="also read older checkpoints and every single value")
+    parser.add_argument("--deep", action="store_true", help="also read older checkpoints and check every value")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the findings; the exit code is 0 where everything can be used, and 1 where something cannot.
+    """Print the findings; the exit code is 0 if everything can be used, and 1 otherwise.
 
     Raises:
-        ValueError: the folder is nothing that it knows.
+        ValueError: if the kind of folder is not recognized.
     """
     from songgen.doctor import examine
     from songgen.runtime.terminal import printable

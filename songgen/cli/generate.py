@@ -1,4 +1,4 @@
-"""`songgen generate`: songs as audio files from a caption, lyrics and a reference voice."""
+"""`songgen generate`: generate songs as audio files from a caption, lyrics and a reference voice."""
 
 import argparse
 import logging
@@ -33,12 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     song = parser.add_argument_group("the song")
     song.add_argument("--caption", help="genre, mood, instruments, singer")
     lyrics = song.add_mutually_exclusive_group()
-    lyrics.add_argument("--lyrics", help="what is sung; lines are separated by line breaks")
+    lyrics.add_argument("--lyrics", help="lyrics; lines are separated by line breaks")
     lyrics.add_argument("--lyrics_file", type=Path, help="text file with the lyrics")
     song.add_argument("--language", default="en", help="language of the lyrics")
     song.add_argument("--voice", type=Path, help="audio file of the voice to imitate (3 s of it are used)")
-    song.add_argument("--voice_start", type=float, default=0.0, help="seconds into that file where they start")
-    song.add_argument("--separate", action="store_true", help="remove the accompaniment from that file first (Demucs)")
+    song.add_argument("--voice_start", type=float, default=0.0, help="start of these 3 s in the file, in seconds")
+    song.add_argument("--separate", action="store_true", help="remove the accompaniment from this file first (Demucs)")
     song.add_argument(
         "--seconds", type=float, default=DEFAULT_MAX_SECONDS, help="longest duration; a song may end earlier"
     )
@@ -50,14 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top_k", type=int, default=DEFAULT_TOP_K, help="sample from the most likely codes only (0: from all)"
     )
     sampling.add_argument(
-        "--top_p", type=float, default=1.0, help="sample from codes that together hold this probability"
+        "--top_p", type=float, default=1.0, help="sample from the most likely codes with this total probability"
     )
     sampling.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance scale (1: none)")
     sampling.add_argument("--seed", type=int, help="random seed; it gives the same song on the same kind of device")
     machine = parser.add_argument_group("the machine")
-    machine.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1 or mps; auto takes the first that is available"
-    )
+    machine.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 or mps; auto uses the first available one")
     machine.add_argument("--dtype", choices=DTYPES, default="auto", help="precision (auto: bfloat16 on CUDA)")
     machine.add_argument("--stream", action="store_true", help="write the files while the song is generated")
     machine.add_argument("--lyrics_vocab", type=Path, help="lyrics vocabulary file, if the model folder holds none")
@@ -68,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Generate the songs and write them.
 
     Raises:
-        ValueError: for anything the user can put right; what can be checked is checked before the model is loaded.
+        ValueError: if something needs the user's attention; as much as possible is checked before the model is loaded.
     """
     options = _options(arguments)
     lyrics = _lyrics(arguments)
@@ -112,16 +110,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def song_path(out: Path, song: int, num_songs: int, track: str = WHOLE_SONG) -> Path:
-    """Return the file of one song: out.wav, out.vocal.wav; with several songs out-1.wav, out-1.vocal.wav."""
+    """Return the path of a song's file: out.wav, out.vocal.wav; with several songs out-1.wav, out-1.vocal.wav."""
     number = f"-{song + 1}" if num_songs > 1 else ""
     label = f".{track}" if track else ""
     return out.with_name(f"{out.stem}{number}{label}{out.suffix}")
 
 
 def write_songs(songs: "SongAudio", out: Path) -> list[Path]:
-    """Write every song, and for dual-track its tracks besides; returns the files.
+    """Write every song, and for dual-track models also its tracks; return the files.
 
-    A sum of tracks that would clip is turned down as a whole.
+    A mix that would clip is scaled down to full scale as a whole.
     """
     import soundfile
 
@@ -131,7 +129,7 @@ def write_songs(songs: "SongAudio", out: Path) -> list[Path]:
             samples = waveforms[song, :length].cpu().numpy()
             peak = abs(samples).max(initial=0.0)
             if peak > 1:
-                logger.warning("%s peaks at %.2f and is turned down by that", track or "the mix", peak)
+                logger.warning("%s has a peak of %.2f and is scaled down to full scale", track or "the mix", peak)
                 samples = samples / peak
             path = song_path(out, song, len(songs.lengths), track)
             soundfile.write(path, samples, songs.sampling_rate)
@@ -140,7 +138,7 @@ def write_songs(songs: "SongAudio", out: Path) -> list[Path]:
 
 
 def write_stream(pieces: "Iterable[SongAudio]", out: Path, num_songs: int) -> list[Path]:
-    """Write pieces of songs as they come; returns the files. What exceeds full scale is clipped."""
+    """Write pieces of songs as they are generated; return the files. Samples above full scale are clipped."""
     import soundfile
 
     files: dict[Path, soundfile.SoundFile] = {}
@@ -158,13 +156,17 @@ def write_stream(pieces: "Iterable[SongAudio]", out: Path, num_songs: int) -> li
 
 
 def _files_of(audio: "SongAudio") -> "dict[str, torch.Tensor]":
-    """Return label -> B x samples of each file: the mix and, for several tracks, each of them."""
+    """Return label -> B x samples of each file: the mix and, if there are several, each track."""
     tracks = audio.tracks if len(audio.tracks) > 1 else {}
     return {WHOLE_SONG: audio.mix, **tracks}
 
 
 def _options(arguments: argparse.Namespace) -> GenerationOptions:
-    """Translate the command line; values out of range raise ValueError."""
+    """Convert the command line to options.
+
+    Raises:
+        ValueError: if values are out of range.
+    """
     return GenerationOptions(
         do_sample=not arguments.greedy,
         temperature=arguments.temperature,
@@ -188,7 +190,11 @@ def _lyrics(arguments: argparse.Namespace) -> str | None:
 
 
 def _check_output(out: Path) -> None:
-    """Refuse an output file that could not be written in the end."""
+    """Check that the output file can be written, before anything is generated.
+
+    Raises:
+        ValueError: if it cannot.
+    """
     import soundfile
 
     suffix = out.suffix.lstrip(".").upper()
@@ -199,13 +205,17 @@ def _check_output(out: Path) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"--out {out}: its folder cannot be made: {error}") from error
+        raise ValueError(f"--out {out}: its folder cannot be created: {error}") from error
     if not os.access(out.parent, os.W_OK):
         raise ValueError(f"--out {out}: its folder cannot be written to")
 
 
 def _device(name: str) -> str:
-    """Resolve "auto" to the first accelerator, and refuse names that torch does not know."""
+    """Return the device; "auto" is the first accelerator.
+
+    Raises:
+        ValueError: if torch does not know the name.
+    """
     import torch
 
     if name != "auto":
@@ -219,7 +229,7 @@ def _device(name: str) -> str:
 
 
 def _dtype(name: str, device: str) -> "torch.dtype":
-    """Resolve "auto": bfloat16 where the accelerator has it, else float32."""
+    """Return the precision; "auto" is bfloat16 on GPUs that support it, otherwise float32."""
     import torch
 
     if name == "auto":
@@ -230,7 +240,7 @@ def _dtype(name: str, device: str) -> "torch.dtype":
 
 @contextmanager
 def _progress_bar() -> "Iterator[ProgressCallback]":
-    """Show steps, speed and the time that is left on a terminal."""
+    """Show steps, speed and remaining time in a terminal."""
     from tqdm import tqdm
 
     with tqdm(unit="step", desc="generating", file=sys.stderr, disable=None) as bar:

@@ -1,4 +1,4 @@
-"""`songgen init`: make the folder of an untrained model, for mixed songs or for vocal and accompaniment."""
+"""`songgen init`: create the folder of an untrained model, for mixed songs or for vocal and accompaniment."""
 
 import argparse
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ def add_arguments(
     """Declare the options of `songgen init`.
 
     Args:
-        parser: to declare them in.
+        parser: parser that gets the options.
         layouts: token layouts to choose from.
-        default_layout: the one that is used where none is named.
+        default_layout: layout to use if none is named.
     """
     from songgen.models import SongGenConfig
     from songgen.models.initialize import PRESETS
@@ -35,7 +35,7 @@ def add_arguments(
         "--track_pattern",
         choices=layouts,
         default=default_layout,
-        help="token layout: what the model writes, and how",
+        help="token layout: the tracks that the model writes, and their order",
     )
     parser.add_argument("--text_model", help=f"frozen text encoder, hub id or folder ({unnamed.format(text)})")
     parser.add_argument("--voice_model", help=f"frozen voice encoder, hub id or folder ({unnamed.format(voice)})")
@@ -54,7 +54,7 @@ def add_arguments(
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Create the folder and print what it holds.
+    """Create the folder and print a description of the model.
 
     Raises:
         ValueError: if a part is missing or cannot be opened; nothing is written.

@@ -1,4 +1,4 @@
-"""`songgen list`: data sets, runs and models below some folders, with their state."""
+"""`songgen list`: list the data sets, runs and models in folders, with their state."""
 
 import argparse
 from pathlib import Path
@@ -6,21 +6,21 @@ from pathlib import Path
 from songgen.exit_codes import EXIT_DONE
 
 DEFAULT_FOLDERS = ("datasets", "outputs")
-"""What is listed where no folder is named: those that there are."""
+"""Folders that are listed if none is named, as far as they exist."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `songgen list`."""
-    what = f"folders to look below; {' and '.join(DEFAULT_FOLDERS)} where none is named"
+    what = f"folders to search; {' and '.join(DEFAULT_FOLDERS)} if none is named"
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help=what)
     parser.add_argument("--json", action="store_true", help="print the list as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what lies there, the newest first.
+    """Print the entries, newest first.
 
     Raises:
-        ValueError: there is no such folder.
+        ValueError: if a folder does not exist.
     """
     from songgen.doctor.listing import find_entries, table, to_json
 

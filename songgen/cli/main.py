@@ -1,7 +1,7 @@
 """The `songgen` command: a table of subcommands, each a module that is imported when it is called.
 
-A subcommand's module offers `add_arguments(parser)` and `run(arguments) -> exit code`. A `ValueError` from `run` is the
-user's to solve and is printed without a traceback.
+A subcommand's module has `add_arguments(parser)` and `run(arguments) -> exit code`. A `ValueError` from `run` is a
+problem that the user can solve, and is printed without a traceback.
 """
 
 import argparse
@@ -19,35 +19,35 @@ from songgen.runtime.terminal import log_to_stderr, printable
 
 @dataclass(frozen=True)
 class Command:
-    """One row of the table."""
+    """Subcommand of `songgen`."""
 
     module: str
-    """Module that offers `add_arguments` and `run`."""
+    """Module with `add_arguments` and `run`."""
 
     summary: str
-    """One line for `songgen --help`."""
+    """Summary for `songgen --help`, one line."""
 
     log_level: str | None = "WARNING"
-    """Lowest level of log messages to print, unless SONGGEN_LOG_LEVEL names another; None for a command that prints
-    its messages itself."""
+    """Lowest level of log messages to print, unless SONGGEN_LOG_LEVEL names another; None for a command that prints its
+    messages itself."""
 
 
 COMMANDS: dict[str, Command] = {
-    "prepare": Command("songgen.cli.prepare", "make a data set of a folder of songs: every step resumable"),
+    "prepare": Command("songgen.cli.prepare", "prepare a data set from a folder of songs; every step can be resumed"),
     "review": Command("songgen.cli.review", "listen to prepared clips on a local page, correct them, accept or refuse"),
     "tokenizer": Command("songgen.cli.tokenizer", "train the tokenizers of lyrics and captions on manifests"),
     "codec": Command("songgen.cli.codec", "fit the embedded codec, which needs no download, on manifests"),
-    "init": Command("songgen.cli.init", "make the folder of an untrained model"),
+    "init": Command("songgen.cli.init", "create the folder of an untrained model"),
     "tokenize": Command("songgen.cli.tokenize", "turn songs into a tokenized data set", log_level="INFO"),
     "train": Command("songgen.cli.train", "train a model, in one process or in several", log_level=None),
-    "generate": Command("songgen.cli.generate", "write songs from a caption, lyrics and a reference voice"),
-    "list": Command("songgen.cli.list", "list data sets, runs and models with their state, the newest first"),
-    "doctor": Command("songgen.cli.doctor", "say what is wrong with a run, a checkpoint, a data set or a model"),
+    "generate": Command("songgen.cli.generate", "generate songs from a caption, lyrics and a reference voice"),
+    "list": Command("songgen.cli.list", "list data sets, runs and models with their state, newest first"),
+    "doctor": Command("songgen.cli.doctor", "report problems of a run, a checkpoint, a data set or a model"),
     "push": Command(
         "songgen.cli.push", "upload a model folder to a hub, private by default; --dry_run shows the files"
     ),
 }
-"""Every subcommand; in the order in which a project uses them; a new one is a new row and a module of its own."""
+"""Name -> subcommand, in the order in which a project uses them. A new one needs an entry and a module."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog=f"songgen {name}",
         description=command.summary[0].upper() + command.summary[1:] + ".",
         formatter_class=DefaultsHelpFormatter,
-        conflict_handler="resolve",  # a subcommand may have a help of its own
+        conflict_handler="resolve",  # a subcommand may define its own --help
     )
     module.add_arguments(parser)
     try:
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class DefaultsHelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults where there is one to show, and a description as it is."""
+    """Help formatter that shows defaults where they are informative, and descriptions unchanged."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         """Return the help of an option, with its default unless that is None or a switch that is off."""
@@ -102,7 +102,7 @@ def _front_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"songgen {__version__}")
-    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help="one of those below")
+    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help="one of the commands below")
     return parser
 
 

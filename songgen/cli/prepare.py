@@ -1,4 +1,4 @@
-"""`songgen prepare`: a folder of songs becomes a data set."""
+"""`songgen prepare`: prepare a data set from a folder of songs."""
 
 import argparse
 import shlex
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 SHOWN_LINES = 5
-"""Lines of a list in the LJSpeech form that are printed."""
+"""Number of lines printed of a list in LJSpeech format."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +33,10 @@ def _keys() -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prepare the data set and say what has come of it.
+    """Prepare the data set and print a summary.
 
     Raises:
-        ValueError: for anything the user can put right.
+        ValueError: if something needs the user's attention.
     """
     from songgen.prepare.config import load_prepare_config
     from songgen.prepare.engine.runner import WorkerLost
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _first_lines(config: "PrepareConfig") -> Iterator[str]:
-    """Yield the beginning of each list in the LJSpeech form, so that one sees what other programs will read."""
+    """Yield the first lines of each list in LJSpeech format, as a preview of what other programs read."""
     from songgen.prepare.output.writers import LJSPEECH_FILES
 
     for name in LJSPEECH_FILES.values():
@@ -73,7 +73,7 @@ def _first_lines(config: "PrepareConfig") -> Iterator[str]:
 
 
 def describe(config: "PrepareConfig", summary: "PrepareSummary") -> list[str]:
-    """Return what a run has come to, line by line."""
+    """Return a summary of a run, line by line."""
     info = summary.info
     folder = config.settings.output_dir.rstrip("/")
     lines = [f"{summary.songs} songs in, {sum(info.clips.values())} clips out"]

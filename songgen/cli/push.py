@@ -1,4 +1,4 @@
-"""`songgen push`: a model folder onto a hub, chosen files only."""
+"""`songgen push`: upload selected files of a model folder to a hub."""
 
 import argparse
 from pathlib import Path
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Upload the model, or show what would be uploaded.
 
     Raises:
-        ValueError: for anything the user can put right.
+        ValueError: if something needs the user's attention.
     """
     from songgen.train.publishing.hub import push_to_hub
 
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def describe(push: "HubPush", *, private: bool) -> list[str]:
-    """Return names and sizes of what was, or would be, uploaded, and what was left out."""
+    """Return names and sizes of the files that were, or would be, uploaded, and those left out."""
     lines = [f"{file.size:>15,}  {file.name}" for file in push.files]
     lines += [f"{'left out':>15}  {name} ({reason})" for name, reason in push.left_out.items()]
     total = sum(file.size for file in push.files)

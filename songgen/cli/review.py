@@ -10,7 +10,7 @@ from songgen.web.access import LOOPBACK, make_access
 DEFAULT_PORT = 8765
 
 TOKEN_VARIABLE = "SONGGEN_REVIEW_TOKEN"
-"""Environment variable with the token: other users of a machine can read command lines."""
+"""Environment variable with the token; a command line could be read by other users of the machine."""
 
 PAGE_PACKAGES = ("starlette", "uvicorn", "h11")
 """Packages of the extra `page`."""
@@ -19,7 +19,7 @@ PAGE_PACKAGES = ("starlette", "uvicorn", "h11")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `songgen review`."""
     parser.add_argument("folder", type=Path, help="prepared data set, or its work folder")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of the page; 0 takes a free one")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of the page; 0 for any free one")
     parser.add_argument("--host", default=LOOPBACK, help="address to listen on; any other than this needs a token")
     parser.add_argument(
         "--token",
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C or SIGTERM.
 
     Raises:
-        ValueError: for anything the user can put right.
+        ValueError: if something needs the user's attention.
     """
     from songgen.prepare.review.corrections import CORRECTIONS_FILE
     from songgen.prepare.review.desk import ReviewDesk, find_work_folder

@@ -1,4 +1,4 @@
-"""Arguments that subcommands with a configuration share: CONFIG, its overrides, launch options, help for every key."""
+"""Shared arguments of subcommands with a configuration: CONFIG, overrides, launch options, and help for every key."""
 
 import argparse
 import dataclasses
@@ -10,7 +10,7 @@ from songgen.runtime.processes.launcher import LaunchOptions, launch
 
 
 class HelpOfKeys(argparse.Action):
-    """Prints the help with every key; the keys are read when they are asked for, not at every start."""
+    """Action that prints the help with every key; the keys are only read when it is used."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, *, keys: Callable[[], str], help: str) -> None:
         """Keep the function that returns the text on the keys."""
@@ -30,24 +30,22 @@ class HelpOfKeys(argparse.Action):
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, usage: str, recipe: str, keys: Callable[[], str]) -> None:
-    """Declare a configuration file and what overrides its keys, with a help that lists every key.
+    """Declare a configuration file and overrides of its keys, with a help that lists every key.
 
     Args:
-        parser: of the subcommand.
-        usage: for the first line of the help.
+        parser: parser of the subcommand.
+        usage: first line of the help.
         recipe: name of a shipped file, as an example.
-        keys: returns the text on the keys.
+        keys: function that returns the help on the keys.
     """
     parser.usage = usage
     parser.add_argument("-h", "--help", action=HelpOfKeys, keys=keys, help="show this help and every key")
     parser.add_argument("config", metavar="CONFIG", help=f"JSON file, or the name of a shipped one such as {recipe}")
-    parser.add_argument(
-        "overrides", nargs=argparse.REMAINDER, metavar="--key value", help="keys that differ from CONFIG"
-    )
+    parser.add_argument("overrides", nargs=argparse.REMAINDER, metavar="--key value", help="keys to override in CONFIG")
 
 
 def add_launch_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that say in how many processes, and where, a command runs."""
+    """Declare the options for the number and place of a command's processes."""
     group = parser.add_argument_group("launch options (without them the command runs in one process)")
     group.add_argument("--num_processes", type=int, metavar="N", help="number of processes, on all machines together")
     group.add_argument(
@@ -57,7 +55,7 @@ def add_launch_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--gpu_ids", metavar="IDS", help="GPUs of this machine to use, such as 0,1")
     group.add_argument(
-        "--num_machines", type=int, metavar="N", help="number of machines; each of them gets the command"
+        "--num_machines", type=int, metavar="N", help="number of machines; run the command on each of them"
     )
     group.add_argument("--machine_rank", type=int, metavar="N", help="number of this machine, 0 for the first")
     group.add_argument("--main_process_ip", metavar="ADDRESS", help="address of the first machine")
@@ -67,14 +65,14 @@ def add_launch_options(parser: argparse.ArgumentParser) -> None:
 def split_off_launch(
     arguments: argparse.Namespace, *declare: Callable[[argparse.ArgumentParser], None]
 ) -> tuple[list[str], LaunchOptions]:
-    """Separate the words of a run from the options that `songgen` itself reads, wherever they are given.
+    """Separate the arguments of a run from the options of `songgen` itself, in any order.
 
     Args:
         arguments: parsed command line; options found among the overrides are set in it.
         declare: functions that add further options which may come after CONFIG.
 
     Returns:
-        `CONFIG [--key value ...]` as the run reads it, and how to launch it.
+        The arguments `CONFIG [--key value ...]` of the run, and its launch options.
 
     Raises:
         ValueError: if the launch options contradict each other.
@@ -96,10 +94,10 @@ def launch_command(words: Sequence[str], options: LaunchOptions) -> int:
 
     Args:
         words: name and arguments of the subcommand.
-        options: how to launch it.
+        options: options of the launch.
 
     Returns:
-        the exit code of the run.
+        The exit code of the run.
 
     Raises:
         ValueError: if accelerate refuses the options.

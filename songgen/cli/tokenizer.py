@@ -16,10 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, help=f"folder for lyrics_tokenizer.json and {CAPTION_FOLDER}/"
     )
     parser.add_argument(
-        "--lyrics_vocab_size", type=int, default=DEFAULT_VOCAB_SIZE, help="entries of the lyrics vocabulary at most"
+        "--lyrics_vocab_size", type=int, default=DEFAULT_VOCAB_SIZE, help="maximum size of the lyrics vocabulary"
     )
     parser.add_argument(
-        "--caption_vocab_size", type=int, default=DEFAULT_VOCAB_SIZE, help="entries of the caption vocabulary at most"
+        "--caption_vocab_size", type=int, default=DEFAULT_VOCAB_SIZE, help="maximum size of the caption vocabulary"
     )
 
 

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_task_option(parser: argparse.ArgumentParser) -> None:
     """Declare the option that names the task."""
     parser.add_argument(
-        "--task", choices=list(TASKS), help="what the model writes (if left out: what its token layout is made for)"
+        "--task", choices=list(TASKS), help="what the model writes (if left out: the task of its token layout)"
     )
 
 

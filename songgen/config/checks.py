@@ -15,20 +15,20 @@ class ArgumentGroups(Protocol):
 
     @property
     def model(self) -> ModelArguments:
-        """Which model, and how it computes and generates."""
+        """Keys of the model, its computation and generation."""
 
     @property
     def data(self) -> DataArguments:
-        """Which songs."""
+        """Keys of the data."""
 
     @property
     def training(self) -> TrainingArguments:
-        """How it is trained."""
+        """Keys of the training."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A reason why a configuration cannot be used."""
+    """Reason why a configuration cannot be used."""
 
     keys: tuple[str, ...]
     """Names of the keys concerned."""

@@ -1,4 +1,4 @@
-"""Recipes: the configuration files that come with songgen, found by a short name from any folder."""
+"""Recipes: the configuration files shipped with songgen, found by a short name from any folder."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 def recipe_folder() -> Path:
     """Return the folder that holds one folder for each kind of recipe."""
     installed = _PACKAGE / "recipes"
-    # The repository has one copy of them, outside of the package, which an editable install reads as well.
+    # In the repository they are outside the package; an editable install reads them there.
     return installed if installed.is_dir() else _PACKAGE.parent / "helpers"
 
 
 def find_recipe(name: str, kind: str) -> Path:
-    """Return the file that a name on the command line stands for.
+    """Return the file for a name on the command line.
 
     Args:
         name: a path, the name of a recipe below the folder of its kind (`mixed_pro/step3.json`), or its place in the
@@ -24,8 +24,8 @@ def find_recipe(name: str, kind: str) -> Path:
         kind: `TRAINING`, `PREPARING` or `LAUNCHING`.
 
     Returns:
-        the path itself where there is such a file or no such recipe, so that the reader of the file names what was
-        asked for.
+        The recipe; the given path if that is a file, or if there is no such recipe (the reader's message then names
+        what was asked for).
     """
     given = Path(name)
     if given.is_file() or given.is_absolute():

@@ -1,4 +1,4 @@
-"""Samples of codes, of different lengths, become one batch of tensors.
+"""Collation of samples of codes with different lengths into one batch of tensors.
 
 Shapes: B batch, N target tracks, A auxiliary tracks, K codebooks, T frames, L text length.
 """
@@ -20,39 +20,39 @@ _INT16_SCALE = np.float32(1 / 32768)
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch, under the names of the model's keywords."""
+    """Micro-batch, with fields named like the model's keyword arguments."""
 
     ids: list[str]
     """Names of the clips; empty for an empty micro-batch."""
     codes: Tensor
-    """B x N x K x T int64; `IGNORE_INDEX` past a clip's frames."""
+    """B x N x K x T int64, codes; `IGNORE_INDEX` after a clip's frames."""
     frames: Tensor
-    """B int64."""
+    """B int64, number of frames of each clip."""
     auxiliary_codes: Tensor | None
-    """B x A x K x T int64, like `codes`; None when no auxiliary track is asked for."""
+    """B x A x K x T int64, codes of the auxiliary tracks; None without auxiliary tracks."""
     input_ids: Tensor
-    """B x L int64: caption."""
+    """B x L int64, token ids of the captions."""
     attention_mask: Tensor
-    """B x L int64: 1 where there is a caption id."""
+    """B x L int64, 1 for token ids of the captions and 0 for padding."""
     prompt_input_ids: Tensor
-    """B x L int64: lyrics."""
+    """B x L int64, token ids of the lyrics."""
     prompt_attention_mask: Tensor
-    """B x L int64: 1 where there is a lyrics id."""
+    """B x L int64, 1 for token ids of the lyrics and 0 for padding."""
     ref_voice_values: Tensor
-    """B x samples float32 in -1..1; zero past a voice's length."""
+    """B x samples float32 in -1..1, reference voices; zero after a voice's end."""
     ref_voice_lengths: Tensor
-    """B int64: samples of each voice, 0 for none."""
+    """B int64, number of samples of each voice; 0 for none."""
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """Return the batch on a device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self, device: Any = None) -> "Batch":
-        """Return the batch in page-locked memory, from which copies to a GPU can overlap; the loader calls this."""
+        """Return the batch in page-locked memory, for asynchronous copies to a GPU; the loader calls this."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def model_inputs(self) -> dict[str, Tensor | None]:
-        """Return the model's keywords: everything but the names."""
+        """Return the model's keyword arguments: all fields except the names of clips."""
         return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "ids"}
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
@@ -67,9 +67,9 @@ def collate(samples: Sequence[Sample], target_tracks: Sequence[str], auxiliary_t
     """Pad samples to one batch.
 
     Args:
-        samples: at least one; each has the codes of all tracks.
-        target_tracks: the N tracks, in the order of the layout.
-        auxiliary_tracks: the A tracks of an auxiliary loss.
+        samples: at least one sample; each has the codes of all tracks.
+        target_tracks: names of the N tracks, in the order of the layout.
+        auxiliary_tracks: names of the A tracks of an auxiliary loss.
     """
     assert samples
     input_ids, attention_mask = _pad_ids([sample.caption_ids for sample in samples])
@@ -93,7 +93,7 @@ def collate(samples: Sequence[Sample], target_tracks: Sequence[str], auxiliary_t
 
 
 def _pad_codes(samples: Sequence[Sample], tracks: Sequence[str]) -> Tensor:
-    """Stack the codes of some tracks: B x tracks x K x T, at least one frame, filled with `IGNORE_INDEX`."""
+    """Stack the codes of tracks to B x tracks x K x T, padded with `IGNORE_INDEX` to at least one frame."""
     num_codebooks = len(samples[0].targets[tracks[0]])
     max_frames = max(1, *(sample.num_frames for sample in samples))
     codes = np.full((len(samples), len(tracks), num_codebooks, max_frames), IGNORE_INDEX, dtype=np.int64)
@@ -104,7 +104,7 @@ def _pad_codes(samples: Sequence[Sample], tracks: Sequence[str]) -> Tensor:
 
 
 def _pad_ids(texts: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
-    """Stack ids: (ids, mask), each B x L int64; padding is 0 and masked."""
+    """Stack token ids to (ids, mask), each B x L int64; padding is 0 and masked."""
     ids = np.zeros((len(texts), max(len(text) for text in texts)), dtype=np.int64)
     mask = np.zeros_like(ids)
     for row, row_mask, text in zip(ids, mask, texts, strict=True):

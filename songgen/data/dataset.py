@@ -1,7 +1,7 @@
-"""Tokenized songs on disk, read without copies: memory-mapped Arrow shards, any number of folders, any selection.
+"""Tokenized songs on disk, read without copies from memory-mapped Arrow shards of any number of folders.
 
 A row's targets and voice samples are read-only views of the mapped files. The object can be pickled and forked: it
-carries paths and indices, never data.
+holds paths and indices, no data.
 """
 
 from collections.abc import Sequence
@@ -33,49 +33,49 @@ from songgen.data.schema import (
 from songgen.data.shards import BatchView, map_batches, missing_companions, shard_problem
 
 HASHING_THREADS = 8
-"""Shards that are read at once to compare their hashes."""
+"""Number of shards that are read at once to compare their hashes."""
 
 REBUILD_HINT = "run `songgen tokenize` with the same JSON again: it keeps the good shards and writes the rest"
 
 
 @dataclass(frozen=True)
 class SongRow:
-    """One clip as it is stored."""
+    """Clip as it is stored."""
 
     id: str
     """Name of the clip in its data set."""
     caption: str
-    """Description."""
+    """Caption."""
     lyrics: str
-    """Words; empty for an instrumental."""
+    """Lyrics; empty for an instrumental."""
     language: str
     """Language of the lyrics."""
     caption_ids: NDArray[np.int32]
     """Token ids of the caption."""
     lyrics_ids: NDArray[np.int32]
-    """Token ids of the lyrics, start and stop included."""
+    """Token ids of the lyrics, including start and stop."""
     duration: float
-    """Seconds."""
+    """Length in seconds."""
     num_frames: int
-    """T."""
+    """Number of frames, T."""
     targets: dict[str, NDArray[Any]]
-    """K x T int16 codes, or C x T float32 latents, for each track that the clip has."""
+    """Track -> K x T int16 codes, or C x T float32 latents, for each track of the clip."""
     energies: dict[str, float | None]
-    """Root mean square of the 16-bit samples of each track, where it is known."""
+    """Track -> root mean square of its 16-bit samples; None if unknown."""
     voice_samples: NDArray[np.int16]
-    """Vocal track at the voice encoder's rate; empty when there is none."""
+    """Vocal track at the voice encoder's rate; empty if there is none."""
     caption_variants: tuple[NDArray[np.int32], ...] = ()
     """Token ids of further descriptions of the clip."""
 
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Which clips to keep. Bounds are inclusive; None does not filter."""
+    """Filter of clips. Bounds are inclusive; None does not filter."""
 
     min_seconds: float | None = None
-    """Shortest clip."""
+    """Minimum length in seconds."""
     max_seconds: float | None = None
-    """Longest clip."""
+    """Maximum length in seconds."""
     tracks: tuple[str, ...] = ()
     """Tracks that a clip must have."""
 
@@ -91,11 +91,11 @@ class SongDataset:
         selection: NDArray[np.int64] | None = None,
         views: list[BatchView] | None = None,
     ) -> None:
-        """Use `open`, `concatenate`, `select` or `filter` instead."""
+        """Use `open`, `concatenate`, `select` or `filter` instead of calling this."""
         self.name = name
         """Folders and splits, for messages."""
         self.info = info
-        """What targets and ids mean; the shards of concatenated data sets are not listed in it."""
+        """Meaning of targets and ids, without the shards of concatenated data sets."""
         self._files = files
         self._views = [BatchView(batch) for file in files for batch in map_batches(file)] if views is None else views
         self._starts: NDArray[np.int64] = np.cumsum([0] + [view.num_rows for view in self._views])
@@ -106,13 +106,12 @@ class SongDataset:
         """Map the shards of a split.
 
         Args:
-            folder: what `songgen tokenize` wrote.
+            folder: folder that `songgen tokenize` wrote.
             split: name of the split.
 
         Raises:
-            ValueError: if there is no such data set or split, or a shard is missing, cut short or of another form; all
-                bad shards are named. Content that was altered or swapped is found by its hash alone, which is not
-                compared here.
+            ValueError: if the data set or split does not exist, or shards are missing, cut short or have another form;
+                the message names all bad shards. Hashes, which detect altered content, are not compared here.
         """
         folder = Path(folder)
         while True:
@@ -120,7 +119,7 @@ class SongDataset:
             try:
                 return cls._open(folder, split, info)
             except (ValueError, OSError):
-                # A newer data set may have taken the place of this one meanwhile; then it is opened instead.
+                # A newer data set may have replaced this one in the meantime; then that one is opened.
                 if DatasetInfo.read(folder) == info:
                     raise
 
@@ -141,10 +140,10 @@ class SongDataset:
 
     @classmethod
     def concatenate(cls, datasets: Sequence["SongDataset"]) -> "SongDataset":
-        """Chain data sets; their targets and ids must mean the same.
+        """Concatenate data sets whose targets and ids have the same meaning.
 
         Raises:
-            ValueError: listing every difference in codec, codebooks, tokenizers or rate of the voice samples.
+            ValueError: if codec, codebooks, tokenizers or voice rate differ; the message lists all differences.
         """
         assert datasets
         if len(datasets) == 1:
@@ -178,7 +177,7 @@ class SongDataset:
 
     @property
     def no_target(self) -> NDArray[Any]:
-        """Targets of a track without frames: K x 0 or C x 0."""
+        """Targets without frames: K x 0 or C x 0."""
         dtype = TARGET_KINDS[self.info.target_kind].to_pandas_dtype()
         return np.zeros((self.info.frame_size, 0), dtype=dtype)
 
@@ -187,17 +186,19 @@ class SongDataset:
         return len(self._selection)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Carry names and indices only: mapped files do not travel between processes."""
+        """Return names and indices only: mapped files cannot be sent to other processes."""
         return {"name": self.name, "info": self.info, "files": self._files, "selection": self._selection}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Map the shards again."""
+        """Restore the object by mapping the shards again."""
         self.__init__(**state)  # type: ignore[misc]
 
     def row(self, index: int) -> SongRow:
         """Return one selected clip; its arrays are read-only views."""
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
+        # Index in the selection -> row over all record batches -> batch (binary search of its start) and row in the
+        # batch.
         stored = int(self._selection[index])
         place = int(np.searchsorted(self._starts, stored, side="right")) - 1
         view, row = self._views[place], stored - int(self._starts[place])
@@ -226,36 +227,36 @@ class SongDataset:
 
     @property
     def num_frames(self) -> NDArray[np.int32]:
-        """Frames of each selected clip."""
+        """Number of frames of each selected clip."""
         return self._values(NUM_FRAMES_COLUMN).astype(np.int32, copy=False)
 
     @property
     def durations(self) -> NDArray[np.float64]:
-        """Seconds of each selected clip."""
+        """Length in seconds of each selected clip."""
         return self._values(DURATION_COLUMN)
 
     def energies(self, track: str) -> NDArray[np.float32]:
-        """Energy of a track in each selected clip; NaN where it is not known."""
+        """Return the energy of a track in each selected clip; NaN if unknown."""
         return self._values(energy_column(track), missing=np.float32(np.nan))
 
     def has_track(self, track: str) -> NDArray[np.bool_]:
-        """Whether each selected clip has targets of a track."""
+        """Return whether each selected clip has targets of a track."""
         return self._list_lengths(target_column(track, self.info.target_kind)) > 0
 
     def caption_lengths(self) -> NDArray[np.int32]:
-        """Number of caption ids of each selected clip."""
+        """Return the number of caption ids of each selected clip."""
         return self._list_lengths(CAPTION_IDS_COLUMN)
 
     def variant_lengths(self) -> NDArray[np.int32]:
-        """Number of ids of all further descriptions of each selected clip together."""
+        """Return the total number of ids of each selected clip's further descriptions."""
         return self._list_lengths(VARIANT_IDS_COLUMN)
 
     def lyrics_lengths(self) -> NDArray[np.int32]:
-        """Number of lyrics ids of each selected clip."""
+        """Return the number of lyrics ids of each selected clip."""
         return self._list_lengths(LYRICS_IDS_COLUMN)
 
     def voice_lengths(self) -> NDArray[np.int32]:
-        """Number of samples of each selected clip's reference voice."""
+        """Return the number of samples of each selected clip's reference voice."""
         return self._list_lengths(VOICE_COLUMN)
 
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "SongDataset":
@@ -264,7 +265,7 @@ class SongDataset:
         return SongDataset(self.name, self.info, self._files, selection, self._views)
 
     def filter(self, row_filter: RowFilter) -> tuple["SongDataset", dict[str, int]]:
-        """Return the clips that pass, and how many did not for which reason (the first that applies to a clip)."""
+        """Return the clips that pass, and the number of others by reason (the first that applies to a clip)."""
         kept = np.ones(len(self), dtype=np.bool_)
         rejected: dict[str, int] = {}
         for reason, passes in self._criteria(row_filter):
@@ -274,7 +275,7 @@ class SongDataset:
         return self.select(np.flatnonzero(kept)), rejected
 
     def _criteria(self, row_filter: RowFilter) -> list[tuple[str, NDArray[np.bool_]]]:
-        """Each reason to leave a clip out, with the clips that it does not concern."""
+        """Return each reason to leave out clips, with a mask of the clips that pass."""
         criteria = [(f"no {track} track", self.has_track(track)) for track in row_filter.tracks]
         if row_filter.min_seconds is not None:
             passes = self.durations >= row_filter.min_seconds
@@ -285,14 +286,14 @@ class SongDataset:
         return criteria
 
     def _values(self, column: str, missing: Any = None) -> NDArray[Any]:
-        """Read one number of each selected clip; `missing` stands in for shards without the column."""
+        """Return a number of each selected clip; `missing` in shards without the column."""
         parts = [
             view.value_column(column) if view.has(column) else np.full(view.num_rows, missing) for view in self._views
         ]
         return np.concatenate(parts)[self._selection] if parts else np.zeros(0)
 
     def _list_lengths(self, column: str) -> NDArray[np.int32]:
-        """Length of a list column in each selected clip; 0 in shards without the column."""
+        """Return the length of a list column in each selected clip; 0 in shards without the column."""
         parts = [
             view.list_lengths(column) if view.has(column) else np.zeros(view.num_rows, dtype=np.int32)
             for view in self._views
@@ -301,7 +302,7 @@ class SongDataset:
 
 
 def _caption_variants(view: BatchView, row: int) -> tuple[NDArray[np.int32], ...]:
-    """Read the further descriptions of a row; none from shards without the columns."""
+    """Return the further descriptions of a row; none in shards without the columns."""
     if not view.has(VARIANT_LENGTHS_COLUMN):
         return ()
     lengths = view.list_value(VARIANT_LENGTHS_COLUMN, row)
@@ -319,7 +320,7 @@ _SHARED_FIELDS = (
     "lyrics_tokenizer_fingerprint",
     "caption_tokenizer_fingerprint",
 )
-"""Fields of `DatasetInfo` that decide what targets and ids mean."""
+"""Fields of `DatasetInfo` that determine the meaning of targets and ids."""
 
 
 def check_against_model(
@@ -334,21 +335,21 @@ def check_against_model(
     caption_tokenizer_fingerprint: str | None = None,
     voice_sample_rate: int | None = None,
 ) -> None:
-    """Refuse a data set that the model cannot learn from. What is None is not compared.
+    """Check that a model can be trained on a data set. Values that are None are not compared.
 
     Args:
-        dataset: after its filters.
+        dataset: data set after filtering.
         target_tracks: tracks that the model writes; every clip must have them.
         auxiliary_tracks: tracks that an auxiliary loss needs; every clip must have them too.
-        num_codebooks: K of the model.
-        codebook_size: codes of each codebook of the model.
-        codec_fingerprint: of the model's codec.
-        lyrics_tokenizer_fingerprint: of the model's lyrics tokenizer.
-        caption_tokenizer_fingerprint: of the model's caption tokenizer.
-        voice_sample_rate: of the model's voice encoder; None when no reference voice is drawn.
+        num_codebooks: number of codebooks of the model, K.
+        codebook_size: number of codes of each codebook of the model.
+        codec_fingerprint: fingerprint of the model's codec.
+        lyrics_tokenizer_fingerprint: fingerprint of the model's lyrics tokenizer.
+        caption_tokenizer_fingerprint: fingerprint of the model's caption tokenizer.
+        voice_sample_rate: sample rate of the model's voice encoder; None if no reference voices are used.
 
     Raises:
-        ValueError: listing everything that does not agree.
+        ValueError: if they do not agree; the message lists all differences.
     """
     expected = {
         "num_codebooks": num_codebooks,

@@ -1,4 +1,4 @@
-"""Whether the data sets of a run hold what preprocessing wrote, before anything is trained on them."""
+"""Check before training that data sets hold what tokenizing wrote."""
 
 from __future__ import annotations
 
@@ -21,57 +21,57 @@ from songgen.runtime.processes.agreement import from_main, gather_lists
 logger = logging.getLogger(__name__)
 
 VERIFIED_FILE = "verified_data.json"
-"""In the output folder: path of each shard that was found intact -> size, time of change, hash."""
+"""File in the output folder: path of each intact shard -> size, modification time, hash."""
 
 ROUND_BYTES = 16 * 1024**3
-"""What the processes read together before they hear of each other: waiting for the slowest must not time out."""
+"""Bytes that the processes read together between two exchanges, so that waiting for the slowest does not time out."""
 
 _GIGABYTE = 1e9
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """One file that is to be read."""
+    """Shard to be read."""
 
     folder: str
-    """Of its data set."""
+    """Folder of the data set."""
     file: str
-    """Path below the folder."""
+    """Path in the folder."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
     changed_ns: int
-    """When it was changed, nanoseconds since 1970."""
+    """Modification time, in nanoseconds since 1970."""
     sha256: str
-    """Hash that was noted when it was written."""
+    """SHA-256 recorded when the shard was written."""
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """Path of the shard."""
         return Path(self.folder, self.file)
 
     @property
     def evidence(self) -> list[Any]:
-        """What is remembered of it once it was found intact; it is read again when any of this differs."""
+        """Values recorded for an intact shard; it is read again if any of them differs."""
         return [self.size, self.changed_ns, self.sha256]
 
 
 def require_intact_data(
     folders: Sequence[str], splits: Sequence[str], output_dir: Path, *, rank: int, world_size: int
 ) -> None:
-    """Compare every shard with the hash that was noted when it was written. Every process must call this.
+    """Compare every shard with the hash recorded when it was written. Every process must call this.
 
-    The processes share the work, so all of them must see the same files. Shards that an earlier start of this run
-    found intact, and that were not changed since, are not read again.
+    The processes share the work, so all of them must see the same files. Shards that an earlier launch of this run
+    found intact, and that have not changed since, are not read again.
 
     Args:
-        folders: of the data sets.
-        splits: the splits that are used.
-        output_dir: of the run; remembers what was found intact.
-        rank: of this process.
+        folders: folders of the data sets.
+        splits: splits that are used.
+        output_dir: output folder of the run, in which intact shards are recorded.
+        rank: rank of this process.
         world_size: number of processes.
 
     Raises:
-        ValueError: on every process, naming all damaged shards.
+        ValueError: if shards are damaged, on every process; the message names all of them.
     """
 
     def unverified() -> list[_Shard]:
@@ -84,15 +84,15 @@ def require_intact_data(
         shards = unverified()
         if not problems.keys().isdisjoint(shards):
             raise ValueError(_message(problems))
-        # Otherwise a newer data set has taken the place of the one that was read.
+        # Otherwise the data set was replaced by a newer one while it was read.
     logger.info("data sets verified in %.1f s", time.monotonic() - start)
 
 
 def _unverified(folders: Sequence[str], splits: Sequence[str], output_dir: Path) -> list[_Shard]:
-    """The shards of which the output folder does not say that they are intact.
+    """Return the shards that are not recorded as intact in the output folder.
 
     Raises:
-        ValueError: a shard is missing or cannot be opened; all of its data set are named.
+        ValueError: if shards are missing or cannot be opened; the message names all of a data set.
     """
     known = _remembered(output_dir)
     shards = []
@@ -105,13 +105,15 @@ def _unverified(folders: Sequence[str], splits: Sequence[str], output_dir: Path)
 
 
 def _problems(shards: Sequence[_Shard], output_dir: Path, rank: int, world_size: int) -> dict[_Shard, str]:
-    """Read shards, each process its share, and say what is wrong with them; those that are intact are remembered."""
+    """Read shards, each process its share, and return their problems; intact shards are recorded."""
     problems: dict[_Shard, str] = {}
     read, total = 0, sum(shard.size for shard in shards)
     for together in _rounds(shards):
         with ThreadPoolExecutor(HASHING_THREADS) as pool:
             own = list(pool.map(_problem, together[rank::world_size]))
         shares = gather_lists(own)
+        # Process r read shards r, r + world_size, ...: shard number n is entry n // world_size of process n %
+        # world_size.
         found = {shard: shares[place % world_size][place // world_size] for place, shard in enumerate(together)}
         problems |= {shard: problem for shard, problem in found.items() if problem}
         if rank == 0:
@@ -122,7 +124,7 @@ def _problems(shards: Sequence[_Shard], output_dir: Path, rank: int, world_size:
 
 
 def _rounds(shards: Sequence[_Shard]) -> Iterator[list[_Shard]]:
-    """Parts of about `ROUND_BYTES`, the same on every process."""
+    """Yield groups of shards of about `ROUND_BYTES`, the same on every process."""
     before, numbered = 0, []
     for shard in shards:
         numbered.append((before // ROUND_BYTES, shard))
@@ -132,7 +134,7 @@ def _rounds(shards: Sequence[_Shard]) -> Iterator[list[_Shard]]:
 
 
 def _problem(shard: _Shard) -> str:
-    """What is wrong with a shard's content; empty when nothing is."""
+    """Return what is wrong with a shard's content; empty if nothing is."""
     try:
         return content_problem(shard.path, shard.sha256)
     except OSError as error:
@@ -140,7 +142,7 @@ def _problem(shard: _Shard) -> str:
 
 
 def _message(problems: dict[_Shard, str]) -> str:
-    """What is damaged, by data set, and the way out."""
+    """Return a message on damaged shards by data set, with a suggested fix."""
     lines = []
     for folder in dict.fromkeys(shard.folder for shard in problems):
         lines.append(f"the data set {folder} is damaged:")
@@ -149,7 +151,7 @@ def _message(problems: dict[_Shard, str]) -> str:
 
 
 def _remembered(output_dir: Path) -> dict[str, Any]:
-    """What `_remember` wrote; nothing where it is missing or damaged."""
+    """Return the records of `_remember`; empty if the file is missing or damaged."""
     try:
         return read_json_object(output_dir / VERIFIED_FILE)
     except ValueError:
@@ -157,7 +159,7 @@ def _remembered(output_dir: Path) -> dict[str, Any]:
 
 
 def _remember(output_dir: Path, shards: Sequence[_Shard]) -> None:
-    """Note that shards are intact; where that cannot be written, they are read again next time."""
+    """Record intact shards; if the file cannot be written, they are read again next time."""
     known = _remembered(output_dir) | {str(shard.path.resolve()): shard.evidence for shard in shards}
     try:
         write_text_atomic(output_dir / VERIFIED_FILE, json.dumps(known, indent=1) + "\n")

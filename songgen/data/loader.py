@@ -1,4 +1,4 @@
-"""A data loader that reads what the batch plan says, and whose workers outlive a signal to the process group."""
+"""Data loader for the batches of a batch plan, with workers that survive signals to the process group."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,26 +13,26 @@ from songgen.runtime.private_names import awaited_worker, forget_workers, loader
 from songgen.runtime.processes.signals import ignore_stop_signals
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
-"""How long to wait for a worker before it counts as hung."""
+"""Seconds to wait for a worker before it counts as hung."""
 
 _WORKERS: dict[int, int] = {}
-"""Number of each loader worker of this process by its pid. torch raises the death of a worker from a signal handler,
-anywhere in the program, and knows the pid alone."""
+"""Process id of each loader worker of this process -> its number. When a worker dies, torch raises an error from a
+signal handler, anywhere in the program, and that error only has the process id."""
 
 
 _KILL_SECONDS = 1.0
-"""How long a killed worker is waited for: only one that the kernel holds, in a disk that does not answer, stays."""
+"""Seconds to wait for a killed worker. Only one that waits in the kernel for a hanging disk takes longer."""
 
 
 class LoaderError(RuntimeError):
-    """A process that reads data died or hangs."""
+    """A loader worker died or hangs."""
 
 
 class PlannedBatches(Sampler[list[tuple[int, int]]]):
-    """The (epoch, index) pairs of each micro-batch of one process in one epoch."""
+    """Sampler of the (epoch, index) pairs of each micro-batch of one process in one epoch."""
 
     def __init__(self, micro_batches: Sequence[Sequence[int]], epoch: int) -> None:
-        """Keep the plan of the epoch."""
+        """Keep the micro-batches of the epoch."""
         self._micro_batches = micro_batches
         self._epoch = epoch
 
@@ -41,7 +41,7 @@ class PlannedBatches(Sampler[list[tuple[int, int]]]):
         return len(self._micro_batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """Yield the keys of `TrainingSamples`; an empty micro-batch asks for the stand-in."""
+        """Yield the keys of `TrainingSamples`; for an empty micro-batch, that of the placeholder."""
         for indices in self._micro_batches:
             yield [(self._epoch, index) for index in indices or (EMPTY_SLOT,)]
 
@@ -57,30 +57,31 @@ def make_loader(
     num_workers: int = 0,
     timeout: float = DEFAULT_TIMEOUT_SECONDS,
 ) -> DataLoader[Any]:
-    """Return the batches of one process in one epoch.
+    """Return a loader of the batches of one process in one epoch.
 
     Args:
-        samples: the clips; their number is that of the plan.
-        plan: which clips meet where.
-        collate: makes a micro-batch of samples.
-        epoch: from 0.
-        rank: of this process.
+        samples: clips; their number is that of the plan.
+        plan: batch plan.
+        collate: function that collates samples to a micro-batch.
+        epoch: epoch, from 0.
+        rank: rank of this process.
         skip_batches: completed micro-batches of the epoch, over all processes; nothing is read for them.
-        num_workers: processes that read ahead; 0 reads in this process.
+        num_workers: number of processes that read ahead; 0 reads in this process.
         timeout: seconds after which a worker that does not answer is an error.
 
-    Read it with `read_batches`, which says what happened when a worker dies or does not answer in time.
+    Read it with `read_batches`, which explains the death or hanging of a worker.
     """
     assert len(samples) == len(plan.lengths), (len(samples), len(plan.lengths))
     return DataLoader(
-        samples,  # type: ignore[arg-type]  # it reads samples and yields what collate makes of them
+        samples,  # type: ignore[arg-type]  # it reads samples and yields the results of collate
         batch_sampler=PlannedBatches(plan.micro_batches(epoch, rank, skip_batches), epoch),
         collate_fn=collate,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         timeout=timeout if num_workers else 0,
         worker_init_fn=_outlive_signals,
-        # The loader draws a seed for its workers; from its own generator, the global one stays as it is.
+        # The loader takes a random seed for its workers. With its own generator, the global one is not advanced, and a
+        # resumed run has the same dropout as an uninterrupted one.
         generator=torch.Generator().manual_seed(plan.seed),
     )
 
@@ -89,7 +90,7 @@ def read_batches(loader: DataLoader[Any]) -> Iterator[Any]:
     """Yield the batches of a loader.
 
     Raises:
-        LoaderError: a worker died, or gave nothing for the loader's `timeout`; all of its workers are ended.
+        LoaderError: if a worker died, or gave nothing for the loader's `timeout`; all of its workers are ended.
     """
     iterator: Any = iter(loader)
     workers = {process.pid: number for number, process in enumerate(loader_workers(iterator))}
@@ -111,13 +112,13 @@ def read_batches(loader: DataLoader[Any]) -> Iterator[Any]:
     finally:
         if workers:
             shut_down_workers(iterator)
-            _kill_workers(iterator)  # what did not end when it was asked to
+            _kill_workers(iterator)  # those that did not end by themselves
         for pid in workers:
             _WORKERS.pop(pid, None)
 
 
 def _kill_workers(iterator: Any) -> None:
-    """End the workers of an iterator: one that hangs would keep this process from ending."""
+    """Kill the workers of an iterator; one that hangs would keep this process from ending."""
     forget_workers(iterator)
     for process in loader_workers(iterator):
         process.kill()
@@ -125,7 +126,7 @@ def _kill_workers(iterator: Any) -> None:
 
 
 def worker_failure(error: BaseException) -> LoaderError | None:
-    """What an error says about a dead loader worker, wherever torch raised it; None if it is about something else."""
+    """Return the error for a dead loader worker if torch raised one, at any place; None for other errors."""
     named = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error))
     if named is None or not isinstance(error, RuntimeError):
         return None
@@ -139,5 +140,5 @@ def worker_failure(error: BaseException) -> LoaderError | None:
 
 
 def _outlive_signals(worker: int) -> None:
-    """Survive the signals that end a run, however often they come: the trainer still needs its batches to save."""
+    """Ignore stop signals in a worker: the trainer decides when to stop, and needs batches until then."""
     ignore_stop_signals()

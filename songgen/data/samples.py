@@ -1,6 +1,7 @@
-"""What a clip becomes for one visit in training: which voice it hears and which conditions are withheld.
+"""Training samples: clips with randomly chosen reference voices, captions and dropped conditions.
 
-Every draw is a function of (seed, epoch, index), so it depends neither on workers nor on the number of processes.
+Every random choice is a function of (seed, epoch, index), so it depends neither on workers nor on the number of
+processes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,36 +20,36 @@ from songgen.vocabulary import EMPTY_CAPTION_IDS, EMPTY_LYRICS_IDS
 NO_VOICE = "none"
 
 VOICE_CHOICES = (VOCAL, NO_VOICE)
-"""What a reference voice can be drawn from."""
+"""Possible sources of a reference voice."""
 
 EMPTY_SLOT = -1
-"""Index that asks for the stand-in of an empty micro-batch."""
+"""Index of the placeholder in an empty micro-batch."""
 
 _NO_SAMPLES: NDArray[np.int16] = np.zeros(0, dtype=np.int16)
 
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """How clips are turned into training samples.
+    """Options for turning clips into training samples.
 
     Raises:
-        ValueError: listing every value that cannot be used.
+        ValueError: if values are out of range; the message lists all of them.
     """
 
     voice_choices: Mapping[str, float] = field(default_factory=lambda: {VOCAL: 1.0})
-    """Where the reference voice comes from, with relative weights: "vocal" (the clip's own vocal track) or "none"."""
+    """Source of the reference voice -> relative weight: "vocal" (the clip's own vocal track) or "none"."""
     voice_min_energy: float = 200.0
-    """A vocal track below this energy, or of unknown energy, is no reference voice."""
+    """Minimum energy of a vocal track that is used as a reference voice; one of unknown energy is not used."""
     voice_seconds: float = 3.0
-    """Length of the reference voice; a shorter vocal track keeps its length."""
+    """Length of the reference voice in seconds; a shorter vocal track keeps its length."""
     caption_variants: float = 0.0
-    """Probability that one of the clip's further descriptions, each equally likely, takes the caption's place."""
+    """Probability that one of the clip's further descriptions, chosen uniformly, replaces the caption."""
     drop_caption: float = 0.0
     """Probability of an empty caption."""
     drop_lyrics: float = 0.0
     """Probability of empty lyrics."""
     drop_all: float = 0.0
-    """Probability that all conditions are withheld at once, as classifier-free guidance needs it."""
+    """Probability that all conditions are dropped together, for classifier-free guidance."""
     empty_caption_ids: tuple[int, ...] = EMPTY_CAPTION_IDS
     """Ids of an empty caption."""
     empty_lyrics_ids: tuple[int, ...] = EMPTY_LYRICS_IDS
@@ -66,27 +67,27 @@ class SampleOptions:
             problems.append(f"voice_seconds must be above 0, got {self.voice_seconds}")
         for name in ("caption_variants", "drop_caption", "drop_lyrics", "drop_all"):
             if not 0 <= getattr(self, name) <= 1:
-                problems.append(f"{name} must lie in 0..1, got {getattr(self, name)}")
+                problems.append(f"{name} must be in 0..1, got {getattr(self, name)}")
         if problems:
             raise ValueError("sample options:\n" + "\n".join(f"- {problem}" for problem in problems))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip on one visit."""
+    """Clip as it is used in one epoch."""
 
     id: str
     """Name of the clip."""
     num_frames: int
-    """T; 0 for the stand-in of an empty micro-batch."""
+    """Number of frames, T; 0 for the placeholder in an empty micro-batch."""
     targets: dict[str, NDArray[Any]]
-    """K x T codes, or C x T latents, of each track that was asked for."""
+    """Track -> K x T codes, or C x T latents, for each requested track."""
     caption_ids: NDArray[np.int32]
-    """Caption, or its empty form."""
+    """Token ids of the caption, or of an empty one."""
     lyrics_ids: NDArray[np.int32]
-    """Lyrics, or their empty form."""
+    """Token ids of the lyrics, or of empty ones."""
     voice: NDArray[np.int16]
-    """Reference voice at the voice encoder's rate; empty when there is none."""
+    """Reference voice at the voice encoder's rate; empty if there is none."""
 
 
 class TrainingSamples(torch.utils.data.Dataset[Sample]):
@@ -94,11 +95,11 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
 
     Args:
         dataset: clips that all have the tracks (see `check_against_model`).
-        options: how they are varied.
+        options: options for random variation.
         tracks: tracks whose targets are read.
-        seed: all draws follow from it.
-        deterministic: for evaluation: the most likely voice (the first of equals), nothing withheld, and the crop
-            of epoch 0 in every epoch.
+        seed: seed of all random choices.
+        deterministic: for evaluation: the most likely voice (the first one of equal weights), no dropped conditions,
+            and the crop of epoch 0 in every epoch.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
         seed: int = 0,
         deterministic: bool = False,
     ) -> None:
-        """Nothing is read yet."""
+        """Read nothing yet."""
         self.dataset = dataset
         self.options = options
         self.tracks = tuple(tracks)
@@ -119,18 +120,18 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
         names, weights = zip(*options.voice_choices.items(), strict=True)
         self._voice_names = names
         self._voice_bounds = np.cumsum(weights)[:-1] / sum(weights)
-        self._likeliest_voice = names[int(np.argmax(weights))]
+        self._most_likely_voice = names[int(np.argmax(weights))]
         self._empty_caption = np.array(options.empty_caption_ids, dtype=np.int32)
         self._empty_lyrics = np.array(options.empty_lyrics_ids, dtype=np.int32)
         self._voice_length = round(options.voice_seconds * dataset.info.voice_sample_rate)
 
     @property
     def varies_captions(self) -> bool:
-        """Whether a clip's further descriptions are ever drawn."""
+        """Whether a clip's further descriptions are ever used."""
         return self.options.caption_variants > 0 and not self.deterministic
 
     def has_voice(self) -> NDArray[np.bool_]:
-        """Whether each clip's vocal track can be a reference voice: it is stored, and loud enough."""
+        """Return whether each clip's vocal track can be a reference voice: it is stored and loud enough."""
         return (self.dataset.voice_lengths() > 0) & (self.dataset.energies(VOCAL) >= self.options.voice_min_energy)
 
     def __len__(self) -> int:
@@ -144,7 +145,8 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
             return self._empty_sample()
         row = self.dataset.row(index)
         draws = random_uniforms(self.seed, SAMPLE_STREAM, 0 if self.deterministic else epoch, index, count=7)
-        # One draw is not used any more; with fewer, a run that goes on would draw other descriptions.
+        # One of the seven numbers is not used any more. It is kept: with fewer, resumed runs would choose other
+        # captions.
         choice, start, drop_all, drop_caption, drop_lyrics, _, variant = draws.tolist()
         options = self.options
         vary = not self.deterministic
@@ -161,16 +163,18 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
         )
 
     def _caption(self, row: SongRow, draw: float) -> NDArray[np.int32]:
-        """Return the caption, or by chance a further description; in evaluation always the caption."""
+        """Return the caption or, with a probability, a further description; in evaluation always the caption."""
         probability = self.options.caption_variants
         if not (self.varies_captions and row.caption_variants) or draw >= probability:
             return row.caption_ids
+        # Given draw < probability, draw / probability is uniform in [0, 1): the same number also chooses the
+        # description.
         return row.caption_variants[int(draw / probability * len(row.caption_variants))]
 
     def _voice(self, row: SongRow, choice: float, start: float) -> NDArray[np.int16]:
-        """Return the reference voice: the drawn table entry, the energy rule, then a crop."""
-        drawn = self._voice_names[int(np.searchsorted(self._voice_bounds, choice, side="right"))]
-        name = self._likeliest_voice if self.deterministic else drawn
+        """Return the reference voice: choose a source, apply the minimum energy, and crop."""
+        sampled = self._voice_names[int(np.searchsorted(self._voice_bounds, choice, side="right"))]
+        name = self._most_likely_voice if self.deterministic else sampled
         energy = row.energies.get(VOCAL)
         if name == NO_VOICE or energy is None or energy < self.options.voice_min_energy:
             return _NO_SAMPLES
@@ -179,7 +183,7 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
         return row.voice_samples[begin : begin + self._voice_length]
 
     def _empty_sample(self) -> Sample:
-        """Stand-in of an empty micro-batch: the texts of clip 0, no frames, no voice."""
+        """Return the placeholder in an empty micro-batch: the texts of clip 0, no frames, no voice."""
         row = self.dataset.row(0)
         return Sample(
             id="",

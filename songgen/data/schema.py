@@ -1,8 +1,8 @@
-"""What a tokenized data set folder holds: the Arrow columns of its shards and its `dataset.json`.
+"""Format of a tokenized data set folder: the Arrow columns of its shards and its `dataset.json`.
 
     FOLDER/
-      dataset.json          DatasetInfo: what the tokens mean and which shards there are
-      dataset_dict.json     with the three names below it, what `datasets.load_from_disk` wants to see
+      dataset.json          DatasetInfo: the meaning of the tokens and the list of shards
+      dataset_dict.json     for `datasets.load_from_disk`, as the two JSON files of each split
       train/                one folder a split
         data-00000-of-00007-5d41402a.arrow   Arrow IPC stream, rows in the order of the manifests
         dataset_info.json, state.json
@@ -24,12 +24,12 @@ from songgen.tasks import TRACKS
 
 CODES, LATENTS = "codes", "latents"
 TARGET_KINDS = {CODES: pa.int16(), LATENTS: pa.float32()}
-"""What a model learns to write -> type of its values in the shards: the codes of a codec with codebooks, or the latents
-of a continuous autoencoder."""
+"""Kind of target -> type of its values in the shards: codes of a codec with codebooks, or latents of a continuous
+autoencoder."""
 
 SCHEMA_VERSION = 1
-"""Raised when the columns or their meaning change, with an upgrade from the version before; see
-`songgen.runtime.records`."""
+"""Version of the format. It is increased when the columns or their meaning change, with an upgrade from the version
+before; see `songgen.runtime.records`."""
 
 REBUILD = "run `songgen tokenize` to write it again"
 
@@ -38,9 +38,9 @@ REPORT_FILE = "report.json"
 REPORT_TEXT_FILE = "report.txt"
 REJECTED_FILE = "rejected.jsonl"
 SPLITS_FILE = "dataset_dict.json"
-"""With the next two, what `datasets.load_from_disk` reads."""
+"""File for `datasets.load_from_disk`, like `COMPANION_FILES`."""
 COMPANION_FILES = ("dataset_info.json", "state.json")
-"""Files of each split beside its shards."""
+"""Files of each split next to its shards."""
 
 TRAIN_SPLIT, EVAL_SPLIT = "train", "eval"
 
@@ -54,14 +54,14 @@ DURATION_COLUMN = "duration"
 NUM_FRAMES_COLUMN = "num_frames"
 VOICE_COLUMN = "voice_samples"
 VARIANT_IDS_COLUMN, VARIANT_LENGTHS_COLUMN = "caption_variant_ids", "caption_variant_lengths"
-"""Token ids of further descriptions of the clip, one behind the other, and how many each has."""
+"""Columns with the concatenated token ids of further descriptions, and the number of ids of each."""
 
 OPTIONAL_COLUMNS = frozenset((VARIANT_IDS_COLUMN, VARIANT_LENGTHS_COLUMN))
-"""Columns that data sets of older programs lack."""
+"""Columns that are missing in data sets of older versions."""
 
 
 def target_column(track: str, kind: str = CODES) -> str:
-    """Return the name of the column that holds a track's targets, row by row (empty: the clip has no such track).
+    """Return the name of the column with a track's targets, flattened (empty if a clip does not have the track).
 
     Codes are K x T, codebooks by frames; latents are C x T, channels by frames.
     """
@@ -69,12 +69,12 @@ def target_column(track: str, kind: str = CODES) -> str:
 
 
 def energy_column(track: str) -> str:
-    """Name of the column that holds a track's energy: root mean square of its 16-bit samples, or null."""
+    """Return the name of the column with a track's energy: root mean square of its 16-bit samples, or null."""
     return f"energy_{track}"
 
 
 def arrow_schema(tracks: tuple[str, ...] = TRACKS, target_kind: str = CODES) -> pa.Schema:
-    """Return the columns of a shard that holds these tracks, as targets of a kind in `TARGET_KINDS`."""
+    """Return the Arrow schema of a shard with these tracks and a kind of target in `TARGET_KINDS`."""
     fields = [
         pa.field(ID_COLUMN, pa.string()),
         pa.field(CAPTION_COLUMN, pa.string()),
@@ -95,16 +95,16 @@ def arrow_schema(tracks: tuple[str, ...] = TRACKS, target_kind: str = CODES) -> 
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One Arrow file of a split."""
+    """Arrow file of a split."""
 
     file: str
-    """Path below the data set's folder, with forward slashes."""
+    """Path in the data set's folder, with forward slashes."""
 
     rows: int
-    """Number of clips in it."""
+    """Number of clips."""
 
     sha256: str
-    """Hash of the whole file, hexadecimal."""
+    """SHA-256 of the file, hexadecimal."""
 
     key: str = ""
     """Hash of everything that the shard was made from; the same key means the same rows."""
@@ -112,25 +112,25 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What the targets and ids of a data set mean, and the shards that hold them."""
+    """Description of a data set: the meaning of its targets and ids, and its shards."""
 
     codec_spec: dict[str, Any]
-    """What `songgen.codecs.load_codec` takes to open the codec that wrote the codes; of latents, the autoencoder."""
+    """Spec with which `songgen.codecs.load_codec` opens the codec of the codes; for latents, of the autoencoder."""
 
     codec_fingerprint: str
-    """Fingerprint of that codec or autoencoder; a model trained on this data must have the same."""
+    """Fingerprint of the codec or autoencoder; a model trained on this data must have the same."""
 
     sample_rate: int
-    """Samples a second of the audio that was encoded."""
+    """Sample rate of the encoded audio in Hz."""
 
     hop_length: int
-    """Samples of one frame."""
+    """Number of samples of one frame."""
 
     num_codebooks: int
-    """K: codes of one frame; 0 for latents."""
+    """Number of codes of one frame, K; 0 for latents."""
 
     codebook_size: int
-    """Codes are 0 .. codebook_size - 1; 0 for latents."""
+    """Number of codes of a codebook (codes are 0 .. codebook_size - 1); 0 for latents."""
 
     lyrics_tokenizer_fingerprint: str
     """Fingerprint of the tokenizer that wrote `lyrics_ids`."""
@@ -139,42 +139,42 @@ class DatasetInfo:
     """Fingerprint of the tokenizer that wrote `caption_ids`."""
 
     voice_sample_rate: int
-    """Samples a second of `voice_samples`; 0 when no reference voice is stored."""
+    """Sample rate of `voice_samples` in Hz; 0 if no reference voices are stored."""
 
     tracks: tuple[str, ...] = TRACKS
-    """Tracks that have columns in the shards; a single clip may lack any of them."""
+    """Tracks with columns in the shards; single clips may lack some of them."""
 
     splits: dict[str, tuple[ShardInfo, ...]] = field(default_factory=dict)
     """Shards of each split, in the order of the rows."""
 
     schema_version: int = SCHEMA_VERSION
-    """Version of the columns."""
+    """Version of the format."""
 
     target_kind: str = CODES
     """Kind of target that the columns hold, one of `TARGET_KINDS`."""
 
     num_channels: int = 0
-    """C: values of one latent frame; 0 for codes."""
+    """Number of values of one latent frame, C; 0 for codes."""
 
     @property
     def frame_size(self) -> int:
-        """Values of one frame of a track: K codes, or C latents."""
+        """Number of values of one frame of a track: K codes, or C latents."""
         return self.num_codebooks if self.target_kind == CODES else self.num_channels
 
     @property
     def frame_rate(self) -> float:
-        """Frames a second."""
+        """Number of frames per second."""
         return self.sample_rate / self.hop_length
 
     def num_rows(self, split: str) -> int:
-        """Number of clips in a split."""
+        """Return the number of clips in a split."""
         return sum(shard.rows for shard in self.splits[split])
 
     def to_json(self) -> str:
         """Return the text of `dataset.json`.
 
-        Fields of latents are left out of a data set of codes: older programs, which refuse fields that they do not
-        know, can then read it.
+        Fields for latents are left out for data sets of codes, so that older versions, which refuse unknown fields, can
+        read them.
         """
         values = asdict(self)
         if self.target_kind == CODES:

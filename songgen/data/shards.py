@@ -1,4 +1,4 @@
-"""One Arrow file of a data set: mapped into memory, checked, and read as numpy views without copies."""
+"""Arrow files of a data set: mapped into memory, checked, and read as numpy views without copies."""
 
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from songgen.runtime.files import file_sha256
 
 
 class BatchView:
-    """One Arrow record batch; columns become numpy views when they are first read."""
+    """Arrow record batch, whose columns become numpy views when they are first read."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
-        """Keep the batch; nothing is read yet."""
+        """Read nothing yet."""
         self.num_rows: int = batch.num_rows
         self._batch = batch
         self._names = frozenset(batch.schema.names)
@@ -33,7 +33,7 @@ class BatchView:
         self._values: dict[str, NDArray[Any]] = {}
 
     def has(self, name: str) -> bool:
-        """Whether the shard has this column."""
+        """Return whether the shard has this column."""
         return name in self._names
 
     def list_column(self, name: str) -> tuple[NDArray[np.int32], NDArray[Any]]:
@@ -61,6 +61,8 @@ class BatchView:
     def text(self, name: str, row: int) -> str:
         """Return one row of a text column; null becomes empty."""
         if name not in self._texts:
+            # An Arrow text column is [null mask, row + 1 offsets, UTF-8 bytes of all rows]; a slice of the bytes is a
+            # row.
             _, offsets, characters = self._batch.column(name).buffers()
             places = np.frombuffer(offsets, dtype=np.int32, count=self.num_rows + 1)
             self._texts[name] = (places, memoryview(characters or b""))
@@ -69,29 +71,29 @@ class BatchView:
 
 
 def map_batches(path: Path) -> list[pa.RecordBatch]:
-    """Map one Arrow stream file; its record batches are views of the file."""
+    """Map an Arrow stream file; its record batches are views of the file."""
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
         return list(reader)
 
 
 def missing_companions(folder: Path, split: str) -> list[str]:
-    """Files that stand beside a split's shards and are missing; none where the folder is not for `datasets` to open."""
+    """Return the missing files next to a split's shards; none if the folder is not made for `datasets`."""
     if not (folder / SPLITS_FILE).is_file():
         return []
     return [f"{split}/{name}" for name in COMPANION_FILES if not (folder / split / name).is_file()]
 
 
 def content_problem(path: Path, sha256: str) -> str:
-    """Say whether a file's content is not that of the hash that was noted when it was written; empty when it is.
+    """Return a problem if a file's content does not match the hash recorded when it was written; empty if it does.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: if it cannot be read.
     """
     return "" if file_sha256(path) == sha256 else "its content is not what was written (another hash)"
 
 
 def shard_problem(folder: Path, shard: ShardInfo, info: DatasetInfo, *, verify_hash: bool = False) -> str:
-    """Say what is wrong with a shard; empty when it can be used."""
+    """Return what is wrong with a shard; empty if it can be used."""
     path = folder / shard.file
     if not path.is_file():
         return "the file is missing"
@@ -123,11 +125,11 @@ def shard_problem(folder: Path, shard: ShardInfo, info: DatasetInfo, *, verify_h
 
 
 def _is_absent(schema: pa.Schema, column: pa.Field) -> bool:
-    """Whether a schema lacks a column, and may."""
+    """Return whether an optional column is missing in a schema."""
     return column.name in OPTIONAL_COLUMNS and column.name not in schema.names
 
 
 def _has_column(schema: pa.Schema, column: pa.Field) -> bool:
-    """Whether a schema has a column of that name and type."""
+    """Return whether a schema has a column of this name and type."""
     place = schema.get_field_index(column.name)
     return bool(place >= 0 and schema.field(place).type.equals(column.type))

@@ -1,4 +1,4 @@
-"""Arrow shards written so that a reader sees a whole file or none, whatever happens in between."""
+"""Atomic writing of Arrow shards: a reader sees a whole file or none."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,22 +10,22 @@ import pyarrow as pa
 from songgen.runtime.files import file_sha256, synchronize
 
 FLUSH_ROWS = 64
-"""Rows of one record batch: bounds the memory of the writer and of a reader that takes a batch at once."""
+"""Number of rows of a record batch; it limits the memory of the writer, and of a reader of whole batches."""
 
 
 class ShardWriter:
-    """Writes one shard. Rows may come in any order (length-sorted batches) and are stored by their position.
+    """Writer of one shard. Rows may be added in any order (length-sorted batches) and are stored by their position.
 
-    Rows wait in a file beside the shard, not in memory. Used as a context manager, it leaves nothing behind after an
-    error.
+    Rows are kept in a temporary file next to the shard, not in memory. Used as a context manager, it leaves no file
+    after an error.
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         """Open a shard.
 
         Args:
-            path: file to write; appears only when `finish` has written all of it.
-            schema: its columns.
+            path: file to write; it appears only when `finish` has written all of it.
+            schema: columns of the shard.
         """
         self.path = path
         self.schema = schema
@@ -35,7 +35,7 @@ class ShardWriter:
         self._spill: pa.ipc.RecordBatchFileWriter | None = pa.ipc.new_file(str(self._spill_path), schema)
 
     def __enter__(self) -> "ShardWriter":
-        """Return the writer."""
+        """Return this object."""
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -48,18 +48,18 @@ class ShardWriter:
 
     @property
     def num_rows(self) -> int:
-        """Rows added so far."""
+        """Number of rows added so far."""
         return len(self._positions)
 
     def add(self, position: int, row: Mapping[str, Any]) -> None:
-        """Add one row; numpy arrays are taken for list columns."""
+        """Add one row; list columns may be numpy arrays."""
         assert self._spill is not None, "the shard is finished"
         arrays = [pa.array([row[field.name]], type=field.type) for field in self.schema]
         self._spill.write_batch(pa.record_batch(arrays, schema=self.schema))
         self._positions.append(position)
 
     def finish(self) -> str:
-        """Write the shard and let it appear; return its sha256."""
+        """Write the shard, rename it to its final name, and return its SHA-256."""
         assert self._spill is not None, "the shard is finished"
         self._spill.close()
         self._spill = None

@@ -1,4 +1,4 @@
-"""What lies below some folders: data sets, preparations, runs and models, told by small files alone."""
+"""List of the data sets, preparations, runs and models in folders; only small files are read."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from songgen.train.checkpoints.state import read_trainer_state
 from songgen.train.output_folder import RUN_LOCK_FILE
 
 MAX_DEPTH = 4
-"""Folders inside of folders that are looked into."""
+"""Maximum depth of folders that are searched."""
 
 SHOWN_DETAIL = 60
-"""Characters of a reason that the table shows; JSON holds all of it."""
+"""Maximum number of characters of a reason in the table; JSON has all of it."""
 
 FINISHED, RUNNING, STOPPED, FAILED, UNFINISHED = "finished", "running", "stopped", "failed", "unfinished"
 
@@ -42,47 +42,47 @@ NAMES = {
     Kind.PREPARING: "songs",
     Kind.MODEL: "model",
 }
-"""What the table calls each kind."""
+"""Kind of folder -> name in the table."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that lies there."""
+    """Data set, preparation, run or model in a list."""
 
     folder: str
-    """Path, as found from the folder that was asked for."""
+    """Path, starting with the folder that was asked for."""
 
     kind: str
-    """What it is: `tokens` of preprocessing, `songs` of `songgen prepare`, `run`, `model`, `part` of one (a codec, an
-    encoder), `checkpoint`."""
+    """Kind of the entry: `tokens` (of `songgen tokenize`), `songs` (of `songgen prepare`), `run`, `model`, `part` of a
+    model (a codec, an encoder), or `checkpoint`."""
 
     state: str
-    """`finished`, `running`, `stopped` by a signal, `failed` (killed too), `unfinished`."""
+    """State of the entry: `finished`, `running`, `stopped` by a signal, `failed` (also if killed), or `unfinished`."""
 
     changed: float
-    """When something in it was last written, in seconds since 1970."""
+    """Time of the last change in the folder, in seconds since 1970."""
 
     detail: str = ""
-    """Step and plan of a run, why it failed, what is wrong with a file."""
+    """Further details: step and plan of a run, reason of a failure, problem of a file."""
 
     rows: int | None = None
-    """Clips of a data set."""
+    """Number of clips of a data set."""
 
     hours: float | None = None
-    """Their length."""
+    """Total length of the clips in hours."""
 
     size: int | None = None
-    """Bytes of the weights of a model, or of a run's."""
+    """Size of the weights of a model or a run, in bytes."""
 
     progress: Progress | None = None
-    """How far tokenizing or preparing has come."""
+    """Progress of tokenizing or preparing."""
 
 
 def find_entries(roots: Sequence[Path]) -> list[Entry]:
-    """Return what lies in some folders and below them, the newest first.
+    """Return the entries in folders and their subfolders, newest first.
 
     Raises:
-        ValueError: one of them is no folder.
+        ValueError: if one of the folders does not exist.
     """
     missing = [str(root) for root in roots if not root.is_dir()]
     if missing:
@@ -93,7 +93,7 @@ def find_entries(roots: Sequence[Path]) -> list[Entry]:
 
 
 def table(entries: Sequence[Entry]) -> list[str]:
-    """Return lines for a terminal; names from anywhere cannot drive it."""
+    """Return the table as lines for a terminal, with control characters in names escaped."""
     rows = [("folder", "what", "size", "state", "changed")]
     for entry in entries:
         detail = entry.detail if len(entry.detail) <= SHOWN_DETAIL else f"{entry.detail[: SHOWN_DETAIL - 3]}..."
@@ -105,13 +105,13 @@ def table(entries: Sequence[Entry]) -> list[str]:
 
 
 def to_json(entries: Sequence[Entry]) -> str:
-    """Return the same as JSON text, times in ISO 8601 (UTC)."""
+    """Return the entries as JSON text, with times in ISO 8601 (UTC)."""
     listed = [{**asdict(entry), "changed": datetime.fromtimestamp(entry.changed, UTC).isoformat()} for entry in entries]
     return json.dumps(listed, indent=2, ensure_ascii=True)
 
 
 def _below(folder: Path, depth: int, seen: set[str]) -> Iterator[Entry]:
-    """Yield what a folder is, or else what lies in it; each place once, whatever links lead there."""
+    """Yield the entry of a folder, or else those of its subfolders; each once, even if several links lead to it."""
     place = os.path.realpath(folder)
     if place in seen:
         return
@@ -126,14 +126,14 @@ def _below(folder: Path, depth: int, seen: set[str]) -> Iterator[Entry]:
         try:
             inside = sorted(folder.iterdir())
         except OSError:
-            return  # not ours to read
+            return  # no permission to read
         for path in inside:
             if path.is_dir() and not path.name.startswith("."):
                 yield from _below(path, depth - 1, seen)
 
 
 def _entry(folder: Path, kind: Kind) -> Iterator[Entry]:
-    """Yield the row of a folder of a known kind; none for the work folder of a prepared data set that stands."""
+    """Yield the entry of a folder of a known kind; none for the work folder of a finished prepared data set."""
     shown, changed = str(folder), _changed(folder)
     if kind is Kind.RUN:
         state, detail = _state_of_run(folder)
@@ -176,7 +176,7 @@ def _tokens(folder: Path, changed: float) -> Entry:
 
 
 def _state_of_work(folder: Path, kind: Kind, *, is_active: bool) -> tuple[str, str, Progress | None]:
-    """Return the state of tokenizing or preparing, what it does or why it failed, and its progress."""
+    """Return the state of tokenizing or preparing, its activity or reason of failure, and its progress."""
     status = read_run_status(folder, TOKENIZE_STATUS_FILE if kind is Kind.WORK else PREPARE_STATUS_FILE)
     if status is None or status.progress is None or (is_active and status.status != RUNNING):
         return RUNNING if is_active else UNFINISHED, _chunks(folder) if kind is Kind.WORK else "", None
@@ -192,7 +192,7 @@ def _state_of_work(folder: Path, kind: Kind, *, is_active: bool) -> tuple[str, s
 
 
 def _chunks(folder: Path) -> str:
-    """Say how far preprocessing has come."""
+    """Return the progress of tokenizing as text."""
     try:
         total = len(WorkPlan.read(folder).chunks())
     except (OSError, ValueError, KeyError, TypeError):
@@ -210,7 +210,7 @@ def _checkpoint(folder: Path, changed: float) -> Entry:
 
 
 def _state_of_run(folder: Path) -> tuple[str, str]:
-    """Return the state of a run, and its step or why it failed."""
+    """Return the state of a run, and its step or reason of failure."""
     status = read_run_status(folder)
     try:
         owner = read_owner(folder / RUN_LOCK_FILE)
@@ -237,7 +237,7 @@ def _at(step: int | None, status: RunStatus | None) -> str:
 
 
 def _is_song_model(folder: Path) -> bool:
-    """Whether a folder with a configuration holds a whole model, and not a codec or an encoder."""
+    """Return whether a folder with a configuration holds a whole model, not a codec or an encoder."""
     try:
         return "track_pattern" in read_json_object(folder / MODEL_CONFIG_FILE)
     except ValueError:
@@ -245,13 +245,13 @@ def _is_song_model(folder: Path) -> bool:
 
 
 def _weights(folder: Path) -> int | None:
-    """Return the bytes of the weights that lie in a folder itself; None without any."""
+    """Return the size of the weights in a folder, without subfolders; None if there are none."""
     sizes = [entry.stat().st_size for entry in os.scandir(folder) if entry.name.endswith(".safetensors")]
     return sum(sizes) or None
 
 
 def _changed(folder: Path) -> float:
-    """Return when a folder, or a file in it, was last written."""
+    """Return the time of the last change of a folder or a file in it."""
     with os.scandir(folder) as entries:
         times = [entry.stat(follow_symlinks=False).st_mtime for entry in entries]
     return max([folder.stat().st_mtime, *times])

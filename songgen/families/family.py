@@ -1,4 +1,4 @@
-"""A family of models: how one is recognised, opened, given its data and its objective, and written again."""
+"""Model families: how a model is opened, checked against data, trained and written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What a model folder of a family holds besides `config.json`."""
+    """Files of a family's model folders, in addition to `config.json`."""
 
     weights: Callable[[Path], Sequence[str]]
     """Names of the weight files of a folder, safetensors."""
@@ -34,30 +34,29 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class Family(Generic[Model]):
-    """Everything that the trainer asks about a kind of model, in the order in which it asks.
+    """Everything that the trainer needs to know about a kind of model, in the order in which it is used.
 
-    `Model` is the class of the model itself. The fields that are functions take it as the trainer holds it: before it
-    is moved to a device and wrapped, except where they say otherwise.
+    `Model` is the class of the model. Functions get it before it is moved to a device and wrapped, unless they say
+    otherwise.
     """
 
     name: str
-    """Name in messages."""
+    """Name of the family in messages."""
     target_kind: str
     """Kind of target that its models read and write: one of `songgen.data.schema.TARGET_KINDS`."""
     open_model: Callable[[RunConfig, Task | None], Model]
-    """Open `model_name_or_path` as the configuration says. The task is what the launching script is for: a hint that
-    a family without tasks ignores (None: nothing was said).
+    """Open `model_name_or_path` as the configuration says. The task of the launching script is a hint that a
+    family without tasks ignores (None: no task was given).
 
     Raises a ValueError if the folder is not such a model, or does not fit the configuration or the task."""
     objective: Callable[[RunConfig, Model], Objective]
-    """Make the objective of a run."""
+    """Build the objective of a run."""
     check_data: Callable[[RunConfig, Model, SongDataset, DataNeeds], None]
-    """Compare clips with the model, which stays as it is.
+    """Compare clips with the model, which is not changed.
 
     Raises a ValueError that lists everything that does not agree."""
     prepare_model: Callable[[RunConfig, Model, TrainingData], None]
-    """Make a checked model ready for its training: set what the configuration says of its computation, note what it is
-    trained on."""
+    """Prepare a checked model for training: set options of its computation, and record what it is trained on."""
     choose_trained: Callable[[RunConfig, Model], Trainable]
     """Freeze what is not trained, and return what is.
 

@@ -1,4 +1,4 @@
-"""Facts of a model for its model card, free of paths of the machine that they were read on."""
+"""Facts about a model for its model card, without paths of the local machine."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a model card says about a model."""
+    """Facts about a model for its model card."""
 
     tags: tuple[str, ...]
-    """Tags on the hub, besides those of all models."""
+    """Tags on the hub, in addition to those of all models."""
     introduction: str
     """One sentence about what the model does."""
     size_name: str
-    """Name of the row that holds the number of parameters, which is counted."""
+    """Name of the table row for the number of parameters."""
     head: tuple[tuple[str, str], ...]
-    """Rows of the table of facts above it: name and value, Markdown."""
+    """Table rows above the number of parameters: name and value, in Markdown."""
     rows: tuple[tuple[str, str], ...]
-    """Rows below it."""
+    """Table rows below the number of parameters: name and value, in Markdown."""
 
 
 def escaped(text: str) -> str:

@@ -1,9 +1,9 @@
-"""What is trained, as the trainer sees it: one object that counts, computes losses, evaluates and samples songs.
+"""Training objective: one interface for counting targets, computing losses, evaluating and sampling songs.
 
-The trainer (`songgen.train`) knows this interface and nothing of what a model predicts. A new family of models brings
-an `Objective` of its own; steps, precision, sharding, checkpoints, evaluation and reports come from the trainer.
+The trainer (`songgen.train`) only knows this interface, and does not know what a model predicts. A new model family has
+its own `Objective`; the trainer provides steps, precision, sharding, checkpoints, evaluation and reports.
 
-Shapes: D divisors, W values that follow the curve of the run, P entries of a named part of the loss.
+Shapes: D divisors, W values that depend on the position on the run's curve, P entries of a named part of the loss.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from songgen.runtime.processes.commands import Inbox
 
 
 class MicroBatch(Protocol):
-    """Clips that a process computes at once, as the objective's data set collates them."""
+    """Micro-batch: clips that a process computes at once."""
 
     @property
     def ids(self) -> Sequence[str]:
@@ -36,28 +36,28 @@ class MicroBatch(Protocol):
 
 
 class AudioSink(Protocol):
-    """Takes the sound of generated songs."""
+    """Receiver of the audio of generated songs."""
 
     def audio(self, name: str, waveform: NDArray[np.float32], sample_rate: int, step: int) -> Path | None:
-        """Take one clip (samples)."""
+        """Log one clip, a vector of samples."""
 
 
 @dataclass(frozen=True)
 class DataNeeds:
-    """What a data set must offer, so that a model can be trained on it."""
+    """Requirements of a model on a data set."""
 
     target_kind: str
     """Kind of target that the columns hold: one of `songgen.data.schema.TARGET_KINDS`."""
     target_tracks: tuple[str, ...]
     """Tracks that the model learns to write; every clip must have them."""
     auxiliary_tracks: tuple[str, ...] = ()
-    """Tracks that an auxiliary loss needs besides; every clip must have them too."""
+    """Tracks that an auxiliary loss needs in addition; every clip must have them too."""
     advice: str = ""
     """Suggested fix for data sets in which no clip has the auxiliary tracks."""
 
     @property
     def tracks(self) -> tuple[str, ...]:
-        """All tracks that are read."""
+        """Tracks that are read."""
         return (*self.target_tracks, *self.auxiliary_tracks)
 
 
@@ -66,13 +66,13 @@ class Counts:
     """Sizes of a process's micro-batches of one step; the trainer adds them up over the processes."""
 
     divisors: Tensor
-    """D int64, what the losses are divided by, such as the number of targets of each head."""
+    """D int64, divisors of the losses, such as the number of targets of each head."""
     songs: int
     """Number of clips."""
     frames: int
-    """Number of frames (a frame counts once, whatever is predicted of it)."""
+    """Number of frames; a frame counts once, whatever is predicted of it."""
     targets: int
-    """Number of values that are predicted. A step in which no process has any changes nothing."""
+    """Number of predicted values. A step without any on all processes changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class BatchLoss:
     """Loss of one micro-batch. Sums over the micro-batches and processes of a step give the loss of the step."""
 
     total: Tensor
-    """Scalar that is minimised: the micro-batch's share, divided by the counts of all micro-batches and processes."""
+    """Scalar to minimize: the micro-batch's share, divided by the counts of all micro-batches and processes."""
     parts: Mapping[str, Tensor]
-    """Shares of what is reported besides, P each; names and sizes are the same for every micro-batch."""
+    """Shares of further reported values, P each; names and sizes are the same for every micro-batch."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,15 @@ class SongRequest:
     samples: TrainingSamples
     """Held-out clips, deterministic."""
     num_songs: int
-    """Number of songs of all processes together, at most the number of clips."""
+    """Number of songs over all processes, at most the number of clips."""
     step: int
     """Completed optimizer steps."""
     with_originals: bool
-    """Whether the held-out clips themselves are handed to the sink as well: once a run."""
+    """Whether the held-out clips are sent to the sink as well, which happens once in a run."""
     sink: AudioSink
-    """Takes the songs on the main process."""
+    """Receiver of the songs, on the main process."""
     inbox: Inbox
-    """Asked while songs are sampled (`stop_heard`), and once afterwards by every process
+    """Commands to this process, checked while songs are sampled (`stop_heard`), and once afterwards by every process
     (`stop_requested_anywhere`)."""
     whole_weights: Callable[[], AbstractContextManager[None]]
     """Context in which sharded weights are whole on each process, to compute without the other processes."""
@@ -111,33 +111,33 @@ class SongRequest:
 
 
 class Objective(ABC):
-    """What is minimised, measured and sampled. Holds settings alone: the model is an argument, as it is wrapped."""
+    """What is minimized, measured and sampled. It only holds settings: the (wrapped) model is an argument."""
 
     @property
     @abstractmethod
     def data_needs(self) -> DataNeeds:
-        """What a data set must offer."""
+        """Requirements on a data set."""
 
     @abstractmethod
     def collate(self, samples: Sequence[Sample]) -> MicroBatch:
-        """Make a micro-batch of at least one sample. Loader workers call this.
+        """Collate at least one sample to a micro-batch. Loader workers call this.
 
-        A sample without frames is the stand-in for a micro-batch without clips.
+        A sample without frames is the placeholder in a micro-batch without clips.
         """
 
     @abstractmethod
     def count(self, batches: Sequence[Any]) -> Counts:
-        """Count what the micro-batches of this process hold.
+        """Count songs, frames and targets in the micro-batches of this process.
 
         Args:
             batches: micro-batches of one step, on the CPU.
         """
 
     def curve_values(self, progress: float) -> Tensor:
-        """Return what the loss takes from the place on the curve of the run, such as weights of its terms: W.
+        """Return values that depend on the position on the run's curve, such as weights of loss terms: W.
 
         Args:
-            progress: share of the curve that the completed steps make, 0 to 1.
+            progress: completed share of the curve, 0 to 1.
         """
         return torch.zeros(0)
 
@@ -150,9 +150,8 @@ class Objective(ABC):
         without clips goes through the model too, because sharded weights need every process in every pass.
 
         Args:
-            model: as it is wrapped for several processes; called as a module (its `forward`), and returning a
-                dataclass of tensors.
-            batch: on the model's device.
+            model: wrapped model, called as a module; it returns a dataclass of tensors.
+            batch: micro-batch on the model's device.
             divisors: D, the sums of `Counts.divisors` over all micro-batches and processes of the step.
             curve_values: W, from `curve_values`, on the model's device.
         """
@@ -171,11 +170,11 @@ class Objective(ABC):
 
         Args:
             model: as in `loss`, in evaluation mode, without gradients.
-            batch: on the model's device.
+            batch: micro-batch on the model's device.
 
         Returns:
-            a vector of sums over targets, of the same size for every micro-batch; it is added up over micro-batches
-            and processes.
+            A vector of sums over targets, of the same size for every micro-batch; it is summed over micro-batches and
+            processes.
         """
 
     @abstractmethod
@@ -183,19 +182,19 @@ class Objective(ABC):
         """Name the metrics of an evaluation, `loss` among them: the lowest one decides which checkpoint is best.
 
         Args:
-            sums: of `evaluation_sums` over all micro-batches and processes.
+            sums: results of `evaluation_sums`, summed over all micro-batches and processes.
         """
 
     @abstractmethod
     def sample_songs(self, core: Any, request: SongRequest) -> dict[str, float]:
-        """Sample songs, hand them to the request's sink, and measure them. Every process takes part.
+        """Sample songs, send them to the request's sink, and measure them. Every process must call this.
 
         Args:
-            core: the model itself, in evaluation mode.
-            request: which songs.
+            core: model without wrappers, in evaluation mode.
+            request: songs to sample.
 
         Returns:
-            metrics, on the main process only.
+            Metrics, on the main process only.
 
         Raises:
             Interrupted: if any process was asked to stop; all of them raise it together.

@@ -1,4 +1,4 @@
-"""Which family a model folder belongs to."""
+"""Registry of model families by the type in a model folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_MODEL_TYPE = "songgen"
 """Type of a model whose `config.json` does not say one."""
 
 FAMILIES: dict[str, str] = {DEFAULT_MODEL_TYPE: "songgen.families.tokens.family:TOKENS"}
-"""`model_type` -> module and name of its family; imported when a model of it is opened."""
+"""`model_type` -> module and name of its family, imported when such a model is opened."""
 
 
 def family_of(name: str | Path, revision: str | None = None) -> Family[Any]:
@@ -26,7 +26,7 @@ def family_of(name: str | Path, revision: str | None = None) -> Family[Any]:
         revision: branch, tag or commit of a hub repository.
 
     Raises:
-        ValueError: if there is no such model, or its `config.json` names a type that no family knows.
+        ValueError: if the model is not found, or the type in its `config.json` is unknown.
     """
     folder = resolve_folder(name, revision=revision, patterns=(MODEL_CONFIG_FILE,))
     model_type = read_json_object(folder / MODEL_CONFIG_FILE).get("model_type", DEFAULT_MODEL_TYPE)

@@ -1,4 +1,4 @@
-"""The clips of a run, for any family: opened, filtered, and handed out step by step as the objective collates them."""
+"""Clips of a run, for any model family: opened, filtered, and read step by step as collated micro-batches."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class TrainingData:
     samples: TrainingSamples
     """Clips by (epoch, index)."""
     plan: BatchPlan
-    """Which clips meet where."""
+    """Batch plan: which clips are in which micro-batch of which process."""
     collate: Callable[[Sequence[Sample]], MicroBatch]
-    """Makes a micro-batch of samples; a picklable function, for loader workers."""
+    """Function that collates samples to a micro-batch; picklable, for loader workers."""
     rank: int
     """Rank of this process."""
     num_workers: int
@@ -51,10 +51,12 @@ class TrainingData:
     content: str = ""
     """Hash of the data sets' content; see `data_sha256`."""
     signature: dict[str, Any] = field(init=False)
-    """Values that the order of the clips depends on, and what the clips are."""
+    """Identity of the clips, and the settings that their order depends on; stored in checkpoints."""
 
     def __post_init__(self) -> None:
-        """Describe the order."""
+        """Compute the signature."""
+        # A position in the data (epoch, completed micro-batches) only means the same clips if all of this is the same:
+        # the plan is a pure function of the clips' lengths and these settings. The hashes detect changed data.
         lengths = np.ascontiguousarray(self.plan.lengths)
         described = {
             "clips": len(lengths),
@@ -72,10 +74,10 @@ class TrainingData:
         object.__setattr__(self, "signature", described)
 
     def steps(self, epoch: int, batches_done: int = 0) -> Iterator[list[Any]]:
-        """Yield this process's micro-batches of each remaining step of an epoch; every process gets as many.
+        """Yield this process's micro-batches of each remaining step of an epoch; all processes get the same number.
 
         Args:
-            epoch: from 0.
+            epoch: epoch, from 0.
             batches_done: completed micro-batches of the epoch, over all processes.
         """
         loader = make_loader(
@@ -89,28 +91,30 @@ class TrainingData:
             timeout=self.loader_timeout,
         )
         batches = read_batches(loader)
+        # The plan fills the last step of an epoch with empty micro-batches, so that every step has `accumulation` of
+        # them on every process.
         while step := list(islice(batches, self.plan.accumulation)):
             yield step
 
 
 def data_sha256(data: DataArguments, split: str) -> str:
-    """Hash of what the data sets' records say of a split's content: the same wherever the folders lie."""
+    """Return the hash of the shard hashes in the data sets' records; it does not depend on where the folders are."""
     shards = [shard.sha256 for folder in data.dataset_folders() for shard in DatasetInfo.read(folder).splits[split]]
     return hashlib.sha256("\n".join(shards).encode()).hexdigest()
 
 
 def open_songs(data: DataArguments, split: str, needs: DataNeeds, max_rows: int | None) -> SongDataset:
-    """Open one split of all the run's data sets, filtered; what was left out is logged.
+    """Open one split of all data sets of the run and filter it; the clips left out are logged with reasons.
 
     Args:
         data: folders and filters.
         split: name of the split.
         needs: kind of target, and tracks that a clip must have.
-        max_rows: keep the first so many.
+        max_rows: number of clips to keep, the first ones; None for all.
 
     Raises:
-        ValueError: if a data set is missing or damaged, they do not fit together or hold another kind of target, or no
-            clip is left.
+        ValueError: if a data set is missing or damaged, the data sets do not fit together, the kind of target is wrong,
+            or no clip is left.
     """
     songs = SongDataset.concatenate([SongDataset.open(folder, split) for folder in data.dataset_folders()])
     if songs.info.target_kind != needs.target_kind:
@@ -151,7 +155,7 @@ def train_split(data: DataArguments) -> str:
 
 
 def evaluation_split(data: DataArguments) -> str:
-    """Return the split to evaluate on: the configured one where there is one, else the one that preprocessing wrote.
+    """Return the split to evaluate on: the configured one if it exists, otherwise the one that tokenizing wrote.
 
     Raises:
         ValueError: if no split is in every data set.
@@ -177,7 +181,7 @@ def used_splits(config: RunConfig) -> list[str]:
 
 
 def sample_options(config: RunConfig) -> SampleOptions:
-    """Return how clips are varied."""
+    """Return the options for random variation of clips."""
     return SampleOptions(
         voice_choices=config.data.voice_probabilities(),
         voice_min_energy=config.data.voice_min_energy,
@@ -192,16 +196,16 @@ def sample_options(config: RunConfig) -> SampleOptions:
 def training_data(
     config: RunConfig, objective: Objective, check: Callable[[SongDataset], None], processes: Processes
 ) -> TrainingData:
-    """Open the clips to train on, in the order in which a run trains on them.
+    """Open the clips to train on, in the order of the batch plan.
 
     Args:
-        config: of the run.
-        objective: says what the clips must offer, and collates them.
-        check: raises a ValueError if the model cannot be trained on the clips.
+        config: configuration of the run.
+        objective: objective with the requirements on clips, which also collates them.
+        check: function that raises a ValueError if the model cannot be trained on the clips.
         processes: place of this process.
 
     Raises:
-        ValueError: if no data set, clip or plan fits.
+        ValueError: if data sets, clips or batch plan do not fit.
     """
     training, split = config.training, train_split(config.data)
     songs = open_songs(config.data, split, objective.data_needs, config.data.max_train_samples)
@@ -231,7 +235,7 @@ def training_data(
 def evaluation_data(
     config: RunConfig, objective: Objective, check: Callable[[SongDataset], None], processes: Processes
 ) -> TrainingData:
-    """Open the held-out clips, as `training_data` does; nothing about them is random."""
+    """Open the held-out clips, as `training_data` does, but without randomness."""
     training, tracks = config.training, objective.data_needs.tracks
     songs = open_songs(config.data, evaluation_split(config.data), objective.data_needs, config.data.max_eval_samples)
     check(songs)

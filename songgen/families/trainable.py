@@ -1,4 +1,4 @@
-"""What of a model is trained, and how: decided once, asked by optimizer, checkpoint, moving average and export."""
+"""Choice of the trained parameters of a model, used by optimizer, checkpoints, moving average and export."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 _WRAPPERS = frozenset({"module", "_orig_mod", "_checkpoint_wrapped_module"})
-"""Parts of parameter names that DDP, DeepSpeed, compilation and checkpointing of activations add."""
+"""Parts of parameter names that are added by DDP, DeepSpeed, compilation and activation checkpointing."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class ParameterGroups:
     """Named groups that partition the parameters of a family's models."""
 
     prefixes: Mapping[str, tuple[str, ...]]
-    """Group -> beginnings of the names of its parameters."""
+    """Group -> prefixes of its parameters' names."""
 
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Name for several groups -> these groups."""
+    """Alias -> groups that it stands for."""
 
     def group_of(self, parameter_name: str) -> str:
         """Return the group of a parameter.
@@ -36,10 +36,10 @@ class ParameterGroups:
         return found[0]
 
     def expand(self, names: Iterable[str]) -> list[str]:
-        """Return the groups that names of groups and aliases mean, in the order of the table.
+        """Return the groups for names of groups and aliases, in the order of `prefixes`.
 
         Raises:
-            ValueError: for an unknown name.
+            ValueError: if a name is unknown.
         """
         wanted = {group for name in names for group in self.aliases.get(name, (name,))}
         if unknown := wanted - set(self.prefixes):
@@ -49,18 +49,18 @@ class ParameterGroups:
 
 
 ONE_GROUP = ParameterGroups({"all": ("",)})
-"""The table of a model without groups."""
+"""Groups of a model that has no named groups: a single one."""
 
 
 @dataclass(frozen=True)
 class TrainedParameter:
-    """A parameter that is trained."""
+    """Trained parameter of a model."""
 
     name: str
-    """Name in the bare model, and so in checkpoints."""
+    """Name in the model without wrappers, also used in checkpoints."""
 
     group: str
-    """Its group."""
+    """Group of the parameter."""
 
     decays: bool
     """Whether weight decay applies."""
@@ -71,16 +71,16 @@ class TrainedParameter:
 
 @dataclass(frozen=True)
 class Trainable:
-    """What of a model is trained, and how.
+    """Trained parameters of a model, with their learning rates and weight decay.
 
-    Freezing happens here and nowhere else. It only ever freezes: a parameter that was frozen before stays frozen.
+    Only this class freezes parameters. It never unfreezes one: a parameter that was frozen before stays frozen.
     """
 
     entries: tuple[TrainedParameter, ...]
-    """The trained parameters, in the order of the model."""
+    """Trained parameters, in the order of the model."""
 
     frozen_groups: tuple[str, ...] = ()
-    """Groups of which no parameter is trained, in the order of the table."""
+    """Groups without trained parameters, in the order of `ParameterGroups.prefixes`."""
 
     @classmethod
     def choose(
@@ -91,17 +91,17 @@ class Trainable:
         frozen: Iterable[str] = (),
         learning_rate_factors: Mapping[str, float] | None = None,
     ) -> Self:
-        """Freeze groups of a bare model and describe what is left to train.
+        """Freeze groups of a model and describe the remaining trained parameters.
 
         Args:
-            model: a model that is not wrapped yet.
-            groups: its groups.
+            model: model that is not wrapped yet.
+            groups: parameter groups of the model.
             frozen: names of groups or aliases to freeze.
-            learning_rate_factors: group or alias -> factor of the learning rate; a group's own factor goes before that
-                of an alias.
+            learning_rate_factors: group or alias -> factor of the learning rate; a group's own factor takes precedence
+                over that of an alias.
 
         Raises:
-            ValueError: for an unknown group, or a factor for a group that is not trained.
+            ValueError: if a group is unknown, or a factor is given for a group that is not trained.
         """
         chosen = set(groups.expand(frozen))
         for name, parameter in model.named_parameters():
@@ -125,7 +125,7 @@ class Trainable:
         return cls(tuple(entries), tuple(group for group in groups.prefixes if group in present - trained))
 
     def parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """Return the trained parameters by name: what the optimizer updates and a checkpoint holds.
+        """Return the trained parameters by name, as the optimizer updates and a checkpoint holds them.
 
         Args:
             model: the model, bare or wrapped (DDP, DeepSpeed, compilation; with FSDP2 the values are shards).
@@ -148,13 +148,14 @@ class Trainable:
 
         Args:
             model: the model, bare or wrapped.
-            weight_decay: of those that decay.
+            weight_decay: weight decay of the parameters that decay.
         """
         parameters = self.parameters(model)
         found: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for entry in self.entries:
             found.setdefault((entry.learning_rate_factor, entry.decays), []).append(parameters[entry.name])
-        # The factor 1 first, decaying ones before the others: the order is part of how a run computes.
+        # Factor 1 first, decaying parameters before the others. The order must not change: DeepSpeed's flat tensors,
+        # and with them the rounding of sums, depend on it.
         order = sorted(found, key=lambda kind: (kind[0] != 1.0, kind[0], not kind[1]))
         return [
             {"params": found[kind], "weight_decay": weight_decay if kind[1] else 0.0, FACTOR_KEY: kind[0]}
@@ -162,12 +163,12 @@ class Trainable:
         ]
 
     def exported(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return what a model folder holds: all weights, trained or not, since it opens by itself."""
+        """Return the weights of a model folder: all of them, trained or not, since the folder is self-contained."""
         return {_bare(name): tensor for name, tensor in model.state_dict().items()}
 
 
 FACTOR_KEY = "learning_rate_factor"
-"""Entry of an optimizer's group of parameters: the factor of its learning rate."""
+"""Key in an optimizer's parameter group for the factor of its learning rate."""
 
 
 def _bare(name: str) -> str:
@@ -176,7 +177,7 @@ def _bare(name: str) -> str:
 
 
 def _factors(groups: ParameterGroups, given: Mapping[str, float]) -> dict[str, float]:
-    """Return the factor of each group that has one; a group's own factor goes before that of an alias."""
+    """Return the factor of each group that has one; a group's own factor takes precedence over that of an alias."""
     aliases_first = sorted(given, key=lambda name: name not in groups.aliases)
     return {group: given[name] for name in aliases_first for group in groups.expand([name])}
 

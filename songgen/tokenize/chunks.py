@@ -1,4 +1,4 @@
-"""One chunk: rows in, one Arrow shard and the record of the rows left out."""
+"""Encoding of one chunk: rows become one Arrow shard and a record of the rows left out."""
 
 import hashlib
 import json
@@ -39,44 +39,44 @@ from songgen.tokenize.statistics import ChunkStatistics, EnergyStatistics, count
 from songgen.tokenize.text import EncodedText, encode_text
 
 COUNTED_TRIM_SECONDS = 0.001
-"""A track that loses no more than this to the shortest one is not counted: rates differ, and lengths are rounded."""
+"""Seconds up to which a track cut to the shortest one is not counted: sample rates differ, and lengths are rounded."""
 
 
 @dataclass
 class ChunkRecord:
-    """What became of a chunk."""
+    """Record of a finished chunk."""
 
     split: str
-    """Split of its rows."""
+    """Split of the rows."""
 
     index: int
-    """Number in the split."""
+    """Number of the chunk in its split."""
 
     key: str
-    """Hash of everything that it was made from."""
+    """Hash of everything that the chunk was made from."""
 
     process: int
-    """Process that encoded it."""
+    """Rank of the process that encoded the chunk."""
 
     rows: int = 0
-    """Clips in its shard."""
+    """Number of clips in the shard."""
 
     sha256: str = ""
-    """Hash of its shard; empty without a row."""
+    """SHA-256 of the shard; empty if the chunk has no usable row."""
 
     statistics: ChunkStatistics = field(default_factory=ChunkStatistics)
-    """Counts."""
+    """Counts over the clips."""
 
     rejections: list[Rejection] = field(default_factory=list)
     """Rows left out, in the order of the manifest."""
 
     def to_json(self) -> str:
-        """Return one line of JSON."""
+        """Return the record as one line of JSON."""
         return json.dumps({**asdict(self), "statistics": self.statistics.to_dict()})
 
     @staticmethod
     def from_json(line: str) -> "ChunkRecord":
-        """Read what `to_json` wrote."""
+        """Read a record from a line of JSON."""
         content = json.loads(line)
         content["statistics"] = ChunkStatistics.from_dict(content["statistics"])
         content["rejections"] = [Rejection(**rejection) for rejection in content["rejections"]]
@@ -84,18 +84,20 @@ class ChunkRecord:
 
 
 def chunk_key(settings: str, split: str, content: bytes, rows: Sequence[ClipRow]) -> str:
-    """Return the hash of everything that a chunk's shard follows from.
+    """Return the hash of everything that a chunk's shard depends on.
 
     Args:
         settings: fingerprint of options, codec, tokenizers and code.
-        split: split of the rows; two splits may hold the same rows, but not the same shard.
-        content: the rows as they stand in the plan.
-        rows: the same rows, for size and time of their files.
+        split: split of the rows; two splits may have the same rows, but not the same shard.
+        content: bytes of the rows in the work list.
+        rows: the same rows, for sizes and modification times of their files.
     """
     digest = hashlib.sha256(f"{settings}\n{split}\n".encode() + content)
     for row in rows:
         for track in row.tracks.values():
             if track.resolved:
+                # Size and modification time stand for the audio: hashing terabytes would take longer than encoding
+                # them.
                 try:
                     status = os.stat(track.resolved)
                 except OSError:
@@ -106,7 +108,7 @@ def chunk_key(settings: str, split: str, content: bytes, rows: Sequence[ClipRow]
 
 
 def audio_options(options: TokenizeOptions, info: DatasetInfo) -> AudioOptions:
-    """Return what audio a run accepts, and the rates at which a data set holds it."""
+    """Return the limits on audio of a run, and the sample rates of its data set."""
     return AudioOptions(
         sample_rate=info.sample_rate,
         voice_sample_rate=info.voice_sample_rate,
@@ -117,7 +119,7 @@ def audio_options(options: TokenizeOptions, info: DatasetInfo) -> AudioOptions:
 
 
 class ChunkEncoder:
-    """Encodes chunks with the codec of this process."""
+    """Encoder of chunks, with the codec of this process."""
 
     def __init__(
         self,
@@ -132,9 +134,9 @@ class ChunkEncoder:
         Args:
             options: limits and sizes.
             encoders: codec and tokenizers.
-            readers: read audio.
-            executor: threads that wait for them while the codec works.
-            progress: told how many more rows are done.
+            readers: processes that read audio.
+            executor: threads that wait for the readers while the codec works.
+            progress: function called with the number of newly completed rows.
         """
         self.options = options
         self.encoders = encoders
@@ -143,10 +145,10 @@ class ChunkEncoder:
         self.progress = progress
 
     def encode(self, rows: Sequence[ClipRow], path: Path, record: ChunkRecord) -> None:
-        """Encode rows into a shard at `path` and fill the record; no file is written without a usable row.
+        """Encode rows into a shard at `path` and fill in the record. Without a usable row, no file is written.
 
         Raises:
-            RuntimeError: if the codec fails on every clip of the chunk, which is then not the clips' fault.
+            RuntimeError: if the codec fails on every clip of the chunk, which then is not a problem of the clips.
         """
         rejected: dict[int, Rejection] = {}
         texts: dict[int, EncodedText] = {}
@@ -183,12 +185,13 @@ class ChunkEncoder:
     def _audio_groups(
         self, rows: Sequence[ClipRow], positions: Sequence[int]
     ) -> Iterator[list[tuple[int, ClipAudio | Rejection]]]:
-        """Yield batches of clips of similar length; the next batch is read while the codec works on this one."""
+        """Yield batches of clips of similar length. The next batch is read while the codec encodes the current one."""
         seconds = self.executor.map(lambda position: self.readers.seconds(rows[position]), positions)
+        # Similar lengths keep padding small. `ShardWriter` restores the order of the rows by position.
         ordered = [position for _, position in sorted(zip(seconds, positions, strict=True))]
         pending: list[tuple[int, Future[ClipAudio | Rejection]]] = []
         size = self.options.batch_size
-        for start in range(0, len(ordered) + size, size):  # one empty batch at the end hands out the last full one
+        for start in range(0, len(ordered) + size, size):  # one more round without new clips yields the last batch
             following = [
                 (position, self.executor.submit(self.readers.read, rows[position]))
                 for position in ordered[start : start + size]
@@ -198,10 +201,10 @@ class ChunkEncoder:
             pending = following
 
     def _encode_audio(self, clips: dict[int, ClipAudio]) -> dict[int, dict[str, np.ndarray] | Exception]:
-        """Return codes (K x T int16) by position and track; a clip that fails also on its own has its error instead."""
+        """Return codes (K x T int16) by position and track, or the error of a clip that also fails on its own."""
         try:
             return dict(self._encode_batch(clips))
-        except (RuntimeError, ValueError):  # out of memory is a RuntimeError, too: try smaller before giving a clip up
+        except (RuntimeError, ValueError):  # also out of memory: try clips one by one before rejecting any
             results: dict[int, dict[str, np.ndarray] | Exception] = {}
             for position, clip in clips.items():
                 try:
@@ -217,6 +220,7 @@ class ChunkEncoder:
             members = [position for position, clip in clips.items() if track in clip.tracks]
             if not members:
                 continue
+            # B x 1 x samples, padded with zeros to the longest clip of the batch; the codec masks by `lengths`.
             lengths = torch.tensor([len(clips[position].tracks[track]) for position in members])
             waveforms = np.zeros((len(members), 1, int(lengths.max())), dtype=np.float32)
             for index, position in enumerate(members):

@@ -1,4 +1,4 @@
-"""What turns a clip into tokens: the codec and the two tokenizers, from the model folder or as named."""
+"""Codec and tokenizers that encode clips, from the model folder or as named in the options."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ _SMALL_FILES = (
     "audio_codec/*",
     "voice_encoder/*.json",
 )
-"""What preprocessing needs of a model on the hub: not its weights."""
+"""Files of a model on the hub that tokenizing needs, without the weights."""
 
 
 @dataclass
@@ -29,30 +29,30 @@ class Encoders:
     """Codec and tokenizers of one run."""
 
     codec: "AudioCodec"
-    """Audio to codes."""
+    """Codec for audio."""
 
     lyrics_tokenizer: "VoiceBpeTokenizer"
-    """Lyrics to ids."""
+    """Tokenizer of lyrics."""
 
     caption_tokenizer: Any
-    """Caption to ids: a `transformers` tokenizer."""
+    """Tokenizer of captions, from `transformers`."""
 
     caption_fingerprint: str
     """Fingerprint of the caption tokenizer."""
 
     codec_spec: dict[str, Any]
-    """What opens the codec again; a codec from a local folder is copied into the data set, and the path leads there."""
+    """Spec that opens the codec again; the path of a codec from a local folder points to the copy in the data set."""
 
     voice_sample_rate: int
-    """Rate in Hz at which the voice encoder listens; 0 where no voices are stored."""
+    """Sample rate of the voice encoder in Hz; 0 if no voices are stored."""
 
 
 def load_encoders(options: TokenizeOptions, device: Any) -> Encoders:
-    """Open codec and tokenizers; what is not named comes from the model.
+    """Open codec and tokenizers; those that are not named are taken from the model.
 
     Args:
         options: names of the model, the codec and the tokenizers.
-        device: where the codec runs.
+        device: device of the codec.
 
     Raises:
         ValueError: if one of them is neither named nor part of the model; the message names the key.
@@ -65,7 +65,7 @@ def load_encoders(options: TokenizeOptions, device: Any) -> Encoders:
 
     folder = _model_folder(options)
     codec_spec, caption_name, lyrics_name = options.audio_codec, options.caption_tokenizer, options.lyrics_tokenizer
-    voice_spec = options.voice_encoder or {}  # without any, the rate of the published encoder
+    voice_spec = options.voice_encoder or {}  # empty: the rate of the published encoder
     if folder is not None:
         config = SongGenConfig.from_dict(read_json_object(folder / MODEL_CONFIG_FILE))
         codec_spec = codec_spec or config.audio_codec
@@ -100,17 +100,17 @@ def load_encoders(options: TokenizeOptions, device: Any) -> Encoders:
 
 
 def _portable_spec(spec: dict[str, Any], model_folder: Path | None) -> dict[str, Any]:
-    """Point a codec that lies in a folder of this machine to the copy that the data set will hold."""
+    """Replace the path of a codec in a local folder by that of the copy in the data set."""
     path = str(spec.get("path") or "")
     is_local = bool(path) and local_folder(path, model_folder) is not None
     return {**spec, "path": CODEC_FOLDER} if is_local else spec
 
 
 def _model_folder(options: TokenizeOptions) -> Path | None:
-    """Return the folder of the model that is named, without its weights; None if none is.
+    """Return the folder of the named model, without its weights; None if no model is named.
 
     Raises:
-        ValueError: if there is no such model; the message names the key.
+        ValueError: if the model is not found; the message names the key.
     """
     from songgen.models.loading import resolve_folder
 

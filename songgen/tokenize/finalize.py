@@ -1,4 +1,4 @@
-"""From finished chunks to a data set folder, which appears as a whole or not at all."""
+"""Publishing of a data set folder from finished chunks: it appears as a whole or not at all."""
 
 import hashlib
 import json
@@ -24,14 +24,14 @@ from songgen.tokenize.chunks import ChunkRecord
 from songgen.tokenize.workspace import CODEC_FOLDER, replaced_folder, staging_folder
 
 CHUNK_RECORDS_FILE = "chunks.jsonl"
-"""What became of every chunk, so that a later run can reuse the shards of those that did not change."""
+"""Records of all chunks, so that a later run can reuse the shards of unchanged ones."""
 
 PUBLISHED_FILES = (CHUNK_RECORDS_FILE, REPORT_FILE, REPORT_TEXT_FILE, REJECTED_FILE, SPLITS_FILE)
-"""Files of a data set folder beside dataset.json."""
+"""Files of a data set folder in addition to dataset.json."""
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Let a finished file appear in a second place, without a copy where the file system can."""
+    """Make a finished file available at a second path: as a hard link if possible, otherwise as a copy."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
@@ -42,7 +42,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def with_splits(info: DatasetInfo, records: Iterator[ChunkRecord]) -> DatasetInfo:
-    """Return the description with the shards that the chunks make (a chunk without a row makes none)."""
+    """Return the description with the shards of the chunks; a chunk without rows has none."""
     by_split: dict[str, list[ChunkRecord]] = {}
     for record in records:
         if record.rows:
@@ -67,15 +67,15 @@ def publish(
     shard_path: Callable[[ChunkRecord], Path],
     write_report: Callable[[Path], Any],
 ) -> None:
-    """Put the data set together beside its place and rename it there.
+    """Assemble the data set in a staging folder and rename it.
 
     Args:
-        output_folder: where it belongs; a data set that is there already is replaced.
-        work_folder: holds a copy of the codec, if there is one.
+        output_folder: final folder; an existing data set in it is replaced.
+        work_folder: work folder, with a copy of the codec if there is one.
         info: complete description.
-        records: opens the records of all chunks, in order.
-        shard_path: finds the shard of a chunk.
-        write_report: writes the reports into a folder.
+        records: function that opens the records of all chunks, in order.
+        shard_path: function that returns the path of a chunk's shard.
+        write_report: function that writes the reports into a folder.
     """
     output_folder.parent.mkdir(parents=True, exist_ok=True)
     staging = staging_folder(output_folder)
@@ -93,13 +93,15 @@ def publish(
     if (work_folder / CODEC_FOLDER).is_dir():
         shutil.copytree(work_folder / CODEC_FOLDER, staging / CODEC_FOLDER)
     write_report(staging)
+    # dataset.json is written last, and marks the folder as a data set; it and all other files are flushed to the disk
+    # before the folder is renamed.
     write_text_atomic(staging / DATASET_FILE, info.to_json())
     sync_tree(staging)
     swap_folders(staging, output_folder)
 
 
 def _write_hub_files(folder: Path, info: DatasetInfo) -> None:
-    """Write what `datasets.load_from_disk` reads: dataset_dict.json, and per split dataset_info.json and state.json."""
+    """Write files for `datasets.load_from_disk`: dataset_dict.json, and per split dataset_info.json and state.json."""
     from datasets import DatasetInfo as HubDatasetInfo
     from datasets import Features
 
@@ -122,7 +124,7 @@ def _write_hub_files(folder: Path, info: DatasetInfo) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Hand every file below a folder to the disk."""
+    """Flush every file in a folder and its subfolders to the disk."""
     for parent, _, names in os.walk(folder):
         for name in names:
             synchronize(Path(parent) / name)
@@ -130,9 +132,9 @@ def sync_tree(folder: Path) -> None:
 
 
 def swap_folders(staging: Path, output_folder: Path) -> None:
-    """Rename the new folder into its place; readers of an old one keep the files that they have open.
+    """Rename the new folder to its final name; readers of the old one keep the files that they have open.
 
-    What was replaced is left for `remove_leftovers`.
+    The replaced folder is removed by `remove_leftovers`.
     """
     if output_folder.exists() and not exchange_folders(staging, output_folder):
         replaced = replaced_folder(output_folder)

@@ -1,4 +1,4 @@
-"""What `songgen tokenize` and `training/preprocess_data.py` call: configuration, run, exit code."""
+"""Entry point of `songgen tokenize` and `training/preprocess_data.py`: configuration, run, exit code."""
 
 import logging
 import sys
@@ -12,14 +12,14 @@ from songgen.tokenize.run import TooManyBadRows, tokenize_data
 
 
 def run_tokenization(arguments: Sequence[str], *, description: str = "") -> int:
-    """Turn songs into a tokenized data set, as a command line says.
+    """Tokenize songs into a data set, from command line arguments.
 
     Args:
         arguments: `CONFIG.json [--key value ...]`.
-        description: of the program, with its exit codes, for `--help`.
+        description: description of the program and its exit codes, shown by `--help`.
 
     Returns:
-        the exit code, one of `songgen.exit_codes`.
+        The exit code, one of `songgen.exit_codes`.
     """
     log_to_stderr(logging.INFO)
     try:

@@ -1,4 +1,4 @@
-"""What preprocessing needs to know, as plain values, and how they follow from the configuration of a run."""
+"""Options of tokenizing as plain values, and how they follow from a configuration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ from songgen.data.schema import EVAL_SPLIT, TRAIN_SPLIT
 from songgen.tasks import TRACKS
 
 VARIANTS_COLUMN = "variants"
-"""Column of further descriptions: name -> text."""
+"""Name of the column with further descriptions (name -> text)."""
 
 
 @dataclass(frozen=True)
 class TokenizeOptions:
-    """One run of the preprocessing."""
+    """Options of one tokenizing run."""
 
     splits: dict[str, tuple[ManifestSpec, ...]]
     """Manifests of each split, joined in this order."""
@@ -28,85 +28,85 @@ class TokenizeOptions:
     """Data set folder to write."""
 
     manifests: ManifestOptions = field(default_factory=ManifestOptions)
-    """How the manifests are read."""
+    """Options for reading manifests."""
 
     max_rows: dict[str, int] = field(default_factory=dict)
-    """Number of rows to take of a split; absent takes all."""
+    """Split -> maximum number of rows; all rows of a split that is absent."""
 
     model_name_or_path: str = ""
-    """Model that codec and tokenizers are taken from where they are not named."""
+    """Model from which codec and tokenizers are taken if they are not named."""
 
     model_revision: str = "main"
     """Revision of the model on the hub."""
 
     audio_codec: str | dict[str, Any] | None = None
-    """Codec, or None for the model's."""
+    """Codec; None for the model's."""
 
     lyrics_tokenizer: str | None = None
-    """Lyrics tokenizer, or None for the model's."""
+    """Lyrics tokenizer; None for the model's."""
 
     caption_tokenizer: str | None = None
-    """Caption tokenizer, or None for the model's."""
+    """Caption tokenizer; None for the model's."""
 
     min_seconds: float = 0.0
-    """Shortest clip, inclusive."""
+    """Minimum length of a clip in seconds, inclusive."""
 
     max_seconds: float = 35.0
-    """Longest clip, inclusive."""
+    """Maximum length of a clip in seconds, inclusive."""
 
     crop_long: bool = False
-    """Keep the beginning of longer clips instead of rejecting them."""
+    """Whether longer clips are cut to their beginning instead of rejected."""
 
     reading: ReadingLimits = field(default_factory=ReadingLimits)
-    """Time and memory that reading a song may take."""
+    """Limits on time and memory for reading a song."""
 
     max_text_length: int = 500
-    """Most characters of the caption, and of the lyrics, inclusive."""
+    """Maximum number of characters of the caption and of the lyrics, inclusive."""
 
     max_caption_tokens: int | None = None
-    """Most caption tokens, or None for no limit."""
+    """Maximum number of caption tokens; None for no limit."""
 
     max_lyrics_tokens: int | None = None
-    """Most lyrics tokens, or None for no limit."""
+    """Maximum number of lyrics tokens; None for no limit."""
 
     voice_encoder: str | dict[str, Any] | None = None
-    """Voice encoder whose sample rate the stored reference voices get, or None for the model's."""
+    """Voice encoder whose sample rate the stored reference voices have; None for the model's."""
 
     store_voice: bool = True
-    """Store the samples of reference voices."""
+    """Whether the samples of reference voices are stored."""
 
     voice_min_energy: float = 200.0
     """Energy below which a vocal track is not a reference voice in training; the report counts such tracks."""
 
     batch_size: int = 8
-    """Clips that a process encodes at once."""
+    """Number of clips that a process encodes at once."""
 
     chunk_rows: int = 500
-    """Most rows of a shard: what a process may lose when it is killed."""
+    """Maximum number of rows of a shard, which is the most that a killed process can lose."""
 
     num_workers: int = 1
-    """Threads of each process that read audio ahead of the codec."""
+    """Number of workers of each process that read audio ahead of the codec."""
 
     max_bad_fraction: float = 0.1
-    """Largest share of damaged rows; with more, the run ends without a data set."""
+    """Maximum share of damaged rows; with more, the run ends without a data set."""
 
     @property
     def work_folder(self) -> Path:
-        """Folder of the finished part; it is removed once the data set is complete."""
+        """Folder of unfinished work; it is removed once the data set is complete."""
         return self.output_folder.with_name(self.output_folder.name + ".work")
 
     @property
     def tracks(self) -> tuple[str, ...]:
-        """Tracks that the data set has columns for: the usual three, and further ones that the manifests name."""
+        """Tracks with columns in the data set: the usual three, and further ones named by the manifests."""
         names = [track_of_column(column) for column in self.manifests.columns.references]
         return tuple(dict.fromkeys([*TRACKS, *names]))
 
 
 def options_of(config: RunConfig) -> TokenizeOptions:
-    """Map the configuration of a run to the options of preprocessing.
+    """Convert the configuration of a run to the options of tokenizing.
 
     Raises:
-        ValueError: if keys that preprocessing needs are missing; all of them at once.
+        ValueError: if required keys are missing; the message lists all of them.
     """
     data = config.data
     problems = []

@@ -1,4 +1,4 @@
-"""What a data set holds and what was left out, as JSON, as text, and row by row."""
+"""Report on a data set and the rows left out, as JSON, as text, and row by row."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -30,11 +30,11 @@ def write_report(
     """Write report.json, report.txt and rejected.jsonl into a folder; return the report.
 
     Args:
-        folder: where to.
-        options: limits that the report repeats.
-        info: codec and tokenizers.
-        plan: rows that the manifests had.
-        records: all chunks, in order; read once.
+        folder: folder to write to.
+        options: options with the limits that the report repeats.
+        info: description of codec and tokenizers.
+        plan: work list, with the rows of the manifests.
+        records: records of all chunks, in order; read once.
     """
     totals: dict[str, ChunkStatistics] = {split: ChunkStatistics() for split in plan.splits}
     processes: dict[str, int] = {}

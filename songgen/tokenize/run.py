@@ -1,4 +1,4 @@
-"""Manifests to a tokenized data set, by any number of processes, as often as it takes."""
+"""Tokenizing of manifests to a data set, with any number of processes, resumable at any point."""
 
 import gc
 import json
@@ -52,7 +52,7 @@ from songgen.tokenize.workspace import (
 logger = logging.getLogger(__name__)
 
 LISTED_LANGUAGES = 8
-"""Unknown languages that a message names."""
+"""Maximum number of unknown languages that a message names."""
 
 
 class TooManyBadRows(ValueError):
@@ -65,28 +65,28 @@ class TooManyBadRows(ValueError):
 def tokenize_data(
     options: TokenizeOptions, *, load: Callable[[TokenizeOptions, Any], Encoders] = load_encoders
 ) -> DatasetInfo:
-    """Read manifests, encode all songs, write the data set.
+    """Read manifests, encode all songs, and write the data set.
 
-    Every process of the launch calls this. Work that an earlier run finished is taken over where rows, files, options,
+    Every process of the launch calls this. Finished chunks of an earlier run are reused if their rows, files, options,
     codec, tokenizers and code are the same, whatever the number of processes then and now.
 
     Args:
-        options: what to do.
-        load: opens codec and tokenizers on a device.
+        options: options of the run.
+        load: function that opens codec and tokenizers on a device.
 
     Returns:
-        the description of the data set in `options.output_folder`.
+        The description of the data set in `options.output_folder`.
 
     Raises:
-        ValueError: if manifests, model or folders cannot be used as they are (`ManifestError`: all problems at once).
+        ValueError: if manifests, model or folders cannot be used (`ManifestError` lists all problems).
         TooManyBadRows: if too many rows are damaged.
-        SystemExit: if a signal ends the run; what is encoded is kept.
+        SystemExit: if a signal ends the run; encoded chunks are kept.
     """
     with ExitStack() as stack:
         stack.enter_context(leaving_on_signals())
         state = stack.enter_context(join_processes())
         on_main_process(state, lambda: stack.enter_context(lock_workspace(options.work_folder)))
-        # The work folder goes when the data set is there, and the status in it.
+        # The work folder is removed with the status in it once the data set is complete.
         work = ReportedWork(options.work_folder, TOKENIZE_STATUS_FILE, state.process_index, keeps_finished=False)
         stack.enter_context(work)
         on_main_process(state, lambda: require_free_output(options.output_folder))
@@ -120,7 +120,7 @@ class _Run:
         self.settings = settings_fingerprint(options, self.info)
 
     def prepare(self) -> None:
-        """Check what was written before, and keep a copy of a codec that lies in a local folder."""
+        """Check earlier output, and keep a copy of a codec from a local folder."""
         assert self.encoders is not None
         meaning = {
             name: getattr(self.info, name)
@@ -139,10 +139,10 @@ class _Run:
             logger.warning("%d more notices are listed in %s", self.plan.num_notices - 20, REPORT_FILE)
 
     def _check_languages(self) -> None:
-        """Refuse before any audio is read what would be refused after all of it: rows that nobody can sing.
+        """Check the languages of all rows before any audio is read, rather than fail after hours of encoding.
 
         Raises:
-            TooManyBadRows: if their languages alone leave out more rows than are allowed, or all of a split.
+            TooManyBadRows: if unknown languages alone leave out more rows than allowed, or all rows of a split.
         """
         assert self.encoders is not None
         unknown: Counter[str] = Counter()
@@ -168,8 +168,9 @@ class _Run:
         )
 
     def encode_share(self) -> None:
-        """Encode the chunks that are this process's, or take them over from an earlier run."""
+        """Encode this process's chunks, or reuse those of an earlier run."""
         assert self.encoders is not None
+        # Round robin: neighbouring chunks, which often come from the same manifest, go to different processes.
         own = self.plan.chunks()[self.state.process_index :: self.state.num_processes]
         finished = _FinishedShards(self.options.output_folder)
         start = time.monotonic()
@@ -195,7 +196,7 @@ class _Run:
                 for chunk in own:
                     num_rows += self._make_chunk(chunk, encoder, finished, done).rows
             except BaseException:
-                executor.shutdown(wait=False, cancel_futures=True)  # who leaves does not wait for songs not yet begun
+                executor.shutdown(wait=False, cancel_futures=True)  # do not wait for songs that are not started yet
                 raise
         self.work.flush()
         logger.info("process %d: %d clips in %.1f s", self.state.process_index, num_rows, time.monotonic() - start)
@@ -213,7 +214,7 @@ class _Run:
         else:
             record = ChunkRecord(chunk.split, chunk.index, key, self.state.process_index)
             encoder.encode(rows, shard, record)
-        # The record is written last: a chunk without one does not count.
+        # The record is written after the shard: a chunk without a record is not finished.
         write_text_atomic(record_path, record.to_json())
         return record
 
@@ -229,7 +230,7 @@ class _Run:
         return record if not record.rows or (shard.is_file() and file_sha256(shard) == record.sha256) else None
 
     def unload_encoders(self) -> None:
-        """Free the codec's memory: from here on only files are moved."""
+        """Free the codec's memory; from here on only files are handled."""
         self.encoders = None
         gc.collect()
         if torch.cuda.is_available():
@@ -240,7 +241,7 @@ class _Run:
             yield ChunkRecord.from_json((self.chunk_folder / f"{chunk.name}.json").read_text(encoding="utf-8"))
 
     def finish(self) -> None:
-        """Check the outcome and let the data set appear (main process)."""
+        """Check the result and publish the data set (main process)."""
         self._check_damage()
         info = with_splits(self.info, self._records())
         output = self.options.output_folder
@@ -259,7 +260,7 @@ class _Run:
             print(printable(line))
 
     def _stands(self, info: DatasetInfo) -> bool:
-        """Whether the output folder lacks no file, and its shards are the very files that were checked."""
+        """Return whether the output folder is complete, and its shards are the same files that were checked."""
         output = self.options.output_folder
         names = [*PUBLISHED_FILES, *(f"{split}/{name}" for split in info.splits for name in COMPANION_FILES)]
         taken = {record.key: self._shard(record) for record in self._records() if record.rows}
@@ -309,7 +310,7 @@ def _describe(options: TokenizeOptions, encoders: Encoders) -> DatasetInfo:
 
 
 class _FinishedShards:
-    """Shards of the data set that stands in the output folder, by the key of the chunk that made them."""
+    """Shards of the data set in the output folder, by the key of their chunk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -322,7 +323,7 @@ class _FinishedShards:
             self.shards = {shard.key: shard for shards in info.splits.values() for shard in shards}
 
     def take(self, key: str, target: Path) -> ChunkRecord | None:
-        """Let the shard of an unchanged chunk appear at `target`; None when there is none, or it is damaged."""
+        """Link the shard of an unchanged chunk to `target`; return None if there is none, or it is damaged."""
         record = self.records.get(key)
         if record is None or not record.rows:
             return record

@@ -1,4 +1,4 @@
-"""The fingerprint of everything besides the rows that decides what a shard holds."""
+"""Fingerprint of everything that the contents of a shard depend on, except the rows."""
 
 import hashlib
 import json
@@ -25,8 +25,8 @@ CODE = (
     "tasks.py",
     "vocabulary.py",
 )
-"""Files of the package whose code decides what becomes of a row; an edit in one of them invalidates finished chunks.
-A test follows the imports of `tokenize/chunks.py` to see that none is missing."""
+"""Source files that the contents of a shard depend on. An edit in one of them invalidates finished chunks. A test
+follows the imports of `tokenize/chunks.py` to check that none is missing."""
 
 PACKAGE = Path(__file__).resolve().parents[1]
 """Folder of `songgen`."""
@@ -40,7 +40,7 @@ def settings_fingerprint(options: TokenizeOptions, info: DatasetInfo) -> str:
         "lyrics_tokenizer": info.lyrics_tokenizer_fingerprint,
         "caption_tokenizer": info.caption_tokenizer_fingerprint,
         "tracks": options.tracks,
-        "required_tracks": (MIX,),  # as shards of earlier runs have it
+        "required_tracks": (MIX,),  # constant; kept so that the keys of earlier runs stay valid
         "seconds": (options.min_seconds, options.max_seconds, options.crop_long),
         "text": (options.max_text_length, options.max_caption_tokens, options.max_lyrics_tokens),
         "voice": (info.voice_sample_rate, options.voice_min_energy),
@@ -50,7 +50,7 @@ def settings_fingerprint(options: TokenizeOptions, info: DatasetInfo) -> str:
 
 
 def code_fingerprint(patterns: tuple[str, ...], package: Path = PACKAGE) -> str:
-    """Return the hash of the source text of files of a package."""
+    """Return the hash of the source text of a package's files."""
     digest = hashlib.sha256()
     for path in code_files(patterns, package):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
@@ -58,7 +58,7 @@ def code_fingerprint(patterns: tuple[str, ...], package: Path = PACKAGE) -> str:
 
 
 def code_files(patterns: tuple[str, ...], package: Path = PACKAGE) -> list[Path]:
-    """Return the files of a package that patterns name, sorted."""
+    """Return the files of a package that match patterns, sorted."""
     found = [sorted(package.glob(pattern)) for pattern in patterns]
     assert all(found), "every pattern names a file"
     return sorted(path for paths in found for path in paths)

@@ -1,4 +1,4 @@
-"""Counts over clips that add up: chunk by chunk, process by process, run after run."""
+"""Statistics of clips that can be added up over chunks, processes and runs."""
 
 import math
 from bisect import bisect_right
@@ -12,15 +12,15 @@ LENGTH_EDGES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 
 """Lower edges of the bins of the length histogram, in seconds; the last bin is open."""
 
 ENERGY_DIFFERENCE = 0.1
-"""Share by which a stated energy or duration may differ from the measured one before it is counted."""
+"""Relative difference from which a stated energy or duration counts as different from the measured one."""
 
 
 @dataclass
 class EnergyStatistics:
-    """Energies of one track over clips."""
+    """Statistics of the energies of one track."""
 
     count: int = 0
-    """Clips that have the track."""
+    """Number of clips that have the track."""
 
     total: float = 0.0
     """Sum of the energies."""
@@ -32,7 +32,7 @@ class EnergyStatistics:
     """Highest energy."""
 
     below_voice_minimum: int = 0
-    """Clips whose track is too quiet to be a reference voice."""
+    """Number of clips whose track is too quiet for a reference voice."""
 
     def add(self, energy: float, voice_min_energy: float) -> None:
         """Count one clip."""
@@ -51,7 +51,7 @@ class EnergyStatistics:
         self.below_voice_minimum += other.below_voice_minimum
 
     def summary(self) -> dict[str, float | int]:
-        """Return the figures of the report; none of them without a clip."""
+        """Return the figures for the report; only the count if there are no clips."""
         if not self.count:
             return {"clips": 0}
         return {
@@ -68,52 +68,52 @@ class ChunkStatistics:
     """Counts over the clips of a chunk, a split or a whole data set."""
 
     rows: int = 0
-    """Clips in the data set."""
+    """Number of clips in the data set."""
 
     seconds: float = 0.0
-    """Their length."""
+    """Total length of the clips in seconds."""
 
     frames: int = 0
-    """Their codec frames."""
+    """Total number of codec frames."""
 
     lengths: dict[str, int] = field(default_factory=dict)
-    """Histogram: lower edge of the bin -> clips."""
+    """Histogram of lengths: lower edge of the bin -> number of clips."""
 
     energies: dict[str, EnergyStatistics] = field(default_factory=dict)
-    """Track -> energies."""
+    """Track -> statistics of its energies."""
 
     languages: dict[str, int] = field(default_factory=dict)
-    """Language -> clips."""
+    """Language -> number of clips."""
 
     rejected: dict[str, int] = field(default_factory=dict)
-    """Code -> rows left out."""
+    """Reject code -> number of rows left out."""
 
     bad_rows: int = 0
-    """Rows left out because something is wrong with them, and not because of a limit."""
+    """Number of rows left out because they are damaged, not because of a limit."""
 
     instrumentals: int = 0
-    """Clips without lyrics."""
+    """Number of clips without lyrics."""
 
     clipped: dict[str, int] = field(default_factory=dict)
-    """Track -> clips in which it is clipped."""
+    """Track -> number of clips in which it is clipped."""
 
     cropped: int = 0
-    """Clips of which only the beginning was kept (`long_clips: "crop"`)."""
+    """Number of clips cut to their beginning (`long_clips: "crop"`)."""
 
     trimmed: int = 0
-    """Clips whose tracks were cut to the shortest one."""
+    """Number of clips whose tracks were cut to the shortest one."""
 
     unknown_lyric_pieces: int = 0
-    """Pieces of lyrics that the tokenizer has no token for."""
+    """Number of pieces of lyrics without a token in the tokenizer."""
 
     lyric_pieces: int = 0
-    """All pieces of lyrics."""
+    """Number of all pieces of lyrics."""
 
     differing_statements: dict[str, int] = field(default_factory=dict)
-    """Clips whose measured duration or energy is not what the manifest states."""
+    """Measured value -> number of clips for which the manifest states a different one."""
 
     missing_tags: dict[str, int] = field(default_factory=dict)
-    """Kind of tag -> clips whose caption has none (see `songgen.data.manifests.tags`)."""
+    """Kind of tag -> number of clips whose caption has none (see `songgen.data.manifests.tags`)."""
 
     def add_length(self, seconds: float, frames: int) -> None:
         """Count one clip."""
@@ -124,7 +124,7 @@ class ChunkStatistics:
         count(self.lengths, f"{edge:g}")
 
     def add_caption(self, caption: str) -> None:
-        """Count what kinds of tags a caption lacks."""
+        """Count the kinds of tags that a caption lacks."""
         for kind in missing_tag_kinds(caption):
             count(self.missing_tags, kind)
 
@@ -140,23 +140,23 @@ class ChunkStatistics:
                 setattr(self, name, getattr(self, name) + value)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return the statistics as plain values for JSON."""
         content = asdict(self)
         content["energies"] = {track: asdict(energies) for track, energies in self.energies.items() if energies.count}
         return content
 
     @staticmethod
     def from_dict(content: dict[str, Any]) -> "ChunkStatistics":
-        """Read what `to_dict` wrote."""
+        """Restore statistics from the result of `to_dict`."""
         energies = {track: EnergyStatistics(**energies) for track, energies in content["energies"].items()}
         return ChunkStatistics(**{**content, "energies": energies})
 
 
 def count(counts: dict[str, int], name: str) -> None:
-    """Count one more of a name."""
+    """Increase the count of a name by one."""
     counts[name] = counts.get(name, 0) + 1
 
 
 def differs(stated: float | None, measured: float) -> bool:
-    """Whether a manifest states another figure than the one measured."""
+    """Return whether a manifest states a value that differs from the measured one."""
     return stated is not None and abs(stated - measured) > ENERGY_DIFFERENCE * max(stated, measured)

@@ -1,4 +1,4 @@
-"""Caption and lyrics at the door: checked, composed to NFC, turned into ids."""
+"""Validation of captions and lyrics on input, their normalization to NFC, and tokenization."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -12,29 +12,29 @@ from songgen.tokenize.options import VARIANTS_COLUMN, TokenizeOptions
 
 @dataclass(frozen=True)
 class EncodedText:
-    """The texts of one clip."""
+    """Encoded texts of one clip."""
 
     caption: str
-    """Description as stored."""
+    """Caption as stored."""
 
     lyrics: str
-    """Sung words as stored; empty for an instrumental."""
+    """Lyrics as stored; empty for an instrumental."""
 
     language: str
-    """Two-letter code."""
+    """Two-letter code of the language."""
 
     caption_ids: list[int]
     """Tokens of the caption."""
 
     lyrics_ids: list[int]
-    """Tokens of the lyrics, start and stop included."""
+    """Tokens of the lyrics, including start and stop."""
 
     variant_ids: tuple[list[int], ...] = ()
     """Tokens of further descriptions, each different from the caption and from the others."""
 
 
 def knows_language(language: str, encoders: Encoders) -> bool:
-    """Whether words in a language, as a row names it, can be tokenized.
+    """Return whether lyrics in a language, as a row names it, can be tokenized.
 
     Raises:
         ValueError: if a package that the language needs is not installed.
@@ -49,12 +49,12 @@ def knows_language(language: str, encoders: Encoders) -> bool:
 
 
 def _lacks_package(error: ValueError) -> bool:
-    """Whether words cannot be tokenized on this machine, which says nothing of the row: it may be kept elsewhere."""
+    """Return whether lyrics cannot be tokenized because of this machine, and not because of the row."""
     return isinstance(error.__cause__, ImportError | RuntimeError)
 
 
 def encode_text(row: ClipRow, encoders: Encoders, options: TokenizeOptions) -> EncodedText | Rejection:
-    """Check and tokenize the texts of a row. Never raises for what is wrong with a text.
+    """Validate and tokenize the texts of a row. Problems of a text are returned as a rejection, not raised.
 
     Raises:
         ValueError: if a package that the language needs is not installed.
@@ -90,7 +90,7 @@ def encode_text(row: ClipRow, encoders: Encoders, options: TokenizeOptions) -> E
 
 
 def _encode_variants(row: ClipRow, caption: str, encoders: Encoders, options: TokenizeOptions) -> Iterator[list[int]]:
-    """Yield the tokens of descriptions besides the caption; what cannot be used of them is not needed either."""
+    """Yield the tokens of further descriptions. They are optional, so those that cannot be used are skipped."""
     variants = row.extra.get(VARIANTS_COLUMN)
     known = {caption, ""}
     for text in variants.values() if isinstance(variants, dict) else ():

@@ -1,7 +1,7 @@
-"""The work list: rows of all manifests in a stable order, cut into chunks, on disk.
+"""Work list of a tokenizing run, on disk: the rows of all manifests in a stable order, divided into chunks.
 
-The main process writes it, every process reads the chunks that are its own. The cut depends on the number of rows
-alone, so that a run with another number of processes finds the same chunks.
+The main process writes it, and every process reads its own chunks. The division only depends on the number of rows, so
+that a run with another number of processes has the same chunks.
 """
 
 import json
@@ -20,12 +20,12 @@ PLAN_FILE = "plan.json"
 
 MIN_CHUNK_ROWS = 8
 WANTED_CHUNKS = 64
-"""Chunks that a small corpus is cut into, so that several processes have something to do."""
+"""Number of chunks that a small corpus is divided into, so that several processes have work."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows that one process encodes and writes as one shard."""
+    """Chunk of rows that one process encodes and writes as one shard."""
 
     split: str
     """Split that the rows belong to."""
@@ -35,42 +35,42 @@ class Chunk:
 
     @property
     def name(self) -> str:
-        """Name for files and messages."""
+        """Name of the chunk in files and messages."""
         return f"{self.split}-{self.index:06d}"
 
 
 @dataclass
 class SplitPlan:
-    """Rows of one split."""
+    """Work list of one split."""
 
     rows: int
     """Number of rows."""
 
     chunk_rows: int
-    """Rows of each chunk but the last."""
+    """Number of rows of each chunk except the last."""
 
     offsets: list[int]
-    """Byte at which each chunk begins in the row file, and the end of the last one."""
+    """Byte offset of each chunk in the row file, and the end of the last one."""
 
     languages: dict[str, int] = field(default_factory=dict)
-    """Language as the rows name it -> rows with lyrics. An instrumental needs no word of its language."""
+    """Language as named in the rows -> number of rows with lyrics in it; instrumentals do not need a known language."""
 
 
 @dataclass
 class WorkPlan:
-    """The whole work list."""
+    """Work list of all splits."""
 
     splits: dict[str, SplitPlan] = field(default_factory=dict)
-    """Plan of each split, in the order in which they are worked on."""
+    """Work list of each split, in the order of processing."""
 
     notices: list[str] = field(default_factory=list)
-    """What was odd in the manifests."""
+    """Notices about oddities in the manifests."""
 
     num_notices: int = 0
-    """All notices, listed or not."""
+    """Number of all notices, listed or not."""
 
     repeated_rows: int = 0
-    """Identical rows that were taken once."""
+    """Number of repetitions of identical rows, which are used once."""
 
     def chunks(self) -> list[Chunk]:
         """Return all chunks in order."""
@@ -83,12 +83,12 @@ class WorkPlan:
 
     @property
     def num_rows(self) -> int:
-        """Rows of all splits."""
+        """Number of rows of all splits."""
         return sum(plan.rows for plan in self.splits.values())
 
     @staticmethod
     def read(work_folder: Path) -> "WorkPlan":
-        """Read the plan that the main process wrote."""
+        """Read the work list that the main process wrote."""
         content = json.loads((work_folder / PLAN_FOLDER / PLAN_FILE).read_text(encoding="utf-8"))
         content["splits"] = {split: SplitPlan(**plan) for split, plan in content["splits"].items()}
         return WorkPlan(**content)
@@ -98,7 +98,8 @@ def write_plan(options: TokenizeOptions) -> WorkPlan:
     """Read all manifests and write the work list.
 
     Raises:
-        songgen.data.manifests.manifest.ManifestError: with every problem of every manifest; nothing is encoded then.
+        songgen.data.manifests.manifest.ManifestError: if manifests have problems; it lists all of them, and nothing is
+            encoded.
     """
     folder = options.work_folder / PLAN_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,7 @@ def write_plan(options: TokenizeOptions) -> WorkPlan:
     if errors:
         if not (options.work_folder / CHUNK_FOLDER).exists():
             remove_workspace(options.work_folder)
-        raise errors[-1]  # findings are shared, so that the last error lists the problems of every split
+        raise errors[-1]  # findings are shared: the last error lists the problems of all splits
     plan.notices, plan.num_notices = findings.notices, findings.num_notices
     plan.repeated_rows = findings.repeated_rows
     (folder / PLAN_FILE).write_text(json.dumps(asdict(plan)), encoding="utf-8")
@@ -141,7 +142,10 @@ def _write_rows(path: Path, rows: Iterator[ClipRow], max_chunk_rows: int) -> Spl
 
 
 def chunk_size(num_rows: int, max_rows: int) -> int:
-    """Return the rows of a chunk: few enough for several processes, a power of two so that it seldom changes."""
+    """Return the number of rows of a chunk: small enough for several processes, and a power of two times eight.
+
+    So the size seldom changes as a corpus grows, and chunks of an earlier run can be reused.
+    """
     size = MIN_CHUNK_ROWS
     while size * WANTED_CHUNKS < num_rows:
         size *= 2
@@ -149,7 +153,7 @@ def chunk_size(num_rows: int, max_rows: int) -> int:
 
 
 def read_chunk(work_folder: Path, plan: WorkPlan, chunk: Chunk) -> tuple[bytes, list[ClipRow]]:
-    """Return a chunk's rows, and their bytes to make a key of."""
+    """Return the rows of a chunk, and their bytes for its key."""
     offsets = plan.splits[chunk.split].offsets
     start, end = offsets[chunk.index], offsets[chunk.index + 1]
     with (work_folder / PLAN_FOLDER / f"{chunk.split}.jsonl").open("rb") as file:

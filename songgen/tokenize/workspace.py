@@ -1,4 +1,4 @@
-"""The folder in which a data set grows: one owner at a time, one codec and one pair of tokenizers."""
+"""Work folder of an unfinished data set: one owner at a time, one codec and one pair of tokenizers."""
 
 import json
 import shutil
@@ -21,17 +21,17 @@ CODEC_FOLDER = "audio_codec"
 
 
 def lock_workspace(work_folder: Path) -> AbstractContextManager[None]:
-    """Own the work folder for the length of the block (main process only); see `songgen.runtime.folder_lock.locked`."""
+    """Lock the work folder in this context (main process only); see `songgen.runtime.folder_lock.locked`."""
     return locked(work_folder, WORK_LOCK_FILE)
 
 
 def require_free_output(output_folder: Path, *, key: str = "save_to_disk", mark: str = DATASET_FILE) -> None:
-    """Check that the data set may be written to a folder; finish what a kill between two renames left.
+    """Check that a data set may be written to a folder, after undoing an interrupted replacement.
 
     Args:
-        output_folder: the folder.
-        key: configuration key that names it.
-        mark: file that every data set of the kind has.
+        output_folder: folder to check.
+        key: configuration key of the folder.
+        mark: file that every data set of this kind has.
 
     Raises:
         ValueError: if the folder holds something that is not such a data set.
@@ -40,42 +40,42 @@ def require_free_output(output_folder: Path, *, key: str = "save_to_disk", mark:
     if replaced.is_dir() and not output_folder.exists():
         replaced.rename(output_folder)
     if output_folder.is_dir() and any(output_folder.iterdir()) and not (output_folder / mark).is_file():
-        raise ValueError(f"{key}: {output_folder} holds other things than a data set; name another folder")
+        raise ValueError(f"{key}: {output_folder} holds something that is not a data set; name another folder")
     if output_folder.exists() and not output_folder.is_dir():
         raise ValueError(f"{key}: {output_folder} is a file; name another folder")
 
 
 def staging_folder(output_folder: Path) -> Path:
-    """Return where a new data set is put together before it takes its place."""
+    """Return the folder in which a new data set is assembled before it gets its final name."""
     return output_folder.with_name(f".{output_folder.name}.staging")
 
 
 def replaced_folder(output_folder: Path) -> Path:
-    """Return where the previous data set stands while the new one takes its place, where folders cannot be exchanged.
+    """Return the folder of the previous data set during its replacement, on systems that cannot exchange folders.
 
-    A kill in that moment leaves no data set; the next run of the preprocessing puts the previous one back.
+    A kill at that moment leaves no data set; the next run restores the previous one.
     """
     return output_folder.with_name(f".{output_folder.name}.replaced")
 
 
 def remove_leftovers(output_folder: Path) -> None:
-    """Remove what this run or a killed one left beside a finished data set."""
+    """Remove temporary folders that this run or a killed one left next to a finished data set."""
     for folder in (staging_folder(output_folder), replaced_folder(output_folder)):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def require_same_meaning(output_folder: Path, work_folder: Path, meaning: dict[str, Any]) -> None:
-    """Check that tokens already written mean the same as those to be written, and note the meaning.
+    """Check that existing tokens have the same meaning as those to be written, and record the meaning.
 
     Args:
-        output_folder: finished data set, if there is one.
-        work_folder: unfinished work, if there is any.
+        output_folder: folder of a finished data set, if there is one.
+        work_folder: folder of unfinished work, if there is any.
         meaning: fingerprints of codec and tokenizers.
 
     Raises:
-        ValueError: if a fingerprint differs, with the way out.
+        ValueError: if a fingerprint differs; the message has a suggested fix.
     """
-    fix = "name another save_to_disk, or remove that folder to start anew"
+    fix = "name another save_to_disk, or remove that folder to start again"
     info = read_finished(output_folder)
     if info is not None:
         _compare({name: getattr(info, name) for name in meaning}, meaning, output_folder, fix)
@@ -86,7 +86,7 @@ def require_same_meaning(output_folder: Path, work_folder: Path, meaning: dict[s
 
 
 def read_finished(output_folder: Path) -> DatasetInfo | None:
-    """Return the description of the data set that stands in the output folder; None when none can be read."""
+    """Return the description of the data set in the output folder; None if none can be read."""
     try:
         return DatasetInfo.read(output_folder)
     except ValueError:
@@ -101,7 +101,7 @@ def _compare(found: dict[str, Any], wanted: dict[str, Any], folder: Path, fix: s
 
 
 def remove_workspace(work_folder: Path) -> None:
-    """Remove what preprocessing wrote into the work folder, and the folder if nothing else is in it."""
+    """Remove the files of tokenizing from the work folder, and the folder itself if it is empty then."""
     for name in (PLAN_FOLDER, CHUNK_FOLDER, EMBEDDED_AUDIO_FOLDER, CODEC_FOLDER):
         shutil.rmtree(work_folder / name, ignore_errors=True)
     for name in (SETTINGS_FILE, WORK_LOCK_FILE, TOKENIZE_STATUS_FILE, REPORT_FILE, REPORT_TEXT_FILE, REJECTED_FILE):

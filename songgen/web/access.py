@@ -1,4 +1,4 @@
-"""Who may use a local page: whoever knows its token, under a name that no foreign page can take.
+"""Access to a local page: requests need its token, and a host name that no foreign page can use.
 
 A browser lets any page send requests to this machine. Three things keep other pages out: the token, which they do not
 know; the `Host` header, which shows when a foreign name was made to resolve to this machine (DNS rebinding); and the
@@ -32,13 +32,13 @@ _BEARER = "Bearer "
 
 @dataclass(frozen=True)
 class Access:
-    """What a request must show to be answered."""
+    """Credentials that a request must have to be answered."""
 
     host: str
     """Address or name that the server listens on."""
 
     token: str
-    """Secret of this start of the server."""
+    """Secret of this server process."""
 
     def knows_host(self, headers: Sequence[str]) -> bool:
         """Return whether a request was sent to one of this server's own names.
@@ -77,7 +77,7 @@ class Access:
 
 
 def make_access(host: str = LOOPBACK, token: str | None = None) -> Access:
-    """Return what requests to a server must show.
+    """Return the credentials that requests to a server must have.
 
     Args:
         host: address to listen on.

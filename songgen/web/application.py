@@ -1,4 +1,4 @@
-"""From routes to an application: Starlette, with paths split before they are decoded, behind the access checks."""
+"""Builds an application from routes: Starlette, with paths split before they are decoded, behind access checks."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""An HTML file that needs nothing but the files beside it: no scripts, no fonts, nothing from elsewhere."""
+"""HTML files that only need files next to them: no scripts, no fonts, no network."""
 
 from html import escape
 from pathlib import Path
@@ -7,10 +7,10 @@ from urllib.parse import quote
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' file:; media-src 'self' file:; form-action 'none'"
 )
-"""What a browser may load for such a file, wherever it lies; links of songs' texts could not lead anywhere else."""
+"""Content security policy of such a file: text of songs cannot make a browser load anything else."""
 
 BASE_STYLE = (Path(__file__).parent / "document.css").read_text(encoding="utf-8")
-"""Colours for light and dark, letters, tables, cards."""
+"""Common style: light and dark colours, fonts, tables, cards."""
 
 
 def render_document(title: str, body: str, style: str = "") -> str:

@@ -109,7 +109,7 @@ class AccessGuard:
 
 
 class _Answer:
-    """The answer to one request on its way out: it gets the common headers and is written to the log."""
+    """Wrapper of the answer to one request, which adds the common headers and logs the request."""
 
     def __init__(self, request: Request, send: Send) -> None:
         self._request = request

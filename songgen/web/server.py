@@ -40,7 +40,7 @@ stopped reading would never finish."""
 
 
 class LocalServer:
-    """Serves routes to whoever has the token."""
+    """Server of routes for clients that have the token."""
 
     def __init__(self, routes: Sequence[PageRoute], access: Access, port: int = 0) -> None:
         """Listen; requests wait until `serve` is called.
@@ -77,7 +77,7 @@ class LocalServer:
                 ws="none",
                 lifespan="off",
                 workers=1,
-                proxy_headers=False,  # else it believes what a client says of itself in X-Forwarded-For
+                proxy_headers=False,  # otherwise clients could forge their address by X-Forwarded-For
                 server_header=False,
                 access_log=False,  # it would show the token of the first request
                 log_config=None,
@@ -107,7 +107,7 @@ class LocalServer:
 
     @contextmanager
     def running(self) -> Iterator["LocalServer"]:
-        """Serve in a thread for the length of the block."""
+        """Serve in a thread, in this context."""
         thread = threading.Thread(target=self.serve, daemon=True)
         thread.start()
         try:
@@ -118,7 +118,7 @@ class LocalServer:
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM stop the server and nothing else, for the length of the block.
+        """Let SIGINT and SIGTERM only stop the server, in this context.
 
         uvicorn handles both while it runs. When it has stopped, it raises them again for the handlers from before,
         which would end the process; here those handlers are harmless, so that `serve` returns.
@@ -135,7 +135,7 @@ class LocalServer:
 
 
 class _Deadline:
-    """The end of the time that a client has for something."""
+    """Deadline for a client."""
 
     def __init__(self, passed: Callable[[str], None], reason: str) -> None:
         self._passed = passed
@@ -155,7 +155,7 @@ class _Deadline:
 
 
 class _Connection(H11Protocol):
-    """A connection with deadlines.
+    """Connection with deadlines.
 
     uvicorn waits without limit for the rest of a request and for a client that does not read. So that slow clients
     cannot take all places, a connection is aborted unless each request arrives, and each answer is read, in time.

@@ -299,7 +299,7 @@ def test_too_many_damaged_songs_end_without_a_data_set(place: Path, tmp_path: Pa
 def test_a_folder_with_other_things_is_left_alone(place: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match="output_dir: .* holds other things than a data set"):
+    with pytest.raises(ValueError, match="output_dir: .* holds something that is not a data set"):
         run(place, "--output_dir", str(tmp_path / "out"))
 
 

@@ -271,7 +271,7 @@ def test_another_codec_is_refused_for_unfinished_work(corpus: Path, tmp_path: Pa
 def test_a_folder_of_other_things_is_refused(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "songs").mkdir()
     (tmp_path / "songs" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="holds other things than a data set"):
+    with pytest.raises(ValueError, match="holds something that is not a data set"):
         run(options_for(corpus, tmp_path / "songs"))
     assert (tmp_path / "songs" / "thesis.txt").is_file()
 

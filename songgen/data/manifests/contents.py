@@ -1,6 +1,6 @@
-"""What manifests name, read without preparing anything: texts to train tokenizers on, audio to fit a codec on.
+"""Reading of texts and audio paths from manifests, for training tokenizers and fitting a codec.
 
-Only `.jsonl` manifests are read here, by the reader that tokenization uses: what it takes as a row is a row here.
+Only `.jsonl` manifests are read here, with the same reader as in tokenizing, so both see the same rows.
 """
 
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ from songgen.data.manifests.sources import ManifestSpec, open_source
 from songgen.lyrics import language_code
 
 DEFAULT_LANGUAGE = "english"
-"""Language of lyrics whose row names none."""
+"""Language of lyrics in rows without a language."""
 
 MAX_PROBLEMS_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class SongTexts:
-    """The texts of one row of a manifest."""
+    """Texts of one row of a manifest."""
 
     caption: str
-    """Description; may be empty."""
+    """Caption; may be empty."""
 
     lyrics: str
-    """Sung words; empty for an instrumental."""
+    """Lyrics; empty for an instrumental."""
 
     language: str
     """Code of the language of the lyrics."""
@@ -36,7 +36,7 @@ def read_texts(manifests: list[Path]) -> list[SongTexts]:
     """Read captions, lyrics and languages of all rows.
 
     Raises:
-        ValueError: if files or lines cannot be read; all of them are listed.
+        ValueError: if files or lines cannot be read; the message lists all of them.
     """
     texts: list[SongTexts] = []
     problems: list[str] = []
@@ -54,13 +54,13 @@ def read_texts(manifests: list[Path]) -> list[SongTexts]:
 
 
 def find_audio_files(manifests: list[Path]) -> list[Path]:
-    """Return every audio file that the manifests name, once each, in their order.
+    """Return every audio file named in the manifests, each once, in their order.
 
-    Keys that end in `file_name` are paths relative to the manifest, those that end in `_abspath` absolute ones.
+    Keys that end in `file_name` have paths relative to the manifest, keys that end in `_abspath` absolute ones.
 
     Raises:
-        ValueError: if files or lines cannot be read, a manifest names no audio, or audio files are missing; all
-            problems are listed.
+        ValueError: if files or lines cannot be read, a manifest names no audio, or audio files are missing; the message
+            lists all problems.
     """
     files: dict[Path, None] = {}
     problems: list[str] = []
@@ -84,7 +84,7 @@ def find_audio_files(manifests: list[Path]) -> list[Path]:
 
 
 def _rows(manifest: Path) -> Iterator[RawRow]:
-    """Open a manifest; relative audio paths are not looked at."""
+    """Open a manifest without checking its audio paths."""
     return open_source(ManifestSpec(str(manifest), method="json"), ColumnNames(), spool_folder=manifest.parent).rows
 
 
@@ -100,7 +100,7 @@ def _texts_of(row: dict[str, Any]) -> SongTexts:
 
 
 def _text(row: dict[str, Any], key: str) -> str:
-    """Return a text, a list of tags as one text, or an empty one where the row has none."""
+    """Return a text, a list of tags as one text, or an empty text if the row has none."""
     value = row.get(key)
     if isinstance(value, list) and all(isinstance(tag, str) for tag in value):
         return join_tags(value)

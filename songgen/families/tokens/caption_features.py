@@ -16,10 +16,10 @@ from songgen.families.songs import Processes
 from songgen.runtime.processes.agreement import all_succeeded
 
 TEXT_CACHE_BYTES = 1024**3
-"""Captions' features are kept in memory if those of all captions together take no more than this."""
+"""Largest total size of all captions' features for which they are kept in memory."""
 
 FILE_BYTES = 64 * 1024**2
-"""Features written to the disk at once: what a kill may lose."""
+"""Size of features written to the disk at once, which is the most that a kill can lose."""
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +29,17 @@ Caption = tuple[int, ...]
 def cache_captions(
     encoder: TextEncoder, data: Sequence[TrainingSamples], processes: Processes, folder: Path | None
 ) -> None:
-    """Compute the captions' features once, if they fit into memory: every epoch asks for the same ones.
+    """Compute the features of all captions once, if they fit into memory: they are the same in every epoch.
 
-    Each caption is encoded by itself: in a batch its features would differ in their last bits with its neighbours, and
-    a resumed run, which meets the captions in other batches first, would no longer equal an uninterrupted one. Every
-    process must call this. Each encodes its share of what the store lacks, and reads the others' from there.
+    Each caption is encoded by itself. In a batch, the last bits of its features would depend on the other captions, and
+    a resumed run, which sees captions in other batches first, would differ from an uninterrupted one. Every process
+    must call this. Each encodes its share of the captions missing in the store, and reads the others from there.
 
     Args:
-        encoder: gets a cache that holds all features.
+        encoder: text encoder, which gets a cache with all features.
         data: clips to train and to evaluate on.
-        processes: those of the launch.
-        folder: where features are stored between runs; None stores none, and every process encodes all captions.
+        processes: place of this process in the launch.
+        folder: folder of features kept between runs; None to keep none, then every process encodes all captions.
     """
     size = sum(int(part.dataset.caption_lengths().sum()) for part in data)
     size += sum(int(part.dataset.variant_lengths().sum()) for part in data if part.varies_captions)
@@ -54,7 +54,8 @@ def cache_captions(
     if folder is not None:
         store = FeatureStore(folder, _computed_by(encoder))
         found = _read(encoder, store, captions)
-        # Shares of the whole list, not of what is missing: another process may have stored its share already.
+        # Shares of the whole list, not of the missing captions: those may differ between processes, since another one
+        # may have stored its share already.
         share = [caption for caption in captions[processes.rank :: processes.world_size] if caption not in found]
         _encode_and_store(encoder, store, share)
         logger.info("%d of %d captions encoded by this process; features are in %s", len(share), len(captions), folder)
@@ -62,13 +63,14 @@ def cache_captions(
         captions = [caption for caption in captions if caption not in found.union(share)]
         found = _read(encoder, store, captions)
         captions = [caption for caption in captions if caption not in found]
-    # What no store holds: all without one, and the others' shares where they could not be written or seen from here.
+    # Captions that the store lacks: all without a store, and shares of other processes that could not be written, or
+    # are on a disk that this process does not see.
     for caption in captions:
         encoder.encode(torch.tensor([caption]))
 
 
 def _captions(data: Sequence[TrainingSamples]) -> list[Caption]:
-    """Return the ids of all captions that a run can meet, each once, in one order on all processes."""
+    """Return the token ids of all captions of a run, each once, in the same order on all processes."""
     captions = {tuple(part.options.empty_caption_ids) for part in data}
     for part in data:
         for row in map(part.dataset.row, range(len(part.dataset))):
@@ -78,7 +80,7 @@ def _captions(data: Sequence[TrainingSamples]) -> list[Caption]:
 
 
 def _computed_by(encoder: TextEncoder) -> str:
-    """Describe all that decides the bits of features: the encoder, the device and the libraries."""
+    """Describe everything that the exact bits of features depend on: encoder, device and libraries."""
     device = encoder.device
     if device.type == "cuda":
         machine = torch.cuda.get_device_name(device)
@@ -89,7 +91,7 @@ def _computed_by(encoder: TextEncoder) -> str:
 
 
 def _read(encoder: TextEncoder, store: FeatureStore, captions: Iterable[Caption]) -> set[Caption]:
-    """Put stored features into the encoder's cache; return the captions that they are of."""
+    """Load stored features into the encoder's cache; return the captions found."""
     assert encoder.cache is not None
     keys = {encoder.key_of(torch.tensor(caption)): caption for caption in captions}
     found = set()
@@ -101,7 +103,7 @@ def _read(encoder: TextEncoder, store: FeatureStore, captions: Iterable[Caption]
 
 
 def _encode_and_store(encoder: TextEncoder, store: FeatureStore, captions: Sequence[Caption]) -> None:
-    """Encode captions one by one and store their features; a disk that is full or read-only only costs time."""
+    """Encode captions one by one and store their features. If the disk is full or read-only, they are not stored."""
     features: dict[str, Tensor] = {}
     writable, size = True, 0
     for number, caption in enumerate(captions, start=1):

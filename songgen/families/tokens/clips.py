@@ -1,4 +1,4 @@
-"""The clips that a token model is trained on, compared with the model."""
+"""Checks of the clips that a token model is trained on."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_clips(config: RunConfig, core: SongGenForConditionalGeneration, songs: SongDataset, needs: DataNeeds) -> None:
-    """Compare clips with the model, which stays as it is.
+    """Compare clips with the model, which is not changed.
 
     Raises:
-        ValueError: listing everything that does not agree.
+        ValueError: if they do not agree; the message lists all differences.
     """
     uses_voice = config.data.voice_probabilities().get(VOCAL, 0.0) > 0
     check_against_model(
@@ -36,7 +36,7 @@ def check_clips(config: RunConfig, core: SongGenForConditionalGeneration, songs:
 
 
 def warn_without_voices(samples: TrainingSamples) -> None:
-    """Warn when voices are asked for and no clip has one, with the numbers that decide it."""
+    """Warn if reference voices are asked for but no clip has one, with the numbers that explain it."""
     options, songs = samples.options, samples.dataset
     if not options.voice_choices.get(VOCAL) or samples.has_voice().any():
         return

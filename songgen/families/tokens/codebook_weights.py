@@ -1,4 +1,4 @@
-"""Weights of the codebooks in the loss over a run: coarse ones count more at its start."""
+"""Weights of the codebooks in the loss over a run: coarse codebooks have more weight at the start."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 from songgen.models.loss import codebook_weights
 
 PUBLISHED_COARSE_CODEBOOKS = 3 / 8
-"""Share of the codebooks that published training weighs most at its start."""
+"""Share of codebooks with the highest weight at the start of the published training."""
 PUBLISHED_COARSE_SHARE = 0.75
-"""Share of the loss that these codebooks have together."""
+"""Total weight of these codebooks."""
 
 
 def codebook_start_weights(num_codebooks: int) -> tuple[float, ...]:
-    """Published weights at the start of training, carried over to any number of codebooks.
+    """Return the published weights at the start of training, generalized to any number of codebooks.
 
     Returns:
-        K weights that sum to 1: the coarse ones (three of eight, rounded up) share three quarters, the others the rest.
-        For eight codebooks these are the published numbers, 3 x 0.25 and 5 x 0.05.
+        K weights with sum 1: the coarse codebooks (three of eight, rounded up) share three quarters, the others the
+        rest. For eight codebooks these are the published weights, 3 x 0.25 and 5 x 0.05.
     """
     num_coarse = math.ceil(num_codebooks * PUBLISHED_COARSE_CODEBOOKS)
     num_fine = num_codebooks - num_coarse
@@ -34,24 +34,24 @@ class CodebookWeights:
     """Weight of each codebook in the loss over the progress of a run: from one table towards another."""
 
     start: tuple[float, ...]
-    """K weights at the beginning."""
+    """K weights at the start of the run."""
     end: tuple[float, ...]
-    """K weights that the blend goes towards."""
+    """K weights that are approached towards the end of the run."""
 
     @classmethod
     def build(
         cls, num_codebooks: int, *, weighted: bool, start: Sequence[float] | None, end: Sequence[float] | None
     ) -> CodebookWeights:
-        """Fill in the published tables where none are given.
+        """Build the weights, with the published ones as defaults.
 
         Args:
-            num_codebooks: K.
+            num_codebooks: number of codebooks, K.
             weighted: False for equal weights throughout.
-            start: K weights (None: as published); scaled to sum to 1.
-            end: K weights (None: equal); scaled to sum to 1.
+            start: K weights (None: as published); scaled to sum 1.
+            end: K weights (None: equal); scaled to sum 1.
 
         Raises:
-            ValueError: a table has another length than there are codebooks.
+            ValueError: if the number of weights is not K.
         """
         equal = (1.0 / num_codebooks,) * num_codebooks
         if not weighted:

@@ -1,7 +1,6 @@
 """Loss and accuracy by track and codebook over an evaluation set: sums over targets, divided once at the end.
 
-The terms are those of the training loss (`songgen.models.loss.TargetLosses`); here they are summed by stream instead of
-by head.
+The terms are those of the training loss (`songgen.models.loss.TargetLosses`), summed by stream instead of by head.
 
 Shapes: B batch, H heads, S decoder steps, N tracks, K codebooks.
 """
@@ -21,14 +20,14 @@ _LOSS, _CORRECT, _TARGETS = range(3)
 
 @dataclass(frozen=True)
 class TokenSums:
-    """Sums over the targets of each stream (one codebook of one track) and of the vocal heads, as one vector.
+    """Sums over the targets of each stream (one codebook of one track) and of the vocal heads, as a vector.
 
     The vector is 3 x N x K sums of entropies, hits and targets, then 2 x H sums of the vocal heads' entropies and
     targets (zero without vocal heads).
     """
 
     layout: TokenLayout
-    """Says which stream a head holds at a step."""
+    """Token layout, which gives the stream of a head at a step."""
 
     @property
     def num_streams(self) -> int:
@@ -39,7 +38,7 @@ class TokenSums:
         """Sum a micro-batch, on its device and without waiting for it.
 
         Args:
-            output: of a model in evaluation mode whose `target_counts` were all 1.
+            output: output of a model in evaluation mode, called with `target_counts` of 1.
         """
         entropies, hits, mask = output.target_losses, output.target_hits, output.target_mask
         assert entropies is not None and hits is not None and mask is not None, "the model is in training mode"
@@ -49,7 +48,8 @@ class TokenSums:
         streams = torch.zeros(3, self.num_streams, dtype=dtype, device=device)
         owners, _ = self.layout.stream_table(self.layout.stride)
         for head, of_phase in enumerate(owners.tolist()):
-            # Interleaving layouts give the steps of a head to several streams in turn.
+            # In interleaving layouts, several streams take turns at a head's steps: the stream repeats every `stride`
+            # steps.
             for phase, stream in enumerate(of_phase):
                 steps = slice(phase, None, self.layout.stride)
                 streams[_LOSS, stream] += entropies[:, head, steps].sum(dtype=dtype)
@@ -61,14 +61,14 @@ class TokenSums:
         return torch.cat([streams.flatten(), vocal.flatten()])
 
     def metrics(self, sums: Tensor) -> dict[str, float]:
-        """Name the metrics; what had no target is absent.
+        """Return the metrics by name; those without targets are absent.
 
         `loss` is the mean over heads of each head's mean cross-entropy, as in training with equal weights; `accuracy`
         is the share of all targets; `<track>/loss`, `<track>/accuracy` and `<track>/codebook_<k>/loss`, `.../accuracy`
         split them up. `vocal_loss` is the mean over the vocal heads.
 
         Args:
-            sums: vectors of `of_batch`, added up.
+            sums: sum of the vectors of `of_batch`.
         """
         flat = sums.double().cpu()
         streams = flat[: 3 * self.num_streams].view(3, -1)

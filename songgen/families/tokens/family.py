@@ -1,4 +1,4 @@
-"""SongGen's token models as a family."""
+"""Model family of SongGen's token models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
 
 def prepare(config: RunConfig, core: SongGenForConditionalGeneration, data: TrainingData) -> None:
-    """Make the model ready for its training, and warn where the data cannot teach it what is asked for."""
+    """Prepare the model for training, and warn if the data lacks what is asked for."""
     prepare_model(config, core, data)
     warn_without_voices(data.samples)
 
@@ -29,13 +29,13 @@ def prepare(config: RunConfig, core: SongGenForConditionalGeneration, data: Trai
 def start(
     config: RunConfig, core: SongGenForConditionalGeneration, data: Sequence[TrainingData], processes: Processes
 ) -> None:
-    """Bring frozen networks to the device, and encode captions once: see `songgen.families.family.Family.start`."""
+    """Move frozen networks to the device, and encode captions once; see `songgen.families.family.Family.start`."""
     start_frozen(core)
     cache_captions(core.text_encoder, [part.samples for part in data], processes, _feature_folder(config))
 
 
 def _feature_folder(config: RunConfig) -> Path | None:
-    """Return the folder in which features of captions are kept between runs; None keeps none."""
+    """Return the folder in which features of captions are kept between runs; None to keep none."""
     named = config.data.feature_cache_dir
     if named is None:
         return default_folder()
@@ -43,7 +43,7 @@ def _feature_folder(config: RunConfig) -> Path | None:
 
 
 def describe(config: RunConfig, core: SongGenForConditionalGeneration) -> str:
-    """Return where the model comes from, and its layout."""
+    """Return the model's source and layout as one line."""
     return f"{config.model.model_name_or_path}, layout {core.layout.name}"
 
 

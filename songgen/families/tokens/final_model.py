@@ -1,4 +1,4 @@
-"""The model that a run leaves: a folder that generates songs, and that the next stage starts from."""
+"""Writing the final model of a run: a folder that generates songs, and from which the next stage starts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_model(
         core: the trained model.
         weights: whole weights by name.
         config: resolved configuration of the run.
-        folder: where to write; other files in it stay.
+        folder: folder to write to; other files in it are kept.
     """
     save_model(core, folder, weights)
     copy_tokenizers(core.folder, folder)
@@ -36,7 +36,7 @@ def write_model(
 
 
 def copy_tokenizers(source: Path | None, target: Path) -> None:
-    """Copy the tokenizers that lie beside a model's weights."""
+    """Copy the tokenizers in a model's folder."""
     if source is None or source.resolve() == target.resolve():
         return
     for name in TOKENIZER_ENTRIES:

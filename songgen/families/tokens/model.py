@@ -1,4 +1,4 @@
-"""The model that a run starts from, with what the configuration changes about it, and the fingerprints of its parts."""
+"""Opening the model that a run starts from, with the configuration's changes, and the fingerprints of its parts."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGeneration:
-    """Load `model_name_or_path` in the layout to train; another layout's heads and embeddings are mapped.
+    """Load `model_name_or_path` in the layout to train; heads and embeddings of another layout are mapped.
 
     Args:
-        config: of the run.
-        task: what the launching script trains; None: whatever the layout serves.
+        config: configuration of the run.
+        task: task of the launching script; None for the task of the layout.
 
     Raises:
         ValueError: if the folder is not a model, or its layout is not one of the task's.
@@ -60,7 +60,7 @@ def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGen
 
 
 def _overrides(config: RunConfig) -> dict[str, Any]:
-    """Fields of the model's configuration that the run replaces."""
+    """Return the fields of the model's configuration that the run replaces."""
     arguments = config.model
     given = {
         "prompt_cross_attention": arguments.prompt_cross_attention,
@@ -76,12 +76,12 @@ def _overrides(config: RunConfig) -> dict[str, Any]:
 
 
 def _as_spec(value: str | dict[str, Any] | None) -> dict[str, Any] | None:
-    """A folder or hub id as a table."""
+    """Return a folder or hub id as a spec."""
     return {"path": value} if isinstance(value, str) else value
 
 
 def _load_frozen(core: SongGenForConditionalGeneration, config: RunConfig) -> None:
-    """Load the frozen networks that this run uses, so that one that is missing is known before it starts."""
+    """Load the frozen networks that this run uses, so that a missing one is found before it starts."""
     core.load_frozen("text_encoder")
     if config.data.voice_probabilities().get(VOCAL, 0.0) > 0:
         core.load_frozen("voice_encoder")
@@ -91,8 +91,8 @@ def _load_frozen(core: SongGenForConditionalGeneration, config: RunConfig) -> No
 
 
 def prepare_model(config: RunConfig, core: SongGenForConditionalGeneration, data: TrainingData) -> None:
-    """Make a model ready for its training: see `songgen.families.family.Family.prepare_model`."""
-    core.release("audio_codec")  # that it loads is known; between two rounds of songs it would only take memory
+    """Prepare a model for training; see `songgen.families.family.Family.prepare_model`."""
+    core.release("audio_codec")  # it loads, as was checked; it takes memory only while songs are sampled
     remember_codec(core, data.samples.dataset.info.codec_fingerprint)
     core.set_gradient_checkpointing(config.model.gradient_checkpointing)
     core.set_input_masking(config.model.input_masking)
@@ -102,18 +102,18 @@ def prepare_model(config: RunConfig, core: SongGenForConditionalGeneration, data
 
 
 def remember_codec(core: SongGenForConditionalGeneration, fingerprint: str) -> None:
-    """Note in the model's configuration which codec made the codes that it is trained on."""
+    """Record in the model's configuration which codec made the codes that it is trained on."""
     core.config = dataclasses.replace(core.config, audio_codec_fingerprint=fingerprint)
 
 
 def start_frozen(core: SongGenForConditionalGeneration) -> None:
-    """Bring the frozen networks to the model's device: sharding takes the weights there, and not these."""
+    """Move the frozen networks to the model's device; sharding only moves the model's own weights."""
     for name, part in core.attached().items():
         core.attach(name, part)
 
 
 def model_fingerprints(config: RunConfig, core: SongGenForConditionalGeneration) -> dict[str, str | None]:
-    """Fingerprints that the data must share; None where the model does not bring the part."""
+    """Return the fingerprints that the data must match; None for parts that the model does not have."""
     codec = core.config.audio_codec_fingerprint or core.audio_codec.fingerprint
     return {
         "codec_fingerprint": codec,
@@ -123,7 +123,7 @@ def model_fingerprints(config: RunConfig, core: SongGenForConditionalGeneration)
 
 
 def frozen_content(core: SongGenForConditionalGeneration, trainable: Trainable) -> dict[str, str]:
-    """Hashes of the weights that this run uses and does not train, by part; a checkpoint does not hold them."""
+    """Return hashes of the weights that this run uses but does not train, by part; checkpoints do not hold them."""
     digest = hashlib.sha256()
     for name, parameter in trainable.frozen_parameters(core).items():
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
@@ -134,7 +134,7 @@ def frozen_content(core: SongGenForConditionalGeneration, trainable: Trainable) 
 
 
 def _caption_fingerprint(core: SongGenForConditionalGeneration) -> str | None:
-    """Fingerprint of the caption tokenizer that is in the model's folder; one on a hub is not fetched for this."""
+    """Return the fingerprint of the caption tokenizer in the model's folder; one on a hub is not downloaded for it."""
     folder = None if core.folder is None else core.folder / core.config.caption_tokenizer
     if folder is None or not folder.is_dir():
         return None
@@ -142,7 +142,7 @@ def _caption_fingerprint(core: SongGenForConditionalGeneration) -> str | None:
 
 
 def _lyrics_fingerprint(config: RunConfig, folder: Path | None) -> str | None:
-    """Fingerprint of the lyrics tokenizer that the configuration names or the model's folder holds."""
+    """Return the fingerprint of the lyrics tokenizer in the configuration or the model's folder."""
     if config.model.lyrics_tokenizer is not None:
         return VoiceBpeTokenizer.from_pretrained(config.model.lyrics_tokenizer).fingerprint
     if folder is None or not any((folder / name).is_file() for name in VOCABULARY_FILES):

@@ -1,4 +1,4 @@
-"""What a folder of a token model holds, for publishing it: names of its files, and facts for its model card."""
+"""Contents of a token model's folder, for publishing it: names of its files, and facts for its model card."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def model_facts(folder: Path) -> ModelFacts:
 
 
 def _network(spec: Mapping[str, Any]) -> str:
-    """Return kind and place of a frozen network."""
+    """Return path and type of a frozen network."""
     path = without_folders(str(spec.get("path", "in the weights of this model")))
     kind = spec.get("type")
     return escaped(f"{path} ({kind})" if kind else str(path))

@@ -1,4 +1,4 @@
-"""What the token family minimises and measures: the mean cross-entropy of each head over its targets.
+"""Objective of the token family: the mean cross-entropy of each head over its targets.
 
 Shapes: H heads, K codebooks.
 """
@@ -24,25 +24,25 @@ from songgen.layout import TokenLayout
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
 HEADS, VOCAL_HEADS = "heads", "vocal_heads"
-"""Parts of the loss: shares of each head's mean cross-entropy, H each."""
+"""Names of the loss's parts: shares of each head's mean cross-entropy, H each."""
 
 
 @dataclass(frozen=True)
 class TokenObjective(Objective):
-    """The weighted mean of the heads' losses, and a share of the auxiliary vocal heads' loss."""
+    """Weighted mean of the heads' losses, plus a share of the auxiliary vocal heads' loss."""
 
     layout: TokenLayout
-    """Says which targets a clip has."""
+    """Token layout, which gives the targets of a clip."""
     train_every_eos: bool
-    """Which ends are targets, as the model has it."""
+    """Whether the end of every track is a target, as in the model's configuration."""
     auxiliary_tracks: tuple[str, ...]
-    """Tracks of the vocal heads; empty: these are not trained."""
+    """Tracks of the vocal heads; empty if these are not trained."""
     vocal_loss_weight: float
     """Factor of the vocal heads' loss."""
     codebook_weights: CodebookWeights
     """Weights of the codebooks over the run."""
     generation: GenerationOptions | None = None
-    """How songs are sampled; the seed is that of the run, so that two steps can be compared by ear. None: no songs."""
+    """Options for sampling songs, with the run's seed, so that steps can be compared by ear; None to sample none."""
 
     @property
     def data_needs(self) -> DataNeeds:
@@ -91,6 +91,7 @@ class TokenObjective(Objective):
 
     def evaluation_sums(self, model: nn.Module, batch: Batch) -> Tensor:
         """See `Objective`: a vector of `TokenSums`."""
+        # Divided by 1, the losses are plain sums; they are divided once, after the sum over all micro-batches.
         ones = torch.ones(self.layout.num_heads, dtype=torch.long, device=batch.frames.device)
         output = model(**batch.model_inputs(), target_counts=ones, return_logits=False)
         return TokenSums(self.layout).of_batch(output)
@@ -106,7 +107,7 @@ class TokenObjective(Objective):
 
 
 def token_objective(config: RunConfig, core: SongGenForConditionalGeneration) -> TokenObjective:
-    """Make the objective of a run.
+    """Build the objective of a run.
 
     Raises:
         ValueError: if the weights of the codebooks do not fit the model.
@@ -128,7 +129,7 @@ def token_objective(config: RunConfig, core: SongGenForConditionalGeneration) ->
 
 
 def _generation_options(config: RunConfig) -> GenerationOptions:
-    """Return how songs are sampled at evaluation."""
+    """Return the options for sampling songs at evaluations."""
     model = config.model
     return GenerationOptions(
         do_sample=model.do_sample,
@@ -142,7 +143,7 @@ def _generation_options(config: RunConfig) -> GenerationOptions:
 
 
 def head_names(layout: TokenLayout) -> list[str]:
-    """Name each head: its codebook, and its track unless the head serves several."""
+    """Return the name of each head: its codebook, and its track unless it serves several."""
     owners: list[list[str]] = [[] for _ in range(layout.num_heads)]
     for track, heads in zip(layout.tracks, layout.heads, strict=True):
         for head in heads:

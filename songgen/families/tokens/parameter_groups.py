@@ -1,4 +1,4 @@
-"""Groups of parameters of the token models, and which of them a run trains."""
+"""Parameter groups of the token models, and which of them a run trains."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def choose_trained(config: RunConfig, core: SongGenForConditionalGeneration) -> Trainable:
-    """Freeze what the configuration freezes and what no training target reaches; return what is trained.
+    """Freeze what the configuration says and what no training target reaches; return the trained parameters.
 
     Raises:
         ValueError: if the configuration names groups that do not exist, or sets a factor for one that is not trained.
@@ -52,7 +52,7 @@ def choose_trained(config: RunConfig, core: SongGenForConditionalGeneration) -> 
 
 
 def _unreached_groups(config: RunConfig, core: SongGenForConditionalGeneration) -> list[str]:
-    """Groups that no training target reaches with this configuration; a gradient would never come."""
+    """Return the groups that no training target reaches with this configuration, and that never get a gradient."""
     groups = [] if config.training.add_vocal_loss else ["vocal_heads"]
     if not core.config.prompt_cross_attention:
         groups += ["lyrics_encoder", "lyrics_projection"]

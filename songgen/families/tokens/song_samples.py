@@ -1,4 +1,4 @@
-"""Songs sampled during training: from held-out clips' texts and voices, logged next to their originals."""
+"""Songs sampled during training from the texts and voices of held-out clips, logged next to the originals."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from songgen.tasks import MIX
 
 @dataclass(frozen=True)
 class SongSamples:
-    """Generates the requested songs: each process samples its share, the main one decodes and compares."""
+    """Sampler of the requested songs: each process samples its share, the main one decodes and compares them."""
 
     core: SongGenForConditionalGeneration
-    """The model."""
+    """Model without wrappers."""
     options: GenerationOptions
-    """How songs are sampled."""
+    """Options for sampling."""
     request: SongRequest
-    """Which songs."""
+    """Songs to sample."""
 
     def generate(self) -> dict[str, float]:
-        """Generate, hand the sound to the sink and compare it with the originals. Every process takes part.
+        """Sample songs, send the audio to the sink and compare it with the originals. Every process must call this.
 
         The originals are the held-out clips after a round trip through the codec.
 
         Returns:
-            `mel_distance` to the originals and `generated_seconds`, means over the songs; on the main process only.
+            `mel_distance` to the originals and `generated_seconds`, means over the songs, on the main process only.
 
         Raises:
             Interrupted: if any process was asked to stop; all of them raise it together.
@@ -50,6 +50,7 @@ class SongSamples:
         sampled: list[tuple[int, Any]] = []
         with request.whole_weights(), torch.no_grad(), suppress(Interrupted):
             sampled.extend((index, self._sample(self._batch(index)).tolist()) for index in own)
+        # A stop interrupts each process by itself, at different places; this is where they agree on it.
         if request.inbox.stop_requested_anywhere():
             raise Interrupted
         songs = {index: torch.tensor(codes) for share in gather_lists(sampled) for index, codes in share}
@@ -75,7 +76,7 @@ class SongSamples:
         return {"mel_distance": float(distance["mel_distance"]), "generated_seconds": seconds}
 
     def _batch(self, index: int) -> Batch:
-        """Return one clip."""
+        """Return a micro-batch of one clip."""
         return collate([self.request.samples[0, index]], self.core.layout.tracks)
 
     def _sample(self, batch: Batch) -> Tensor:
@@ -96,12 +97,12 @@ class SongSamples:
 
 
 def _mixes(songs: SongAudio) -> list[NDArray[np.float32]]:
-    """Sound of each song, all tracks together."""
+    """Return the mix of each song."""
     return [mix[:length].cpu().numpy() for mix, length in zip(songs.mix, songs.lengths.tolist(), strict=True)]
 
 
 def _log(sink: AudioSink, songs: SongAudio, names: list[str], step: int) -> None:
-    """Log every track of every song, and their sum where there are several."""
+    """Log every track of every song, and the mix if there are several tracks."""
     tracks = dict(songs.tracks)
     if len(tracks) > 1:
         tracks[MIX] = songs.mix

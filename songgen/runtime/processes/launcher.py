@@ -211,7 +211,7 @@ def _signals_passed_on() -> Iterator[list[int]]:
 
 
 def _children() -> list[int]:
-    """Return the ids of this process's children; torchrun gives each its own session, out of the reach of Ctrl-C."""
+    """Return the ids of this process's children; torchrun starts each in its own session, out of reach of Ctrl-C."""
     import psutil
 
     return [child.pid for child in psutil.Process().children()]
