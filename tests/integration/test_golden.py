@@ -1,6 +1,6 @@
 """The program computes what it computed when `tests/golden` was recorded: bit for bit on the same torch and CPU.
 
-A change that is meant to alter numbers or files records them anew: see `tests/support/golden.py`.
+A change that is meant to alter numbers or files records them again: see `tests/support/golden.py`.
 """
 
 import json

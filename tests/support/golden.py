@@ -1,9 +1,9 @@
 """What the program computes, recorded: losses, weights, codes and data sets of small runs, bit for bit.
 
-    python tests/support/golden.py --write     record anew what stands in tests/golden
+    python tests/support/golden.py --write     record again what is in tests/golden
 
 Only for a change that is meant to alter numbers or files: the record is what shows that no other change does. The model
-folders below `tests/golden/kept` are what everything starts from; they are made anew only where they are missing.
+folders below `tests/golden/kept` are what everything starts from; they are made again only if they are missing.
 Recording goes through real launches (`accelerate launch`); `tests/integration/test_golden.py` compares the record with
 what forks of one process find, which have everything imported and take a second each. Everything is done through the
 launched scripts, the `songgen` command and the public names of `import songgen`, in a folder that holds copies of what
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 KEPT = GOLDEN / "kept"
 FILES = {"platform": "platform.json", "runs": "losses.json", "resumed": "losses.json", "songs": "codes.json"}
-"""Section of the record -> file in `GOLDEN`; the others stand in `contents.json`."""
+"""Section of the record -> file in `GOLDEN`; the others are in `contents.json`."""
 CONTENTS = "contents.json"
 
 FORK = multiprocessing.get_context("fork")
@@ -471,7 +471,7 @@ def preload() -> None:
 
 
 def write_models(folder: Path) -> None:
-    """Make the model folders anew: small, with tokenizers and a codec of their own."""
+    """Make the model folders: small, with tokenizers and a codec of their own."""
     sys.path.insert(0, str(Path(__file__).parent))
     from training_fakes import LYRICS_IDS, TEXT_WIDTH, VOICE_LAYERS, VOICE_WIDTH, tiny_model
 
@@ -514,7 +514,7 @@ def keep_run(output: Path, kept: Path) -> None:
 
 
 def write(folder: Path) -> None:
-    """Make what is kept, and the record, anew."""
+    """Make what is kept, and the record."""
     KEPT.mkdir(parents=True, exist_ok=True)
     soundfile.write(KEPT / "voice.wav", tone(0.5, [330, 660], 0.4), RATE)
     for name in ("tokens", "prepared", "kept_runs"):
@@ -540,7 +540,7 @@ def main() -> None:
     """Record, or find by forks and write what was found to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--write", action="store_true", help="record anew")
+    action.add_argument("--write", action="store_true", help="record again")
     action.add_argument("--into", type=Path, help="file for what is found now; the folder beside it is worked in")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
