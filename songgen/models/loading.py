@@ -109,6 +109,12 @@ def load_model(
         config = config.with_layout(track_pattern)
         tensors = map_layout(tensors, stored_layout, config.layout)
     config = _override(config, config_overrides or {})
+    if not config.add_prenet:
+        logger.warning(
+            "%s was trained with bare lyrics embeddings in front of the song and is used that way (add_prenet false); "
+            "published models and new ones encode and project the lyrics first",
+            folder,
+        )
     model: Any = cls(config, folder=folder)
     for module in model.modules():
         if isinstance(module, Attention):
@@ -302,6 +308,8 @@ def _split_off_frozen(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]
 def _override(config: SongGenConfig, overrides: Mapping[str, Any]) -> SongGenConfig:
     decoder = {key.removeprefix("decoder."): value for key, value in overrides.items() if key.startswith("decoder.")}
     own = {key: value for key, value in overrides.items() if not key.startswith("decoder.")}
+    if own.get("prompt_cross_attention"):
+        own["add_prenet"] = True  # bare embeddings exist only in front of the song; the memory takes encoded lyrics
     return replace(config, decoder=replace(config.decoder, **decoder), **own)
 
 
