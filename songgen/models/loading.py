@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from songgen.codecs import load_codec
+from songgen.codecs.dac_weights import WEIGHTS_ENDINGS
 from songgen.conditioning import TextEncoder, VoiceEncoder
 from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import SongGenConfig
@@ -146,6 +148,10 @@ def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = 
         if (source := local_part(spec, model.folder)) is not None:
             if source.resolve() != target.resolve():
                 shutil.copytree(source, target, dirs_exist_ok=True)
+            replacements[name] = {**spec, "path": name}
+        elif name == "audio_codec" and str(spec.get("path")).endswith(WEIGHTS_ENDINGS):
+            # A weight file of descript-audio-codec: the copy is a folder like that of any other codec.
+            load_codec(spec).save(target)
             replacements[name] = {**spec, "path": name}
         elif "path" not in spec and name in model.attached():
             model.attached()[name].save(target)
