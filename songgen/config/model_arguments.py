@@ -38,8 +38,8 @@ class ModelArguments:
     """Whether positions are rotary (true) or sinusoidal (false). null: as in the model."""
 
     audio_codec: str | dict[str, Any] | None = None
-    """Codec: a hub id, a folder, or a table {"type": "xcodec", "dac", "encodec" or "spectral", "path": id or folder (a DAC: also a
-    weight file), "revision": ..., "bandwidth": ...}. null: the codec of the model."""
+    """Codec: a hub id, a folder, a weight file of descript-audio-codec, or a table {"type": "xcodec", "dac", "encodec"
+    or "spectral", "path": id, folder or file, "revision": ..., "bandwidth": ...}. null: the codec of the model."""
 
     text_encoder: str | dict[str, Any] | None = None
     """Frozen encoder of the caption: a hub id, a folder, or a table. null: the encoder of the model."""
