@@ -5,7 +5,6 @@ The package saves `{"state_dict": ..., "metadata": {"kwargs": ...}}` with `torch
 `DacModel`; see docs/guide.md, "Codecs".
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -150,14 +149,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # errors of the unpickler, the zip reader and the system have no common base
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
-            f"{path} holds other objects than tensors and plain values, which are never opened (the package's "
-            "`package.pth` holds code; its `weights.pth` does not)"
+            f"{path} cannot be read as weights of descript-audio-codec, or holds other objects than tensors and plain "
+            f"values, which are never opened (the package's `package.pth` holds code, its `weights.pth` does not): "
+            f"{reason}"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{path} cannot be read as weights of descript-audio-codec: {reason}") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
     metadata = content.get("metadata") if isinstance(content, dict) else None
     arguments = metadata.get("kwargs") if isinstance(metadata, dict) else None
