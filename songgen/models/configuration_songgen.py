@@ -183,6 +183,12 @@ class SongGenConfig:
     audio_codec_fingerprint: str | None = None
     """Fingerprint of that codec, known once the model was trained on data made with it."""
 
+    condition_dropout: float | None = None
+    """Probability with which training removed all conditions of a song, the highest of all stages; None: not known.
+
+    Guidance compares with songs without conditions, which only such a training shows.
+    """
+
     caption_tokenizer: str = "google/flan-t5-large"
     """Folder (next to the model's file) or hub id of the caption tokenizer."""
 

@@ -44,6 +44,9 @@ _SIZE_GIVING = (
 
 _POSITION_TABLE = "decoder.model.decoder.embed_positions.weights"
 
+_CHECKPOINT_NAME = re.compile(r"checkpoint-\d+(-\d+)?")
+"""Names of the checkpoints in the output folder of a run."""
+
 _STREAM_WEIGHT = re.compile(r"^(decoder\.lm_heads|decoder\.model\.decoder\.embed_tokens)\.(\d+)\.")
 
 _DOWNLOADED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.md")
@@ -70,8 +73,23 @@ def resolve_folder(
     """
     folder = find_folder(name, patterns=patterns, revision=revision, cache_dir=cache_dir)
     if not (folder / MODEL_CONFIG_FILE).is_file():
-        raise ValueError(f"{folder} is no model folder: it holds no {MODEL_CONFIG_FILE}")
+        raise ValueError(f"{folder} is not a model folder: it holds no {MODEL_CONFIG_FILE}{_model_nearby(folder)}")
     return folder
+
+
+def _model_nearby(folder: Path) -> str:
+    """Say where the model is if a folder is a checkpoint of a run, or a run that has not written its model yet."""
+    is_checkpoint = _CHECKPOINT_NAME.fullmatch(folder.resolve().name) is not None
+    run = folder.resolve().parent if is_checkpoint else folder
+    if not is_checkpoint and not any(_CHECKPOINT_NAME.fullmatch(path.name) for path in run.iterdir()):
+        return ""
+    what = ", because it is a checkpoint, from which only its own run can resume" if is_checkpoint else ""
+    if (run / MODEL_CONFIG_FILE).is_file():
+        return f"{what}; the model that the run has written is {run}"
+    return (
+        f"{what}; the run in {run} has not written its model yet, which it does at its end, or when it is stopped "
+        "(Ctrl-C, or a file named STOP in its folder)"
+    )
 
 
 def load_model(

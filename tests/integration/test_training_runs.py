@@ -126,6 +126,20 @@ def test_a_short_run_logs_and_saves_before_its_end_unless_told_otherwise(
     assert "save_steps 10,000 in a run of 20 steps: no checkpoint before its end" in printed
 
 
+def test_the_model_says_whether_training_showed_songs_without_conditions(
+    train: Callable[..., int], tmp_path: Path
+) -> None:
+    """Guidance needs them, in whichever stage that was."""
+    assert train("first", max_steps=1, condition_dropout=0.2) == EXIT_DONE
+    assert train("second", max_steps=1, model_name_or_path=str(tmp_path / "first")) == EXIT_DONE
+    assert train("without", max_steps=1) == EXIT_DONE
+    recorded = [
+        json.loads((tmp_path / run / "config.json").read_text())["condition_dropout"]
+        for run in ("first", "second", "without")
+    ]
+    assert recorded == [0.2, 0.2, 0.0]
+
+
 def test_epochs_are_shown_after_a_resume_with_half_the_batch(
     train: Callable[..., int],
     tmp_path: Path,
