@@ -66,7 +66,7 @@ def train_lyrics_tokenizer(
     """
     texts = [(normalize_lyrics(text, language), language_code(language)) for text, language in lines]
     words = Counter(word for text, _ in texts for word in _without_tags(text).split(" ") if word)
-    if not words:
+    if not any(character.isalnum() for word in words for character in word):  # the tags' line breaks are full stops
         languages = languages or LANGUAGES
         logger.warning(
             "no lyrics to train a tokenizer from: the vocabulary has tags and single letters (of %d languages), which "
