@@ -53,8 +53,12 @@ _GAINS = (".weight_g", ".parametrizations.weight.original0")
 _DIRECTIONS = (".weight_v", ".parametrizations.weight.original1")
 
 
-def find_native_weights(path: str) -> Path | None:
-    """Return the weight file that a path means: a file, one in `DOWNLOADS`, or the only one in a folder; else None.
+def find_native_weights(path: str, base_folder: Path | None = None) -> Path | None:
+    """Return the weight file that a path means; None if the path is not one of the package's.
+
+    Args:
+        path: a file, which may also be in `base_folder` or in `DOWNLOADS`, or a folder with one such file.
+        base_folder: folder of a model or data set that names the path.
 
     Raises:
         ValueError: if the path has the ending of a weight file and there is no such file, or if a folder holds several.
@@ -62,8 +66,11 @@ def find_native_weights(path: str) -> Path | None:
     named = Path(path).expanduser()
     if named.suffix in WEIGHTS_ENDINGS:
         places = [named, DOWNLOADS.expanduser() / named]
+        if base_folder is not None and (inside := base_folder / named).resolve().is_relative_to(base_folder.resolve()):
+            places.insert(0, inside)
         if (found := next((place for place in places if place.is_file()), None)) is None:
-            raise ValueError(f"there is no file {path} (looked from {Path.cwd()} and in {DOWNLOADS})")
+            looked = f"looked from {Path.cwd()} and in {DOWNLOADS}"
+            raise ValueError(f"there is no file {path} ({looked})")
         return found.resolve()
     if not named.is_dir() or (named / "config.json").exists():
         return None

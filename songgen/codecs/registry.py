@@ -114,7 +114,7 @@ def _resolve(path: str, base_folder: Path | None) -> Path | str:
     path = os.path.expanduser(path)
     try:
         folder = local_folder(path, base_folder)
-        if (weights := find_native_weights(path if folder is None else str(folder))) is not None:
+        if (weights := find_native_weights(path if folder is None else str(folder), base_folder)) is not None:
             return weights
         if folder is not None:
             return folder.resolve()

@@ -169,7 +169,7 @@ def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = 
             replacements[name] = {**spec, "path": name}
         elif name == "audio_codec" and str(spec.get("path")).endswith(WEIGHTS_ENDINGS):
             # A weight file of descript-audio-codec: the copy is a folder like that of any other codec.
-            load_codec(spec).save(target)
+            load_codec(spec, base_folder=model.folder).save(target)
             replacements[name] = {**spec, "path": name}
         elif "path" not in spec and name in model.attached():
             model.attached()[name].save(target)

@@ -76,6 +76,15 @@ def test_where_it_is_found(spelling: str, tmp_path: Path, monkeypatch: pytest.Mo
             load_codec({"path": path})
 
 
+def test_a_folder_that_names_a_file_in_it_is_looked_in_first(tmp_path: Path) -> None:
+    native_file(tmp_path / "base" / "weights.pth")
+    codec = load_codec({"path": "weights.pth"}, base_folder=tmp_path / "base")
+    assert codec.spec["path"] == str(tmp_path / "base" / "weights.pth")
+    native_file(tmp_path / "else" / "weights.pth")
+    with pytest.raises(ValueError, match="there is no file"):
+        load_codec({"path": "../else/weights.pth"}, base_folder=tmp_path / "base")
+
+
 def test_a_copy_is_a_folder_without_pickles(tmp_path: Path) -> None:
     codec = load_codec({"path": str(native_file(tmp_path / "weights.pth")), "num_codebooks": 3})
     codec.save(tmp_path / "copy")
