@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from songgen.codecs.base import AudioCodec
+from songgen.runtime.file_hashes import checked
 from songgen.runtime.pretrained import find_file, local_folder, require_hub_id
 
 
@@ -45,7 +46,7 @@ def load_codec(
         spec: A hub id, a folder, or `{"type": ..., "path": id or folder, "revision": ..., "bandwidth": ...}`. Without
             `type` the kind is taken from config.json; without `path` the kind's published model is opened.
         device: Device to compute on.
-        base_folder: Folder of a model or data set; a relative path is looked up there first.
+        base_folder: Folder of a model or data set; a relative path is looked up there and nowhere else.
 
     Raises:
         ValueError: if the spec is wrong or the codec cannot be opened; the message says what to do about it.
@@ -131,9 +132,9 @@ def codec_file(source: Path | str, name: str, revision: str | None) -> Path:
     """Return the local path of a codec's file; from a hub repository it is downloaded, or found in the cache.
 
     Raises:
-        ValueError: if there is no such file, or the hub cannot be reached.
+        ValueError: if there is no such file, it has changed since it was written, or the hub cannot be reached.
     """
     try:
-        return find_file(source, [name], revision=revision)
+        return checked(find_file(source, [name], revision=revision))
     except ValueError as error:
         raise ValueError(f"{name} of the codec {str(source)!r} cannot be read: {error}") from error

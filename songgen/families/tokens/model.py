@@ -16,6 +16,7 @@ from songgen.families.songs import TrainingData
 from songgen.families.trainable import Trainable
 from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.runtime.pretrained import named_by_user
 from songgen.tasks import VOCAL, Task
 
 logger = logging.getLogger(__name__)
@@ -61,23 +62,18 @@ def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGen
 
 def _overrides(config: RunConfig) -> dict[str, Any]:
     """Return the fields of the model's configuration that the run replaces."""
-    arguments = config.model
+    arguments, tokenizer = config.model, config.model.description_tokenizer_name
     given = {
         "prompt_cross_attention": arguments.prompt_cross_attention,
         "decoder.rope_embeddings": arguments.rope_embeddings,
         "decoder.dropout": arguments.dropout,
         "train_every_eos": arguments.train_every_eos,
-        "audio_codec": _as_spec(arguments.audio_codec),
-        "text_encoder": _as_spec(arguments.text_encoder),
-        "voice_encoder": _as_spec(arguments.voice_encoder),
-        "caption_tokenizer": arguments.description_tokenizer_name,
+        "audio_codec": arguments.audio_codec and named_by_user(arguments.audio_codec),
+        "text_encoder": arguments.text_encoder and named_by_user(arguments.text_encoder),
+        "voice_encoder": arguments.voice_encoder and named_by_user(arguments.voice_encoder),
+        "caption_tokenizer": tokenizer and named_by_user(tokenizer)["path"],
     }
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _as_spec(value: str | dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return a folder or hub id as a spec."""
-    return {"path": value} if isinstance(value, str) else value
 
 
 def _load_frozen(core: SongGenForConditionalGeneration, config: RunConfig) -> None:

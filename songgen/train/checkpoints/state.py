@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from songgen.runtime.records import VERSION_KEY, Format
+from songgen.runtime.tensor_files import non_finite_names
 
 STATE_SCHEMA_VERSION = 1
 TRAINER_STATE_FILE = "trainer_state.json"
@@ -157,6 +158,11 @@ class CheckpointContents:
     """Random number generators of this process; see `capture_random_state`."""
     config: dict[str, Any]
     """Resolved configuration of the run, as written to JSON."""
+
+    def non_finite(self) -> list[str]:
+        """Return the names of the tensors that hold NaN or infinity; none where there are no tensors."""
+        parts = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
+        return [f"{part}: {name}" for part, tensors in parts.items() for name in non_finite_names(tensors)]
 
     @property
     def tensor_bytes(self) -> int:
