@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from songgen.doctor.findings import Finding, error, ok
-from songgen.families.registry import family_of
+from songgen.families.registry import DEFAULT_MODEL_TYPE, FAMILIES, family_of
+from songgen.lyrics import VOCABULARY_FILES
 from songgen.runtime.file_hashes import HASHES_FILE, changed_files, read_hashes, record_hashes
+from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import part_files
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
+
+TOKENIZER_FILE = "tokenizer.json"
+"""File in the folder of a caption tokenizer."""
 
 _ACCEPT = "if you changed it on purpose, accept it with --accept; otherwise restore it from a copy, or write it again"
 
@@ -39,17 +44,14 @@ def accept(folder: Path) -> list[str]:
         Paths of the files in the folder.
 
     Raises:
-        ValueError: if the folder is not one of these, or a link leads out of it.
+        ValueError: if the folder is not one of these.
     """
-    names = []
-    if (folder / MODEL_CONFIG_FILE).is_file():
-        try:
-            names = family_of(folder).model_files.names(folder)
-        except ValueError:  # not a model of this program: the folder of a codec or of another network
-            names = []
-    if not names and folder.is_dir():
-        names = [path.relative_to(folder).as_posix() for path in part_files(folder, folder)]
-    if not names:
-        raise ValueError(f"{folder} holds no file of a model, so there is nothing to accept")
+    path = folder / MODEL_CONFIG_FILE
+    if path.is_file() and read_json_object(path).get("model_type", DEFAULT_MODEL_TYPE) in FAMILIES:
+        names = family_of(folder).model_files.names(folder)
+    elif path.is_file() or any((folder / name).is_file() for name in (*VOCABULARY_FILES, TOKENIZER_FILE)):
+        names = [file.relative_to(folder).as_posix() for file in part_files(folder, folder)]
+    else:
+        raise ValueError(f"{folder} is not the folder of a model, a network or tokenizers: there is nothing to accept")
     record_hashes(folder, names)
     return names

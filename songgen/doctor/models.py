@@ -78,13 +78,7 @@ def _weights(folder: Path, *, deep: bool) -> Iterator[Finding]:
 def _part(folder: Path, name: str, spec: Mapping[str, Any]) -> Iterator[Finding]:
     """Check that a frozen network is there, and report its source."""
     path = str(spec["path"])
-    try:
-        found = local_folder(path, folder)
-        if found is not None:
-            part_files(found, folder)
-    except ValueError as problem:
-        yield error(name, str(problem))
-        return
+    found = local_folder(path, folder)
     if found is None and _may_be_hub_id(path):
         yield ok(name, f"{path}, downloaded from the hub on first use")
     elif found is None:
@@ -94,12 +88,17 @@ def _part(folder: Path, name: str, spec: Mapping[str, Any]) -> Iterator[Finding]
     elif not any(found.glob("*.safetensors")) and not spec.get("allow_pickle_weights"):
         yield error(name, f"{found} has no weights in safetensors format", "convert them; pickles are not read")
     else:
-        yield ok(name, path)
+        try:
+            part_files(found, folder)
+        except ValueError as problem:
+            yield warning(name, str(problem), "no training can start from this model, and this part is not published")
+        else:
+            yield ok(name, path)
 
 
 def _codec_fits(folder: Path, config: SongGenConfig, *, deep: bool) -> Iterator[Finding]:
     """With `deep`, open the codec and compare its fingerprint with that of the model's training data."""
-    if not deep or config.audio_codec_fingerprint is None or not _is_inside(config.audio_codec, folder):
+    if not deep or config.audio_codec_fingerprint is None or not _is_local(config.audio_codec, folder):
         return
     try:
         found = load_codec(config.audio_codec, base_folder=folder).fingerprint
@@ -131,11 +130,7 @@ def _lyrics_tokenizer(folder: Path, config: SongGenConfig) -> Iterator[Finding]:
 def _caption_tokenizer(folder: Path, config: SongGenConfig) -> Iterator[Finding]:
     """Check the caption tokenizer, if it is in a folder."""
     name = config.caption_tokenizer
-    try:
-        found = local_folder(name, folder)
-    except ValueError as problem:
-        yield error("caption tokenizer", str(problem))
-        return
+    found = local_folder(name, folder)
     if found is None and _may_be_hub_id(name):
         yield ok("caption tokenizer", f"{name}, downloaded from the hub on first use")
     elif found is None:
@@ -158,9 +153,9 @@ def _pickles(folder: Path) -> Iterator[Finding]:
         yield ok("pickles", "none")
 
 
-def _is_inside(spec: Mapping[str, Any], folder: Path) -> bool:
+def _is_local(spec: Mapping[str, Any], folder: Path) -> bool:
     """Return whether a frozen network is in the model's folder."""
-    return bool(spec.get("path")) and (folder / str(spec["path"])).is_dir()
+    return "path" in spec and local_folder(str(spec["path"]), folder) is not None
 
 
 def _may_be_hub_id(name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from songgen.lyrics import VOCABULARY_FILES
 from songgen.models.configuration_songgen import SongGenConfig
 from songgen.runtime.model_folders import ModelFiles, copy_part, part_files, read_model_config
-from songgen.runtime.pretrained import local_folder
+from songgen.runtime.pretrained import local_folder, require_inside
 from songgen.runtime.tensor_files import INDEX_FILE, WEIGHTS_FILE, weight_files
 
 CAPTION_TOKENIZER_FOLDER = "caption_tokenizer"
@@ -61,9 +61,6 @@ def local_parts(config: SongGenConfig, folder: Path | None) -> dict[str, LocalPa
     Args:
         config: configuration of the model.
         folder: folder of the model; None for a new one, whose parts were named by the user.
-
-    Raises:
-        ValueError: if a link leads from the model's folder to somewhere else.
     """
     paths = {name: getattr(config, name).get("path") for name in FROZEN_PARTS}
     if folder is not None:  # a new model has a caption tokenizer only once its folder is complete
@@ -82,7 +79,8 @@ def require_own_files(config: SongGenConfig, folder: Path) -> None:
     Raises:
         ValueError: if a link leads out of them.
     """
-    MODEL_FILES.names(folder)
+    for name in VOCABULARY_FILES:
+        require_inside(folder / name, folder)
     for part in local_parts(config, folder).values():
         part_files(part.source, part.root)
 

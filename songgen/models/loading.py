@@ -22,7 +22,6 @@ from songgen.models.folder import (
     FROZEN_PARTS,
     local_parts,
     read_config,
-    require_own_files,
 )
 from songgen.runtime.file_hashes import checked
 from songgen.runtime.json_files import read_json_object
@@ -109,8 +108,8 @@ def load_model(
         config_overrides: fields of `SongGenConfig` (or `decoder.FIELD`) to replace, such as `decoder.dropout`.
 
     Raises:
-        ValueError: if it is not a model folder, has changed since it was written, or reaches other folders; for unknown
-            options, or weights that do not fit (all are listed).
+        ValueError: if it is not a model folder, or has changed since it was written; for unknown options, or weights
+            that do not fit (all are listed).
     """
     if attn_implementation not in ("sdpa", "eager"):
         raise ValueError(f"attn_implementation {attn_implementation!r} is not one of sdpa, eager")
@@ -123,7 +122,6 @@ def load_model(
         config = config.with_layout(track_pattern)
         tensors = map_layout(tensors, stored_layout, config.layout)
     config = _override(config, config_overrides or {})
-    require_own_files(config, folder)
     model: Any = cls(config, folder=folder)
     for module in model.modules():
         if isinstance(module, Attention):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from songgen.runtime.file_hashes import HASHES_FILE, checked
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.pretrained import require_inside
+from songgen.runtime.pretrained import is_inside, require_inside
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 COPIED_ENDINGS = frozenset({".json", ".safetensors", ".txt", ".model", ".md"})
@@ -34,17 +34,11 @@ class ModelFiles:
     """Folders of frozen networks and tokenizers; `config.json` says under the same keys where they are."""
 
     def names(self, folder: Path) -> list[str]:
-        """Return the paths of the model's files in a folder.
-
-        Raises:
-            ValueError: if a link leads out of the folder.
-        """
+        """Return the paths of the model's files in a folder, without links that lead out of it."""
         single = dict.fromkeys([MODEL_CONFIG_FILE, *self.weights(folder), *self.files])
-        found = [name for name in single if (folder / name).is_file()]
-        for part in self.folders:
-            if (folder / part).is_dir():
-                found += [path.relative_to(folder).as_posix() for path in part_files(folder / part, folder)]
-        return found
+        found = [folder / name for name in single if (folder / name).is_file()]
+        found += [path for part in self.folders for path in _data_files(folder / part)]
+        return [path.relative_to(folder).as_posix() for path in found if is_inside(path, folder)]
 
 
 def read_model_config(folder: Path, keys: Iterable[str]) -> dict[str, Any]:
@@ -87,28 +81,30 @@ def _stays(path: Any) -> bool:
 def part_files(part: Path, folder: Path) -> list[Path]:
     """Return the files of a network or tokenizer that are copied and published, sorted.
 
-    Files with other endings, hidden ones and manifests are left out.
+    Files with other endings, hidden ones, manifests and links to folders are left out.
 
     Args:
         part: folder of the network or tokenizer.
         folder: folder that links must not leave: the model's folder, or the same one.
 
     Raises:
-        ValueError: if a link leads out of the folder, or is one to a folder.
+        ValueError: if a link leads out of the folder.
     """
     require_inside(part, folder)
-    found = []
+    found = list(_data_files(part))
+    for path in found:
+        require_inside(path, folder)
+    return found
+
+
+def _data_files(part: Path) -> Iterator[Path]:
+    """Yield the files with listed endings, sorted, whether or not they are links; links to folders are not followed."""
     for parent, folders, names in os.walk(part):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in folders:
-            if (Path(parent) / name).is_symlink():
-                raise ValueError(f"{Path(parent) / name} is a link to a folder; put a copy there instead (cp -rL)")
         for name in sorted(names):
             path = Path(parent) / name
             if path.suffix in COPIED_ENDINGS and not name.startswith(".") and name != HASHES_FILE and path.is_file():
-                require_inside(path, folder)
-                found.append(path)
-    return found
+                yield path
 
 
 def copy_part(part: Path, target: Path, folder: Path) -> None:

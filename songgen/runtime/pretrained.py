@@ -23,18 +23,14 @@ def local_folder(name: str | Path, base_folder: Path | None = None) -> Path | No
     Args:
         name: name of a folder, or something else, such as a hub id.
         base_folder: folder of a model or data set that contains the name. A relative name is then a folder in it, and
-            not one in the current folder, since both may come from a stranger. Absolute names are those that the user
-            gave: `songgen.runtime.model_folders.read_model_config` refuses them in files.
-
-    Raises:
-        ValueError: if a link leads from `base_folder` to somewhere else.
+            neither one in the current folder nor one above, since folder and name may come from a stranger. Absolute
+            names are those that the user gave: `songgen.runtime.model_folders.read_model_config` refuses them in files.
     """
-    candidate = Path(name) if base_folder is None else Path(base_folder) / name
-    if not candidate.is_dir():
-        return None
-    if base_folder is not None and not Path(name).is_absolute():
-        require_inside(candidate, Path(base_folder))
-    return candidate
+    if base_folder is None:
+        return Path(name) if Path(name).is_dir() else None
+    candidate = Path(base_folder) / name
+    leaves = ".." in Path(name).parts and not Path(name).is_absolute()
+    return candidate if candidate.is_dir() and not leaves else None
 
 
 def named_by_user(spec: str | Mapping[str, Any]) -> dict[str, Any]:

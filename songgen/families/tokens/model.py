@@ -15,6 +15,7 @@ from songgen.config import RunConfig
 from songgen.families.songs import TrainingData
 from songgen.families.trainable import Trainable
 from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
+from songgen.models.folder import require_own_files
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.runtime.pretrained import named_by_user
 from songgen.tasks import VOCAL, Task
@@ -30,7 +31,8 @@ def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGen
         task: task of the launching script; None for the task of the layout.
 
     Raises:
-        ValueError: if the folder is not a model, or its layout is not one of the task's.
+        ValueError: if the folder is not a model, reaches other folders through links, or its layout is not one of the
+            task's.
     """
     arguments = config.model
     wanted = arguments.track_pattern
@@ -45,6 +47,8 @@ def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGen
         track_pattern=wanted,
         config_overrides=_overrides(config),
     )
+    assert core.folder is not None
+    require_own_files(core.config, core.folder)  # now: the final model gets copies of them
     if task is not None and core.task.name != task.name:
         raise ValueError(
             f"{arguments.model_name_or_path} has the layout {core.layout.name!r} of the task {core.task.name}, this "

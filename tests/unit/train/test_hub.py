@@ -15,6 +15,7 @@ from huggingface_hub import constants
 from training_fakes import write_model_folder
 
 from songgen.cli.main import main
+from songgen.doctor.hashes import accept
 from songgen.models import SongGenForConditionalGeneration
 from songgen.models.loading import resolve_folder
 from songgen.train.publishing import hub as hub_module
@@ -95,6 +96,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 EXPECTED = {
     "README.md",
     "config.json",
+    "file_hashes.json",
     "model.safetensors",
     "lyrics_tokenizer.json",
     "training_config.json",
@@ -145,6 +147,7 @@ def test_shards_are_taken_by_the_index(run_folder: Path) -> None:
     (run_folder / "model.safetensors").rename(run_folder / "model-00001-of-00001.safetensors")
     index = run_folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}}))
+    accept(run_folder)
     names = {file.name for file in select_files(run_folder)[0]}
     assert {"model-00001-of-00001.safetensors", "model.safetensors.index.json"} <= names
     index.write_text(
@@ -166,6 +169,7 @@ def test_a_model_that_would_not_open_elsewhere_is_refused(run_folder: Path) -> N
     config = json.loads(path.read_text())
     config["audio_codec"]["path"] = "/data/someone/codec"
     path.write_text(json.dumps(config))
+    accept(run_folder)
     with pytest.raises(ValueError, match="audio_codec: /data/someone/codec"):
         select_files(run_folder)
 
