@@ -45,6 +45,25 @@ class CurvePosition:
 
 
 @dataclass
+class MetricSums:
+    """Sums over the steps since the last line of metrics, so that the next line of a resumed run covers all of them."""
+
+    finite_steps: int = 0
+    """Number of steps in the sums."""
+    bad_steps: int = 0
+    """Number of steps that were not finite, and are in no sum."""
+    updates: int = 0
+    """Number of steps that changed the weights."""
+    norm: float = 0.0
+    """Sum of the gradient norms of these."""
+    losses: list[float] = field(default_factory=list)
+    """Share of each process in the sum of the losses. The shares are added up when they are reported, and would round
+    differently if they were added up before."""
+    parts: list[dict[str, list[float]]] = field(default_factory=list)
+    """Shares of each process in the named parts of the loss."""
+
+
+@dataclass
 class TrainerState:
     """Position of a run, stored as JSON. It is the only source of the step and the epoch (never a folder's name)."""
 
@@ -87,6 +106,8 @@ class TrainerState:
     """Step of the latest evaluation."""
     gradient_scaler: dict[str, float] = field(default_factory=dict)
     """State of the float16 loss scaler; empty in other precisions."""
+    metric_sums: MetricSums = field(default_factory=MetricSums)
+    """Sums over the steps since the last line of metrics."""
     plan: dict[str, Any] = field(default_factory=dict)
     """Identity of the data and its order (processes, batch sizes, seed, hashes) and of the frozen weights. The position
     is only valid with these."""
