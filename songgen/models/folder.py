@@ -14,7 +14,7 @@ from songgen.runtime.tensor_files import INDEX_FILE, WEIGHTS_FILE, weight_files
 
 CAPTION_TOKENIZER_FOLDER = "caption_tokenizer"
 
-FROZEN_PARTS = ("text_encoder", "voice_encoder", "audio_codec")
+FROZEN_PARTS = ("audio_codec", "text_encoder", "voice_encoder")
 """Keys of the frozen networks in `config.json`, and names of their folders."""
 
 PATH_KEYS = (*FROZEN_PARTS, "caption_tokenizer")

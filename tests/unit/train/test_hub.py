@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
+from checkpoint_fakes import FORK
 from fake_hub import TOKEN, USER, FakeHub, running_hub
 from huggingface_hub import constants
 from training_fakes import write_model_folder
@@ -275,3 +278,35 @@ def test_the_command_uploads_by_the_environment_alone(run_folder: Path, reposito
         assert f"revision {repository.commits[-1]}" in done.stdout
         assert TOKEN not in done.stdout + done.stderr
         assert not any("telemetry" in path or "agent" in path for _, path, _ in hub.requests)
+
+
+def test_killed_during_an_upload_it_leaves_nothing_or_everything(run_folder: Path, server: FakeHub) -> None:
+    """The repository has no file until the one commit, and the same upload completes it."""
+    push_to_hub(run_folder, "someone/model")
+    total, expected, left = len(server.requests), expected_names(run_folder), []
+    for number in (0, 1, total // 2, total - 3, total - 2, total - 1):
+        server.repositories.clear()
+        server.objects.clear()
+        server.requests.clear()
+        child = FORK.Process(target=push_and_leave, args=(run_folder,))
+
+        def kill(request: int, child: ForkProcess = child, number: int = number) -> None:
+            if request == number and child.pid is not None:
+                os.kill(child.pid, signal.SIGKILL)
+
+        server.before_request = kill
+        child.start()
+        child.join(600)
+        server.before_request = lambda request: None
+        assert child.exitcode == -signal.SIGKILL
+        left.append({name for repository in server.repositories.values() for name in repository.files})
+        assert left[-1] in (set(), expected)
+    assert left[0] == left[1] == left[2] == set()
+    push_to_hub(run_folder, "someone/model")
+    assert set(server.repositories["someone/model"].files) == expected
+
+
+def push_and_leave(folder: Path) -> None:
+    """Upload in a process of its own."""
+    push_to_hub(folder, "someone/model")
+    os._exit(0)
