@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from songgen.codecs.base import AudioCodec
+from songgen.runtime.file_hashes import checked_folder
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -58,8 +59,10 @@ def open_network(
     """Open a network in float32 from the safetensors files of a folder or hub repository.
 
     Raises:
-        ValueError: if it cannot be opened or weights are missing.
+        ValueError: if it cannot be opened, has changed since it was written, or weights are missing.
     """
+    if Path(path).is_dir():
+        checked_folder(Path(path))
     try:
         model, info = model_class.from_pretrained(
             path, revision=revision or "main", dtype=torch.float32, use_safetensors=True, output_loading_info=True

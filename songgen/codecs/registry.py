@@ -12,6 +12,7 @@ import torch
 
 from songgen.codecs.base import AudioCodec
 from songgen.codecs.dac_weights import WEIGHTS_ENDINGS, find_native_weights
+from songgen.runtime.file_hashes import checked
 from songgen.runtime.pretrained import find_file, local_folder, require_hub_id
 
 
@@ -48,7 +49,7 @@ def load_codec(
             `type` the kind is taken from config.json; without `path` the kind's published model is opened. The path of
             a DAC may also be a weight file of descript-audio-codec, or the folder where that package keeps one.
         device: Device to compute on.
-        base_folder: Folder of a model or data set; a relative path is looked up there first.
+        base_folder: Folder of a model or data set; a relative path is looked up there and nowhere else.
 
     Raises:
         ValueError: if the spec is wrong or the codec cannot be opened; the message says what to do about it.
@@ -142,9 +143,9 @@ def codec_file(source: Path | str, name: str, revision: str | None) -> Path:
     """Return the local path of a codec's file; from a hub repository it is downloaded, or found in the cache.
 
     Raises:
-        ValueError: if there is no such file, or the hub cannot be reached.
+        ValueError: if there is no such file, it has changed since it was written, or the hub cannot be reached.
     """
     try:
-        return find_file(source, [name], revision=revision)
+        return checked(find_file(source, [name], revision=revision))
     except ValueError as error:
         raise ValueError(f"{name} of the codec {str(source)!r} cannot be read: {error}") from error

@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers.models import Unigram
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from songgen.runtime.file_hashes import checked_folder
+
 PAD_TOKEN_ID, EOS_TOKEN_ID, UNK_TOKEN_ID = 0, 1, 2
 """Ids of T5's vocabularies, kept by those trained here."""
 
@@ -28,8 +30,10 @@ def load_caption_tokenizer(folder_or_id: str | Path, revision: str | None = None
         revision: branch, tag or commit on the hub.
 
     Raises:
-        ValueError: if there is none, or if it could not pad or end a sequence.
+        ValueError: if there is none, if it has changed since it was written, or if it could not pad or end a sequence.
     """
+    if Path(folder_or_id).is_dir():
+        checked_folder(Path(folder_or_id))
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder_or_id), revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:

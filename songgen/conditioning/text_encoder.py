@@ -153,7 +153,7 @@ def load_text_encoder(
 
     Args:
         spec: a hub id, a folder, or `{"path": ..., "revision": ..., "allow_pickle_weights": false}`.
-        base_folder: a relative path that exists under it is taken from there.
+        base_folder: folder of a model; a relative path is one in it.
         device: where it computes.
         dtype: precision to compute in (None: as stored).
 

@@ -34,6 +34,7 @@ from songgen.tokenize.workspace import (
     CODEC_FOLDER,
     PLAN_FOLDER,
     SETTINGS_FILE,
+    read_settings,
     replaced_folder,
 )
 
@@ -72,9 +73,11 @@ def examine_work(folder: Path, *, has_finished: bool = False) -> Iterator[Findin
     """
     found, active = activity(folder, "preprocessing")
     yield from found
-    settings = _read_json(folder / SETTINGS_FILE)
-    if isinstance(settings, dict):
-        yield from (ok(name, str(value)) for name, value in settings.items())
+    if (folder / SETTINGS_FILE).is_file():
+        try:
+            yield from [ok(name, str(value)) for name, value in read_settings(folder).items()]
+        except ValueError as problem:
+            yield warning(SETTINGS_FILE, str(problem), "the next start writes it again")
     state, rejected = _progress(folder)
     if (folder / REPORT_FILE).is_file() and (folder / REJECTED_FILE).is_file():
         fix = f"repair the rows in {folder / REJECTED_FILE}, or raise max_bad_fraction; then {CONTINUE_HINT}"

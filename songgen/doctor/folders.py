@@ -108,7 +108,7 @@ def _findings(folder: Path, kind: Kind, *, deep: bool) -> Iterator[Finding]:
     if kind is Kind.RUN:
         return examine_run(folder, deep=deep)
     if kind is Kind.CHECKPOINT:
-        return examine_checkpoint(folder, deep=deep)
+        return examine_checkpoint(folder)
     if kind is Kind.DATASET:
         return examine_dataset(folder, deep=deep)
     if kind is Kind.WORK:

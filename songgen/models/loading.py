@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +13,27 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from songgen.codecs import load_codec
 from songgen.codecs.dac_weights import WEIGHTS_ENDINGS
 from songgen.conditioning import TextEncoder, VoiceEncoder
 from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.decoder import Attention
+from songgen.models.folder import (
+    CAPTION_TOKENIZER_FOLDER,
+    FROZEN_PARTS,
+    local_parts,
+    read_config,
+)
+from songgen.runtime.file_hashes import checked
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.pretrained import find_folder, local_folder
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE, WEIGHTS_FILE, opened_tensors, weight_files
+from songgen.runtime.pretrained import find_folder
+from songgen.runtime.tensor_files import (
+    MODEL_CONFIG_FILE,
+    WEIGHTS_FILE,
+    non_finite_tensors,
+    opened_tensors,
+    weight_files,
+)
 
 _Model = TypeVar("_Model", bound=nn.Module)
 """A class of `songgen.models.modeling_songgen`, which is above this module and so is not named here."""
@@ -116,13 +127,14 @@ def load_model(
         config_overrides: fields of `SongGenConfig` (or `decoder.FIELD`) to replace, such as `decoder.dropout`.
 
     Raises:
-        ValueError: if it is not a model folder, for unknown options, or weights that do not fit (all are listed).
+        ValueError: if it is not a model folder, or has changed since it was written; for unknown options, or weights
+            that do not fit (all are listed).
     """
     if attn_implementation not in ("sdpa", "eager"):
         raise ValueError(f"attn_implementation {attn_implementation!r} is not one of sdpa, eager")
     folder = resolve_folder(name, revision=revision, cache_dir=cache_dir)
     tensors = _read_tensors(folder)
-    config = SongGenConfig.from_dict(_completed_by_tensors(read_json_object(folder / MODEL_CONFIG_FILE), tensors))
+    config = SongGenConfig.from_dict(_completed_by_tensors(read_config(folder), tensors))
     frozen = _split_off_frozen(tensors)
     stored_layout = config.layout
     if track_pattern is not None and track_pattern != config.track_pattern:
@@ -157,22 +169,32 @@ def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = 
         model: a `SongGenForConditionalGeneration`.
         folder: where to write; other files in it stay.
         tensors: whole weights to write (None: the model's state, which must not be sharded).
+
+    Raises:
+        ValueError: if a link leads out of the model's folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     replacements: dict[str, Any] = {}
-    for name in _FROZEN_PREFIXES:
+    parts = local_parts(model.config, model.folder)
+    if tokenizer := parts.pop("caption_tokenizer", None):
+        tokenizer.copy(folder / CAPTION_TOKENIZER_FOLDER)
+        replacements["caption_tokenizer"] = CAPTION_TOKENIZER_FOLDER
+    for name in FROZEN_PARTS:
         spec = getattr(model.config, name)
         target = folder / name
-        if (source := local_part(spec, model.folder)) is not None:
-            if source.resolve() != target.resolve():
-                shutil.copytree(source, target, dirs_exist_ok=True)
+        if name in parts:
+            if weight_files(parts[name].source):
+                parts[name].copy(target)
+            elif parts[name].source.resolve() != target.resolve():
+                getattr(model, name).save(target)  # its weights are a pickle, which is not copied
+                spec = {key: value for key, value in spec.items() if key != "allow_pickle_weights"}
             replacements[name] = {**spec, "path": name}
-        elif name == "audio_codec" and str(spec.get("path")).endswith(WEIGHTS_ENDINGS):
+        elif str(spec.get("path")).endswith(WEIGHTS_ENDINGS):
             # A weight file of descript-audio-codec: the copy is a folder like that of any other codec.
-            load_codec(spec, base_folder=model.folder).save(target)
+            getattr(model, name).save(target)
             replacements[name] = {**spec, "path": name}
         elif "path" not in spec and name in model.attached():
-            model.attached()[name].save(target)
+            getattr(model, name).save(target)
             replacements[name] = {"path": name}
     replace(model.config, **replacements).save(folder)
     weights = model.state_dict() if tensors is None else tensors
@@ -183,13 +205,6 @@ def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = 
         temporary.replace(folder / WEIGHTS_FILE)  # a full disk leaves the earlier weights as they are
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def local_part(spec: Mapping[str, Any], base_folder: Path | None) -> Path | None:
-    """Return the local folder that a frozen network's spec names, or None if it names a hub id or nothing."""
-    if not (path := spec.get("path")):
-        return None
-    return local_folder(path, base_folder)
 
 
 def map_layout(tensors: Mapping[str, Tensor], source: TokenLayout, target: TokenLayout) -> dict[str, Tensor]:
@@ -243,11 +258,11 @@ def _read_tensors(folder: Path, *, shapes_only: bool = False) -> dict[str, Tenso
         shapes_only: read the files' headers alone, and return tensors without content (on the meta device).
 
     Raises:
-        ValueError: if a file is missing or damaged.
+        ValueError: if a file is missing or damaged, or has changed since it was written.
     """
     tensors: dict[str, Tensor] = {}
     for path in _weight_files(folder):
-        with opened_tensors(path) as opened:
+        with opened_tensors(path if shapes_only else checked(path)) as opened:
             for key in opened.keys():  # noqa: SIM118 - no mapping
                 if "rotary_emb." in key:
                     continue
@@ -264,11 +279,7 @@ def non_finite_weights(folder: Path) -> list[str]:
     Raises:
         ValueError: if a weight file cannot be read.
     """
-    found = []
-    for path in _weight_files(folder):
-        with opened_tensors(path) as weights:
-            found += [key for key in weights.keys() if not weights.get_tensor(key).isfinite().all()]  # noqa: SIM118
-    return sorted(found)
+    return sorted(name for path in _weight_files(folder) for name in non_finite_tensors(path))
 
 
 def weight_problems(cls: type[nn.Module], folder: Path) -> list[str]:

@@ -33,6 +33,7 @@ from songgen.data.schema import (
     target_column,
 )
 from songgen.data.writer import ShardWriter
+from songgen.runtime.json_files import json_sha256
 from songgen.tokenize.encoders import Encoders
 from songgen.tokenize.options import TokenizeOptions
 from songgen.tokenize.statistics import ChunkStatistics, EnergyStatistics, count, differs
@@ -40,6 +41,9 @@ from songgen.tokenize.text import EncodedText, encode_text
 
 COUNTED_TRIM_SECONDS = 0.001
 """Seconds up to which a track cut to the shortest one is not counted: sample rates differ, and lengths are rounded."""
+
+
+_RECORD_HASH = "record_sha256"
 
 
 @dataclass
@@ -71,16 +75,27 @@ class ChunkRecord:
     """Rows left out, in the order of the manifest."""
 
     def to_json(self) -> str:
-        """Return the record as one line of JSON."""
-        return json.dumps({**asdict(self), "statistics": self.statistics.to_dict()})
+        """Return the record as one line of JSON, with a hash of its content."""
+        content = json.loads(json.dumps({**asdict(self), "statistics": self.statistics.to_dict()}))
+        return json.dumps({**content, _RECORD_HASH: json_sha256(content)})
 
     @staticmethod
     def from_json(line: str) -> "ChunkRecord":
-        """Read a record from a line of JSON."""
-        content = json.loads(line)
-        content["statistics"] = ChunkStatistics.from_dict(content["statistics"])
-        content["rejections"] = [Rejection(**rejection) for rejection in content["rejections"]]
-        return ChunkRecord(**content)
+        """Read a record from a line of JSON; those of earlier versions have no hash.
+
+        Raises:
+            ValueError: if it is damaged.
+        """
+        try:
+            content = json.loads(line)
+            sha256 = content.pop(_RECORD_HASH, None)
+            if sha256 not in (None, json_sha256(content)):
+                raise ValueError("its hash does not fit")
+            content["statistics"] = ChunkStatistics.from_dict(content["statistics"])
+            content["rejections"] = [Rejection(**rejection) for rejection in content["rejections"]]
+            return ChunkRecord(**content)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"the record of a chunk is damaged ({error})") from error
 
 
 def chunk_key(settings: str, split: str, content: bytes, rows: Sequence[ClipRow]) -> str:

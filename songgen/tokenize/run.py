@@ -224,10 +224,17 @@ class _Run:
     def _read_record(self, path: Path, key: str, shard: Path) -> ChunkRecord | None:
         if not path.is_file():
             return None
-        record = ChunkRecord.from_json(path.read_text(encoding="utf-8"))
+        try:
+            record = ChunkRecord.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            logger.warning("%s: %s; the chunk is encoded again", path, error)
+            return None
         if record.key != key:
             return None
-        return record if not record.rows or (shard.is_file() and file_sha256(shard) == record.sha256) else None
+        if record.rows and shard.is_file() and file_sha256(shard) != record.sha256:
+            logger.warning("%s is damaged (its hash does not fit); the chunk is encoded again", shard)
+            return None
+        return record if not record.rows or shard.is_file() else None
 
     def unload_encoders(self) -> None:
         """Free the codec's memory; from here on only files are handled."""
@@ -238,7 +245,11 @@ class _Run:
 
     def _records(self) -> Iterator[ChunkRecord]:
         for chunk in self.plan.chunks():
-            yield ChunkRecord.from_json((self.chunk_folder / f"{chunk.name}.json").read_text(encoding="utf-8"))
+            path = self.chunk_folder / f"{chunk.name}.json"
+            try:
+                yield ChunkRecord.from_json(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}; run the same command again, which encodes it again") from error
 
     def finish(self) -> None:
         """Check the result and publish the data set (main process)."""
@@ -309,6 +320,16 @@ def _describe(options: TokenizeOptions, encoders: Encoders) -> DatasetInfo:
     )
 
 
+def _readable_records(path: Path) -> Iterator[ChunkRecord]:
+    """Yield the records of a finished data set; damaged ones are left out, and their chunks are encoded again."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield ChunkRecord.from_json(line.decode("utf-8"))
+            except ValueError as error:
+                logger.warning("%s:%d: %s; the chunk is encoded again", path, number, error)
+
+
 class _FinishedShards:
     """Shards of the data set in the output folder, by the key of their chunk."""
 
@@ -318,8 +339,7 @@ class _FinishedShards:
         self.shards: dict[str, ShardInfo] = {}
         info = read_finished(folder)
         if info is not None and (folder / CHUNK_RECORDS_FILE).is_file():
-            with (folder / CHUNK_RECORDS_FILE).open(encoding="utf-8") as lines:
-                self.records = {record.key: record for record in map(ChunkRecord.from_json, lines)}
+            self.records = {record.key: record for record in _readable_records(folder / CHUNK_RECORDS_FILE)}
             self.shards = {shard.key: shard for shards in info.splits.values() for shard in shards}
 
     def take(self, key: str, target: Path) -> ChunkRecord | None:

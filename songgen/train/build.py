@@ -22,7 +22,9 @@ from songgen.runtime.processes.commands import Inbox
 from songgen.runtime.processes.deepspeed_launch import deepspeed_plugin
 from songgen.runtime.processes.group import StartPatience
 from songgen.runtime.processes.heartbeat import Heartbeat
+from songgen.runtime.tensor_files import non_finite_names
 from songgen.tasks import Task
+from songgen.train.checkpoints.files import shown
 from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.checkpoints.resume import (
     Resumption,
@@ -80,6 +82,8 @@ def build_trainer(
     with accelerator.local_main_process_first():
         family = family_of(config.model.model_name_or_path, config.model.model_revision)
         core = family.open_model(config, task)
+    if bad := non_finite_names(core.state_dict()):
+        raise ValueError(f"{config.model.model_name_or_path} holds NaN or infinity in {shown(bad)}; start from another")
     objective = family.objective(config, core)
     processes = Processes(rank, world_size)
     data, held_out = _open_data(config, family, core, objective, processes)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from songgen.config import RunConfig
+from songgen.config.changes import KIND_OF, Change
 from songgen.families.family import Family
 from songgen.families.objective import Objective
 from songgen.families.songs import TrainingData
@@ -219,6 +220,10 @@ class Trainer:
         else:
             logger.warning("%s holds no random state for this process: dropout samples other numbers", folder)
             set_seed(self.config.training.seed + self.state.step, device_specific=True)
+        if not any(KIND_OF[key] is Change.COMPUTATION for key in self.resumption.changed):
+            self.totals.restore(
+                contents.state.metric_sums, self.accelerator.process_index, self.accelerator.num_processes
+            )
         self.saved_step = self.state.step
         self.checkpoints.protect(folder)
         self.checkpoints.retain()
@@ -314,9 +319,10 @@ class Trainer:
             state.epoch, state.step_in_epoch, state.batches_in_epoch = state.epoch + 1, 0, 0
 
     def log(self) -> None:
-        """Report the metrics since the last report."""
+        """Report the metrics since the last report; a run that is stopped between two lines reports those so far."""
         rate = {"learning_rate": get_learning_rate(self.engine.optimizer)}
-        self.reporter.training(self.totals.report() | rate, self.state.step, self.epoch)
+        metrics = self.totals.report(reset=self.due(self.intervals.log))
+        self.reporter.training(metrics | rate, self.state.step, self.epoch)
 
     def evaluate(self) -> None:
         """Evaluate the held-out clips, with the averaged weights if they are kept. A stop request interrupts it."""
@@ -353,6 +359,7 @@ class Trainer:
         main = self.accelerator.is_main_process
         if self.accelerator.scaler is not None:
             self.state.gradient_scaler = self.accelerator.scaler.state_dict()
+        self.state.metric_sums = self.totals.sums()
         contents = CheckpointContents(
             state=self.state,
             model=gather_tensors(self.engine.parameters, keep=main),

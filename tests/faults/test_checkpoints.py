@@ -1,10 +1,12 @@
 """A checkpoint is complete or not there; what is damaged is never used, and never replaced by a fresh start."""
 
+import itertools
 import logging
 import os
 import random
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,48 @@ def test_killed_while_saving(tmp_path: Path, point: str, monkeypatch: pytest.Mon
 def saved_with_limit(folder: Path, step: int) -> None:
     """Save with a retention limit that removes a checkpoint."""
     manager(folder, limit=2).save(contents(step))
+
+
+@pytest.mark.case(1)
+def test_killed_at_any_file_operation_of_retention(tmp_path: Path) -> None:
+    """A save that removes two old checkpoints: whichever of its operations is the last, the newest one is whole."""
+    total = 0
+    for number in itertools.count():
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        saved(folder, 1, 2)
+
+        def save(folder: Path = folder, number: int = number) -> None:
+            kill_before_file_operation(folder, number)
+            manager(folder, limit=1).save(contents(3))
+            manager(folder, limit=1).save(contents(4))
+
+        code = exit_code(save)
+        if code == 0:
+            total = number
+            break
+        assert code == -signal.SIGKILL
+        assert not [path for path, problem in candidates(folder) if problem], "an old checkpoint was left in part"
+        checkpoints = manager(folder, limit=1)
+        newest = checkpoints.latest()
+        assert newest is not None and not any(".tmp-" in name for name in names(folder))
+        loaded = checkpoints.load(newest)
+        assert loaded.state.step >= 2
+        assert_is_step(loaded, loaded.state.step)
+        assert checkpoints.save(contents(5)) is not None and names(folder) == ["checkpoint-5"]
+    assert total > 30, "every file of three removed checkpoints was an operation"
+
+
+def kill_before_file_operation(folder: Path, number: int) -> None:
+    """Kill this process before its file operation of that number below a folder."""
+    operations, numbers = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}, itertools.count()
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        # `rmtree` removes relative to open folders: only names reach the hook then.
+        if event in operations and next(numbers) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
 
 
 @pytest.mark.case(1)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,6 +41,8 @@ class FakeHub:
     part_size: int = 2000
     """Larger objects are uploaded in parts of so many bytes."""
     url: str = ""
+    before_request: Callable[[int], object] = lambda number: None
+    """Called with the number of each request, before it is answered."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -77,6 +79,7 @@ class Handler(BaseHTTPRequestHandler):
         """Find what a request is about."""
         path = unquote(urlsplit(self.path).path)
         data = self.body()
+        self.hub.before_request(len(self.hub.requests))
         self.hub.requests.append((self.command, path, self.headers.get("User-Agent", "")))
         if self.hub.failing_path is not None and self.hub.failing_path in path:
             return self.answer({"error": "this server is told to fail"}, 403)

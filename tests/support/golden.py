@@ -199,7 +199,8 @@ def tensors_sha256(path: Path) -> str:
 
 
 def file_hashes(folder: Path, without: Iterable[str] = ()) -> dict[str, str]:
-    """Hash of every file below a folder, by name."""
+    """Hash of every file below a folder, by name; manifests of model folders only repeat these hashes."""
+    without = (*without, "file_hashes.json")
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in without)
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from songgen.families.family import ModelFiles
 from songgen.families.registry import family_of
+from songgen.runtime.file_hashes import HASHES_FILE, checked_folder
+from songgen.runtime.model_folders import COPIED_ENDINGS, ModelFiles, read_model_config
+from songgen.runtime.pretrained import is_inside
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.publishing.model_card import model_card, published_config
@@ -25,9 +27,6 @@ if TYPE_CHECKING:
 
 CARD_FILE = "README.md"
 LICENSE_FILE = "LICENSE"
-
-COPIED_ENDINGS = frozenset({".json", ".safetensors", ".txt", ".model", ".md"})
-"""File name endings that are uploaded from a model's folders: formats that only hold data, never pickles."""
 
 MAX_SAMPLES = 8
 MAX_SAMPLE_BYTES = 20 * 1024**2
@@ -176,7 +175,8 @@ def select_files(
         ValueError: if the folder is not a complete model; the message lists all problems.
     """
     contents = _require_complete(folder)
-    copied = (MODEL_CONFIG_FILE, *contents.weights(folder), *contents.files, LICENSE_FILE)
+    own = [MODEL_CONFIG_FILE, *contents.weights(folder), *contents.files]
+    copied = (*own, HASHES_FILE, LICENSE_FILE, CARD_FILE)
     candidates = [folder / name for name in dict.fromkeys(copied)]
     for name in contents.folders:
         candidates += sorted(path for path in (folder / name).rglob("*") if not path.is_dir())
@@ -190,13 +190,13 @@ def select_files(
             files.append(HubFile(name, path))
         else:
             left_out[name] = reason
+    if lost := [f"{name} ({left_out[name]})" for name in own if name in left_out]:
+        raise ValueError(f"{folder} is not a complete model folder: {', '.join(lost)}")
     run_file = folder / RUN_CONFIG_FILE
-    if run_file.is_file():
+    if run_file.is_file() and is_inside(run_file, folder):
         shown = published_config(json.loads(run_file.read_text(encoding="utf-8")))
         files.append(HubFile(RUN_CONFIG_FILE, (json.dumps(shown, indent=2) + "\n").encode()))
-    if (folder / CARD_FILE).is_file():
-        files.append(HubFile(CARD_FILE, folder / CARD_FILE))
-    else:
+    if CARD_FILE not in {file.name for file in files}:
         audio = [file.name for file in files if file.name.startswith(f"{SAMPLES_FOLDER}/")]
         card = model_card(folder, repo_id=repo_id, license_name=license_name, samples=audio)
         files.append(HubFile(CARD_FILE, card.encode()))
@@ -207,7 +207,8 @@ def _require_complete(folder: Path) -> ModelFiles:
     """Check that a model folder would work on another machine, and return the files of its family's model folders.
 
     Raises:
-        ValueError: if files are missing, or the configuration names places of this machine.
+        ValueError: if files are missing or have changed since they were written, or the configuration names places
+            outside of the folder.
     """
     missing, contents = [MODEL_CONFIG_FILE], ModelFiles(weights=lambda folder: ())
     if (folder / MODEL_CONFIG_FILE).is_file():
@@ -215,15 +216,8 @@ def _require_complete(folder: Path) -> ModelFiles:
         missing = [name for name in contents.weights(folder) if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{folder} is not a complete model folder: {', '.join(missing)} missing")
-    config = json.loads((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
-    places = {name: config.get(name) for name in contents.folders}
-    paths = {name: place.get("path") if isinstance(place, dict) else place for name, place in places.items()}
-    foreign = [f"{name}: {path}" for name, path in paths.items() if path and Path(path).is_absolute()]
-    if foreign:
-        raise ValueError(
-            f"{folder / MODEL_CONFIG_FILE} names folders of this machine ({'; '.join(foreign)}); copy them into the "
-            "model folder and give their names, or give hub ids"
-        )
+    checked_folder(folder)
+    read_model_config(folder, contents.folders)
     return contents
 
 
@@ -240,7 +234,7 @@ def _newest_samples(folder: Path) -> list[Path]:
 def _reason_to_leave_out(path: Path, folder: Path, contents: ModelFiles) -> str | None:
     """Return why a file is not uploaded; None if it is."""
     inside = path.relative_to(folder)
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not is_inside(path, folder):
         return "a link to somewhere else"
     if any(part.startswith(".") for part in inside.parts):
         return "hidden"
