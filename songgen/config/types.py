@@ -182,7 +182,7 @@ def _readings(text: str, annotation: Any) -> list[Any]:
     structured = is_list or (accepts(annotation, dict) and text.startswith("{"))
     if not structured and text.lower() in _SPELLINGS and not _is_choice(text, annotation):
         readings.append(_SPELLINGS[text.lower()])
-    if structured or not accepts(annotation, str):
+    if structured or not accepts(annotation, str) or accepts(annotation, int) or accepts(annotation, float):
         for read in (json.loads, float):
             try:
                 readings.append(read(text))

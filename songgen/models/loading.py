@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from songgen.codecs import load_codec
+from songgen.codecs.dac_weights import WEIGHTS_ENDINGS
 from songgen.conditioning import TextEncoder, VoiceEncoder
 from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import SongGenConfig
@@ -54,6 +56,9 @@ _SIZE_GIVING = (
 
 _POSITION_TABLE = "decoder.model.decoder.embed_positions.weights"
 
+_CHECKPOINT_NAME = re.compile(r"checkpoint-\d+(-\d+)?")
+"""Names of the checkpoints in the output folder of a run."""
+
 _STREAM_WEIGHT = re.compile(r"^(decoder\.lm_heads|decoder\.model\.decoder\.embed_tokens)\.(\d+)\.")
 
 _DOWNLOADED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.md")
@@ -80,8 +85,23 @@ def resolve_folder(
     """
     folder = find_folder(name, patterns=patterns, revision=revision, cache_dir=cache_dir)
     if not (folder / MODEL_CONFIG_FILE).is_file():
-        raise ValueError(f"{folder} is no model folder: it holds no {MODEL_CONFIG_FILE}")
+        raise ValueError(f"{folder} is not a model folder: it holds no {MODEL_CONFIG_FILE}{_model_nearby(folder)}")
     return folder
+
+
+def _model_nearby(folder: Path) -> str:
+    """Say where the model is if a folder is a checkpoint of a run, or a run that has not written its model yet."""
+    is_checkpoint = _CHECKPOINT_NAME.fullmatch(folder.resolve().name) is not None
+    run = folder.resolve().parent if is_checkpoint else folder
+    if not is_checkpoint and not any(_CHECKPOINT_NAME.fullmatch(path.name) for path in run.iterdir()):
+        return ""
+    what = ", because it is a checkpoint, from which only its own run can resume" if is_checkpoint else ""
+    if (run / MODEL_CONFIG_FILE).is_file():
+        return f"{what}; the model that the run has written is {run}"
+    return (
+        f"{what}; the run in {run} has not written its model yet, which it does at its end, or when it is stopped "
+        "(Ctrl-C, or a file named STOP in its folder)"
+    )
 
 
 def load_model(
@@ -122,6 +142,12 @@ def load_model(
         config = config.with_layout(track_pattern)
         tensors = map_layout(tensors, stored_layout, config.layout)
     config = _override(config, config_overrides or {})
+    if not config.add_prenet:
+        logger.warning(
+            "%s was trained with bare lyrics embeddings in front of the song and is used that way (add_prenet false); "
+            "published models and new ones encode and project the lyrics first",
+            folder,
+        )
     model: Any = cls(config, folder=folder)
     for module in model.modules():
         if isinstance(module, Attention):
@@ -164,8 +190,12 @@ def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = 
                 getattr(model, name).save(target)  # its weights are a pickle, which is not copied
                 spec = {key: value for key, value in spec.items() if key != "allow_pickle_weights"}
             replacements[name] = {**spec, "path": name}
-        elif Path(spec.get("path", "")).is_file() or ("path" not in spec and name in model.attached()):
-            getattr(model, name).save(target)
+        elif name == "audio_codec" and str(spec.get("path")).endswith(WEIGHTS_ENDINGS):
+            # A weight file of descript-audio-codec: the copy is a folder like that of any other codec.
+            load_codec(spec, base_folder=model.folder).save(target)
+            replacements[name] = {**spec, "path": name}
+        elif "path" not in spec and name in model.attached():
+            model.attached()[name].save(target)
             replacements[name] = {"path": name}
     replace(model.config, **replacements).save(folder)
     weights = model.state_dict() if tensors is None else tensors
@@ -314,6 +344,8 @@ def _split_off_frozen(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]
 def _override(config: SongGenConfig, overrides: Mapping[str, Any]) -> SongGenConfig:
     decoder = {key.removeprefix("decoder."): value for key, value in overrides.items() if key.startswith("decoder.")}
     own = {key: value for key, value in overrides.items() if not key.startswith("decoder.")}
+    if own.get("prompt_cross_attention"):
+        own["add_prenet"] = True  # bare embeddings exist only in front of the song; the memory takes encoded lyrics
     return replace(config, decoder=replace(config.decoder, **decoder), **own)
 
 

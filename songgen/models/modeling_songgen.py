@@ -296,10 +296,10 @@ class SongGenForConditionalGeneration(NotifiedModule):
         return self._project_voice(hidden_states), mask
 
     def _encode_lyrics(self, prompt_input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return lyrics (B x L x D) and their mask (B x L): encoded for the memory, only embedded as a prefix."""
+        """Return encoded lyrics (B x L x D) and their mask (B x L), for the memory and as a prefix alike."""
         mask = torch.ones_like(prompt_input_ids) if attention_mask is None else attention_mask
         embedded = self.embed_prompts(prompt_input_ids)
-        if not self.config.prompt_cross_attention:
+        if not self.config.add_prenet:
             return embedded, mask.bool()
         return self.lyrics_to_dec_proj(self.lyrics_encoder(embedded, mask)), mask.bool()
 

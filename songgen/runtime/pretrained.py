@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _BARE_HUB_ID = re.compile(r"[\w][\w.-]*")
@@ -40,8 +45,8 @@ def named_by_user(spec: str | Mapping[str, Any]) -> dict[str, Any]:
     """
     given = {"path": spec} if isinstance(spec, str) else dict(spec)
     path = given.get("path")
-    if isinstance(path, str) and path and Path(path).is_dir():
-        given["path"] = str(Path(path).absolute())
+    if isinstance(path, str) and path and Path(path).expanduser().is_dir():
+        given["path"] = str(Path(path).expanduser().absolute())
     return given
 
 
@@ -122,9 +127,12 @@ def find_folder(
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(repository, revision=revision, cache_dir=cache_dir, allow_patterns=list(patterns))
-        )
+        with _quiet_client() as options:
+            return Path(
+                snapshot_download(
+                    repository, revision=revision, cache_dir=cache_dir, allow_patterns=list(patterns), **options
+                )
+            )
     except (OSError, ValueError) as error:  # the hub's own errors are of these kinds
         raise _refused(repository, revision, error) from error
 
@@ -152,7 +160,8 @@ def find_file(name: str | Path, files: Sequence[str], *, revision: str | None = 
 
     for file in files:
         try:
-            return Path(hf_hub_download(repository, file, revision=revision))
+            with _quiet_client() as options:
+                return Path(hf_hub_download(repository, file, revision=revision, **options))
         except (OSError, ValueError) as error:
             # A file that the repository lacks, or a hub that cannot be reached: the second error is a subclass of the
             # first.
@@ -174,10 +183,40 @@ def find_commit(repository: str, revision: str, file: str = "config.json") -> st
 
     try:
         # The cache has a folder for each commit. Offline, it knows a branch's commit as of the last download.
-        commit = Path(hf_hub_download(repository, file, revision=revision or "main")).parent.name
+        with _quiet_client() as options:
+            commit = Path(hf_hub_download(repository, file, revision=revision or "main", **options)).parent.name
     except (OSError, ValueError):
         return None
     return commit if _COMMIT.fullmatch(commit) else None
+
+
+@contextmanager
+def _quiet_client() -> Iterator[dict[str, Any]]:
+    """Yield the options of a download, with the client's warnings of each retry hidden: one error follows them.
+
+    Where the hub's name cannot be resolved, only the cache is read: the client would retry for 20 seconds a file.
+    """
+    http_logger = logging.getLogger("huggingface_hub.utils._http")
+    level = http_logger.level
+    http_logger.setLevel(logging.ERROR)
+    try:
+        yield {} if _is_reachable() else {"local_files_only": True}
+    finally:
+        http_logger.setLevel(level)
+
+
+def _is_reachable() -> bool:
+    """Return whether the hub's name can be resolved, or a proxy would do that; no connection is opened."""
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT).hostname
+    if constants.HF_HUB_OFFLINE or host is None or getproxies():
+        return True  # the client knows by itself that it is offline
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return True
 
 
 def _refused(repository: str, revision: str | None, error: Exception) -> ValueError:

@@ -103,9 +103,9 @@ def load_encoders(options: TokenizeOptions, device: Any) -> Encoders:
 
 
 def _portable_spec(spec: dict[str, Any], model_folder: Path | None) -> dict[str, Any]:
-    """Replace the path of a codec in a local folder by that of the copy in the data set."""
+    """Replace the path of a codec in a local folder or file by that of the copy in the data set."""
     path = str(spec.get("path") or "")
-    is_local = bool(path) and local_folder(path, model_folder) is not None
+    is_local = bool(path) and (local_folder(path, model_folder) is not None or Path(path).is_file())
     return {**spec, "path": CODEC_FOLDER} if is_local else spec
 
 

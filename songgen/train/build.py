@@ -29,6 +29,7 @@ from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.checkpoints.resume import (
     Resumption,
     continue_curve,
+    count_epochs,
     count_steps,
     find_resumption,
     require_same_songs,
@@ -111,10 +112,10 @@ def build_trainer(
         average=MovingAverage(engine.parameters, training.ema_decay) if training.ema_decay else None,
         anomalies=AnomalyWatch(AnomalyPolicy.of(training), output_dir, config.data.dataset_folders(), rank == 0),
         loss_scale=_loss_scale(config, accelerator),
-        intervals=_intervals(config, data.plan.steps_per_epoch(0)),
+        intervals=_intervals(config, data.plan.steps_per_epoch(0), total_steps),
         evaluator=evaluator,
         checkpoints=checkpoints,
-        reporter=_reporter(config, family, core, engine, data, held_out, accelerator, console, total_steps),
+        reporter=_reporter(config, family, core, engine, data, held_out, accelerator, console, state),
         totals=StepTotals(objective, accelerator.device),
         heartbeat=heartbeat,
         patience=StartPatience(training.ddp_timeout),
@@ -198,13 +199,18 @@ def _loss_scale(config: RunConfig, accelerator: Accelerator) -> LossScaleBounds:
     return bounds
 
 
-def _intervals(config: RunConfig, steps_per_epoch: int) -> Intervals:
-    """Return the numbers of steps between logging, evaluations and checkpoints."""
-    return Intervals(
-        log=config.training.logging_interval(steps_per_epoch),
-        evaluate=config.training.eval_interval(steps_per_epoch),
-        save=config.training.save_interval(steps_per_epoch),
+def _intervals(config: RunConfig, steps_per_epoch: int, total_steps: int) -> Intervals:
+    """Return the numbers of steps between logging, evaluations and checkpoints; warn if none is due before the end."""
+    training = config.training
+    intervals = Intervals(
+        log=training.logging_interval(total_steps, steps_per_epoch),
+        evaluate=training.eval_interval(total_steps, steps_per_epoch),
+        save=training.save_interval(total_steps, steps_per_epoch),
     )
+    if training.do_train and total_steps > 1:
+        for key, problem in intervals.problems(total_steps).items():
+            logger.warning('%s %s ("auto" follows the length of the run)', key, problem)
+    return intervals
 
 
 def _schedule(config: RunConfig, total_steps: int) -> LearningRateSchedule:
@@ -259,10 +265,10 @@ def _reporter(
     held_out: TrainingData | None,
     accelerator: Accelerator,
     console: Console,
-    total_steps: int,
+    state: TrainerState,
 ) -> Reporter:
     """Return the reporter of the run: console, metrics file and trackers."""
-    training = config.training
+    training, total_steps = config.training, state.total_steps
     trained = sum(entry.numel() for entry in engine.parameters.values())
     frames = config.data.max_frames_per_batch
     summary = RunSummary(
@@ -278,7 +284,7 @@ def _reporter(
         device=str(accelerator.device),
         precision=training.dtype,
         total_steps=total_steps,
-        num_epochs=round(total_steps / data.plan.steps_per_epoch(0), 2),
+        num_epochs=round(count_epochs(data.plan, state, total_steps), 2),
     )
 
     def open_trackers(resume_step: int | None) -> Trackers:

@@ -20,7 +20,7 @@ from songgen.train.build import build_trainer
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.optimization.determinism import use_deterministic_operations
 from songgen.train.output_folder import back_up_run, locked, require_outside, require_usable, require_way_back
-from songgen.train.publishing.hub import publish, require_account
+from songgen.train.publishing.hub import publish, require_account, require_repository_name
 from songgen.train.reporting.console import Console, route_logging, route_warnings
 from songgen.train.supervision import Supervision, begin_run, say
 
@@ -174,6 +174,7 @@ def _require_possible(config: RunConfig) -> None:
     training = config.training
     folder = Path(training.output_dir)
     if training.push_to_hub:
+        require_repository_name(training.hub_model_id or folder.resolve().name)
         require_account()
     require_usable(folder, resume=training.resume, overwrite=training.overwrite_output_dir)
     if training.overwrite_output_dir:

@@ -55,6 +55,21 @@ class Intervals:
     save: int | None
     """Steps between two checkpoints."""
 
+    def problems(self, total_steps: int) -> dict[str, str]:
+        """Return what is never due before the end of a run of `total_steps`: key -> what that means."""
+
+        def is_due(interval: int | None) -> bool:
+            return interval is not None and interval < total_steps
+
+        found = {}
+        if not is_due(self.log):
+            found["logging_steps"] = f"{self.log:,} in a run of {total_steps:,} steps: no metrics before its end"
+        if self.save is None:
+            found["save_steps"] = "null: no checkpoint before the end of this run, unless it is stopped by a signal"
+        elif not is_due(self.save) and not is_due(self.evaluate):  # the first evaluation is followed by a checkpoint
+            found["save_steps"] = f"{self.save:,} in a run of {total_steps:,} steps: no checkpoint before its end"
+        return found
+
 
 @dataclass
 class Trainer:
@@ -297,7 +312,9 @@ class Trainer:
             state.skipped_steps += 1
         state.step_in_epoch += 1
         state.batches_in_epoch += self.data.plan.slots_per_step
-        self.reporter.advance(state.epoch, state.step_in_epoch, self.data.plan.steps_per_epoch(state.epoch))
+        # Counted from here: the completed steps of this epoch may have been of another number of processes.
+        left = self.data.plan.steps_per_epoch(state.epoch, state.batches_in_epoch)
+        self.reporter.advance(state.epoch, state.step_in_epoch, state.step_in_epoch + left)
         if state.batches_in_epoch >= len(self.data.plan.batches(state.epoch)):
             state.epoch, state.step_in_epoch, state.batches_in_epoch = state.epoch + 1, 0, 0
 

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import os
+import re
 import shutil
 import signal
 from collections import Counter
@@ -146,6 +147,10 @@ def test_another_number_of_processes_is_refused_unless_asked_for(
     config = write_config(world, output_dir=str(folder), **settings, allow_world_size_change=True)
     printed = fork_run(config, tmp_path / "allowed", processes=second, hook=record_clips(tmp_path / "clips")).finish()
     assert "no longer exact: dropout samples other numbers" in printed
+    places = re.findall(r"epoch (\d+)/([\d.]+) \((\d+)/(\d+)\)", printed)
+    assert {epochs for _, epochs, _, _ in places} == {"4"}
+    assert all(int(done) <= int(all_steps) for _, _, done, all_steps in places), places
+    assert sum(done == all_steps for _, _, done, all_steps in places) == len({epoch for epoch, _, _, _ in places})
 
     entries = recorded_clips(tmp_path / "clips")
     songs = {f"song{index}" for index in range(NUM_SONGS)}

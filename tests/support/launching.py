@@ -36,6 +36,7 @@ def write_config(world: Path, **changes: Any) -> Path:
         "per_device_train_batch_size": 1,
         "gradient_accumulation_steps": 2,
         "logging_steps": 1,
+        "save_steps": 500,
         "learning_rate": 1e-3,
         "adam_epsilon": 1e-4,
         "do_eval": True,

@@ -94,6 +94,8 @@ def prepare_model(config: RunConfig, core: SongGenForConditionalGeneration, data
     """Prepare a model for training; see `songgen.families.family.Family.prepare_model`."""
     core.release("audio_codec")  # it loads, as was checked; it takes memory only while songs are sampled
     remember_codec(core, data.samples.dataset.info.codec_fingerprint)
+    dropout = max(core.config.condition_dropout or 0.0, config.model.condition_dropout)
+    core.config = dataclasses.replace(core.config, condition_dropout=dropout)
     core.set_gradient_checkpointing(config.model.gradient_checkpointing)
     core.set_input_masking(config.model.input_masking)
     if config.training.torch_compile:

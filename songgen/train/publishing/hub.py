@@ -90,6 +90,7 @@ def push_to_hub(
             says what to do.
     """
     name = repo_id or folder.resolve().name
+    require_repository_name(name)
     if dry_run:
         files, left_out = select_files(folder, repo_id=name, license_name=license_name)
         return HubPush(name, files, left_out)
@@ -115,6 +116,29 @@ def require_account() -> None:
 
     if get_token() is None:
         raise ValueError("no account for the hub: run `hf auth login`, or set HF_TOKEN in the environment")
+
+
+def require_repository_name(name: str) -> None:
+    """Check that the hub accepts a name, without asking it.
+
+    Args:
+        name: "account/name", or only the name.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+        if not all(part.isascii() for part in name.split("/")):
+            raise ValueError("letters other than A-Z and a-z")
+    except ValueError as error:  # the client's error is of this kind
+        raise ValueError(
+            f"the hub has no repositories of the name {name!r}: give account/name or only the name, at most 96 "
+            "letters, digits, '-', '_' and '.', without '--' and '..', not ending in '.git', and without '-' or '.' at "
+            "either end"
+        ) from error
 
 
 def publish(folder: Path, repo_id: str | None, *, private: bool) -> str | None:

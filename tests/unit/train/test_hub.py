@@ -18,9 +18,11 @@ from huggingface_hub import constants
 from training_fakes import write_model_folder
 
 from songgen.cli.main import main
+from songgen.config import RunConfig
 from songgen.doctor.hashes import accept
 from songgen.models import SongGenForConditionalGeneration
 from songgen.models.loading import resolve_folder
+from songgen.train.launch import _require_possible
 from songgen.train.publishing import hub as hub_module
 from songgen.train.publishing.hub import MAX_SAMPLES, publish, push_to_hub, select_files
 
@@ -310,3 +312,25 @@ def push_and_leave(folder: Path) -> None:
     """Upload in a process of its own."""
     push_to_hub(folder, "someone/model")
     os._exit(0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a/b/c", "two words", "me/two words", "-x", "x.", "a--b", "a..b", "x.git", "n" * 97, "me/", "m\u00fcsik", "../x"],
+)
+def test_names_that_the_hub_does_not_take_are_refused_before_anything_else(
+    name: str, run_folder: Path, tmp_path: Path
+) -> None:
+    """In a dry run, before an upload, and before a training that ends with one."""
+    for dry_run in (True, False):
+        with pytest.raises(ValueError, match="the hub has no repositories of the name"):
+            push_to_hub(run_folder, name, dry_run=dry_run)
+    config = RunConfig.from_dict(
+        {
+            "model_name_or_path": "model", "save_to_disk": "data", "output_dir": str(tmp_path / "run"),
+            "push_to_hub": True, "hub_model_id": name,
+        }
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="the hub has no repositories of the name"):
+        _require_possible(config)
+    assert not (tmp_path / "run").exists()
