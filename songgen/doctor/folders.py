@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from songgen.data.schema import DATASET_FILE
 from songgen.doctor.checkpoints import examine_checkpoint
 from songgen.doctor.datasets import examine_dataset, examine_replaced, examine_work
 from songgen.doctor.findings import Diagnosis, Finding, Kind
+from songgen.doctor.hashes import examine_hashes
 from songgen.doctor.models import examine_model
 from songgen.doctor.parts import (
     CAPTION_TOKENIZER_FILES,
@@ -118,9 +120,9 @@ def _findings(folder: Path, kind: Kind, *, deep: bool) -> Iterator[Finding]:
     if kind is Kind.PREPARING:
         return examine_preparing(folder)
     if kind is Kind.CODEC:
-        return examine_codec(folder, deep=deep)
+        return chain(examine_hashes(folder), examine_codec(folder, deep=deep))
     if kind is Kind.ENCODER:
-        return examine_encoder(folder, deep=deep)
+        return chain(examine_hashes(folder), examine_encoder(folder, deep=deep))
     if kind is Kind.TOKENIZERS:
-        return examine_tokenizers(folder)
+        return chain(examine_hashes(folder), examine_tokenizers(folder))
     return examine_model(folder, deep=deep)

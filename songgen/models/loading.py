@@ -189,7 +189,7 @@ def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = 
                 getattr(model, name).save(target)  # its weights are a pickle, which is not copied
                 spec = {key: value for key, value in spec.items() if key != "allow_pickle_weights"}
             replacements[name] = {**spec, "path": name}
-        elif str(spec.get("path")).endswith(WEIGHTS_ENDINGS):
+        elif name == "audio_codec" and str(spec.get("path")).endswith(WEIGHTS_ENDINGS):
             # A weight file of descript-audio-codec: the copy is a folder like that of any other codec.
             getattr(model, name).save(target)
             replacements[name] = {**spec, "path": name}

@@ -45,8 +45,8 @@ def named_by_user(spec: str | Mapping[str, Any]) -> dict[str, Any]:
     """
     given = {"path": spec} if isinstance(spec, str) else dict(spec)
     path = given.get("path")
-    if isinstance(path, str) and path and Path(path).is_dir():
-        given["path"] = str(Path(path).absolute())
+    if isinstance(path, str) and path and Path(path).expanduser().is_dir():
+        given["path"] = str(Path(path).expanduser().absolute())
     return given
 
 

@@ -232,6 +232,7 @@ NOT_IN_THE_DIGEST = {
     "data/manifests/sources.py": "rows are part of each chunk's key",
     "exit_codes.py": "says how the program ends",
     "models/configuration_songgen.py": "names codec and tokenizers, whose fingerprints count",
+    "runtime/file_hashes.py": "compares files with their hashes",
     "runtime/files.py": "moves and hashes files",
     "runtime/json_files.py": "reads files",
     "runtime/pretrained.py": "finds codec and tokenizers, whose fingerprints count",
