@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from songgen.codecs.base import AudioCodec
+from songgen.runtime.json_files import read_json_object
 from songgen.runtime.pretrained import find_file, local_folder, require_hub_id
 
 
@@ -118,13 +119,11 @@ def _resolve(path: str, base_folder: Path | None) -> Path | str:
 
 def _read_config(source: Path | str, revision: str | None) -> dict[str, Any]:
     """Return a codec's config.json, from its folder or the hub."""
+    file = codec_file(source, "config.json", revision)
     try:
-        config = json.loads(codec_file(source, "config.json", revision).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"The config.json of the codec {str(source)!r} is not valid JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"The config.json of the codec {str(source)!r} does not contain a JSON object.")
-    return config
+        return read_json_object(file)
+    except ValueError as error:
+        raise ValueError(f"The config.json of the codec {str(source)!r} is not valid: {error}.") from error
 
 
 def codec_file(source: Path | str, name: str, revision: str | None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from songgen.data.schema import (
 from songgen.data.shards import BatchView, map_batches, missing_companions, shard_problem
 from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.doctor.work_folders import activity, work_folder_of
+from songgen.runtime.json_files import read_json
 from songgen.tokenize.chunks import ChunkRecord
 from songgen.tokenize.work_list import PLAN_FILE, WorkPlan
 from songgen.tokenize.workspace import (
@@ -220,7 +220,7 @@ def _progress(folder: Path) -> tuple[str, Counter[str]]:
     for chunk in chunks:
         path = folder / CHUNK_FOLDER / f"{chunk.name}.json"
         try:
-            record = ChunkRecord.from_json(path.read_text(encoding="utf-8"))
+            record = ChunkRecord.from_json(path.read_bytes())
         except (OSError, ValueError, KeyError, TypeError):
             continue
         finished += 1
@@ -232,6 +232,6 @@ def _progress(folder: Path) -> tuple[str, Counter[str]]:
 def _read_json(path: Path) -> Any:
     """Return the content of a JSON file; None if it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path)
+    except ValueError:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from songgen.lyrics import VoiceBpeTokenizer
 from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.loading import local_part, non_finite_weights, weight_problems
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.runtime.json_files import read_json_object
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 PICKLE_ENDINGS = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz"})
@@ -27,7 +27,7 @@ FROZEN_PARTS = ("audio_codec", "text_encoder", "voice_encoder")
 def examine_model(folder: Path, *, deep: bool) -> Iterator[Finding]:
     """Check a model folder; the weights' headers are compared, and with `deep`, the weights are read."""
     try:
-        raw = json.loads((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
+        raw = read_json_object(folder / MODEL_CONFIG_FILE)
         config = SongGenConfig.from_dict(raw)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
         fix = "restore it from a copy, or write the model again"

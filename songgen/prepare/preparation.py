@@ -15,6 +15,7 @@ from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.record_files import RECORDS_FILE, SONGS_FILE, read_records, write_records
 from songgen.prepare.engine.runner import Runner
 from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.engine.store import repair_results
 from songgen.prepare.inputs import TakenIn, read_notices, read_songs, write_songs
 from songgen.prepare.output.options import ExportOptions, ReportOptions, WriteOptions
 from songgen.prepare.output.writers import INFO_FILE, DatasetWriter, PreparedInfo, rejected_row
@@ -81,6 +82,7 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
         on_main_process(state, lambda: _vocabulary(config))  # checks the tokenizer before the long work begins
         on_main_process(state, lambda: find_commits(config))
         fixed = pinned(config)
+        on_main_process(state, lambda: repair_results(WorkFolder(config.work_folder)))
         work.begin("reading inputs")
         songs = fixed.work_folder / SONGS_FILE
         on_main_process(state, lambda: write_songs(songs, read_songs(fixed)))

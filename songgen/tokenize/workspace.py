@@ -1,14 +1,15 @@
 """Work folder of an unfinished data set: one owner at a time, one codec and one pair of tokenizers."""
 
-import json
 import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from songgen.data.schema import DATASET_FILE, REJECTED_FILE, REPORT_FILE, REPORT_TEXT_FILE, DatasetInfo
-from songgen.runtime.files import remove_temporaries, write_text_atomic
+from songgen.runtime.files import read_regular, remove_temporaries, write_text_atomic
 from songgen.runtime.folder_lock import locked
+from songgen.runtime.json_files import MAX_JSON_BYTES
+from songgen.runtime.json_lines import has_keys, seal, unseal
 from songgen.runtime.status import TOKENIZE_STATUS_FILE
 
 WORK_LOCK_FILE = "lock.json"
@@ -81,8 +82,12 @@ def require_same_meaning(output_folder: Path, work_folder: Path, meaning: dict[s
         _compare({name: getattr(info, name) for name in meaning}, meaning, output_folder, fix)
     settings = work_folder / SETTINGS_FILE
     if settings.is_file():
-        _compare(json.loads(settings.read_text(encoding="utf-8")), meaning, work_folder, fix)
-    write_text_atomic(settings, json.dumps(meaning))
+        try:
+            found = unseal(read_regular(settings, MAX_JSON_BYTES), has_keys(*meaning))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{settings} is damaged ({error}): {fix}") from error
+        _compare(found, meaning, work_folder, fix)
+    write_text_atomic(settings, seal(meaning))
 
 
 def read_finished(output_folder: Path) -> DatasetInfo | None:

@@ -17,6 +17,7 @@ from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.output.encoded_files import EncodedFiles
 from songgen.prepare.output.options import ExportOptions, WriteOptions
 from songgen.runtime.files import write_text_atomic
+from songgen.runtime.json_files import read_json_object
 from songgen.tasks import ACCOMPANIMENT, MIX, TRACKS, VOCAL
 from songgen.tokenize.finalize import link_or_copy, swap_folders, sync_tree
 from songgen.tokenize.workspace import remove_leftovers, staging_folder
@@ -73,7 +74,7 @@ class PreparedInfo:
     def read(cls, folder: Path) -> "PreparedInfo | None":
         """Read the file of a folder; None if there is no prepared data set of this version."""
         try:
-            info = cls(**json.loads((folder / INFO_FILE).read_text(encoding="utf-8")))
+            info = cls(**read_json_object(folder / INFO_FILE))
         except (OSError, ValueError, TypeError):
             return None
         return info if info.format_version == FORMAT_VERSION else None

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from songgen.runtime import files
-from songgen.runtime.json_files import json_sha256
+from songgen.runtime.json_files import json_sha256, parse_json
 from songgen.runtime.records import Format
 from songgen.train.checkpoints.state import TRAINER_STATE_FILE
 
@@ -114,7 +114,7 @@ class Manifest:
             ValueError: if it is damaged, or of a newer version.
         """
         try:
-            outer = json.loads(text)
+            outer = parse_json(text)
             record, sha256 = outer["manifest"], outer["sha256"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{MANIFEST_FILE} is damaged ({type(error).__name__}: {error})") from error

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from songgen.families.family import ModelFiles
 from songgen.families.registry import family_of
+from songgen.runtime.json_files import read_json_object
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.publishing.model_card import model_card, published_config
@@ -168,7 +169,7 @@ def select_files(
             left_out[name] = reason
     run_file = folder / RUN_CONFIG_FILE
     if run_file.is_file():
-        shown = published_config(json.loads(run_file.read_text(encoding="utf-8")))
+        shown = published_config(read_json_object(run_file))
         files.append(HubFile(RUN_CONFIG_FILE, (json.dumps(shown, indent=2) + "\n").encode()))
     if (folder / CARD_FILE).is_file():
         files.append(HubFile(CARD_FILE, folder / CARD_FILE))
@@ -191,7 +192,7 @@ def _require_complete(folder: Path) -> ModelFiles:
         missing = [name for name in contents.weights(folder) if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{folder} is not a complete model folder: {', '.join(missing)} missing")
-    config = json.loads((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
+    config = read_json_object(folder / MODEL_CONFIG_FILE)
     places = {name: config.get(name) for name in contents.folders}
     paths = {name: place.get("path") if isinstance(place, dict) else place for name, place in places.items()}
     foreign = [f"{name}: {path}" for name, path in paths.items() if path and Path(path).is_absolute()]
