@@ -90,7 +90,7 @@ def make_access(host: str = LOOPBACK, token: str | None = None) -> Access:
     if token is None:
         if not is_loopback(host):
             raise ValueError(
-                f"host: {host!r} can be reached by other machines; choose a token for them with --token (at least "
+                f"host: {host!r} can be reached by other machines; choose a token for them in the environment variable SONGGEN_REVIEW_TOKEN or with --token_file (at least "
                 f"{MIN_TOKEN_LENGTH} letters and digits), or stay on {LOOPBACK} and forward the port (ssh -L)"
             )
         return Access(host, secrets.token_urlsafe(TOKEN_BYTES))
