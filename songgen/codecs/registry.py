@@ -11,6 +11,7 @@ import torch
 
 from songgen.codecs.base import AudioCodec
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.network_sizes import require_sane_sizes
 from songgen.runtime.pretrained import find_file, local_folder, require_hub_id
 
 
@@ -121,7 +122,9 @@ def _read_config(source: Path | str, revision: str | None) -> dict[str, Any]:
     """Return a codec's config.json, from its folder or the hub."""
     file = codec_file(source, "config.json", revision)
     try:
-        return read_json_object(file)
+        config = read_json_object(file)
+        require_sane_sizes(config, str(file))
+        return config
     except ValueError as error:
         raise ValueError(f"The config.json of the codec {str(source)!r} is not valid: {error}.") from error
 

@@ -13,6 +13,19 @@ _BARE_HUB_ID = re.compile(r"[\w][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
+FOREIGN_ERRORS = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+    RuntimeError,
+)
+"""Errors that transformers raises for files that are missing, damaged, or of another form than it expects."""
+
+
 def local_folder(name: str | Path, base_folder: Path | None = None) -> Path | None:
     """Return the folder that a name means, below `base_folder` or anywhere; None if there is none."""
     candidates = [Path(name)] if base_folder is None else [Path(base_folder) / name, Path(name)]
