@@ -13,16 +13,7 @@ _BARE_HUB_ID = re.compile(r"[\w][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-FOREIGN_ERRORS = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-    OverflowError,
-    RuntimeError,
-)
+FOREIGN_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 """Errors that transformers raises for files that are missing, damaged, or of another form than it expects."""
 
 

@@ -208,7 +208,6 @@ class Recognizer:
         # Fused attention does not return its weights.
         self._network.set_attn_implementation("eager")
         try:
-            require_sane_folder(model)
             result = self._network(
                 encoder_outputs=BaseModelOutput(states), decoder_input_ids=inputs, output_attentions=True
             )
