@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from songgen.train.reporting.trackers import TRACKERS, MetricsFile, Trackers, redact
+from songgen.train.reporting.trackers import METRICS_FILE, TRACKERS, MetricsFile, Trackers, read_metrics, redact
 
 
 def _lines(folder, name="metrics.jsonl"):
