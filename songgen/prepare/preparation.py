@@ -200,7 +200,8 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
     read = None if vocabulary is None else vocabulary.fingerprint
     fingerprint = writer.fingerprint(records, [config.meaning(), taken.notices, REPORT_VERSION, read])
     info = PreparedInfo.read(config.output_folder)
-    is_changed = info is None or info.fingerprint != fingerprint or not info.is_complete(config.output_folder)
+    is_whole = info is not None and info.fingerprint == fingerprint and info.is_complete(config.output_folder)
+    is_changed = not (is_whole and writer.is_written(records))
     if is_changed:
 
         def add_files(folder: Path) -> None:
