@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from songgen.codecs.base import AudioCodec
 from songgen.runtime.file_hashes import checked_folder
+from songgen.runtime.pretrained import FOREIGN_ERRORS
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -67,7 +68,7 @@ def open_network(
         model, info = model_class.from_pretrained(
             path, revision=revision or "main", dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, SafetensorError) as error:
+    except (*FOREIGN_ERRORS, SafetensorError) as error:
         raise ValueError(
             f"Cannot open the weights of the codec {path!r}: {error} Give a folder or hub id that holds "
             "model.safetensors; files in pickle format are not opened."

@@ -13,6 +13,8 @@ import torch
 from songgen.codecs.base import AudioCodec
 from songgen.codecs.dac_weights import WEIGHTS_ENDINGS, find_native_weights
 from songgen.runtime.file_hashes import checked
+from songgen.runtime.json_files import read_json_object
+from songgen.runtime.network_sizes import require_sane_sizes
 from songgen.runtime.pretrained import find_file, local_folder, require_hub_id
 
 
@@ -130,13 +132,13 @@ def _is_native(source: Path | str) -> bool:
 
 def _read_config(source: Path | str, revision: str | None) -> dict[str, Any]:
     """Return a codec's config.json, from its folder or the hub."""
+    file = codec_file(source, "config.json", revision)
     try:
-        config = json.loads(codec_file(source, "config.json", revision).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"The config.json of the codec {str(source)!r} is not valid JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"The config.json of the codec {str(source)!r} does not contain a JSON object.")
-    return config
+        config = read_json_object(file)
+        require_sane_sizes(config, str(file))
+        return config
+    except ValueError as error:
+        raise ValueError(f"The config.json of the codec {str(source)!r} is not valid: {error}.") from error
 
 
 def codec_file(source: Path | str, name: str, revision: str | None) -> Path:

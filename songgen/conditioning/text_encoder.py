@@ -13,6 +13,7 @@ from transformers import T5Config, T5EncoderModel
 
 from songgen.conditioning.cache import FeatureCache
 from songgen.conditioning.frozen import FrozenEncoder, seeded
+from songgen.runtime.network_sizes import require_sane_sizes
 from songgen.runtime.tensor_files import load_strictly, locate, normalize_spec
 
 _EMBEDDING = "shared.weight"
@@ -58,6 +59,7 @@ class TextEncoder(FrozenEncoder):
         Raises:
             ValueError: if weights are missing or of other shapes.
         """
+        require_sane_sizes(config, "the configuration of the text encoder")
         with torch.device("meta"):
             model = T5EncoderModel(T5Config.from_dict(_without_dtype(config)))
         weights = dict(tensors)

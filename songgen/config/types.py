@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from songgen.runtime.json_files import parse_json
+
 
 @dataclass(frozen=True)
 class Range:
@@ -183,7 +185,7 @@ def _readings(text: str, annotation: Any) -> list[Any]:
     if not structured and text.lower() in _SPELLINGS and not _is_choice(text, annotation):
         readings.append(_SPELLINGS[text.lower()])
     if structured or not accepts(annotation, str) or accepts(annotation, int) or accepts(annotation, float):
-        for read in (json.loads, float):
+        for read in (parse_json, float):
             try:
                 readings.append(read(text))
             except ValueError:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from songgen.runtime.files import read_regular
 from songgen.runtime.folder_lock import is_alive
+from songgen.runtime.json_files import MAX_JSON_BYTES, parse_json
 
 _FLOCK = "hhqqi"
 """Layout of `struct flock` on 64-bit Linux: type, whence, start, length, process."""
@@ -49,7 +50,7 @@ def read_owner(path: Path) -> Owner | None:
         ValueError: if the file cannot be read.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_regular(path, MAX_JSON_BYTES))
         return Owner(int(content["pid"]), str(content["host"]), _is_locked(path))
     except FileNotFoundError:
         return None

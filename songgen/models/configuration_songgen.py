@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from songgen.layout import TokenLayout, get_layout
+from songgen.runtime.network_sizes import require_sane_sizes
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.tasks import Task, task_of_layout
 from songgen.vocabulary import NUM_RESERVED_IDS, AudioVocabulary
@@ -239,6 +240,14 @@ class SongGenConfig:
         and was trained with the EOS of the first track only. One with prepended lyrics is encoded like any other; our
         own of before `add_prenet` was a key has bare embeddings there.
         """
+        require_sane_sizes(data, MODEL_CONFIG_FILE)
+        try:
+            return cls._from_dict(data)
+        except (TypeError, LookupError, AttributeError) as error:
+            raise ValueError(f"{MODEL_CONFIG_FILE} has values of a wrong form ({error})") from error
+
+    @classmethod
+    def _from_dict(cls, data: Mapping[str, Any]) -> Self:
         if data.get("model_type") != "songgen":
             raise ValueError(f"config.json has model_type {data.get('model_type')!r}, expected 'songgen'")
         values = _known(cls, data)

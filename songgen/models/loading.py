@@ -147,13 +147,17 @@ def load_model(
             "published models and new ones encode and project the lyrics first",
             folder,
         )
+    is_warm_start = stored_layout.name != config.track_pattern
+    # Compared before anything is allocated: the sizes in the configuration may have nothing to do with the weights.
+    with torch.device("meta"):
+        _require_fit(cls(config, folder=folder), tensors, f"{folder}", warm_start=is_warm_start)
     model: Any = cls(config, folder=folder)
     for module in model.modules():
         if isinstance(module, Attention):
             module.eager = attn_implementation == "eager"
     if _POSITION_TABLE in tensors:
         model.decoder.model.decoder.embed_positions.adopt(tensors.pop(_POSITION_TABLE))
-    _load_strictly(model, tensors, f"{folder}", warm_start=stored_layout.name != config.track_pattern)
+    model.load_state_dict(dict(tensors), strict=False)  # only vocal heads may be new
     if frozen.get("text_encoder") and "path" not in config.text_encoder:
         model.attach("text_encoder", TextEncoder.from_state_dict(config.text_encoder, frozen["text_encoder"]))
     if frozen.get("voice_encoder") and "path" not in config.voice_encoder:
@@ -348,11 +352,11 @@ def _override(config: SongGenConfig, overrides: Mapping[str, Any]) -> SongGenCon
     return replace(config, decoder=replace(config.decoder, **decoder), **own)
 
 
-def _load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, warm_start: bool) -> None:
-    """Load all weights; only vocal heads may be new (a warm start into mixed_pro)."""
-    if problems := _misfits(model, tensors, warm_start=warm_start):
+def _require_fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, warm_start: bool) -> None:
+    """Check that all weights fit a model; only vocal heads may be new (a warm start into mixed_pro)."""
+    stored = {key: value for key, value in tensors.items() if key != _POSITION_TABLE}
+    if problems := _misfits(model, stored, warm_start=warm_start):
         raise ValueError(f"weights of {where} do not fit its configuration:\n  " + "\n  ".join(problems))
-    model.load_state_dict(dict(tensors), strict=False)
 
 
 def _misfits(model: nn.Module, tensors: Mapping[str, Tensor], *, warm_start: bool = False) -> list[str]:

@@ -21,6 +21,7 @@ from songgen.prepare.engine.record_files import write_records
 from songgen.prepare.review.corrections import REVIEW
 from songgen.prepare.steps.take_in import TakeInStep
 from songgen.runtime.files import write_text_atomic
+from songgen.runtime.json_files import read_json_object
 from songgen.tasks import MIX
 
 KEPT_COLUMNS = (
@@ -114,7 +115,7 @@ def write_songs(path: Path, taken: TakenIn) -> None:
 
 def read_notices(path: Path) -> TakenIn:
     """Read the notices next to a file of records."""
-    return TakenIn(**json.loads(path.with_suffix(".notices.json").read_text(encoding="utf-8")))
+    return TakenIn(**read_json_object(path.with_suffix(".notices.json")))
 
 
 def _column_names(source: InputOptions) -> ColumnNames:

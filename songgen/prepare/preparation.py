@@ -15,6 +15,7 @@ from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.record_files import RECORDS_FILE, SONGS_FILE, read_records, write_records
 from songgen.prepare.engine.runner import Runner
 from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.engine.store import repair_results
 from songgen.prepare.inputs import TakenIn, read_notices, read_songs, write_songs
 from songgen.prepare.output.options import ExportOptions, ReportOptions, WriteOptions
 from songgen.prepare.output.writers import INFO_FILE, DatasetWriter, PreparedInfo, rejected_row
@@ -81,6 +82,7 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
         on_main_process(state, lambda: _vocabulary(config))  # checks the tokenizer before the long work begins
         on_main_process(state, lambda: find_commits(config))
         fixed = pinned(config)
+        on_main_process(state, lambda: repair_results(WorkFolder(config.work_folder)))
         work.begin("reading inputs")
         songs = fixed.work_folder / SONGS_FILE
         on_main_process(state, lambda: write_songs(songs, read_songs(fixed)))
@@ -198,7 +200,8 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
     read = None if vocabulary is None else vocabulary.fingerprint
     fingerprint = writer.fingerprint(records, [config.meaning(), taken.notices, REPORT_VERSION, read])
     info = PreparedInfo.read(config.output_folder)
-    is_changed = info is None or info.fingerprint != fingerprint or not info.is_complete(config.output_folder)
+    is_whole = info is not None and info.fingerprint == fingerprint and info.is_complete(config.output_folder)
+    is_changed = not (is_whole and writer.is_written(records))
     if is_changed:
 
         def add_files(folder: Path) -> None:

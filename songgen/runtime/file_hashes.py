@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from songgen.runtime.files import file_sha256, write_text_atomic
-from songgen.runtime.json_files import json_sha256
+from songgen.runtime.json_files import json_sha256, parse_json
 from songgen.runtime.records import Format
 
 HASHES_FILE = "file_hashes.json"
@@ -68,9 +68,9 @@ def unsealed(text: str, name: str) -> dict[str, Any]:
         ValueError: if it is damaged; the message begins with `name`.
     """
     try:
-        outer = json.loads(text)
+        outer = parse_json(text)
         record, sha256 = outer["manifest"], outer["sha256"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{name} is damaged ({type(error).__name__}: {error})") from error
     if json_sha256(record) != sha256:
         raise ValueError(f"{name} is damaged (its hash does not fit)")

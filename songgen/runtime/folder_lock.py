@@ -6,15 +6,21 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from songgen.runtime.json_files import parse_json
 
 _LOCK_BYTES = 4096
 _LOCKED = (errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Errors of a file system without locks; then the holder's process is checked instead."""
+
+_TEMPORARY_NAME = re.compile(r".+\.(\d{1,18})(?:\.spill)?\.tmp")
+"""Name of a temporary file, with the number of the process that writes it."""
 
 
 @contextmanager
@@ -42,6 +48,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
             f"{folder} cannot be written to ({error}); choose another folder or change its permissions"
         ) from error
     try:
+        remove_dead_temporaries(folder)
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -87,7 +94,7 @@ def _require_free(path: Path, descriptor: int) -> None:
             raise
         taken = True if error.errno in _LOCKED else None
     try:
-        holder = json.loads(os.pread(descriptor, _LOCK_BYTES, 0))
+        holder = parse_json(os.pread(descriptor, _LOCK_BYTES, 0))
         pid, host = int(holder["pid"]), str(holder["host"])
     except (ValueError, KeyError, TypeError):
         if taken:
@@ -102,11 +109,24 @@ def _require_free(path: Path, descriptor: int) -> None:
         )
 
 
+def remove_dead_temporaries(folder: Path) -> None:
+    """Remove temporary files, named `NAME.PID.tmp`, of processes that have ended.
+
+    Only the holder of the folder's lock may call this: then they are left by a kill or a full disk. Those of living
+    processes of this machine are kept: they may be other processes of the same launch.
+    """
+    for path in folder.glob("*.tmp"):
+        found = _TEMPORARY_NAME.fullmatch(path.name)
+        if found is not None and (int(found[1]) == os.getpid() or not is_alive(int(found[1]))):
+            with suppress(OSError):
+                path.unlink()
+
+
 def is_alive(pid: int) -> bool:
     """Return whether a process of this machine exists."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process has a number that is too large for the system
         return False
     except PermissionError:
         return True

@@ -22,6 +22,10 @@ _SNAPSHOTS, _BLOBS, _CACHED_REPOSITORY = "snapshots", "blobs", "models--"
 """Folders in the hub's cache: the files in `models--OWNER--NAME/snapshots/COMMIT` are links to `../../blobs/HASH`."""
 
 
+FOREIGN_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
+"""Errors that transformers raises for files that are missing, damaged, or of another form than it expects."""
+
+
 def local_folder(name: str | Path, base_folder: Path | None = None) -> Path | None:
     """Return the folder that a name means; None if there is none.
 

@@ -18,6 +18,7 @@ from typing import Literal
 
 from songgen.exit_codes import EXIT_SIGNAL_BASE
 from songgen.runtime.files import write_text_atomic
+from songgen.runtime.json_files import read_json
 from songgen.runtime.processes.agreement import from_main
 from songgen.runtime.processes.group import add_to_count
 from songgen.runtime.records import Format
@@ -166,8 +167,8 @@ class StatusFile:
 def read_run_status(folder: Path, name: str = RUN_STATUS_FILE) -> RunStatus | None:
     """Return the status of the work in a folder; None if there is no file, or a newer version wrote it."""
     try:
-        return _FORMAT.parse((folder / name).read_text(encoding="utf-8"), name)
-    except (OSError, ValueError):
+        return _FORMAT.read(read_json(folder / name), name)
+    except ValueError:
         return None
 
 

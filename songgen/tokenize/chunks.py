@@ -1,11 +1,10 @@
 """Encoding of one chunk: rows become one Arrow shard and a record of the rows left out."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from songgen.data.schema import (
     target_column,
 )
 from songgen.data.writer import ShardWriter
-from songgen.runtime.json_files import json_sha256
+from songgen.runtime.json_lines import has_keys, seal, unseal
 from songgen.tokenize.encoders import Encoders
 from songgen.tokenize.options import TokenizeOptions
 from songgen.tokenize.statistics import ChunkStatistics, EnergyStatistics, count, differs
@@ -75,27 +74,20 @@ class ChunkRecord:
     """Rows left out, in the order of the manifest."""
 
     def to_json(self) -> str:
-        """Return the record as one line of JSON, with a hash of its content."""
-        content = json.loads(json.dumps({**asdict(self), "statistics": self.statistics.to_dict()}))
-        return json.dumps({**content, _RECORD_HASH: json_sha256(content)})
+        """Return the record as one line of JSON with a checksum."""
+        return seal({**asdict(self), "statistics": self.statistics.to_dict()})
 
     @staticmethod
-    def from_json(line: str) -> "ChunkRecord":
-        """Read a record from a line of JSON; those of earlier versions have no hash.
+    def from_json(line: bytes) -> "ChunkRecord":
+        """Read a record from a line of JSON.
 
         Raises:
-            ValueError: if it is damaged.
+            ValueError: if the line is damaged.
         """
-        try:
-            content = json.loads(line)
-            sha256 = content.pop(_RECORD_HASH, None)
-            if sha256 not in (None, json_sha256(content)):
-                raise ValueError("its hash does not fit")
-            content["statistics"] = ChunkStatistics.from_dict(content["statistics"])
-            content["rejections"] = [Rejection(**rejection) for rejection in content["rejections"]]
-            return ChunkRecord(**content)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"the record of a chunk is damaged ({error})") from error
+        content = unseal(line, has_keys(*(entry.name for entry in fields(ChunkRecord))))
+        content["statistics"] = ChunkStatistics.from_dict(content["statistics"])
+        content["rejections"] = [Rejection(**rejection) for rejection in content["rejections"]]
+        return ChunkRecord(**content)
 
 
 def chunk_key(settings: str, split: str, content: bytes, rows: Sequence[ClipRow]) -> str:

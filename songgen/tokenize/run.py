@@ -1,7 +1,6 @@
 """Tokenizing of manifests to a data set, with any number of processes, resumable at any point."""
 
 import gc
-import json
 import logging
 import time
 from collections import Counter
@@ -19,6 +18,8 @@ from songgen.data.reading import AudioReaders
 from songgen.data.schema import COMPANION_FILES, REPORT_FILE, DatasetInfo, ShardInfo
 from songgen.exit_codes import EXIT_BAD_DATA
 from songgen.runtime.files import file_sha256, write_text_atomic
+from songgen.runtime.json_files import read_json_object
+from songgen.runtime.json_lines import LINE_ERRORS, numbered, read_lines
 from songgen.runtime.processes.agreement import on_main_process
 from songgen.runtime.processes.signals import leaving_on_signals
 from songgen.runtime.processes.start import join_processes
@@ -225,9 +226,9 @@ class _Run:
         if not path.is_file():
             return None
         try:
-            record = ChunkRecord.from_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            logger.warning("%s: %s; the chunk is encoded again", path, error)
+            record = ChunkRecord.from_json(path.read_bytes())
+        except (OSError, *LINE_ERRORS) as error:
+            logger.warning("%s is damaged (%s); the chunk is encoded again", path, error)
             return None
         if record.key != key:
             return None
@@ -247,9 +248,9 @@ class _Run:
         for chunk in self.plan.chunks():
             path = self.chunk_folder / f"{chunk.name}.json"
             try:
-                yield ChunkRecord.from_json(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}; run the same command again, which encodes it again") from error
+                yield ChunkRecord.from_json(path.read_bytes())
+            except LINE_ERRORS as error:
+                raise ValueError(f"{path} is damaged ({error}); run `songgen tokenize` again") from error
 
     def finish(self) -> None:
         """Check the result and publish the data set (main process)."""
@@ -267,7 +268,7 @@ class _Run:
             )
         remove_leftovers(output)
         remove_workspace(self.options.work_folder)
-        for line in report_lines(json.loads((output / REPORT_FILE).read_text(encoding="utf-8"))):
+        for line in report_lines(read_json_object(output / REPORT_FILE)):
             print(printable(line))
 
     def _stands(self, info: DatasetInfo) -> bool:
@@ -320,16 +321,6 @@ def _describe(options: TokenizeOptions, encoders: Encoders) -> DatasetInfo:
     )
 
 
-def _readable_records(path: Path) -> Iterator[ChunkRecord]:
-    """Yield the records of a finished data set; damaged ones are left out, and their chunks are encoded again."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield ChunkRecord.from_json(line.decode("utf-8"))
-            except ValueError as error:
-                logger.warning("%s:%d: %s; the chunk is encoded again", path, number, error)
-
-
 class _FinishedShards:
     """Shards of the data set in the output folder, by the key of their chunk."""
 
@@ -339,7 +330,11 @@ class _FinishedShards:
         self.shards: dict[str, ShardInfo] = {}
         info = read_finished(folder)
         if info is not None and (folder / CHUNK_RECORDS_FILE).is_file():
-            self.records = {record.key: record for record in _readable_records(folder / CHUNK_RECORDS_FILE)}
+            lines = read_lines(folder / CHUNK_RECORDS_FILE, ChunkRecord.from_json)
+            self.records = {record.key: record for record in lines.values}
+            if lines.damaged:
+                damaged = numbered(lines.damaged)
+                logger.warning("%s: damaged %s; these chunks are encoded again", lines.path, damaged)
             self.shards = {shard.key: shard for shards in info.splits.values() for shard in shards}
 
     def take(self, key: str, target: Path) -> ChunkRecord | None:

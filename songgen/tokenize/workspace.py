@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.schema import DATASET_FILE, REJECTED_FILE, REPORT_FILE, REPORT_TEXT_FILE, DatasetInfo
-from songgen.runtime.file_hashes import sealed, unsealed
-from songgen.runtime.files import remove_temporaries, write_text_atomic
+from songgen.runtime.files import read_regular, remove_temporaries, write_text_atomic
 from songgen.runtime.folder_lock import locked
-from songgen.runtime.json_files import read_json_object
+from songgen.runtime.json_files import MAX_JSON_BYTES
+from songgen.runtime.json_lines import seal, unseal
 from songgen.runtime.status import TOKENIZE_STATUS_FILE
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def require_same_meaning(output_folder: Path, work_folder: Path, meaning: dict[s
         except DamagedSettings as error:
             # The keys of the finished chunks contain the same fingerprints, so nothing else is reused in any case.
             logger.warning("%s; it is written again", error)
-    write_text_atomic(settings, sealed(meaning))
+    write_text_atomic(settings, seal(meaning))
 
 
 class DamagedSettings(ValueError):
@@ -105,14 +105,12 @@ def read_settings(work_folder: Path) -> dict[str, Any]:
     """
     path = work_folder / SETTINGS_FILE
     try:
-        content = read_json_object(path)
-        if set(content) == {"sha256", "manifest"}:
-            return unsealed(path.read_text(encoding="utf-8"), str(path))
-    except ValueError as error:
-        raise DamagedSettings(str(error)) from error
-    if any(not isinstance(value, str) for value in content.values()):
-        raise DamagedSettings(f"{path} is damaged")
-    return content  # as earlier versions wrote it
+        # Earlier versions wrote the fingerprints without a checksum.
+        return unseal(
+            read_regular(path, MAX_JSON_BYTES), lambda plain: all(isinstance(value, str) for value in plain.values())
+        )
+    except (OSError, ValueError) as error:
+        raise DamagedSettings(f"{path} is damaged ({error})") from error
 
 
 def read_finished(output_folder: Path) -> DatasetInfo | None:

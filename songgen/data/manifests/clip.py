@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from songgen.data.reject_codes import REJECT_CODES
+from songgen.runtime.json_files import parse_json
 
 
 def is_storable_text(text: str) -> bool:
@@ -116,6 +117,6 @@ class ClipRow:
     @staticmethod
     def from_json(line: str) -> "ClipRow":
         """Return the row that `to_json` wrote."""
-        content = json.loads(line)
+        content = parse_json(line, max_bytes=None, constants=True)
         content["tracks"] = {name: TrackPath(**track) for name, track in content["tracks"].items()}
         return ClipRow(**content)

@@ -17,6 +17,7 @@ from songgen.data.manifests.paths import resolve_track_path
 from songgen.data.manifests.raw_rows import ColumnNames, RawRow, join_tags, track_of_column
 from songgen.data.manifests.row_index import RowIndex, open_row_index
 from songgen.data.manifests.sources import ManifestSpec, RowSource, open_source
+from songgen.runtime.json_files import parse_json
 from songgen.tasks import MIX
 
 LISTED_PROBLEMS = 200
@@ -239,7 +240,7 @@ class _RowReader:
             if annotation is None:
                 self.findings.add_notice(f"{raw.file}:{raw.line}: {row_id!r} is not in {self.spec.annotations}")
             else:
-                values.update(json.loads(annotation))
+                values.update(parse_json(annotation, max_bytes=None))
         self.seen_columns.update(values)
         row = self._build(raw, values, row_id or "")
         return row if self.findings.num_problems == problems_before else None

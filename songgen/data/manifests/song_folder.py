@@ -4,7 +4,6 @@ Names must match exactly. A file whose name nearly matches is not read; a notice
 """
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from songgen.data.manifests.raw_rows import (
     join_tags,
     track_of_column,
 )
+from songgen.runtime.json_files import parse_json
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 
@@ -113,7 +113,7 @@ def _song(
     code, reason = "", ""
     try:
         texts = _read_texts(root, folder, stem, row_id, notices)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         texts = {"caption": None, "lyrics": None}
         code, reason = "unreadable_text", f"prompt or lyrics file cannot be read: {error}"
     if len(files) > 1:
@@ -188,7 +188,7 @@ def _of_json(text: str, row_id: str) -> dict[str, Any]:
     Raises:
         ValueError: if the text is not a JSON object.
     """
-    content = json.loads(text)
+    content = parse_json(text)
     if not isinstance(content, dict):
         raise ValueError("the JSON file does not contain an object")
     variants = content.get("variants")

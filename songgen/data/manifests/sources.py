@@ -4,7 +4,6 @@ Each source is an iterator over raw rows. Nothing here decodes audio.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from songgen.data.manifests.ljspeech import find_list, read_list
 from songgen.data.manifests.raw_rows import ColumnNames, RawRow, caption_of_variants, join_tags
 from songgen.data.manifests.song_folder import AUDIO_SUFFIXES, read_song_folder
 from songgen.runtime.files import file_sha256
+from songgen.runtime.json_files import limited_lines, parse_json
 
 ARROW_BATCH_ROWS = 32
 """Rows of a hub or saved data set in memory at once, each of which may contain whole audio files."""
@@ -119,14 +119,12 @@ def _find_method(path: Path, spec: ManifestSpec) -> str:
 def _read_jsonl(path: Path) -> Iterator[RawRow]:
     # Read as bytes, so that a line that cannot be decoded does not hide the lines after it.
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
+        for number, line in enumerate(limited_lines(lines), 1):
             if not line.strip():
                 continue
             try:
-                values = json.loads(line.decode("utf-8"))
-            except (ValueError, RecursionError) as error:  # ValueError also for integers of thousands of digits
+                values = parse_json(line)
+            except ValueError as error:
                 yield RawRow(str(path), number, None, f"not a line of JSON: {error}")
                 continue
             if isinstance(values, dict):

@@ -206,11 +206,6 @@ class SongRecord:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, line: str) -> SongRecord:
-        """Read a line that `to_json` wrote."""
-        return cls.from_values(json.loads(line))
-
-    @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> SongRecord:
         """Build a record from JSON values."""
         return SongRecord(**field_values(values))

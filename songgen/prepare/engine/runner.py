@@ -36,6 +36,7 @@ from songgen.prepare.engine.store import (
     result_key,
 )
 from songgen.runtime.files import write_text_atomic
+from songgen.runtime.json_files import parse_json
 from songgen.runtime.processes.agreement import on_main_process
 from songgen.runtime.processes.signals import ignore_stop_signals
 from songgen.runtime.status import ReportedWork
@@ -151,7 +152,7 @@ class Runner:
             write_text_atomic(file, json.dumps([outcome_values(outcome) for outcome in outcomes]))
 
         on_main_process(self.state, work)
-        found = iter(json.loads(file.read_text(encoding="ascii")))
+        found = iter(parse_json(file.read_bytes(), max_bytes=None, constants=True))
         return [
             result
             for record in records

@@ -176,7 +176,7 @@ class ReviewDesk:
             self._refresh()
             orphans = [edit for edits in self._orphans.values() for edit in edits]
         reverted = {edit.reverts for edit in orphans}
-        left = (edit for edit in orphans if edit.reverts is None and edit.number not in reverted)
+        left = (edit for edit in orphans if edit.changes and edit.number not in reverted)
         return sorted(left, key=lambda edit: edit.number)
 
     def progress(self) -> JsonObject:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from songgen.data.audio import AudioRejected
+from songgen.data.manifests.song_folder import AUDIO_SUFFIXES
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, SongRecord
 from songgen.prepare.review.corrections import REASON, EditConflict, can_be_accepted
@@ -165,6 +166,8 @@ class ReviewPage:
         path = self.desk.folder.track(record, track)
         # Songs that no step has cut or separated yet are still where the user has them; all else is in the work folder.
         is_original = Path(record.audio[track]).is_absolute()
+        if is_original and path.suffix.lower() not in AUDIO_SUFFIXES:
+            raise HTTPException(404, "there is no such file")  # a work folder of somebody else may name any file
         return existing_file(path, path.parent if is_original else self.desk.folder.root)
 
     def _changed(self, request: Request, change: Callable[[int], Clip]) -> Response:

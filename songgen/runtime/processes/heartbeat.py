@@ -14,6 +14,7 @@ from pathlib import Path
 
 from songgen.runtime.files import write_text_atomic
 from songgen.runtime.folder_lock import is_alive
+from songgen.runtime.json_files import read_json_object
 
 STARTING = "starting"
 """Activity of a process before training."""
@@ -101,8 +102,8 @@ class Heartbeat:
 def read_beat(folder: Path, rank: int) -> Beat | None:
     """Return the latest heartbeat of a process; None if none can be read."""
     try:
-        return Beat(**json.loads((folder / heartbeat_file(rank)).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return Beat(**read_json_object(folder / heartbeat_file(rank)))
+    except (ValueError, TypeError):
         return None
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from songgen.families.registry import family_of
 from songgen.runtime.file_hashes import HASHES_FILE, checked_folder
+from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import COPIED_ENDINGS, ModelFiles, read_model_config
 from songgen.runtime.pretrained import is_inside
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
@@ -194,7 +195,7 @@ def select_files(
         raise ValueError(f"{folder} is not a complete model folder: {', '.join(lost)}")
     run_file = folder / RUN_CONFIG_FILE
     if run_file.is_file() and is_inside(run_file, folder):
-        shown = published_config(json.loads(run_file.read_text(encoding="utf-8")))
+        shown = published_config(read_json_object(run_file))
         files.append(HubFile(RUN_CONFIG_FILE, (json.dumps(shown, indent=2) + "\n").encode()))
     if CARD_FILE not in {file.name for file in files}:
         audio = [file.name for file in files if file.name.startswith(f"{SAMPLES_FOLDER}/")]

@@ -14,6 +14,7 @@ from songgen.doctor import listing
 from songgen.doctor.listing import Entry, find_entries, table
 from songgen.exit_codes import EXIT_DONE, EXIT_USAGE
 from songgen.prepare.output.writers import PreparedInfo
+from songgen.runtime import json_files
 
 
 def by_name(*roots: Path) -> dict[str, Entry]:
@@ -107,6 +108,7 @@ def test_only_small_files_are_read(originals: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Path, "read_bytes", counted(read_bytes))
     monkeypatch.setattr(Path, "read_text", counted(read_text))
+    monkeypatch.setattr(json_files, "read_regular", counted(json_files.read_regular))
     assert len(find_entries([originals])) >= 4
     assert max(sizes) < 100_000 and len(sizes) < 40
 

@@ -204,7 +204,7 @@ def test_a_line_that_is_no_edit_is_named(tmp_path: Path) -> None:
     change(tmp_path, clip(), caption="first")
     path = tmp_path / CORRECTIONS_FILE
     path.write_text(path.read_text() + '{"song": 1}\n')
-    with pytest.raises(ValueError, match=r"corrections.jsonl:2: .*remove or repair"):
+    with pytest.raises(ValueError, match=r"corrections.jsonl:2: .*replace it with \{\}"):
         read_corrections(tmp_path)
 
 

@@ -279,6 +279,15 @@ def test_songs_that_were_not_cut_are_heard_where_they_are(tmp_path: Path) -> Non
         assert client.get("/audio/river_001/mix").body == song.read_bytes()
 
 
+def test_records_that_name_other_files_of_the_machine_do_not_show_them(tmp_path: Path) -> None:
+    secret = tmp_path / "private_key"
+    secret.write_text("secret")
+    work = write_work_folder(tmp_path)
+    write_work_folder(tmp_path, [replace(clip("river", 1, work), audio={"mix": str(secret)})])
+    with serving(ReviewPage(ReviewDesk(work), "songs").routes()) as client:
+        assert client.get("/audio/river_001/mix").status == 404
+
+
 def test_of_changes_at_the_same_time_one_is_saved(client: Client, work: Path) -> None:
     seen = opened(client)["version"]
     with ThreadPoolExecutor(8) as pool:
@@ -353,15 +362,28 @@ def test_the_folder_may_be_the_data_set_or_its_work_folder(work: Path) -> None:
         find_work_folder(work.parent / "elsewhere")
 
 
-def test_an_open_address_takes_its_token_from_the_environment(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_address_takes_its_token_from_the_environment_or_a_private_file(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Command lines can be read by every user of a machine."""
     addresses = []
+    secret = tmp_path / "secret"
+    secret.write_text("a-token-of-a-file\n")
+    secret.chmod(0o644)
+    open_address = ["review", str(work), "--host", "0.0.0.0", "--port", "0"]
     monkeypatch.setattr(LocalServer, "serve", lambda server: addresses.append(server.url))
     monkeypatch.setenv("SONGGEN_REVIEW_TOKEN", "a-token-of-the-environment")
-    assert main(["review", str(work), "--host", "0.0.0.0", "--port", "0"]) == 0
-    assert main(["review", str(work), "--host", "0.0.0.0", "--port", "0", "--token", "a-token-of-the-command"]) == 0
+    assert main(open_address) == 0
+    assert main([*open_address, "--token_file", str(secret)]) == 2
+    assert "chmod 600" in capsys.readouterr().err
+    secret.chmod(0o600)
+    assert main([*open_address, "--token_file", str(secret)]) == 0
+    assert "deprecated" not in capsys.readouterr().err
+    assert main([*open_address, "--token", "a-token-of-the-command"]) == 0
+    assert "deprecated" in capsys.readouterr().err
+    assert main([*open_address, "--token_file", str(tmp_path / "missing")]) == 2
     assert [address.partition("token=")[2] for address in addresses] == [
-        "a-token-of-the-environment", "a-token-of-the-command"
+        "a-token-of-the-environment", "a-token-of-a-file", "a-token-of-the-command"
     ]  # fmt: skip
 
 
@@ -378,6 +400,6 @@ def test_the_command_names_the_extra_that_is_missing(work: Path, package: str) -
 
 def test_the_command_refuses_an_open_address_and_a_wrong_folder(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["review", str(work), "--host", "0.0.0.0"]) == 2
-    assert "--token" in capsys.readouterr().err
+    assert "--token_file" in capsys.readouterr().err
     assert main(["review", str(work.parent / "elsewhere")]) == 2
     assert "songgen prepare" in capsys.readouterr().err
