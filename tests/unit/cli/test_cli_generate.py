@@ -10,6 +10,7 @@ from songgen.cli.generate import FORMATS, _check_sample_rate, song_path, write_s
 from songgen.cli.main import main
 from songgen.codecs.spectral import SpectralCodec, SpectralSettings
 from songgen.conditioning import TextEncoder, VoiceEncoder, train_caption_tokenizer
+from songgen.doctor.hashes import accept
 from songgen.generation.song_audio import SongAudio
 from songgen.lyrics import train_lyrics_tokenizer
 from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration
@@ -184,6 +185,7 @@ def test_guidance_of_a_model_that_never_saw_a_song_without_conditions(model_fold
     for dropout, expected in ((0.0, "this model was trained without condition_dropout"), (0.1, "")):
         shutil.copytree(model_folder, tmp_path / "model", dirs_exist_ok=True)
         (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"condition_dropout": dropout}))
+        accept(tmp_path / "model")
         assert run(tmp_path / "model", tmp_path / "a.wav", *words) == 0
         printed = caplog.text
         caplog.clear()
