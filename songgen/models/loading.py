@@ -18,6 +18,7 @@ from songgen.conditioning import TextEncoder, VoiceEncoder
 from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.decoder import Attention
+from songgen.runtime.files import remove_file
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.pretrained import find_folder, local_folder
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE, WEIGHTS_FILE, opened_tensors, weight_files
@@ -152,7 +153,7 @@ def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = 
         save_file(stored, temporary, metadata={"format": "pt"})
         temporary.replace(folder / WEIGHTS_FILE)  # a full disk leaves the earlier weights as they are
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_file(temporary)
 
 
 def local_part(spec: Mapping[str, Any], base_folder: Path | None) -> Path | None:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import shutil
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _AT_CWD, _RENAME_EXCHANGE = -100, 2
 """Constants of Linux' renameat2: paths are relative to the current folder, and the two are exchanged."""
@@ -32,6 +35,14 @@ def write_text(path: Path, text: str) -> None:
     synchronize(path)
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file if it exists; an error is only logged. For clean-up, which must not hide why a program ends."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("%s could not be removed: %s", path, error)
+
+
 def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace a text file atomically: a reader sees either the old or the new content.
 
@@ -52,7 +63,7 @@ def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:
             temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        remove_file(temporary)
         raise
     if durable:
         synchronize(path.parent)
@@ -61,7 +72,7 @@ def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:
 def remove_temporaries(path: Path) -> None:
     """Remove what kills in the middle of `write_text_atomic` left next to a file. No process may be writing it."""
     for temporary in path.parent.glob(f"{path.name}.*.tmp"):
-        temporary.unlink(missing_ok=True)
+        remove_file(temporary)
 
 
 def exchange_folders(first: Path, second: Path) -> bool:

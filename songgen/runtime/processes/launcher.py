@@ -16,7 +16,8 @@ from pathlib import Path
 from types import FrameType
 
 from songgen.exit_codes import EXIT_DONE, EXIT_LOST_PROCESS, EXIT_SIGNAL_BASE
-from songgen.runtime.processes.signals import STOP_SIGNALS, handling
+from songgen.runtime.processes.signals import LAUNCHER_VARIABLE, STOP_SIGNALS, handling
+from songgen.runtime.terminal import outliving_terminal
 
 _SINGLE = ("NO", "MULTI_CPU")
 """Types of launches for which accelerate starts one process, even if it is asked for several."""
@@ -92,7 +93,7 @@ def launch(module: str, words: Sequence[str], options: LaunchOptions) -> int:
     # torchrun installs signal handlers when it starts the processes, and would replace those of this module: leave it
     # SIGQUIT only. Accelerate passes every attribute that torchrun knows on to it.
     arguments.signals_to_handle = "SIGQUIT"
-    with _environment(), _signals_passed_on() as received:
+    with outliving_terminal(), _environment(), _signals_passed_on() as received:
         try:
             launch_command(arguments)
         except ChildFailedError as error:
@@ -167,7 +168,7 @@ def has_accelerator() -> bool:
 @contextmanager
 def _environment() -> Iterator[None]:
     """Set environment variables of the launcher and its processes in this context."""
-    values: dict[str, str] = {}
+    values = {LAUNCHER_VARIABLE: str(os.getpid())}
     if not has_accelerator():
         values["ACCELERATE_USE_CPU"] = "true"  # otherwise each process would train alone
     if Path.cwd() != Path(__file__).resolve().parents[2]:
