@@ -13,6 +13,9 @@ from pathlib import Path
 
 _LOCK_BYTES = 4096
 _LOCKED = (errno.EAGAIN, errno.EACCES)
+_ENDED = ("Z", "X")
+"""States of a process that has ended: zombie, dead."""
+
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Errors of a file system without locks; then the holder's process is checked instead."""
 
@@ -103,11 +106,15 @@ def _require_free(path: Path, descriptor: int) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process of this machine exists."""
+    """Return whether a process of this machine runs. One that has ended, and waits for its parent, does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        # The state follows the name, which is in parentheses and may contain anything, also parentheses.
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in _ENDED
+    except (OSError, IndexError):
+        return True  # a system without /proc, or it has just ended

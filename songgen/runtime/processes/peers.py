@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from songgen.exit_codes import EXIT_LOST_PROCESS
 from songgen.runtime.folder_lock import is_alive
@@ -84,13 +84,17 @@ class PeerWatch:
             time.sleep(0.1)
         return lost
 
+    def find_killed(self) -> str | None:
+        """Return which process of this machine has died without a word; None if none has."""
+        return self._lost(only_killed=True)
+
     def _tell(self, ended: str | None = None) -> None:
         """Write this process's count, and why it ended."""
         self._count += 1
         beat = {"count": self._count, "pid": os.getpid(), "host": socket.gethostname(), "ended": ended}
         self._store.set(_key(self.rank), json.dumps(beat))
 
-    def _lost(self) -> str | None:
+    def _lost(self, *, only_killed: bool = False) -> str | None:
         """Return which process was lost; None if none was."""
         others = [rank for rank in range(self.world_size) if rank != self.rank]
         try:
@@ -98,23 +102,20 @@ class PeerWatch:
             begun = [rank for rank in others if self._store.check([_key(rank)])]
             texts = [self._store.get(_key(rank)).decode() for rank in begun]
         except RuntimeError:
-            return "the connection among the processes is gone: process 0 or the launcher has ended"
+            gone = "the connection among the processes is gone: process 0 or the launcher has ended"
+            return None if only_killed else gone
         for rank, text in zip(begun, texts, strict=True):
             before, looks = self._seen.get(rank, ("", 0))
             self._seen[rank] = text, looks + 1 if text == before else 0
-            if (problem := self._problem(json.loads(text), self._seen[rank][1])) is not None:
-                return f"process {rank} {problem}"
+            beat = json.loads(text)
+            who = f"process {rank} (pid {beat['pid']} on {beat['host']})"
+            if beat["ended"] is None and beat["host"] == socket.gethostname() and not is_alive(beat["pid"]):
+                return f"{who} died"
+            if beat["ended"] is not None and not only_killed:
+                return f"{who} failed: {beat['ended']}"
+            if self._seen[rank][1] > STALE_LOOKS and not only_killed:
+                return f"{who} does not answer"
         return None
-
-    @staticmethod
-    def _problem(beat: dict[str, Any], looks: int) -> str | None:
-        """Return what is wrong with a process, given its latest count and the looks since it changed."""
-        who = f"(pid {beat['pid']} on {beat['host']})"
-        if beat["ended"] is not None:
-            return f"{who} failed: {beat['ended']}"
-        if beat["host"] == socket.gethostname() and not is_alive(beat["pid"]):
-            return f"{who} died"
-        return f"{who} does not answer" if looks > STALE_LOOKS else None
 
     def _watch(self) -> None:
         """End this process when another one was lost and this one does not end by itself."""

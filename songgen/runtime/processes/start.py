@@ -100,8 +100,10 @@ def join_processes() -> Iterator[PartialState]:
             # No process watches any more when the first one leaves. After an error, an orderly end would wait.
             state.wait_for_everyone()
             state.destroy_process_group()
-    except RuntimeError as error:
-        if not is_lost_connection(error):
+    except (RuntimeError, SystemExit) as error:
+        # A launcher ends the other processes when one has died: that is the reason, and not the launcher's SIGTERM.
+        is_killed = isinstance(error, SystemExit) and watch is not None and watch.find_killed() is not None
+        if not is_killed and not is_lost_connection(error):
             raise
         raise LostProcess(lost_process_message(watch)) from error
 
