@@ -27,6 +27,7 @@ from songgen.train.optimization.determinism import use_deterministic_operations
 from songgen.train.output_folder import back_up_run, locked, require_outside, require_usable, require_way_back
 from songgen.train.publishing.hub import publish, require_account
 from songgen.train.reporting.console import Console, route_logging, route_warnings
+from songgen.train.same_everywhere import require_same_run
 from songgen.train.supervision import Supervision, begin_run
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def run_training(arguments: Sequence[str], task: Task, *, description: str = "")
         try:
             config = load_run_config(arguments, description=description)
             _require_possible(config)
-            with Run(config) as run:
+            with Run(config, task) as run:
                 _train(run, task, console)
         except ValueError as error:
             _say_refusal(error, console)
@@ -71,14 +72,16 @@ class Run:
     in the block is reported by the supervision and becomes the exit code; it is not raised again.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, task: Task) -> None:
         """Keep the configuration; nothing is written or joined before the object is entered.
 
         Args:
             config: resolved configuration; its folder was checked already.
+            task: task that the model is trained for.
         """
         training = config.training
         self.config = config
+        self.task = task
         self.folder = Path(training.output_dir)
         self.status_file = RUN_STATUS_FILE if training.do_train else EVALUATION_STATUS_FILE
         self.exit_code = EXIT_ERROR
@@ -127,16 +130,20 @@ class Run:
         return isinstance(error, Exception | KeyboardInterrupt | SystemExit)
 
     def _join(self) -> str:
-        """Join the other processes and lock the folder.
+        """Join the other processes, compare them and lock the folder.
 
         Returns:
             The run's random name.
+
+        Raises:
+            ValueError: if the processes were given different runs, or another run uses the folder.
         """
         training = self.config.training
         self.accelerator = start_processes(
             dtype=training.dtype, seed=training.seed, timeout_seconds=training.ddp_timeout, folder=self.folder
         )
         self._has_joined = True
+        require_same_run(self.config, self.task.name)
         return str(from_main(self.accelerator.process_index, self._take_folder))
 
     def take_commands(self, inbox: Inbox) -> None:

@@ -11,7 +11,6 @@ import psutil
 import pytest
 from launching import ROOT, wait_until
 from limits import SAFETY_SECONDS
-from preprocess_fakes import write_corpus
 
 from songgen.exit_codes import EXIT_LOST_PROCESS, EXIT_SIGNAL_BASE
 

@@ -143,7 +143,7 @@ def test_leftovers_of_interrupted_saves_are_named_and_kept(copy_of: Copy) -> Non
     assert examine(leftover).kind is Kind.CHECKPOINT
 
 
-def test_an_active_run_is_told_from_one_that_was_killed(copy_of: Copy) -> None:
+def test_an_active_run_is_told_from_one_that_was_killed(copy_of: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     run = copy_of("run")
     write_status(run, RunStatus("running", "run"))
     with locked(run):
@@ -160,6 +160,8 @@ def test_an_active_run_is_told_from_one_that_was_killed(copy_of: Copy) -> None:
     lock.write_text(json.dumps({"pid": os.getppid(), "host": socket.gethostname()}))
     assert "has ended" in at(run, "activity")[0].what, "another process has that number now, and holds no lock"
     lock.write_text(json.dumps({"pid": DEAD_PID, "host": "elsewhere.example"}))
+    assert "has ended" in at(run, "activity")[0].what, "a container under another name, whose lock is free"
+    monkeypatch.setattr("songgen.doctor.owners.has_local_locks", lambda folder: False)
     (activity,) = at(run, "activity")
     assert "cannot be checked from this machine" in activity.what and str(lock) in activity.way_out
     lock.write_text("")
