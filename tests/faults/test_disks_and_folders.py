@@ -290,7 +290,7 @@ def test_two_runs_at_once_are_refused_and_a_killed_one_is_no_obstacle(world: Pat
     assert json.loads((folder / RUN_LOCK_FILE).read_text()) == holder and len(records(folder)) == 2
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    process.join(SAFETY_SECONDS)
     assert (folder / RUN_LOCK_FILE).exists()
     fork_run(config, tmp_path / "third.log").finish(EXIT_DONE)
     assert not (folder / RUN_LOCK_FILE).exists() and [record["step"] for record in records(folder)] == list(range(1, 9))
@@ -403,7 +403,7 @@ def test_of_many_runs_that_start_together_one_gets_the_folder(tmp_path: Path) ->
     for child in children:
         child.start()
     for child in children:
-        child.join()
+        child.join(SAFETY_SECONDS)
     assert [child.exitcode for child in children] == [0] * len(children)
 
 
@@ -428,13 +428,13 @@ def test_a_lock_file_that_is_removed_while_it_is_opened_is_not_taken_for_the_loc
     with locked(tmp_path):
         other = FORK.Process(target=try_too)
         other.start()
-        other.join()
+        other.join(SAFETY_SECONDS)
         assert other.exitcode == 1, "a second process holds the folder"
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Wait for something that happens in another process."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + SAFETY_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "it does not happen"
         time.sleep(0.02)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from forked import FORK, Hook, fork_run
 from launching import make_world, write_config
+from limits import SAFETY_SECONDS
 from safetensors.torch import load_file, save_file
 
 from songgen.exit_codes import EXIT_DONE
@@ -127,7 +128,7 @@ def test_no_network_at_all(world: Path, tmp_path: Path) -> None:
 
     probe = FORK.Process(target=can_leave)
     probe.start()
-    probe.join()
+    probe.join(SAFETY_SECONDS)
     if probe.exitcode == 1:
         pytest.skip("user namespaces are off on this machine, so no process can be cut off")
     assert probe.exitcode == 0

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import SAFETY_SECONDS
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """Key under which the protocol hands out elements."""
 
 KEYS = {"Escape": "\ue00c", "Enter": "\ue007", "Tab": "\ue004", "ArrowRight": "\ue014"}
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = float(SAFETY_SECONDS)
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.state import AcceleratorState
+from limits import SAFETY_SECONDS
 
 from songgen.tasks import MIXED, Task
 from songgen.train.checkpoints.files import FileEntry, verify
@@ -20,8 +21,6 @@ from songgen.train.launch import run_training
 from songgen.train.trainer import Trainer
 
 FORK = multiprocessing.get_context("fork")
-TIMEOUT = 120
-"""Seconds after which a run counts as hanging."""
 
 Hook = Callable[[int], None]
 """Called in each child, with its rank, before the run begins: to patch what is to be watched or broken."""
@@ -66,7 +65,7 @@ class Fork:
     def finish(self, returncode: int = 0) -> str:
         """Wait for the run, require the exit code of every process, and return all that was printed so far."""
         for child in self.children:
-            child.join(TIMEOUT)
+            child.join(SAFETY_SECONDS)
         codes = [child.exitcode for child in self.children]
         self.kill()
         printed = self.log.read_text()
@@ -77,16 +76,16 @@ class Fork:
         """Kill what is left of the run; returns whether every process died of it (or of a kill before)."""
         for child in self.children:
             child.kill()
-            child.join()
+            child.join(SAFETY_SECONDS)
         return all(child.exitcode == -signal.SIGKILL for child in self.children)
 
     def wait_for_a_kill(self) -> bool:
         """Wait until a process ends, and end the others if it was killed; returns whether it was."""
-        ended = multiprocessing.connection.wait([child.sentinel for child in self.children], TIMEOUT)
+        ended = multiprocessing.connection.wait([child.sentinel for child in self.children], SAFETY_SECONDS)
         assert ended, f"the run hangs\n{self.log.read_text()}"
         for child in self.children:
             if child.sentinel in ended:
-                child.join()
+                child.join(SAFETY_SECONDS)
         killed = any(child.exitcode == -signal.SIGKILL for child in self.children)
         if not killed:
             self.finish()

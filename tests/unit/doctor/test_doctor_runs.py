@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from diagnoses import at, findings
+from limits import SAFETY_SECONDS
 from safetensors.torch import load_file, save_file
 
 from songgen.doctor import Kind, Level, examine
@@ -180,7 +181,7 @@ def test_the_lock_of_another_process_is_seen_and_left_alone(copy_of: Copy) -> No
         for _ in range(2):
             (activity,) = at(run, "activity")
             assert activity.level is Level.OK and f"a run is active: process {holder.pid}" in activity.what
-        holder.communicate()
+        holder.communicate(timeout=SAFETY_SECONDS)
     assert holder.returncode == 0 and at(run, "activity")[0].what == "no run is active"
 
 

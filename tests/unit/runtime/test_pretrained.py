@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+from limits import SAFETY_SECONDS
 
 from songgen.runtime.pretrained import find_commit, find_file, find_folder, local_folder, require_hub_id
 
@@ -73,4 +74,4 @@ def test_finding_loads_no_torch() -> None:
         "import sys; import songgen.runtime.files, songgen.runtime.json_files, songgen.runtime.pretrained; "
         "assert 'torch' not in sys.modules and 'huggingface_hub' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=SAFETY_SECONDS)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from limits import SAFETY_SECONDS
 from local_pages import Client, Notebook, serving
 from starlette.requests import Request
 from starlette.responses import Response
@@ -199,7 +200,7 @@ def test_a_slow_page_does_not_hold_up_another() -> None:
         thread.start()
         assert client.get("/").json == "quick" and not answers
         release.set()
-        thread.join()
+        thread.join(SAFETY_SECONDS)
     assert answers == ["slow"]
 
 
