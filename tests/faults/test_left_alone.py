@@ -52,7 +52,7 @@ class Joined:
         return self.log.read_text()
 
 
-@pytest.mark.case(12)
+@pytest.mark.case(22)
 @pytest.mark.parametrize("launcher", ["songgen", "torchrun"])
 @pytest.mark.parametrize("where", ["before", "inside"])
 def test_processes_end_with_their_launcher_also_while_they_look_for_each_other(
@@ -65,7 +65,7 @@ def test_processes_end_with_their_launcher_also_while_they_look_for_each_other(
     assert "process 0 exits: its launcher has ended" in printed or "process 0 of 2 exits" in printed
 
 
-@pytest.mark.case(12)
+@pytest.mark.case(22)
 @pytest.mark.parametrize("where", ["before", "inside"])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_the_others_and_is_named(tmp_path: Path, where: str, rank: int) -> None:
@@ -80,7 +80,7 @@ def test_a_killed_process_ends_the_others_and_is_named(tmp_path: Path, where: st
         assert f"process {1 - rank} of 2 exits: process {rank} (pid {pid} on " in printed
 
 
-@pytest.mark.case(12)
+@pytest.mark.case(10)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_waits_for_another_one_in_native_code_ends_on_a_signal(
     tmp_path: Path, number: signal.Signals

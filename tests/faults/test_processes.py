@@ -267,3 +267,17 @@ def test_a_loader_worker_that_dies_or_hangs_ends_the_run_and_is_named(
     assert found is not None, printed
     assert not psutil.pid_exists(int(found[1]))
     assert_left_whole(folder, EXIT_LOST_PROCESS)
+
+
+@pytest.mark.case(12)
+def test_a_main_process_that_is_killed_before_the_supervision_begins_is_explained(world: Path, tmp_path: Path) -> None:
+    def hook(rank: int) -> None:
+        if rank == 0:
+            launch.Run._take_folder = lambda run: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+
+    run = fork_run(faulty_config(world, tmp_path / "run"), tmp_path / "log", processes=2, hook=hook)
+    for child in run.children:
+        child.join(SAFETY_SECONDS)
+    printed = run.log.read_text()
+    assert [child.exitcode for child in run.children] == [-signal.SIGKILL, EXIT_LOST_PROCESS], printed
+    assert "process 1 of 2 exits: it could not join the others" in printed and "Traceback" not in printed
