@@ -80,7 +80,7 @@ def test_a_killed_process_ends_the_others_and_is_named(tmp_path: Path, where: st
         assert f"process {1 - rank} of 2 exits: process {rank} (pid {pid} on " in printed
 
 
-@pytest.mark.case(10)
+@pytest.mark.case(22)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_waits_for_another_one_in_native_code_ends_on_a_signal(
     tmp_path: Path, number: signal.Signals
