@@ -2,14 +2,13 @@
 
 import argparse
 import shlex
-import sys
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from songgen.cli.run_arguments import add_config_arguments
 from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE, EXIT_LOST_PROCESS
-from songgen.runtime.terminal import printable
+from songgen.runtime.terminal import outliving_terminal, printable, say
 
 if TYPE_CHECKING:
     from songgen.prepare.config import PrepareConfig
@@ -41,21 +40,23 @@ def run(arguments: argparse.Namespace) -> int:
     from songgen.prepare.config import load_prepare_config
     from songgen.prepare.engine.runner import WorkerLost
     from songgen.prepare.preparation import TooManyBadSongs, prepare
+    from songgen.runtime.processes.peers import LostProcess
 
     if {"-h", "--help"} & set(arguments.overrides):
         print(_keys())
         return EXIT_DONE
     config = load_prepare_config([arguments.config, *arguments.overrides])
-    try:
-        summary = prepare(config)
-    except TooManyBadSongs as error:
-        print(f"songgen prepare: {error}", file=sys.stderr)
-        return EXIT_BAD_DATA
-    except WorkerLost as error:
-        print(f"songgen prepare: {error}", file=sys.stderr)
-        return EXIT_LOST_PROCESS
-    if summary is not None:
-        print(printable("\n".join(describe(config, summary))))
+    with outliving_terminal():
+        try:
+            summary = prepare(config)
+        except TooManyBadSongs as error:
+            say(f"songgen prepare: {error}")
+            return EXIT_BAD_DATA
+        except (WorkerLost, LostProcess) as error:
+            say(f"songgen prepare: {error}")
+            return EXIT_LOST_PROCESS
+        if summary is not None:
+            print(printable("\n".join(describe(config, summary))))
     return EXIT_DONE
 
 

@@ -25,6 +25,7 @@ from songgen.models.folder import (
     read_config,
 )
 from songgen.runtime.file_hashes import checked
+from songgen.runtime.files import remove_file
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.pretrained import find_folder
 from songgen.runtime.tensor_files import (
@@ -208,7 +209,7 @@ def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = 
         save_file(stored, temporary, metadata={"format": "pt"})
         temporary.replace(folder / WEIGHTS_FILE)  # a full disk leaves the earlier weights as they are
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_file(temporary)
 
 
 def map_layout(tensors: Mapping[str, Tensor], source: TokenLayout, target: TokenLayout) -> dict[str, Tensor]:

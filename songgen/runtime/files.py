@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import shutil
 import stat
-from contextlib import suppress
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _AT_CWD, _RENAME_EXCHANGE = -100, 2
 """Constants of Linux' renameat2: paths are relative to the current folder, and the two are exchanged."""
@@ -32,6 +34,14 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file and flush it to the disk; a kill in between can leave a part of it."""
     path.write_text(text, encoding="utf-8")
     synchronize(path)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file if it exists; an error is only logged. For clean-up, which must not hide why a program ends."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("%s could not be removed: %s", path, error)
 
 
 def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:
@@ -58,8 +68,7 @@ def write_bytes_atomic(path: Path, content: bytes, *, durable: bool = True) -> N
             synchronize(temporary)
         temporary.replace(path)
     except BaseException:  # also a signal: nothing may be left behind
-        with suppress(OSError):  # the first error is the reason
-            temporary.unlink(missing_ok=True)
+        remove_file(temporary)
         raise
     if durable:
         synchronize(path.parent)
@@ -68,7 +77,7 @@ def write_bytes_atomic(path: Path, content: bytes, *, durable: bool = True) -> N
 def remove_temporaries(path: Path) -> None:
     """Remove what kills in the middle of `write_text_atomic` left next to a file. No process may be writing it."""
     for temporary in path.parent.glob(f"{path.name}.*.tmp"):
-        temporary.unlink(missing_ok=True)
+        remove_file(temporary)
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes:

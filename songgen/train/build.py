@@ -47,6 +47,7 @@ from songgen.train.optimization.sharding import autocast_forward
 from songgen.train.reporting.console import Console, RunSummary
 from songgen.train.reporting.reporter import Reporter
 from songgen.train.reporting.trackers import Trackers, has_samples
+from songgen.train.same_everywhere import require_same_model
 from songgen.train.step import TrainingStep
 from songgen.train.totals import StepTotals
 from songgen.train.trainer import Intervals, Trainer
@@ -94,6 +95,7 @@ def build_trainer(
     family.prepare_model(config, core, data)
     trainable = family.choose_trained(config, core)
     content = {**data.signature, **family.frozen_content(core, trainable)}
+    require_same_model(content, core)
     _put_in_place(state, config, total_steps, content, resumption)
     engine = _prepare(config, core, trainable, accelerator)
     family.start(config, core, [data] if held_out is None else [data, held_out], processes)

@@ -38,6 +38,7 @@ from songgen.train.optimization.named_tensors import copy_tensors, gather_tensor
 from songgen.train.optimization.optimizer import get_learning_rate, set_learning_rate
 from songgen.train.optimization.schedules import LearningRateSchedule
 from songgen.train.reporting.reporter import Reporter
+from songgen.train.same_everywhere import require_same_weights
 from songgen.train.step import Outcome, StepResult, TrainingStep
 from songgen.train.totals import StepTotals
 
@@ -350,12 +351,17 @@ class Trainer:
         return nullcontext() if self.average is None else self.average.applied()
 
     def save(self, *, again: bool = False) -> None:
-        """Write a checkpoint of this step, unless there is one already (`again`: even then)."""
+        """Write a checkpoint of this step, unless there is one already (`again`: even then).
+
+        Raises:
+            CheckpointError: if saves fail several times in a row, or the weights of the processes differ.
+        """
         self.save_asked = False
         if self.saved_step == self.state.step and not again:
             return
         began = time.perf_counter()
         self.heartbeat.beat("saving", self.state.step)
+        require_same_weights(self.engine.parameters, self.state.step)
         main = self.accelerator.is_main_process
         if self.accelerator.scaler is not None:
             self.state.gradient_scaler = self.accelerator.scaler.state_dict()

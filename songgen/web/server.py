@@ -38,6 +38,9 @@ STOP_SECONDS = 1
 """Time for answers to finish when the server is stopped. Saving a correction takes milliseconds; a player that has
 stopped reading would never finish."""
 
+_JOIN_SECONDS = 30.0
+"""Seconds to wait for the thread of a server that stops; it ends with the process at the latest."""
+
 
 class LocalServer:
     """Server of routes for clients that have the token."""
@@ -114,7 +117,7 @@ class LocalServer:
             yield self
         finally:
             self.stop()
-            thread.join()
+            thread.join(_JOIN_SECONDS)
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:

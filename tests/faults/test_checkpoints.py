@@ -16,6 +16,7 @@ from checkpoint_fakes import FORK, assert_is_step, contents, exit_code, manager,
 from forked import before_each_step, fork_run, saved_files, stop_at
 from killing import kill_at_random, summary
 from launching import make_world, records, write_config
+from limits import SAFETY_SECONDS
 
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.train.checkpoints.files import (
@@ -131,7 +132,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         process.join(0.05 + 0.1 * draws.random())
         assert process.is_alive()
         process.kill()
-        process.join()
+        process.join(SAFETY_SECONDS)
         checkpoints = manager(tmp_path)
         newest = checkpoints.latest()
         if newest is None:

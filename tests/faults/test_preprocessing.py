@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from intact_data import open_intact
+from limits import SAFETY_SECONDS
 from preprocess_fakes import (
     ROOT,
     FakeCodec,
@@ -32,7 +33,6 @@ from songgen.tokenize import settings
 
 NUM_CLIPS = 21
 NUM_RANDOM_KILLS = 8
-TIMEOUT = 120
 FORK = multiprocessing.get_context("fork")
 
 FINISHING_EVENTS = 6
@@ -70,7 +70,7 @@ def forked(action: Callable[[], object]) -> int | None:
 
     child = FORK.Process(target=body)
     child.start()
-    child.join(TIMEOUT)
+    child.join(SAFETY_SECONDS)
     return child.exitcode
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import ROOT, TIMEOUT, make_world, records, write_config
+from launching import ROOT, make_world, records, write_config
+from limits import SAFETY_SECONDS
 from preprocess_fakes import options_for, read_manifest, run, write_corpus, write_manifest
 
 from songgen.environment import QUIET_ENVIRONMENT
@@ -202,7 +203,7 @@ def python(program: str, **environment: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=SAFETY_SECONDS,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -317,7 +318,7 @@ def test_training_needs_no_network(tmp_path: Path) -> None:
         env=environment | {"ACCELERATE_USE_CPU": "true", "HF_HOME": str(tmp_path / "cache")},
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=SAFETY_SECONDS,
     )
     assert result.returncode == 0, result.stderr
     assert len(records(tmp_path / "run")) == 5 and (tmp_path / "run" / "model.safetensors").is_file()

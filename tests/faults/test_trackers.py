@@ -14,6 +14,7 @@ import pytest
 import torch
 from forked import FORK, Hook, before_each_step, fork_run
 from launching import make_world, write_config
+from limits import SAFETY_SECONDS
 
 from songgen.exit_codes import EXIT_DONE, EXIT_NON_FINITE
 from songgen.train.reporting import trackers
@@ -128,7 +129,7 @@ def test_no_network_at_all(world: Path, tmp_path: Path) -> None:
 
     probe = FORK.Process(target=can_leave)
     probe.start()
-    probe.join()
+    probe.join(SAFETY_SECONDS)
     if probe.exitcode == 1:
         pytest.skip("user namespaces are off on this machine, so no process can be cut off")
     assert probe.exitcode == 0

@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from limits import SAFETY_SECONDS
+
 TOKEN = "a-token-for-tests"
 USER = "someone"
 LFS_ENDINGS = (".safetensors", ".wav", ".model")
@@ -207,4 +209,4 @@ def running_hub() -> Iterator[FakeHub]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        thread.join(SAFETY_SECONDS)

@@ -13,6 +13,7 @@ import preprocess_fakes
 import pyarrow as pa
 import pytest
 from diagnoses import at, findings
+from limits import SAFETY_SECONDS
 
 from songgen.data.reject_codes import REJECT_CODES
 from songgen.data.schema import DatasetInfo
@@ -121,7 +122,9 @@ def interrupted(tmp_path: Path) -> Path:
     manifest = preprocess_fakes.write_corpus(tmp_path / "corpus", 20)
     command = [sys.executable, str(Path(preprocess_fakes.__file__)), str(manifest), str(tmp_path / "half"), "12"]
     root = Path(__file__).resolve().parents[3]
-    result = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, timeout=120)
+    result = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, timeout=SAFETY_SECONDS
+    )
     assert result.returncode == -9, result.stderr
     return tmp_path / "half"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+from limits import SAFETY_SECONDS
 
 from songgen.runtime.pretrained import find_commit, find_file, find_folder, local_folder, require_hub_id
 
@@ -74,7 +75,7 @@ def test_finding_loads_no_torch() -> None:
         "import sys; import songgen.runtime.files, songgen.runtime.json_files, songgen.runtime.pretrained; "
         "assert 'torch' not in sys.modules and 'huggingface_hub' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=SAFETY_SECONDS)
 
 
 _OFFLINE = """
@@ -98,7 +99,12 @@ def test_without_a_network_one_message_comes_at_once(tmp_path: Path) -> None:
     # A name under .invalid is never resolved (RFC 2606), whether there is a network or not.
     environment |= {"HF_ENDPOINT": "https://hub.invalid", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", _OFFLINE], env=environment, capture_output=True, text=True, check=True, timeout=600
+        [sys.executable, "-c", _OFFLINE],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=SAFETY_SECONDS,
     )
     first, second = done.stdout.splitlines()
     assert "the separator 'htdemucs' cannot be loaded" in first and "do not ask for separation" in first

@@ -15,6 +15,7 @@ import torch
 from checkpoint_fakes import FORK
 from fake_hub import TOKEN, USER, FakeHub, running_hub
 from huggingface_hub import constants
+from limits import SAFETY_SECONDS
 from training_fakes import write_model_folder
 
 from songgen.cli.main import main
@@ -273,7 +274,9 @@ def test_the_command_uploads_by_the_environment_alone(run_folder: Path, reposito
         }
         environment.pop("HF_HUB_DISABLE_TELEMETRY", None)
         command = [sys.executable, "-m", "songgen.cli.main", "push", str(run_folder), "someone/model"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=SAFETY_SECONDS, check=False
+        )
         assert done.returncode == 0, done.stderr
         repository = hub.repositories["someone/model"]
         assert repository.private and set(repository.files) == expected_names(run_folder)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from limits import SAFETY_SECONDS
 from local_pages import Client, Notebook, serving
 from starlette.requests import Request
 from starlette.responses import Response
@@ -217,7 +218,7 @@ def test_a_slow_page_does_not_hold_up_another() -> None:
         thread.start()
         assert client.get("/").json == "quick" and not answers
         release.set()
-        thread.join()
+        thread.join(SAFETY_SECONDS)
     assert answers == ["slow"]
 
 

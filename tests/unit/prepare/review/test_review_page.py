@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from limits import SAFETY_SECONDS
 from local_pages import Client, serving
 from prepare_songs import RATE
 from review_songs import SECONDS, apply_corrections, clip, write_work_folder
@@ -393,7 +394,7 @@ def test_the_command_names_the_extra_that_is_missing(work: Path, package: str) -
         f"import sys; sys.modules[{package!r}] = None; from songgen.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program, "review", str(work)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program, "review", str(work)], capture_output=True, text=True, timeout=SAFETY_SECONDS
     )
     assert result.returncode == 2 and 'pip install "songgen[page]"' in result.stderr
 
