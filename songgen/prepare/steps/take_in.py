@@ -17,6 +17,7 @@ from songgen.data.reject_codes import REJECT_CODES
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
 from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
+from songgen.prepare.listening.source_quality import LOSSLESS, is_lossless
 from songgen.tasks import MIX
 
 SONGS_PER_READER = 8
@@ -80,7 +81,7 @@ class TakeInStep(Step):
     """Refuses songs with a file that cannot be decoded to its end, and measures length and energy of the others."""
 
     name = "take_in"
-    version = 1
+    version = 2
     batch_size = SONGS_PER_READER
 
     def __init__(self, options: TakeInOptions) -> None:
@@ -117,7 +118,12 @@ class TakeInStep(Step):
         if isinstance(clip, Rejection):
             limit_key = f" (take_in.{_KEYS[clip.code]})" if clip.code in _KEYS else ""
             return StepOutput(refusal=Refusal(self.name, clip.code, clip.reason + limit_key, Path(clip.path).name))
-        return StepOutput({"duration": clip.duration, "energies": clip.energies})
+        return StepOutput({"duration": clip.duration, "energies": clip.energies, "measures": self._source(record, folder)})
+
+    def _source(self, record: SongRecord, folder: WorkFolder) -> dict[str, float]:
+        """Return how the file is encoded: the clips that are cut from it no longer show that."""
+        lossless = is_lossless(folder.track(record, MIX))
+        return {} if lossless is None else {LOSSLESS: float(lossless)}
 
     def _has_long_lyrics(self, record: SongRecord) -> bool:
         return len(record.lyrics) > self.options.max_lyrics_length
