@@ -18,6 +18,9 @@ FIRST, SECOND = "transcribe", "transcribe_second"
 """Names of the two transcription steps and of their transcripts: lines come from the first, the second checks it."""
 
 
+TRANSCRIBED = "transcribed"
+"""Source of lyrics that are the first transcript."""
+
 REVIEW, VERDICT, ACCEPTED = "review", "verdict", "accepted"
 """Name of changes by a person in provenance and refusals, key of the decision on a clip, and one of its values."""
 

@@ -96,7 +96,7 @@ def estimate_tempo(samples: np.ndarray) -> TempoEstimate | None:
     Returns:
         None for a recording without onsets, or shorter than two beats of the slowest tempo.
     """
-    onsets = _onset_strength(samples)
+    onsets = onset_strength(samples)
     frame_rate = ANALYSIS_RATE / ONSET_HOP
     num_frames = len(onsets)
     if num_frames < 2 * 60 / SLOWEST * frame_rate or onsets.max() <= _SMALL:
@@ -121,8 +121,12 @@ def estimate_tempo(samples: np.ndarray) -> TempoEstimate | None:
     return TempoEstimate(round(float(candidates[best]), 1), round(float(np.clip(scores[best], 0, 1)), 3))
 
 
-def _onset_strength(samples: np.ndarray) -> np.ndarray:
-    """Return the onset strength of each 10 ms."""
+def onset_strength(samples: np.ndarray) -> np.ndarray:
+    """Return the onset strength of each 10 ms; nothing for less than a second.
+
+    Args:
+        samples: mono at 16 kHz.
+    """
     amplitudes = _spectrum(samples, ONSET_WINDOW, ONSET_HOP)
     edges = np.geomspace(40, 7600, ONSET_BANDS + 1) * ONSET_WINDOW / ANALYSIS_RATE
     bins = np.ceil(edges).astype(int)

@@ -180,7 +180,7 @@ class SegmentStep(Step):
     """
 
     name = "segment"
-    version = 2
+    version = 3
 
     def __init__(self, options: SegmentOptions) -> None:
         self.options = options

@@ -66,7 +66,8 @@ class SegmentOptions:
     """Whether instrumental passages become clips."""
 
     keep_short_songs: bool = True
-    """Whether a recording of at most `max_seconds` stays one clip."""
+    """Whether a recording of at most `max_seconds` stays one clip, unless it contains more voice outside of the lines
+    than `max_unmatched_seconds`."""
 
     sample_rate: int = 0
     """Sample rate of the clips; 0 keeps that of the mix."""
@@ -177,7 +178,9 @@ def plan_clips(
     """
     words = merged(within(words, duration))
     units = _find_units(duration, voiced, lines, words, options)
-    if options.keep_short_songs and duration <= options.max_seconds:
+    # Voice that no line accounts for is left out of short recordings too, which are cut then.
+    is_unmatched = any(unit.reason for unit in units)
+    if options.keep_short_songs and duration <= options.max_seconds and not is_unmatched:
         if duration < options.min_seconds:
             return ClipPlan((), {"too_short": duration})
         return ClipPlan((PlannedClip(0.0, duration, SUNG if units or voiced is None else INSTRUMENTAL),))
