@@ -25,6 +25,7 @@ from songgen.prepare.report.statistics import REPORT_VERSION, ReportContext, bui
 from songgen.prepare.review.corrections import APPLIED_FILE, Corrections, read_corrections, set_aside
 from songgen.prepare.steps.filters import FilterOptions
 from songgen.prepare.steps.take_in import TakeInStep
+from songgen.prepare.time_estimate import estimate_time
 from songgen.runtime.files import write_text_atomic
 from songgen.runtime.processes.agreement import on_main_process
 from songgen.runtime.processes.signals import leaving_on_signals
@@ -123,12 +124,16 @@ def run_steps(
     on_main_process(state, lambda: set_aside(config.work_folder))
     corrections = read_corrections(config.work_folder, APPLIED_FILE)
     with Runner(WorkFolder(config.work_folder), state, config.settings.workers, work) as runner:
-        for section, steps in config.sections.steps():
+        sections = list(config.sections.steps())
+        for section, steps in sections:
             for step in steps:
                 records = runner.run(step, records)
             records = corrections.apply(records, section.phase)
             if section.name == TakeInStep.name:
                 on_main_process(state, lambda taken=records: _check_damage(config, taken, num_songs))  # type: ignore[misc]
+                estimate = estimate_time(runner, sections[1:], records, corrections)
+                if estimate and state.is_main_process:
+                    logger.warning(estimate)
     if state.is_main_process:
         _warn_of_orphans(corrections, records)
     return records
