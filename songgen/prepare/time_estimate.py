@@ -67,8 +67,8 @@ def estimate_time(
     parts = ", ".join(f"{name} {_in_words(seconds[name])}" for name in longest if seconds[name] >= MIN_SECONDS / 2)
     music = _in_words(sum(record.duration for record in songs))
     return (
-        f"expected time: about {_in_words(total)} for {len(songs)} songs ({music} of music), measured on {len(chosen)} of "
-        f"them{f' ({parts})' * bool(parts)}; a run that is interrupted can be resumed"
+        f"expected time: about {_in_words(total)} for {len(songs)} songs ({music} of music), measured on {len(chosen)} "
+        f"of them{f' ({parts})' * bool(parts)}; a run that is interrupted can be resumed"
     )
 
 

@@ -5,10 +5,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinytag import TinyTag
-
 from songgen.data.manifests.clip import is_storable_text
 from songgen.prepare.describing.tag_vocabulary import canonical_tag, key_tag
+from tinytag import TinyTag
 
 SLOWEST, FASTEST = 30.0, 300.0
 """Range of the tempo; other numbers, such as 0 for "not known", do not count."""

@@ -234,7 +234,7 @@ def _sample(sample: JsonObject) -> str:
     lyrics = f'<p class="lyrics">{escape(sample["lyrics"])}</p>' if sample["lyrics"] else ""
     return (
         f'<article><h3>{heading}</h3>{reason}<p class="facts">{escape(" · ".join(filter(None, facts)))}</p>'
-        f'{_caption(sample["caption"])}{lyrics}<figure>{players}</figure></article>'
+        f"{_caption(sample['caption'])}{lyrics}<figure>{players}</figure></article>"
     )
 
 

@@ -218,7 +218,9 @@ def recognizers(records: Sequence[SongRecord]) -> JsonObject:
     """Return how far clips that a recognizer has heard agree with their lyrics and with a second recognizer."""
     heard = [record for record in records if FIRST in record.transcripts]
     coverage = [record.measures["lyrics_coverage"] for record in heard if "lyrics_coverage" in record.measures]
-    shares = [record.measures["transcript_edit_share"] for record in heard if "transcript_edit_share" in record.measures]
+    shares = [
+        record.measures["transcript_edit_share"] for record in heard if "transcript_edit_share" in record.measures
+    ]
     skipped = Counter(reason for record in heard if (reason := record.provenance.get(SECOND, {}).get("skipped")))
     return {
         "clips": len(heard),

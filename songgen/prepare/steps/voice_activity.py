@@ -71,7 +71,13 @@ class VoiceOptions:
             problems.append(f"threshold must be between 0 and 1, got {self.threshold:g}")
         if not 0 <= self.hysteresis < self.threshold:
             problems.append(f"hysteresis must be at least 0 and less than threshold, got {self.hysteresis:g}")
-        for name in ("min_voiced_seconds", "min_pause_seconds", "padding_seconds", "lone_seconds", "lone_distance_seconds"):
+        for name in (
+            "min_voiced_seconds",
+            "min_pause_seconds",
+            "padding_seconds",
+            "lone_seconds",
+            "lone_distance_seconds",
+        ):
             if not getattr(self, name) >= 0:
                 problems.append(f"{name} must be at least 0, got {getattr(self, name):g}")
         if problems:

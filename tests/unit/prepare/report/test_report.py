@@ -235,7 +235,9 @@ def test_nothing_of_a_song_becomes_html(evil_records: list[SongRecord]) -> None:
     assert sources and all(source and source.startswith("audio/") and "<" not in source for source in sources)
 
 
-def test_one_clip_and_clips_that_no_recognizer_has_heard_say_nothing_about_the_lyrics(records: list[SongRecord]) -> None:
+def test_one_clip_and_clips_that_no_recognizer_has_heard_say_nothing_about_the_lyrics(
+    records: list[SongRecord],
+) -> None:
     kept = [record for record in records if record.refusal is None]
     unheard = [dataclasses.replace(record, measures={"lyrics_coverage": 0.0}) for record in kept]
     assert "of the words were heard" not in "\n".join(advise(report_of(unheard)))

@@ -431,7 +431,9 @@ def test_the_next_run_keeps_the_chosen_copy(copies: Client, tmp_path: Path) -> N
     step = DuplicateStep(DuplicateOptions())
     records = [
         result
-        for record, outcome in zip(found, step.run_all(apply_corrections(found, folder), WorkFolder(folder)), strict=True)
+        for record, outcome in zip(
+            found, step.run_all(apply_corrections(found, folder), WorkFolder(folder)), strict=True
+        )
         for result in apply_outcome(step, apply_corrections([record], folder)[0], outcome)
     ]
     after = apply_corrections(records, folder)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from tiny_whisper import save_tiny_whisper
 
-from songgen.lyrics.text_language import language_of_text
 from songgen.prepare.engine.audio_files import write_audio
 from songgen.prepare.engine.record import LyricLine, SongRecord, Transcript, Word
 from songgen.prepare.engine.step import WorkFolder
@@ -18,41 +17,15 @@ from songgen.prepare.steps.segmentation import SegmentStep
 from songgen.prepare.steps.transcription import TranscribeOptions, TranscribeSecondStep, TranscribeStep
 from songgen.prepare.timing.clip_plan import SegmentOptions
 
-LYRICS = {
-    "en": "I was waiting for you in the rain\nand all my love is not the same",
-    "fr": "Je suis dans la rue et je pense à toi\nles nuits sont longues et tu n'es pas là",
-    "es": "Yo no sé qué hacer con el amor que me das\ny la noche se va por el mar",
-    "de": "Ich bin nicht mehr da und du weißt es auch\nder Wind ist kalt und die Nacht so lang",
-    "it": "Io non so che cosa è la vita senza te\nma sei con me e il cuore non è più solo",
-    "pt": "Eu não sei o que você quer de mim\nmas meu coração é seu e está com você",
-    "nl": "Ik ben niet meer van jou en je weet het wel\nde nacht is lang maar ik heb geen slaap",
-    "pl": "Nie ma mnie tu i nie wiem co to jest\nale ty już nie jesteś tak jak ja",
-    "cs": "Já jsem tu a ty jsi tam ale nic mi to není\nkdyž se na mě tak smutně ptáš co bude už",
-    "tr": "Ben seni çok sevdim ama sen beni değil\nbu gece bir yıldız gibi kadar uzak ki ne var",
-    "hu": "Nem vagyok már a tiéd és te is ezt akarod\nhogy minden csak egy szó de nekem mint a tűz",
-    "ru": "Я вижу тебя в каждом сне\nи небо плачет обо мне",
-    "ja": "夜の空に星がひかる",
-    "zh": "月亮代表我的心",
-    "ko": "너를 사랑해 언제나",
-    "ar": "أنا أحبك يا حبيبي",
-    "hi": "तेरे बिना दिल नहीं लगता",
-}
-
-
-@pytest.mark.parametrize("language", LYRICS)
-def test_the_language_of_lyrics_is_told_from_the_text(language: str) -> None:
-    assert language_of_text(f"[verse]\n{LYRICS[language]}") == language
-
-
-@pytest.mark.parametrize("text", ["", "[chorus]", "La la la la la", "Ooh yeah yeah", "Привіт, моя мріє", "12 34", "Amor"])
-def test_a_text_that_does_not_tell_has_no_language(text: str) -> None:
-    assert language_of_text(text) == ""
+FRENCH = "Nous sommes dans la rue et je pense que tu ne viens pas"
 
 
 def song(folder: Path, **values: object) -> SongRecord:
     times = np.arange(3 * 16_000) / 16_000
     write_audio(folder / "song.wav", (0.3 * np.sin(2 * np.pi * 200 * times)).astype(np.float32), 16_000)
-    record = SongRecord(id="s", song="s", file="f", line=1, audio={"mix": "song.wav"}, duration=3.0, voiced=((0.0, 3.0),))
+    record = SongRecord(
+        id="s", song="s", file="f", line=1, audio={"mix": "song.wav"}, duration=3.0, voiced=((0.0, 3.0),)
+    )
     return dataclasses.replace(record, **values)  # type: ignore[arg-type]
 
 
@@ -76,14 +49,16 @@ def test_a_second_model_that_does_not_know_the_language_refuses_nothing(
     assert "does not know the language 'de'" in outcome.changes["provenance"]["transcribe_second"]["skipped"]
     assert "does not know the language 'de'" in caplog.text
     # The first model makes the lyrics, so a song that it cannot hear has none.
-    first = run(TranscribeStep(TranscribeOptions(model=english_model, device="cpu")), song(tmp_path, language="de"), tmp_path)
+    first = run(
+        TranscribeStep(TranscribeOptions(model=english_model, device="cpu")), song(tmp_path, language="de"), tmp_path
+    )
     assert first.refusal.code == "language_not_recognizable"
 
 
 def test_given_lyrics_tell_the_language_and_not_a_guess_by_ear(tmp_path: Path) -> None:
     model = str(save_tiny_whisper(tmp_path / "model", languages=("en", "fr", "de")))
     step = TranscribeStep(TranscribeOptions(model=model, device="cpu"))
-    french = song(tmp_path, lyrics=LYRICS["fr"], lyrics_source="given")
+    french = song(tmp_path, lyrics=FRENCH, lyrics_source="given")
     outcome = run(step, french, tmp_path)
     assert outcome.changes["transcripts"]["transcribe"]["language"] == "fr"
     assert step.inputs(french) == step.inputs(dataclasses.replace(french, language="fr"))
@@ -106,7 +81,7 @@ def aligned(lyrics: str, probability: float, words: tuple[Word, ...] = ()) -> So
 
 def test_a_doubtful_language_does_not_win_if_no_word_was_heard() -> None:
     words = (Word("something", 0.0, 1.0), Word("else", 1.0, 2.0))
-    assert aligned(LYRICS["fr"], 0.39, words).language == "fr"
+    assert aligned(FRENCH, 0.39, words).language == "fr"
     assert aligned("Amor", 0.39, words).language == ""
     assert aligned("Amor", 0.9, words).language == "en"
     assert aligned("something else", 0.39, words).language == "en"

@@ -13,7 +13,9 @@ from songgen.prepare.steps.song_vote import SongVoteStep, are_related, usual_spe
 from songgen.prepare.steps.voice_activity import FRAME_SECONDS, VoiceOptions, voiced_intervals
 
 
-def clip(number: int, *, song: str = "s", is_measured: bool = True, confidence: float = 0.85, **values: Any) -> SongRecord:
+def clip(
+    number: int, *, song: str = "s", is_measured: bool = True, confidence: float = 0.85, **values: Any
+) -> SongRecord:
     measures = {"tempo_confidence": 0.5, "key_confidence": confidence} if is_measured else {}
     return SongRecord(id=f"{song}~{number}", song=song, file="f", line=1, duration=12.0, measures=measures, **values)
 

@@ -25,7 +25,9 @@ def sung(starts: list[float], seconds: float, length: float = 0.28) -> np.ndarra
         pitch = 180 * 2 ** (number % 5 / 12)
         note = sum(np.sin(2 * np.pi * pitch * partial * times) / partial for partial in range(1, 12))
         first = round(start * ANALYSIS_RATE)
-        samples[first : first + len(note)] += 0.1 * note * np.minimum(1, times / 0.02) * np.minimum(1, (length - times) / 0.1)
+        samples[first : first + len(note)] += (
+            0.1 * note * np.minimum(1, times / 0.02) * np.minimum(1, (length - times) / 0.1)
+        )
     return samples.astype(np.float32)
 
 
