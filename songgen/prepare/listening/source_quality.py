@@ -17,7 +17,7 @@ from songgen.tasks import MIX
 WINDOW = 2048
 """Samples of a frame of the spectrum."""
 
-SMOOTHING_HERTZ = 300.0
+SMOOTHING_HERTZ = 500.0
 """Width of the moving median over the spectrum: a pilot tone or a single overtone is not bandwidth."""
 
 QUANTIZATION_POWER = (1 / 32768) ** 2 / 12
@@ -68,7 +68,8 @@ def _mean_power(samples: np.ndarray) -> np.ndarray:
     """Return the mean power of each frequency bin; its sum is about the power of the samples."""
     padded = np.pad(samples.astype(np.float32), (0, max(0, WINDOW - len(samples))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[:: WINDOW // 2]
-    window = np.hanning(WINDOW).astype(np.float32)
+    # A squared Hann window: the side lobes of a single tone stay below the lowest content that counts.
+    window = np.square(np.hanning(WINDOW)).astype(np.float32)
     total = np.zeros(WINDOW // 2 + 1)
     for first in range(0, len(frames), 256):  # in blocks, since windowed frames take twice the memory of the samples
         total += np.square(np.abs(np.fft.rfft(frames[first : first + 256] * window))).sum(axis=0)
