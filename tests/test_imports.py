@@ -42,6 +42,7 @@ PREPARE_WINGS = (
     "config",
     "inputs",
     "pins",
+    "time_estimate",
     "preparation",
 )
 """Wings and single modules of `songgen.prepare`, the lowest first."""

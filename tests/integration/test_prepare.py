@@ -115,7 +115,7 @@ def test_clips_have_what_training_needs(prepared: Path) -> None:
 
 def test_the_summary_says_what_has_come_of_it(place: Path, prepared: Path) -> None:
     printed = (place / "printed.txt").read_text()
-    for part in ("20 songs in", "refused, truncated_audio: 1", "next: songgen tokenize"):
+    for part in ("20 songs in", "refused, truncated_audio: 1", "next:", "  songgen tokenize "):
         assert part in printed
 
 
@@ -321,3 +321,19 @@ def test_a_changed_setting_redoes_what_depends_on_it_alone(place: Path, prepared
     changed = {path.name.split(".")[0] for path in results.iterdir() if path.stat().st_mtime_ns != before[path.name]}
     assert "filter" in changed and not changed & {"take_in", "separate", "voice", "transcribe", "segment", "measure"}
     assert run(place).is_changed
+
+
+def test_songs_beyond_a_limit_are_not_damaged(place: Path, tmp_path: Path) -> None:
+    """Nearly all songs are shorter than the limit, three of twenty are broken."""
+    overrides = [
+        "--take_in.min_seconds",
+        "15",
+        "--max_bad_fraction",
+        "0.2",
+        "--separate",
+        "null",
+        "--transcribe",
+        "null",
+    ]
+    summary = run(place, "--output_dir", str(tmp_path / "out"), *overrides)
+    assert summary.info.refused["too_short"] > 10

@@ -17,14 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
+from songgen.prepare.engine.record import ACCEPTED, REVIEW, VERDICT, JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, RefusalCode
 from songgen.prepare.sections import is_over_songs
 from songgen.runtime.files import write_bytes_atomic
 from songgen.runtime.json_lines import seal, unseal, was_complete
-
-REVIEW = "review"
-"""Name of changes by a person, in provenance and refusals."""
 
 CORRECTIONS_VERSION = 1
 """Version of how corrections are applied; part of the provenance."""
@@ -38,9 +35,7 @@ APPLIED_FILE = "corrections_applied.jsonl"
 MATCH_SECONDS = 0.25
 """Largest distance of start and end between a clip and an edit that belongs to it."""
 
-ACCEPTED, REFUSED = "accepted", "refused"
-
-VERDICT, REASON = "verdict", "reason"
+REFUSED, REASON = "refused", "reason"
 WORD_FIELDS = ("language", "lyrics", "lines")
 DESCRIPTION_FIELDS = ("caption", "tags")
 EDITABLE = (*WORD_FIELDS, *DESCRIPTION_FIELDS, VERDICT, REASON)

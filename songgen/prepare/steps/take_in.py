@@ -14,9 +14,11 @@ from songgen.data.audio import AudioOptions
 from songgen.data.manifests.clip import ClipRow, Rejection, TrackPath
 from songgen.data.reading import BYTES_PER_GIB, AudioReaders, ReadingLimits
 from songgen.data.reject_codes import REJECT_CODES
+from songgen.prepare.describing.embedded_facts import read_embedded_facts
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
 from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
+from songgen.prepare.listening.source_quality import LOSSLESS, is_lossless
 from songgen.tasks import MIX
 
 SONGS_PER_READER = 8
@@ -80,7 +82,7 @@ class TakeInStep(Step):
     """Refuses songs with a file that cannot be decoded to its end, and measures length and energy of the others."""
 
     name = "take_in"
-    version = 1
+    version = 2
     batch_size = SONGS_PER_READER
 
     def __init__(self, options: TakeInOptions) -> None:
@@ -91,8 +93,9 @@ class TakeInStep(Step):
         return dataclasses.asdict(self.options)
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """Return which tracks there are, and whether the lyrics are too long."""
-        return {"tracks": list(record.audio), "has_long_lyrics": self._has_long_lyrics(record)}
+        """Return which tracks there are, what is known of the song, and whether the lyrics are too long."""
+        stated = [name for name in ("tempo", "key", "analysis") if getattr(record, name)]
+        return {"tracks": list(record.audio), "has_long_lyrics": self._has_long_lyrics(record), "stated": stated}
 
     def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Check the length of the lyrics, and decode every track of the songs that pass."""
@@ -117,7 +120,24 @@ class TakeInStep(Step):
         if isinstance(clip, Rejection):
             limit_key = f" (take_in.{_KEYS[clip.code]})" if clip.code in _KEYS else ""
             return StepOutput(refusal=Refusal(self.name, clip.code, clip.reason + limit_key, Path(clip.path).name))
-        return StepOutput({"duration": clip.duration, "energies": clip.energies})
+        changes = {"duration": clip.duration, "energies": clip.energies}
+        return StepOutput(changes | self._of_file(record, folder.track(record, MIX)))
+
+    def _of_file(self, record: SongRecord, path: Path) -> JsonObject:
+        """Return what only the file itself shows: how it is encoded, and its tags where the song states nothing."""
+        changes: JsonObject = {}
+        lossless = is_lossless(path)
+        if lossless is not None:
+            changes["measures"] = {LOSSLESS: float(lossless)}
+        facts = read_embedded_facts(path)
+        if facts.tempo is not None and record.tempo is None:
+            changes["tempo"] = facts.tempo
+        if facts.key and not record.key:
+            changes["key"] = facts.key
+        if facts.genres and not record.analysis:
+            changes["analysis"] = {"genre": list(facts.genres)}
+        stated = {name: value for name, value in dataclasses.asdict(facts).items() if value}
+        return changes | ({"provenance": {self.name: {"embedded": stated}}} if stated else {})
 
     def _has_long_lyrics(self, record: SongRecord) -> bool:
         return len(record.lyrics) > self.options.max_lyrics_length
