@@ -3,8 +3,23 @@
 import re
 import unicodedata
 
+LONGEST_PHRASE = 200
+"""Characters of the longest text that may be such a phrase."""
+
+
+def _plain(text: str) -> str:
+    """Return a text without punctuation and brackets, in one spelling; a long one is not a phrase."""
+    if len(text) > LONGEST_PHRASE:
+        return text
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    words = re.sub(r"[^\w/]+|_+", " ", folded).split()
+    # Chinese and Japanese phrases are compared without blanks, which stand for their punctuation.
+    joined = "".join(words)
+    return joined if any("\u3040" <= character <= "\u9fff" for character in joined) else " ".join(words)
+
+
 _INSTRUMENTAL = frozenset(
-    unicodedata.normalize("NFKC", phrase).casefold()
+    _plain(phrase)
     for phrase in """
     inst, instr, instrumental, instrumental only, instrumentals, instrumental track, instrumental music,
     instrumental version, instrumental song, instrumental piece, instrumental mix, instrumental composition,
@@ -26,25 +41,21 @@ _INSTRUMENTAL = frozenset(
     インストゥルメンタル, インストルメンタル, インスト曲, 歌詞なし, 歌詞無し, 歌なし, ボーカルなし, カラオケ,
     オフボーカル, この曲はインストゥルメンタルです, この曲はインストです, 歌詞はありません, 연주곡, 인스트루멘탈,
     인스트, 가사 없음, 가사없음, 반주, 보컬 없음, 무가사
-    """.replace("\n", " ").split(",")
-    for phrase in [" ".join(phrase.split())]
+    """.split(",")
 )
-"""Phrases that state that nobody sings, without punctuation, in the languages of the tokenizer."""
+"""Phrases that state that nobody sings, in the languages of the tokenizer."""
 
 _UNAVAILABLE = frozenset(
-    " ".join(phrase.split())
+    _plain(phrase)
     for phrase in """
-    n/a, na, none, null, nil, nan, unknown, undefined, tba, tbd, todo, lyrics, lyrics not found, lyrics not available,
+    n/a, none, null, nil, nan, unknown, undefined, tba, tbd, todo, lyrics, lyrics not found, lyrics not available,
     lyrics unavailable, lyrics unknown, unknown lyrics, no lyrics found, no lyrics available, not available,
     not found, lyrics coming soon, coming soon, lyrics for this song have yet to be released, 暂无歌词, 暫無歌詞,
     歌词未知, 未知, 準備中, 歌詞準備中, 가사 준비중, keine angabe, unbekannt, inconnu, desconocido, desconhecido,
     sconosciuto, неизвестно
     """.split(",")
 ) | {"lyrics for this song have yet to be released please check back once the song has been released"}
-"""Placeholders of lyrics that nobody has looked up or found, without punctuation."""
-
-LONGEST_PHRASE = 200
-"""Characters of the longest text that may be such a phrase."""
+"""Placeholders of lyrics that nobody has looked up or found."""
 
 _BRACKETED = re.compile(r"[\[(（【「<{]([^\[\]()（）【】「」<>{}]*)[\])）】」>}]")
 _STATES_SECTION = re.compile(r"(?:inst|instr|instrumental)\b|.*\binstrumental\b", re.IGNORECASE)
@@ -71,14 +82,3 @@ def says_instrumental(lyrics: str) -> bool:
 def says_unavailable(lyrics: str) -> bool:
     """Return whether a text is a placeholder for lyrics that are not known, such as `N/A` or `Lyrics not found`."""
     return _plain(lyrics) in _UNAVAILABLE
-
-
-def _plain(text: str) -> str:
-    """Return a text without punctuation and brackets, in one spelling; a long one is not a phrase."""
-    if len(text) > LONGEST_PHRASE:
-        return text
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    words = re.sub(r"[^\w/]+|_+", " ", folded).split()
-    # Chinese and Japanese phrases are compared without blanks, which stand for their punctuation.
-    joined = "".join(words)
-    return joined if any("\u3040" <= character <= "\u9fff" for character in joined) else " ".join(words)

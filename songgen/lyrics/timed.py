@@ -257,7 +257,7 @@ def _without_translations(cues: Sequence[_Cue]) -> list[_Cue]:
     for cue in cues:
         if cue.start is None or cue.start not in seen:
             kept.append(cue)
-        if cue.start is not None:
+        if cue.start is not None and not _is_silent(cue.text):
             seen.add(cue.start)
     return kept
 
