@@ -95,6 +95,15 @@ def language_code(language: str) -> str:
     raise ValueError(f"unknown language of lyrics {language!r}; known languages: {known}")
 
 
+def is_known_language(language: str) -> bool:
+    """Return whether `language_code` knows a language."""
+    try:
+        language_code(language)
+    except ValueError:
+        return False
+    return True
+
+
 def _spellings(language: str) -> Iterator[str]:
     """Yield what a text may name, the whole of it first: without region, script and remarks in parentheses."""
     whole = " ".join(unicodedata.normalize("NFKC", language).casefold().split())

@@ -11,6 +11,8 @@ from songgen.data.manifests.text_files import numbered_lines
 LIST_NAMES = ("metadata.csv", "train.txt")
 """Names of a list in a folder."""
 
+NOT_A_LINE = "not a line of path|text; a table needs a header such as file_name,lyrics"
+
 HEADER = "audio_file"
 """First field of the header line that some programs write."""
 
@@ -34,9 +36,7 @@ def read_list(path: Path, columns: ColumnNames) -> Iterator[RawRow]:
         if not text or (number == 1 and fields[0] == HEADER):
             continue
         if len(fields) < 2 or not fields[0].strip():
-            yield RawRow(
-                str(path), number, None, "not a line of path|text; a table needs a header such as file_name,lyrics"
-            )
+            yield RawRow(str(path), number, None, NOT_A_LINE)
             continue
         audio = _find_audio(path.parent, fields[0].strip())
         values: dict[str, Any] = {

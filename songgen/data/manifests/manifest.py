@@ -7,6 +7,7 @@ recorded in its row.
 
 import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,8 +21,9 @@ from songgen.data.manifests.paths import resolve_track_path
 from songgen.data.manifests.raw_rows import ColumnNames, RawRow, facts_of, plain_name, track_of_column
 from songgen.data.manifests.row_index import RowIndex, open_row_index
 from songgen.data.manifests.sources import ManifestSpec, RowSource, open_source
-from songgen.lyrics import states_language
-from songgen.lyrics.written import WrittenLyrics, read_written_lyrics
+from songgen.data.manifests.tables import AUDIO_NAMES
+from songgen.lyrics import is_known_language, states_language
+from songgen.lyrics.written import WrittenLyrics, clean_text, read_written_lyrics
 from songgen.tasks import MIX
 
 LISTED_PROBLEMS = 200
@@ -233,6 +235,25 @@ def column_names(column: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((column, f"{stem}_abspath", f"{stem}_file_name", stem)))
 
 
+def _with_known_columns(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a row in which columns of the audio are in lower case, as in `File,Title,BPM` of a table program."""
+    known = {*AUDIO_NAMES, "bpm", "key", "caption", "lyrics", "language", "id"}
+    return {
+        folded if (folded := name.casefold()) in known and folded not in values else name: value
+        for name, value in values.items()
+    }
+
+
+def _is_resource_fork(values: dict[str, Any]) -> bool:
+    """Return whether a row names `._song.wav` or a file in `__MACOSX`, which a list of all files contains."""
+    return any(
+        isinstance(value, str)
+        and any(part.startswith("._") or part == "__MACOSX" for part in re.split(r"[/\\]", value))
+        for name, value in values.items()
+        if name in AUDIO_NAMES or name.startswith(("audio", "mix"))
+    )
+
+
 class _RowReader:
     """Reader of the rows of one manifest, which checks them against the configured columns."""
 
@@ -248,6 +269,7 @@ class _RowReader:
         self.seen_columns: set[str] = set()
         self.missing: dict[str, list[int]] = defaultdict(list)
         self.num_rows = 0
+        self.is_folder = False
         self.file = spec.name
 
     def read(self, raw: RawRow, annotations: RowIndex) -> ClipRow | None:
@@ -258,8 +280,13 @@ class _RowReader:
             return None
         problems_before = self.findings.num_problems
         self.num_rows += 1
+        self.is_folder = raw.is_song_file
+        values = _with_known_columns(raw.values)
+        if _is_resource_fork(values):
+            message = "is what macOS writes next to a file on other disks, and is skipped"
+            self.findings.oddities.add(message, f"{raw.file}:{raw.line}")
+            return None
         row_id = self._id(raw)
-        values = dict(raw.values)
         if row_id is not None and self.spec.annotations is not None:
             annotation = annotations.take(row_id)
             if annotation is None:
@@ -283,6 +310,14 @@ class _RowReader:
             else:
                 for line in lines:
                     self.findings.add_problem(self.file, line, f"column {column!r} is missing")
+        if self.options.is_raw and self.num_rows and not self.is_folder:
+            for column in (self.columns.caption, self.columns.lyrics):
+                if column not in self.seen_columns:
+                    self.findings.oddities.add(
+                        f"no row has the column {column!r}; the columns that exist: {existing} (`columns` of the input "
+                        "gives them other names)",
+                        self.file,
+                    )
         for column in self.columns.references if self.num_rows and not self.options.is_raw else ():
             if not any(name in self.seen_columns for name in column_names(column)):
                 self.findings.oddities.add(
@@ -310,7 +345,7 @@ class _RowReader:
         columns = self.columns
         code, reason = raw.code, raw.reason
         needs_texts = not (self.options.is_raw or code)
-        caption = self._text(raw, values, columns.caption, required=needs_texts)
+        caption = clean_text(self._text(raw, values, columns.caption, required=needs_texts))
         if needs_texts and not caption:
             code, reason = "missing_caption", "the caption is empty"
         tracks = self._tracks(raw, values)
@@ -326,7 +361,7 @@ class _RowReader:
             id=row_id,
             caption=caption,
             lyrics=lyrics.text,
-            language=self._language(raw, values, is_sung=bool(lyrics.text)),
+            language=self._language(raw, values, lyrics),
             tracks=tracks,
             file=raw.file,
             line=raw.line,
@@ -342,9 +377,10 @@ class _RowReader:
     def _lyrics(
         self, raw: RawRow, values: dict[str, Any], tracks: dict[str, TrackPath], *, required: bool
     ) -> WrittenLyrics:
-        """Return the lyrics of a row; for songs that are not prepared yet, those in the tags of the file if it has none.
+        """Return the lyrics of a row.
 
-        Times are kept for songs that are not prepared yet, which are cut by them.
+        Songs that are not prepared yet may have them in the tags of the audio file. Only such songs keep the times of
+        lyrics, since only they are cut by them.
         """
         text = self._text(raw, values, self.columns.lyrics, required=required, joint="\n")
         place = f"{raw.file}:{raw.line}"
@@ -370,14 +406,17 @@ class _RowReader:
             return replace(lyrics, lines=())
         return lyrics
 
-    def _language(self, raw: RawRow, values: dict[str, Any], *, is_sung: bool) -> str:
-        """Return the language of a row; the default for one that states none, or that no word is in."""
+    def _language(self, raw: RawRow, values: dict[str, Any], lyrics: WrittenLyrics) -> str:
+        """Return the language of a row; the default for one that states none, or in which nothing is sung."""
         language = self._text(raw, values, self.columns.language, required=False)
-        if language.strip() and is_sung and not states_language(language):
-            default = self.options.default_language or "found by the recognizer"
-            message = f"language {language!r} is none; it is {default}"
-            self.findings.oddities.add(message, f"{raw.file}:{raw.line}", kind=message)
-        return language if states_language(language) and is_sung else self.options.default_language
+        default = self.options.default_language
+        if not states_language(language):
+            if language.strip() and lyrics.text:
+                message = f"language {language!r} states none, so it is {default or 'detected by the recognizer'}"
+                self.findings.oddities.add(message, f"{raw.file}:{raw.line}")
+            return default
+        may_be_sung = bool(lyrics.text) or (self.options.is_raw and not lyrics.is_instrumental)
+        return language if may_be_sung or is_known_language(language) else default
 
     def _text(self, raw: RawRow, values: dict[str, Any], column: str, *, required: bool, joint: str = ", ") -> str:
         if column not in values:
@@ -407,9 +446,10 @@ class _RowReader:
     def _tracks(self, raw: RawRow, values: dict[str, Any]) -> dict[str, TrackPath]:
         tracks = {}
         for column in (self.columns.target, *self.columns.references):
-            name = next((name for name in column_names(column) if values.get(name) not in (None, "")), None)
+            names = column_names(column) + (AUDIO_NAMES if column == self.columns.target else ())
+            name = next((name for name in names if values.get(name) not in (None, "")), None)
             if name is None:
-                if column == self.columns.target and not any(name in values for name in column_names(column)):
+                if column == self.columns.target and not any(name in values for name in names):
                     self.missing[column].append(raw.line)
                 continue
             if isinstance(values[name], str):

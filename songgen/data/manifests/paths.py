@@ -45,16 +45,15 @@ def resolve_track_path(given: str, base_folders: Sequence[Path], roots: Sequence
             if spelling == given:
                 refusal = found
     if _WINDOWS.match(given):
-        refusal = replace(
-            refusal, reason=f"{refusal.reason}; it is a path of Windows: write it relative to the manifest"
-        )
+        reason = f"{refusal.reason}; it is a path of Windows: write it relative to the manifest"
+        refusal = replace(refusal, reason=reason)
     return refusal
 
 
 def _spellings(given: str) -> Iterator[str]:
     """Yield a path as given, then as other systems write it: with slashes, with composed or decomposed letters."""
     yield given
-    others = {}
+    others: dict[str, None] = {}
     for path in (given, given.strip().replace("\\", "/")):
         for form in ("NFC", "NFD"):
             others[unicodedata.normalize(form, path)] = None

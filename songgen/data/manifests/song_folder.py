@@ -33,14 +33,16 @@ _NEARLY = re.compile(
     r"(?P<name>.+?)[ ._-]*(?P<kind>prompt|caption|tags?|lyrics?)s?\.(?P<ending>txt|json|lrc|md)", re.IGNORECASE
 )
 
-HIDDEN_NAMES = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin", "system volume information",
-                "lost+found", "icon\r")  # fmt: skip
+HIDDEN_NAMES = frozenset(
+    "__macosx thumbs.db desktop.ini @eadir #recycle $recycle.bin lost+found".split()
+    + ["system volume information", "icon\r"]
+)
 """Names, in lower case, of what systems and archives put next to files, in addition to names that begin with a dot."""
 
 OTHER_SUFFIXES = frozenset(
-    ".jpg .jpeg .png .gif .webp .bmp .tif .tiff .svg .pdf .mid .midi .mov .mkv .avi .m4v .pt .pth .npy .npz .safetensors "
-    ".h5 .zip .7z .rar .gz .tar .log .db .m3u .m3u8 .pls .cue .url .lnk .asd .pkf .reapeaks .als .flp .rpp .musicxml "
-    ".textgrid .ds".split()
+    ".jpg .jpeg .png .gif .webp .bmp .tif .tiff .svg .pdf .mid .midi .mov .mkv .avi .m4v .pt .pth .npy .npz "
+    ".safetensors .h5 .zip .7z .rar .gz .tar .log .db .m3u .m3u8 .pls .cue .url .lnk .asd .pkf .reapeaks .als .flp .rpp "
+    ".musicxml .textgrid .ds".split()
 )
 """Extensions of files next to songs that are not texts for training: pictures, scores, projects, archives."""
 

@@ -71,10 +71,10 @@ class SongTexts:
             ValueError: if a file cannot be read; names the file.
         """
         values: dict[str, Any] = {"caption": None, "lyrics": None, **self._facts.get(song, {})}
-        json_file, *_ = self._find(song, JSON_SUFFIXES) or [None]
+        json_file = next(iter(self._find(song, JSON_SUFFIXES)), None)
         if json_file is not None:
             values |= self._of_json(json_file, row_id)
-        caption_file, *_ = self._find(song, CAPTION_SUFFIXES) or [None]
+        caption_file = next(iter(self._find(song, CAPTION_SUFFIXES)), None)
         lyrics_files = self._find(song, LYRICS_SUFFIXES, say_others=False)
         if caption_file is not None:
             values |= self._of_lines(self._read(caption_file), caption_file, row_id)

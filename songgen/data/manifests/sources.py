@@ -123,8 +123,8 @@ def _find_method(path: Path, spec: ManifestSpec) -> str:
             return "json" if _is_table(path) else "ljspeech"
         if path.suffix.lower() not in TABLE_SUFFIXES:
             raise ValueError(
-                f"manifest {spec.name} must be a .jsonl file (one JSON object a line), JSON, CSV with a header, Parquet, "
-                "or a list of path|text; save another table as CSV"
+                f"manifest {spec.name} must be a .jsonl file (one JSON object a line), JSON, CSV with a header, "
+                "Parquet, or a list of path|text; save another table as CSV"
             )
         return "json"
     if path.is_dir():

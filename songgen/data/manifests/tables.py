@@ -20,6 +20,12 @@ TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 FOLDER_TABLES = ("metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet")
 """Names of a manifest in a folder, as in data sets of the hub; the first that exists is read."""
 
+AUDIO_NAMES = ("file_name", "filename", "file", "audio_path", "audio_filepath", "audio_file", "filepath", "path", "wav")
+"""Names that other programs give to the column of the audio; `file_name` in data sets of the hub."""
+
+HEADER_NAMES = (*AUDIO_NAMES, "audio", "audio_file_name", "audio_abspath", "id", "fname")
+"""Columns, in lower case, one of which a header has."""
+
 ROW_KEYS = ("samples", "data", "rows", "songs", "tracks", "items", "train", "entries", "records")
 """Keys of a JSON object that may hold the rows: `samples` in ACE-Step 1.5, `data` in many exports."""
 
@@ -37,19 +43,7 @@ def has_header(path: Path) -> bool:
     """Return whether a text file is CSV whose first line names columns, rather than a list of `path|text`."""
     first = next((line for _, line, _ in numbered_lines(path) if line and line.strip()), "")
     fields = [field.strip().strip('"').casefold() for field in re.split(r"[,;\t|]", first)]
-    known = (
-        "file_name",
-        "filename",
-        "file",
-        "path",
-        "audio",
-        "audio_path",
-        "audio_filepath",
-        "filepath",
-        "id",
-        "fname",
-    )
-    return "|" not in first and len(fields) > 1 and (any(field in known for field in fields))
+    return "|" not in first and len(fields) > 1 and any(field in HEADER_NAMES for field in fields)
 
 
 def read_table(path: Path) -> Iterator[RawRow]:
