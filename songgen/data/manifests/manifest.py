@@ -18,7 +18,7 @@ from songgen.data.embedded_tags import embedded_lyrics
 from songgen.data.manifests.clip import ClipRow, TrackPath, escaped, is_storable_text
 from songgen.data.manifests.notices import Notices
 from songgen.data.manifests.paths import resolve_track_path
-from songgen.data.manifests.raw_rows import ColumnNames, RawRow, facts_of, plain_name, track_of_column
+from songgen.data.manifests.raw_rows import FACT_NAMES, ColumnNames, RawRow, facts_of, plain_name, track_of_column
 from songgen.data.manifests.row_index import RowIndex, open_row_index
 from songgen.data.manifests.sources import ManifestSpec, RowSource, open_source
 from songgen.data.manifests.tables import AUDIO_NAMES
@@ -311,13 +311,7 @@ class _RowReader:
                 for line in lines:
                     self.findings.add_problem(self.file, line, f"column {column!r} is missing")
         if self.options.is_raw and self.num_rows and not self.is_folder:
-            for column in (self.columns.caption, self.columns.lyrics):
-                if column not in self.seen_columns:
-                    self.findings.oddities.add(
-                        f"no row has the column {column!r}; the columns that exist: {existing} (`columns` of the input "
-                        "gives them other names)",
-                        self.file,
-                    )
+            self._name_unread_columns()
         for column in self.columns.references if self.num_rows and not self.options.is_raw else ():
             if not any(name in self.seen_columns for name in column_names(column)):
                 self.findings.oddities.add(
@@ -325,6 +319,19 @@ class _RowReader:
                     f"{track_of_column(column)!r}; the columns that exist: {existing}",
                     self.file,
                 )
+
+    def _name_unread_columns(self) -> None:
+        """Add a notice if there is no column of captions or lyrics, but one that may contain them."""
+        columns = self.columns
+        used = {columns.id, columns.caption, columns.lyrics, columns.language, *ID_COLUMNS, *AUDIO_NAMES, "duration"}
+        for column in (columns.target, *columns.references):
+            used.update(column_names(column))
+        used.update(self.options.kept_columns, *FACT_NAMES.values(), ("timesignature", "measures"))
+        unread = sorted(name for name in self.seen_columns - used if not name.endswith("_energy"))
+        missing = [column for column in (columns.caption, columns.lyrics) if column not in self.seen_columns]
+        if unread and missing:
+            message = f"no row has the column {' or '.join(missing)}; columns that are not read: {', '.join(unread)}"
+            self.findings.oddities.add(f"{message} (`columns` of an input says what is in them)", self.file)
 
     def _id(self, raw: RawRow) -> str | None:
         assert raw.values is not None

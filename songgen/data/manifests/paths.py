@@ -34,16 +34,15 @@ def resolve_track_path(given: str, base_folders: Sequence[Path], roots: Sequence
         )
     if _URL.match(given):
         return TrackPath(given, code="path_url", reason="the path is a URL; only files are read")
-    refusal = TrackPath(
-        given, code="path_outside_roots", reason="there is no folder that the path could be relative to"
-    )
+    refusals = []
     for base in base_folders:
         for spelling in _spellings(given):
             found = _check(given, base / spelling, roots)
             if found.resolved:
                 return found
-            if spelling == given:
-                refusal = found
+            refusals.append(found)
+    # A file that is there but is refused says more than one that is missing elsewhere.
+    refusal = next((found for found in refusals if found.code != "file_missing"), refusals[0])
     if _WINDOWS.match(given):
         reason = f"{refusal.reason}; it is a path of Windows: write it relative to the manifest"
         refusal = replace(refusal, reason=reason)

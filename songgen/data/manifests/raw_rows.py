@@ -85,7 +85,7 @@ def caption_of_variants(variants: dict[str, Any], row_id: str) -> str | None:
     return texts[int.from_bytes(hashlib.sha256(row_id.encode("utf-8", "replace")).digest()[:8]) % len(texts)]
 
 
-_FACT_NAMES = {
+FACT_NAMES = {
     "tempo": ("tempo", "bpm"),
     "key": ("key", "keyscale", "key_scale"),
     "instrumental": ("instrumental", "is_instrumental"),
@@ -98,7 +98,7 @@ _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0
 def facts_of(values: dict[str, Any]) -> dict[str, Any]:
     """Return the values of a row with facts of other programs (`bpm`, `keyscale`, `timesignature`) in our columns."""
     facts = dict(values)
-    for column, names in _FACT_NAMES.items():
+    for column, names in FACT_NAMES.items():
         stated = next((values[name] for name in names if values.get(name) not in (None, "")), None)
         facts[column] = _number_in(stated) if column == "tempo" else stated
     if isinstance(facts["instrumental"], str | int):

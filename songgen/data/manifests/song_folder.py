@@ -41,8 +41,8 @@ HIDDEN_NAMES = frozenset(
 
 OTHER_SUFFIXES = frozenset(
     ".jpg .jpeg .png .gif .webp .bmp .tif .tiff .svg .pdf .mid .midi .mov .mkv .avi .m4v .pt .pth .npy .npz "
-    ".safetensors .h5 .zip .7z .rar .gz .tar .log .db .m3u .m3u8 .pls .cue .url .lnk .asd .pkf .reapeaks .als .flp .rpp "
-    ".musicxml .textgrid .ds".split()
+    ".safetensors .h5 .zip .7z .rar .gz .tar .log .db .m3u .m3u8 .pls .cue .url .lnk .asd .pkf .reapeaks .als .flp "
+    ".rpp .musicxml .textgrid .ds".split()
 )
 """Extensions of files next to songs that are not texts for training: pictures, scores, projects, archives."""
 
@@ -122,7 +122,10 @@ class _Songs:
                 columns.caption: None,
                 columns.lyrics: None,
             }
-            yield RawRow(str(self.root), 0, values, "", "unsupported_format", f"{place}: {reason}", True, True)
+            yield self._row(values, code="unsupported_format", reason=f"{place}: {reason}")
+
+    def _row(self, values: dict[str, Any], *, code: str, reason: str) -> RawRow:
+        return RawRow(str(self.root), 0, values, code=code, reason=reason, has_made_id=True, is_song_file=True)
 
     def _id(self, stem: str) -> str:
         # A file name may not be valid text.
@@ -153,7 +156,7 @@ class _Songs:
             reason = f"{self.folder}: {listed} have one name; keep one of them, or rename the others"
         renamed = {"caption": columns.caption, "lyrics": columns.lyrics, "language": columns.language}
         values |= {renamed.get(name, name): value for name, value in texts.items()}
-        return RawRow(str(self.root), 0, values, "", code, reason, True, True)
+        return self._row(values, code=code, reason=reason)
 
     def _embedded_lyrics(self, stem: str, name: str) -> str | None:
         """Return the lyrics in the tags of a song's audio file, or None after a notice."""
@@ -209,8 +212,9 @@ def _misnamed(name: str, songs: _SongNames) -> tuple[str, str] | None:
         if stem != name and stem in songs:
             return None  # not read because another file was read, or because the song is refused, which is said there
         if stem != name and suffix != ".json":
-            kind = "there is no audio file of this name"
-            return f"there is no audio file {stem}.*{songs.suggestion(stem, suffix)}", kind
+            suggestion = songs.suggestion(stem, suffix)
+            message = f"there is no audio file {stem}.*{suggestion}"
+            return message, message if suggestion else "there is no audio file of this name"
     nearly = _NEARLY.fullmatch(name)
     if nearly is not None:
         file = "lyrics" if nearly["kind"].lower().startswith("lyric") else "prompt"
@@ -219,7 +223,7 @@ def _misnamed(name: str, songs: _SongNames) -> tuple[str, str] | None:
             return f"is not read; rename it to {nearly['name']}{suffix}", f"is not read; rename it to NAME{suffix}"
         suggestion = songs.suggestion(nearly["name"], suffix)
         message = f"is not read, and there is no audio file {nearly['name']}.*{suggestion}"
-        return message, "is not read, and there is no audio file of this name"
+        return message, message if suggestion else "is not read, and there is no audio file of this name"
     if path.suffix.lower() in OTHER_SUFFIXES:
         return None
     song = songs.beginning_of(name)

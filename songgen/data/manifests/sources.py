@@ -105,7 +105,8 @@ def _open_table(path: Path, columns: ColumnNames, spool_folder: Path) -> RowSour
     if not manifest.is_file():
         raise ValueError(f"there is no manifest {manifest} (looked from {Path.cwd()})")
     rows = (_converted(row, columns, spool_folder) for row in read_table(manifest))
-    return RowSource(rows, (manifest.parent.resolve(), spool_folder.resolve()))
+    holds_audio = manifest.suffix.lower() == ".parquet"
+    return RowSource(rows, (manifest.parent.resolve(), *([spool_folder.resolve()] if holds_audio else [])))
 
 
 def _table_in(folder: Path) -> Path | None:
