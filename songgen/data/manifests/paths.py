@@ -52,6 +52,8 @@ def resolve_track_path(given: str, base_folders: Sequence[Path], roots: Sequence
 def _spellings(given: str) -> Iterator[str]:
     """Yield a path as given, then as other systems write it: with slashes, with composed or decomposed letters."""
     yield given
+    if given.startswith("~/"):
+        yield os.path.expanduser(given)
     others: dict[str, None] = {}
     for path in (given, given.strip().replace("\\", "/")):
         for form in ("NFC", "NFD"):

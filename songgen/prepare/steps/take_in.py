@@ -14,10 +14,13 @@ from songgen.data.audio import AudioOptions
 from songgen.data.manifests.clip import ClipRow, Rejection, TrackPath
 from songgen.data.reading import BYTES_PER_GIB, AudioReaders, ReadingLimits
 from songgen.data.reject_codes import REJECT_CODES
-from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
+from songgen.prepare.engine.record import JsonObject, LyricLine, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
 from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.tasks import MIX
+
+LINES_BEYOND_END = "lyric_lines_beyond_end"
+"""Measure of a song whose lyrics have times of another version: number of the lines that begin after its end."""
 
 SONGS_PER_READER = 8
 """Songs that one reading process decodes; its start takes a fraction of a second, and a kill loses no more songs."""
@@ -91,8 +94,9 @@ class TakeInStep(Step):
         return dataclasses.asdict(self.options)
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """Return which tracks there are, and whether the lyrics are too long."""
-        return {"tracks": list(record.audio), "has_long_lyrics": self._has_long_lyrics(record)}
+        """Return which tracks there are, whether the lyrics are too long, and their times if they came with any."""
+        times = {"times": [(line.start, line.end) for line in record.lines]} if record.lines else {}
+        return {"tracks": list(record.audio), "has_long_lyrics": self._has_long_lyrics(record), **times}
 
     def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Check the length of the lyrics, and decode every track of the songs that pass."""
@@ -117,10 +121,25 @@ class TakeInStep(Step):
         if isinstance(clip, Rejection):
             limit_key = f" (take_in.{_KEYS[clip.code]})" if clip.code in _KEYS else ""
             return StepOutput(refusal=Refusal(self.name, clip.code, clip.reason + limit_key, Path(clip.path).name))
-        return StepOutput({"duration": clip.duration, "energies": clip.energies})
+        return StepOutput(
+            {"duration": clip.duration, "energies": clip.energies, **_fitting_lines(record.lines, clip.duration)}
+        )
 
     def _has_long_lyrics(self, record: SongRecord) -> bool:
         return len(record.lyrics) > self.options.max_lyrics_length
+
+
+def _fitting_lines(lines: Sequence[LyricLine], duration: float) -> JsonObject:
+    """Return the changes of lines that end after the song, whose ends may be estimates.
+
+    If lines begin after its end, the times are those of another version of the song, and none is kept.
+    """
+    beyond = sum(line.start >= duration for line in lines)
+    if beyond:
+        return {"lines": [], "measures": {LINES_BEYOND_END: float(beyond)}}
+    if all(line.end <= duration for line in lines):
+        return {}
+    return {"lines": [{**dataclasses.asdict(line), "end": min(line.end, duration)} for line in lines]}
 
 
 SECTION = Section(
