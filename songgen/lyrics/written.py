@@ -79,9 +79,7 @@ def read_written_lyrics(text: str) -> WrittenLyrics:
     lines: tuple[TimedLine, ...] = ()
     if timed is not None:
         cleaned, lines = timed.text, timed.lines
-        if lines:
-            notes.append("the lyrics have times, which are read as those of its lines")
-        else:
+        if not lines:
             notes.append("times and header tags in the lyrics are left out")
     if says_instrumental(cleaned):
         return WrittenLyrics("", is_instrumental=True)

@@ -407,11 +407,15 @@ class _RowReader:
             if lyrics.text:
                 self.findings.oddities.add("it is called instrumental, so its lyrics are not read", place)
             return WrittenLyrics("", is_instrumental=True)
-        if lyrics.lines and not self.options.is_raw:
-            note = "the times in the lyrics are not used, since only songgen prepare cuts songs by them"
-            self.findings.oddities.add(note, place)
-            return replace(lyrics, lines=())
-        return lyrics
+        if not lyrics.lines:
+            return lyrics
+        if self.options.is_raw:
+            self.findings.oddities.add("the times in the lyrics are read as those of its lines", place)
+            return lyrics
+        self.findings.oddities.add(
+            "the times in the lyrics are left out: only songgen prepare cuts songs by them", place
+        )
+        return replace(lyrics, lines=())
 
     def _language(self, raw: RawRow, values: dict[str, Any], lyrics: WrittenLyrics) -> str:
         """Return the language of a row; the default for one that states none, or in which nothing is sung."""
