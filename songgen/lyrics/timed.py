@@ -19,6 +19,8 @@ LONGEST_ESTIMATE_SECONDS = 12.0
 SHORTEST_ESTIMATE_SECONDS = 5.0
 """Estimated length of a line below which no line is cut, however fast the lines of the song follow each other."""
 
+SECONDS_PER_MINUTE = 60
+
 _CLOCK = r"(?:(\d{1,2}):)?(\d{1,3}):(\d{1,2})(?:[.:,](\d{1,3}))?"
 _TAGS = re.compile(rf"\s*\[\s*{_CLOCK}\s*\]")
 """One time of LRC: [mm:ss.xx], [mm:ss], [mm:ss:xx] or [hh:mm:ss.xxx]."""
@@ -57,7 +59,11 @@ _SILENT = re.compile(r"[\W_]*", re.UNICODE)
 _MARKUP = re.compile(r"</?[a-z][^<>]*>|\{\\[^{}]*\}", re.IGNORECASE)
 """Tags of WebVTT and HTML, and overrides of ASS."""
 
-_SINGER = re.compile(r"\s*[FMD]:\s*")
+_SINGER = re.compile(r"\s*(?:[FMD]|v\d{1,3}|bg):\s*")
+"""Who sings a line, in Walaoke's and Apple's forms."""
+
+_BACKGROUND = re.compile(r"\[bg:\s*([^\[\]]*)\]", re.IGNORECASE)
+"""Words of other voices at the end of a line, as in `Hello [bg:<00:12.10>(hello)]`."""
 
 
 @dataclass(frozen=True)
@@ -166,9 +172,12 @@ def _cues_of_lrc(lines: Sequence[str]) -> Iterator[_Cue]:
             yield from _cue_of_line(words, start, start + int(phrase[2]) / 1000)
             continue
         starts, at = [], 0
+        line = _BACKGROUND.sub(r" \1", line)
         while found := _TAGS.match(line, at):
-            starts.append(_time_of_lrc(found.groups()))
             at = found.end()
+            # [00:96] is a slip of the pen: its line belongs to the one before it.
+            if float(found[3]) <= SECONDS_PER_MINUTE:
+                starts.append(_time_of_lrc(found.groups()))
         words, end = _without_word_times(line[at:])
         if not starts:
             if not (line.lstrip().startswith('{"') or _CREDIT.match(words)):
@@ -185,9 +194,12 @@ def _without_word_times(text: str) -> tuple[str, float | None]:
         return text, None
     last = found[-1]
     end = _time_of_lrc(last.groups()) if last.end() == len(text) else None
+    return _join_words(text), end
+
+
+def _join_words(text: str) -> str:
     # Blanks around a time separate words; between syllables and between Chinese characters there are none.
-    pieces = _WORD_TIME.sub(lambda time: " " if re.search(r"\s", time[0]) else "", text)
-    return pieces, end
+    return _WORD_TIME.sub(lambda time: " " if re.search(r"\s", time[0]) else "", text)
 
 
 def _cues_of_spans(lines: Sequence[str]) -> Iterator[_Cue]:
@@ -223,7 +235,7 @@ def _cues_of_dialogues(lines: Sequence[str]) -> Iterator[_Cue]:
 def _cue_of_line(text: str, start: float | None = None, end: float | None = None) -> Iterator[_Cue]:
     """Yield the cue of a line; a section tag before its words becomes a cue of its own."""
     words = " ".join(_MARKUP.sub("", text).replace("♪", " ").replace("♫", " ").split())
-    words = _WORD_TIME.sub("", words) if start is not None else words
+    words = _join_words(words).strip() if start is not None else words
     if start is not None:
         words = _SINGER.sub("", words, count=1)
         if _CREDIT.match(words):
@@ -291,7 +303,7 @@ def _timed_lines(cues: Sequence[_Cue]) -> tuple[TimedLine, ...]:
         following = next((later for later in starts[index + 1 :] if later > start), float("inf"))
         end = cue.end if cue.end is not None and cue.end > start else start + longest
         if not _is_silent(cue.text):
-            lines.append(TimedLine(cue.text, start, min(end, following), name))
+            lines.append(TimedLine(cue.text, round(start, 3), round(min(end, following), 3), name))
     return tuple(lines)
 
 

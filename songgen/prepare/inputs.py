@@ -38,6 +38,9 @@ KEPT_COLUMNS = (
 )
 """Columns that a row may have in addition to those of tokenizing."""
 
+_SHORT_KEY = re.compile(r"\s*([A-G])\s*([#b♯♭]?)\s*(M|m|maj|min|Maj|Min)\.?\s*")
+"""A key as programs of DJs and databases write it: `Am`, `F#min`, `Ebmaj`."""
+
 MAX_ID_LENGTH = 100
 """Longest id in bytes, so that file names of clips stay below the limit of file systems."""
 
@@ -201,6 +204,10 @@ def _all_kept(values: Sequence[Any], depth: int) -> bool:
     return all(_can_be_kept(value, depth - 1) for value in values)
 
 
+def _long_key(found: re.Match[str]) -> str:
+    return f"{found[1]}{found[2]} {'major' if found[3] in ('M', 'maj', 'Maj') else 'minor'}"
+
+
 class _Extra:
     """Further columns of a row, with checks."""
 
@@ -250,7 +257,8 @@ class _Extra:
     def key(self) -> str:
         """Return the key of the music in its usual form; a column of this name may contain something else."""
         value = self.text("key")
-        found = key_tag(value)
+        short = _SHORT_KEY.fullmatch(value)
+        found = key_tag(_long_key(short) if short else value)
         if value and found is None:
             self._odd("key", "key such as `A minor`")
         return found or ""

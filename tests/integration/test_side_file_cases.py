@@ -183,7 +183,7 @@ TABLE: dict[str, Case] = {
         ("5 hidden files and folders are skipped",),
     ),
     "resource fork in a manifest": Case(
-        written({"m.jsonl": f'{{{ROW}, "id": "a"}}\n' + '{"caption": "pop", "lyrics": "", "audio": "._a.wav", "id": "b"}',
+        written({"m.jsonl": f'{{{ROW}, "id": "a"}}\n' + '{"id": "b", "caption": "x", "lyrics": "", "audio": "._a.wav"}',
                  "._a.wav": b"\0\5\x16\7"}, manifest="m.jsonl"),
         ONE,
         ("is skipped",),
