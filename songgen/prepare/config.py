@@ -16,6 +16,7 @@ from songgen.config.recipes import PREPARING, find_recipe
 from songgen.config.run_config import raise_problems, type_problem, unknown_key
 from songgen.config.types import PositiveInt, Probability, accepts, coerce, describe, parse_text
 from songgen.prepare.sections import SECTIONS, Sections
+from songgen.runtime.files import expand_home
 
 PREPARE_CONFIG_FILE = "prepare.json"
 """In a prepared data set: the configuration that it was made with, which can be used again."""
@@ -346,7 +347,7 @@ def _inputs(entries: Any, problems: list[Problem]) -> Iterator[InputOptions]:
     for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
         prefix = f"inputs {number}: "
         if isinstance(entry, str):
-            yield InputOptions(name=entry)
+            yield InputOptions(name=expand_home(entry))
         elif isinstance(entry, dict):
             options = _build(InputOptions, prefix, entry, problems)
             if options is None:

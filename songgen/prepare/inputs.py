@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.manifests.clip import ClipRow, is_storable_text
-from songgen.data.manifests.manifest import ManifestFindings, ManifestOptions, read_clip_rows
+from songgen.data.manifests.findings import ManifestFindings
+from songgen.data.manifests.manifest import read_clip_rows
 from songgen.data.manifests.raw_rows import ColumnNames, join_tags
+from songgen.data.manifests.row_reader import ManifestOptions
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.lyrics import LANGUAGES, is_known_language
 from songgen.prepare.config import InputOptions, PrepareConfig
@@ -69,7 +71,7 @@ def read_songs(config: PrepareConfig) -> TakenIn:
     """Read all inputs; no audio is opened.
 
     Raises:
-        songgen.data.manifests.manifest.ManifestError: If manifests have problems; lists all of them.
+        songgen.data.manifests.findings.ManifestError: If manifests have problems; lists all of them.
     """
     findings = ManifestFindings()
     taken = TakenIn()

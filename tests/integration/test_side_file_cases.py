@@ -14,7 +14,7 @@ import soundfile
 from intact_data import open_intact
 from preprocess_fakes import options_for, read_manifest, run, tone
 
-from songgen.data.manifests.manifest import ManifestError
+from songgen.data.manifests.findings import ManifestError
 from songgen.prepare.config import load_prepare_config
 from songgen.prepare.preparation import prepare
 

@@ -13,8 +13,8 @@ import numpy as np
 import soundfile
 import torch
 
-from songgen.data.manifests.manifest import ManifestOptions
 from songgen.data.manifests.raw_rows import ColumnNames
+from songgen.data.manifests.row_reader import ManifestOptions
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.tokenize import TokenizeOptions, tokenize_data
 from songgen.tokenize.encoders import Encoders

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from songgen.data.manifests.notices import Notices
+from songgen.data.manifests.findings import Notices
 from songgen.data.manifests.raw_rows import VARIANT_FIELDS, caption_of_variants, join_tags, plain_name
 from songgen.data.manifests.tables import read_table
 from songgen.data.manifests.text_files import parse_json, read_song_text

@@ -261,3 +261,17 @@ def test_no_setting_is_dead() -> None:
     keys = [key.name for key in all_keys().values() if key.group != "ignored"]
     unread = {name for name in keys if not re.search(rf"\.{name}\b", source)}
     assert unread == {"preprocessing_only", "freeze_text_encoder"}
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("bf16", "bfloat16"),
+        ("fp16", "float16"),
+        ("half", "float16"),
+        ("FP32", "float32"),
+        ("torch.bfloat16", "bfloat16"),
+    ],
+)
+def test_usual_names_of_number_formats(given: str, name: str) -> None:
+    assert config(dtype=given).training.dtype == name

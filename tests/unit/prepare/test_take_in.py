@@ -10,7 +10,7 @@ from prepare_songs import RATE, tone, write_song
 
 from songgen.data.audio import energy
 from songgen.data.manifests import song_folder
-from songgen.data.manifests.manifest import ManifestError
+from songgen.data.manifests.findings import ManifestError
 from songgen.prepare.config import config_of_values
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.record_files import read_records

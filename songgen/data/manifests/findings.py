@@ -1,8 +1,11 @@
-"""Notices about oddities that are not errors; many of one kind become one line, so that they do not hide the others."""
+"""Findings of reading manifests: problems, and notices about oddities, of which many of one kind become one line."""
 
 from dataclasses import dataclass, field
 
 from songgen.data.manifests.clip import escaped
+
+LISTED_PROBLEMS = 200
+"""Maximum number of problems listed in an error message; further ones are counted."""
 
 SINGLE_NOTICES = 3
 """Notices of one kind that are listed one by one; more become one line."""
@@ -80,3 +83,54 @@ class Notices:
     def __bool__(self) -> bool:
         """Return whether there is any notice."""
         return bool(self._kinds)
+
+
+class ManifestError(ValueError):
+    """Raised if manifests cannot be used; the message lists the problems."""
+
+
+@dataclass
+class ManifestFindings:
+    """Findings of reading, in addition to the rows."""
+
+    problems: list[str] = field(default_factory=list)
+    """Problems that make the manifests unusable."""
+
+    oddities: Notices = field(default_factory=Notices)
+    """Oddities that are not errors."""
+
+    num_problems: int = 0
+    """Number of all problems, listed or not."""
+
+    repeated_rows: int = 0
+    """Number of identical rows of a saved data set that were used only once."""
+
+    def add_problem(self, file: str, line: int | None, message: str) -> None:
+        """Add a problem; `line` is None for a problem of the whole file."""
+        self.num_problems += 1
+        if len(self.problems) < LISTED_PROBLEMS:
+            place = f"{file}:{line}" if line is not None else file
+            # Line breaks come from our messages only: texts of a manifest are escaped within a line.
+            self.problems.append("\n".join(map(escaped, f"{place}: {message}".split("\n"))))
+
+    @property
+    def notices(self) -> list[str]:
+        """Oddities as lines; many of one kind are one line."""
+        return self.oddities.lines()
+
+    @property
+    def num_notices(self) -> int:
+        """Number of lines of notices, listed or not."""
+        return self.oddities.num_lines
+
+    def raise_problems(self) -> None:
+        """Raise one error for all problems, if there are any.
+
+        Raises:
+            ManifestError: if there are problems; the message lists file, line and column of each.
+        """
+        if self.problems:
+            listed = "\n  ".join(self.problems)
+            rest = self.num_problems - len(self.problems)
+            more = f"\n  ... and {rest} more" if rest else ""
+            raise ManifestError(f"the manifests have {self.num_problems} problem(s):\n  {listed}{more}")
