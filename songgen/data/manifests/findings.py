@@ -24,15 +24,16 @@ class _Kind:
     count: int = 0
     """Number of all of them."""
 
-    first: list[tuple[str, str]] = field(default_factory=list)
-    """Place and message of the first ones."""
+    first: list[tuple[int, str, str]] = field(default_factory=list)
+    """Number among all notices, place and message of the first ones."""
 
 
 @dataclass
 class Notices:
-    """Notices in the order in which their kinds came up."""
+    """Notices of any number in bounded memory."""
 
     _kinds: dict[str, _Kind] = field(default_factory=dict)
+    _num_notices: int = 0
     _num_dropped: int = 0
 
     def add(self, message: str, place: str = "", *, kind: str = "") -> None:
@@ -50,30 +51,34 @@ class Notices:
         notices = self._kinds.setdefault(kind, _Kind())
         notices.count += 1
         if len(notices.first) < EXAMPLES:
-            notices.first.append((escaped(place), escaped(message)))
+            notices.first.append((self._num_notices, escaped(place), escaped(message)))
+        self._num_notices += 1
 
     def update(self, other: "Notices") -> None:
         """Add all notices of another object."""
+        # One after another in their order, whatever their kind.
+        for _, kind, place, message in sorted(
+            (at, kind, place, message) for kind, notices in other._kinds.items() for at, place, message in notices.first
+        ):
+            self.add(message, place, kind=kind)
         for kind, notices in other._kinds.items():
-            for place, message in notices.first:
-                self.add(message, place, kind=kind)
             if kind in self._kinds:
                 self._kinds[kind].count += notices.count - len(notices.first)
         self._num_dropped += other._num_dropped
 
     def lines(self) -> list[str]:
-        """Return the notices as lines; those that stand for many come last."""
-        single: list[str] = []
+        """Return the notices as lines, in their order; those that stand for many come last."""
+        single: list[tuple[int, str]] = []
         grouped: list[str] = []
         for kind, notices in self._kinds.items():
-            if notices.count <= SINGLE_NOTICES or not notices.first[0][0]:
-                single += [f"{place}: {message}" if place else message for place, message in notices.first]
+            if notices.count <= SINGLE_NOTICES or not notices.first[0][1]:
+                single += [(at, f"{place}: {message}" if place else message) for at, place, message in notices.first]
                 continue
-            places = ", ".join(place for place, _ in notices.first)
+            places = ", ".join(place for _, place, _ in notices.first)
             rest = notices.count - len(notices.first)
             more = f" and {rest} more" if rest else ""
             grouped.append(f"{notices.count} times: {escaped(kind)}: {places}{more}")
-        return single + grouped
+        return [line for _, line in sorted(single)] + grouped
 
     @property
     def num_lines(self) -> int:
