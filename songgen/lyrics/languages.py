@@ -68,6 +68,9 @@ _NOT_STATED = frozenset(
 )
 """Values of a column of languages that state no language: lyrics may be in any language, or there are none."""
 
+LONGEST_NAME = 100
+"""Characters of a language's name that are looked at."""
+
 _LIST = re.compile(r"\s*(?:[,;/|+&、，]|\band\b)\s*")
 
 
@@ -106,7 +109,7 @@ def is_known_language(language: str) -> bool:
 
 def _spellings(language: str) -> Iterator[str]:
     """Yield what a text may name, the whole of it first: without region, script and remarks in parentheses."""
-    whole = " ".join(unicodedata.normalize("NFKC", language).casefold().split())
+    whole = " ".join(unicodedata.normalize("NFKC", language[:LONGEST_NAME]).casefold().split())
     yield whole
     first = _LIST.split(re.sub(r"\s*\(.*?\)", "", whole))[0]
     parts = re.split(r"[-_\s.:]+", first)

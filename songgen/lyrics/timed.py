@@ -9,7 +9,7 @@ import re
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from songgen.lyrics.instrumental import says_instrumental
 
@@ -20,6 +20,9 @@ SHORTEST_ESTIMATE_SECONDS = 5.0
 """Estimated length of a line below which no line is cut, however fast the lines of the song follow each other."""
 
 SECONDS_PER_MINUTE = 60
+
+MAX_REPETITIONS = 50
+"""Times of one line that are read."""
 
 _CLOCK = r"(?:(\d{1,2}):)?(\d{1,3}):(\d{1,2})(?:[.:,](\d{1,3}))?"
 _TAGS = re.compile(rf"\s*\[\s*{_CLOCK}\s*\]")
@@ -171,12 +174,14 @@ def _cues_of_lrc(lines: Sequence[str]) -> Iterator[_Cue]:
             words = _SYLLABLE.sub("", phrase[3])
             yield from _cue_of_line(words, start, start + int(phrase[2]) / 1000)
             continue
-        starts, at = [], 0
+        starts: list[float] = []
+        at = 0
+        line = " ".join(line.split())  # a run of blanks would be searched again from each of them
         line = _BACKGROUND.sub(r" \1", line)
         while found := _TAGS.match(line, at):
             at = found.end()
             # [00:96] is a slip of the pen: its line belongs to the one before it.
-            if float(found[3]) <= SECONDS_PER_MINUTE:
+            if float(found[3]) <= SECONDS_PER_MINUTE and len(starts) < MAX_REPETITIONS:
                 starts.append(_time_of_lrc(found.groups()))
         words, end = _without_word_times(line[at:])
         if not starts:
@@ -250,13 +255,13 @@ def _cue_of_line(text: str, start: float | None = None, end: float | None = None
 
 def _with_continuations(cues: Sequence[_Cue]) -> list[_Cue]:
     """Join lines without a time to the timed line before them; in front of the first, they are a title or credits."""
-    joined: list[_Cue] = []
+    joined: list[tuple[_Cue, list[str]]] = []
     for cue in cues:
         if cue.start is not None or _SECTION_TAG.fullmatch(cue.text):
-            joined.append(cue)
-        elif cue.text and joined and joined[-1].start is not None:
-            joined[-1] = replace(joined[-1], text=f"{joined[-1].text} {cue.text}".strip())
-    return joined
+            joined.append((cue, [cue.text]))
+        elif cue.text and joined and joined[-1][0].start is not None:
+            joined[-1][1].append(cue.text)
+    return [replace(cue, text=" ".join(filter(None, texts))) for cue, texts in joined]
 
 
 def _without_translations(cues: Sequence[_Cue]) -> list[_Cue]:
@@ -298,9 +303,10 @@ def _timed_lines(cues: Sequence[_Cue]) -> tuple[TimedLine, ...]:
     gaps = [later - start for start, later in zip(starts, starts[1:], strict=False) if later > start]
     usual = statistics.median(gaps) if gaps else SHORTEST_ESTIMATE_SECONDS
     longest = min(max(2 * usual, SHORTEST_ESTIMATE_SECONDS), LONGEST_ESTIMATE_SECONDS)
+    followers = {early: late for early, late in pairwise(sorted(set(starts)))}
     lines = []
-    for index, (cue, start, name) in enumerate(named):
-        following = next((later for later in starts[index + 1 :] if later > start), float("inf"))
+    for cue, start, name in named:
+        following = followers.get(start, float("inf"))
         end = cue.end if cue.end is not None and cue.end > start else start + longest
         if not _is_silent(cue.text):
             lines.append(TimedLine(cue.text, round(start, 3), round(min(end, following), 3), name))

@@ -15,9 +15,10 @@ _ELEMENTS = (
     "a|abbr|b|big|blockquote|body|br|center|cite|code|dd|div|dl|dt|em|font|g|h[1-6]|head|hr|html|i|ins|label|li|mark|ol|p"
     "|pre|q|rb|rp|rt|ruby|s|section|small|span|strike|strong|sub|sup|table|tbody|td|tr|tt|u|ul"
 )
-_BREAKING_TAG = re.compile(r"[ \t]*</?(?:br|p|div|li|hr|h[1-6]|tr|dd|dt|blockquote)\b[^<>]*>[ \t]*\n?", re.IGNORECASE)
-_IGNORED_ELEMENT = re.compile(r"<(script|style|rt|rp)\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(rf"</?(?:{_ELEMENTS})\b(?:\s[^<>]*)?/?>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
+# No pattern here may look further than the next `<`: lyrics may be a megabyte of opened tags.
+_BREAKING_TAG = re.compile(r"</?(?:br|p|div|li|hr|h[1-6]|tr|dd|dt|blockquote)\b[^<>]*>\n?", re.IGNORECASE)
+_IGNORED_ELEMENT = re.compile(r"<(script|style|rt|rp)\b[^<>]*>[^<]*</\1\s{0,9}>", re.IGNORECASE)
+_TAG = re.compile(rf"</?(?:{_ELEMENTS})\b(?:\s[^<>]*)?/?>|<!--[^<>]*-->", re.IGNORECASE)
 """HTML. Only known elements count: `<3` is a heart, and `<verse>` may be a section."""
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
@@ -97,7 +98,8 @@ def without_markup(text: str) -> str:
     if not (_TAG.search(text) or _IGNORED_ELEMENT.search(text)):
         return text
     text = _BREAKING_TAG.sub("\n", _IGNORED_ELEMENT.sub("", text))
-    return re.sub(r"\n{3,}", "\n\n", _TAG.sub("", text))
+    lines = (line.strip() for line in _TAG.sub("", text).split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 
 
 def clean_text(text: str) -> str:

@@ -53,7 +53,7 @@ class PrepareSettings:
     """Seed of all random choices."""
 
     language: str = ""
-    """Language code of songs that give none, such as `en`; empty lets the recognizer detect it."""
+    """Language of songs that give none, as a code such as `en` or a name; empty lets the recognizer detect it."""
 
     import_settings: str | None = None
     """A prepared data set, or the output folder of a training run on one, whose settings are used where this file gives
@@ -68,8 +68,8 @@ class InputOptions:
     """Folder, file or hub id."""
 
     method: Literal["auto", "json", "folder", "ljspeech", "hf"] = "auto"
-    """Format: `folder` NAME.mp3 with text files next to it, `json` a manifest, `ljspeech` lines of path|text, `hf` a
-    saved data set or a hub id, `auto` decided by the name."""
+    """Format: `folder` NAME.mp3 with text files next to it, `json` a manifest (JSON, CSV or Parquet), `ljspeech` lines
+    of path|text, `hf` a saved data set or a hub id, `auto` decided by the name."""
 
     annotations: str | None = None
     """A manifest whose columns are merged in by id; its values take precedence."""

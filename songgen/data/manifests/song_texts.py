@@ -38,9 +38,7 @@ FACT_COLUMNS = ("bpm", "tempo", "key", "keyscale", "timesignature", "is_instrume
 CSV_NAMES = ("file", "filename", "file_name", "path")
 """Columns of CSV next to songs that name the song."""
 
-_TAGGED = re.compile(
-    r"<(CAPTION|LYRICS|BPM|KEYSCALE|TIMESIGNATURE|DURATION|LANGUAGE)>(.*?)</\1\s*>", re.IGNORECASE | re.DOTALL
-)
+TAGGED_VALUES = ("caption", "lyrics", "bpm", "keyscale", "timesignature", "language")
 """Values in ai-toolkit's form: <CAPTION>...</CAPTION><LYRICS>...</LYRICS><BPM>...</BPM>."""
 
 
@@ -84,7 +82,7 @@ class SongTexts:
             text = self._read(plain)
             has_caption = caption_file is not None or bool(values["caption"])
             has_lyrics = lyrics is not None or bool(values["lyrics"])
-            role = "tagged" if _TAGGED.search(text) else self._role_of(has_caption, has_lyrics) or self._role
+            role = "tagged" if _tagged_values(text) else self._role_of(has_caption, has_lyrics) or self._role
             if role == "caption" and not has_caption or role == "tagged":
                 values |= self._of_lines(text, plain, row_id)
             elif role == "lyrics" and not has_lyrics:
@@ -142,9 +140,8 @@ class SongTexts:
         """Return the values of a caption file: one line of tags, values in tags, or JSON."""
         if text.startswith("{"):
             return self._values_of_json(text, name, row_id)
-        tagged = {found[1].lower(): found[2].strip() for found in _TAGGED.finditer(text)}
+        tagged = _tagged_values(text)
         if tagged:
-            tagged.pop("duration", None)
             return {key: value for key, value in tagged.items() if value}
         if not text:
             self.notices.add("is empty, so the song has no caption", f"{self.folder / name}")
@@ -236,6 +233,18 @@ class SongTexts:
 
     def _stems(self) -> set[str]:
         return {Path(name).stem for name in self._names}
+
+
+def _tagged_values(text: str) -> dict[str, str]:
+    """Return the values that are in tags; an empty table for any other text."""
+    found = {}
+    folded = text.lower() if len(text.lower()) == len(text) else text
+    for name in TAGGED_VALUES:
+        start = folded.find(f"<{name}>")
+        end = folded.find(f"</{name}>", start)
+        if 0 <= start < end:
+            found[name] = text[start + len(name) + 2 : end].strip()
+    return found
 
 
 def _with_times(text: str, lines: Sequence[TimedLine]) -> str | None:

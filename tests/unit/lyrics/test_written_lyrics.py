@@ -1,10 +1,15 @@
 """Lyrics as people and programs write them: times of many forms, markup, languages, and no words."""
 
+import time
+
 import pytest
 
 from songgen.lyrics import is_known_language, language_code, states_language
 from songgen.lyrics.timed import LONGEST_ESTIMATE_SECONDS, read_timed_lyrics
 from songgen.lyrics.written import clean_text, read_written_lyrics
+
+LONG_SECONDS = 60.0
+"""Far more than reading takes, and far less than the slow patterns took."""
 
 
 def times(text: str) -> list[tuple[str, float, float]]:
@@ -152,3 +157,22 @@ def test_other_languages_are_not_taken_for_one(name: str) -> None:
 def test_what_states_no_language() -> None:
     silent = ["", "unknown", "und", "N/A", "None", "instrumental", "zxx", "auto", "mixed", " ", "\u672a\u77e5"]
     assert not any(map(states_language, silent)) and all(map(states_language, ["sv", "en", "Klingon"]))
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<script>", "<!--", "<p", "[00:00]", "[00:00]\n", "[00:00.1]<00:00.1>", " ", " \t", "&amp;", "[", "\u3010", "(",
+     "[00:01]a\nb\n[00:02]c\n", "<00:01>", "[bg:", "00:00:01,000 --> 00:00:02,000\na\n\n", "{\\k", "\u200d", "\uff01"],
+)  # fmt: skip
+def test_a_megabyte_of_anything_is_read_at_once(piece: str) -> None:
+    """Each of these took minutes with a pattern that starts again at every place."""
+    for text in (piece * ((1 << 20) // len(piece)), "[00:01]" + piece * ((1 << 20) // len(piece)) + "\n[00:02]x"):
+        started = time.process_time()
+        read_written_lyrics(text)
+        assert time.process_time() - started < LONG_SECONDS
+
+
+def test_a_line_with_many_times_does_not_fill_the_memory() -> None:
+    tags = "".join(f"[{minute:02d}:{second:02d}.00]" for minute in range(99) for second in range(60))
+    assert len(read_written_lyrics(tags + "x" * 100_000).text) < 10_000_000
+    assert states_language("(" * 1_000_000) and not is_known_language(" (" * 1_000_000)
