@@ -7,6 +7,7 @@ from itertools import zip_longest
 from typing import Literal
 
 from songgen.config.types import NonNegativeFloat, PositiveFloat, PositiveInt, Probability
+from songgen.runtime.files import expand_home
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class DataArguments:
     """The songs: manifests and columns for preprocessing, tokenized data set and reference voice for training."""
 
     train_dataset_name: list[str] | str | None = None
-    """Songs to preprocess for training: a `.jsonl` manifest, a folder of songs with text files, a saved data set or a
+    """Songs to preprocess for training: a manifest, a folder of songs with text files, a saved data set or a
     hub id; several of them as a list or joined by `+`."""
 
     train_dataset_config_name: list[str] | str | None = None
@@ -62,8 +63,9 @@ class DataArguments:
     """Annotations to merge into the data sets for evaluation, one for each."""
 
     loading_method: Literal["auto", "hf", "json", "folder", "ljspeech"] = "auto"
-    """Format of the data sets: `json` for a manifest, `folder` for NAME.mp3 with NAME_prompt.txt and NAME_lyrics.txt,
-    `ljspeech` for a list of path|text, `hf` for a saved data set or a hub id; `auto` detects it."""
+    """Format of the data sets: `json` for a manifest (JSON, CSV or Parquet), `folder` for NAME.mp3 with NAME_prompt.txt
+    and NAME_lyrics.txt, `ljspeech` for a list of path|text, `hf` for a saved data set or a hub id; `auto` detects
+    it."""
 
     audio_roots: list[str] = field(default_factory=list)
     """Folders that may contain audio files, in addition to the manifest's own; paths outside them are refused."""
@@ -238,7 +240,7 @@ def _entries(value: Sequence[str | int] | str | int | None) -> list[str]:
 
 
 def _joined_entries(value: Sequence[str | int] | str | int | None) -> list[str]:
-    return [part for text in [value] for part in text.split("+")] if isinstance(value, str) else _entries(value)
+    return [expand_home(part) for part in value.split("+")] if isinstance(value, str) else _entries(value)
 
 
 def _sources(

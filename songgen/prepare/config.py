@@ -16,6 +16,7 @@ from songgen.config.recipes import PREPARING, find_recipe
 from songgen.config.run_config import raise_problems, type_problem, unknown_key
 from songgen.config.types import PositiveInt, Probability, accepts, coerce, describe, parse_text
 from songgen.prepare.sections import SECTIONS, Sections
+from songgen.runtime.files import expand_home
 
 PREPARE_CONFIG_FILE = "prepare.json"
 """In a prepared data set: the configuration that it was made with, which can be used again."""
@@ -52,7 +53,7 @@ class PrepareSettings:
     """Seed of all random choices."""
 
     language: str = ""
-    """Language code of songs that give none, such as `en`; empty lets the recognizer detect it."""
+    """Language of songs that give none, as a code such as `en` or a name; empty lets the recognizer detect it."""
 
     import_settings: str | None = None
     """A prepared data set, or the output folder of a training run on one, whose settings are used where this file gives
@@ -67,8 +68,8 @@ class InputOptions:
     """Folder, file or hub id."""
 
     method: Literal["auto", "json", "folder", "ljspeech", "hf"] = "auto"
-    """Format: `folder` NAME.mp3 with text files next to it, `json` a manifest, `ljspeech` lines of path|text, `hf` a
-    saved data set or a hub id, `auto` decided by the name."""
+    """Format: `folder` NAME.mp3 with text files next to it, `json` a manifest (JSON, CSV or Parquet), `ljspeech` lines
+    of path|text, `hf` a saved data set or a hub id, `auto` decided by the name."""
 
     annotations: str | None = None
     """A manifest whose columns are merged in by id; its values take precedence."""
@@ -159,7 +160,7 @@ def load_prepare_config(argv: Sequence[str]) -> PrepareConfig:
     imported = next((values["import_settings"] for values in given[::-1] if "import_settings" in values), None)
     if isinstance(imported, str):
         try:
-            given = [_imported(Path(imported)), *given]
+            given = [_imported(Path(imported).expanduser()), *given]
         except ValueError as error:
             problems.append(Problem(("import_settings",), f"import_settings: {error}"))
     return config_of_values(_merged(given), sources=sources, where=where, problems=problems)
@@ -346,7 +347,7 @@ def _inputs(entries: Any, problems: list[Problem]) -> Iterator[InputOptions]:
     for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
         prefix = f"inputs {number}: "
         if isinstance(entry, str):
-            yield InputOptions(name=entry)
+            yield InputOptions(name=expand_home(entry))
         elif isinstance(entry, dict):
             options = _build(InputOptions, prefix, entry, problems)
             if options is None:

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.manifests.clip import ClipRow, is_storable_text
-from songgen.data.manifests.manifest import ManifestFindings, ManifestOptions, read_clip_rows
+from songgen.data.manifests.findings import ManifestFindings
+from songgen.data.manifests.manifest import read_clip_rows
 from songgen.data.manifests.raw_rows import ColumnNames, join_tags
+from songgen.data.manifests.row_reader import ManifestOptions
 from songgen.data.manifests.sources import ManifestSpec
+from songgen.lyrics import LANGUAGES, is_known_language
 from songgen.prepare.config import InputOptions, PrepareConfig
 from songgen.prepare.describing.tag_vocabulary import key_tag
-from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord, known_language
+from songgen.prepare.engine.record import JsonObject, LyricLine, Refusal, SongRecord, known_language
 from songgen.prepare.engine.record_files import write_records
 from songgen.prepare.review.corrections import REVIEW
 from songgen.prepare.steps.take_in import TakeInStep
@@ -38,8 +41,8 @@ KEPT_COLUMNS = (
 )
 """Columns that a row may have in addition to those of tokenizing."""
 
-_SAYS_INSTRUMENTAL = re.compile(r"\s*\[?\s*(?:inst|instrumental)\s*\]?\s*", re.IGNORECASE)
-"""Lyrics that mark a song as instrumental."""
+_SHORT_KEY = re.compile(r"\s*([A-G])\s*([#b♯♭]?)\s*(M|m|maj|min|Maj|Min)\.?\s*")
+"""A key as programs of DJs and databases write it: `Am`, `F#min`, `Ebmaj`."""
 
 MAX_ID_LENGTH = 100
 """Longest id in bytes, so that file names of clips stay below the limit of file systems."""
@@ -69,7 +72,7 @@ def read_songs(config: PrepareConfig) -> TakenIn:
     """Read all inputs; no audio is opened.
 
     Raises:
-        songgen.data.manifests.manifest.ManifestError: If manifests have problems; lists all of them.
+        songgen.data.manifests.findings.ManifestError: If manifests have problems; lists all of them.
     """
     findings = ManifestFindings()
     taken = TakenIn()
@@ -95,9 +98,10 @@ def read_songs(config: PrepareConfig) -> TakenIn:
         except ValueError as error:
             problem = error
         if whole_songs:
-            findings.add_notice(
-                f"{source.name}: {whole_songs} row(s) have the column song but not start, where in the song the clip "
-                "begins; they are read as whole songs"
+            findings.oddities.add(
+                f"{whole_songs} row(s) have the column song but not start, where in the song the clip begins; they are "
+                "read as whole songs",
+                source.name,
             )
     if problem is not None:
         raise problem  # findings are shared, so the last error lists the problems of all inputs
@@ -135,8 +139,13 @@ def _record(row: ClipRow, source: InputOptions, ids: dict[str, str], findings: M
     record_id = unique_id(row.id, source.name, ids)
     extra = _Extra(row, findings)
     tags = extra.tags()
-    lyrics = _text(row.lyrics)
-    is_instrumental = bool(_SAYS_INSTRUMENTAL.fullmatch(lyrics)) or row.extra.get("instrumental") is True
+    lyrics, is_instrumental = _text(row.lyrics), row.is_instrumental
+    if lyrics and row.language and not is_known_language(row.language):
+        findings.oddities.add(
+            f"language {row.language!r} is not one of the lyrics tokenizer ({', '.join(LANGUAGES)}), so songgen "
+            "tokenize leaves the song out; correct it, or leave it out here (`filter.languages`)",
+            f"{row.file}:{row.line}",
+        )
     provenance = {"input": {"name": source.name, "id": row.id}}
     is_clip = extra.number("start") is not None
     return SongRecord(
@@ -147,8 +156,9 @@ def _record(row: ClipRow, source: InputOptions, ids: dict[str, str], findings: M
         audio={track: path.resolved for track, path in row.tracks.items() if path.resolved},
         start=extra.number("start") or 0.0,
         language=known_language(row.language),
-        lyrics="" if is_instrumental else lyrics,
+        lyrics=lyrics,
         lyrics_source="instrumental" if is_instrumental else "given" if lyrics else "",
+        lines=tuple(LyricLine(line.text, line.start, line.end, line.section) for line in row.lines),
         voiced=() if is_instrumental else None,  # a wrong detection must not lead to hallucinated lyrics
         caption=_text(row.caption) or join_tags(tags),
         tags=tags,
@@ -197,6 +207,10 @@ def _all_kept(values: Sequence[Any], depth: int) -> bool:
     return all(_can_be_kept(value, depth - 1) for value in values)
 
 
+def _long_key(found: re.Match[str]) -> str:
+    return f"{found[1]}{found[2]} {'major' if found[3] in ('M', 'maj', 'Maj') else 'minor'}"
+
+
 class _Extra:
     """Further columns of a row, with checks."""
 
@@ -208,8 +222,9 @@ class _Extra:
         given = self.row.extra[column]
         # The text of a table or a list may be very long.
         value = f"a {type(given).__name__}" if isinstance(given, dict | list) else repr(str(given)[:40])
-        place = f"{self.row.file}:{self.row.line}"
-        self.findings.add_notice(f"{place}: {column} {value} is not valid, expected {expected}; it is ignored")
+        self.findings.oddities.add(
+            f"{column} {value} is not valid, expected {expected}; it is ignored", f"{self.row.file}:{self.row.line}"
+        )
 
     def text(self, column: str) -> str:
         value = self.row.extra.get(column, "")
@@ -245,7 +260,8 @@ class _Extra:
     def key(self) -> str:
         """Return the key of the music in its usual form; a column of this name may contain something else."""
         value = self.text("key")
-        found = key_tag(value)
+        short = _SHORT_KEY.fullmatch(value)
+        found = key_tag(_long_key(short) if short else value)
         if value and found is None:
             self._odd("key", "key such as `A minor`")
         return found or ""

@@ -43,15 +43,41 @@ def parse_json(text: str | bytes, *, max_bytes: int | None = MAX_JSON_BYTES, con
     if max_bytes is not None and len(text) > max_bytes:
         raise ValueError(f"larger than {max_bytes:,} bytes")
     content = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-    hooks: dict[str, Any] = {} if constants else {"parse_constant": _refuse_constant, "parse_float": _finite}
     try:
-        value = json.loads(content, object_pairs_hook=_unique_keys, parse_int=_limited_integer, **hooks)
+        value = _decoder(constants=constants).decode(content)
     except RecursionError:
         raise ValueError(f"nested more than {MAX_NESTING} times") from None
     # Counting brackets is faster than following the values; most files have fewer than the limit.
     if content.count("[") + content.count("{") > MAX_NESTING:
         require_shallow(value)
     return value
+
+
+def parse_json_values(text: str) -> list[Any]:
+    """Parse the JSON values of a text that follow each other, with or without white space between them.
+
+    Raises:
+        ValueError: as in `parse_json`.
+    """
+    decoder, values, at = _decoder(constants=False), [], 0
+    try:
+        while at < len(text):
+            if text[at].isspace():
+                at += 1
+                continue
+            value, at = decoder.raw_decode(text, at)
+            values.append(value)
+    except RecursionError:
+        raise ValueError(f"nested more than {MAX_NESTING} times") from None
+    for value in values:
+        require_shallow(value)
+    return values
+
+
+def _decoder(*, constants: bool) -> json.JSONDecoder:
+    """Return a decoder with limits; `constants` as in `parse_json`."""
+    hooks: dict[str, Any] = {} if constants else {"parse_constant": _refuse_constant, "parse_float": _finite}
+    return json.JSONDecoder(object_pairs_hook=_unique_keys, parse_int=_limited_integer, **hooks)
 
 
 def require_shallow(value: Any) -> None:

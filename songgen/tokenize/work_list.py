@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from songgen.data.manifests.clip import ClipRow
-from songgen.data.manifests.manifest import ManifestFindings, read_clip_rows
+from songgen.data.manifests.findings import ManifestFindings
+from songgen.data.manifests.manifest import read_clip_rows
 from songgen.runtime.json_files import read_json_object
 from songgen.tokenize.options import TokenizeOptions
 from songgen.tokenize.workspace import CHUNK_FOLDER, EMBEDDED_AUDIO_FOLDER, PLAN_FOLDER, remove_workspace
@@ -99,7 +100,7 @@ def write_plan(options: TokenizeOptions) -> WorkPlan:
     """Read all manifests and write the work list.
 
     Raises:
-        songgen.data.manifests.manifest.ManifestError: if manifests have problems; it lists all of them, and nothing is
+        songgen.data.manifests.findings.ManifestError: if manifests have problems; it lists all of them, and nothing is
             encoded.
     """
     folder = options.work_folder / PLAN_FOLDER

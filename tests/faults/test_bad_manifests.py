@@ -15,7 +15,7 @@ import soundfile
 from intact_data import open_intact
 from preprocess_fakes import RATE, fake_encoders, options_for, read_manifest, run, tone, write_manifest
 
-from songgen.data.manifests.manifest import ManifestError
+from songgen.data.manifests.findings import ManifestError
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.lyrics import train_lyrics_tokenizer
 from songgen.tokenize import TokenizeOptions, tokenize_data

@@ -14,8 +14,8 @@ import soundfile
 import torch
 from limits import SAFETY_SECONDS
 
-from songgen.data.manifests.manifest import ManifestOptions
 from songgen.data.manifests.raw_rows import ColumnNames
+from songgen.data.manifests.row_reader import ManifestOptions
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.tokenize import TokenizeOptions, tokenize_data
 from songgen.tokenize.encoders import Encoders

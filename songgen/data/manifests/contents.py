@@ -1,6 +1,6 @@
 """Reading of texts and audio paths from manifests, for training tokenizers and fitting a codec.
 
-Only `.jsonl` manifests are read here, with the same reader as in tokenizing, so both see the same rows.
+Only manifests in files are read here, with the same reader as in tokenizing, so both see the same rows.
 """
 
 from collections.abc import Iterator
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from songgen.data.manifests.raw_rows import ColumnNames, RawRow, join_tags
+from songgen.data.manifests.raw_rows import ColumnNames, RawRow
 from songgen.data.manifests.sources import ManifestSpec, open_source
-from songgen.lyrics import language_code
+from songgen.lyrics import is_known_language, language_code, states_language
+from songgen.lyrics.written import clean_text, read_written_lyrics
 
 DEFAULT_LANGUAGE = "english"
 """Language of lyrics in rows without a language."""
@@ -95,15 +96,19 @@ def _values(raw: RawRow) -> dict[str, Any]:
 
 
 def _texts_of(row: dict[str, Any]) -> SongTexts:
-    language = _text(row, "language") or DEFAULT_LANGUAGE
-    return SongTexts(_text(row, "caption"), _text(row, "lyrics"), language_code(language))
+    lyrics = read_written_lyrics(_text(row, "lyrics", joint="\n")).text
+    language = _text(row, "language")
+    # As in tokenizing: the language of no words does not matter.
+    is_stated = states_language(language) and (bool(lyrics) or is_known_language(language))
+    code = language_code(language if is_stated else DEFAULT_LANGUAGE)
+    return SongTexts(clean_text(_text(row, "caption")), lyrics, code)
 
 
-def _text(row: dict[str, Any], key: str) -> str:
+def _text(row: dict[str, Any], key: str, *, joint: str = ", ") -> str:
     """Return a text, a list of tags as one text, or an empty text if the row has none."""
     value = row.get(key)
     if isinstance(value, list) and all(isinstance(tag, str) for tag in value):
-        return join_tags(value)
+        return joint.join(entry.strip() for entry in value if entry.strip())
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{key} must be a text or a list of tags, not {str(value)[:40]!r}")
     return value or ""

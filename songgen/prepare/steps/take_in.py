@@ -15,11 +15,14 @@ from songgen.data.manifests.clip import ClipRow, Rejection, TrackPath
 from songgen.data.reading import BYTES_PER_GIB, AudioReaders, ReadingLimits
 from songgen.data.reject_codes import REJECT_CODES
 from songgen.prepare.describing.embedded_facts import read_embedded_facts
-from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
+from songgen.prepare.engine.record import JsonObject, LyricLine, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
 from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.prepare.listening.source_quality import LOSSLESS, is_lossless
 from songgen.tasks import MIX
+
+LINES_BEYOND_END = "lyric_lines_beyond_end"
+"""Measure of a song whose lyrics have times of another version: number of the lines that begin after its end."""
 
 SONGS_PER_READER = 8
 """Songs that one reading process decodes; its start takes a fraction of a second, and a kill loses no more songs."""
@@ -82,7 +85,7 @@ class TakeInStep(Step):
     """Refuses songs with a file that cannot be decoded to its end, and measures length and energy of the others."""
 
     name = "take_in"
-    version = 2
+    version = 3
     batch_size = SONGS_PER_READER
 
     def __init__(self, options: TakeInOptions) -> None:
@@ -93,9 +96,11 @@ class TakeInStep(Step):
         return dataclasses.asdict(self.options)
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """Return which tracks there are, what is known of the song, and whether the lyrics are too long."""
+        """Return the tracks, what is known of the song, whether its lyrics are too long, and their times."""
+        times = {"times": [(line.start, line.end) for line in record.lines]} if record.lines else {}
         stated = [name for name in ("tempo", "key", "analysis") if getattr(record, name)]
-        return {"tracks": list(record.audio), "has_long_lyrics": self._has_long_lyrics(record), "stated": stated}
+        tracks = {"tracks": list(record.audio), "has_long_lyrics": self._has_long_lyrics(record)}
+        return {**tracks, "stated": stated, **times}
 
     def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Check the length of the lyrics, and decode every track of the songs that pass."""
@@ -120,8 +125,11 @@ class TakeInStep(Step):
         if isinstance(clip, Rejection):
             limit_key = f" (take_in.{_KEYS[clip.code]})" if clip.code in _KEYS else ""
             return StepOutput(refusal=Refusal(self.name, clip.code, clip.reason + limit_key, Path(clip.path).name))
-        changes = {"duration": clip.duration, "energies": clip.energies}
-        return StepOutput(changes | self._of_file(record, folder.track(record, MIX)))
+        lines = _fitting_lines(record.lines, clip.duration)
+        of_file = self._of_file(record, folder.track(record, MIX))
+        measures = {**lines.pop("measures", {}), **of_file.pop("measures", {})}
+        changes = {"duration": clip.duration, "energies": clip.energies, **lines, **of_file}
+        return StepOutput(changes | ({"measures": measures} if measures else {}))
 
     def _of_file(self, record: SongRecord, path: Path) -> JsonObject:
         """Return what only the file itself shows: how it is encoded, and its tags where the song states nothing."""
@@ -141,6 +149,19 @@ class TakeInStep(Step):
 
     def _has_long_lyrics(self, record: SongRecord) -> bool:
         return len(record.lyrics) > self.options.max_lyrics_length
+
+
+def _fitting_lines(lines: Sequence[LyricLine], duration: float) -> JsonObject:
+    """Return the changes of lines that end after the song, whose ends may be estimates.
+
+    If lines begin after its end, the times are those of another version of the song, and none is kept.
+    """
+    beyond = sum(line.start >= duration for line in lines)
+    if beyond:
+        return {"lines": [], "measures": {LINES_BEYOND_END: float(beyond)}}
+    if all(line.end <= duration for line in lines):
+        return {}
+    return {"lines": [{**dataclasses.asdict(line), "end": min(line.end, duration)} for line in lines]}
 
 
 SECTION = Section(

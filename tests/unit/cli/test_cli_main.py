@@ -156,3 +156,12 @@ def test_the_front_door_opens_without_loading_torch():
     code = "import sys, songgen.cli.main; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert front.__doc__
+
+
+def test_the_home_folder_is_expanded_in_every_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert front._with_home("--out=~/x.wav") == f"--out={tmp_path}/x.wav"
+    assert front._with_home("~/x") == f"{tmp_path}/x" and front._with_home("~") == str(tmp_path)
+    assert [front._with_home(word) for word in ("a~/b", "--a=b~/c", "~user", "--~/x")] == [
+        "a~/b", "--a=b~/c", "~user", "--~/x"
+    ]  # fmt: skip

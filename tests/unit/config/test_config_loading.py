@@ -163,3 +163,15 @@ def test_help_prints_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert stopped.value.code == 0
     assert printed.startswith("Trains.")
     assert "--learning_rate  float > 0 (default 5e-05)" in printed and "Peak learning rate" in printed
+
+
+def test_the_home_folder_is_expanded_wherever_a_path_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base.json").write_text(json.dumps({"train_dataset_name": "~/a.jsonl+~/b", "audio_roots": ["~/c"]}))
+    values = {"base": "~/base.json", "audio_codec": {"type": "dac", "path": "~/codec"}, "preprocessing_only": True}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    config = load_run_config(["~/config.json", "--save_to_disk=~/out", "--model_name_or_path", "~"], description="")
+    assert [source.name for source in config.data.train_sources()] == [f"{tmp_path}/a.jsonl", f"{tmp_path}/b"]
+    assert config.data.audio_roots == [f"{tmp_path}/c"] and config.data.dataset_folders() == [f"{tmp_path}/out"]
+    assert config.model.audio_codec == {"type": "dac", "path": f"{tmp_path}/codec"}
+    assert config.model.model_name_or_path == str(tmp_path)

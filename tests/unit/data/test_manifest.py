@@ -6,15 +6,11 @@ from typing import Any
 import pytest
 
 from songgen.data.manifests.clip import ClipRow
-from songgen.data.manifests.manifest import (
-    ManifestError,
-    ManifestFindings,
-    ManifestOptions,
-    column_names,
-    read_clip_rows,
-)
+from songgen.data.manifests.findings import ManifestError, ManifestFindings
+from songgen.data.manifests.manifest import read_clip_rows
 from songgen.data.manifests.raw_rows import ColumnNames
 from songgen.data.manifests.row_index import open_row_index
+from songgen.data.manifests.row_reader import ManifestOptions, column_names
 from songgen.data.manifests.sources import ManifestSpec
 
 COLUMNS = ColumnNames(target="audio_abspath", references=("vocal_abspath", "acc_abspath"))

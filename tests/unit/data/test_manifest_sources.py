@@ -6,8 +6,10 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from songgen.data.manifests.clip import ClipRow
-from songgen.data.manifests.manifest import ManifestError, ManifestFindings, ManifestOptions, read_clip_rows
+from songgen.data.manifests.findings import ManifestError, ManifestFindings
+from songgen.data.manifests.manifest import read_clip_rows
 from songgen.data.manifests.raw_rows import ColumnNames, caption_of_variants, track_of_column
+from songgen.data.manifests.row_reader import ManifestOptions
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.data.manifests.tags import missing_tag_kinds
 

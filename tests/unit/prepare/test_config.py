@@ -189,3 +189,14 @@ def test_what_does_not_change_the_data_set_is_no_part_of_its_meaning(tmp_path: P
     config = load(tmp_path)
     assert load(tmp_path, workers=5, voice={"device": "cpu"}).meaning() == config.meaning()
     assert load(tmp_path, voice={"threshold": 0.9}).meaning() != config.meaning()
+
+
+def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    inputs = ["~/a", {"name": "~/b", "annotations": "~/c.jsonl"}]
+    config = load(tmp_path, "--output_dir=~/out", inputs=inputs, audio_roots=["~/d"])
+    assert [(source.name, source.annotations) for source in config.inputs] == [
+        (f"{tmp_path}/a", None),
+        (f"{tmp_path}/b", f"{tmp_path}/c.jsonl"),
+    ]
+    assert config.settings.output_dir == f"{tmp_path}/out" and config.settings.audio_roots == [f"{tmp_path}/d"]

@@ -10,7 +10,7 @@ from prepare_songs import RATE, tone, write_song
 
 from songgen.data.audio import energy
 from songgen.data.manifests import song_folder
-from songgen.data.manifests.manifest import ManifestError
+from songgen.data.manifests.findings import ManifestError
 from songgen.prepare.config import config_of_values
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.record_files import read_records
@@ -139,7 +139,17 @@ def test_a_column_of_titles_does_not_keep_songs_from_being_cut(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [("a minor", "A minor"), ("b flat Major", "Bb major"), ("Am", ""), ("sample-0001", ""), ("H minor", ""), ("", "")],
+    [
+        ("a minor", "A minor"),
+        ("b flat Major", "Bb major"),
+        ("Am", "A minor"),
+        ("F#min", "F# minor"),
+        ("Ebmaj", "Eb major"),
+        ("am", ""),
+        ("sample-0001", ""),
+        ("H minor", ""),
+        ("", ""),
+    ],
 )
 def test_only_keys_of_music_are_taken_for_one(tmp_path: Path, given: str, kept: str) -> None:
     write_song(tmp_path, "a.wav", prompt=None, lyrics=None)

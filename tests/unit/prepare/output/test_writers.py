@@ -13,8 +13,10 @@ from prepare_steps import make_record
 
 from songgen.config import load_run_config
 from songgen.data.audio import AudioOptions, read_clip
-from songgen.data.manifests.manifest import ManifestFindings, ManifestOptions, read_clip_rows
+from songgen.data.manifests.findings import ManifestFindings
+from songgen.data.manifests.manifest import read_clip_rows
 from songgen.data.manifests.raw_rows import ColumnNames
+from songgen.data.manifests.row_reader import ManifestOptions
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.prepare.engine.audio_files import read_audio, write_audio
 from songgen.prepare.engine.record import Refusal, SongRecord
