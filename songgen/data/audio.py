@@ -21,8 +21,8 @@ MP3_SLACK_FRAMES = 2304
 """Frames that an MP3 file may lack: decoders drop the first frames if these need earlier ones that are not there."""
 
 MAX_LEVEL = 4.0
-"""Largest amplitude that is accepted: 12 dB above full scale. Mixes in float samples exceed full scale by a few dB; more
-is another scale, such as that of 16-bit integers."""
+"""Largest amplitude that is accepted: 12 dB above full scale. Mixes in float samples exceed full scale by a few dB;
+samples that exceed it by more have another scale, such as that of 16-bit integers."""
 
 
 MAX_REST_FRAMES = 1 << 40
@@ -145,9 +145,7 @@ def check_header(path: Path, options: AudioOptions) -> AudioHeader:
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
             raise AudioRejected("not_a_file", "the path is not a regular file")
         if status.st_size > options.max_file_bytes:
-            raise AudioRejected(
-                "file_too_large", f"{status.st_size} bytes; at most {options.max_file_bytes} are read"
-            )
+            raise AudioRejected("file_too_large", f"{status.st_size} bytes; at most {options.max_file_bytes} are read")
         header = _read_parts(path, audio_parts(path))
     except CutShort as error:
         reason = f"the file ends before its own end mark or declared length: {error}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from songgen.data.audio import AudioHeader, AudioOptions, AudioRejected, check_header, decode, resample
-from songgen.data.levels import TrackSignal, energy, to_int16
+from songgen.data.levels import CANCELLING, CLIPPED_LEVEL, CLIPPED_SHARE, TrackSignal, energy, to_int16
 from songgen.data.manifests.clip import ClipRow, Rejection
 from songgen.tasks import VOCAL
 
@@ -38,6 +38,9 @@ class ClipAudio:
     trimmed_seconds: float = 0.0
     """Seconds that the longest track lost when the tracks were cut to the shortest."""
 
+    signals: dict[str, TrackSignal] = field(default_factory=dict)
+    """Track name -> figures that reveal a wrong recording."""
+
 
 def declared_seconds(row: ClipRow, options: AudioOptions) -> float:
     """Return the length of a clip from the header of its first readable file, for sorting; 0 if no file is readable."""
@@ -63,26 +66,25 @@ def read_clip(row: ClipRow, options: AudioOptions) -> ClipAudio | Rejection:
     for track in row.tracks.values():
         if not track.resolved:
             return row.reject(track.code, track.reason, track.given)
-    name = ""
+    name, headers = "", {}
     try:
-        headers = {}
         for name, track in row.tracks.items():
             headers[name] = check_header(Path(track.resolved), options)
         name = _check_lengths({name: header.seconds for name, header in headers.items()}, options)
         cropped = max(0.0, headers[name].seconds - options.max_seconds) if options.crop_long else 0.0
-        samples = {}
+        samples, signals = {}, {}
         for name, track in row.tracks.items():
-            samples[name] = _decode_mono(Path(track.resolved), headers[name], options)
+            samples[name], signals[name] = _decode_mono(Path(track.resolved), headers[name], options)
         rates = {name: header.sample_rate for name, header in headers.items()}
         options = options if options.sample_rate else replace(options, sample_rate=rates[options.required_tracks[0]])
         seconds = {name: len(samples[name]) / rates[name] for name in samples}
         # The decoded lengths decide, because a header may state a wrong one.
         name = _check_lengths(seconds, options)
-        return _finish(samples, rates, seconds, cropped, options)
-    except _TrackRejected as error:
-        return row.reject(error.code, error.reason, row.tracks[error.track].given)
+        return replace(_finish(samples, signals, rates, cropped, options), signals=signals)
     except AudioRejected as error:
-        return row.reject(error.code, error.reason, row.tracks[name].given)
+        at_fault = error.track if isinstance(error, _TrackRejected) else name
+        known = error.seconds or (headers[at_fault].seconds if at_fault in headers else 0.0)
+        return row.reject(error.code, error.reason, row.tracks[at_fault].given, known)
 
 
 class _TrackRejected(AudioRejected):
@@ -113,12 +115,13 @@ def _check_lengths(seconds: Mapping[str, float], options: AudioOptions) -> str:
 
 def _finish(
     samples: Mapping[str, np.ndarray],
+    signals: Mapping[str, TrackSignal],
     rates: Mapping[str, int],
-    track_seconds: Mapping[str, float],
     cropped_seconds: float,
     options: AudioOptions,
 ) -> ClipAudio:
     """Cut all tracks to the shortest one and to the longest allowed length, resample and measure them."""
+    track_seconds = {name: len(samples[name]) / rates[name] for name in samples}
     shortest = min(track_seconds.values())
     trimmed_seconds = 0.0 if cropped_seconds else max(track_seconds.values()) - shortest
     seconds = min(shortest, options.max_seconds)
@@ -130,13 +133,28 @@ def _finish(
     for name in options.required_tracks:
         # The vocal track of an instrumental passage may be silent, also where a vocal track is required.
         if name != VOCAL and energies[name] < options.silence_energy:
-            raise _TrackRejected(name, "silent", f"is silent (energy {energies[name]:.2f})")
+            raise _TrackRejected(name, *_why_silent(energies[name], signals[name], options))
     voice = None
     if options.voice_sample_rate and VOCAL in samples:
         voice_length = round(seconds * options.voice_sample_rate)
         voice = to_int16(resample(samples[VOCAL], rates[VOCAL], options.voice_sample_rate, voice_length))
-    clipped = tuple(name for name, track in samples.items() if np.mean(np.abs(track) >= CLIPPED_LEVEL) > 1e-3)
+    clipped = tuple(name for name, track in samples.items() if np.mean(np.abs(track) >= CLIPPED_LEVEL) > CLIPPED_SHARE)
     duration = num_samples / options.sample_rate
     return ClipAudio(tracks, energies, voice, duration, clipped, cropped_seconds, trimmed_seconds)
 
 
+def _why_silent(mono_energy: float, signal: TrackSignal, options: AudioOptions) -> tuple[str, str]:
+    """Return code and reason for a track that is silent after its channels were averaged."""
+    if signal.channel_energy < options.silence_energy:
+        return "silent", f"is silent (energy {mono_energy:.2f})"
+    return CANCELLING, (
+        f"has channels that cancel each other: their average is silent (energy {mono_energy:.2f}, of the channels "
+        f"{signal.channel_energy:.0f}); invert one channel, or convert the file to mono from one of them"
+    )
+
+
+def _decode_mono(path: Path, header: AudioHeader, options: AudioOptions) -> tuple[np.ndarray, TrackSignal]:
+    """Decode as much of a file as may be needed, and average its channels."""
+    needed = math.ceil((options.max_seconds + options.length_tolerance_seconds) * header.sample_rate)
+    decoded = decode(path, header, needed, mono=True)
+    return decoded.samples[:, 0], decoded.signal

@@ -39,6 +39,10 @@ MIN_FRAMES = 40
 MAX_SPECTRA = 400
 """Number of frames, spread over the track, whose spectra are averaged."""
 
+NOISE_BAND = (200.0, 0.3)
+"""Band in which peaks are looked for: from this frequency in Hz to this fraction of the sample rate, below the edge of
+the low-pass filters of encoders."""
+
 NEIGHBOURS = 15
 """Number of bins on each side with which a bin of the spectrum is compared."""
 
@@ -193,7 +197,8 @@ def _noise_figures(mono: np.ndarray, sample_rate: int) -> tuple[float, float]:
         return deviation, FLOOR_DB  # the spectrum decides nothing more
     chosen = frames[np.linspace(0, count - 1, min(count, MAX_SPECTRA)).astype(int)]
     spectrum = np.square(np.abs(np.fft.rfft(chosen * np.hanning(length), axis=1))).mean(axis=0)
-    decibels = 10 * np.log10(np.maximum(spectrum[2 : int(0.8 * len(spectrum))], 1e-20))
+    low, high = round(NOISE_BAND[0] * FRAME_SECONDS), round(NOISE_BAND[1] * length)
+    decibels = 10 * np.log10(np.maximum(spectrum[low:high], 1e-20))
     width = 2 * NEIGHBOURS + 1
     if len(decibels) < 2 * width:
         return deviation, 0.0

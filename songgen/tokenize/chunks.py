@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from songgen.data.audio import AudioOptions, ClipAudio
+from songgen.data.audio import AudioOptions
+from songgen.data.clip_audio import ClipAudio
 from songgen.data.manifests.clip import ClipRow, Rejection
 from songgen.data.reading import AudioReaders
 from songgen.data.schema import (

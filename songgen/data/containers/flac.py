@@ -149,8 +149,10 @@ def _stream_part(file: BinaryIO, start: int, stop: int, *, is_whole_file: bool) 
     file.seek(audio_start)
     first = frame_end(file.read(32), info.block_size)
     if first is None:
-        raise CutShort("the file ends before its first FLAC frame") if audio_start >= stop else NotReadable(
-            "the first FLAC frame is damaged"
+        raise (
+            CutShort("the file ends before its first FLAC frame")
+            if audio_start >= stop
+            else NotReadable("the first FLAC frame is damaged")
         )
     tail = _tail(file, audio_start, stop, info)
     last = _last_frame(tail, info)

@@ -60,6 +60,8 @@ class _Stream:
     info: range | None = None
     """Frame of that header, which has no sound."""
     is_vbri: bool = False
+    is_cut: bool = False
+    """Whether the file ends within the next frame."""
     frames: int = 0
     ranges: list[range] = field(default_factory=list)
     """Bytes of the frames, without the header's frame and without tags in between."""
@@ -73,7 +75,7 @@ class _Stream:
 
     @property
     def is_short(self) -> bool:
-        return self.declared is not None and self.frames < self.declared - COUNT_TOLERANCE
+        return self.declared is not None and self.frames < self.declared - (0 if self.is_cut else COUNT_TOLERANCE)
 
     @property
     def is_as_declared(self) -> bool:
@@ -141,7 +143,10 @@ def _is_confirmed(file: BinaryIO, position: int, stop: int) -> bool:
 
 
 def _frames(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[range, FrameHeader, bytes]]:
-    """Yield range, header and first bytes of every complete frame; tags and other bytes in between are passed over."""
+    """Yield range, header and first bytes of every frame; tags and other bytes in between are passed over.
+
+    The range of the last frame is shorter than its size if the file ends within it.
+    """
     position: int | None = start
     while position is not None and position < stop - 4:
         file.seek(position)
@@ -151,10 +156,8 @@ def _frames(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[range, Fram
             size = tag_size(head)
             position = position + size if size else find_frame(file, position + 1, stop)
             continue
-        if position + header.size > stop:
-            # A recorded stream ends anywhere; what remains of a frame cannot be decoded.
-            return
-        yield range(position, position + header.size), header, head
+        # A recorded stream ends anywhere; what remains of the last frame cannot be decoded.
+        yield range(position, min(position + header.size, stop)), header, head
         position += header.size
 
 
@@ -186,6 +189,8 @@ def _read_streams(file: BinaryIO, start: int, stop: int) -> Iterator[_Stream]:
         if declared is not None:
             stream.declared, stream.is_vbri = declared
             stream.info = place
+        elif len(place) < header.size:
+            stream.is_cut = True
         else:
             stream.add(place)
     if stream is not None:

@@ -35,9 +35,6 @@ class Part:
     pieces: tuple[Piece, ...] = ()
     """Content of the part, in order; empty for the unchanged file."""
 
-    max_frames: int | None = None
-    """Number of frames to decode at most; None for all that libsndfile finds."""
-
 
 class Spliced(io.RawIOBase):
     """Read-only file that consists of pieces.

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from prepare_songs import RATE, tone, write_song
 
-from songgen.data.audio import energy
+from songgen.data.levels import energy
 from songgen.data.manifests import song_folder
 from songgen.data.manifests.manifest import ManifestError
 from songgen.prepare.config import config_of_values
