@@ -130,10 +130,12 @@ def _finish(
         raise _TrackRejected(next(iter(samples)), "empty", "has no samples")
     tracks = {name: resample(track, rates[name], options.sample_rate, num_samples) for name, track in samples.items()}
     energies = {name: energy(track) for name, track in tracks.items()}
-    for name in options.required_tracks:
+    for name, track_energy in energies.items():
+        if track_energy < options.silence_energy and signals[name].channel_energy >= options.silence_energy:
+            raise _TrackRejected(name, CANCELLING, _cancelling_text(track_energy, signals[name]))
         # The vocal track of an instrumental passage may be silent, also where a vocal track is required.
-        if name != VOCAL and energies[name] < options.silence_energy:
-            raise _TrackRejected(name, *_why_silent(energies[name], signals[name], options))
+        if track_energy < options.silence_energy and name in options.required_tracks and name != VOCAL:
+            raise _TrackRejected(name, "silent", f"is silent (energy {track_energy:.2f})")
     voice = None
     if options.voice_sample_rate and VOCAL in samples:
         voice_length = round(seconds * options.voice_sample_rate)
@@ -143,11 +145,8 @@ def _finish(
     return ClipAudio(tracks, energies, voice, duration, clipped, cropped_seconds, trimmed_seconds)
 
 
-def _why_silent(mono_energy: float, signal: TrackSignal, options: AudioOptions) -> tuple[str, str]:
-    """Return code and reason for a track that is silent after its channels were averaged."""
-    if signal.channel_energy < options.silence_energy:
-        return "silent", f"is silent (energy {mono_energy:.2f})"
-    return CANCELLING, (
+def _cancelling_text(mono_energy: float, signal: TrackSignal) -> str:
+    return (
         f"has channels that cancel each other: their average is silent (energy {mono_energy:.2f}, of the channels "
         f"{signal.channel_energy:.0f}); invert one channel, or convert the file to mono from one of them"
     )

@@ -14,6 +14,7 @@ import torch
 
 from songgen.data.audio import AudioOptions
 from songgen.data.clip_audio import ClipAudio
+from songgen.data.levels import flaws
 from songgen.data.manifests.clip import ClipRow, Rejection
 from songgen.data.reading import AudioReaders
 from songgen.data.schema import (
@@ -259,6 +260,9 @@ class ChunkEncoder:
             count(statistics.differing_statements, "duration")
         for track in clip.clipped_tracks:
             count(statistics.clipped, track)
+        for track, signal in clip.signals.items():
+            for flaw in flaws(signal):
+                count(statistics.flaws, f"{flaw} of {track}")
         statistics.cropped += clip.cropped_seconds > 0
         statistics.trimmed += clip.trimmed_seconds > COUNTED_TRIM_SECONDS
 

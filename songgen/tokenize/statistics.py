@@ -97,6 +97,9 @@ class ChunkStatistics:
     clipped: dict[str, int] = field(default_factory=dict)
     """Track -> number of clips in which it is clipped."""
 
+    flaws: dict[str, int] = field(default_factory=dict)
+    """Flaw and track (see `songgen.data.levels.FLAWS`) -> number of clips that have it."""
+
     cropped: int = 0
     """Number of clips cut to their beginning (`long_clips: "crop"`)."""
 
