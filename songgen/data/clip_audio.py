@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from songgen.data.audio import AudioHeader, AudioOptions, AudioRejected, check_header, decode, resample
-from songgen.data.levels import CANCELLING, CLIPPED_LEVEL, CLIPPED_SHARE, TrackSignal, energy, to_int16
+from songgen.data.levels import CLIPPED_LEVEL, CLIPPED_SHARE, TrackSignal, energy, to_int16
 from songgen.data.manifests.clip import ClipRow, Rejection
 from songgen.tasks import VOCAL
 
@@ -132,7 +132,7 @@ def _finish(
     energies = {name: energy(track) for name, track in tracks.items()}
     for name, track_energy in energies.items():
         if track_energy < options.silence_energy and signals[name].channel_energy >= options.silence_energy:
-            raise _TrackRejected(name, CANCELLING, _cancelling_text(track_energy, signals[name]))
+            raise _TrackRejected(name, "cancelling_channels", _cancelling_text(track_energy, signals[name]))
         # The vocal track of an instrumental passage may be silent, also where a vocal track is required.
         if track_energy < options.silence_energy and name in options.required_tracks and name != VOCAL:
             raise _TrackRejected(name, "silent", f"is silent (energy {track_energy:.2f})")

@@ -124,8 +124,6 @@ FLAWS = {
 }
 """Name of a flaw -> its meaning, in the order of reports."""
 
-CANCELLING = "cancelling_channels"
-
 
 def flaws(signal: TrackSignal) -> dict[str, float]:
     """Return the flaws of a track, each with the figure that shows it."""
@@ -135,7 +133,7 @@ def flaws(signal: TrackSignal) -> dict[str, float]:
     if signal.quiet_channel_db <= DEAD_CHANNEL_DB:
         found["dead_channel"] = signal.quiet_channel_db
     if signal.downmix_db <= CANCELLED_DB:
-        found[CANCELLING] = signal.downmix_db
+        found["cancelling_channels"] = signal.downmix_db
     if signal.spectrum_peak_db and signal.level_deviation_db < NOISE_LEVEL_DB:
         if signal.spectrum_peak_db < NOISE_PEAK_DB:
             found["steady_noise"] = signal.spectrum_peak_db

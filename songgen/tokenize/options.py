@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from songgen.config import DatasetSource, RunConfig
+from songgen.data.levels import VOICE_MIN_ENERGY
 from songgen.data.manifests.manifest import ManifestOptions
 from songgen.data.manifests.raw_rows import ColumnNames, track_of_column
 from songgen.data.manifests.sources import ManifestSpec
@@ -75,7 +76,7 @@ class TokenizeOptions:
     store_voice: bool = True
     """Whether the samples of reference voices are stored."""
 
-    voice_min_energy: float = 200.0
+    voice_min_energy: float = VOICE_MIN_ENERGY
     """Energy below which a vocal track is not a reference voice in training; the report counts such tracks."""
 
     batch_size: int = 8

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from songgen.data.levels import is_loud_enough
 from songgen.data.manifests.tags import missing_tag_kinds
 
 LENGTH_EDGES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0, 45.0, 60.0, 120.0, 300.0)
@@ -40,7 +41,7 @@ class EnergyStatistics:
         self.total += energy
         self.minimum = min(self.minimum, energy)
         self.maximum = max(self.maximum, energy)
-        self.below_voice_minimum += energy < voice_min_energy
+        self.below_voice_minimum += not is_loud_enough(energy, voice_min_energy)
 
     def merge(self, other: "EnergyStatistics") -> None:
         """Add the clips of another chunk."""
