@@ -71,6 +71,7 @@ setup(
         "soundfile",
         "soxr",
         "num2words",
+        "tinytag>=2.3",  # 2.3 reads SYLT frames
         "tqdm",
     ],
     extras_require={

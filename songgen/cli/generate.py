@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from songgen.config.types import dtype_name
 from songgen.generation.options import DEFAULT_MAX_SECONDS, DEFAULT_TOP_K, GenerationOptions
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--seed", type=int, help="random seed; it gives the same song on the same kind of device")
     machine = parser.add_argument_group("the machine")
     machine.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 or mps; auto uses the first available one")
-    machine.add_argument("--dtype", choices=DTYPES, default="auto", help="precision (auto: bfloat16 on CUDA)")
+    machine.add_argument(
+        "--dtype", type=dtype_name, choices=DTYPES, default="auto", help="precision (auto: bfloat16 on CUDA)"
+    )
     machine.add_argument("--stream", action="store_true", help="write the files while the song is generated")
     machine.add_argument("--lyrics_vocab", type=Path, help="lyrics vocabulary file, if the model folder holds none")
     machine.add_argument("--caption_tokenizer", help="caption tokenizer, folder or hub id, instead of the model's")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from songgen import __version__
 from songgen.exit_codes import EXIT_SIGNAL_BASE, EXIT_USAGE
+from songgen.runtime.files import expand_home
 from songgen.runtime.terminal import log_to_stderr, printable
 
 
@@ -52,7 +53,7 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = [_with_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     place = next((index for index, word in enumerate(arguments) if not word.startswith("-")), len(arguments))
     name = _front_parser().parse_args(arguments[: place + 1]).command
     command = COMMANDS[name]
@@ -80,6 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"songgen {name}: interrupted", file=sys.stderr)
         return EXIT_SIGNAL_BASE + signal.SIGINT
+
+
+def _with_home(word: str) -> str:
+    """Return a word of the command line with `~/` as the home folder, also in `--key=~/x`, where the shell keeps it."""
+    option, equals, value = word.partition("=")
+    return f"{option}={expand_home(value)}" if equals and option.startswith("--") else expand_home(word)
 
 
 class DefaultsHelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

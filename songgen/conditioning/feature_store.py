@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 def default_folder() -> Path | None:
     """Return the user's own cache folder for features; None where the user has no home."""
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "songgen" / "features"
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "songgen" / "features"
     except RuntimeError:
         return None
 

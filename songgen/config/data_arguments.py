@@ -7,6 +7,7 @@ from itertools import zip_longest
 from typing import Literal
 
 from songgen.config.types import NonNegativeFloat, PositiveFloat, PositiveInt, Probability
+from songgen.runtime.files import expand_home
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ def _entries(value: Sequence[str | int] | str | int | None) -> list[str]:
 
 
 def _joined_entries(value: Sequence[str | int] | str | int | None) -> list[str]:
-    return [part for text in [value] for part in text.split("+")] if isinstance(value, str) else _entries(value)
+    return [expand_home(part) for part in value.split("+")] if isinstance(value, str) else _entries(value)
 
 
 def _sources(

@@ -15,6 +15,7 @@ from songgen.config.keys import GROUPS, all_keys
 from songgen.config.recipes import TRAINING, find_recipe
 from songgen.config.run_config import RunConfig, key_problem, raise_problems
 from songgen.config.types import accepts, describe, parse_text
+from songgen.runtime.files import expand_home
 from songgen.runtime.processes.launcher import has_accelerator
 
 logger = logging.getLogger(__name__)
@@ -95,13 +96,14 @@ def read_layers(path: str | os.PathLike[str]) -> list[tuple[Path, dict[str, Any]
         ValueError: if a file is missing, is not one JSON object or repeats a key, or if the bases form a circle.
     """
     layers: list[tuple[Path, dict[str, Any]]] = []
-    following: Path | None = Path(path)
+    following: Path | None = Path(path).expanduser()
     while following is not None:
         if following.resolve() in [file.resolve() for file, _ in layers]:
             circle = " > ".join(str(file) for file in [*(file for file, _ in layers), following])
             raise ValueError(f'{path}: the "base" files form a circle ({circle}); remove one "base"')
         values = _read_json(following, required_by=layers[-1][0] if layers else None)
         base = values.pop(BASE_KEY, None)
+        base = expand_home(base) if isinstance(base, str) else base
         if base is not None and not isinstance(base, str):
             raise ValueError(f'{following}: "base" is {json.dumps(base)}, expected the path of one JSON file')
         layers.append((following, values))

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from songgen.runtime.files import expand_home
+
 
 @dataclass(frozen=True)
 class Range:
@@ -95,6 +97,12 @@ def describe(annotation: Any) -> str:
     return "null" if annotation is type(None) else str(annotation.__name__)
 
 
+def dtype_name(name: str) -> str:
+    """Return the name of a number format in PyTorch for a usual other name (`bf16`, `fp16`, `half`); else the name."""
+    plain = name.lower().removeprefix("torch.")
+    return _DTYPES.get(plain, plain)
+
+
 def accepts(annotation: Any, kind: type) -> bool:
     """Return whether a type, or a member of a union, is `kind`, regardless of bounds."""
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -107,6 +115,8 @@ def accepts(annotation: Any, kind: type) -> bool:
     return (origin or annotation) is kind
 
 
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
+
 _MISMATCH = object()
 _UNIONS = (Union, types.UnionType)
 
@@ -114,7 +124,7 @@ _UNIONS = (Union, types.UnionType)
 def _coerce(value: Any, annotation: Any) -> Any:
     """Return the converted value, or `_MISMATCH`."""
     if annotation is Any:
-        return value
+        return _with_home(value)
     origin = get_origin(annotation)
     if origin is None:
         return _coerce_plain(value, annotation)
@@ -130,12 +140,21 @@ def _coerce(value: Any, annotation: Any) -> Any:
     return read[origin](value, get_args(annotation))
 
 
+def _with_home(value: Any) -> Any:
+    """Return a value of unknown type in which `~/` at the beginning of a text is the home folder."""
+    if isinstance(value, str):
+        return expand_home(value)
+    if isinstance(value, list):
+        return [_with_home(item) for item in value]
+    return {name: _with_home(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+
 def _coerce_plain(value: Any, kind: type) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
         return _MISMATCH
-    return _MISMATCH if isinstance(value, float) and not math.isfinite(value) else value
+    return _MISMATCH if isinstance(value, float) and not math.isfinite(value) else _with_home(value)
 
 
 def _coerce_bounded(value: Any, arguments: tuple[Any, ...]) -> Any:
@@ -146,7 +165,8 @@ def _coerce_bounded(value: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def _coerce_choice(value: Any, choices: tuple[Any, ...]) -> Any:
-    return value if value in choices else _MISMATCH
+    other_name = dtype_name(value) if isinstance(value, str) else value
+    return next((name for name in (value, other_name) if name in choices), _MISMATCH)
 
 
 def _coerce_union(value: Any, members: tuple[Any, ...]) -> Any:

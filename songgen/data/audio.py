@@ -9,9 +9,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from songgen.data.containers.contents import audio_parts
-from songgen.data.containers.views import CutShort, NotReadable, Part, open_part
-from songgen.data.levels import ChannelSums, TrackSignal
+from songgen.data.sound.contents import audio_parts
+from songgen.data.sound.levels import ChannelSums, TrackSignal
+from songgen.data.sound.views import CutShort, NotReadable, Part, open_part
 from songgen.tasks import MIX
 
 BLOCK_FRAMES = 1 << 16

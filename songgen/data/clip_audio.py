@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from songgen.data.audio import AudioHeader, AudioOptions, AudioRejected, check_header, decode, resample
-from songgen.data.levels import CLIPPED_LEVEL, CLIPPED_SHARE, TrackSignal, energy, to_int16
 from songgen.data.manifests.clip import ClipRow, Rejection
+from songgen.data.sound.levels import CLIPPED_LEVEL, CLIPPED_SHARE, TrackSignal, energy, to_int16
 from songgen.tasks import VOCAL
 
 

@@ -23,8 +23,8 @@ import numpy as np
 
 from songgen.data.audio import AudioOptions
 from songgen.data.clip_audio import ClipAudio, declared_seconds, read_clip
-from songgen.data.levels import TrackSignal
 from songgen.data.manifests.clip import ClipRow, Rejection
+from songgen.data.sound.levels import TrackSignal
 
 T = TypeVar("T")
 

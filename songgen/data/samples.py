@@ -13,8 +13,8 @@ import torch.utils.data
 from numpy.typing import NDArray
 
 from songgen.data.dataset import SongDataset, SongRow
-from songgen.data.levels import VOICE_MIN_ENERGY, is_loud_enough
 from songgen.data.seeded_random import SAMPLE_STREAM, random_uniforms
+from songgen.data.sound.levels import VOICE_MIN_ENERGY, is_loud_enough
 from songgen.tasks import VOCAL
 from songgen.vocabulary import EMPTY_CAPTION_IDS, EMPTY_LYRICS_IDS
 

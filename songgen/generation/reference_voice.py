@@ -7,7 +7,7 @@ import numpy as np
 import soxr
 
 from songgen.data.audio import AudioOptions, AudioRejected, Decoded, check_header, decode
-from songgen.data.levels import VOICE_MIN_ENERGY, TrackSignal, energy, flaws, is_loud_enough
+from songgen.data.sound.levels import VOICE_MIN_ENERGY, TrackSignal, energy, flaws, is_loud_enough
 from songgen.generation.separation import VocalSeparator
 
 VOICE_SECONDS = 3.0
@@ -44,7 +44,7 @@ def read_reference_voice(
 
     Raises:
         ValueError: if the file cannot be read, ends before `start`, or if the cut is too short or too quiet for a voice
-            by the rule of training (`songgen.data.levels.is_loud_enough`).
+            by the rule of training (`songgen.data.sound.levels.is_loud_enough`).
     """
     if not start >= 0:
         raise ValueError(f"start must be at least 0 seconds, got {start!r}")

@@ -4,6 +4,9 @@ The words follow the XTTS family of tokenizers, from which the published lyrics 
 (https://github.com/idiap/coqui-ai-TTS, TTS/tts/layers/xtts/tokenizer.py).
 """
 
+import re
+import unicodedata
+from collections.abc import Iterator
 from types import MappingProxyType
 
 _NAMES = {
@@ -29,21 +32,91 @@ _NAMES = {
 LANGUAGES = tuple(_NAMES)
 """The 17 languages of the published tokenizer."""
 
-_CODES = {name: code for code, name in _NAMES.items()}
+_OTHER_NAMES = {
+    "en": "eng anglais inglés ingles englisch inglese inglês 英语 英語 영어 английский",
+    "es": "spa castilian castellano español espanol espagnol spanisch 西班牙语 スペイン語 스페인어 испанский",
+    "fr": "fra fre français francais französisch franzoesisch francés 法语 法語 フランス語 프랑스어 французский",
+    "de": "deu ger deutsch allemand alemán 德语 德語 ドイツ語 독일어 немецкий",
+    "pt": "por português portugues portugiesisch brazilian 葡萄牙语 ポルトガル語 포르투갈어 португальский",
+    "it": "ita italiano italienisch italien 意大利语 イタリア語 이탈리아어 итальянский",
+    "pl": "pol polski polska polnisch 波兰语 ポーランド語 폴란드어 польский",
+    "tr": "tur türkçe turkce türkisch 土耳其语 トルコ語 튀르키예어 турецкий",
+    "ru": "rus русский russkiy russisch 俄语 俄語 ロシア語 러시아어",
+    "nl": "nld dut nederlands flemish vlaams niederländisch 荷兰语 オランダ語 네덜란드어 голландский",
+    "cs": "ces cze cz čeština cestina česky tschechisch 捷克语 чешский",
+    "ar": "ara arb العربية عربي arabisch 阿拉伯语 アラビア語 아랍어 арабский",
+    "zh": "zho chi cmn cn zho-hans mandarin putonghua guoyu 中文 汉语 漢語 普通话 普通話 国语 國語 华语 華語 简体中文 "
+    "繁體中文 chinesisch chinois 中国語 중국어 китайский",
+    "ja": "jpn jp 日本語 日语 日語 japanisch japonais nihongo 일본어 японский",
+    "hu": "hun magyar ungarisch 匈牙利语 венгерский",
+    "ko": "kor kr 한국어 조선말 韩语 韓語 韩文 韓國語 韓国語 koreanisch coréen hangul корейский",
+    "hi": "hin हिन्दी हिंदी 印地语 ヒンディー語 힌디어 хинди",
+}
+"""Further names: ISO 639-2, ISO 639-3, country codes that are used for languages, and common names."""
+
+_CODES = {name: code for code, name in _NAMES.items()} | {
+    name: code for code, names in _OTHER_NAMES.items() for name in names.split()
+}
+
+_CHINESE_BUT_NOT_MANDARIN = ("yue", "nan", "wuu", "hak", "cantonese", "hokkien", "hakka", "min", "hk")
+"""Languages that share the Chinese script: `zh` is romanized as Mandarin, so their words would be wrong."""
+
+_NOT_STATED = frozenset(
+    "unknown und undefined undetermined unspecified none null nil nan n/a na - -- ? auto detect any other others misc "
+    "mul multi multilingual mixed various xx zxx instrumental inst novocals 未知 不明 其他 无 無 なし 없음 "
+    "unbekannt".split()
+)
+"""Values of a column of languages that state no language: lyrics may be in any language, or there are none."""
+
+_LIST = re.compile(r"\s*(?:[,;/|+&、，]|\band\b)\s*")
+
+
+def states_language(language: str) -> bool:
+    """Return whether a text names a language, known or not; `unknown`, `und`, `zxx` and an empty text do not."""
+    plain = re.sub(r"[\s_]+", "", language).casefold()
+    return plain not in _NOT_STATED and bool(plain)
 
 
 def language_code(language: str) -> str:
-    """Return the two-letter code of a language given by code, by code with region, or by English name.
+    """Return the two-letter code of a language of the lyrics.
+
+    Args:
+        language: a code of two or three letters (`en`, `eng`), with or without region (`zh-CN`, `pt_BR`), or a usual
+            name (`english`, `Mandarin`, `English (US)`, `日本語`). Of several (`en/ja`) the first counts.
 
     Raises:
         ValueError: if it is not one of the 17 languages; the message lists them.
     """
-    wanted = language.strip().lower()
-    code = _CODES.get(wanted, wanted.replace("_", "-").split("-")[0])
-    if code not in _NAMES:
-        known = ", ".join(f"{known_code} ({name})" for known_code, name in _NAMES.items())
-        raise ValueError(f"unknown language of lyrics {language!r}; known languages: {known}")
-    return code
+    for wanted in _spellings(language):
+        code = _CODES.get(wanted, wanted)
+        if code in _NAMES:
+            return code
+    known = ", ".join(f"{known_code} ({name})" for known_code, name in _NAMES.items())
+    raise ValueError(f"unknown language of lyrics {language!r}; known languages: {known}")
+
+
+def is_known_language(language: str) -> bool:
+    """Return whether `language_code` knows a language."""
+    try:
+        language_code(language)
+    except ValueError:
+        return False
+    return True
+
+
+def _spellings(language: str) -> Iterator[str]:
+    """Yield what a text may name, the whole of it first: without region, script and remarks in parentheses."""
+    whole = " ".join(unicodedata.normalize("NFKC", language).casefold().split())
+    yield whole
+    first = _LIST.split(re.sub(r"\s*\(.*?\)", "", whole))[0]
+    parts = re.split(r"[-_\s.:]+", first)
+    # `zh-yue` and `Chinese (Cantonese)` are not Mandarin.
+    if not any(part in _CHINESE_BUT_NOT_MANDARIN for part in re.split(r"[^\w]+|_", whole)):
+        yield first
+        yield parts[0]
+        # `Mandarin Chinese`, `Brazilian Portuguese`; but the end of a code (`ca-ES`) is a country.
+        if len(parts[-1]) > 3 and not re.search(r"[-_]", first):
+            yield parts[-1]
 
 
 ABBREVIATIONS: MappingProxyType[str, dict[str, str]] = MappingProxyType(

@@ -159,7 +159,7 @@ def load_prepare_config(argv: Sequence[str]) -> PrepareConfig:
     imported = next((values["import_settings"] for values in given[::-1] if "import_settings" in values), None)
     if isinstance(imported, str):
         try:
-            given = [_imported(Path(imported)), *given]
+            given = [_imported(Path(imported).expanduser()), *given]
         except ValueError as error:
             problems.append(Problem(("import_settings",), f"import_settings: {error}"))
     return config_of_values(_merged(given), sources=sources, where=where, problems=problems)

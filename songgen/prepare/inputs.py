@@ -14,9 +14,10 @@ from songgen.data.manifests.clip import ClipRow, is_storable_text
 from songgen.data.manifests.manifest import ManifestFindings, ManifestOptions, read_clip_rows
 from songgen.data.manifests.raw_rows import ColumnNames, join_tags
 from songgen.data.manifests.sources import ManifestSpec
+from songgen.lyrics import LANGUAGES, is_known_language
 from songgen.prepare.config import InputOptions, PrepareConfig
 from songgen.prepare.describing.tag_vocabulary import key_tag
-from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord, known_language
+from songgen.prepare.engine.record import JsonObject, LyricLine, Refusal, SongRecord, known_language
 from songgen.prepare.engine.record_files import write_records
 from songgen.prepare.review.corrections import REVIEW
 from songgen.prepare.steps.take_in import TakeInStep
@@ -36,9 +37,6 @@ KEPT_COLUMNS = (
     "provenance",
 )
 """Columns that a row may have in addition to those of tokenizing."""
-
-_SAYS_INSTRUMENTAL = re.compile(r"\s*\[?\s*(?:inst|instrumental)\s*\]?\s*", re.IGNORECASE)
-"""Lyrics that mark a song as instrumental."""
 
 MAX_ID_LENGTH = 100
 """Longest id in bytes, so that file names of clips stay below the limit of file systems."""
@@ -94,9 +92,10 @@ def read_songs(config: PrepareConfig) -> TakenIn:
         except ValueError as error:
             problem = error
         if whole_songs:
-            findings.add_notice(
-                f"{source.name}: {whole_songs} row(s) have the column song but not start, where in the song the clip "
-                "begins; they are read as whole songs"
+            findings.oddities.add(
+                f"{whole_songs} row(s) have the column song but not start, where in the song the clip begins; they are "
+                "read as whole songs",
+                source.name,
             )
     if problem is not None:
         raise problem  # findings are shared, so the last error lists the problems of all inputs
@@ -134,8 +133,13 @@ def _record(row: ClipRow, source: InputOptions, ids: dict[str, str], findings: M
     record_id = unique_id(row.id, source.name, ids)
     extra = _Extra(row, findings)
     tags = extra.tags()
-    lyrics = _text(row.lyrics)
-    is_instrumental = bool(_SAYS_INSTRUMENTAL.fullmatch(lyrics)) or row.extra.get("instrumental") is True
+    lyrics, is_instrumental = _text(row.lyrics), row.is_instrumental
+    if lyrics and row.language and not is_known_language(row.language):
+        findings.oddities.add(
+            f"language {row.language!r} is not one of the lyrics tokenizer ({', '.join(LANGUAGES)}), so songgen "
+            "tokenize leaves the song out; correct it, or leave it out here (`filter.languages`)",
+            f"{row.file}:{row.line}",
+        )
     provenance = {"input": {"name": source.name, "id": row.id}}
     is_clip = extra.number("start") is not None
     return SongRecord(
@@ -146,8 +150,9 @@ def _record(row: ClipRow, source: InputOptions, ids: dict[str, str], findings: M
         audio={track: path.resolved for track, path in row.tracks.items() if path.resolved},
         start=extra.number("start") or 0.0,
         language=known_language(row.language),
-        lyrics="" if is_instrumental else lyrics,
+        lyrics=lyrics,
         lyrics_source="instrumental" if is_instrumental else "given" if lyrics else "",
+        lines=tuple(LyricLine(line.text, line.start, line.end, line.section) for line in row.lines),
         voiced=() if is_instrumental else None,  # a wrong detection must not lead to hallucinated lyrics
         caption=_text(row.caption) or join_tags(tags),
         tags=tags,
@@ -207,8 +212,9 @@ class _Extra:
         given = self.row.extra[column]
         # The text of a table or a list may be very long.
         value = f"a {type(given).__name__}" if isinstance(given, dict | list) else repr(str(given)[:40])
-        place = f"{self.row.file}:{self.row.line}"
-        self.findings.add_notice(f"{place}: {column} {value} is not valid, expected {expected}; it is ignored")
+        self.findings.oddities.add(
+            f"{column} {value} is not valid, expected {expected}; it is ignored", f"{self.row.file}:{self.row.line}"
+        )
 
     def text(self, column: str) -> str:
         value = self.row.extra.get(column, "")

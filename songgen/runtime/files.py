@@ -15,6 +15,11 @@ _AT_CWD, _RENAME_EXCHANGE = -100, 2
 """Constants of Linux' renameat2: paths are relative to the current folder, and the two are exchanged."""
 
 
+def expand_home(text: str) -> str:
+    """Return a path with `~` as the home folder; the shell leaves it in `--key=~/x`, and nothing expands it in JSON."""
+    return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
+
+
 def synchronize(path: Path) -> None:
     """Flush a file, or the list of names in a folder, to the disk."""
     if os.name != "posix" and path.is_dir():

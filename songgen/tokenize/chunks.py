@@ -14,7 +14,6 @@ import torch
 
 from songgen.data.audio import AudioOptions
 from songgen.data.clip_audio import ClipAudio
-from songgen.data.levels import flaws
 from songgen.data.manifests.clip import ClipRow, Rejection
 from songgen.data.reading import AudioReaders
 from songgen.data.schema import (
@@ -34,6 +33,7 @@ from songgen.data.schema import (
     energy_column,
     target_column,
 )
+from songgen.data.sound.levels import flaws
 from songgen.data.writer import ShardWriter
 from songgen.tokenize.encoders import Encoders
 from songgen.tokenize.options import TokenizeOptions

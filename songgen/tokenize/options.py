@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from songgen.config import DatasetSource, RunConfig
-from songgen.data.levels import VOICE_MIN_ENERGY
 from songgen.data.manifests.manifest import ManifestOptions
 from songgen.data.manifests.raw_rows import ColumnNames, track_of_column
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.data.reading import BYTES_PER_GIB, ReadingLimits
 from songgen.data.schema import EVAL_SPLIT, TRAIN_SPLIT
+from songgen.data.sound.levels import VOICE_MIN_ENERGY
 from songgen.tasks import TRACKS
 
 VARIANTS_COLUMN = "variants"

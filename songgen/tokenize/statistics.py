@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from songgen.data.levels import is_loud_enough
 from songgen.data.manifests.tags import missing_tag_kinds
+from songgen.data.sound.levels import is_loud_enough
 
 LENGTH_EDGES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0, 45.0, 60.0, 120.0, 300.0)
 """Lower edges of the bins of the length histogram, in seconds; the last bin is open."""
@@ -99,7 +99,7 @@ class ChunkStatistics:
     """Track -> number of clips in which it is clipped."""
 
     flaws: dict[str, int] = field(default_factory=dict)
-    """Flaw and track (see `songgen.data.levels.FLAWS`) -> number of clips that have it."""
+    """Flaw and track (see `songgen.data.sound.levels.FLAWS`) -> number of clips that have it."""
 
     cropped: int = 0
     """Number of clips cut to their beginning (`long_clips: "crop"`)."""

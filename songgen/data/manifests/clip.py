@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from songgen.data.reject_codes import REJECT_CODES
+from songgen.lyrics.timed import TimedLine
 
 
 def is_storable_text(text: str) -> bool:
@@ -81,7 +82,7 @@ class ClipRow:
     """Words that are sung; empty for an instrumental."""
 
     language: str
-    """Language code of the lyrics, such as "en"."""
+    """Language of the lyrics as stated, or the default."""
 
     tracks: dict[str, TrackPath]
     """Track name -> file, for the tracks that the row has."""
@@ -104,6 +105,12 @@ class ClipRow:
     reason: str = ""
     """Reason why the row cannot be used."""
 
+    lines: tuple[TimedLine, ...] = ()
+    """Lines of the lyrics with the times that the lyrics had."""
+
+    is_instrumental: bool = False
+    """Whether the row states that nobody sings."""
+
     extra: dict[str, Any] = field(default_factory=dict)
     """Values of the further columns that were requested, not validated."""
 
@@ -121,4 +128,5 @@ class ClipRow:
         """Return the row that `to_json` wrote."""
         content = json.loads(line)
         content["tracks"] = {name: TrackPath(**track) for name, track in content["tracks"].items()}
+        content["lines"] = tuple(TimedLine(**line) for line in content["lines"])
         return ClipRow(**content)

@@ -6,9 +6,12 @@ from typing import Any
 
 from songgen.data.manifests.raw_rows import ColumnNames, RawRow
 from songgen.data.manifests.song_folder import AUDIO_SUFFIXES
+from songgen.data.manifests.text_files import numbered_lines
 
 LIST_NAMES = ("metadata.csv", "train.txt")
 """Names of a list in a folder."""
+
+NOT_A_LINE = "not a line of path|text; a table needs a header such as file_name,lyrics"
 
 HEADER = "audio_file"
 """First field of the header line that some programs write."""
@@ -24,27 +27,25 @@ def find_list(folder: Path) -> Path | None:
 
 def read_list(path: Path, columns: ColumnNames) -> Iterator[RawRow]:
     """Yield the rows of a list; the text is the second field, also if there is a third (the normalized text)."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                yield RawRow(str(path), number, None, f"not UTF-8: {error}")
-                continue
-            fields = text.split("|")
-            if not text or (number == 1 and fields[0] == HEADER):
-                continue
-            if len(fields) < 2 or not fields[0].strip():
-                yield RawRow(str(path), number, None, "not a line of path|text")
-                continue
-            audio = _find_audio(path.parent, fields[0].strip())
-            values: dict[str, Any] = {
-                columns.id or "id": Path(audio).with_suffix("").as_posix(),
-                columns.target: audio,
-                columns.lyrics: fields[1].strip(),
-                columns.caption: None,
-            }
-            yield RawRow(str(path), number, values)
+    for number, line, problem in numbered_lines(path):
+        if line is None:
+            yield RawRow(str(path), number, None, problem)
+            continue
+        text = line.strip()
+        fields = text.split("|")
+        if not text or (number == 1 and fields[0] == HEADER):
+            continue
+        if len(fields) < 2 or not fields[0].strip():
+            yield RawRow(str(path), number, None, NOT_A_LINE)
+            continue
+        audio = _find_audio(path.parent, fields[0].strip())
+        values: dict[str, Any] = {
+            columns.id or "id": Path(audio).with_suffix("").as_posix(),
+            columns.target: audio,
+            columns.lyrics: fields[1].strip(),
+            columns.caption: None,
+        }
+        yield RawRow(str(path), number, values, has_made_id=True)
 
 
 def _find_audio(folder: Path, given: str) -> str:

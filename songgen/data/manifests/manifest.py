@@ -5,25 +5,29 @@ together, before any audio is read. Problems of one song (a path outside the all
 recorded in its row.
 """
 
+import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from songgen.data.embedded_tags import embedded_lyrics
 from songgen.data.manifests.clip import ClipRow, TrackPath, escaped, is_storable_text
+from songgen.data.manifests.notices import Notices
 from songgen.data.manifests.paths import resolve_track_path
-from songgen.data.manifests.raw_rows import ColumnNames, RawRow, join_tags, track_of_column
+from songgen.data.manifests.raw_rows import FACT_NAMES, ColumnNames, RawRow, facts_of, plain_name, track_of_column
 from songgen.data.manifests.row_index import RowIndex, open_row_index
 from songgen.data.manifests.sources import ManifestSpec, RowSource, open_source
+from songgen.data.manifests.tables import AUDIO_NAMES
+from songgen.lyrics import is_known_language, states_language
+from songgen.lyrics.written import WrittenLyrics, clean_text, read_written_lyrics
 from songgen.tasks import MIX
 
 LISTED_PROBLEMS = 200
 """Maximum number of problems listed in an error message; further ones are counted."""
-
-LISTED_NOTICES = 1000
-"""Maximum number of notices kept; further ones are counted."""
 
 ID_COLUMNS = ("id", "fname")
 
@@ -68,14 +72,11 @@ class ManifestFindings:
     problems: list[str] = field(default_factory=list)
     """Problems that make the manifests unusable."""
 
-    notices: list[str] = field(default_factory=list)
+    oddities: Notices = field(default_factory=Notices)
     """Oddities that are not errors."""
 
     num_problems: int = 0
     """Number of all problems, listed or not."""
-
-    num_notices: int = 0
-    """Number of all notices, listed or not."""
 
     repeated_rows: int = 0
     """Number of identical rows of a saved data set that were used only once."""
@@ -88,11 +89,15 @@ class ManifestFindings:
             # Line breaks come from our messages only: texts of a manifest are escaped within a line.
             self.problems.append("\n".join(map(escaped, f"{place}: {message}".split("\n"))))
 
-    def add_notice(self, message: str) -> None:
-        """Add a notice."""
-        self.num_notices += 1
-        if len(self.notices) < LISTED_NOTICES:
-            self.notices.append(escaped(message))
+    @property
+    def notices(self) -> list[str]:
+        """Oddities as lines; many of one kind are one line."""
+        return self.oddities.lines()
+
+    @property
+    def num_notices(self) -> int:
+        """Number of lines of notices, listed or not."""
+        return self.oddities.num_lines
 
     def raise_problems(self) -> None:
         """Raise one error for all problems, if there are any.
@@ -150,30 +155,47 @@ def _read_spec(
                 if (spec.max_rows is not None and index >= spec.max_rows) or num_taken == limit:
                     break
                 row = reader.read(raw, annotations)
-                if row is not None and _is_new(row, seen, source, findings):
+                if row is not None:
+                    has_made_id = raw.has_made_id or not _has_id(raw, options.columns)
+                    row = _new_row(row, has_made_id=has_made_id, seen=seen, source=source, findings=findings)
+                if row is not None:
                     num_taken += 1
                     yield row
         except ValueError as error:  # opening and listing raise it too; all problems are reported together
             findings.add_problem(spec.name, None, str(error))
             return
         reader.finish()
-        for notice in source.notices:
-            findings.add_notice(notice)
+        findings.oddities.update(source.notices)
         if spec.annotations is not None and annotations.num_unused():
-            findings.add_notice(f"{spec.annotations}: {annotations.num_unused()} annotation(s) belong to no row")
+            findings.oddities.add(f"{annotations.num_unused()} annotation(s) belong to no row", spec.annotations)
 
 
-def _is_new(row: ClipRow, seen: RowIndex, source: RowSource, findings: ManifestFindings) -> bool:
+def _new_row(
+    row: ClipRow, *, has_made_id: bool, seen: RowIndex, source: RowSource, findings: ManifestFindings
+) -> ClipRow | None:
+    """Return the row, with another id if another source has its made id; None if it is a repetition or a problem."""
     content = json.dumps([row.caption, row.lyrics, sorted(track.given for track in row.tracks.values())])
     earlier = seen.add(row.id, f"{row.file}:{row.line}", content)
     if earlier is None:
-        return True
+        return row
     place, earlier_content = earlier
-    if source.may_repeat_rows and place.startswith(f"{row.file}:") and earlier_content == content:
+    is_same_source = place.startswith(f"{row.file}:")
+    if source.may_repeat_rows and is_same_source and earlier_content == content:
         findings.repeated_rows += 1
-    else:
-        findings.add_problem(row.file, row.line, f"id {row.id!r} was already used at {place}")
-    return False
+        return None
+    if has_made_id and not is_same_source:
+        # The name of the source as given, so that the id is the same on another machine.
+        digest = hashlib.sha256(f"{row.file}\0{row.id}".encode("utf-8", "replace")).hexdigest()
+        renamed = replace(row, id=f"{row.id}-{digest[:8]}")
+        if seen.add(renamed.id, f"{row.file}:{row.line}", content) is None:
+            findings.oddities.add(
+                f"another input has a song {row.id!r} too; this one is called {renamed.id!r}",
+                f"{row.file}:{row.line}",
+                kind="another input has a song of this name too; an ending is added to the id of this one",
+            )
+            return renamed
+    findings.add_problem(row.file, row.line, f"id {row.id!r} was already used at {place}")
+    return None
 
 
 def _load_annotations(name: str, options: ManifestOptions, findings: ManifestFindings, index: RowIndex) -> None:
@@ -191,6 +213,12 @@ def _load_annotations(name: str, options: ManifestOptions, findings: ManifestFin
             findings.add_problem(raw.file, raw.line, "the annotation has no id to merge it by")
 
 
+def _has_id(raw: RawRow, columns: ColumnNames) -> bool:
+    """Return whether a row states an id."""
+    assert raw.values is not None
+    return any(column in raw.values for column in ((columns.id,) if columns.id is not None else ID_COLUMNS))
+
+
 def _find_id(raw: RawRow, columns: ColumnNames) -> str | None:
     """Return the row's id, or None if it has no valid one."""
     assert raw.values is not None
@@ -198,13 +226,32 @@ def _find_id(raw: RawRow, columns: ColumnNames) -> str | None:
     value = next((raw.values[column] for column in candidates if column in raw.values), None)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    return value if isinstance(value, str) and value and is_storable_text(value) else None
+    return plain_name(value) if isinstance(value, str) and value and is_storable_text(value) else None
 
 
 def column_names(column: str) -> tuple[str, ...]:
     """Return the possible names of an audio column: `vocal_abspath` may also be `vocal_file_name` or `vocal`."""
     stem = track_of_column(column)
     return tuple(dict.fromkeys((column, f"{stem}_abspath", f"{stem}_file_name", stem)))
+
+
+def _with_known_columns(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a row in which columns of the audio are in lower case, as in `File,Title,BPM` of a table program."""
+    known = {*AUDIO_NAMES, "bpm", "key", "caption", "lyrics", "language", "id"}
+    return {
+        folded if (folded := name.casefold()) in known and folded not in values else name: value
+        for name, value in values.items()
+    }
+
+
+def _is_resource_fork(values: dict[str, Any]) -> bool:
+    """Return whether a row names `._song.wav` or a file in `__MACOSX`, which a list of all files contains."""
+    return any(
+        isinstance(value, str)
+        and any(part.startswith("._") or part == "__MACOSX" for part in re.split(r"[/\\]", value))
+        for name, value in values.items()
+        if name in AUDIO_NAMES or name.startswith(("audio", "mix"))
+    )
 
 
 class _RowReader:
@@ -222,6 +269,7 @@ class _RowReader:
         self.seen_columns: set[str] = set()
         self.missing: dict[str, list[int]] = defaultdict(list)
         self.num_rows = 0
+        self.is_folder = False
         self.file = spec.name
 
     def read(self, raw: RawRow, annotations: RowIndex) -> ClipRow | None:
@@ -232,12 +280,19 @@ class _RowReader:
             return None
         problems_before = self.findings.num_problems
         self.num_rows += 1
+        self.is_folder = raw.is_song_file
+        values = _with_known_columns(raw.values)
+        if _is_resource_fork(values):
+            message = "is what macOS writes next to a file on other disks, and is skipped"
+            self.findings.oddities.add(message, f"{raw.file}:{raw.line}")
+            return None
         row_id = self._id(raw)
-        values = dict(raw.values)
         if row_id is not None and self.spec.annotations is not None:
             annotation = annotations.take(row_id)
             if annotation is None:
-                self.findings.add_notice(f"{raw.file}:{raw.line}: {row_id!r} is not in {self.spec.annotations}")
+                message, kind = f"{row_id!r} is not in {{}}", "there is no annotation of this row in {}"
+                self.findings.oddities.add(message.format(self.spec.annotations), f"{raw.file}:{raw.line}",
+                                           kind=kind.format(self.spec.annotations))  # fmt: skip
             else:
                 values.update(json.loads(annotation))
         self.seen_columns.update(values)
@@ -255,12 +310,28 @@ class _RowReader:
             else:
                 for line in lines:
                     self.findings.add_problem(self.file, line, f"column {column!r} is missing")
+        if self.options.is_raw and self.num_rows and not self.is_folder:
+            self._name_unread_columns()
         for column in self.columns.references if self.num_rows and not self.options.is_raw else ():
             if not any(name in self.seen_columns for name in column_names(column)):
-                self.findings.add_notice(
-                    f"{self.file}: no row has the column {column!r} of ref_audio_column_name, so there is no track "
-                    f"{track_of_column(column)!r}; the columns that exist: {existing}"
+                self.findings.oddities.add(
+                    f"no row has the column {column!r} of ref_audio_column_name, so there is no track "
+                    f"{track_of_column(column)!r}; the columns that exist: {existing}",
+                    self.file,
                 )
+
+    def _name_unread_columns(self) -> None:
+        """Add a notice if there is no column of captions or lyrics, but one that may contain them."""
+        columns = self.columns
+        used = {columns.id, columns.caption, columns.lyrics, columns.language, *ID_COLUMNS, *AUDIO_NAMES, "duration"}
+        for column in (columns.target, *columns.references):
+            used.update(column_names(column))
+        used.update(self.options.kept_columns, *FACT_NAMES.values(), ("timesignature", "measures"))
+        unread = sorted(name for name in self.seen_columns - used if not name.endswith("_energy"))
+        missing = [column for column in (columns.caption, columns.lyrics) if column not in self.seen_columns]
+        if unread and missing:
+            message = f"no row has the column {' or '.join(missing)}; columns that are not read: {', '.join(unread)}"
+            self.findings.oddities.add(f"{message} (`columns` of an input says what is in them)", self.file)
 
     def _id(self, raw: RawRow) -> str | None:
         assert raw.values is not None
@@ -281,23 +352,23 @@ class _RowReader:
         columns = self.columns
         code, reason = raw.code, raw.reason
         needs_texts = not (self.options.is_raw or code)
-        caption = self._text(raw, values, columns.caption, required=needs_texts)
-        lyrics = self._text(raw, values, columns.lyrics, required=needs_texts)
+        caption = clean_text(self._text(raw, values, columns.caption, required=needs_texts))
         if needs_texts and not caption:
             code, reason = "missing_caption", "the caption is empty"
-        language = self._text(raw, values, columns.language, required=False) or self.options.default_language
         tracks = self._tracks(raw, values)
+        lyrics = self._lyrics(raw, values, tracks, required=needs_texts)
         names = ("mix", "audio", *(track_of_column(column) for column in columns.references))
         energies = {
             MIX if name == "audio" else name: energy
             for name in names
             if (energy := self._number(raw, values, f"{name}_energy")) is not None
         }
+        extra = facts_of(values)
         return ClipRow(
             id=row_id,
             caption=caption,
-            lyrics=lyrics,
-            language=language,
+            lyrics=lyrics.text,
+            language=self._language(raw, values, lyrics),
             tracks=tracks,
             file=raw.file,
             line=raw.line,
@@ -305,10 +376,60 @@ class _RowReader:
             duration=self._number(raw, values, "duration"),
             code=code,
             reason=reason,
-            extra={name: values[name] for name in self.options.kept_columns if values.get(name) is not None},
+            lines=lyrics.lines,
+            is_instrumental=lyrics.is_instrumental,
+            extra={name: extra[name] for name in self.options.kept_columns if extra.get(name) is not None},
         )
 
-    def _text(self, raw: RawRow, values: dict[str, Any], column: str, *, required: bool) -> str:
+    def _lyrics(
+        self, raw: RawRow, values: dict[str, Any], tracks: dict[str, TrackPath], *, required: bool
+    ) -> WrittenLyrics:
+        """Return the lyrics of a row.
+
+        Songs that are not prepared yet may have them in the tags of the audio file. Only such songs keep the times of
+        lyrics, since only they are cut by them.
+        """
+        text = self._text(raw, values, self.columns.lyrics, required=required, joint="\n")
+        place = f"{raw.file}:{raw.line}"
+        states_instrumental = facts_of(values).get("instrumental") is True
+        mix = tracks.get(MIX)
+        is_unread = self.options.is_raw and not raw.is_song_file and not states_instrumental and not raw.code
+        if is_unread and values.get(self.columns.lyrics) is None and mix is not None and mix.resolved:
+            embedded = embedded_lyrics(Path(mix.resolved))
+            if embedded is not None:
+                self.findings.oddities.add("the lyrics in the tags of the audio file are read", place)
+                text = embedded
+        lyrics = read_written_lyrics(text)
+        place = f"{raw.file}/{values[self.columns.target]}" if raw.is_song_file else place
+        for note in lyrics.notes:
+            self.findings.oddities.add(note, place)
+        if states_instrumental:
+            if lyrics.text:
+                self.findings.oddities.add("it is called instrumental, so its lyrics are not read", place)
+            return WrittenLyrics("", is_instrumental=True)
+        if not lyrics.lines:
+            return lyrics
+        if self.options.is_raw:
+            self.findings.oddities.add("the times in the lyrics are read as those of its lines", place)
+            return lyrics
+        self.findings.oddities.add(
+            "the times in the lyrics are left out: only songgen prepare cuts songs by them", place
+        )
+        return replace(lyrics, lines=())
+
+    def _language(self, raw: RawRow, values: dict[str, Any], lyrics: WrittenLyrics) -> str:
+        """Return the language of a row; the default for one that states none, or in which nothing is sung."""
+        language = self._text(raw, values, self.columns.language, required=False)
+        default = self.options.default_language
+        if not states_language(language):
+            if language.strip() and lyrics.text:
+                message = f"language {language!r} states none, so it is {default or 'detected by the recognizer'}"
+                self.findings.oddities.add(message, f"{raw.file}:{raw.line}")
+            return default
+        may_be_sung = bool(lyrics.text) or (self.options.is_raw and not lyrics.is_instrumental)
+        return language if may_be_sung or is_known_language(language) else default
+
+    def _text(self, raw: RawRow, values: dict[str, Any], column: str, *, required: bool, joint: str = ", ") -> str:
         if column not in values:
             if required:
                 self.missing[column].append(raw.line)
@@ -317,7 +438,7 @@ class _RowReader:
         if value is None:
             return ""
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
-            return join_tags(value)
+            return joint.join(entry.strip() for entry in value if entry.strip())
         if not isinstance(value, str):
             self._wrong_type(raw, column, "a text or null", value)
             return ""
@@ -336,9 +457,10 @@ class _RowReader:
     def _tracks(self, raw: RawRow, values: dict[str, Any]) -> dict[str, TrackPath]:
         tracks = {}
         for column in (self.columns.target, *self.columns.references):
-            name = next((name for name in column_names(column) if values.get(name) not in (None, "")), None)
+            names = column_names(column) + (AUDIO_NAMES if column == self.columns.target else ())
+            name = next((name for name in names if values.get(name) not in (None, "")), None)
             if name is None:
-                if column == self.columns.target and not any(name in values for name in column_names(column)):
+                if column == self.columns.target and not any(name in values for name in names):
                     self.missing[column].append(raw.line)
                 continue
             if isinstance(values[name], str):

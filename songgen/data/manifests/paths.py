@@ -3,13 +3,18 @@
 import os
 import re
 import stat
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from songgen.data.manifests.clip import TrackPath, is_storable_text
 
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]*::)*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 """Start of a URL, including chained ones (`simplecache::http://...`); `Foo :: Bar.mp3` is a file."""
+
+_WINDOWS = re.compile(r"[a-zA-Z]:[\\/]|\\\\")
+"""Start of an absolute path of Windows."""
 
 
 def resolve_track_path(given: str, base_folders: Sequence[Path], roots: Sequence[Path]) -> TrackPath:
@@ -29,14 +34,31 @@ def resolve_track_path(given: str, base_folders: Sequence[Path], roots: Sequence
         )
     if _URL.match(given):
         return TrackPath(given, code="path_url", reason="the path is a URL; only files are read")
-    refusal = TrackPath(
-        given, code="path_outside_roots", reason="there is no folder that the path could be relative to"
-    )
+    refusals = []
     for base in base_folders:
-        refusal = _check(given, base / given, roots)
-        if refusal.resolved:
-            return refusal
+        for spelling in _spellings(given):
+            found = _check(given, base / spelling, roots)
+            if found.resolved:
+                return found
+            refusals.append(found)
+    # A file that is there but is refused says more than one that is missing elsewhere.
+    refusal = next((found for found in refusals if found.code != "file_missing"), refusals[0])
+    if _WINDOWS.match(given):
+        reason = f"{refusal.reason}; it is a path of Windows: write it relative to the manifest"
+        refusal = replace(refusal, reason=reason)
     return refusal
+
+
+def _spellings(given: str) -> Iterator[str]:
+    """Yield a path as given, then as other systems write it: with slashes, with composed or decomposed letters."""
+    yield given
+    if given.startswith("~/"):
+        yield os.path.expanduser(given)
+    others: dict[str, None] = {}
+    for path in (given, given.strip().replace("\\", "/")):
+        for form in ("NFC", "NFD"):
+            others[unicodedata.normalize(form, path)] = None
+    yield from (path for path in others if path and path != given)
 
 
 def _check(given: str, path: Path, roots: Sequence[Path]) -> TrackPath:

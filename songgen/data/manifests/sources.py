@@ -1,19 +1,20 @@
-"""Sources of manifest rows: a .jsonl file, a folder of songs, a list, a `save_to_disk` folder, a hub data set.
+"""Sources of manifest rows: a table (JSON, CSV, Parquet), a folder of songs, a list, a saved or hub data set.
 
 Each source is an iterator over raw rows. Nothing here decodes audio.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from songgen.data.manifests.ljspeech import find_list, read_list
+from songgen.data.manifests.notices import Notices
 from songgen.data.manifests.raw_rows import ColumnNames, RawRow, caption_of_variants, join_tags
 from songgen.data.manifests.song_folder import AUDIO_SUFFIXES, read_song_folder
+from songgen.data.manifests.tables import FOLDER_TABLES, TABLE_SUFFIXES, has_header, read_table
 
 ARROW_BATCH_ROWS = 32
 """Rows of a hub or saved data set in memory at once, each of which may contain whole audio files."""
@@ -24,7 +25,7 @@ class ManifestSpec:
     """A manifest to read."""
 
     name: str
-    """Path of a .jsonl file, folder of songs, LJSpeech list or `save_to_disk` folder, or id of a hub data set."""
+    """Path of a table, folder of songs, LJSpeech list or `save_to_disk` folder, or id of a hub data set."""
 
     config_name: str | None = None
     """Configuration of a hub data set."""
@@ -39,7 +40,8 @@ class ManifestSpec:
     """Another manifest, whose columns are merged by id."""
 
     method: str = "auto"
-    """Format: "json", "folder", "ljspeech" or "hf" (a saved or hub data set); "auto" detects it."""
+    """Format: "json" (a table, whether JSON, CSV or Parquet), "folder", "ljspeech" or "hf" (a saved or hub data set);
+    "auto" detects it."""
 
 
 @dataclass
@@ -55,7 +57,7 @@ class RowSource:
     may_repeat_rows: bool = False
     """Whether identical rows count as one (the ACE-Step converter repeats every row `repeat_count` times)."""
 
-    notices: list[str] = field(default_factory=list)
+    notices: Notices = field(default_factory=Notices)
     """Oddities that are not errors; filled while rows are read."""
 
 
@@ -73,10 +75,7 @@ def open_source(spec: ManifestSpec, columns: ColumnNames, spool_folder: Path) ->
     path = Path(spec.name)
     method = _find_method(path, spec) if spec.method == "auto" else spec.method
     if method == "json":
-        manifest = path / "metadata.jsonl" if path.is_dir() else path
-        if not manifest.is_file():
-            raise ValueError(f"there is no manifest {manifest} (looked from {Path.cwd()})")
-        return RowSource(_read_jsonl(manifest), (manifest.parent.resolve(),))
+        return _open_table(path, columns, spool_folder)
     if method == "folder":
         if not path.is_dir():
             raise ValueError(f"there is no folder {path} (looked from {Path.cwd()})")
@@ -94,44 +93,51 @@ def open_source(spec: ManifestSpec, columns: ColumnNames, spool_folder: Path) ->
     return _open_hub(spec, columns, spool_folder)
 
 
+def _open_table(path: Path, columns: ColumnNames, spool_folder: Path) -> RowSource:
+    """Open a manifest, or the manifest in a folder."""
+    manifest = _table_in(path) if path.is_dir() else path
+    if manifest is None:
+        names = ", ".join(FOLDER_TABLES)
+        raise ValueError(
+            f"there is no manifest in the folder {path} ({names}), but loading_method (`method` of an input in songgen "
+            'prepare) is "json"; "auto" or "folder" reads a folder of songs'
+        )
+    if not manifest.is_file():
+        raise ValueError(f"there is no manifest {manifest} (looked from {Path.cwd()})")
+    rows = (_converted(row, columns, spool_folder) for row in read_table(manifest))
+    holds_audio = manifest.suffix.lower() == ".parquet"
+    return RowSource(rows, (manifest.parent.resolve(), *([spool_folder.resolve()] if holds_audio else [])))
+
+
+def _table_in(folder: Path) -> Path | None:
+    return next((path for name in FOLDER_TABLES if (path := folder / name).is_file() and _is_table(path)), None)
+
+
+def _is_table(path: Path) -> bool:
+    """Return whether a file is a manifest, and not a list of path|text."""
+    return path.suffix.lower() not in (".csv", ".tsv", ".txt") or has_header(path)
+
+
 def _find_method(path: Path, spec: ManifestSpec) -> str:
     if path.is_file():
-        if path.suffix in (".csv", ".txt"):
-            return "ljspeech"
-        if path.suffix not in (".jsonl", ".json"):
+        if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+            return "json" if _is_table(path) else "ljspeech"
+        if path.suffix.lower() not in TABLE_SUFFIXES:
             raise ValueError(
-                f"manifest {spec.name} must be a .jsonl file (one JSON object a line) or a list of path|text"
+                f"manifest {spec.name} must be a .jsonl file (one JSON object a line), JSON, CSV with a header, "
+                "Parquet, or a list of path|text; save another table as CSV"
             )
         return "json"
     if path.is_dir():
         if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
             return "hf"
-        if (path / "metadata.jsonl").is_file():
+        if _table_in(path) is not None:
             return "json"
         return "folder" if find_list(path) is None else "ljspeech"
     looks_local = path.is_absolute() or spec.name.startswith(".") or spec.name.count("/") > 1
-    if looks_local or path.suffix in (".jsonl", ".json"):
+    if looks_local or path.suffix.lower() in TABLE_SUFFIXES:
         raise ValueError(f"there is no manifest {spec.name} (looked from {Path.cwd()})")
     return "hf"
-
-
-def _read_jsonl(path: Path) -> Iterator[RawRow]:
-    # Read as bytes, so that a line that cannot be decoded does not hide the lines after it.
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line.decode("utf-8"))
-            except (ValueError, RecursionError) as error:  # ValueError also for integers of thousands of digits
-                yield RawRow(str(path), number, None, f"not a line of JSON: {error}")
-                continue
-            if isinstance(values, dict):
-                yield RawRow(str(path), number, values)
-            else:
-                yield RawRow(str(path), number, None, f"a row must be an object, this is a {type(values).__name__}")
 
 
 def _read_saved(path: Path, spec: ManifestSpec, columns: ColumnNames, spool_folder: Path) -> Iterator[RawRow]:
@@ -167,12 +173,20 @@ def _read_arrow(dataset: Any, name: str, columns: ColumnNames, spool_folder: Pat
     for table in dataset.with_format("arrow").iter(batch_size=ARROW_BATCH_ROWS):
         for values in table.to_pylist():
             number += 1
-            for column, value in values.items():
-                if isinstance(value, dict) and set(value) == {"bytes", "path"}:
-                    values[column] = _spool(value, spool_folder)
-            if {"keys", "filename", "tags"} <= set(values):
-                values = _from_ace_layout(values, columns)
-            yield RawRow(name, number, values)
+            yield _converted(RawRow(name, number, values), columns, spool_folder)
+
+
+def _converted(row: RawRow, columns: ColumnNames, spool_folder: Path) -> RawRow:
+    """Return a row with audio that is inside of it as a file, and the columns of ACE-Step under their usual names."""
+    if row.values is None:
+        return row
+    values = {
+        column: _spool(value, spool_folder) if isinstance(value, dict) and set(value) == {"bytes", "path"} else value
+        for column, value in row.values.items()
+    }
+    if {"keys", "filename", "tags"} <= set(values):
+        values = _from_ace_layout(values, columns)
+    return replace(row, values=values)
 
 
 def _spool(audio: dict[str, Any], folder: Path) -> str | None:

@@ -9,7 +9,7 @@ import soundfile
 import soxr
 
 from songgen.data.audio import AudioOptions, AudioRejected, check_header, decode
-from songgen.data.levels import INT16_SCALE, to_int16
+from songgen.data.sound.levels import INT16_SCALE, to_int16
 
 SUBTYPE = "PCM_16"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from songgen.data.levels import FLAWS
 from songgen.data.manifests.tags import TAG_KINDS, missing_tag_kinds
 from songgen.data.reject_codes import REJECT_CODES
+from songgen.data.sound.levels import FLAWS
 from songgen.lyrics.languages import language_code
 from songgen.lyrics.tokenizer import VOCABULARY_FILES, VoiceBpeTokenizer
 from songgen.prepare.engine.record import JsonObject, SongRecord

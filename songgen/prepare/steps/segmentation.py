@@ -12,6 +12,7 @@ from songgen.prepare.engine.audio_files import read_audio, write_audio
 from songgen.prepare.engine.record import FIRST, JsonObject, LyricLine, Refusal, SongRecord, Transcript, Word
 from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
 from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
+from songgen.prepare.steps.take_in import LINES_BEYOND_END
 from songgen.prepare.timing.clip_plan import (
     INSTRUMENTAL,
     UNUSED_REASONS,
@@ -214,6 +215,8 @@ class SegmentStep(Step):
         fits = record.duration <= options.max_seconds and options.keep_short_songs
         if record.lyrics and not record.lines and not fits:
             reason = "it has lyrics, but it is not known when they are sung, so no clip would have its own words"
+            if LINES_BEYOND_END in record.measures:
+                reason += "; the times that came with them go beyond the end, as in another version of the song"
             return self._refuse("lyrics_without_times", reason)
         # Lines have their times from the first recognizer; the second one is only for comparison.
         words = record.transcripts[FIRST].words if FIRST in record.transcripts else ()
@@ -298,7 +301,8 @@ SECTION = Section(
         **length_codes("too_short"),
         "lyrics_without_times": RefusalCode(
             "the song is longer than a clip, and it is not known when its lyrics are sung",
-            "Switch `transcribe` on: with the words heard, lines get their times and long songs can be cut.",
+            "Switch `transcribe` on: with the words heard, lines get their times and long songs can be cut. Or give "
+            "the lyrics with times (NAME.lrc).",
         ),
         "no_clip_instrumental": RefusalCode(
             "nobody sings for most of the song, and instrumental passages are left out"

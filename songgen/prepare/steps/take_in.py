@@ -12,15 +12,18 @@ from pathlib import Path
 from songgen.config.types import NonNegativeFloat, PositiveFloat, PositiveInt
 from songgen.data.audio import AudioOptions
 from songgen.data.clip_audio import ClipAudio
-from songgen.data.containers.contents import convert_command
-from songgen.data.levels import flaws
 from songgen.data.manifests.clip import ClipRow, Rejection, TrackPath
 from songgen.data.reading import BYTES_PER_GIB, AudioReaders, ReadingLimits
 from songgen.data.reject_codes import REJECT_CODES
-from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
+from songgen.data.sound.contents import convert_command
+from songgen.data.sound.levels import flaws
+from songgen.prepare.engine.record import JsonObject, LyricLine, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
 from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.tasks import MIX
+
+LINES_BEYOND_END = "lyric_lines_beyond_end"
+"""Measure of a song whose lyrics have times of another version: number of the lines that begin after its end."""
 
 SONGS_PER_READER = 8
 """Songs that one reading process decodes; its start takes a fraction of a second, and a kill loses no more songs."""
@@ -86,7 +89,7 @@ class TakeInOptions:
 class TakeInStep(Step):
     """Refuses songs with a file that cannot be decoded to its end, and measures length and energy of the others.
 
-    What is probably wrong with a track (see `songgen.data.levels.FLAWS`) becomes a measure of that name, of other
+    What is probably wrong with a track (see `songgen.data.sound.levels.FLAWS`) becomes a measure of that name, of other
     tracks than the mix `<track>_<name>`.
     """
 
@@ -102,8 +105,9 @@ class TakeInStep(Step):
         return dataclasses.asdict(self.options)
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """Return which tracks there are, and whether the lyrics are too long."""
-        return {"tracks": list(record.audio), "has_long_lyrics": self._has_long_lyrics(record)}
+        """Return which tracks there are, whether the lyrics are too long, and their times if they came with any."""
+        times = {"times": [(line.start, line.end) for line in record.lines]} if record.lines else {}
+        return {"tracks": list(record.audio), "has_long_lyrics": self._has_long_lyrics(record), **times}
 
     def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Check the length of the lyrics, and decode every track of the songs that pass."""
@@ -131,20 +135,35 @@ class TakeInStep(Step):
             limit_key = f" (take_in.{_KEYS[clip.code]})" if clip.code in _KEYS else ""
             refusal = Refusal(self.name, clip.code, clip.reason + limit_key, Path(clip.path).name)
             return StepOutput({"duration": clip.seconds} if clip.seconds else {}, refusal=refusal)
-        return StepOutput({"duration": clip.duration, "energies": clip.energies, **_flaw_measures(clip)})
+        found: JsonObject = {"duration": clip.duration, "energies": clip.energies}
+        lines = _fitting_lines(record.lines, clip.duration)
+        measures = {**_flaw_measures(clip), **lines.pop("measures", {})}
+        return StepOutput(found | lines | ({"measures": measures} if measures else {}))
 
     def _has_long_lyrics(self, record: SongRecord) -> bool:
         return len(record.lyrics) > self.options.max_lyrics_length
 
 
-def _flaw_measures(clip: ClipAudio) -> JsonObject:
-    """Return the flaws of all tracks as a change of the record; nothing if there are none."""
-    found = {
+def _flaw_measures(clip: ClipAudio) -> dict[str, float]:
+    """Return the figures that show flaws of the tracks."""
+    return {
         name if track == MIX else f"{track}_{name}": round(value, 4)
         for track, signal in clip.signals.items()
         for name, value in flaws(signal).items()
     }
-    return {"measures": found} if found else {}
+
+
+def _fitting_lines(lines: Sequence[LyricLine], duration: float) -> JsonObject:
+    """Return the changes of lines that end after the song, whose ends may be estimates.
+
+    If lines begin after its end, the times are those of another version of the song, and none is kept.
+    """
+    beyond = sum(line.start >= duration for line in lines)
+    if beyond:
+        return {"lines": [], "measures": {LINES_BEYOND_END: float(beyond)}}
+    if all(line.end <= duration for line in lines):
+        return {}
+    return {"lines": [{**dataclasses.asdict(line), "end": min(line.end, duration)} for line in lines]}
 
 
 SECTION = Section(

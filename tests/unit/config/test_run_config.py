@@ -54,13 +54,13 @@ def test_defaults_have_their_own_type() -> None:
 
 def test_all_problems_are_reported_at_once() -> None:
     found = problems(
-        learning_rat=1e-4, warmup_steps="ten", dtype="bf16", save_total_limit=1, max_steps=5, warmup_ratio=2
+        learning_rat=1e-4, warmup_steps="ten", dtype="int8", save_total_limit=1, max_steps=5, warmup_ratio=2
     )
     assert len(found) == 5
     text = "\n".join(found)
     assert "learning_rat: unknown key; did you mean learning_rate?" in text
     assert 'warmup_steps: "ten" is not valid, expected int >= 0' in text
-    assert 'dtype: "bf16"' in text and '"bfloat16"' in text
+    assert 'dtype: "int8"' in text and '"bfloat16"' in text
     assert "save_total_limit: 1 is not valid, expected int >= 2, or null" in text
 
 

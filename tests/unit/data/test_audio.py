@@ -10,8 +10,8 @@ from single_clips import OPTIONS, code_of, read, row_of
 
 from songgen.data.audio import AudioOptions, resample
 from songgen.data.clip_audio import ClipAudio, declared_seconds, read_clip
-from songgen.data.levels import energy, to_int16
 from songgen.data.manifests.clip import ClipRow, Rejection, TrackPath
+from songgen.data.sound.levels import energy, to_int16
 
 
 def tone(seconds: float, rate: int = 16000, level: float = 0.3) -> np.ndarray:

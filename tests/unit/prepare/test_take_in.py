@@ -8,9 +8,9 @@ import pytest
 import soundfile
 from prepare_songs import RATE, tone, write_song
 
-from songgen.data.levels import energy
 from songgen.data.manifests import song_folder
 from songgen.data.manifests.manifest import ManifestError
+from songgen.data.sound.levels import energy
 from songgen.prepare.config import config_of_values
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.record_files import read_records

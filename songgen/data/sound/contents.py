@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import BinaryIO
 
-from songgen.data.containers.chunks import AU_ORDERS, FORMATS, MPEG_CODECS, au_sound, chunk_sound, part_of
-from songgen.data.containers.flac import MARKER, flac_parts
-from songgen.data.containers.mpeg import find_frame, mpeg_parts, tag_size
-from songgen.data.containers.ogg import ogg_parts
-from songgen.data.containers.views import NotReadable, Part
+from songgen.data.sound.chunks import AU_ORDERS, FORMATS, MPEG_CODECS, au_sound, chunk_sound, part_of
+from songgen.data.sound.flac import MARKER, flac_parts
+from songgen.data.sound.mpeg import find_frame, mpeg_parts, tag_size
+from songgen.data.sound.ogg import ogg_parts
+from songgen.data.sound.views import NotReadable, Part
 
 MAX_FILES = 1000
 """Most files that may be joined in one."""

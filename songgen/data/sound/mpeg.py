@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from songgen.data.containers.views import CutShort, NotReadable, Part, Piece
+from songgen.data.sound.views import CutShort, NotReadable, Part, Piece
 
 BITRATES = {
     (1, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),

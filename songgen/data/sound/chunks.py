@@ -8,7 +8,7 @@ one of many placeholders; then the sound reaches to the end of the file.
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from songgen.data.containers.views import CutShort, NotReadable, Part, replaced
+from songgen.data.sound.views import CutShort, NotReadable, Part, replaced
 
 W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 W64_TAIL = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"

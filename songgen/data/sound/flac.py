@@ -7,7 +7,7 @@ many samples it has.
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from songgen.data.containers.views import CutShort, NotReadable, Part, replaced
+from songgen.data.sound.views import CutShort, NotReadable, Part, replaced
 
 MARKER = b"fLaC"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from songgen.data.containers.views import CutShort, NotReadable, Part
+from songgen.data.sound.views import CutShort, NotReadable, Part
 
 PAGE_HEADER_BYTES = 27
 
