@@ -7,7 +7,7 @@ song's name (`htdemucs/song/vocals.wav`, `song/accompaniment.wav`), or in a fold
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ ROLES = {
     ACCOMPANIMENT: (
         "acc", "accompaniment", "instrumental", "instrumentals", "instrum", "inst", "no vocals", "no vocal", "novocals",
         "minus vocals", "karaoke", "backing", "backing track",
+        "background",
     ),
     MIX: ("mix", "mixture", "original mix", "full mix"),
 }  # fmt: skip
@@ -31,13 +32,20 @@ _TRACK_OF = {name: track for track, names in ROLES.items() for name in names}
 
 _PREFERENCE = {name: place for names in ROLES.values() for place, name in enumerate(names)}
 
-_WORDS = "|".join(
-    name.replace(" ", "[ _-]?")
-    for name in sorted((*ROLES[VOCAL], *ROLES[ACCOMPANIMENT], *PARTS), key=len, reverse=True)
-)
+
+def _any_of(names: Iterable[str]) -> str:
+    return "|".join(name.replace(" ", "[ _-]?") for name in sorted(names, key=len, reverse=True))
+
+
+_TRACK_WORDS = _any_of((*ROLES[VOCAL], *ROLES[ACCOMPANIMENT]))
+
+_WORDS = f"{_TRACK_WORDS}|{_any_of(PARTS)}"
 
 _SUFFIXED = re.compile(
-    rf"(?P<base>.+?)(?:[ ._-]*[(\[](?P<bracketed>{_WORDS})[)\]](?:[ ._-].*)?|[ ]*[._-][ ._-]*(?P<plain>{_WORDS}))",
+    r"(?P<base>.+?)(?:"
+    rf"[ ._-]*[(\[](?P<bracketed>{_WORDS})[)\]](?:[ ._-].*)?"
+    rf"|[ ]*[._-][ ._-]*(?P<marked>{_WORDS})"
+    rf"|[ ]+(?P<word>{_TRACK_WORDS}))",
     re.IGNORECASE,
 )
 """`song_vocals`, `song - Vocals`, `song (Vocals)`, `song_(Vocals)_UVR-MDX-NET` (a model may follow brackets)."""
@@ -145,7 +153,9 @@ def _readings(path: Path) -> Iterator[_Stem]:
         base = suffixed["base"].rstrip(" ._-")
         numbered = _NUMBERED.fullmatch(base)
         bases = (base, numbered["base"]) if numbered is not None else (base,)
-        yield _Stem(path, tuple(map(_key, bases)), role_of(suffixed["bracketed"] or suffixed["plain"]))
+        yield _Stem(
+            path, tuple(map(_key, bases)), role_of(suffixed["bracketed"] or suffixed["plain"] or suffixed["word"])
+        )
     folder_role = role_of(plain_name(path.parent.name))
     if folder_role and _TRACK_OF.get(folder_role) != MIX:
         yield _Stem(path, (_key(name),), folder_role)

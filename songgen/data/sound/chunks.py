@@ -81,6 +81,12 @@ UNKNOWN_32_BITS = (range(0x7EFF0000, 0x80010000), range(0xFFFF0000, 0x100000000)
 """Sizes of 32 bits that count as unknown: the largest signed and unsigned numbers, less headers and rounding (sox
 0x7FFFF000 and 0x7F000000, ffmpeg 0xFFFFFFFF, arecord 0x80000000, ...). Files of that size are refused anyway."""
 
+ROUND_BYTES, MIN_ROUND_SIZE = 1_000_000, 1_000_000_000
+"""Multiples of the first number, from the second on, count as unknown too: servers of speech declare 10^9 samples."""
+
+MAX_SURPLUS_BYTES = 1024
+"""Most bytes by which a declared size may be too large because its writer counted the header as sound."""
+
 MPEG_CODECS = (0x50, 0x55)
 """Codec numbers of a WAV file whose sound is MPEG audio."""
 
@@ -98,7 +104,7 @@ def is_unknown(size: int, size_bytes: int) -> bool:
     """Return whether a declared size is one of the placeholders of programs that write to a pipe (0 aside)."""
     if size_bytes == 8:
         return size >= HUGE_64_BITS
-    return any(size in sizes for sizes in UNKNOWN_32_BITS)
+    return any(size in sizes for sizes in UNKNOWN_32_BITS) or (size >= MIN_ROUND_SIZE and size % ROUND_BYTES == 0)
 
 
 @dataclass
@@ -111,8 +117,8 @@ class Sound:
     size: int | None
     """Declared size in bytes; None if it is unknown."""
 
-    changes: dict[int, bytes]
-    """Bytes to replace in the header if the size is unknown, by position."""
+    changes: dict[range, bytes]
+    """Places of the header that the decoder gets in another form, because it would misunderstand them."""
 
     codec: int = 0
     """Codec number of a WAV file; 0 if there is none."""
@@ -140,19 +146,29 @@ def chunk_sound(file: BinaryIO, start: int, stop: int) -> Sound:
     position, codec = start + kind.header_bytes, 0
     size_of_ds64: tuple[int, int] | None = None
     frames_place: int | None = None
+    padding = 0
+    changes: dict[range, bytes] = {}
     for _ in range(MAX_CHUNKS):
         file.seek(position)
         head = file.read(head_bytes)
         if len(head) < head_bytes:
             raise NotReadable("the file ends before the chunk with the sound")
+        if padding == 1 and not _is_named(head):
+            # Some programs leave out the byte that pads an odd chunk.
+            file.seek(position - 1)
+            shifted = file.read(head_bytes)
+            if _is_named(shifted):
+                position, head = position - 1, shifted
+                changes[range(position, position)] = b"\0"
         name, size = head[: kind.id_bytes], kind.number(head[kind.id_bytes :])
         content = position + head_bytes
         if name == kind.identifier(kind.sound):
             sound = _sound(file, kind, position, size, start, stop, size_of_ds64)
             sound.codec = codec
+            sound.changes |= changes
             if sound.size is None and frames_place is not None:
                 sound.changes |= _frames_of_aiff(file, frames_place, sound.place, stop)
-            _look_behind(file, kind, sound, stop)
+            _look_behind(file, kind, sound, start, stop)
             return sound
         if name == kind.identifier(b"fmt "):
             codec = kind.number(file.read(2))
@@ -160,9 +176,9 @@ def chunk_sound(file: BinaryIO, start: int, stop: int) -> Sound:
             size_of_ds64 = content + 8, kind.number(file.read(16)[8:])
         elif name == b"COMM":
             frames_place = content + 2
-        size -= head_bytes if kind.counts_header else 0
-        position = content + max(0, size)
-        position += -(position - start) % kind.alignment
+        size = max(0, size - (head_bytes if kind.counts_header else 0))
+        padding = -size % kind.alignment
+        position = content + size + padding
     raise NotReadable(f"the file has more than {MAX_CHUNKS} chunks before its sound")
 
 
@@ -177,35 +193,46 @@ def _sound(
     if ds64 is not None and unknown:
         size_place, size = ds64
         unknown = size == 0 or is_unknown(size, 8) or is_unknown(size, 4)
-        changes = {size_place - 8: (stop - start - 8).to_bytes(8, "little")}
-        changes[size_place] = (stop - place).to_bytes(8, "little")
+        changes = _at(size_place - 8, (stop - start - 8).to_bytes(8, "little"))
+        changes |= _at(size_place, (stop - place).to_bytes(8, "little"))
         return Sound(place, None if unknown else size, changes if unknown else {})
     if not unknown and (size > surplus or place >= stop or _is_chunk(file, kind, place, stop)):
         return Sound(place, max(0, size - surplus), {})
-    changes = {size_place: kind.bytes_of(stop - place + surplus)}
+    changes = _at(size_place, kind.bytes_of(stop - place + surplus))
     if kind.container_size is not None:
-        changes[start + kind.container_size] = kind.bytes_of(stop - start - (0 if kind.counts_header else 8))
+        whole = stop - start - (0 if kind.counts_header else 8)
+        changes |= _at(start + kind.container_size, kind.bytes_of(whole))
     return Sound(place, None, changes)
+
+
+def _at(place: int, new: bytes) -> dict[range, bytes]:
+    """Return the change that writes bytes over others."""
+    return {range(place, place + len(new)): new}
+
+
+def _is_named(head: bytes) -> bool:
+    """Return whether the head of a chunk begins with an identifier, which is of printable characters."""
+    return all(32 <= byte < 127 for byte in head[:4])
 
 
 def _is_chunk(file: BinaryIO, kind: ChunkFormat, position: int, stop: int) -> bool:
     """Return whether a chunk of plausible name and size begins at a position."""
     file.seek(position)
     head = file.read(kind.id_bytes + kind.size_bytes)
-    is_named = len(head) == kind.id_bytes + kind.size_bytes and all(32 <= byte < 127 for byte in head[:4])
-    return is_named and position + kind.number(head[kind.id_bytes :]) <= stop
+    is_complete = len(head) == kind.id_bytes + kind.size_bytes
+    return is_complete and _is_named(head) and position + kind.number(head[kind.id_bytes :]) <= stop
 
 
-def _frames_of_aiff(file: BinaryIO, place: int, sound: int, stop: int) -> dict[int, bytes]:
+def _frames_of_aiff(file: BinaryIO, place: int, sound: int, stop: int) -> dict[range, bytes]:
     """Return the number of frames, for AIFF files that declare a placeholder and are not compressed."""
     file.seek(place - 2)
     channels, frames, bits = (int.from_bytes(file.read(count), "big") for count in (2, 4, 2))
     if (frames and not is_unknown(frames, 4) and frames < 0x10000000) or not channels or not bits:
         return {}
-    return {place: ((stop - sound) // (channels * -(-bits // 8))).to_bytes(4, "big")}
+    return _at(place, ((stop - sound) // (channels * -(-bits // 8))).to_bytes(4, "big"))
 
 
-def _look_behind(file: BinaryIO, kind: ChunkFormat, sound: Sound, stop: int) -> None:
+def _look_behind(file: BinaryIO, kind: ChunkFormat, sound: Sound, start: int, stop: int) -> None:
     """Look at what follows the sound: other chunks, another file, or sound that the header does not declare.
 
     Raises:
@@ -215,9 +242,9 @@ def _look_behind(file: BinaryIO, kind: ChunkFormat, sound: Sound, stop: int) -> 
     if sound.size is None:
         return
     end = sound.place + sound.size
-    if end > stop:
+    if end > stop + min(sound.place - start, MAX_SURPLUS_BYTES):
         raise CutShort(f"only {stop - sound.place} of {sound.size} declared bytes of sound are there")
-    position = end + -end % kind.alignment
+    position = end + -sound.size % kind.alignment
     head_bytes = kind.id_bytes + kind.size_bytes
     for _ in range(MAX_CHUNKS):
         file.seek(position)
@@ -225,11 +252,10 @@ def _look_behind(file: BinaryIO, kind: ChunkFormat, sound: Sound, stop: int) -> 
         if head[:4] in FORMATS or head[:4] in AU_ORDERS:
             sound.next_file = position
             return
-        if len(head) < head_bytes or not all(32 <= byte < 127 for byte in head[:4]):
+        if len(head) < head_bytes or not _is_named(head):
             break
         size = kind.number(head[kind.id_bytes :])
-        position += size if kind.counts_header else size + head_bytes
-        position += -position % kind.alignment
+        position += (size if kind.counts_header else size + head_bytes) + -size % kind.alignment
     file.seek(position)
     rest = stop - position
     if rest > max(MIN_TRAILING_BYTES, MAX_TRAILING_SHARE * sound.size) and file.read(MIN_TRAILING_BYTES).strip(b"\0"):
@@ -251,7 +277,7 @@ def au_sound(file: BinaryIO, start: int, stop: int) -> Sound:
     offset, size = (int.from_bytes(file.read(4), order) for _ in range(2))  # type: ignore[arg-type]
     place = start + offset
     if is_unknown(size, 4) or (size == 0 and place < stop):
-        return Sound(place, None, {start + 8: (stop - place).to_bytes(4, order)})  # type: ignore[arg-type]
+        return Sound(place, None, _at(start + 8, (stop - place).to_bytes(4, order)))  # type: ignore[arg-type]
     if place + size > stop:
         raise CutShort(f"only {max(0, stop - place)} of {size} declared bytes of sound are there")
     file.seek(place + size)

@@ -170,7 +170,9 @@ def _stream_part(file: BinaryIO, start: int, stop: int, *, is_whole_file: bool) 
     # Such a total keeps the decoder from reading to the end, so it gets the right one.
     file.seek(start + TOTAL_PLACE)
     packed = int.from_bytes(file.read(5), "big") >> 36 << 36 | found
-    return Part(replaced(range(start, stop), {start + TOTAL_PLACE: packed.to_bytes(5, "big")}))
+    return Part(
+        replaced(range(start, stop), {range(start + TOTAL_PLACE, start + TOTAL_PLACE + 5): packed.to_bytes(5, "big")})
+    )
 
 
 def _read_metadata(file: BinaryIO, start: int, stop: int) -> tuple[_StreamInfo, int]:

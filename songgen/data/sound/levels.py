@@ -197,11 +197,11 @@ def _noise_figures(mono: np.ndarray, sample_rate: int) -> tuple[float, float]:
     spectrum = np.square(np.abs(np.fft.rfft(chosen * np.hanning(length), axis=1))).mean(axis=0)
     low, high = round(NOISE_BAND[0] * FRAME_SECONDS), round(NOISE_BAND[1] * length)
     decibels = 10 * np.log10(np.maximum(spectrum[low:high], 1e-20))
-    width = 2 * NEIGHBOURS + 1
-    if len(decibels) < 2 * width:
+    if len(decibels) <= NEIGHBOURS:
         return deviation, 0.0
-    around = np.median(np.lib.stride_tricks.sliding_window_view(decibels, width), axis=1)
-    return deviation, float((decibels[NEIGHBOURS:-NEIGHBOURS] - around).max())
+    padded = np.pad(decibels, NEIGHBOURS, mode="reflect")
+    around = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * NEIGHBOURS + 1), axis=1)
+    return deviation, float((decibels - around).max())
 
 
 def _thousands(frames: np.ndarray) -> Iterator[np.ndarray]:

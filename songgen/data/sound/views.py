@@ -3,7 +3,7 @@
 import io
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -103,12 +103,12 @@ def open_part(path: Path, part: Part) -> Iterator[soundfile.SoundFile]:
         yield sound
 
 
-def replaced(content: range, changes: dict[int, bytes]) -> tuple[Piece, ...]:
-    """Return the pieces of a range of a file in which bytes at some positions are replaced."""
+def replaced(content: range, changes: Mapping[range, bytes]) -> tuple[Piece, ...]:
+    """Return the pieces of a range of a file in which some ranges are replaced by other bytes, or by none."""
     pieces: list[Piece] = []
     position = content.start
-    for place, new in sorted(changes.items()):
-        assert position <= place and place + len(new) <= content.stop, (position, place, content)
-        pieces += [range(position, place), new]
-        position = place + len(new)
+    for place, new in sorted(changes.items(), key=lambda change: change[0].start):
+        assert position <= place.start and place.stop <= content.stop, (position, place, content)
+        pieces += [range(position, place.start), new]
+        position = place.stop
     return (*pieces, range(position, content.stop))

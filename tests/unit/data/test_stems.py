@@ -37,6 +37,8 @@ def songs_of(root: Path, *names: str) -> tuple[dict[str, dict[str, str]], list[s
         ("1_song_(Vocals).wav", "1_song_(Instrumental).wav"),
         ("song_(Vocals)_UVR-MDX-NET-Inst_HQ_3.wav", "song_(Instrumental)_UVR-MDX-NET-Inst_HQ_3.wav"),
         ("song_(Vocals)_model_bs_roformer.flac", "song_(other)_model_bs_roformer.flac"),
+        ("song vocals.wav", "song accompaniment.wav"),
+        ("song/vocals.wav", "song/background.wav"),
         ("song/vocals.wav", "song/no_vocals.wav"),
         ("song/vocals.wav", "song/accompaniment.wav"),
         ("song/Vocals.WAV", "song/Instrumental.WAV"),
