@@ -17,13 +17,7 @@ from songgen.data.manifests.notices import EXAMPLES, Notices
 from songgen.data.manifests.raw_rows import ColumnNames, RawRow, plain_name, track_of_column
 from songgen.data.manifests.song_texts import CAPTION_SUFFIXES, JSON_SUFFIXES, LYRICS_SUFFIXES, SongTexts
 from songgen.data.manifests.stems import Stems, find_stems
-from songgen.data.sound.contents import convert_command
-
-AUDIO_SUFFIXES = (
-    ".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".aiff", ".aif", ".aifc", ".caf", ".w64", ".rf64", ".au", ".snd",
-    ".wave",
-)  # fmt: skip
-"""Extensions of audio files, in any case; what a file is, its content tells."""
+from songgen.data.sound.contents import AUDIO_SUFFIXES, convert_command
 
 FOREIGN_SUFFIXES = (
     ".m4a", ".m4b", ".aac", ".mp4", ".wma", ".webm", ".ape", ".wv", ".mka", ".amr", ".ac3", ".dsf", ".dff", ".tta",

@@ -9,6 +9,12 @@ from songgen.data.sound.mpeg import find_frame, mpeg_parts, tag_size
 from songgen.data.sound.ogg import ogg_parts
 from songgen.data.sound.views import NotReadable, Part
 
+AUDIO_SUFFIXES = (
+    ".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".aiff", ".aif", ".aifc", ".caf", ".w64", ".rf64", ".au", ".snd",
+    ".wave",
+)  # fmt: skip
+"""Extensions of audio files, in any case; what a file is, its content tells."""
+
 MAX_FILES = 1000
 """Most files that may be joined in one."""
 
@@ -100,7 +106,10 @@ def _refuse_foreign(head: bytes, suffix: str) -> None:
         name = "MP4 (AAC or ALAC)"
     elif head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF6 == 0xF0:
         name = "AAC"
-    if name:
-        command = convert_command(suffix or ".m4a")
-        raise NotReadable(f"the format {name} is not read; convert the files, in their folder: {command}",
-                          "unsupported_format")  # fmt: skip
+    if not name:
+        return
+    if suffix.lower() in AUDIO_SUFFIXES:
+        reason = f"the file is of the format {name}, whatever its name says, which is not read: ffmpeg -i FILE NEW.flac"
+    else:
+        reason = f"the format {name} is not read; convert the files, in their folder: {convert_command(suffix)}"
+    raise NotReadable(reason, "unsupported_format")

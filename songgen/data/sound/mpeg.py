@@ -148,17 +148,24 @@ def _frames(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[range, Fram
     The range of the last frame is shorter than its size if the file ends within it.
     """
     position: int | None = start
+    header = None
     while position is not None and position < stop - 4:
         file.seek(position)
         head = file.read(192)
-        header = parse_header(head)
-        if header is None:
+        found = parse_header(head)
+        if found is None:
             size = tag_size(head)
             position = position + size if size else find_frame(file, position + 1, stop)
             continue
+        header = found
         # A recorded stream ends anywhere; what remains of the last frame cannot be decoded.
         yield range(position, min(position + header.size, stop)), header, head
         position += header.size
+    if position is not None and header is not None and 0 < stop - position <= 4:
+        file.seek(position)
+        head = file.read(stop - position)
+        if head[0] == 0xFF:
+            yield range(position, stop), header, head
 
 
 def _declared_frames(head: bytes, header: FrameHeader) -> tuple[int | None, bool] | None:
