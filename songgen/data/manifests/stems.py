@@ -153,9 +153,8 @@ def _readings(path: Path) -> Iterator[_Stem]:
         base = suffixed["base"].rstrip(" ._-")
         numbered = _NUMBERED.fullmatch(base)
         bases = (base, numbered["base"]) if numbered is not None else (base,)
-        yield _Stem(
-            path, tuple(map(_key, bases)), role_of(suffixed["bracketed"] or suffixed["plain"] or suffixed["word"])
-        )
+        role = role_of(suffixed["bracketed"] or suffixed["marked"] or suffixed["word"])
+        yield _Stem(path, tuple(map(_key, bases)), role)
     folder_role = role_of(plain_name(path.parent.name))
     if folder_role and _TRACK_OF.get(folder_role) != MIX:
         yield _Stem(path, (_key(name),), folder_role)
