@@ -16,6 +16,7 @@ import soundfile
 from intact_data import open_intact
 from preprocess_fakes import options_for, read_manifest, run
 
+from songgen.data.audio import AudioOptions, AudioRejected, check_header, decode
 from songgen.prepare.config import load_prepare_config
 from songgen.prepare.preparation import prepare
 
@@ -283,3 +284,28 @@ def test_both_commands_read_all_of_a_file_or_say_why_not(
 
 def test_the_report_counts_what_is_probably_wrong(tokenized: tuple[Outcome, dict[str, Any]]) -> None:
     assert tokenized[1]["flaws"] == {"dc_offset of mix": 1, "dead_channel of mix": 1, "steady_noise of mix": 1}
+
+
+def test_damaged_files_are_read_or_refused_but_never_an_error_of_ours(folder: Path, tmp_path: Path) -> None:
+    """Changed, cut and inserted bytes, most of them in headers."""
+    generator = np.random.default_rng(0)
+    paths = sorted(path for path in (folder / "songs").iterdir() if path.suffix != ".txt")
+    options = AudioOptions(sample_rate=0, max_seconds=60.0)
+    codes = set()
+    for number in range(600):
+        path = paths[number % len(paths)]
+        content = bytearray(path.read_bytes())
+        for place in generator.integers(0, min(len(content), 200), 3):
+            content[place] = generator.integers(0, 256)
+        if number % 3 == 1:
+            content[50:50] = generator.bytes(9)
+        content = content[: generator.integers(1, len(content))] if number % 3 == 2 else content
+        damaged = tmp_path / f"damaged{path.suffix}"
+        damaged.write_bytes(content)
+        try:
+            header = check_header(damaged, options)
+            decode(damaged, header, header.frames, mono=True)
+        except AudioRejected as error:
+            codes.add(error.code)
+            assert str(tmp_path) not in error.reason
+    assert {"truncated_audio", "unreadable_audio"} <= codes

@@ -149,7 +149,7 @@ def chunk_sound(file: BinaryIO, start: int, stop: int) -> Sound:
     padding = 0
     changes: dict[range, bytes] = {}
     for _ in range(MAX_CHUNKS):
-        file.seek(position)
+        file.seek(min(position, stop))  # a damaged size may be too large for any file
         head = file.read(head_bytes)
         if len(head) < head_bytes:
             raise NotReadable("the file ends before the chunk with the sound")
@@ -247,6 +247,7 @@ def _look_behind(file: BinaryIO, kind: ChunkFormat, sound: Sound, start: int, st
     position = end + -sound.size % kind.alignment
     head_bytes = kind.id_bytes + kind.size_bytes
     for _ in range(MAX_CHUNKS):
+        position = min(position, stop)
         file.seek(position)
         head = file.read(head_bytes)
         if head[:4] in FORMATS or head[:4] in AU_ORDERS:
@@ -271,11 +272,14 @@ def au_sound(file: BinaryIO, start: int, stop: int) -> Sound:
 
     Raises:
         CutShort: if the file ends within the sound.
+        NotReadable: if the header is damaged.
     """
     file.seek(start)
     order = AU_ORDERS[file.read(4)]
     offset, size = (int.from_bytes(file.read(4), order) for _ in range(2))  # type: ignore[arg-type]
     place = start + offset
+    if place > stop:
+        raise NotReadable("the header of the AU file is damaged")
     if is_unknown(size, 4) or (size == 0 and place < stop):
         return Sound(place, None, _at(start + 8, (stop - place).to_bytes(4, order)))  # type: ignore[arg-type]
     if place + size > stop:

@@ -115,6 +115,8 @@ def tag_size(head: bytes) -> int:
 
 def find_frame(file: BinaryIO, start: int, stop: int) -> int | None:
     """Return the position of the first frame that others of its version, layer and rate follow."""
+    if start >= stop:
+        return None
     file.seek(start)
     content = file.read(min(stop - start, MAX_JUNK_BYTES) + 4)
     place = content.find(b"\xff")
