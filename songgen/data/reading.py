@@ -21,8 +21,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from songgen.data.audio import AudioOptions, ClipAudio, declared_seconds, read_clip
+from songgen.data.audio import AudioOptions
+from songgen.data.clip_audio import ClipAudio, declared_seconds, read_clip
 from songgen.data.manifests.clip import ClipRow, Rejection
+from songgen.data.sound.levels import TrackSignal
 
 T = TypeVar("T")
 
@@ -123,6 +125,7 @@ class _Reader:
             return row.reject(failure.code, failure.reason, _first_path(row))
         voice = arrays.pop(VOICE_NAME, None)
         answer["clipped_tracks"] = tuple(answer["clipped_tracks"])
+        answer["signals"] = {name: TrackSignal(**signal) for name, signal in answer["signals"].items()}
         return ClipAudio(tracks=arrays, voice=voice, **answer)
 
     def seconds(self, row: ClipRow) -> float:
@@ -242,6 +245,7 @@ def _send_clip(pipe: Connection, clip: ClipAudio) -> None:
         "clipped_tracks": clip.clipped_tracks,
         "cropped_seconds": clip.cropped_seconds,
         "trimmed_seconds": clip.trimmed_seconds,
+        "signals": {name: asdict(signal) for name, signal in clip.signals.items()},
     }
     pipe.send_bytes(json.dumps(answer).encode())
     for array in arrays.values():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from songgen.data.dataset import SongDataset, SongRow
 from songgen.data.seeded_random import SAMPLE_STREAM, random_uniforms
+from songgen.data.sound.levels import VOICE_MIN_ENERGY, is_loud_enough
 from songgen.tasks import VOCAL
 from songgen.vocabulary import EMPTY_CAPTION_IDS, EMPTY_LYRICS_IDS
 
@@ -38,7 +39,7 @@ class SampleOptions:
 
     voice_choices: Mapping[str, float] = field(default_factory=lambda: {VOCAL: 1.0})
     """Source of the reference voice -> relative weight: "vocal" (the clip's own vocal track) or "none"."""
-    voice_min_energy: float = 200.0
+    voice_min_energy: float = VOICE_MIN_ENERGY
     """Minimum energy of a vocal track that is used as a reference voice; one of unknown energy is not used."""
     voice_seconds: float = 3.0
     """Length of the reference voice in seconds; a shorter vocal track keeps its length."""
@@ -175,8 +176,7 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
         """Return the reference voice: choose a source, apply the minimum energy, and crop."""
         sampled = self._voice_names[int(np.searchsorted(self._voice_bounds, choice, side="right"))]
         name = self._most_likely_voice if self.deterministic else sampled
-        energy = row.energies.get(VOCAL)
-        if name == NO_VOICE or energy is None or energy < self.options.voice_min_energy:
+        if name == NO_VOICE or not is_loud_enough(row.energies.get(VOCAL), self.options.voice_min_energy):
             return _NO_SAMPLES
         surplus = len(row.voice_samples) - self._voice_length
         begin = int(start * (surplus + 1)) if surplus > 0 else 0

@@ -154,14 +154,13 @@ class SongGenProcessor:
         return self.lyrics_tokenizer.encode_lyrics(song, language)
 
     def _voice(self, path: str | Path | None, start: float, *, separate: bool) -> np.ndarray:
-        """Return the samples of a reference voice; none for no voice, or for a silent one."""
+        """Return the samples of a reference voice; none for no voice."""
         if path is None:
             return np.zeros(0, dtype=np.float32)
         separator = None
         if separate:
             separator = self._separator = self._separator or load_separator(device=str(self.device))
-        voice = read_reference_voice(path, sample_rate=self.voice_sample_rate, start=start, separator=separator)
-        return voice if voice.any() else voice[:0]
+        return read_reference_voice(path, sample_rate=self.voice_sample_rate, start=start, separator=separator)
 
 
 def _open_lyrics_tokenizer(folder: Path, lyrics_vocab: str | Path | None) -> VoiceBpeTokenizer:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from songgen.data.audio import AudioOptions, ClipAudio
+from songgen.data.audio import AudioOptions
+from songgen.data.clip_audio import ClipAudio
 from songgen.data.manifests.clip import ClipRow, Rejection
 from songgen.data.reading import AudioReaders
 from songgen.data.schema import (
@@ -31,6 +32,7 @@ from songgen.data.schema import (
     energy_column,
     target_column,
 )
+from songgen.data.sound.levels import flaws
 from songgen.data.writer import ShardWriter
 from songgen.runtime.json_lines import has_keys, seal, unseal
 from songgen.tokenize.encoders import Encoders
@@ -265,6 +267,9 @@ class ChunkEncoder:
             count(statistics.differing_statements, "duration")
         for track in clip.clipped_tracks:
             count(statistics.clipped, track)
+        for track, signal in clip.signals.items():
+            for flaw in flaws(signal):
+                count(statistics.flaws, f"{flaw} of {track}")
         statistics.cropped += clip.cropped_seconds > 0
         statistics.trimmed += clip.trimmed_seconds > COUNTED_TRIM_SECONDS
 

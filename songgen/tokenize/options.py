@@ -11,6 +11,7 @@ from songgen.data.manifests.row_reader import ManifestOptions
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.data.reading import BYTES_PER_GIB, ReadingLimits
 from songgen.data.schema import EVAL_SPLIT, TRAIN_SPLIT
+from songgen.data.sound.levels import VOICE_MIN_ENERGY
 from songgen.tasks import TRACKS
 
 VARIANTS_COLUMN = "variants"
@@ -75,7 +76,7 @@ class TokenizeOptions:
     store_voice: bool = True
     """Whether the samples of reference voices are stored."""
 
-    voice_min_energy: float = 200.0
+    voice_min_energy: float = VOICE_MIN_ENERGY
     """Energy below which a vocal track is not a reference voice in training; the report counts such tracks."""
 
     batch_size: int = 8

@@ -78,6 +78,7 @@ def _split_report(num_rows: int, total: ChunkStatistics) -> dict[str, Any]:
         "languages": dict(sorted(total.languages.items())),
         "instrumentals": total.instrumentals,
         "clipped": dict(sorted(total.clipped.items())),
+        "flaws": dict(sorted(total.flaws.items())),
         "cropped_to_the_longest_allowed": total.cropped,
         "cut_to_the_shortest_track": total.trimmed,
         "lyric_pieces": total.lyric_pieces,
@@ -120,7 +121,7 @@ def _split_lines(split: str, content: dict[str, Any]) -> Iterator[str]:
     for name in ("cropped_to_the_longest_allowed", "cut_to_the_shortest_track"):
         if content[name]:
             yield f"  {name.replace('_', ' ')}: {content[name]} clips"
-    for name in ("clipped", "measured_differently_than_stated", "captions_without"):
+    for name in ("clipped", "flaws", "measured_differently_than_stated", "captions_without"):
         if content[name]:
             listed = ", ".join(f"{key} {number}" for key, number in content[name].items())
             yield f"  {name.replace('_', ' ')}: {listed}"

@@ -13,6 +13,8 @@ CODE = (
     "lyrics/*.py",
     "conditioning/caption_tokenizer.py",
     "data/audio.py",
+    "data/clip_audio.py",
+    "data/sound/*.py",
     "data/manifests/clip.py",
     "data/reading.py",
     "data/reject_codes.py",

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from songgen.data.manifests.tags import missing_tag_kinds
+from songgen.data.sound.levels import is_loud_enough
 
 LENGTH_EDGES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0, 45.0, 60.0, 120.0, 300.0)
 """Lower edges of the bins of the length histogram, in seconds; the last bin is open."""
@@ -40,7 +41,7 @@ class EnergyStatistics:
         self.total += energy
         self.minimum = min(self.minimum, energy)
         self.maximum = max(self.maximum, energy)
-        self.below_voice_minimum += energy < voice_min_energy
+        self.below_voice_minimum += not is_loud_enough(energy, voice_min_energy)
 
     def merge(self, other: "EnergyStatistics") -> None:
         """Add the clips of another chunk."""
@@ -96,6 +97,9 @@ class ChunkStatistics:
 
     clipped: dict[str, int] = field(default_factory=dict)
     """Track -> number of clips in which it is clipped."""
+
+    flaws: dict[str, int] = field(default_factory=dict)
+    """Flaw and track (see `songgen.data.sound.levels.FLAWS`) -> number of clips that have it."""
 
     cropped: int = 0
     """Number of clips cut to their beginning (`long_clips: "crop"`)."""

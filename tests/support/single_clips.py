@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from songgen.data.audio import AudioOptions, ClipAudio, read_clip
+from songgen.data.audio import AudioOptions
+from songgen.data.clip_audio import ClipAudio, read_clip
 from songgen.data.manifests.clip import ClipRow, Rejection, TrackPath
 
 OPTIONS = AudioOptions(sample_rate=16000, voice_sample_rate=24000, min_seconds=0.2, max_seconds=3.0)

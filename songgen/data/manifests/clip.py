@@ -43,6 +43,9 @@ class Rejection:
     reason: str
     """Explanation for people."""
 
+    seconds: float = 0.0
+    """Length of the clip as far as it is known; 0 if it is not."""
+
     @property
     def is_filtered(self) -> bool:
         """Whether a configured limit excludes the row, so that the row itself is not damaged."""
@@ -112,10 +115,10 @@ class ClipRow:
     extra: dict[str, Any] = field(default_factory=dict)
     """Values of the further columns that were requested, not validated."""
 
-    def reject(self, code: str, reason: str, path: str = "") -> Rejection:
+    def reject(self, code: str, reason: str, path: str = "", seconds: float = 0.0) -> Rejection:
         """Return the record of the rejection of this row."""
         assert code in REJECT_CODES, f"{code} is not a known code"
-        return Rejection(self.id, self.file, self.line, path, code, reason)
+        return Rejection(self.id, self.file, self.line, path, code, reason, seconds)
 
     def to_json(self) -> str:
         """Return one line of JSON (ASCII only, so that it can represent any text)."""

@@ -16,14 +16,16 @@ from songgen.data.manifests.clip import escaped
 from songgen.data.manifests.findings import EXAMPLES, Notices
 from songgen.data.manifests.raw_rows import ColumnNames, RawRow, plain_name, track_of_column
 from songgen.data.manifests.song_texts import CAPTION_SUFFIXES, JSON_SUFFIXES, LYRICS_SUFFIXES, SongTexts
+from songgen.data.manifests.stems import Stems, find_stems
+from songgen.data.sound.contents import AUDIO_SUFFIXES, convert_command
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
-
-FOREIGN_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".opus", ".webm", ".aiff", ".aif", ".ape", ".wv", ".mka", ".amr")
+FOREIGN_SUFFIXES = (
+    ".m4a", ".m4b", ".aac", ".mp4", ".wma", ".webm", ".ape", ".wv", ".mka", ".amr", ".ac3", ".dsf", ".dff", ".tta",
+    ".mpc", ".ra", ".3gp", ".alac", ".mp2",
+)  # fmt: skip
 """Extensions of audio files that are not supported."""
 
-EXTRA_TRACKS = ("vocal", "acc")
-"""Names of separated tracks: NAME_vocal.wav and NAME_acc.wav belong to NAME.wav."""
+UNUSED_STEM = "is a part of a separated song, or a second file of a track, and is not read"
 
 MAX_COMPARED_NAMES = 100_000
 """Maximum number of comparisons with song names, per folder, in the search for names that were meant: this many take a
@@ -63,6 +65,7 @@ def read_song_folder(root: Path, columns: ColumnNames, notices: Notices) -> Iter
         notices: Gets every violation of the naming, with a suggested fix.
     """
     number, hidden = 0, []
+    stems = find_stems(root, AUDIO_SUFFIXES, is_hidden)
     for folder, subfolders, names in os.walk(root):
         hidden += [name for name in (*subfolders, *names) if is_hidden(name)]
         subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
@@ -71,11 +74,13 @@ def read_song_folder(root: Path, columns: ColumnNames, notices: Notices) -> Iter
             if (Path(folder) / name).is_symlink():
                 notices.add("is a link to a folder and is not followed; name that folder as an input of its own",
                             f"{Path(folder) / name}")  # fmt: skip
-        songs = _Songs(root, Path(folder), names, columns, notices)
+        songs = _Songs(root, Path(folder), names, stems, columns, notices)
         for row in songs.rows():
             number += 1
             yield dataclasses.replace(row, line=number)
         songs.name_unread_files()
+    for path in stems.unused:
+        notices.add(UNUSED_STEM, str(path))
     if hidden:
         shown = ", ".join(sorted(set(hidden))[:EXAMPLES])
         notices.add(f"{len(hidden)} hidden files and folders are skipped, such as {shown}", str(root))
@@ -84,9 +89,12 @@ def read_song_folder(root: Path, columns: ColumnNames, notices: Notices) -> Iter
 class _Songs:
     """Songs of one folder."""
 
-    def __init__(self, root: Path, folder: Path, names: Sequence[str], columns: ColumnNames, notices: Notices) -> None:
+    def __init__(
+        self, root: Path, folder: Path, names: Sequence[str], stems: Stems, columns: ColumnNames, notices: Notices
+    ) -> None:
         self.root = root
         self.folder = folder
+        self.stems = stems
         self.columns = columns
         self.notices = notices
         self.by_stem: dict[str, list[str]] = {}
@@ -94,35 +102,45 @@ class _Songs:
         for name in names:
             path = Path(name)
             # Names are compared in composed form: `é` may be one character in one name and two in another.
-            if path.suffix.lower() in AUDIO_SUFFIXES:
+            if path.suffix.lower() in AUDIO_SUFFIXES and folder / name not in stems.taken:
                 self.by_stem.setdefault(plain_name(path.stem), []).append(name)
             elif path.suffix.lower() in FOREIGN_SUFFIXES:
                 self.foreign[plain_name(path.stem)] = name
-        self.extra = {f"{stem}_{track}" for stem in self.by_stem for track in EXTRA_TRACKS} & set(self.by_stem)
-        stems = [stem for stem in (*self.by_stem, *self.foreign) if stem not in self.extra]
-        self.names = _SongNames(stems)
+        song_names = [*self.by_stem, *self.foreign]
+        self.names = _SongNames(song_names)
         self.other_names = [name for name in names if Path(name).suffix.lower() not in (*AUDIO_SUFFIXES,
                                                                                         *FOREIGN_SUFFIXES)]  # fmt: skip
-        self.texts = SongTexts(root, folder, self.other_names, stems, notices)
+        self.texts = SongTexts(root, folder, self.other_names, song_names, notices)
 
     def rows(self) -> Iterator[RawRow]:
         """Yield the row of each song."""
         for stem, files in self.by_stem.items():
-            if stem not in self.extra:
-                yield self._song(stem, files)
+            yield self._song(stem, files)
         for stem, name in self.foreign.items():
-            place, reason = f"{self.folder / name}", "this format is not read; convert it to WAV, FLAC, OGG or MP3"
+            command = convert_command(Path(name).suffix)
+            reason = f"this format is not read; convert the files, in their folder: {command}"
             if stem in self.by_stem:
-                self.notices.add(reason, place)
+                self.notices.add(reason, f"{self.folder / name}")
                 continue
-            columns = self.columns
-            values = {
-                columns.id or "id": self._id(stem),
-                columns.target: None,
-                columns.caption: None,
-                columns.lyrics: None,
-            }
-            yield self._row(values, code="unsupported_format", reason=f"{place}: {reason}")
+            yield self._refused_row(self._id(stem), "unsupported_format", f"{name}: {reason}")
+        for stem, paths in self.stems.without_mix.get(self.folder, {}).items():
+            listed = " and ".join(path.name for path in paths)
+            inputs = " ".join(f'-i "{path.name}"' for path in paths)
+            reason = (
+                f"{listed} are tracks of a song whose mix is not there; add it, for example by: ffmpeg {inputs} "
+                f"-filter_complex amix=inputs={len(paths)}:normalize=0 mix.wav"
+            )
+            row_id = self._id(stem) if stem else escaped(self._own_name())
+            yield self._refused_row(row_id, "missing_track", reason)
+
+    def _own_name(self) -> str:
+        """Return the folder's path in the root; of the root itself, its name."""
+        return self.root.name if self.folder == self.root else self.folder.relative_to(self.root).as_posix()
+
+    def _refused_row(self, row_id: str, code: str, reason: str) -> RawRow:
+        columns = self.columns
+        values = {columns.id or "id": row_id, columns.target: None, columns.caption: None, columns.lyrics: None}
+        return self._row(values, code=code, reason=reason)
 
     def _row(self, values: dict[str, Any], *, code: str, reason: str) -> RawRow:
         return RawRow(str(self.root), 0, values, code=code, reason=reason, has_made_id=True, is_song_file=True)
@@ -139,9 +157,9 @@ class _Songs:
             columns.target: (relative / files[0]).as_posix(),
         }
         for column in columns.references:
-            found = self.by_stem.get(f"{stem}_{track_of_column(column)}")
+            found = self.stems.tracks.get((self.folder, stem), {}).get(track_of_column(column))
             if found is not None:
-                values[column] = (relative / found[0]).as_posix()
+                values[column] = found.relative_to(self.root).as_posix()
         code, reason = "", ""
         try:
             texts = self.texts.values_of(stem, self._id(stem))
@@ -153,7 +171,7 @@ class _Songs:
         if len(files) > 1:
             listed = " and ".join(files)
             code = "ambiguous_audio"
-            reason = f"{self.folder}: {listed} have one name; keep one of them, or rename the others"
+            reason = f"{listed} have one name; keep one of them, or rename the others"
         renamed = {"caption": columns.caption, "lyrics": columns.lyrics, "language": columns.language}
         values |= {renamed.get(name, name): value for name, value in texts.items()}
         return self._row(values, code=code, reason=reason)

@@ -8,7 +8,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from songgen.data.audio import INT16_SCALE, AudioOptions, AudioRejected, check_header, decode, to_int16
+from songgen.data.audio import AudioOptions, AudioRejected, check_header, decode
+from songgen.data.sound.levels import INT16_SCALE, to_int16
 from songgen.runtime.files import remove_file
 
 SUBTYPE = "PCM_16"
@@ -18,7 +19,7 @@ def read_audio(path: Path, *, sample_rate: int | None = None, mono: bool = True)
     """Read a whole audio file of any length; its header is checked before it is decoded.
 
     Args:
-        path: WAV, FLAC, OGG or MP3.
+        path: audio file of a format that is read.
         sample_rate: sample rate of the result; None keeps that of the file.
         mono: whether channels are averaged.
 
@@ -30,9 +31,9 @@ def read_audio(path: Path, *, sample_rate: int | None = None, mono: bool = True)
         AudioRejected: If the file is missing, damaged or cut; with a code of `songgen.data.reject_codes`.
     """
     if not path.is_file():
-        raise AudioRejected("file_missing", f"the file does not exist: {path}")
+        raise AudioRejected("file_missing", f"the file does not exist: {path.name}")
     header = check_header(path, AudioOptions(sample_rate=0, max_seconds=math.inf))
-    samples = decode(path, header, header.frames, mono=mono)
+    samples = decode(path, header, header.frames, mono=mono).samples
     rate = header.sample_rate
     if sample_rate is not None and sample_rate != rate:
         samples, rate = resample_frames(samples, rate, sample_rate), sample_rate

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from songgen.data.audio import INT16_SCALE
+from songgen.data.sound.levels import INT16_SCALE
 from songgen.prepare.engine.record import SongRecord
 from songgen.tasks import MIX
 

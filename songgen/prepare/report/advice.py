@@ -34,7 +34,8 @@ def advise(report: JsonObject) -> list[str]:
     """
     if not report["clips"]:
         return ["No clip is left. Start with the most frequent reason below.", *_about_refusals(report)]
-    found = [_about_size(report), *_about_refusals(report), *_about_unused(report), *_about_words(report)]
+    found = [_about_size(report), *_about_refusals(report), *_about_unused(report), *_about_flaws(report)]
+    found += _about_words(report)
     return [*found, *_about_captions(report), *_about_splits(report)]
 
 
@@ -82,6 +83,17 @@ def _about_unused(report: JsonObject) -> Iterator[str]:
     for entry in report["unused"]:
         if total and entry["seconds"] / total >= LARGE_SHARE:
             yield f"{entry['seconds'] / total:.0%} of the music is in no clip: {entry['meaning']}."
+
+
+def _about_flaws(report: JsonObject) -> Iterator[str]:
+    for entry in report["flaws"]:
+        strongest = entry["strongest"]
+        unit = "of full scale" if entry["flaw"] == "dc_offset" else "dB"
+        yield (
+            f"{entry['songs']} song(s) have `{entry['flaw']}` in their track `{entry['track']}`: {entry['meaning']} "
+            f"(strongest in {strongest['song']}: {strongest['value']:.3g} {unit}; {', '.join(entry['examples'])}). "
+            f"{entry['advice']}"
+        )
 
 
 def _about_words(report: JsonObject) -> Iterator[str]:

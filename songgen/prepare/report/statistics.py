@@ -10,6 +10,7 @@ import numpy as np
 
 from songgen.data.manifests.tags import TAG_KINDS, missing_tag_kinds
 from songgen.data.reject_codes import REJECT_CODES
+from songgen.data.sound.levels import FLAWS
 from songgen.lyrics.languages import language_code
 from songgen.lyrics.tokenizer import VOCABULARY_FILES, VoiceBpeTokenizer
 from songgen.prepare.engine.record import FIRST, SECOND, JsonObject, SongRecord
@@ -19,6 +20,7 @@ from songgen.prepare.review.corrections import REVIEW_CODES
 from songgen.prepare.sections import CUTTING_STEP, REFUSAL_CODES
 from songgen.prepare.steps.filters import FilterOptions, is_instrumental
 from songgen.prepare.timing.clip_plan import UNUSED_REASONS
+from songgen.tasks import MIX, TRACKS
 
 CODES = {**REFUSAL_CODES, **REVIEW_CODES}
 """Code of a refusal -> its meaning."""
@@ -36,6 +38,9 @@ LARGE_DIFFERENCE = 0.3
 
 LONGEST_TAG = 40
 """Most characters of a tag; longer text between two commas of a caption is a sentence."""
+
+EXAMPLES = 5
+"""Number of songs that are named as examples."""
 
 LISTED = 30
 """Number of most common tags, and of unknown pieces, that are listed."""
@@ -109,6 +114,7 @@ def build_report(records: Sequence[SongRecord], context: ReportContext, options:
         "refusals": refusals(records),
         "unused": unused(records),
         "duplicates": duplicates(records),
+        "flaws": signal_flaws(records),
         "languages": _by(kept, _language),
         "unknown_languages": unknown_languages(kept),
         "lyrics": _by(kept, lambda record: record.lyrics_source or ("given" if record.lyrics else "none")),
@@ -135,7 +141,7 @@ def meaning_of(code: str) -> str:
 def stages(records: Sequence[SongRecord], steps: Sequence[str]) -> list[JsonObject]:
     """Return the remaining records after each step that refused any, from all songs to the clips of the data set.
 
-    A song that could not be read has no known length, which counts as 0.
+    The length of a song whose file could not be read at all is not known, and counts as 0.
     """
     lost = defaultdict(list)
     for record in records:
@@ -200,6 +206,29 @@ def unused(records: Sequence[SongRecord]) -> list[JsonObject]:
         seconds = sum(record.measures.get(f"unused_{reason}_seconds", 0.0) for record in records)
         if seconds:
             found.append({"reason": reason, "meaning": meaning, "seconds": round(seconds, 3)})
+    return found
+
+
+def signal_flaws(records: Sequence[SongRecord]) -> list[JsonObject]:
+    """Return the songs in which a track is probably recorded or written wrongly, by flaw and track."""
+    found = []
+    for name, flaw in FLAWS.items():
+        for track in TRACKS:
+            measure = name if track == MIX else f"{track}_{name}"
+            values = {record.song: record.measures[measure] for record in records if measure in record.measures}
+            if values:
+                strongest = max(values, key=lambda song: abs(values[song]))
+                found.append(
+                    {
+                        "flaw": name,
+                        "track": track,
+                        "meaning": flaw.meaning,
+                        "advice": flaw.advice,
+                        "songs": len(values),
+                        "examples": sorted(values)[:EXAMPLES],
+                        "strongest": {"song": strongest, "value": values[strongest]},
+                    }
+                )
     return found
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from songgen.data.audio import CLIPPED_LEVEL, AudioRejected, energy
+from songgen.data.audio import AudioRejected
+from songgen.data.sound.levels import CLIPPED_LEVEL, energy
 from songgen.prepare.engine.audio_files import read_audio, resample_frames
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, Section

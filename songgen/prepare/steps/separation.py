@@ -6,7 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from songgen.data.audio import INT16_SCALE, AudioRejected, energy, to_int16
+from songgen.data.audio import AudioRejected
+from songgen.data.sound.levels import INT16_SCALE, energy, to_int16
 from songgen.generation.demucs_weights import load_demucs
 from songgen.generation.separation import DEFAULT_MODEL, VocalSeparator
 from songgen.prepare.engine.audio_files import read_audio, write_audio

@@ -11,9 +11,12 @@ from pathlib import Path
 
 from songgen.config.types import NonNegativeFloat, PositiveFloat, PositiveInt
 from songgen.data.audio import AudioOptions
+from songgen.data.clip_audio import ClipAudio
 from songgen.data.manifests.clip import ClipRow, Rejection, TrackPath
 from songgen.data.reading import BYTES_PER_GIB, AudioReaders, ReadingLimits
 from songgen.data.reject_codes import REJECT_CODES
+from songgen.data.sound.contents import convert_command
+from songgen.data.sound.levels import flaws
 from songgen.prepare.describing.embedded_facts import read_embedded_facts
 from songgen.prepare.engine.record import JsonObject, LyricLine, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
@@ -41,7 +44,11 @@ _ADVICE = {
     "file_missing": "The manifest names files that are not there: check its paths.",
     "truncated_audio": "Copy or download these files again: their ends are missing.",
     "unreadable_audio": "These files cannot be decoded: copy or convert them again.",
-    "unsupported_format": "Convert these files to WAV, FLAC, OGG or MP3.",
+    "unsupported_format": f"Convert these files in their folder, for example: {convert_command('.m4a')}",
+    "length_differs": "Write these files again (ffmpeg -i FILE NEW.flac): their headers are wrong.",
+    "changing_format": "Decode these files to one sample rate (ffmpeg -i FILE NEW.flac), or split them.",
+    "out_of_scale": "Divide the samples of these files by their full scale (32768 for 16 bits), and write them again.",
+    "cancelling_channels": "Invert one channel of these files, or convert them to mono from one channel.",
 }
 """Code of `songgen.data.reject_codes` -> what the report suggests."""
 
@@ -82,10 +89,14 @@ class TakeInOptions:
 
 
 class TakeInStep(Step):
-    """Refuses songs with a file that cannot be decoded to its end, and measures length and energy of the others."""
+    """Refuses songs with a file that cannot be decoded to its end, and measures length and energy of the others.
+
+    What is probably wrong with a track (see `songgen.data.sound.levels.FLAWS`) becomes a measure of that name, of other
+    tracks than the mix `<track>_<name>`.
+    """
 
     name = "take_in"
-    version = 3
+    version = 4
     batch_size = SONGS_PER_READER
 
     def __init__(self, options: TakeInOptions) -> None:
@@ -116,18 +127,21 @@ class TakeInStep(Step):
             return [self._take_in(record, folder, readers) for record in records]
 
     def _take_in(self, record: SongRecord, folder: WorkFolder, readers: AudioReaders) -> StepOutput:
+        tracks = {track: TrackPath(file, str(folder.path(file))) for track, file in record.audio.items()}
+        row = ClipRow(record.id, "", "", "", tracks, record.file, record.line)
         if self._has_long_lyrics(record):
             length, limit = len(record.lyrics), self.options.max_lyrics_length
             reason = f"the lyrics have {length} characters; take_in.max_lyrics_length is {limit}"
-            return StepOutput(refusal=Refusal(self.name, "lyrics_too_long", reason, length, limit))
-        tracks = {track: TrackPath(file, str(folder.path(file))) for track, file in record.audio.items()}
-        clip = readers.check(ClipRow(record.id, "", "", "", tracks, record.file, record.line))
+            refusal = Refusal(self.name, "lyrics_too_long", reason, length, limit)
+            return StepOutput({"duration": readers.seconds(row)}, refusal=refusal)
+        clip = readers.check(row)
         if isinstance(clip, Rejection):
             limit_key = f" (take_in.{_KEYS[clip.code]})" if clip.code in _KEYS else ""
-            return StepOutput(refusal=Refusal(self.name, clip.code, clip.reason + limit_key, Path(clip.path).name))
+            refusal = Refusal(self.name, clip.code, clip.reason + limit_key, Path(clip.path).name)
+            return StepOutput({"duration": clip.seconds} if clip.seconds else {}, refusal=refusal)
         lines = _fitting_lines(record.lines, clip.duration)
         of_file = self._of_file(record, folder.track(record, MIX))
-        measures = {**lines.pop("measures", {}), **of_file.pop("measures", {})}
+        measures = {**_flaw_measures(clip), **lines.pop("measures", {}), **of_file.pop("measures", {})}
         changes = {"duration": clip.duration, "energies": clip.energies, **lines, **of_file}
         return StepOutput(changes | ({"measures": measures} if measures else {}))
 
@@ -149,6 +163,15 @@ class TakeInStep(Step):
 
     def _has_long_lyrics(self, record: SongRecord) -> bool:
         return len(record.lyrics) > self.options.max_lyrics_length
+
+
+def _flaw_measures(clip: ClipAudio) -> dict[str, float]:
+    """Return the figures that show flaws of the tracks."""
+    return {
+        name if track == MIX else f"{track}_{name}": round(value, 4)
+        for track, signal in clip.signals.items()
+        for name, value in flaws(signal).items()
+    }
 
 
 def _fitting_lines(lines: Sequence[LyricLine], duration: float) -> JsonObject:

@@ -8,16 +8,10 @@ import pytest
 import soundfile
 from single_clips import OPTIONS, code_of, read, row_of
 
-from songgen.data.audio import (
-    AudioOptions,
-    ClipAudio,
-    declared_seconds,
-    energy,
-    read_clip,
-    resample,
-    to_int16,
-)
+from songgen.data.audio import AudioOptions, resample
+from songgen.data.clip_audio import ClipAudio, declared_seconds, read_clip
 from songgen.data.manifests.clip import ClipRow, Rejection, TrackPath
+from songgen.data.sound.levels import energy, to_int16
 
 
 def tone(seconds: float, rate: int = 16000, level: float = 0.3) -> np.ndarray:
@@ -36,7 +30,7 @@ def test_lengths_are_inclusive(tmp_path: Path) -> None:
 def test_length_is_checked_before_anything_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "a.wav", tone(0.5), 16000)
     soundfile.write(tmp_path / "long.wav", tone(4), 16000)
-    monkeypatch.setattr("songgen.data.audio._decode_mono", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("songgen.data.clip_audio._decode_mono", lambda *_: pytest.fail("decoded"))
     result = read_clip(row_of(mix=tmp_path / "a.wav", vocal=tmp_path / "long.wav"), OPTIONS)
     assert isinstance(result, Rejection) and result.code == "too_long" and result.path == "long.wav"
 
@@ -146,6 +140,6 @@ def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(0.5), 16000)
     content = bytearray((tmp_path / "a.wav").read_bytes())
     place = content.index(b"data") + 4
-    content[place : place + 4] = struct.pack("<I", 0xFFFFFF00)
+    content[place : place + 4] = struct.pack("<I", 0xFFF00000)
     (tmp_path / "b.wav").write_bytes(content)
     assert code_of(tmp_path / "b.wav") == "truncated_audio"

@@ -12,7 +12,7 @@ from songgen.data.reject_codes import REJECT_CODES, reject_code_table
 
 ROOT = Path(__file__).resolve().parents[3]
 
-CODE_PLACES = {"reject": 0, "AudioRejected": 0, "_Failed": 0, "_TrackRejected": 1}
+CODE_PLACES = {"reject": 0, "AudioRejected": 0, "_Failed": 0, "_TrackRejected": 1, "NotReadable": 1}
 """What takes a code -> which of its arguments that is."""
 
 

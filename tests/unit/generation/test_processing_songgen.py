@@ -79,12 +79,28 @@ def test_without_a_voice_there_are_no_samples(processor):
     assert inputs["ref_voice_lengths"].tolist() == [0]
 
 
-def test_a_silent_cut_is_no_voice_and_says_so(processor, tmp_path, caplog):
-    soundfile.write(tmp_path / "silence.wav", np.zeros(24_000), 24_000)
-    with caplog.at_level(logging.WARNING):
-        inputs = processor(lyrics="la", ref_voice_path=str(tmp_path / "silence.wav"))
-    assert inputs["ref_voice_lengths"].tolist() == [0]
-    assert "silent" in caplog.text
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("silence", "too quiet from 0 s on"),
+        ("near_silence", "energy 1; training uses voices from 200"),
+        ("cancelling", "cancel each other"),
+        ("three_samples", "at least 0.25 s"),
+        ("integer_scale", "out_of_scale"),
+    ],
+)
+def test_what_training_would_not_use_as_a_voice_is_refused(processor, tmp_path, name, reason):
+    tone = 0.2 * np.sin(np.arange(24_000) / 10)
+    samples = {
+        "silence": np.zeros(24_000),
+        "near_silence": tone / 8000,
+        "cancelling": np.stack([tone, -tone], axis=1),
+        "three_samples": tone[100:103],
+        "integer_scale": tone * 32768,
+    }[name]
+    soundfile.write(tmp_path / "voice.wav", samples, 24_000, subtype="FLOAT")
+    with pytest.raises(ValueError, match=reason):
+        processor(lyrics="la", ref_voice_path=tmp_path / "voice.wav")
 
 
 def test_batches_pad_and_single_values_hold_for_all(processor, voice_file):
@@ -134,12 +150,12 @@ def test_a_bad_voice_file_or_start_is_refused(processor, voice_file, tmp_path):
     with pytest.raises(ValueError, match="at least 0"):
         processor(lyrics="la", ref_voice_path=voice_file, start=-1)
     (tmp_path / "text.wav").write_text("no audio")
-    with pytest.raises(ValueError, match="cannot be read as audio"):
+    with pytest.raises(ValueError, match="unreadable_audio"):
         processor(lyrics="la", ref_voice_path=tmp_path / "text.wav")
     broken = np.zeros(24_000, dtype=np.float32)
     broken[100] = np.nan
     soundfile.write(tmp_path / "nan.wav", broken, 24_000, subtype="FLOAT")
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="not_finite"):
         processor(lyrics="la", ref_voice_path=tmp_path / "nan.wav")
 
 

@@ -8,9 +8,9 @@ import pytest
 import soundfile
 from prepare_songs import RATE, tone, write_song
 
-from songgen.data.audio import energy
 from songgen.data.manifests import song_folder
 from songgen.data.manifests.findings import ManifestError
+from songgen.data.sound.levels import energy
 from songgen.prepare.config import config_of_values
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.record_files import read_records
@@ -391,3 +391,20 @@ def test_a_song_is_measured_at_its_own_rate_and_as_mono(tmp_path: Path) -> None:
     (outcome,) = take_in(*read(tmp_path).records)
     assert outcome.changes["duration"] == pytest.approx(4.0 * RATE / 44_100, abs=1e-4)
     assert outcome.changes["energies"]["mix"] == pytest.approx(energy(tone(4.0)), rel=1e-3)
+
+
+def test_flaws_are_measures_and_refused_songs_keep_their_length(tmp_path: Path) -> None:
+    samples = tone(3.0)
+    soundfile.write(tmp_path / "dead.wav", np.stack([samples, 0 * samples], axis=1) + 0.05, RATE)
+    soundfile.write(tmp_path / "scale.wav", 32768 * samples, RATE, subtype="FLOAT")
+    records = [SongRecord(name, name, "songs", 1, {"mix": str(tmp_path / f"{name}.wav")}) for name in ("dead", "scale")]
+    dead, scale = take_in(*records)
+    assert dead.changes["measures"] == {"dc_offset": pytest.approx(0.05, abs=0.01)}
+    assert scale.refusal is not None and scale.refusal.code == "out_of_scale"
+    assert scale.changes == {"duration": pytest.approx(3.0)}
+    (long,) = take_in(records[0], max_seconds=2.0)
+    assert long.refusal is not None and long.refusal.code == "too_long" and long.changes["duration"] == 3.0
+    damaged = bytes(range(256)) * 9
+    (tmp_path / "scale.wav").write_bytes(damaged)
+    (unreadable,) = take_in(records[1])
+    assert unreadable.refusal is not None and str(tmp_path) not in unreadable.refusal.reason

@@ -12,7 +12,8 @@ from prepare_songs import RATE, tone, write_song
 from prepare_steps import make_record
 
 from songgen.config import load_run_config
-from songgen.data.audio import AudioOptions, read_clip
+from songgen.data.audio import AudioOptions
+from songgen.data.clip_audio import read_clip
 from songgen.data.manifests.findings import ManifestFindings
 from songgen.data.manifests.manifest import read_clip_rows
 from songgen.data.manifests.raw_rows import ColumnNames

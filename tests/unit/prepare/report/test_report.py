@@ -335,3 +335,16 @@ def test_the_page_plays_in_a_browser_on_a_phone_and_in_the_dark(tmp_path: Path, 
         assert browser.run("return document.documentElement.scrollWidth") <= 390
         assert browser.complaints() == []
         assert browser.run("return document.styleSheets[0].cssRules.length") > 20
+
+
+def test_flaws_of_recordings_are_counted_by_song_and_get_advice(records: list[SongRecord]) -> None:
+    changed = [dataclasses.replace(record, measures={"dc_offset": 0.02, "vocal_dead_channel": -80.0})
+               if record.song == "a" else record for record in records]  # fmt: skip
+    report = report_of(changed)
+    assert [(entry["flaw"], entry["track"], entry["songs"]) for entry in report["flaws"]] == [
+        ("dc_offset", "mix", 1),
+        ("dead_channel", "vocal", 1),
+    ]
+    advice = "\n".join(advise(report))
+    assert "1 song(s) have `dc_offset`" in advice and "0.02 of full scale" in advice and "-80 dB" in advice
+    assert report_of(records)["flaws"] == []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_demucs import save_demucs
 
-from songgen.data.audio import INT16_SCALE, energy, to_int16
+from songgen.data.sound.levels import INT16_SCALE, energy, to_int16
 from songgen.prepare.engine.audio_files import read_audio, write_audio
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.step import WorkFolder
