@@ -13,7 +13,8 @@ from itertools import chain
 
 import numpy as np
 
-from songgen.data.audio import AudioRejected, energy
+from songgen.data.audio import AudioRejected
+from songgen.data.sound.levels import energy
 from songgen.prepare.engine.audio_files import read_audio, resample_frames
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, RefusalCode, Section
