@@ -84,7 +84,7 @@ setup(
         "wandb": WANDB,
         "8bit": ["bitsandbytes"],
         "deepspeed": ["deepspeed>=0.19,<0.20; sys_platform == 'linux'"],
-        "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "codespell", "pre-commit"],
+        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "codespell", "pre-commit"],
     },
     entry_points={"console_scripts": ["songgen=songgen.cli.main:main"]},
 )

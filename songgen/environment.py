@@ -21,3 +21,17 @@ def keep_quiet() -> None:
     """
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+PARENT_AT_START = os.getppid()
+"""Process that started this one. `import songgen` is the first thing that a program of songgen does, so that a launcher
+that ends while the large libraries are still being imported is noticed later (`songgen.runtime.processes.signals`)."""
+
+
+def _note_parent() -> None:
+    """Note the parent again in a forked process."""
+    global PARENT_AT_START
+    PARENT_AT_START = os.getppid()
+
+
+os.register_at_fork(after_in_child=_note_parent)

@@ -2,17 +2,24 @@
 
 import ipaddress
 import logging
+import multiprocessing
 import os
+import secrets
 import shutil
+import signal
 import socket
+import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tqdm import tqdm
+from warden import VARIABLE, end, is_lasting, marked_processes, start_warden
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -45,6 +52,34 @@ if not _IS_WORKER:
     os.environ["HF_HOME"] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="songgen-tests-")
 
 
+# What this process starts carries its name; the warden ends what is left of that when this process has ended.
+NAME = os.environ[VARIABLE] = secrets.token_hex(8)
+_WARDEN = start_warden(NAME)
+
+_STARTED: list[str] = []
+"""Events of this process that started another one, since the beginning of the test."""
+
+
+_SHARED: set[int] = set()
+"""Processes of shared fixtures."""
+
+
+def _note_start(event: str, arguments: tuple[Any, ...]) -> None:
+    """Note that a process was started."""
+    if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "pty.spawn"):
+        _STARTED.append(event)
+
+
+sys.addaudithook(_note_start)
+
+
+def pytest_configure() -> None:
+    """Let a batch system's SIGTERM end the tests as Ctrl-C does, so that every fixture cleans up."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
 def pytest_unconfigure() -> None:
     """Remove the caches of this run."""
     if not _IS_WORKER:
@@ -61,6 +96,26 @@ def logging_restored() -> Iterator[None]:
     warnings.showwarning = show
     for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
         logger.handlers, logger.level, logger.propagate = list(handlers), level, propagate
+
+
+def _running() -> set[int]:
+    """Return what runs of all that this process has started, also what has lost its parent since."""
+    own = {child.pid for child in psutil.Process().children(recursive=True)}
+    return {pid for pid in own | marked_processes(NAME) if not is_lasting(pid)} - {_WARDEN.pid}
+
+
+@pytest.fixture(autouse=True)
+def nothing_outlives_a_test() -> Iterator[None]:
+    """Kill what a test has started and left running, whatever came of it; shared fixtures end their own."""
+    if _STARTED:  # by shared fixtures, since the last test
+        _SHARED.update(_running())
+        _STARTED.clear()
+    yield
+    if _STARTED or multiprocessing.active_children():
+        end(_running() - _SHARED)
+        _STARTED.clear()
+        for child in multiprocessing.active_children():  # collects those that have just been killed
+            child.join(0.1)
 
 
 def is_local(address: Any) -> bool:

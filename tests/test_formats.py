@@ -9,7 +9,7 @@ from songgen.prepare.describing.paid_answers import ANSWERS_FOLDER
 from songgen.prepare.engine.record_files import RECORDS_FILE, SONGS_FILE
 from songgen.prepare.engine.store import RESULTS_FOLDER
 from songgen.prepare.inputs import SPOOL_FOLDER
-from songgen.prepare.output.encoded_files import ENCODED_FOLDER
+from songgen.prepare.output.encoded_files import ENCODED_FOLDER, ENCODED_HASHES_FILE
 from songgen.prepare.output.writers import AUDIO_FOLDER, PreparedInfo
 from songgen.prepare.pins import PINS_FILE
 from songgen.prepare.review.corrections import APPLIED_FILE, CORRECTIONS_FILE
@@ -51,8 +51,8 @@ def test_the_files_are_those_that_are_written() -> None:
 
 
 def test_the_work_folder_of_preparing_is_listed_as_a_whole() -> None:
-    names = (RESULTS_FOLDER, AUDIO_FOLDER, ENCODED_FOLDER, SPOOL_FOLDER, ANSWERS_FOLDER, PINS_FILE, SONGS_FILE,
-             RECORDS_FILE, REJECTED_FILE, CORRECTIONS_FILE, APPLIED_FILE, WORK_LOCK_FILE,
+    names = (RESULTS_FOLDER, AUDIO_FOLDER, ENCODED_FOLDER, ENCODED_HASHES_FILE, SPOOL_FOLDER, ANSWERS_FOLDER,
+             PINS_FILE, SONGS_FILE, RECORDS_FILE, REJECTED_FILE, CORRECTIONS_FILE, APPLIED_FILE, WORK_LOCK_FILE,
              PREPARE_STATUS_FILE)  # fmt: skip
     [row] = (line for line in section("Work folders").splitlines() if "of preparing" in line)
     assert not [name for name in names if f"`{name}" not in row]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from limits import SAFETY_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +42,7 @@ PREPARE_WINGS = (
     "config",
     "inputs",
     "pins",
+    "time_estimate",
     "preparation",
 )
 """Wings and single modules of `songgen.prepare`, the lowest first."""
@@ -196,7 +198,7 @@ def test_import_of_the_package_is_quick() -> None:
     heavy = ("torch", "transformers", "accelerate", "datasets", "peft", "wandb", "pyarrow")
     program = f"import songgen, sys; print([name for name in {heavy!r} if name in sys.modules])"
     result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=120
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=SAFETY_SECONDS
     )
     assert result.stdout.strip() == "[]"
 
@@ -209,7 +211,7 @@ def test_public_names_load_without_the_training_libraries() -> None:
         "print([name for name in ('datasets', 'peft', 'pyarrow', 'wandb') if name in sys.modules])"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=300
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=SAFETY_SECONDS
     )
     assert result.stdout.strip() == "[]"
 

@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from songgen.codecs.spectral import SpectralSettings
     from songgen.codecs.spectral_fit import FitOptions, fit_spectral_codec, reconstruction_error
     from songgen.data.manifests.contents import find_audio_files
+    from songgen.runtime.file_hashes import record_hashes
 
     settings = SpectralSettings(
         sample_rate=arguments.sample_rate,
@@ -63,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         lambda line: print(line, flush=True),
     )
     codec.save(arguments.out)
+    record_hashes(arguments.out, ["config.json", "model.safetensors"])
     print(f"fitted in {time.monotonic() - start:.1f} s, saved in {arguments.out}", flush=True)
     measured = files[:: -(-len(files) // ERROR_FILES)]
     error = reconstruction_error(codec, _read_waveforms(measured, settings.sample_rate, "measuring"))

@@ -1,6 +1,7 @@
 """`songgen generate`: generate songs as audio files from a caption, lyrics and a reference voice."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -21,6 +22,20 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Choices of --dtype."""
 
+FORMATS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".aiff": ("AIFF", "PCM_16"),
+    ".aif": ("AIFF", "PCM_16"),
+    ".caf": ("CAF", "PCM_16"),
+    ".au": ("AU", "PCM_16"),
+    ".w64": ("W64", "PCM_16"),
+}
+"""Ending of an output file -> format and encoding of libsndfile."""
+
 WHOLE_SONG = ""
 """Label of the file that holds the whole song."""
 
@@ -30,7 +45,7 @@ logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `songgen generate`."""
     parser.add_argument("--model", required=True, help="model folder or hub id")
-    parser.add_argument("--out", type=Path, required=True, help="audio file to write (.wav, .flac or .ogg)")
+    parser.add_argument("--out", type=Path, required=True, help=f"audio file to write ({', '.join(FORMATS)})")
     song = parser.add_argument_group("the song")
     song.add_argument("--caption", help="genre, mood, instruments, singer")
     lyrics = song.add_mutually_exclusive_group()
@@ -99,6 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         language=arguments.language,
     )
     model = SongGenForConditionalGeneration.from_pretrained(arguments.model, dtype=dtype).to(torch.device(device))
+    _check_sample_rate(arguments.out, model.config.sampling_rate)
     keywords: dict[str, Any] = {**inputs, **vars(options)}
     with _progress_bar() as on_step:
         if arguments.stream:
@@ -135,7 +151,7 @@ def write_songs(songs: "SongAudio", out: Path) -> list[Path]:
                 logger.warning("%s has a peak of %.2f and is scaled down to full scale", track or "the mix", peak)
                 samples = samples / peak
             path = song_path(out, song, len(songs.lengths), track)
-            soundfile.write(path, samples, songs.sampling_rate)
+            soundfile.write(path, samples, songs.sampling_rate, **_encoding(path))
             paths.append(path)
     return paths
 
@@ -151,7 +167,9 @@ def write_stream(pieces: "Iterable[SongAudio]", out: Path, num_songs: int) -> li
                 for track, waveforms in _files_of(piece).items():
                     path = song_path(out, song, num_songs, track)
                     if path not in files:
-                        opened = soundfile.SoundFile(path, "w", samplerate=piece.sampling_rate, channels=1)
+                        opened = soundfile.SoundFile(
+                            path, "w", samplerate=piece.sampling_rate, channels=1, **_encoding(path)
+                        )
                         files[path] = stack.enter_context(opened)
                     files[path].write(waveforms[song, :length].cpu().numpy())
                     files[path].flush()
@@ -198,11 +216,8 @@ def _check_output(out: Path) -> None:
     Raises:
         ValueError: if it cannot.
     """
-    import soundfile
-
-    suffix = out.suffix.lstrip(".").upper()
-    if suffix not in soundfile.available_formats():
-        raise ValueError(f"--out {out} has no suffix of an audio format that can be written, such as .wav or .flac")
+    if out.suffix.lower() not in FORMATS:
+        raise ValueError(f"--out {out} does not end in one of {', '.join(FORMATS)}")
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder; give a file name")
     try:
@@ -211,6 +226,29 @@ def _check_output(out: Path) -> None:
         raise ValueError(f"--out {out}: its folder cannot be created: {error}") from error
     if not os.access(out.parent, os.W_OK):
         raise ValueError(f"--out {out}: its folder cannot be written to")
+
+
+def _encoding(path: Path) -> dict[str, str]:
+    """Return format and encoding of a file, as soundfile takes them."""
+    audio_format, subtype = FORMATS[path.suffix.lower()]
+    return {"format": audio_format, "subtype": subtype}
+
+
+def _check_sample_rate(out: Path, sampling_rate: int) -> None:
+    """Check that the output format takes the model's sample rate, by writing a few samples into memory.
+
+    Raises:
+        ValueError: if it does not, or the installed libsndfile lacks the format.
+    """
+    import numpy as np
+    import soundfile
+
+    try:
+        soundfile.write(io.BytesIO(), np.zeros(sampling_rate, np.float32), sampling_rate, **_encoding(out))
+    except (soundfile.LibsndfileError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"--out {out}: this format cannot be written at the model's {sampling_rate} Hz ({error}); take .wav"
+        ) from error
 
 
 def _device(name: str) -> str:

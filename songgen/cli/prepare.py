@@ -2,19 +2,23 @@
 
 import argparse
 import shlex
-import sys
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from songgen.cli.run_arguments import add_config_arguments
 from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE, EXIT_LOST_PROCESS
-from songgen.runtime.terminal import printable
+from songgen.runtime.json_files import read_json_object
+from songgen.runtime.terminal import outliving_terminal, printable, say
 
 if TYPE_CHECKING:
     from songgen.prepare.config import PrepareConfig
     from songgen.prepare.preparation import PrepareSummary
 
+
+FIRST_STAGE = "mixed_pro/step1.json"
+"""Recipe of the first stage of training."""
 
 SHOWN_LINES = 5
 """Number of lines printed of a list in LJSpeech format."""
@@ -41,21 +45,23 @@ def run(arguments: argparse.Namespace) -> int:
     from songgen.prepare.config import load_prepare_config
     from songgen.prepare.engine.runner import WorkerLost
     from songgen.prepare.preparation import TooManyBadSongs, prepare
+    from songgen.runtime.processes.peers import LostProcess
 
     if {"-h", "--help"} & set(arguments.overrides):
         print(_keys())
         return EXIT_DONE
     config = load_prepare_config([arguments.config, *arguments.overrides])
-    try:
-        summary = prepare(config)
-    except TooManyBadSongs as error:
-        print(f"songgen prepare: {error}", file=sys.stderr)
-        return EXIT_BAD_DATA
-    except WorkerLost as error:
-        print(f"songgen prepare: {error}", file=sys.stderr)
-        return EXIT_LOST_PROCESS
-    if summary is not None:
-        print(printable("\n".join(describe(config, summary))))
+    with outliving_terminal():
+        try:
+            summary = prepare(config)
+        except TooManyBadSongs as error:
+            say(f"songgen prepare: {error}")
+            return EXIT_BAD_DATA
+        except (WorkerLost, LostProcess) as error:
+            say(f"songgen prepare: {error}")
+            return EXIT_LOST_PROCESS
+        if summary is not None:
+            print(printable("\n".join(describe(config, summary))))
     return EXIT_DONE
 
 
@@ -88,4 +94,30 @@ def describe(config: "PrepareConfig", summary: "PrepareSummary") -> list[str]:
         lines.append(f"report: {folder}/report.html")
     lines += _first_lines(config)
     lines.append(f"to listen and to correct: songgen review {shlex.quote(folder)}")
-    return [*lines, f"next: songgen tokenize {shlex.quote(f'{folder}/data.json')}"]
+    return [*lines, "next:", *(f"  {command}" for command in next_commands(config))]
+
+
+def next_commands(config: "PrepareConfig") -> list[str]:
+    """Return the commands that lead from the data set to a training run, with all names filled in."""
+    import torch
+
+    from songgen.prepare.output.writers import DATA_CONFIG_FILE, METADATA_FILES
+
+    folder = config.settings.output_dir.rstrip("/")
+    values = read_json_object(config.output_folder / DATA_CONFIG_FILE)
+    model = values["model_name_or_path"]
+    has_eval, has_vocal = "eval_dataset_name" in values, "ref_voice_column_name" in values
+    commands: list[tuple[str, ...]] = []
+    if model.startswith((".", "/", "~")) and not Path(model).expanduser().exists():
+        tokenizers = Path(model).parent / "tokenizers"
+        manifests = [f"{folder}/{name}" for name in METADATA_FILES.values() if (config.output_folder / name).is_file()]
+        if not tokenizers.expanduser().exists():
+            commands.append(("tokenizer", "--manifest", *manifests[:1], "--out", f"./{tokenizers}"))
+        commands.append(("init", model, "--tokenizers", f"./{tokenizers}"))
+    commands.append(("tokenize", f"{folder}/{DATA_CONFIG_FILE}"))
+    options = ["--model_name_or_path", model, "--save_to_disk", values["save_to_disk"]]
+    options += [] if has_vocal else ["--add_vocal_loss", "false"]
+    options += [] if has_eval else ["--do_eval", "false", "--eval_strategy", "no"]
+    options += [] if torch.cuda.is_available() else ["--dtype", "float32"]
+    commands.append(("train", FIRST_STAGE, *options))
+    return [shlex.join(("songgen", *command)) for command in commands]

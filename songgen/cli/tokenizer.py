@@ -32,13 +32,18 @@ def run(arguments: argparse.Namespace) -> int:
     from songgen.conditioning import train_caption_tokenizer
     from songgen.data.manifests.contents import read_texts
     from songgen.lyrics import train_lyrics_tokenizer
+    from songgen.runtime.file_hashes import HASHES_FILE, record_hashes
+    from songgen.runtime.model_folders import part_files
 
     out: Path = arguments.out
+    (out / HASHES_FILE).unlink(missing_ok=True)  # those of tokenizers that are replaced now
     songs = read_texts(arguments.manifest)
     lyrics = train_lyrics_tokenizer(((song.lyrics, song.language) for song in songs), arguments.lyrics_vocab_size)
     captions = train_caption_tokenizer(
         (song.caption for song in songs), arguments.caption_vocab_size, out / CAPTION_FOLDER
     )
     path = lyrics.save_pretrained(out)
+    written = [path, *part_files(out / CAPTION_FOLDER, out)]
+    record_hashes(out, [entry.relative_to(out).as_posix() for entry in written])
     print(f"{len(songs)} rows: lyrics vocabulary of {len(lyrics)} in {path}, caption vocabulary of {len(captions)}")
     return EXIT_DONE

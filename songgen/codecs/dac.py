@@ -1,10 +1,12 @@
 """DAC, the Descript Audio Codec (https://arxiv.org/abs/2306.06546), published for 16, 24 and 44.1 kHz."""
 
+from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor
 from transformers import DacModel
 
+from songgen.codecs.dac_weights import WEIGHTS_ENDINGS, open_native
 from songgen.codecs.network import NetworkCodec, network_spec, open_network
 
 
@@ -23,12 +25,18 @@ class DacCodec(NetworkCodec):
 
     @classmethod
     def load(cls, path: str, revision: str | None, settings: dict[str, Any]) -> Self:
-        """Open a folder or hub id; `settings` may contain `num_codebooks` (default: all).
+        """Open a folder, a hub id or a weight file of descript-audio-codec.
+
+        Args:
+            path: what to open.
+            revision: revision of a hub repository.
+            settings: may contain `num_codebooks` (default: all).
 
         Raises:
             ValueError: if it cannot be opened or does not have that many codebooks.
         """
-        model = open_network(DacModel, path, revision)
+        is_native = path.endswith(WEIGHTS_ENDINGS)
+        model = open_native(Path(path)) if is_native else open_network(DacModel, path, revision)
         available = model.config.n_codebooks
         num_codebooks = settings.get("num_codebooks", available)
         if not isinstance(num_codebooks, int) or not 1 <= num_codebooks <= available:

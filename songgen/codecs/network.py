@@ -11,6 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from songgen.codecs.base import AudioCodec
+from songgen.runtime.file_hashes import checked_folder
+from songgen.runtime.pretrained import FOREIGN_ERRORS
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -58,13 +60,15 @@ def open_network(
     """Open a network in float32 from the safetensors files of a folder or hub repository.
 
     Raises:
-        ValueError: if it cannot be opened or weights are missing.
+        ValueError: if it cannot be opened, has changed since it was written, or weights are missing.
     """
+    if Path(path).is_dir():
+        checked_folder(Path(path))
     try:
         model, info = model_class.from_pretrained(
             path, revision=revision or "main", dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, SafetensorError) as error:
+    except (*FOREIGN_ERRORS, SafetensorError) as error:
         raise ValueError(
             f"Cannot open the weights of the codec {path!r}: {error} Give a folder or hub id that holds "
             "model.safetensors; files in pickle format are not opened."

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import torch
 
 from songgen.codecs.base import AudioCodec
+from songgen.codecs.dac_weights import WEIGHTS_ENDINGS, find_native_weights
+from songgen.runtime.file_hashes import checked
+from songgen.runtime.json_files import read_json_object
+from songgen.runtime.network_sizes import require_sane_sizes
 from songgen.runtime.pretrained import find_file, local_folder, require_hub_id
 
 
@@ -43,9 +48,10 @@ def load_codec(
 
     Args:
         spec: A hub id, a folder, or `{"type": ..., "path": id or folder, "revision": ..., "bandwidth": ...}`. Without
-            `type` the kind is taken from config.json; without `path` the kind's published model is opened.
+            `type` the kind is taken from config.json; without `path` the kind's published model is opened. The path of
+            a DAC may also be a weight file of descript-audio-codec, or the folder where that package keeps one.
         device: Device to compute on.
-        base_folder: Folder of a model or data set; a relative path is looked up there first.
+        base_folder: Folder of a model or data set; a relative path is looked up there and nowhere else.
 
     Raises:
         ValueError: if the spec is wrong or the codec cannot be opened; the message says what to do about it.
@@ -56,7 +62,7 @@ def load_codec(
     path: Any = wanted.pop("path", None) or CODEC_KINDS[kind].default_path
     revision = wanted.pop("revision", None)
     source = _resolve(path, base_folder)
-    config = _read_config(source, revision)
+    config: dict[str, Any] = {"model_type": "dac"} if _is_native(source) else _read_config(source, revision)
     found: Any = config.get("model_type")
     if kind is None and found not in CODEC_KINDS:
         raise ValueError(
@@ -107,33 +113,41 @@ def _nearest(name: Any, choices: list[str]) -> str:
 
 
 def _resolve(path: str, base_folder: Path | None) -> Path | str:
-    """The folder that `path` names, absolute, or else the hub id that it may be."""
-    if (folder := local_folder(path, base_folder)) is not None:
-        return folder.resolve()
+    """The folder or native weight file that `path` names, absolute, or else the hub id that it may be."""
+    path = os.path.expanduser(path)
     try:
+        folder = local_folder(path, base_folder)
+        if (weights := find_native_weights(path if folder is None else str(folder), base_folder)) is not None:
+            return weights
+        if folder is not None:
+            return folder.resolve()
         return require_hub_id(path, base_folder)
     except ValueError as error:
         raise ValueError(f"The codec {path!r} is not there: {error}, which holds the codec's config.json.") from error
 
 
+def _is_native(source: Path | str) -> bool:
+    return str(source).endswith(WEIGHTS_ENDINGS)
+
+
 def _read_config(source: Path | str, revision: str | None) -> dict[str, Any]:
     """Return a codec's config.json, from its folder or the hub."""
+    file = codec_file(source, "config.json", revision)
     try:
-        config = json.loads(codec_file(source, "config.json", revision).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"The config.json of the codec {str(source)!r} is not valid JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"The config.json of the codec {str(source)!r} does not contain a JSON object.")
-    return config
+        config = read_json_object(file)
+        require_sane_sizes(config, str(file))
+        return config
+    except ValueError as error:
+        raise ValueError(f"The config.json of the codec {str(source)!r} is not valid: {error}.") from error
 
 
 def codec_file(source: Path | str, name: str, revision: str | None) -> Path:
     """Return the local path of a codec's file; from a hub repository it is downloaded, or found in the cache.
 
     Raises:
-        ValueError: if there is no such file, or the hub cannot be reached.
+        ValueError: if there is no such file, it has changed since it was written, or the hub cannot be reached.
     """
     try:
-        return find_file(source, [name], revision=revision)
+        return checked(find_file(source, [name], revision=revision))
     except ValueError as error:
         raise ValueError(f"{name} of the codec {str(source)!r} cannot be read: {error}") from error

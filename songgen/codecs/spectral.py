@@ -18,6 +18,7 @@ from songgen.codecs.base import AudioCodec
 from songgen.codecs.registry import codec_file
 from songgen.codecs.spectral_quantizer import dequantize, quantize
 from songgen.codecs.spectral_signal import SpectrumGeometry, griffin_lim, linear_magnitudes, magnitudes
+from songgen.runtime.json_files import read_json_object
 from songgen.runtime.tensor_files import read_tensors
 
 
@@ -111,7 +112,7 @@ class SpectralCodec(AudioCodec):
         Raises:
             ValueError: if files are missing or do not match each other.
         """
-        config = json.loads(codec_file(path, "config.json", revision).read_text(encoding="utf-8"))
+        config = read_json_object(codec_file(path, "config.json", revision))
         known = {field.name for field in fields(SpectralSettings)}
         given = set(config) - {"model_type"}
         if given != known:

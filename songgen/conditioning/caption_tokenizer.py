@@ -12,6 +12,9 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers.models import Unigram
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from songgen.runtime.file_hashes import checked_folder
+from songgen.runtime.pretrained import FOREIGN_ERRORS
+
 PAD_TOKEN_ID, EOS_TOKEN_ID, UNK_TOKEN_ID = 0, 1, 2
 """Ids of T5's vocabularies, kept by those trained here."""
 
@@ -28,11 +31,13 @@ def load_caption_tokenizer(folder_or_id: str | Path, revision: str | None = None
         revision: branch, tag or commit on the hub.
 
     Raises:
-        ValueError: if there is none, or if it could not pad or end a sequence.
+        ValueError: if there is none, if it has changed since it was written, or if it could not pad or end a sequence.
     """
+    if Path(folder_or_id).is_dir():
+        checked_folder(Path(folder_or_id))
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder_or_id), revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except FOREIGN_ERRORS as error:
         raise ValueError(f"no caption tokenizer in {folder_or_id!s} (a folder or a hub id): {error}") from error
     if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer in {folder_or_id!s} lacks a padding or an end token: it is none of T5's kind")

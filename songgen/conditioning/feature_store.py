@@ -19,7 +19,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from songgen.runtime.files import file_sha256
+from songgen.runtime.files import file_sha256, remove_file
 from songgen.runtime.tensor_files import opened_tensors
 
 SUFFIX = ".safetensors"
@@ -96,7 +96,7 @@ class FeatureStore:
         except SafetensorError as error:
             raise OSError(str(error)) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            remove_file(temporary)
         self._make_room(path)
 
     def _make_room(self, newest: Path) -> None:

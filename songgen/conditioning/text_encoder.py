@@ -13,6 +13,7 @@ from transformers import T5Config, T5EncoderModel
 
 from songgen.conditioning.cache import FeatureCache
 from songgen.conditioning.frozen import FrozenEncoder, seeded
+from songgen.runtime.network_sizes import require_sane_sizes
 from songgen.runtime.tensor_files import load_strictly, locate, normalize_spec
 
 _EMBEDDING = "shared.weight"
@@ -58,6 +59,7 @@ class TextEncoder(FrozenEncoder):
         Raises:
             ValueError: if weights are missing or of other shapes.
         """
+        require_sane_sizes(config, "the configuration of the text encoder")
         with torch.device("meta"):
             model = T5EncoderModel(T5Config.from_dict(_without_dtype(config)))
         weights = dict(tensors)
@@ -153,7 +155,7 @@ def load_text_encoder(
 
     Args:
         spec: a hub id, a folder, or `{"path": ..., "revision": ..., "allow_pickle_weights": false}`.
-        base_folder: a relative path that exists under it is taken from there.
+        base_folder: folder of a model; a relative path is one in it.
         device: where it computes.
         dtype: precision to compute in (None: as stored).
 

@@ -263,7 +263,7 @@ def read_voice_sample_rate(spec: str | Mapping[str, Any], *, base_folder: Path |
     Args:
         spec: as for `load_voice_encoder`; without a path, the configuration of an encoder whose weights are in the
             model's own file.
-        base_folder: a relative path that exists under it is taken from there.
+        base_folder: folder of a model; a relative path is one in it.
 
     Raises:
         ValueError: if the encoder's files cannot be found.
@@ -294,7 +294,7 @@ def load_voice_encoder(
         spec: a hub id, a folder, or `{"path": ..., "revision": ..., "allow_pickle_weights": false}`.
             `m-a-p/MERT-v1-330M` publishes its weights as a pickle only: it needs `"allow_pickle_weights": true`,
             and is then read with `torch.load(weights_only=True)`.
-        base_folder: a relative path that exists under it is taken from there.
+        base_folder: folder of a model; a relative path is one in it.
         device: where it computes.
         dtype: precision to compute in (None: as stored).
 

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 from transformers import HubertConfig
 
+from songgen.runtime.network_sizes import require_sane_sizes
+
 logger = logging.getLogger(__name__)
 
 _REFUSED_OPTIONS = ("feature_extractor_cqt", "deepnorm")
@@ -42,6 +44,7 @@ def hubert_config(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> H
     Raises:
         ValueError: for options that HuBERT lacks, or for weights of another kind of network.
     """
+    require_sane_sizes(config, "the configuration of the voice encoder")
     refused = [option for option in _REFUSED_OPTIONS if config.get(option)]
     if refused:
         raise ValueError(f"the voice encoder uses {', '.join(refused)}, which the native HuBERT class does not have")

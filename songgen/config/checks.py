@@ -87,7 +87,7 @@ def _purpose(config: ArgumentGroups) -> Iterator[Problem]:
 def _evaluation(config: ArgumentGroups) -> Iterator[Problem]:
     training = config.training
     if training.eval_strategy == "steps" and not (training.eval_steps or training.eval_epochs):
-        message = 'eval_strategy: "steps" needs eval_steps (or eval_epochs); give one of them, or "epoch"'
+        message = 'eval_strategy: "steps" needs eval_steps or eval_epochs; eval_steps may be "auto"'
         yield Problem(("eval_strategy", "eval_steps", "eval_epochs"), message)
     if training.eval_strategy != "no" and not training.do_eval:
         message = f'eval_strategy: "{training.eval_strategy}" has no effect without do_eval true; set it, or "no" here'

@@ -47,7 +47,7 @@ class IgnoredArguments:
     """Padding is masked, so its side does not matter."""
 
     add_prenet: bool = True
-    """There are always projections between conditions and decoder."""
+    """Conditions are always projected, and lyrics encoded; a model's own config.json may say otherwise."""
 
     overwrite_cache: bool = False
     """Finished preprocessing is reused only if input and settings are the same; remove the folder to repeat it."""

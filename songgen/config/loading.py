@@ -15,7 +15,8 @@ from songgen.config.keys import GROUPS, all_keys
 from songgen.config.recipes import TRAINING, find_recipe
 from songgen.config.run_config import RunConfig, key_problem, raise_problems
 from songgen.config.types import accepts, describe, parse_text
-from songgen.runtime.files import expand_home
+from songgen.runtime.files import expand_home, read_regular
+from songgen.runtime.json_files import MAX_JSON_BYTES, parse_json
 from songgen.runtime.processes.launcher import has_accelerator
 
 logger = logging.getLogger(__name__)
@@ -131,30 +132,17 @@ def keys_text() -> str:
 
 def _read_json(path: Path, required_by: Path | None) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_regular(path, MAX_JSON_BYTES).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
         reason = f' (the "base" of {required_by})' if required_by else ""
         raise ValueError(f"{path}{reason}: cannot be read as a text file: {error}") from error
     try:
-        values = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        values = parse_json(content)
     except ValueError as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected one JSON object of key to value, found {type(values).__name__}")
     return values
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"given twice: {', '.join(repeated)}; keep one of them")
-    return values
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _real_names(values: dict[str, Any], path: Path) -> dict[str, Any]:

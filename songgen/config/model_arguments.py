@@ -1,9 +1,9 @@
 """Configuration keys of the model: its source, its conditions, and sampling in evaluation."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from songgen.config.types import NonNegativeFloat, PositiveFloat, PositiveInt, Probability
+from songgen.config.types import PositiveInt, Probability, Range
 
 TrackPattern = Literal[
     "mixed",
@@ -38,8 +38,8 @@ class ModelArguments:
     """Whether positions are rotary (true) or sinusoidal (false). null: as in the model."""
 
     audio_codec: str | dict[str, Any] | None = None
-    """Codec: a hub id, a folder, or a table {"type": "xcodec", "dac", "encodec" or "spectral", "path": id or folder,
-    "revision": ..., "bandwidth": ...}. null: the codec of the model."""
+    """Codec: a hub id, a folder, a weight file of descript-audio-codec, or a table {"type": "xcodec", "dac", "encodec"
+    or "spectral", "path": id, folder or file, "revision": ..., "bandwidth": ...}. null: the codec of the model."""
 
     text_encoder: str | dict[str, Any] | None = None
     """Frozen encoder of the caption: a hub id, a folder, or a table. null: the encoder of the model."""
@@ -87,16 +87,16 @@ class ModelArguments:
     do_sample: bool = True
     """Whether evaluation generates songs by sampling (true) or greedily (false)."""
 
-    temperature: PositiveFloat = 1.0
+    temperature: Annotated[float, Range(at_least=1e-4, at_most=1e4)] = 1.0
     """Sampling temperature in evaluation."""
 
     top_k: PositiveInt | None = None
     """Number of most likely codes to sample from in evaluation. null: all."""
 
-    top_p: Probability | None = None
+    top_p: Annotated[float, Range(above=0, at_most=1)] | None = None
     """Total probability of the most likely codes to sample from in evaluation. null: all codes."""
 
-    guidance_scale: NonNegativeFloat = 1.0
+    guidance_scale: Annotated[float, Range(at_least=0, at_most=100)] = 1.0
     """Scale of classifier-free guidance in evaluation; 1 means no guidance."""
 
     max_length: PositiveInt = 2580

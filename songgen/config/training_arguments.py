@@ -16,6 +16,8 @@ from songgen.config.types import (
 
 Tracker = Literal["wandb", "tensorboard", "none"]
 
+Automatic = Literal["auto"]
+
 ParameterGroup = Literal[
     "cross",
     "text_projection",
@@ -29,6 +31,28 @@ ParameterGroup = Literal[
     "heads",
     "vocal_heads",
 ]
+
+
+@dataclass(frozen=True)
+class AutomaticInterval:
+    """Interval that follows the length of a run."""
+
+    per_run: int
+    """How often the interval is due in a run."""
+
+    longest: int
+    """Most optimizer steps."""
+
+    def of(self, num_steps: int) -> int:
+        """Return the number of optimizer steps in a run of `num_steps`."""
+        return min(self.longest, max(1, num_steps // self.per_run))
+
+
+# With the published data (541,253 clips, 128 a step) these are the published intervals in every stage of 40 epochs or
+# more. Shorter runs log, save and evaluate as often in proportion, instead of never.
+LOGGING_INTERVAL = AutomaticInterval(per_run=80, longest=2_000)
+SAVE_INTERVAL = AutomaticInterval(per_run=16, longest=10_000)
+EVAL_INTERVAL = AutomaticInterval(per_run=8, longest=20_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,8 +240,8 @@ class TrainingArguments:
     eval_strategy: Literal["no", "steps", "epoch"] = "no"
     """Unit of the intervals between evaluations in training, or no evaluation (also read as `evaluation_strategy`)."""
 
-    eval_steps: PositiveInt | None = None
-    """Number of optimizer steps between evaluations."""
+    eval_steps: PositiveInt | Automatic | None = "auto"
+    """Number of optimizer steps between evaluations. auto: an eighth of the run, at most 20,000."""
 
     eval_epochs: PositiveFloat | None = None
     """Epochs between evaluations, in place of `eval_steps`."""
@@ -234,15 +258,15 @@ class TrainingArguments:
     add_audio_samples_to_wandb: bool = False
     """Whether to send generated audio to the trackers; it is always written to `output_dir`."""
 
-    logging_steps: PositiveInt = 10
-    """Number of optimizer steps between two lines of metrics."""
+    logging_steps: PositiveInt | Automatic = "auto"
+    """Number of optimizer steps between two lines of metrics. auto: an eightieth of the run, at most 2,000."""
 
     logging_epochs: PositiveFloat | None = None
     """Epochs between two lines of metrics, in place of `logging_steps`."""
 
-    save_steps: PositiveInt | None = 500
+    save_steps: PositiveInt | Automatic | None = "auto"
     """Number of optimizer steps between checkpoints; an evaluation with the lowest loss so far is followed by a
-    checkpoint too. null: only the final checkpoint."""
+    checkpoint too. auto: a sixteenth of the run, at most 10,000. null: only the final checkpoint."""
 
     save_epochs: PositiveFloat | None = None
     """Epochs between checkpoints, in place of `save_steps`."""
@@ -276,21 +300,24 @@ class TrainingArguments:
         """Return the milestones as optimizer steps in a run of `num_steps`."""
         return [round(place * num_steps) if place < 1 else round(place) for place in self.lr_scheduler_milestones]
 
-    def logging_interval(self, steps_per_epoch: int) -> int:
-        """Return the number of optimizer steps between two lines of metrics."""
-        return _interval(self.logging_epochs, steps_per_epoch) or self.logging_steps
+    def logging_interval(self, num_steps: int, steps_per_epoch: int) -> int:
+        """Return the number of optimizer steps between two lines of metrics in a run of `num_steps`."""
+        interval = _interval(self.logging_epochs, steps_per_epoch) or self.logging_steps
+        return LOGGING_INTERVAL.of(num_steps) if interval == "auto" else interval
 
-    def save_interval(self, steps_per_epoch: int) -> int | None:
-        """Return the number of optimizer steps between checkpoints; None for the final one only."""
-        return _interval(self.save_epochs, steps_per_epoch) or self.save_steps
+    def save_interval(self, num_steps: int, steps_per_epoch: int) -> int | None:
+        """Return the number of optimizer steps between checkpoints in a run of `num_steps` (None: at its end)."""
+        interval = _interval(self.save_epochs, steps_per_epoch) or self.save_steps
+        return SAVE_INTERVAL.of(num_steps) if interval == "auto" else interval
 
-    def eval_interval(self, steps_per_epoch: int) -> int | None:
-        """Return the number of optimizer steps between evaluations; None for no evaluation during training."""
+    def eval_interval(self, num_steps: int, steps_per_epoch: int) -> int | None:
+        """Return the number of optimizer steps between evaluations in a run of `num_steps`; None: only at its end."""
         if not self.do_eval or self.eval_strategy == "no":
             return None
         if self.eval_strategy == "epoch":
             return _interval(self.eval_epochs or 1.0, steps_per_epoch)
-        return _interval(self.eval_epochs, steps_per_epoch) or self.eval_steps
+        interval = _interval(self.eval_epochs, steps_per_epoch) or self.eval_steps
+        return EVAL_INTERVAL.of(num_steps) if interval == "auto" else interval
 
     def trackers(self) -> list[str]:
         """Return the names of the trackers in use."""

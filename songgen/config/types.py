@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from songgen.runtime.files import expand_home
+from songgen.runtime.json_files import parse_json
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,8 @@ def _readings(text: str, annotation: Any) -> list[Any]:
     structured = is_list or (accepts(annotation, dict) and text.startswith("{"))
     if not structured and text.lower() in _SPELLINGS and not _is_choice(text, annotation):
         readings.append(_SPELLINGS[text.lower()])
-    if structured or not accepts(annotation, str):
-        for read in (json.loads, float):
+    if structured or not accepts(annotation, str) or accepts(annotation, int) or accepts(annotation, float):
+        for read in (parse_json, float):
             try:
                 readings.append(read(text))
             except ValueError:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.dataset import HASHING_THREADS, REBUILD_HINT, SongDataset
-from songgen.data.shards import content_problem
+from songgen.data.schema import DatasetInfo, ShardInfo
+from songgen.data.shards import shard_problem
 from songgen.runtime.files import write_text_atomic
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.processes.agreement import from_main, gather_lists
@@ -58,7 +59,9 @@ class _Shard:
 def require_intact_data(
     folders: Sequence[str], splits: Sequence[str], output_dir: Path, *, rank: int, world_size: int
 ) -> None:
-    """Compare every shard with the hash recorded when it was written. Every process must call this.
+    """Compare every shard with the hash recorded when it was written, and check its values.
+
+    Every process must call this.
 
     The processes share the work, so all of them must see the same files. Shards that an earlier launch of this run
     found intact, and that have not changed since, are not read again.
@@ -107,10 +110,12 @@ def _unverified(folders: Sequence[str], splits: Sequence[str], output_dir: Path)
 def _problems(shards: Sequence[_Shard], output_dir: Path, rank: int, world_size: int) -> dict[_Shard, str]:
     """Read shards, each process its share, and return their problems; intact shards are recorded."""
     problems: dict[_Shard, str] = {}
+    infos = {folder: DatasetInfo.read(folder) for folder in {shard.folder for shard in shards}}
     read, total = 0, sum(shard.size for shard in shards)
     for together in _rounds(shards):
         with ThreadPoolExecutor(HASHING_THREADS) as pool:
-            own = list(pool.map(_problem, together[rank::world_size]))
+            mine = together[rank::world_size]
+            own = list(pool.map(_problem, mine, [infos[shard.folder] for shard in mine]))
         shares = gather_lists(own)
         # Process r read shards r, r + world_size, ...: shard number n is entry n // world_size of process n %
         # world_size.
@@ -133,10 +138,13 @@ def _rounds(shards: Sequence[_Shard]) -> Iterator[list[_Shard]]:
         yield [shard for _, shard in part]
 
 
-def _problem(shard: _Shard) -> str:
+def _problem(shard: _Shard, info: DatasetInfo) -> str:
     """Return what is wrong with a shard's content; empty if nothing is."""
+    rows = next((entry.rows for entries in info.splits.values() for entry in entries if entry.file == shard.file), None)
+    if rows is None:
+        return "the data set was replaced"
     try:
-        return content_problem(shard.path, shard.sha256)
+        return shard_problem(Path(shard.folder), ShardInfo(shard.file, rows, shard.sha256), info, verify_hash=True)
     except OSError as error:
         return f"it cannot be read ({error})"
 

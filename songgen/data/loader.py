@@ -97,7 +97,7 @@ def read_batches(loader: DataLoader[Any]) -> Iterator[Any]:
     _WORKERS.update(workers)
     try:
         yield from iterator
-    except RuntimeError as error:
+    except Exception as error:  # of any kind: see `worker_failure`
         awaited = awaited_worker(iterator) if "timed out" in str(error) else None
         _kill_workers(iterator)
         if awaited is not None:
@@ -126,9 +126,13 @@ def _kill_workers(iterator: Any) -> None:
 
 
 def worker_failure(error: BaseException) -> LoaderError | None:
-    """Return the error for a dead loader worker if torch raised one, at any place; None for other errors."""
-    named = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error))
-    if named is None or not isinstance(error, RuntimeError):
+    """Return the error for a dead loader worker if torch raised one, at any place; None for other errors.
+
+    Torch raises it from a signal handler. If the program is just releasing a lock, that fails next, and torch's error
+    is only the context of one such as "cannot release un-acquired lock".
+    """
+    named = next(filter(None, map(_named_worker, _chain(error))), None)
+    if named is None or isinstance(error, LoaderError):
         return None
     pids = [int(pid) for pid in named[1].split(",")]
     who = ", ".join(f"{_WORKERS.get(pid, '?')} (pid {pid})" for pid in pids)
@@ -137,6 +141,21 @@ def worker_failure(error: BaseException) -> LoaderError | None:
         f"loader worker {who} died: {how}. If it was killed for want of memory (the system's log says so), lower "
         "dataloader_num_workers"
     )
+
+
+def _named_worker(error: BaseException) -> re.Match[str] | None:
+    """Return the process ids and the fate of workers in torch's error; None for other errors."""
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", text)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and those that it was raised from or during the handling of."""
+    while error is not None:
+        yield error
+        if error.__cause__ is not error.__context__:
+            yield from _chain(error.__cause__)
+        error = error.__context__
 
 
 def _outlive_signals(worker: int) -> None:

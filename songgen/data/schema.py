@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from songgen.runtime.json_files import read_json
 from songgen.runtime.records import Format
 from songgen.tasks import TRACKS
 
@@ -190,11 +191,12 @@ class DatasetInfo:
         """
         path = Path(folder) / DATASET_FILE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ValueError(f"{folder} is not a tokenized data set: it has no {DATASET_FILE}; {REBUILD}") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} cannot be read ({error}); {REBUILD}") from error
+            content = read_json(path)
+        except ValueError as error:
+            if not path.exists():
+                what = f"{folder} is not a tokenized data set: it has no {DATASET_FILE}; {REBUILD}"
+                raise ValueError(what) from None
+            raise ValueError(f"{error}; {REBUILD}") from error
         info = _FORMAT.read(content, str(path))
         listed = [shard.file for shards in info.splits.values() for shard in shards]
         outside = [name for name in listed if PurePosixPath(name).is_absolute() or ".." in name.split("/")]

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from songgen.runtime.files import file_sha256, synchronize
+from songgen.runtime.files import file_sha256, remove_file, synchronize
 
 FLUSH_ROWS = 64
 """Number of rows of a record batch; it limits the memory of the writer, and of a reader of whole batches."""
@@ -41,10 +42,11 @@ class ShardWriter:
     def __exit__(self, *error: object) -> None:
         """Remove temporary files."""
         if self._spill is not None:
-            self._spill.close()
+            with suppress(OSError):  # a full disk fails here again, which must not hide the first error
+                self._spill.close()
             self._spill = None
-        self._spill_path.unlink(missing_ok=True)
-        self._partial_path.unlink(missing_ok=True)
+        remove_file(self._spill_path)
+        remove_file(self._partial_path)
 
     @property
     def num_rows(self) -> int:

@@ -6,15 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from songgen.doctor.findings import Finding, error, ok, warning
-from songgen.runtime.tensor_files import read_tensors
-from songgen.train.checkpoints.files import (
-    AVERAGE_FILE,
-    MODEL_FILE,
-    OPTIMIZER_FILE,
-    FileEntry,
-    read_manifest,
-    verify,
-)
+from songgen.runtime.file_hashes import FileEntry
+from songgen.train.checkpoints.files import read_manifest, verify
 from songgen.train.checkpoints.folders import candidates, leftovers
 from songgen.train.checkpoints.state import read_trainer_state
 from songgen.train.output_folder import has_lone_model
@@ -22,8 +15,8 @@ from songgen.train.output_folder import has_lone_model
 FIX_OF_REJECTED = "it is neither used nor deleted: restore its files from a copy, or remove it"
 
 
-def examine_checkpoint(folder: Path, *, deep: bool) -> Iterator[Finding]:
-    """Check every byte of a checkpoint; with `deep`, also look for values that are not finite."""
+def examine_checkpoint(folder: Path) -> Iterator[Finding]:
+    """Check every byte and every value of a checkpoint."""
     try:
         manifest = verify(folder)
     except ValueError as problem:
@@ -33,11 +26,9 @@ def examine_checkpoint(folder: Path, *, deep: bool) -> Iterator[Finding]:
     if not is_readable:
         yield error(folder.name, description, FIX_OF_REJECTED)
         return
-    yield ok(folder.name, f"{description}; every byte is as saved")
+    yield ok(folder.name, f"{description}; every byte is as saved, every value finite")
     for name, entry in manifest.files.items():
         yield ok(name, f"{entry.size:,} bytes")
-    if deep:
-        yield from non_finite_tensors(folder)
 
 
 def examine_checkpoints(folder: Path, *, inexact_allowed: bool, deep: bool) -> Iterator[Finding]:
@@ -54,9 +45,7 @@ def examine_checkpoints(folder: Path, *, inexact_allowed: bool, deep: bool) -> I
             yield error(path.name, f"not used: {problem or description}", FIX_OF_REJECTED)
         elif chosen is None:
             chosen = path
-            yield ok(path.name, f"would be resumed: {description}; every byte is as saved")
-            if deep:
-                yield from non_finite_tensors(path)
+            yield ok(path.name, f"would be resumed: {description}; every byte is as saved, every value finite")
         else:
             yield ok(path.name, f"{description}; older than the one to be resumed")
         if chosen and not deep:
@@ -91,19 +80,6 @@ def describe(folder: Path) -> tuple[str, bool]:
         f"step {state.step} of {state.total_steps}, {state.epoch} complete epochs, {state.updates} updates, "
         f"{processes}, {size:,.1f} MiB{best}"
     ), True
-
-
-def non_finite_tensors(folder: Path) -> Iterator[Finding]:
-    """Look for NaN and infinity in weights, optimizer and moving average."""
-    names = []
-    for file in (MODEL_FILE, OPTIMIZER_FILE, AVERAGE_FILE):
-        tensors = read_tensors(folder / file)
-        names += [f"{file}: {name}" for name, tensor in tensors.items() if not tensor.isfinite().all()]
-    if names:
-        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        yield error(folder.name, f"contains NaN or infinity in {listed}", "resume from an earlier checkpoint (resume)")
-    else:
-        yield ok(folder.name, "all values are finite")
 
 
 def total_size(files: dict[str, FileEntry]) -> int:

@@ -36,6 +36,9 @@ class Kind(StrEnum):
     PREPARED = "prepared data set"
     PREPARING = "work folder of a preparation"
     MODEL = "model folder"
+    CODEC = "codec"
+    ENCODER = "frozen encoder"
+    TOKENIZERS = "tokenizers"
 
 
 @dataclass(frozen=True)

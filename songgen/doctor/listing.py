@@ -41,6 +41,9 @@ NAMES = {
     Kind.PREPARED: "songs",
     Kind.PREPARING: "songs",
     Kind.MODEL: "model",
+    Kind.CODEC: "part",
+    Kind.ENCODER: "part",
+    Kind.TOKENIZERS: "part",
 }
 """Kind of folder -> name in the table."""
 
@@ -54,7 +57,7 @@ class Entry:
 
     kind: str
     """Kind of the entry: `tokens` (of `songgen tokenize`), `songs` (of `songgen prepare`), `run`, `model`, `part` of a
-    model (a codec, an encoder), or `checkpoint`."""
+    model (a codec, an encoder, tokenizers), or `checkpoint`."""
 
     state: str
     """State of the entry: `finished`, `running`, `stopped` by a signal, `failed` (also if killed), or `unfinished`."""
@@ -157,8 +160,7 @@ def _entry(folder: Path, kind: Kind) -> Iterator[Entry]:
     elif kind is Kind.CHECKPOINT:
         yield _checkpoint(folder, changed)
     else:
-        name = NAMES[kind] if _is_song_model(folder) else "part"
-        yield Entry(shown, name, FINISHED, changed, size=_weights(folder))
+        yield Entry(shown, NAMES[kind], FINISHED, changed, size=_weights(folder))
 
 
 def _tokens(folder: Path, changed: float) -> Entry:
@@ -234,14 +236,6 @@ def _at(step: int | None, status: RunStatus | None) -> str:
         return ""
     total = status.total_steps if status is not None else None
     return f"step {step}" + ("" if total is None else f" of {total}")
-
-
-def _is_song_model(folder: Path) -> bool:
-    """Return whether a folder with a configuration holds a whole model, not a codec or an encoder."""
-    try:
-        return "track_pattern" in read_json_object(folder / MODEL_CONFIG_FILE)
-    except ValueError:
-        return True
 
 
 def _weights(folder: Path) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,15 @@ from typing import Any
 from songgen.codecs import load_codec
 from songgen.conditioning import load_caption_tokenizer
 from songgen.doctor.findings import Finding, error, ok, warning
+from songgen.doctor.hashes import examine_hashes
 from songgen.lyrics import VoiceBpeTokenizer
 from songgen.models.configuration_songgen import SongGenConfig
-from songgen.models.loading import local_part, non_finite_weights, weight_problems
+from songgen.models.folder import FROZEN_PARTS, PATH_KEYS
+from songgen.models.loading import non_finite_weights, weight_problems
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.runtime.json_files import read_json_object
+from songgen.runtime.model_folders import leaving_paths, part_files
+from songgen.runtime.pretrained import local_folder
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 PICKLE_ENDINGS = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz"})
@@ -21,19 +25,22 @@ PICKLE_ENDINGS = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", "
 
 SHOWN_PROBLEMS = 8
 
-FROZEN_PARTS = ("audio_codec", "text_encoder", "voice_encoder")
-
 
 def examine_model(folder: Path, *, deep: bool) -> Iterator[Finding]:
-    """Check a model folder; the weights' headers are compared, and with `deep`, the weights are read."""
+    """Check a model folder: hashes, names and shapes of weights; with `deep`, also their values."""
+    yield from examine_hashes(folder)
     try:
-        raw = json.loads((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
+        raw = read_json_object(folder / MODEL_CONFIG_FILE)
         config = SongGenConfig.from_dict(raw)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
         fix = "restore it from a copy, or write the model again"
         yield error(MODEL_CONFIG_FILE, f"not a valid model configuration: {problem}", fix)
         return
     yield ok(MODEL_CONFIG_FILE, f"layout {config.track_pattern}, {config.decoder.num_hidden_layers} decoder layers")
+    if leaving := leaving_paths(raw, PATH_KEYS):
+        what = f"it names places outside of the model folder: {'; '.join(leaving)}"
+        yield error(MODEL_CONFIG_FILE, what, "copy them into the folder and give their names there, or give hub ids")
+        return
     yield from _weights(folder, deep=deep)
     embedded = set(FROZEN_PARTS) - {name for name in FROZEN_PARTS if "path" in getattr(config, name)}
     for name in FROZEN_PARTS:
@@ -71,7 +78,7 @@ def _weights(folder: Path, *, deep: bool) -> Iterator[Finding]:
 def _part(folder: Path, name: str, spec: Mapping[str, Any]) -> Iterator[Finding]:
     """Check that a frozen network is there, and report its source."""
     path = str(spec["path"])
-    found = local_part(spec, folder)
+    found = local_folder(path, folder)
     if found is None and _may_be_hub_id(path):
         yield ok(name, f"{path}, downloaded from the hub on first use")
     elif found is None:
@@ -81,12 +88,17 @@ def _part(folder: Path, name: str, spec: Mapping[str, Any]) -> Iterator[Finding]
     elif not any(found.glob("*.safetensors")) and not spec.get("allow_pickle_weights"):
         yield error(name, f"{found} has no weights in safetensors format", "convert them; pickles are not read")
     else:
-        yield ok(name, path)
+        try:
+            part_files(found, folder)
+        except ValueError as problem:
+            yield warning(name, str(problem), "no training can start from this model, and this part is not published")
+        else:
+            yield ok(name, path)
 
 
 def _codec_fits(folder: Path, config: SongGenConfig, *, deep: bool) -> Iterator[Finding]:
     """With `deep`, open the codec and compare its fingerprint with that of the model's training data."""
-    if not deep or config.audio_codec_fingerprint is None or local_part(config.audio_codec, folder) is None:
+    if not deep or config.audio_codec_fingerprint is None or not _is_local(config.audio_codec, folder):
         return
     try:
         found = load_codec(config.audio_codec, base_folder=folder).fingerprint
@@ -118,7 +130,7 @@ def _lyrics_tokenizer(folder: Path, config: SongGenConfig) -> Iterator[Finding]:
 def _caption_tokenizer(folder: Path, config: SongGenConfig) -> Iterator[Finding]:
     """Check the caption tokenizer, if it is in a folder."""
     name = config.caption_tokenizer
-    found = local_part({"path": name}, folder)
+    found = local_folder(name, folder)
     if found is None and _may_be_hub_id(name):
         yield ok("caption tokenizer", f"{name}, downloaded from the hub on first use")
     elif found is None:
@@ -139,6 +151,11 @@ def _pickles(folder: Path) -> Iterator[Finding]:
         yield warning("pickles", what, "they are not read as model weights; remove them unless you know their origin")
     else:
         yield ok("pickles", "none")
+
+
+def _is_local(spec: Mapping[str, Any], folder: Path) -> bool:
+    """Return whether a frozen network is in the model's folder."""
+    return "path" in spec and local_folder(str(spec["path"]), folder) is not None
 
 
 def _may_be_hub_id(name: str) -> bool:

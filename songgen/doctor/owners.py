@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from songgen.runtime.folder_lock import is_alive
+from songgen.runtime.files import read_regular
+from songgen.runtime.folder_lock import has_local_locks, is_alive
+from songgen.runtime.json_files import MAX_JSON_BYTES, parse_json
 
 _FLOCK = "hhqqi"
 """Layout of `struct flock` on 64-bit Linux: type, whence, start, length, process."""
@@ -31,15 +32,20 @@ class Owner:
     holds_lock: bool | None = None
     """Whether a process of this machine holds the system's lock on the file; None if the system cannot tell."""
 
+    has_local_locks: bool = False
+    """Whether the system's lock decides, whatever the name of the machine: a restarted container has another one."""
+
     @property
     def is_here(self) -> bool:
-        """Whether the process is on this machine, where its state can be checked."""
-        return self.host == socket.gethostname()
+        """Whether the state of the process can be checked from this machine."""
+        return self.host == socket.gethostname() or self.has_local_locks
 
     @property
     def is_alive(self) -> bool:
         """Whether the process is alive on this machine; a later process with the same id does not hold the lock."""
-        return self.is_here and is_alive(self.pid) and (self.holds_lock is not False or self.pid == os.getpid())
+        if self.host != socket.gethostname():  # another container, whose process ids are not those seen here
+            return self.is_here and self.holds_lock is True
+        return is_alive(self.pid) and (self.holds_lock is not False or self.pid == os.getpid())
 
 
 def read_owner(path: Path) -> Owner | None:
@@ -49,8 +55,8 @@ def read_owner(path: Path) -> Owner | None:
         ValueError: if the file cannot be read.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Owner(int(content["pid"]), str(content["host"]), _is_locked(path))
+        content = parse_json(read_regular(path, MAX_JSON_BYTES))
+        return Owner(int(content["pid"]), str(content["host"]), _is_locked(path), has_local_locks(path.parent))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as failure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from songgen.prepare.output.writers import (
 )
 from songgen.prepare.report.statistics import meaning_of
 from songgen.prepare.review.corrections import APPLIED_FILE, CORRECTIONS_FILE
+from songgen.runtime.json_files import parse_json, read_json_object
 
 SHOWN_FILES = 8
 """Number of damaged files that are listed."""
@@ -93,7 +93,7 @@ def _split(folder: Path, split: str, info: PreparedInfo, *, deep: bool) -> Itera
     """Check the rows of a split and their files."""
     name = METADATA_FILES[split]
     try:
-        rows = [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
+        rows = [parse_json(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
         problems = [problem for row in rows for problem in _row_problems(folder, row, deep=deep)]
         seconds = sum(float(row["duration"]) for row in rows)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as failure:
@@ -145,7 +145,7 @@ def _codes(path: Path) -> Counter[str]:
     codes: Counter[str] = Counter()
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
-            codes[str(json.loads(line)["code"])] += 1
+            codes[str(parse_json(line)["code"])] += 1
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not written yet, or truncated by a kill; the next run writes it again
     return codes
@@ -164,7 +164,7 @@ def _corrections(work: Path) -> Iterator[Finding]:
 def _next(folder: Path) -> Iterator[Finding]:
     """Report the next command for the data set."""
     try:
-        tokens = Path(json.loads((folder / DATA_CONFIG_FILE).read_text(encoding="utf-8"))["save_to_disk"])
+        tokens = Path(read_json_object(folder / DATA_CONFIG_FILE)["save_to_disk"])
     except (OSError, ValueError, KeyError, TypeError):
         return  # a missing file was reported already
     beside = folder.with_name(tokens.name)

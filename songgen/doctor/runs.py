@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,8 @@ from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.doctor.models import examine_model
 from songgen.doctor.owners import read_owner
 from songgen.runtime.files import free_bytes
+from songgen.runtime.json_files import read_json_object
+from songgen.runtime.json_lines import numbered
 from songgen.runtime.processes.heartbeat import heartbeat_file, read_beat
 from songgen.runtime.status import RUN_STATUS_FILE, read_run_status
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
@@ -21,7 +22,7 @@ from songgen.train.checkpoints.files import RUN_CONFIG_FILE, room_needed
 from songgen.train.checkpoints.folders import complete_checkpoints
 from songgen.train.optimization.anomalies import LOSS_SPIKES_FILE, NON_FINITE_FILE
 from songgen.train.output_folder import RUN_LOCK_FILE
-from songgen.train.reporting.trackers import METRICS_FILE, read_metrics
+from songgen.train.reporting.trackers import METRICS_FILE, metric_lines, read_metrics
 
 SHOWN_METRICS = ("train/loss", "train/grad_norm", "train/learning_rate", "eval/loss")
 
@@ -108,7 +109,7 @@ def _configuration(folder: Path) -> tuple[RunConfig | None, list[Finding]]:
     """Read the configuration of the last launch."""
     path = folder / RUN_CONFIG_FILE
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        values: Any = read_json_object(path)
         config = RunConfig.from_dict(values, sources=(str(path),))
     except (OSError, ValueError, AttributeError, TypeError) as problem:
         fix = "launching the run again writes it again; checkpoints have a copy of their own"
@@ -155,7 +156,11 @@ def _disk(folder: Path) -> Iterator[Finding]:
 def _metrics(folder: Path) -> Iterator[Finding]:
     """Report the latest metrics."""
     path = folder / METRICS_FILE
-    records = read_metrics(path) if path.is_file() else []
+    lines = metric_lines(path)
+    if lines.damaged:
+        fix = "the next launch moves them aside"
+        yield warning(METRICS_FILE, f"damaged {numbered(lines.damaged)}; training is not affected", fix)
+    records = lines.values
     if not records:
         yield ok(METRICS_FILE, "no line yet")
         return

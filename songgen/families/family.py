@@ -15,21 +15,10 @@ from songgen.families.model_facts import ModelFacts
 from songgen.families.objective import DataNeeds, Objective
 from songgen.families.songs import Processes, TrainingData
 from songgen.families.trainable import Trainable
+from songgen.runtime.model_folders import ModelFiles
 from songgen.tasks import Task
 
 Model = TypeVar("Model", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class ModelFiles:
-    """Files of a family's model folders, in addition to `config.json`."""
-
-    weights: Callable[[Path], Sequence[str]]
-    """Names of the weight files of a folder, safetensors."""
-    files: tuple[str, ...] = ()
-    """Other files that belong to the model."""
-    folders: tuple[str, ...] = ()
-    """Folders of frozen networks and tokenizers; `config.json` says under the same keys where they are."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ class the metadata name; this one knows three classes. The older `.th` files are
 
 import importlib
 import inspect
-import json
 import logging
 import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from songgen.runtime.json_files import parse_json
 from songgen.runtime.pretrained import find_file
 from songgen.runtime.tensor_files import opened_tensors, read_tensors
 
@@ -110,9 +110,9 @@ def _read_network(path: Path) -> Any:
         with opened_tensors(path) as file:
             metadata = file.metadata() or {}
         tensors = read_tensors(path)
-        args, kwargs = (json.loads(metadata[key], object_hook=_decode_fraction) for key in ("args", "kwargs"))
+        args, kwargs = (_decode_fractions(parse_json(metadata[key])) for key in ("args", "kwargs"))
         kind = metadata["klass"]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"{path} is not a Demucs network in safetensors: {error}") from error
     if kind not in NETWORKS:
         raise ValueError(f"{path} names the class {kind!r}; only {', '.join(NETWORKS)} are made")
@@ -131,7 +131,12 @@ def _read_network(path: Path) -> Any:
     return network.eval()
 
 
-def _decode_fraction(values: dict[str, Any]) -> Any:
-    if values.get("_type") == "fraction":
-        return Fraction(values["numerator"], values["denominator"])
-    return values
+def _decode_fractions(value: Any) -> Any:
+    """Replace the objects that stand for fractions, at any depth."""
+    if isinstance(value, list):
+        return [_decode_fractions(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("_type") == "fraction":
+        return Fraction(value["numerator"], value["denominator"])
+    return {key: _decode_fractions(entry) for key, entry in value.items()}

@@ -14,6 +14,21 @@ DEFAULT_MAX_SECONDS = 30.0
 DEFAULT_TOP_K = 50
 """Default number of candidates to sample from, as in the published model."""
 
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-4, 1e4
+"""Range of the temperature: outside of it, scaled logits of float32 are infinite, or all equal."""
+
+MAX_GUIDANCE_SCALE = 100.0
+"""Largest guidance scale; useful ones are below 10."""
+
+MAX_SECONDS = 3600.0
+"""Longest song in seconds: codes of all steps are kept in memory."""
+
+MAX_STEPS = 1_000_000
+"""Longest song in decoder steps or frames."""
+
+MAX_SONGS = 1000
+"""Most songs for each input: they are sampled side by side."""
+
 MAX_SEED = 2**63
 """Seeds are below this, as torch's generators take them."""
 
@@ -71,20 +86,22 @@ class GenerationOptions:
     def _sampling_problems(self) -> list[str]:
         """Return what is wrong with the values that shape the distribution."""
         problems = []
-        if not _is_number(self.temperature) or not self.temperature > 0:
+        if not _is_number(self.temperature) or not MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE:
             problems.append(
-                f"temperature must be a finite number above 0, got {self.temperature!r} (do_sample=False is greedy)"
+                f"temperature must be a number from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}, got "
+                f"{self.temperature!r} (do_sample=False is greedy; on the command line, --greedy)"
             )
         if self.top_k is not None and (not _is_integer(self.top_k) or self.top_k < 0):
             problems.append(f"top_k must be a whole number of at least 1 (None or 0 for no limit), got {self.top_k!r}")
         if self.top_p is not None and (not _is_number(self.top_p) or not 0 < self.top_p <= 1):
             problems.append(f"top_p must be above 0 and at most 1 (None for no limit), got {self.top_p!r}")
-        if not _is_number(self.guidance_scale) or self.guidance_scale < 0:
+        if not _is_number(self.guidance_scale) or not 0 <= self.guidance_scale <= MAX_GUIDANCE_SCALE:
             problems.append(
-                f"guidance_scale must be a finite number of at least 0 (1 for none), got {self.guidance_scale!r}"
+                f"guidance_scale must be a number from 0 to {MAX_GUIDANCE_SCALE:g} (1 for none), got "
+                f"{self.guidance_scale!r}"
             )
-        if not _is_integer(self.num_return_sequences) or self.num_return_sequences < 1:
-            problems.append(f"num_return_sequences must be at least 1, got {self.num_return_sequences!r}")
+        if not _is_integer(self.num_return_sequences) or not 1 <= self.num_return_sequences <= MAX_SONGS:
+            problems.append(f"num_return_sequences must be from 1 to {MAX_SONGS}, got {self.num_return_sequences!r}")
         return problems
 
     def _length_problems(self) -> list[str]:
@@ -96,10 +113,11 @@ class GenerationOptions:
             problems.append(f"give one of {', '.join(limits)}, not {' and '.join(given)}")
         for name in ("max_length", "max_frames"):
             value = limits[name]
-            if value is not None and (not _is_integer(value) or value < 1):
-                problems.append(f"{name} must be a whole number of at least 1, got {value!r}")
-        if self.max_seconds is not None and (not _is_number(self.max_seconds) or not self.max_seconds > 0):
-            problems.append(f"max_seconds must be a finite number above 0, got {self.max_seconds!r}")
+            if value is not None and (not _is_integer(value) or not 1 <= value <= MAX_STEPS):
+                problems.append(f"{name} must be a whole number from 1 to {MAX_STEPS:,}, got {value!r}")
+        seconds = self.max_seconds
+        if seconds is not None and (not _is_number(seconds) or not 0 < seconds <= MAX_SECONDS):
+            problems.append(f"max_seconds must be a number above 0 and at most {MAX_SECONDS:,.0f}, got {seconds!r}")
         if self.min_new_tokens is not None and (not _is_integer(self.min_new_tokens) or self.min_new_tokens < 0):
             problems.append(f"min_new_tokens must be a whole number of at least 0, got {self.min_new_tokens!r}")
         return problems
@@ -108,7 +126,7 @@ class GenerationOptions:
         """Return what is wrong with the seed."""
         if self.seed is None:
             return []
-        seeds = [self.seed] if isinstance(self.seed, int) else list(self.seed)
+        seeds = list(self.seed) if isinstance(self.seed, Sequence) else [self.seed]
         if not seeds:
             return ["seed is an empty list; give a number, one number for each input, or None"]
         wrong = [seed for seed in seeds if not _is_integer(seed) or not 0 <= seed < MAX_SEED]
@@ -181,5 +199,5 @@ def _is_integer(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    """Tell whether a value is a finite number and not a truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Tell whether a value is a finite number and not a truth value; whole numbers have no limit in Python."""
+    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))

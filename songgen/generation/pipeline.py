@@ -3,6 +3,7 @@
 Shapes: B songs, R sequences a song, L text length.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from songgen.models.modeling_songgen import CONDITION_KEYWORDS
 
 if TYPE_CHECKING:
     from songgen.models import Conditions, SongGenForConditionalGeneration
+
+logger = logging.getLogger(__name__)
 
 _OPTION_KEYWORDS = tuple(field.name for field in fields(GenerationOptions))
 
@@ -51,6 +54,7 @@ def generate(
         ValueError: for options out of range, or for a model whose logits are not finite.
     """
     inputs, options = _split(keywords)
+    _warn_of_options(model, options)
     with evaluating(model), torch.no_grad():
         conditions = _encode(model, inputs)
         codes = generate_codes(model, conditions, options=options, on_step=on_step)
@@ -84,6 +88,7 @@ def model_stream(
         ValueError: as `generate` does, when the first piece is requested.
     """
     inputs, options = _split(keywords)
+    _warn_of_options(model, options)
     codec = model.audio_codec
     chunk_frames = frames_of_chunk(codec, chunk_seconds)
     with evaluating(model), torch.no_grad():
@@ -107,6 +112,23 @@ def _split(keywords: dict[str, Any]) -> tuple[dict[str, Any], GenerationOptions]
         )
     options = GenerationOptions(**{name: value for name, value in keywords.items() if name in _OPTION_KEYWORDS})
     return {name: value for name, value in keywords.items() if name in CONDITION_KEYWORDS}, options
+
+
+def _warn_of_options(model: "SongGenForConditionalGeneration", options: GenerationOptions) -> None:
+    """Warn of options that do something else with this model than one may expect."""
+    codes = model.vocabulary.codebook_size
+    if options.do_sample and options.top_k is not None and options.top_k > codes:
+        logger.warning(
+            "top_k %d is more than the %d codes of a codebook: all of them can be sampled", options.top_k, codes
+        )
+    if options.guidance_scale != 1 and not model.config.condition_dropout:
+        known = "was trained without" if model.config.condition_dropout == 0 else "is not known to be trained with"
+        logger.warning(
+            "guidance_scale %g: this model %s condition_dropout, so its songs without conditions, from which guidance "
+            "leads away, may be meaningless",
+            options.guidance_scale,
+            known,
+        )
 
 
 def _encode(model: "SongGenForConditionalGeneration", inputs: dict[str, Any]) -> "Conditions":

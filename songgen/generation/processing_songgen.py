@@ -17,9 +17,8 @@ from songgen.conditioning import load_caption_tokenizer, read_voice_sample_rate
 from songgen.generation.reference_voice import read_reference_voice
 from songgen.generation.separation import VocalSeparator, load_separator
 from songgen.lyrics import VoiceBpeTokenizer
+from songgen.models.folder import read_config
 from songgen.models.loading import resolve_folder
-from songgen.runtime.json_files import read_json_object
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 PUBLISHED_CAPTION_TOKENIZER = "google/flan-t5-large"
 """Caption tokenizer of models whose folder does not name one."""
@@ -63,10 +62,10 @@ class SongGenProcessor:
             separator: removes the accompaniment of voices; None loads Demucs when it is first needed.
 
         Raises:
-            ValueError: if a part is found neither in the folder nor on the hub.
+            ValueError: if a part is found neither in the folder nor on the hub, or has changed since it was written.
         """
         folder = resolve_folder(path, revision=revision, patterns=_NEEDED_FILES)
-        config = read_json_object(folder / MODEL_CONFIG_FILE)
+        config = read_config(folder)
         self.device = torch.device(device)
         self.lyrics_tokenizer = _open_lyrics_tokenizer(folder, lyrics_vocab)
         self.caption_tokenizer = load_caption_tokenizer(caption_tokenizer or _caption_tokenizer_of(folder, config))

@@ -16,8 +16,8 @@ DEFAULT_MODEL = "htdemucs"
 VOCALS = "vocals"
 
 INSTALL_HINT = (
-    'separate=True needs demucs, which is not installed: pip install -c constraints.txt -e ".[separate]", '
-    "or give a reference voice without accompaniment and separate=False"
+    'separating a voice needs demucs, which is not installed: pip install -c constraints.txt -e ".[separate]", '
+    "or give a reference voice without accompaniment and do not ask for separation"
 )
 
 
@@ -108,7 +108,7 @@ def load_separator(name: str = DEFAULT_MODEL, device: str = "cpu", revision: str
         raise ValueError(INSTALL_HINT) from error
     except ValueError as error:
         raise ValueError(
-            f"{error}; go online once, or separate the voice beforehand and pass separate=False"
+            f"{error}; go online once, or give a reference voice without accompaniment and do not ask for separation"
         ) from error
 
 

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from songgen.lyrics.languages import language_code
 from songgen.lyrics.normalize import NORMALIZATION_VERSION, normalize_lyrics
+from songgen.runtime.file_hashes import checked
 from songgen.runtime.pretrained import find_file
 from songgen.vocabulary import LYRICS_START_ID, LYRICS_STOP_ID
 
@@ -67,7 +68,8 @@ class VoiceBpeTokenizer:
         """Open a `tokenizers` JSON file.
 
         Raises:
-            ValueError: if no file is given, if it cannot be read, or if it is not of the published kind.
+            ValueError: if no file is given, if it cannot be read, if it has changed since it was written, or if it is
+                not of the published kind.
         """
         if vocab_file is None:
             raise ValueError(
@@ -75,7 +77,7 @@ class VoiceBpeTokenizer:
                 "VoiceBpeTokenizer.from_pretrained(model_folder), or train one with `songgen tokenizer`"
             )
         try:
-            serialized = Path(vocab_file).read_text(encoding="utf-8")
+            serialized = checked(Path(vocab_file)).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot read the lyrics tokenizer {vocab_file}: {error}") from error
         self._setup(serialized, str(vocab_file))

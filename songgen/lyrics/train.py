@@ -1,6 +1,7 @@
 """Training of a lyrics vocabulary of the published kind on the lyrics of a corpus."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable
 
@@ -18,6 +19,8 @@ from songgen.lyrics.tokenizer import (
     VoiceBpeTokenizer,
     language_tag,
 )
+
+logger = logging.getLogger(__name__)
 
 _PUBLISHED_LANGUAGE_IDS = {
     "en": 259,
@@ -51,18 +54,25 @@ def train_lyrics_tokenizer(
         0       1      2        3 ...          259   260   261      262   263 ...             297   298 ...
         [STOP]  [UNK]  [SPACE]  chars, pieces  [en]  [de]  [START]  [fr]  other tags, [ru]..  [nl]  tags, pieces
 
+    Without any words (instrumental music) there are only tags and single letters, of all languages.
+
     Args:
         lines: (lyrics, language) of each song; the language as code or English name.
         vocab_size: maximum number of entries; there are fewer if the corpus has no more pieces to merge.
         languages: languages whose letters the vocabulary must contain; by default those of the lines.
 
     Raises:
-        ValueError: if there is no text, or if `vocab_size` is too small for the tags and characters.
+        ValueError: if `vocab_size` is too small for the tags and characters.
     """
     texts = [(normalize_lyrics(text, language), language_code(language)) for text, language in lines]
     words = Counter(word for text, _ in texts for word in _without_tags(text).split(" ") if word)
-    if not words:
-        raise ValueError("no lyrics to train a tokenizer from: every line is empty")
+    if not any(character.isalnum() for word in words for character in word):  # the tags' line breaks are full stops
+        languages = languages or LANGUAGES
+        logger.warning(
+            "no lyrics to train a tokenizer from: the vocabulary has tags and single letters (of %d languages), which "
+            "is enough for instrumental music; for a model that will also sing, train it on texts with lyrics",
+            len(set(languages)),
+        )
     wanted = {language_code(language) for language in languages or (code for _, code in texts)}
     required = COMMON_CHARACTERS + "".join(LETTERS[code] for code in sorted(wanted))
     characters = sorted({character for word in words for character in word} | set(required))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from songgen.layout import TokenLayout, get_layout
+from songgen.runtime.network_sizes import require_sane_sizes
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.tasks import Task, task_of_layout
 from songgen.vocabulary import NUM_RESERVED_IDS, AudioVocabulary
@@ -142,6 +143,13 @@ class SongGenConfig:
     prompt_cross_attention: bool = True
     """Lyrics in the cross-attention memory; False puts them in front of the decoder's sequence."""
 
+    add_prenet: bool = True
+    """Encode and project lyrics wherever they are put, as published.
+
+    False only in models with prepended lyrics that an earlier version of this package trained: it prepended the bare
+    embeddings. Such a `config.json` has `prompt_cross_attention` false and lacks this key.
+    """
+
     add_vocal_loss: bool = True
     """Whether there are auxiliary heads that predict the vocal track (only in the layout mixed_pro)."""
 
@@ -176,6 +184,12 @@ class SongGenConfig:
     audio_codec_fingerprint: str | None = None
     """Fingerprint of that codec, known once the model was trained on data made with it."""
 
+    condition_dropout: float | None = None
+    """Probability with which training removed all conditions of a song, the highest of all stages; None: not known.
+
+    Guidance compares with songs without conditions, which only such a training shows.
+    """
+
     caption_tokenizer: str = "google/flan-t5-large"
     """Folder (next to the model's file) or hub id of the caption tokenizer."""
 
@@ -183,8 +197,13 @@ class SongGenConfig:
     """Sample rate of the codec's audio, in Hz."""
 
     def __post_init__(self) -> None:
-        """Check that the layout exists and that the vocal heads have a track to predict."""
+        """Check that the layout exists, that the vocal heads have a track to predict, and how lyrics are read."""
         task_of_layout(self.track_pattern)
+        if self.prompt_cross_attention and not self.add_prenet:
+            raise ValueError(
+                "add_prenet false (lyrics without their encoder) needs prompt_cross_attention false; published models "
+                "set add_prenet to true"
+            )
         if self.add_vocal_loss and self.track_pattern != "mixed_pro":
             raise ValueError(
                 f"add_vocal_loss needs track_pattern 'mixed_pro', not {self.track_pattern!r}: set it to false"
@@ -218,17 +237,28 @@ class SongGenConfig:
         """Read our own or a published `config.json`.
 
         A published file keeps the layout and the vocal loss under `decoder`, calls the lyrics vocabulary `vocab_size`,
-        and was trained with the EOS of the first track only.
+        and was trained with the EOS of the first track only. One with prepended lyrics is encoded like any other; our
+        own of before `add_prenet` was a key has bare embeddings there.
         """
+        require_sane_sizes(data, MODEL_CONFIG_FILE)
+        try:
+            return cls._from_dict(data)
+        except (TypeError, LookupError, AttributeError) as error:
+            raise ValueError(f"{MODEL_CONFIG_FILE} has values of a wrong form ({error})") from error
+
+    @classmethod
+    def _from_dict(cls, data: Mapping[str, Any]) -> Self:
         if data.get("model_type") != "songgen":
             raise ValueError(f"config.json has model_type {data.get('model_type')!r}, expected 'songgen'")
-        if data.get("add_prenet") is False:
-            raise ValueError("add_prenet false (no lyrics encoder) is not supported; published models set it to true")
         values = _known(cls, data)
         decoder = dict(data.get("decoder", {}))
+        is_published = "track_pattern" in decoder
+        if is_published and data.get("add_prenet") is False:
+            raise ValueError("add_prenet false (no lyrics encoder) is not supported; published models set it to true")
+        values.setdefault("add_prenet", is_published or data.get("prompt_cross_attention", True))
         values["decoder"] = DecoderConfig(**_known(DecoderConfig, decoder))
         values["lyrics_encoder"] = LyricsEncoderConfig(**_known(LyricsEncoderConfig, data.get("lyrics_encoder", {})))
-        if "track_pattern" in decoder:
+        if is_published:
             values |= {
                 "track_pattern": decoder["track_pattern"],
                 "add_vocal_loss": decoder.get("add_vocal_loss", False),

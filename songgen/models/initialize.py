@@ -19,10 +19,11 @@ from songgen.conditioning import (
 )
 from songgen.lyrics import VoiceBpeTokenizer
 from songgen.models.configuration_songgen import DecoderConfig, LyricsEncoderConfig, SongGenConfig
+from songgen.models.folder import CAPTION_TOKENIZER_FOLDER, MODEL_FILES
+from songgen.models.loading import save_model
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.runtime.file_hashes import record_hashes
 from songgen.vocabulary import NUM_RESERVED_IDS
-
-CAPTION_TOKENIZER_FOLDER = "caption_tokenizer"
 
 _ROUND_VOCABULARY_TO = 8
 
@@ -177,10 +178,11 @@ def create_model_folder(
     model = SongGenForConditionalGeneration(config)
     for name, part in (("text_encoder", text_encoder), ("voice_encoder", voice_encoder), ("audio_codec", codec)):
         model.attach(name, part)
-    model.save_pretrained(folder)
+    save_model(model, folder)
     lyrics_tokenizer.save_pretrained(folder)
     if caption_is_local:
         caption_tokenizer.save_pretrained(folder / CAPTION_TOKENIZER_FOLDER)
+    record_hashes(folder, MODEL_FILES.names(folder))
     return model
 
 

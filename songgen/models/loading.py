@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +13,28 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from songgen.codecs.dac_weights import WEIGHTS_ENDINGS
 from songgen.conditioning import TextEncoder, VoiceEncoder
 from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.decoder import Attention
+from songgen.models.folder import (
+    CAPTION_TOKENIZER_FOLDER,
+    FROZEN_PARTS,
+    local_parts,
+    read_config,
+)
+from songgen.runtime.file_hashes import checked
+from songgen.runtime.files import remove_file
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.pretrained import find_folder, local_folder
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE, WEIGHTS_FILE, opened_tensors, weight_files
+from songgen.runtime.pretrained import find_folder
+from songgen.runtime.tensor_files import (
+    MODEL_CONFIG_FILE,
+    WEIGHTS_FILE,
+    non_finite_tensors,
+    opened_tensors,
+    weight_files,
+)
 
 _Model = TypeVar("_Model", bound=nn.Module)
 """A class of `songgen.models.modeling_songgen`, which is above this module and so is not named here."""
@@ -41,6 +55,9 @@ _SIZE_GIVING = (
 """Weights whose shapes tell what published configurations leave out."""
 
 _POSITION_TABLE = "decoder.model.decoder.embed_positions.weights"
+
+_CHECKPOINT_NAME = re.compile(r"checkpoint-\d+(-\d+)?")
+"""Names of the checkpoints in the output folder of a run."""
 
 _STREAM_WEIGHT = re.compile(r"^(decoder\.lm_heads|decoder\.model\.decoder\.embed_tokens)\.(\d+)\.")
 
@@ -68,8 +85,23 @@ def resolve_folder(
     """
     folder = find_folder(name, patterns=patterns, revision=revision, cache_dir=cache_dir)
     if not (folder / MODEL_CONFIG_FILE).is_file():
-        raise ValueError(f"{folder} is no model folder: it holds no {MODEL_CONFIG_FILE}")
+        raise ValueError(f"{folder} is not a model folder: it holds no {MODEL_CONFIG_FILE}{_model_nearby(folder)}")
     return folder
+
+
+def _model_nearby(folder: Path) -> str:
+    """Say where the model is if a folder is a checkpoint of a run, or a run that has not written its model yet."""
+    is_checkpoint = _CHECKPOINT_NAME.fullmatch(folder.resolve().name) is not None
+    run = folder.resolve().parent if is_checkpoint else folder
+    if not is_checkpoint and not any(_CHECKPOINT_NAME.fullmatch(path.name) for path in run.iterdir()):
+        return ""
+    what = ", because it is a checkpoint, from which only its own run can resume" if is_checkpoint else ""
+    if (run / MODEL_CONFIG_FILE).is_file():
+        return f"{what}; the model that the run has written is {run}"
+    return (
+        f"{what}; the run in {run} has not written its model yet, which it does at its end, or when it is stopped "
+        "(Ctrl-C, or a file named STOP in its folder)"
+    )
 
 
 def load_model(
@@ -96,26 +128,37 @@ def load_model(
         config_overrides: fields of `SongGenConfig` (or `decoder.FIELD`) to replace, such as `decoder.dropout`.
 
     Raises:
-        ValueError: if it is not a model folder, for unknown options, or weights that do not fit (all are listed).
+        ValueError: if it is not a model folder, or has changed since it was written; for unknown options, or weights
+            that do not fit (all are listed).
     """
     if attn_implementation not in ("sdpa", "eager"):
         raise ValueError(f"attn_implementation {attn_implementation!r} is not one of sdpa, eager")
     folder = resolve_folder(name, revision=revision, cache_dir=cache_dir)
     tensors = _read_tensors(folder)
-    config = SongGenConfig.from_dict(_completed_by_tensors(read_json_object(folder / MODEL_CONFIG_FILE), tensors))
+    config = SongGenConfig.from_dict(_completed_by_tensors(read_config(folder), tensors))
     frozen = _split_off_frozen(tensors)
     stored_layout = config.layout
     if track_pattern is not None and track_pattern != config.track_pattern:
         config = config.with_layout(track_pattern)
         tensors = map_layout(tensors, stored_layout, config.layout)
     config = _override(config, config_overrides or {})
+    if not config.add_prenet:
+        logger.warning(
+            "%s was trained with bare lyrics embeddings in front of the song and is used that way (add_prenet false); "
+            "published models and new ones encode and project the lyrics first",
+            folder,
+        )
+    is_warm_start = stored_layout.name != config.track_pattern
+    # Compared before anything is allocated: the sizes in the configuration may have nothing to do with the weights.
+    with torch.device("meta"):
+        _require_fit(cls(config, folder=folder), tensors, f"{folder}", warm_start=is_warm_start)
     model: Any = cls(config, folder=folder)
     for module in model.modules():
         if isinstance(module, Attention):
             module.eager = attn_implementation == "eager"
     if _POSITION_TABLE in tensors:
         model.decoder.model.decoder.embed_positions.adopt(tensors.pop(_POSITION_TABLE))
-    _load_strictly(model, tensors, f"{folder}", warm_start=stored_layout.name != config.track_pattern)
+    model.load_state_dict(dict(tensors), strict=False)  # only vocal heads may be new
     if frozen.get("text_encoder") and "path" not in config.text_encoder:
         model.attach("text_encoder", TextEncoder.from_state_dict(config.text_encoder, frozen["text_encoder"]))
     if frozen.get("voice_encoder") and "path" not in config.voice_encoder:
@@ -131,18 +174,32 @@ def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = 
         model: a `SongGenForConditionalGeneration`.
         folder: where to write; other files in it stay.
         tensors: whole weights to write (None: the model's state, which must not be sharded).
+
+    Raises:
+        ValueError: if a link leads out of the model's folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     replacements: dict[str, Any] = {}
-    for name in _FROZEN_PREFIXES:
+    parts = local_parts(model.config, model.folder)
+    if tokenizer := parts.pop("caption_tokenizer", None):
+        tokenizer.copy(folder / CAPTION_TOKENIZER_FOLDER)
+        replacements["caption_tokenizer"] = CAPTION_TOKENIZER_FOLDER
+    for name in FROZEN_PARTS:
         spec = getattr(model.config, name)
         target = folder / name
-        if (source := local_part(spec, model.folder)) is not None:
-            if source.resolve() != target.resolve():
-                shutil.copytree(source, target, dirs_exist_ok=True)
+        if name in parts:
+            if weight_files(parts[name].source):
+                parts[name].copy(target)
+            elif parts[name].source.resolve() != target.resolve():
+                getattr(model, name).save(target)  # its weights are a pickle, which is not copied
+                spec = {key: value for key, value in spec.items() if key != "allow_pickle_weights"}
+            replacements[name] = {**spec, "path": name}
+        elif name == "audio_codec" and str(spec.get("path")).endswith(WEIGHTS_ENDINGS):
+            # A weight file of descript-audio-codec: the copy is a folder like that of any other codec.
+            getattr(model, name).save(target)
             replacements[name] = {**spec, "path": name}
         elif "path" not in spec and name in model.attached():
-            model.attached()[name].save(target)
+            getattr(model, name).save(target)
             replacements[name] = {"path": name}
     replace(model.config, **replacements).save(folder)
     weights = model.state_dict() if tensors is None else tensors
@@ -152,14 +209,7 @@ def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = 
         save_file(stored, temporary, metadata={"format": "pt"})
         temporary.replace(folder / WEIGHTS_FILE)  # a full disk leaves the earlier weights as they are
     finally:
-        temporary.unlink(missing_ok=True)
-
-
-def local_part(spec: Mapping[str, Any], base_folder: Path | None) -> Path | None:
-    """Return the local folder that a frozen network's spec names, or None if it names a hub id or nothing."""
-    if not (path := spec.get("path")):
-        return None
-    return local_folder(path, base_folder)
+        remove_file(temporary)
 
 
 def map_layout(tensors: Mapping[str, Tensor], source: TokenLayout, target: TokenLayout) -> dict[str, Tensor]:
@@ -213,11 +263,11 @@ def _read_tensors(folder: Path, *, shapes_only: bool = False) -> dict[str, Tenso
         shapes_only: read the files' headers alone, and return tensors without content (on the meta device).
 
     Raises:
-        ValueError: if a file is missing or damaged.
+        ValueError: if a file is missing or damaged, or has changed since it was written.
     """
     tensors: dict[str, Tensor] = {}
     for path in _weight_files(folder):
-        with opened_tensors(path) as opened:
+        with opened_tensors(path if shapes_only else checked(path)) as opened:
             for key in opened.keys():  # noqa: SIM118 - no mapping
                 if "rotary_emb." in key:
                     continue
@@ -234,11 +284,7 @@ def non_finite_weights(folder: Path) -> list[str]:
     Raises:
         ValueError: if a weight file cannot be read.
     """
-    found = []
-    for path in _weight_files(folder):
-        with opened_tensors(path) as weights:
-            found += [key for key in weights.keys() if not weights.get_tensor(key).isfinite().all()]  # noqa: SIM118
-    return sorted(found)
+    return sorted(name for path in _weight_files(folder) for name in non_finite_tensors(path))
 
 
 def weight_problems(cls: type[nn.Module], folder: Path) -> list[str]:
@@ -302,14 +348,16 @@ def _split_off_frozen(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]
 def _override(config: SongGenConfig, overrides: Mapping[str, Any]) -> SongGenConfig:
     decoder = {key.removeprefix("decoder."): value for key, value in overrides.items() if key.startswith("decoder.")}
     own = {key: value for key, value in overrides.items() if not key.startswith("decoder.")}
+    if own.get("prompt_cross_attention"):
+        own["add_prenet"] = True  # bare embeddings exist only in front of the song; the memory takes encoded lyrics
     return replace(config, decoder=replace(config.decoder, **decoder), **own)
 
 
-def _load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, warm_start: bool) -> None:
-    """Load all weights; only vocal heads may be new (a warm start into mixed_pro)."""
-    if problems := _misfits(model, tensors, warm_start=warm_start):
+def _require_fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, warm_start: bool) -> None:
+    """Check that all weights fit a model; only vocal heads may be new (a warm start into mixed_pro)."""
+    stored = {key: value for key, value in tensors.items() if key != _POSITION_TABLE}
+    if problems := _misfits(model, stored, warm_start=warm_start):
         raise ValueError(f"weights of {where} do not fit its configuration:\n  " + "\n  ".join(problems))
-    model.load_state_dict(dict(tensors), strict=False)
 
 
 def _misfits(model: nn.Module, tensors: Mapping[str, Tensor], *, warm_start: bool = False) -> list[str]:

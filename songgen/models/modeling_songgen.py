@@ -23,10 +23,12 @@ from songgen.conditioning import TextEncoder, VoiceEncoder, load_text_encoder, l
 from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.decoder import Conditions, SongGenDecoder
+from songgen.models.folder import MODEL_FILES
 from songgen.models.loading import load_model, save_model
 from songgen.models.loss import HeadLosses, fused_head_losses, head_losses, weights_per_head
 from songgen.models.lyrics_encoder import LyricsEncoder
 from songgen.models.streams import Heads
+from songgen.runtime.file_hashes import record_hashes
 from songgen.runtime.private_names import NotifiedModule
 from songgen.tasks import DUAL_TRACK, MIXED, Task
 from songgen.vocabulary import EMPTY_CAPTION_IDS, IGNORE_INDEX, AudioVocabulary
@@ -123,8 +125,9 @@ class SongGenForConditionalGeneration(NotifiedModule):
         return load_model(cls, name, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config, trained weights and copies of the frozen networks that are in local folders."""
+        """Write config, trained weights, copies of the frozen networks that are in local folders, and all hashes."""
         save_model(self, Path(folder))
+        record_hashes(Path(folder), MODEL_FILES.names(Path(folder)))
 
     @property
     def device(self) -> torch.device:
@@ -293,10 +296,10 @@ class SongGenForConditionalGeneration(NotifiedModule):
         return self._project_voice(hidden_states), mask
 
     def _encode_lyrics(self, prompt_input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return lyrics (B x L x D) and their mask (B x L): encoded for the memory, only embedded as a prefix."""
+        """Return encoded lyrics (B x L x D) and their mask (B x L), for the memory and as a prefix alike."""
         mask = torch.ones_like(prompt_input_ids) if attention_mask is None else attention_mask
         embedded = self.embed_prompts(prompt_input_ids)
-        if not self.config.prompt_cross_attention:
+        if not self.config.add_prenet:
             return embedded, mask.bool()
         return self.lyrics_to_dec_proj(self.lyrics_encoder(embedded, mask)), mask.bool()
 

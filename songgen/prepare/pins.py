@@ -5,15 +5,17 @@ two networks without any record of it.
 """
 
 import dataclasses
-import json
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from songgen.prepare.config import PrepareConfig
 from songgen.prepare.sections import SECTIONS
-from songgen.runtime.files import write_text_atomic
-from songgen.runtime.json_files import read_json_object
+from songgen.runtime.files import read_regular, write_text_atomic
+from songgen.runtime.json_files import MAX_JSON_BYTES
+from songgen.runtime.json_lines import seal, unseal
 from songgen.runtime.pretrained import find_commit
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ def find_commits(config: PrepareConfig) -> None:
             logger.info("%s: commit %s, kept in %s", model, commit, path)
             found[name] = commit
     if found:
-        write_text_atomic(path, json.dumps(known | found, indent=2) + "\n")
+        write_text_atomic(path, seal(known | found) + "\n")
 
 
 def pinned(config: PrepareConfig) -> PrepareConfig:
@@ -65,7 +67,22 @@ def _networks(config: PrepareConfig) -> list[tuple[tuple[str, str], str, str]]:
 
 
 def _read(path: Path) -> dict[str, str]:
-    try:
-        return read_json_object(path)
-    except ValueError:
+    """Return the commits in the work folder.
+
+    Raises:
+        ValueError: If the file is damaged. Looking the commits up again could mix two networks in one data set.
+    """
+    if not path.is_file():
         return {}
+    try:
+        return unseal(read_regular(path, MAX_JSON_BYTES).strip(), _is_plain)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): restore it, or remove it, and the present commits of the networks are "
+            "looked up and used"
+        ) from error
+
+
+def _is_plain(values: Mapping[str, Any]) -> bool:
+    """Return whether an object has the form of earlier versions."""
+    return all("@" in name and isinstance(commit, str) and _COMMIT.fullmatch(commit) for name, commit in values.items())

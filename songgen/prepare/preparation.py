@@ -9,12 +9,14 @@ from pathlib import Path
 
 from accelerate.state import PartialState
 
+from songgen.data.reject_codes import REJECT_CODES
 from songgen.lyrics.tokenizer import VoiceBpeTokenizer
 from songgen.prepare.config import PREPARE_CONFIG_FILE, PrepareConfig
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.record_files import RECORDS_FILE, SONGS_FILE, read_records, write_records
 from songgen.prepare.engine.runner import Runner
 from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.engine.store import repair_results
 from songgen.prepare.inputs import TakenIn, read_notices, read_songs, write_songs
 from songgen.prepare.output.options import ExportOptions, ReportOptions, WriteOptions
 from songgen.prepare.output.writers import INFO_FILE, DatasetWriter, PreparedInfo, rejected_row
@@ -24,6 +26,7 @@ from songgen.prepare.report.statistics import REPORT_VERSION, ReportContext, bui
 from songgen.prepare.review.corrections import APPLIED_FILE, Corrections, read_corrections, set_aside
 from songgen.prepare.steps.filters import FilterOptions
 from songgen.prepare.steps.take_in import TakeInStep
+from songgen.prepare.time_estimate import estimate_time
 from songgen.runtime.files import write_text_atomic
 from songgen.runtime.processes.agreement import on_main_process
 from songgen.runtime.processes.signals import leaving_on_signals
@@ -81,6 +84,7 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
         on_main_process(state, lambda: _vocabulary(config))  # checks the tokenizer before the long work begins
         on_main_process(state, lambda: find_commits(config))
         fixed = pinned(config)
+        on_main_process(state, lambda: repair_results(WorkFolder(config.work_folder)))
         work.begin("reading inputs")
         songs = fixed.work_folder / SONGS_FILE
         on_main_process(state, lambda: write_songs(songs, read_songs(fixed)))
@@ -122,12 +126,16 @@ def run_steps(
     on_main_process(state, lambda: set_aside(config.work_folder))
     corrections = read_corrections(config.work_folder, APPLIED_FILE)
     with Runner(WorkFolder(config.work_folder), state, config.settings.workers, work) as runner:
-        for section, steps in config.sections.steps():
+        sections = list(config.sections.steps())
+        for section, steps in sections:
             for step in steps:
                 records = runner.run(step, records)
             records = corrections.apply(records, section.phase)
             if section.name == TakeInStep.name:
                 on_main_process(state, lambda taken=records: _check_damage(config, taken, num_songs))  # type: ignore[misc]
+                estimate = estimate_time(runner, sections[1:], records, corrections)
+                if estimate and state.is_main_process:
+                    logger.warning(estimate)
     if state.is_main_process:
         _warn_of_orphans(corrections, records)
     return records
@@ -147,7 +155,7 @@ def _warn_of_orphans(corrections: Corrections, records: list[SongRecord]) -> Non
 
 
 def _check_damage(config: PrepareConfig, records: list[SongRecord], num_songs: int) -> None:
-    refused = [record for record in records if record.refusal is not None]
+    refused = [record for record in records if record.refusal is not None and _is_damage(record.refusal.code)]
     if len(refused) <= config.settings.max_bad_fraction * num_songs:
         return
     _write_records(config.work_folder, records)
@@ -155,6 +163,12 @@ def _check_damage(config: PrepareConfig, records: list[SongRecord], num_songs: i
         f"{len(refused)} of {num_songs} songs cannot be read ({_codes(refused)}); max_bad_fraction is "
         f"{config.settings.max_bad_fraction:g}. They are listed in {config.work_folder / 'rejected.jsonl'}"
     )
+
+
+def _is_damage(code: str) -> bool:
+    """Return whether a song is refused for what it is, not by a limit of the configuration."""
+    known = REJECT_CODES.get(code)
+    return known is None or not known.is_limit
 
 
 def _codes(records: list[SongRecord]) -> str:
@@ -198,7 +212,8 @@ def finish(config: PrepareConfig, records: list[SongRecord], taken: TakenIn) -> 
     read = None if vocabulary is None else vocabulary.fingerprint
     fingerprint = writer.fingerprint(records, [config.meaning(), taken.notices, REPORT_VERSION, read])
     info = PreparedInfo.read(config.output_folder)
-    is_changed = info is None or info.fingerprint != fingerprint or not info.is_complete(config.output_folder)
+    is_whole = info is not None and info.fingerprint == fingerprint and info.is_complete(config.output_folder)
+    is_changed = not (is_whole and writer.is_written(records))
     if is_changed:
 
         def add_files(folder: Path) -> None:
@@ -223,8 +238,14 @@ def _write_report(config: PrepareConfig, records: list[SongRecord], taken: Taken
     if options is None:
         return
     names = tuple(step.name for _, steps in config.sections.steps() for step in steps)
-    title = ", ".join(Path(source.name).name or source.name for source in config.inputs)
-    context = ReportContext(title, names, config.sections.get(FilterOptions), _vocabulary(config), tuple(taken.notices))
+    context = ReportContext(
+        title=config.output_folder.name,
+        inputs=tuple(dict.fromkeys(Path(source.name).name or source.name for source in config.inputs)),
+        steps=names,
+        filters=config.sections.get(FilterOptions),
+        vocabulary=_vocabulary(config),
+        notices=tuple(taken.notices),
+    )
     report = build_report(records, context, options)
     work, audio_format = WorkFolder(config.work_folder), config.sections.require(WriteOptions).audio_format
     write_report(folder, report, records, work, audio_format)

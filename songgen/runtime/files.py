@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import shutil
+import stat
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _AT_CWD, _RENAME_EXCHANGE = -100, 2
 """Constants of Linux' renameat2: paths are relative to the current folder, and the two are exchanged."""
@@ -37,6 +41,14 @@ def write_text(path: Path, text: str) -> None:
     synchronize(path)
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file if it exists; an error is only logged. For clean-up, which must not hide why a program ends."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("%s could not be removed: %s", path, error)
+
+
 def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace a text file atomically: a reader sees either the old or the new content.
 
@@ -49,15 +61,19 @@ def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:
     Raises:
         OSError: if it cannot be written; the old content is kept, and no temporary file is left.
     """
+    write_bytes_atomic(path, text.encode("utf-8"), durable=durable)
+
+
+def write_bytes_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Replace a file atomically, as `write_text_atomic` does."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.write_bytes(content)
         if durable:
-            write_text(temporary, text)
-        else:
-            temporary.write_text(text, encoding="utf-8")
+            synchronize(temporary)
         temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    except BaseException:  # also a signal: nothing may be left behind
+        remove_file(temporary)
         raise
     if durable:
         synchronize(path.parent)
@@ -66,7 +82,32 @@ def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:
 def remove_temporaries(path: Path) -> None:
     """Remove what kills in the middle of `write_text_atomic` left next to a file. No process may be writing it."""
     for temporary in path.parent.glob(f"{path.name}.*.tmp"):
-        temporary.unlink(missing_ok=True)
+        remove_file(temporary)
+
+
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """Read a regular file that may come from anyone. A pipe or device is refused, and cannot block this process.
+
+    Args:
+        path: file to read; links are followed.
+        max_bytes: maximum size.
+
+    Raises:
+        OSError: if it cannot be opened or read.
+        ValueError: if it is not a regular file, or larger than the maximum.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        # Checked after opening, so that the file cannot be replaced in between.
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is not a regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(max_bytes + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > max_bytes:
+        raise ValueError(f"it is larger than {max_bytes:,} bytes")
+    return content
 
 
 def exchange_folders(first: Path, second: Path) -> bool:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+
+from songgen.runtime.json_files import parse_json
 
 _Record = TypeVar("_Record")
 
@@ -54,8 +55,9 @@ class Format(Generic[_Record]):
             ValueError: if it is not JSON, or for the reasons of `read`.
         """
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
+            # Records of our own may hold numbers that are not finite.
+            values = parse_json(text, constants=True)
+        except ValueError as error:
             raise ValueError(f"{where}: not JSON ({error}); {self.fix}") from error
         return self.read(values, where)
 

@@ -11,15 +11,19 @@ import json
 import logging
 import secrets
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
 from songgen.exit_codes import EXIT_SIGNAL_BASE
-from songgen.runtime.files import write_text_atomic
+from songgen.runtime.files import remove_file, write_text_atomic
+from songgen.runtime.json_files import read_json
+from songgen.runtime.private_names import is_lost_connection
 from songgen.runtime.processes.agreement import from_main
 from songgen.runtime.processes.group import add_to_count
+from songgen.runtime.processes.signals import last_words
 from songgen.runtime.records import Format
 
 logger = logging.getLogger(__name__)
@@ -160,14 +164,14 @@ class StatusFile:
 
     def remove(self) -> None:
         """Remove the file."""
-        (self.folder / self.name).unlink(missing_ok=True)
+        remove_file(self.folder / self.name)
 
 
 def read_run_status(folder: Path, name: str = RUN_STATUS_FILE) -> RunStatus | None:
     """Return the status of the work in a folder; None if there is no file, or a newer version wrote it."""
     try:
-        return _FORMAT.parse((folder / name).read_text(encoding="utf-8"), name)
-    except (OSError, ValueError):
+        return _FORMAT.read(read_json(folder / name), name)
+    except ValueError:
         return None
 
 
@@ -200,11 +204,13 @@ class ReportedWork:
         self._counts = {True: 0, False: 0}
         self._pending = {True: 0, False: 0}
         self._written_at = 0.0
+        self._leaving = ExitStack()
 
     def __enter__(self) -> ReportedWork:
         """Record that the work begins."""
         folder, name = self._place
         self._file = StatusFile(folder, name, from_main(self.rank, new_run_id), self.rank)
+        self._leaving.enter_context(last_words(self._record_exit))
         self._write("running")
         return self
 
@@ -212,6 +218,7 @@ class ReportedWork:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Record how the work ended."""
+        self._leaving.close()
         if error is None:
             if self.rank == 0 and not self._keeps_finished:
                 self._file.remove()
@@ -223,7 +230,16 @@ class ReportedWork:
             if self.rank == 0:
                 self._write("stopped", exit_code=number, reason="a signal")
         elif self.rank == 0 or number is None:  # others exit with a code after the main one recorded why
-            self._write("failed", exit_code=number, reason=f"{type(error).__name__}: {error}")
+            lost = "the connection to another process was lost"
+            reason = lost if is_lost_connection(error) else f"{type(error).__name__}: {error}"
+            self._write("failed", exit_code=number, reason=reason)
+
+    def _record_exit(self, code: int, reason: str) -> None:
+        """Record why this process ends at once, without an exception."""
+        if code <= EXIT_SIGNAL_BASE:
+            self._write("failed", exit_code=code, reason=reason)
+        elif self.rank == 0:
+            self._write("stopped", exit_code=code, reason=reason)
 
     def begin(self, phase: str, *, total: int | None = None, unit: str = "") -> None:
         """Begin a phase. Every process must do so, with the same phase and total.

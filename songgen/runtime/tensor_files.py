@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from songgen.runtime.file_hashes import checked
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.pretrained import find_folder, local_folder
 
@@ -70,6 +71,33 @@ def read_tensors(path: Path, *, prefixes: tuple[str, ...] = ("",)) -> dict[str, 
         return {key: opened.get_tensor(key) for key in opened.keys() if key.startswith(prefixes)}  # noqa: SIM118
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether a tensor holds neither NaN nor infinity; integers never do."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    if tensor.itemsize == 1:  # torch has no minimum of 8-bit floats
+        tensor = tensor.float()
+    # NaN and infinity are the minimum or maximum of every tensor that holds one. 0.04 s per GiB of float32 on one core;
+    # `isfinite().all()` takes 2.8 s and a quarter of the tensor's memory.
+    lowest, highest = torch.aminmax(tensor.detach())
+    return bool(lowest.isfinite() and highest.isfinite())
+
+
+def non_finite_names(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that hold NaN or infinity."""
+    return [name for name, tensor in tensors.items() if not is_finite(tensor)]
+
+
+def non_finite_tensors(path: Path) -> list[str]:
+    """Return the names of the tensors of a safetensors file that hold NaN or infinity, sorted.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+    """
+    with opened_tensors(path) as opened:
+        return sorted(key for key in opened.keys() if not is_finite(opened.get_tensor(key)))  # noqa: SIM118
+
+
 @dataclass(frozen=True)
 class NetworkFolder:
     """Local files of a frozen network."""
@@ -88,9 +116,9 @@ class NetworkFolder:
         """Read a JSON file of the folder.
 
         Raises:
-            ValueError: if it is missing or does not hold a JSON object.
+            ValueError: if it is missing, has changed since it was written, or does not hold a JSON object.
         """
-        return read_json_object(self.folder / name)
+        return read_json_object(checked(self.folder / name))
 
     def preprocessor(self) -> dict[str, Any]:
         """Read `preprocessor_config.json`; empty if there is none."""
@@ -100,8 +128,8 @@ class NetworkFolder:
         """Read the tensors whose names begin with one of the prefixes.
 
         Raises:
-            ValueError: if there are no weights, or only pickled ones that the spec does not allow; or as `weight_files`
-                and `read_tensors` do.
+            ValueError: if there are no weights, or only pickled ones that the spec does not allow; or as
+                `weight_files`, `checked` and `read_tensors` do.
         """
         names = weight_files(self.folder)
         if not names:
@@ -114,7 +142,9 @@ class NetworkFolder:
                 f'; a {PICKLE_FILE} is read only where the spec says "allow_pickle_weights": true'
             )
         return {
-            key: tensor for name in names for key, tensor in read_tensors(self.folder / name, prefixes=prefixes).items()
+            key: tensor
+            for name in names
+            for key, tensor in read_tensors(checked(self.folder / name), prefixes=prefixes).items()
         }
 
 

@@ -1,11 +1,10 @@
 """Encoding of one chunk: rows become one Arrow shard and a record of the rows left out."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from songgen.data.schema import (
     target_column,
 )
 from songgen.data.writer import ShardWriter
+from songgen.runtime.json_lines import has_keys, seal, unseal
 from songgen.tokenize.encoders import Encoders
 from songgen.tokenize.options import TokenizeOptions
 from songgen.tokenize.statistics import ChunkStatistics, EnergyStatistics, count, differs
@@ -40,6 +40,9 @@ from songgen.tokenize.text import EncodedText, encode_text
 
 COUNTED_TRIM_SECONDS = 0.001
 """Seconds up to which a track cut to the shortest one is not counted: sample rates differ, and lengths are rounded."""
+
+
+_RECORD_HASH = "record_sha256"
 
 
 @dataclass
@@ -71,13 +74,17 @@ class ChunkRecord:
     """Rows left out, in the order of the manifest."""
 
     def to_json(self) -> str:
-        """Return the record as one line of JSON."""
-        return json.dumps({**asdict(self), "statistics": self.statistics.to_dict()})
+        """Return the record as one line of JSON with a checksum."""
+        return seal({**asdict(self), "statistics": self.statistics.to_dict()})
 
     @staticmethod
-    def from_json(line: str) -> "ChunkRecord":
-        """Read a record from a line of JSON."""
-        content = json.loads(line)
+    def from_json(line: bytes) -> "ChunkRecord":
+        """Read a record from a line of JSON.
+
+        Raises:
+            ValueError: if the line is damaged.
+        """
+        content = unseal(line, has_keys(*(entry.name for entry in fields(ChunkRecord))))
         content["statistics"] = ChunkStatistics.from_dict(content["statistics"])
         content["rejections"] = [Rejection(**rejection) for rejection in content["rejections"]]
         return ChunkRecord(**content)

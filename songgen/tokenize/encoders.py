@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from songgen.runtime.json_files import read_json_object
-from songgen.runtime.pretrained import local_folder
+from songgen.runtime.file_hashes import HASHES_FILE
+from songgen.runtime.pretrained import local_folder, named_by_user
 from songgen.tokenize.options import TokenizeOptions
 from songgen.tokenize.workspace import CODEC_FOLDER
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _SMALL_FILES = (
     "config.json",
+    HASHES_FILE,
     "lyrics_tokenizer.json",
     "vocab.json",
     "caption_tokenizer/*",
@@ -61,18 +62,20 @@ def load_encoders(options: TokenizeOptions, device: Any) -> Encoders:
     from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer, read_voice_sample_rate
     from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
     from songgen.models.configuration_songgen import SongGenConfig
-    from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
+    from songgen.models.folder import read_config
 
     folder = _model_folder(options)
-    codec_spec, caption_name, lyrics_name = options.audio_codec, options.caption_tokenizer, options.lyrics_tokenizer
-    voice_spec = options.voice_encoder or {}  # empty: the rate of the published encoder
+    caption_name, lyrics_name = options.caption_tokenizer, options.lyrics_tokenizer
+    codec_spec = named_by_user(options.audio_codec) if options.audio_codec else None
+    # Empty: the rate of the published encoder.
+    voice_spec = named_by_user(options.voice_encoder) if options.voice_encoder else {}
     if folder is not None:
-        config = SongGenConfig.from_dict(read_json_object(folder / MODEL_CONFIG_FILE))
+        config = SongGenConfig.from_dict(read_config(folder))
         codec_spec = codec_spec or config.audio_codec
         voice_spec = voice_spec or config.voice_encoder
         if caption_name is None:
-            own = folder / config.caption_tokenizer
-            caption_name = str(own) if own.is_dir() else config.caption_tokenizer
+            own = local_folder(config.caption_tokenizer, folder)
+            caption_name = config.caption_tokenizer if own is None else str(own)
         if lyrics_name is None and any((folder / name).is_file() for name in VOCABULARY_FILES):
             lyrics_name = str(folder)
     missing = [
@@ -100,9 +103,9 @@ def load_encoders(options: TokenizeOptions, device: Any) -> Encoders:
 
 
 def _portable_spec(spec: dict[str, Any], model_folder: Path | None) -> dict[str, Any]:
-    """Replace the path of a codec in a local folder by that of the copy in the data set."""
+    """Replace the path of a codec in a local folder or file by that of the copy in the data set."""
     path = str(spec.get("path") or "")
-    is_local = bool(path) and local_folder(path, model_folder) is not None
+    is_local = bool(path) and (local_folder(path, model_folder) is not None or Path(path).is_file())
     return {**spec, "path": CODEC_FOLDER} if is_local else spec
 
 

@@ -19,7 +19,9 @@ from songgen.data.schema import (
     ShardInfo,
     arrow_schema,
 )
+from songgen.runtime.file_hashes import record_hashes
 from songgen.runtime.files import exchange_folders, synchronize, write_text_atomic
+from songgen.runtime.model_folders import copy_part, part_files
 from songgen.tokenize.chunks import ChunkRecord
 from songgen.tokenize.workspace import CODEC_FOLDER, replaced_folder, staging_folder
 
@@ -90,8 +92,9 @@ def publish(
             if record.rows:
                 link_or_copy(shard_path(record), staging / shards[record.key].file)
     _write_hub_files(staging, info)
-    if (work_folder / CODEC_FOLDER).is_dir():
-        shutil.copytree(work_folder / CODEC_FOLDER, staging / CODEC_FOLDER)
+    if (codec := work_folder / CODEC_FOLDER).is_dir():
+        copy_part(codec, staging / CODEC_FOLDER, codec)
+        record_hashes(staging / CODEC_FOLDER, [path.name for path in part_files(staging / CODEC_FOLDER, staging)])
     write_report(staging)
     # dataset.json is written last, and marks the folder as a data set; it and all other files are flushed to the disk
     # before the folder is renamed.

@@ -1,7 +1,6 @@
 """Tokenizing of manifests to a data set, with any number of processes, resumable at any point."""
 
 import gc
-import json
 import logging
 import time
 from collections import Counter
@@ -19,6 +18,8 @@ from songgen.data.reading import AudioReaders
 from songgen.data.schema import COMPANION_FILES, REPORT_FILE, DatasetInfo, ShardInfo
 from songgen.exit_codes import EXIT_BAD_DATA
 from songgen.runtime.files import file_sha256, write_text_atomic
+from songgen.runtime.json_files import read_json_object
+from songgen.runtime.json_lines import LINE_ERRORS, numbered, read_lines
 from songgen.runtime.processes.agreement import on_main_process
 from songgen.runtime.processes.signals import leaving_on_signals
 from songgen.runtime.processes.start import join_processes
@@ -224,10 +225,17 @@ class _Run:
     def _read_record(self, path: Path, key: str, shard: Path) -> ChunkRecord | None:
         if not path.is_file():
             return None
-        record = ChunkRecord.from_json(path.read_text(encoding="utf-8"))
+        try:
+            record = ChunkRecord.from_json(path.read_bytes())
+        except (OSError, *LINE_ERRORS) as error:
+            logger.warning("%s is damaged (%s); the chunk is encoded again", path, error)
+            return None
         if record.key != key:
             return None
-        return record if not record.rows or (shard.is_file() and file_sha256(shard) == record.sha256) else None
+        if record.rows and shard.is_file() and file_sha256(shard) != record.sha256:
+            logger.warning("%s is damaged (its hash does not fit); the chunk is encoded again", shard)
+            return None
+        return record if not record.rows or shard.is_file() else None
 
     def unload_encoders(self) -> None:
         """Free the codec's memory; from here on only files are handled."""
@@ -238,7 +246,11 @@ class _Run:
 
     def _records(self) -> Iterator[ChunkRecord]:
         for chunk in self.plan.chunks():
-            yield ChunkRecord.from_json((self.chunk_folder / f"{chunk.name}.json").read_text(encoding="utf-8"))
+            path = self.chunk_folder / f"{chunk.name}.json"
+            try:
+                yield ChunkRecord.from_json(path.read_bytes())
+            except LINE_ERRORS as error:
+                raise ValueError(f"{path} is damaged ({error}); run `songgen tokenize` again") from error
 
     def finish(self) -> None:
         """Check the result and publish the data set (main process)."""
@@ -256,7 +268,7 @@ class _Run:
             )
         remove_leftovers(output)
         remove_workspace(self.options.work_folder)
-        for line in report_lines(json.loads((output / REPORT_FILE).read_text(encoding="utf-8"))):
+        for line in report_lines(read_json_object(output / REPORT_FILE)):
             print(printable(line))
 
     def _stands(self, info: DatasetInfo) -> bool:
@@ -318,8 +330,11 @@ class _FinishedShards:
         self.shards: dict[str, ShardInfo] = {}
         info = read_finished(folder)
         if info is not None and (folder / CHUNK_RECORDS_FILE).is_file():
-            with (folder / CHUNK_RECORDS_FILE).open(encoding="utf-8") as lines:
-                self.records = {record.key: record for record in map(ChunkRecord.from_json, lines)}
+            lines = read_lines(folder / CHUNK_RECORDS_FILE, ChunkRecord.from_json)
+            self.records = {record.key: record for record in lines.values}
+            if lines.damaged:
+                damaged = numbered(lines.damaged)
+                logger.warning("%s: damaged %s; these chunks are encoded again", lines.path, damaged)
             self.shards = {shard.key: shard for shards in info.splits.values() for shard in shards}
 
     def take(self, key: str, target: Path) -> ChunkRecord | None:

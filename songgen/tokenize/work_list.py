@@ -14,6 +14,7 @@ from pathlib import Path
 from songgen.data.manifests.clip import ClipRow
 from songgen.data.manifests.findings import ManifestFindings
 from songgen.data.manifests.manifest import read_clip_rows
+from songgen.runtime.json_files import read_json_object
 from songgen.tokenize.options import TokenizeOptions
 from songgen.tokenize.workspace import CHUNK_FOLDER, EMBEDDED_AUDIO_FOLDER, PLAN_FOLDER, remove_workspace
 
@@ -90,7 +91,7 @@ class WorkPlan:
     @staticmethod
     def read(work_folder: Path) -> "WorkPlan":
         """Read the work list that the main process wrote."""
-        content = json.loads((work_folder / PLAN_FOLDER / PLAN_FILE).read_text(encoding="utf-8"))
+        content = read_json_object(work_folder / PLAN_FOLDER / PLAN_FILE)
         content["splits"] = {split: SplitPlan(**plan) for split, plan in content["splits"].items()}
         return WorkPlan(**content)
 

@@ -1,15 +1,19 @@
 """Work folder of an unfinished data set: one owner at a time, one codec and one pair of tokenizers."""
 
-import json
+import logging
 import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from songgen.data.schema import DATASET_FILE, REJECTED_FILE, REPORT_FILE, REPORT_TEXT_FILE, DatasetInfo
-from songgen.runtime.files import remove_temporaries, write_text_atomic
+from songgen.runtime.files import read_regular, remove_temporaries, write_text_atomic
 from songgen.runtime.folder_lock import locked
+from songgen.runtime.json_files import MAX_JSON_BYTES
+from songgen.runtime.json_lines import seal, unseal
 from songgen.runtime.status import TOKENIZE_STATUS_FILE
+
+logger = logging.getLogger(__name__)
 
 WORK_LOCK_FILE = "lock.json"
 SETTINGS_FILE = "settings.json"
@@ -81,8 +85,32 @@ def require_same_meaning(output_folder: Path, work_folder: Path, meaning: dict[s
         _compare({name: getattr(info, name) for name in meaning}, meaning, output_folder, fix)
     settings = work_folder / SETTINGS_FILE
     if settings.is_file():
-        _compare(json.loads(settings.read_text(encoding="utf-8")), meaning, work_folder, fix)
-    write_text_atomic(settings, json.dumps(meaning))
+        try:
+            _compare(read_settings(work_folder), meaning, work_folder, fix)
+        except DamagedSettings as error:
+            # The keys of the finished chunks contain the same fingerprints, so nothing else is reused in any case.
+            logger.warning("%s; it is written again", error)
+    write_text_atomic(settings, seal(meaning))
+
+
+class DamagedSettings(ValueError):
+    """The recorded fingerprints of a work folder cannot be read."""
+
+
+def read_settings(work_folder: Path) -> dict[str, Any]:
+    """Return the fingerprints of codec and tokenizers that a work folder was begun with.
+
+    Raises:
+        DamagedSettings: if they cannot be read.
+    """
+    path = work_folder / SETTINGS_FILE
+    try:
+        # Earlier versions wrote the fingerprints without a checksum.
+        return unseal(
+            read_regular(path, MAX_JSON_BYTES), lambda plain: all(isinstance(value, str) for value in plain.values())
+        )
+    except (OSError, ValueError) as error:
+        raise DamagedSettings(f"{path} is damaged ({error})") from error
 
 
 def read_finished(output_folder: Path) -> DatasetInfo | None:

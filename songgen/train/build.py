@@ -22,11 +22,14 @@ from songgen.runtime.processes.commands import Inbox
 from songgen.runtime.processes.deepspeed_launch import deepspeed_plugin
 from songgen.runtime.processes.group import StartPatience
 from songgen.runtime.processes.heartbeat import Heartbeat
+from songgen.runtime.tensor_files import non_finite_names
 from songgen.tasks import Task
+from songgen.train.checkpoints.files import shown
 from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.checkpoints.resume import (
     Resumption,
     continue_curve,
+    count_epochs,
     count_steps,
     find_resumption,
     require_same_songs,
@@ -44,6 +47,7 @@ from songgen.train.optimization.sharding import autocast_forward
 from songgen.train.reporting.console import Console, RunSummary
 from songgen.train.reporting.reporter import Reporter
 from songgen.train.reporting.trackers import Trackers, has_samples
+from songgen.train.same_everywhere import require_same_model
 from songgen.train.step import TrainingStep
 from songgen.train.totals import StepTotals
 from songgen.train.trainer import Intervals, Trainer
@@ -79,6 +83,8 @@ def build_trainer(
     with accelerator.local_main_process_first():
         family = family_of(config.model.model_name_or_path, config.model.model_revision)
         core = family.open_model(config, task)
+    if bad := non_finite_names(core.state_dict()):
+        raise ValueError(f"{config.model.model_name_or_path} holds NaN or infinity in {shown(bad)}; start from another")
     objective = family.objective(config, core)
     processes = Processes(rank, world_size)
     data, held_out = _open_data(config, family, core, objective, processes)
@@ -89,6 +95,7 @@ def build_trainer(
     family.prepare_model(config, core, data)
     trainable = family.choose_trained(config, core)
     content = {**data.signature, **family.frozen_content(core, trainable)}
+    require_same_model(content, core)
     _put_in_place(state, config, total_steps, content, resumption)
     engine = _prepare(config, core, trainable, accelerator)
     family.start(config, core, [data] if held_out is None else [data, held_out], processes)
@@ -107,10 +114,10 @@ def build_trainer(
         average=MovingAverage(engine.parameters, training.ema_decay) if training.ema_decay else None,
         anomalies=AnomalyWatch(AnomalyPolicy.of(training), output_dir, config.data.dataset_folders(), rank == 0),
         loss_scale=_loss_scale(config, accelerator),
-        intervals=_intervals(config, data.plan.steps_per_epoch(0)),
+        intervals=_intervals(config, data.plan.steps_per_epoch(0), total_steps),
         evaluator=evaluator,
         checkpoints=checkpoints,
-        reporter=_reporter(config, family, core, engine, data, held_out, accelerator, console, total_steps),
+        reporter=_reporter(config, family, core, engine, data, held_out, accelerator, console, state),
         totals=StepTotals(objective, accelerator.device),
         heartbeat=heartbeat,
         patience=StartPatience(training.ddp_timeout),
@@ -194,13 +201,18 @@ def _loss_scale(config: RunConfig, accelerator: Accelerator) -> LossScaleBounds:
     return bounds
 
 
-def _intervals(config: RunConfig, steps_per_epoch: int) -> Intervals:
-    """Return the numbers of steps between logging, evaluations and checkpoints."""
-    return Intervals(
-        log=config.training.logging_interval(steps_per_epoch),
-        evaluate=config.training.eval_interval(steps_per_epoch),
-        save=config.training.save_interval(steps_per_epoch),
+def _intervals(config: RunConfig, steps_per_epoch: int, total_steps: int) -> Intervals:
+    """Return the numbers of steps between logging, evaluations and checkpoints; warn if none is due before the end."""
+    training = config.training
+    intervals = Intervals(
+        log=training.logging_interval(total_steps, steps_per_epoch),
+        evaluate=training.eval_interval(total_steps, steps_per_epoch),
+        save=training.save_interval(total_steps, steps_per_epoch),
     )
+    if training.do_train and total_steps > 1:
+        for key, problem in intervals.problems(total_steps).items():
+            logger.warning('%s %s ("auto" follows the length of the run)', key, problem)
+    return intervals
 
 
 def _schedule(config: RunConfig, total_steps: int) -> LearningRateSchedule:
@@ -255,10 +267,10 @@ def _reporter(
     held_out: TrainingData | None,
     accelerator: Accelerator,
     console: Console,
-    total_steps: int,
+    state: TrainerState,
 ) -> Reporter:
     """Return the reporter of the run: console, metrics file and trackers."""
-    training = config.training
+    training, total_steps = config.training, state.total_steps
     trained = sum(entry.numel() for entry in engine.parameters.values())
     frames = config.data.max_frames_per_batch
     summary = RunSummary(
@@ -274,7 +286,7 @@ def _reporter(
         device=str(accelerator.device),
         precision=training.dtype,
         total_steps=total_steps,
-        num_epochs=round(total_steps / data.plan.steps_per_epoch(0), 2),
+        num_epochs=round(count_epochs(data.plan, state, total_steps), 2),
     )
 
     def open_trackers(resume_step: int | None) -> Trackers:

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 from songgen.config import RunConfig, load_run_config
-from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
+from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE
+from songgen.runtime.private_names import is_lost_connection
 from songgen.runtime.processes.agreement import from_main
 from songgen.runtime.processes.commands import Inbox
-from songgen.runtime.processes.start import start_processes
+from songgen.runtime.processes.peers import LostProcess
+from songgen.runtime.processes.signals import leaving_on_signals, leaving_with_launcher
+from songgen.runtime.processes.start import lost_process_message, start_processes
 from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, RunStatus, read_run_status
+from songgen.runtime.terminal import outliving_terminal, say
 from songgen.tasks import Task
 from songgen.train.build import build_trainer
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.optimization.determinism import use_deterministic_operations
 from songgen.train.output_folder import back_up_run, locked, require_outside, require_usable, require_way_back
-from songgen.train.publishing.hub import publish, require_account
+from songgen.train.publishing.hub import publish, require_account, require_repository_name
 from songgen.train.reporting.console import Console, route_logging, route_warnings
-from songgen.train.supervision import Supervision, begin_run, say
+from songgen.train.same_everywhere import require_same_run
+from songgen.train.supervision import Supervision, begin_run
 
 logger = logging.getLogger(__name__)
 
@@ -38,17 +44,24 @@ def run_training(arguments: Sequence[str], task: Task, *, description: str = "")
     Returns:
         The exit code, one of `songgen.exit_codes`.
     """
-    console = Console(enabled=_rank() == 0)
-    route_logging(console)
-    route_warnings(console)
-    try:
-        config = load_run_config(arguments, description=description)
-        _require_possible(config)
-        with Run(config) as run:
-            _train(run, task, console)
-    except ValueError as error:
-        _say_refusal(error, console)
-        return EXIT_ERROR
+    with outliving_terminal():
+        console = Console(enabled=_rank() == 0)
+        route_logging(console)
+        route_warnings(console)
+        try:
+            config = load_run_config(arguments, description=description)
+            _require_possible(config)
+            with Run(config, task) as run:
+                _train(run, task, console)
+        except ValueError as error:
+            _say_refusal(error, console)
+            return EXIT_ERROR
+        except LostProcess as error:
+            say(f"error: {error}")
+            return error.exit_code
+        except KeyboardInterrupt:
+            say(f"process {_rank()}: interrupted before the run began; nothing was written")
+            return EXIT_SIGNAL_BASE + signal.SIGINT
     return run.exit_code
 
 
@@ -59,34 +72,41 @@ class Run:
     in the block is reported by the supervision and becomes the exit code; it is not raised again.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, task: Task) -> None:
         """Keep the configuration; nothing is written or joined before the object is entered.
 
         Args:
             config: resolved configuration; its folder was checked already.
+            task: task that the model is trained for.
         """
         training = config.training
         self.config = config
+        self.task = task
         self.folder = Path(training.output_dir)
         self.status_file = RUN_STATUS_FILE if training.do_train else EVALUATION_STATUS_FILE
         self.exit_code = EXIT_ERROR
         self._earlier: RunStatus | None = None
         self._held = ExitStack()
+        self._start = ExitStack()
+        self._has_joined = False
 
     def __enter__(self) -> Run:
         """Join the other processes and lock the folder.
 
         Raises:
             ValueError: if the launch does not fit, or another run uses the folder; nothing was written.
+            LostProcess: if another process ended before the supervision began, which explains all later failures.
         """
-        training = self.config.training
-        self.accelerator = start_processes(
-            dtype=training.dtype, seed=training.seed, timeout_seconds=training.ddp_timeout, folder=self.folder
-        )
+        # Until commands are accepted. A process that waits for others does not see Ctrl-C by itself, and without its
+        # launcher it would wait for those that will never start.
+        self._start.enter_context(leaving_on_signals((signal.SIGINT,)))
+        self._start.enter_context(leaving_with_launcher("training had not begun"))
         try:
-            run_id = from_main(self.accelerator.process_index, self._take_folder)
-        except BaseException:
+            run_id = self._join()
+        except BaseException as error:
             self._release()
+            if is_lost_connection(error):
+                raise LostProcess(lost_process_message()) from error
             raise
         self.supervision = self._held.enter_context(
             Supervision(
@@ -109,11 +129,29 @@ class Run:
         self._release()
         return isinstance(error, Exception | KeyboardInterrupt | SystemExit)
 
+    def _join(self) -> str:
+        """Join the other processes, compare them and lock the folder.
+
+        Returns:
+            The run's random name.
+
+        Raises:
+            ValueError: if the processes were given different runs, or another run uses the folder.
+        """
+        training = self.config.training
+        self.accelerator = start_processes(
+            dtype=training.dtype, seed=training.seed, timeout_seconds=training.ddp_timeout, folder=self.folder
+        )
+        self._has_joined = True
+        require_same_run(self.config, self.task.name)
+        return str(from_main(self.accelerator.process_index, self._take_folder))
+
     def take_commands(self, inbox: Inbox) -> None:
         """Accept commands until the run has ended, not only while it trains.
 
         The launcher forwards signals with a delay, and sends one when another process has failed.
         """
+        self._start.close()
         self._held.enter_context(inbox)
 
     def done(self, step: int, *, stopped: bool) -> None:
@@ -139,9 +177,10 @@ class Run:
 
     def _release(self) -> None:
         """Release signal handlers, lock and processes."""
+        self._start.close()
         self._held.close()
         # An orderly shutdown waits for the other processes, which may be gone after a failure.
-        if self.exit_code == EXIT_DONE or self.accelerator.num_processes == 1:
+        if self._has_joined and (self.exit_code == EXIT_DONE or self.accelerator.num_processes == 1):
             self.accelerator.end_training()
 
 
@@ -174,6 +213,7 @@ def _require_possible(config: RunConfig) -> None:
     training = config.training
     folder = Path(training.output_dir)
     if training.push_to_hub:
+        require_repository_name(training.hub_model_id or folder.resolve().name)
         require_account()
     require_usable(folder, resume=training.resume, overwrite=training.overwrite_output_dir)
     if training.overwrite_output_dir:

@@ -8,7 +8,6 @@ process that was killed, and could not report anything, is found by its old hear
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 import traceback
@@ -26,10 +25,10 @@ from songgen.exit_codes import (
 )
 from songgen.runtime.private_names import is_lost_connection
 from songgen.runtime.processes.commands import remove_command_files
-from songgen.runtime.processes.group import leave_at_once
 from songgen.runtime.processes.heartbeat import STARTING, Heartbeat, missing_processes, remove_heartbeats
+from songgen.runtime.processes.signals import leave_at_once
 from songgen.runtime.status import RUN_STATUS_FILE, RunStatus, State, StatusFile, new_run_id
-from songgen.runtime.terminal import printable
+from songgen.runtime.terminal import say
 from songgen.train.checkpoints.manager import CheckpointError
 from songgen.train.optimization.anomalies import NonFiniteError
 
@@ -134,7 +133,7 @@ class Supervision:
             when = "before its first step" if step is None else f"after step {step}"
             say(f"error: process {self.rank} of {self.world_size} failed {when}: {reason}")
             if code == EXIT_ERROR and not refused:
-                traceback.print_exception(error)
+                say("".join(traceback.format_exception(error)).rstrip())
         elif self.rank == 0:
             say(f"error: {error}")
         if self.rank == 0 or not agreed:
@@ -247,8 +246,3 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return EXIT_SIGNAL_BASE + 2
     return EXIT_LOST_PROCESS if isinstance(error, LoaderError) or is_lost_connection(error) else EXIT_ERROR
-
-
-def say(message: str) -> None:
-    """Print a line to standard error, on the main process and on others."""
-    print(printable(message), file=sys.stderr, flush=True)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from songgen.config import RunConfig
+from songgen.config.changes import KIND_OF, Change
 from songgen.families.family import Family
 from songgen.families.objective import Objective
 from songgen.families.songs import TrainingData
@@ -37,6 +38,7 @@ from songgen.train.optimization.named_tensors import copy_tensors, gather_tensor
 from songgen.train.optimization.optimizer import get_learning_rate, set_learning_rate
 from songgen.train.optimization.schedules import LearningRateSchedule
 from songgen.train.reporting.reporter import Reporter
+from songgen.train.same_everywhere import require_same_weights
 from songgen.train.step import Outcome, StepResult, TrainingStep
 from songgen.train.totals import StepTotals
 
@@ -53,6 +55,21 @@ class Intervals:
     """Steps between two evaluations."""
     save: int | None
     """Steps between two checkpoints."""
+
+    def problems(self, total_steps: int) -> dict[str, str]:
+        """Return what is never due before the end of a run of `total_steps`: key -> what that means."""
+
+        def is_due(interval: int | None) -> bool:
+            return interval is not None and interval < total_steps
+
+        found = {}
+        if not is_due(self.log):
+            found["logging_steps"] = f"{self.log:,} in a run of {total_steps:,} steps: no metrics before its end"
+        if self.save is None:
+            found["save_steps"] = "null: no checkpoint before the end of this run, unless it is stopped by a signal"
+        elif not is_due(self.save) and not is_due(self.evaluate):  # the first evaluation is followed by a checkpoint
+            found["save_steps"] = f"{self.save:,} in a run of {total_steps:,} steps: no checkpoint before its end"
+        return found
 
 
 @dataclass
@@ -204,6 +221,10 @@ class Trainer:
         else:
             logger.warning("%s holds no random state for this process: dropout samples other numbers", folder)
             set_seed(self.config.training.seed + self.state.step, device_specific=True)
+        if not any(KIND_OF[key] is Change.COMPUTATION for key in self.resumption.changed):
+            self.totals.restore(
+                contents.state.metric_sums, self.accelerator.process_index, self.accelerator.num_processes
+            )
         self.saved_step = self.state.step
         self.checkpoints.protect(folder)
         self.checkpoints.retain()
@@ -292,14 +313,17 @@ class Trainer:
             state.skipped_steps += 1
         state.step_in_epoch += 1
         state.batches_in_epoch += self.data.plan.slots_per_step
-        self.reporter.advance(state.epoch, state.step_in_epoch, self.data.plan.steps_per_epoch(state.epoch))
+        # Counted from here: the completed steps of this epoch may have been of another number of processes.
+        left = self.data.plan.steps_per_epoch(state.epoch, state.batches_in_epoch)
+        self.reporter.advance(state.epoch, state.step_in_epoch, state.step_in_epoch + left)
         if state.batches_in_epoch >= len(self.data.plan.batches(state.epoch)):
             state.epoch, state.step_in_epoch, state.batches_in_epoch = state.epoch + 1, 0, 0
 
     def log(self) -> None:
-        """Report the metrics since the last report."""
+        """Report the metrics since the last report; a run that is stopped between two lines reports those so far."""
         rate = {"learning_rate": get_learning_rate(self.engine.optimizer)}
-        self.reporter.training(self.totals.report() | rate, self.state.step, self.epoch)
+        metrics = self.totals.report(reset=self.due(self.intervals.log))
+        self.reporter.training(metrics | rate, self.state.step, self.epoch)
 
     def evaluate(self) -> None:
         """Evaluate the held-out clips, with the averaged weights if they are kept. A stop request interrupts it."""
@@ -327,15 +351,21 @@ class Trainer:
         return nullcontext() if self.average is None else self.average.applied()
 
     def save(self, *, again: bool = False) -> None:
-        """Write a checkpoint of this step, unless there is one already (`again`: even then)."""
+        """Write a checkpoint of this step, unless there is one already (`again`: even then).
+
+        Raises:
+            CheckpointError: if saves fail several times in a row, or the weights of the processes differ.
+        """
         self.save_asked = False
         if self.saved_step == self.state.step and not again:
             return
         began = time.perf_counter()
         self.heartbeat.beat("saving", self.state.step)
+        require_same_weights(self.engine.parameters, self.state.step)
         main = self.accelerator.is_main_process
         if self.accelerator.scaler is not None:
             self.state.gradient_scaler = self.accelerator.scaler.state_dict()
+        self.state.metric_sums = self.totals.sums()
         contents = CheckpointContents(
             state=self.state,
             model=gather_tensors(self.engine.parameters, keep=main),

@@ -90,8 +90,9 @@ def make_access(host: str = LOOPBACK, token: str | None = None) -> Access:
     if token is None:
         if not is_loopback(host):
             raise ValueError(
-                f"host: {host!r} can be reached by other machines; choose a token for them with --token (at least "
-                f"{MIN_TOKEN_LENGTH} letters and digits), or stay on {LOOPBACK} and forward the port (ssh -L)"
+                f"host: {host!r} can be reached by other machines; choose a token for them in the environment variable "
+                f"SONGGEN_REVIEW_TOKEN or with --token_file (at least {MIN_TOKEN_LENGTH} letters and digits), or stay "
+                f"on {LOOPBACK} and forward the port (ssh -L)"
             )
         return Access(host, secrets.token_urlsafe(TOKEN_BYTES))
     if not _TOKEN.fullmatch(token):

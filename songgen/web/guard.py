@@ -4,7 +4,6 @@ Every request is checked here before a route is looked up, so that a new page or
 caller without the token does not even learn which pages exist.
 """
 
-import json
 import logging
 from typing import Any
 
@@ -14,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from songgen.runtime.json_files import parse_json
 from songgen.web.access import Access, is_same_origin
 from songgen.web.answers import problem_response
 
@@ -156,14 +156,9 @@ async def _read_json(request: Request) -> dict[str, Any]:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise HTTPException(415, "the body must be application/json")
     try:
-        values = json.loads((await request.body()).decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        values = parse_json(await request.body())
+    except ValueError as error:
         raise HTTPException(400, "the body is not JSON") from error
     if not isinstance(values, dict):
         raise HTTPException(400, "the body is not a JSON object")
     return values
-
-
-def _refuse_constant(name: str) -> None:
-    """Refuse `NaN` and `Infinity`, which Python reads and JSON does not have."""
-    raise ValueError(f"{name} is not JSON")

@@ -38,6 +38,9 @@ STOP_SECONDS = 1
 """Time for answers to finish when the server is stopped. Saving a correction takes milliseconds; a player that has
 stopped reading would never finish."""
 
+_JOIN_SECONDS = 30.0
+"""Seconds to wait for the thread of a server that stops; it ends with the process at the latest."""
+
 
 class LocalServer:
     """Server of routes for clients that have the token."""
@@ -114,7 +117,7 @@ class LocalServer:
             yield self
         finally:
             self.stop()
-            thread.join()
+            thread.join(_JOIN_SECONDS)
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
@@ -142,6 +145,11 @@ class _Deadline:
         self._reason = reason
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def when(self) -> float:
+        """End of the time on the event loop's clock; infinite while it does not run."""
+        return math.inf if self._timer is None else self._timer.when()
+
     def begin(self, seconds: float) -> None:
         """Start the time, unless it runs already."""
         if self._timer is None:
@@ -158,7 +166,8 @@ class _Connection(H11Protocol):
     """Connection with deadlines.
 
     uvicorn waits without limit for the rest of a request and for a client that does not read. So that slow clients
-    cannot take all places, a connection is aborted unless each request arrives, and each answer is read, in time.
+    cannot take all places, a connection is aborted unless each request arrives, and each answer is read, in time. If
+    all places are taken, the connection that has waited longest for a request gives its place to a new one.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -167,10 +176,22 @@ class _Connection(H11Protocol):
         self._request = _Deadline(self._abort, "no complete request in time")
         self._reading = _Deadline(self._abort, "the client does not read its answer")
         self._is_idle = False  # whether the last request was answered and no byte of the next one has arrived
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > MAX_CONNECTIONS and not self._make_room():
             self._abort("too many connections")
         else:
             self._watch()
+
+    def _make_room(self) -> bool:
+        """Close the connection that has waited longest for a request; return False if all are being answered.
+
+        So clients that open many connections and send nothing cannot keep others out: they only lose their own places.
+        """
+        others = [other for other in self.connections if isinstance(other, _Connection) and other is not self]
+        oldest = min(others, key=lambda other: other._request.when)
+        if oldest._request.when == math.inf:
+            return False
+        oldest._abort("another client needs the place")
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Start the time of a request with its first bytes, and stop it with its last."""
@@ -213,4 +234,6 @@ class _Connection(H11Protocol):
 
     def _abort(self, reason: str) -> None:
         logger.info("connection closed: %s", reason)
+        self.connections.discard(self)  # the loop closes it later; several clients may arrive before
+        self._request.end()
         self.transport.abort()

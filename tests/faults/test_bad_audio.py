@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from intact_data import open_intact
+from limits import SAFETY_SECONDS
 from preprocess_fakes import RATE, options_for, read_manifest, run, tone, write_corpus, write_manifest
 from single_clips import OPTIONS, code_of, read, row_of
 
@@ -318,7 +319,7 @@ def test_a_decoder_that_crashes_costs_its_row(tmp_path: Path) -> None:
         process = readers._readers[0]._process
         assert process is not None
         process.kill()
-        process.wait()
+        process.wait(SAFETY_SECONDS)
         result = readers.read(row)
         assert isinstance(result, Rejection) and result.code == "audio_crash" and "SIGKILL" in result.reason
         assert isinstance(readers.read(row), ClipAudio)

@@ -1,10 +1,12 @@
 """A checkpoint is complete or not there; what is damaged is never used, and never replaced by a fresh start."""
 
+import itertools
 import logging
 import os
 import random
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from checkpoint_fakes import FORK, assert_is_step, contents, exit_code, manager,
 from forked import before_each_step, fork_run, saved_files, stop_at
 from killing import kill_at_random, summary
 from launching import make_world, records, write_config
+from limits import SAFETY_SECONDS
 
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.train.checkpoints.files import (
@@ -61,6 +64,48 @@ def saved_with_limit(folder: Path, step: int) -> None:
 
 
 @pytest.mark.case(1)
+def test_killed_at_any_file_operation_of_retention(tmp_path: Path) -> None:
+    """A save that removes two old checkpoints: whichever of its operations is the last, the newest one is whole."""
+    total = 0
+    for number in itertools.count():
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        saved(folder, 1, 2)
+
+        def save(folder: Path = folder, number: int = number) -> None:
+            kill_before_file_operation(folder, number)
+            manager(folder, limit=1).save(contents(3))
+            manager(folder, limit=1).save(contents(4))
+
+        code = exit_code(save)
+        if code == 0:
+            total = number
+            break
+        assert code == -signal.SIGKILL
+        assert not [path for path, problem in candidates(folder) if problem], "an old checkpoint was left in part"
+        checkpoints = manager(folder, limit=1)
+        newest = checkpoints.latest()
+        assert newest is not None and not any(".tmp-" in name for name in names(folder))
+        loaded = checkpoints.load(newest)
+        assert loaded.state.step >= 2
+        assert_is_step(loaded, loaded.state.step)
+        assert checkpoints.save(contents(5)) is not None and names(folder) == ["checkpoint-5"]
+    assert total > 30, "every file of three removed checkpoints was an operation"
+
+
+def kill_before_file_operation(folder: Path, number: int) -> None:
+    """Kill this process before its file operation of that number below a folder."""
+    operations, numbers = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}, itertools.count()
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        # `rmtree` removes relative to open folders: only names reach the hook then.
+        if event in operations and next(numbers) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+@pytest.mark.case(1)
 def test_killed_at_the_first_save_is_a_fresh_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FAULT_VARIABLE, "after_manifest")
     assert exit_code(lambda: saved_with_limit(tmp_path, 1)) == -signal.SIGKILL
@@ -87,7 +132,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         process.join(0.05 + 0.1 * draws.random())
         assert process.is_alive()
         process.kill()
-        process.join()
+        process.join(SAFETY_SECONDS)
         checkpoints = manager(tmp_path)
         newest = checkpoints.latest()
         if newest is None:

@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 from forked import FORK, Hook, fork_run, stop_at
 from launching import make_world, records, write_config
+from limits import SAFETY_SECONDS
 from small_disk import empty, fill, on_small_disk
 
 from songgen.data.integrity import VERIFIED_FILE
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NO_CHECKPOINT
+from songgen.runtime import folder_lock
 from songgen.runtime.status import read_run_status
 from songgen.train import launch
 from songgen.train.checkpoints import manager as checkpoint
@@ -281,14 +283,14 @@ def test_two_runs_at_once_are_refused_and_a_killed_one_is_no_obstacle(world: Pat
     (process,) = first.children
     wait_for(lambda: (folder / "metrics.jsonl").exists() and len(records(folder)) == 2)
     holder = json.loads((folder / RUN_LOCK_FILE).read_text())
-    assert holder == {"pid": process.pid, "host": socket.gethostname()}
+    assert (holder["pid"], holder["host"]) == (process.pid, socket.gethostname())
     expected = f"in use by process {process.pid} on {socket.gethostname()}"
     for processes in (1, 2):
         assert expected in refused(config, tmp_path / f"second{processes}.log", processes)
     assert json.loads((folder / RUN_LOCK_FILE).read_text()) == holder and len(records(folder)) == 2
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    process.join(SAFETY_SECONDS)
     assert (folder / RUN_LOCK_FILE).exists()
     fork_run(config, tmp_path / "third.log").finish(EXIT_DONE)
     assert not (folder / RUN_LOCK_FILE).exists() and [record["step"] for record in records(folder)] == list(range(1, 9))
@@ -296,27 +298,90 @@ def test_two_runs_at_once_are_refused_and_a_killed_one_is_no_obstacle(world: Pat
 
 @pytest.mark.case(33)
 @pytest.mark.parametrize(
-    ("content", "is_free"),
+    "content",
     [
-        ({"pid": 1, "host": "elsewhere"}, False),
-        ({"pid": 1, "host": socket.gethostname()}, True),
-        ({"pid": os.getpid(), "host": socket.gethostname()}, True),
-        (None, True),
+        {"pid": 1, "host": "the-pod-before"},
+        {"pid": 1, "host": socket.gethostname()},
+        {"pid": os.getpid(), "host": socket.gethostname()},
+        None,
     ],
 )
-def test_a_lock_that_was_left_behind_binds_only_where_its_run_may_be_alive(
-    tmp_path: Path, content: dict[str, Any] | None, is_free: bool
+def test_a_lock_that_was_left_behind_does_not_bind(
+    tmp_path: Path, content: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On this machine the system knows who holds a lock, whoever has the dead process's number now."""
+    """The system knows who holds a lock, whoever has the dead process's number or the machine's name now."""
+    monkeypatch.setattr(folder_lock, "has_local_locks", lambda folder: True)
     (tmp_path / RUN_LOCK_FILE).write_text("" if content is None else json.dumps(content))
+    with locked(tmp_path):
+        assert json.loads((tmp_path / RUN_LOCK_FILE).read_text())["pid"] == os.getpid()
+    assert not (tmp_path / RUN_LOCK_FILE).exists()
+
+
+@pytest.mark.case(33)
+@pytest.mark.parametrize("is_alive", [False, True])
+def test_a_container_that_is_killed_comes_back_under_another_name(
+    tmp_path: Path, is_alive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_lock, "has_local_locks", lambda folder: True)
+
+    def hold() -> None:
+        socket.gethostname = lambda: "pod-1"
+        with locked(tmp_path):
+            (tmp_path / "held").touch()
+            time.sleep(1000)
+
+    child = FORK.Process(target=hold)
+    child.start()
+    wait_for((tmp_path / "held").exists)
+    if is_alive:
+        with pytest.raises(ValueError, match=f"in use by process {child.pid} on pod-1"), locked(tmp_path):
+            pass
+    child.kill()
+    child.join(SAFETY_SECONDS)
+    assert (tmp_path / RUN_LOCK_FILE).exists()
+    with locked(tmp_path):
+        assert json.loads((tmp_path / RUN_LOCK_FILE).read_text())["host"] == socket.gethostname()
+
+
+@pytest.mark.case(33)
+@pytest.mark.parametrize(
+    ("touched_ago", "is_touched", "is_free"), [(1000, False, True), (0, True, False), (0, False, True)]
+)
+def test_where_locks_may_not_reach_other_machines_a_holder_shows_that_it_is_alive(
+    tmp_path: Path, touched_ago: float, is_touched: bool, is_free: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network disk. A pod that was killed a moment ago is waited for, and not refused."""
+    monkeypatch.setattr(folder_lock, "has_local_locks", lambda folder: False)
+    monkeypatch.setattr(folder_lock, "FRESH_SECONDS", 1.5)
+    monkeypatch.setattr(folder_lock, "_LOOK_SECONDS", 0.2)
+    path = tmp_path / RUN_LOCK_FILE
+    path.write_text(json.dumps({"pid": 1, "host": "elsewhere", "touched_every": 10}))
+    os.utime(path, (time.time() - touched_ago,) * 2)
+    sleep = time.sleep
+    if is_touched:
+        monkeypatch.setattr(folder_lock.time, "sleep", lambda seconds: (sleep(seconds), os.utime(path)))
     if is_free:
         with locked(tmp_path):
-            assert json.loads((tmp_path / RUN_LOCK_FILE).read_text())["pid"] == os.getpid()
-        assert not (tmp_path / RUN_LOCK_FILE).exists()
-        return
+            return
     with pytest.raises(ValueError, match="in use by process 1 on elsewhere.*remove"), locked(tmp_path):
         pass
-    assert (tmp_path / RUN_LOCK_FILE).exists()
+    assert path.exists()
+
+
+@pytest.mark.case(33)
+def test_a_holder_touches_its_lock_and_one_of_an_earlier_version_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / RUN_LOCK_FILE
+    monkeypatch.setattr(folder_lock, "TOUCH_SECONDS", 0.05)
+    with locked(tmp_path):
+        first = path.stat().st_mtime_ns
+        wait_for(lambda: path.stat().st_mtime_ns > first)
+    path.write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
+    os.utime(path, (0, 0))
+    monkeypatch.setattr(folder_lock, "has_local_locks", lambda folder: False)
+    with pytest.raises(ValueError, match="in use by process 1 on elsewhere"), locked(tmp_path):
+        pass
 
 
 @pytest.mark.case(33)
@@ -338,7 +403,7 @@ def test_of_many_runs_that_start_together_one_gets_the_folder(tmp_path: Path) ->
     for child in children:
         child.start()
     for child in children:
-        child.join()
+        child.join(SAFETY_SECONDS)
     assert [child.exitcode for child in children] == [0] * len(children)
 
 
@@ -363,13 +428,13 @@ def test_a_lock_file_that_is_removed_while_it_is_opened_is_not_taken_for_the_loc
     with locked(tmp_path):
         other = FORK.Process(target=try_too)
         other.start()
-        other.join()
+        other.join(SAFETY_SECONDS)
         assert other.exitcode == 1, "a second process holds the folder"
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Wait for something that happens in another process."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + SAFETY_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "it does not happen"
         time.sleep(0.02)

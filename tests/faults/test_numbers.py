@@ -1,19 +1,28 @@
 """Losses and gradients that go wrong: found before the weights change, by every process alike, and written down."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from bad_numbers import NO_TARGETS, Fault, break_steps, noted_steps
-from forked import fork_run, saved_files, stop_at
+from checkpoint_fakes import contents, manager
+from forked import before_each_step, fork_run, saved_files, stop_at
 from launching import make_world, records, write_config
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from songgen.exit_codes import EXIT_DONE, EXIT_NON_FINITE
+from songgen.doctor.hashes import accept
+from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NON_FINITE
+from songgen.runtime.status import read_run_status
+from songgen.train import final_model
+from songgen.train.checkpoints.files import MODEL_FILE
+from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.checkpoints.state import TrainerState, read_trainer_state
-from songgen.train.optimization.anomalies import LOSS_SPIKES_FILE, NON_FINITE_FILE
+from songgen.train.optimization.anomalies import LOSS_SPIKES_FILE, NON_FINITE_FILE, NonFiniteError
+from songgen.train.trainer import Trainer
 
 NUM_SONGS = 5
 Train = Callable[..., str]
@@ -223,3 +232,79 @@ def test_fewer_songs_than_a_step_takes_come_once_an_epoch_and_evaluate_as_on_one
         pairs = [(a[name], b[name]) for a, b in zip(one, two, strict=True) if name in a]
         assert pairs and all(a == pytest.approx(b, rel=1e-5) for a, b in pairs), name
     assert saved(tmp_path / "two").samples_seen == 3 * NUM_SONGS
+
+
+def nan_weights_at(step: int) -> Callable[[int], None]:
+    """A hook that puts NaN into the weights before a step."""
+
+    def spoil(trainer: Trainer, batches: Any) -> None:
+        if trainer.state.step == step:
+            with torch.no_grad():
+                next(iter(trainer.engine.parameters.values())).view(-1)[0] = float("nan")
+
+    return lambda rank: before_each_step(spoil)
+
+
+@pytest.mark.case(17)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_weights_that_are_not_finite_are_never_saved_or_finished_with(
+    train: Train, tmp_path: Path, processes: int
+) -> None:
+    """Also if every step is skipped as not finite, and the run would otherwise end before too many were."""
+    settings: dict[str, Any] = {"max_steps": 8, "save_steps": 2, "save_total_limit": 2, "processes": processes}
+    run = tmp_path / "run"
+    printed = train("run", EXIT_NON_FINITE, hook=nan_weights_at(6), non_finite="skip", **settings)
+    assert "step 8 is not saved: NaN or infinity in model: " in printed
+    assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
+    assert not (run / "model.safetensors").exists()
+    assert read_run_status(run).exit_code == EXIT_NON_FINITE
+    printed = train("run", non_finite="skip", **settings)
+    assert f"resumed from {run / 'checkpoint-6'}" in printed
+    train("straight", **settings)
+    assert saved_files(run / "checkpoint-8") == saved_files(tmp_path / "straight" / "checkpoint-8")
+
+
+@pytest.mark.case(17)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("part", ["model", "optimizer", "average"])
+def test_every_part_of_a_checkpoint_must_be_finite(tmp_path: Path, part: str, value: float) -> None:
+    checkpoints = manager(tmp_path, limit=1)
+    assert checkpoints.save(contents(1)) is not None
+    spoiled = contents(2)
+    name, tensor = next(iter(getattr(spoiled, part).items()))
+    tensor.view(-1)[-1] = value
+    with pytest.raises(NonFiniteError, match=f"step 2 is not saved: NaN or infinity in {part}: {name}"):
+        checkpoints.save(spoiled)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+@pytest.mark.case(17)
+def test_a_checkpoint_that_is_not_finite_is_passed_over_and_pushes_no_other_out(train: Train, tmp_path: Path) -> None:
+    """Earlier versions saved such ones, with hashes that fit."""
+    settings: dict[str, Any] = {"save_steps": 2, "save_total_limit": 2}
+    run = tmp_path / "run"
+
+    def as_before(rank: int) -> None:
+        nan_weights_at(5)(rank)
+        CheckpointManager._require_finite = lambda *_: None  # type: ignore[method-assign]
+        final_model.non_finite_names = lambda _: []  # type: ignore[assignment]
+
+    train("run", hook=as_before, non_finite="skip", max_steps=8, **{**settings, "save_total_limit": None})
+    assert len(list(run.glob("checkpoint-*"))) == 4
+    printed = train("run", max_steps=8, non_finite="skip", **settings)
+    for step in (8, 6):
+        assert f"checkpoint {run / f'checkpoint-{step}'} is not used: {MODEL_FILE} holds NaN or infinity in" in printed
+    assert f"resumed from {run / 'checkpoint-4'}" in printed
+    left = {path.name for path in run.glob("checkpoint-*")}
+    assert {"checkpoint-4", "checkpoint-6", "checkpoint-8", "checkpoint-6-2", "checkpoint-8-2"} <= left
+
+
+@pytest.mark.case(17)
+def test_a_run_does_not_start_from_a_model_that_is_not_finite(train: Train, world: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(world / "model", tmp_path / "model"))
+    weights = load_file(model / "model.safetensors")
+    weights["mert_layer_agg.weight"][0] = float("inf")
+    save_file(weights, model / "model.safetensors")
+    accept(model)
+    printed = train("run", EXIT_ERROR, model_name_or_path=str(model), max_steps=2)
+    assert f"{model} holds NaN or infinity in mert_layer_agg.weight" in printed

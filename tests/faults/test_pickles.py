@@ -71,7 +71,7 @@ def test_not_in_a_checkpoint_even_if_its_hash_is_in_the_manifest(
 
     monkeypatch.setattr(checkpoint_files, "save_file", evil)
     folder = manager(tmp_path / "run").save(contents(1))
-    assert folder is not None and manager(tmp_path / "run").latest() == folder
+    assert folder is not None
     with pytest.raises(ValueError, match="cannot be read"):
         manager(tmp_path / "run").load(folder)
     assert not marker.exists()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from intact_data import open_intact
+from limits import SAFETY_SECONDS
 from preprocess_fakes import (
     ROOT,
     FakeCodec,
@@ -27,11 +28,11 @@ from preprocess_fakes import (
 )
 
 from songgen.data.dataset import SongDataset
+from songgen.data.manifests import sources
 from songgen.tokenize import settings
 
 NUM_CLIPS = 21
 NUM_RANDOM_KILLS = 8
-TIMEOUT = 120
 FORK = multiprocessing.get_context("fork")
 
 FINISHING_EVENTS = 6
@@ -69,7 +70,7 @@ def forked(action: Callable[[], object]) -> int | None:
 
     child = FORK.Process(target=body)
     child.start()
-    child.join(TIMEOUT)
+    child.join(SAFETY_SECONDS)
     return child.exitcode
 
 
@@ -231,8 +232,10 @@ NOT_IN_THE_DIGEST = {
     "data/manifests/sources.py": "rows are part of each chunk's key",
     "exit_codes.py": "says how the program ends",
     "models/configuration_songgen.py": "names codec and tokenizers, whose fingerprints count",
+    "runtime/file_hashes.py": "compares files with their hashes",
     "runtime/files.py": "moves and hashes files",
     "runtime/json_files.py": "reads files",
+    "runtime/json_lines.py": "reads and writes lines with checksums",
     "runtime/pretrained.py": "finds codec and tokenizers, whose fingerprints count",
     "runtime/records.py": "reads records",
     "runtime/status.py": "says how far the work has come",
@@ -283,3 +286,55 @@ def test_an_edit_in_any_of_them_changes_the_digest(tmp_path: Path, name: str) ->
     with (tmp_path / "songgen" / name).open("a", encoding="utf-8") as file:
         file.write("# edited\n")
     assert settings.code_fingerprint(settings.CODE, tmp_path / "songgen") != before
+
+
+def flip_bit(path: Path, place: float) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(place * (len(data) - 1))] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.case(22)
+@pytest.mark.parametrize("place", [0.05, 0.5, 0.95])
+def test_no_flipped_bit_of_a_work_folder_reaches_the_data_set(
+    corpora: tuple[Path, Path], clean: dict[str, str], tmp_path: Path, place: float
+) -> None:
+    """All chunks are encoded, the data set is not there yet; then any file is damaged, and the run started again."""
+    total = count_file_operations(corpora[0], tmp_path / "counted" / "songs")
+    run_killed(corpora[0], tmp_path / "half" / "songs", total - FINISHING_EVENTS - 12)
+    work = tmp_path / "half" / "songs.work"
+    names = sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
+    names.remove("lock.json")  # a flip in it may name another owner: the run is refused, and says so
+    assert sum(name.endswith(".arrow") for name in names) == 3 and "settings.json" in names
+    run(options_for(corpora[0], tmp_path / "clean"))
+    report = json.loads((tmp_path / "clean" / "report.json").read_text())
+    for number, name in enumerate(names):
+        output = tmp_path / str(number) / "songs"
+        shutil.copytree(work, tmp_path / str(number) / "songs.work")
+        if (output.with_name("songs.work") / name).stat().st_size:
+            flip_bit(output.with_name("songs.work") / name, place)
+        run(options_for(corpora[0], output))
+        assert shard_hashes(output) == clean, name
+        assert json.loads((output / "report.json").read_text()) == report, name
+
+
+@pytest.mark.case(22)
+def test_damage_to_a_finished_data_set_is_not_carried_into_the_next_one(
+    corpora: tuple[Path, Path], clean: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its records tell which shards are reused; one that is damaged is named, and its chunk encoded again."""
+    output = tmp_path / "songs"
+    run(options_for(corpora[0], output))
+    for place in (0.1, 0.5, 0.9):
+        flip_bit(output / "chunks.jsonl", place)
+        run(options_for(corpora[0], output))
+        assert "damaged line 1; these chunks are encoded again" in caplog.text and "chunks.jsonl:" in caplog.text
+        assert shard_hashes(output) == clean
+        caplog.clear()
+
+
+def test_audio_of_an_earlier_run_is_compared_before_it_is_used_again(tmp_path: Path) -> None:
+    audio = {"bytes": b"RIFF" + bytes(1000), "path": "song.wav"}
+    path = Path(sources._spool(audio, tmp_path) or "")
+    flip_bit(path, 0.5)
+    assert sources._spool(audio, tmp_path) == str(path) and path.read_bytes() == audio["bytes"]

@@ -14,7 +14,8 @@ import psutil
 import pytest
 from faulty_training import FAULT_FILE, FAULT_VARIABLE, install
 from forked import fork_run
-from launching import ROOT, TIMEOUT, make_world, start, write_config
+from launching import ROOT, make_world, start, write_config
+from limits import SAFETY_SECONDS
 from torch.utils.data import get_worker_info
 
 from songgen.data.samples import TrainingSamples
@@ -64,7 +65,7 @@ def test_a_launched_job_ends_soon_when_a_process_dies_or_hangs(
     folder = tmp_path / "run"
     environment = {FAULT_VARIABLE: f"{kind} {RANK} {STEP}", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support'}"}
     run = start(str(SCRIPT), 2, faulty_config(world, folder), **environment)
-    output, errors = run.communicate(timeout=TIMEOUT)
+    output, errors = run.communicate(timeout=SAFETY_SECONDS)
     assert seconds_since_the_fault(folder) < PATIENCE_SECONDS + LEAVE_SECONDS
     assert run.returncode != 0
     sentence = rf"process 1 \(pid \d+ on .+\) {verdict}; its last heartbeat: after step 2, waiting for data"
@@ -88,7 +89,7 @@ def test_a_process_that_raises_or_exits_takes_the_others_with_it(
 
     run = fork_run(faulty_config(world, folder), tmp_path / "log", processes=2, hook=hook)
     for child in run.children:
-        child.join(TIMEOUT)
+        child.join(SAFETY_SECONDS)
     assert seconds_since_the_fault(folder) < PATIENCE_SECONDS + LEAVE_SECONDS
     printed = run.log.read_text()
     assert [child.exitcode for child in run.children] == [EXIT_LOST_PROCESS, EXIT_ERROR], printed
@@ -130,7 +131,7 @@ def test_a_process_that_is_refused_alone_says_why(world: Path, tmp_path: Path) -
 
     run = fork_run(config, tmp_path / "log", processes=2, hook=hook)
     for child in run.children:
-        child.join(TIMEOUT)
+        child.join(SAFETY_SECONDS)
     printed = run.log.read_text()
     assert [child.exitcode for child in run.children] == [EXIT_LOST_PROCESS, EXIT_ERROR], printed
     reason = "ValueError: the model is not on this machine"
@@ -172,7 +173,7 @@ def test_what_refuses_the_main_process_while_others_wait_for_it_is_said_once(
 
     run = fork_run(config, tmp_path / "log", processes=2, hook=hook)
     for child in run.children:
-        child.join(TIMEOUT)
+        child.join(SAFETY_SECONDS)
     printed = run.log.read_text()
     assert [child.exitcode for child in run.children] == [EXIT_ERROR, EXIT_LOST_PROCESS], printed
     assert "error: the model is not there" in printed and "heartbeat" not in printed
@@ -221,7 +222,7 @@ def test_processes_that_would_train_alone_are_refused(world: Path, tmp_path: Pat
         env=environment | {"WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=SAFETY_SECONDS,
     )
     assert result.returncode == 1 and "accelerate launch" in result.stderr
     assert not (tmp_path / "out").exists()
@@ -266,3 +267,17 @@ def test_a_loader_worker_that_dies_or_hangs_ends_the_run_and_is_named(
     assert found is not None, printed
     assert not psutil.pid_exists(int(found[1]))
     assert_left_whole(folder, EXIT_LOST_PROCESS)
+
+
+@pytest.mark.case(12)
+def test_a_main_process_that_is_killed_before_the_supervision_begins_is_explained(world: Path, tmp_path: Path) -> None:
+    def hook(rank: int) -> None:
+        if rank == 0:
+            launch.Run._take_folder = lambda run: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+
+    run = fork_run(faulty_config(world, tmp_path / "run"), tmp_path / "log", processes=2, hook=hook)
+    for child in run.children:
+        child.join(SAFETY_SECONDS)
+    printed = run.log.read_text()
+    assert [child.exitcode for child in run.children] == [-signal.SIGKILL, EXIT_LOST_PROCESS], printed
+    assert "process 1 of 2 exits: it could not join the others" in printed and "Traceback" not in printed

@@ -2,7 +2,10 @@
 
 import dataclasses
 import itertools
+import os
+import re
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +15,12 @@ import pytest
 import torch
 import training_fakes
 from accelerate.state import AcceleratorState
-from forked import fork_run, record_clips, recorded_clips, saved_files, signal_at, stop_at
+from forked import before_each_step, fork_run, record_clips, recorded_clips, saved_files, signal_at, stop_at
 from launching import make_world, records, write_config
 from safetensors.torch import load_file, save_file
 from training_fakes import tiny_config, write_dataset, write_model_folder
 
+from songgen.doctor.hashes import accept
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.families.tokens.family import TOKENS
 from songgen.models import SongGenConfig
@@ -143,6 +147,10 @@ def test_another_number_of_processes_is_refused_unless_asked_for(
     config = write_config(world, output_dir=str(folder), **settings, allow_world_size_change=True)
     printed = fork_run(config, tmp_path / "allowed", processes=second, hook=record_clips(tmp_path / "clips")).finish()
     assert "no longer exact: dropout samples other numbers" in printed
+    places = re.findall(r"epoch (\d+)/([\d.]+) \((\d+)/(\d+)\)", printed)
+    assert {epochs for _, epochs, _, _ in places} == {"4"}
+    assert all(int(done) <= int(all_steps) for _, _, done, all_steps in places), places
+    assert sum(done == all_steps for _, _, done, all_steps in places) == len({epoch for epoch, _, _, _ in places})
 
     entries = recorded_clips(tmp_path / "clips")
     songs = {f"song{index}" for index in range(NUM_SONGS)}
@@ -344,6 +352,7 @@ def test_model_and_data_may_move_but_not_change(
     tensors = load_file(tmp_path / "other_model" / "model.safetensors")
     tensors["embed_prompts.weight"][3] += 1
     save_file(tensors, tmp_path / "other_model" / "model.safetensors")
+    accept(tmp_path / "other_model")
     settings: dict[str, Any] = {"freeze_cross": True}
     begun("run", 3, **settings)
     printed = train("run", EXIT_ERROR, save_to_disk=str(tmp_path / "other_data"), **settings)
@@ -399,3 +408,37 @@ def test_the_position_survives_json() -> None:
     state = TrainerState(step=3, total_steps=8)
     state.curve = dataclasses.replace(state.curve, length=8, step=3.0, update=2.0, rate=7 / 4)
     assert TrainerState.from_json(state.to_json()) == state
+
+
+def comparable_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Lines of metrics without times and rates."""
+    clocks = ("time", "train/tokens_per_second", "train/samples_per_second")
+    return [{name: value for name, value in record.items() if name not in clocks} for record in records(folder)]
+
+
+@pytest.mark.case(8)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_metrics_of_a_resumed_run_cover_every_step(world: Path, tmp_path: Path, processes: int) -> None:
+    """Whatever the intervals: lines at steps 5 and 10, checkpoints at 3, 6, 9; killed in step 5, stopped after 8."""
+    settings: dict[str, Any] = {
+        "max_steps": 12, "logging_steps": 5, "save_steps": 3, "do_eval": False, "save_total_limit": None,
+    }  # fmt: skip
+    straight = write_config(world, output_dir=str(tmp_path / "straight"), **settings)
+    fork_run(straight, tmp_path / "log", processes=processes).finish()
+    config = write_config(world, output_dir=str(tmp_path / "run"), **settings)
+
+    def kill(rank: int) -> None:
+        def at_step(trainer: Trainer, batches: Any) -> None:
+            if trainer.state.step == 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        before_each_step(at_step)
+
+    assert fork_run(config, tmp_path / "log", processes=processes, hook=kill).wait_for_a_kill()
+    fork_run(config, tmp_path / "log", processes=processes, hook=stop_at(8)).finish()
+    assert [record["step"] for record in records(tmp_path / "run")] == [5, 8]
+    fork_run(config, tmp_path / "log", processes=processes).finish()
+    expected = comparable_metrics(tmp_path / "straight")
+    assert [record["step"] for record in expected] == [5, 10, 12] and "train/loss" in expected[0]
+    assert [record for record in comparable_metrics(tmp_path / "run") if record["step"] != 8] == expected
+    assert saved_files(tmp_path / "run" / "checkpoint-12") == saved_files(tmp_path / "straight" / "checkpoint-12")

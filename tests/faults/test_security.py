@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import ROOT, TIMEOUT, make_world, records, write_config
+from launching import ROOT, make_world, records, write_config
+from limits import SAFETY_SECONDS
 from preprocess_fakes import options_for, read_manifest, run, write_corpus, write_manifest
 
 from songgen.environment import QUIET_ENVIRONMENT
@@ -36,6 +37,15 @@ DYNAMIC_IMPORTS = {
     "songgen/train/optimization/optimizer.py": "one name, for a package that may be absent",
 }
 """Files that may import a module by a name in a variable or late -> the closed table that the name comes from."""
+
+COPYING = {
+    "songgen/runtime/model_folders.py": "copy_part: files of models, by ending, never through a link out of the folder",
+    "songgen/tokenize/finalize.py": "shards, whose hashes were compared before",
+    "songgen/train/output_folder.py": "a whole run moved to a backup next to it",
+    "helpers/demo/build_page.py": "a song that the demo itself has made",
+    "helpers/demo/demo_songs/speech.py": "the data folder of an installed package",
+}
+"""Files that may copy, link or move a file -> what they do so with."""
 
 UNPICKLING = {"pickle", "cPickle", "cloudpickle", "dill", "shelve", "joblib", "marshal"}
 """Modules that make objects out of files; JSON, YAML read safely, and safetensors hold data alone."""
@@ -106,6 +116,28 @@ def listeners(source: str) -> list[str]:
     return found
 
 
+def copies(source: str) -> list[str]:
+    """Everything in a program text that makes another file with the content of one."""
+    linking = {"hardlink_to", "symlink_to", "link_to", "copy_into", "move_into"}
+    found = []
+    for call, name in calls(ast.parse(source)):
+        is_copy = name.startswith("shutil.") and name.split(".")[1] in {
+            "copy", "copy2", "copyfile", "copyfileobj", "copytree", "move", "make_archive",
+        }  # fmt: skip
+        if is_copy or name in ("os.link", "os.symlink", "os.sendfile") or name.split(".")[-1] in linking:
+            found.append(f"{name} (line {call.lineno})")
+    return found
+
+
+def test_one_function_copies_files_of_models() -> None:
+    """What a stranger's model folder reaches by a link or a path would become a file of the run, and be published."""
+    assert copies("shutil.copytree(a, b)") and copies("Path(a).hardlink_to(b)") and not copies("tensor.copy_(other)")
+    imported = [path for path in PRODUCT if "from shutil import" in path.read_text(encoding="utf-8")]
+    assert not imported, "call them with their module, so that this test sees them"
+    found = {path.relative_to(ROOT).as_posix() for path in PRODUCT if copies(path.read_text(encoding="utf-8"))}
+    assert found == set(COPYING)
+
+
 def test_nothing_turns_input_into_code() -> None:
     assert len(PRODUCT) > 100
     found = {}
@@ -171,7 +203,7 @@ def python(program: str, **environment: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=SAFETY_SECONDS,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -286,7 +318,7 @@ def test_training_needs_no_network(tmp_path: Path) -> None:
         env=environment | {"ACCELERATE_USE_CPU": "true", "HF_HOME": str(tmp_path / "cache")},
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=SAFETY_SECONDS,
     )
     assert result.returncode == 0, result.stderr
     assert len(records(tmp_path / "run")) == 5 and (tmp_path / "run" / "model.safetensors").is_file()

@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 from forked import Hook, before_each_step, fork_run, saved_files
-from launching import TIMEOUT, make_world, start, wait_for_steps, write_config
+from launching import make_world, start, wait_for_steps, write_config
+from limits import SAFETY_SECONDS
 
 from songgen.exit_codes import EXIT_DONE, EXIT_SIGNAL_BASE
 from songgen.families.tokens import song_samples
@@ -245,7 +246,7 @@ def test_a_signal_to_every_process_of_a_job_is_one_request_and_leaves_no_orphan(
     assert len([child for child in family if child.is_running()]) >= 2 + 2 * 2, "processes and their loader workers"
     for process in [*family, psutil.Process(run.pid)]:
         process.send_signal(number)
-    printed = run.communicate(timeout=TIMEOUT)
+    printed = run.communicate(timeout=SAFETY_SECONDS)
     status, step, code = status_of(folder)
     assert (status, code) == ("stopped", EXIT_DONE), printed
     assert checkpoint_steps(folder) == [step]
@@ -287,8 +288,8 @@ def test_a_launcher_that_ends_of_a_signal_does_not_leave_its_processes_training(
     wait_for_steps(run, folder)
     family = psutil.Process(run.pid).children(recursive=True)
     run.send_signal(number)
-    gone, alive = psutil.wait_procs(family, timeout=TIMEOUT)
-    assert not alive and run.wait() == -number
+    gone, alive = psutil.wait_procs(family, timeout=SAFETY_SECONDS)
+    assert not alive and run.wait(SAFETY_SECONDS) == -number
     status, step, code = status_of(folder)
     assert (status, code) == ("stopped", EXIT_DONE) and checkpoint_steps(folder) == [step]
 
@@ -300,7 +301,7 @@ def test_a_second_signal_during_the_save_ends_the_process_at_once(world: Path, t
         world, output_dir=str(folder), num_train_epochs=1, save_steps=2, dataloader_num_workers=2, do_eval=False
     )
     run = fork_run(config, tmp_path / "log", hook=stall_in_save(folder))
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + SAFETY_SECONDS
     while not (folder / "stalls").exists():
         assert run.children[0].is_alive() and time.monotonic() < deadline, run.log.read_text()
         time.sleep(0.02)

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import FORK, Hook, fork_run
+import torch
+from forked import FORK, Hook, before_each_step, fork_run
 from launching import make_world, write_config
-from safetensors.torch import load_file, save_file
+from limits import SAFETY_SECONDS
 
-from songgen.exit_codes import EXIT_DONE
+from songgen.exit_codes import EXIT_DONE, EXIT_NON_FINITE
 from songgen.train.reporting import trackers
+from songgen.train.trainer import Trainer
 
 pytestmark = pytest.mark.case(32)
 
@@ -30,11 +32,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_world(tmp_path_factory.mktemp("world"))
 
 
-def run(world: Path, tmp_path: Path, hook: Hook | None = None, **changes: Any) -> str:
+def run(world: Path, tmp_path: Path, hook: Hook | None = None, code: int = EXIT_DONE, **changes: Any) -> str:
     """Train a few steps with both trackers, require that the run ends well, and return what it printed."""
     settings: dict[str, Any] = {"max_steps": STEPS, "report_to": ["wandb", "tensorboard"]} | changes
     config = write_config(world, output_dir=str(tmp_path / "run"), **settings)
-    return fork_run(config, tmp_path / "log", hook=hook).finish(EXIT_DONE)
+    return fork_run(config, tmp_path / "log", hook=hook).finish(code)
 
 
 def strict_records(folder: Path) -> list[dict[str, Any]]:
@@ -127,7 +129,7 @@ def test_no_network_at_all(world: Path, tmp_path: Path) -> None:
 
     probe = FORK.Process(target=can_leave)
     probe.start()
-    probe.join()
+    probe.join(SAFETY_SECONDS)
     if probe.exitcode == 1:
         pytest.skip("user namespaces are off on this machine, so no process can be cut off")
     assert probe.exitcode == 0
@@ -137,11 +139,16 @@ def test_no_network_at_all(world: Path, tmp_path: Path) -> None:
 
 
 def test_values_that_are_not_finite_are_null_and_not_left_out(world: Path, tmp_path: Path) -> None:
-    model = make_world(tmp_path / "poisoned") / "model"
-    tensors = load_file(model / "model.safetensors")
-    tensors["decoder.lm_heads.0.weight"][0, 0] = math.nan
-    save_file(tensors, model / "model.safetensors")
-    run(world, tmp_path, model_name_or_path=str(model), non_finite="skip")
+    """Weights that are not finite: the steps are skipped, and the run ends when it would save them."""
+
+    def poison(trainer: Trainer, batches: Any) -> None:
+        with torch.no_grad():
+            trainer.engine.parameters["decoder.lm_heads.0.weight"][0, 0] = math.nan
+
+    def hook(rank: int) -> None:
+        before_each_step(poison)
+
+    run(world, tmp_path, hook, EXIT_NON_FINITE, non_finite="skip")
     found = strict_records(tmp_path / "run")
     assert [record["step"] for record in found] == [*range(1, STEPS + 1), STEPS]
     assert all("train/loss" in record and record["train/loss"] is None for record in found[:STEPS])

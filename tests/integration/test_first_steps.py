@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 from forked import FORK, redirect
+from limits import SAFETY_SECONDS
 from prepare_songs import write_song
 
 from songgen.cli.main import main
 from songgen.data.dataset import SongDataset
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 180
 SMALL = shlex.split(
     "--dtype float32 --warmup_steps 0 --warmup_ratio 0.05 --max_steps 1 --max_length 40 --dataloader_num_workers 0"
 )
@@ -54,7 +54,7 @@ def execute(words: list[str], log: Path) -> int | None:
 
     child = FORK.Process(target=work)
     child.start()
-    child.join(TIMEOUT)
+    child.join(SAFETY_SECONDS)
     assert not child.is_alive(), f"{shlex.join(words)} hangs"
     return child.exitcode
 

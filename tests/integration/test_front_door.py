@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import psutil
-from launching import ROOT, TIMEOUT, finish, make_world, wait_for_steps, write_config
+from launching import ROOT, finish, make_world, wait_for_steps, write_config
+from limits import SAFETY_SECONDS
 from preprocess_fakes import write_corpus
 from training_fakes import tiny_codec
 
@@ -43,7 +44,7 @@ def test_training_stops_at_a_signal_saves_and_ends_with_0(tmp_path: Path) -> Non
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     printed = finish(process, EXIT_DONE)
-    assert not psutil.wait_procs(family, timeout=TIMEOUT)[1]
+    assert not psutil.wait_procs(family, timeout=SAFETY_SECONDS)[1]
     status = read_run_status(run)
     assert status is not None and status.status == "stopped", printed
     assert "1 clips x 2 accumulated x 2 processes" in printed

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from golden import GOLDEN, KEPT, KEPT_RUNS, KEPT_STEP, platform_of, read_record
+from limits import SAFETY_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 300
 TOLERANCE = 1e-5
 """Relative difference of losses that another build of torch or another kind of CPU may make."""
 
@@ -29,7 +29,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("golden") / "found.json"
     command = [sys.executable, str(ROOT / "tests" / "support" / "golden.py"), "--into", str(path)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    result = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=SAFETY_SECONDS, check=False
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(path.read_text(encoding="utf-8"))
 

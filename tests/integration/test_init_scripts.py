@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from limits import SAFETY_SECONDS
 from preprocess_fakes import read_manifest, write_corpus
 from training_fakes import tiny_codec
 
@@ -35,7 +36,7 @@ def call(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(SCRIPTS.parents[1])},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=SAFETY_SECONDS,
     )
 
 

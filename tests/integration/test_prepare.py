@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import SAFETY_SECONDS
 from prepare_corpus import BROKEN, DUPLICATE, FOREIGN, INSTRUMENTAL, LONG, ORIGINAL, build_corpus
 from preprocess_fakes import fake_encoders
 from tiny_demucs import save_tiny_demucs
@@ -69,7 +70,7 @@ def run(place: Path, *overrides: str) -> PrepareSummary:
 def prepared(place: Path) -> Path:
     """The data set, made by the command in a process of its own."""
     command = [sys.executable, "-m", "songgen.cli.main", "prepare", str(place / "config.json")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=SAFETY_SECONDS, cwd=ROOT, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     (place / "printed.txt").write_text(result.stdout)
     return place / "out"
@@ -114,7 +115,7 @@ def test_clips_have_what_training_needs(prepared: Path) -> None:
 
 def test_the_summary_says_what_has_come_of_it(place: Path, prepared: Path) -> None:
     printed = (place / "printed.txt").read_text()
-    for part in ("20 songs in", "refused, truncated_audio: 1", "next: songgen tokenize"):
+    for part in ("20 songs in", "refused, truncated_audio: 1", "next:", "  songgen tokenize "):
         assert part in printed
 
 
@@ -282,7 +283,9 @@ def test_two_launched_processes_find_the_same(place: Path, tmp_path: Path) -> No
     command += [str(ROOT / "helpers" / "accelerate_configs" / "cpu_2_processes.yaml"), "-m", "songgen.cli.main"]
     command += ["prepare", str(place / "config.json"), "--output_dir", str(two), *overrides]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    result = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=SAFETY_SECONDS, check=False
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout.count("songs in") == 1
     assert content_of(two) == content_of(alone)
@@ -318,3 +321,19 @@ def test_a_changed_setting_redoes_what_depends_on_it_alone(place: Path, prepared
     changed = {path.name.split(".")[0] for path in results.iterdir() if path.stat().st_mtime_ns != before[path.name]}
     assert "filter" in changed and not changed & {"take_in", "separate", "voice", "transcribe", "segment", "measure"}
     assert run(place).is_changed
+
+
+def test_songs_beyond_a_limit_are_not_damaged(place: Path, tmp_path: Path) -> None:
+    """Nearly all songs are shorter than the limit, three of twenty are broken."""
+    overrides = [
+        "--take_in.min_seconds",
+        "15",
+        "--max_bad_fraction",
+        "0.2",
+        "--separate",
+        "null",
+        "--transcribe",
+        "null",
+    ]
+    summary = run(place, "--output_dir", str(tmp_path / "out"), *overrides)
+    assert summary.info.refused["too_short"] > 10

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from limits import SAFETY_SECONDS
 from preprocess_fakes import read_manifest, tone, write_corpus
 
 from songgen.codecs import load_codec
@@ -63,7 +64,7 @@ def launch(folder: Path, *arguments: str, processes: int = 1) -> subprocess.Comp
     two = [*accelerate, str(ROOT / "helpers" / "accelerate_configs" / "cpu_2_processes.yaml")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
     command = [sys.executable, *(two if processes == 2 else []), *script]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, cwd=folder)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SAFETY_SECONDS, cwd=folder)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,6 @@ def test_a_wrong_launch_writes_nothing(workplace: Path, tmp_path: Path) -> None:
     for name in ("RANK", "LOCAL_RANK"):
         environment.pop(name, None)
     command = [sys.executable, *script, "--save_to_disk", str(tmp_path / "songs")]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SAFETY_SECONDS)
     assert result.returncode != 0 and "so each would work alone" in result.stderr
     assert not list(tmp_path.iterdir())

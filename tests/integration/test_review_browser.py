@@ -11,6 +11,7 @@ import pytest
 from browser import Browser, open_browser
 from review_songs import EVIL, apply_corrections, clip, write_work_folder
 
+from songgen.prepare.engine.record import Refusal
 from songgen.prepare.review.corrections import CORRECTIONS_FILE
 from songgen.prepare.review.desk import ReviewDesk
 from songgen.prepare.review.page import ReviewPage
@@ -326,3 +327,22 @@ def test_every_control_has_a_name(review: Review) -> None:
     controls = [node for node in nodes if not node["ignored"] and node["role"]["value"] in kinds]
     assert len(controls) > 25
     assert not [node["role"]["value"] for node in controls if not node.get("name", {}).get("value")]
+
+
+def test_another_copy_is_kept_instead_by_a_key(browser: Browser, tmp_path: Path) -> None:
+    copy = Refusal("duplicates", "duplicate", "it sounds like river_000, which is kept", 0.9, 0.65, kept="river_000")
+    folder = write_work_folder(tmp_path)
+    write_work_folder(tmp_path, [clip("river", 0, folder), clip("lake", 0, folder, refusal=copy)])
+    with review_of(browser, folder) as review:
+        assert browser.run("return document.querySelector('#copy').hidden"), "the clip is not a copy"
+        browser.press("j")
+        review.wait_for_clip("lake_000")
+        browser.press("o")
+        review.wait_for_clip("river_000")
+        browser.press("j")
+        review.wait_for_clip("lake_000")
+        browser.press("i")
+        [edit] = review.wait_for_edits(1)
+        assert edit["id"] == "lake_000" and edit["changes"]["verdict"] == "accepted"
+        review.wait_for("#status", "kept instead")
+        review.wait_for("#clip-state", "accepted")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import SAFETY_SECONDS
 from prepare_songs import write_song
 
 from songgen.prepare.config import load_prepare_config
@@ -147,8 +148,8 @@ def require_served_until(number: signal.Signals, place: Path) -> None:
         listed = json.load(browser.open(address.partition("?")[0] + "api/clips", timeout=20))
         assert listed["title"] == "out" and len(listed["clips"]) == 3
         process.send_signal(number)
-        said_last, complaints = process.communicate(timeout=30)
+        said_last, complaints = process.communicate(timeout=SAFETY_SECONDS)
         assert process.returncode == 0 and not complaints and said_last.strip() == "0 of 3 clips are reviewed"
     finally:
         process.kill()
-        process.wait()
+        process.wait(SAFETY_SECONDS)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from songgen.doctor.hashes import accept
 from songgen.models.loading import WEIGHTS_FILE
 from songgen.train.checkpoints.files import AVERAGE_FILE, FAULT_VARIABLE, MODEL_FILE, OPTIMIZER_FILE
 from songgen.train.checkpoints.folders import candidates
@@ -197,6 +198,7 @@ def test_a_sharded_run_leaves_a_model_with_its_stored_positions(tmp_path: Path) 
     name, width = "decoder.model.decoder.embed_positions.weights", weights["embed_prompts.weight"].shape[1]
     table = torch.randn(512, width, generator=torch.Generator().manual_seed(0))
     save_file(weights | {name: table}, world / "model" / WEIGHTS_FILE, metadata={"format": "pt"})
+    accept(world / "model")
     config = write_config(world, output_dir=str(tmp_path / "run"), **SETTINGS | {"max_steps": 1})
     fork_run(config, tmp_path / "log", processes=2, hook=shard()).finish()
     torch.testing.assert_close(load_file(tmp_path / "run" / WEIGHTS_FILE)[name], table, atol=0, rtol=0)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import ROOT, TIMEOUT, finish, make_world, records, start, wait_for_steps, worker, write_config
+from launching import ROOT, finish, make_world, records, start, wait_for_steps, worker, write_config
+from limits import SAFETY_SECONDS
 from safetensors.torch import load_file
 
 from songgen.exit_codes import EXIT_DONE
@@ -48,7 +49,7 @@ def test_two_processes_stopped_and_resumed_equal_one_process(world: Path, tmp_pa
 def test_help_names_the_program_and_its_exit_codes(script: str) -> None:
     command = [sys.executable, str(ROOT / "training" / script), "--help"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SAFETY_SECONDS)
     assert result.returncode == EXIT_DONE
     assert f"accelerate launch training/{script} CONFIG.json" in result.stdout and "--learning_rate" in result.stdout
     assert set(re.findall(r"(?<=[ ,])(\d) [a-z]", result.stdout.partition("usage:")[0])) == {"0", "1", "4", "5", "6"}

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import shutil
 import warnings
 import weakref
@@ -108,6 +109,51 @@ def test_a_finished_run_is_extended_by_more_epochs(train: Callable[..., int], tm
     assert train("run", num_train_epochs=2) == EXIT_ERROR
     assert train("run", num_train_epochs=2, allow_config_changes=True) == EXIT_DONE
     assert [record["step"] for record in records(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def test_a_short_run_logs_and_saves_before_its_end_unless_told_otherwise(
+    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The recipes give no intervals: 20 steps are logged one by one and saved in between."""
+    short = {"max_steps": 20, "save_total_limit": None}
+    assert train("run", logging_steps="auto", save_steps="auto", **short) == EXIT_DONE
+    assert [record["step"] for record in records(tmp_path / "run")] == list(range(1, 21))
+    assert [state.step for state in checkpoint_states(tmp_path / "run")] == list(range(1, 21))
+    assert "before its end" not in capsys.readouterr().err
+    assert train("published", logging_steps=2_000, save_steps=10_000, **short) == EXIT_DONE
+    printed = capsys.readouterr().err
+    assert "logging_steps 2,000 in a run of 20 steps: no metrics before its end" in printed
+    assert "save_steps 10,000 in a run of 20 steps: no checkpoint before its end" in printed
+
+
+def test_the_model_says_whether_training_showed_songs_without_conditions(
+    train: Callable[..., int], tmp_path: Path
+) -> None:
+    """Guidance needs them, in whichever stage that was."""
+    assert train("first", max_steps=1, condition_dropout=0.2) == EXIT_DONE
+    assert train("second", max_steps=1, model_name_or_path=str(tmp_path / "first")) == EXIT_DONE
+    assert train("without", max_steps=1) == EXIT_DONE
+    recorded = [
+        json.loads((tmp_path / run / "config.json").read_text())["condition_dropout"]
+        for run in ("first", "second", "without")
+    ]
+    assert recorded == [0.2, 0.2, 0.0]
+
+
+def test_epochs_are_shown_after_a_resume_with_half_the_batch(
+    train: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)  # two epochs of two steps
+        assert train("run") == EXIT_DONE
+    capsys.readouterr()
+    assert train("run", per_device_train_batch_size=1, allow_config_changes=True) == EXIT_DONE
+    printed = capsys.readouterr().err
+    assert "8 in 3 epochs" in printed
+    assert re.findall(r"epoch \S+ \(\S+\)", printed) == [f"epoch 3/3 ({step}/4)" for step in range(1, 5)]
 
 
 def test_a_refused_launch_leaves_the_status_of_a_run_that_had_ended(

@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 from preprocess_fakes import options_for, write_corpus
 from training_fakes import write_model_folder
 
 from songgen.conditioning import VoiceEncoder, load_voice_encoder, train_caption_tokenizer
 from songgen.data.dataset import SongDataset, check_against_model
+from songgen.doctor.hashes import accept
 from songgen.generation.processing_songgen import SongGenProcessor
 from songgen.models import SongGenForConditionalGeneration
+from songgen.runtime.file_hashes import HASHES_FILE
 from songgen.tokenize.run import tokenize_data
 
 VOICE_RATE = 16_000
@@ -21,6 +24,7 @@ def write_model(folder: Path, encoder: Path) -> Path:
     write_model_folder(folder)
     VoiceEncoder.small(hidden_size=8, num_layers=1, num_heads=2, sample_rate=VOICE_RATE).save(encoder)
     train_caption_tokenizer(["a song, number", "a calm song"], 300, folder / "caption_tokenizer")
+    accept(folder)
     return folder
 
 
@@ -56,9 +60,15 @@ def test_an_encoder_that_a_run_names_counts_more_than_the_models(tmp_path: Path)
     assert tokenize_data(options).voice_sample_rate == load_voice_encoder(str(tmp_path / "other")).sample_rate
 
 
-def test_the_processor_finds_an_encoder_outside_of_the_models_folder(tmp_path: Path) -> None:
-    """A spec with a path of its own was looked for in the model's folder alone, and its rate taken for 24 kHz."""
-    model_folder = write_model(tmp_path / "model", tmp_path / "other")
+def test_the_processor_finds_an_encoder_under_another_name_in_the_models_folder(tmp_path: Path) -> None:
+    """And none outside of it, which the folder of a stranger could name."""
+    model_folder = write_model(tmp_path / "model", tmp_path / "model" / "other")
     config = (model_folder / "config.json").read_text()
-    (model_folder / "config.json").write_text(config.replace('"path": "voice_encoder"', f'"path": "{tmp_path}/other"'))
-    assert SongGenProcessor(model_folder).voice_sample_rate == VOICE_RATE
+    for path in ("other", f"{tmp_path}/model/other"):
+        (model_folder / "config.json").write_text(config.replace('"path": "voice_encoder"', f'"path": "{path}"'))
+        (model_folder / HASHES_FILE).unlink(missing_ok=True)
+        if path == "other":
+            assert SongGenProcessor(model_folder).voice_sample_rate == VOICE_RATE
+        else:
+            with pytest.raises(ValueError, match="outside of the model folder"):
+                SongGenProcessor(model_folder)

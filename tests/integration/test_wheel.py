@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from limits import SAFETY_SECONDS
 from prepare_songs import tone
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 300
 
 FOREIGN = """
 import atexit, os, sys
@@ -70,7 +70,7 @@ class Installed:
         done = subprocess.run(
             list(map(str, command)),
             cwd=self.empty, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=TIMEOUT, check=False,
+            timeout=SAFETY_SECONDS, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stdout[-5000:]
         return done.stdout
@@ -91,12 +91,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
         shutil.copy(ROOT / name, folder / "source")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(folder), "./source"]
-    subprocess.run(build, cwd=folder, check=True, capture_output=True, timeout=TIMEOUT)
+    subprocess.run(build, cwd=folder, check=True, capture_output=True, timeout=SAFETY_SECONDS)
     (wheel,) = folder.glob("*.whl")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "env")], check=True, timeout=TIMEOUT)
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", str(folder / "env")], check=True, timeout=SAFETY_SECONDS
+    )
     environment = Installed(folder / "env")
     install = [*pip, "--python", str(environment.python), "install", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(install, check=True, capture_output=True, timeout=TIMEOUT)
+    subprocess.run(install, check=True, capture_output=True, timeout=SAFETY_SECONDS)
     (site,) = (folder / "env").glob("lib/python*/site-packages")
     # Python does not look for .pth files in a folder that is named in one: the editable install stays out.
     libraries = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}

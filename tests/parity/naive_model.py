@@ -40,6 +40,7 @@ class Settings:
     rotary: bool = False
     rotary_base: float = 10000.0
     lyrics_in_memory: bool = True
+    lyrics_encoded: bool = True
     every_eos: bool = False
     codebook_weights: list[float] | None = None
 
@@ -197,7 +198,7 @@ class NaiveModel:
         prefix = 0
         if not settings.lyrics_in_memory:
             prefix = len(clip.lyrics)
-            rows = [weights["embed_prompts.weight"][token] for token in clip.lyrics] + rows
+            rows = self._lyrics(clip) + rows
             visible = [bool(on) for on in clip.lyrics_mask] + visible
         if not settings.rotary:
             rows = [row + self._position(position, len(row)) for position, row in enumerate(rows)]
@@ -278,9 +279,15 @@ class NaiveModel:
             rows.append(self._linear("enc_to_dec_proj", row) * on)
             mask.append(bool(on))
         if self.settings.lyrics_in_memory:
-            rows += list(self._linear("lyrics_to_dec_proj", self.encoded_lyrics(clip.lyrics, clip.lyrics_mask)))
+            rows += self._lyrics(clip)
             mask += [bool(on) for on in clip.lyrics_mask]
         return torch.stack(rows), mask
+
+    def _lyrics(self, clip: Clip) -> list[Tensor]:
+        """Encoded and projected, in the memory and in front of the song alike; bare embeddings in our older models."""
+        if not self.settings.lyrics_encoded:
+            return [self.weights["embed_prompts.weight"][token] for token in clip.lyrics]
+        return list(self._linear("lyrics_to_dec_proj", self.encoded_lyrics(clip.lyrics, clip.lyrics_mask)))
 
     def encoded_lyrics(self, ids: list[int], mask: list[int]) -> Tensor:
         """Lyrics encoder: relative positions, full attention, padding unseen."""

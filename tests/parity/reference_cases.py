@@ -24,8 +24,8 @@ def tensors(name: str) -> dict[str, Tensor]:
     return load_file(DATA / f"{name}.io.safetensors")
 
 
-def model_folder(name: str, folder: Path) -> Path:
-    """Write a case as a published model folder."""
+def model_folder(name: str, folder: Path, **changes: Any) -> Path:
+    """Write a case as a published model folder; keywords change its config.json."""
     case = settings(name)
     decoder = {**case["decoder"], "track_pattern": case["track_pattern"], "add_vocal_loss": case["add_vocal_loss"]}
     config = {
@@ -34,6 +34,8 @@ def model_folder(name: str, folder: Path) -> Path:
         "vocab_size": case["lyrics_vocab_size"],
         "text_encoder": {**case["text_encoder"], "model_type": "t5"},
         "prompt_cross_attention": case["prompt_cross_attention"],
+        "add_prenet": True,
+        **changes,
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     shutil.copy(DATA / f"{name}.weights.safetensors", folder / "model.safetensors")

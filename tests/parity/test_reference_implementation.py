@@ -1,11 +1,12 @@
 """Our model against the naive one in every kind of configuration, and the naive one against the published numbers."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from naive_model import LAYOUTS, PADDING, Clip, NaiveModel, Settings, lay_out
-from reference_cases import CASES, DATA, settings, tensors
+from reference_cases import CASES, DATA, conditions, model_folder, settings, tensors
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import T5Config, T5EncoderModel
@@ -27,6 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "grouped": {"key_value_heads": 2, "cross_key_value_heads": 1},
     "grouped_cross_alone": {"cross_key_value_heads": 2},
     "prefix": {"lyrics_in_memory": False},
+    "bare_prefix": {"lyrics_in_memory": False, "lyrics_encoded": False},
     "everything": {
         "rotary": True,
         "key_value_heads": 2,
@@ -62,6 +64,7 @@ def model_of(case: Settings) -> SongGenForConditionalGeneration:
         lyrics_encoder=LyricsEncoderConfig(24, LYRICS_HEADS, 28, 2),
         lyrics_vocab_size=LYRICS_IDS,
         prompt_cross_attention=case.lyrics_in_memory,
+        add_prenet=case.lyrics_encoded,
         add_vocal_loss=case.layout == "mixed_pro",
         train_every_eos=case.every_eos,
         text_hidden_size=TEXT_WIDTH,
@@ -215,12 +218,11 @@ def published_clips(io: dict[str, Tensor], text: Tensor) -> list[Clip]:
     ]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_the_naive_model_gives_the_published_numbers(name: str) -> None:
-    published, io = settings(name), tensors(name)
-    weights = load_file(DATA / f"{name}.weights.safetensors")
+def published_settings(name: str, **changes: Any) -> Settings:
+    """What the weights of a published case do not tell."""
+    published = settings(name)
     decoder = published["decoder"]
-    case = Settings(
+    return Settings(
         layout=published["track_pattern"],
         codebooks=decoder["num_codebooks"],
         codebook_size=published["codebook_size"],
@@ -228,15 +230,27 @@ def test_the_naive_model_gives_the_published_numbers(name: str) -> None:
         key_value_heads=decoder["num_key_value_heads"],
         cross_key_value_heads=decoder["num_cross_attention_key_value_heads"],
         lyrics_heads=published["lyrics_encoder"]["attention_heads"],
+        **changes,
     )
-    encoder = T5EncoderModel(T5Config(**published["text_encoder"])).eval()
+
+
+def published_text(name: str) -> Tensor:
+    """States of a published case's text encoder."""
+    weights, io = load_file(DATA / f"{name}.weights.safetensors"), tensors(name)
+    encoder = T5EncoderModel(T5Config(**settings(name)["text_encoder"])).eval()
     text_weights = {
         key.removeprefix("text_encoder."): value for key, value in weights.items() if key.startswith("text_encoder.")
     }
     encoder.load_state_dict(text_weights, strict=False)
     with torch.no_grad():
-        text = encoder(input_ids=io["in.input_ids"], attention_mask=io["in.attention_mask"]).last_hidden_state
-    clips, naive = published_clips(io, text), NaiveModel(weights, case)
+        return encoder(input_ids=io["in.input_ids"], attention_mask=io["in.attention_mask"]).last_hidden_state
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_naive_model_gives_the_published_numbers(name: str) -> None:
+    io, case = tensors(name), published_settings(name)
+    weights = load_file(DATA / f"{name}.weights.safetensors")
+    clips, naive = published_clips(io, published_text(name)), NaiveModel(weights, case)
     lay_out(case, clips)
     assert torch.equal(torch.tensor([clip.labels for clip in clips]).transpose(1, 2), io["in.labels"])
     logits = torch.stack([torch.stack(heads) for heads in naive.logits(clips)]).flatten(0, 1)
@@ -246,3 +260,21 @@ def test_the_naive_model_gives_the_published_numbers(name: str) -> None:
         vocal = torch.tensor([clip.vocal_labels for clip in clips]).transpose(1, 2)
         assert torch.equal(vocal, io["in.vocal_labels"])
         check_losses(io["out.vocal_loss"][0], io["out.vocal_codebook_losses"], *naive.losses(clips, vocal=True))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_published_folder_with_prepended_lyrics(name: str, tmp_path: Path) -> None:
+    """The published weights with `prompt_cross_attention` false: lyrics are encoded and projected there too."""
+    frames, io, case = 3, tensors(name), published_settings(name, lyrics_in_memory=False)
+    model = SongGenForConditionalGeneration.from_pretrained(model_folder(name, tmp_path, prompt_cross_attention=False))
+    naive = NaiveModel(load_file(DATA / f"{name}.weights.safetensors"), case)
+    clips = published_clips(io, published_text(name))
+    lay_out(case, clips)
+    with torch.no_grad():
+        output = model(labels=io["in.labels"], **conditions(io))
+    check_logits(output.logits, naive.logits(clips))
+    options = GenerationOptions(do_sample=False, max_frames=frames, min_new_tokens=1000)
+    songs = generate_codes(model, model.encode_conditions(**conditions(io)), options=options)
+    for song, clip in zip(songs, clips, strict=True):
+        expected = naive.greedy(clip, frames)
+        assert {track: song[n].tolist() for n, track in enumerate(model.layout.tracks)} == expected

@@ -5,21 +5,24 @@ import json
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from limits import SAFETY_SECONDS
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """Key under which the protocol hands out elements."""
 
 KEYS = {"Escape": "\ue00c", "Enter": "\ue007", "Tab": "\ue004", "ArrowRight": "\ue014"}
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = float(SAFETY_SECONDS)
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -165,18 +168,35 @@ def open_browser() -> Iterator[Browser]:
         finally:
             browser.close()
     finally:
-        process.terminate()
-        process.wait(20)
+        # The driver and its browsers: one that hangs would keep the pipe open, and the test session waiting.
+        for running in [*psutil.Process(process.pid).children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                running.kill()
+        process.wait(SAFETY_SECONDS)
         assert process.stdout is not None
         process.stdout.close()
         shutil.rmtree(profile, ignore_errors=True)
 
 
 def _port_of(process: "subprocess.Popen[str]") -> int:
+    """The port that the driver says it listens on."""
     assert process.stdout is not None
     said = []
-    for line in process.stdout:
-        said.append(line)
-        if "started successfully on port" in line:
-            return int(line.rstrip().rstrip(".").rsplit(" ", 1)[1])
+    # A driver that says nothing is killed, which ends the loop.
+    with killed_after(process, SAFETY_SECONDS):
+        for line in process.stdout:
+            said.append(line)
+            if "started successfully on port" in line:
+                return int(line.rstrip().rstrip(".").rsplit(" ", 1)[1])
     raise BrowserError(f"chromedriver ended: {''.join(said)}")
+
+
+@contextmanager
+def killed_after(process: "subprocess.Popen[str]", seconds: float) -> Iterator[None]:
+    """Kill a process if the block takes longer."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from limits import SAFETY_SECONDS
+
 from songgen.prepare.engine.record import JsonObject
 
 ANALYSIS = {
@@ -135,4 +137,4 @@ def fake_server(*replies: Reply) -> Iterator[FakeServer]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        thread.join(SAFETY_SECONDS)

@@ -5,12 +5,14 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from limits import SAFETY_SECONDS
 
 TOKEN = "a-token-for-tests"
 USER = "someone"
@@ -41,6 +43,8 @@ class FakeHub:
     part_size: int = 2000
     """Larger objects are uploaded in parts of so many bytes."""
     url: str = ""
+    before_request: Callable[[int], object] = lambda number: None
+    """Called with the number of each request, before it is answered."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -77,6 +81,7 @@ class Handler(BaseHTTPRequestHandler):
         """Find what a request is about."""
         path = unquote(urlsplit(self.path).path)
         data = self.body()
+        self.hub.before_request(len(self.hub.requests))
         self.hub.requests.append((self.command, path, self.headers.get("User-Agent", "")))
         if self.hub.failing_path is not None and self.hub.failing_path in path:
             return self.answer({"error": "this server is told to fail"}, 403)
@@ -204,4 +209,4 @@ def running_hub() -> Iterator[FakeHub]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        thread.join(SAFETY_SECONDS)

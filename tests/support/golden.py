@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+from limits import SAFETY_SECONDS
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +40,6 @@ FILES = {"platform": "platform.json", "runs": "losses.json", "resumed": "losses.
 CONTENTS = "contents.json"
 
 FORK = multiprocessing.get_context("fork")
-TIMEOUT = 240
 SCRIPTS = {"mixed": "training/run_training_mixed.py", "dual": "training/run_training_dual_track.py"}
 PREPROCESS, COMMAND = "training/preprocess_data.py", "songgen.cli.main"
 STEPS, KEPT_STEP = 10, 5
@@ -199,7 +199,8 @@ def tensors_sha256(path: Path) -> str:
 
 
 def file_hashes(folder: Path, without: Iterable[str] = ()) -> dict[str, str]:
-    """Hash of every file below a folder, by name."""
+    """Hash of every file below a folder, by name; manifests of model folders only repeat these hashes."""
+    without = (*without, "file_hashes.json")
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in without)
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -311,7 +312,9 @@ class Place:
         command = [sys.executable, *(two if processes == 2 else []), *target, *words[1:]]
         with log.open("w") as file:
             return [
-                subprocess.run(command, cwd=folder, stdout=file, stderr=file, timeout=TIMEOUT, check=False).returncode
+                subprocess.run(
+                    command, cwd=folder, stdout=file, stderr=file, timeout=SAFETY_SECONDS, check=False
+                ).returncode
             ]
 
     def _fork(self, words: tuple[str, ...], processes: int, folder: Path, log: Path) -> list[int]:
@@ -323,9 +326,9 @@ class Place:
         for child in children:
             child.start()
         for child in children:
-            child.join(TIMEOUT)
+            child.join(SAFETY_SECONDS)
             child.kill()
-            child.join()
+            child.join(SAFETY_SECONDS)
         return [int(child.exitcode or 0) for child in children]
 
     def train(self, name: str, output: str) -> Path:

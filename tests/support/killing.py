@@ -15,6 +15,7 @@ from typing import Any
 
 from forked import FORK, Fork, Hook, fork_run, redirect, saved_files
 from launching import make_world, write_config
+from limits import SAFETY_SECONDS
 from preprocess_fakes import options_for, run, shard_hashes, write_corpus
 
 from songgen.train.checkpoints.folders import candidates
@@ -130,7 +131,7 @@ class PreprocessingKills:
         self.folder, self.draws = folder, draws
         self.manifest = write_corpus(folder / "corpus", num_clips)
         began = time.monotonic()
-        self._fork(folder / "straight").join()
+        self._fork(folder / "straight").join(SAFETY_SECONDS)
         self.seconds = time.monotonic() - began
         self.expected = shard_hashes(folder / "straight")
 
@@ -144,13 +145,13 @@ class PreprocessingKills:
             child = self._fork(output)
             child.join(moment)
             child.kill()
-            child.join()
+            child.join(SAFETY_SECONDS)
             if child.exitcode != -signal.SIGKILL:
                 break
             problem = "half a data set was visible" if output.exists() and self._differs(output) else None
             kills.append(Kill(kind, 1, moment, None, problem))
         child = self._fork(output)
-        child.join()
+        child.join(SAFETY_SECONDS)
         problem = f"exit code {child.exitcode}" if child.exitcode else self._differs(output)
         return [replace(kill, problem=kill.problem or problem) for kill in kills]
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from limits import SAFETY_SECONDS
 from training_fakes import write_dataset, write_model_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 120
-"""Seconds after which a launched run counts as hanging."""
 
 Run = subprocess.Popen[str]
 """A launched script."""
@@ -36,6 +35,7 @@ def write_config(world: Path, **changes: Any) -> Path:
         "per_device_train_batch_size": 1,
         "gradient_accumulation_steps": 2,
         "logging_steps": 1,
+        "save_steps": 500,
         "learning_rate": 1e-3,
         "adam_epsilon": 1e-4,
         "do_eval": True,
@@ -73,7 +73,7 @@ def start(
 
 def finish(process: Run, returncode: int = 0) -> str:
     """Wait for a run, require its exit code, and return all it printed."""
-    output, errors = process.communicate(timeout=TIMEOUT)
+    output, errors = process.communicate(timeout=SAFETY_SECONDS)
     assert process.returncode == returncode, f"exit code {process.returncode}\n{output}{errors}"
     return output + errors
 
@@ -85,9 +85,9 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 def wait_until(condition: Callable[[], bool], process: Run) -> None:
     """Wait for something that a run does while it is alive."""
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + SAFETY_SECONDS
     while not condition():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.communicate(timeout=SAFETY_SECONDS)
         assert time.monotonic() < deadline, "it does not happen"
         time.sleep(0.02)
 

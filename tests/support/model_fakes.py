@@ -12,6 +12,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rotary": {"decoder": {"rope_embeddings": True}},
     "grouped": {"decoder": {"num_key_value_heads": 2, "num_cross_attention_key_value_heads": 1}},
     "prefix": {"prompt_cross_attention": False},
+    "bare_prefix": {"prompt_cross_attention": False, "add_prenet": False},
     "rotary_grouped_prefix": {
         "prompt_cross_attention": False,
         "decoder": {"rope_embeddings": True, "num_key_value_heads": 1},

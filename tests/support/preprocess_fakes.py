@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+from limits import SAFETY_SECONDS
 
 from songgen.data.manifests.raw_rows import ColumnNames
 from songgen.data.manifests.row_reader import ManifestOptions
@@ -139,7 +140,7 @@ def launch(
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     environment = {**os.environ, "PYTHONPATH": str(package), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *launcher, *script], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, *launcher, *script], env=environment, capture_output=True, text=True, timeout=SAFETY_SECONDS
     )
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forked import FORK, TIMEOUT
+from forked import FORK
+from limits import SAFETY_SECONDS
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
@@ -39,7 +40,7 @@ def on_small_disk(folder: Path, megabytes: int, check: Callable[[], None]) -> No
     folder.mkdir(parents=True)
     child = FORK.Process(target=run)
     child.start()
-    child.join(TIMEOUT)
+    child.join(SAFETY_SECONDS)
     if child.exitcode == NO_NAMESPACES:
         pytest.skip("user namespaces are off on this machine, so no small disk can be made")
     assert child.exitcode == 0, "see what the child printed"

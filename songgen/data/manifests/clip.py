@@ -6,6 +6,7 @@ from typing import Any
 
 from songgen.data.reject_codes import REJECT_CODES
 from songgen.lyrics.timed import TimedLine
+from songgen.runtime.json_files import parse_json
 
 
 def is_storable_text(text: str) -> bool:
@@ -123,7 +124,7 @@ class ClipRow:
     @staticmethod
     def from_json(line: str) -> "ClipRow":
         """Return the row that `to_json` wrote."""
-        content = json.loads(line)
+        content = parse_json(line, max_bytes=None, constants=True)
         content["tracks"] = {name: TrackPath(**track) for name, track in content["tracks"].items()}
         content["lines"] = tuple(TimedLine(**line) for line in content["lines"])
         return ClipRow(**content)

@@ -1,6 +1,5 @@
 """Checks of single rows against the configured columns: from a raw row to a `ClipRow`, or to a problem."""
 
-import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from songgen.data.manifests.sources import ManifestSpec, RowSource
 from songgen.data.manifests.tables import AUDIO_NAMES
 from songgen.lyrics import is_known_language, states_language
 from songgen.lyrics.written import WrittenLyrics, clean_text, read_written_lyrics
+from songgen.runtime.json_files import parse_json
 from songgen.tasks import MIX
 
 ID_COLUMNS = ("id", "fname")
@@ -132,7 +132,7 @@ class RowReader:
                 self.findings.oddities.add(message.format(self.spec.annotations), f"{raw.file}:{raw.line}",
                                            kind=kind.format(self.spec.annotations))  # fmt: skip
             else:
-                values.update(json.loads(annotation))
+                values.update(parse_json(annotation, max_bytes=None))
         self.seen_columns.update(values)
         row = self._build(raw, values, row_id or "")
         return row if self.findings.num_problems == problems_before else None
@@ -261,7 +261,7 @@ class RowReader:
         default = self.options.default_language
         if not states_language(language):
             if language.strip() and lyrics.text:
-                message = f"language {language!r} states none, so it is {default or 'detected by the recognizer'}"
+                message = f"language {language!r} states none, so it is {default or 'found from the song'}"
                 self.findings.oddities.add(message, f"{raw.file}:{raw.line}")
             return default
         may_be_sung = bool(lyrics.text) or (self.options.is_raw and not lyrics.is_instrumental)

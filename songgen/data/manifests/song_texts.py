@@ -12,8 +12,9 @@ from typing import Any
 from songgen.data.manifests.findings import Notices
 from songgen.data.manifests.raw_rows import VARIANT_FIELDS, caption_of_variants, join_tags, plain_name
 from songgen.data.manifests.tables import read_table
-from songgen.data.manifests.text_files import parse_json, read_song_text
+from songgen.data.manifests.text_files import read_song_text
 from songgen.lyrics.timed import TimedLine, read_timed_lyrics
+from songgen.runtime.json_files import parse_json
 
 CAPTION_SUFFIXES = ("_prompt.txt", ".caption.txt")
 """Endings of the file that describes a song, after its name; the first that exists is read."""

@@ -15,6 +15,7 @@ from songgen.data.manifests.ljspeech import find_list, read_list
 from songgen.data.manifests.raw_rows import ColumnNames, RawRow, caption_of_variants, join_tags
 from songgen.data.manifests.song_folder import AUDIO_SUFFIXES, read_song_folder
 from songgen.data.manifests.tables import FOLDER_TABLES, TABLE_SUFFIXES, has_header, read_table
+from songgen.runtime.files import file_sha256
 
 ARROW_BATCH_ROWS = 32
 """Rows of a hub or saved data set in memory at once, each of which may contain whole audio files."""
@@ -199,8 +200,10 @@ def _spool(audio: dict[str, Any], folder: Path) -> str | None:
         raise ValueError("a column of audio must contain bytes and path")
     suffix = Path(path or "").suffix.lower()
     # The suffix comes from the data set, so only known ones are used; decoders detect the format by content.
-    target = folder / (hashlib.sha256(content).hexdigest() + (suffix if suffix in AUDIO_SUFFIXES else ""))
-    if not target.is_file() or target.stat().st_size != len(content):
+    sha256 = hashlib.sha256(content).hexdigest()
+    target = folder / (sha256 + (suffix if suffix in AUDIO_SUFFIXES else ""))
+    # A file of an earlier run may be damaged since; its size and time would not show it.
+    if not target.is_file() or target.stat().st_size != len(content) or file_sha256(target) != sha256:
         partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
         partial.write_bytes(content)
         os.utime(partial, (0, 0))  # equal times: a file that is written again counts as unchanged

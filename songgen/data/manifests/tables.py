@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.manifests.raw_rows import RawRow
-from songgen.data.manifests.text_files import numbered_lines, parse_json, read_table_text
+from songgen.data.manifests.text_files import numbered_lines, read_table_text
+from songgen.runtime.json_files import parse_json
 
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 """Extensions of manifests."""
@@ -77,8 +78,8 @@ def _read_json(path: Path) -> Iterator[RawRow]:
 def _is_object(line: str, *, alone: bool) -> bool:
     """Return whether a line is a row: a JSON object, and if there is no other line, not one that holds the rows."""
     try:
-        value = json.loads(line.removeprefix("\ufeff"))
-    except (ValueError, RecursionError):
+        value = parse_json(line)
+    except ValueError:
         return False
     return isinstance(value, dict) and not (alone and _rows_in(value) is not None)
 
@@ -92,8 +93,9 @@ def _values_of_file(path: Path) -> Iterator[RawRow] | None:
             if text[at].isspace():
                 at += 1
                 continue
-            value, at = decoder.raw_decode(text, at)
-            values.append(value)
+            end = decoder.raw_decode(text, at)[1]
+            values.append(parse_json(text[at:end]))
+            at = end
     except (ValueError, RecursionError):
         return None
     if len(values) == 1:

@@ -1,16 +1,13 @@
 """Text files of unknown origin: their encoding, their size, and lines that cannot be read."""
 
 import codecs
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from songgen.runtime.json_files import MAX_JSON_BYTES, limited_lines
 
 MAX_TEXT_BYTES = 1 << 20
 """Maximum size of a song's text file, in bytes."""
-
-MAX_TABLE_BYTES = 1 << 30
-"""Maximum size of a JSON array, which is read as a whole."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -88,7 +85,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str | None, str]]:
             lines = read_table_text(path).replace("\r\n", "\n").split("\n")
             yield from ((number, line, "") for number, line in enumerate(lines, 1))
             return
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(limited_lines(file), 1):
             try:
                 yield number, line.decode("utf-8"), ""
             except UnicodeDecodeError as error:
@@ -102,18 +99,6 @@ def read_table_text(path: Path) -> str:
         ValueError: if it is too large or in another encoding.
     """
     size = path.stat().st_size
-    if size > MAX_TABLE_BYTES:
+    if size > MAX_JSON_BYTES:
         raise ValueError(f"{path} has {size} bytes; write it as JSON lines (.jsonl), which are read one by one")
     return decode_text(path.read_bytes(), path.name)
-
-
-def parse_json(text: str) -> Any:
-    """Return a JSON value.
-
-    Raises:
-        ValueError: if the text is not JSON, or is nested too deeply.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError(f"JSON is nested too deeply: {error}") from error

@@ -14,9 +14,10 @@ from songgen.families.tokens.caption_features import cache_captions
 from songgen.families.tokens.clips import check_clips, warn_without_voices
 from songgen.families.tokens.final_model import write_model
 from songgen.families.tokens.model import frozen_content, open_model, prepare_model, start_frozen
-from songgen.families.tokens.model_folder import MODEL_FILES, model_facts
+from songgen.families.tokens.model_folder import model_facts
 from songgen.families.tokens.objective import token_objective
 from songgen.families.tokens.parameter_groups import choose_trained
+from songgen.models.folder import MODEL_FILES
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
 

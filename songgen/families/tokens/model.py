@@ -15,7 +15,9 @@ from songgen.config import RunConfig
 from songgen.families.songs import TrainingData
 from songgen.families.trainable import Trainable
 from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
+from songgen.models.folder import require_own_files
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.runtime.pretrained import named_by_user
 from songgen.tasks import VOCAL, Task
 
 logger = logging.getLogger(__name__)
@@ -29,7 +31,8 @@ def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGen
         task: task of the launching script; None for the task of the layout.
 
     Raises:
-        ValueError: if the folder is not a model, or its layout is not one of the task's.
+        ValueError: if the folder is not a model, reaches other folders through links, or its layout is not one of the
+            task's.
     """
     arguments = config.model
     wanted = arguments.track_pattern
@@ -44,6 +47,8 @@ def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGen
         track_pattern=wanted,
         config_overrides=_overrides(config),
     )
+    assert core.folder is not None
+    require_own_files(core.config, core.folder)  # now: the final model gets copies of them
     if task is not None and core.task.name != task.name:
         raise ValueError(
             f"{arguments.model_name_or_path} has the layout {core.layout.name!r} of the task {core.task.name}, this "
@@ -61,23 +66,18 @@ def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGen
 
 def _overrides(config: RunConfig) -> dict[str, Any]:
     """Return the fields of the model's configuration that the run replaces."""
-    arguments = config.model
+    arguments, tokenizer = config.model, config.model.description_tokenizer_name
     given = {
         "prompt_cross_attention": arguments.prompt_cross_attention,
         "decoder.rope_embeddings": arguments.rope_embeddings,
         "decoder.dropout": arguments.dropout,
         "train_every_eos": arguments.train_every_eos,
-        "audio_codec": _as_spec(arguments.audio_codec),
-        "text_encoder": _as_spec(arguments.text_encoder),
-        "voice_encoder": _as_spec(arguments.voice_encoder),
-        "caption_tokenizer": arguments.description_tokenizer_name,
+        "audio_codec": arguments.audio_codec and named_by_user(arguments.audio_codec),
+        "text_encoder": arguments.text_encoder and named_by_user(arguments.text_encoder),
+        "voice_encoder": arguments.voice_encoder and named_by_user(arguments.voice_encoder),
+        "caption_tokenizer": tokenizer and named_by_user(tokenizer)["path"],
     }
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _as_spec(value: str | dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return a folder or hub id as a spec."""
-    return {"path": value} if isinstance(value, str) else value
 
 
 def _load_frozen(core: SongGenForConditionalGeneration, config: RunConfig) -> None:
@@ -94,6 +94,8 @@ def prepare_model(config: RunConfig, core: SongGenForConditionalGeneration, data
     """Prepare a model for training; see `songgen.families.family.Family.prepare_model`."""
     core.release("audio_codec")  # it loads, as was checked; it takes memory only while songs are sampled
     remember_codec(core, data.samples.dataset.info.codec_fingerprint)
+    dropout = max(core.config.condition_dropout or 0.0, config.model.condition_dropout)
+    core.config = dataclasses.replace(core.config, condition_dropout=dropout)
     core.set_gradient_checkpointing(config.model.gradient_checkpointing)
     core.set_input_masking(config.model.input_masking)
     if config.training.torch_compile:

@@ -1,4 +1,4 @@
-"""Contents of a token model's folder, for publishing it: names of its files, and facts for its model card."""
+"""Contents of a token model's folder, for publishing it: facts for its model card."""
 
 from __future__ import annotations
 
@@ -6,20 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from songgen.families.family import ModelFiles
 from songgen.families.model_facts import ModelFacts, escaped, without_folders
-from songgen.lyrics import VOCABULARY_FILES
 from songgen.models.configuration_songgen import SongGenConfig
-from songgen.models.initialize import CAPTION_TOKENIZER_FOLDER
-from songgen.models.modeling_songgen import FROZEN_NETWORKS
-from songgen.runtime.json_files import read_json_object
-from songgen.runtime.tensor_files import INDEX_FILE, MODEL_CONFIG_FILE, WEIGHTS_FILE, weight_files
-
-MODEL_FILES = ModelFiles(
-    weights=lambda folder: weight_files(folder) or [WEIGHTS_FILE],
-    files=(WEIGHTS_FILE, INDEX_FILE, *VOCABULARY_FILES),
-    folders=(CAPTION_TOKENIZER_FOLDER, *FROZEN_NETWORKS),
-)
+from songgen.models.folder import read_config
 
 
 def model_facts(folder: Path) -> ModelFacts:
@@ -28,7 +17,7 @@ def model_facts(folder: Path) -> ModelFacts:
     Raises:
         ValueError: if the folder does not hold a model.
     """
-    config = SongGenConfig.from_dict(read_json_object(folder / MODEL_CONFIG_FILE))
+    config = SongGenConfig.from_dict(read_config(folder))
     decoder, layout = config.decoder, config.layout
     tracks = " and ".join(f"`{track}`" for track in layout.tracks)
     return ModelFacts(

@@ -54,6 +54,6 @@ def choose_trained(config: RunConfig, core: SongGenForConditionalGeneration) -> 
 def _unreached_groups(config: RunConfig, core: SongGenForConditionalGeneration) -> list[str]:
     """Return the groups that no training target reaches with this configuration, and that never get a gradient."""
     groups = [] if config.training.add_vocal_loss else ["vocal_heads"]
-    if not core.config.prompt_cross_attention:
+    if not core.config.add_prenet:
         groups += ["lyrics_encoder", "lyrics_projection"]
     return groups

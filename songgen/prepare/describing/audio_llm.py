@@ -8,6 +8,8 @@ from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor, Lo
 
 from songgen.prepare.describing.conversation import Answer, Conversation
 from songgen.prepare.listening.devices import choose_device
+from songgen.runtime.network_sizes import require_sane_folder
+from songgen.runtime.pretrained import FOREIGN_ERRORS
 
 SPEAKING_MODELS = {
     "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
@@ -38,11 +40,12 @@ class LocalDescriber:
         dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         revision = revision or "main"
         try:
+            require_sane_folder(model)
             self._processor: Any = AutoProcessor.from_pretrained(model, revision=revision, trust_remote_code=False)
             kind = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False).model_type
             network = _model_class(kind).from_pretrained(model, revision=revision, use_safetensors=True, dtype=dtype)
             self.sample_rate: int = self._processor.feature_extractor.sampling_rate
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        except (*FOREIGN_ERRORS, ImportError) as error:
             raise ValueError(
                 f"cannot load the audio language model {model!r}: {error}. Give the id or the folder of a model such "
                 'as Qwen/Qwen2-Audio-7B-Instruct that has safetensors files, or set tag.backend to "server" or "none"'

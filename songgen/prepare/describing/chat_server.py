@@ -33,6 +33,7 @@ import soundfile
 from songgen.data.manifests.clip import escaped
 from songgen.prepare.describing.conversation import Answer, Conversation
 from songgen.prepare.describing.paid_answers import PaidAnswers
+from songgen.runtime.json_files import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -353,10 +354,10 @@ def _problem_of_status(error: urllib.error.HTTPError) -> Exception:
 def _error_message(said: str) -> str:
     """Return the message in an error body, or the body."""
     try:
-        values = json.loads(said)
+        values = parse_json(said)
         error = values.get("error", values)
         return str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, AttributeError, RecursionError):
+    except (ValueError, KeyError, AttributeError):
         return said.strip()
 
 
@@ -371,11 +372,11 @@ def _retry_after(value: str | None) -> float | None:
 
 def _read_answer(content: bytes) -> Answer:
     try:
-        values = json.loads(content)
+        values = parse_json(content)
         choice = values["choices"][0]
         message = choice["message"]
         text = message.get("content")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         said = _error_message(content[:4096].decode("utf-8", "replace"))
         raise _TryAgain(f"the response is not a chat completion: {said}") from None
     if isinstance(text, list):

@@ -8,6 +8,8 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from songgen.runtime.json_files import require_shallow
+
 MAX_ANSWER_LENGTH = 20_000
 """Characters of an answer that are read."""
 
@@ -73,6 +75,7 @@ def find_object(text: str, keys: Collection[str]) -> dict[str, Any] | None:
         text = text.translate(_STRAIGHT_QUOTES)
     try:
         found = json_repair.loads(text)
+        require_shallow(found)
     except (ValueError, RecursionError):  # brackets that open without end
         return None
     best: dict[str, Any] | None = None

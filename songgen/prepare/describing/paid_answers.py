@@ -1,12 +1,16 @@
 """Answers of a server from batches that failed, kept so that they are not paid for twice."""
 
-import json
+import logging
 import os
 import threading
 from dataclasses import asdict
 from pathlib import Path
 
 from songgen.prepare.describing.conversation import Answer
+from songgen.runtime.json_files import parse_json
+from songgen.runtime.json_lines import numbered, read_lines, seal, unseal
+
+logger = logging.getLogger(__name__)
 
 ANSWERS_FOLDER = "answers"
 """In the work folder: one file for each process in which a batch has failed."""
@@ -21,14 +25,12 @@ class PaidAnswers:
         self._of_failed: dict[str, Answer] = {}
 
     def read(self, work_folder: Path) -> None:
-        """Read the answers that earlier runs have kept; a line that a kill has cut off is skipped."""
+        """Read the answers that earlier runs have kept; damaged lines are skipped with a warning."""
         for path in sorted((work_folder / ANSWERS_FOLDER).glob("*.jsonl")):
-            for line in path.read_text(encoding="ascii").splitlines():
-                try:
-                    request, values = json.loads(line)
-                    self._of_failed[request] = Answer(**values)
-                except (ValueError, TypeError):
-                    continue
+            lines = read_lines(path, _read_answer)
+            self._of_failed |= lines.values
+            if lines.damaged:
+                logger.warning("%s: damaged %s; the model is asked again", path, numbered(lines.damaged))
 
     def take(self, request: str) -> Answer | None:
         """Move the answer to a request (given by its hash) from the failed batches to the present one; return it."""
@@ -58,4 +60,14 @@ class PaidAnswers:
         path = work_folder / ANSWERS_FOLDER / f"{os.getpid()}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="ascii") as file:
-            file.writelines(json.dumps([request, asdict(answer)]) + "\n" for request, answer in kept.items())
+            file.writelines(
+                seal({"request": request, "answer": asdict(answer)}) + "\n" for request, answer in kept.items()
+            )
+
+
+def _read_answer(line: bytes) -> tuple[str, Answer]:
+    if line.startswith(b"["):  # written by an earlier version
+        request, answer = parse_json(line)
+        return request, Answer(**answer)
+    values = unseal(line)
+    return values["request"], Answer(**values["answer"])

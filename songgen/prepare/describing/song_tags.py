@@ -55,6 +55,9 @@ class Facts:
     key_source: str = GIVEN
     """Source of the key: `measured` or `given`."""
 
+    genres: tuple[str, ...] = ()
+    """Genres that the user or the tags of the file state."""
+
     @classmethod
     def of(cls, record: SongRecord) -> "Facts":
         """Return the facts of a record."""
@@ -65,6 +68,7 @@ class Facts:
             loudness=record.measures.get("loudness"),
             tempo_source=MEASURED if "tempo_confidence" in record.measures else GIVEN,
             key_source=MEASURED if "key_confidence" in record.measures else GIVEN,
+            genres=_stated_genres(record),
         )
 
 
@@ -99,6 +103,13 @@ def is_sung(record: SongRecord) -> bool | None:
     return None if record.voiced is None else bool(record.voiced)
 
 
+def _stated_genres(record: SongRecord) -> tuple[str, ...]:
+    """Return the genres of `analysis`, which may have any form in the manifest of a user."""
+    stated = record.analysis.get("genre")
+    listed = [stated] if isinstance(stated, str) else stated if isinstance(stated, list) else []
+    return tuple(genre for genre in listed if isinstance(genre, str) and written_tag(genre))
+
+
 def compose_tags(facts: Facts, description: SongDescription | None = None) -> SongTags:
     """Return the tags of a song.
 
@@ -107,7 +118,8 @@ def compose_tags(facts: Facts, description: SongDescription | None = None) -> So
         description: description by a model; None to use the facts alone.
     """
     doubts: list[str] = []
-    styles = [] if description is None else _from_model(description.genre)
+    styles = [(written_tag(genre), GIVEN) for genre in facts.genres]
+    styles += [] if description is None else _from_model(description.genre)
     moods = _energy(facts) if description is None else _from_model(description.mood)
     instruments = [] if description is None else _from_model(description.instruments)
     tags = [

@@ -9,6 +9,7 @@ import soundfile
 import soxr
 
 from songgen.data.audio import INT16_SCALE, AudioOptions, AudioRejected, check_header, decode, to_int16
+from songgen.runtime.files import remove_file
 
 SUBTYPE = "PCM_16"
 
@@ -78,5 +79,5 @@ def write_audio(path: Path, samples: np.ndarray, sample_rate: int) -> int:
         soundfile.write(str(partial), to_int16(samples).T, sample_rate, subtype=SUBTYPE, format=path.suffix[1:].upper())
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        remove_file(partial)
     return int(np.count_nonzero(outside))

@@ -18,6 +18,13 @@ FIRST, SECOND = "transcribe", "transcribe_second"
 """Names of the two transcription steps and of their transcripts: lines come from the first, the second checks it."""
 
 
+TRANSCRIBED = "transcribed"
+"""Source of lyrics that are the first transcript."""
+
+REVIEW, VERDICT, ACCEPTED = "review", "verdict", "accepted"
+"""Name of changes by a person in provenance and refusals, key of the decision on a clip, and one of its values."""
+
+
 def known_language(language: str) -> str:
     """Return the code of a language; one that the tokenizer does not know is kept, and the filter decides about it."""
     try:
@@ -201,14 +208,14 @@ class SongRecord:
         """Track in which singing is detected: the vocal track, or the mix of a song that was not separated."""
         return VOCAL if VOCAL in self.audio else MIX
 
+    @property
+    def is_accepted(self) -> bool:
+        """Whether a person has accepted this clip in review."""
+        return bool(self.provenance.get(REVIEW, {}).get("parameters", {}).get(VERDICT) == ACCEPTED)
+
     def to_json(self) -> str:
         """Return one line of JSON (ASCII only, so that any text survives)."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, line: str) -> SongRecord:
-        """Read a line that `to_json` wrote."""
-        return cls.from_values(json.loads(line))
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> SongRecord:

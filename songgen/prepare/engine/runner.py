@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -36,6 +37,7 @@ from songgen.prepare.engine.store import (
     result_key,
 )
 from songgen.runtime.files import write_text_atomic
+from songgen.runtime.json_files import parse_json
 from songgen.runtime.processes.agreement import on_main_process
 from songgen.runtime.processes.signals import ignore_stop_signals
 from songgen.runtime.status import ReportedWork
@@ -84,6 +86,10 @@ class Runner:
         self.hashes = ContentHashes(folder, state.process_index)
         self._open = ExitStack()
         self._open.callback(self.hashes.close)
+        self.loading_seconds = 0.0
+        """Time in which networks were loaded in this process, over all steps so far."""
+        self.num_computed = 0
+        """Number of results that this process has computed, over all steps so far."""
         self._pool: ProcessPoolExecutor | None = None
         self._lifeline: Connection | None = None
 
@@ -151,7 +157,7 @@ class Runner:
             write_text_atomic(file, json.dumps([outcome_values(outcome) for outcome in outcomes]))
 
         on_main_process(self.state, work)
-        found = iter(json.loads(file.read_text(encoding="ascii")))
+        found = iter(parse_json(file.read_bytes(), max_bytes=None, constants=True))
         return [
             result
             for record in records
@@ -186,12 +192,15 @@ class Runner:
             for batch, outcomes in results:
                 for (key, record), outcome in zip(batch, outcomes, strict=True):
                     store.put(record.id, key, outcome)
+                self.num_computed += len(batch)
                 bar.update(len(batch))
                 if self.work is not None:
                     self.work.advance(len(batch))
 
     def _work_here(self, step: Step, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[StepOutput]]]:
+        before = time.monotonic()
         started = _started(step)
+        self.loading_seconds += time.monotonic() - before
         try:
             for batch in batches:
                 yield batch, _run_batch(started, [record for _, record in batch], self.folder)

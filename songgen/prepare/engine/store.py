@@ -1,20 +1,25 @@
 """Results of the steps on disk, so that no work is repeated: one line for each result, read by every later run.
 
-A line is `{id, key, outcome, files}` in `<work>/results/<step>.<process>.jsonl`. Every process appends to a file of its
-own and flushes each line, so that a kill loses at most the line that was being written. A torn line is ignored.
+A line is `{id, key, outcome, files, checksum}` in `<work>/results/<step>.<process>.jsonl`. Every process appends to a
+file of its own and flushes each line, so that a kill loses at most the line that was being written. A torn line is
+ignored; a damaged one is set aside when the next run begins, and its result is computed again.
 """
 
 import dataclasses
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.step import SetStep, Step, StepOutput, WorkFolder
 from songgen.runtime.files import file_sha256
+from songgen.runtime.json_lines import LINE_ERRORS, has_keys, is_damaged_file, seal, set_damaged_aside, unseal
+
+logger = logging.getLogger(__name__)
 
 RESULTS_FOLDER = "results"
 """In the work folder: the results of all steps."""
@@ -24,6 +29,9 @@ HASHES_NAME = "hashes"
 
 MISSING = ""
 """Hash of a file that does not exist."""
+
+_is_plain_result = has_keys("id", "key", "outcome", "files")
+_is_plain_hash = has_keys("file", "state", "sha256")
 
 
 class LineFile:
@@ -39,7 +47,7 @@ class LineFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab")
             self._file.truncate(_whole_length(self.path))
-        self._file.write(json.dumps(values).encode("ascii") + b"\n")
+        self._file.write(seal(values).encode("ascii") + b"\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -64,17 +72,41 @@ def _whole_length(path: Path) -> int:
     return 0
 
 
+def repair_results(folder: WorkFolder) -> None:
+    """Set damaged lines of earlier runs aside, before any process opens the files."""
+    for path in _line_files(folder.root / RESULTS_FOLDER, "*.jsonl"):
+        set_damaged_aside(path, _read_result, "these results are computed again")
+    for path in _line_files(folder.root, f"{HASHES_NAME}.*.jsonl"):
+        set_damaged_aside(path, _read_hash, "these files are hashed again")
+
+
+def _line_files(folder: Path, pattern: str) -> list[Path]:
+    return [path for path in sorted(folder.glob(pattern)) if not is_damaged_file(path)]
+
+
+def _read_result(line: bytes) -> JsonObject:
+    """Parse a line of a result, including its outcome."""
+    values = unseal(line, _is_plain_result)
+    outcome_of_values(values["outcome"])
+    return values
+
+
+def _read_hash(line: bytes) -> JsonObject:
+    return unseal(line, _is_plain_hash)
+
+
 class _LineReader:
     """Reads the complete lines that were added to some files since the last call."""
 
-    def __init__(self, folder: Path, pattern: str) -> None:
+    def __init__(self, folder: Path, pattern: str, read: Callable[[bytes], JsonObject]) -> None:
         self.folder = folder
         self.pattern = pattern
+        self.read = read
         self._ends: dict[Path, int] = {}
 
     def new_lines(self) -> Iterator[tuple[Path, int, JsonObject]]:
-        """Yield file, position and values of every new line; lines that are not JSON objects are skipped."""
-        for path in sorted(self.folder.glob(self.pattern)):
+        """Yield file, position and values of every new line; damaged lines are skipped."""
+        for path in _line_files(self.folder, self.pattern):
             position = self._ends.get(path, 0)
             with path.open("rb") as file:
                 file.seek(position)
@@ -82,11 +114,9 @@ class _LineReader:
                     if not line.endswith(b"\n"):
                         break
                     try:
-                        values = json.loads(line)
-                    except ValueError:
-                        values = None
-                    if isinstance(values, dict):
-                        yield path, position, values
+                        yield path, position, self.read(line)
+                    except LINE_ERRORS as error:
+                        logger.warning("%s: a line at byte %d is damaged (%s) and skipped", path, position, error)
                     position += len(line)
             self._ends[path] = position
 
@@ -103,7 +133,7 @@ class ContentHashes:
         """
         self.folder = folder
         self._known: dict[str, tuple[list[int], str]] = {}
-        self._reader = _LineReader(folder.root, f"{HASHES_NAME}.*.jsonl")
+        self._reader = _LineReader(folder.root, f"{HASHES_NAME}.*.jsonl", _read_hash)
         self._own = LineFile(folder.root / f"{HASHES_NAME}.{rank}.jsonl")
         self.refresh()
 
@@ -149,7 +179,8 @@ class ResultStore:
         self.step = step
         self._places: dict[tuple[str, str], tuple[Path, int]] = {}
         results = folder.root / RESULTS_FOLDER
-        self._reader = _LineReader(results, f"{step}.*.jsonl")
+        # Outcomes are parsed when they are needed.
+        self._reader = _LineReader(results, f"{step}.*.jsonl", lambda line: unseal(line, _is_plain_result))
         self._own = LineFile(results / f"{step}.{rank}.jsonl")
         self.refresh()
 
@@ -167,17 +198,23 @@ class ResultStore:
             self._places[line["id"], line["key"]] = (path, position)
 
     def get(self, record_id: str, key: str) -> StepOutput | None:
-        """Return a result; None if there is none, or if a file that it names is missing or has changed."""
+        """Return a result; None if there is none, it is damaged, or a file that it names is missing or has changed."""
         place = self._places.get((record_id, key))
         if place is None:
             return None
         path, position = place
         with path.open("rb") as file:
             file.seek(position)
-            line = json.loads(file.readline())
-        if any(self.hashes.sha256(name) != digest for name, digest in line["files"].items()):
+            line = file.readline()
+        try:
+            values = unseal(line, _is_plain_result)
+            outcome = outcome_of_values(values["outcome"])
+        except LINE_ERRORS as error:
+            logger.warning("%s: the line of %r is damaged (%s); it is computed again", path, record_id, error)
             return None
-        return outcome_of_values(line["outcome"])
+        if any(self.hashes.sha256(name) != digest for name, digest in values["files"].items()):
+            return None
+        return outcome
 
     def put(self, record_id: str, key: str, outcome: StepOutput) -> None:
         """Add a result of this process."""

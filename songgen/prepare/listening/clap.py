@@ -10,6 +10,8 @@ from torch.nn import functional
 from transformers import ClapModel, ClapProcessor
 
 from songgen.prepare.listening.devices import choose_device
+from songgen.runtime.network_sizes import require_sane_folder
+from songgen.runtime.pretrained import FOREIGN_ERRORS
 
 
 def windows_of(samples: np.ndarray, length: int) -> list[np.ndarray]:
@@ -41,9 +43,10 @@ class ClapScorer:
         self.device = choose_device(device)
         self.batch_size = batch_size
         try:
+            require_sane_folder(model)
             processor: Any = ClapProcessor.from_pretrained(model, revision=revision or "main")
             network: Any = ClapModel.from_pretrained(model, revision=revision or "main", use_safetensors=True)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except FOREIGN_ERRORS as error:
             raise ValueError(
                 f"cannot load the CLAP model {model!r}: {error}. Give the id or the folder of a CLAP model that has a "
                 "safetensors file, or switch `score` off (null)"

@@ -20,6 +20,8 @@ from songgen.prepare.listening.devices import choose_device
 from songgen.prepare.listening.hearing import Guards, HeardChunk, compression_ratio, find_doubt
 from songgen.prepare.timing.text_distance import WITHOUT_BLANKS, base_language
 from songgen.prepare.timing.word_times import split_words, timed_words, token_starts
+from songgen.runtime.network_sizes import require_sane_folder
+from songgen.runtime.pretrained import FOREIGN_ERRORS
 
 RETRY_STEP = 0.2
 """Each retry of a chunk samples at a temperature higher by this, as in Whisper's own transcription."""
@@ -56,11 +58,12 @@ class Recognizer:
         dtype = torch.float32 if self.device == "cpu" else torch.float16
         revision = revision or "main"
         try:
+            require_sane_folder(model)
             self._processor: Any = WhisperProcessor.from_pretrained(model, revision=revision)
             network: Any = WhisperForConditionalGeneration.from_pretrained(
                 model, revision=revision, use_safetensors=True, dtype=dtype
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except FOREIGN_ERRORS as error:
             raise ValueError(
                 f"cannot load the recognizer {model!r}: {error}. Give the id or the folder of a Whisper model that "
                 "has a safetensors file, or switch `transcribe` off (null)"

@@ -40,6 +40,12 @@ USUAL_TEMPO, TEMPO_OCTAVES = 115.0, 0.9
 BEAT_WEIGHTS = {1: 1.0, 2: 0.5, 4: 0.25}
 """Number of beats after which onsets repeat -> weight."""
 
+MIN_BEAT_CONFIDENCE = 0.15
+"""Lowest confidence of a tempo whose beats are searched: noise has 0.1."""
+
+BEAT_TIGHTNESS = 20.0
+"""Cost of a beat whose distance differs from the period, in standard deviations of the onsets for each squared log."""
+
 KEY_WINDOW, KEY_HOP = 4096, 1024
 """Samples of a frame, and between frames, of the pitch analysis."""
 
@@ -53,6 +59,12 @@ PEAK_FLOOR = 1e-3
 """Peaks below this fraction of the largest amplitude are noise."""
 
 NOTE_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+
+USUAL_TONICS = {
+    "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
+    "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
+}
+"""Mode -> usual name of the tonic of each key, that with fewer accidentals: Eb major has 3 flats, D# major 9 sharps."""
 
 KEY_PROFILES = {
     "major": (0.748, 0.060, 0.488, 0.082, 0.670, 0.460, 0.096, 0.715, 0.104, 0.366, 0.057, 0.400),
@@ -81,7 +93,7 @@ class KeyEstimate:
     """An estimate of the key."""
 
     name: str
-    """Name such as `A minor`; black keys are sharps."""
+    """Name such as `A minor`, in its usual spelling (`Eb major`, `C# minor`)."""
 
     confidence: float
     """Correlation of the pitch classes with the key's profile, 0 to 1."""
@@ -96,7 +108,11 @@ def estimate_tempo(samples: np.ndarray) -> TempoEstimate | None:
     Returns:
         None for a recording without onsets, or shorter than two beats of the slowest tempo.
     """
-    onsets = _onset_strength(samples)
+    return tempo_of_onsets(onset_strength(samples))
+
+
+def tempo_of_onsets(onsets: np.ndarray) -> TempoEstimate | None:
+    """Estimate the tempo from the result of `onset_strength`."""
     frame_rate = ANALYSIS_RATE / ONSET_HOP
     num_frames = len(onsets)
     if num_frames < 2 * 60 / SLOWEST * frame_rate or onsets.max() <= _SMALL:
@@ -121,8 +137,47 @@ def estimate_tempo(samples: np.ndarray) -> TempoEstimate | None:
     return TempoEstimate(round(float(candidates[best]), 1), round(float(np.clip(scores[best], 0, 1)), 3))
 
 
-def _onset_strength(samples: np.ndarray) -> np.ndarray:
-    """Return the onset strength of each 10 ms."""
+def beat_times(samples: np.ndarray) -> list[float]:
+    """Return the times of the beats, in seconds; none without a tempo.
+
+    Of all series of beats about a period apart, the one with the strongest onsets is found (D. Ellis, "Beat Tracking by
+    Dynamic Programming", 2007).
+
+    Args:
+        samples: mono at 16 kHz.
+    """
+    onsets = onset_strength(samples)
+    tempo = tempo_of_onsets(onsets)
+    if tempo is None or tempo.confidence < MIN_BEAT_CONFIDENCE:
+        return []
+    period = 60 / tempo.beats_per_minute * ANALYSIS_RATE / ONSET_HOP
+    strengths = onsets / (onsets.std() + _SMALL)
+    back = np.arange(-round(2 * period), -round(period / 2) + 1)
+    penalties = BEAT_TIGHTNESS * np.square(np.log(-back / period))
+    scores, origins = strengths.copy(), np.full(len(onsets), -1)
+    for frame in range(len(onsets)):
+        before = frame + back
+        before = before[before >= 0]
+        if len(before):
+            totals = scores[before] - penalties[-len(before) :]
+            best = int(np.argmax(totals))
+            if totals[best] > 0:
+                scores[frame] += totals[best]
+                origins[frame] = before[best]
+    frame = int(np.argmax(scores[-round(period) :])) + len(scores) - round(period)
+    frames = []
+    while frame >= 0:
+        frames.append(frame)
+        frame = int(origins[frame])
+    return [(found + ONSET_STEP) * ONSET_HOP / ANALYSIS_RATE for found in frames[::-1]]
+
+
+def onset_strength(samples: np.ndarray) -> np.ndarray:
+    """Return the onset strength of each 10 ms; nothing for less than a second.
+
+    Args:
+        samples: mono at 16 kHz.
+    """
     amplitudes = _spectrum(samples, ONSET_WINDOW, ONSET_HOP)
     edges = np.geomspace(40, 7600, ONSET_BANDS + 1) * ONSET_WINDOW / ANALYSIS_RATE
     bins = np.ceil(edges).astype(int)
@@ -193,7 +248,7 @@ def estimate_key(samples: np.ndarray) -> KeyEstimate | None:
     if classes.std() <= _SMALL:
         return None
     best = max(
-        (float(np.corrcoef(np.roll(profile, tonic), classes)[0, 1]), f"{NOTE_NAMES[tonic]} {mode}")
+        (float(np.corrcoef(np.roll(profile, tonic), classes)[0, 1]), f"{USUAL_TONICS[mode][tonic]} {mode}")
         for mode, profile in KEY_PROFILES.items()
         for tonic in range(12)
     )

@@ -16,7 +16,9 @@ from songgen.prepare.engine.record import JsonObject, SongRecord
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.output.encoded_files import EncodedFiles
 from songgen.prepare.output.options import ExportOptions, WriteOptions
-from songgen.runtime.files import write_text_atomic
+from songgen.runtime.files import file_sha256, read_regular, write_text_atomic
+from songgen.runtime.json_files import MAX_JSON_BYTES
+from songgen.runtime.json_lines import seal, unseal
 from songgen.tasks import ACCOMPANIMENT, MIX, TRACKS, VOCAL
 from songgen.tokenize.finalize import link_or_copy, swap_folders, sync_tree
 from songgen.tokenize.workspace import remove_leftovers, staging_folder
@@ -69,20 +71,31 @@ class PreparedInfo:
     without_caption: int = 0
     """Number of clips without a caption, which tokenizing will leave out."""
 
+    hashes: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each regular file in `files`; empty in data sets of earlier versions."""
+
     @classmethod
     def read(cls, folder: Path) -> "PreparedInfo | None":
         """Read the file of a folder; None if there is no prepared data set of this version."""
+        known = {entry.name for entry in dataclasses.fields(cls)}
         try:
-            info = cls(**json.loads((folder / INFO_FILE).read_text(encoding="utf-8")))
+            content = read_regular(folder / INFO_FILE, MAX_JSON_BYTES)
+            info = cls(**unseal(content.strip(), lambda values: values.keys() <= known))
         except (OSError, ValueError, TypeError):
             return None
         return info if info.format_version == FORMAT_VERSION else None
 
     def is_complete(self, folder: Path) -> bool:
-        """Return whether all files of the data set exist."""
+        """Return whether all files of the data set exist, and those with a recorded hash are as they were written."""
         audio = folder / AUDIO_FOLDER
         num_audio_files = sum(1 for _ in audio.iterdir()) if audio.is_dir() else 0
-        return num_audio_files == self.num_audio_files and all((folder / name).exists() for name in self.files)
+        if num_audio_files != self.num_audio_files or not all((folder / name).exists() for name in self.files):
+            return False
+        return all(_sha256_of(folder / name) == sha256 for name, sha256 in self.hashes.items())
+
+
+def _sha256_of(path: Path) -> str | None:
+    return file_sha256(path) if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -147,13 +160,29 @@ class DatasetWriter:
             files=sorted(path.name for path in staging.iterdir() if path.name != AUDIO_FOLDER),
             num_audio_files=sum(1 for _ in (staging / AUDIO_FOLDER).iterdir()),
             without_caption=sum(not record.caption for record in included),
+            hashes={path.name: file_sha256(path) for path in sorted(staging.iterdir()) if path.is_file()},
         )
-        write_text_atomic(staging / INFO_FILE, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+        write_text_atomic(staging / INFO_FILE, seal(dataclasses.asdict(info)) + "\n")
         sync_tree(staging)
         swap_folders(staging, self.output_folder)
         remove_leftovers(self.output_folder)
         encoded.close(remove_others=True)
         return info
+
+    def is_written(self, records: Sequence[SongRecord]) -> bool:
+        """Return whether the audio files in the folder are those of the records, byte for byte."""
+        encoded = EncodedFiles(self.work, self.options.audio_format)
+        try:
+            tracks = [(record, track) for record in records if record.refusal is None for track in record.audio]
+            return all(
+                encoded.is_same(
+                    self.output_folder / self._track_name(record, track), self._source(record, track, encoded)
+                )
+                for record, track in tracks
+                if track in TRACKS
+            )
+        finally:
+            encoded.close(remove_others=False)
 
     def _row(self, record: SongRecord, folder: Path, encoded: EncodedFiles) -> JsonObject:
         """Write a record's audio; return its row of the manifest."""
@@ -172,12 +201,19 @@ class DatasetWriter:
         return row | {"measures": {name: round(value, 4) for name, value in record.measures.items()}}
 
     def _write_track(self, record: SongRecord, track: str, folder: Path, encoded: EncodedFiles) -> str:
-        name = f"{AUDIO_FOLDER}/{record.id}.{track}.{self.options.audio_format}"
-        source, target = self.work.track(record, track), folder / name
-        is_ours = not Path(record.audio[track]).is_absolute()
-        is_as_wanted = is_ours and source.suffix == target.suffix
-        link_or_copy(source if is_as_wanted else encoded.file(record.audio[track]), target)
+        name = self._track_name(record, track)
+        link_or_copy(self._source(record, track, encoded), folder / name)
         return name
+
+    def _track_name(self, record: SongRecord, track: str) -> str:
+        return f"{AUDIO_FOLDER}/{record.id}.{track}.{self.options.audio_format}"
+
+    def _source(self, record: SongRecord, track: str, encoded: EncodedFiles) -> Path:
+        """Return the file in the work folder that has a track in the format of the data set."""
+        source = self.work.track(record, track)
+        is_ours = not Path(record.audio[track]).is_absolute()
+        is_as_wanted = is_ours and source.suffix == f".{self.options.audio_format}"
+        return source if is_as_wanted else encoded.file(record.audio[track])
 
     def _data_config(self, rows: dict[str, list[JsonObject]]) -> JsonObject:
         """Return a configuration of preprocess_data.py that accepts every row."""

@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 
 from songgen.prepare.engine.record import JsonObject
+from songgen.prepare.report.statistics import LARGE_DIFFERENCE
 from songgen.prepare.sections import CUTTING_STEP, REFUSAL_CODES
 from songgen.prepare.steps.splits import EVALUATION
 
 LARGE_SHARE = 0.1
 """Fraction of the records that reached a step, from which a reason gets advice."""
+
+MIN_HEARD_CLIPS = 3
+"""Fewest clips from which the share of words that were heard is judged."""
 
 LITTLE_HEARD = 0.5
 """Fraction of the words of the lyrics that were heard; songs with good transcripts have more."""
@@ -88,14 +92,18 @@ def _about_words(report: JsonObject) -> Iterator[str]:
             f"{unworded} of {report['clips']} clips have no lyrics and are not known to be instrumentals: they teach "
             "singing without words. Switch `transcribe` on, or give the lyrics."
         )
-    heard = {entry["name"]: entry["median"] for entry in report["histograms"]}.get("lyrics_coverage")
-    if heard is not None and heard < LITTLE_HEARD:
+    found = report["recognizers"]
+    # A single clip, or clips without detected voice that no recognizer has heard, say nothing about the lyrics.
+    is_measured = found["covered"] >= max(MIN_HEARD_CLIPS, LARGE_SHARE * report["clips"])
+    if is_measured and found["coverage"] < LITTLE_HEARD:
         yield (
-            f"Of half of the lyrics, at most {heard:.0%} of the words were heard. If the recognizer is not to blame, "
+            f"Of half of the {found['covered']} clips with compared lyrics, at most {found['coverage']:.0%} of the "
+            "words were heard. If the recognizer is not to blame, "
             f"they belong to other recordings. {REFUSAL_CODES['lyrics_not_heard'].advice}"
         )
-    if heard is None and "given" in lyrics:
+    if not found["covered"] and "given" in lyrics:
         yield "The given lyrics were not compared with the sound: switch `transcribe` on to do so."
+    yield from _about_recognizers(found)
     if report["unknown_languages"]:
         clips = ", ".join(f"{code} {count}" for code, count in report["unknown_languages"].items())
         yield (
@@ -116,6 +124,18 @@ def _about_words(report: JsonObject) -> Iterator[str]:
     if lacking:
         codes = ", ".join(sorted(lacking))
         yield f"Lyrics of these languages are not in the tokenizer: {codes}. Preprocessing will leave them out."
+
+
+def _about_recognizers(found: JsonObject) -> Iterator[str]:
+    if found["compared"] and found["different"] >= max(1, LARGE_SHARE * found["compared"]):
+        yield (
+            f"The two recognizers differ in more than {LARGE_DIFFERENCE:.0%} of the words in {found['different']} of "
+            f"{found['compared']} clips (median of all: {found['difference']:.0%}): their lyrics contain many wrong "
+            "words. Give the lyrics where you have them, separate the voices (`separate`), correct the least certain "
+            f"ones in `songgen review`, or set `filter.max_transcript_edit_share`, such as {LARGE_DIFFERENCE:g}."
+        )
+    for reason, count in found["skipped"].items():
+        yield f"{count} clips were not compared by the second recognizer: {reason}."
 
 
 def _about_captions(report: JsonObject) -> Iterator[str]:

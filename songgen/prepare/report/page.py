@@ -1,6 +1,7 @@
 """The report as one HTML file; all text from songs is escaped, and charts are inline SVG."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 
@@ -8,8 +9,17 @@ from songgen.prepare.engine.record import JsonObject
 from songgen.prepare.report.advice import advise
 from songgen.web.document import link, render_document, section
 
-WIDTH, HEIGHT, FOOT = 320, 130, 18
-"""Size of a histogram in SVG units; `FOOT` is the height of the axis labels."""
+WIDTH, HEIGHT = 290, 130
+"""Size of the bars of a histogram in SVG units."""
+
+FOOT, LEFT, TOP, RIGHT = 20, 34, 8, 14
+"""Room for the numbers around them."""
+
+MAX_TICKS = 6
+"""Most numbers at the axis of the values."""
+
+SHORT_TEXT = 300
+"""Most characters of a caption that is shown in full; of a longer one, the beginning is shown until it is opened."""
 
 
 def render_report(report: JsonObject) -> str:
@@ -27,7 +37,8 @@ def render_report(report: JsonObject) -> str:
     ]
     shown = [(anchor, title, content) for anchor, title, content in parts if content]
     links = "".join(f'<a href="#{anchor}">{escape(title)}</a>' for anchor, title, _ in shown)
-    body = [f"<header><h1>{escape(report['title'])}</h1><nav>{links}</nav></header>", _summary(report)]
+    origin = f"<p>Report of songgen prepare. Inputs: {escape(', '.join(report['inputs']))}.</p>"
+    body = [f"<header><h1>{_name(report['title'])}</h1>{origin}<nav>{links}</nav></header>", _summary(report)]
     body += [section(*part) for part in shown]
     style = (Path(__file__).parent / "report_page.css").read_text(encoding="utf-8")
     return render_document(f"{report['title']}: report", "\n".join(body), style)
@@ -130,15 +141,29 @@ def _histogram(histogram: JsonObject) -> str:
             place = WIDTH * (limit - low) / (high - low)
             drawn.append(f'<line class="limit" x1="{place:.1f}" x2="{place:.1f}" y1="0" y2="{HEIGHT}"/>')
     drawn.append(f'<line class="axis" x1="0" x2="{WIDTH}" y1="{HEIGHT}" y2="{HEIGHT}"/>')
-    drawn.append(f'<text x="0" y="{HEIGHT + FOOT - 4}">{low:g}</text>')
-    drawn.append(f'<text x="{WIDTH}" y="{HEIGHT + FOOT - 4}" text-anchor="end">{high:g}</text>')
+    drawn += _axes(edges, highest)
     unit = f" ({histogram['unit']})" if histogram["unit"] else ""
     median = "" if histogram["median"] is None else f", median {histogram['median']:.4g}"
     label = escape(f"{histogram['label']}{unit}{median}")
     return (
-        f'<figure><figcaption>{label}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT + FOOT}" role="img" '
+        f'<figure><figcaption>{label}</figcaption><svg viewBox="{-LEFT} {-TOP} {LEFT + WIDTH + RIGHT} '
+        f'{TOP + HEIGHT + FOOT}" role="img" '
         f'aria-label="{label}">{"".join(drawn)}</svg></figure>'
     )
+
+
+def _axes(edges: Sequence[float], highest: int) -> Iterator[str]:
+    """Draw numbers at both axes: values at some edges of the bars, and counts."""
+    num_bars = len(edges) - 1
+    apart = -(-num_bars // MAX_TICKS)
+    for index in range(0, num_bars + 1, apart):
+        place = WIDTH * index / num_bars
+        yield f'<line class="axis" x1="{place:.1f}" x2="{place:.1f}" y1="{HEIGHT}" y2="{HEIGHT + 4}"/>'
+        yield f'<text x="{place:.1f}" y="{HEIGHT + FOOT - 4}" text-anchor="middle">{edges[index]:g}</text>'
+    for count in sorted({0, highest // 2, highest}):
+        height = HEIGHT * (1 - count / highest)
+        yield f'<text x="-4" y="{height + 4:.1f}" text-anchor="end">{count:,}</text>'
+        yield f'<line class="axis" x1="-3" x2="0" y1="{height:.1f}" y2="{height:.1f}"/>'
 
 
 def _tags(report: JsonObject) -> str:
@@ -193,7 +218,8 @@ def _samples(samples: Sequence[JsonObject]) -> str:
 
 
 def _sample(sample: JsonObject) -> str:
-    name = escape(sample["id"])
+    name, title = _name(sample["id"]), sample["title"]
+    heading = f"{escape(title)} <small>{name}</small>" if title else name
     reason = ""
     if "code" in sample:
         reason = f'<p class="reason"><code>{escape(sample["code"])}</code>: {escape(sample["reason"])}</p>'
@@ -202,24 +228,41 @@ def _sample(sample: JsonObject) -> str:
     facts += [f"{figure.replace('_', ' ')} {value:g}" for figure, value in sample["figures"].items()]
     players = "".join(
         f'<figcaption>{escape(track)}</figcaption><audio controls preload="none" '
-        f'aria-label="{name}, {escape(track)}" src="{link(file)}"></audio>'
+        f'aria-label="{escape(sample["id"])}, {escape(track)}" src="{link(file)}"></audio>'
         for track, file in sample["audio"].items()
     )
     lyrics = f'<p class="lyrics">{escape(sample["lyrics"])}</p>' if sample["lyrics"] else ""
     return (
-        f'<article><h3>{name}</h3>{reason}<p class="facts">{escape(" · ".join(filter(None, facts)))}</p>'
-        f'<p class="caption">{escape(sample["caption"])}</p>{lyrics}<figure>{players}</figure></article>'
+        f'<article><h3>{heading}</h3>{reason}<p class="facts">{escape(" · ".join(filter(None, facts)))}</p>'
+        f"{_caption(sample['caption'])}{lyrics}<figure>{players}</figure></article>"
     )
+
+
+def _caption(text: str) -> str:
+    """Show a caption; of a long one, the beginning."""
+    if len(text) <= SHORT_TEXT:
+        return f'<p class="caption">{escape(text)}</p>'
+    begins = text[:SHORT_TEXT].rsplit(maxsplit=1)[0]
+    return (
+        f'<details class="caption"><summary>{escape(begins)} … <span>({len(text):,} characters)</span></summary>'
+        f"<p>{escape(text)}</p></details>"
+    )
+
+
+def _name(text: str) -> str:
+    """Escape a name, with places at which a browser may break it: after its parts, not in the middle of a word."""
+    return re.sub(r"([_\-.~/]+)(?=[^_\-.~/])", r"\1<wbr>", escape(text))
 
 
 def _duplicates(duplicates: Sequence[JsonObject]) -> str:
     rows = [
-        f"<tr><td>{escape(group['kept'])}</td><td>"
-        + ", ".join(f"{escape(entry['id'])} ({entry['similarity']:g})" for entry in group["left_out"])
-        + "</td></tr>"
+        f"<tr><td>{_name(group['kept'])}</td><td>{_name(entry['id'])}</td>"
+        f'<td class="value">{entry["similarity"]:g}</td><td>{escape(entry["why"])}</td></tr>'
         for group in duplicates
+        for entry in group["left_out"]
     ]
-    return _table(("Kept", "Left out (similarity)"), rows) if rows else ""
+    hint = "<p>To keep another copy, use “Keep this copy instead” in <code>songgen review</code>.</p>"
+    return hint + _table(("Kept", "Left out", "Similarity", "Kept because"), rows) if rows else ""
 
 
 def _list(lines: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 """Statistics of a prepared data set: the content of `report.json`, from which `songgen.prepare.report.page` is made."""
 
 import hashlib
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,18 +12,18 @@ from songgen.data.manifests.tags import TAG_KINDS, missing_tag_kinds
 from songgen.data.reject_codes import REJECT_CODES
 from songgen.lyrics.languages import language_code
 from songgen.lyrics.tokenizer import VOCABULARY_FILES, VoiceBpeTokenizer
-from songgen.prepare.engine.record import JsonObject, SongRecord
+from songgen.prepare.engine.record import FIRST, SECOND, JsonObject, SongRecord
 from songgen.prepare.output.options import ReportOptions
+from songgen.prepare.report.histograms import FIGURES, histograms
 from songgen.prepare.review.corrections import REVIEW_CODES
 from songgen.prepare.sections import CUTTING_STEP, REFUSAL_CODES
 from songgen.prepare.steps.filters import FilterOptions, is_instrumental
 from songgen.prepare.timing.clip_plan import UNUSED_REASONS
-from songgen.tasks import ACCOMPANIMENT, VOCAL
 
 CODES = {**REFUSAL_CODES, **REVIEW_CODES}
 """Code of a refusal -> its meaning."""
 
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 """Version of the statistics, incremented when the same records give another report."""
 
 SECONDS_IN_HOUR = 3600
@@ -32,8 +31,8 @@ SECONDS_IN_HOUR = 3600
 GOALS = ((15_000, "training from scratch"), (2_000, "teaching a trained model another language"))
 """Hours from notes on training VALL-E, a model of speech: an order of magnitude, not a threshold."""
 
-MAX_BINS = 24
-"""Largest number of bars of a histogram."""
+LARGE_DIFFERENCE = 0.3
+"""Share of the words in which two recognizers differ, above which one of them is wrong too often to learn from."""
 
 LONGEST_TAG = 40
 """Most characters of a tag; longer text between two commas of a caption is a sentence."""
@@ -47,7 +46,10 @@ class ReportContext:
     """Values, other than the records, that the statistics depend on."""
 
     title: str
-    """Title: the names of the inputs, since the data set may be moved."""
+    """Name of the data set."""
+
+    inputs: tuple[str, ...]
+    """Names of the inputs."""
 
     steps: tuple[str, ...]
     """Names of the steps that ran, in order."""
@@ -97,6 +99,7 @@ def build_report(records: Sequence[SongRecord], context: ReportContext, options:
     report: JsonObject = {
         "version": REPORT_VERSION,
         "title": context.title,
+        "inputs": list(context.inputs),
         "songs": len({record.song for record in records}),
         "clips": len(kept),
         "seconds": _seconds(kept),
@@ -109,6 +112,7 @@ def build_report(records: Sequence[SongRecord], context: ReportContext, options:
         "languages": _by(kept, _language),
         "unknown_languages": unknown_languages(kept),
         "lyrics": _by(kept, lambda record: record.lyrics_source or ("given" if record.lyrics else "none")),
+        "recognizers": recognizers(kept),
         "captions": sum(bool(record.caption.strip()) for record in kept),
         "histograms": histograms(records, context.filters),
         "tags": tag_coverage(kept),
@@ -204,71 +208,29 @@ def duplicates(records: Sequence[SongRecord]) -> list[JsonObject]:
     found: dict[str, list[JsonObject]] = defaultdict(list)
     for record in records:
         if record.refusal is not None and record.refusal.kept:
-            found[record.refusal.kept].append({"id": record.id, "similarity": record.refusal.value})
+            found[record.refusal.kept].append(
+                {"id": record.id, "similarity": record.refusal.value, "why": record.refusal.reason.partition(": ")[2]}
+            )
     return [{"kept": kept, "left_out": found[kept]} for kept in sorted(found)]
 
 
-_FIGURES: tuple[tuple[str, str, str, Callable[[SongRecord], float | None], tuple[str, ...]], ...] = (
-    ("duration", "Length", "s", lambda record: record.duration or None, ("min_seconds", "max_seconds")),
-    ("tempo", "Tempo", "beats a minute", lambda record: record.tempo, ()),
-    ("vocal_energy", "Energy of the vocal", "", lambda record: record.energies.get(VOCAL), ("min_vocal_energy",)),
-    ("acc_energy", "Energy of the accompaniment", "", lambda record: record.energies.get(ACCOMPANIMENT),
-     ("min_acc_energy",)),
-    ("loudness", "Loudness", "LUFS", lambda record: record.measures.get("loudness"), ("min_loudness", "max_loudness")),
-    ("clap_score", "Caption and sound (CLAP)", "", lambda record: record.measures.get("clap_score"),
-     ("min_clap_score",)),
-    ("transcript_edit_distance", "Difference of two transcripts", "words",
-     lambda record: record.measures.get("transcript_edit_distance"), ("max_transcript_edit_distance",)),
-    ("lyrics_coverage", "Lyrics that were heard", "share", lambda record: record.measures.get("lyrics_coverage"),
-     ("min_lyrics_coverage",)),
-)  # fmt: skip
-"""(name, label, unit, function of the record, limits of the filter)."""
-
-
-def histograms(records: Sequence[SongRecord], filters: FilterOptions | None) -> list[JsonObject]:
-    """Return a histogram of accepted and refused clips for each measurement."""
-    found: list[JsonObject] = []
-    for name, label, unit, value_of, limits in _FIGURES:
-        values = {True: [], False: []}  # type: dict[bool, list[float]]
-        for record in records:
-            value = value_of(record)
-            # Whole songs that were never cut would dominate the lengths.
-            is_clip = record.refusal is None or CUTTING_STEP in record.provenance or record.id != record.song
-            if value is not None and math.isfinite(value) and is_clip:
-                values[record.refusal is None].append(float(value))
-        everything = values[True] + values[False]
-        if not everything:
-            continue
-        edges = bin_edges(min(everything), max(everything))
-        bounds = [] if filters is None else [filters.limit(limit) for limit in limits]
-        found.append(
-            {
-                "name": name,
-                "label": label,
-                "unit": unit,
-                "edges": edges,
-                "accepted": np.histogram(values[True], edges)[0].tolist(),
-                "refused": np.histogram(values[False], edges)[0].tolist(),
-                "median": float(np.median(values[True])) if values[True] else None,
-                "limits": [bound for bound in bounds if bound is not None],
-            }
-        )
-    return found
-
-
-def bin_edges(low: float, high: float) -> list[float]:
-    """Return edges of at most `MAX_BINS` bins from low to high; their width is 1, 2 or 5 times a power of ten."""
-    # Nearly equal values get a margin, so that a single bar has a meaningful position.
-    room = 0.02 * max(1.0, abs(high))
-    if high - low < room:
-        low, high = max(low - room, 0.0) if low >= 0 else low - room, high + room
-    spread = high - low
-    power = 10.0 ** math.floor(math.log10(spread / MAX_BINS))
-    for width in (power, 2 * power, 5 * power, 10 * power, 20 * power):
-        first, last = math.floor(low / width), math.floor(high / width) + 1
-        if last - first <= MAX_BINS:
-            break
-    return [round(index * width, 9) for index in range(first, last + 1)]
+def recognizers(records: Sequence[SongRecord]) -> JsonObject:
+    """Return how far clips that a recognizer has heard agree with their lyrics and with a second recognizer."""
+    heard = [record for record in records if FIRST in record.transcripts]
+    coverage = [record.measures["lyrics_coverage"] for record in heard if "lyrics_coverage" in record.measures]
+    shares = [
+        record.measures["transcript_edit_share"] for record in heard if "transcript_edit_share" in record.measures
+    ]
+    skipped = Counter(reason for record in heard if (reason := record.provenance.get(SECOND, {}).get("skipped")))
+    return {
+        "clips": len(heard),
+        "covered": len(coverage),
+        "coverage": float(np.median(coverage)) if coverage else None,
+        "compared": len(shares),
+        "different": sum(share > LARGE_DIFFERENCE for share in shares),
+        "difference": float(np.median(shares)) if shares else None,
+        "skipped": dict(sorted(skipped.items())),
+    }
 
 
 def unknown_languages(records: Sequence[SongRecord]) -> dict[str, int]:
@@ -357,9 +319,10 @@ def choose_refused(records: Sequence[SongRecord], count: int, seed: int) -> list
 
 def _sample(record: SongRecord) -> JsonObject:
     shown: JsonObject = {"id": record.id, "song": record.song, "start": record.start, "seconds": record.duration}
+    shown["title"] = record.provenance.get("take_in", {}).get("embedded", {}).get("title", "")
     shown |= {"caption": record.caption or ", ".join(record.tags), "lyrics": record.lyrics, "language": record.language}
     shown |= {"split": record.split, "tempo": record.tempo, "key": record.key, "audio": {}}
-    figures = {name: value_of(record) for name, _, _, value_of, _ in _FIGURES[2:]}
+    figures = {name: value_of(record) for name, _, _, value_of, _ in FIGURES[2:]}
     shown["figures"] = {name: round(value, 3) for name, value in figures.items() if value is not None}
     if record.refusal is not None:
         shown |= {"step": record.refusal.step, "code": record.refusal.code, "reason": record.refusal.reason}

@@ -7,7 +7,7 @@ at about the same places. Edits that match no clip any more are reported.
 
 import dataclasses
 import fcntl
-import json
+import io
 import os
 import threading
 from collections import defaultdict
@@ -17,13 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
+from songgen.prepare.engine.record import ACCEPTED, REVIEW, VERDICT, JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, RefusalCode
 from songgen.prepare.sections import is_over_songs
-from songgen.runtime.files import write_text_atomic
-
-REVIEW = "review"
-"""Name of changes by a person, in provenance and refusals."""
+from songgen.runtime.files import write_bytes_atomic
+from songgen.runtime.json_lines import seal, unseal, was_complete
 
 CORRECTIONS_VERSION = 1
 """Version of how corrections are applied; part of the provenance."""
@@ -37,9 +35,7 @@ APPLIED_FILE = "corrections_applied.jsonl"
 MATCH_SECONDS = 0.25
 """Largest distance of start and end between a clip and an edit that belongs to it."""
 
-ACCEPTED, REFUSED = "accepted", "refused"
-
-VERDICT, REASON = "verdict", "reason"
+REFUSED, REASON = "refused", "reason"
 WORD_FIELDS = ("language", "lyrics", "lines")
 DESCRIPTION_FIELDS = ("caption", "tags")
 EDITABLE = (*WORD_FIELDS, *DESCRIPTION_FIELDS, VERDICT, REASON)
@@ -47,6 +43,13 @@ EDITABLE = (*WORD_FIELDS, *DESCRIPTION_FIELDS, VERDICT, REASON)
 
 REFUSED_CODE = "refused_in_review"
 REVIEW_CODES = {REFUSED_CODE: RefusalCode("a person has left it out")}
+
+
+GIVEN_UP = b"{}"
+"""Line in place of a damaged edit that a person gives up."""
+
+_PLACE_FIELDS = {"id", "song", "start", "end", "time"}
+_CHANGE_FIELDS = {"changes", "before", "reverts"}
 
 
 class EditConflict(Exception):
@@ -146,7 +149,7 @@ class EditLog:
             file.truncate(content.rfind(b"\n") + 1)
             values = {name: value for name, value in dataclasses.asdict(edit).items() if value not in (None, {})}
             del values["number"]
-            file.write(json.dumps(values).encode("ascii") + b"\n")
+            file.write(seal(values).encode("ascii") + b"\n")
             file.flush()
             os.fsync(file.fileno())
         return edit
@@ -156,18 +159,28 @@ def parse_edits(content: bytes, path: Path, first: int = 1) -> list[Edit]:
     """Parse lines of a file of edits, starting with number `first`; text after the last line break is ignored.
 
     Raises:
-        ValueError: If a line is not an edit.
+        ValueError: If a line is not an edit. It is not set aside like a result, because nobody can compute it again,
+            and the clip would return to the data set, or leave it, without notice.
     """
     edits = []
-    for number, line in enumerate(content.splitlines(keepends=True), first):
-        if not line.endswith(b"\n"):
+    for number, line in enumerate(io.BytesIO(content), first):
+        if not line.endswith(b"\n") and not was_complete(line, _read_edit):
             break
         try:
-            edits.append(Edit(number=number, **json.loads(line)))
+            edits.append(Edit(number=number, **_read_edit(line)))
         except (ValueError, TypeError) as error:
-            message = f"{path}:{number}: this is not a correction ({error}); remove or repair the line"
-            raise ValueError(message) from error
+            raise ValueError(
+                f"{path}:{number}: this is not a correction, or it is damaged ({error}); restore the line from a copy, "
+                f"or replace it with {GIVEN_UP.decode()} to give this correction up"
+            ) from error
     return edits
+
+
+def _read_edit(line: bytes) -> JsonObject:
+    """Parse a line; one that was given up keeps its number, to which other lines refer."""
+    if line.strip() == GIVEN_UP:
+        return {"id": "", "song": "", "start": 0.0, "end": 0.0, "time": ""}
+    return unseal(line, lambda values: _PLACE_FIELDS <= values.keys() <= _PLACE_FIELDS | _CHANGE_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -335,13 +348,19 @@ class Corrections:
         """Return the edits that match no record and were not undone."""
         reverted = {edit.reverts for edit in self.edits}
         _, orphans = match_edits(records, self.edits)
-        return [edit for edit in orphans if edit.reverts is None and edit.number not in reverted]
+        return [edit for edit in orphans if edit.changes and edit.number not in reverted]
 
 
 def set_aside(work_folder: Path) -> None:
-    """Copy the present edits, so that all processes of a run apply the same ones while a person continues."""
+    """Copy the present edits, so that all processes of a run apply the same ones while a person continues.
+
+    Raises:
+        ValueError: If a line of the file is not an edit.
+    """
     file = work_folder / CORRECTIONS_FILE
-    write_text_atomic(work_folder / APPLIED_FILE, file.read_text(encoding="utf-8") if file.is_file() else "")
+    content = file.read_bytes() if file.is_file() else b""
+    parse_edits(content, file)
+    write_bytes_atomic(work_folder / APPLIED_FILE, content)
 
 
 def read_corrections(work_folder: Path, name: str = CORRECTIONS_FILE) -> Corrections:

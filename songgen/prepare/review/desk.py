@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from songgen.prepare.engine.record import FIRST, JsonObject, SongRecord
+from songgen.prepare.engine.record import ACCEPTED, FIRST, REVIEW, VERDICT, JsonObject, SongRecord
 from songgen.prepare.engine.record_files import RECORDS_FILE, read_records
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.review.corrections import (
     CORRECTIONS_FILE,
     REASON,
-    VERDICT,
     Correction,
     Edit,
     EditConflict,
@@ -120,6 +119,14 @@ def confidence_of(record: SongRecord) -> float | None:
     return min(known, default=None)
 
 
+def copy_of(record: SongRecord) -> str:
+    """Return the id of the clip that was kept in place of this one; empty for a clip that is not a copy."""
+    if record.refusal is not None:
+        return record.refusal.kept
+    lifted = record.provenance.get(REVIEW, {}).get("parameters", {}).get("lifted", {})
+    return str(lifted.get("kept", ""))
+
+
 def find_work_folder(folder: Path) -> Path:
     """Return the work folder of a prepared data set, given either.
 
@@ -176,7 +183,7 @@ class ReviewDesk:
             self._refresh()
             orphans = [edit for edits in self._orphans.values() for edit in edits]
         reverted = {edit.reverts for edit in orphans}
-        left = (edit for edit in orphans if edit.reverts is None and edit.number not in reverted)
+        left = (edit for edit in orphans if edit.changes and edit.number not in reverted)
         return sorted(left, key=lambda edit: edit.number)
 
     def progress(self) -> JsonObject:
@@ -215,6 +222,24 @@ class ReviewDesk:
 
         self._log.append(clip.record, make)
         return self.clip(clip_id)
+
+    def keep_instead(self, clip_id: str, version: int) -> Clip:
+        """Accept a copy that was left out, and no other copy of the same recording: the next run keeps this one.
+
+        Raises:
+            KeyError: If there is no such clip.
+            EditConflict: If the clip has a newer version.
+            ValueError: If the clip is not a copy of another one.
+        """
+        kept = copy_of(self.clip(clip_id).record)
+        if not kept:
+            raise ValueError(f"{clip_id} was not left out as a copy of another clip")
+        chosen = self.save(clip_id, version, {VERDICT: ACCEPTED})
+        for other in self.clips():
+            is_copy = other.record.id == kept or copy_of(other.record) == kept
+            if is_copy and other.record.id != clip_id and other.correction.verdict == ACCEPTED:
+                self.save(other.record.id, other.correction.version, {VERDICT: ""})
+        return chosen
 
     def undo(self, clip_id: str, version: int) -> Clip:
         """Undo the newest edit of a clip that was not undone yet; without one, nothing happens.

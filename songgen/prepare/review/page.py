@@ -14,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from songgen.data.audio import AudioRejected
+from songgen.data.manifests.song_folder import AUDIO_SUFFIXES
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, SongRecord
 from songgen.prepare.review.corrections import REASON, EditConflict, can_be_accepted
-from songgen.prepare.review.desk import PAGE_SIZE, Clip, ReviewDesk, Selection
+from songgen.prepare.review.desk import PAGE_SIZE, Clip, ReviewDesk, Selection, copy_of
 from songgen.prepare.review.fields import FieldProblems, checked_changes, line_times
 from songgen.tasks import TRACKS
 from songgen.web.answers import PartialFileResponse, existing_file, json_response
@@ -68,6 +69,7 @@ class ReviewPage:
             PageRoute("/api/clips/{id}", self.clip),
             PageRoute("/api/clips/{id}", self.save, methods=["POST"]),
             PageRoute("/api/clips/{id}/undo", self.undo, methods=["POST"]),
+            PageRoute("/api/clips/{id}/keep", self.keep, methods=["POST"]),
             PageRoute("/api/clips/{id}/peaks/{track}", self.peaks),
             PageRoute("/audio/{id}/{track}", self.audio),
         ]
@@ -137,6 +139,14 @@ class ReviewPage:
         clip = self._clip(request)
         return self._changed(request, lambda version: self.desk.undo(clip.record.id, version))
 
+    def keep(self, request: Request) -> Response:
+        """Keep a copy in place of the one that was kept."""
+        clip = self._clip(request)
+        try:
+            return self._changed(request, lambda version: self.desk.keep_instead(clip.record.id, version))
+        except ValueError as error:
+            return json_response({"error": str(error), "problems": [str(error)]}, 422)
+
     def peaks(self, request: Request) -> Response:
         """Return the waveform of a track: the largest amplitude of equal parts, 0 to 100."""
         path = self._track(request)
@@ -165,6 +175,8 @@ class ReviewPage:
         path = self.desk.folder.track(record, track)
         # Songs that no step has cut or separated yet are still where the user has them; all else is in the work folder.
         is_original = Path(record.audio[track]).is_absolute()
+        if is_original and path.suffix.lower() not in AUDIO_SUFFIXES:
+            raise HTTPException(404, "there is no such file")  # a work folder of somebody else may name any file
         return existing_file(path, path.parent if is_original else self.desk.folder.root)
 
     def _changed(self, request: Request, change: Callable[[int], Clip]) -> Response:
@@ -210,6 +222,7 @@ def details(clip: Clip) -> JsonObject:
         "version": clip.correction.version,
         "can_undo": clip.correction.last is not None,
         "can_accept": can_be_accepted(record),
+        "copy_of": copy_of(record),
         "tracks": [track for track in TRACKS if track in record.audio],
         "language": record.language,
         "lyrics": record.lyrics,

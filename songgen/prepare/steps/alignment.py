@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from songgen.prepare.engine.record import FIRST, JsonObject, SongRecord, Transcript
+from songgen.lyrics.text_language import language_of_text
+from songgen.prepare.engine.record import FIRST, TRANSCRIBED, JsonObject, SongRecord, Transcript
 from songgen.prepare.engine.section import Phase, Section
 from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.prepare.timing.lyrics_alignment import AlignOptions, align_lyrics, lines_of_words, written_lines
+
+SURE_LANGUAGE = 0.5
+"""Probability below which the language that was heard does not count if no word of the given lyrics was heard."""
 
 
 class AlignStep(Step):
@@ -18,7 +22,7 @@ class AlignStep(Step):
     """
 
     name = "align"
-    version = 1
+    version = 2
 
     def __init__(self, options: AlignOptions) -> None:
         self.options = options
@@ -34,6 +38,7 @@ class AlignStep(Step):
             "lyrics": record.lyrics,
             "lyrics_source": record.lyrics_source,
             "language": record.language,
+            "language_probability": record.measures.get("language_probability"),
             "is_instrumental": record.voiced == (),
             "transcript": asdict(transcript) if transcript else None,
         }
@@ -63,11 +68,13 @@ class AlignStep(Step):
             changes["lyrics_source"] = "instrumental"
         if transcript is None:
             return changes
-        language = record.language or transcript.language
+        language = record.language or language_of_text(record.lyrics) or transcript.language
         changes["language"] = language
         if written:
             alignment = align_lyrics(written, transcript.words, language, self.options)
             lines = list(alignment.lines)
+            if not record.language and not alignment.coverage and self._is_doubtful(record):
+                changes["language"] = ""
             changes["measures"] = {
                 "lyrics_coverage": alignment.coverage,
                 "unsung_lines": float(len(alignment.unsung)),
@@ -76,9 +83,15 @@ class AlignStep(Step):
             lines = lines_of_words(transcript.words, language, self.options)
             changes["lyrics"] = "\n".join(line.text for line in lines)
             if lines:
-                changes["lyrics_source"] = "transcribed"
+                changes["lyrics_source"] = TRANSCRIBED
         changes["lines"] = [asdict(line) for line in lines]
         return changes
+
+    @staticmethod
+    def _is_doubtful(record: SongRecord) -> bool:
+        """Return whether the language was only heard, and not with certainty."""
+        found = record.measures.get("language_probability", 1.0)
+        return not language_of_text(record.lyrics) and found < SURE_LANGUAGE
 
 
 SECTION = Section("align", "when each line of the lyrics is sung", AlignOptions, Phase.SONGS, [AlignStep])

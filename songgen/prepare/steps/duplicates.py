@@ -13,12 +13,15 @@ from itertools import chain
 
 import numpy as np
 
-from songgen.data.audio import AudioRejected
-from songgen.prepare.engine.audio_files import read_audio
+from songgen.data.audio import AudioRejected, energy
+from songgen.prepare.engine.audio_files import read_audio, resample_frames
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, RefusalCode, Section
 from songgen.prepare.engine.step import SetStep, Step, StepOutput, WorkFolder
+from songgen.prepare.listening import source_quality
 from songgen.prepare.listening.fingerprint import NUM_BITS, SAMPLE_RATE, fingerprint, from_text, similarity, to_text
+from songgen.prepare.listening.source_quality import advantages, copy_losses
+from songgen.prepare.steps.measures import clipped_share
 from songgen.prepare.steps.splits import EVALUATION
 from songgen.tasks import MIX
 
@@ -184,11 +187,30 @@ def find_alike(records: Sequence[SongRecord], options: DuplicateOptions) -> dict
 def preference(record: SongRecord) -> tuple[object, ...]:
     """Return the sort key of duplicates; the first one is kept.
 
-    A held-out clip comes first, so that training does not see a copy of it; then clips with lyrics, preferably given by
-    a person; then longer ones.
+    A clip that a person has accepted comes first; then a held-out clip, so that training does not see a copy of it;
+    then clips with lyrics, preferably given by a person; then the best recording (see `source_quality.copy_losses`).
     """
-    is_written = record.lyrics_source in ("given", "review")
-    return (record.split != EVALUATION, not record.lyrics, not is_written, -round(record.duration, 1), record.id)
+    is_written = record.lyrics_source in _WRITTEN
+    loss = round(sum(copy_losses(record).values()), 2)
+    is_held_out = record.split == EVALUATION
+    return (not record.is_accepted, not is_held_out, not record.lyrics, not is_written, loss, record.id)
+
+
+_WRITTEN = ("given", "review")
+"""Sources of lyrics that a person has written or checked."""
+
+
+def reason_to_keep(kept: SongRecord, other: SongRecord) -> str:
+    """Return in words why one of two copies is kept, by the first difference in `preference`."""
+    if kept.is_accepted and not other.is_accepted:
+        return "a person has accepted it"
+    if kept.split == EVALUATION and other.split != EVALUATION:
+        return "it is held out for evaluation"
+    if kept.lyrics and not other.lyrics:
+        return "it has lyrics"
+    if kept.lyrics_source in _WRITTEN and other.lyrics_source not in _WRITTEN:
+        return "its lyrics were written by a person"
+    return ", ".join(advantages(kept, other)) or "the copies are equally good"
 
 
 def groups_of(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
@@ -253,10 +275,14 @@ def _last_kept(index: int, left_out: Mapping[int, tuple[int, float]]) -> int:
 
 
 class FingerprintStep(Step):
-    """Computes the fingerprint of each clip, for the search of duplicates."""
+    """Computes the fingerprint of each clip, for the search of duplicates, and what tells the better of two copies.
+
+    These are the energy of the mix and the measures `bandwidth` (hertz), `leading_silence_seconds` and
+    `clipped_share`; `lossless_source` was found when the song was taken in.
+    """
 
     name = "fingerprint"
-    version = 1
+    version = 2
 
     def __init__(self, options: DuplicateOptions) -> None:
         """Take the options of the section; none of them changes a fingerprint."""
@@ -274,22 +300,28 @@ class FingerprintStep(Step):
         return [record.audio[MIX]]
 
     def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
-        """Add `fingerprint` to each clip."""
+        """Add `fingerprint` and measures to each clip."""
         return [self._listen(record, folder) for record in records]
 
     def _listen(self, record: SongRecord, folder: WorkFolder) -> StepOutput:
         try:
-            samples, _ = read_audio(folder.track(record, MIX), sample_rate=SAMPLE_RATE)
+            samples, rate = read_audio(folder.track(record, MIX))
         except AudioRejected as error:
             return StepOutput(refusal=Refusal(self.name, error.code, error.reason))
-        return StepOutput({"fingerprint": to_text(fingerprint(samples))})
+        measures = {
+            source_quality.BANDWIDTH: source_quality.bandwidth(samples, rate),
+            source_quality.LEADING_SILENCE: source_quality.leading_silence(samples, rate),
+            source_quality.CLIPPED: clipped_share(samples),
+        }
+        found = to_text(fingerprint(resample_frames(samples[:, None], rate, SAMPLE_RATE)[:, 0]))
+        return StepOutput({"fingerprint": found, "energies": {MIX: round(energy(samples), 4)}, "measures": measures})
 
 
 class DuplicateStep(SetStep):
     """Refuses all but the best clip of each group of near-duplicates; their songs are kept in one split."""
 
     name = "duplicates"
-    version = 1
+    version = 2
 
     def __init__(self, options: DuplicateOptions) -> None:
         self.options = options
@@ -305,16 +337,20 @@ class DuplicateStep(SetStep):
         groups = groups_of((first, second) for first, second in sorted(songs) if first != second)
         name_of = {song: group[0] for group in groups for song in group}
         refusals = {
-            index: self._refusal(records[kept].id, round(alike, 3)) for index, (kept, alike) in found.left_out.items()
+            index: self._refusal(records[kept], records[index], round(alike, 3))
+            for index, (kept, alike) in found.left_out.items()
         }
         return [
             StepOutput({"group": name_of[record.song]} if record.song in name_of else {}, refusal=refusals.get(index))
             for index, record in enumerate(records)
         ]
 
-    def _refusal(self, kept: str, alike: float) -> Refusal:
-        reason = f"it sounds like {kept}, which is kept (similarity {alike:g})"
-        return Refusal(self.name, "duplicate", reason, alike, self.options.min_similarity, kept=kept)
+    def _refusal(self, kept: SongRecord, other: SongRecord, alike: float) -> Refusal:
+        reason = (
+            f"it sounds like {kept.id}, which is kept (similarity {alike:g}) for this reason: "
+            f"{reason_to_keep(kept, other)}"
+        )
+        return Refusal(self.name, "duplicate", reason, alike, self.options.min_similarity, kept=kept.id)
 
 
 SECTION = Section(

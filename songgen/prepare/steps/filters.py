@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord, known_language
+from songgen.prepare.engine.record import TRANSCRIBED, JsonObject, Refusal, SongRecord, known_language
 from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
 from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.tasks import ACCOMPANIMENT, VOCAL
@@ -235,7 +235,9 @@ def find_refusals(record: SongRecord, options: FilterOptions) -> list[Refusal]:
             continue
         value = limit.value(record)
         if value is None:
-            is_exempt = limit.option == "min_vocal_energy" and is_instrumental(record)
+            is_exempt = (limit.option == "min_vocal_energy" and is_instrumental(record)) or (
+                limit.option == "min_lyrics_coverage" and record.lyrics_source == TRANSCRIBED
+            )
             if options.not_measured == "refuse" and not is_exempt:
                 reason = f"{limit.what} was not measured, and {limit.option} asks for it"
                 found.append(_refusal("not_measured", reason, None, bound))

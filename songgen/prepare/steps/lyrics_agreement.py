@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from songgen.prepare.engine.record import FIRST, SECOND, JsonObject, SongRecord, Transcript
+from songgen.prepare.engine.record import FIRST, SECOND, TRANSCRIBED, JsonObject, SongRecord, Transcript
 from songgen.prepare.engine.section import Phase, Section
 from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.prepare.timing.lyrics_alignment import HEARD_SIMILARITY, align_units, written_lines
@@ -16,7 +16,7 @@ class AgreementOptions:
 
 
 def agreement_measures(
-    transcripts: Mapping[str, Transcript], lyrics: str, language: str, duration: float
+    transcripts: Mapping[str, Transcript], lyrics: str, language: str, duration: float, *, is_transcribed: bool = False
 ) -> dict[str, float]:
     """Compare transcripts with each other and with the lyrics.
 
@@ -30,12 +30,14 @@ def agreement_measures(
     - `transcript_edit_share`: the distance divided by the length of the longer transcript, for limits that do not
       depend on length; 0 if both are empty.
     - `lyrics_coverage`: fraction of the words of the lyrics that the first transcript contains in the same order.
+      Lyrics that are the first transcript are compared with the second one, or not at all.
 
     Args:
         transcripts: transcripts by step; measures of missing ones are left out.
         lyrics: lyrics of the same audio, with section tags.
         language: code of the language.
         duration: seconds.
+        is_transcribed: whether the lyrics are the first transcript.
     """
     measures: dict[str, float] = {}
     units = {name: comparable_units(entry.text, language) for name, entry in transcripts.items()}
@@ -44,10 +46,11 @@ def agreement_measures(
         measures["words_per_second"] = len(first.words) / duration if duration else 0.0
         if first.confidence is not None:
             measures["transcript_confidence"] = first.confidence
-        written = [unit for line in written_lines(lyrics) for unit in comparable_units(line.text, language)]
-        if written:
-            _, similarities = align_units(written, units[FIRST], [0] * len(written))
-            measures["lyrics_coverage"] = sum(value >= HEARD_SIMILARITY for value in similarities) / len(written)
+    written = [unit for line in written_lines(lyrics) for unit in comparable_units(line.text, language)]
+    other = SECOND if is_transcribed else FIRST
+    if written and other in transcripts:
+        _, similarities = align_units(written, units[other], [0] * len(written))
+        measures["lyrics_coverage"] = sum(value >= HEARD_SIMILARITY for value in similarities) / len(written)
     if FIRST in transcripts and SECOND in transcripts:
         distance = edit_distance(units[FIRST], units[SECOND])
         measures["transcript_edit_distance"] = float(distance)
@@ -59,7 +62,7 @@ class AgreementStep(Step):
     """Measures agreement for each clip. It runs after cutting, since a value for a song says little about a clip."""
 
     name = "agreement"
-    version = 1
+    version = 2
 
     def __init__(self, options: AgreementOptions) -> None:
         self.options = options
@@ -74,6 +77,7 @@ class AgreementStep(Step):
             "lyrics": record.lyrics,
             "language": record.language,
             "duration": record.duration,
+            "is_transcribed": record.lyrics_source == TRANSCRIBED,
             "transcripts": {name: asdict(entry) for name, entry in record.transcripts.items()},
         }
 
@@ -89,7 +93,15 @@ class AgreementStep(Step):
         """Measure each record."""
         return [
             StepOutput(
-                {"measures": agreement_measures(record.transcripts, record.lyrics, record.language, record.duration)}
+                {
+                    "measures": agreement_measures(
+                        record.transcripts,
+                        record.lyrics,
+                        record.language,
+                        record.duration,
+                        is_transcribed=record.lyrics_source == TRANSCRIBED,
+                    )
+                }
             )
             for record in records
         ]

@@ -12,6 +12,7 @@ from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, Section
 from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.prepare.listening.tempo_key import ANALYSIS_RATE, estimate_key, estimate_tempo
+from songgen.prepare.steps.song_vote import SongVoteStep
 from songgen.tasks import ACCOMPANIMENT, MIX
 
 FRAME_SECONDS = 0.05
@@ -103,7 +104,7 @@ class MeasureStep(Step):
     """
 
     name = "measure"
-    version = 1
+    version = 2
 
     def __init__(self, options: MeasureOptions) -> None:
         self.options = options
@@ -189,5 +190,5 @@ SECTION = Section(
     "energies, loudness, clipping, silence, tempo and key",
     MeasureOptions,
     Phase.CLIPS,
-    [MeasureStep],
+    [MeasureStep, SongVoteStep],
 )

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from songgen.data.audio import AudioRejected
-from songgen.prepare.engine.audio_files import read_audio, write_audio
+from songgen.prepare.engine.audio_files import read_audio, resample_frames, write_audio
 from songgen.prepare.engine.record import FIRST, JsonObject, LyricLine, Refusal, SongRecord, Transcript, Word
 from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
 from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
+from songgen.prepare.listening.tempo_key import ANALYSIS_RATE, beat_times
 from songgen.prepare.steps.take_in import LINES_BEYOND_END
 from songgen.prepare.timing.clip_plan import (
     INSTRUMENTAL,
@@ -173,6 +174,13 @@ def _cut_transcript(transcript: Transcript, span: Interval, *, is_whole: bool) -
     )
 
 
+def _beats(mix: np.ndarray, rate: int, start: float, end: float) -> list[float]:
+    """Return the times of the beats in a passage of a song; `mix` is N samples or channels x N."""
+    passage = mix[..., round(start * rate) : round(end * rate)]
+    mono = passage.mean(axis=0) if passage.ndim > 1 else passage
+    return [start + time for time in beat_times(resample_frames(mono[:, None], rate, ANALYSIS_RATE)[:, 0])]
+
+
 class SegmentStep(Step):
     """Cuts songs into clips, which replace them.
 
@@ -181,7 +189,7 @@ class SegmentStep(Step):
     """
 
     name = "segment"
-    version = 2
+    version = 3
 
     def __init__(self, options: SegmentOptions) -> None:
         self.options = options
@@ -227,6 +235,7 @@ class SegmentStep(Step):
             [(line.start, line.end) for line in lines],
             [(word.start, word.end) for word in words],
             options,
+            lambda start, end: _beats(tracks[MIX], rate, start, end),
         )
         if not plan.clips:
             return self._refuse_all(plan, record.duration)

@@ -174,7 +174,7 @@ class TagStep(Step):
     """
 
     name: ClassVar[str] = "tag"
-    version = 1
+    version = 2
 
     def __init__(self, options: TagOptions) -> None:
         """Read the prompt; the model is loaded by `start`."""

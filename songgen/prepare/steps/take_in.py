@@ -14,9 +14,11 @@ from songgen.data.audio import AudioOptions
 from songgen.data.manifests.clip import ClipRow, Rejection, TrackPath
 from songgen.data.reading import BYTES_PER_GIB, AudioReaders, ReadingLimits
 from songgen.data.reject_codes import REJECT_CODES
+from songgen.prepare.describing.embedded_facts import read_embedded_facts
 from songgen.prepare.engine.record import JsonObject, LyricLine, Refusal, SongRecord
 from songgen.prepare.engine.section import Phase, RefusalCode, Section, length_codes
 from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
+from songgen.prepare.listening.source_quality import LOSSLESS, is_lossless
 from songgen.tasks import MIX
 
 LINES_BEYOND_END = "lyric_lines_beyond_end"
@@ -83,7 +85,7 @@ class TakeInStep(Step):
     """Refuses songs with a file that cannot be decoded to its end, and measures length and energy of the others."""
 
     name = "take_in"
-    version = 1
+    version = 2
     batch_size = SONGS_PER_READER
 
     def __init__(self, options: TakeInOptions) -> None:
@@ -94,9 +96,15 @@ class TakeInStep(Step):
         return dataclasses.asdict(self.options)
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """Return which tracks there are, whether the lyrics are too long, and their times if they came with any."""
+        """Return which tracks there are, what is known of the song, and whether the lyrics are too long."""
+        stated = [name for name in ("tempo", "key", "analysis") if getattr(record, name)]
         times = {"times": [(line.start, line.end) for line in record.lines]} if record.lines else {}
-        return {"tracks": list(record.audio), "has_long_lyrics": self._has_long_lyrics(record), **times}
+        return {
+            "tracks": list(record.audio),
+            "has_long_lyrics": self._has_long_lyrics(record),
+            "stated": stated,
+            **times,
+        }
 
     def run(self, records: Sequence[SongRecord], folder: WorkFolder) -> list[StepOutput]:
         """Check the length of the lyrics, and decode every track of the songs that pass."""
@@ -121,25 +129,44 @@ class TakeInStep(Step):
         if isinstance(clip, Rejection):
             limit_key = f" (take_in.{_KEYS[clip.code]})" if clip.code in _KEYS else ""
             return StepOutput(refusal=Refusal(self.name, clip.code, clip.reason + limit_key, Path(clip.path).name))
-        return StepOutput(
-            {"duration": clip.duration, "energies": clip.energies, **_fitting_lines(record.lines, clip.duration)}
-        )
+        changes: JsonObject = {"duration": clip.duration, "energies": clip.energies}
+        changes |= self._of_file(record, folder.track(record, MIX))
+        lines, num_beyond = _fitting_lines(record.lines, clip.duration)
+        if lines != record.lines:
+            changes["lines"] = [dataclasses.asdict(line) for line in lines]
+        if num_beyond:
+            changes["measures"] = {**changes.get("measures", {}), LINES_BEYOND_END: float(num_beyond)}
+        return StepOutput(changes)
+
+    def _of_file(self, record: SongRecord, path: Path) -> JsonObject:
+        """Return what only the file itself shows: how it is encoded, and its tags where the song states nothing."""
+        changes: JsonObject = {}
+        lossless = is_lossless(path)
+        if lossless is not None:
+            changes["measures"] = {LOSSLESS: float(lossless)}
+        facts = read_embedded_facts(path)
+        if facts.tempo is not None and record.tempo is None:
+            changes["tempo"] = facts.tempo
+        if facts.key and not record.key:
+            changes["key"] = facts.key
+        if facts.genres and not record.analysis:
+            changes["analysis"] = {"genre": list(facts.genres)}
+        stated = {name: value for name, value in dataclasses.asdict(facts).items() if value}
+        return changes | ({"provenance": {self.name: {"embedded": stated}}} if stated else {})
 
     def _has_long_lyrics(self, record: SongRecord) -> bool:
         return len(record.lyrics) > self.options.max_lyrics_length
 
 
-def _fitting_lines(lines: Sequence[LyricLine], duration: float) -> JsonObject:
-    """Return the changes of lines that end after the song, whose ends may be estimates.
+def _fitting_lines(lines: tuple[LyricLine, ...], duration: float) -> tuple[tuple[LyricLine, ...], int]:
+    """Return lines that end with the song at the latest, since ends may be estimates, and how many begin after it.
 
-    If lines begin after its end, the times are those of another version of the song, and none is kept.
+    If any begins after its end, the times are those of another version of the song, and no line is kept.
     """
-    beyond = sum(line.start >= duration for line in lines)
-    if beyond:
-        return {"lines": [], "measures": {LINES_BEYOND_END: float(beyond)}}
-    if all(line.end <= duration for line in lines):
-        return {}
-    return {"lines": [{**dataclasses.asdict(line), "end": min(line.end, duration)} for line in lines]}
+    num_beyond = sum(line.start >= duration for line in lines)
+    if num_beyond:
+        return (), num_beyond
+    return tuple(dataclasses.replace(line, end=min(line.end, duration)) for line in lines), 0
 
 
 SECTION = Section(

@@ -1,19 +1,23 @@
 """The steps that transcribe songs: division into chunks, choice of the language, and one or two recognizers."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from songgen.data.audio import AudioRejected
-from songgen.prepare.engine.audio_files import read_audio
+from songgen.lyrics.text_language import language_of_text
+from songgen.prepare.engine.audio_files import read_audio, resample_frames
 from songgen.prepare.engine.record import FIRST, SECOND, JsonObject, Refusal, SongRecord, Transcript, Word
 from songgen.prepare.engine.section import HubNetwork, Phase, RefusalCode, Section
 from songgen.prepare.engine.step import Step, StepOutput, WorkFolder
 from songgen.prepare.listening.hearing import Guards, most_probable_language
+from songgen.prepare.listening.tempo_key import ANALYSIS_RATE, onset_strength
 from songgen.prepare.timing.intervals import Interval
 from songgen.prepare.timing.text_distance import base_language, joiner
+from songgen.prepare.timing.word_onsets import place_words
 
 if TYPE_CHECKING:
     from songgen.prepare.listening.recognizer import Recognizer
@@ -26,6 +30,14 @@ QUIET_BLOCK_SECONDS = 0.05
 
 QUIET_SEARCH_SHARE = 0.25
 """Last part of a chunk in which the quietest block is searched."""
+
+
+UNKNOWN_LANGUAGE = "language_not_recognizable"
+
+SKIPPED = "skipped"
+"""In the provenance of the second model: why it did not transcribe a song."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,8 @@ class TranscribeOptions:
     folder (`networks.json`) and used by all later runs."""
 
     agreement_model: str = ""
-    """Second model, whose transcript is only compared with the first one; empty for none."""
+    """Second model, whose transcript is only compared with the first one; empty for none. Songs in a language that it
+    does not know are not compared."""
 
     agreement_revision: str = ""
     """Branch, tag or commit of the second model."""
@@ -134,10 +147,10 @@ def _quietest(samples: np.ndarray, sample_rate: int, low: float, high: float) ->
 
 
 def within_voice(words: Sequence[Word], voiced: Sequence[Interval]) -> list[Word]:
-    """Clip each word to the voiced interval that contains most of it, which removes pauses from words.
+    """Clip each word to the voiced interval in which it begins, or else to that which contains most of it.
 
-    By attention alone, a word lasts until the next one begins, even after a long pause. A word outside of all intervals
-    is not changed.
+    A word lasts until the next one begins, even after a long pause, so the interval is that in which it begins. A word
+    outside of all intervals is not changed.
 
     Args:
         words: words in order; so are the results, and none begins before the previous one.
@@ -147,7 +160,8 @@ def within_voice(words: Sequence[Word], voiced: Sequence[Interval]) -> list[Word
     for word in words:
         overlaps = [min(word.end, end) - max(word.start, start) for start, end in voiced]
         if overlaps and max(overlaps) > 0:
-            start, end = voiced[int(np.argmax(overlaps))]
+            begins_in = [index for index, (start, end) in enumerate(voiced) if start <= word.start < end]
+            start, end = voiced[begins_in[0] if begins_in else int(np.argmax(overlaps))]
             word = replace(word, start=max(word.start, start), end=min(word.end, end))
         if limited and word.start < limited[-1].start:
             word = replace(word, start=limited[-1].start, end=max(word.end, limited[-1].start))
@@ -160,21 +174,43 @@ class _Song:
     """A record with its audio, chunks and language."""
 
     samples: np.ndarray
+    voiced: tuple[Interval, ...] | None
     chunks: list[Interval]
     language: str
     language_probability: float | None
 
 
+def _placed(words: Sequence[Word], begin: float, song: _Song, sample_rate: int) -> list[Word]:
+    """Return the words of a chunk where they sound, with times from the start of the song.
+
+    Args:
+        words: with times from the start of the chunk.
+        begin: start of the chunk.
+        song: with the chunk.
+        sample_rate: of its samples.
+    """
+    if not words:
+        return []
+    end = next(chunk[1] for chunk in song.chunks if chunk[0] == begin)
+    samples = _cut(song.samples, sample_rate, (begin, end))
+    onsets = onset_strength(resample_frames(samples[:, None], sample_rate, ANALYSIS_RATE)[:, 0])
+    voiced = song.voiced and [(max(start, begin) - begin, min(stop, end) - begin) for start, stop in song.voiced
+                              if stop > begin and start < end]  # fmt: skip
+    placed = place_words(words, onsets, voiced, song.language)
+    return [replace(word, start=begin + word.start, end=min(begin + word.end, end)) for word in placed]
+
+
 class TranscribeStep(Step):
     """Stores the transcript of the vocal track, or of the mix of a song that was not separated.
 
-    The language is that of the record, or else the most probable one of the song's longest chunks. The step also stores
+    The language is that of the record, or else of its lyrics, or else the most probable one of the song's longest
+    chunks. The step also stores
     the measures `transcript_confidence`, `transcript_doubted_seconds` (chunks whose text was
     rejected) and `language_probability` (of the chosen language; a low value suggests a wrong label).
     """
 
     name: ClassVar[str] = FIRST
-    version = 1
+    version = 2
 
     def __init__(self, options: TranscribeOptions) -> None:
         self.options = options
@@ -193,8 +229,9 @@ class TranscribeStep(Step):
         return {"model": model, "revision": revision, "chunk_seconds": chunk_seconds, **asdict(self.options.guards)}
 
     def inputs(self, record: SongRecord) -> JsonObject:
-        """Return track, voiced intervals and language."""
-        return {"track": record.heard_track, "voiced": record.voiced, "language": record.language}
+        """Return track, voiced intervals and language, which may be that of the lyrics."""
+        language = record.language or language_of_text(record.lyrics)
+        return {"track": record.heard_track, "voiced": record.voiced, "language": language}
 
     def files(self, record: SongRecord) -> Sequence[str]:
         """Return the track that is transcribed."""
@@ -216,9 +253,16 @@ class TranscribeStep(Step):
         opened = [song for song in songs if isinstance(song, _Song)]
         heard = iter(self._hear(opened))
         return [
-            self._outcome(record, song, next(heard)) if isinstance(song, _Song) else StepOutput(refusal=song)
+            self._outcome(record, song, next(heard)) if isinstance(song, _Song) else self._refused(song)
             for record, song in zip(records, songs, strict=True)
         ]
+
+    def _refused(self, refusal: Refusal) -> StepOutput:
+        return self._without_language(refusal) if refusal.code == UNKNOWN_LANGUAGE else StepOutput(refusal=refusal)
+
+    def _without_language(self, refusal: Refusal) -> StepOutput:
+        """Return the outcome for a song in a language that the model does not know."""
+        return StepOutput(refusal=refusal)
 
     def _open(self, record: SongRecord, folder: WorkFolder) -> _Song | Refusal:
         recognizer = self._loaded()
@@ -233,11 +277,17 @@ class TranscribeStep(Step):
         chunks = chunk_intervals(limited, min(self.options.chunk_seconds, recognizer.chunk_seconds), samples, rate)
         longest = sorted(chunks, key=lambda chunk: chunk[0] - chunk[1])[:NUM_LANGUAGE_CHUNKS]
         found = recognizer.language_probabilities([_cut(samples, rate, chunk) for chunk in longest]) if chunks else {}
-        language = base_language(record.language) or (most_probable_language(found) if found else "")
+        language = base_language(record.language) or self._language(record, found)
         if found and language not in found:
             reason = f"{self._model[0]} does not know the language {language!r}"
-            return Refusal(self.name, "language_not_recognizable", reason, language)
-        return _Song(samples, chunks, language, found.get(language))
+            return Refusal(self.name, UNKNOWN_LANGUAGE, reason, language)
+        return _Song(samples, record.voiced, chunks, language, found.get(language))
+
+    @staticmethod
+    def _language(record: SongRecord, found: Mapping[str, float]) -> str:
+        """Return the language of a song that states none: that of its lyrics, or else the most probable one."""
+        of_lyrics = language_of_text(record.lyrics)
+        return of_lyrics if of_lyrics in found else most_probable_language(found) if found else ""
 
     def _hear(self, songs: Sequence[_Song]) -> list[tuple[list[Word], float]]:
         """Return the words of each song, and the seconds of its chunks whose text was rejected."""
@@ -254,8 +304,7 @@ class TranscribeStep(Step):
             for (number, (start, end)), heard in zip(
                 batch, recognizer.transcribe(chunks, languages, self.options.guards), strict=True
             ):
-                shifted = (replace(word, start=start + word.start, end=start + word.end) for word in heard.words)
-                words[number] += shifted
+                words[number] += _placed(heard.words, start, songs[number], recognizer.sample_rate)
                 doubted[number] += end - start if heard.doubt else 0.0
         return [
             (sorted(found, key=lambda word: word.start), seconds) for found, seconds in zip(words, doubted, strict=True)
@@ -300,6 +349,11 @@ class TranscribeSecondStep(TranscribeStep):
     def _kept(self, measures: dict[str, float]) -> dict[str, float]:
         return {}
 
+    def _without_language(self, refusal: Refusal) -> StepOutput:
+        """Leave a song uncompared: its lyrics do not depend on the second model."""
+        logger.warning("a song is not compared by a second model: %s", refusal.reason)
+        return StepOutput({"provenance": {self.name: {SKIPPED: refusal.reason}}})
+
     def inputs(self, record: SongRecord) -> JsonObject:
         """Return track, voiced intervals and language, which is that of the first transcript."""
         return super().inputs(_in_first_language(record))
@@ -329,6 +383,6 @@ SECTION = Section(
     main_key="model",
     networks=[HubNetwork("model", "revision"), HubNetwork("agreement_model", "agreement_revision")],
     refusal_codes={
-        "language_not_recognizable": RefusalCode("the recognizer does not know the stated language"),
+        UNKNOWN_LANGUAGE: RefusalCode("the recognizer does not know the stated language"),
     },
 )

@@ -53,6 +53,14 @@ class VoiceOptions:
     padding_seconds: float = 0.03
     """Time added on both sides of a passage, since the detector finds beginnings late."""
 
+    lone_seconds: float = 1.0
+    """A passage that is shorter than this and far from any other counts as an instrument: synthesizers and solos are
+    taken for a voice now and then, singers are seldom heard once for less than a second. 0 keeps all."""
+
+    lone_distance_seconds: float = 8.0
+    """Least distance of such a passage to the next voice on both sides; at the ends of a recording, the time to the end
+    and that on the other side must be as long as two distances together."""
+
     device: str = ""
     """Device of the network, such as `cuda:0`; empty for the GPU if there is one."""
 
@@ -63,7 +71,13 @@ class VoiceOptions:
             problems.append(f"threshold must be between 0 and 1, got {self.threshold:g}")
         if not 0 <= self.hysteresis < self.threshold:
             problems.append(f"hysteresis must be at least 0 and less than threshold, got {self.hysteresis:g}")
-        for name in ("min_voiced_seconds", "min_pause_seconds", "padding_seconds"):
+        for name in (
+            "min_voiced_seconds",
+            "min_pause_seconds",
+            "padding_seconds",
+            "lone_seconds",
+            "lone_distance_seconds",
+        ):
             if not getattr(self, name) >= 0:
                 problems.append(f"{name} must be at least 0, got {getattr(self, name):g}")
         if problems:
@@ -177,9 +191,23 @@ def voiced_intervals(probabilities: np.ndarray, duration: float, options: VoiceO
         intervals.append((begin * FRAME_SECONDS, duration))
     intervals = _joined(intervals, options.min_pause_seconds)
     intervals = [(start, end) for start, end in intervals if end - start >= options.min_voiced_seconds]
+    intervals = _without_lone(intervals, duration, options)
     padding = options.padding_seconds
     padded = [(max(0.0, start - padding), min(duration, end + padding)) for start, end in intervals]
     return tuple((round(start, 3), round(end, 3)) for start, end in _joined(padded, 0.0))
+
+
+def _without_lone(intervals: Sequence[Interval], duration: float, options: VoiceOptions) -> list[Interval]:
+    """Drop short passages far from any other voice."""
+    least = options.lone_distance_seconds
+    kept = []
+    for index, (start, end) in enumerate(intervals):
+        before = start - intervals[index - 1][1] if index else start
+        after = intervals[index + 1][0] - end if index + 1 < len(intervals) else duration - end
+        is_far = (not index or before >= least) and (index + 1 == len(intervals) or after >= least)
+        if end - start >= options.lone_seconds or not is_far or before + after < 2 * least:
+            kept.append((start, end))
+    return kept
 
 
 def _joined(intervals: Sequence[Interval], min_pause: float) -> list[Interval]:
@@ -197,7 +225,7 @@ class VoiceStep(Step):
     """Fills in `voiced` from the vocal track, or from the mix of a song that was not separated."""
 
     name = "voice"
-    version = 1
+    version = 2
 
     def __init__(self, options: VoiceOptions) -> None:
         self.options = options

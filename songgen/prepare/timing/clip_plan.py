@@ -7,7 +7,7 @@ clip, and the time outside of clips is counted by reason.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from songgen.prepare.timing.intervals import Interval, covered_seconds, merged, within, without
@@ -34,6 +34,9 @@ HARD_CUT_COST = 2.0
 
 UNUSABLE_COST = 50.0
 """Penalty of a piece that cannot be a clip, so high that any division without one is better."""
+
+FindBeats = Callable[[float, float], Sequence[float]]
+"""Start and end of a passage in seconds -> times of its beats in the song."""
 
 _EPSILON = 1e-6
 """Times closer than this, in seconds, are equal."""
@@ -66,7 +69,8 @@ class SegmentOptions:
     """Whether instrumental passages become clips."""
 
     keep_short_songs: bool = True
-    """Whether a recording of at most `max_seconds` stays one clip."""
+    """Whether a recording of at most `max_seconds` stays one clip, unless it contains more voice outside of the lines
+    than `max_unmatched_seconds`."""
 
     sample_rate: int = 0
     """Sample rate of the clips; 0 keeps that of the mix."""
@@ -162,6 +166,7 @@ def plan_clips(
     lines: Sequence[Interval],
     words: Sequence[Interval],
     options: SegmentOptions,
+    find_beats: FindBeats | None = None,
 ) -> ClipPlan:
     """Divide a song into clips.
 
@@ -171,13 +176,16 @@ def plan_clips(
         lines: intervals of the lines of the lyrics, in any order; may overlap or be empty.
         words: intervals of single words; may be empty.
         options: lengths of clips.
+        find_beats: (start, end) of a passage without voice -> times of its beats; None cuts such passages evenly.
 
     Returns:
         Clips whose ends are not inside a line, nor inside a word unless `hard_cuts` counts them.
     """
     words = merged(within(words, duration))
     units = _find_units(duration, voiced, lines, words, options)
-    if options.keep_short_songs and duration <= options.max_seconds:
+    # Voice that no line accounts for is left out of short recordings too, which are cut then.
+    is_unmatched = any(unit.reason for unit in units)
+    if options.keep_short_songs and duration <= options.max_seconds and not is_unmatched:
         if duration < options.min_seconds:
             return ClipPlan((), {"too_short": duration})
         return ClipPlan((PlannedClip(0.0, duration, SUNG if units or voiced is None else INSTRUMENTAL),))
@@ -189,7 +197,8 @@ def plan_clips(
     for region in _find_regions(duration, units, voiced or (), words, options):
         if not region.units:
             heard = merged([*(voiced or ()), *words])
-            _plan_instrumental(region, heard, bool(lines), options, clips, unused)
+            pieces = _instrumental_pieces(region, options, find_beats)
+            _plan_instrumental(pieces, heard, bool(lines), options, clips, unused)
         elif reason := region.units[0].reason:
             _count(unused, reason, region.end - region.start)
         else:
@@ -319,26 +328,49 @@ def _outside_words(time: float, edge: float, words: Sequence[Interval]) -> float
     return time
 
 
+def _instrumental_pieces(
+    region: _Region, options: SegmentOptions, find_beats: FindBeats | None
+) -> list[tuple[float, float]]:
+    """Divide a passage without voice into pieces of about `target_seconds`, each of which ends on a beat."""
+    seconds = region.end - region.start
+    # Rather a little longer than two pieces that are too short.
+    wanted = math.floor(seconds / options.target_seconds + 0.4)
+    count = max(1, wanted, math.ceil(seconds / options.max_seconds - _EPSILON))
+    if count == 1:
+        return [(region.start, region.end)]
+    step = seconds / count
+    beats = sorted(find_beats(region.start, region.end)) if find_beats is not None else []
+    # No piece may get longer than a clip, whatever beat is the nearest.
+    reach = min(step / 2, (options.max_seconds - step) / 2)
+    cuts = [region.start]
+    for number in range(1, count):
+        even = region.start + number * step
+        nearest = min(beats, key=lambda beat: abs(beat - even), default=even)
+        cuts.append(nearest if abs(nearest - even) <= reach else even)
+    cuts.append(region.end)
+    return list(zip(cuts, cuts[1:], strict=False))
+
+
 def _plan_instrumental(
-    region: _Region,
+    pieces: Sequence[Interval],
     heard: Sequence[Interval],
     has_lines: bool,
     options: SegmentOptions,
     clips: list[PlannedClip],
     unused: dict[str, float],
 ) -> None:
-    """Divide a passage without voice into equal pieces."""
+    """Make clips of the pieces of a passage without voice."""
     if not options.keep_instrumental:
-        _count(unused, INSTRUMENTAL, region.end - region.start)
+        _count(unused, INSTRUMENTAL, pieces[-1][1] - pieces[0][0])
         return
-    for piece in _divided(_Unit(region.start, region.end), options.max_seconds):
-        if has_lines and covered_seconds(heard, (piece.start, piece.end)) > options.max_unmatched_seconds:
-            _count(unused, "voice_without_lyrics", piece.end - piece.start)
-        elif piece.end - piece.start < options.min_seconds:
-            _count(unused, "too_short", piece.end - piece.start)
+    for start, end in pieces:
+        if has_lines and covered_seconds(heard, (start, end)) > options.max_unmatched_seconds:
+            _count(unused, "voice_without_lyrics", end - start)
+        elif end - start < options.min_seconds:
+            _count(unused, "too_short", end - start)
         else:
-            hard = sum(_is_inside(time, heard) for time in (piece.start, piece.end))
-            clips.append(PlannedClip(piece.start, piece.end, INSTRUMENTAL, hard))
+            hard = sum(_is_inside(time, heard) for time in (start, end))
+            clips.append(PlannedClip(start, end, INSTRUMENTAL, hard))
 
 
 def _plan_sung(

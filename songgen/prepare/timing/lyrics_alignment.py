@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from songgen.prepare.engine.record import LyricLine, Word
-from songgen.prepare.timing.text_distance import comparable_units, joiner, word_similarity
+from songgen.prepare.timing.text_distance import begins_phrase, comparable_units, joiner, word_similarity
 
 HEARD_SIMILARITY = 0.6
 """Similarity from which a written word counts as heard: "rivers" for "river", but not "knife" for "night"."""
@@ -25,6 +25,9 @@ ORDER_BONUS = 0.25
 
 EDGE_PAUSE_SECONDS = 1.0
 """Misheard words at the edge of a line extend it, unless they are separated by a longer pause."""
+
+CAPITAL_PAUSE_SECONDS = 0.2
+"""Without given lyrics: a longer pause ends a line if the next word has a capital letter or follows a comma."""
 
 _TAG = re.compile(r"\[([^\[\]]*)\]")
 _TAG_NAME = re.compile(r"[a-z]+(?:[- ][a-z]+)*")
@@ -191,7 +194,7 @@ def lines_of_words(words: Sequence[Word], language: str, options: AlignOptions |
     longest = options.max_line_words if separator else 3 * options.max_line_words
     groups: list[list[Word]] = []
     for word in words:
-        if not groups or _ends_line(groups[-1], word, longest, options):
+        if not groups or _ends_line(groups[-1], word, language, longest, options):
             groups.append([])
         groups[-1].append(word)
     return _in_order(
@@ -202,9 +205,13 @@ def lines_of_words(words: Sequence[Word], language: str, options: AlignOptions |
     )
 
 
-def _ends_line(line: Sequence[Word], following: Word, longest: int, options: AlignOptions) -> bool:
+def _ends_line(line: Sequence[Word], following: Word, language: str, longest: int, options: AlignOptions) -> bool:
     last = line[-1]
-    if following.start - last.end > options.line_pause_seconds or len(line) >= longest:
+    pause = following.start - last.end
+    if pause > options.line_pause_seconds or len(line) >= longest:
+        return True
+    # Recognizers write a capital letter where a line of the song begins; alone, it may be a name.
+    if pause > CAPITAL_PAUSE_SECONDS and begins_phrase(last.text, following.text, language):
         return True
     if _SENTENCE_END.search(last.text):
         return True

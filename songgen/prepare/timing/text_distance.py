@@ -26,6 +26,8 @@ WITHOUT_BLANKS = frozenset(("zh", "yue", "ja", "th", "lo", "my", "km"))
 
 _CHINESE = ("zh", "yue")
 _APOSTROPHES = re.compile("['’ʼ`´]")
+_ENDS_PHRASE = re.compile(r"[.!?,;:…。！？、，][\"'”’)]*$")
+_ALWAYS_CAPITAL = re.compile(r"I(?:['’]\w+)?\b")
 _DIGIT = re.compile(r"\d")
 _KATAKANA_TO_HIRAGANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}
 _SMALL_KANA = str.maketrans("ぁぃぅぇぉっゃゅょゎ", "あいうえおつやゆよわ")
@@ -69,6 +71,20 @@ def comparable_units(text: str, language: str) -> tuple[str, ...]:
     if code not in WITHOUT_BLANKS:
         return tuple(words)
     return tuple(unit for word in words for unit in _characters(word))
+
+
+def begins_phrase(before: str, word: str, language: str) -> bool:
+    """Return whether a recognized word begins a line or a sentence, by punctuation and capital letters.
+
+    Args:
+        before: the word before it; empty at the beginning.
+        word: the word.
+        language: code; in German nouns have a capital letter, so that it says nothing.
+    """
+    if not before or _ENDS_PHRASE.search(before):
+        return True
+    is_capital = word[:1].isupper() and not _ALWAYS_CAPITAL.match(word)
+    return is_capital and base_language(language) != "de"
 
 
 def edit_distance(left: Sequence[str], right: Sequence[str]) -> int:

@@ -21,9 +21,19 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from songgen.exit_codes import EXIT_SIGNAL_BASE
+from songgen.runtime.files import remove_file
 from songgen.runtime.processes.agreement import all_succeeded
-from songgen.runtime.processes.group import hear, leave_at_once, tell
-from songgen.runtime.processes.signals import STOP_SIGNALS, handling
+from songgen.runtime.processes.group import hear, tell
+from songgen.runtime.processes.signals import (
+    LAUNCHER_VARIABLE,
+    STOP_SIGNALS,
+    handling,
+    heard_at_once,
+    is_launched,
+    launcher_has_ended,
+    leave_at_once,
+)
+from songgen.runtime.terminal import say
 
 SAME_REQUEST_SECONDS = 2.0
 """Signals that follow the first one within this time are the same request: a batch system signals every process of a
@@ -35,9 +45,6 @@ separate signal, since it may come long after the one that ended the launcher, a
 
 LOOK_SECONDS = 1.0
 """Seconds between two checks for command files, which may be on a slow network disk."""
-
-_LAUNCHER_VARIABLES = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")
-"""Environment variables that `accelerate launch` and `torchrun` set for the processes that they start."""
 
 _PR_SET_PDEATHSIG = 1
 """Option of Linux' prctl(2): the signal to get when the parent process ends."""
@@ -96,18 +103,19 @@ class Inbox:
 
     def __enter__(self) -> Inbox:
         """Install the signal handlers."""
-        self._handlers.enter_context(
-            handling({**dict.fromkeys(STOP_SIGNALS, self._note), LAUNCHER_ENDED: self._note_end_of_launcher})
-        )
-        if any(name in os.environ for name in _LAUNCHER_VARIABLES):
+        self._handlers.enter_context(heard_at_once(self._hear))
+        self._handlers.enter_context(handling(dict.fromkeys((*STOP_SIGNALS, LAUNCHER_ENDED), self._note)))
+        if is_launched():
+            self._handlers.callback(_hear_of_the_parents_end, None)
             _hear_of_the_parents_end(LAUNCHER_ENDED)
+            if launcher_has_ended():  # before the system was asked for the signal
+                os.kill(os.getpid(), LAUNCHER_ENDED)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Restore the earlier signal handlers."""
-        _hear_of_the_parents_end(None)
         self._handlers.close()
 
     def take(self) -> list[Command]:
@@ -148,22 +156,41 @@ class Inbox:
             self._waiting.append(Command(Action.SAVE, f"the file {SAVE_FILE}"))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """Handle a stop signal: a command the first time, the end of the process the second time."""
+        """Record a stop signal; runs in the main thread, before its next instruction."""
+        self.stop = self.stop or Command(Action.STOP, _source_of(number))
+
+    def _hear(self, number: int) -> None:
+        """Answer a stop signal, and end the process at the second one; runs in a thread of its own, at once.
+
+        A closed terminal and the end of the launcher are no second request: they follow a Ctrl-C by themselves, when an
+        `ssh -t` or a tmux window is closed by it, or the launcher ends of it.
+        """
+        if number not in (*STOP_SIGNALS, LAUNCHER_ENDED):
+            return
         now = time.monotonic()
         if self._signalled_at is None:
-            self._stop_by(signal.Signals(number).name)
-        elif now - self._signalled_at > SAME_REQUEST_SECONDS:
+            self._signalled_at = now
+            self._answer(number)
+        elif number not in (signal.SIGHUP, LAUNCHER_ENDED) and now - self._signalled_at > SAME_REQUEST_SECONDS:
+            if _is_first_on_machine():
+                say(f"{_source_of(number)} again: the run ends at once, without saving")
             leave_at_once(EXIT_SIGNAL_BASE + number)
 
-    def _note_end_of_launcher(self, number: int, frame: FrameType | None) -> None:
-        """Stop, since no launcher is left that would report how the run ends, or end it."""
-        if self._signalled_at is None:
-            self._stop_by("the end of the launcher")
-
-    def _stop_by(self, source: str) -> None:
-        """Record the first signal as a stop command."""
-        self._signalled_at = time.monotonic()
-        self.stop = self.stop or Command(Action.STOP, source)
+    def _answer(self, number: int) -> None:
+        """Print what follows from a stop signal, once on each machine."""
+        if not _is_first_on_machine():
+            return
+        source = "\n" * sys.stderr.isatty() + _source_of(number)  # below the progress bar
+        place = "" if self._folder is None else f" to {self._folder}"
+        say(
+            f"{source}: the run stops after this step, and saves a checkpoint and the model{place}. "
+            "Once more (Ctrl-C) to give up: then it ends at once, and what follows the last checkpoint is lost"
+        )
+        if is_launched() and LAUNCHER_VARIABLE not in os.environ:
+            say(
+                "the launcher (accelerate or torchrun) may print a traceback of its own when it gets the same signal, "
+                "which is no error of the run; it ends the run after 30 seconds, which `songgen train` does not"
+            )
 
 
 def actions_of(commands: Collection[Command]) -> list[bool]:
@@ -179,7 +206,17 @@ def agreed_actions(counts: Collection[float]) -> frozenset[Action]:
 def remove_command_files(folder: Path) -> None:
     """Remove the command files of an earlier run."""
     for name in COMMAND_FILES:
-        (folder / name).unlink(missing_ok=True)
+        remove_file(folder / name)
+
+
+def _source_of(number: int) -> str:
+    """Return the name of a stop signal for users."""
+    return "the end of the launcher" if number == LAUNCHER_ENDED else signal.Signals(number).name
+
+
+def _is_first_on_machine() -> bool:
+    """Return whether this process answers for all processes of the launch on this machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _removed(path: Path) -> bool:

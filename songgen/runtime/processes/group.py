@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-
 import torch
 from torch import Tensor, distributed
 
@@ -55,13 +52,6 @@ def add_to_count(name: str, amount: int) -> int | None:
         return int(default_store().add(name, amount))
     except distributed.DistError:
         return None
-
-
-def leave_at_once(code: int) -> None:
-    """End this process without clean-up, except that its loader workers are killed."""
-    for child in multiprocessing.active_children():
-        child.kill()
-    os._exit(code)
 
 
 def sum_over_processes(values: Tensor) -> Tensor:

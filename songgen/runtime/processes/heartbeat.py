@@ -12,8 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from songgen.runtime.files import write_text_atomic
+from songgen.runtime.files import remove_file, write_text_atomic
 from songgen.runtime.folder_lock import is_alive
+from songgen.runtime.json_files import read_json_object
 
 STARTING = "starting"
 """Activity of a process before training."""
@@ -84,7 +85,7 @@ class Heartbeat:
         """Remove the file and write it no more: the process is done."""
         with self._lock:
             self._removed = True
-            self.path.unlink(missing_ok=True)
+            remove_file(self.path)
 
     def write(self) -> None:
         """Replace the file, unless it is up to date."""
@@ -101,8 +102,8 @@ class Heartbeat:
 def read_beat(folder: Path, rank: int) -> Beat | None:
     """Return the latest heartbeat of a process; None if none can be read."""
     try:
-        return Beat(**json.loads((folder / heartbeat_file(rank)).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return Beat(**read_json_object(folder / heartbeat_file(rank)))
+    except (ValueError, TypeError):
         return None
 
 
@@ -110,7 +111,7 @@ def remove_heartbeats(folder: Path) -> None:
     """Remove the heartbeats of an earlier run."""
     for path in folder.iterdir():
         if is_heartbeat(path.name):
-            path.unlink(missing_ok=True)
+            remove_file(path)
 
 
 def missing_processes(folder: Path, rank: int, world_size: int) -> list[str]:

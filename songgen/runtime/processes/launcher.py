@@ -8,6 +8,7 @@ launcher waits for the processes and returns their exit code.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,10 @@ from pathlib import Path
 from types import FrameType
 
 from songgen.exit_codes import EXIT_DONE, EXIT_LOST_PROCESS, EXIT_SIGNAL_BASE
-from songgen.runtime.processes.signals import STOP_SIGNALS, handling
+from songgen.runtime.processes.signals import LAUNCHER_VARIABLE, STOP_SIGNALS, handling
+from songgen.runtime.terminal import outliving_terminal, say
+
+_ADVICE = "; if nobody did so, most likely for want of memory (the system's log says so)"
 
 _SINGLE = ("NO", "MULTI_CPU")
 """Types of launches for which accelerate starts one process, even if it is asked for several."""
@@ -92,11 +96,14 @@ def launch(module: str, words: Sequence[str], options: LaunchOptions) -> int:
     # torchrun installs signal handlers when it starts the processes, and would replace those of this module: leave it
     # SIGQUIT only. Accelerate passes every attribute that torchrun knows on to it.
     arguments.signals_to_handle = "SIGQUIT"
-    with _environment(), _signals_passed_on() as received:
+    with outliving_terminal(), _environment(), _signals_passed_on() as received:
         try:
             launch_command(arguments)
         except ChildFailedError as error:
             failures = sorted(error.failures.values(), key=lambda failure: failure.timestamp)
+            if failures[0].exitcode < 0 and not received:
+                name = signal.Signals(-failures[0].exitcode).name
+                say(f"songgen: process {failures[0].local_rank} (pid {failures[0].pid}) was ended by {name}{_ADVICE}")
             return run_exit_code([failure.exitcode for failure in failures], received)
         except subprocess.CalledProcessError as error:  # accelerate starts a single process by itself
             return run_exit_code([error.returncode], received)
@@ -116,6 +123,8 @@ def run_exit_code(codes: Sequence[int], received: Sequence[int]) -> int:
         any other one is the cause; and for a run whose processes were killed, unless the launcher was asked to stop.
     """
     chosen = [code for code in codes if code > 0]
+    if not received and codes[0] not in chosen:  # the launcher ends the others when one was killed
+        chosen = [code for code in chosen if code != EXIT_SIGNAL_BASE + signal.SIGTERM]
     reasons = [code for code in chosen if code != EXIT_LOST_PROCESS]
     if reasons:
         return reasons[0]
@@ -167,7 +176,7 @@ def has_accelerator() -> bool:
 @contextmanager
 def _environment() -> Iterator[None]:
     """Set environment variables of the launcher and its processes in this context."""
-    values: dict[str, str] = {}
+    values = {LAUNCHER_VARIABLE: str(os.getpid())}
     if not has_accelerator():
         values["ACCELERATE_USE_CPU"] = "true"  # otherwise each process would train alone
     if Path.cwd() != Path(__file__).resolve().parents[2]:

@@ -20,7 +20,10 @@ from accelerate.utils import (
     set_seed,
 )
 
+from songgen.runtime.private_names import is_lost_connection, set_timeouts
 from songgen.runtime.processes.deepspeed_launch import deepspeed_plugin
+from songgen.runtime.processes.peers import LostProcess, PeerWatch
+from songgen.runtime.processes.signals import KEPT, leaving_with_launcher
 
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """`dtype` of the configuration -> accelerate's name of the precision."""
@@ -29,9 +32,9 @@ START_TIMEOUT_SECONDS = 1800
 """Seconds that training processes wait for each other until the first step is completed: one may still be loading or
 compiling."""
 
-WAIT = timedelta(days=7)
-"""Time that processes wait for the slowest one outside training. A process that dies ends the launch at once, so a long
-wait is safe."""
+WAIT_SECONDS = 7 * 24 * 3600
+"""Seconds that processes wait for the slowest one outside training, once they have joined. All of them are alive then:
+`PeerWatch` ends the others within seconds when one is not."""
 
 
 def start_processes(*, dtype: str, seed: int, timeout_seconds: int, folder: Path) -> Accelerator:
@@ -75,16 +78,49 @@ def start_processes(*, dtype: str, seed: int, timeout_seconds: int, folder: Path
 def join_processes() -> Iterator[PartialState]:
     """Join the processes of this launch in this context, for work other than training.
 
+    If another process or the launcher ends, this process ends within seconds, wherever it is: also while the processes
+    look for each other.
+
     Raises:
         ValueError: if several processes were launched but do not know of each other.
+        LostProcess: if the connection to another process was lost.
     """
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=WAIT)
-    require_all_processes(os.environ, state.num_processes)
+    watch: PeerWatch | None = None
     try:
-        yield state
-    finally:
-        if state.num_processes > 1:
+        with leaving_with_launcher():
+            joining = timedelta(seconds=START_TIMEOUT_SECONDS)
+            state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=joining)
+            require_all_processes(os.environ, state.num_processes)
+            if state.num_processes == 1:
+                yield state
+                return
+            set_timeouts(WAIT_SECONDS)
+            with PeerWatch(state.process_index, state.num_processes) as watch:
+                yield state
+            # No process watches any more when the first one leaves. After an error, an orderly end would wait.
+            state.wait_for_everyone()
             state.destroy_process_group()
+    except (RuntimeError, SystemExit) as error:
+        # A launcher ends the other processes when one has died: that is the reason, and not the launcher's SIGTERM.
+        is_killed = isinstance(error, SystemExit) and watch is not None and watch.find_killed() is not None
+        if not is_killed and not is_lost_connection(error):
+            raise
+        raise LostProcess(lost_process_message(watch)) from error
+
+
+def lost_process_message(watch: PeerWatch | None = None) -> str:
+    """Return a message for a process whose connection to the others was lost.
+
+    Args:
+        watch: watch over the others; None if they were not joined yet, or are not watched.
+    """
+    who = f"process {os.environ.get('RANK', '0')} of {os.environ.get('WORLD_SIZE', '1')}"
+    if watch is not None:
+        return f"{who} exits: {watch.find_lost() or 'the connection to another process was lost'}; {KEPT}"
+    return (
+        f"{who} exits: it could not join the others, or one of them ended before the work began; the output of the "
+        "other processes may say why"
+    )
 
 
 def require_all_processes(environment: Mapping[str, str], num_processes: int) -> None:

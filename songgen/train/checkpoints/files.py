@@ -9,12 +9,10 @@ is JSON.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import signal
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from songgen.runtime import files
-from songgen.runtime.json_files import json_sha256
+from songgen.runtime.file_hashes import FileEntry, describe_files, sealed, unsealed
 from songgen.runtime.records import Format
+from songgen.runtime.tensor_files import non_finite_tensors
 from songgen.train.checkpoints.state import TRAINER_STATE_FILE
 
 MANIFEST_FILE = "manifest.json"
@@ -36,8 +35,8 @@ RUN_CONFIG_FILE = "training_config.json"
 FAULT_VARIABLE = "SONGGEN_FAULT"
 """Environment variable for tests: name of the point at which the process kills itself; see `fault_point`."""
 
-_HASHING_THREADS = 4
 _FREE_FACTOR = 1.2
+_SHOWN_NAMES = 5
 _SPARE_BYTES = 16 * 1024**2
 _RANDOM_STATE_PREFIX = "random_state-"
 
@@ -69,16 +68,6 @@ def fault_point(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class FileEntry:
-    """Entry of a file in the manifest."""
-
-    size: int
-    """Size in bytes."""
-    sha256: str
-    """SHA-256 of the content, hexadecimal."""
-
-
-@dataclass(frozen=True)
 class Manifest:
     """Manifest of a complete checkpoint."""
 
@@ -103,8 +92,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the record as JSON text, with its own hash."""
-        record = dataclasses.asdict(self)
-        return json.dumps({"sha256": json_sha256(record), "manifest": record}, indent=1) + "\n"
+        return sealed(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -113,14 +101,7 @@ class Manifest:
         Raises:
             ValueError: if it is damaged, or of a newer version.
         """
-        try:
-            outer = json.loads(text)
-            record, sha256 = outer["manifest"], outer["sha256"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{MANIFEST_FILE} is damaged ({type(error).__name__}: {error})") from error
-        if json_sha256(record) != sha256:
-            raise ValueError(f"{MANIFEST_FILE} is damaged (its hash does not fit)")
-        return _MANIFEST_FORMAT.read(record, MANIFEST_FILE)
+        return _MANIFEST_FORMAT.read(unsealed(text, MANIFEST_FILE), MANIFEST_FILE)
 
 
 _MANIFEST_FORMAT = Format(Manifest, MANIFEST_SCHEMA_VERSION, fix="use another checkpoint")
@@ -144,26 +125,20 @@ def room_needed(tensor_bytes: int) -> int:
     return math.ceil(_FREE_FACTOR * tensor_bytes) + _SPARE_BYTES
 
 
-def describe_files(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:
-    """Return the sizes and hashes of files.
+def describe_saved(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:
+    """Return the sizes and hashes of the files of a checkpoint that is being saved.
 
     Raises:
         ValueError: if a file is missing.
     """
-    paths = {name: folder / name for name in names}
-    missing = [name for name, path in paths.items() if not path.is_file()]
+    names = list(names)
+    missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ValueError(
             f"{', '.join(missing)} missing in {folder}; with several machines, output_dir must be a folder that all "
             "of them share"
         )
-    # hashlib releases the interpreter's lock, so threads hash in parallel.
-    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
-        hashes = list(pool.map(files.file_sha256, paths.values()))
-    return {
-        name: FileEntry(size=path.stat().st_size, sha256=sha256)
-        for (name, path), sha256 in zip(paths.items(), hashes, strict=True)
-    }
+    return describe_files(folder, names)
 
 
 def read_manifest(folder: Path, *, random_state_optional: bool = False) -> Manifest:
@@ -198,7 +173,9 @@ def read_manifest(folder: Path, *, random_state_optional: bool = False) -> Manif
 
 
 def verify(folder: Path, *, random_state_optional: bool = False) -> Manifest:
-    """Read the manifest of a checkpoint and check that every byte is as it was saved.
+    """Read the manifest of a checkpoint and check that every byte is as it was saved, and every value finite.
+
+    A checkpoint with NaN or infinity can only continue as such. Earlier versions saved them; see `CheckpointManager`.
 
     Args:
         folder: folder of the checkpoint.
@@ -215,4 +192,13 @@ def verify(folder: Path, *, random_state_optional: bool = False) -> Manifest:
     for name, entry in manifest.files.items():
         if present.get(name, entry) != entry:
             raise ValueError(f"{name} is damaged (its hash does not fit)")
+    for name in (MODEL_FILE, OPTIMIZER_FILE, AVERAGE_FILE):
+        if bad := non_finite_tensors(folder / name):
+            raise ValueError(f"{name} holds NaN or infinity in {shown(bad)}")
     return manifest
+
+
+def shown(names: Sequence[str]) -> str:
+    """Return the first names of a list as text, with the number of further ones."""
+    more = len(names) - _SHOWN_NAMES
+    return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -2,7 +2,8 @@
 
 Commit protocol of a save:
 
-1. The main process checks the free space and creates `checkpoint-<step>.tmp-<token>`.
+1. The main process checks that all values are finite and that there is enough free space, and creates
+   `checkpoint-<step>.tmp-<token>`.
 2. Every process writes its files there and flushes them to the disk.
 3. If all processes succeeded, the main process writes the manifest with the hashes of all files, flushes it and the
    folder, renames the folder to `checkpoint-<step>`, and flushes the output folder, which holds the name.
@@ -34,12 +35,13 @@ from songgen.train.checkpoints.files import (
     RUN_CONFIG_FILE,
     Manifest,
     checkpoint_files,
-    describe_files,
+    describe_saved,
     fault_point,
     random_state_file,
     read_manifest,
     room_needed,
     save_tensors,
+    shown,
     verify,
     write_text,
 )
@@ -59,6 +61,7 @@ from songgen.train.checkpoints.state import (
     read_trainer_state,
     upgraded_config,
 )
+from songgen.train.optimization.anomalies import NonFiniteError
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +134,10 @@ class CheckpointManager:
 
         Raises:
             CheckpointError: if this is the `MAX_FAILED_SAVES`-th failure in a row.
+            NonFiniteError: if weights, optimizer state or average hold NaN or infinity. Nothing is written then: such a
+                checkpoint would become the newest one, and push out those that can be resumed from.
         """
+        self._require_finite(contents)
         temporary: Path | None = None
         error: Exception | None = None
         try:
@@ -238,6 +244,19 @@ class CheckpointManager:
             except OSError as error:
                 logger.warning("the old checkpoint %s could not be removed: %s", folder, error)
 
+    def _require_finite(self, contents: CheckpointContents) -> None:
+        """Check that all values are finite, on the main process, which has them.
+
+        Raises:
+            NonFiniteError: if some are not, on every process.
+        """
+        if bad := from_main(self.rank, contents.non_finite):
+            raise NonFiniteError(
+                f"step {contents.state.step} is not saved: NaN or infinity in {shown(bad)}. Earlier checkpoints are "
+                "unchanged; the same command resumes from the newest of them, with a lower learning_rate "
+                "(allow_config_changes), or with non_finite set to stop"
+            )
+
     def _begin(self, contents: CheckpointContents) -> tuple[str, str]:
         """Create the temporary folder; return its name and the final one (main process).
 
@@ -277,7 +296,7 @@ class CheckpointManager:
             best=best,
             config_sha256=json_sha256(contents.config),
             parameters=[(name, list(tensor.shape)) for name, tensor in contents.model.items()],
-            files=describe_files(temporary, checkpoint_files(self.world_size)),
+            files=describe_saved(temporary, checkpoint_files(self.world_size)),
         )
         write_text(temporary / MANIFEST_FILE, manifest.to_json())
         # The folder is flushed before the rename, so that its final name can never appear with an entry missing; the

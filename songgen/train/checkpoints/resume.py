@@ -142,6 +142,19 @@ def count_steps(config: RunConfig, plan: BatchPlan, state: TrainerState) -> int:
     return state.step + max(0, left)
 
 
+def count_epochs(plan: BatchPlan, state: TrainerState, total_steps: int) -> float:
+    """Count the passes over the data at the end of a run, including the completed ones of `state`.
+
+    Steps before `state` may have read more or fewer clips than those of `plan`, so only the steps that are left are
+    converted: the rest of the current epoch, then further epochs.
+    """
+    share = state.batches_in_epoch / len(plan.batches(state.epoch)) if state.batches_in_epoch else 0.0
+    left, rest = max(0, total_steps - state.step), plan.steps_per_epoch(state.epoch, state.batches_in_epoch)
+    if left <= rest:
+        return state.epoch + share + (1 - share) * left / max(1, rest)
+    return state.epoch + 1 + (left - rest) / plan.steps_per_epoch(state.epoch + 1)
+
+
 def continue_curve(state: TrainerState, total_steps: int, changed: Iterable[str] = ()) -> CurvePosition:
     """Return the position of a run on the curves of its learning rate and loss weights.
 

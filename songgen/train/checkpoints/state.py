@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from songgen.runtime.records import VERSION_KEY, Format
+from songgen.runtime.tensor_files import non_finite_names
 
 STATE_SCHEMA_VERSION = 1
 TRAINER_STATE_FILE = "trainer_state.json"
@@ -41,6 +42,25 @@ class CurvePosition:
         self.step += self.rate
         if updated:
             self.update += self.rate
+
+
+@dataclass
+class MetricSums:
+    """Sums over the steps since the last line of metrics, so that the next line of a resumed run covers all of them."""
+
+    finite_steps: int = 0
+    """Number of steps in the sums."""
+    bad_steps: int = 0
+    """Number of steps that were not finite, and are in no sum."""
+    updates: int = 0
+    """Number of steps that changed the weights."""
+    norm: float = 0.0
+    """Sum of the gradient norms of these."""
+    losses: list[float] = field(default_factory=list)
+    """Share of each process in the sum of the losses. The shares are added up when they are reported, and would round
+    differently if they were added up before."""
+    parts: list[dict[str, list[float]]] = field(default_factory=list)
+    """Shares of each process in the named parts of the loss."""
 
 
 @dataclass
@@ -86,6 +106,8 @@ class TrainerState:
     """Step of the latest evaluation."""
     gradient_scaler: dict[str, float] = field(default_factory=dict)
     """State of the float16 loss scaler; empty in other precisions."""
+    metric_sums: MetricSums = field(default_factory=MetricSums)
+    """Sums over the steps since the last line of metrics."""
     plan: dict[str, Any] = field(default_factory=dict)
     """Identity of the data and its order (processes, batch sizes, seed, hashes) and of the frozen weights. The position
     is only valid with these."""
@@ -157,6 +179,11 @@ class CheckpointContents:
     """Random number generators of this process; see `capture_random_state`."""
     config: dict[str, Any]
     """Resolved configuration of the run, as written to JSON."""
+
+    def non_finite(self) -> list[str]:
+        """Return the names of the tensors that hold NaN or infinity; none where there are no tensors."""
+        parts = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
+        return [f"{part}: {name}" for part, tensors in parts.items() for name in non_finite_names(tensors)]
 
     @property
     def tensor_bytes(self) -> int:

@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from songgen.families.family import ModelFiles
 from songgen.families.registry import family_of
+from songgen.runtime.file_hashes import HASHES_FILE, checked_folder
+from songgen.runtime.json_files import read_json_object
+from songgen.runtime.model_folders import COPIED_ENDINGS, ModelFiles, read_model_config
+from songgen.runtime.pretrained import is_inside
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.publishing.model_card import model_card, published_config
@@ -25,9 +28,6 @@ if TYPE_CHECKING:
 
 CARD_FILE = "README.md"
 LICENSE_FILE = "LICENSE"
-
-COPIED_ENDINGS = frozenset({".json", ".safetensors", ".txt", ".model", ".md"})
-"""File name endings that are uploaded from a model's folders: formats that only hold data, never pickles."""
 
 MAX_SAMPLES = 8
 MAX_SAMPLE_BYTES = 20 * 1024**2
@@ -91,6 +91,7 @@ def push_to_hub(
             says what to do.
     """
     name = repo_id or folder.resolve().name
+    require_repository_name(name)
     if dry_run:
         files, left_out = select_files(folder, repo_id=name, license_name=license_name)
         return HubPush(name, files, left_out)
@@ -116,6 +117,29 @@ def require_account() -> None:
 
     if get_token() is None:
         raise ValueError("no account for the hub: run `hf auth login`, or set HF_TOKEN in the environment")
+
+
+def require_repository_name(name: str) -> None:
+    """Check that the hub accepts a name, without asking it.
+
+    Args:
+        name: "account/name", or only the name.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+        if not all(part.isascii() for part in name.split("/")):
+            raise ValueError("letters other than A-Z and a-z")
+    except ValueError as error:  # the client's error is of this kind
+        raise ValueError(
+            f"the hub has no repositories of the name {name!r}: give account/name or only the name, at most 96 "
+            "letters, digits, '-', '_' and '.', without '--' and '..', not ending in '.git', and without '-' or '.' at "
+            "either end"
+        ) from error
 
 
 def publish(folder: Path, repo_id: str | None, *, private: bool) -> str | None:
@@ -152,7 +176,8 @@ def select_files(
         ValueError: if the folder is not a complete model; the message lists all problems.
     """
     contents = _require_complete(folder)
-    copied = (MODEL_CONFIG_FILE, *contents.weights(folder), *contents.files, LICENSE_FILE)
+    own = [MODEL_CONFIG_FILE, *contents.weights(folder), *contents.files]
+    copied = (*own, HASHES_FILE, LICENSE_FILE, CARD_FILE)
     candidates = [folder / name for name in dict.fromkeys(copied)]
     for name in contents.folders:
         candidates += sorted(path for path in (folder / name).rglob("*") if not path.is_dir())
@@ -166,13 +191,13 @@ def select_files(
             files.append(HubFile(name, path))
         else:
             left_out[name] = reason
+    if lost := [f"{name} ({left_out[name]})" for name in own if name in left_out]:
+        raise ValueError(f"{folder} is not a complete model folder: {', '.join(lost)}")
     run_file = folder / RUN_CONFIG_FILE
-    if run_file.is_file():
-        shown = published_config(json.loads(run_file.read_text(encoding="utf-8")))
+    if run_file.is_file() and is_inside(run_file, folder):
+        shown = published_config(read_json_object(run_file))
         files.append(HubFile(RUN_CONFIG_FILE, (json.dumps(shown, indent=2) + "\n").encode()))
-    if (folder / CARD_FILE).is_file():
-        files.append(HubFile(CARD_FILE, folder / CARD_FILE))
-    else:
+    if CARD_FILE not in {file.name for file in files}:
         audio = [file.name for file in files if file.name.startswith(f"{SAMPLES_FOLDER}/")]
         card = model_card(folder, repo_id=repo_id, license_name=license_name, samples=audio)
         files.append(HubFile(CARD_FILE, card.encode()))
@@ -183,7 +208,8 @@ def _require_complete(folder: Path) -> ModelFiles:
     """Check that a model folder would work on another machine, and return the files of its family's model folders.
 
     Raises:
-        ValueError: if files are missing, or the configuration names places of this machine.
+        ValueError: if files are missing or have changed since they were written, or the configuration names places
+            outside of the folder.
     """
     missing, contents = [MODEL_CONFIG_FILE], ModelFiles(weights=lambda folder: ())
     if (folder / MODEL_CONFIG_FILE).is_file():
@@ -191,15 +217,8 @@ def _require_complete(folder: Path) -> ModelFiles:
         missing = [name for name in contents.weights(folder) if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{folder} is not a complete model folder: {', '.join(missing)} missing")
-    config = json.loads((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
-    places = {name: config.get(name) for name in contents.folders}
-    paths = {name: place.get("path") if isinstance(place, dict) else place for name, place in places.items()}
-    foreign = [f"{name}: {path}" for name, path in paths.items() if path and Path(path).is_absolute()]
-    if foreign:
-        raise ValueError(
-            f"{folder / MODEL_CONFIG_FILE} names folders of this machine ({'; '.join(foreign)}); copy them into the "
-            "model folder and give their names, or give hub ids"
-        )
+    checked_folder(folder)
+    read_model_config(folder, contents.folders)
     return contents
 
 
@@ -216,7 +235,7 @@ def _newest_samples(folder: Path) -> list[Path]:
 def _reason_to_leave_out(path: Path, folder: Path, contents: ModelFiles) -> str | None:
     """Return why a file is not uploaded; None if it is."""
     inside = path.relative_to(folder)
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not is_inside(path, folder):
         return "a link to somewhere else"
     if any(part.startswith(".") for part in inside.parts):
         return "hidden"

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from songgen.runtime.files import write_text_atomic
+from songgen.runtime.json_files import parse_json
+from songgen.runtime.json_lines import Lines, read_lines, set_damaged_aside
 
 METRICS_FILE = "metrics.jsonl"
 SUPERSEDED_FILE = "metrics.superseded.jsonl"
@@ -69,16 +71,20 @@ def redact(value: Any) -> Any:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read a metrics file; a line that a killed run left unfinished is skipped."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict) and "step" in record:
-            records.append(record)
-    return records
+    """Read a metrics file; damaged lines, and one that a killed run left unfinished, are skipped."""
+    return metric_lines(path).values
+
+
+def metric_lines(path: Path) -> Lines[dict[str, Any]]:
+    """Read a metrics file, with the numbers of damaged lines."""
+    return read_lines(path, _read_metric)
+
+
+def _read_metric(line: bytes) -> dict[str, Any]:
+    record: dict[str, Any] = parse_json(line, constants=True)  # lists of non-finite steps have such numbers
+    if not isinstance(record["step"], int) or isinstance(record["step"], bool):
+        raise ValueError("the step is not a number")
+    return record
 
 
 class MetricsFile:
@@ -91,12 +97,13 @@ class MetricsFile:
     """
 
     def __init__(self, folder: Path, resume_step: int | None = None) -> None:
-        """Move superseded lines aside."""
+        """Move damaged and superseded lines aside."""
         self.path = folder / METRICS_FILE
         self._pending: list[str] = []
         self._failed = False
         folder.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
+            set_damaged_aside(self.path, _read_metric, "training is not affected")
             records = read_metrics(self.path)
             last_step = -1 if resume_step is None else resume_step
             superseded = [record for record in records if record["step"] > last_step]

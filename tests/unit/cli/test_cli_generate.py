@@ -1,12 +1,16 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from songgen.cli.generate import song_path, write_songs, write_stream
+from songgen.cli.generate import FORMATS, _check_sample_rate, song_path, write_songs, write_stream
 from songgen.cli.main import main
 from songgen.codecs.spectral import SpectralCodec, SpectralSettings
 from songgen.conditioning import TextEncoder, VoiceEncoder, train_caption_tokenizer
+from songgen.doctor.hashes import accept
 from songgen.generation.song_audio import SongAudio
 from songgen.lyrics import train_lyrics_tokenizer
 from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration
@@ -109,6 +113,11 @@ def test_lyrics_come_from_a_file_and_a_voice_is_heard(model_folder, tmp_path):
     [
         ([], "--caption, --lyrics or --lyrics_file"),
         (["--lyrics", "la", "--temperature", "0"], "temperature"),
+        (["--lyrics", "la", "--temperature", "1e-42"], "temperature must be a number from 0.0001 to 10000"),
+        (["--lyrics", "la", "--temperature", "inf"], "temperature"),
+        (["--lyrics", "la", "--guidance", "1e39"], "guidance_scale must be a number from 0 to 100"),
+        (["--lyrics", "la", "--seconds", "1e12"], "max_seconds"),
+        (["--lyrics", "la", "--num_songs", "1000000000"], "num_return_sequences must be from 1 to 1000"),
         (["--lyrics", "la", "--seconds", "-1", "--top_k", "-3"], "top_k"),
         (["--lyrics_file", "/nowhere.txt"], "/nowhere.txt"),
         (["--lyrics", "la", "--device", "quantum"], "quantum"),
@@ -123,10 +132,64 @@ def test_what_is_wrong_is_said_before_anything_is_written(model_folder, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["song.xyz", "song", "."])
+@pytest.mark.parametrize("name", ["song.xyz", "song.raw", "song.sd2", "song.m4a", "song", "."])
 def test_an_output_that_cannot_be_written_is_refused(model_folder, tmp_path, capsys, name):
     assert run(model_folder, tmp_path / name, "--lyrics", "la") == 2
-    assert "--out" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "--out" in printed and ".wav, .flac, .ogg, .opus, .mp3, .aiff, .aif, .caf, .au, .w64" in printed
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_every_ending_of_the_list_can_be_written(tmp_path, ending):
+    track = torch.sin(torch.arange(32_000) / 10)[None] / 2
+    songs = SongAudio({"mix": track}, torch.tensor([32_000]), 16_000, [])
+    _check_sample_rate(tmp_path / f"song{ending}", 16_000)
+    paths = [
+        *write_songs(songs, tmp_path / f"song{ending.upper()}"),
+        *write_stream([songs], tmp_path / f"stream{ending}", 1),
+    ]
+    for path in paths:
+        samples, rate = soundfile.read(path)
+        assert len(samples) / rate == pytest.approx(2, abs=0.1) and 0.3 < abs(samples).max() < 0.9
+
+
+def test_a_format_that_does_not_take_the_models_rate_is_refused_before_the_song_is_made(model_folder, tmp_path, capsys):
+    assert run(model_folder, tmp_path / "song.opus", "--lyrics", "la") == 2
+    assert "cannot be written at the model's 1600 Hz" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_is_not_a_model_and_the_run_is_named(model_folder, tmp_path, capsys):
+    run_folder = tmp_path / "run"
+    for name in ("checkpoint-84", "checkpoint-84-2"):
+        (run_folder / name).mkdir(parents=True)
+        assert run(run_folder / name, tmp_path / "song.wav", "--lyrics", "la") == 2
+        printed = capsys.readouterr().err
+        assert "it is a checkpoint" in printed and f"the run in {run_folder} has not written its model yet" in printed
+    assert run(run_folder, tmp_path / "song.wav", "--lyrics", "la") == 2
+    assert f"the run in {run_folder} has not written its model yet" in capsys.readouterr().err
+    shutil.copytree(model_folder, run_folder, dirs_exist_ok=True)
+    assert run(run_folder / "checkpoint-84", tmp_path / "song.wav", "--lyrics", "la") == 2
+    assert f"the model that the run has written is {run_folder}" in capsys.readouterr().err
+    assert run(run_folder, tmp_path / "song.wav", "--lyrics", "la", "--seconds", "0.1") == 0
+
+
+def test_guidance_of_a_model_that_never_saw_a_song_without_conditions(model_folder, tmp_path, caplog):
+    words = ["--lyrics", "la", "--seconds", "0.1", "--guidance", "3", "--top_k", "5000"]
+    assert run(model_folder, tmp_path / "a.wav", *words) == 0
+    printed = caplog.text
+    caplog.clear()
+    assert printed.count("this model is not known to be trained with condition_dropout") == 1
+    assert printed.count("top_k 5000 is more than the 16 codes") == 1
+    config = json.loads((model_folder / "config.json").read_text())
+    for dropout, expected in ((0.0, "this model was trained without condition_dropout"), (0.1, "")):
+        shutil.copytree(model_folder, tmp_path / "model", dirs_exist_ok=True)
+        (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"condition_dropout": dropout}))
+        accept(tmp_path / "model")
+        assert run(tmp_path / "model", tmp_path / "a.wav", *words) == 0
+        printed = caplog.text
+        caplog.clear()
+        assert expected in printed and ("condition_dropout" in printed) == bool(expected)
 
 
 def test_a_model_that_does_not_exist_is_named(tmp_path, capsys):

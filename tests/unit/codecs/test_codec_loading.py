@@ -54,7 +54,7 @@ def test_a_folder_that_is_no_codec(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="model_type 'bert', not one of xcodec, dac"):
         load_codec(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="not valid JSON"):
+    with pytest.raises(ValueError, match="config.json of the codec .* is not valid"):
         load_codec(str(tmp_path))
 
 

@@ -2,7 +2,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 
@@ -11,7 +11,7 @@ from songgen.config.ignored import ALIASES, SECRET_KEYS
 from songgen.config.keys import all_keys
 from songgen.config.model_arguments import TrackPattern
 from songgen.config.training_arguments import ParameterGroup
-from songgen.config.types import coerce
+from songgen.config.types import PositiveInt, coerce, parse_text
 from songgen.data.batch_plan import ORDERS
 from songgen.families.tokens.parameter_groups import TOKEN_GROUPS
 from songgen.tasks import TASKS
@@ -115,7 +115,7 @@ def test_remote_code_is_refused() -> None:
         ({"do_train": False}, "do_train"),
         ({"preprocessing_only": True}, "train_dataset_name"),
         ({"preprocessing_only": True, "train_dataset_name": "a", "save_to_disk": ["a", "b"]}, "save_to_disk"),
-        ({"do_eval": True, "eval_strategy": "steps"}, "eval_strategy"),
+        ({"do_eval": True, "eval_strategy": "steps", "eval_steps": None}, "eval_strategy"),
         ({"eval_strategy": "epoch"}, "eval_strategy"),
         ({"eval_generation_steps": 5}, "eval_generation_steps"),
         ({"report_to": ["none", "wandb"]}, "report_to"),
@@ -222,10 +222,36 @@ def test_factors_of_the_learning_rate_name_groups_and_are_positive() -> None:
 
 def test_intervals_in_epochs_win_over_steps() -> None:
     training = config(save_steps=10, save_epochs=0.5, do_eval=True, eval_strategy="epoch", logging_steps=4).training
-    assert (training.save_interval(8), training.eval_interval(8), training.logging_interval(8)) == (4, 8, 4)
-    assert training.save_interval(1) == 1
-    assert config(save_steps=None).training.save_interval(8) is None
-    assert config(do_eval=True).training.eval_interval(8) is None
+    assert intervals(training, 800, 8) == (4, 4, 8)
+    assert training.save_interval(100, 1) == 1
+    assert config(save_steps=None).training.save_interval(800, 8) is None
+    assert config(do_eval=True).training.eval_interval(800, 8) is None
+
+
+def intervals(training: TrainingArguments, num_steps: int, steps_per_epoch: int = 100) -> tuple[int | None, ...]:
+    read = (training.logging_interval, training.save_interval, training.eval_interval)
+    return tuple(interval(num_steps, steps_per_epoch) for interval in read)
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "expected"),
+    [(1, (1, 1, 1)), (20, (1, 1, 2)), (200, (2, 12, 25)), (6_300, (78, 393, 787)), (422_900, (2_000, 10_000, 20_000))],
+)
+def test_intervals_follow_the_length_of_the_run_unless_they_are_given(
+    num_steps: int, expected: tuple[int, ...]
+) -> None:
+    evaluation = {"do_eval": True, "eval_strategy": "steps"}
+    assert intervals(config(**evaluation).training, num_steps) == expected
+    given = config(**evaluation, logging_steps=7, save_steps=8, eval_steps=9)
+    assert intervals(given.training, num_steps) == (7, 8, 9)
+
+
+def test_automatic_intervals_on_the_command_line() -> None:
+    for text, expected in (("auto", "auto"), ("10", 10), ("null", None), ("none", None)):
+        assert parse_text(text, PositiveInt | Literal["auto"] | None) == expected
+    for wrong in ("0", "1.5", "often", ""):
+        with pytest.raises(ValueError, match=r'int >= 1, or "auto", or null'):
+            parse_text(wrong, PositiveInt | Literal["auto"] | None)
 
 
 def test_shares_become_steps() -> None:

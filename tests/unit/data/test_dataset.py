@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pyarrow as pa
 import pytest
+from limits import SAFETY_SECONDS
 
 from songgen.data.dataset import RowFilter, SongDataset, check_against_model
 from songgen.data.schema import OPTIONAL_COLUMNS, DatasetInfo, arrow_schema
@@ -138,8 +139,8 @@ def test_other_processes_read_the_same_rows(tmp_path, method, make_rows, write_d
     queue = context.Queue()
     process = context.Process(target=_id_of, args=(dataset, 0, queue))
     process.start()
-    assert queue.get(timeout=60) == dataset.row(0).id
-    process.join(timeout=60)
+    assert queue.get(timeout=SAFETY_SECONDS) == dataset.row(0).id
+    process.join(timeout=SAFETY_SECONDS)
 
 
 def test_a_null_text_or_energy_is_empty_or_unknown(tmp_path, make_rows, write_dataset):

@@ -14,6 +14,7 @@ from songgen.doctor import listing
 from songgen.doctor.listing import Entry, find_entries, table
 from songgen.exit_codes import EXIT_DONE, EXIT_USAGE
 from songgen.prepare.output.writers import PreparedInfo
+from songgen.runtime import json_files
 
 
 def by_name(*roots: Path) -> dict[str, Entry]:
@@ -57,7 +58,7 @@ def test_prepared_songs_and_unfinished_work(tmp_path: Path) -> None:
     assert found["e.work"].detail == "1 of 3 chunks" and found["e.work"].kind == "tokens"
 
 
-def test_runs_say_where_they_are_and_why_they_failed(tmp_path: Path) -> None:
+def test_runs_say_where_they_are_and_why_they_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(tmp_path / "stopped", "stopped", step=3, total_steps=8)
     write_run(tmp_path / "failed", "failed", step=5, total_steps=8, reason="the loss is not finite")
     beat = {"rank": 0, "step": 6, "doing": "step", "time": 1.0, "pid": os.getpid(), "host": socket.gethostname()}
@@ -66,6 +67,8 @@ def test_runs_say_where_they_are_and_why_they_failed(tmp_path: Path) -> None:
         write_json(tmp_path / name / "heartbeat-0.json", beat)
     write_json(tmp_path / "running" / ".run.lock", {"pid": os.getpid(), "host": socket.gethostname()})
     write_json(tmp_path / "far" / ".run.lock", {"pid": 1, "host": "another machine"})
+    assert by_name(tmp_path)["far"].state == "unfinished", "a container under another name, whose lock is free"
+    monkeypatch.setattr("songgen.doctor.owners.has_local_locks", lambda folder: False)
     told = {name: (entry.state, entry.detail) for name, entry in by_name(tmp_path).items()}
     assert told == {
         "stopped": ("stopped", "step 3 of 8"),
@@ -107,6 +110,7 @@ def test_only_small_files_are_read(originals: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Path, "read_bytes", counted(read_bytes))
     monkeypatch.setattr(Path, "read_text", counted(read_text))
+    monkeypatch.setattr(json_files, "read_regular", counted(json_files.read_regular))
     assert len(find_entries([originals])) >= 4
     assert max(sizes) < 100_000 and len(sizes) < 40
 

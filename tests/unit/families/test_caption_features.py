@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from limits import SAFETY_SECONDS
 from torch import Tensor
 from training_fakes import TEXT_IDS, TEXT_WIDTH, write_dataset, write_model_folder
 
@@ -113,7 +114,7 @@ def test_two_processes_are_as_one(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=120)
+        thread.join(timeout=SAFETY_SECONDS)
     counts = [len(encoder.encoded) for encoder in encoders]
     if stored:
         assert sorted(encoders[0].encoded + encoders[1].encoded) == alone.encoded and min(counts) > 0

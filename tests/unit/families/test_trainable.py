@@ -5,7 +5,8 @@ import torch
 from model_fakes import batch, tiny
 from torch import nn
 
-from songgen.families.tokens.parameter_groups import TOKEN_GROUPS
+from songgen.config import RunConfig
+from songgen.families.tokens.parameter_groups import TOKEN_GROUPS, choose_trained
 from songgen.families.trainable import ParameterGroups, Trainable
 from songgen.layout import LAYOUT_NAMES
 
@@ -92,3 +93,12 @@ def test_frozen_parameters_do_not_move() -> None:
     model(**batch(model), return_logits=False).loss.backward()
     frozen = [parameter for name, parameter in model.named_parameters() if name not in trainable.parameters(model)]
     assert frozen and all(parameter.grad is None for parameter in frozen)
+
+
+def test_prepended_lyrics_train_their_encoder_where_they_are_encoded() -> None:
+    config = RunConfig.from_dict(
+        {"model_name_or_path": "model", "output_dir": "run", "save_to_disk": "data", "add_vocal_loss": True}
+    )
+    assert not choose_trained(config, tiny(variant="prefix")).frozen_groups
+    bare = choose_trained(config, tiny(variant="bare_prefix"))
+    assert bare.frozen_groups == ("lyrics_encoder", "lyrics_projection")

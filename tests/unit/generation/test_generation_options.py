@@ -1,7 +1,10 @@
 import pytest
 import torch
 
-from songgen.generation.options import GenerationOptions
+from songgen.config.keys import all_keys
+from songgen.config.types import coerce
+from songgen.generation.options import MAX_GUIDANCE_SCALE, MAX_TEMPERATURE, MIN_TEMPERATURE, GenerationOptions
+from songgen.generation.sampling import TokenSampler
 from songgen.layout import LAYOUT_NAMES, get_layout
 
 
@@ -10,6 +13,18 @@ from songgen.layout import LAYOUT_NAMES, get_layout
     [
         ({"temperature": 0.0}, "do_sample=False is greedy"),
         ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": 1e-42}, "temperature"),
+        ({"temperature": 1e300}, "temperature"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"guidance_scale": float("inf")}, "guidance_scale"),
+        ({"guidance_scale": 1e39}, "guidance_scale"),
+        ({"num_return_sequences": 10**9}, "num_return_sequences"),
+        ({"max_seconds": 1e12}, "max_seconds"),
+        ({"max_frames": 10**12}, "max_frames"),
+        ({"max_length": 10**12}, "max_length"),
+        ({"seed": 1.5}, "1.5"),
+        ({"seed": "12"}, "seed"),
         ({"top_k": -1}, "top_k"),
         ({"top_k": 2.5}, "top_k"),
         ({"top_p": 0.0}, "top_p"),
@@ -101,3 +116,35 @@ def test_without_a_seed_torch_decides():
     torch.manual_seed(3)
     assert GenerationOptions().song_seeds(4) == first
     assert len(set(first)) == 4
+
+
+@pytest.mark.parametrize("temperature", [MIN_TEMPERATURE, MAX_TEMPERATURE])
+@pytest.mark.parametrize("top_p", [None, 1e-300, 1.0])
+def test_the_ends_of_the_ranges_can_be_sampled(temperature: float, top_p: float | None) -> None:
+    options = GenerationOptions(temperature=temperature, top_p=top_p, top_k=10**30, guidance_scale=MAX_GUIDANCE_SCALE)
+    logits = torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(0)) * 1e4
+    sampled = TokenSampler(options, 10, 3, [1, 2], torch.device("cpu"))(logits)
+    assert sampled.shape == (2, 3) and int(sampled.max()) < 10
+
+
+@pytest.mark.parametrize(
+    ("key", "lowest", "highest", "beyond"),
+    [
+        ("temperature", MIN_TEMPERATURE, MAX_TEMPERATURE, (MIN_TEMPERATURE / 2, MAX_TEMPERATURE * 2)),
+        ("guidance_scale", 0.0, MAX_GUIDANCE_SCALE, (-1.0, MAX_GUIDANCE_SCALE + 1)),
+        ("top_p", 1e-9, 1.0, (0.0, 1.1)),
+    ],
+)
+def test_a_run_takes_the_same_ranges_for_its_evaluation(
+    key: str, lowest: float, highest: float, beyond: tuple[float, float]
+) -> None:
+    """An evaluation in the middle of a run must not be the first to refuse a value."""
+    annotation = all_keys()[key].annotation
+    for value in (lowest, highest):
+        assert coerce(value, annotation) == value
+        GenerationOptions(**{key: value})
+    for value in beyond:
+        with pytest.raises(ValueError):
+            coerce(value, annotation)
+        with pytest.raises(ValueError, match=key):
+            GenerationOptions(**{key: value})

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from model_fakes import batch, tiny
 from safetensors.torch import save_file
 from transformers import T5Config
 
 from songgen.conditioning import TextEncoder, VoiceEncoder
 from songgen.generation.processing_songgen import SongGenProcessor
 from songgen.models import DecoderConfig, LyricsEncoderConfig, SongGenConfig, SongGenForConditionalGeneration, loading
+from songgen.runtime.file_hashes import HASHES_FILE
 
 CAPTION_IDS, TEXT_WIDTH, VOICE_WIDTH = 30, 8, 16
 
@@ -117,3 +119,38 @@ def test_the_processor_takes_the_revision_it_is_given(
         SongGenProcessor("someone/model", revision="v2")
     assert asked[0]["name"] == "someone/model" and asked[0]["revision"] == "v2"
     assert not any("safetensors" in pattern for pattern in asked[0]["allow_patterns"])
+
+
+def test_prepended_lyrics_are_encoded_but_in_models_that_were_trained_without() -> None:
+    """Our own earlier files lack the key `add_prenet`, and prepended bare embeddings."""
+    new = tiny(variant="prefix").config
+    assert new.add_prenet and SongGenConfig.from_dict(new.to_dict()).add_prenet
+    earlier = {key: value for key, value in new.to_dict().items() if key != "add_prenet"}
+    assert not SongGenConfig.from_dict(earlier).add_prenet
+    assert SongGenConfig.from_dict(earlier | {"prompt_cross_attention": True}).add_prenet
+    published = {"model_type": "songgen", "decoder": {"track_pattern": "mixed"}, "vocab_size": 100}
+    assert SongGenConfig.from_dict(published | {"prompt_cross_attention": False}).add_prenet
+    with pytest.raises(ValueError, match="add_prenet false"):
+        SongGenConfig.from_dict(published | {"prompt_cross_attention": False, "add_prenet": False})
+    with pytest.raises(ValueError, match="add_prenet false .* needs prompt_cross_attention false"):
+        SongGenConfig.from_dict(earlier | {"prompt_cross_attention": True, "add_prenet": False})
+
+
+def test_an_earlier_model_with_prepended_lyrics_keeps_its_numbers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny(variant="bare_prefix")
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["add_prenet"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / HASHES_FILE).unlink()  # an earlier model has none
+    opened = SongGenForConditionalGeneration.from_pretrained(tmp_path)
+    assert "bare lyrics embeddings" in caplog.text
+    inputs = batch(model)
+    with torch.no_grad():
+        before, after = model(**inputs).logits, opened(**inputs).logits
+    assert before is not None and after is not None and torch.equal(before, after)
+    overrides = {"prompt_cross_attention": True}
+    moved = SongGenForConditionalGeneration.from_pretrained(tmp_path, config_overrides=overrides)
+    assert moved.config.add_prenet, "the memory takes encoded lyrics"

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+from limits import SAFETY_SECONDS
 
 from songgen.runtime.processes.heartbeat import Heartbeat, read_beat
 from songgen.train import supervision
@@ -48,7 +49,7 @@ def test_a_supervised_process_that_hangs_is_seen_where_it_does(
         first = read_beat(tmp_path, 0)
         assert first is not None and first.doing == "starting"
         supervised.heartbeat.beat("waiting for data", 3)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + SAFETY_SECONDS
         while read_beat(tmp_path, 0) != supervised.heartbeat.latest:
             assert time.monotonic() < deadline, "nobody writes it"
             time.sleep(0.01)

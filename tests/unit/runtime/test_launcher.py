@@ -11,13 +11,13 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 from accelerate.state import AcceleratorState
 from forked import FORK, redirect
+from limits import SAFETY_SECONDS
 
 from songgen.config.keys import all_keys
 from songgen.exit_codes import EXIT_LOST_PROCESS, EXIT_NON_FINITE, EXIT_SIGNAL_BASE
 from songgen.runtime.processes.launcher import LaunchOptions, launch, launcher_words, run_exit_code
 
 ROOT = Path(__file__).resolve().parents[3]
-TIMEOUT = 120
 
 PROGRAM = """
 import os, signal, sys, time
@@ -61,7 +61,7 @@ def start(folder: Path, what: str, options: LaunchOptions) -> ForkProcess:
 
 
 def wait_until_ready(folder: Path, number: int, child: ForkProcess) -> None:
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + SAFETY_SECONDS
     while len(list(folder.glob("ready-*"))) < number:
         assert child.is_alive() and time.monotonic() < deadline, (folder / "log").read_text()
         time.sleep(0.02)
@@ -75,7 +75,7 @@ def test_a_signal_is_passed_on_and_the_processes_end_in_their_own_time(tmp_path:
     wait_until_ready(tmp_path, processes, child)
     assert child.pid is not None
     os.kill(child.pid, number)
-    child.join(TIMEOUT)
+    child.join(SAFETY_SECONDS)
     assert child.exitcode == 0, (tmp_path / "log").read_text()
     assert len(list(tmp_path.glob("saved-*"))) == processes
 
@@ -83,7 +83,7 @@ def test_a_signal_is_passed_on_and_the_processes_end_in_their_own_time(tmp_path:
 @pytest.mark.parametrize(("what", "code"), [("4", EXIT_NON_FINITE), ("kill", EXIT_LOST_PROCESS)])
 def test_the_exit_code_is_that_of_the_run(tmp_path: Path, what: str, code: int) -> None:
     child = start(tmp_path, what, LaunchOptions(num_processes=2))
-    child.join(TIMEOUT)
+    child.join(SAFETY_SECONDS)
     assert child.exitcode == code, (tmp_path / "log").read_text()
 
 

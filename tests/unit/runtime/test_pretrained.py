@@ -1,11 +1,13 @@
 """Folders and hub ids: one resolver for models, encoders, codecs, tokenizers and separators."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+from limits import SAFETY_SECONDS
 
 from songgen.runtime.pretrained import find_commit, find_file, find_folder, local_folder, require_hub_id
 
@@ -73,4 +75,39 @@ def test_finding_loads_no_torch() -> None:
         "import sys; import songgen.runtime.files, songgen.runtime.json_files, songgen.runtime.pretrained; "
         "assert 'torch' not in sys.modules and 'huggingface_hub' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=SAFETY_SECONDS)
+
+
+_OFFLINE = """
+import logging, time
+logging.basicConfig(level=logging.DEBUG, format="%(name)s %(message)s")
+logging.getLogger("httpcore").disabled = True
+from songgen.generation.separation import load_separator
+from songgen.runtime.pretrained import find_folder
+for ask in (load_separator, lambda: find_folder("someone/model", patterns=["*"])):
+    began = time.monotonic()
+    try:
+        ask()
+    except ValueError as error:
+        print(f"{time.monotonic() - began:.0f} s: {error}")
+"""
+
+
+def test_without_a_network_one_message_comes_at_once(tmp_path: Path) -> None:
+    """The hub's client tells each of its retries in two lines, for 23 seconds."""
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    # A name under .invalid is never resolved (RFC 2606), whether there is a network or not.
+    environment |= {"HF_ENDPOINT": "https://hub.invalid", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", _OFFLINE],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=SAFETY_SECONDS,
+    )
+    first, second = done.stdout.splitlines()
+    assert "the separator 'htdemucs' cannot be loaded" in first and "do not ask for separation" in first
+    assert "separate=" not in first and "'someone/model' is not a folder here" in second
+    assert int(first.split()[0]) < 10 and int(second.split()[0]) < 10
+    assert "Retry" not in done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from limits import SAFETY_SECONDS
 from torch import distributed
 
 from songgen.runtime import private_names
@@ -60,7 +61,7 @@ def test_a_killed_process_is_known_by_what_the_operation_raises(operation: str) 
     finally:
         for process in processes:
             process.kill()
-            process.join()
+            process.join(SAFETY_SECONDS)
     assert known, what
 
 

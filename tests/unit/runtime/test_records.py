@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from songgen.data.schema import DatasetInfo
-from songgen.runtime.json_files import read_json_object
+from songgen.runtime.json_files import json_sha256, read_json_object
 from songgen.runtime.records import Format
 from songgen.train.checkpoints import state as checkpoint_state
-from songgen.train.checkpoints.files import MANIFEST_FILE, Manifest, json_sha256
+from songgen.train.checkpoints.files import MANIFEST_FILE, Manifest
 from songgen.train.checkpoints.state import TRAINER_STATE_FILE, TrainerState, upgraded_config
 
 KEPT = Path(__file__).resolve().parents[2] / "golden" / "kept"

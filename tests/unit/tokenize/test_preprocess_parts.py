@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from limits import SAFETY_SECONDS
 from preprocess_fakes import FakeLyricsTokenizer, fake_encoders, options_for, run, write_corpus
 
 from songgen.data.manifests.clip import ClipRow, Rejection
@@ -191,7 +192,7 @@ def test_one_run_at_a_time_has_a_work_folder_and_a_dead_one_is_no_obstacle(tmp_p
     with lock_workspace(tmp_path):
         other = multiprocessing.get_context("fork").Process(target=try_too)
         other.start()
-        other.join()
+        other.join(SAFETY_SECONDS)
         assert other.exitcode == 0
     assert not (tmp_path / "lock.json").exists()
 

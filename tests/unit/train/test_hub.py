@@ -2,21 +2,28 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
+from checkpoint_fakes import FORK
 from fake_hub import TOKEN, USER, FakeHub, running_hub
 from huggingface_hub import constants
+from limits import SAFETY_SECONDS
 from training_fakes import write_model_folder
 
 from songgen.cli.main import main
+from songgen.config import RunConfig
+from songgen.doctor.hashes import accept
 from songgen.models import SongGenForConditionalGeneration
 from songgen.models.loading import resolve_folder
+from songgen.train.launch import _require_possible
 from songgen.train.publishing import hub as hub_module
 from songgen.train.publishing.hub import MAX_SAMPLES, publish, push_to_hub, select_files
 
@@ -95,6 +102,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 EXPECTED = {
     "README.md",
     "config.json",
+    "file_hashes.json",
     "model.safetensors",
     "lyrics_tokenizer.json",
     "training_config.json",
@@ -145,6 +153,7 @@ def test_shards_are_taken_by_the_index(run_folder: Path) -> None:
     (run_folder / "model.safetensors").rename(run_folder / "model-00001-of-00001.safetensors")
     index = run_folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}}))
+    accept(run_folder)
     names = {file.name for file in select_files(run_folder)[0]}
     assert {"model-00001-of-00001.safetensors", "model.safetensors.index.json"} <= names
     index.write_text(
@@ -166,6 +175,7 @@ def test_a_model_that_would_not_open_elsewhere_is_refused(run_folder: Path) -> N
     config = json.loads(path.read_text())
     config["audio_codec"]["path"] = "/data/someone/codec"
     path.write_text(json.dumps(config))
+    accept(run_folder)
     with pytest.raises(ValueError, match="audio_codec: /data/someone/codec"):
         select_files(run_folder)
 
@@ -264,10 +274,66 @@ def test_the_command_uploads_by_the_environment_alone(run_folder: Path, reposito
         }
         environment.pop("HF_HUB_DISABLE_TELEMETRY", None)
         command = [sys.executable, "-m", "songgen.cli.main", "push", str(run_folder), "someone/model"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=SAFETY_SECONDS, check=False
+        )
         assert done.returncode == 0, done.stderr
         repository = hub.repositories["someone/model"]
         assert repository.private and set(repository.files) == expected_names(run_folder)
         assert f"revision {repository.commits[-1]}" in done.stdout
         assert TOKEN not in done.stdout + done.stderr
         assert not any("telemetry" in path or "agent" in path for _, path, _ in hub.requests)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a/b/c", "two words", "me/two words", "-x", "x.", "a--b", "a..b", "x.git", "n" * 97, "me/", "m\u00fcsik", "../x"],
+)
+def test_names_that_the_hub_does_not_take_are_refused_before_anything_else(
+    name: str, run_folder: Path, tmp_path: Path
+) -> None:
+    """In a dry run, before an upload, and before a training that ends with one."""
+    for dry_run in (True, False):
+        with pytest.raises(ValueError, match="the hub has no repositories of the name"):
+            push_to_hub(run_folder, name, dry_run=dry_run)
+    config = RunConfig.from_dict(
+        {
+            "model_name_or_path": "model", "save_to_disk": "data", "output_dir": str(tmp_path / "run"),
+            "push_to_hub": True, "hub_model_id": name,
+        }
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="the hub has no repositories of the name"):
+        _require_possible(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_killed_during_an_upload_it_leaves_nothing_or_everything(run_folder: Path, server: FakeHub) -> None:
+    """The repository has no file until the one commit, and the same upload completes it."""
+    push_to_hub(run_folder, "someone/model")
+    total, expected, left = len(server.requests), expected_names(run_folder), []
+    for number in (0, 1, total // 2, total - 3, total - 2, total - 1):
+        server.repositories.clear()
+        server.objects.clear()
+        server.requests.clear()
+        child = FORK.Process(target=push_and_leave, args=(run_folder,))
+
+        def kill(request: int, child: ForkProcess = child, number: int = number) -> None:
+            if request == number and child.pid is not None:
+                os.kill(child.pid, signal.SIGKILL)
+
+        server.before_request = kill
+        child.start()
+        child.join(600)
+        server.before_request = lambda request: None
+        assert child.exitcode == -signal.SIGKILL
+        left.append({name for repository in server.repositories.values() for name in repository.files})
+        assert left[-1] in (set(), expected)
+    assert left[0] == left[1] == left[2] == set()
+    push_to_hub(run_folder, "someone/model")
+    assert set(server.repositories["someone/model"].files) == expected
+
+
+def push_and_leave(folder: Path) -> None:
+    """Upload in a process of its own."""
+    push_to_hub(folder, "someone/model")
+    os._exit(0)

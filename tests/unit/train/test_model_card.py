@@ -132,5 +132,5 @@ def test_published_values(value: Any, shown: Any) -> None:
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"is no model folder: it holds no config\.json"):
+    with pytest.raises(ValueError, match=r"is not a model folder: it holds no config\.json"):
         model_card(tmp_path)

@@ -4,8 +4,9 @@ import pytest
 
 from songgen.config import RunConfig
 from songgen.data.batch_plan import BatchPlan
-from songgen.train.checkpoints.resume import continue_curve, count_steps
+from songgen.train.checkpoints.resume import continue_curve, count_epochs, count_steps
 from songgen.train.checkpoints.state import CurvePosition, TrainerState
+from songgen.train.trainer import Intervals
 
 NEEDED = {"model_name_or_path": "model", "output_dir": "run", "save_to_disk": "data"}
 
@@ -65,3 +66,38 @@ def test_a_changed_schedule_draws_the_curve_anew() -> None:
     state = TrainerState(step=4, updates=3, total_steps=12, curve=CurvePosition(length=24, step=8, update=6, rate=2))
     assert continue_curve(state, 20, {"num_train_epochs"}) == CurvePosition(length=20, step=4, update=3)
     assert continue_curve(state, 12, {"learning_rate"}) is state.curve
+
+
+@pytest.mark.parametrize("changes", [{}, {"max_frames_per_batch": 15}])
+def test_epochs_at_the_end_of_a_run(changes: dict[str, int]) -> None:
+    own, state = plan(**changes), TrainerState()
+    total = count_steps(config(num_train_epochs=4), own, state)
+    for step in range(total + 1):
+        assert count_epochs(own, state, total) == pytest.approx(4), f"after {step} steps"
+        state.step += 1
+        state.batches_in_epoch += own.slots_per_step
+        if state.batches_in_epoch >= len(own.batches(state.epoch)):
+            state.epoch, state.batches_in_epoch = state.epoch + 1, 0
+    assert count_epochs(own, TrainerState(), 1) == pytest.approx(1 / own.steps_per_epoch(0))
+
+
+def test_epochs_after_a_change_of_the_batch_size() -> None:
+    """Three epochs of three steps, two of them done; half the batch makes the third one of five steps."""
+    state = TrainerState(step=6, epoch=2)
+    half = plan(batch_size=1)
+    total = count_steps(config(num_train_epochs=3), half, state)
+    assert (total, count_epochs(half, state, total)) == (11, 3)
+    assert count_epochs(half, state, 16) == 4, "max_steps"
+    assert count_epochs(half, state, 5) == 2, "nothing is left"
+
+
+def test_intervals_that_are_never_due_before_the_end_are_told() -> None:
+    often = Intervals(log=1, evaluate=None, save=5)
+    assert not often.problems(6)
+    never = Intervals(log=2_000, evaluate=20_000, save=10_000).problems(200)
+    assert never == {
+        "logging_steps": "2,000 in a run of 200 steps: no metrics before its end",
+        "save_steps": "10,000 in a run of 200 steps: no checkpoint before its end",
+    }
+    assert not Intervals(log=1, evaluate=100, save=10_000).problems(200), "the first evaluation saves"
+    assert "no checkpoint before the end" in Intervals(log=1, evaluate=100, save=None).problems(200)["save_steps"]

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from songgen.train.reporting.trackers import TRACKERS, MetricsFile, Trackers, redact
+from songgen.train.reporting.trackers import METRICS_FILE, TRACKERS, MetricsFile, Trackers, read_metrics, redact
 
 
 def _lines(folder, name="metrics.jsonl"):
@@ -64,6 +64,19 @@ def test_a_resumed_run_has_every_step_once(tmp_path):
     losses = [(record["step"], record["loss"]) for record in _lines(tmp_path)]
     assert losses == [(1, 1), (2, 2), (3, -3), (4, -4), (5, -5)]
     assert [record["step"] for record in _lines(tmp_path, "metrics.superseded.jsonl")] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\xff\xfe", b"{", b"[" * 100_000, b'{"step": null}', b'{"epoch": 1}', b"1", b"\x00"]
+)
+def test_a_damaged_line_does_not_stop_a_run_from_resuming(tmp_path, caplog, damage):
+    first, second = b'{"step": 1, "loss": 2.0}\n', b'{"step": 2, "loss": 1.5}\n'
+    (tmp_path / METRICS_FILE).write_bytes(first + damage + b"\n" + second)
+    with caplog.at_level(logging.WARNING):
+        Trackers(tmp_path, resume_step=2).log({"loss": 1.0}, 3)
+    assert [record["step"] for record in read_metrics(tmp_path / METRICS_FILE)] == [1, 2, 3]
+    assert (tmp_path / "metrics.damaged.jsonl").read_bytes() == damage + b"\n"
+    assert f"{tmp_path / METRICS_FILE}: damaged line 2 moved to metrics.damaged.jsonl" in caplog.text
 
 
 def test_a_new_run_in_the_same_folder_keeps_the_old_lines_aside(tmp_path):

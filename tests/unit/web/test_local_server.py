@@ -2,11 +2,14 @@
 
 import http.client
 import os
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from limits import SAFETY_SECONDS
 from local_pages import Client, Notebook, serving
 from starlette.requests import Request
 from starlette.responses import Response
@@ -167,22 +170,38 @@ def test_one_connection_serves_many_requests(client: Client) -> None:
     assert len(sockets) == 1
 
 
-def test_more_connections_than_there_is_room_for_are_hung_up_and_places_come_back(client: Client) -> None:
-    connections = [http.client.HTTPConnection(LOOPBACK, client.server.port, timeout=20) for _ in range(MAX_CONNECTIONS)]
-    for connection in connections:
-        connection.request("GET", "/", headers=client.headers)
-        assert connection.getresponse().read()
-    with pytest.raises((ConnectionError, http.client.HTTPException)):
-        client.get("/")
-    for connection in connections:
-        connection.close()
-    for _ in range(100):
-        try:
-            status = client.get("/").status
-            break
-        except (ConnectionError, http.client.HTTPException):
-            threading.Event().wait(0.05)
-    assert status == 200
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: ", b"GET /"])
+def test_connections_that_wait_for_a_request_do_not_keep_others_out(client: Client, begun: bytes) -> None:
+    with ExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS + 40):
+            slow = stack.enter_context(socket.create_connection((LOOPBACK, client.server.port), timeout=60))
+            slow.sendall(begun)
+        for _ in range(10):
+            assert client.get("/").status == 200
+        assert len(client.server._server.server_state.connections) <= MAX_CONNECTIONS
+
+
+def test_more_answers_than_there_is_room_for_are_hung_up_and_places_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("songgen.web.server.MAX_CONNECTIONS", 2)
+    release, begun = threading.Event(), threading.Semaphore(0)
+
+    def slow(request: Request) -> Response:
+        begun.release()
+        release.wait(60)
+        return json_response("slow")
+
+    with serving([PageRoute("/", lambda request: json_response("quick")), PageRoute("/slow", slow)]) as client:
+        threads = [threading.Thread(target=client.get, args=("/slow",)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            assert begun.acquire(timeout=60)
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            client.get("/")
+        release.set()
+        for thread in threads:
+            thread.join()
+        assert client.get("/").json == "quick"
 
 
 def test_a_slow_page_does_not_hold_up_another() -> None:
@@ -199,7 +218,7 @@ def test_a_slow_page_does_not_hold_up_another() -> None:
         thread.start()
         assert client.get("/").json == "quick" and not answers
         release.set()
-        thread.join()
+        thread.join(SAFETY_SECONDS)
     assert answers == ["slow"]
 
 

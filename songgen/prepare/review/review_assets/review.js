@@ -203,6 +203,8 @@ function showState() {
     const hint = clip.can_accept ? "" : " It never became a clip, so that it cannot be accepted: mend the song itself.";
     byId("refusal").textContent = `Left out by ${refusal.step}: ${refusal.reason}.${hint}`;
   }
+  byId("copy").hidden = !clip.copy_of;
+  byId("instead").disabled = verdict === "accepted";
   byId("accept").disabled = !clip.can_accept;
   byId("undo").disabled = !clip.can_undo && history.length === 0;
 }
@@ -395,6 +397,15 @@ async function decide(verdict) {
   if (await save({ verdict, reason }) && clip.id === id) await go(1);
 }
 
+// The next run keeps this copy, and leaves out the one that was kept.
+async function keepInstead() {
+  const id = clip.id;
+  if (!clip.copy_of || byId("instead").disabled) return;
+  if (!(await flush()) || clip.id !== id) return;
+  queue = queue.then(() => change(`${clipPath(id)}/keep`, { version: clip.version }, fields()));
+  if ((await queue) && clip.id === id) say("kept instead: the next songgen prepare leaves the other copy out");
+}
+
 async function undo() {
   await flush();
   const id = history.pop() ?? clip?.id;
@@ -444,6 +455,8 @@ byId("reason").addEventListener("keydown", (event) => {
   if (event.key === "Enter") decide("refused");
 });
 byId("undo").addEventListener("click", undo);
+byId("instead").addEventListener("click", keepInstead);
+byId("show-kept").addEventListener("click", () => open(clip.copy_of));
 byId("next").addEventListener("click", () => go(1));
 byId("previous").addEventListener("click", () => go(-1));
 byId("to-list").addEventListener("click", async () => {
@@ -483,6 +496,8 @@ const KEYS = {
   a: () => decide("accepted"),
   r: () => byId("reason").focus(),
   u: undo,
+  i: keepInstead,
+  o: () => clip.copy_of && open(clip.copy_of),
   e: () => byId("lyrics").focus(),
   c: () => byId("caption").focus(),
   t: () => byId("tags").focus(),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from accelerate.state import PartialState
+from limits import SAFETY_SECONDS
 from prepare_steps import CutStep, LastStep, LongStep, ShoutStep, make_record
 
 from songgen.prepare.engine.record import Refusal, SongRecord
@@ -175,7 +176,11 @@ def test_workers_end_with_a_main_process_that_is_killed(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(support), str(support.parents[1])])}
     # Workers inherit the pipe: it closes when the last of them has ended.
     run = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], env=environment, capture_output=True, timeout=120, check=False
+        [sys.executable, str(script), str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        timeout=SAFETY_SECONDS,
+        check=False,
     )
     assert run.returncode == -9
     found = runner_in(tmp_path).run(ShoutStep(), [make_record(str(n), caption="a") for n in range(3)])

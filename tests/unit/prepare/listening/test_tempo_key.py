@@ -7,10 +7,13 @@ from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.listening.tempo_key import (
     ANALYSIS_RATE,
     NOTE_NAMES,
+    USUAL_TONICS,
+    beat_times,
     estimate_key,
     estimate_tempo,
     pitch_classes,
 )
+from songgen.prepare.steps.song_vote import usual_spelling
 
 CADENCES = {"major": ((0, 4, 7), (5, 9, 0), (7, 11, 2), (0, 4, 7)), "minor": ((0, 3, 7), (5, 8, 0), (7, 11, 2), (0, 3, 7))}  # noqa: E501  # fmt: skip
 
@@ -69,7 +72,28 @@ def test_a_recording_shorter_than_two_slow_beats_has_no_tempo():
 def test_the_key_of_a_cadence_is_found(mode, tonic):
     samples = np.concatenate([chord(classes, tonic) for classes in CADENCES[mode]])
     found = estimate_key(samples)
-    assert found.name == f"{NOTE_NAMES[tonic]} {mode}" and found.confidence > 0.8
+    assert found.name == f"{USUAL_TONICS[mode][tonic]} {mode}" and found.confidence > 0.8
+
+
+def test_keys_have_their_usual_names():
+    written = {f"{tonic} {mode}" for mode, tonics in USUAL_TONICS.items() for tonic in tonics}
+    assert {"Eb major", "Bb minor", "C# minor", "F# major", "G# minor", "Db major"} <= written
+    assert not {"D# major", "A# major", "G# major", "A# minor", "Db minor"} & written
+
+
+@pytest.mark.parametrize("tempo", [80, 97.3, 120, 141])
+def test_beats_are_found_where_they_sound(tempo):
+    beats = np.array(beat_times(clicks(tempo, 12)))
+    period = 60 / tempo
+    phase = (beats[:-1] - 0.1) / period  # the last one may be in the silence at the end
+    assert len(beats) > 0.8 * 12 / period
+    assert np.abs(phase - np.rint(phase)).max() * period < 0.04
+
+
+def test_noise_and_silence_have_no_beats():
+    assert beat_times(np.random.default_rng(1).normal(0, 0.1, size=10 * ANALYSIS_RATE).astype(np.float32)) == []
+    assert beat_times(np.zeros(4 * ANALYSIS_RATE, dtype=np.float32)) == []
+    assert beat_times(np.zeros(10, dtype=np.float32)) == []
 
 
 def test_a_single_note_is_its_own_pitch_class():
@@ -88,9 +112,9 @@ def test_the_key_of_a_demo_song_is_mostly_right_or_related(demo_songs):
     """Four chords often fit several keys; a wrong answer shares all notes or all but one with the right one."""
 
     def notes(key):
-        tonic, mode = key.split()
+        tonic, mode = usual_spelling(key).split()
         scale = (0, 2, 4, 5, 7, 9, 11) if mode == "major" else (0, 2, 3, 5, 7, 8, 10)
-        return {(NOTE_NAMES.index(tonic) + step) % 12 for step in scale}
+        return {(USUAL_TONICS[mode].index(tonic) + step) % 12 for step in scale}
 
     shared = [
         len(notes(estimate_key(read_audio(song["acc"], sample_rate=ANALYSIS_RATE)[0]).name) & notes(song["key"]))

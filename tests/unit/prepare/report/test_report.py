@@ -12,16 +12,15 @@ from browser import open_browser
 
 from songgen.lyrics.train import train_lyrics_tokenizer
 from songgen.prepare.engine.audio_files import read_audio, write_audio
-from songgen.prepare.engine.record import Refusal, SongRecord
+from songgen.prepare.engine.record import Refusal, SongRecord, Transcript
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.output.options import ReportOptions
 from songgen.prepare.report.advice import KIND_EXAMPLES, advise
 from songgen.prepare.report.files import PAGE_FILE, REPORT_FILE, write_report
+from songgen.prepare.report.histograms import MAX_BINS, bin_edges
 from songgen.prepare.report.page import render_report
 from songgen.prepare.report.statistics import (
-    MAX_BINS,
     ReportContext,
-    bin_edges,
     build_report,
     choose_refused,
     open_vocabulary,
@@ -71,8 +70,14 @@ def records() -> list[SongRecord]:
     return [*found, silent, refused(uncut, "segment", "lyrics_without_times")]
 
 
+def heard(record: SongRecord, **measures: float) -> SongRecord:
+    """A clip with a transcript."""
+    transcripts = {"transcribe": Transcript("la", "en", 0.5)}
+    return dataclasses.replace(record, transcripts=transcripts, measures=measures)
+
+
 def report_of(records: list[SongRecord], **values: Any) -> dict[str, Any]:
-    context = ReportContext("my songs", STEPS, FilterOptions(min_vocal_energy=200.0), **values)
+    context = ReportContext("my songs", ("songs", "more"), STEPS, FilterOptions(min_vocal_energy=200.0), **values)
     return build_report(records, context, ReportOptions())
 
 
@@ -100,7 +105,8 @@ def test_reasons_are_counted_explained_and_told_apart_by_what_else_speaks_agains
     assert (first["step"], first["code"], first["count"], first["alone"]) == ("filter", "vocal_too_quiet", 2, 1)
     assert {entry["code"] for entry in others} == {"duplicate", "unreadable_audio", "lyrics_without_times"}
     assert all(entry["meaning"] for entry in [first, *others])
-    assert report_of(records)["duplicates"] == [{"kept": "a_001", "left_out": [{"id": "b_002", "similarity": 0.9}]}]
+    copy = {"id": "b_002", "similarity": 0.9, "why": ""}
+    assert report_of(records)["duplicates"] == [{"kept": "a_001", "left_out": [copy]}]
     assert report_of(records)["unused"][0]["seconds"] == 20.0
 
 
@@ -171,7 +177,7 @@ def test_advice_follows_from_the_figures(records: list[SongRecord]) -> None:
     assert "No songs are held out" in "\n".join(advise(report_of(kept)))
     long = [dataclasses.replace(record, duration=3600.0 * 3000) for record in kept]
     assert "size that models are trained on from scratch" in advise(report_of(long))[0]
-    unheard = [dataclasses.replace(record, measures={"lyrics_coverage": 0.1}) for record in kept]
+    unheard = [heard(record, lyrics_coverage=0.1) for record in kept]
     assert "at most 10% of the words were heard" in "\n".join(advise(report_of(unheard)))
     foreign = [
         dataclasses.replace(record, language=code) for record, code in zip(kept, ("sv", "yue", ""), strict=False)
@@ -227,6 +233,55 @@ def test_nothing_of_a_song_becomes_html(evil_records: list[SongRecord]) -> None:
     assert not [name for _, attributes in elements for name in attributes if name.startswith("on")]
     sources = [attributes["src"] for tag, attributes in elements if tag == "audio"]
     assert sources and all(source and source.startswith("audio/") and "<" not in source for source in sources)
+
+
+def test_one_clip_and_clips_that_no_recognizer_has_heard_say_nothing_about_the_lyrics(
+    records: list[SongRecord],
+) -> None:
+    kept = [record for record in records if record.refusal is None]
+    unheard = [dataclasses.replace(record, measures={"lyrics_coverage": 0.0}) for record in kept]
+    assert "of the words were heard" not in "\n".join(advise(report_of(unheard)))
+    single = [heard(kept[0], lyrics_coverage=0.0), *kept[1:]]
+    assert "of the words were heard" not in "\n".join(advise(report_of(single)))
+
+
+@pytest.mark.parametrize(("share", "is_said"), [(0.1, False), (0.31, True), (0.65, True)])
+def test_recognizers_that_differ_give_advice(records: list[SongRecord], share: float, is_said: bool) -> None:
+    kept = [heard(record, transcript_edit_share=share) for record in records if record.refusal is None]
+    advice = "\n".join(advise(report_of(kept)))
+    assert ("The two recognizers differ in more than 30% of the words in 6 of 6 clips" in advice) is is_said
+    assert ("filter.max_transcript_edit_share" in advice) is is_said
+
+
+def test_clips_that_the_second_recognizer_could_not_hear_are_counted(records: list[SongRecord]) -> None:
+    note = {"transcribe_second": {"skipped": "small.en does not know the language 'de'"}}
+    kept = [dataclasses.replace(heard(record), provenance=note) for record in records if record.refusal is None]
+    assert "6 clips were not compared by the second recognizer: small.en does not know" in "\n".join(
+        advise(report_of(kept))
+    )
+
+
+def test_a_long_caption_is_folded_and_a_short_one_is_not(records: list[SongRecord]) -> None:
+    long = dataclasses.replace(records[1], caption="a very long description " * 200)
+    found = Tags(render_report(report_of([long, records[2]]))).found
+    assert [attributes.get("class") for tag, attributes in found if tag == "details"] == ["caption"]
+
+
+def test_titles_of_songs_and_names_with_places_to_break(records: list[SongRecord]) -> None:
+    note = {"take_in": {"embedded": {"title": "Night <Train>"}}}
+    page = render_report(report_of([dataclasses.replace(records[1], id="my_long-song.name~001", provenance=note)]))
+    assert "Night &lt;Train&gt; <small>my_<wbr>long-<wbr>song.<wbr>name~<wbr>001</small>" in page
+    assert "Inputs: songs, more." in page
+
+
+def test_both_axes_of_a_histogram_have_numbers(records: list[SongRecord]) -> None:
+    found = [dataclasses.replace(record, tempo=60.0 + 10 * number) for number, record in enumerate(records)]
+    page = render_report(report_of([record for record in found if record.refusal is None]))
+    figure = page.split("<figcaption>Tempo (beats a minute)")[1].split("</svg>")[0]
+    values = [part.split("</text>")[0] for part in figure.split('text-anchor="middle">')[1:]]
+    counts = [part.split("</text>")[0] for part in figure.split('text-anchor="end">')[1:]]
+    assert len(values) >= 3 and all(float(value) == float(value) for value in values)
+    assert counts[0] == "0" and int(counts[-1]) >= 1
 
 
 def written(folder: Path, records: list[SongRecord]) -> dict[str, Any]:

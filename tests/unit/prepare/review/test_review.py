@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import SAFETY_SECONDS
 from prepare_steps import make_record
 from review_songs import apply_corrections, write_work_folder
 
@@ -204,7 +205,7 @@ def test_a_line_that_is_no_edit_is_named(tmp_path: Path) -> None:
     change(tmp_path, clip(), caption="first")
     path = tmp_path / CORRECTIONS_FILE
     path.write_text(path.read_text() + '{"song": 1}\n')
-    with pytest.raises(ValueError, match=r"corrections.jsonl:2: .*remove or repair"):
+    with pytest.raises(ValueError, match=r"corrections.jsonl:2: .*replace it with \{\}"):
         read_corrections(tmp_path)
 
 
@@ -227,7 +228,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     )
     path = tmp_path / CORRECTIONS_FILE
     writers = [subprocess.Popen([sys.executable, "-c", program, str(path)]) for _ in range(2)]
-    assert [writer.wait(120) for writer in writers] == [0, 0]
+    assert [writer.wait(SAFETY_SECONDS) for writer in writers] == [0, 0]
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["changes"]["caption"] for line in lines] == [str(number) for number in range(50)]
 

@@ -13,16 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from limits import SAFETY_SECONDS
 from local_pages import Client, serving
 from prepare_songs import RATE
 from review_songs import SECONDS, apply_corrections, clip, write_work_folder
 
 from songgen.cli.main import main
-from songgen.prepare.engine.record import SongRecord
+from songgen.prepare.engine.record import Refusal, SongRecord
 from songgen.prepare.engine.record_files import RECORDS_FILE, read_records
+from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.engine.store import apply_outcome
+from songgen.prepare.listening.fingerprint import to_text
 from songgen.prepare.review.corrections import CORRECTIONS_FILE, EditLog
 from songgen.prepare.review.desk import PAGE_SIZE, ReviewDesk, Selection, find_work_folder
 from songgen.prepare.review.page import NUM_PEAKS, ReviewPage, peaks_of
+from songgen.prepare.steps.duplicates import DuplicateOptions, DuplicateStep
 from songgen.web.server import LocalServer
 
 
@@ -279,6 +284,15 @@ def test_songs_that_were_not_cut_are_heard_where_they_are(tmp_path: Path) -> Non
         assert client.get("/audio/river_001/mix").body == song.read_bytes()
 
 
+def test_records_that_name_other_files_of_the_machine_do_not_show_them(tmp_path: Path) -> None:
+    secret = tmp_path / "private_key"
+    secret.write_text("secret")
+    work = write_work_folder(tmp_path)
+    write_work_folder(tmp_path, [replace(clip("river", 1, work), audio={"mix": str(secret)})])
+    with serving(ReviewPage(ReviewDesk(work), "songs").routes()) as client:
+        assert client.get("/audio/river_001/mix").status == 404
+
+
 def test_of_changes_at_the_same_time_one_is_saved(client: Client, work: Path) -> None:
     seen = opened(client)["version"]
     with ThreadPoolExecutor(8) as pool:
@@ -353,15 +367,28 @@ def test_the_folder_may_be_the_data_set_or_its_work_folder(work: Path) -> None:
         find_work_folder(work.parent / "elsewhere")
 
 
-def test_an_open_address_takes_its_token_from_the_environment(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_address_takes_its_token_from_the_environment_or_a_private_file(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Command lines can be read by every user of a machine."""
     addresses = []
+    secret = tmp_path / "secret"
+    secret.write_text("a-token-of-a-file\n")
+    secret.chmod(0o644)
+    open_address = ["review", str(work), "--host", "0.0.0.0", "--port", "0"]
     monkeypatch.setattr(LocalServer, "serve", lambda server: addresses.append(server.url))
     monkeypatch.setenv("SONGGEN_REVIEW_TOKEN", "a-token-of-the-environment")
-    assert main(["review", str(work), "--host", "0.0.0.0", "--port", "0"]) == 0
-    assert main(["review", str(work), "--host", "0.0.0.0", "--port", "0", "--token", "a-token-of-the-command"]) == 0
+    assert main(open_address) == 0
+    assert main([*open_address, "--token_file", str(secret)]) == 2
+    assert "chmod 600" in capsys.readouterr().err
+    secret.chmod(0o600)
+    assert main([*open_address, "--token_file", str(secret)]) == 0
+    assert "deprecated" not in capsys.readouterr().err
+    assert main([*open_address, "--token", "a-token-of-the-command"]) == 0
+    assert "deprecated" in capsys.readouterr().err
+    assert main([*open_address, "--token_file", str(tmp_path / "missing")]) == 2
     assert [address.partition("token=")[2] for address in addresses] == [
-        "a-token-of-the-environment", "a-token-of-the-command"
+        "a-token-of-the-environment", "a-token-of-a-file", "a-token-of-the-command"
     ]  # fmt: skip
 
 
@@ -371,13 +398,67 @@ def test_the_command_names_the_extra_that_is_missing(work: Path, package: str) -
         f"import sys; sys.modules[{package!r}] = None; from songgen.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program, "review", str(work)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program, "review", str(work)], capture_output=True, text=True, timeout=SAFETY_SECONDS
     )
     assert result.returncode == 2 and 'pip install "songgen[page]"' in result.stderr
 
 
 def test_the_command_refuses_an_open_address_and_a_wrong_folder(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["review", str(work), "--host", "0.0.0.0"]) == 2
-    assert "--token" in capsys.readouterr().err
+    assert "--token_file" in capsys.readouterr().err
     assert main(["review", str(work.parent / "elsewhere")]) == 2
     assert "songgen prepare" in capsys.readouterr().err
+
+
+COPY = Refusal("duplicates", "duplicate", "it sounds like river_000, which is kept", 0.9, 0.65, kept="river_000")
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Iterator[Client]:
+    """A clip that is kept, and two copies of it."""
+    folder = write_work_folder(tmp_path)
+    records = [clip("river", 0, folder), clip("lake", 0, folder, refusal=COPY), clip("sea", 0, folder, refusal=COPY)]
+    with serving(ReviewPage(ReviewDesk(write_work_folder(tmp_path, records)), "songs").routes()) as client:
+        yield client
+
+
+def keep(client: Client, clip_id: str) -> Any:
+    return client.post(f"/api/clips/{clip_id}/keep", {"version": opened(client, clip_id)["version"]})
+
+
+def test_another_copy_can_be_kept_instead(copies: Client) -> None:
+    assert opened(copies, "lake_000")["copy_of"] == "river_000" and opened(copies)["copy_of"] == ""
+    assert keep(copies, "lake_000").status == 200
+    state = opened(copies, "lake_000")
+    assert state["verdict"] == "accepted" and state["refusal"] is None
+    assert keep(copies, "river_000").status == 422, "it is not a copy of another clip"
+
+
+def test_only_one_copy_stays_accepted(copies: Client) -> None:
+    save(copies, verdict="accepted", reason="")
+    assert keep(copies, "lake_000").status == 200
+    assert [opened(copies, name)["verdict"] for name in ("river_000", "lake_000", "sea_000")] == ["", "accepted", ""]
+
+
+def test_a_copy_that_was_changed_elsewhere_is_not_kept_unseen(copies: Client) -> None:
+    version = opened(copies, "lake_000")["version"]
+    save(copies, "lake_000", caption="other")
+    assert copies.post("/api/clips/lake_000/keep", {"version": version}).status == 409
+
+
+def test_the_next_run_keeps_the_chosen_copy(copies: Client, tmp_path: Path) -> None:
+    keep(copies, "lake_000")
+    folder = tmp_path / "songs.work"
+    sound = to_text(np.random.default_rng(0).integers(1, 2**32, size=60, dtype=np.uint32))
+    found = [clip(name, 0, folder, fingerprint=sound) for name in ("river", "lake", "sea")]
+    step = DuplicateStep(DuplicateOptions())
+    records = [
+        result
+        for record, outcome in zip(
+            found, step.run_all(apply_corrections(found, folder), WorkFolder(folder)), strict=True
+        )
+        for result in apply_outcome(step, apply_corrections([record], folder)[0], outcome)
+    ]
+    after = apply_corrections(records, folder)
+    assert [record.id for record in after if record.refusal is None] == ["lake_000"]
+    assert all("a person has accepted it" in record.refusal.reason for record in after if record.refusal)

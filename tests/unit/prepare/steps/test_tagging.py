@@ -116,7 +116,7 @@ def test_without_a_model_the_measurements_make_the_caption(record: SongRecord, f
     note = made.provenance["tag"]
     assert note["sources"] == {"measured": ["vocal", "energetic", "A minor", "124 bpm"]}
     assert note["confidence"] == {"tempo": 0.6, "key": 0.9}
-    assert note["version"] == 1 and note["parameters"]["backend"] == "none"
+    assert note["version"] == TagStep.version and note["parameters"]["backend"] == "none"
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ def test_long_passages_without_voice_become_clips_of_their_own_or_are_left_out()
     lines = [(10, 20), (40, 50)]
     plan = plan_clips(70.0, lines, lines, [], CUT)
     sung = [(9.5, 20.5, "sung"), (39.5, 50.5, "sung")]
-    instrumental = [(0, 9.5, "instrumental"), (20.5, 39.5, "instrumental"), (50.5, 70, "instrumental")]
+    instrumental = [(0, 9.5, "instrumental"), (20.5, 39.5, "instrumental")]
+    instrumental += [(50.5, 60.25, "instrumental"), (60.25, 70, "instrumental")]
     assert ends(plan) == sorted(sung + instrumental)
     plan = plan_clips(70.0, lines, lines, [], SegmentOptions(keep_short_songs=False, keep_instrumental=False))
     assert ends(plan) == sung and plan.unused == {"instrumental": pytest.approx(48.0)}
@@ -69,10 +70,32 @@ def test_short_passages_without_voice_stay_with_the_voice():
     assert ends(plan_clips(16.0, None, [(3, 13)], [], CUT)) == [(0, 16, "sung")]
 
 
-def test_an_instrumental_is_cut_evenly():
+def test_an_instrumental_is_cut_near_the_wanted_length():
     plan = plan_clips(70.0, (), [], [], CUT)
-    assert [clip.kind for clip in plan.clips] == ["instrumental"] * 3
-    assert [clip.end for clip in plan.clips] == pytest.approx([70 / 3, 140 / 3, 70])
+    assert [clip.kind for clip in plan.clips] == ["instrumental"] * 6
+    assert [clip.end for clip in plan.clips] == pytest.approx([70 * part / 6 for part in range(1, 7)])
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.13, 0.31])
+def test_an_instrumental_is_cut_on_a_beat(offset):
+    beats = [offset + 0.5 * number for number in range(140)]
+    asked = []
+
+    def find_beats(start, end):
+        asked.append((start, end))
+        return beats
+
+    plan = plan_clips(70.0, [(0, 0)], [], [], CUT, find_beats)
+    assert asked == [(0.0, 70.0)]
+    assert all(min(abs(clip.end - beat) for beat in beats) < 1e-9 for clip in plan.clips[:-1])
+    assert all(abs(clip.end - clip.start - 70 / 6) < 0.6 for clip in plan.clips)
+
+
+def test_far_beats_do_not_make_a_clip_too_long():
+    options = SegmentOptions(keep_short_songs=False, target_seconds=30)
+    plan = plan_clips(90.0, (), [], [], options, lambda start, end: [20.0, 70.0])
+    assert max(clip.end - clip.start for clip in plan.clips) <= 30
+    assert [clip.end for clip in plan.clips] == pytest.approx([30, 60, 90])
 
 
 def test_voice_without_a_line_is_in_no_clip():

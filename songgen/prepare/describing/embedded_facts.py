@@ -1,0 +1,98 @@
+"""Title, genre, tempo and key in the tags of audio files (ID3, Vorbis comments, MP4, RIFF)."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinytag import TinyTag
+
+from songgen.data.manifests.clip import is_storable_text
+from songgen.prepare.describing.tag_vocabulary import canonical_tag, key_tag
+
+SLOWEST, FASTEST = 30.0, 300.0
+"""Range of the tempo; other numbers, such as 0 for "not known", do not count."""
+
+LONGEST_TEXT = 200
+"""Most characters of a title, and of all genres."""
+
+LONGEST_GENRE = 30
+
+_BETWEEN_GENRES = re.compile(r"[/;,|]+")
+_NUMBER_OF_GENRE = re.compile(r"^\(\d+\)\s*")
+_NO_GENRE = frozenset("other unknown misc miscellaneous none genre default unclassifiable music".split())
+_TEMPO_NAMES, _KEY_NAMES = ("bpm", "tbpm", "tempo"), ("initial_key", "initialkey", "key", "tkey")
+_SHORT_KEY = re.compile(r"([A-G])([#b♯♭]?)\s*(m|min|maj)?")
+
+
+@dataclass(frozen=True)
+class EmbeddedFacts:
+    """Facts about a song that its file states; empty or None if it does not."""
+
+    title: str = ""
+    """Title of the song. It does not describe the sound, so it is shown and not put into captions."""
+
+    genres: tuple[str, ...] = ()
+    """Genres as tags."""
+
+    tempo: float | None = None
+    """Tempo in beats per minute."""
+
+    key: str = ""
+    """Key, such as `A minor`."""
+
+
+def read_embedded_facts(path: Path) -> EmbeddedFacts:
+    """Read the tags of an audio file; a file whose tags cannot be read states nothing."""
+    try:
+        tag = TinyTag.get(path, tags=True, duration=False, image=False)
+        others = {
+            name.casefold(): next((value for value in values if isinstance(value, str)), "")
+            for name, values in (tag.other or {}).items()
+        }
+        others |= {name: str(value) for name, value in (("genre", tag.genre), ("title", tag.title)) if value}
+    except Exception:  # a damaged file may raise anything while it is parsed
+        return EmbeddedFacts()
+    return EmbeddedFacts(
+        title=_plain(others.get("title", "")),
+        genres=_genres(_plain(others.get("genre", ""))),
+        tempo=_tempo(next((others[name] for name in _TEMPO_NAMES if others.get(name)), "")),
+        key=stated_key(next((others[name] for name in _KEY_NAMES if others.get(name)), "")),
+    )
+
+
+def _plain(text: str) -> str:
+    """Return a text on one line; ID3 separates several values by NUL. Text that cannot be stored is dropped."""
+    text = text.replace("\0", ";")
+    kept = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(kept.split()).strip(" ;")[:LONGEST_TEXT] if is_storable_text(text) else ""
+
+
+def _genres(text: str) -> tuple[str, ...]:
+    """Return the genres of a text, such as `(17)Rock` or `Pop/Rock; Indie`; words that name none are dropped."""
+    whole = canonical_tag(text)
+    parts = [whole] if whole else _BETWEEN_GENRES.split(text)
+    genres = []
+    for part in parts:
+        name = _NUMBER_OF_GENRE.sub("", part.strip()).casefold()
+        if name and name not in _NO_GENRE and len(name) <= LONGEST_GENRE and not name.isdigit():
+            genres.append(canonical_tag(name) or name)
+    return tuple(dict.fromkeys(genres))
+
+
+def _tempo(text: str) -> float | None:
+    try:
+        tempo = float(text.strip().replace(",", "."))
+    except ValueError:
+        return None
+    return tempo if math.isfinite(tempo) and SLOWEST <= tempo <= FASTEST else None
+
+
+def stated_key(text: str) -> str:
+    """Return the key of a text such as `Am`, `Ebm`, `A minor`; codes of DJ programs (`8A`) are not read."""
+    found = _SHORT_KEY.fullmatch(text.strip())
+    if found is None:
+        return key_tag(text) or ""
+    note, accidental, mode = found.groups()
+    sign = {"♯": "#", "♭": "b"}.get(accidental, accidental)
+    return key_tag(f"{note}{sign} {'minor' if mode in ('m', 'min') else 'major'}") or ""
