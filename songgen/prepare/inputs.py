@@ -18,7 +18,7 @@ from songgen.data.manifests.row_reader import ManifestOptions
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.lyrics import LANGUAGES, is_known_language
 from songgen.prepare.config import InputOptions, PrepareConfig
-from songgen.prepare.describing.tag_vocabulary import key_tag
+from songgen.prepare.describing.embedded_facts import stated_key
 from songgen.prepare.engine.record import JsonObject, LyricLine, Refusal, SongRecord, known_language
 from songgen.prepare.engine.record_files import write_records
 from songgen.prepare.review.corrections import REVIEW
@@ -40,9 +40,6 @@ KEPT_COLUMNS = (
     "provenance",
 )
 """Columns that a row may have in addition to those of tokenizing."""
-
-_SHORT_KEY = re.compile(r"\s*([A-G])\s*([#b♯♭]?)\s*(M|m|maj|min|Maj|Min)\.?\s*")
-"""A key as programs of DJs and databases write it: `Am`, `F#min`, `Ebmaj`."""
 
 MAX_ID_LENGTH = 100
 """Longest id in bytes, so that file names of clips stay below the limit of file systems."""
@@ -207,10 +204,6 @@ def _all_kept(values: Sequence[Any], depth: int) -> bool:
     return all(_can_be_kept(value, depth - 1) for value in values)
 
 
-def _long_key(found: re.Match[str]) -> str:
-    return f"{found[1]}{found[2]} {'major' if found[3] in ('M', 'maj', 'Maj') else 'minor'}"
-
-
 class _Extra:
     """Further columns of a row, with checks."""
 
@@ -260,11 +253,10 @@ class _Extra:
     def key(self) -> str:
         """Return the key of the music in its usual form; a column of this name may contain something else."""
         value = self.text("key")
-        short = _SHORT_KEY.fullmatch(value)
-        found = key_tag(_long_key(short) if short else value)
-        if value and found is None:
+        found = stated_key(value)
+        if value and not found:
             self._odd("key", "key such as `A minor`")
-        return found or ""
+        return found
 
     def texts(self, column: str) -> dict[str, str]:
         return {name: _text(text) for name, text in self.table(column).items() if isinstance(text, str) and text}

@@ -261,7 +261,7 @@ class RowReader:
         default = self.options.default_language
         if not states_language(language):
             if language.strip() and lyrics.text:
-                message = f"language {language!r} states none, so it is {default or 'detected by the recognizer'}"
+                message = f"language {language!r} states none, so it is {default or 'found from the song'}"
                 self.findings.oddities.add(message, f"{raw.file}:{raw.line}")
             return default
         may_be_sung = bool(lyrics.text) or (self.options.is_raw and not lyrics.is_instrumental)

@@ -4,11 +4,10 @@ import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
+from songgen.runtime.json_files import MAX_JSON_BYTES, limited_lines
+
 MAX_TEXT_BYTES = 1 << 20
 """Maximum size of a song's text file, in bytes."""
-
-MAX_TABLE_BYTES = 1 << 30
-"""Maximum size of a JSON array, which is read as a whole."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -86,7 +85,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str | None, str]]:
             lines = read_table_text(path).replace("\r\n", "\n").split("\n")
             yield from ((number, line, "") for number, line in enumerate(lines, 1))
             return
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(limited_lines(file), 1):
             try:
                 yield number, line.decode("utf-8"), ""
             except UnicodeDecodeError as error:
@@ -100,6 +99,6 @@ def read_table_text(path: Path) -> str:
         ValueError: if it is too large or in another encoding.
     """
     size = path.stat().st_size
-    if size > MAX_TABLE_BYTES:
+    if size > MAX_JSON_BYTES:
         raise ValueError(f"{path} has {size} bytes; write it as JSON lines (.jsonl), which are read one by one")
     return decode_text(path.read_bytes(), path.name)

@@ -22,7 +22,7 @@ _BETWEEN_GENRES = re.compile(r"[/;,|]+")
 _NUMBER_OF_GENRE = re.compile(r"^\(\d+\)\s*")
 _NO_GENRE = frozenset("other unknown misc miscellaneous none genre default unclassifiable music".split())
 _TEMPO_NAMES, _KEY_NAMES = ("bpm", "tbpm", "tempo"), ("initial_key", "initialkey", "key", "tkey")
-_SHORT_KEY = re.compile(r"([A-G])([#b♯♭]?)(m|min|maj)?")
+_SHORT_KEY = re.compile(r"([A-G])([#b♯♭]?)\s*(m|min|maj)?")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def read_embedded_facts(path: Path) -> EmbeddedFacts:
         title=_plain(others.get("title", "")),
         genres=_genres(_plain(others.get("genre", ""))),
         tempo=_tempo(next((others[name] for name in _TEMPO_NAMES if others.get(name)), "")),
-        key=_key(next((others[name] for name in _KEY_NAMES if others.get(name)), "")),
+        key=stated_key(next((others[name] for name in _KEY_NAMES if others.get(name)), "")),
     )
 
 
@@ -88,7 +88,7 @@ def _tempo(text: str) -> float | None:
     return tempo if math.isfinite(tempo) and SLOWEST <= tempo <= FASTEST else None
 
 
-def _key(text: str) -> str:
+def stated_key(text: str) -> str:
     """Return the key of a text such as `Am`, `Ebm`, `A minor`; codes of DJ programs (`8A`) are not read."""
     found = _SHORT_KEY.fullmatch(text.strip())
     if found is None:
