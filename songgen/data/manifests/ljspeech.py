@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from songgen.data.manifests.folders.song_folder import AUDIO_SUFFIXES
 from songgen.data.manifests.raw_rows import ColumnNames, RawRow
-from songgen.data.manifests.song_folder import AUDIO_SUFFIXES
 from songgen.data.manifests.text_files import numbered_lines
 
 LIST_NAMES = ("metadata.csv", "train.txt")

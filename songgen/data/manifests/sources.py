@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.manifests.findings import Notices
+from songgen.data.manifests.folders.song_folder import AUDIO_SUFFIXES, read_song_folder
 from songgen.data.manifests.ljspeech import find_list, read_list
 from songgen.data.manifests.raw_rows import ColumnNames, RawRow, caption_of_variants, join_tags
-from songgen.data.manifests.song_folder import AUDIO_SUFFIXES, read_song_folder
 from songgen.data.manifests.tables import FOLDER_TABLES, TABLE_SUFFIXES, has_header, read_table
 from songgen.runtime.files import file_sha256
 

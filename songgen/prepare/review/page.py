@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from songgen.data.audio import AudioRejected
-from songgen.data.manifests.song_folder import AUDIO_SUFFIXES
+from songgen.data.manifests.folders.song_folder import AUDIO_SUFFIXES
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, SongRecord
 from songgen.prepare.review.corrections import REASON, EditConflict, can_be_accepted

@@ -8,8 +8,8 @@ import pytest
 import soundfile
 from prepare_songs import RATE, tone, write_song
 
-from songgen.data.manifests import song_folder
 from songgen.data.manifests.findings import ManifestError
+from songgen.data.manifests.folders import song_folder
 from songgen.data.sound.levels import energy
 from songgen.prepare.config import config_of_values
 from songgen.prepare.engine.record import SongRecord

@@ -14,9 +14,9 @@ from typing import Any
 from songgen.data.embedded_tags import embedded_lyrics
 from songgen.data.manifests.clip import escaped
 from songgen.data.manifests.findings import EXAMPLES, Notices
+from songgen.data.manifests.folders.song_texts import CAPTION_SUFFIXES, JSON_SUFFIXES, LYRICS_SUFFIXES, SongTexts
+from songgen.data.manifests.folders.stems import Stems, find_stems
 from songgen.data.manifests.raw_rows import ColumnNames, RawRow, plain_name, track_of_column
-from songgen.data.manifests.song_texts import CAPTION_SUFFIXES, JSON_SUFFIXES, LYRICS_SUFFIXES, SongTexts
-from songgen.data.manifests.stems import Stems, find_stems
 from songgen.data.sound.contents import AUDIO_SUFFIXES, convert_command
 
 FOREIGN_SUFFIXES = (

@@ -1,0 +1,1 @@
+"""Song folders: audio files that belong together by their names, and the texts beside them."""
