@@ -1,6 +1,6 @@
 """What the program computes, recorded: losses, weights, codes and data sets of small runs, bit for bit.
 
-    python tests/support/golden.py --write     record again what is in tests/golden
+    python tests/support/golden.py --write     record again what is computed (--keep: and replace the kept folders)
 
 Only for a change that is meant to alter numbers or files: the record is what shows that no other change does. The model
 folders below `tests/golden/kept` are what everything starts from; they are made again only if they are missing.
@@ -516,8 +516,8 @@ def keep_run(output: Path, kept: Path) -> None:
     (kept / "metrics.jsonl").write_text("".join(f"{line}\n" for line in then), encoding="utf-8")
 
 
-def write(folder: Path) -> None:
-    """Make what is kept, and the record."""
+def keep(folder: Path) -> None:
+    """Make what is kept of this version: a model, a voice, data sets and interrupted runs."""
     KEPT.mkdir(parents=True, exist_ok=True)
     soundfile.write(KEPT / "voice.wav", tone(0.5, [330, 660], 0.4), RATE)
     for name in ("tokens", "prepared", "kept_runs"):
@@ -531,6 +531,10 @@ def write(folder: Path) -> None:
     place = Place(folder / "runs", launched=True)
     for name in KEPT_RUNS:
         keep_run(place.train(name, f"runs/{name}"), KEPT / "kept_runs" / name)
+
+
+def record(folder: Path) -> None:
+    """Write what is found now into the record."""
     found = find(folder / "record", launched=True)
     if failed := [f"{name}: {value['error']}" for name, value in found.items() if "error" in value]:
         raise RuntimeError("\n".join(failed))
@@ -543,7 +547,11 @@ def main() -> None:
     """Record, or find by forks and write what was found to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--write", action="store_true", help="record again")
+    action.add_argument("--write", action="store_true", help="record again what is computed")
+    action.add_argument(
+        "--keep", action="store_true",
+        help="also replace the kept folders, which show until then that what an earlier version wrote can be read",
+    )  # fmt: skip
     action.add_argument("--into", type=Path, help="file for what is found now; the folder beside it is worked in")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -556,7 +564,9 @@ def main() -> None:
         arguments.into.write_text(json.dumps(found), encoding="utf-8")
         return
     with tempfile.TemporaryDirectory(prefix="golden-") as folder:
-        write(Path(folder))
+        if arguments.keep:
+            keep(Path(folder))
+        record(Path(folder))
 
 
 if __name__ == "__main__":
