@@ -17,6 +17,7 @@ from songgen.prepare.engine.record_files import read_records
 from songgen.prepare.engine.step import StepOutput, WorkFolder
 from songgen.prepare.inputs import MAX_ID_LENGTH, TakenIn, read_notices, read_songs, safe_name
 from songgen.prepare.inputs import write_songs as write_list
+from songgen.prepare.listening.source_quality import LOSSLESS
 from songgen.prepare.review.corrections import Correction, corrected
 from songgen.prepare.steps.alignment import AlignStep
 from songgen.prepare.steps.filters import FilterOptions, find_refusals
@@ -399,7 +400,7 @@ def test_flaws_are_measures_and_refused_songs_keep_their_length(tmp_path: Path) 
     soundfile.write(tmp_path / "scale.wav", 32768 * samples, RATE, subtype="FLOAT")
     records = [SongRecord(name, name, "songs", 1, {"mix": str(tmp_path / f"{name}.wav")}) for name in ("dead", "scale")]
     dead, scale = take_in(*records)
-    assert dead.changes["measures"] == {"dc_offset": pytest.approx(0.05, abs=0.01)}
+    assert dead.changes["measures"] == {"dc_offset": pytest.approx(0.05, abs=0.01), LOSSLESS: 1.0}
     assert scale.refusal is not None and scale.refusal.code == "out_of_scale"
     assert scale.changes == {"duration": pytest.approx(3.0)}
     (long,) = take_in(records[0], max_seconds=2.0)
