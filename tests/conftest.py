@@ -112,6 +112,8 @@ def nothing_outlives_a_test() -> Iterator[None]:
         _STARTED.clear()
     yield
     if _STARTED or multiprocessing.active_children():
+        if "wandb" in sys.modules:  # it keeps a service for later runs, and does not notice that it is gone
+            sys.modules["wandb"].teardown()
         end(_running() - _SHARED)
         _STARTED.clear()
         for child in multiprocessing.active_children():  # collects those that have just been killed

@@ -29,7 +29,7 @@ def test_both_tokenizers_are_written(tmp_path: Path) -> None:
 
 def test_all_bad_lines_are_named_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        run(tmp_path, ROWS[0], [1], {"caption": 3}, {"language": "klingon"})
+        run(tmp_path, ROWS[0], [1], {"caption": 3}, {"language": "klingon", "lyrics": "qapla"})
     message = capsys.readouterr().err
     assert stopped.value.code == 2
     assert (
