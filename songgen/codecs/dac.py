@@ -6,7 +6,7 @@ from typing import Any, Self
 from torch import Tensor
 from transformers import DacModel
 
-from songgen.codecs.dac_weights import WEIGHTS_ENDINGS, open_native
+from songgen.codecs.dac_weights import is_native, open_native
 from songgen.codecs.network import NetworkCodec, network_spec, open_network
 
 
@@ -35,8 +35,7 @@ class DacCodec(NetworkCodec):
         Raises:
             ValueError: if it cannot be opened or does not have that many codebooks.
         """
-        is_native = path.endswith(WEIGHTS_ENDINGS)
-        model = open_native(Path(path)) if is_native else open_network(DacModel, path, revision)
+        model = open_native(Path(path)) if is_native(path) else open_network(DacModel, path, revision)
         available = model.config.n_codebooks
         num_codebooks = settings.get("num_codebooks", available)
         if not isinstance(num_codebooks, int) or not 1 <= num_codebooks <= available:

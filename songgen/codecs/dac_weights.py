@@ -53,6 +53,11 @@ _GAINS = (".weight_g", ".parametrizations.weight.original0")
 _DIRECTIONS = (".weight_v", ".parametrizations.weight.original1")
 
 
+def is_native(path: Path | str) -> bool:
+    """Return whether a path has the ending of the package's weight files."""
+    return str(path).endswith(WEIGHTS_ENDINGS)
+
+
 def find_native_weights(path: str, base_folder: Path | None = None) -> Path | None:
     """Return the weight file that a path means; None if the path is not one of the package's.
 
@@ -64,7 +69,7 @@ def find_native_weights(path: str, base_folder: Path | None = None) -> Path | No
         ValueError: if the path has the ending of a weight file and there is no such file, or if a folder holds several.
     """
     named = Path(path).expanduser()
-    if named.suffix in WEIGHTS_ENDINGS:
+    if is_native(named):
         places = [named, DOWNLOADS.expanduser() / named]
         if base_folder is not None and (inside := base_folder / named).resolve().is_relative_to(base_folder.resolve()):
             places.insert(0, inside)

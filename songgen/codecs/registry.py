@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from songgen.codecs.base import AudioCodec
-from songgen.codecs.dac_weights import WEIGHTS_ENDINGS, find_native_weights
+from songgen.codecs.dac_weights import find_native_weights, is_native
 from songgen.runtime.file_hashes import checked
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.network_sizes import require_sane_sizes
@@ -62,7 +62,7 @@ def load_codec(
     path: Any = wanted.pop("path", None) or CODEC_KINDS[kind].default_path
     revision = wanted.pop("revision", None)
     source = _resolve(path, base_folder)
-    config: dict[str, Any] = {"model_type": "dac"} if _is_native(source) else _read_config(source, revision)
+    config: dict[str, Any] = {"model_type": "dac"} if is_native(source) else _read_config(source, revision)
     found: Any = config.get("model_type")
     if kind is None and found not in CODEC_KINDS:
         raise ValueError(
@@ -124,10 +124,6 @@ def _resolve(path: str, base_folder: Path | None) -> Path | str:
         return require_hub_id(path, base_folder)
     except ValueError as error:
         raise ValueError(f"The codec {path!r} is not there: {error}, which holds the codec's config.json.") from error
-
-
-def _is_native(source: Path | str) -> bool:
-    return str(source).endswith(WEIGHTS_ENDINGS)
 
 
 def _read_config(source: Path | str, revision: str | None) -> dict[str, Any]:

@@ -40,7 +40,7 @@ CONTINUE_HINT = "run the preprocessing command again: it keeps finished work and
 
 
 def examine_dataset(folder: Path, *, deep: bool) -> Iterator[Finding]:
-    """Check every byte of a finished data set; and every value; with `deep`, also every id."""
+    """Check every byte and every value of a finished data set; with `deep`, also every id."""
     try:
         info = DatasetInfo.read(folder)
     except ValueError as problem:

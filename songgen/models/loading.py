@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from songgen.codecs.dac_weights import WEIGHTS_ENDINGS
+from songgen.codecs.dac_weights import is_native
 from songgen.conditioning import TextEncoder, VoiceEncoder
 from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import SongGenConfig
@@ -194,7 +194,7 @@ def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = 
                 getattr(model, name).save(target)  # its weights are a pickle, which is not copied
                 spec = {key: value for key, value in spec.items() if key != "allow_pickle_weights"}
             replacements[name] = {**spec, "path": name}
-        elif name == "audio_codec" and str(spec.get("path")).endswith(WEIGHTS_ENDINGS):
+        elif name == "audio_codec" and is_native(str(spec.get("path"))):
             # A weight file of descript-audio-codec: the copy is a folder like that of any other codec.
             getattr(model, name).save(target)
             replacements[name] = {**spec, "path": name}

@@ -128,9 +128,10 @@ class RowReader:
         if row_id is not None and self.spec.annotations is not None:
             annotation = annotations.take(row_id)
             if annotation is None:
-                message, kind = f"{row_id!r} is not in {{}}", "there is no annotation of this row in {}"
-                self.findings.oddities.add(message.format(self.spec.annotations), f"{raw.file}:{raw.line}",
-                                           kind=kind.format(self.spec.annotations))  # fmt: skip
+                source = self.spec.annotations
+                self.findings.oddities.add(
+                    f"{row_id!r} is not in {source}", f"{raw.file}:{raw.line}", kind=f"has no annotation in {source}"
+                )
             else:
                 values.update(parse_json(annotation, max_bytes=None))
         self.seen_columns.update(values)
@@ -159,7 +160,7 @@ class RowReader:
                 )
 
     def _name_unread_columns(self) -> None:
-        """Add a notice if there is no column of captions or lyrics, but one that may contain them."""
+        """Add a notice if the column of captions or lyrics is missing, and another one may contain them."""
         columns = self.columns
         used = {columns.id, columns.caption, columns.lyrics, columns.language, *ID_COLUMNS, *AUDIO_NAMES, "duration"}
         for column in (columns.target, *columns.references):

@@ -5,8 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinytag import TinyTag
-
+from songgen.data.embedded_tags import read_tags
 from songgen.data.manifests.clip import is_storable_text
 from songgen.prepare.describing.tag_vocabulary import canonical_tag, key_tag
 
@@ -44,20 +43,12 @@ class EmbeddedFacts:
 
 def read_embedded_facts(path: Path) -> EmbeddedFacts:
     """Read the tags of an audio file; a file whose tags cannot be read states nothing."""
-    try:
-        tag = TinyTag.get(path, tags=True, duration=False, image=False)
-        others = {
-            name.casefold(): next((value for value in values if isinstance(value, str)), "")
-            for name, values in (tag.other or {}).items()
-        }
-        others |= {name: str(value) for name, value in (("genre", tag.genre), ("title", tag.title)) if value}
-    except Exception:  # a damaged file may raise anything while it is parsed
-        return EmbeddedFacts()
+    first = {name: values[0] for name, values in read_tags(path).items()}
     return EmbeddedFacts(
-        title=_plain(others.get("title", "")),
-        genres=_genres(_plain(others.get("genre", ""))),
-        tempo=_tempo(next((others[name] for name in _TEMPO_NAMES if others.get(name)), "")),
-        key=stated_key(next((others[name] for name in _KEY_NAMES if others.get(name)), "")),
+        title=_plain(first.get("title", "")),
+        genres=_genres(_plain(first.get("genre", ""))),
+        tempo=_tempo(next((first[name] for name in _TEMPO_NAMES if first.get(name)), "")),
+        key=stated_key(next((first[name] for name in _KEY_NAMES if first.get(name)), "")),
     )
 
 

@@ -189,7 +189,7 @@ class Inbox:
         if is_launched() and LAUNCHER_VARIABLE not in os.environ:
             say(
                 "the launcher (accelerate or torchrun) may print a traceback of its own when it gets the same signal, "
-                "which is no error of the run; it ends the run after 30 seconds, which `songgen train` does not"
+                "which is not an error of the run; it ends the run after 30 seconds, which `songgen train` does not"
             )
 
 
