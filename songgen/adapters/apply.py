@@ -171,7 +171,7 @@ def _inject(model: nn.Module, name: str, parts: _Parts) -> None:
 
     config = copy.deepcopy(parts.use.adapter.config)
     # The names are known, so nothing is left to match; weights that replace the model's are in it already.
-    config.target_modules = set(parts.targets)
+    config.target_modules = parts.targets
     config.exclude_modules = config.modules_to_save = config.layers_to_transform = config.layers_pattern = None
     config.init_lora_weights, config.lora_dropout, config.inference_mode = True, 0.0, True
     with warnings.catch_warnings():
