@@ -126,12 +126,14 @@ def model_fingerprints(config: RunConfig, core: SongGenForConditionalGeneration)
 
 def frozen_content(core: SongGenForConditionalGeneration, trainable: Trainable) -> dict[str, str]:
     """Return hashes of the weights that this run uses but does not train, by part; checkpoints do not hold them."""
+    encoders = {name: part for name, part in core.attached().items() if name in ("text_encoder", "voice_encoder")}
+    parts = {f"{name}_sha256": part.fingerprint for name, part in encoders.items()}
+    if trainable.form is not None:  # the base was hashed before it was quantized
+        return {**trainable.form.frozen_content, **parts}
     digest = hashlib.sha256()
     for name, parameter in trainable.frozen_parameters(core).items():
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
         digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    encoders = {name: part for name, part in core.attached().items() if name in ("text_encoder", "voice_encoder")}
-    parts = {f"{name}_sha256": part.fingerprint for name, part in encoders.items()}
     return {"frozen_parameters_sha256": digest.hexdigest()} | parts
 
 
