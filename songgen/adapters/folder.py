@@ -77,6 +77,8 @@ class AdapterRecipe:
     """Quantization of the base while the adapter was trained, such as `nf4`; None for none."""
     track_pattern: str | None = None
     """Layout in which the base was opened; None for its own."""
+    config_overrides: dict[str, bool] = dataclasses.field(default_factory=dict)
+    """Fields of the base's configuration that were replaced, such as `prompt_cross_attention`."""
     data_fingerprint: str | None = None
     """Fingerprint of the training data; None if it is not known."""
     steps: int | None = None
@@ -134,8 +136,8 @@ def write_adapter(
 
 
 def recipe_metadata(recipe: AdapterRecipe) -> dict[str, str]:
-    """Return the metadata of an adapter's safetensors file."""
-    return {"format": "pt", _RECIPE_KEY: json.dumps(dataclasses.asdict(recipe), sort_keys=True)}
+    """Return the metadata of an adapter's safetensors file: one entry, since several get another order each time."""
+    return {_RECIPE_KEY: json.dumps(dataclasses.asdict(recipe), sort_keys=True)}
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -159,6 +161,17 @@ def read_adapter(folder: Path) -> Adapter:
     if bad := non_finite_names(weights):
         raise ValueError(f"{path} holds NaN or infinity, for example in {bad[0]}; use an earlier checkpoint")
     return Adapter(config, weights, read_recipe(folder))
+
+
+def require_unchanged(folder: Path) -> None:
+    """Compare the files of an adapter folder with the hashes that it has, if any, without reading them.
+
+    Raises:
+        ValueError: if a file is missing or was changed.
+    """
+    require_complete(folder)
+    for name in ADAPTER_FILES:
+        _checked(folder, name)
 
 
 def read_adapter_config(folder: Path) -> LoraConfig:
@@ -216,11 +229,16 @@ def read_recipe(folder: Path) -> AdapterRecipe | None:
     except ValueError as error:
         raise ValueError(f"{path}: its recipe is damaged ({error})") from error
     recipe = _RECIPE.read(values, f"{path}: its recipe")
-    for entry in dataclasses.fields(recipe):
-        value = getattr(recipe, entry.name)
-        kinds = (int, type(None)) if entry.name in ("steps", "schema_version") else (str, type(None))
-        if not isinstance(value, kinds):
-            raise ValueError(f"{path}: its recipe is damaged ({entry.name}: {value!r})")
+    texts = [recipe.base_model, recipe.base_fingerprint, recipe.program_version, recipe.trained_dtype]
+    optional = [recipe.quantization, recipe.track_pattern, recipe.data_fingerprint]
+    is_sound = (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(text, str | None) for text in optional)
+        and isinstance(recipe.steps, int | None)
+        and all(isinstance(value, bool) for value in recipe.config_overrides.values())
+    )
+    if not is_sound:
+        raise ValueError(f"{path}: its recipe is damaged (a value of another kind than expected)")
     return recipe
 
 

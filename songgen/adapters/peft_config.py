@@ -26,6 +26,8 @@ _MAX_REPETITIONS = 4
 _REPETITION = re.compile(r"[*+]|\{\d")
 _REPEATED_GROUP = re.compile(r"\)\s*[*+{]")
 
+_PLAIN_NAME = re.compile(r"[\w.]+")
+
 _HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")
 """Ways to initialize that leave the base model as it is; `pissa`, `olora`, `loftq` and others subtract from it."""
 
@@ -75,14 +77,14 @@ def parse_config(values: Mapping[str, Any], where: str) -> LoraConfig:
     problems = []
     for key, value in values.items():
         if key in _CHECKS:
-            if value is not None or key in _REQUIRED:
+            if key in _REQUIRED or value not in (None, [], {}):
                 problems += [f"{key}: {problem}" for problem in [_CHECKS[key](value)] if problem]
         elif key not in _IGNORED and key != "peft_type" and value not in (None, False, [], {}):
             problems.append(f"{key}: {_shown(value)} is not supported; train the adapter without it")
     problems += [f"{key}: missing" for key in sorted(_REQUIRED - set(values))]
     if problems:
         raise ValueError(f"{where} cannot be used:\n" + "\n".join(f"- {problem}" for problem in problems))
-    known = {key: value for key, value in values.items() if key in _CHECKS and value is not None}
+    known = {key: value for key, value in values.items() if key in _CHECKS and value not in (None, [], {})}
     return lora_config_class()(**known)
 
 
@@ -128,6 +130,15 @@ def _names(value: Any) -> str:
     return f"{_shown(value)} is not a list of up to {_MAX_NAMES:,} module names"
 
 
+def _plain_names(value: Any) -> str:
+    """Return what is wrong with names that peft uses inside of regular expressions, or nothing."""
+    listed = [value] if isinstance(value, str) else value
+    if problem := _names(listed):
+        return problem
+    odd = next((name for name in listed if not _PLAIN_NAME.fullmatch(name)), None)
+    return f"{_shown(odd)} is not the name of a module" if odd is not None else ""
+
+
 def _names_or_pattern(value: Any) -> str:
     return _pattern(value) if isinstance(value, str) else _names(value)
 
@@ -138,8 +149,6 @@ def _pattern(value: str) -> str:
     Expressions with nested or many repetitions can take years to match, so only simple ones are passed on. Module names
     have fewer than 100 letters, and the time grows with the power of the number of repetitions.
     """
-    if value == "all-linear":
-        return ""
     try:
         re.compile(value)
     except (re.error, RecursionError, OverflowError):
@@ -217,10 +226,10 @@ _CHECKS: dict[str, Callable[[Any], str]] = {
     "use_rslora": _flag,
     "use_dora": _flag,
     "lora_bias": _flag,
-    "modules_to_save": _names,
+    "modules_to_save": _plain_names,
     "init_lora_weights": _initialization,
     "layers_to_transform": _layers,
-    "layers_pattern": _names_or_pattern,
+    "layers_pattern": _plain_names,
     "rank_pattern": _by_pattern(_rank),
     "alpha_pattern": _by_pattern(_alpha),
 }
