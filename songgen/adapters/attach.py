@@ -54,6 +54,11 @@ def attach(model: nn.Module, options: AdapterOptions, targets: Targets, *, seed:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model, adapter_name=ADAPTER_NAME)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            # On a quantized layer, peft makes the adapter in the precision of the products, in which small updates of
+            # its weights would be lost.
+            parameter.data = parameter.data.float()
     logger.info(
         "adapter of rank %d on %d layers%s",
         options.rank,

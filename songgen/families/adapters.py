@@ -82,7 +82,12 @@ class AdapterForm:
 
 
 def attach_adapter(
-    config: RunConfig, core: nn.Module, groups: ParameterGroups, layers: AdaptedLayers, frozen: Collection[str]
+    config: RunConfig,
+    core: nn.Module,
+    groups: ParameterGroups,
+    layers: AdaptedLayers,
+    frozen: Collection[str],
+    overrides: Mapping[str, Any],
 ) -> AdapterForm | None:
     """Quantize the base if the configuration says so, and attach the adapter. The base is frozen by this.
 
@@ -94,6 +99,8 @@ def attach_adapter(
         groups: parameter groups of the model.
         layers: what its family says about its layers.
         frozen: names of groups or aliases that are not trained.
+        overrides: fields of the model's configuration that the run replaced; switches are recorded in the recipe, since
+            the model must be opened in the same way to use the adapter.
 
     Returns:
         How the adapter is stored; None if the configuration describes none.
@@ -119,6 +126,7 @@ def attach_adapter(
         program_version=__version__,
         quantization=None if options.quantization == "none" else options.quantization,
         track_pattern=config.model.track_pattern,
+        config_overrides={name: value for name, value in overrides.items() if isinstance(value, bool)},
     )
     return AdapterForm(lora_config, recipe, peft_names(names))
 

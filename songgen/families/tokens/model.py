@@ -45,7 +45,7 @@ def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGen
         revision=arguments.model_revision,
         attn_implementation=arguments.attn_implementation,
         track_pattern=wanted,
-        config_overrides=_overrides(config),
+        config_overrides=config_overrides(config),
     )
     assert core.folder is not None
     require_own_files(core.config, core.folder)  # now: the final model gets copies of them
@@ -64,7 +64,7 @@ def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGen
     return core
 
 
-def _overrides(config: RunConfig) -> dict[str, Any]:
+def config_overrides(config: RunConfig) -> dict[str, Any]:
     """Return the fields of the model's configuration that the run replaces."""
     arguments, tokenizer = config.model, config.model.description_tokenizer_name
     given = {

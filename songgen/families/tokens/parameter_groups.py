@@ -8,6 +8,7 @@ from functools import partial
 from songgen.adapters.targets import TargetWords
 from songgen.config import RunConfig
 from songgen.families.adapters import AdaptedLayers, adapter_rate_factor, attach_adapter
+from songgen.families.tokens.model import config_overrides
 from songgen.families.trainable import ParameterGroups, Trainable
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
@@ -83,7 +84,7 @@ def choose_trained(config: RunConfig, core: SongGenForConditionalGeneration) -> 
         ValueError: if the configuration names groups that do not exist, or sets a factor for one that is not trained.
     """
     frozen = [*config.training.frozen_groups(), *_unreached_groups(config, core)]
-    form = attach_adapter(config, core, TOKEN_GROUPS, TOKEN_LAYERS, frozen)
+    form = attach_adapter(config, core, TOKEN_GROUPS, TOKEN_LAYERS, frozen, config_overrides(config))
     factors: dict[str, float] = dict(config.training.learning_rate_factors.items())
     trainable = Trainable.choose(
         core,
