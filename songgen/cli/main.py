@@ -46,7 +46,7 @@ COMMANDS: dict[str, Command] = {
     "list": Command("songgen.cli.list", "list data sets, runs and models with their state, newest first"),
     "doctor": Command("songgen.cli.doctor", "report problems of a run, a checkpoint, a data set or a model"),
     "push": Command(
-        "songgen.cli.push", "upload a model folder to a hub, private by default; --dry_run shows the files"
+        "songgen.cli.push", "upload a model or an adapter to a hub, private by default; --dry_run shows the files"
     ),
 }
 """Name -> subcommand, in the order in which a project uses them. A new one needs an entry and a module."""
