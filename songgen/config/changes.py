@@ -19,6 +19,7 @@ class Change(enum.Enum):
 KINDS: dict[Change, tuple[str, ...]] = {
     Change.FREE: (
         "resume",
+        "replay",
         "allow_config_changes",
         "allow_world_size_change",
         "allow_inexact_resume",

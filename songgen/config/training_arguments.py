@@ -69,6 +69,10 @@ class TrainingArguments:
     """Checkpoint to resume from: `auto` for the last valid one in `output_dir`, if there is one; `never`; or the folder
     of a checkpoint."""
 
+    replay: str = "auto"
+    """Commands of a journal to carry out at their steps: `auto` for those that this run received after the checkpoint
+    that it resumes from; `never` to drop these; or the `journal.jsonl` of another run, which is then repeated."""
+
     allow_config_changes: bool = False
     """Whether to resume although keys that affect the computation have changed; the new values take effect. Model,
     tokenizers, codec and data can never change within a run."""

@@ -15,9 +15,9 @@ from songgen.data.manifests.clip import escaped
 from songgen.data.schema import REPORT_FILE, DatasetInfo
 from songgen.doctor.findings import Kind
 from songgen.doctor.folders import recognize
-from songgen.doctor.owners import read_owner
 from songgen.doctor.work_folders import WORK_ENDING, activity
 from songgen.prepare.output.writers import INFO_FILE, PreparedInfo
+from songgen.runtime.folder_owner import read_owner
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.processes.heartbeat import read_beat
 from songgen.runtime.status import PREPARE_STATUS_FILE, TOKENIZE_STATUS_FILE, Progress, RunStatus, read_run_status

@@ -13,8 +13,8 @@ from songgen.doctor.adapters import examine_adapter
 from songgen.doctor.checkpoints import examine_checkpoints, total_size
 from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.doctor.models import examine_model
-from songgen.doctor.owners import read_owner
 from songgen.runtime.files import free_bytes
+from songgen.runtime.folder_owner import read_owner
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.json_lines import numbered
 from songgen.runtime.processes.heartbeat import heartbeat_file, read_beat

@@ -6,6 +6,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import logging
 import os
@@ -79,6 +80,34 @@ def write_bytes_atomic(path: Path, content: bytes, *, durable: bool = True) -> N
         remove_file(temporary)
         raise
     if durable:
+        synchronize(path.parent)
+
+
+def append_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Append to a file, all or nothing.
+
+    Args:
+        path: path of the file; it is created if it does not exist.
+        content: bytes to append.
+        durable: whether to flush them, and the name of a new file, to the disk.
+
+    Raises:
+        OSError: if they do not fit, or cannot be flushed.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            if os.write(descriptor, content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if durable:
+                os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+    if durable and size == 0:
         synchronize(path.parent)
 
 

@@ -27,6 +27,9 @@ from songgen.runtime.json_files import parse_json
 
 logger = logging.getLogger(__name__)
 
+RUN_LOCK_FILE = ".run.lock"
+"""Lock file in the output folder of a training run."""
+
 _LOCK_BYTES = 4096
 _LOCKED = (errno.EAGAIN, errno.EACCES)
 _ENDED = ("Z", "X")

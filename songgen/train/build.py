@@ -35,6 +35,8 @@ from songgen.train.checkpoints.resume import (
     require_same_songs,
 )
 from songgen.train.checkpoints.state import TrainerState
+from songgen.train.control.control import RunControl
+from songgen.train.control.journal import planned_commands
 from songgen.train.evaluation import Evaluator, SongSchedule
 from songgen.train.optimization.anomalies import AnomalyPolicy, AnomalyWatch
 from songgen.train.optimization.deepspeed import prepare_zero
@@ -90,6 +92,7 @@ def build_trainer(
     data, held_out = _open_data(config, family, core, objective, processes)
     # The number of steps depends on the position: a resumed epoch may have other batches (see `count_steps`).
     state = TrainerState() if resumption is None else resumption.state
+    planned = planned_commands(output_dir, training.replay, state.step)
     total_steps = count_steps(config, data.plan, state)
     evaluator = _evaluator(config, objective, held_out, total_steps)
     family.prepare_model(config, core, data)
@@ -101,6 +104,8 @@ def build_trainer(
     require_same_model(content, core)
     _put_in_place(state, config, total_steps, content, resumption)
     engine = _prepare(config, core, trainable, accelerator)
+    schedule, inbox = _schedule(config, state.curve.length), Inbox(output_dir)
+    reporter = _reporter(config, family, core, engine, data, held_out, accelerator, console, state)
     family.start(config, core, [data] if held_out is None else [data, held_out], processes)
     return Trainer(
         config=config,
@@ -113,18 +118,21 @@ def build_trainer(
         data=data,
         total_steps=total_steps,
         training_step=TrainingStep(accelerator, engine, objective, training.max_grad_norm),
-        schedule=_schedule(config, state.curve.length),
+        schedule=schedule,
         average=MovingAverage(engine.parameters, training.ema_decay) if training.ema_decay else None,
         anomalies=AnomalyWatch(AnomalyPolicy.of(training), output_dir, config.data.dataset_folders(), rank == 0),
         loss_scale=_loss_scale(config, accelerator),
         intervals=_intervals(config, data.plan.steps_per_epoch(0), total_steps),
         evaluator=evaluator,
         checkpoints=checkpoints,
-        reporter=_reporter(config, family, core, engine, data, held_out, accelerator, console, state),
+        reporter=reporter,
         totals=StepTotals(objective, accelerator.device),
         heartbeat=heartbeat,
         patience=StartPatience(training.ddp_timeout),
-        inbox=Inbox(output_dir),
+        control=RunControl(
+            inbox, state, config, output_dir, schedule, accelerator.scaler, evaluator, reporter, rank, planned
+        ),
+        inbox=inbox,
         resumption=resumption,
         state=state,
     )
@@ -154,14 +162,13 @@ def _evaluator(
     training = config.training
     if data is None:
         return None
-    songs = None
-    if training.predict_with_generate:
-        songs = SongSchedule(
-            num_songs=training.num_generated_samples,
-            interval=training.eval_generation_steps,
-            last_step=total_steps,
-            originals_logged=has_samples(Path(training.output_dir), step=0),
-        )
+    songs = SongSchedule(
+        num_songs=training.num_generated_samples,
+        interval=training.eval_generation_steps,
+        last_step=total_steps,
+        at_evaluations=training.predict_with_generate,
+        originals_logged=has_samples(Path(training.output_dir), step=0),
+    )
     return Evaluator(objective, data, songs)
 
 
@@ -194,6 +201,9 @@ def _put_in_place(
     require_same_songs(state.plan, content, mid_epoch=config.training.do_train and state.batches_in_epoch > 0)
     state.curve = continue_curve(state, total_steps, resumption.changed if resumption else ())
     state.total_steps, state.plan = total_steps, content
+    if resumption is not None and "learning_rate" in resumption.changed and state.commands.learning_rate is not None:
+        logger.info("learning_rate has changed: it replaces the one of the command lr")
+        state.commands.learning_rate = None
 
 
 def _loss_scale(config: RunConfig, accelerator: Accelerator) -> LossScaleBounds:

@@ -1,7 +1,9 @@
-"""Writes what a run produces: gathers the weights, which the family, or the form of an adapter, then writes."""
+"""Writes what a run produces, at its end or in between: gathers the weights, which the family or adapter then writes."""
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,59 @@ from songgen.config import RunConfig
 from songgen.families.family import Family
 from songgen.families.trainable import Trainable
 from songgen.runtime.file_hashes import record_hashes
+from songgen.runtime.files import synchronize
 from songgen.runtime.processes.agreement import from_main
 from songgen.runtime.tensor_files import non_finite_names
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE, shown
 from songgen.train.checkpoints.state import TrainerState
 from songgen.train.optimization.anomalies import NonFiniteError
 from songgen.train.optimization.named_tensors import gather_tensors
+
+EXPORTS_FOLDER = "exports"
+"""Folder for the models of single steps in the output folder of a run."""
+
+_TEMPORARY = ".tmp-"
+
+
+def export_model(
+    family: Family[Any],
+    accelerator: Accelerator,
+    core: nn.Module,
+    trainable: Trainable,
+    config: RunConfig,
+    state: TrainerState,
+    folder: Path,
+) -> None:
+    """Write a model into a new folder, which is complete or absent; one that exists is kept. As `write_final_model`.
+
+    Raises:
+        NonFiniteError: as in `write_final_model`.
+        ValueError: if the folder cannot be made, on every process.
+        OSError: if it cannot be written, on the main process; nothing is left then.
+    """
+    temporary = folder.with_name(f"{folder.name}{_TEMPORARY}{secrets.token_hex(4)}")
+
+    def begin() -> bool:
+        if folder.exists():
+            return False
+        for leftover in folder.parent.glob(f"*{_TEMPORARY}*"):  # of a killed run: only one run uses this folder
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        return True
+
+    if not from_main(accelerator.process_index, begin):
+        return
+    main = accelerator.is_main_process
+    try:
+        write_final_model(family, accelerator, core, trainable, config, state, temporary)
+        if main:
+            for path in (*temporary.rglob("*"), temporary):
+                synchronize(path)
+            temporary.rename(folder)
+            synchronize(folder.parent)
+    finally:
+        if main:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_final_model(

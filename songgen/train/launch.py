@@ -12,6 +12,8 @@ from types import TracebackType
 
 from songgen.config import RunConfig, load_run_config
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE
+from songgen.runtime.control.keyboard import Keyboard
+from songgen.runtime.control.requests import RequestFolder
 from songgen.runtime.private_names import is_lost_connection
 from songgen.runtime.processes.agreement import from_main
 from songgen.runtime.processes.commands import Inbox
@@ -146,13 +148,16 @@ class Run:
         require_same_run(self.config, self.task.name)
         return str(from_main(self.accelerator.process_index, self._take_folder))
 
-    def take_commands(self, inbox: Inbox) -> None:
+    def take_commands(self, inbox: Inbox, console: Console) -> None:
         """Accept commands until the run has ended, not only while it trains.
 
         The launcher forwards signals with a delay, and sends one when another process has failed.
         """
         self._start.close()
         self._held.enter_context(inbox)
+        if self.accelerator.is_main_process:
+            inbox.listen_to(Keyboard(console.info))
+            inbox.listen_to(RequestFolder(self.folder, self.supervision.run_id))
 
     def done(self, step: int, *, stopped: bool) -> None:
         """Record that the run ended without an error."""
@@ -197,7 +202,7 @@ def _train(run: Run, task: Task, console: Console) -> None:
         trainer.evaluate_only()
         run.done(trainer.state.step, stopped=trainer.stopped)
         return
-    run.take_commands(trainer.inbox)
+    run.take_commands(trainer.inbox, console)
     state = trainer.train()
     if not trainer.stopped and training.push_to_hub and run.accelerator.is_main_process:
         publish(run.folder, training.hub_model_id, private=training.hub_private)

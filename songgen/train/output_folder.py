@@ -10,13 +10,12 @@ from pathlib import Path
 
 from songgen.data.integrity import VERIFIED_FILE
 from songgen.runtime import folder_lock
+from songgen.runtime.folder_lock import RUN_LOCK_FILE as RUN_LOCK_FILE
 from songgen.runtime.processes.heartbeat import is_heartbeat
 from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.checkpoints.folders import checkpoint_folders
-
-RUN_LOCK_FILE = ".run.lock"
 
 
 def require_usable(folder: Path, *, resume: str, overwrite: bool) -> None:

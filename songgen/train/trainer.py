@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,15 +21,17 @@ from songgen.config.changes import KIND_OF, Change
 from songgen.families.family import Family
 from songgen.families.objective import Objective
 from songgen.families.songs import TrainingData
+from songgen.runtime.control.commands import Action, Command
 from songgen.runtime.processes.agreement import all_succeeded
-from songgen.runtime.processes.commands import Action, Inbox, Interrupted
+from songgen.runtime.processes.commands import Inbox, Interrupted
 from songgen.runtime.processes.group import StartPatience
 from songgen.runtime.processes.heartbeat import Heartbeat
 from songgen.train.checkpoints.manager import CheckpointError, CheckpointManager
 from songgen.train.checkpoints.resume import Resumption, require_same_parameters
 from songgen.train.checkpoints.state import CheckpointContents, TrainerState, capture_random_state, restore_random_state
+from songgen.train.control.control import RunControl
 from songgen.train.evaluation import Evaluator
-from songgen.train.final_model import write_final_model
+from songgen.train.final_model import EXPORTS_FOLDER, export_model, write_final_model
 from songgen.train.optimization.anomalies import AnomalyWatch, NonFiniteError
 from songgen.train.optimization.ema import MovingAverage
 from songgen.train.optimization.engine import Engine
@@ -38,6 +40,7 @@ from songgen.train.optimization.named_tensors import copy_tensors, gather_tensor
 from songgen.train.optimization.optimizer import get_learning_rate, set_learning_rate
 from songgen.train.optimization.schedules import LearningRateSchedule
 from songgen.train.reporting.reporter import Reporter
+from songgen.train.reporting.trackers import samples_folder
 from songgen.train.same_everywhere import require_same_weights
 from songgen.train.step import Outcome, StepResult, TrainingStep
 from songgen.train.totals import StepTotals
@@ -125,6 +128,8 @@ class Trainer:
     """Heartbeat of this process."""
     patience: StartPatience
     """Time limit for processes that wait for each other; long until the first step is done."""
+    control: RunControl
+    """Commands to the run while it trains."""
     inbox: Inbox = field(default_factory=Inbox)
     """Commands that this process receives while it trains."""
 
@@ -157,23 +162,27 @@ class Trainer:
             if self.evaluator is not None:
                 self.evaluator.resume(self.state.evaluated_step)
             self.reporter.start(self.state.step)
+            self.control.begin()
             self.make_up_evaluation()
+            self.do_owed_work()
             for batches in self.remaining_steps():
                 if self.stopped:
                     break
                 # The order matters: an evaluation comes before the save of the same step, whose checkpoint then records
                 # its result. After a stop request, the save comes before an evaluation, which is repeated on resume.
-                self.obey(self.step(batches).actions)
+                self.obey(self.step(batches))
                 if self.due(self.intervals.log) or self.stopped:
                     self.log()
-                if self.due(self.intervals.evaluate) and not self.stopped:
+                if (self.due(self.intervals.evaluate) or self.owes_evaluation) and not self.stopped:
                     self.evaluate()
+                self.do_owed_work()
                 if self.due(self.intervals.save) or self.stopped or self.save_asked or self.is_best:
                     self.save()
                 self.heartbeat.beat("waiting for data", self.state.step)
             self.finish()
         if self.stopped:
             self.require_saved()
+        self.control.close()
         return self.state
 
     def due(self, interval: int | None) -> bool:
@@ -190,10 +199,16 @@ class Trainer:
 
     def make_up_evaluation(self) -> None:
         """Run the evaluation that the run was stopped before, so that no evaluation is missing after a stop."""
-        if self.state.step and self.state.evaluated_step != self.state.step and self.due(self.intervals.evaluate):
+        is_missing = self.state.evaluated_step != self.state.step and self.due(self.intervals.evaluate)
+        if self.state.step and (is_missing or self.owes_evaluation):
             self.evaluate()
             if self.is_best:  # the checkpoint of this step does not record it
                 self.save(again=True)
+
+    @property
+    def owes_evaluation(self) -> bool:
+        """Whether a command asked for an evaluation of this step, which is not done yet."""
+        return bool(self.control.owed(Action.EVALUATE, Action.EVALUATE_AND_STOP))
 
     @property
     def is_best(self) -> bool:
@@ -265,11 +280,10 @@ class Trainer:
         self.heartbeat.beat("training", self.state.step)
         # Set before each step from the position alone, so that a resumed run needs no state of a scheduler.
         curve = self.state.curve
-        learning_rate = self.config.training.learning_rate * self.schedule(curve.update)
-        set_learning_rate(self.engine.optimizer, learning_rate)
+        set_learning_rate(self.engine.optimizer, self.control.learning_rate)
         values = self.objective.curve_values(curve.step / max(1, curve.length))
         result = self.training_step.run(
-            batches, values, self.inbox.take, lambda loss: self.anomalies.allows_update(loss, self.state)
+            batches, values, self.control.has_commands, lambda loss: self.anomalies.allows_update(loss, self.state)
         )
         try:
             must_rewind = self.anomalies.after_step(batches, result, self.state)
@@ -286,17 +300,31 @@ class Trainer:
         self.patience.end()
         return result
 
-    def obey(self, actions: Collection[Action]) -> None:
-        """Take the actions that the processes agreed on, all at the same step boundary.
+    def obey(self, result: StepResult) -> None:
+        """Carry out the commands that any process has received, all at the same step boundary.
 
-        They are only noted here: an evaluation that is due comes before a save, so that the checkpoint records it.
+        A stop and a save are only noted here: an evaluation that is due comes before a save, so that the checkpoint
+        records it.
         """
-        if Action.STOP in actions:
+        asked = self.control.carry_out(has_commands=result.has_commands)
+        if Action.STOP in asked:
             self.stopped = True
             logger.info("asked to stop: the run ends after step %d", self.state.step)
-        if Action.SAVE in actions:
+        if Action.SAVE in asked:
             self.save_asked = True
             logger.info("asked to save: the run continues after step %d", self.state.step)
+
+    def do_owed_work(self) -> None:
+        """Sample songs and export the model if commands asked for it. What a stop interrupts is done on resume."""
+        for command in self.control.owed(Action.SAMPLE, Action.EXPORT):
+            if self.stopped:
+                return
+            began = time.perf_counter()
+            if command.action is Action.SAMPLE:
+                self.sample(command)
+            else:
+                self.export()
+            self.totals.exclude(time.perf_counter() - began)
 
     def advance(self, result: StepResult) -> None:
         """Advance the state by one step."""
@@ -335,8 +363,7 @@ class Trainer:
             with self.averaged_weights():
                 metrics = self.evaluator.run(self.engine.model, self.core, self.state.step, self.reporter, self.inbox)
         except Interrupted:
-            logger.info("the evaluation after step %d was interrupted; it is repeated on resume", self.state.step)
-            self.stopped = True
+            self.interrupt("evaluation")
             return
         self.state.evaluated_step = self.state.step
         best = math.inf if self.state.best_metric is None else self.state.best_metric
@@ -345,6 +372,45 @@ class Trainer:
             self.state.best_metric, self.state.best_step = metrics["loss"], self.state.step
         self.reporter.evaluation(metrics, self.state.step, self.epoch)
         self.totals.exclude(time.perf_counter() - began)
+        self.stopped = self.stopped or bool(self.control.owed(Action.EVALUATE_AND_STOP))
+        for action in (Action.EVALUATE, Action.EVALUATE_AND_STOP):
+            self.control.finish(action, f"loss {metrics['loss']:.4f} after step {self.state.step}")
+
+    def interrupt(self, work: str) -> None:
+        """Note that a stop request has interrupted some work."""
+        logger.info("the %s after step %d was interrupted; it is repeated on resume", work, self.state.step)
+        self.stopped = True
+        self.control.interrupted()
+
+    def sample(self, command: Command) -> None:
+        """Sample songs from held-out clips because a command asked for it. An error does not end the run."""
+        assert self.evaluator is not None
+        step, error, metrics = self.state.step, None, dict[str, float]()
+        self.heartbeat.beat("sampling songs", step)
+        wanted = command.argument if isinstance(command.argument, int) else None
+        try:
+            with self.averaged_weights():
+                metrics = self.evaluator.sample(
+                    self.engine.model, self.core, step, self.reporter, self.inbox, num_songs=wanted
+                )
+        except Interrupted:
+            self.interrupt("sampling of songs")
+            return
+        except (OSError, ValueError) as failure:  # a codec that cannot be opened, on the main process
+            error = failure
+        if all_succeeded(error is None):
+            self.reporter.samples(metrics, step, self.epoch)
+            self.control.finish(Action.SAMPLE, f"songs of step {step} are in {samples_folder(self.output_dir, step)}")
+        else:
+            self.control.finish(Action.SAMPLE, f"failed: {error or 'another process failed'}", is_done=False)
+
+    def export(self) -> None:
+        """Write the model of this step into a folder of its own because a command asked for it."""
+        folder = self.output_dir / EXPORTS_FOLDER / f"step-{self.state.step}"
+        self.heartbeat.beat("writing the model", self.state.step)
+        error = self.write_model(export_model, folder)
+        text = f"the model of step {self.state.step} is in {folder}" if error is None else f"failed: {error}"
+        self.control.finish(Action.EXPORT, text, is_done=error is None)
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Return a context in which the model has the averaged weights, if an average is kept."""
@@ -358,6 +424,7 @@ class Trainer:
         """
         self.save_asked = False
         if self.saved_step == self.state.step and not again:
+            self.control.finish(Action.SAVE, f"there is a checkpoint of step {self.state.step}")
             return
         began = time.perf_counter()
         self.heartbeat.beat("saving", self.state.step)
@@ -378,6 +445,9 @@ class Trainer:
             self.saved_step = self.state.step
         elif self.is_best:  # these weights are saved nowhere, so the best loss is the one before
             self.state.best_metric, self.state.best_step = self.previous_best
+        is_saved = self.saved_step == self.state.step
+        text = f"the checkpoint of step {self.state.step} is {'saved' if is_saved else 'not saved: see the log'}"
+        self.control.finish(Action.SAVE, text, is_done=is_saved)
         self.totals.exclude(time.perf_counter() - began)
 
     def unsaved(self) -> str:
@@ -407,17 +477,28 @@ class Trainer:
             CheckpointError: if it cannot be written; the message says whether a checkpoint holds its weights.
         """
         self.heartbeat.beat("writing the model", self.state.step)
-        error: Exception | None = None
-        with self.averaged_weights():
-            try:
-                trainable, folder = self.engine.trainable, self.output_dir
-                write_final_model(self.family, self.accelerator, self.core, trainable, self.config, self.state, folder)
-            except (OSError, SafetensorError) as failure:  # not raised yet: the other processes wait in `all_succeeded`
-                error = failure
-        if not all_succeeded(error is None):
+        error = self.write_model(write_final_model, self.output_dir)
+        if isinstance(error, NonFiniteError):
+            raise error
+        if error is not None:
             raise CheckpointError(
-                f"the model could not be written to {self.output_dir} ({error or 'another process failed'}); "
+                f"the model could not be written to {self.output_dir} ({error}); "
                 f"{self.unsaved() or 'the latest checkpoint holds its weights'}. Free disk space and start the "
                 "run again: it continues from there."
             ) from error
         logger.info("the model is in %s (step %d of %d)", self.output_dir, self.state.step, self.total_steps)
+
+    def write_model(self, write: Callable[..., None], folder: Path) -> Exception | None:
+        """Write the model with the averaged weights, if they are kept, by a function of `songgen.train.final_model`.
+
+        Returns:
+            The reason for which it could not be written, if it could not, on every process.
+        """
+        error: Exception | None = None
+        with self.averaged_weights():
+            try:
+                trainable = self.engine.trainable
+                write(self.family, self.accelerator, self.core, trainable, self.config, self.state, folder)
+            except (OSError, ValueError, SafetensorError, NonFiniteError) as failure:
+                error = failure  # not raised: the other processes wait in `all_succeeded`
+        return None if all_succeeded(error is None) else error or RuntimeError("another process failed")

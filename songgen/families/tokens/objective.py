@@ -124,7 +124,7 @@ def token_objective(config: RunConfig, core: SongGenForConditionalGeneration) ->
             start=training.codebook_weights_start,
             end=training.codebook_weights_end,
         ),
-        generation=_generation_options(config) if training.do_eval and training.predict_with_generate else None,
+        generation=_generation_options(config) if training.do_eval else None,
     )
 
 

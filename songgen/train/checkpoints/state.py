@@ -65,6 +65,18 @@ class MetricSums:
 
 
 @dataclass
+class CommandState:
+    """Effect of the commands that a run has received, as far as it lasts."""
+
+    learning_rate: float | None = None
+    """Peak learning rate that replaces the configured one (`lr`); None for the configured one."""
+    scheduled: list[str] = field(default_factory=list)
+    """Commands that are due after a later step, as `COMMAND@STEP`."""
+    owed: list[str] = field(default_factory=list)
+    """Commands of this step whose work is not done (evaluations, songs, exports): a stop came first."""
+
+
+@dataclass
 class TrainerState:
     """Position of a run, stored as JSON. It is the only source of the step and the epoch (never a folder's name)."""
 
@@ -109,6 +121,8 @@ class TrainerState:
     """State of the float16 loss scaler; empty in other precisions."""
     metric_sums: MetricSums = field(default_factory=MetricSums)
     """Sums over the steps since the last line of metrics."""
+    commands: CommandState = field(default_factory=CommandState)
+    """Effect of the commands received so far."""
     plan: dict[str, Any] = field(default_factory=dict)
     """Identity of the data and its order (processes, batch sizes, seed, hashes) and of the frozen weights. The position
     is only valid with these."""

@@ -67,6 +67,12 @@ class Reporter:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if "/" not in name)
         self.console.info(f"evaluation after step {step}: {shown}")
 
+    def samples(self, metrics: Mapping[str, float], step: int, epoch: float) -> None:
+        """Report metrics of songs that were sampled outside of an evaluation."""
+        assert self.trackers is not None
+        if metrics:
+            self.trackers.log({f"sample/{name}": value for name, value in metrics.items()}, step, epoch)
+
     def audio(self, name: str, waveform: NDArray[np.float32], sample_rate: int, step: int) -> Path | None:
         """Log a clip and return its file; None on other processes."""
         assert self.trackers is not None

@@ -3,7 +3,6 @@
 Training does not need a tracker, and none can stop it: one that is not installed or fails is left out with a warning.
 """
 
-import errno
 import json
 import logging
 import math
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from songgen.runtime.files import write_text_atomic
+from songgen.runtime.files import append_whole, write_text_atomic
 from songgen.runtime.json_files import parse_json
 from songgen.runtime.json_lines import Lines, read_lines, set_damaged_aside
 
@@ -120,28 +119,12 @@ class MetricsFile:
         }
         self._pending.append(_json_line(record))
         try:
-            _append_whole(self.path, "".join(self._pending).encode())
+            append_whole(self.path, "".join(self._pending).encode())
             self._pending.clear()
         except OSError as error:
             if not self._failed:
                 self._failed = True
                 _logger.warning("metrics cannot be written to %s (%s); training continues", self.path, error)
-
-
-def _append_whole(path: Path, content: bytes) -> None:
-    """Append to a file, all or nothing.
-
-    Raises:
-        OSError: if it does not fit.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        size = os.fstat(descriptor).st_size
-        if os.write(descriptor, content) < len(content):
-            os.ftruncate(descriptor, size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    finally:
-        os.close(descriptor)
 
 
 def _json_line(record: Mapping[str, Any]) -> str:

@@ -162,7 +162,7 @@ def test_an_active_run_is_told_from_one_that_was_killed(copy_of: Copy, monkeypat
     assert "has ended" in at(run, "activity")[0].what, "another process has that number now, and holds no lock"
     lock.write_text(json.dumps({"pid": DEAD_PID, "host": "elsewhere.example"}))
     assert "has ended" in at(run, "activity")[0].what, "a container under another name, whose lock is free"
-    monkeypatch.setattr("songgen.doctor.owners.has_local_locks", lambda folder: False)
+    monkeypatch.setattr("songgen.runtime.folder_owner.has_local_locks", lambda folder: False)
     (activity,) = at(run, "activity")
     assert "cannot be checked from this machine" in activity.what and str(lock) in activity.way_out
     lock.write_text("")
