@@ -11,12 +11,12 @@ from torch.distributed.tensor import DTensor
 
 from songgen.config import RunConfig
 from songgen.families.family import Family
-from songgen.families.trainable import Trainable
 from songgen.runtime.file_hashes import record_hashes
 from songgen.runtime.processes.agreement import from_main
 from songgen.runtime.tensor_files import non_finite_names
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE, shown
 from songgen.train.optimization.anomalies import NonFiniteError
+from songgen.train.optimization.engine import Engine
 from songgen.train.optimization.named_tensors import gather_tensors
 
 
@@ -24,7 +24,7 @@ def write_final_model(
     family: Family[Any],
     accelerator: Accelerator,
     core: nn.Module,
-    trainable: Trainable,
+    engine: Engine,
     config: RunConfig,
     folder: Path,
 ) -> None:
@@ -34,7 +34,7 @@ def write_final_model(
         family: family of the model.
         accelerator: gives the processes; the main one writes.
         core: the trained model, plain or sharded.
-        trainable: which parameters were trained, and which weights are exported.
+        engine: trained parameters, which may be more precise than those in the model, and which weights are exported.
         config: resolved configuration of the run.
         folder: folder to write to; other files in it are kept.
 
@@ -42,7 +42,8 @@ def write_final_model(
         NonFiniteError: if a weight holds NaN or infinity, on every process; nothing was written then.
     """
     main = accelerator.is_main_process
-    weights = trainable.exported(core)
+    weights = engine.trainable.exported(core)
+    weights |= {name: entry.detach() for name, entry in engine.parameters.items() if name in weights}
     # Sharded weights are gathered by all processes together, but only the main one keeps them in memory.
     if any(isinstance(tensor, DTensor) for tensor in weights.values()):
         weights = gather_tensors(weights, keep=main)

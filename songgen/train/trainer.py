@@ -55,6 +55,8 @@ class Intervals:
     """Steps between two evaluations."""
     save: int | None
     """Steps between two checkpoints."""
+    plot: int | None = None
+    """Steps between two plots."""
 
     def problems(self, total_steps: int) -> dict[str, str]:
         """Return what is never due before the end of a run of `total_steps`: key -> what that means."""
@@ -170,6 +172,8 @@ class Trainer:
                     self.evaluate()
                 if self.due(self.intervals.save) or self.stopped or self.save_asked or self.is_best:
                     self.save()
+                if self.due(self.intervals.plot):
+                    self.reporter.plot()
                 self.heartbeat.beat("waiting for data", self.state.step)
             self.finish()
         if self.stopped:
@@ -324,6 +328,7 @@ class Trainer:
         rate = {"learning_rate": get_learning_rate(self.engine.optimizer)}
         metrics = self.totals.report(reset=self.due(self.intervals.log))
         self.reporter.training(metrics | rate, self.state.step, self.epoch)
+        self.heartbeat.expect(self.reporter.next_milestone)
 
     def evaluate(self) -> None:
         """Evaluate the held-out clips, with the averaged weights if they are kept. A stop request interrupts it."""
@@ -410,8 +415,7 @@ class Trainer:
         error: Exception | None = None
         with self.averaged_weights():
             try:
-                trainable = self.engine.trainable
-                write_final_model(self.family, self.accelerator, self.core, trainable, self.config, self.output_dir)
+                write_final_model(self.family, self.accelerator, self.core, self.engine, self.config, self.output_dir)
             except (OSError, SafetensorError) as failure:  # not raised yet: the other processes wait in `all_succeeded`
                 error = failure
         if not all_succeeded(error is None):

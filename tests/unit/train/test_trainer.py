@@ -20,7 +20,7 @@ from songgen.runtime.processes import commands
 from songgen.runtime.processes.commands import Inbox
 from songgen.runtime.processes.start import require_all_processes
 from songgen.train.checkpoints.state import TrainerState, capture_random_state, restore_random_state
-from songgen.train.optimization.engine import AcceleratedEngine
+from songgen.train.optimization.engine import AcceleratedEngine, GradientLimit
 from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.output_folder import back_up_run, require_outside, require_usable
 from songgen.train.step import Outcome, TrainingStep
@@ -36,7 +36,7 @@ def make_step(model: SongGenForConditionalGeneration, *, max_norm: float = 1.0, 
     trainable = Trainable.choose(model)
     prepared, optimizer = accelerator.prepare(model, build_optimizer(model, trainable, options))
     engine = AcceleratedEngine(accelerator, prepared, optimizer, trainable)
-    return TrainingStep(accelerator, engine, tiny_objective(model, vocal_loss_weight=vocal), max_norm)
+    return TrainingStep(accelerator, engine, tiny_objective(model, vocal_loss_weight=vocal), GradientLimit(max_norm))
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
