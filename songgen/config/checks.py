@@ -162,9 +162,11 @@ def _schedule(config: ArgumentGroups) -> Iterator[Problem]:
 
 
 def _drops(training: TrainingArguments) -> Iterator[Problem]:
-    """Check the points at which `multistep` drops."""
+    """Check the points at which `multistep` drops; others have no effect, which is another problem."""
     milestones, epochs = training.lr_scheduler_milestones, training.lr_scheduler_milestone_epochs
-    if training.lr_scheduler_type == "multistep" and not (milestones or epochs):
+    if training.lr_scheduler_type != "multistep":
+        return
+    if not (milestones or epochs):
         message = (
             'lr_scheduler_milestones: empty, but "multistep" needs them; for example [0.5, 0.75], or '
             "lr_scheduler_milestone_epochs"

@@ -68,6 +68,7 @@ def train(world: Path, tmp_path: Path) -> Callable[..., int]:
             "add_vocal_loss": task is MIXED,
             "logging_steps": 1,
             "save_steps": 100,
+            "every_plot_step": None,
         }
         path = tmp_path / "config.json"
         path.write_text(json.dumps(config | changes))

@@ -18,7 +18,7 @@ LOSS_METRICS = ("train/unweighted_loss", "train/loss")
 
 ACCURACY_METRIC = "eval/accuracy"
 
-MIN_POINTS = 5
+MIN_POINTS = 4
 """Points from which a trend is estimated."""
 
 MAX_POINTS = 48
@@ -67,7 +67,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Trend:
-    """Trend of the later half of a curve that falls, with an early and a late estimate of when it reaches a value.
+    """Trend of the later half of a curve that falls (or its last points, if these are few), with an early and a late estimate of when it reaches a value.
 
     A model that learns a small data set by heart falls exponentially, one on much data as a power of the steps, and
     half of a run does not tell which. Of two runs of the demo, at half of the way to losses of 4, 3 and 2, the
@@ -83,8 +83,9 @@ class Trend:
     def of(cls, points: Sequence[tuple[float, float]]) -> Trend | None:
         """Fit the later half of the steps; None if these are too few points, or values of 0 or less."""
         latest = points[-1][0] if points else 0
-        window = _merged([(step, value) for step, value in points if step >= latest / 2 and step > 0])
-        if len(window) < MIN_POINTS or min(value for _, value in window) <= 0:
+        half = [(step, value) for step, value in points if step >= latest / 2]
+        window = _merged(half if len(half) >= MIN_POINTS else list(points[-MIN_POINTS:]))
+        if len(window) < MIN_POINTS or window[0][0] <= 0 or min(value for _, value in window) <= 0:
             return None
         return cls(Fit.of(window, _same), Fit.of(window, math.log))
 

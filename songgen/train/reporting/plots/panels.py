@@ -95,14 +95,21 @@ def rate_panel(runs: Sequence[RunCurves]) -> Panel:
 
 
 def _lines(runs: Sequence[RunCurves], names: Sequence[str], label: str, shift: int = 0) -> Iterator[Line]:
-    """Yield the line of a metric for each run that has it: by the label's colour for one run, by run for several."""
+    """Yield the line of a metric for each run that has it.
+
+    Args:
+        runs: the runs; several have a colour each.
+        names: metrics, the first of which is shown.
+        label: name in the legend; empty for none.
+        shift: number of the metric in its panel: its colour for one run, its opacity for several.
+    """
     is_evaluation = names[0].startswith("eval/")
     for number, run in enumerate(runs):
         if curve := run.first_of(*names):
             several = len(runs) > 1
-            shown = f"{run.name}, {label}" if several else label
+            shown = f"{run.name}, {label}" if several and label else label
             color = COLORS[(number if several else shift) % len(COLORS)]
-            yield Line(curve.thinned(), shown, color, is_evaluation, 0.6 if several and is_evaluation else 1.0)
+            yield Line(curve.thinned(), shown, color, is_evaluation, max(0.3, 1.0 - 0.15 * shift) if several else 1.0)
 
 
 def _accuracies(runs: Sequence[RunCurves]) -> Iterator[Line]:
@@ -125,13 +132,15 @@ def _part_panels(runs: Sequence[RunCurves]) -> Iterator[Panel]:
         yield Panel("loss_by_track", "evaluation loss by track", tuple(lines))
     parts = list(dict.fromkeys(name for run in runs for name in run.curves if _is_fine(name, "loss")))
     for track in dict.fromkeys(_owner(name) for name in parts):
-        lines = []
+        lines, labelled = [], set[int]()
         for name in parts:
             if _owner(name) == track:
-                number = int(digits) if (digits := name.split("/")[-2].rpartition("_")[2]).isdecimal() else 0
-                label = "" if name.startswith("train/") else str(number)
-                lines += _lines(runs, (name,), label or f"{number}, training", shift=number)
-        yield Panel(f"loss_by_codebook_{track or 'all'}", f"loss by codebook{track and f': {track}'}", tuple(lines))
+                number = _number(name)
+                has_label = number not in labelled and (len(runs) == 1 or number == 0)
+                lines += _lines(runs, (name,), str(number) if has_label else "", shift=number)
+                labelled.add(number)
+        title = f"loss by codebook{track and f': {track}'} (points: evaluation)"
+        yield Panel(f"loss_by_codebook_{track or 'all'}", title, tuple(lines))
 
 
 def _coarse(run: RunCurves, metric: str) -> list[str]:
@@ -148,6 +157,12 @@ def _is_fine(name: str, metric: str) -> bool:
     """Return whether a metric is one of a codebook, such as `train/vocal/codebook_0/loss`."""
     path = name.split("/")
     return len(path) > 2 and path[-1] == metric and path[-2].startswith(FINE_PART)
+
+
+def _number(name: str) -> int:
+    """Return the number of a codebook's metric; 0 if it has none."""
+    digits = name.split("/")[-2].rpartition("_")[2]
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _owner(name: str) -> str:

@@ -87,7 +87,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         axes.set_ylim(bottom=0, top=panel.top)
     axes.set_title(panel.title, fontsize=10)
     axes.set_xlabel("step", fontsize=9)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=8, which="both")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     labels = [line.label for line in panel.lines if line.label]
