@@ -289,8 +289,8 @@ def test_points_of_a_schedule_may_be_given_in_epochs() -> None:
 
 
 OPTIONS_OF_SCHEDULES: dict[str, Any] = {
-    "warmup_steps": 5, "warmup_ratio": 0.1, "warmup_epochs": 0.5, "lr_min_ratio": 0.1, "lr_scheduler_milestones": [5],
-    "lr_scheduler_milestone_epochs": [1], "lr_scheduler_gamma": 0.1, "lr_scheduler_restarts": 3,
+    "warmup_steps": 5, "warmup_ratio": 0.1, "warmup_epochs": 0.5, "lr_min_ratio": 0.1, "lr_scheduler_milestones": [5.0],
+    "lr_scheduler_milestone_epochs": [1.0], "lr_scheduler_gamma": 0.1, "lr_scheduler_restarts": 3,
     "lr_scheduler_damping": 0.5,
 }  # fmt: skip
 DROPS = ["lr_scheduler_gamma", "lr_scheduler_milestone_epochs", "lr_scheduler_milestones"]
