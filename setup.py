@@ -8,10 +8,11 @@ from setuptools import find_namespace_packages, setup
 ROOT = Path(__file__).resolve().parent
 LANGUAGES = ["pypinyin", "cutlet", "unidic-lite", "hangul-romanize"]
 ADAPTERS = ["peft>=0.21"]
-TRAIN = ["accelerate", "datasets", "evaluate", "pyarrow", "tensorboard", *ADAPTERS]
+PLOTS = ["matplotlib"]
+TRAIN = ["accelerate", "datasets", "evaluate", "pyarrow", "tensorboard", *ADAPTERS, *PLOTS]
 PAGE = ["starlette>=1", "uvicorn>=0.54,<0.55"]  # songgen/web/server.py: parts of uvicorn that are not documented
 PREPARE = ["demucs", "silero-vad>=6.2", "pyloudnorm", "json-repair"]
-DEMO = ["espeakng-loader", "praat-parselmouth", "matplotlib"]
+DEMO = ["espeakng-loader", "praat-parselmouth", *PLOTS]
 WANDB = ["wandb"]
 
 

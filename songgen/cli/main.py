@@ -42,6 +42,7 @@ COMMANDS: dict[str, Command] = {
     "tokenize": Command("songgen.cli.tokenize", "turn songs into a tokenized data set", log_level="INFO"),
     "train": Command("songgen.cli.train", "train a model, in one process or in several", log_level=None),
     "ctl": Command("songgen.cli.ctl", "send a command to a run that trains, such as save, lr 1e-4 or quit"),
+    "plot": Command("songgen.cli.plot", "draw the metrics of runs, finished or running, over each other"),
     "generate": Command("songgen.cli.generate", "generate songs from a caption, lyrics and a reference voice"),
     "export": Command("songgen.cli.export", "write an adapter as a folder to share, or merged into its base model"),
     "list": Command("songgen.cli.list", "list data sets, runs and models with their state, newest first"),

@@ -233,7 +233,8 @@ def _state_of_run(folder: Path) -> tuple[str, str]:
         owner = None
     if owner is not None and (owner.is_alive or not owner.is_here):
         beat = read_beat(folder, 0)
-        return RUNNING, _at(beat.step if beat else None, status)
+        milestone = beat.milestone if beat else ""
+        return RUNNING, "; ".join(filter(None, [_at(beat.step if beat else None, status), milestone]))
     if status is None:
         is_finished = (folder / MODEL_CONFIG_FILE).is_file() or is_adapter_folder(folder)
         return (FINISHED if is_finished else UNFINISHED), ""

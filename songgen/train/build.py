@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
@@ -34,19 +35,27 @@ from songgen.train.checkpoints.resume import (
     find_resumption,
     require_same_songs,
 )
-from songgen.train.checkpoints.state import TrainerState
+from songgen.train.checkpoints.state import CurvePosition, TrainerState
 from songgen.train.control.control import RunControl
 from songgen.train.control.journal import planned_commands
 from songgen.train.evaluation import Evaluator, SongSchedule
 from songgen.train.optimization.anomalies import AnomalyPolicy, AnomalyWatch
 from songgen.train.optimization.deepspeed import prepare_zero
 from songgen.train.optimization.ema import MovingAverage
-from songgen.train.optimization.engine import AcceleratedEngine, Engine
+from songgen.train.optimization.engine import AcceleratedEngine, Engine, GradientLimit
 from songgen.train.optimization.loss_scale import LossScaleBounds
+from songgen.train.optimization.master_weights import (
+    MasterWeights,
+    cast_weights,
+    describe_precision,
+    require_possible_weights,
+)
 from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.optimization.schedules import LearningRateSchedule
 from songgen.train.optimization.sharding import autocast_forward
 from songgen.train.reporting.console import Console, RunSummary
+from songgen.train.reporting.milestones import Milestones
+from songgen.train.reporting.plots.background import BackgroundPlots
 from songgen.train.reporting.reporter import Reporter
 from songgen.train.reporting.trackers import Trackers, has_samples
 from songgen.train.same_everywhere import require_same_model
@@ -76,6 +85,7 @@ def build_trainer(
     """
     training = config.training
     output_dir = Path(training.output_dir)
+    require_possible_weights(training.weights_dtype, accelerator.distributed_type)
     rank, world_size = accelerator.process_index, accelerator.num_processes
     checkpoints = _checkpoints(config, rank, world_size)
     resumption = find_resumption(config, checkpoints)
@@ -102,9 +112,9 @@ def build_trainer(
     checkpoints.form = trainable.form
     content = {**data.signature, **family.frozen_content(core, trainable)}
     require_same_model(content, core)
-    _put_in_place(state, config, total_steps, content, resumption)
+    _put_in_place(state, config, total_steps, data, content, resumption)
     engine = _prepare(config, core, trainable, accelerator)
-    schedule, inbox = _schedule(config, state.curve.length), Inbox(output_dir)
+    schedule, inbox = _schedule(config, state.curve), Inbox(output_dir)
     reporter = _reporter(config, family, core, engine, data, held_out, accelerator, console, state)
     family.start(config, core, [data] if held_out is None else [data, held_out], processes)
     return Trainer(
@@ -117,9 +127,9 @@ def build_trainer(
         engine=engine,
         data=data,
         total_steps=total_steps,
-        training_step=TrainingStep(accelerator, engine, objective, training.max_grad_norm),
+        training_step=TrainingStep(accelerator, engine, objective, _gradient_limit(config)),
         schedule=schedule,
-        average=MovingAverage(engine.parameters, training.ema_decay) if training.ema_decay else None,
+        average=_average(config, engine),
         anomalies=AnomalyWatch(AnomalyPolicy.of(training), output_dir, config.data.dataset_folders(), rank == 0),
         loss_scale=_loss_scale(config, accelerator),
         intervals=_intervals(config, data.plan.steps_per_epoch(0), total_steps),
@@ -184,7 +194,12 @@ def _checkpoints(config: RunConfig, rank: int, world_size: int) -> CheckpointMan
 
 
 def _put_in_place(
-    state: TrainerState, config: RunConfig, total_steps: int, content: dict[str, Any], resumption: Resumption | None
+    state: TrainerState,
+    config: RunConfig,
+    total_steps: int,
+    data: TrainingData,
+    content: dict[str, Any],
+    resumption: Resumption | None,
 ) -> None:
     """Fit a new or loaded state to the run that begins now.
 
@@ -192,6 +207,7 @@ def _put_in_place(
         state: state of the trainer, changed in place.
         config: configuration of this launch.
         total_steps: optimizer steps of the whole run.
+        data: clips to train on.
         content: identity of the data and the frozen weights of this launch; see `TrainerState.plan`.
         resumption: checkpoint that the state comes from; None for a new run.
 
@@ -199,7 +215,8 @@ def _put_in_place(
         ValueError: if the state is a position in other songs than those of this launch.
     """
     require_same_songs(state.plan, content, mid_epoch=config.training.do_train and state.batches_in_epoch > 0)
-    state.curve = continue_curve(state, total_steps, resumption.changed if resumption else ())
+    steps_per_epoch = data.plan.steps_per_epoch(0)
+    state.curve = continue_curve(state, total_steps, steps_per_epoch, resumption.changed if resumption else ())
     state.total_steps, state.plan = total_steps, content
     if resumption is not None and "learning_rate" in resumption.changed and state.commands.learning_rate is not None:
         logger.info("learning_rate has changed: it replaces the one of the command lr")
@@ -221,6 +238,7 @@ def _intervals(config: RunConfig, steps_per_epoch: int, total_steps: int) -> Int
         log=training.logging_interval(total_steps, steps_per_epoch),
         evaluate=training.eval_interval(total_steps, steps_per_epoch),
         save=training.save_interval(total_steps, steps_per_epoch),
+        plot=training.plot_interval(total_steps),
     )
     if training.do_train and total_steps > 1:
         for key, problem in intervals.problems(total_steps).items():
@@ -228,14 +246,26 @@ def _intervals(config: RunConfig, steps_per_epoch: int, total_steps: int) -> Int
     return intervals
 
 
-def _schedule(config: RunConfig, total_steps: int) -> LearningRateSchedule:
-    """Return the learning rate schedule, and warn if the warm-up never ends."""
+def _gradient_limit(config: RunConfig) -> GradientLimit:
+    """Return the limit of the gradients."""
     training = config.training
-    warmup_steps = training.num_warmup_steps(total_steps)
+    return GradientLimit(training.max_grad_norm, by_element=training.gradient_clip_algorithm == "value")
+
+
+def _average(config: RunConfig, engine: Engine) -> MovingAverage | None:
+    """Return the moving average of the weights; None if none is kept."""
+    decay = config.training.ema_decay
+    return MovingAverage(engine.parameters, decay, engine.show_weights) if decay else None
+
+
+def _schedule(config: RunConfig, curve: CurvePosition) -> LearningRateSchedule:
+    """Return the learning rate schedule, and warn if the warm-up never ends."""
+    training, total_steps = config.training, curve.length
+    warmup_steps = training.num_warmup_steps(total_steps, curve.steps_per_epoch)
     if warmup_steps >= total_steps and training.lr_scheduler_type != "constant":
         logger.warning(
-            "warmup_steps %d is not less than the run's %d steps: learning_rate %g is never reached; for small data, "
-            "set warmup_steps to 0 and warmup_ratio to a share of the steps",
+            "the warm-up of %d steps is not shorter than the run of %d steps: learning_rate %g is never reached; for "
+            "small data, set warmup_steps to 0 and warmup_ratio to a share of the steps",
             warmup_steps, total_steps, training.learning_rate,
         )  # fmt: skip
     return LearningRateSchedule(
@@ -244,7 +274,8 @@ def _schedule(config: RunConfig, total_steps: int) -> LearningRateSchedule:
         warmup_steps=warmup_steps,
         min_ratio=training.lr_min_ratio,
         restarts=training.lr_scheduler_restarts,
-        milestones=tuple(training.milestone_steps(total_steps)),
+        damping=training.lr_scheduler_damping,
+        milestones=tuple(training.milestone_steps(total_steps, curve.steps_per_epoch)),
         gamma=training.lr_scheduler_gamma,
     )
 
@@ -264,11 +295,15 @@ def _prepare(config: RunConfig, core: nn.Module, trainable: Trainable, accelerat
         epsilon=training.adam_epsilon,
         weight_decay=training.weight_decay,
     )
-    optimizer = build_optimizer(core, trainable, options)
+    masters = None
+    if training.weights_dtype != "float32":
+        masters = MasterWeights(trainable.parameters(core))  # before the model's own are rounded
+        cast_weights(core, getattr(torch, training.weights_dtype))
+    optimizer = build_optimizer(core, trainable, options, masters)
     if plugin := deepspeed_plugin(training.dtype):
         return prepare_zero(core, trainable, optimizer, plugin, training.dtype, accelerator.device)
     model, optimizer = accelerator.prepare(core, optimizer)
-    return AcceleratedEngine(accelerator, model, optimizer, trainable)
+    return AcceleratedEngine(accelerator, model, optimizer, trainable, masters)
 
 
 def _reporter(
@@ -297,7 +332,7 @@ def _reporter(
         world_size=accelerator.num_processes,
         accumulation=training.gradient_accumulation_steps,
         device=str(accelerator.device),
-        precision=training.dtype,
+        precision=describe_precision(training.dtype, training.weights_dtype),
         total_steps=total_steps,
         num_epochs=round(count_epochs(data.plan, state, total_steps), 2),
     )
@@ -314,4 +349,11 @@ def _reporter(
             send_audio=training.add_audio_samples_to_wandb,
         )
 
-    return Reporter(console, summary, open_trackers)
+    draws = accelerator.is_main_process and training.do_train and training.every_plot_step is not None
+    return Reporter(
+        console,
+        summary,
+        open_trackers,
+        Milestones(tuple(training.loss_milestones), tuple(training.accuracy_milestones)),
+        BackgroundPlots(Path(training.output_dir)) if draws else None,
+    )

@@ -13,7 +13,6 @@ from torch.distributed.tensor import DTensor
 
 from songgen.config import RunConfig
 from songgen.families.family import Family
-from songgen.families.trainable import Trainable
 from songgen.runtime.file_hashes import record_hashes
 from songgen.runtime.files import synchronize
 from songgen.runtime.processes.agreement import from_main
@@ -21,6 +20,7 @@ from songgen.runtime.tensor_files import non_finite_names
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE, shown
 from songgen.train.checkpoints.state import TrainerState
 from songgen.train.optimization.anomalies import NonFiniteError
+from songgen.train.optimization.engine import Engine
 from songgen.train.optimization.named_tensors import gather_tensors
 
 EXPORTS_FOLDER = "exports"
@@ -33,7 +33,7 @@ def export_model(
     family: Family[Any],
     accelerator: Accelerator,
     core: nn.Module,
-    trainable: Trainable,
+    engine: Engine,
     config: RunConfig,
     state: TrainerState,
     folder: Path,
@@ -59,7 +59,7 @@ def export_model(
         return
     main = accelerator.is_main_process
     try:
-        write_final_model(family, accelerator, core, trainable, config, state, temporary)
+        write_final_model(family, accelerator, core, engine, config, state, temporary)
         if main:
             for path in (*temporary.rglob("*"), temporary):
                 synchronize(path)
@@ -74,7 +74,7 @@ def write_final_model(
     family: Family[Any],
     accelerator: Accelerator,
     core: nn.Module,
-    trainable: Trainable,
+    engine: Engine,
     config: RunConfig,
     state: TrainerState,
     folder: Path,
@@ -85,7 +85,7 @@ def write_final_model(
         family: family of the model.
         accelerator: gives the processes; the main one writes.
         core: the trained model, plain or sharded.
-        trainable: which parameters were trained, and which weights are exported.
+        engine: trained parameters, which may be more precise than those in the model, and which weights are exported.
         config: resolved configuration of the run.
         state: position of the run.
         folder: folder to write to; other files in it are kept.
@@ -93,17 +93,18 @@ def write_final_model(
     Raises:
         NonFiniteError: if a weight holds NaN or infinity, on every process; nothing was written then.
     """
-    main = accelerator.is_main_process
-    weights = trainable.exported(core)
+    main, form = accelerator.is_main_process, engine.trainable.form
+    weights = engine.trainable.exported(core)
+    weights |= {name: entry.detach() for name, entry in engine.parameters.items() if name in weights}
     # Sharded weights are gathered by all processes together, but only the main one keeps them in memory.
     if any(isinstance(tensor, DTensor) for tensor in weights.values()):
         weights = gather_tensors(weights, keep=main)
     gathered = weights
     if bad := from_main(accelerator.process_index, lambda: non_finite_names(gathered)):
         raise NonFiniteError(f"the model is not written: NaN or infinity in {shown(bad)}")
-    if main and trainable.form is not None:
-        trainable.form.write(folder, weights, steps=state.step, plan=state.plan)
-        record_hashes(folder, trainable.form.names)
+    if main and form is not None:
+        form.write(folder, weights, steps=state.step, plan=state.plan)
+        record_hashes(folder, form.names)
     elif main:
         family.write_model(core, weights, config, folder)
         record_hashes(folder, family.model_files.names(folder))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from songgen.families.objective import Objective
 from songgen.runtime.processes.group import sum_over_processes
-from songgen.train.optimization.engine import Engine
+from songgen.train.optimization.engine import Engine, GradientLimit
 
 
 class Outcome(enum.Enum):
@@ -92,8 +92,8 @@ class TrainingStep:
     """Model, gradients and optimizer."""
     objective: Objective
     """Objective that counts the targets and computes the losses."""
-    max_gradient_norm: float
-    """Norm to which larger gradients are scaled down."""
+    gradient_limit: GradientLimit
+    """Limit to which larger gradients are clipped."""
 
     def run(
         self,
@@ -129,7 +129,7 @@ class TrainingStep:
             objective += loss.total.detach()
             for name, part in loss.parts.items():
                 parts[name] = parts[name] + part.detach() if name in parts else part.detach()
-        norm = self.engine.clip_gradients(self.max_gradient_norm)
+        norm = self.engine.clip_gradients(self.gradient_limit)
         agreed = self._agree(objective, norm, has_commands(), sizes)
         outcome = self._update(agreed, allows_update)
         return StepResult(

@@ -58,6 +58,8 @@ class Intervals:
     """Steps between two evaluations."""
     save: int | None
     """Steps between two checkpoints."""
+    plot: int | None = None
+    """Steps between two plots."""
 
     def problems(self, total_steps: int) -> dict[str, str]:
         """Return what is never due before the end of a run of `total_steps`: key -> what that means."""
@@ -178,6 +180,8 @@ class Trainer:
                 self.do_owed_work()
                 if self.due(self.intervals.save) or self.stopped or self.save_asked or self.is_best:
                     self.save()
+                if self.due(self.intervals.plot):
+                    self.reporter.plot()
                 self.heartbeat.beat("waiting for data", self.state.step)
             self.finish()
         if self.stopped:
@@ -352,6 +356,7 @@ class Trainer:
         rate = {"learning_rate": get_learning_rate(self.engine.optimizer)}
         metrics = self.totals.report(reset=self.due(self.intervals.log))
         self.reporter.training(metrics | rate, self.state.step, self.epoch)
+        self.heartbeat.expect(self.reporter.next_milestone)
 
     def evaluate(self) -> None:
         """Evaluate the held-out clips, with the averaged weights if they are kept. A stop request interrupts it."""
@@ -497,8 +502,7 @@ class Trainer:
         error: Exception | None = None
         with self.averaged_weights():
             try:
-                trainable = self.engine.trainable
-                write(self.family, self.accelerator, self.core, trainable, self.config, self.state, folder)
+                write(self.family, self.accelerator, self.core, self.engine, self.config, self.state, folder)
             except (OSError, ValueError, SafetensorError, NonFiniteError) as failure:
                 error = failure  # not raised: the other processes wait in `all_succeeded`
         return None if all_succeeded(error is None) else error or RuntimeError("another process failed")

@@ -68,6 +68,7 @@ def train(world: Path, tmp_path: Path) -> Callable[..., int]:
             "add_vocal_loss": task is MIXED,
             "logging_steps": 1,
             "save_steps": 100,
+            "every_plot_step": None,
         }
         path = tmp_path / "config.json"
         path.write_text(json.dumps(config | changes))
@@ -124,6 +125,34 @@ def test_a_short_run_logs_and_saves_before_its_end_unless_told_otherwise(
     printed = capsys.readouterr().err
     assert "logging_steps 2,000 in a run of 20 steps: no metrics before its end" in printed
     assert "save_steps 10,000 in a run of 20 steps: no checkpoint before its end" in printed
+
+
+def test_a_run_with_16_bit_weights_is_resumed_exactly_and_writes_float32(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout, frozen parts, a moving average, evaluation and generated songs; clipped by value."""
+    settings = {
+        "dtype": "bfloat16", "weights_dtype": "bfloat16", "dropout": 0.2, "freeze": ["heads"], "ema_decay": 0.5,
+        "do_eval": True, "eval_strategy": "steps", "eval_steps": 2, "gradient_clip_algorithm": "value",
+        "max_grad_norm": 1e-3, "predict_with_generate": True, "num_generated_samples": 1, "max_length": 12,
+    }  # fmt: skip
+    assert train("straight", **settings) == EXIT_DONE
+    AcceleratorState._reset_state(True)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        assert train("run", **settings) == EXIT_DONE
+    AcceleratorState._reset_state(True)
+    assert train("run", **settings) == EXIT_DONE
+
+    def numbers(folder: Path) -> list[dict[str, Any]]:
+        dropped = ("time", "train/tokens_per_second", "train/samples_per_second")
+        return [{name: value for name, value in row.items() if name not in dropped} for row in records(folder)]
+
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "straight")
+    models = [load_file(tmp_path / run / "model.safetensors") for run in ("straight", "run")]
+    assert all(torch.equal(tensor, models[1][name]) for name, tensor in models[0].items())
+    for name, tensor in models[0].items():
+        assert tensor.dtype == (torch.bfloat16 if name.startswith("decoder.lm_heads") else torch.float32), name
 
 
 def test_the_model_says_whether_training_showed_songs_without_conditions(

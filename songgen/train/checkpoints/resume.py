@@ -155,7 +155,9 @@ def count_epochs(plan: BatchPlan, state: TrainerState, total_steps: int) -> floa
     return state.epoch + 1 + (left - rest) / plan.steps_per_epoch(state.epoch + 1)
 
 
-def continue_curve(state: TrainerState, total_steps: int, changed: Iterable[str] = ()) -> CurvePosition:
+def continue_curve(
+    state: TrainerState, total_steps: int, steps_per_epoch: int, changed: Iterable[str] = ()
+) -> CurvePosition:
     """Return the position of a run on the curves of its learning rate and loss weights.
 
     The curve has the length that was planned when the run started. If a key of the schedule changed, a new curve over
@@ -166,6 +168,7 @@ def continue_curve(state: TrainerState, total_steps: int, changed: Iterable[str]
     Args:
         state: state of the checkpoint; a new state for a new run.
         total_steps: optimizer steps of the whole run, as it is launched now.
+        steps_per_epoch: optimizer steps of an epoch, as it is launched now.
         changed: keys that changed since the checkpoint.
 
     Returns:
@@ -174,7 +177,7 @@ def continue_curve(state: TrainerState, total_steps: int, changed: Iterable[str]
     curve = state.curve
     # A new curve is entered at the number of completed steps, at rate 1.
     if not curve.length or SCHEDULE_KEYS & set(changed):
-        return CurvePosition(length=total_steps, step=float(state.step), update=float(state.updates))
+        return CurvePosition(total_steps, float(state.step), float(state.updates), steps_per_epoch=steps_per_epoch)
     left_then, left_now = state.total_steps - state.step, total_steps - state.step
     if left_then == left_now or left_now <= 0:
         return curve

@@ -37,6 +37,8 @@ class CurvePosition:
     """Position by the steps that changed the weights; the learning rate depends on it."""
     rate: float = 1.0
     """Steps of the curve for one step of the run."""
+    steps_per_epoch: int = 0
+    """Steps of the curve for one epoch, in which points of it may be given; 0 in checkpoints of earlier versions."""
 
     def advance(self, *, updated: bool) -> None:
         """Advance by one step of the run."""

@@ -110,18 +110,24 @@ class TrainingProgress:
         self._bar.set_description_str(self._place, refresh=False)
         self._bar.update()
 
-    def report(self, values: Mapping[str, float]) -> None:
-        """Show metrics next to the bar, or on a line of their own. Names may have a prefix (`train/loss`)."""
+    def report(self, values: Mapping[str, float], outlook: str = "") -> None:
+        """Show metrics next to the bar, or on a line of their own.
+
+        Args:
+            values: metrics; names may have a prefix (`train/loss`).
+            outlook: what comes next, shown after them.
+        """
         by_name = {name.rpartition("/")[2]: value for name, value in values.items()}
         shown = [
             f"{label} {form.format(by_name[name])}" for name, (label, form) in SHOWN_VALUES.items() if name in by_name
         ]
         if self._console.interactive:
-            self._bar.set_postfix_str(", ".join([*shown, f"{self.epochs_per_hour:.3g} epochs/h"]))
+            speed = f"{self.epochs_per_hour:.3g} epochs/h"
+            self._bar.set_postfix_str(", ".join([*shown, speed, *filter(None, [outlook])]))
             return
         speed = f"{self.steps_per_second:.3g} steps/s, {self.epochs_per_hour:.3g} epochs/h, {self.remaining} left"
         place = f"step {self._step}/{self._total_steps}, {self._place}" if self._place else f"step {self._step}"
-        self._console.info(" | ".join([place, *shown, speed]))
+        self._console.info(" | ".join([place, *shown, speed, *filter(None, [outlook])]))
 
     @property
     def steps_per_second(self) -> float:

@@ -76,10 +76,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def metric_lines(path: Path) -> Lines[dict[str, Any]]:
     """Read a metrics file, with the numbers of damaged lines."""
-    return read_lines(path, _read_metric)
+    return read_lines(path, read_metric)
 
 
-def _read_metric(line: bytes) -> dict[str, Any]:
+def read_metric(line: bytes) -> dict[str, Any]:
+    """Parse a line of a metrics file.
+
+    Raises:
+        ValueError: if it is damaged; also another of `songgen.runtime.json_lines.LINE_ERRORS`.
+    """
     record: dict[str, Any] = parse_json(line, constants=True)  # lists of non-finite steps have such numbers
     if not isinstance(record["step"], int) or isinstance(record["step"], bool):
         raise ValueError("the step is not a number")
@@ -102,7 +107,7 @@ class MetricsFile:
         self._failed = False
         folder.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
-            set_damaged_aside(self.path, _read_metric, "training is not affected")
+            set_damaged_aside(self.path, read_metric, "training is not affected")
             records = read_metrics(self.path)
             last_step = -1 if resume_step is None else resume_step
             superseded = [record for record in records if record["step"] > last_step]

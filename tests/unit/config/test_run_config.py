@@ -124,8 +124,26 @@ def test_remote_code_is_refused() -> None:
         ({"warmup_steps": 1, "warmup_ratio": 0.1}, "warmup_ratio"),
         ({"loss_scale_floor": 65536}, "loss_scale_floor"),
         ({"lr_scheduler_type": "multistep"}, "lr_scheduler_milestones"),
-        ({"lr_scheduler_milestones": [200, 100]}, "lr_scheduler_milestones"),
-        ({"lr_scheduler_milestones": [0.5, 100]}, "lr_scheduler_milestones"),
+        ({"lr_scheduler_type": "multistep", "lr_scheduler_milestones": [200, 100]}, "lr_scheduler_milestones"),
+        ({"lr_scheduler_type": "multistep", "lr_scheduler_milestones": [0.5, 100]}, "lr_scheduler_milestones"),
+        (
+            {"lr_scheduler_type": "multistep", "lr_scheduler_milestone_epochs": [2, 2]},
+            "lr_scheduler_milestone_epochs",
+        ),
+        (
+            {"lr_scheduler_type": "multistep", "lr_scheduler_milestones": [5], "lr_scheduler_milestone_epochs": [2]},
+            "lr_scheduler_milestone_epochs",
+        ),
+        ({"warmup_epochs": 1, "warmup_steps": 5}, "warmup_epochs"),
+        ({"warmup_epochs": 3, "num_train_epochs": 3}, "warmup_epochs"),
+        (
+            {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_restarts": 0, "lr_scheduler_damping": 0.5},
+            "lr_scheduler_damping",
+        ),
+        ({"loss_milestones": [1, 2]}, "loss_milestones"),
+        ({"accuracy_milestones": [0.5, 0.5]}, "accuracy_milestones"),
+        ({"weights_dtype": "bfloat16"}, "weights_dtype"),
+        ({"weights_dtype": "bfloat16", "dtype": "float16"}, "weights_dtype"),
         ({"freeze_text_encoder": False}, "freeze_text_encoder"),
         ({"codebook_weights_start": [0, 0]}, "codebook_weights_start"),
         ({"codebook_weights_start": [1], "codebook_weights_end": [1, 1]}, "codebook_weights_end"),
@@ -256,9 +274,50 @@ def test_automatic_intervals_on_the_command_line() -> None:
 
 def test_shares_become_steps() -> None:
     training = config(warmup_ratio=0.1, lr_scheduler_type="multistep", lr_scheduler_milestones=[0.5, 0.75]).training
-    assert training.num_warmup_steps(95) == 10
-    assert training.milestone_steps(200) == [100, 150]
-    assert config(lr_scheduler_milestones=[10, 20]).training.milestone_steps(5) == [10, 20]
+    assert training.num_warmup_steps(95, 10) == 10
+    assert training.milestone_steps(200, 10) == [100, 150]
+    in_steps = config(lr_scheduler_type="multistep", lr_scheduler_milestones=[10, 20]).training
+    assert in_steps.milestone_steps(5, 1) == [10, 20]
+
+
+def test_points_of_a_schedule_may_be_given_in_epochs() -> None:
+    training = config(
+        warmup_epochs=0.25, lr_scheduler_type="multistep", lr_scheduler_milestone_epochs=[1.5, 2]
+    ).training
+    assert training.num_warmup_steps(300, 90) == 23, "rounded up"
+    assert training.milestone_steps(300, 90) == [135, 180]
+
+
+OPTIONS_OF_SCHEDULES: dict[str, Any] = {
+    "warmup_steps": 5, "warmup_ratio": 0.1, "warmup_epochs": 0.5, "lr_min_ratio": 0.1, "lr_scheduler_milestones": [5.0],
+    "lr_scheduler_milestone_epochs": [1.0], "lr_scheduler_gamma": 0.1, "lr_scheduler_restarts": 3,
+    "lr_scheduler_damping": 0.5,
+}  # fmt: skip
+DROPS = ["lr_scheduler_gamma", "lr_scheduler_milestone_epochs", "lr_scheduler_milestones"]
+RESTARTS = ["lr_scheduler_damping", "lr_scheduler_restarts"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "refused"),
+    [
+        ("constant", list(OPTIONS_OF_SCHEDULES)),
+        ("constant_with_warmup", [*DROPS, *RESTARTS, "lr_min_ratio"]),
+        ("linear", [*DROPS, *RESTARTS]),
+        ("cosine", [*DROPS, *RESTARTS]),
+        ("cosine_with_restarts", DROPS),
+        ("multistep", [*RESTARTS, "lr_min_ratio"]),
+    ],
+)
+def test_each_schedule_has_its_own_options_only(schedule: str, refused: list[str]) -> None:
+    for option, value in OPTIONS_OF_SCHEDULES.items():
+        values = {"lr_scheduler_type": schedule, option: value}
+        if schedule == "multistep" and not option.startswith("lr_scheduler_milestone"):
+            values["lr_scheduler_milestones"] = [0.5]
+        if option in refused:
+            (message,) = problems(**values)
+            assert f'{option}: {value} has no effect with lr_scheduler_type "{schedule}"' in message
+        else:
+            config(**values)
 
 
 def test_trackers_and_frozen_groups() -> None:
