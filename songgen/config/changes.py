@@ -82,6 +82,7 @@ KINDS: dict[Change, tuple[str, ...]] = {
         "language_column_name",
         "default_language",
         "voice_storage",
+        "keep_columns",
         "verify_data_hashes",
         "feature_cache_dir",
         "long_clips",
