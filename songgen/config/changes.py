@@ -31,6 +31,7 @@ KINDS: dict[Change, tuple[str, ...]] = {
         "dataloader_num_workers",
         "eval_dataloader_num_workers",
         "dataloader_timeout",
+        "reload_dataloaders_every_n_epochs",
         "ddp_timeout",
         "non_finite",
         "max_skipped_steps",

@@ -104,7 +104,7 @@ class BatchPlan:
         return self.world_size * self.accumulation
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Return the micro-batches of an epoch over all processes: arrays of visits (see `songgen.data.curriculum.order`)."""
+        """Return the micro-batches of an epoch over all processes: arrays of visits, see `curriculum.order`."""
         if self._latest is None or self._latest[0] != epoch:
             self._latest = (epoch, self._make_batches(epoch))
         return self._latest[1]

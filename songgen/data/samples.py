@@ -140,7 +140,7 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
         return len(self.dataset)
 
     def __getitem__(self, place: tuple[int, int]) -> Sample:
-        """Return the sample of (epoch, visit), see `songgen.data.curriculum.order`; `EMPTY_SLOT` gives clip 0 without frames."""
+        """Return the sample of (epoch, visit), see `curriculum.order`; `EMPTY_SLOT` gives clip 0 without frames."""
         epoch, index = place
         if index == EMPTY_SLOT:
             return self._empty_sample()

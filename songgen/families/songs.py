@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from songgen.config import DataArguments, RunConfig, TrainingArguments
 from songgen.data.batch_plan import BatchPlan
+from songgen.data.curriculum.growth import KnownRows
 from songgen.data.curriculum.order import BALANCED, describe_order, parse_order, phase_of
 from songgen.data.dataset import RowFilter, SongDataset
 from songgen.data.loader import make_loader, read_batches
@@ -52,6 +53,8 @@ class TrainingData:
     """Seconds after which a loader worker that gives nothing counts as hanging."""
     content: str = ""
     """Hash of the data sets' content; see `data_sha256`."""
+    known_rows: KnownRows | None = None
+    """Rows of the data sets that are read, of a run whose data sets may grow."""
     signature: dict[str, Any] = field(init=False)
     """Identity of the clips, and the settings that their order depends on; stored in checkpoints."""
 
@@ -73,6 +76,8 @@ class TrainingData:
             "world_size": self.plan.world_size,
             "accumulation": self.plan.accumulation,
         }
+        if self.known_rows is not None:
+            described |= self.known_rows.to_plan()
         object.__setattr__(self, "signature", described)
 
     def steps(self, epoch: int, batches_done: int = 0) -> Iterator[list[Any]]:
@@ -108,7 +113,9 @@ def data_sha256(data: DataArguments, split: str) -> str:
     return hashlib.sha256("\n".join(shards).encode()).hexdigest()
 
 
-def open_songs(data: DataArguments, split: str, needs: DataNeeds, max_rows: int | None) -> SongDataset:
+def open_songs(
+    data: DataArguments, split: str, needs: DataNeeds, max_rows: int | None, known_rows: KnownRows | None = None
+) -> SongDataset:
     """Open one split of all data sets of the run and filter it; the clips left out are logged with reasons.
 
     Args:
@@ -116,12 +123,16 @@ def open_songs(data: DataArguments, split: str, needs: DataNeeds, max_rows: int 
         split: name of the split.
         needs: kind of target, and tracks that a clip must have.
         max_rows: number of clips to keep, the first ones; None for all.
+        known_rows: rows of each folder to open; None for all.
 
     Raises:
         ValueError: if a data set is missing or damaged, the data sets do not fit together, the kind of target is wrong,
             or no clip is left.
     """
-    songs = SongDataset.concatenate([SongDataset.open(folder, split) for folder in data.dataset_folders()])
+    opened = [SongDataset.open(folder, split) for folder in data.dataset_folders()]
+    if known_rows is not None:
+        opened = [each.select(np.arange(count)) for each, count in zip(opened, known_rows.counts, strict=False)]
+    songs = SongDataset.concatenate(opened)
     if songs.info.target_kind != needs.target_kind:
         raise ValueError(
             f"{songs.name} holds {songs.info.target_kind}, and the model is trained on {needs.target_kind}: give a "
@@ -234,7 +245,11 @@ def _warn_of_unreached_phases(order: str | list[dict[str, Any]], training: Train
 
 
 def training_data(
-    config: RunConfig, objective: Objective, check: Callable[[SongDataset], None], processes: Processes
+    config: RunConfig,
+    objective: Objective,
+    check: Callable[[SongDataset], None],
+    processes: Processes,
+    known_rows: KnownRows | None = None,
 ) -> TrainingData:
     """Open the clips to train on, in the order of the batch plan.
 
@@ -243,12 +258,13 @@ def training_data(
         objective: objective with the requirements on clips, which also collates them.
         check: function that raises a ValueError if the model cannot be trained on the clips.
         processes: place of this process.
+        known_rows: rows of each data set folder to read, of a run whose data sets may grow; None for all.
 
     Raises:
         ValueError: if data sets, clips or batch plan do not fit.
     """
     training, split = config.training, train_split(config.data)
-    songs = open_songs(config.data, split, objective.data_needs, config.data.max_train_samples)
+    songs = open_songs(config.data, split, objective.data_needs, config.data.max_train_samples, known_rows)
     check(songs)
     _warn_of_unreached_phases(config.data.order, training)
     samples = TrainingSamples(songs, sample_options(config), objective.data_needs.tracks, seed=training.seed)
@@ -271,6 +287,7 @@ def training_data(
         training.dataloader_num_workers,
         training.dataloader_timeout,
         content=data_sha256(config.data, split),
+        known_rows=known_rows,
     )
 
 

@@ -11,6 +11,7 @@ from accelerate.utils import DistributedType
 from torch import nn
 
 from songgen.config import RunConfig
+from songgen.data.curriculum.growth import KnownRows
 from songgen.data.dataset import SongDataset
 from songgen.data.integrity import require_intact_data
 from songgen.families.family import Family
@@ -35,6 +36,7 @@ from songgen.train.checkpoints.resume import (
     require_same_songs,
 )
 from songgen.train.checkpoints.state import TrainerState
+from songgen.train.data_growth import DataGrowth, recorded_growth
 from songgen.train.evaluation import Evaluator, SongSchedule
 from songgen.train.optimization.anomalies import AnomalyPolicy, AnomalyWatch
 from songgen.train.optimization.deepspeed import prepare_zero
@@ -87,7 +89,7 @@ def build_trainer(
         raise ValueError(f"{config.model.model_name_or_path} holds NaN or infinity in {shown(bad)}; start from another")
     objective = family.objective(config, core)
     processes = Processes(rank, world_size)
-    data, held_out = _open_data(config, family, core, objective, processes)
+    data, held_out, growth = _open_data(config, family, core, objective, processes, resumption)
     # The number of steps depends on the position: a resumed epoch may have other batches (see `count_steps`).
     state = TrainerState() if resumption is None else resumption.state
     total_steps = count_steps(config, data.plan, state)
@@ -115,6 +117,7 @@ def build_trainer(
         anomalies=AnomalyWatch(AnomalyPolicy.of(training), output_dir, config.data.dataset_folders(), rank == 0),
         loss_scale=_loss_scale(config, accelerator),
         intervals=_intervals(config, data.plan.steps_per_epoch(0), total_steps),
+        growth=growth,
         evaluator=evaluator,
         checkpoints=checkpoints,
         reporter=_reporter(config, family, core, engine, data, held_out, accelerator, console, state),
@@ -128,9 +131,17 @@ def build_trainer(
 
 
 def _open_data(
-    config: RunConfig, family: Family[Any], core: nn.Module, objective: Objective, processes: Processes
-) -> tuple[TrainingData, TrainingData | None]:
+    config: RunConfig,
+    family: Family[Any],
+    core: nn.Module,
+    objective: Objective,
+    processes: Processes,
+    resumption: Resumption | None,
+) -> tuple[TrainingData, TrainingData | None, DataGrowth | None]:
     """Open the clips to train on and, if the configuration asks for evaluation, the held-out clips.
+
+    Returns:
+        Both, and what reads the clips again as the data sets grow, if the configuration asks for it.
 
     Raises:
         ValueError: if they do not fit the model.
@@ -140,8 +151,18 @@ def _open_data(
     def check(songs: SongDataset) -> None:
         family.check_data(config, core, songs, objective.data_needs)
 
-    data = training_data(config, objective, check, processes)
-    return data, evaluation_data(config, objective, check, processes) if config.training.do_eval else None
+    held_out = evaluation_data(config, objective, check, processes) if config.training.do_eval else None
+    if not config.training.reload_dataloaders_every_n_epochs:
+        return training_data(config, objective, check, processes), held_out, None
+
+    def read(known_rows: KnownRows) -> TrainingData:
+        return training_data(config, objective, check, processes, known_rows)
+
+    def start(data: TrainingData) -> None:
+        family.start(config, core, [data] if held_out is None else [data, held_out], processes)
+
+    growth = DataGrowth(config, processes, read, start)
+    return growth.first(resumption.state.plan if resumption else {}), held_out, growth
 
 
 def _evaluator(
@@ -190,7 +211,7 @@ def _put_in_place(
     """
     require_same_songs(state.plan, content, mid_epoch=config.training.do_train and state.batches_in_epoch > 0)
     state.curve = continue_curve(state, total_steps, resumption.changed if resumption else ())
-    state.total_steps, state.plan = total_steps, content
+    state.total_steps, state.plan = total_steps, content | recorded_growth(state.plan)
 
 
 def _loss_scale(config: RunConfig, accelerator: Accelerator) -> LossScaleBounds:
@@ -204,11 +225,7 @@ def _loss_scale(config: RunConfig, accelerator: Accelerator) -> LossScaleBounds:
 def _intervals(config: RunConfig, steps_per_epoch: int, total_steps: int) -> Intervals:
     """Return the numbers of steps between logging, evaluations and checkpoints; warn if none is due before the end."""
     training = config.training
-    intervals = Intervals(
-        log=training.logging_interval(total_steps, steps_per_epoch),
-        evaluate=training.eval_interval(total_steps, steps_per_epoch),
-        save=training.save_interval(total_steps, steps_per_epoch),
-    )
+    intervals = Intervals.of(training, steps_per_epoch, total_steps)
     if training.do_train and total_steps > 1:
         for key, problem in intervals.problems(total_steps).items():
             logger.warning('%s %s ("auto" follows the length of the run)', key, problem)
