@@ -46,6 +46,7 @@ KINDS: dict[Change, tuple[str, ...]] = {
         "predict_with_generate",
         "eval_generation_steps",
         "num_generated_samples",
+        "eval_random_texts",
         "add_audio_samples_to_wandb",
         "logging_steps",
         "logging_epochs",

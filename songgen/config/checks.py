@@ -101,6 +101,9 @@ def _evaluation(config: ArgumentGroups) -> Iterator[Problem]:
     if training.eval_generation_steps and not training.predict_with_generate:
         message = "eval_generation_steps: has no effect without predict_with_generate true; set it, or null here"
         yield Problem(("eval_generation_steps", "predict_with_generate"), message)
+    if training.eval_random_texts and not training.predict_with_generate:
+        message = "eval_random_texts: has no effect without predict_with_generate true; set it, or false here"
+        yield Problem(("eval_random_texts", "predict_with_generate"), message)
     if isinstance(training.report_to, list) and "none" in training.report_to and len(training.report_to) > 1:
         message = f"report_to: {training.report_to} contains none and a tracker; remove one of them"
         yield Problem(("report_to",), message)

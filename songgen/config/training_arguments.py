@@ -261,6 +261,10 @@ class TrainingArguments:
     num_generated_samples: PositiveInt = 4
     """Number of songs that an evaluation generates."""
 
+    eval_random_texts: bool = False
+    """Whether songs of evaluations get random texts instead of a clip's own: the caption of one held-out clip and the
+    lyrics of another, the same in every evaluation. There is no original to compare such songs with."""
+
     add_audio_samples_to_wandb: bool = False
     """Whether to send generated audio to the trackers; it is always written to `output_dir`."""
 

@@ -173,11 +173,14 @@ def _evaluator(
     if data is None:
         return None
     songs = None
+    if training.eval_random_texts and len(data.samples) < 2:
+        raise ValueError("eval_random_texts: random texts are those of two held-out clips, and there is one only")
     if training.predict_with_generate:
         songs = SongSchedule(
             num_songs=training.num_generated_samples,
             interval=training.eval_generation_steps,
             last_step=total_steps,
+            random_texts=training.eval_random_texts,
             originals_logged=has_samples(Path(training.output_dir), step=0),
         )
     return Evaluator(objective, data, songs)

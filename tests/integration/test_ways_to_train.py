@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 from forked import fork_run, record_clips, recorded_clips, saved_files, stop_at
-from launching import make_world, write_config
+from launching import make_world, records, write_config
 from preprocess_fakes import options_for, read_manifest, run, write_corpus, write_manifest
 from training_fakes import make_rows, write_dataset
 
@@ -17,6 +17,7 @@ from songgen.data.batch_plan import BatchPlan
 from songgen.data.dataset import SongDataset
 from songgen.exit_codes import EXIT_ERROR
 from songgen.families.songs import groups_of
+from songgen.families.tokens.song_samples import _other_clips
 from songgen.tasks import MIXED
 from songgen.tokenize.options import options_of
 from songgen.train.checkpoints.manager import CheckpointManager
@@ -124,3 +125,31 @@ def test_a_kept_column_cannot_hide_one_of_the_data_set() -> None:
     values = {"preprocessing_only": True, "model_name_or_path": "m", "train_dataset_name": "a", "save_to_disk": "d"}
     with pytest.raises(ValueError, match="keep_columns: caption cannot be kept"):
         options_of(RunConfig.from_dict({**values, "keep_columns": ["caption", "singer"]}))
+
+
+def test_evaluation_alone_with_random_texts_writes_songs_of_them(tmp_path: Path, capfd: Any) -> None:
+    AcceleratorState._reset_state(True)
+    world = make_world(tmp_path / "world", 1, 4)
+    settings = {"do_train": False, "predict_with_generate": True, "num_generated_samples": 3, "max_length": 15}
+    run_of = {"output_dir": str(tmp_path / "run"), "eval_random_texts": True}
+    assert run_training([str(write_config(world, **settings, **run_of))], MIXED) == 0
+    [metrics] = records(tmp_path / "run")
+    assert metrics["eval/generated_seconds"] > 0 and metrics["eval/loss"] > 0 and "eval/mel_distance" not in metrics
+    names = sorted(path.name for path in (tmp_path / "run").rglob("*.wav"))
+    assert len(names) == 3
+    for name in names:
+        caption, lyrics = name.removeprefix("caption_").removesuffix("_generated_mix.wav").split("_lyrics_")
+        assert caption != lyrics and {caption, lyrics} < {f"held_out{number}" for number in range(4)}
+    write_dataset(world / "one", world / "model", 1, 1)
+    config = write_config(world, **settings, **run_of, save_to_disk=str(world / "one"))
+    assert run_training([str(config), "--output_dir", str(tmp_path / "other")], MIXED) == EXIT_ERROR
+    assert "there is one only" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 9])
+def test_random_texts_are_of_other_clips_and_the_same_every_time(count: int) -> None:
+    found = {index: _other_clips(7, index, count) for index in range(count)}
+    assert found == {index: _other_clips(7, index, count) for index in range(count)}
+    for index, (caption, lyrics) in found.items():
+        assert caption != lyrics and caption != index and {caption, lyrics} <= set(range(count))
+        assert lyrics != index or count == 2

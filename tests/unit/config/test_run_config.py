@@ -119,6 +119,7 @@ def test_remote_code_is_refused() -> None:
         ({"do_eval": True, "eval_strategy": "steps", "eval_steps": None}, "eval_strategy"),
         ({"eval_strategy": "epoch"}, "eval_strategy"),
         ({"eval_generation_steps": 5}, "eval_generation_steps"),
+        ({"eval_random_texts": True}, "eval_random_texts"),
         ({"report_to": ["none", "wandb"]}, "report_to"),
         ({"max_steps": 0}, "max_steps"),
         ({"max_steps": 100, "warmup_steps": 100}, "warmup_steps"),
