@@ -3,11 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 from songgen.config.data_arguments import DataArguments
 from songgen.config.model_arguments import ModelArguments
 from songgen.config.training_arguments import TrainingArguments
+
+BALANCED = "balanced"
+PHASES = ("duration", "random", BALANCED)
+"""Kinds of phases of `order`."""
+PHASE_KEYS = ("by", "epochs", "column")
+"""Keys of a phase, in the order in which they are read."""
 
 
 class ArgumentGroups(Protocol):
@@ -54,7 +60,9 @@ class ConfigError(ValueError):
 
 def cross_field_problems(config: ArgumentGroups) -> list[Problem]:
     """Return all contradictions between keys of a configuration."""
-    checks = (_purpose, _evaluation, _steps, _schedule, _milestones, _precision, _codebook_weights, _samples, _tracks)
+    checks = (
+        _purpose, _evaluation, _steps, _schedule, _milestones, _precision, _codebook_weights, _samples, _order, _tracks,
+    )  # fmt: skip
     return [problem for check in checks for problem in check(config)]
 
 
@@ -95,6 +103,9 @@ def _evaluation(config: ArgumentGroups) -> Iterator[Problem]:
     if training.eval_generation_steps and not training.predict_with_generate:
         message = "eval_generation_steps: has no effect without predict_with_generate true; set it, or null here"
         yield Problem(("eval_generation_steps", "predict_with_generate"), message)
+    if training.eval_random_texts and not training.predict_with_generate:
+        message = "eval_random_texts: has no effect without predict_with_generate true; set it, or false here"
+        yield Problem(("eval_random_texts", "predict_with_generate"), message)
     if isinstance(training.report_to, list) and "none" in training.report_to and len(training.report_to) > 1:
         message = f"report_to: {training.report_to} contains none and a tracker; remove one of them"
         yield Problem(("report_to",), message)
@@ -248,6 +259,34 @@ def _samples(config: ArgumentGroups) -> Iterator[Problem]:
             'for example {"vocal": 2, "none": 1}'
         )
         yield Problem(("voice_choices",), message)
+
+
+def _order(config: ArgumentGroups) -> Iterator[Problem]:
+    """Check the phases of the order of the clips."""
+    order = config.data.order
+    if isinstance(order, str):
+        return
+    if not order:
+        yield Problem(("order",), 'order: the list of phases is empty; give at least one, or "random"')
+    for number, phase in enumerate(order, start=1):
+        for problem in _phase_problems(phase, is_last=number == len(order)):
+            yield Problem(("order",), f"order: phase {number} {problem}")
+
+
+def _phase_problems(phase: dict[str, Any], *, is_last: bool) -> Iterator[str]:
+    by, epochs, column = (phase.get(name) for name in PHASE_KEYS)
+    if unknown := [name for name in phase if name not in PHASE_KEYS]:
+        yield f"has the unknown key {unknown[0]!r}; its keys are {', '.join(PHASE_KEYS)}"
+    if by not in PHASES:
+        yield f'must have "by": {", ".join(PHASES)}; got {by!r}'
+    if by == BALANCED and not (isinstance(column, str) and column):
+        yield 'needs the "column" by which it is balanced, for example "singer"'
+    if by != BALANCED and column is not None:
+        yield f'has a "column", which only a {BALANCED} phase uses'
+    if is_last and epochs is not None:
+        yield 'is the last one, which has no end; leave its "epochs" out'
+    if not is_last and (type(epochs) is not int or epochs < 1):
+        yield f'must last a whole number of "epochs", at least 1; got {epochs!r}'
 
 
 def _tracks(config: ArgumentGroups) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Literal
+from typing import Any, Literal
 
 from songgen.config.types import NonNegativeFloat, PositiveFloat, PositiveInt, Probability
 from songgen.runtime.files import expand_home
@@ -106,6 +106,10 @@ class DataArguments:
     voice_min_energy: NonNegativeFloat = 200.0
     """Minimum energy (root mean square of 16-bit samples) of a vocal track that is used as reference voice."""
 
+    keep_columns: list[str] = field(default_factory=list)
+    """Preprocessing: further columns of the manifests to keep in the data set as text, for example ["singer"], so that
+    `order` can balance the clips by them. The language is always kept."""
+
     voice_storage: Literal["samples", "none"] = "samples"
     """Form of the vocal track in the data set: samples at the voice encoder's rate, or none, to train without a
     voice."""
@@ -172,8 +176,12 @@ class DataArguments:
     """Maximum number of codec frames in a training batch, including padding, in place of
     `per_device_train_batch_size`. null: batches are counted in clips."""
 
-    order: Literal["random", "short_to_long", "short_to_long_first_epoch"] = "random"
-    """Order of the training clips: shuffled, from short to long, or from short to long in the first epoch only."""
+    order: Literal["random", "short_to_long", "short_to_long_first_epoch"] | list[dict[str, Any]] = "random"
+    """Order of the training clips: shuffled, from short to long, or from short to long in the first epoch only; or a
+    list of phases, for example [{"by": "duration", "epochs": 1}, {"by": "random", "epochs": 2}, {"by": "balanced",
+    "column": "singer"}]. Each has a number of epochs, except the last, which has no end. In a `balanced` phase an epoch
+    has as many clips as otherwise, and each value of the column (`language`, or one of `keep_columns`) comes equally
+    often: clips of frequent values are left for later epochs, those of rare ones come several times."""
 
     def train_sources(self) -> list[DatasetSource]:
         """Return the data sets to preprocess for training.

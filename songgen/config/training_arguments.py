@@ -135,6 +135,12 @@ class TrainingArguments:
     eval_dataloader_num_workers: NonNegativeInt = 0
     """Number of processes that read evaluation data, for each training process."""
 
+    reload_dataloaders_every_n_epochs: NonNegativeInt = 0
+    """Number of epochs after which the data sets are read again, so that clips that were appended to them in the
+    meantime are trained on; their earlier rows must be unchanged. The steps and the learning rate of the rest of the
+    run follow the new number of clips. 0: never; a data set that has changed is refused on resume. (Clips are shuffled
+    again in every epoch in any case.)"""
+
     dataloader_timeout: PositiveInt = 600
     """Seconds to wait for a process that reads data; if it takes longer, the run ends."""
 
@@ -281,6 +287,10 @@ class TrainingArguments:
 
     num_generated_samples: PositiveInt = 4
     """Number of songs that an evaluation generates."""
+
+    eval_random_texts: bool = False
+    """Whether songs of evaluations get random texts instead of a clip's own: the caption of one held-out clip and the
+    lyrics of another, the same in every evaluation. There is no original to compare such songs with."""
 
     add_audio_samples_to_wandb: bool = False
     """Whether to send generated audio to the trackers; it is always written to `output_dir`."""

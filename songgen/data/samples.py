@@ -92,7 +92,7 @@ class Sample:
 
 
 class TrainingSamples(torch.utils.data.Dataset[Sample]):
-    """Samples by (epoch, index).
+    """Samples by (epoch, visit): the number of a clip, plus the number of clips for each earlier visit in the epoch.
 
     Args:
         dataset: clips that all have the tracks (see `check_against_model`).
@@ -140,11 +140,11 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
         return len(self.dataset)
 
     def __getitem__(self, place: tuple[int, int]) -> Sample:
-        """Return the sample of (epoch, index); the index `EMPTY_SLOT` gives clip 0 without frames and voice."""
+        """Return the sample of (epoch, visit), see `curriculum.order`; `EMPTY_SLOT` gives clip 0 without frames."""
         epoch, index = place
         if index == EMPTY_SLOT:
             return self._empty_sample()
-        row = self.dataset.row(index)
+        row = self.dataset.row(index % len(self.dataset))
         draws = random_uniforms(self.seed, SAMPLE_STREAM, 0 if self.deterministic else epoch, index, count=7)
         # One of the seven numbers is not used any more. It is kept: with fewer, resumed runs would choose other
         # captions.

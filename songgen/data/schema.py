@@ -74,8 +74,10 @@ def energy_column(track: str) -> str:
     return f"energy_{track}"
 
 
-def arrow_schema(tracks: tuple[str, ...] = TRACKS, target_kind: str = CODES) -> pa.Schema:
-    """Return the Arrow schema of a shard with these tracks and a kind of target in `TARGET_KINDS`."""
+def arrow_schema(
+    tracks: tuple[str, ...] = TRACKS, target_kind: str = CODES, kept_columns: tuple[str, ...] = ()
+) -> pa.Schema:
+    """Return the Arrow schema of a shard with these tracks, a kind of target in `TARGET_KINDS`, and further columns."""
     fields = [
         pa.field(ID_COLUMN, pa.string()),
         pa.field(CAPTION_COLUMN, pa.string()),
@@ -91,6 +93,7 @@ def arrow_schema(tracks: tuple[str, ...] = TRACKS, target_kind: str = CODES) -> 
     fields += [pa.field(energy_column(track), pa.float32()) for track in tracks]
     fields.append(pa.field(VOICE_COLUMN, pa.list_(pa.int16())))
     fields += [pa.field(name, pa.list_(pa.int32())) for name in (VARIANT_IDS_COLUMN, VARIANT_LENGTHS_COLUMN)]
+    fields += [pa.field(name, pa.string()) for name in kept_columns]
     return pa.schema(fields)
 
 
@@ -157,6 +160,9 @@ class DatasetInfo:
     num_channels: int = 0
     """Number of values of one latent frame, C; 0 for codes."""
 
+    kept_columns: tuple[str, ...] = ()
+    """Further columns of the manifests, kept as text."""
+
     @property
     def frame_size(self) -> int:
         """Number of values of one frame of a track: K codes, or C latents."""
@@ -174,10 +180,12 @@ class DatasetInfo:
     def to_json(self) -> str:
         """Return the text of `dataset.json`.
 
-        Fields for latents are left out for data sets of codes, so that older versions, which refuse unknown fields, can
-        read them.
+        Fields for latents are left out for data sets of codes, and that of kept columns if there are none, so that
+        older versions, which refuse unknown fields, can read them.
         """
         values = asdict(self)
+        if not self.kept_columns:
+            del values["kept_columns"]
         if self.target_kind == CODES:
             del values["target_kind"], values["num_channels"]
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"

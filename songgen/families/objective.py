@@ -102,6 +102,8 @@ class SongRequest:
     inbox: Inbox
     """Commands to this process, checked while songs are sampled (`stop_heard`), and once afterwards by every process
     (`stop_requested_anywhere`)."""
+    random_texts: bool
+    """Whether caption and lyrics are those of two other clips each, and no original is compared."""
     whole_weights: Callable[[], AbstractContextManager[None]]
     """Context in which sharded weights are whole on each process, to compute without the other processes."""
     rank: int

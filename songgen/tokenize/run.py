@@ -318,6 +318,7 @@ def _describe(options: TokenizeOptions, encoders: Encoders) -> DatasetInfo:
         caption_tokenizer_fingerprint=encoders.caption_fingerprint,
         voice_sample_rate=encoders.voice_sample_rate if options.store_voice else 0,
         tracks=options.tracks,
+        kept_columns=options.kept_columns,
     )
 
 

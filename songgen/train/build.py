@@ -12,6 +12,7 @@ from accelerate.utils import DistributedType
 from torch import nn
 
 from songgen.config import RunConfig
+from songgen.data.curriculum.growth import KnownRows
 from songgen.data.dataset import SongDataset
 from songgen.data.integrity import require_intact_data
 from songgen.families.family import Family
@@ -38,6 +39,7 @@ from songgen.train.checkpoints.resume import (
 from songgen.train.checkpoints.state import CurvePosition, TrainerState
 from songgen.train.control.control import RunControl
 from songgen.train.control.journal import planned_commands
+from songgen.train.data_growth import DataGrowth, recorded_growth
 from songgen.train.evaluation import Evaluator, SongSchedule
 from songgen.train.optimization.anomalies import AnomalyPolicy, AnomalyWatch
 from songgen.train.optimization.deepspeed import prepare_zero
@@ -99,7 +101,7 @@ def build_trainer(
         raise ValueError(f"{config.model.model_name_or_path} holds NaN or infinity in {shown(bad)}; start from another")
     objective = family.objective(config, core)
     processes = Processes(rank, world_size)
-    data, held_out = _open_data(config, family, core, objective, processes)
+    data, held_out, growth = _open_data(config, family, core, objective, processes, resumption)
     # The number of steps depends on the position: a resumed epoch may have other batches (see `count_steps`).
     state = TrainerState() if resumption is None else resumption.state
     planned = planned_commands(output_dir, training.replay, state.step)
@@ -133,6 +135,7 @@ def build_trainer(
         anomalies=AnomalyWatch(AnomalyPolicy.of(training), output_dir, config.data.dataset_folders(), rank == 0),
         loss_scale=_loss_scale(config, accelerator),
         intervals=_intervals(config, data.plan.steps_per_epoch(0), total_steps),
+        growth=growth,
         evaluator=evaluator,
         checkpoints=checkpoints,
         reporter=reporter,
@@ -149,9 +152,17 @@ def build_trainer(
 
 
 def _open_data(
-    config: RunConfig, family: Family[Any], core: nn.Module, objective: Objective, processes: Processes
-) -> tuple[TrainingData, TrainingData | None]:
+    config: RunConfig,
+    family: Family[Any],
+    core: nn.Module,
+    objective: Objective,
+    processes: Processes,
+    resumption: Resumption | None,
+) -> tuple[TrainingData, TrainingData | None, DataGrowth | None]:
     """Open the clips to train on and, if the configuration asks for evaluation, the held-out clips.
+
+    Returns:
+        Both, and what reads the clips again as the data sets grow, if the configuration asks for it.
 
     Raises:
         ValueError: if they do not fit the model.
@@ -161,8 +172,18 @@ def _open_data(
     def check(songs: SongDataset) -> None:
         family.check_data(config, core, songs, objective.data_needs)
 
-    data = training_data(config, objective, check, processes)
-    return data, evaluation_data(config, objective, check, processes) if config.training.do_eval else None
+    held_out = evaluation_data(config, objective, check, processes) if config.training.do_eval else None
+    if not config.training.reload_dataloaders_every_n_epochs:
+        return training_data(config, objective, check, processes), held_out, None
+
+    def read(known_rows: KnownRows) -> TrainingData:
+        return training_data(config, objective, check, processes, known_rows)
+
+    def start(data: TrainingData) -> None:
+        family.start(config, core, [data] if held_out is None else [data, held_out], processes)
+
+    growth = DataGrowth(config, processes, read, start)
+    return growth.first(resumption.state.plan if resumption else {}), held_out, growth
 
 
 def _evaluator(
@@ -172,11 +193,14 @@ def _evaluator(
     training = config.training
     if data is None:
         return None
+    if training.eval_random_texts and len(data.samples) < 2:
+        raise ValueError("eval_random_texts: random texts are those of two held-out clips, and there is one only")
     songs = SongSchedule(
         num_songs=training.num_generated_samples,
         interval=training.eval_generation_steps,
         last_step=total_steps,
         at_evaluations=training.predict_with_generate,
+        random_texts=training.eval_random_texts,
         originals_logged=has_samples(Path(training.output_dir), step=0),
     )
     return Evaluator(objective, data, songs)
@@ -217,7 +241,7 @@ def _put_in_place(
     require_same_songs(state.plan, content, mid_epoch=config.training.do_train and state.batches_in_epoch > 0)
     steps_per_epoch = data.plan.steps_per_epoch(0)
     state.curve = continue_curve(state, total_steps, steps_per_epoch, resumption.changed if resumption else ())
-    state.total_steps, state.plan = total_steps, content
+    state.total_steps, state.plan = total_steps, content | recorded_growth(state.plan)
     if resumption is not None and "learning_rate" in resumption.changed and state.commands.learning_rate is not None:
         logger.info("learning_rate has changed: it replaces the one of the command lr")
         state.commands.learning_rate = None
@@ -234,12 +258,7 @@ def _loss_scale(config: RunConfig, accelerator: Accelerator) -> LossScaleBounds:
 def _intervals(config: RunConfig, steps_per_epoch: int, total_steps: int) -> Intervals:
     """Return the numbers of steps between logging, evaluations and checkpoints; warn if none is due before the end."""
     training = config.training
-    intervals = Intervals(
-        log=training.logging_interval(total_steps, steps_per_epoch),
-        evaluate=training.eval_interval(total_steps, steps_per_epoch),
-        save=training.save_interval(total_steps, steps_per_epoch),
-        plot=training.plot_interval(total_steps),
-    )
+    intervals = Intervals.of(training, steps_per_epoch, total_steps)
     if training.do_train and total_steps > 1:
         for key, problem in intervals.problems(total_steps).items():
             logger.warning('%s %s ("auto" follows the length of the run)', key, problem)

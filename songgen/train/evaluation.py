@@ -26,6 +26,8 @@ class SongSchedule:
     """Final step of the run, at which songs are always sampled."""
     at_evaluations: bool = True
     """Whether evaluations sample songs; otherwise only commands do."""
+    random_texts: bool = False
+    """Whether songs get the caption of one clip and the lyrics of another."""
     originals_logged: bool = False
     """Whether the original recordings were already logged, by this process or by the run that it resumes."""
     latest_step: int = 0
@@ -146,6 +148,7 @@ class Evaluator:
             with_originals=not songs.originals_logged,
             sink=sink,
             inbox=inbox,
+            random_texts=songs.random_texts,
             whole_weights=lambda: whole_weights(core),
             rank=self.data.rank,
             world_size=self.data.plan.world_size,

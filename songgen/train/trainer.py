@@ -16,7 +16,7 @@ from accelerate.utils import set_seed
 from safetensors import SafetensorError
 from torch import nn
 
-from songgen.config import RunConfig
+from songgen.config import RunConfig, TrainingArguments
 from songgen.config.changes import KIND_OF, Change
 from songgen.families.family import Family
 from songgen.families.objective import Objective
@@ -27,9 +27,10 @@ from songgen.runtime.processes.commands import Inbox, Interrupted
 from songgen.runtime.processes.group import StartPatience
 from songgen.runtime.processes.heartbeat import Heartbeat
 from songgen.train.checkpoints.manager import CheckpointError, CheckpointManager
-from songgen.train.checkpoints.resume import Resumption, require_same_parameters
+from songgen.train.checkpoints.resume import Resumption, count_epochs, require_same_parameters
 from songgen.train.checkpoints.state import CheckpointContents, TrainerState, capture_random_state, restore_random_state
 from songgen.train.control.control import RunControl
+from songgen.train.data_growth import DataGrowth, take_in
 from songgen.train.evaluation import Evaluator
 from songgen.train.final_model import EXPORTS_FOLDER, export_model, write_final_model
 from songgen.train.optimization.anomalies import AnomalyWatch, NonFiniteError
@@ -60,6 +61,16 @@ class Intervals:
     """Steps between two checkpoints."""
     plot: int | None = None
     """Steps between two plots."""
+
+    @classmethod
+    def of(cls, training: TrainingArguments, steps_per_epoch: int, total_steps: int) -> Intervals:
+        """Return the intervals that the configuration of a run gives or implies."""
+        return cls(
+            log=training.logging_interval(total_steps, steps_per_epoch),
+            evaluate=training.eval_interval(total_steps, steps_per_epoch),
+            save=training.save_interval(total_steps, steps_per_epoch),
+            plot=training.plot_interval(total_steps),
+        )
 
     def problems(self, total_steps: int) -> dict[str, str]:
         """Return what is never due before the end of a run of `total_steps`: key -> what that means."""
@@ -132,6 +143,8 @@ class Trainer:
     """Time limit for processes that wait for each other; long until the first step is done."""
     control: RunControl
     """Commands to the run while it trains."""
+    growth: DataGrowth | None = None
+    """Reader of data sets that may grow; None if they are read once."""
     inbox: Inbox = field(default_factory=Inbox)
     """Commands that this process receives while it trains."""
 
@@ -274,10 +287,22 @@ class Trainer:
     def remaining_steps(self) -> Iterator[list[Any]]:
         """Yield this process's micro-batches of each remaining step, epoch after epoch."""
         while self.state.step < self.total_steps:
+            self.reread_data()
             for batches in self.data.steps(self.state.epoch, self.state.batches_in_epoch):
                 yield batches
                 if self.state.step >= self.total_steps:
                     return
+
+    def reread_data(self) -> None:
+        """Read the data sets again if that is due, and plan the rest of the run for the clips that they have now."""
+        data = self.growth.next(self.data, self.state) if self.growth is not None else None
+        if data is None:
+            return
+        self.data, self.total_steps = data, take_in(data, self.config, self.state)
+        self.intervals = Intervals.of(self.config.training, data.plan.steps_per_epoch(0), self.total_steps)
+        if self.evaluator is not None and self.evaluator.songs is not None:
+            self.evaluator.songs.last_step = self.total_steps
+        self.reporter.plan(self.total_steps, count_epochs(data.plan, self.state, self.total_steps))
 
     def step(self, batches: list[Any]) -> StepResult:
         """Train on the micro-batches of one step and advance the state."""

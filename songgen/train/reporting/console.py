@@ -96,6 +96,12 @@ class TrainingProgress:
         """Close the bar and leave it visible."""
         self.close()
 
+    def plan(self, total_steps: int, num_epochs: float) -> None:
+        """Replace the number of steps and epochs of the run."""
+        self._total_steps, self._num_epochs = total_steps, num_epochs
+        self._bar.total = total_steps
+        self._bar.refresh()
+
     def advance(self, epoch: int, step_in_epoch: int, steps_in_epoch: int) -> None:
         """Count one optimizer step; nothing is read from the device.
 

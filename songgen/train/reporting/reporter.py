@@ -61,6 +61,11 @@ class Reporter:
         if first_step and self.console.enabled:
             self.milestones.read(self.trackers.folder)
 
+    def plan(self, total_steps: int, num_epochs: float) -> None:
+        """Replace the number of steps and epochs of the run."""
+        assert self.progress is not None
+        self.progress.plan(total_steps, round(num_epochs, 2))
+
     def advance(self, epoch: int, step_in_epoch: int, steps_in_epoch: int) -> None:
         """Show that a step of an epoch (from 0) is completed, the `step_in_epoch`-th of `steps_in_epoch`."""
         assert self.progress is not None

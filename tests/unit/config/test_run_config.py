@@ -7,12 +7,13 @@ from typing import Any, Literal, get_args
 import pytest
 
 from songgen.config import DataArguments, ModelArguments, RunConfig, TrainingArguments
+from songgen.config.checks import PHASE_KEYS, PHASES
 from songgen.config.ignored import ALIASES, SECRET_KEYS
 from songgen.config.keys import all_keys
 from songgen.config.model_arguments import TrackPattern
 from songgen.config.training_arguments import ParameterGroup
 from songgen.config.types import PositiveInt, coerce, parse_text
-from songgen.data.batch_plan import ORDERS
+from songgen.data.curriculum.order import ORDERS, PHASE_KINDS, Phase
 from songgen.families.tokens.parameter_groups import TOKEN_GROUPS
 from songgen.tasks import TASKS
 from songgen.train.optimization.schedules import SCHEDULES
@@ -118,6 +119,7 @@ def test_remote_code_is_refused() -> None:
         ({"do_eval": True, "eval_strategy": "steps", "eval_steps": None}, "eval_strategy"),
         ({"eval_strategy": "epoch"}, "eval_strategy"),
         ({"eval_generation_steps": 5}, "eval_generation_steps"),
+        ({"eval_random_texts": True}, "eval_random_texts"),
         ({"report_to": ["none", "wandb"]}, "report_to"),
         ({"max_steps": 0}, "max_steps"),
         ({"max_steps": 100, "warmup_steps": 100}, "warmup_steps"),
@@ -154,6 +156,14 @@ def test_remote_code_is_refused() -> None:
         ({"voice_choices": {"drums": 1}}, "voice_choices"),
         ({"voice_choices": {"vocal": 0, "none": 0}}, "voice_choices"),
         ({"add_vocal_loss": True, "track_pattern": "interleaving_A_V"}, "add_vocal_loss"),
+        ({"order": []}, "order"),
+        ({"order": [{"by": "speaker"}]}, "order"),
+        ({"order": [{"by": "random", "epochs": 2}]}, "order"),
+        ({"order": [{"by": "duration"}, {"by": "random"}]}, "order"),
+        ({"order": [{"by": "duration", "epochs": 1.5}, {"by": "random"}]}, "order"),
+        ({"order": [{"by": "balanced"}]}, "order"),
+        ({"order": [{"by": "random", "column": "singer"}]}, "order"),
+        ({"order": [{"by": "random", "length": 3}]}, "order"),
     ],
 )
 def test_contradictions_are_found(values: dict[str, Any], key: str) -> None:
@@ -333,7 +343,9 @@ def test_choices_are_those_of_the_other_parts() -> None:
     layouts = {layout for task in TASKS.values() for layout in task.layouts}
     assert set(get_args(ParameterGroup)) == {*TOKEN_GROUPS.aliases, *TOKEN_GROUPS.prefixes}
     assert set(get_args(TrackPattern)) == layouts
-    assert set(get_args(all_keys()["order"].annotation)) == set(ORDERS)
+    names, _ = get_args(all_keys()["order"].annotation)
+    assert set(get_args(names)) == set(ORDERS)
+    assert set(PHASES) == set(PHASE_KINDS) and PHASE_KEYS == tuple(Phase.__dataclass_fields__)
     assert set(get_args(all_keys()["lr_scheduler_type"].annotation)) == set(SCHEDULES)
 
 
