@@ -44,11 +44,20 @@ def choose_trained(config: RunConfig, core: SongGenForConditionalGeneration) -> 
     Raises:
         ValueError: if the configuration names groups that do not exist, or sets a factor for one that is not trained.
     """
-    frozen = [*config.training.frozen_groups(), *_unreached_groups(config, core)]
-    factors: dict[str, float] = dict(config.training.learning_rate_factors.items())
-    trainable = Trainable.choose(core, TOKEN_GROUPS, frozen=frozen, learning_rate_factors=factors)
+    trainable = trained_parameters(config, core)
     logger.info("frozen: %s", ", ".join(trainable.frozen_groups) or "nothing")
     return trainable
+
+
+def trained_parameters(config: RunConfig, core: SongGenForConditionalGeneration) -> Trainable:
+    """Do what `choose_trained` does without a message, also for a model without content (on the meta device).
+
+    Raises:
+        ValueError: as `choose_trained` does.
+    """
+    frozen = [*config.training.frozen_groups(), *_unreached_groups(config, core)]
+    factors: dict[str, float] = dict(config.training.learning_rate_factors.items())
+    return Trainable.choose(core, TOKEN_GROUPS, frozen=frozen, learning_rate_factors=factors)
 
 
 def _unreached_groups(config: RunConfig, core: SongGenForConditionalGeneration) -> list[str]:

@@ -1,0 +1,223 @@
+"""Costs of training a token model, from its configuration: weights, and what a micro-batch keeps and computes.
+
+Shapes: S decoder steps, D width, H heads, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from songgen.config import RunConfig
+from songgen.families.costs import FLOAT32, HALF, LAYERS, LOSSES, AdapterPlan, BatchCosts, BatchSize, WeightCounts
+from songgen.families.tensor_account import TensorAccount
+from songgen.families.tokens.forward_walk import LAYER, ForwardWalk
+from songgen.families.tokens.model import planned_config
+from songgen.families.tokens.parameter_groups import trained_parameters
+from songgen.models.configuration_songgen import SongGenConfig
+from songgen.models.modeling_songgen import SongGenForConditionalGeneration
+from songgen.runtime.pretrained import local_folder
+from songgen.runtime.tensor_files import opened_tensors, weight_files
+from songgen.tasks import VOCAL
+
+LYRICS, CONDITIONS = "lyrics encoder", "caption and voice"
+"""Names of the parts in `BatchCosts.kept`."""
+
+HEADS = ("decoder.lm_heads.", "decoder.vocal_lm_heads.")
+"""Beginnings of the names of the heads' weights."""
+
+WEIGHTS = "copies of weights in lower precision"
+
+PUBLISHED_ENCODERS = {"google/flan-t5-large": 1_366_000_000, "m-a-p/MERT-v1-330M": 1_262_000_000}
+"""Bytes of the encoders that the published models name, float32; nothing is downloaded for an estimate."""
+
+_ENTRY_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "I8": 1}
+"""Name of a type in a safetensors file -> bytes."""
+
+
+def token_costs(config: RunConfig) -> TokenCosts:
+    """Return the costs of the model of a run; only its configuration and the headers of its files are read.
+
+    Raises:
+        ValueError: if the model's configuration cannot be read, or groups to freeze do not exist.
+    """
+    model_config, folder = planned_config(config)
+    with torch.device("meta"):
+        core = SongGenForConditionalGeneration(model_config, folder=folder)
+    entries = trained_parameters(config, core).entries
+    uses_voice = config.data.voice_probabilities().get(VOCAL, 0.0) > 0
+    computed = FLOAT32 if config.training.dtype == "float32" else HALF
+    return TokenCosts(
+        config=model_config,
+        sizes={name: parameter.numel() for name, parameter in core.named_parameters()},
+        trained=frozenset(entry.name for entry in entries),
+        linear_layers=frozenset(name for name, module in core.named_modules() if isinstance(module, torch.nn.Linear)),
+        encoders={
+            name: encoder_bytes(getattr(model_config, name), folder)
+            for name in ("text_encoder", "voice_encoder")
+            if name == "text_encoder" or uses_voice
+        },
+        computed=computed,
+        fused=config.model.attn_implementation == "sdpa",
+        checkpointing=config.model.gradient_checkpointing,
+        vocal_heads=config.training.add_vocal_loss,
+    )
+
+
+def encoder_bytes(spec: Mapping[str, Any], folder: Path | None) -> int | None:
+    """Return the bytes of a frozen encoder's weights; None if they are neither here nor known."""
+    path = str(spec.get("path", ""))
+    if path in PUBLISHED_ENCODERS:
+        return PUBLISHED_ENCODERS[path]
+    where = local_folder(path, folder) if path else None
+    if where is None or not weight_files(where):
+        return None
+    size = 0
+    for name in weight_files(where):
+        with opened_tensors(where / name) as opened:
+            for key in opened.keys():  # noqa: SIM118 - no mapping
+                if not key.startswith(("decoder.", "lm_head.")):  # of a T5 model, only the encoder is used
+                    part = opened.get_slice(key)
+                    size += torch.Size(part.get_shape()).numel() * _ENTRY_BYTES.get(part.get_dtype(), FLOAT32)
+    return size
+
+
+@dataclass(frozen=True)
+class TokenCosts:
+    """Costs of a token model; see `songgen.families.costs.ModelCosts`."""
+
+    config: SongGenConfig
+    """Configuration of the model, as the run changes it."""
+    sizes: Mapping[str, int]
+    """Name of each parameter -> its entries."""
+    trained: frozenset[str]
+    """Names of the trained parameters."""
+    linear_layers: frozenset[str]
+    """Names of the linear layers, which adapters and quantization may replace."""
+    encoders: Mapping[str, int | None]
+    """Bytes of each frozen encoder."""
+    computed: int
+    """Bytes of a number in matrix products."""
+    fused: bool
+    """Whether attention is one kernel where the device has it."""
+    checkpointing: bool
+    """Whether decoder layers are computed again in the backward pass."""
+    vocal_heads: bool
+    """Whether the auxiliary vocal heads are trained."""
+    stream: int = FLOAT32
+    """Bytes of a number between layers, and of a weight."""
+    plan: AdapterPlan | None = None
+    """Adapters; None if the weights themselves are trained."""
+
+    def with_adapters(self, plan: AdapterPlan) -> TokenCosts:
+        """Return the costs with adapters, which are trained alone."""
+        return replace(self, plan=plan, trained=frozenset())
+
+    @cached_property
+    def weights(self) -> WeightCounts:
+        """See `ModelCosts`."""
+        total, trained = sum(self.sizes.values()), sum(self.sizes[name] for name in self.trained)
+        quantized = 0
+        if self.plan is not None and self.plan.base_bits is not None:
+            inner = (name for name in self.linear_layers if not name.startswith(HEADS))  # heads stay in full precision
+            quantized = sum(self.sizes[f"{name}.weight"] for name in inner)
+        adapters = 0
+        if self.plan is not None:
+            adapters = sum(rank * self._inputs_and_outputs(name) for name, rank in self.plan.ranks.items())
+        block = LAYER.format(0) + "."
+        return WeightCounts(
+            trained=trained + adapters,
+            frozen=total - trained - quantized,
+            # A scale of 4 bytes for each block of 64 weights (4 bits, doubly quantized: about 0.127 bits a weight), or
+            # for each row (8 bits).
+            quantized_bytes=round(quantized * (0.5 + 0.127 / 8 if self._base_bits == 4 else 1.0)),
+            largest_block=sum(size for name, size in self.sizes.items() if name.startswith(block)),
+            total=total,
+        )
+
+    @property
+    def _base_bits(self) -> int | None:
+        return None if self.plan is None else self.plan.base_bits
+
+    def _inputs_and_outputs(self, module: str) -> int:
+        """Return the sum of both sides of a linear layer of the decoder or the lyrics encoder."""
+        decoder, encoder = self.config.decoder, self.config.lyrics_encoder
+        name = module.rpartition(".")[2]
+        if name in ("fc1", "fc2"):
+            return decoder.hidden_size + decoder.ffn_dim
+        if name in ("w_1", "w_2"):
+            return encoder.output_size + encoder.linear_units
+        size, width = self.sizes[f"{module}.weight"], decoder.hidden_size
+        if module.startswith("lyrics_encoder."):
+            width = encoder.output_size
+        return width + size // width
+
+    def batch(self, size: BatchSize, device: str) -> BatchCosts:
+        """See `ModelCosts`."""
+        walk = ForwardWalk(self.config, self._account, size, device)
+        conditions, lyrics, decoder = self._account(device), self._account(device), self._account(device)
+        memory, prefix = walk.conditions(conditions, lyrics)
+        layer_kept = walk.decoder(decoder, memory, prefix, checkpointing=self.checkpointing, fused=self.fused)
+        accounts = (conditions, lyrics, decoder)
+        rows, layout = size.clips * walk.steps, self.config.layout
+        losses, logits, gradients = self._losses(rows)
+        kept = {CONDITIONS: conditions.kept, LYRICS: lyrics.kept, LAYERS: decoder.kept, LOSSES: losses}
+        weights = sum(account.kept_weights for account in accounts)
+        # Autocast frees its copies after the forward pass; those that the backward pass needs are counted as kept.
+        cached = max(0, sum(account.cached for account in accounts) - weights)
+        decoder_config = self.config.decoder
+        # The widest gradients: those of both sides of the activation, and of the layer's input and output.
+        inner = rows * (2 * decoder_config.ffn_dim * self.computed + 2 * decoder_config.hidden_size * self.stream)
+        again = {"one decoder layer, computed again": layer_kept} if self.checkpointing else {}
+        forward_operations = sum(account.forward_operations for account in accounts)
+        forward_operations += decoder.forward_operations * self.checkpointing  # once more in the backward pass
+        operations = forward_operations + sum(account.backward_operations for account in accounts)
+        return BatchCosts(
+            kept=kept | ({WEIGHTS: weights} if weights else {}),
+            forward={"logits of one head": logits} | ({WEIGHTS: cached} if cached else {}),
+            backward={"gradients of the heads": gradients},
+            layer=again | {"gradients of activations": inner},
+            first_gradients=FLOAT32 * sum(self.sizes[name] for name in self.trained if name.startswith(HEADS)),
+            operations=operations + 6.0 * rows * self._head_weights,
+            kernels=3 * sum(account.kernels for account in accounts) + 30 * layout.num_heads,
+            moved=3 * sum(account.moved for account in accounts) + 8 * self._head_rows * rows * FLOAT32,
+        )
+
+    def _account(self, device: str, computed: int | None = None) -> TensorAccount:
+        """Return an empty account, in the precision of the run unless another one is given."""
+        return TensorAccount(
+            self.trained.__contains__, device, computed=computed or self.computed, stream=self.stream, plan=self.plan
+        )
+
+    @property
+    def _head_rows(self) -> int:
+        """Rows of all heads that are computed: (H + vocal heads) x V."""
+        return self.config.decoder.vocab_size * self.config.layout.num_heads * (1 + self.vocal_heads)
+
+    @property
+    def _head_weights(self) -> int:
+        """Weights of all heads that are computed."""
+        return self._head_rows * self.config.decoder.hidden_size
+
+    def _losses(self, rows: int) -> tuple[int, int, int]:
+        """Return the bytes that the losses keep, need at the end of the forward pass, and at the start of backward."""
+        config = self.config.decoder
+        sets, states = 1 + self.vocal_heads, rows * config.hidden_size * FLOAT32
+        matrices = self._head_weights // sets
+        if self._are_heads_plain:
+            # The fused loss keeps the gradients of states and heads, and holds the logits of one head.
+            logits = rows * config.vocab_size * (FLOAT32 + self.computed * (self.computed != FLOAT32))
+            return sets * (states + matrices * FLOAT32), logits + 2 * states, states + matrices * FLOAT32
+        # Each head by itself: log-probabilities of all heads, and their gradients.
+        numbers = sets * rows * config.vocab_size * self.config.layout.num_heads
+        return numbers * FLOAT32 + states, numbers * self.computed, numbers * FLOAT32
+
+    @property
+    def _are_heads_plain(self) -> bool:
+        """Whether no head has an adapter, so that losses are fused."""
+        return self.plan is None or not any(name.startswith(HEADS) for name in self.plan.ranks)
