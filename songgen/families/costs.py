@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from songgen.config import RunConfig
+from songgen.families.objective import DataNeeds
+
 FLOAT32 = 4
 """Bytes of a float32 number."""
 
@@ -55,6 +58,8 @@ class WeightCounts:
     """Weights of the largest part that is gathered at once when weights are sharded over processes."""
     total: int = 0
     """Weights of the model as its folder stores it, without adapters."""
+    bytes_each: int = FLOAT32
+    """Bytes of a weight in memory. With fewer than four, the optimizer keeps a float32 copy of the trained ones."""
 
 
 LOSSES = "heads and losses"
@@ -99,8 +104,15 @@ class ModelCosts(Protocol):
         """Numbers of weights."""
 
     @property
+    def data_needs(self) -> DataNeeds:
+        """Requirements on a data set."""
+
+    @property
     def encoders(self) -> Mapping[str, int | None]:
         """Bytes of each frozen network in memory while the model trains; None for a size that is not known."""
+
+    def with_settings(self, config: RunConfig) -> ModelCosts:
+        """Return the costs of the same model with other settings of its computation; what is trained stays."""
 
     def batch(self, size: BatchSize, device: str) -> BatchCosts:
         """Return the costs of a micro-batch.

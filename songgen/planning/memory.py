@@ -141,19 +141,22 @@ def _weights(counts: WeightCounts, settings: StepSettings, processes: Processes)
     """Yield weights, gradients, optimizer state and average."""
     shards = processes.count if processes.sharding != "none" else 1
     weight_shards = processes.count if processes.sharding == "weights" else 1
-    yield Term("trained weights", FLOAT32 * counts.trained // weight_shards)
-    yield Term("frozen weights", FLOAT32 * counts.frozen // weight_shards)
+    each = counts.bytes_each
+    yield Term("trained weights", each * counts.trained // weight_shards)
+    yield Term("frozen weights", each * counts.frozen // weight_shards)
     yield Term("quantized weights", counts.quantized_bytes)
     if weight_shards > 1:  # a layer that computes, and the next one
         yield Term("gathered layers", 2 * FLOAT32 * counts.largest_block)
     # Between steps there are no gradients, unless other processes or further micro-batches need them to stay.
     late = frozenset({FIRST_LAYER, UPDATE})
     lasting = settings.accumulates or processes.count > 1
-    yield Term("gradients", FLOAT32 * counts.trained // shards, ALWAYS if lasting else late)
+    yield Term("gradients", each * counts.trained // shards, ALWAYS if lasting else late)
     if processes.exchanges_in_buckets:
         yield Term("exchange of gradients", EXCHANGE_BYTES)
     elif processes.count > 1 and shards == 1:
         yield Term("exchange of gradients", FLOAT32 * counts.trained)
+    if each < FLOAT32:
+        yield Term("float32 copies of the trained weights", FLOAT32 * counts.trained)
     yield Term("optimizer state", OPTIMIZER_BYTES[settings.optimizer] * counts.trained // shards)
     if settings.keeps_average:
         yield Term("moving average", FLOAT32 * counts.trained // weight_shards)
@@ -171,9 +174,12 @@ def _batch(batch: BatchCosts) -> Iterator[Term]:
         (batch.layer, {LAST_LAYER, FIRST_LAYER}),
     ):
         yield from (Term(name, size, frozenset(moments)) for name, size in found.items())
-    yield Term("gradients of the heads", batch.first_gradients, frozenset({LAST_LAYER}))
+    yield Term("gradients that come first", batch.first_gradients, frozenset({LAST_LAYER}))
 
 
 def shown_bytes(size: float) -> str:
-    """Return a number of bytes as text, in GB or MB."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    """Return a number of bytes as text."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}" if size < 100 * scale else f"{size / scale:.0f} {unit}"
+    return f"{size / 1e3:.0f} kB"

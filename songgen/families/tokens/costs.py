@@ -17,7 +17,9 @@ from songgen.config import RunConfig
 from songgen.families.costs import FLOAT32, HALF, LAYERS, LOSSES, AdapterPlan, BatchCosts, BatchSize, WeightCounts
 from songgen.families.tensor_account import TensorAccount
 from songgen.families.tokens.forward_walk import LAYER, ForwardWalk
+from songgen.families.objective import DataNeeds
 from songgen.families.tokens.model import planned_config
+from songgen.families.tokens.objective import data_needs
 from songgen.families.tokens.parameter_groups import trained_parameters
 from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
@@ -51,8 +53,7 @@ def token_costs(config: RunConfig) -> TokenCosts:
         core = SongGenForConditionalGeneration(model_config, folder=folder)
     entries = trained_parameters(config, core).entries
     uses_voice = config.data.voice_probabilities().get(VOCAL, 0.0) > 0
-    computed = FLOAT32 if config.training.dtype == "float32" else HALF
-    return TokenCosts(
+    costs = TokenCosts(
         config=model_config,
         sizes={name: parameter.numel() for name, parameter in core.named_parameters()},
         trained=frozenset(entry.name for entry in entries),
@@ -62,11 +63,9 @@ def token_costs(config: RunConfig) -> TokenCosts:
             for name in ("text_encoder", "voice_encoder")
             if name == "text_encoder" or uses_voice
         },
-        computed=computed,
-        fused=config.model.attn_implementation == "sdpa",
-        checkpointing=config.model.gradient_checkpointing,
         vocal_heads=config.training.add_vocal_loss,
     )
+    return costs.with_settings(config)
 
 
 def encoder_bytes(spec: Mapping[str, Any], folder: Path | None) -> int | None:
@@ -101,14 +100,14 @@ class TokenCosts:
     """Names of the linear layers, which adapters and quantization may replace."""
     encoders: Mapping[str, int | None]
     """Bytes of each frozen encoder."""
-    computed: int
-    """Bytes of a number in matrix products."""
-    fused: bool
-    """Whether attention is one kernel where the device has it."""
-    checkpointing: bool
-    """Whether decoder layers are computed again in the backward pass."""
     vocal_heads: bool
     """Whether the auxiliary vocal heads are trained."""
+    computed: int = FLOAT32
+    """Bytes of a number in matrix products."""
+    fused: bool = True
+    """Whether attention is one kernel where the device has it."""
+    checkpointing: bool = False
+    """Whether decoder layers are computed again in the backward pass."""
     stream: int = FLOAT32
     """Bytes of a number between layers, and of a weight."""
     plan: AdapterPlan | None = None
@@ -117,6 +116,15 @@ class TokenCosts:
     def with_adapters(self, plan: AdapterPlan) -> TokenCosts:
         """Return the costs with adapters, which are trained alone."""
         return replace(self, plan=plan, trained=frozenset())
+
+    def with_settings(self, config: RunConfig) -> TokenCosts:
+        """See `ModelCosts`."""
+        return replace(
+            self,
+            computed=FLOAT32 if config.training.dtype == "float32" else HALF,
+            fused=config.model.attn_implementation == "sdpa",
+            checkpointing=config.model.gradient_checkpointing,
+        )
 
     @cached_property
     def weights(self) -> WeightCounts:
@@ -138,7 +146,13 @@ class TokenCosts:
             quantized_bytes=round(quantized * (0.5 + 0.127 / 8 if self._base_bits == 4 else 1.0)),
             largest_block=sum(size for name, size in self.sizes.items() if name.startswith(block)),
             total=total,
+            bytes_each=self.stream,
         )
+
+    @property
+    def data_needs(self) -> DataNeeds:
+        """See `ModelCosts`."""
+        return data_needs(self.config.layout, self.config.task.auxiliary_tracks if self.vocal_heads else ())
 
     @property
     def _base_bits(self) -> int | None:
