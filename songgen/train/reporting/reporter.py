@@ -24,6 +24,8 @@ class Reporter:
     """Summary shown at the start."""
     open_trackers: Callable[[int | None], Trackers]
     """Function that opens the trackers, given the step that the run resumes from (None for a new run)."""
+    peak_memory: Callable[[], str] | None = None
+    """Function that returns the line about memory after the first step; None to show none."""
     trackers: Trackers | None = field(default=None, init=False)
     """Trackers, open from `start` to the end of the context."""
     progress: TrainingProgress | None = field(default=None, init=False)
@@ -53,6 +55,9 @@ class Reporter:
         """Show that a step of an epoch (from 0) is completed, the `step_in_epoch`-th of `steps_in_epoch`."""
         assert self.progress is not None
         self.progress.advance(epoch, step_in_epoch, steps_in_epoch)
+        if self.peak_memory is not None:
+            self.console.info(self.peak_memory())
+            self.peak_memory = None
 
     def training(self, metrics: Mapping[str, float], step: int, epoch: float) -> None:
         """Report metrics of the latest steps."""
