@@ -40,6 +40,7 @@ COMMANDS: dict[str, Command] = {
     "codec": Command("songgen.cli.codec", "fit the embedded codec, which needs no download, on manifests"),
     "init": Command("songgen.cli.init", "create the folder of an untrained model"),
     "tokenize": Command("songgen.cli.tokenize", "turn songs into a tokenized data set", log_level="INFO"),
+    "configure": Command("songgen.cli.configure", "write a training configuration for a data set and this machine"),
     "check": Command("songgen.cli.check", "say what a run will need, and what is wrong with it, before it starts"),
     "train": Command("songgen.cli.train", "train a model, in one process or in several", log_level=None),
     "generate": Command("songgen.cli.generate", "generate songs from a caption, lyrics and a reference voice"),

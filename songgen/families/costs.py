@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from songgen.config import RunConfig
+from songgen.data.schema import DatasetInfo
 from songgen.families.objective import DataNeeds
 
 FLOAT32 = 4
@@ -106,6 +107,13 @@ class ModelCosts(Protocol):
     @property
     def data_needs(self) -> DataNeeds:
         """Requirements on a data set."""
+
+    def misfits(self, info: DatasetInfo) -> list[str]:
+        """Return why the model cannot be trained on a data set, as far as no network has to be loaded for it."""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model was trained before, so that a run continues with what it knows."""
 
     @property
     def encoders(self) -> Mapping[str, int | None]:

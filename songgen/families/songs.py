@@ -115,9 +115,7 @@ def open_songs(data: DataArguments, split: str, needs: DataNeeds, max_rows: int 
     return kept
 
 
-def select_songs(
-    data: DataArguments, split: str, needs: DataNeeds, max_rows: int | None
-) -> tuple[SongDataset, str]:
+def select_songs(data: DataArguments, split: str, needs: DataNeeds, max_rows: int | None) -> tuple[SongDataset, str]:
     """Open one split of all data sets of the run and filter it.
 
     Args:

@@ -11,6 +11,7 @@ from songgen.config import RunConfig
 from songgen.data.batch_plan import BatchPlan
 from songgen.data.dataset import SongDataset
 from songgen.data.samples import TrainingSamples
+from songgen.data.schema import DatasetInfo
 from songgen.families.costs import BatchCosts, BatchSize, ModelCosts
 from songgen.families.objective import DataNeeds
 from songgen.families.registry import family_of
@@ -103,9 +104,7 @@ class RunFacts:
         return self.costs.batch(size, self.machine.device_type)
 
 
-def gather_facts(
-    config: RunConfig, machine: Machine, processes: Processes, speed: Speed | None = None
-) -> RunFacts:
+def gather_facts(config: RunConfig, machine: Machine, processes: Processes, speed: Speed | None = None) -> RunFacts:
     """Find out what a run needs, as far as it can be known before it starts.
 
     Args:
@@ -124,6 +123,9 @@ def gather_facts(
         return facts
     facts = replace(facts, costs=costs)
     try:
+        infos = [DatasetInfo.read(folder) for folder in config.data.dataset_folders()]
+        if misfits := [line for info in infos for line in costs.misfits(info)]:
+            raise ValueError(f"the model and the data set do not fit together: {'; '.join(misfits)}")
         clips = clip_facts(config, train_split(config.data), costs.data_needs, config.data.max_train_samples)
     except ValueError as error:
         return replace(facts, problems=(*facts.problems, ("save_to_disk", str(error))))
@@ -189,9 +191,9 @@ def clip_facts(config: RunConfig, split: str, needs: DataNeeds, max_rows: int | 
 def _size(songs: SongDataset, voice: np.ndarray, take: object) -> BatchSize:
     """Return the size of one clip, by `np.max` or `np.mean` of the lengths."""
     assert callable(take)
-    lengths = (songs.num_frames, songs.caption_lengths(), songs.lyrics_lengths(), voice)
-    return BatchSize(1, *(max(1, round(float(take(part)))) if index < 3 else round(float(take(part)))
-                          for index, part in enumerate(lengths)))
+    parts = (songs.num_frames, songs.caption_lengths(), songs.lyrics_lengths(), voice)
+    frames, caption, lyrics, samples = (round(float(take(part))) for part in parts)
+    return BatchSize(1, max(1, frames), max(1, caption), max(1, lyrics), samples)
 
 
 def micro_batches(config: RunConfig, clips: ClipFacts) -> tuple[BatchSize, BatchSize]:
@@ -202,7 +204,9 @@ def micro_batches(config: RunConfig, clips: ClipFacts) -> tuple[BatchSize, Batch
         return replace(clips.largest, clips=most), replace(clips.average, clips=most)
     # By frames, a micro-batch has few long clips or many short ones; attention makes the long ones larger.
     longest = max(1, min(most, budget // clips.largest.frames))
-    return replace(clips.largest, clips=longest), replace(clips.average, clips=min(most, budget // clips.average.frames))
+    return replace(clips.largest, clips=longest), replace(
+        clips.average, clips=min(most, budget // clips.average.frames)
+    )
 
 
 def _length(config: RunConfig, clips: ClipFacts, processes: Processes) -> Length:
@@ -232,7 +236,7 @@ def _length(config: RunConfig, clips: ClipFacts, processes: Processes) -> Length
 
 def _disk(facts: RunFacts) -> DiskEstimate:
     """Estimate the disk space of a run."""
-    config, training, clips, length = facts.config, facts.config.training, facts.clips, facts.length
+    training, clips, length = facts.config.training, facts.clips, facts.length
     assert facts.costs is not None and clips is not None and length is not None
     total, weights = length.total_steps, facts.costs.weights
     save = training.save_interval(total, length.steps_per_epoch)
@@ -243,11 +247,8 @@ def _disk(facts: RunFacts) -> DiskEstimate:
         songs = evaluations * min(training.num_generated_samples, facts.held_out.count)
     tracks = len(facts.costs.data_needs.target_tracks)
     log = training.logging_interval(total, length.steps_per_epoch)
-    parent = next(
-        (folder for folder in (Path(training.output_dir), *Path(training.output_dir).absolute().parents)
-         if folder.is_dir()),
-        Path("/"),
-    )
+    output = Path(training.output_dir).absolute()
+    existing = next(folder for folder in (output, *output.parents) if folder.is_dir())
     return estimate_disk(
         trained=weights.trained,
         total_weights=weights.total,
@@ -259,5 +260,5 @@ def _disk(facts: RunFacts) -> DiskEstimate:
         songs=songs,
         song_bytes=round(clips.longest_seconds * clips.sample_rate * SAMPLE_BYTES * (tracks + 1)),
         lines=total // log + evaluations,
-        free=free_bytes(parent),
+        free=free_bytes(existing),
     )

@@ -29,7 +29,7 @@ CUDA_CONTEXT = 600 * 2**20
 CUDA_FRAGMENTATION = 0.05
 """Share of the tensors' bytes that the allocator holds besides, because pieces do not fit together."""
 
-CPU_PROGRAM = 700 * 2**20
+CPU_PROGRAM = 550 * 2**20
 """Bytes of the program and its libraries in main memory."""
 
 EXCHANGE_BYTES = 200_000_000

@@ -74,9 +74,7 @@ def measured_speed(device: str, dtype: str) -> Speed:
     )
 
 
-def estimate_time(
-    speed: Speed, batch: BatchCosts, *, accumulation: int, trained: int, steps: int
-) -> TimeEstimate:
+def estimate_time(speed: Speed, batch: BatchCosts, *, accumulation: int, trained: int, steps: int) -> TimeEstimate:
     """Estimate the time of the steps of a run.
 
     Args:

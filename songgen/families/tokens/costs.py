@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from songgen.config import RunConfig
+from songgen.data.schema import DatasetInfo
 from songgen.families.costs import FLOAT32, HALF, LAYERS, LOSSES, AdapterPlan, BatchCosts, BatchSize, WeightCounts
+from songgen.families.objective import DataNeeds
 from songgen.families.tensor_account import TensorAccount
 from songgen.families.tokens.forward_walk import LAYER, ForwardWalk
-from songgen.families.objective import DataNeeds
-from songgen.families.tokens.model import planned_config
+from songgen.families.tokens.model import lyrics_fingerprint, planned_config
 from songgen.families.tokens.objective import data_needs
 from songgen.families.tokens.parameter_groups import trained_parameters
 from songgen.models.configuration_songgen import SongGenConfig
@@ -63,6 +64,7 @@ def token_costs(config: RunConfig) -> TokenCosts:
             for name in ("text_encoder", "voice_encoder")
             if name == "text_encoder" or uses_voice
         },
+        lyrics_tokenizer=lyrics_fingerprint(config, folder),
         vocal_heads=config.training.add_vocal_loss,
     )
     return costs.with_settings(config)
@@ -100,6 +102,8 @@ class TokenCosts:
     """Names of the linear layers, which adapters and quantization may replace."""
     encoders: Mapping[str, int | None]
     """Bytes of each frozen encoder."""
+    lyrics_tokenizer: str | None
+    """Fingerprint of the lyrics tokenizer in the model's folder or the configuration; None if there is none."""
     vocal_heads: bool
     """Whether the auxiliary vocal heads are trained."""
     computed: int = FLOAT32
@@ -116,6 +120,29 @@ class TokenCosts:
     def with_adapters(self, plan: AdapterPlan) -> TokenCosts:
         """Return the costs with adapters, which are trained alone."""
         return replace(self, plan=plan, trained=frozenset())
+
+    def misfits(self, info: DatasetInfo) -> list[str]:
+        """See `ModelCosts`."""
+        decoder, codec = self.config.decoder, self.config.audio_codec_fingerprint
+        pairs = {
+            "codebooks": (decoder.num_codebooks, info.num_codebooks),
+            "codes of a codebook": (self.config.vocabulary.codebook_size, info.codebook_size),
+            "codec": (codec, info.codec_fingerprint if codec else None),
+            "lyrics tokenizer": (
+                self.lyrics_tokenizer,
+                info.lyrics_tokenizer_fingerprint if self.lyrics_tokenizer else None,
+            ),
+        }
+        found = [
+            f"{name}: {own} in the model, {other} in the data" for name, (own, other) in pairs.items() if own != other
+        ]
+        lacking = [track for track in self.data_needs.tracks if track not in info.tracks]
+        return [*found, *(f"the data has no track {track}" for track in lacking)]
+
+    @property
+    def is_trained(self) -> bool:
+        """See `ModelCosts`."""
+        return self.config.audio_codec_fingerprint is not None
 
     def with_settings(self, config: RunConfig) -> TokenCosts:
         """See `ModelCosts`."""

@@ -136,7 +136,7 @@ def model_fingerprints(config: RunConfig, core: SongGenForConditionalGeneration)
     codec = core.config.audio_codec_fingerprint or core.audio_codec.fingerprint
     return {
         "codec_fingerprint": codec,
-        "lyrics_tokenizer_fingerprint": _lyrics_fingerprint(config, core.folder),
+        "lyrics_tokenizer_fingerprint": lyrics_fingerprint(config, core.folder),
         "caption_tokenizer_fingerprint": _caption_fingerprint(core),
     }
 
@@ -160,7 +160,7 @@ def _caption_fingerprint(core: SongGenForConditionalGeneration) -> str | None:
     return caption_tokenizer_fingerprint(load_caption_tokenizer(folder))
 
 
-def _lyrics_fingerprint(config: RunConfig, folder: Path | None) -> str | None:
+def lyrics_fingerprint(config: RunConfig, folder: Path | None) -> str | None:
     """Return the fingerprint of the lyrics tokenizer in the configuration or the model's folder."""
     if config.model.lyrics_tokenizer is not None:
         return VoiceBpeTokenizer.from_pretrained(config.model.lyrics_tokenizer).fingerprint

@@ -101,7 +101,8 @@ def _for_memory(config: RunConfig) -> Iterator[Remedy]:
     """Yield what takes less memory."""
     training = config.training
     if not config.model.gradient_checkpointing:
-        yield Remedy({"gradient_checkpointing": True}, "layers are computed again instead of kept, about a third slower")
+        effect = "layers are computed again instead of kept, about a third slower"
+        yield Remedy({"gradient_checkpointing": True}, effect)
     yield from _smaller_batches(config)
     if training.optimizer == "adamw":
         yield Remedy({"optimizer": "adamw_8bit"}, "a quarter of the optimizer state (needs bitsandbytes)")
@@ -127,7 +128,8 @@ def _for_numbers(config: RunConfig) -> Iterator[Remedy]:
     training = config.training
     if training.dtype == "float16":
         yield Remedy({"dtype": "bfloat16"}, "numbers as large as float32's; float16 ends at 65504")
-    yield Remedy({"learning_rate": training.learning_rate / 3}, "smaller updates; resume with allow_config_changes true")
+    effect = "smaller updates; resume with allow_config_changes true"
+    yield Remedy({"learning_rate": float(f"{training.learning_rate / 3:.2g}")}, effect)
     if not (training.warmup_steps or training.warmup_ratio):
         yield Remedy({"warmup_ratio": 0.05}, "the first updates are small")
     if training.max_grad_norm > 0.5:
