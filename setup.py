@@ -36,7 +36,7 @@ def find_recipes() -> dict[str, str]:
     """
     folders = {
         path.parent.relative_to(ROOT / "helpers")
-        for kind in ("training_configs", "prepare_configs", "accelerate_configs")
+        for kind in ("training_configs", "prepare_configs", "accelerate_configs", "lora_configs")
         for path in (ROOT / "helpers" / kind).rglob("*.*")
         if path.suffix in (".json", ".yaml")
     }

@@ -17,7 +17,7 @@ LAYERS = (
     ("vocabulary", "tasks", "exit_codes", "environment"),
     ("runtime",),
     ("layout", "codecs", "conditioning", "lyrics", "config", "metrics"),
-    ("models", "data", "web"),
+    ("models", "data", "web", "adapters"),
     ("generation",),
     ("families",),
     ("train", "tokenize"),

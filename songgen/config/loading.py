@@ -224,6 +224,16 @@ def _machine_problems(config: RunConfig) -> list[Problem]:
     if training.dtype == "float16" and not has_accelerator():
         message = 'dtype: "float16" does not train on a CPU; use "bfloat16" or "float32"'
         problems.append(Problem(("dtype",), message))
+    lora = config.adapter.lora_arguments()
+    if lora is not None and importlib.util.find_spec("peft") is None:
+        message = 'lora: adapters need peft; run `pip install -c constraints.txt -e ".[adapters]"`'
+        problems.append(Problem(("lora",), message))
+    if lora is not None and lora.quantization != "none" and importlib.util.find_spec("bitsandbytes") is None:
+        message = (
+            f'lora.quantization: "{lora.quantization}" needs bitsandbytes; run `pip install -c constraints.txt -e '
+            '".[8bit]"`, or use "none"'
+        )
+        problems.append(Problem(("lora",), message))
     if training.optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
         message = (
             'optimizer: "adamw_8bit" needs bitsandbytes; run `pip install -c constraints.txt -e ".[8bit]"`, '

@@ -41,8 +41,14 @@ class AdapterPlan:
     """Name of each adapted linear layer -> rank of its adapter."""
     dropout: float = 0.0
     """Dropout rate in front of the adapters."""
-    base_bits: int | None = None
-    """Bits of a number in the quantized linear layers of the base, 4 or 8; None: they are not quantized."""
+    saved: frozenset[str] = frozenset()
+    """Names of the parameters of layers that are trained whole."""
+    has_magnitudes: bool = False
+    """Whether the magnitudes of the outputs are trained too (DoRA)."""
+    quantized: frozenset[str] = frozenset()
+    """Names of the linear layers of the base that are quantized."""
+    quantization: str = "none"
+    """How they are quantized: `nf4` in 4 bits, `int8` in 8."""
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ class TensorAccount:
         read = self.cast(flow, module)
         if trained:
             self.keep(read)
-        is_quantized = self.plan.base_bits is not None and not trained
+        is_quantized = module in self.plan.quantized
         if self.computed != self.stream and not is_quantized:
             self.cached += weight * self.computed if trained else 0  # autocast caches copies of trained weights only
             if flow.has_gradient:

@@ -13,7 +13,7 @@ from songgen.data.schema import EVAL_SPLIT, TRAIN_SPLIT, DatasetInfo
 from songgen.families.costs import ModelCosts
 from songgen.families.registry import family_of
 from songgen.planning.check import check_run
-from songgen.planning.choices import GOALS, Choice, Goal, Situation, choices, chosen_goal
+from songgen.planning.choices import Choice, Goal, Situation, choices, chosen_goal
 from songgen.planning.facts import RunFacts, clip_facts, gather_facts
 from songgen.planning.findings import Finding
 from songgen.planning.fixes import suggested_values
@@ -27,6 +27,9 @@ MAX_ROUNDS = 4
 """Rounds in which suggestions of the checks replace choices."""
 
 SECONDS_PER_HOUR = 3600
+
+_PLACEHOLDERS = {"save_to_disk": "data", "output_dir": "run"}
+"""Values of required keys, for configurations from which only the model's costs are computed."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def configure(
     """
     infos = [DatasetInfo.read(folder) for folder in data]
     name = model or str(_found_model(data, infos))
-    base = {"model_name_or_path": name, "save_to_disk": [str(folder) for folder in data], "output_dir": "outputs/new"}
+    base = {**_PLACEHOLDERS, "model_name_or_path": name, "save_to_disk": [str(folder) for folder in data]}
     costs = _costs(base)
     if misfits := [line for info in infos for line in costs.misfits(info)]:
         raise ValueError(f"the model {name} and the data set do not fit together: {'; '.join(misfits)}")
@@ -198,9 +201,7 @@ def _found_model(data: Sequence[Path], infos: Sequence[DatasetInfo]) -> Path:
     fitting = []
     for folder in dict.fromkeys(_model_folders(data)):
         try:
-            costs = _costs(
-                {"model_name_or_path": str(folder), "save_to_disk": str(data[0]), "output_dir": "outputs/new"}
-            )
+            costs = _costs({**_PLACEHOLDERS, "model_name_or_path": str(folder)})
             if not any(costs.misfits(info) for info in infos):
                 fitting.append(folder)
         except ValueError:
@@ -221,6 +222,3 @@ def _model_folders(data: Sequence[Path]) -> Iterator[Path]:
     for root in [*(folder.absolute().parent for folder in data), Path("outputs").absolute()]:
         for pattern in ("*", "*/*"):
             yield from sorted(path.parent for path in root.glob(f"{pattern}/{MODEL_CONFIG_FILE}"))
-
-
-__all__ = ["GOALS", "Configured", "configure", "write_configuration"]

@@ -94,6 +94,9 @@ def build_trainer(
     evaluator = _evaluator(config, objective, held_out, total_steps)
     family.prepare_model(config, core, data)
     trainable = family.choose_trained(config, core)
+    if config.adapter.lora is not None and trainable.form is None:
+        raise ValueError(f"lora: models of the family {family.name} train without adapters; remove the key")
+    checkpoints.form = trainable.form
     content = {**data.signature, **family.frozen_content(core, trainable)}
     require_same_model(content, core)
     _put_in_place(state, config, total_steps, content, resumption)

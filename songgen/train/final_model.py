@@ -1,4 +1,4 @@
-"""Writes the final model of a run: gathers the weights, which the family then writes."""
+"""Writes what a run produces: gathers the weights, which the family, or the form of an adapter, then writes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from songgen.runtime.file_hashes import record_hashes
 from songgen.runtime.processes.agreement import from_main
 from songgen.runtime.tensor_files import non_finite_names
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE, shown
+from songgen.train.checkpoints.state import TrainerState
 from songgen.train.optimization.anomalies import NonFiniteError
 from songgen.train.optimization.named_tensors import gather_tensors
 
@@ -26,9 +27,10 @@ def write_final_model(
     core: nn.Module,
     trainable: Trainable,
     config: RunConfig,
+    state: TrainerState,
     folder: Path,
 ) -> None:
-    """Write a model that the next run can start from, with the run's configuration. Every process must call this.
+    """Write what a run produces, a model or an adapter, with the run's configuration. Every process must call this.
 
     Args:
         family: family of the model.
@@ -36,6 +38,7 @@ def write_final_model(
         core: the trained model, plain or sharded.
         trainable: which parameters were trained, and which weights are exported.
         config: resolved configuration of the run.
+        state: position of the run.
         folder: folder to write to; other files in it are kept.
 
     Raises:
@@ -49,7 +52,11 @@ def write_final_model(
     gathered = weights
     if bad := from_main(accelerator.process_index, lambda: non_finite_names(gathered)):
         raise NonFiniteError(f"the model is not written: NaN or infinity in {shown(bad)}")
-    if main:
+    if main and trainable.form is not None:
+        trainable.form.write(folder, weights, steps=state.step, plan=state.plan)
+        record_hashes(folder, trainable.form.names)
+    elif main:
         family.write_model(core, weights, config, folder)
         record_hashes(folder, family.model_files.names(folder))
+    if main:
         config.save(folder / RUN_CONFIG_FILE)

@@ -410,8 +410,8 @@ class Trainer:
         error: Exception | None = None
         with self.averaged_weights():
             try:
-                trainable = self.engine.trainable
-                write_final_model(self.family, self.accelerator, self.core, trainable, self.config, self.output_dir)
+                trainable, folder = self.engine.trainable, self.output_dir
+                write_final_model(self.family, self.accelerator, self.core, trainable, self.config, self.state, folder)
             except (OSError, SafetensorError) as failure:  # not raised yet: the other processes wait in `all_succeeded`
                 error = failure
         if not all_succeeded(error is None):

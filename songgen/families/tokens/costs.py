@@ -5,6 +5,7 @@ Shapes: S decoder steps, D width, H heads, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +22,7 @@ from songgen.families.tensor_account import TensorAccount
 from songgen.families.tokens.forward_walk import LAYER, ForwardWalk
 from songgen.families.tokens.model import lyrics_fingerprint, planned_config
 from songgen.families.tokens.objective import data_needs
-from songgen.families.tokens.parameter_groups import trained_parameters
+from songgen.families.tokens.parameter_groups import planned_training
 from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.runtime.pretrained import local_folder
@@ -33,6 +34,9 @@ LYRICS, CONDITIONS = "lyrics encoder", "caption and voice"
 
 HEADS = ("decoder.lm_heads.", "decoder.vocal_lm_heads.")
 """Beginnings of the names of the heads' weights."""
+
+QUANTIZED_BYTES = {"none": 0.0, "nf4": 4.127 / 8, "int8": 1.0}
+"""Quantization -> bytes of a weight. nf4 has a scale for 64 weights, stored in 8 bits; int8 one for each output."""
 
 WEIGHTS = "copies of weights in lower precision"
 
@@ -52,13 +56,13 @@ def token_costs(config: RunConfig) -> TokenCosts:
     model_config, folder = planned_config(config)
     with torch.device("meta"):
         core = SongGenForConditionalGeneration(model_config, folder=folder)
-    entries = trained_parameters(config, core).entries
+    trained, plan = planned_training(config, core)
     uses_voice = config.data.voice_probabilities().get(VOCAL, 0.0) > 0
     costs = TokenCosts(
         config=model_config,
-        sizes={name: parameter.numel() for name, parameter in core.named_parameters()},
-        trained=frozenset(entry.name for entry in entries),
-        linear_layers=frozenset(name for name, module in core.named_modules() if isinstance(module, torch.nn.Linear)),
+        shapes={name: parameter.shape for name, parameter in core.named_parameters()},
+        trained=trained,
+        plan=plan,
         encoders={
             name: encoder_bytes(getattr(model_config, name), folder)
             for name in ("text_encoder", "voice_encoder")
@@ -94,12 +98,10 @@ class TokenCosts:
 
     config: SongGenConfig
     """Configuration of the model, as the run changes it."""
-    sizes: Mapping[str, int]
-    """Name of each parameter -> its entries."""
+    shapes: Mapping[str, torch.Size]
+    """Name of each parameter -> its shape."""
     trained: frozenset[str]
-    """Names of the trained parameters."""
-    linear_layers: frozenset[str]
-    """Names of the linear layers, which adapters and quantization may replace."""
+    """Names of the trained parameters, without those of adapters."""
     encoders: Mapping[str, int | None]
     """Bytes of each frozen encoder."""
     lyrics_tokenizer: str | None
@@ -116,10 +118,6 @@ class TokenCosts:
     """Bytes of a number between layers, and of a weight."""
     plan: AdapterPlan | None = None
     """Adapters; None if the weights themselves are trained."""
-
-    def with_adapters(self, plan: AdapterPlan) -> TokenCosts:
-        """Return the costs with adapters, which are trained alone."""
-        return replace(self, plan=plan, trained=frozenset())
 
     def misfits(self, info: DatasetInfo) -> list[str]:
         """See `ModelCosts`."""
@@ -156,47 +154,29 @@ class TokenCosts:
     @cached_property
     def weights(self) -> WeightCounts:
         """See `ModelCosts`."""
-        total, trained = sum(self.sizes.values()), sum(self.sizes[name] for name in self.trained)
-        quantized = 0
-        if self.plan is not None and self.plan.base_bits is not None:
-            inner = (name for name in self.linear_layers if not name.startswith(HEADS))  # heads stay in full precision
-            quantized = sum(self.sizes[f"{name}.weight"] for name in inner)
-        adapters = 0
-        if self.plan is not None:
-            adapters = sum(rank * self._inputs_and_outputs(name) for name, rank in self.plan.ranks.items())
+        plan = self.plan or AdapterPlan({})
+        total, trained = (sum(self.shapes[name].numel() for name in names) for names in (self.shapes, self.trained))
+        quantized = sum(self.shapes[f"{name}.weight"].numel() for name in plan.quantized)
+        adapters = sum(self._adapter_size(name, rank, plan.has_magnitudes) for name, rank in plan.ranks.items())
         block = LAYER.format(0) + "."
         return WeightCounts(
             trained=trained + adapters,
             frozen=total - trained - quantized,
-            # A scale of 4 bytes for each block of 64 weights (4 bits, doubly quantized: about 0.127 bits a weight), or
-            # for each row (8 bits).
-            quantized_bytes=round(quantized * (0.5 + 0.127 / 8 if self._base_bits == 4 else 1.0)),
-            largest_block=sum(size for name, size in self.sizes.items() if name.startswith(block)),
+            quantized_bytes=round(quantized * QUANTIZED_BYTES[plan.quantization]),
+            largest_block=sum(shape.numel() for name, shape in self.shapes.items() if name.startswith(block)),
             total=total,
             bytes_each=self.stream,
         )
+
+    def _adapter_size(self, module: str, rank: int, has_magnitude: bool) -> int:
+        """Return the weights of an adapter: two matrices around the narrow side, and magnitudes of the outputs."""
+        outputs, *inputs = self.shapes[f"{module}.weight"]
+        return rank * (outputs + math.prod(inputs)) + outputs * has_magnitude
 
     @property
     def data_needs(self) -> DataNeeds:
         """See `ModelCosts`."""
         return data_needs(self.config.layout, self.config.task.auxiliary_tracks if self.vocal_heads else ())
-
-    @property
-    def _base_bits(self) -> int | None:
-        return None if self.plan is None else self.plan.base_bits
-
-    def _inputs_and_outputs(self, module: str) -> int:
-        """Return the sum of both sides of a linear layer of the decoder or the lyrics encoder."""
-        decoder, encoder = self.config.decoder, self.config.lyrics_encoder
-        name = module.rpartition(".")[2]
-        if name in ("fc1", "fc2"):
-            return decoder.hidden_size + decoder.ffn_dim
-        if name in ("w_1", "w_2"):
-            return encoder.output_size + encoder.linear_units
-        size, width = self.sizes[f"{module}.weight"], decoder.hidden_size
-        if module.startswith("lyrics_encoder."):
-            width = encoder.output_size
-        return width + size // width
 
     def batch(self, size: BatchSize, device: str) -> BatchCosts:
         """See `ModelCosts`."""
@@ -223,7 +203,7 @@ class TokenCosts:
             forward={"logits of one head": logits} | ({WEIGHTS: cached} if cached else {}),
             backward={"gradients of the heads": gradients},
             layer=again | {"gradients of activations": inner},
-            first_gradients=FLOAT32 * sum(self.sizes[name] for name in self.trained if name.startswith(HEADS)),
+            first_gradients=FLOAT32 * sum(self.shapes[name].numel() for name in self.trained if name.startswith(HEADS)),
             operations=operations + 6.0 * rows * self._head_weights,
             kernels=3 * sum(account.kernels for account in accounts) + 30 * layout.num_heads,
             moved=3 * sum(account.moved for account in accounts) + 8 * self._head_rows * rows * FLOAT32,

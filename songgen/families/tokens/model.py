@@ -47,7 +47,7 @@ def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGen
         revision=arguments.model_revision,
         attn_implementation=arguments.attn_implementation,
         track_pattern=wanted,
-        config_overrides=_overrides(config),
+        config_overrides=config_overrides(config),
     )
     assert core.folder is not None
     require_own_files(core.config, core.folder)  # now: the final model gets copies of them
@@ -77,11 +77,11 @@ def planned_config(config: RunConfig) -> tuple[SongGenConfig, Path]:
         arguments.model_name_or_path,
         revision=arguments.model_revision,
         track_pattern=arguments.track_pattern,
-        config_overrides=_overrides(config),
+        config_overrides=config_overrides(config),
     )
 
 
-def _overrides(config: RunConfig) -> dict[str, Any]:
+def config_overrides(config: RunConfig) -> dict[str, Any]:
     """Return the fields of the model's configuration that the run replaces."""
     arguments, tokenizer = config.model, config.model.description_tokenizer_name
     given = {
@@ -143,12 +143,14 @@ def model_fingerprints(config: RunConfig, core: SongGenForConditionalGeneration)
 
 def frozen_content(core: SongGenForConditionalGeneration, trainable: Trainable) -> dict[str, str]:
     """Return hashes of the weights that this run uses but does not train, by part; checkpoints do not hold them."""
+    encoders = {name: part for name, part in core.attached().items() if name in ("text_encoder", "voice_encoder")}
+    parts = {f"{name}_sha256": part.fingerprint for name, part in encoders.items()}
+    if trainable.form is not None:  # the base was hashed before it was quantized
+        return {**trainable.form.frozen_content, **parts}
     digest = hashlib.sha256()
     for name, parameter in trainable.frozen_parameters(core).items():
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
         digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    encoders = {name: part for name, part in core.attached().items() if name in ("text_encoder", "voice_encoder")}
-    parts = {f"{name}_sha256": part.fingerprint for name, part in encoders.items()}
     return {"frozen_parameters_sha256": digest.hexdigest()} | parts
 
 

@@ -13,6 +13,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from songgen.config.lora import completed
 from songgen.runtime.records import VERSION_KEY, Format
 from songgen.runtime.tensor_files import non_finite_names
 
@@ -147,7 +148,7 @@ SAVED_CONFIG_VERSION = 1
 
 _CONFIG_FORMAT = Format(dict, SAVED_CONFIG_VERSION, fix=_OTHER_CHECKPOINT, unversioned=1)
 """Format of the configuration in a checkpoint. Missing keys had their defaults, so added keys need no upgrade. A
-renamed key does, and from then on the files need a version."""
+renamed key does, and from then on the files need a version. The table `lora` is completed in the same way."""
 
 
 def upgraded_config(values: dict[str, Any], where: str) -> dict[str, Any]:
@@ -156,7 +157,10 @@ def upgraded_config(values: dict[str, Any], where: str) -> dict[str, Any]:
     Raises:
         ValueError: if a newer version wrote it.
     """
-    return {key: value for key, value in _CONFIG_FORMAT.upgraded(values, where).items() if key != VERSION_KEY}
+    upgraded = {key: value for key, value in _CONFIG_FORMAT.upgraded(values, where).items() if key != VERSION_KEY}
+    if upgraded.get("lora"):
+        upgraded["lora"] = completed(upgraded["lora"])
+    return upgraded
 
 
 @dataclass
