@@ -22,7 +22,7 @@ LAYERS = (
     ("families",),
     ("train", "tokenize"),
     ("prepare",),
-    ("doctor",),
+    ("doctor", "planning"),
     ("cli",),
 )
 """Parts of `songgen`, the lowest layer first, as docs/architecture.md has them."""
@@ -50,7 +50,7 @@ PREPARE_WINGS = (
 UPWARD = {("songgen/models/modeling_songgen.py", "songgen.generation.pipeline")}
 """The one import against the direction: the published `model.generate` is a method of the model."""
 
-READS_CONFIG = {"config", "families", "train", "tokenize", "prepare", "doctor", "cli"}
+READS_CONFIG = {"config", "families", "train", "tokenize", "prepare", "doctor", "planning", "cli"}
 
 TRAINER_KNOWS = (
     "songgen.families.family",

@@ -40,6 +40,8 @@ COMMANDS: dict[str, Command] = {
     "codec": Command("songgen.cli.codec", "fit the embedded codec, which needs no download, on manifests"),
     "init": Command("songgen.cli.init", "create the folder of an untrained model"),
     "tokenize": Command("songgen.cli.tokenize", "turn songs into a tokenized data set", log_level="INFO"),
+    "configure": Command("songgen.cli.configure", "write a training configuration for a data set and this machine"),
+    "check": Command("songgen.cli.check", "say what a run will need, and what is wrong with it, before it starts"),
     "train": Command("songgen.cli.train", "train a model, in one process or in several", log_level=None),
     "ctl": Command("songgen.cli.ctl", "send a command to a run that trains, such as save, lr 1e-4 or quit"),
     "plot": Command("songgen.cli.plot", "draw the metrics of runs, finished or running, over each other"),

@@ -27,6 +27,7 @@ from songgen.adapters.options import AdapterOptions
 from songgen.adapters.quantization import quantize
 from songgen.adapters.targets import Targets, TargetWords, find_targets
 from songgen.config import LoraArguments, RunConfig
+from songgen.families.costs import AdapterPlan
 from songgen.families.trainable import ParameterGroups
 from songgen.runtime.tensor_files import read_tensors
 
@@ -131,6 +132,41 @@ def attach_adapter(
     return AdapterForm(lora_config, recipe, peft_names(names))
 
 
+def plan_adapters(
+    config: RunConfig, core: nn.Module, groups: ParameterGroups, layers: AdaptedLayers, frozen: Collection[str]
+) -> AdapterPlan | None:
+    """Return the sizes of what `attach_adapter` would attach and quantize; the model stays as it is.
+
+    Raises:
+        ValueError: if the configuration names layers that the model does not have, or that are frozen.
+    """
+    arguments = config.adapter.lora_arguments()
+    if arguments is None:
+        return None
+    options, kept = adapter_options(arguments), set(groups.expand(frozen))
+    targets = find_targets(core, options, layers.words, lambda name: groups.group_of(f"{name}.weight") in kept)
+    is_quantized = options.quantization != "none"
+    return AdapterPlan(
+        ranks={name: targets.ranks.get(name, options.rank) for name in targets.adapted},
+        saved=frozenset(name for name, _ in core.named_parameters() if name.startswith(saved))
+        if saved
+        else frozenset(),
+        dropout=options.dropout,
+        has_magnitudes=options.use_dora,
+        quantized=frozenset(quantized_layers(core, targets, layers.quantized)) if is_quantized else frozenset(),
+        quantization=options.quantization,
+    )
+
+
+def quantized_layers(core: nn.Module, targets: Targets, pattern: str) -> list[str]:
+    """Return the linear layers whose names match a pattern, without those that are trained whole."""
+    return [
+        name
+        for name, module in core.named_modules()
+        if isinstance(module, nn.Linear) and re.fullmatch(pattern, name) and name not in targets.saved
+    ]
+
+
 def adapter_options(arguments: LoraArguments) -> AdapterOptions:
     """Return the options of an adapter from the keys of the table `lora`."""
     targets = arguments.target_modules
@@ -162,11 +198,7 @@ def _quantize(core: nn.Module, options: AdapterOptions, targets: Targets, patter
     """Quantize the linear layers whose names match a pattern; layers that are trained whole stay as they are."""
     from accelerate.state import PartialState
 
-    names = [
-        name
-        for name, module in core.named_modules()
-        if isinstance(module, nn.Linear) and re.fullmatch(pattern, name) and name not in targets.saved
-    ]
+    names = quantized_layers(core, targets, pattern)
     before = sum(parameter.nbytes for parameter in core.parameters())
     quantize(core, names, options.quantization, compute_dtype=dtype, device=PartialState().device)
     after = sum(parameter.nbytes for parameter in core.parameters())

@@ -116,7 +116,21 @@ def data_sha256(data: DataArguments, split: str) -> str:
 def open_songs(
     data: DataArguments, split: str, needs: DataNeeds, max_rows: int | None, known_rows: KnownRows | None = None
 ) -> SongDataset:
-    """Open one split of all data sets of the run and filter it; the clips left out are logged with reasons.
+    """Do what `select_songs` does; the clips left out are logged with reasons.
+
+    Raises:
+        ValueError: as `select_songs` does.
+    """
+    kept, left_out = select_songs(data, split, needs, max_rows, known_rows)
+    if left_out:
+        logger.info("%s", left_out)
+    return kept
+
+
+def select_songs(
+    data: DataArguments, split: str, needs: DataNeeds, max_rows: int | None, known_rows: KnownRows | None = None
+) -> tuple[SongDataset, str]:
+    """Open one split of all data sets of the run and filter it.
 
     Args:
         data: folders and filters.
@@ -124,6 +138,9 @@ def open_songs(
         needs: kind of target, and tracks that a clip must have.
         max_rows: number of clips to keep, the first ones; None for all.
         known_rows: rows of each folder to open; None for all.
+
+    Returns:
+        The clips, and which ones were left out for which reasons; empty if none were.
 
     Raises:
         ValueError: if a data set is missing or damaged, the data sets do not fit together, the kind of target is wrong,
@@ -155,13 +172,12 @@ def open_songs(
     if max_rows is not None:
         kept = kept.select(np.arange(min(max_rows, len(kept))))
     reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
-    if rejected:
-        logger.info("%s: %d of %d clips are used; left out: %s", songs.name, len(kept), len(songs), reasons)
     if not len(kept):
         lacks_auxiliary = any(not songs.has_track(track).any() for track in needs.auxiliary_tracks)
         fix = needs.advice if lacks_auxiliary and needs.advice else "change the filters or the data"
         raise ValueError(f"{songs.name}: no clip of {len(songs)} is left ({reasons or 'it is empty'}); {fix}")
-    return kept
+    left_out = f"{songs.name}: {len(kept)} of {len(songs)} clips are used; left out: {reasons}" if rejected else ""
+    return kept, left_out
 
 
 def train_split(data: DataArguments) -> str:

@@ -330,6 +330,34 @@ def weight_problems(cls: type[nn.Module], folder: Path) -> list[str]:
     return _misfits(model, tensors)
 
 
+def stored_config(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    track_pattern: str | None = None,
+    config_overrides: Mapping[str, Any] | None = None,
+) -> tuple[SongGenConfig, Path]:
+    """Return the configuration that `load_model` would give a model, and its folder; of weights, only headers are read.
+
+    Args:
+        name: folder or hub id; of a hub repository, the configuration is downloaded.
+        revision: branch, tag or commit of a hub repository.
+        track_pattern: as in `load_model`.
+        config_overrides: as in `load_model`.
+
+    Raises:
+        ValueError: if the configuration cannot be read.
+    """
+    folder = resolve_folder(name, revision=revision, patterns=(MODEL_CONFIG_FILE,))
+    data = read_config(folder)
+    config = SongGenConfig.from_dict(
+        data if "lyrics_encoder" in data else _completed_by_tensors(data, _read_tensors(folder, shapes_only=True))
+    )
+    if track_pattern is not None and track_pattern != config.track_pattern:
+        config = config.with_layout(track_pattern)
+    return _override(config, config_overrides or {}), folder
+
+
 def _completed_by_tensors(data: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Add what published configurations leave out and the weights tell: sizes, and a voice encoder among them.
 

@@ -12,6 +12,7 @@ from songgen.families.family import Family
 from songgen.families.songs import Processes, TrainingData
 from songgen.families.tokens.caption_features import cache_captions
 from songgen.families.tokens.clips import check_clips, warn_without_voices
+from songgen.families.tokens.costs import token_costs
 from songgen.families.tokens.final_model import write_model
 from songgen.families.tokens.model import frozen_content, open_model, prepare_model, start_frozen
 from songgen.families.tokens.model_folder import model_facts
@@ -62,4 +63,5 @@ TOKENS = Family(
     write_model=write_model,
     model_files=MODEL_FILES,
     model_facts=model_facts,
+    costs=token_costs,
 )

@@ -15,7 +15,9 @@ from songgen.config import RunConfig
 from songgen.families.songs import TrainingData
 from songgen.families.trainable import Trainable
 from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
+from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.folder import require_own_files
+from songgen.models.loading import stored_config
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.runtime.pretrained import named_by_user
 from songgen.tasks import VOCAL, Task
@@ -62,6 +64,21 @@ def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGen
     logger.info("model %s: layout %s", arguments.model_name_or_path, core.layout.name)
     _load_frozen(core, config)
     return core
+
+
+def planned_config(config: RunConfig) -> tuple[SongGenConfig, Path]:
+    """Return the configuration that `open_model` gives the model, and the model's folder; no weight is read.
+
+    Raises:
+        ValueError: if the configuration cannot be read, or the changes of the run do not fit it.
+    """
+    arguments = config.model
+    return stored_config(
+        arguments.model_name_or_path,
+        revision=arguments.model_revision,
+        track_pattern=arguments.track_pattern,
+        config_overrides=config_overrides(config),
+    )
 
 
 def config_overrides(config: RunConfig) -> dict[str, Any]:
@@ -119,7 +136,7 @@ def model_fingerprints(config: RunConfig, core: SongGenForConditionalGeneration)
     codec = core.config.audio_codec_fingerprint or core.audio_codec.fingerprint
     return {
         "codec_fingerprint": codec,
-        "lyrics_tokenizer_fingerprint": _lyrics_fingerprint(config, core.folder),
+        "lyrics_tokenizer_fingerprint": lyrics_fingerprint(config, core.folder),
         "caption_tokenizer_fingerprint": _caption_fingerprint(core),
     }
 
@@ -145,7 +162,7 @@ def _caption_fingerprint(core: SongGenForConditionalGeneration) -> str | None:
     return caption_tokenizer_fingerprint(load_caption_tokenizer(folder))
 
 
-def _lyrics_fingerprint(config: RunConfig, folder: Path | None) -> str | None:
+def lyrics_fingerprint(config: RunConfig, folder: Path | None) -> str | None:
     """Return the fingerprint of the lyrics tokenizer in the configuration or the model's folder."""
     if config.model.lyrics_tokenizer is not None:
         return VoiceBpeTokenizer.from_pretrained(config.model.lyrics_tokenizer).fingerprint

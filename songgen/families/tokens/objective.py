@@ -47,8 +47,7 @@ class TokenObjective(Objective):
     @property
     def data_needs(self) -> DataNeeds:
         """See `Objective`."""
-        advice = "without separated tracks, train without the loss of the vocal heads: --add_vocal_loss false"
-        return DataNeeds(CODES, self.layout.tracks, self.auxiliary_tracks, advice)
+        return data_needs(self.layout, self.auxiliary_tracks)
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """See `Objective`."""
@@ -104,6 +103,12 @@ class TokenObjective(Objective):
         """See `Objective`, and `SongSamples.generate` for the metrics."""
         assert self.generation is not None, "the configuration asks for no songs"
         return SongSamples(core, self.generation, request).generate()
+
+
+def data_needs(layout: TokenLayout, auxiliary_tracks: tuple[str, ...]) -> DataNeeds:
+    """Return the requirements of a layout, and of the vocal heads' tracks, on a data set."""
+    advice = "without separated tracks, train without the loss of the vocal heads: --add_vocal_loss false"
+    return DataNeeds(CODES, layout.tracks, auxiliary_tracks, advice)
 
 
 def token_objective(config: RunConfig, core: SongGenForConditionalGeneration) -> TokenObjective:

@@ -7,7 +7,8 @@ from functools import partial
 
 from songgen.adapters.targets import TargetWords
 from songgen.config import RunConfig
-from songgen.families.adapters import AdaptedLayers, adapter_rate_factor, attach_adapter
+from songgen.families.adapters import AdaptedLayers, adapter_rate_factor, attach_adapter, plan_adapters
+from songgen.families.costs import AdapterPlan
 from songgen.families.tokens.model import config_overrides
 from songgen.families.trainable import ParameterGroups, Trainable
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
@@ -83,7 +84,7 @@ def choose_trained(config: RunConfig, core: SongGenForConditionalGeneration) -> 
     Raises:
         ValueError: if the configuration names groups that do not exist, or sets a factor for one that is not trained.
     """
-    frozen = [*config.training.frozen_groups(), *_unreached_groups(config, core)]
+    frozen = untrained_groups(config, core)
     form = attach_adapter(config, core, TOKEN_GROUPS, TOKEN_LAYERS, frozen, config_overrides(config))
     factors: dict[str, float] = dict(config.training.learning_rate_factors.items())
     trainable = Trainable.choose(
@@ -97,6 +98,29 @@ def choose_trained(config: RunConfig, core: SongGenForConditionalGeneration) -> 
     what = "frozen" if form is None else "the base is frozen, without an adapter"
     logger.info("%s: %s", what, ", ".join(trainable.frozen_groups) or "nothing")
     return trainable
+
+
+def untrained_groups(config: RunConfig, core: SongGenForConditionalGeneration) -> list[str]:
+    """Return the groups that the configuration freezes, and those that no training target reaches."""
+    return [*config.training.frozen_groups(), *_unreached_groups(config, core)]
+
+
+def planned_training(
+    config: RunConfig, core: SongGenForConditionalGeneration
+) -> tuple[frozenset[str], AdapterPlan | None]:
+    """Return what a run will train, from a model without content (on the meta device), which gets no adapter.
+
+    Returns:
+        Names of the trained parameters of the model itself, and the adapters.
+
+    Raises:
+        ValueError: as `choose_trained` does.
+    """
+    frozen = untrained_groups(config, core)
+    plan = plan_adapters(config, core, TOKEN_GROUPS, TOKEN_LAYERS, frozen)
+    if plan is not None:
+        return plan.saved, plan
+    return frozenset(entry.name for entry in Trainable.choose(core, TOKEN_GROUPS, frozen=frozen).entries), None
 
 
 def _unreached_groups(config: RunConfig, core: SongGenForConditionalGeneration) -> list[str]:

@@ -30,6 +30,8 @@ class Reporter:
     """Milestones of the run."""
     plots: BackgroundPlots | None = None
     """Plots of the run; None for none, and on all but the main process."""
+    peak_memory: Callable[[], str] | None = None
+    """Function that returns the line about memory after the first step; None to show none."""
     next_milestone: str = field(default="", init=False)
     """Next milestones and when they are expected; empty if there are none."""
     trackers: Trackers | None = field(default=None, init=False)
@@ -70,6 +72,9 @@ class Reporter:
         """Show that a step of an epoch (from 0) is completed, the `step_in_epoch`-th of `steps_in_epoch`."""
         assert self.progress is not None
         self.progress.advance(epoch, step_in_epoch, steps_in_epoch)
+        if self.peak_memory is not None:
+            self.console.info(self.peak_memory())
+            self.peak_memory = None
 
     def training(self, metrics: Mapping[str, float], step: int, epoch: float) -> None:
         """Report metrics of the latest steps."""
