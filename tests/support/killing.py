@@ -220,7 +220,7 @@ def kill_at_random(
         subjects |= {"training": [*runs], "saving": [*runs]}
     if "preprocessing" in counts:
         subjects["preprocessing"] = [PreprocessingKills(folder / "preprocessing", draws)]
-    for kind in others.keys() & counts.keys():
+    for kind in [kind for kind in counts if kind in others]:
         subjects[kind] = [make(folder / f"{kind}{place}", draws) for place, make in enumerate(others[kind])]
     found: list[Kill] = []
     for kind, count in counts.items():

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,6 @@ PAUSE_SECONDS = 3.0
 AFTER_EVENT_SECONDS = 0.5
 """Most seconds between an event and the kill that is aimed at it."""
 
-_RATES = ("tokens_per_second", "samples_per_second", "time")
-"""Values of a line of metrics that two equal runs do not share."""
-
 _TEMPORARY = re.compile(r".*\.tmp(-.*)?|\..*\.(staging|replaced)|.*\.work|.*\.damaged\..*")
 """Names that nothing may have once the work is done."""
 
@@ -71,11 +69,12 @@ _TEMPORARY = re.compile(r".*\.tmp(-.*)?|\..*\.(staging|replaced)|.*\.work|.*\.da
 class Launch:
     """A command that was started, and all its processes."""
 
-    def __init__(self, words: Sequence[str], log: Path) -> None:
-        """Start `python -m WORDS`, as on a machine without GPUs."""
+    def __init__(self, words: Sequence[str], log: Path, caches: Path) -> None:
+        """Start `python -m WORDS`, as on a machine without GPUs and network."""
         self.name = secrets.token_hex(8)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE")}
-        environment |= {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", MARK: self.name}
+        environment |= {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+        environment |= {"XDG_CACHE_HOME": str(caches), MARK: self.name}
         self.log = log
         with log.open("w") as output:
             self.process = subprocess.Popen(
@@ -112,6 +111,7 @@ class Launch:
             if time.monotonic() - began > seconds:
                 return None
             time.sleep(LOOK_SECONDS)
+        self.process.wait(SAFETY_SECONDS)  # it has ended, and is collected
         return time.monotonic() - began
 
     def end(self) -> None:
@@ -149,7 +149,7 @@ class LaunchedKills:
         self.place.mkdir(parents=True)
         self.words = self.make_command()
         began = time.monotonic()
-        launch = Launch(self.words, folder / "straight.log")
+        launch = self._start("straight")
         gone = launch.wait(SAFETY_SECONDS)
         launch.end()
         assert gone is not None and launch.process.returncode == 0, launch.log.read_text()
@@ -187,7 +187,7 @@ class LaunchedKills:
             if kill is None:
                 break
             kills.append(kill)
-        launch = Launch(self.words, self.folder / "last.log")
+        launch = self._start("last")
         if launch.wait(SAFETY_SECONDS) is None:
             problem: str | None = "the last start hangs"
         elif launch.process.returncode:
@@ -198,6 +198,9 @@ class LaunchedKills:
         if problem is not None:
             shutil.copytree(self.place, self.folder / f"problem-{secrets.token_hex(3)}", symlinks=True)
         return [replace(kill, problem=kill.problem or problem) for kill in kills]
+
+    def _start(self, name: str) -> Launch:
+        return Launch(self.words, self.folder / f"{name}.log", self.place / "caches")
 
     def _clear(self) -> None:
         shutil.rmtree(self.place)
@@ -227,7 +230,7 @@ class LaunchedKills:
         """Start the run and kill one of its processes; return None if it was through before."""
         aim = self._aim()
         began = time.monotonic()
-        launch = Launch(self.words, self.folder / f"kill-{number}.log")
+        launch = self._start(f"kill-{number}")
         try:
             if not self._wait_for(aim, launch):
                 return None
@@ -248,7 +251,7 @@ class LaunchedKills:
         finally:
             launch.end()
         code, printed = launch.process.returncode, launch.log.read_text(errors="replace")
-        if "Traceback" in printed:
+        if _own_traceback(printed):
             trace = self.folder / f"traceback-{secrets.token_hex(3)}.log"
             shutil.copyfile(launch.log, trace)
             problem = problem or f"a traceback ({trace.name})"
@@ -295,6 +298,7 @@ class LaunchedTraining(LaunchedKills):
             condition_dropout=0.3,
             dataloader_num_workers=1,
             dataloader_timeout=60,
+            eval_strategy="steps",
             eval_steps=5,
             logging_steps=2,
         )
@@ -318,8 +322,7 @@ class LaunchedTraining(LaunchedKills):
             found |= {f"{path.name}/{name}": entry.sha256 for name, entry in saved_files(path).items()}
         for name in ("model.safetensors", "config.json", "file_hashes.json"):
             found[name] = _sha256(self.output / name)
-        lines = [{key: value for key, value in line.items() if key not in _RATES} for line in records(self.output)]
-        return found | {"metrics.jsonl": lines}
+        return found | {"metrics.jsonl": [_without_times(line) for line in records(self.output)]}
 
     def problem_on_the_way(self) -> str | None:
         """Compare the checkpoint from which the next run continues."""
@@ -449,6 +452,18 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         return
+
+
+def _without_times(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of metrics without what two equal runs do not share."""
+    return {key: value for key, value in line.items() if key != "time" and not key.endswith("_per_second")}
+
+
+def _own_traceback(printed: str) -> bool:
+    """Return whether there is a traceback through this program; those of accelerate and torchrun are their own."""
+    _, *traces = printed.split("Traceback (most recent call last):\n")
+    frames = [line for trace in traces for line in takewhile(lambda line: line.startswith(" "), trace.splitlines())]
+    return any(f'File "{ROOT / "songgen"}' in line for line in frames)
 
 
 def _last_line(log: Path) -> str:
