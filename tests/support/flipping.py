@@ -98,12 +98,15 @@ class World:
         return {
             "model": Place("model", (train, self._generate("model"), *self._doctors("model"))),
             "run": Place("run", (resume, self._generate("run"), *self._doctors("run"))),
-            "checkpoint": Place("run/checkpoint-*", (resume, *self._doctors("run"), *self._doctors("run/checkpoint-5"))),
+            "checkpoint": Place(
+                "run/checkpoint-*", (resume, *self._doctors("run"), *self._doctors("run/checkpoint-5"))
+            ),
             "prepared": Place("out", (prepare, anew, *self._doctors("out"))),
             "prepare work": Place("out.work", (prepare, *self._doctors("out.work"))),
             "tokens": Place("songs", (tokenize, train, *self._doctors("songs"))),
             "tokenize work": Place(
-                "half.work", (Reader("tokenize", ("tokenize", self._path("half.json")), ("half",)), *self._doctors("half.work"))
+                "half.work",
+                (Reader("tokenize", ("tokenize", self._path("half.json")), ("half",)), *self._doctors("half.work")),
             ),
         }
 
@@ -171,7 +174,9 @@ class World:
         content = {
             path.relative_to(self.root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for result in reader.results
-            for path in sorted((self.root / result).rglob("*") if (self.root / result).is_dir() else [self.root / result])
+            for path in sorted(
+                (self.root / result).rglob("*") if (self.root / result).is_dir() else [self.root / result]
+            )
             if path.is_file() and path.name not in reader.left_out
         }
         return child.exitcode, content, self.log.read_text(errors="replace")
@@ -232,7 +237,9 @@ class World:
         (self.root / "tokenize.json").write_text(json.dumps(values))
         self._succeed("tokenize", self._path("tokenize.json"))
         (self.root / "half.json").write_text(json.dumps(values | {"save_to_disk": self._path("half")}))
-        self._succeed("tokenize", self._path("half.json"), before=lambda: setattr(_Run, "finish", lambda run: os._exit(0)))
+        self._succeed(
+            "tokenize", self._path("half.json"), before=lambda: setattr(_Run, "finish", lambda run: os._exit(0))
+        )
 
     def _write_run(self) -> None:
         values = {"save_to_disk": self._path("songs"), "max_steps": 7, "save_steps": 2, "do_eval": False}

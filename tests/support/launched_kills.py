@@ -78,7 +78,12 @@ class Launch:
         self.log = log
         with log.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *words], env=environment, stdout=output, stderr=output, start_new_session=True
+                [sys.executable, "-m", *words],
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=_heed_signals,
             )
 
     def roles(self) -> dict[str, list[int]]:
@@ -178,6 +183,10 @@ class LaunchedKills:
         """Return the step from which the next run continues, for work that counts steps."""
         return None
 
+    def is_done(self) -> bool:
+        """Return whether there is nothing left to do."""
+        return self.output.exists()
+
     def course(self, kind: str, most: int) -> list[Kill]:
         """Kill one run again and again until it is through, at most so many times; then let it end and compare."""
         self._clear()
@@ -187,6 +196,8 @@ class LaunchedKills:
             if kill is None:
                 break
             kills.append(kill)
+            if self.is_done():
+                break
         launch = self._start("last")
         if launch.wait(SAFETY_SECONDS) is None:
             problem: str | None = "the last start hangs"
@@ -335,6 +346,10 @@ class LaunchedTraining(LaunchedKills):
             return f"other {', '.join(different)}" if different else None
         return None
 
+    def is_done(self) -> bool:
+        """The last checkpoint is there."""
+        return self.reached() == self.steps
+
     def reached(self) -> int | None:
         """Step of the newest checkpoint."""
         found = list(candidates(self.output)) if self.output.is_dir() else []
@@ -445,6 +460,12 @@ LAUNCHED: dict[str, tuple[type[LaunchedKills], ...]] = {
     "launched-preparing": (LaunchedPreparing, PreparingInWorkers),
 }
 """Kinds of kills, and what they are done to in turns."""
+
+
+def _heed_signals() -> None:
+    """Undo what `nohup` and a shell's `&` do, so that a launch is ended by signals although this process is not."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _send(pid: int, number: signal.Signals) -> None:
