@@ -1,10 +1,11 @@
-"""Comparison of a model folder with the hashes recorded when it was written, and accepting it as it is."""
+"""Comparison of a model or data set folder with the hashes recorded when it was written, and accepting it as it is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from songgen.data.schema import DATASET_FILE, DatasetInfo
 from songgen.doctor.findings import Finding, error, ok
 from songgen.families.registry import DEFAULT_MODEL_TYPE, FAMILIES, family_of
 from songgen.lyrics import VOCABULARY_FILES
@@ -12,6 +13,7 @@ from songgen.runtime.file_hashes import HASHES_FILE, changed_files, read_hashes,
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import part_files
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
+from songgen.tokenize.finalize import hashed_files
 
 TOKENIZER_FILE = "tokenizer.json"
 """File in the folder of a caption tokenizer."""
@@ -20,7 +22,7 @@ _ACCEPT = "if you changed it on purpose, accept it with --accept; otherwise rest
 
 
 def examine_hashes(folder: Path) -> Iterator[Finding]:
-    """Read every file of a model folder and compare it with its hash."""
+    """Read every file that a folder's manifest lists, and compare it with its hash."""
     try:
         files = read_hashes(folder)
     except ValueError as problem:
@@ -38,7 +40,7 @@ def examine_hashes(folder: Path) -> Iterator[Finding]:
 
 
 def accept(folder: Path) -> list[str]:
-    """Record the present hashes of a model folder, or of one with a codec, a network or tokenizers.
+    """Record the present hashes of a model folder, of one with a codec, a network or tokenizers, or of a data set.
 
     Returns:
         Paths of the files in the folder.
@@ -47,11 +49,16 @@ def accept(folder: Path) -> list[str]:
         ValueError: if the folder is not one of these.
     """
     path = folder / MODEL_CONFIG_FILE
-    if path.is_file() and read_json_object(path).get("model_type", DEFAULT_MODEL_TYPE) in FAMILIES:
+    if (folder / DATASET_FILE).is_file():
+        (folder / HASHES_FILE).unlink(missing_ok=True)  # otherwise the changed description could not be read
+        names = hashed_files(DatasetInfo.read(folder))
+    elif path.is_file() and read_json_object(path).get("model_type", DEFAULT_MODEL_TYPE) in FAMILIES:
         names = family_of(folder).model_files.names(folder)
     elif path.is_file() or any((folder / name).is_file() for name in (*VOCABULARY_FILES, TOKENIZER_FILE)):
         names = [file.relative_to(folder).as_posix() for file in part_files(folder, folder)]
     else:
-        raise ValueError(f"{folder} is not the folder of a model, a network or tokenizers: there is nothing to accept")
+        raise ValueError(
+            f"{folder} is not the folder of a model, a network, tokenizers or a data set: there is nothing to accept"
+        )
     record_hashes(folder, names)
     return names
