@@ -7,6 +7,7 @@
         data-00000-of-00007-5d41402a.arrow   Arrow IPC stream, rows in the order of the manifests
         dataset_info.json, state.json
       report.json, report.txt, rejected.jsonl
+      file_hashes.json      sizes and hashes of all files but the shards, whose hashes are in dataset.json
 
 All names in `dataset.json` are relative to the folder, so that it can be moved. The name of a shard holds the beginning
 of its hash: a reader that opened an older version of the folder never takes a shard of a newer one for its own.
@@ -19,6 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from songgen.runtime.file_hashes import checked
 from songgen.runtime.json_files import read_json
 from songgen.runtime.records import Format
 from songgen.tasks import TRACKS
@@ -199,7 +201,7 @@ class DatasetInfo:
         """
         path = Path(folder) / DATASET_FILE
         try:
-            content = read_json(path)
+            content = _read_unchanged(path)
         except ValueError as error:
             if not path.exists():
                 what = f"{folder} is not a tokenized data set: it has no {DATASET_FILE}; {REBUILD}"
@@ -214,6 +216,31 @@ class DatasetInfo:
         if outside:
             raise ValueError(f"{path} names files outside of its folder ({', '.join(outside)}); {REBUILD}")
         return info
+
+
+def _read_unchanged(path: Path) -> Any:
+    """Read a file of a data set that is as it was written, also while a newer data set takes the place of the folder.
+
+    Raises:
+        ValueError: if it is missing or has changed.
+    """
+    while True:
+        before = _identity(path.parent)
+        try:
+            return read_json(checked(path))
+        except ValueError:
+            # Otherwise the file and its hash may have been read from two data sets.
+            if _identity(path.parent) == before:
+                raise
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from another one that has taken its place; None if there is none."""
+    try:
+        facts = folder.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 _FORMAT = Format(DatasetInfo, SCHEMA_VERSION, fix=REBUILD)

@@ -23,6 +23,7 @@ from songgen.data.schema import (
 )
 from songgen.data.shards import BatchView, map_batches, missing_companions, shard_problem
 from songgen.doctor.findings import Finding, error, ok, warning
+from songgen.doctor.hashes import examine_hashes
 from songgen.doctor.work_folders import activity, work_folder_of
 from songgen.runtime.json_files import read_json
 from songgen.tokenize.chunks import ChunkRecord
@@ -41,6 +42,7 @@ CONTINUE_HINT = "run the preprocessing command again: it keeps finished work and
 
 def examine_dataset(folder: Path, *, deep: bool) -> Iterator[Finding]:
     """Check every byte and every value of a finished data set; with `deep`, also every id."""
+    yield from examine_hashes(folder)
     try:
         info = DatasetInfo.read(folder)
     except ValueError as problem:

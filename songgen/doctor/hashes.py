@@ -1,4 +1,4 @@
-"""Comparison of a model folder with the hashes recorded when it was written, and accepting it as it is."""
+"""Comparison of a model or data set folder with the hashes recorded when it was written, and accepting it as it is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from songgen.adapters.folder import ADAPTER_FILES, is_adapter_folder, require_complete
+from songgen.data.schema import DATASET_FILE, DatasetInfo
 from songgen.doctor.findings import Finding, error, ok
 from songgen.families.registry import DEFAULT_MODEL_TYPE, FAMILIES, family_of
 from songgen.lyrics import VOCABULARY_FILES
@@ -13,6 +14,7 @@ from songgen.runtime.file_hashes import HASHES_FILE, changed_files, read_hashes,
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import part_files
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
+from songgen.tokenize.finalize import hashed_files
 
 TOKENIZER_FILE = "tokenizer.json"
 """File in the folder of a caption tokenizer."""
@@ -21,7 +23,7 @@ _ACCEPT = "if you changed it on purpose, accept it with --accept; otherwise rest
 
 
 def examine_hashes(folder: Path) -> Iterator[Finding]:
-    """Read every file of a model folder and compare it with its hash."""
+    """Read every file that a folder's manifest lists, and compare it with its hash."""
     try:
         files = read_hashes(folder)
     except ValueError as problem:
@@ -39,7 +41,7 @@ def examine_hashes(folder: Path) -> Iterator[Finding]:
 
 
 def accept(folder: Path) -> list[str]:
-    """Record the present hashes of a model folder, of an adapter's, or of one with a codec, a network or tokenizers.
+    """Record the present hashes of a model folder, an adapter's, one with a codec, a network or tokenizers, or a data set.
 
     Returns:
         Paths of the files in the folder.
@@ -48,7 +50,10 @@ def accept(folder: Path) -> list[str]:
         ValueError: if the folder is not one of these.
     """
     path = folder / MODEL_CONFIG_FILE
-    if path.is_file() and read_json_object(path).get("model_type", DEFAULT_MODEL_TYPE) in FAMILIES:
+    if (folder / DATASET_FILE).is_file():
+        (folder / HASHES_FILE).unlink(missing_ok=True)  # otherwise the changed description could not be read
+        names = hashed_files(DatasetInfo.read(folder))
+    elif path.is_file() and read_json_object(path).get("model_type", DEFAULT_MODEL_TYPE) in FAMILIES:
         names = family_of(folder).model_files.names(folder)
     elif not path.is_file() and is_adapter_folder(folder):
         require_complete(folder)
@@ -57,7 +62,8 @@ def accept(folder: Path) -> list[str]:
         names = [file.relative_to(folder).as_posix() for file in part_files(folder, folder)]
     else:
         raise ValueError(
-            f"{folder} is not the folder of a model, an adapter, a network or tokenizers: there is nothing to accept"
+            f"{folder} is not the folder of a model, an adapter, a network, tokenizers or a data set: there is nothing "
+            "to accept"
         )
     record_hashes(folder, names)
     return names

@@ -1,11 +1,17 @@
-"""Kill training, saving and preprocessing at random moments, and compare every continuation with an uninterrupted run.
+"""Kill training, saving, tokenizing and preparing at random moments, and compare with an uninterrupted run.
 
-`python tests/faults/random_kills.py --kills 200 --out FOLDER` writes FOLDER/random_kills.json and exits with 1 if one
+`python tests/faults/random_kills.py --kills 200 --out FOLDER` writes FOLDER/random_kills.json, and exits with 1 if one
 continuation is not equal: files of every checkpoint by hash (weights, optimizer, average, random state, position), and
-every shard of a data set. Runs with one and with two processes take turns.
+every file of a data set. FOLDER/kills.jsonl gets a line for each kill.
+
+- training, saving, preprocessing: all processes of a run are killed at once; with one and two processes in turns;
+- launched-training, launched-tokenizing, launched-preparing: the commands themselves, in two processes, of which one
+  (the launcher, a rank, or a process that reads data) gets a signal, SIGKILL for the most part. No process may remain.
+  A kill takes two starts of a command, 20 seconds on two cores.
 """
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -14,9 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import torch
 from killing import Kill, kill_at_random, summary, write_summary
+from launched_kills import LAUNCHED
 from tqdm import tqdm
 
-KINDS = ("training", "saving", "preprocessing")
+KINDS = ("training", "saving", "preprocessing", *LAUNCHED)
 
 
 def main() -> int:
@@ -37,14 +44,19 @@ def main() -> int:
         def report(kill: Kill) -> None:
             bar.update()
             bar.set_postfix_str(kill.kind)
+            with (arguments.out / "kills.jsonl").open("a") as lines:
+                lines.write(json.dumps(vars(kill)) + "\n")
             if kill.problem is not None:
-                bar.write(f"{kill.kind}, killed after {kill.moment:.3f} s: {kill.problem}")
+                bar.write(f"{kill.kind}, {kill.victim} killed after {kill.moment:.3f} s: {kill.problem}")
 
-        kills = kill_at_random(arguments.out / "runs", counts, seed=arguments.seed, report=report)
+        kills = kill_at_random(arguments.out / "runs", counts, seed=arguments.seed, report=report, others=LAUNCHED)
     result = summary(kills, time.monotonic() - began)
     write_summary(arguments.out / "random_kills.json", result)
     for kind, figures in result["kinds"].items():
-        print(f"{kind:14s} {figures['exact']} of {figures['kills']} kills continued exactly")
+        print(f"{kind:20s} {figures['exact']} of {figures['kills']} kills continued exactly")
+        if "seconds_until_gone" in figures:
+            median, worst = figures["seconds_until_gone"].values()
+            print(f"{'':20s} all processes had ended after {median:.1f} s (median), {worst:.1f} s (worst)")
     print(f"{result['exact_continuations']} of {result['kills']} in {result['seconds']} s")
     return int(result["exact_continuations"] != result["kills"])
 

@@ -10,12 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from diagnoses import findings
 from prepare_songs import write_song
 from preprocess_fakes import fake_encoders, options_for, write_corpus
 
+from songgen.data.schema import DatasetInfo
+from songgen.doctor import Level
+from songgen.doctor.hashes import accept
 from songgen.prepare.config import load_prepare_config
 from songgen.prepare.preparation import prepare
 from songgen.prepare.review.desk import ReviewDesk
+from songgen.runtime import file_hashes
 from songgen.tokenize import tokenize_data
 from songgen.tokenize.run import _Run
 
@@ -155,8 +160,8 @@ def test_no_bit_of_the_work_folder_of_tokenizing_flips_silently(
     assert not problems, "\n".join(problems)
 
 
-def test_no_bit_of_the_chunks_of_a_data_set_flips_silently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A later run of an extended corpus reuses the shards of a finished data set."""
+def test_no_bit_of_a_finished_data_set_flips_silently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A later run of an extended corpus reuses its shards; training reads it, and so do other programs."""
     manifest = write_corpus(tmp_path / "corpus", 24)
     options = options_for(manifest, tmp_path / "out")
 
@@ -168,11 +173,50 @@ def test_no_bit_of_the_chunks_of_a_data_set_flips_silently(tmp_path: Path, caplo
     shutil.copytree(output, whole)
     expected = content_of(output)
     rng, problems = random.Random(1), []
-    for _ in range(12):
+    names = [path.relative_to(whole) for path in files_of(whole)]
+    assert {name.name for name in names} >= {"dataset.json", "state.json", "dataset_dict.json", "report.json"}
+    for name in names * FLIPS_OF_A_FILE:
         shutil.rmtree(output)
         shutil.copytree(whole, output)
-        where = flip(output / "chunks.jsonl", rng)
-        came = outcome(output / "chunks.jsonl", tokenize, lambda: content_of(output) == expected, caplog)
-        if came not in (MADE_GOOD, NAMED):
-            problems.append(f"{where}: {came}")
+        where = flip(output / name, rng)
+        if not any(name.name in finding.where for finding in findings(output, Level.ERROR)):
+            problems.append(f"{name}, {where}: the doctor does not name it")
+        if name.name == "dataset.json":
+            with pytest.raises(ValueError, match=name.name):
+                DatasetInfo.read(output)
+        came = outcome(output / name, tokenize, lambda: content_of(output) == expected, caplog)
+        if came not in (MADE_GOOD, NAMED) or content_of(output) != expected:
+            problems.append(f"{name}, {where}: {came}")
     assert not problems, "\n".join(problems)
+
+
+def test_a_data_set_that_is_replaced_while_it_is_opened_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, output = write_corpus(tmp_path / "corpus", 3), tmp_path / "out"
+    tokenize_data(options_for(manifest, output), load=lambda *_: fake_encoders())
+    write_corpus(tmp_path / "corpus", 6)
+    newer = tmp_path / "newer"
+    tokenize_data(options_for(manifest, newer), load=lambda *_: fake_encoders())
+    read, replaced = file_hashes.read_hashes, []
+
+    def read_and_replace(folder: Path) -> object:
+        found = read(folder)
+        if not replaced and folder == output:
+            replaced.append(output.rename(tmp_path / "older"))
+            newer.rename(output)
+        return found
+
+    monkeypatch.setattr(file_hashes, "read_hashes", read_and_replace)
+    assert DatasetInfo.read(output).num_rows("train") == 6 and replaced
+
+
+def test_a_data_set_that_was_changed_on_purpose_is_accepted(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    tokenize_data(options_for(write_corpus(tmp_path / "corpus", 3), output), load=lambda *_: fake_encoders())
+    content = json.loads((output / "dataset.json").read_text())
+    (output / "dataset.json").write_text(json.dumps({**content, "codec_spec": {"type": "fake", "path": "moved"}}))
+    with pytest.raises(ValueError, match=r"(?s)dataset\.json: .*songgen doctor .* --accept"):
+        DatasetInfo.read(output)
+    accept(output)
+    assert DatasetInfo.read(output).codec_spec["path"] == "moved" and not findings(output, Level.ERROR)

@@ -8,10 +8,12 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from forked import FORK, Fork, Hook, fork_run, redirect, saved_files
 from launching import make_world, write_config
@@ -51,6 +53,24 @@ class Kill:
     """Step of the checkpoint that was left; None for a start anew (and for preprocessing)."""
     problem: str | None
     """How the continuation differs from the uninterrupted run; None: not at all."""
+    victim: str = "all"
+    """Which process got the signals."""
+    signals: str = "SIGKILL"
+    """Names of the signals."""
+    aimed_at: str = "any time"
+    """What the moment was chosen by."""
+    gone_seconds: float | None = None
+    """Seconds after the last signal until no process of the launch was left; None: not measured, or not all ended."""
+    outcome: str = ""
+    """How the launch ended: exit code and last line."""
+
+
+class Subject(Protocol):
+    """Something that is killed again and again."""
+
+    def course(self, kind: str, most: int) -> list[Kill]:
+        """Kill one run again and again until it is through, at most so many times; then let it end and compare."""
+        ...
 
 
 class TrainingKills:
@@ -179,25 +199,29 @@ def kill_at_random(
     processes: Sequence[int] = (1, 2),
     seed: int = 0,
     report: Callable[[Kill], None] = lambda kill: None,
+    others: Mapping[str, Sequence[Callable[[Path, random.Random], Subject]]] = MappingProxyType({}),
 ) -> list[Kill]:
     """Kill as many runs of each kind as asked for, and check every continuation.
 
     Args:
         folder: to work in.
-        counts: kills of each kind: training, saving, preprocessing.
+        counts: kills of each kind: training, saving, preprocessing, and those in `others`.
         processes: numbers of processes with which training runs take turns.
         seed: of the moments.
         report: called for each kill once its course is through.
+        others: other kinds of kills, and what makes the runs that are killed in turns.
     """
     draws = random.Random(seed)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    subjects: dict[str, list[TrainingKills | PreprocessingKills]] = {}
+    subjects: dict[str, list[Subject]] = {}
     if {"training", "saving"} & set(counts):
         runs = [TrainingKills(folder / f"training{number}", draws, processes=number) for number in processes]
         subjects |= {"training": [*runs], "saving": [*runs]}
     if "preprocessing" in counts:
         subjects["preprocessing"] = [PreprocessingKills(folder / "preprocessing", draws)]
+    for kind in [kind for kind in counts if kind in others]:
+        subjects[kind] = [make(folder / f"{kind}{place}", draws) for place, make in enumerate(others[kind])]
     found: list[Kill] = []
     for kind, count in counts.items():
         turns = itertools.cycle(subjects[kind])
@@ -254,15 +278,18 @@ def _die_in_save(number: int, seconds: float, dying_rank: int) -> Hook:
 
 def summary(kills: list[Kill], seconds: float) -> dict[str, Any]:
     """What a series of kills showed, ready for JSON."""
-    kinds = {
-        kind: {
+    kinds = {}
+    for kind in dict.fromkeys(kill.kind for kill in kills):
+        of_kind = [kill for kill in kills if kill.kind == kind]
+        figures: dict[str, Any] = {
             "kills": len(of_kind),
             "exact": sum(kill.problem is None for kill in of_kind),
             "with_two_processes": sum(kill.processes == 2 for kill in of_kind),
         }
-        for kind in dict.fromkeys(kill.kind for kill in kills)
-        if (of_kind := [kill for kill in kills if kill.kind == kind])
-    }
+        if gone := sorted(kill.gone_seconds for kill in of_kind if kill.gone_seconds is not None):
+            figures["seconds_until_gone"] = {"median": gone[len(gone) // 2], "worst": gone[-1]}
+            figures["victims"] = Counter(kill.victim for kill in of_kind)
+        kinds[kind] = figures
     return {
         "kills": len(kills),
         "exact_continuations": sum(kill.problem is None for kill in kills),
