@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import torch
-from killing import Kill, kill_at_random, summary, write_summary
+from killing import ADAPTER, Kill, kill_at_random, summary, write_summary
 from tqdm import tqdm
 
 KINDS = ("training", "saving", "preprocessing")
@@ -25,12 +25,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="in all")
     parser.add_argument("--kind", choices=KINDS, action="append", help="only this one; may be given several times")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--adapter", action="store_true", help="train an adapter")
     parser.add_argument("--out", type=Path, required=True, help="folder for the summary and the runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0  # its thread may hold the bars' lock at the moment of a fork
     kinds = arguments.kind or KINDS
     counts = {kind: (arguments.kills + place) // len(kinds) for place, kind in enumerate(kinds)}
+    changes = ADAPTER if arguments.adapter else None
     began = time.monotonic()
     with tqdm(total=arguments.kills, desc="kills", unit="kill") as bar:
 
@@ -40,7 +42,7 @@ def main() -> int:
             if kill.problem is not None:
                 bar.write(f"{kill.kind}, killed after {kill.moment:.3f} s: {kill.problem}")
 
-        kills = kill_at_random(arguments.out / "runs", counts, seed=arguments.seed, report=report)
+        kills = kill_at_random(arguments.out / "runs", counts, seed=arguments.seed, report=report, changes=changes)
     result = summary(kills, time.monotonic() - began)
     write_summary(arguments.out / "random_kills.json", result)
     for kind, figures in result["kinds"].items():

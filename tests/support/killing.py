@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,16 @@ SETTINGS: dict[str, Any] = {
     "group_by_length": True,
     "ddp_timeout": 120,
 }
+ADAPTER: dict[str, Any] = {
+    "lora": {
+        "r": 4,
+        "lora_dropout": 0.2,
+        "target_modules": ["all-linear", "lm_heads"],
+        "modules_to_save": ["lyrics_to_dec_proj"],
+    },
+    "lora_plus_ratio": 4,
+}
+"""Keys of a run that trains an adapter, with everything that it may hold."""
 MOST_IN_A_COURSE = 6
 """Kills of one run, before it is left to end."""
 SAVES_FILE = "saves.jsonl"
@@ -56,12 +66,15 @@ class Kill:
 class TrainingKills:
     """A training run and its uninterrupted counterpart, with every checkpoint of it."""
 
-    def __init__(self, folder: Path, draws: random.Random, processes: int = 1) -> None:
-        """Train without interruption, for comparison."""
+    def __init__(
+        self, folder: Path, draws: random.Random, processes: int = 1, changes: Mapping[str, Any] | None = None
+    ) -> None:
+        """Train without interruption, for comparison; `changes` are keys of the configuration."""
+        self.settings = {**SETTINGS, **(changes or {})}
         self.folder, self.draws, self.processes = folder, draws, processes
         self.world = make_world(folder / "world", dropout=0.2)
         straight = folder / "straight"
-        config = write_config(self.world, output_dir=str(straight), save_total_limit=None, **SETTINGS)
+        config = write_config(self.world, output_dir=str(straight), save_total_limit=None, **self.settings)
         began = time.monotonic()
         self._fork(config, _time_saves(folder / SAVES_FILE)).finish()
         self.seconds = time.monotonic() - began
@@ -77,7 +90,7 @@ class TrainingKills:
         """
         output = self.folder / "run"
         shutil.rmtree(output, ignore_errors=True)
-        config = write_config(self.world, output_dir=str(output), save_total_limit=2, **SETTINGS)
+        config = write_config(self.world, output_dir=str(output), save_total_limit=2, **self.settings)
         kills: list[Kill] = []
         while len(kills) < most:
             moment, killed = self._kill_once(kind, config)
@@ -179,6 +192,7 @@ def kill_at_random(
     processes: Sequence[int] = (1, 2),
     seed: int = 0,
     report: Callable[[Kill], None] = lambda kill: None,
+    changes: Mapping[str, Any] | None = None,
 ) -> list[Kill]:
     """Kill as many runs of each kind as asked for, and check every continuation.
 
@@ -188,13 +202,14 @@ def kill_at_random(
         processes: numbers of processes with which training runs take turns.
         seed: of the moments.
         report: called for each kill once its course is through.
+        changes: keys of the configuration of the training runs.
     """
     draws = random.Random(seed)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     subjects: dict[str, list[TrainingKills | PreprocessingKills]] = {}
     if {"training", "saving"} & set(counts):
-        runs = [TrainingKills(folder / f"training{number}", draws, processes=number) for number in processes]
+        runs = [TrainingKills(folder / f"training{number}", draws, number, changes) for number in processes]
         subjects |= {"training": [*runs], "saving": [*runs]}
     if "preprocessing" in counts:
         subjects["preprocessing"] = [PreprocessingKills(folder / "preprocessing", draws)]

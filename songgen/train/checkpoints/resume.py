@@ -92,7 +92,7 @@ def _require_allowed(resumption: Resumption, config: RunConfig, world_size: int)
     training = config.training
     refused, allowed = [], []
     for name, (then, now) in resumption.changed.items():
-        kind, line = KIND_OF[name], f"- {name}: {then} then, {now} now"
+        kind, line = KIND_OF[name], f"- {_shown_change(name, then, now)}"
         computes_otherwise = kind is Change.COMPUTATION and training.do_train
         if kind is Change.FIXED or (computes_otherwise and not training.allow_config_changes):
             refused.append(f"{line} ({kind.value}: {_FIXES[kind]})")
@@ -113,6 +113,14 @@ def _require_allowed(resumption: Resumption, config: RunConfig, world_size: int)
             "holds another number of clips",
             resumption.world_size, world_size,
         )  # fmt: skip
+
+
+def _shown_change(name: str, then: Any, now: Any) -> str:
+    """Return a changed key as text; of two tables, only what differs."""
+    if not (isinstance(then, Mapping) and isinstance(now, Mapping)):
+        return f"{name}: {then} then, {now} now"
+    keys = [key for key in dict.fromkeys([*then, *now]) if then.get(key) != now.get(key)]
+    return ", ".join(f"{name}.{key}: {then.get(key)} then, {now.get(key)} now" for key in keys)
 
 
 def count_steps(config: RunConfig, plan: BatchPlan, state: TrainerState) -> int:

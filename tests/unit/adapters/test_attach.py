@@ -28,7 +28,7 @@ def adapted(model: SongGenForConditionalGeneration, *targets: str, seed: int = 0
 def randomize(model: nn.Module) -> None:
     """Give the second matrices values, so that the adapter does something."""
     generator = torch.Generator().manual_seed(3)
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
 
