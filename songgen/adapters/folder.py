@@ -103,6 +103,13 @@ class Adapter:
     recipe: AdapterRecipe | None
     """How it was made; None in folders of other programs."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it changes nothing: every second matrix is 0, as before training, and nothing else is changed."""
+        second = [tensor for name, tensor in self.weights.items() if _SECOND_MATRIX.search(name)]
+        has_others = self.config.use_dora or any(".lora_" not in name for name in self.weights)
+        return not has_others and not any(bool(tensor.any()) for tensor in second)
+
 
 def is_adapter_folder(folder: Path) -> bool:
     """Return whether a folder holds an adapter, complete or not; a checkpoint of an adapter run is one, too."""
@@ -267,16 +274,6 @@ def _checked(folder: Path, name: str) -> Path:
         if problems := changed_files(folder, listed):
             raise ValueError(f"{folder / name} is not as it was saved ({problems[name]}); use another checkpoint")
     return checked(folder / name)
-
-
-def idle_modules(weights: Mapping[str, Tensor]) -> list[str]:
-    """Return the modules whose adapter adds nothing: its second matrix is 0, as it was before training, sorted.
-
-    Args:
-        weights: weights of an adapter by PEFT's names.
-    """
-    second = {name: tensor for name, tensor in weights.items() if _SECOND_MATRIX.search(name)}
-    return sorted(name.rsplit(".lora_", 1)[0] for name, tensor in second.items() if not tensor.any())
 
 
 def peft_names(names: Iterable[str], adapter_name: str = ADAPTER_NAME) -> dict[str, str]:

@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
     from songgen.generation.pipeline import generate, model_stream
     from songgen.generation.processing_songgen import SongGenProcessor
 
-    device = _device(arguments.device)
+    device = find_device(arguments.device)
     dtype = _dtype(arguments.dtype, device)
     choice = choose_model(arguments.model, arguments.adapter)
     processor = SongGenProcessor(
@@ -264,7 +264,7 @@ def _check_sample_rate(out: Path, sampling_rate: int) -> None:
         ) from error
 
 
-def _device(name: str) -> str:
+def find_device(name: str) -> str:
     """Return the device; "auto" is the first accelerator.
 
     Raises:

@@ -10,7 +10,6 @@ from songgen.adapters.folder import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_WEIGHTS_FILE,
     Adapter,
-    idle_modules,
     read_adapter,
 )
 from songgen.doctor.findings import Finding, error, ok, warning
@@ -37,8 +36,7 @@ def examine_adapter(folder: Path) -> Iterator[Finding]:
     yield ok(ADAPTER_CONFIG_FILE, f"{form}, rank {config.r}, alpha {config.lora_alpha}, on {', '.join(kinds)}")
     elements = sum(tensor.numel() for tensor in adapter.weights.values())
     yield ok(ADAPTER_WEIGHTS_FILE, f"{elements:,} values, every one finite")
-    idle = idle_modules(adapter.weights)
-    if len(idle) == len(_targets(adapter)) and not config.modules_to_save:
+    if adapter.is_idle:
         yield warning(
             ADAPTER_WEIGHTS_FILE, "the adapter changes nothing: every lora_B is 0",
             "train it longer, or with a higher learning rate",

@@ -16,6 +16,7 @@ from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 if TYPE_CHECKING:
     import torch
 
+    from songgen.adapters.apply import Attached
     from songgen.models import SongGenForConditionalGeneration
 
 _REPLACEABLE = frozenset({"prompt_cross_attention", "decoder.rope_embeddings", "train_every_eos"})
@@ -51,6 +52,24 @@ def choose_model(name: str | Path, adapters: Iterable[str | Path | AdapterChoice
     return ModelChoice(base_folder(own), (AdapterChoice(own), *chosen))
 
 
+def open_attached(choice: ModelChoice, *, any_base: bool = False) -> tuple[SongGenForConditionalGeneration, Attached]:
+    """Open a base model in float32 with its adapters attached, and return the handle to use it without them.
+
+    Raises:
+        ValueError: as in `open_choice`.
+    """
+    from songgen.adapters.apply import AdapterUse, attach_adapters
+    from songgen.adapters.folder import read_adapter
+    from songgen.models import SongGenForConditionalGeneration
+
+    options = _options_of(choice)
+    uses = [AdapterUse(read_adapter(each.folder), str(each.folder), each.strength) for each in choice.adapters]
+    # In float32: fingerprints are of these weights.
+    model = SongGenForConditionalGeneration.from_pretrained(choice.base, **options)
+    attached = attach_adapters(model, uses, any_base=any_base)
+    return model.eval(), attached
+
+
 def open_choice(
     choice: ModelChoice, *, dtype: torch.dtype | None = None, any_base: bool = False
 ) -> SongGenForConditionalGeneration:
@@ -68,15 +87,8 @@ def open_choice(
 
     if not choice.adapters:
         return SongGenForConditionalGeneration.from_pretrained(choice.base, dtype=dtype)
-    from songgen.adapters.apply import AdapterUse, attach_adapters
-    from songgen.adapters.folder import read_adapter
-
-    options = _options_of(choice)
-    uses = [AdapterUse(read_adapter(each.folder), str(each.folder), each.strength) for each in choice.adapters]
-    # In float32 until the adapters are attached: fingerprints are of these weights.
-    model = SongGenForConditionalGeneration.from_pretrained(choice.base, **options)
-    attach_adapters(model, uses, any_base=any_base)
-    return (model if dtype is None else model.to(dtype)).eval()
+    model, _ = open_attached(choice, any_base=any_base)
+    return model if dtype is None else model.to(dtype)
 
 
 def open_model(
