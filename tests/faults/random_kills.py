@@ -1,5 +1,7 @@
 """Kill training, saving and preprocessing at random moments, and compare every continuation with an uninterrupted run.
 
+Training is also killed while it is steered by commands: the kind `commands`.
+
 `python tests/faults/random_kills.py --kills 200 --out FOLDER` writes FOLDER/random_kills.json and exits with 1 if one
 continuation is not equal: files of every checkpoint by hash (weights, optimizer, average, random state, position), and
 every shard of a data set. Runs with one and with two processes take turns.
@@ -16,7 +18,7 @@ import torch
 from killing import Kill, kill_at_random, summary, write_summary
 from tqdm import tqdm
 
-KINDS = ("training", "saving", "preprocessing")
+KINDS = ("training", "saving", "commands", "preprocessing")
 
 
 def main() -> int:
