@@ -1,5 +1,7 @@
 """Kill training, saving, tokenizing and preparing at random moments, and compare with an uninterrupted run.
 
+Training is also killed while it is steered by commands: the kind `commands`.
+
 `python tests/faults/random_kills.py --kills 200 --out FOLDER` writes FOLDER/random_kills.json, and exits with 1 if one
 continuation is not equal: files of every checkpoint by hash (weights, optimizer, average, random state, position), and
 every file of a data set. FOLDER/kills.jsonl gets a line for each kill.
@@ -23,7 +25,7 @@ from killing import ADAPTER, Kill, kill_at_random, summary, write_summary
 from launched_kills import LAUNCHED
 from tqdm import tqdm
 
-KINDS = ("training", "saving", "preprocessing", *LAUNCHED)
+KINDS = ("training", "saving", "commands", "preprocessing", *LAUNCHED)
 
 
 def main() -> int:

@@ -135,7 +135,7 @@ def test_quit_ends_the_run_and_nobody_answers_afterwards(
     assert not os.listdir(folder / requests.CONTROL_FOLDER)
 
 
-def test_eval_quit_by_ctl_stops_two_processes_after_the_evaluation_and_they_resume(
+def test_eval_quit_by_ctl_stops_two_processes_after_the_evaluation(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"

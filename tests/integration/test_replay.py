@@ -126,9 +126,7 @@ def test_evaluations_songs_and_exports_do_not_change_the_random_numbers_of_train
     assert checkpoints(folder)[STEPS] == checkpoints(alone)[STEPS]
 
 
-def test_a_killed_run_carries_out_again_what_came_after_its_checkpoint_or_drops_it(
-    world: Path, tmp_path: Path
-) -> None:
+def test_a_killed_run_carries_out_again_what_came_after_its_checkpoint_or_drops_it(world: Path, tmp_path: Path) -> None:
     """Saved at step 4 only: the commands of the steps 5 and 6 are in the journal alone."""
     settings = SETTINGS | {"save_steps": 4, "do_eval": False, "max_steps": 8}
     typed = {2: ["lr 5e-3"], 5: ["lr 2e-3"], 6: ["quit@8", "lr 3e-3@7"]}

@@ -15,7 +15,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 from songgen.exit_codes import EXIT_SIGNAL_BASE
 from songgen.runtime.control.commands import Action, Command
@@ -63,7 +63,7 @@ class Interrupted(Exception):
 class Source(Protocol):
     """Source of commands: a context manager that is asked at every step boundary, and in evaluations."""
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> object:
         """Begin to receive commands."""
 
     def __exit__(
@@ -114,7 +114,8 @@ class Inbox:
 
     def listen_to(self, source: Source) -> None:
         """Take the commands of a further source as well, until the end of the context, which has begun."""
-        self._sources.append(self._handlers.enter_context(source))
+        self._handlers.enter_context(source)
+        self._sources.append(source)
 
     def add(self, command: Command) -> None:
         """Add a command."""

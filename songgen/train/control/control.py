@@ -141,7 +141,7 @@ class RunControl:
         """
         asked = set()
         for command in self._exchange() if has_commands else ():
-            self._apply(command)
+            self._take_effect(command)
             if command.at is None and command.action in (Action.STOP, Action.SAVE):
                 asked.add(command.action)
         state = self.state.commands
@@ -269,7 +269,7 @@ class RunControl:
             return f"{MAX_SCHEDULED} commands are scheduled already; event clear cancels them"
         return ""
 
-    def _apply(self, command: Command) -> None:
+    def _take_effect(self, command: Command) -> None:
         """Carry out a command as far as it needs no work, which is only noted."""
         state, argument = self.state.commands, command.argument
         logger.info("after step %d: %s (%s)", self.state.step, command.text, command.source)
