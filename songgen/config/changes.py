@@ -87,6 +87,7 @@ KINDS: dict[Change, tuple[str, ...]] = {
         "voice_storage",
         "verify_data_hashes",
         "feature_cache_dir",
+        "feature_cache_gib",
         "long_clips",
         "audio_timeout_seconds",
         "audio_memory_gib",
@@ -144,6 +145,7 @@ KINDS: dict[Change, tuple[str, ...]] = {
         "ref_voice_column_name",
         "ref_dur_sec",
         "voice_choices",
+        "voice_feature_crops",
         "voice_min_energy",
     ),
     Change.CONTENT: (
