@@ -92,12 +92,12 @@ class TextEncoder(FrozenEncoder):
     @property
     def hidden_size(self) -> int:
         """Width of the features."""
-        return int(self._model.config.d_model)
+        return int(self.config.d_model)
 
     @property
     def vocab_size(self) -> int:
         """Ids that have an embedding."""
-        return int(self._model.config.vocab_size)
+        return int(self.config.vocab_size)
 
     def key_of(self, caption_ids: Tensor) -> str:
         """Return the key of a caption (L ids on the CPU) in caches of this encoder's features."""

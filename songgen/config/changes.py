@@ -91,6 +91,7 @@ KINDS: dict[Change, tuple[str, ...]] = {
         "keep_columns",
         "verify_data_hashes",
         "feature_cache_dir",
+        "feature_cache_gib",
         "long_clips",
         "audio_timeout_seconds",
         "audio_memory_gib",
@@ -150,6 +151,7 @@ KINDS: dict[Change, tuple[str, ...]] = {
         "ref_voice_column_name",
         "ref_dur_sec",
         "voice_choices",
+        "voice_feature_crops",
         "voice_min_energy",
     ),
     Change.CONTENT: (

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Literal
 
-from songgen.config.types import NonNegativeFloat, PositiveFloat, PositiveInt, Probability
+from songgen.config.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability
 from songgen.runtime.files import expand_home
 
 
@@ -154,8 +154,16 @@ class DataArguments:
     run reads only files that have changed. false: only missing and truncated files are found."""
 
     feature_cache_dir: str | None = None
-    """Training: folder of a cache with the text encoder's features of captions, which runs share; it keeps at most 4
-    GiB. null: `songgen/features` in the user's cache folder (XDG_CACHE_HOME or `~/.cache`); "": no cache."""
+    """Training: folder of a cache with the features of captions and voices, which runs share. null: `songgen/features`
+    in the user's cache folder (XDG_CACHE_HOME or `~/.cache`); "": no cache."""
+
+    feature_cache_gib: PositiveFloat = 4.0
+    """Training: most GiB in that folder; features that were not used for the longest time are removed."""
+
+    voice_feature_crops: NonNegativeInt = 0
+    """Training: number of fixed crops of each reference voice, evenly spaced, whose features are computed once and kept
+    in the cache. The voice encoder then is not in memory while training. 0: a crop at any place, encoded at each
+    visit."""
 
     save_to_disk: list[str] | str | None = None
     """Folder of the tokenized data set, written by preprocessing and read by training; training accepts several."""

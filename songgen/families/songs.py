@@ -218,6 +218,7 @@ def sample_options(config: RunConfig) -> SampleOptions:
         voice_choices=config.data.voice_probabilities(),
         voice_min_energy=config.data.voice_min_energy,
         voice_seconds=config.data.ref_dur_sec,
+        voice_crops=config.data.voice_feature_crops,
         caption_variants=config.model.caption_variants,
         drop_caption=config.model.caption_dropout,
         drop_lyrics=config.model.lyrics_dropout,

@@ -58,6 +58,7 @@ class SongSamples:
         songs = {index: torch.tensor(codes) for share in gather_lists(sampled) for index, codes in share}
         metrics = self._compare(songs) if request.rank == 0 else {}
         self.core.release("audio_codec")
+        self.core.unload_again()
         return metrics
 
     def _compare(self, songs: dict[int, Tensor]) -> dict[str, float]:
