@@ -148,9 +148,7 @@ def plan_adapters(
     is_quantized = options.quantization != "none"
     return AdapterPlan(
         ranks={name: targets.ranks.get(name, options.rank) for name in targets.adapted},
-        saved=frozenset(name for name, _ in core.named_parameters() if name.startswith(saved))
-        if saved
-        else frozenset(),
+        saved=frozenset(name for name, _ in core.named_parameters() if name.rpartition(".")[0] in targets.saved),
         dropout=options.dropout,
         has_magnitudes=options.use_dora,
         quantized=frozenset(quantized_layers(core, targets, layers.quantized)) if is_quantized else frozenset(),
