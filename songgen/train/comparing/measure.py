@@ -191,6 +191,7 @@ class ComparedModel:
             num_songs=len(songs),
             step=0,
             with_originals=side == WITHOUT,
+            random_texts=False,
             sink=_Collector(songs, side),
             inbox=inbox,
             whole_weights=lambda: whole_weights(self.core),
