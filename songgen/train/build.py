@@ -54,7 +54,7 @@ from songgen.train.optimization.master_weights import (
 )
 from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.optimization.schedules import LearningRateSchedule
-from songgen.train.optimization.sharding import autocast_forward
+from songgen.train.optimization.sharding import autocast_forward, require_shardable
 from songgen.train.reporting.console import Console, RunSummary
 from songgen.train.reporting.milestones import Milestones
 from songgen.train.reporting.plots.background import BackgroundPlots
@@ -88,6 +88,7 @@ def build_trainer(
     training = config.training
     output_dir = Path(training.output_dir)
     require_possible_weights(training.weights_dtype, accelerator.distributed_type)
+    require_shardable(config, accelerator)
     rank, world_size = accelerator.process_index, accelerator.num_processes
     checkpoints = _checkpoints(config, rank, world_size)
     resumption = find_resumption(config, checkpoints)
