@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 
@@ -76,11 +76,15 @@ def _config(arguments: argparse.Namespace, adapter: Path, base: Path) -> "RunCon
         ValueError: if no data set is known.
     """
     from songgen.config import RunConfig
+    from songgen.config.keys import all_keys
     from songgen.runtime.json_files import read_json_object
     from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 
     path = adapter / RUN_CONFIG_FILE
-    values: dict[str, Any] = dict(read_json_object(path)) if path.is_file() else {}
+    stored = read_json_object(path) if path.is_file() else {}
+    of_adapter = {name for name, key in all_keys().items() if key.group == "adapter"}
+    # The adapter is attached already, and is not one to be trained.
+    values = {name: value for name, value in stored.items() if name not in of_adapter}
     if arguments.data is not None:
         values["save_to_disk"] = str(arguments.data)
     if not values.get("save_to_disk"):
@@ -91,7 +95,6 @@ def _config(arguments: argparse.Namespace, adapter: Path, base: Path) -> "RunCon
         "do_eval": True,
         "predict_with_generate": arguments.captions > 0,
         "eval_dataloader_num_workers": 0,
-        "lora": None,
     }
     if arguments.greedy:
         values["do_sample"] = False

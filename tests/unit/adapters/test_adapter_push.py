@@ -44,7 +44,7 @@ def test_what_is_uploaded_is_an_adapter_with_a_card(adapter_folder: Writer, tmp_
 def test_no_folder_of_this_machine_is_published(
     adapter_folder: Writer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = adapter_folder(base_name="/home/someone/private/base-model")
+    source = adapter_folder(base_name="/models/private/base-model")
     target = uploaded(source, tmp_path / "hub")
     for path in target.iterdir():
         assert b"private" not in path.read_bytes()
