@@ -373,6 +373,13 @@ def test_runs_killed_at_random_moments_of_training_and_saving(tmp_path: Path) ->
     assert any(kill.reached for kill in kills)
 
 
+@pytest.mark.case(36)
+def test_a_run_that_is_steered_by_commands_is_killed_at_random_moments(tmp_path: Path) -> None:
+    """Checkpoints and stops that are asked for at random steps hurt nothing, and every change of course is kept."""
+    kills = kill_at_random(tmp_path / "kills", {"commands": 6}, processes=[1], seed=2)
+    assert summary(kills, 0.0)["problems"] == [] and any(kill.reached for kill in kills)
+
+
 @pytest.fixture
 def begun(world: Path, tmp_path: Path) -> Path:
     """A run of 8 steps that stopped after 6: its folder."""

@@ -1,7 +1,7 @@
 """Kills at random moments of training, saving and preprocessing, each followed by a continuation that is checked.
 
-Training is killed with and without commands: a run whose learning rate is set by hand, and that is asked for checkpoints
-and stops at random steps.
+Training is killed with and without commands: a run whose learning rate is set by hand, and that is asked for
+checkpoints and stops at random steps.
 """
 
 import itertools
