@@ -125,9 +125,7 @@ def _part_panels(runs: Sequence[RunCurves]) -> Iterator[Panel]:
     tracks = list(dict.fromkeys(name for run in runs for name in _coarse(run, "loss")))
     if len(tracks) > 1:
         lines = [
-            line
-            for shift, name in enumerate(tracks)
-            for line in _lines(runs, (name,), name.split("/")[1], shift=shift)
+            line for shift, name in enumerate(tracks) for line in _lines(runs, (name,), name.split("/")[1], shift=shift)
         ]
         yield Panel("loss_by_track", "evaluation loss by track", tuple(lines))
     parts = list(dict.fromkeys(name for run in runs for name in run.curves if _is_fine(name, "loss")))
