@@ -128,6 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     model = open_choice(choice, dtype=dtype, any_base=arguments.any_base).to(torch.device(device))
     _check_sample_rate(arguments.out, model.config.sampling_rate)
+    print(f"computing in {str(dtype).removeprefix('torch.')} on {device}", file=sys.stderr)
     keywords: dict[str, Any] = {**inputs, **vars(options)}
     with _progress_bar() as on_step:
         if arguments.stream:

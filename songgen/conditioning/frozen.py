@@ -67,7 +67,7 @@ class FrozenEncoder(ABC):
             opened = self._reopen()
             if opened.fingerprint != self.fingerprint:
                 raise ValueError(
-                    f"{self.spec.get('path')} has changed since it was loaded before: put its files back, or start again"
+                    f"{self.spec.get('path')} has changed since it was loaded: put its files back, or start again"
                 )
             self._network = opened._network.to(self.device)
         return self._network

@@ -253,7 +253,9 @@ def _samples(config: ArgumentGroups) -> Iterator[Problem]:
             suffixes = ("dataset_name", "dataset_config_name", "split_name", "dataset_samples", "metadata_dataset_name")
             yield Problem(tuple(f"{prefix}_{suffix}" for suffix in suffixes), str(error))
     if data.voice_feature_crops and data.feature_cache_dir == "":
-        message = 'voice_feature_crops: needs a cache on disk, and feature_cache_dir is ""; name a folder, or give 0 here'
+        message = (
+            'voice_feature_crops: needs a cache on disk, and feature_cache_dir is ""; name a folder, or give 0 here'
+        )
         yield Problem(("voice_feature_crops", "feature_cache_dir"), message)
     weights = data.voice_probabilities() if data.voice_choices is None else data.voice_choices
     if data.voice_feature_crops and weights.get("vocal", 0.0) <= 0:

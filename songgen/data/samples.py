@@ -184,7 +184,7 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
         return _NO_SAMPLES if name == NO_VOICE else self._vocal(row, start)
 
     def _vocal(self, row: SongRow, start: float) -> NDArray[np.int16]:
-        """Return the crop of a clip's vocal track that a number in [0, 1) chooses; nothing if the track is too quiet."""
+        """Return the crop of a vocal track that a number in [0, 1) chooses; nothing if the track is too quiet."""
         if not is_loud_enough(row.energies.get(VOCAL), self.options.voice_min_energy):
             return _NO_SAMPLES
         surplus = len(row.voice_samples) - self._voice_length

@@ -38,7 +38,7 @@ class GradientLimit:
         return math.inf if self.by_element else self.bound
 
     def clip_elements(self, gradients: Iterable[Tensor]) -> None:
-        """Clip each element, in place, if the limit is one of elements. Shards of a gradient are clipped as they are."""
+        """Clip each element, in place, if that is the limit. Shards of a gradient are clipped as they are."""
         if not self.by_element:
             return
         for gradient in gradients:

@@ -67,11 +67,12 @@ class Fit:
 
 @dataclass(frozen=True)
 class Trend:
-    """Trend of the later half of a curve that falls (or its last points, if these are few), with an early and a late estimate of when it reaches a value.
+    """Trend of a curve that falls, with an early and a late estimate of when it reaches a value.
 
-    A model that learns a small data set by heart falls exponentially, one on much data as a power of the steps, and
-    half of a run does not tell which. Of two runs of the demo, at half of the way to losses of 4, 3 and 2, the
-    exponential law was at most 7 % early or late, and the power law 67 to 161 % late; both are given.
+    It is that of the later half of the steps, or of the last points if these are few. A model that learns a small data
+    set by heart falls exponentially, one on much data as a power of the steps, and half of a run does not tell which.
+    Of two runs of the demo, at half of the way to losses of 4, 3 and 2, the exponential law was at most 7 % early or
+    late, and the power law 66 to 161 % late; both are given.
     """
 
     exponential: Fit

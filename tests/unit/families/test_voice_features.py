@@ -53,7 +53,9 @@ def forbid_encoding(core: SongGenForConditionalGeneration, monkeypatch: pytest.M
     monkeypatch.setattr(core.voice_encoder, "_compute", fail)
 
 
-def store(core: Any, samples: list[TrainingSamples], folder: Path, *, limit: int = LIMIT, dtype: str = "float32") -> None:
+def store(
+    core: Any, samples: list[TrainingSamples], folder: Path, *, limit: int = LIMIT, dtype: str = "float32"
+) -> None:
     store_voices(core, samples, Processes(0, 1), FeatureFolder(folder, limit), dtype)
 
 
@@ -105,7 +107,9 @@ def test_features_of_another_mixture_are_not_used(world: Path, tmp_path: Path) -
         torch.testing.assert_close(core.encode_conditions(**given).memory, plain.encode_conditions(**given).memory)
 
 
-def test_a_damaged_or_missing_file_is_computed_again(world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_or_missing_file_is_computed_again(
+    world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     core, samples = open_model(world), open_samples(world)
     store(core, samples, tmp_path)
     expected = core.encode_conditions(**conditions(samples[0], 0)).memory

@@ -102,8 +102,14 @@ def test_curves_and_marks_are_those_of_the_metrics(tmp_path: Path) -> None:
     training, evaluation = panels["loss"].lines
     assert training.curve.values[0] == pytest.approx(8 * 2**-0.3), "the loss that compares with the evaluation's"
     assert list(evaluation.curve.steps) == [10, 20, 30, 40]
-    assert [guide.value for key in ("loss", "accuracy", "gradient_norm") for guide in panels[key].guides] == [3, 0.7, 0.2]
-    assert all("VALL-E" in guide.label for panel in panels.values() for guide in panel.guides), "not true of every codec"
+    assert [guide.value for key in ("loss", "accuracy", "gradient_norm") for guide in panels[key].guides] == [
+        3,
+        0.7,
+        0.2,
+    ]
+    assert all("VALL-E" in guide.label for panel in panels.values() for guide in panel.guides), (
+        "not true of every codec"
+    )
     assert len(panels["loss_by_codebook_vocal"].lines) == 6
     assert [line.label for line in panels["loss_by_codebook_vocal"].lines] == ["0", "1", "2", "", "", ""]
     assert [line.label for line in panels["loss_by_track"].lines] == ["vocal", "acc"]
@@ -187,7 +193,10 @@ def test_large_songs_are_linked_and_links_are_not_followed(tmp_path: Path, monke
     monkeypatch.setattr("songgen.train.reporting.plots.page.EMBEDDED_BYTES", 1)
     page, *_ = write_plots([run], run / "plots")
     first, second = parse(page).sources["audio"]
-    assert first.startswith("data:") and (page.parent / second).resolve() == samples_folder(run, 20) / "song_generated_mix.wav"
+    assert (
+        first.startswith("data:")
+        and (page.parent / second).resolve() == samples_folder(run, 20) / "song_generated_mix.wav"
+    )
     assert "secret" not in page.read_text()
 
 

@@ -112,7 +112,11 @@ def test_without_float32_copies_small_updates_would_be_lost() -> None:
         optimizer.step()
         optimizer.zero_grad()
         step.run([batch], WEIGHTS)
-    moved = [(entry != before[name]).float().mean() for name, entry in bare.decoder.named_parameters() for name in [f"decoder.{name}"]]
+    moved = [
+        (entry != before[name]).float().mean()
+        for name, entry in bare.decoder.named_parameters()
+        for name in [f"decoder.{name}"]
+    ]
     masters = [(entry != before[name].float()).float().mean() for name, entry in step.engine.parameters.items()]
     assert float(torch.stack(moved).mean()) < 0.3 < 0.8 < float(torch.stack(masters).mean())
 

@@ -37,7 +37,9 @@ def test_restarts_jump_back_up() -> None:
 
 def test_each_restart_is_lower_by_the_damping_and_every_valley_is_as_deep() -> None:
     found = factors("cosine_with_restarts", [0, 27, 54, 55, 110], restarts=3, damping=0.5, min_ratio=0.1)
-    heights = [factors("cosine_with_restarts", [27.5 * part], restarts=3, damping=0.5, min_ratio=0.1)[0] for part in range(4)]  # type: ignore[list-item]
+    heights = [
+        factors("cosine_with_restarts", [27.5 * part], restarts=3, damping=0.5, min_ratio=0.1)[0] for part in range(4)
+    ]  # type: ignore[list-item]
     assert heights == pytest.approx([0.1 + 0.9 * height for height in (1.0, 0.5, 0.25, 0.125)])
     assert found[1] == pytest.approx(0.1, abs=0.01) and found[2] == pytest.approx(0.1, abs=0.01) and found[4] == 0.1
 

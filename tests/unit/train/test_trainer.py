@@ -38,7 +38,9 @@ def make_step(
     trainable = Trainable.choose(model)
     prepared, optimizer = accelerator.prepare(model, build_optimizer(model, trainable, options))
     engine = AcceleratedEngine(accelerator, prepared, optimizer, trainable)
-    return TrainingStep(accelerator, engine, tiny_objective(model, vocal_loss_weight=vocal), GradientLimit(max_norm, by_element))
+    return TrainingStep(
+        accelerator, engine, tiny_objective(model, vocal_loss_weight=vocal), GradientLimit(max_norm, by_element)
+    )
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
