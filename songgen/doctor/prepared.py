@@ -16,7 +16,8 @@ from songgen.doctor.hashes import examine_hashes
 from songgen.doctor.work_folders import WORK_ENDING, activity, work_folder_of
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record_files import RECORDS_FILE, SONGS_FILE
-from songgen.prepare.engine.store import RESULTS_FOLDER
+from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.engine.store import RESULTS_FOLDER, damaged_results
 from songgen.prepare.output.writers import (
     DATA_CONFIG_FILE,
     FILE_NAME_COLUMNS,
@@ -29,6 +30,7 @@ from songgen.prepare.report.statistics import meaning_of
 from songgen.prepare.review.corrections import APPLIED_FILE, CORRECTIONS_FILE
 from songgen.runtime.files import file_sha256
 from songgen.runtime.json_files import parse_json, read_json_object
+from songgen.runtime.json_lines import numbered
 
 SHOWN_FILES = 8
 """Number of damaged files that are listed."""
@@ -80,6 +82,8 @@ def examine_preparing(folder: Path) -> Iterator[Finding]:
     for path in sorted((folder / RESULTS_FOLDER).glob("*.jsonl")):
         done[path.name.split(".")[0]] += _num_lines(path) or 0
     yield from (ok(step, f"{count:,} results are saved") for step, count in done.items())
+    for name, lines in damaged_results(WorkFolder(folder)).items():
+        yield warning(name, f"damaged {numbered(lines)}", "the next run moves them aside and computes them again")
     yield from _refused(_codes(folder / REJECTED_FILE))
     if (output / INFO_FILE).is_file():
         yield ok("data set", f"it is in {output}")
