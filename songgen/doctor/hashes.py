@@ -10,6 +10,8 @@ from songgen.data.schema import DATASET_FILE, DatasetInfo
 from songgen.doctor.findings import Finding, error, ok
 from songgen.families.registry import DEFAULT_MODEL_TYPE, FAMILIES, family_of
 from songgen.lyrics import VOCABULARY_FILES
+from songgen.prepare.output.writers import INFO_FILE
+from songgen.prepare.output.writers import hashed_files as prepared_files
 from songgen.runtime.file_hashes import HASHES_FILE, changed_files, read_hashes, record_hashes
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import part_files
@@ -53,6 +55,8 @@ def accept(folder: Path) -> list[str]:
     if (folder / DATASET_FILE).is_file():
         (folder / HASHES_FILE).unlink(missing_ok=True)  # otherwise the changed description could not be read
         names = hashed_files(DatasetInfo.read(folder))
+    elif (folder / INFO_FILE).is_file():
+        names = prepared_files(folder)
     elif path.is_file() and read_json_object(path).get("model_type", DEFAULT_MODEL_TYPE) in FAMILIES:
         names = family_of(folder).model_files.names(folder)
     elif not path.is_file() and is_adapter_folder(folder):

@@ -286,7 +286,7 @@ class _Run:
             logger.warning("%s is not as it was written (%s); it is written again", output, listed)
 
     def _stands(self, info: DatasetInfo) -> bool:
-        """Return whether the output folder is as it was written, and its shards are the same files that were checked."""
+        """Return whether the output folder is as it was written, and its shards are the files that were checked."""
         output = self.options.output_folder
         try:
             files = read_hashes(output) or {}

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from forked import saved_files
 from killing import Kill
@@ -167,9 +167,8 @@ class LaunchedKills:
         """Write the inputs; return the words of the command, from the module on."""
         raise NotImplementedError
 
-    def events(self) -> dict[str, Callable[[], bool]]:
-        """Return the events that a kill may be aimed at."""
-        raise NotImplementedError
+    events: ClassVar[dict[str, str]]
+    """Events that a kill may be aimed at -> pattern of a file in the place that is written then."""
 
     def content(self) -> dict[str, Any]:
         """Return all that must be as in the undisturbed run once the work is done."""
@@ -231,7 +230,7 @@ class LaunchedKills:
         return {path.relative_to(self.place).as_posix() for path in [*paths, *self.place.iterdir()]}
 
     def _aim(self) -> Aim:
-        events = [None, None, *self.events(), "joining"]
+        events = [None, None, *self.events, "joining"]
         event = self.draws.choice(events)
         seconds = self.draws.uniform(0, self.seconds if event is None else AFTER_EVENT_SECONDS)
         signals = self.draws.choices([names for names, _ in SIGNALS], [weight for _, weight in SIGNALS])[0]
@@ -288,7 +287,8 @@ class LaunchedKills:
             return lambda: True
         if event == "joining":  # ranks have started and look for each other once they have imported everything
             return lambda: len({*launch.roles()} - {LAUNCHER}) > 0
-        return self.events()[event]
+        began = time.time()
+        return lambda: any(_is_newer(path, began) for path in self.place.glob(self.events[event]))
 
 
 class LaunchedTraining(LaunchedKills):
@@ -316,15 +316,13 @@ class LaunchedTraining(LaunchedKills):
         config = config.rename(self.folder / "train.json")
         return ["songgen.cli.main", "train", str(config), "--num_processes", "2"]
 
-    def events(self) -> dict[str, Callable[[], bool]]:
-        """Beginning, saving, the end."""
-        return {
-            "locked": lambda: (self.output / ".run.lock").exists(),
-            "heartbeat": lambda: (self.output / "heartbeat-1.json").exists(),
-            "saving": lambda: any(self.output.glob("checkpoint-*.tmp-*")),
-            "saved": lambda: any(self.output.glob("checkpoint-*[0-9]")),
-            "final model": lambda: (self.output / f"checkpoint-{self.steps}").exists(),
-        }
+    events: ClassVar = {
+        "locked": "out/.run.lock",
+        "heartbeat": "out/heartbeat-1.json",
+        "saving": "out/checkpoint-*.tmp-*",
+        "saved": "out/checkpoint-*[0-9]",
+        "final model": "out/checkpoint-10",
+    }
 
     def content(self) -> dict[str, Any]:
         """Files of every checkpoint, the model, and the metrics without rates."""
@@ -379,15 +377,12 @@ class LaunchedTokenizing(LaunchedKills):
         (self.folder / "tokenize.json").write_text(json.dumps(values))
         return ["songgen.cli.main", "tokenize", str(self.folder / "tokenize.json"), "--num_processes", "2"]
 
-    def events(self) -> dict[str, Callable[[], bool]]:
-        """Beginning, encoding, the end."""
-        work = self.output.with_name("out.work")
-        return {
-            "locked": lambda: (work / "lock.json").exists(),
-            "planned": lambda: any(work.glob("plan/*")),
-            "encoding": lambda: any(work.glob("chunks/*.arrow*")),
-            "publishing": lambda: self.output.with_name(".out.staging").exists() or self.output.exists(),
-        }
+    events: ClassVar = {
+        "locked": "out.work/lock.json",
+        "planned": "out.work/plan/*",
+        "encoding": "out.work/chunks/*.arrow*",
+        "publishing": ".out.staging",
+    }
 
     def content(self) -> dict[str, Any]:
         """Every file of the data set."""
@@ -430,15 +425,12 @@ class LaunchedPreparing(LaunchedTokenizing):
         (self.folder / "prepare.json").write_text(json.dumps(values))
         return [*self.launcher, "songgen.cli.main", "prepare", str(self.folder / "prepare.json")]
 
-    def events(self) -> dict[str, Callable[[], bool]]:
-        """Beginning, the steps, the end."""
-        work = self.output.with_name("out.work")
-        return {
-            "locked": lambda: (work / "lock.json").exists(),
-            "results": lambda: any(work.glob("results/*.jsonl")),
-            "clips": lambda: any(work.glob("audio/*/*")),
-            "publishing": lambda: self.output.with_name(".out.staging").exists() or self.output.exists(),
-        }
+    events: ClassVar = {
+        "locked": "out.work/lock.json",
+        "results": "out.work/results/*.jsonl",
+        "clips": "out.work/audio/*/*",
+        "publishing": ".out.staging",
+    }
 
     def remaining_names(self) -> set[str]:
         """As for the others, and all files of the work folder, which stays."""
@@ -460,6 +452,14 @@ LAUNCHED: dict[str, tuple[type[LaunchedKills], ...]] = {
     "launched-preparing": (LaunchedPreparing, PreparingInWorkers),
 }
 """Kinds of kills, and what they are done to in turns."""
+
+
+def _is_newer(path: Path, than: float) -> bool:
+    """Return whether a file is not one of an earlier start."""
+    try:
+        return path.stat().st_mtime > than
+    except FileNotFoundError:
+        return False
 
 
 def _heed_signals() -> None:
