@@ -62,6 +62,9 @@ _PRECISIONS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float3
 _CHECKPOINT_NAME = re.compile(r"checkpoint-\d+(-\d+)?")
 """Names of the checkpoints in the output folder of a run."""
 
+_ADAPTER_CONFIG_FILE = "adapter_config.json"
+"""File of PEFT's adapter folders."""
+
 _STREAM_WEIGHT = re.compile(r"^(decoder\.lm_heads|decoder\.model\.decoder\.embed_tokens)\.(\d+)\.")
 
 DOWNLOADED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.md")
@@ -94,6 +97,11 @@ def resolve_folder(
 
 def _model_nearby(folder: Path) -> str:
     """Say where the model is if a folder is a checkpoint of a run, or a run that has not written its model yet."""
+    if (folder / _ADAPTER_CONFIG_FILE).is_file():
+        return (
+            ", because it holds an adapter; generate with it and its base (--adapter), or merge both into a model "
+            "first (`songgen export FOLDER --merge OUT`)"
+        )
     is_checkpoint = _CHECKPOINT_NAME.fullmatch(folder.resolve().name) is not None
     run = folder.resolve().parent if is_checkpoint else folder
     if not is_checkpoint and not any(_CHECKPOINT_NAME.fullmatch(path.name) for path in run.iterdir()):

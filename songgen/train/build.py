@@ -43,7 +43,7 @@ from songgen.train.optimization.engine import AcceleratedEngine, Engine
 from songgen.train.optimization.loss_scale import LossScaleBounds
 from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.optimization.schedules import LearningRateSchedule
-from songgen.train.optimization.sharding import autocast_forward
+from songgen.train.optimization.sharding import autocast_forward, require_shardable
 from songgen.train.reporting.console import Console, RunSummary
 from songgen.train.reporting.reporter import Reporter
 from songgen.train.reporting.trackers import Trackers, has_samples
@@ -74,6 +74,7 @@ def build_trainer(
     """
     training = config.training
     output_dir = Path(training.output_dir)
+    require_shardable(config, accelerator)
     rank, world_size = accelerator.process_index, accelerator.num_processes
     checkpoints = _checkpoints(config, rank, world_size)
     resumption = find_resumption(config, checkpoints)
