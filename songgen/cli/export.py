@@ -1,4 +1,4 @@
-"""`songgen export`: write the adapter of a run as a folder to share, or merged into its base as a whole model."""
+"""`songgen export`: an adapter as a folder to share, or merged into its base; a checkpoint as a whole model."""
 
 import argparse
 from pathlib import Path
@@ -12,11 +12,17 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `songgen export`."""
-    parser.add_argument("source", help="adapter to export: a run, a checkpoint, an adapter folder or a hub id")
+    parser.add_argument("source", help="what to export: a run, a checkpoint, an adapter folder or its hub id")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--adapter", type=Path, metavar="OUT", help="new folder for the adapter by itself")
     what.add_argument(
         "--merge", type=Path, metavar="OUT", help="new folder for a whole model, with the adapter merged into its base"
+    )
+    what.add_argument(
+        "--model",
+        type=Path,
+        metavar="OUT",
+        help="new folder for a whole model out of a checkpoint (or the newest one) of a run without adapters",
     )
     parser.add_argument(
         "--base", help="base model, folder or hub id, instead of the one that the adapter names; with --adapter: the "
@@ -36,6 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from songgen.adapters.choice import AdapterChoice
 
+    if arguments.model is not None:
+        if arguments.strength != 1 or arguments.any_base or arguments.base is not None:
+            raise ValueError("--base, --strength and --any_base are about adapters: leave them out with --model")
+        from songgen.train.checkpoint_model import export_model
+
+        print(f"model of {export_model(Path(arguments.source), arguments.model)} written to {arguments.model}")
+        return EXIT_DONE
     source = _adapter_of(arguments.source)
     if arguments.adapter is not None:
         if arguments.strength != 1 or arguments.any_base:
@@ -55,12 +68,23 @@ def _adapter_of(source: str) -> Path:
     from songgen.adapters.choice import find_adapter
     from songgen.runtime.pretrained import local_folder
     from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
+    from songgen.train.checkpoints.files import MODEL_FILE
+    from songgen.train.checkpoints.folders import checkpoint_folders
 
     folder = local_folder(source)
     try:
         return find_adapter(source)
     except ValueError as error:
-        if folder is None or not (folder / MODEL_CONFIG_FILE).is_file():
+        if folder is None:
+            raise
+        if not (folder / MODEL_CONFIG_FILE).is_file():
+            if (folder / MODEL_FILE).is_file() or any(
+                (path / MODEL_FILE).is_file() for path in checkpoint_folders(folder)
+            ):
+                raise ValueError(
+                    f"{source} is of a run without adapters: there is nothing to merge. Its checkpoints become whole "
+                    f"models with `songgen export {source} --model OUT`"
+                ) from error
             raise
         raise ValueError(
             f"{source} is a whole model and has no adapter: there is nothing to merge. Use the folder as it is, with "
@@ -81,7 +105,6 @@ def _export_adapter(source: Path, out: Path, base: str | None) -> None:
 
 
 def _merge(adapter: "AdapterChoice", arguments: argparse.Namespace) -> None:
-    from songgen.adapters.folder import read_recipe
     from songgen.generation.exporting import export_merged
     from songgen.generation.opening import choose_model
 
@@ -91,9 +114,3 @@ def _merge(adapter: "AdapterChoice", arguments: argparse.Namespace) -> None:
     difference = export_merged(choice, arguments.merge, any_base=arguments.any_base)
     print(f"{adapter.folder} merged into {choice.base}, written to {arguments.merge}")
     print(difference)
-    recipe = read_recipe(adapter.folder)
-    if recipe is not None and recipe.quantization is not None:
-        print(
-            f"it was trained beside the base in {recipe.quantization}, and is merged into the base's own weights, "
-            "which differ by the rounding of the quantization"
-        )

@@ -47,7 +47,9 @@ COMMANDS: dict[str, Command] = {
     "plot": Command("songgen.cli.plot", "draw the metrics of runs, finished or running, over each other"),
     "generate": Command("songgen.cli.generate", "generate songs from a caption, lyrics and a reference voice"),
     "compare": Command("songgen.cli.compare", "losses and songs with and without an adapter, on a page side by side"),
-    "export": Command("songgen.cli.export", "write an adapter as a folder to share, or merged into its base model"),
+    "export": Command(
+        "songgen.cli.export", "write an adapter to share, by itself or merged into its base; a checkpoint as a model"
+    ),
     "list": Command("songgen.cli.list", "list data sets, runs and models with their state, newest first"),
     "doctor": Command("songgen.cli.doctor", "report problems of a run, a checkpoint, a data set or a model"),
     "push": Command(

@@ -61,7 +61,9 @@ def export_merged(choice: ModelChoice, out: Path, *, any_base: bool = False) -> 
     require_new(out)
     model = open_choice(choice, any_base=any_base)
     precisions = stored_precisions(choice.base)
-    difference = merge_adapters(model, precisions)
+    recipes = [recipe for each in choice.adapters if (recipe := read_recipe(each.folder)) is not None]
+    quantization = next((recipe.quantization for recipe in recipes if recipe.quantization), None)
+    difference = merge_adapters(model, precisions, quantization=quantization)
     weights = {name: tensor.to(precisions.get(name, tensor.dtype)) for name, tensor in model.state_dict().items()}
     if bad := non_finite_names(weights):
         raise ValueError(f"merged, {bad[0]} holds NaN or infinity: use a smaller strength, or another checkpoint")

@@ -106,7 +106,11 @@ def _model_nearby(folder: Path) -> str:
     run = folder.resolve().parent if is_checkpoint else folder
     if not is_checkpoint and not any(_CHECKPOINT_NAME.fullmatch(path.name) for path in run.iterdir()):
         return ""
-    what = ", because it is a checkpoint, from which only its own run can resume" if is_checkpoint else ""
+    what = (
+        f", because it is a checkpoint (`songgen export {folder} --model OUT` makes a model of it)"
+        if is_checkpoint
+        else ""
+    )
     if (run / MODEL_CONFIG_FILE).is_file():
         return f"{what}; the model that the run has written is {run}"
     return (
