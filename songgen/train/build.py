@@ -20,6 +20,7 @@ from songgen.families.objective import Objective
 from songgen.families.registry import family_of
 from songgen.families.songs import Processes, TrainingData, evaluation_data, training_data, used_splits
 from songgen.families.trainable import Trainable
+from songgen.runtime.processes.agreement import from_main
 from songgen.runtime.processes.commands import Inbox
 from songgen.runtime.processes.deepspeed_launch import deepspeed_plugin
 from songgen.runtime.processes.group import StartPatience
@@ -38,7 +39,7 @@ from songgen.train.checkpoints.resume import (
 )
 from songgen.train.checkpoints.state import CurvePosition, TrainerState
 from songgen.train.control.control import RunControl
-from songgen.train.control.journal import planned_commands
+from songgen.train.control.journal import Planned, planned_commands
 from songgen.train.data_growth import DataGrowth, recorded_growth
 from songgen.train.evaluation import Evaluator, SongSchedule
 from songgen.train.optimization.anomalies import AnomalyPolicy, AnomalyWatch
@@ -105,7 +106,7 @@ def build_trainer(
     data, held_out, growth = _open_data(config, family, core, objective, processes, resumption)
     # The number of steps depends on the position: a resumed epoch may have other batches (see `count_steps`).
     state = TrainerState() if resumption is None else resumption.state
-    planned = planned_commands(output_dir, training.replay, state.step)
+    planned = _planned(output_dir, training.replay, state.step, rank)
     total_steps = count_steps(config, data.plan, state)
     evaluator = _evaluator(config, objective, held_out, total_steps)
     family.prepare_model(config, core, data)
@@ -216,6 +217,17 @@ def _checkpoints(config: RunConfig, rank: int, world_size: int) -> CheckpointMan
         world_size=world_size,
         allow_inexact=config.training.allow_inexact_resume,
     )
+
+
+def _planned(output_dir: Path, replay: str, step: int, rank: int) -> list[Planned]:
+    """Return the commands that the run carries out by itself, on the main process; the others learn of them from it.
+
+    Raises:
+        ValueError: if a journal is missing or damaged, on every process.
+    """
+    planned: list[Planned] = []
+    from_main(rank, lambda: planned.extend(planned_commands(output_dir, replay, step)))
+    return planned
 
 
 def _put_in_place(

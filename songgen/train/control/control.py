@@ -22,7 +22,7 @@ from songgen.runtime.control.commands import CLEAR, Action, Command, parse
 from songgen.runtime.processes.agreement import from_main, gather_lists
 from songgen.runtime.processes.commands import Inbox
 from songgen.train.checkpoints.state import TrainerState
-from songgen.train.control.journal import NEVER, Entry, Journal, Planned
+from songgen.train.control.journal import JOURNAL_FILE, NEVER, Entry, Journal, Planned
 from songgen.train.evaluation import Evaluator
 from songgen.train.optimization.loss_scale import Scaler
 from songgen.train.optimization.schedules import LearningRateSchedule
@@ -78,6 +78,8 @@ class RunControl:
     """Rank of this process."""
     planned: Sequence[Planned] = ()
     """Commands of journals that are still to come."""
+    journal: Journal | None = None
+    """Journal, on the main process of a run that trains, from `begin` on."""
     _asked: list[_Asked] = field(default_factory=list)
     _questions: list[Command] = field(default_factory=list)
     _unfinished: list[Command] = field(default_factory=list)
@@ -89,11 +91,11 @@ class RunControl:
         state.owed = [_without_stop(text) for text in state.owed if not self._problem(parse(text, ""))]
         if self.rank != 0:
             return
-        self.journal = Journal(self.folder)
-        self.journal.begin()
+        self.journal = journal = Journal(self.folder)
+        journal.begin()
         step = self.state.step
-        if self.config.training.replay == NEVER and self.journal.drop_after(step):
-            logger.warning("the commands of %s after step %d are dropped (replay %s)", self.journal.path, step, NEVER)
+        if self.config.training.replay == NEVER and journal.drop_after(step):
+            logger.warning("the commands of %s after step %d are dropped (replay %s)", journal.path, step, NEVER)
         if self.planned:
             shown = ", ".join(f"{plan.command.text} after step {plan.step}" for plan in self.planned[:8])
             rest = "" if len(self.planned) <= 8 else f" and {len(self.planned) - 8} more"
@@ -226,11 +228,11 @@ class RunControl:
         new = [each for each in asked if not each.is_journaled]
         entries = [Entry(self.state.step, each.command.text, each.command.source, each.is_replayed) for each in new]
         try:
-            if entries:
+            if entries and self.journal is not None:
                 self.journal.append(entries)
         except OSError as error:
             # A stop and a checkpoint must be possible on a full disk. Anything else would be lost on resume.
-            problem = f"it cannot be written to {self.journal.path} ({error}), and would be lost on resume"
+            problem = f"it cannot be written to {JOURNAL_FILE} ({error}), and would be lost on resume"
             logger.warning("commands: %s", problem)
             for each in new:
                 if not _is_urgent(each.command):

@@ -12,7 +12,9 @@ from songgen.config import RunConfig
 from songgen.runtime.control.commands import Action, parse
 from songgen.runtime.json_lines import seal
 from songgen.runtime.processes.commands import Inbox
-from songgen.train.checkpoints.state import TrainerState
+from songgen.train.build import _put_in_place
+from songgen.train.checkpoints.resume import Resumption
+from songgen.train.checkpoints.state import CommandState, TrainerState
 from songgen.train.control import journal as journal_module
 from songgen.train.control.control import MAX_SCHEDULED, RunControl
 from songgen.train.control.journal import JOURNAL_FILE, Entry, journal_lines, planned_commands
@@ -172,6 +174,14 @@ def test_a_command_that_comes_too_late_is_told_so(sent: Sent) -> None:
     sent.control.inbox.add(parse("lr 1e-5", "the test", lambda text, is_done: sent.answers.append(text)))
     sent.control.close()
     assert sent.answers == ["save: saved", "lr 1e-05: the run has ended after step 5; not carried out"]
+
+
+def test_a_changed_learning_rate_replaces_the_one_of_a_command(tmp_path: Path) -> None:
+    for changed, expected in (("learning_rate", None), ("seed", 0.1)):
+        sent = Sent(tmp_path)
+        state = dataclasses.replace(sent.control.state, commands=CommandState(learning_rate=0.1))
+        _put_in_place(state, sent.control.config, 10, {}, Resumption(tmp_path, state, 1, {changed: (1, 2)}))
+        assert state.commands.learning_rate == expected
 
 
 def write(path: Path, *entries: tuple[int, str | None], replayed: bool = False) -> Path:
