@@ -41,6 +41,7 @@ COMMANDS: dict[str, Command] = {
     "init": Command("songgen.cli.init", "create the folder of an untrained model"),
     "tokenize": Command("songgen.cli.tokenize", "turn songs into a tokenized data set", log_level="INFO"),
     "train": Command("songgen.cli.train", "train a model, in one process or in several", log_level=None),
+    "try": Command("songgen.cli.tryout", "learn one clip by heart: does a configuration learn?", log_level=None),
     "generate": Command("songgen.cli.generate", "generate songs from a caption, lyrics and a reference voice"),
     "list": Command("songgen.cli.list", "list data sets, runs and models with their state, newest first"),
     "doctor": Command("songgen.cli.doctor", "report problems of a run, a checkpoint, a data set or a model"),
