@@ -21,7 +21,7 @@ LAYERS = (
     ("generation",),
     ("families",),
     ("train", "tokenize"),
-    ("prepare",),
+    ("prepare", "tryout"),
     ("doctor", "planning"),
     ("cli",),
 )
@@ -50,7 +50,7 @@ PREPARE_WINGS = (
 UPWARD = {("songgen/models/modeling_songgen.py", "songgen.generation.pipeline")}
 """The one import against the direction: the published `model.generate` is a method of the model."""
 
-READS_CONFIG = {"config", "families", "train", "tokenize", "prepare", "doctor", "planning", "cli"}
+READS_CONFIG = {"config", "families", "train", "tokenize", "prepare", "tryout", "doctor", "planning", "cli"}
 
 TRAINER_KNOWS = (
     "songgen.families.family",

@@ -42,6 +42,7 @@ COMMANDS: dict[str, Command] = {
     "tokenize": Command("songgen.cli.tokenize", "turn songs into a tokenized data set", log_level="INFO"),
     "configure": Command("songgen.cli.configure", "write a training configuration for a data set and this machine"),
     "check": Command("songgen.cli.check", "say what a run will need, and what is wrong with it, before it starts"),
+    "try": Command("songgen.cli.tryout", "learn one clip by heart: does a configuration learn?", log_level=None),
     "train": Command("songgen.cli.train", "train a model, in one process or in several", log_level=None),
     "ctl": Command("songgen.cli.ctl", "send a command to a run that trains, such as save, lr 1e-4 or quit"),
     "plot": Command("songgen.cli.plot", "draw the metrics of runs, finished or running, over each other"),

@@ -187,6 +187,18 @@ class Objective(ABC):
             sums: results of `evaluation_sums`, summed over all micro-batches and processes.
         """
 
+    def recall(self, core: Any, samples: TrainingSamples) -> float | None:
+        """Return the share of the first clip's targets that the model writes by itself from its texts and voice.
+
+        Args:
+            core: model without wrappers, in any mode.
+            samples: deterministic samples.
+
+        Returns:
+            A number from 0 to 1; None if it is not defined for this kind of target.
+        """
+        return None
+
     @abstractmethod
     def sample_songs(self, core: Any, request: SongRequest) -> dict[str, float]:
         """Sample songs, send them to the request's sink, and measure them. Every process must call this.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from songgen.config import RunConfig
 from songgen.data.collate import Batch, collate
-from songgen.data.samples import Sample
+from songgen.data.samples import Sample, TrainingSamples
 from songgen.data.schema import CODES
 from songgen.families.objective import BatchLoss, Counts, DataNeeds, Objective, SongRequest
 from songgen.families.tokens.codebook_weights import CodebookWeights
@@ -98,6 +98,18 @@ class TokenObjective(Objective):
     def evaluation_metrics(self, sums: Tensor) -> dict[str, float]:
         """Name the metrics of `TokenSums.metrics`."""
         return TokenSums(self.layout).metrics(sums)
+
+    def recall(self, core: SongGenForConditionalGeneration, samples: TrainingSamples) -> float | None:
+        """See `Objective`: equal codes of the greedy song, of those of the longer of both."""
+        batch = collate([samples[0, 0]], self.layout.tracks)
+        original = batch.codes[0]
+        longest = original.shape[-1]
+        # A song that does not end where the clip does may write a few frames more, which count as wrong.
+        options = GenerationOptions(do_sample=False, max_frames=longest + max(2, longest // 10))
+        written = SongSamples.write_song(core, batch, options)
+        shared = min(longest, written.shape[-1])
+        equal = (written[..., :shared] == original[..., :shared]).sum()
+        return float(equal) / (original[..., 0].numel() * max(longest, written.shape[-1]))
 
     def sample_songs(self, core: SongGenForConditionalGeneration, request: SongRequest) -> dict[str, float]:
         """See `Objective`, and `SongSamples.generate` for the metrics."""

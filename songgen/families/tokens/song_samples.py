@@ -14,7 +14,7 @@ from torch import Tensor
 from songgen.data.collate import Batch, collate
 from songgen.data.seeded_random import TEXT_STREAM, random_uniforms
 from songgen.families.objective import AudioSink, SongRequest
-from songgen.generation.decoding import CHECK_EVERY_STEPS, generate_codes
+from songgen.generation.decoding import CHECK_EVERY_STEPS, ProgressCallback, generate_codes
 from songgen.generation.options import GenerationOptions
 from songgen.generation.song_audio import SongAudio, decode_songs
 from songgen.metrics import load_metric
@@ -105,10 +105,21 @@ class SongSamples:
             if steps_done % CHECK_EVERY_STEPS == 0 and self.request.inbox.stop_heard():
                 raise Interrupted
 
-        inputs = batch.to(self.core.device).model_inputs()
+        return self.write_song(self.core, batch, self.options, look_up)
+
+    @staticmethod
+    @torch.no_grad()
+    def write_song(
+        core: SongGenForConditionalGeneration,
+        batch: Batch,
+        options: GenerationOptions,
+        on_step: ProgressCallback | None = None,
+    ) -> Tensor:
+        """Return the codes of one song (N x K x T on the CPU) from the texts and the voice of a clip."""
+        inputs = batch.to(core.device).model_inputs()
         given = {name: value for name, value in inputs.items() if name in CONDITION_KEYWORDS}
-        conditions = self.core.encode_conditions(**given)
-        return generate_codes(self.core, conditions, options=self.options, on_step=look_up)[0].cpu()
+        conditions = core.encode_conditions(**given)
+        return generate_codes(core, conditions, options=options, on_step=on_step)[0].cpu()
 
 
 def _other_clips(seed: int, index: int, count: int) -> tuple[int, int]:
