@@ -65,6 +65,8 @@ class WeightCounts:
     """Weights of the largest part that is gathered at once when weights are sharded over processes."""
     total: int = 0
     """Weights of the model as its folder stores it, without adapters."""
+    written: int = 0
+    """Weights that the run writes at its end: those of the model, or of the adapter."""
     bytes_each: int = FLOAT32
     """Bytes of a weight in memory. With fewer than four, the optimizer keeps a float32 copy of the trained ones."""
 
@@ -93,8 +95,10 @@ class BatchCosts:
     """Further bytes at the beginning of the backward pass."""
     layer: Mapping[str, int] = field(default_factory=dict)
     """Further bytes while the backward pass computes a layer."""
-    first_gradients: int = 0
-    """Bytes of the gradients of weights that exist when the backward pass comes to the layers."""
+    gradients_before_layers: int = 0
+    """Trained weights that have gradients when the backward pass comes to the last layer."""
+    gradients_after_layers: int = 0
+    """Trained weights that have gradients when it comes to the first layer."""
     operations: float = 0.0
     """Floating-point operations of the matrix products of both passes."""
     kernels: int = 0

@@ -19,6 +19,7 @@ from songgen.planning.findings import Finding
 from songgen.planning.fixes import suggested_values
 from songgen.planning.machine import Machine
 from songgen.planning.memory import Processes
+from songgen.planning.speed import Speed, measured_speed
 from songgen.runtime.files import write_text_atomic
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.tasks import VOCAL
@@ -69,6 +70,7 @@ def configure(
     output_dir: str | None = None,
     processes: int = 1,
     hours: float | None = None,
+    speed: Speed | None = None,
 ) -> Configured:
     """Choose a configuration.
 
@@ -80,6 +82,7 @@ def configure(
         output_dir: folder of the run; None for one named after the data in `./outputs`.
         processes: number of processes.
         hours: most hours of training, by the estimate; None for no limit.
+        speed: speed of the machine; None to measure that of this one.
 
     Raises:
         ValueError: if there is no such data set, or no model fits it.
@@ -109,10 +112,11 @@ def configure(
         processes=processes,
         has_vocal_track=_has_vocal_heads(base, infos),
     )
-    chosen, facts, findings = _settled(tuple(choices(situation)), machine, Processes(processes))
+    speed = speed or measured_speed(machine.device_type, "float32")  # once, for all that is tried
+    chosen, facts, findings = _settled(tuple(choices(situation)), machine, Processes(processes), speed)
     if hours is not None and facts.time is not None and facts.time.seconds > hours * SECONDS_PER_HOUR:
         chosen = _shorter(chosen, hours, facts)
-        chosen, facts, findings = _settled(chosen, machine, Processes(processes))
+        chosen, facts, findings = _settled(chosen, machine, Processes(processes), speed)
     return Configured(chosen, facts, tuple(findings), wanted)
 
 
@@ -132,22 +136,24 @@ def write_configuration(configured: Configured, path: Path, *, overwrite: bool) 
 
 
 def _settled(
-    chosen: tuple[Choice, ...], machine: Machine, processes: Processes
+    chosen: tuple[Choice, ...], machine: Machine, processes: Processes, speed: Speed | None
 ) -> tuple[tuple[Choice, ...], RunFacts, list[Finding]]:
     """Replace choices by what the checks suggest, until they suggest nothing more."""
-    facts, findings = _examined(chosen, machine, processes)
+    facts, findings = _examined(chosen, machine, processes, speed)
     for _ in range(MAX_ROUNDS):
         values = suggested_values(findings)
         if not values:
             break
         chosen = _with_values(chosen, values, findings)
-        facts, findings = _examined(chosen, machine, processes)
+        facts, findings = _examined(chosen, machine, processes, speed)
     return chosen, facts, findings
 
 
-def _examined(chosen: tuple[Choice, ...], machine: Machine, processes: Processes) -> tuple[RunFacts, list[Finding]]:
+def _examined(
+    chosen: tuple[Choice, ...], machine: Machine, processes: Processes, speed: Speed | None
+) -> tuple[RunFacts, list[Finding]]:
     config = RunConfig.from_dict({choice.key: choice.value for choice in chosen})
-    facts = gather_facts(config, machine, processes)
+    facts = gather_facts(config, machine, processes, speed)
     return facts, check_run(facts)
 
 

@@ -37,7 +37,7 @@ class DiskEstimate:
 def estimate_disk(
     *,
     trained: int,
-    total_weights: int,
+    written: int,
     optimizer: str,
     keeps_average: bool,
     saves: int,
@@ -52,7 +52,7 @@ def estimate_disk(
 
     Args:
         trained: number of trained weights.
-        total_weights: number of weights of the model that the run writes.
+        written: number of weights that the run writes at its end.
         optimizer: name of the optimizer.
         keeps_average: whether there is a moving average, which a checkpoint holds as well.
         saves: number of checkpoints that are written in the whole run.
@@ -68,7 +68,7 @@ def estimate_disk(
     return DiskEstimate(
         checkpoint=each * trained,
         checkpoints=kept,
-        model=FLOAT32 * total_weights,
+        model=FLOAT32 * written,
         songs=songs * song_bytes,
         metrics=lines * LINE_BYTES,
         free=free,

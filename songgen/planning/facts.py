@@ -251,7 +251,7 @@ def _disk(facts: RunFacts) -> DiskEstimate:
     existing = next(folder for folder in (output, *output.parents) if folder.is_dir())
     return estimate_disk(
         trained=weights.trained,
-        total_weights=weights.total,
+        written=weights.written,
         optimizer=training.optimizer,
         keeps_average=bool(training.ema_decay),
         saves=1 + (total // save if save else 0),

@@ -124,7 +124,7 @@ def estimate_memory(
     terms = tuple(
         term
         for term in (
-            *_weights(costs.weights, settings, processes),
+            *_weights(costs.weights, batch, settings, processes),
             *(Term(f"frozen {name.replace('_', ' ')}", size or 0) for name, size in costs.encoders.items()),
             *_batch(batch),
         )
@@ -137,7 +137,7 @@ def estimate_memory(
     return MemoryEstimate(terms, (Term("CUDA context", CUDA_CONTEXT), fragmentation))
 
 
-def _weights(counts: WeightCounts, settings: StepSettings, processes: Processes) -> Iterator[Term]:
+def _weights(counts: WeightCounts, batch: BatchCosts, settings: StepSettings, processes: Processes) -> Iterator[Term]:
     """Yield weights, gradients, optimizer state and average."""
     shards = processes.count if processes.sharding != "none" else 1
     weight_shards = processes.count if processes.sharding == "weights" else 1
@@ -148,9 +148,11 @@ def _weights(counts: WeightCounts, settings: StepSettings, processes: Processes)
     if weight_shards > 1:  # a layer that computes, and the next one
         yield Term("gathered layers", 2 * FLOAT32 * counts.largest_block)
     # Between steps there are no gradients, unless other processes or further micro-batches need them to stay.
-    late = frozenset({FIRST_LAYER, UPDATE})
     lasting = settings.accumulates or processes.count > 1
-    yield Term("gradients", each * counts.trained // shards, ALWAYS if lasting else late)
+    yield Term("gradients", each * counts.trained // shards, ALWAYS if lasting else frozenset({UPDATE}))
+    if not lasting:
+        yield Term("gradients of the heads' weights", each * batch.gradients_before_layers, frozenset({LAST_LAYER}))
+        yield Term("gradients of heads and layers", each * batch.gradients_after_layers, frozenset({FIRST_LAYER}))
     if processes.exchanges_in_buckets:
         yield Term("exchange of gradients", EXCHANGE_BYTES)
     elif processes.count > 1 and shards == 1:
@@ -174,7 +176,6 @@ def _batch(batch: BatchCosts) -> Iterator[Term]:
         (batch.layer, {LAST_LAYER, FIRST_LAYER}),
     ):
         yield from (Term(name, size, frozenset(moments)) for name, size in found.items())
-    yield Term("gradients that come first", batch.first_gradients, frozenset({LAST_LAYER}))
 
 
 def shown_bytes(size: float) -> str:

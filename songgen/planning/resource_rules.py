@@ -119,6 +119,14 @@ def precision(facts: RunFacts) -> Iterator[Finding]:
             yield Finding(Severity.NOTE, "optimizer", "the 8-bit optimizer works on this machine (tried)")
         else:
             yield Finding(Severity.ERROR, "optimizer", problem, {"optimizer": "adamw"})
+    lora = facts.config.adapter.lora_arguments()
+    if lora is not None and lora.quantization != "none":
+        problem = low_precision_problem(lora.quantization, machine)
+        if problem is None:
+            yield Finding(Severity.NOTE, "lora", f"{lora.quantization} works on this machine (tried)")
+        else:
+            without = {**(facts.config.adapter.lora or {}), "quantization": "none"}
+            yield Finding(Severity.ERROR, "lora", problem, {"lora": without})
 
 
 def workers(facts: RunFacts) -> Iterator[Finding]:

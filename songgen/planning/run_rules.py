@@ -222,7 +222,9 @@ def learning_rate(facts: RunFacts) -> Iterator[Finding]:
     """Compare the learning rate with the usual ones, and say what happens outside of them."""
     if facts.costs is None:
         return
-    rate, weights = facts.config.training.learning_rate, facts.costs.weights
+    weights, own_rate = facts.costs.weights, facts.config.adapter.lora_learning_rate
+    key = "learning_rate" if own_rate is None else "lora_learning_rate"
+    rate = own_rate or facts.config.training.learning_rate
     is_adapter = weights.trained < 0.5 * weights.total
     if not is_adapter and weights.trained < LARGE_MODEL:
         return
@@ -231,16 +233,16 @@ def learning_rate(facts: RunFacts) -> Iterator[Finding]:
     if rate > highest:
         yield Finding(
             Severity.WARNING,
-            "learning_rate",
+            key,
             f"{rate:g} is above the usual {lowest:g} to {highest:g} for {kind}: the loss may jump up and not come back",
-            {"learning_rate": highest / 5},
+            {key: highest / 5},
         )
     elif rate < lowest:
         yield Finding(
             Severity.WARNING,
-            "learning_rate",
+            key,
             f"{rate:g} is below the usual {lowest:g} to {highest:g} for {kind}: the model may hardly change",
-            {"learning_rate": lowest * 5},
+            {key: lowest * 5},
         )
 
 

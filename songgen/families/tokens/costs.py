@@ -35,6 +35,9 @@ LYRICS, CONDITIONS = "lyrics encoder", "caption and voice"
 HEADS = ("decoder.lm_heads.", "decoder.vocal_lm_heads.")
 """Beginnings of the names of the heads' weights."""
 
+LAYERS_PREFIX, FIRST_LAYER = LAYER.format(""), LAYER.format("0.")
+"""Beginnings of the names of the weights of all layers, and of the first one."""
+
 QUANTIZED_BYTES = {"none": 0.0, "nf4": 4.127 / 8, "int8": 1.0}
 """Quantization -> bytes of a weight. nf4 has a scale for 64 weights, stored in 8 bits; int8 one for each output."""
 
@@ -158,15 +161,22 @@ class TokenCosts:
         total, trained = (sum(self.shapes[name].numel() for name in names) for names in (self.shapes, self.trained))
         quantized = sum(self.shapes[f"{name}.weight"].numel() for name in plan.quantized)
         adapters = sum(self._adapter_size(name, rank, plan.has_magnitudes) for name, rank in plan.ranks.items())
-        block = LAYER.format(0) + "."
         return WeightCounts(
             trained=trained + adapters,
             frozen=total - trained - quantized,
             quantized_bytes=round(quantized * QUANTIZED_BYTES[plan.quantization]),
-            largest_block=sum(shape.numel() for name, shape in self.shapes.items() if name.startswith(block)),
+            largest_block=sum(shape.numel() for name, shape in self.shapes.items() if name.startswith(FIRST_LAYER)),
             total=total,
+            written=total if self.plan is None else trained + adapters,
             bytes_each=self.stream,
         )
+
+    def _trained_in(self, prefixes: tuple[str, ...]) -> int:
+        """Return the trained weights of parameters whose names begin with one of the prefixes, adapters included."""
+        plan = self.plan or AdapterPlan({})
+        own = sum(self.shapes[name].numel() for name in self.trained if name.startswith(prefixes))
+        adapted = (entry for entry in plan.ranks.items() if entry[0].startswith(prefixes))
+        return own + sum(self._adapter_size(name, rank, plan.has_magnitudes) for name, rank in adapted)
 
     def _adapter_size(self, module: str, rank: int, has_magnitude: bool) -> int:
         """Return the weights of an adapter: two matrices around the narrow side, and magnitudes of the outputs."""
@@ -203,7 +213,9 @@ class TokenCosts:
             forward={"logits of one head": logits} | ({WEIGHTS: cached} if cached else {}),
             backward={"gradients of the heads": gradients},
             layer=again | {"gradients of activations": inner},
-            first_gradients=FLOAT32 * sum(self.shapes[name].numel() for name in self.trained if name.startswith(HEADS)),
+            gradients_before_layers=self._trained_in(HEADS),
+            gradients_after_layers=self._trained_in((*HEADS, LAYERS_PREFIX))
+            - self._trained_in((LAYER.format(0) + ".",)),
             operations=operations + 6.0 * rows * self._head_weights,
             kernels=3 * sum(account.kernels for account in accounts) + 30 * layout.num_heads,
             moved=3 * sum(account.moved for account in accounts) + 8 * self._head_rows * rows * FLOAT32,
