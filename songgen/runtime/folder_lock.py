@@ -215,16 +215,17 @@ def _in_use(path: Path, holder: dict[str, Any]) -> str:
 
 
 def remove_dead_temporaries(folder: Path) -> None:
-    """Remove temporary files, named `NAME.PID.tmp`, of processes that have ended.
+    """Remove temporary files, named `NAME.PID.tmp`, of processes that have ended, also in folders inside.
 
     Only the holder of the folder's lock may call this: then they are left by a kill or a full disk. Those of living
     processes of this machine are kept: they may be other processes of the same launch.
     """
-    for path in folder.glob("*.tmp"):
-        found = _TEMPORARY_NAME.fullmatch(path.name)
-        if found is not None and (int(found[1]) == os.getpid() or not is_alive(int(found[1]))):
-            with suppress(OSError):
-                path.unlink()
+    for place, _, names in os.walk(folder):  # links to folders are not followed
+        for name in names:
+            found = _TEMPORARY_NAME.fullmatch(name)
+            if found is not None and (int(found[1]) == os.getpid() or not is_alive(int(found[1]))):
+                with suppress(OSError):
+                    Path(place, name).unlink()
 
 
 def is_alive(pid: int) -> bool:

@@ -289,6 +289,21 @@ def test_retention_counts_complete_ones_and_keeps_best_and_resumed(tmp_path: Pat
 
 
 @pytest.mark.case(7)
+def test_of_a_checkpoint_on_another_disk_only_the_link_is_removed(tmp_path: Path) -> None:
+    run, disk = tmp_path / "run", tmp_path / "disk"
+    (first,) = saved(run, 1)
+    first.rename(disk)
+    first.symlink_to(disk)
+    assert manager(run).latest() == first
+    checkpoints = manager(run, limit=1)
+    for step in (2, 3):
+        checkpoints.save(contents(step))
+    (run / "checkpoint-1.tmp-left").symlink_to(disk)  # what a kill in between leaves
+    manager(run, limit=1).save(contents(4))
+    assert names(run) == ["checkpoint-4"] and (disk / MODEL_FILE).is_file()
+
+
+@pytest.mark.case(7)
 def test_a_lower_limit_holds_from_the_start_of_the_next_run(world: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     fork_run(run_config(world, folder, save_total_limit=None, max_steps=6), tmp_path / "log").finish()

@@ -189,7 +189,9 @@ class World:
             )
             if path.is_file() and path.name not in reader.left_out
         }
-        return child.exitcode, content, self.log.read_text(errors="replace")
+        # A row that is left out is named in a list, of which the message says where it is.
+        lists = [path.read_text(errors="replace") for path in sorted(self.root.glob("*/rejected.jsonl"))]
+        return child.exitcode, content, "\n".join([*lists, self.log.read_text(errors="replace")])
 
     def _path(self, name: str) -> str:
         return str(self.root / name)

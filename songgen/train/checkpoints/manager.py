@@ -54,6 +54,7 @@ from songgen.train.checkpoints.folders import (
     free_name,
     leftovers,
     remove_checkpoint,
+    remove_leftover,
     temporary_name,
 )
 from songgen.train.checkpoints.state import (
@@ -122,8 +123,11 @@ class CheckpointManager:
         self._rejected: set[str] = set()
         if rank == 0:
             for leftover in leftovers(output_dir):
-                logger.warning("removed %s, which an interrupted save left", leftover)
-                shutil.rmtree(leftover, ignore_errors=True)
+                try:
+                    remove_leftover(leftover)
+                    logger.warning("removed %s, which an interrupted save left", leftover)
+                except OSError as error:
+                    logger.warning("%s, which an interrupted save left, could not be removed: %s", leftover, error)
 
     def save(self, contents: CheckpointContents, *, best: bool = False) -> Path | None:
         """Write a checkpoint.
