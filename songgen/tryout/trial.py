@@ -12,7 +12,7 @@ from torch import Tensor
 
 from songgen.config import RunConfig
 from songgen.data.schema import EVAL_SPLIT, TRAIN_SPLIT
-from songgen.runtime.processes.commands import Action, Interrupted
+from songgen.runtime.processes.commands import Interrupted
 from songgen.tasks import Task
 from songgen.train.build import build_trainer
 from songgen.train.launch import Run
@@ -104,7 +104,7 @@ def run_trial(config: RunConfig, task: Task, console: Console, limits: Limits, *
     with Run(config, task) as run:
         try:
             trainer = build_trainer(config, task, run.accelerator, console, run.supervision.heartbeat)
-            run.take_commands(trainer.inbox)
+            run.take_commands(trainer.inbox, console)
             with trainer.reporter:
                 _Trial(trainer, found, limits).run()
             if keep:
@@ -139,6 +139,7 @@ class _Trial:
         began = time.monotonic()
         for batches in self.trainer.remaining_steps():
             result = self.trainer.step(batches)
+            self.trainer.obey(result)
             found.losses.append(result.loss)
             found.norms.append(float(result.gradient_norm))
             found.seconds = time.monotonic() - began
@@ -152,7 +153,7 @@ class _Trial:
                 found.too_slow
                 or (found.seconds > self.limits.seconds and len(found.losses) > TIMED_STEPS)
                 or len(found.losses) == self.limits.steps
-                or Action.STOP in result.actions
+                or self.trainer.stopped
             )
             is_due = is_over or len(found.losses) % CHECK_EVERY == 0
             if (is_due and self._has_learned()) or is_over:
