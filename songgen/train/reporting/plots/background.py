@@ -12,8 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-import songgen
 from songgen.train.reporting.plots.pictures import INSTALL, can_draw
+
+PACKAGE_PARENT = Path(__file__).resolve().parents[4]
+"""Folder that the package is in."""
 
 CLOSE_SECONDS = 30.0
 """Most seconds to wait for the last plots at the end of a run."""
@@ -71,7 +73,7 @@ class BackgroundPlots:
         self._is_outdated = False
         # The package is found where this process found it, and nothing in the current folder is taken for a module. One
         # thread of BLAS is enough, and a session of its own keeps the terminal's Ctrl-C away.
-        paths = [str(Path(songgen.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-P", "-m", "songgen.train.reporting.plots", str(self._folder.absolute())]
         try:
