@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,47 @@ class AdapterUse:
     """Factor of what it adds to the base model."""
 
 
-def attach_adapters(model: nn.Module, uses: Sequence[AdapterUse], *, any_base: bool = False) -> None:
+@dataclass(frozen=True)
+class Attached:
+    """Adapters that are attached to a model."""
+
+    model: nn.Module
+    """The model."""
+    base_weights: Mapping[str, Tensor]
+    """Weights of the base that were replaced, because adapters hold their modules whole, by the model's names."""
+
+    @contextmanager
+    def without(self) -> Iterator[None]:
+        """Return a context in which the model computes what its base does."""
+        parameters = dict(self.model.named_parameters())
+        trained = {name: parameters[name].data for name in self.base_weights}
+        for name, tensor in self.base_weights.items():
+            parameters[name].data = tensor.to(parameters[name])
+        try:
+            with without_adapters(self.model):
+                yield
+        finally:
+            for name, tensor in trained.items():
+                parameters[name].data = tensor
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Return a context in which the attached adapters of a model, and copies that it trains, are not used."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import ModulesToSaveWrapper
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer | ModulesToSaveWrapper)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def attach_adapters(model: nn.Module, uses: Sequence[AdapterUse], *, any_base: bool = False) -> Attached:
     """Attach adapters to a model that was opened in float32, and make all of them active.
 
     What an adapter adds is multiplied by its strength: the product of its matrices, the change of a DoRA magnitude and
@@ -51,6 +92,9 @@ def attach_adapters(model: nn.Module, uses: Sequence[AdapterUse], *, any_base: b
         uses: the adapters.
         any_base: whether an adapter may have been trained on a base with other weights; that is a warning then.
 
+    Returns:
+        A handle to use the model without them.
+
     Raises:
         ValueError: if an adapter was trained on another base, or does not fit the model: it matches no module, or not
             all of its modules.
@@ -58,13 +102,14 @@ def attach_adapters(model: nn.Module, uses: Sequence[AdapterUse], *, any_base: b
     lora_config_class()  # says what to install
     _require_base(model, uses, any_base=any_base)
     parts = {f"adapter_{number}": _Parts.of(model, use) for number, use in enumerate(uses) if use.strength != 0}
-    _add_whole_modules(model, parts.values())
+    replaced = _add_whole_modules(model, parts.values())
     for name, each in parts.items():
         _inject(model, name, each)
     if any(each.matrices for each in parts.values()):
         from peft.functional import set_adapter
 
         set_adapter(model, list(parts), inference_mode=True)
+    return Attached(model, replaced)
 
 
 @dataclass(frozen=True)
@@ -73,7 +118,7 @@ class _Parts:
 
     use: AdapterUse
     matrices: dict[str, Tensor]
-    """Weights beside layers of the model, by PEFT's names."""
+    """Weights next to layers of the model, by PEFT's names."""
     whole: dict[str, Tensor]
     """Weights that replace weights of the model, by the model's names."""
     targets: list[str]
@@ -147,9 +192,13 @@ def _is_saved(name: str, modules: Iterable[str]) -> bool:
     return bool(endings) and any(".".join(parents[: end + 1]).endswith(endings) for end in range(len(parents)))
 
 
-def _add_whole_modules(model: nn.Module, parts: Iterable[_Parts]) -> None:
-    """Replace weights by those of modules that adapters hold whole; several and weaker ones add their changes."""
-    parameters: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+def _add_whole_modules(model: nn.Module, parts: Iterable[_Parts]) -> dict[str, Tensor]:
+    """Replace weights by those of modules that adapters hold whole; several and weaker ones add their changes.
+
+    Returns:
+        The weights that were replaced, by name.
+    """
+    parameters = dict(model.named_parameters())
     originals: dict[str, Tensor] = {}
     for each in parts:
         for name, tensor in each.whole.items():
@@ -160,6 +209,7 @@ def _add_whole_modules(model: nn.Module, parts: Iterable[_Parts]) -> None:
                 target.copy_(tensor)  # exactly what was trained
             else:
                 target.add_(each.use.strength * (tensor.to(target) - original))
+    return originals
 
 
 def _inject(model: nn.Module, name: str, parts: _Parts) -> None:
@@ -171,7 +221,7 @@ def _inject(model: nn.Module, name: str, parts: _Parts) -> None:
 
     config = copy.deepcopy(parts.use.adapter.config)
     # The names are known, so nothing is left to match; weights that replace the model's are in it already.
-    config.target_modules = set(parts.targets)
+    config.target_modules = parts.targets
     config.exclude_modules = config.modules_to_save = config.layers_to_transform = config.layers_pattern = None
     config.init_lora_weights, config.lora_dropout, config.inference_mode = True, 0.0, True
     with warnings.catch_warnings():

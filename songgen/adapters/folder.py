@@ -1,4 +1,4 @@
-"""Adapter folders: PEFT's own two files, with a recipe in the weights' metadata and hashes beside them.
+"""Adapter folders: PEFT's own two files, with a recipe in the weights' metadata and hashes next to them.
 
 peft opens such a folder, and folders that peft or another program wrote open here; then there is no recipe, and perhaps
 no hashes. Nothing is unpickled.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,7 @@ _CHECKPOINT_FILES = Format(_CheckpointFiles, 1, fix="use another checkpoint", un
 
 _MODULES_TO_SAVE = "modules_to_save"
 _TENSORS_OF_ADAPTERS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
+_SECOND_MATRIX = re.compile(r"\.lora_B\.weight$|\.lora_embedding_B$")
 _MAGNITUDE = "lora_magnitude_vector"
 
 
@@ -101,6 +103,13 @@ class Adapter:
     recipe: AdapterRecipe | None
     """How it was made; None in folders of other programs."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it changes nothing: every second matrix is 0, as before training, and nothing else is changed."""
+        second = [tensor for name, tensor in self.weights.items() if _SECOND_MATRIX.search(name)]
+        has_others = self.config.use_dora or any(".lora_" not in name for name in self.weights)
+        return not has_others and not any(bool(tensor.any()) for tensor in second)
+
 
 def is_adapter_folder(folder: Path) -> bool:
     """Return whether a folder holds an adapter, complete or not; a checkpoint of an adapter run is one, too."""
@@ -108,7 +117,12 @@ def is_adapter_folder(folder: Path) -> bool:
 
 
 def write_adapter(
-    folder: Path, config: LoraConfig, weights: Mapping[str, Tensor], recipe: AdapterRecipe, *, hashes: bool = True
+    folder: Path,
+    config: LoraConfig,
+    weights: Mapping[str, Tensor],
+    recipe: AdapterRecipe | None,
+    *,
+    hashes: bool = True,
 ) -> None:
     """Write the files of an adapter into a folder, and flush them to the disk.
 
@@ -116,7 +130,7 @@ def write_adapter(
         folder: existing folder; other files in it are kept.
         config: how the adapter is attached.
         weights: whole weights by PEFT's names (see `peft_names`).
-        recipe: how the adapter was made.
+        recipe: how the adapter was made; None if it is not known.
         hashes: whether to write `file_hashes.json`. A checkpoint has a manifest of its own instead.
 
     Raises:
@@ -127,7 +141,8 @@ def write_adapter(
     if not weights:
         raise ValueError(f"there are no weights of an adapter to write into {folder}")
     assert all(name.startswith(PEFT_PREFIX) for name in weights), "names of the model instead of PEFT's"
-    write_text(folder / ADAPTER_CONFIG_FILE, config_json(config, recipe.base_model))
+    base_model = recipe.base_model if recipe is not None else str(config.base_model_name_or_path or "")
+    write_text(folder / ADAPTER_CONFIG_FILE, config_json(config, base_model))
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(weights.items())}
     save_file(tensors, folder / ADAPTER_WEIGHTS_FILE, metadata=recipe_metadata(recipe))
     synchronize(folder / ADAPTER_WEIGHTS_FILE)
@@ -135,9 +150,9 @@ def write_adapter(
         record_hashes(folder, ADAPTER_FILES)
 
 
-def recipe_metadata(recipe: AdapterRecipe) -> dict[str, str]:
+def recipe_metadata(recipe: AdapterRecipe | None) -> dict[str, str]:
     """Return the metadata of an adapter's safetensors file: one entry, since several get another order each time."""
-    return {_RECIPE_KEY: json.dumps(dataclasses.asdict(recipe), sort_keys=True)}
+    return {} if recipe is None else {_RECIPE_KEY: json.dumps(dataclasses.asdict(recipe), sort_keys=True)}
 
 
 def read_adapter(folder: Path) -> Adapter:

@@ -97,7 +97,7 @@ def lora_config_class() -> type[LoraConfig]:
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise ValueError(f"adapters need peft ({error}): pip install 'songgen[adapters]'") from error
+        raise ValueError(f'adapters need peft ({error}): pip install ".[adapters]" in songgen\'s folder') from error
     return LoraConfig
 
 

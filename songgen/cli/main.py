@@ -42,10 +42,14 @@ COMMANDS: dict[str, Command] = {
     "tokenize": Command("songgen.cli.tokenize", "turn songs into a tokenized data set", log_level="INFO"),
     "train": Command("songgen.cli.train", "train a model, in one process or in several", log_level=None),
     "generate": Command("songgen.cli.generate", "generate songs from a caption, lyrics and a reference voice"),
+    "compare": Command("songgen.cli.compare", "losses and songs with and without an adapter, on a page side by side"),
+    "export": Command(
+        "songgen.cli.export", "write an adapter to share, by itself or merged into its base; a checkpoint as a model"
+    ),
     "list": Command("songgen.cli.list", "list data sets, runs and models with their state, newest first"),
     "doctor": Command("songgen.cli.doctor", "report problems of a run, a checkpoint, a data set or a model"),
     "push": Command(
-        "songgen.cli.push", "upload a model folder to a hub, private by default; --dry_run shows the files"
+        "songgen.cli.push", "upload a model or an adapter to a hub, private by default; --dry_run shows the files"
     ),
 }
 """Name -> subcommand, in the order in which a project uses them. A new one needs an entry and a module."""

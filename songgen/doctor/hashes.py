@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from songgen.adapters.folder import ADAPTER_FILES, is_adapter_folder, require_complete
 from songgen.doctor.findings import Finding, error, ok
 from songgen.families.registry import DEFAULT_MODEL_TYPE, FAMILIES, family_of
 from songgen.lyrics import VOCABULARY_FILES
@@ -38,7 +39,7 @@ def examine_hashes(folder: Path) -> Iterator[Finding]:
 
 
 def accept(folder: Path) -> list[str]:
-    """Record the present hashes of a model folder, or of one with a codec, a network or tokenizers.
+    """Record the present hashes of a model folder, of an adapter's, or of one with a codec, a network or tokenizers.
 
     Returns:
         Paths of the files in the folder.
@@ -49,9 +50,14 @@ def accept(folder: Path) -> list[str]:
     path = folder / MODEL_CONFIG_FILE
     if path.is_file() and read_json_object(path).get("model_type", DEFAULT_MODEL_TYPE) in FAMILIES:
         names = family_of(folder).model_files.names(folder)
+    elif not path.is_file() and is_adapter_folder(folder):
+        require_complete(folder)
+        names = list(ADAPTER_FILES)
     elif path.is_file() or any((folder / name).is_file() for name in (*VOCABULARY_FILES, TOKENIZER_FILE)):
         names = [file.relative_to(folder).as_posix() for file in part_files(folder, folder)]
     else:
-        raise ValueError(f"{folder} is not the folder of a model, a network or tokenizers: there is nothing to accept")
+        raise ValueError(
+            f"{folder} is not the folder of a model, an adapter, a network or tokenizers: there is nothing to accept"
+        )
     record_hashes(folder, names)
     return names

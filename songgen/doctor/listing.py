@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from songgen.adapters.choice import base_of
+from songgen.adapters.folder import is_adapter_folder
 from songgen.data.manifests.clip import escaped
 from songgen.data.schema import REPORT_FILE, DatasetInfo
 from songgen.doctor.findings import Kind
@@ -41,6 +43,7 @@ NAMES = {
     Kind.PREPARED: "songs",
     Kind.PREPARING: "songs",
     Kind.MODEL: "model",
+    Kind.ADAPTER: "adapter",
     Kind.CODEC: "part",
     Kind.ENCODER: "part",
     Kind.TOKENIZERS: "part",
@@ -56,8 +59,8 @@ class Entry:
     """Path, starting with the folder that was asked for."""
 
     kind: str
-    """Kind of the entry: `tokens` (of `songgen tokenize`), `songs` (of `songgen prepare`), `run`, `model`, `part` of a
-    model (a codec, an encoder, tokenizers), or `checkpoint`."""
+    """Kind of the entry: `tokens` (of `songgen tokenize`), `songs` (of `songgen prepare`), `run`, `model`,
+    `adapter`, `part` of a model (a codec, an encoder, tokenizers), or `checkpoint`."""
 
     state: str
     """State of the entry: `finished`, `running`, `stopped` by a signal, `failed` (also if killed), or `unfinished`."""
@@ -159,8 +162,18 @@ def _entry(folder: Path, kind: Kind) -> Iterator[Entry]:
         yield Entry(shown, NAMES[kind], state, changed, detail, progress=progress)
     elif kind is Kind.CHECKPOINT:
         yield _checkpoint(folder, changed)
+    elif kind is Kind.ADAPTER:
+        yield _adapter(folder, changed)
     else:
         yield Entry(shown, NAMES[kind], FINISHED, changed, size=_weights(folder))
+
+
+def _adapter(folder: Path, changed: float) -> Entry:
+    try:
+        detail = f"for {base_of(folder)}"
+    except ValueError as problem:
+        return Entry(str(folder), NAMES[Kind.ADAPTER], FAILED, changed, str(problem), size=_weights(folder))
+    return Entry(str(folder), NAMES[Kind.ADAPTER], FINISHED, changed, detail, size=_weights(folder))
 
 
 def _tokens(folder: Path, changed: float) -> Entry:
@@ -222,7 +235,8 @@ def _state_of_run(folder: Path) -> tuple[str, str]:
         beat = read_beat(folder, 0)
         return RUNNING, _at(beat.step if beat else None, status)
     if status is None:
-        return (FINISHED if (folder / MODEL_CONFIG_FILE).is_file() else UNFINISHED), ""
+        is_finished = (folder / MODEL_CONFIG_FILE).is_file() or is_adapter_folder(folder)
+        return (FINISHED if is_finished else UNFINISHED), ""
     if status.status == FAILED:
         return FAILED, ", ".join(filter(None, [_at(status.step, status), status.reason]))
     if status.status == RUNNING:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from songgen.adapters.folder import is_adapter_folder
 from songgen.config import RunConfig
+from songgen.doctor.adapters import examine_adapter
 from songgen.doctor.checkpoints import examine_checkpoints, total_size
 from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.doctor.models import examine_model
@@ -44,10 +46,10 @@ def examine_run(folder: Path, *, deep: bool) -> Iterator[Finding]:
     yield from _anomalies(folder)
     if (folder / MODEL_CONFIG_FILE).is_file():
         yield from examine_model(folder, deep=deep)
+    elif is_adapter_folder(folder):
+        yield from examine_adapter(folder)
     else:
-        yield ok(
-            "model", f"not written yet: {MODEL_CONFIG_FILE} and weights are written when the run ends or is stopped"
-        )
+        yield ok("model", "not written yet: configuration and weights are written when the run ends or is stopped")
 
 
 def _activity(folder: Path) -> Iterator[Finding]:

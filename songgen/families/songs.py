@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -255,3 +255,13 @@ def evaluation_data(
         training.eval_dataloader_num_workers,
         training.dataloader_timeout,
     )
+
+
+def first_clips(data: TrainingData, count: int) -> TrainingData:
+    """Return the first held-out clips, one in a micro-batch, so that each can be measured by itself."""
+    songs = data.samples.dataset.select(np.arange(min(count, len(data.samples))))
+    samples = TrainingSamples(
+        songs, data.samples.options, data.samples.tracks, seed=data.samples.seed, deterministic=True
+    )
+    plan = BatchPlan(songs.num_frames, batch_size=1, world_size=data.plan.world_size, seed=data.plan.seed)
+    return replace(data, samples=samples, plan=plan, num_workers=0)

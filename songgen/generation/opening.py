@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from songgen.adapters.choice import AdapterChoice, base_of, find_adapter, has_adapter, parse_choice
 from songgen.adapters.folder import AdapterRecipe, read_recipe
-from songgen.models.loading import resolve_folder
-from songgen.runtime.pretrained import find_folder, local_folder
+from songgen.models.loading import DOWNLOADED, resolve_folder
+from songgen.runtime.pretrained import find_folder
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 if TYPE_CHECKING:
     import torch
 
+    from songgen.adapters.apply import Attached
     from songgen.models import SongGenForConditionalGeneration
 
 _REPLACEABLE = frozenset({"prompt_cross_attention", "decoder.rope_embeddings", "train_every_eos"})
@@ -44,11 +45,29 @@ def choose_model(name: str | Path, adapters: Iterable[str | Path | AdapterChoice
         ValueError: if something is not found, or is neither a model nor an adapter.
     """
     chosen = [each if isinstance(each, AdapterChoice) else parse_choice(each) for each in adapters]
-    folder = find_folder(name, patterns=("*.json", "*.safetensors", "*.model", "*.txt", "*.md"))
+    folder = find_folder(name, patterns=DOWNLOADED)
     if (folder / MODEL_CONFIG_FILE).is_file() or not has_adapter(folder):
         return ModelChoice(resolve_folder(folder), tuple(chosen))
     own = find_adapter(folder)
-    return ModelChoice(_base_folder(own), (AdapterChoice(own), *chosen))
+    return ModelChoice(base_folder(own), (AdapterChoice(own), *chosen))
+
+
+def open_attached(choice: ModelChoice, *, any_base: bool = False) -> tuple[SongGenForConditionalGeneration, Attached]:
+    """Open a base model in float32 with its adapters attached, and return the handle to use it without them.
+
+    Raises:
+        ValueError: as in `open_choice`.
+    """
+    from songgen.adapters.apply import AdapterUse, attach_adapters
+    from songgen.adapters.folder import read_adapter
+    from songgen.models import SongGenForConditionalGeneration
+
+    options = _options_of(choice)
+    uses = [AdapterUse(read_adapter(each.folder), str(each.folder), each.strength) for each in choice.adapters]
+    # In float32: fingerprints are of these weights.
+    model = SongGenForConditionalGeneration.from_pretrained(choice.base, **options)
+    attached = attach_adapters(model, uses, any_base=any_base)
+    return model.eval(), attached
 
 
 def open_choice(
@@ -68,15 +87,8 @@ def open_choice(
 
     if not choice.adapters:
         return SongGenForConditionalGeneration.from_pretrained(choice.base, dtype=dtype)
-    from songgen.adapters.apply import AdapterUse, attach_adapters
-    from songgen.adapters.folder import read_adapter
-
-    options = _options_of(choice)
-    uses = [AdapterUse(read_adapter(each.folder), str(each.folder), each.strength) for each in choice.adapters]
-    # In float32 until the adapters are attached: fingerprints are of these weights.
-    model = SongGenForConditionalGeneration.from_pretrained(choice.base, **options)
-    attach_adapters(model, uses, any_base=any_base)
-    return (model if dtype is None else model.to(dtype)).eval()
+    model, _ = open_attached(choice, any_base=any_base)
+    return model if dtype is None else model.to(dtype)
 
 
 def open_model(
@@ -90,20 +102,18 @@ def open_model(
     return open_choice(choose_model(name, adapters), dtype=dtype, any_base=any_base)
 
 
-def _base_folder(adapter: Path) -> Path:
-    """Return the folder of the base model that an adapter names.
+def base_folder(adapter: Path) -> Path:
+    """Return the folder of the base model that an adapter names, downloading what is on a hub.
 
     Raises:
         ValueError: if it is not found.
     """
-    named = base_of(adapter)
-    places: list[str | Path] = [named, adapter / named]
     try:
-        return resolve_folder(next((place for place in places if local_folder(place) is not None), named))
+        return resolve_folder(base_of(adapter))
     except ValueError as error:
         raise ValueError(
-            f"the base model of the adapter {adapter} cannot be opened: {error}\nIf it is elsewhere, say where: "
-            f"--model BASE --adapter {adapter}"
+            f"the base model of the adapter {adapter} cannot be opened: {error}. If it is elsewhere, "
+            f"name it: --model BASE --adapter {adapter}"
         ) from error
 
 
@@ -118,7 +128,7 @@ def _options_of(choice: ModelChoice) -> dict[str, Any]:
         recipe = read_recipe(each.folder)
         if recipe is not None and each.strength != 0:
             recipes.append((each.folder, recipe))
-    wanted = {}
+    wanted: dict[str, Any] = {}
     for folder, recipe in recipes:
         if unknown := sorted(set(recipe.config_overrides) - _REPLACEABLE):
             raise ValueError(

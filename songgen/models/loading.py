@@ -56,6 +56,9 @@ _SIZE_GIVING = (
 
 _POSITION_TABLE = "decoder.model.decoder.embed_positions.weights"
 
+_PRECISIONS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+"""Name in a safetensors header -> precision."""
+
 _CHECKPOINT_NAME = re.compile(r"checkpoint-\d+(-\d+)?")
 """Names of the checkpoints in the output folder of a run."""
 
@@ -64,7 +67,7 @@ _ADAPTER_CONFIG_FILE = "adapter_config.json"
 
 _STREAM_WEIGHT = re.compile(r"^(decoder\.lm_heads|decoder\.model\.decoder\.embed_tokens)\.(\d+)\.")
 
-_DOWNLOADED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.md")
+DOWNLOADED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.md")
 """What is taken from a hub repository: never a pickle."""
 
 
@@ -73,7 +76,7 @@ def resolve_folder(
     *,
     revision: str | None = None,
     cache_dir: str | None = None,
-    patterns: Sequence[str] = _DOWNLOADED,
+    patterns: Sequence[str] = DOWNLOADED,
 ) -> Path:
     """Return the local folder of a model given by path or hub id, downloading the latter.
 
@@ -103,7 +106,11 @@ def _model_nearby(folder: Path) -> str:
     run = folder.resolve().parent if is_checkpoint else folder
     if not is_checkpoint and not any(_CHECKPOINT_NAME.fullmatch(path.name) for path in run.iterdir()):
         return ""
-    what = ", because it is a checkpoint, from which only its own run can resume" if is_checkpoint else ""
+    what = (
+        f", because it is a checkpoint (`songgen export {folder} --model OUT` makes a model of it)"
+        if is_checkpoint
+        else ""
+    )
     if (run / MODEL_CONFIG_FILE).is_file():
         return f"{what}; the model that the run has written is {run}"
     return (
@@ -175,13 +182,20 @@ def load_model(
     return loaded
 
 
-def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = None) -> None:
+def save_model(
+    model: Any,
+    folder: Path,
+    tensors: Mapping[str, Tensor] | None = None,
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write a self-contained model folder: `config.json`, `model.safetensors` and frozen networks that no hub has.
 
     Args:
         model: a `SongGenForConditionalGeneration`.
         folder: where to write; other files in it stay.
         tensors: whole weights to write (None: the model's state, which must not be sharded).
+        metadata: texts for the header of the weights, in addition to the format.
 
     Raises:
         ValueError: if a link leads out of the model's folder.
@@ -214,7 +228,7 @@ def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = 
     stored = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     temporary = folder / f"{WEIGHTS_FILE}.tmp"
     try:
-        save_file(stored, temporary, metadata={"format": "pt"})
+        save_file(stored, temporary, metadata={"format": "pt", **(metadata or {})})
         temporary.replace(folder / WEIGHTS_FILE)  # a full disk leaves the earlier weights as they are
     finally:
         remove_file(temporary)
@@ -293,6 +307,20 @@ def non_finite_weights(folder: Path) -> list[str]:
         ValueError: if a weight file cannot be read.
     """
     return sorted(name for path in _weight_files(folder) for name in non_finite_tensors(path))
+
+
+def stored_precisions(folder: Path) -> dict[str, torch.dtype]:
+    """Return the precisions in which a model's weights are stored, by name; only headers are read.
+
+    Raises:
+        ValueError: if a weight file cannot be read.
+    """
+    precisions = {}
+    for path in _weight_files(folder):
+        with opened_tensors(path) as opened:
+            for key in opened.keys():  # noqa: SIM118 - no mapping
+                precisions[key] = _PRECISIONS.get(opened.get_slice(key).get_dtype(), torch.float32)
+    return precisions
 
 
 def weight_problems(cls: type[nn.Module], folder: Path) -> list[str]:

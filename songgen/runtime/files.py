@@ -11,6 +11,9 @@ import logging
 import os
 import shutil
 import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -108,6 +111,49 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise ValueError(f"it is larger than {max_bytes:,} bytes")
     return content
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that gets its name by one rename when the block ends; after an error nothing is left.
+
+    Args:
+        path: final path; nothing has this name yet.
+
+    Raises:
+        ValueError: if something has this name, before the block or after it, or its parent cannot be written to.
+    """
+    require_new(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f"{path.name}.tmp-", dir=path.parent))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be created: {error}") from error
+    try:
+        temporary.chmod(0o777 & ~_umask())  # that of any new folder; only this user may enter a temporary one
+        yield temporary
+        require_new(path)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    synchronize(path.parent)
+
+
+def require_new(path: Path) -> None:
+    """Check that nothing has a path yet.
+
+    Raises:
+        ValueError: if something has.
+    """
+    if os.path.lexists(path):
+        raise ValueError(f"{path} exists already and is not replaced: remove it, or give another name")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def exchange_folders(first: Path, second: Path) -> bool:

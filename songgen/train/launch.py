@@ -23,6 +23,7 @@ from songgen.runtime.terminal import outliving_terminal, say
 from songgen.tasks import Task
 from songgen.train.build import build_trainer
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE
+from songgen.train.comparing.at_end import compare_at_end
 from songgen.train.optimization.determinism import use_deterministic_operations
 from songgen.train.output_folder import back_up_run, locked, require_outside, require_usable, require_way_back
 from songgen.train.publishing.hub import publish, require_account, require_repository_name
@@ -199,6 +200,7 @@ def _train(run: Run, task: Task, console: Console) -> None:
         return
     run.take_commands(trainer.inbox)
     state = trainer.train()
+    compare_at_end(trainer)
     if not trainer.stopped and training.push_to_hub and run.accelerator.is_main_process:
         publish(run.folder, training.hub_model_id, private=training.hub_private)
     run.done(state.step, stopped=trainer.stopped)

@@ -25,7 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 Made = tuple[nn.Module, Adapter]
 
 
-def make_adapter(seed: int = 1, base: nn.Module | None = None, **config: Any) -> Made:
+def make_adapter(seed: int = 1, base: nn.Module | None = None, base_name: str = "base", **config: Any) -> Made:
     """A model as it is in training, with an attached adapter, and the adapter as it is written."""
     model = tiny() if base is None else base
     fingerprint = weights_fingerprint(model.state_dict())
@@ -37,5 +37,5 @@ def make_adapter(seed: int = 1, base: nn.Module | None = None, **config: Any) ->
         if name in names:
             parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
     state = model.state_dict()
-    recipe = AdapterRecipe("base", fingerprint, "0.1.0", steps=3)
+    recipe = AdapterRecipe(base_name, fingerprint, "0.1.0", steps=3)
     return model.eval(), Adapter(lora, {written: state[name].clone() for name, written in names.items()}, recipe)

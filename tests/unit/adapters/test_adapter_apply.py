@@ -106,6 +106,19 @@ def test_the_difference_of_merging_counts_the_rounding() -> None:
     assert torch.equal(layer.weight, layer.weight.bfloat16().float())
 
 
+@pytest.mark.parametrize(("kind", "low", "high"), [("nf4", 0.02, 0.3), ("int8", 0.001, 0.05)])
+def test_a_quantized_base_is_merged_whole_and_the_rounding_measured(kind: str, low: float, high: float) -> None:
+    _, adapter = make_adapter()
+    model, plain = tiny(), tiny()
+    attach_adapters(model, [use(adapter)])
+    attach_adapters(plain, [use(adapter)])
+    difference = merge_adapters(model, quantization=kind)
+    merge_adapters(plain)
+    assert difference.quantized is not None and low < difference.quantized < high
+    assert difference.relative < 1e-5
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+
+
 def test_another_base_is_refused_or_used_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     _, adapter = make_adapter()
     with pytest.raises(ValueError, match="trained on another base model: on base .*--any_base"):
