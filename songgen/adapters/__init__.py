@@ -1,1 +1,1 @@
-"""Adapters: small weights beside a base model, attached by peft, and their folders."""
+"""Adapters: small weights next to a base model, attached by peft, and their folders."""

@@ -118,7 +118,7 @@ class _Parts:
 
     use: AdapterUse
     matrices: dict[str, Tensor]
-    """Weights beside layers of the model, by PEFT's names."""
+    """Weights next to layers of the model, by PEFT's names."""
     whole: dict[str, Tensor]
     """Weights that replace weights of the model, by the model's names."""
     targets: list[str]

@@ -1,4 +1,4 @@
-"""Adapter folders: PEFT's own two files, with a recipe in the weights' metadata and hashes beside them.
+"""Adapter folders: PEFT's own two files, with a recipe in the weights' metadata and hashes next to them.
 
 peft opens such a folder, and folders that peft or another program wrote open here; then there is no recipe, and perhaps
 no hashes. Nothing is unpickled.

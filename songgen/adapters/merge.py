@@ -38,9 +38,9 @@ class MergeDifference:
         if self.quantized is None:
             return text
         return (
-            f"{text}\nthe adapter was trained beside a quantized base, and is merged into the base's own weights: from "
-            f"what was trained, a layer differs by at most {self.quantized:.2g} of its output, the rounding of the "
-            "quantization"
+            f"{text}\nthe adapter was trained next to a quantized base, and is merged into the base's own weights: "
+            f"from what was trained, a layer differs by at most {self.quantized:.2g} of its output, the rounding of "
+            "the quantization"
         )
 
 

@@ -56,8 +56,8 @@ def _recipe(adapter: Adapter) -> Iterator[Finding]:
         yield ok("recipe", "none: another program wrote this folder")
         return
     steps = "" if recipe.steps is None else f"{recipe.steps} steps, "
-    beside = "" if recipe.quantization is None else f", base in {recipe.quantization}"
-    yield ok("recipe", f"{steps}{recipe.trained_dtype}{beside}, songgen {recipe.program_version}")
+    quantized = "" if recipe.quantization is None else f", base in {recipe.quantization}"
+    yield ok("recipe", f"{steps}{recipe.trained_dtype}{quantized}, songgen {recipe.program_version}")
 
 
 def _base(folder: Path, adapter: Adapter) -> Iterator[Finding]:

@@ -81,7 +81,7 @@ def adapter_facts(published: PublishedAdapter) -> ModelFacts:
     return ModelFacts(
         tags=("lora", "adapter"),
         introduction=(
-            f"A {form} adapter for the text-to-song model {_link(published.base)}: small weights beside the base "
+            f"A {form} adapter for the text-to-song model {_link(published.base)}: small weights next to the base "
             "model, which is needed to generate songs."
         ),
         size_name="parameters of the adapter",
