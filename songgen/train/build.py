@@ -40,6 +40,7 @@ from songgen.train.checkpoints.resume import (
 from songgen.train.checkpoints.state import CurvePosition, TrainerState
 from songgen.train.control.control import RunControl
 from songgen.train.control.journal import Planned, planned_commands
+from songgen.train.control.work import OwedWork
 from songgen.train.data_growth import DataGrowth, recorded_growth
 from songgen.train.evaluation import Evaluator, SongSchedule
 from songgen.train.optimization.anomalies import AnomalyPolicy, AnomalyWatch
@@ -120,6 +121,10 @@ def build_trainer(
     engine = _prepare(config, core, trainable, accelerator)
     schedule, inbox = _schedule(config, state.curve), Inbox(output_dir)
     reporter = _reporter(config, family, core, engine, data, held_out, accelerator, console, state)
+    control = RunControl(
+        inbox, state, config, output_dir, schedule, accelerator.scaler, evaluator, reporter, rank, planned
+    )
+    average = _average(config, engine)
     family.start(config, core, [data] if held_out is None else [data, held_out], processes)
     return Trainer(
         config=config,
@@ -132,8 +137,7 @@ def build_trainer(
         data=data,
         total_steps=total_steps,
         training_step=TrainingStep(accelerator, engine, objective, _gradient_limit(config)),
-        schedule=schedule,
-        average=_average(config, engine),
+        average=average,
         anomalies=AnomalyWatch(AnomalyPolicy.of(training), output_dir, config.data.dataset_folders(), rank == 0),
         loss_scale=_loss_scale(config, accelerator),
         intervals=_intervals(config, data.plan.steps_per_epoch(0), total_steps),
@@ -144,9 +148,8 @@ def build_trainer(
         totals=StepTotals(objective, accelerator.device),
         heartbeat=heartbeat,
         patience=StartPatience(training.ddp_timeout),
-        control=RunControl(
-            inbox, state, config, output_dir, schedule, accelerator.scaler, evaluator, reporter, rank, planned
-        ),
+        control=control,
+        owed_work=OwedWork(control, family, accelerator, core, engine, average, config, heartbeat),
         inbox=inbox,
         resumption=resumption,
         state=state,

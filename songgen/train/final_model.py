@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import nn
 from torch.distributed.tensor import DTensor
 
@@ -15,7 +17,7 @@ from songgen.config import RunConfig
 from songgen.families.family import Family
 from songgen.runtime.file_hashes import record_hashes
 from songgen.runtime.files import synchronize
-from songgen.runtime.processes.agreement import from_main
+from songgen.runtime.processes.agreement import all_succeeded, from_main
 from songgen.runtime.tensor_files import non_finite_names
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE, shown
 from songgen.train.checkpoints.state import TrainerState
@@ -23,10 +25,21 @@ from songgen.train.optimization.anomalies import NonFiniteError
 from songgen.train.optimization.engine import Engine
 from songgen.train.optimization.named_tensors import gather_tensors
 
-EXPORTS_FOLDER = "exports"
-"""Folder for the models of single steps in the output folder of a run."""
-
 _TEMPORARY = ".tmp-"
+
+
+def write_agreed(write: Callable[[], None]) -> Exception | None:
+    """Write a model by one of the functions below; no process raises an error that the others do not know of.
+
+    Returns:
+        The reason for which it could not be written, on every process; None if it was written.
+    """
+    error: Exception | None = None
+    try:
+        write()
+    except (OSError, ValueError, SafetensorError, NonFiniteError) as failure:
+        error = failure  # not raised: the other processes wait in `all_succeeded`
+    return None if all_succeeded(error is None) else error or RuntimeError("another process failed")
 
 
 def export_model(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from safetensors import SafetensorError
 from torch import nn
 
 from songgen.config import RunConfig, TrainingArguments
@@ -21,7 +21,7 @@ from songgen.config.changes import KIND_OF, Change
 from songgen.families.family import Family
 from songgen.families.objective import Objective
 from songgen.families.songs import TrainingData
-from songgen.runtime.control.commands import Action, Command
+from songgen.runtime.control.commands import Action
 from songgen.runtime.processes.agreement import all_succeeded
 from songgen.runtime.processes.commands import Inbox, Interrupted
 from songgen.runtime.processes.group import StartPatience
@@ -29,19 +29,18 @@ from songgen.runtime.processes.heartbeat import Heartbeat
 from songgen.train.checkpoints.manager import CheckpointError, CheckpointManager
 from songgen.train.checkpoints.resume import Resumption, count_epochs, require_same_parameters
 from songgen.train.checkpoints.state import CheckpointContents, TrainerState, capture_random_state, restore_random_state
-from songgen.train.control.control import RunControl
+from songgen.train.control.control import EVALUATIONS, RunControl
+from songgen.train.control.work import OwedWork
 from songgen.train.data_growth import DataGrowth, take_in
 from songgen.train.evaluation import Evaluator
-from songgen.train.final_model import EXPORTS_FOLDER, export_model, write_final_model
+from songgen.train.final_model import write_agreed, write_final_model
 from songgen.train.optimization.anomalies import AnomalyWatch, NonFiniteError
-from songgen.train.optimization.ema import MovingAverage
+from songgen.train.optimization.ema import MovingAverage, averaged_weights
 from songgen.train.optimization.engine import Engine
 from songgen.train.optimization.loss_scale import LossScaleBounds
 from songgen.train.optimization.named_tensors import copy_tensors, gather_tensors
 from songgen.train.optimization.optimizer import get_learning_rate, set_learning_rate
-from songgen.train.optimization.schedules import LearningRateSchedule
 from songgen.train.reporting.reporter import Reporter
-from songgen.train.reporting.trackers import samples_folder
 from songgen.train.same_everywhere import require_same_weights
 from songgen.train.step import Outcome, StepResult, TrainingStep
 from songgen.train.totals import StepTotals
@@ -117,8 +116,6 @@ class Trainer:
     # How it is trained
     training_step: TrainingStep
     """One optimizer step."""
-    schedule: LearningRateSchedule
-    """Learning rate schedule, a function of the updates."""
     average: MovingAverage | None
     """Moving average of the weights; None if none is kept."""
     anomalies: AnomalyWatch
@@ -143,6 +140,8 @@ class Trainer:
     """Time limit for processes that wait for each other; long until the first step is done."""
     control: RunControl
     """Commands to the run while it trains."""
+    owed_work: OwedWork
+    """Songs and exports that commands ask for."""
     growth: DataGrowth | None = None
     """Reader of data sets that may grow; None if they are read once."""
     inbox: Inbox = field(default_factory=Inbox)
@@ -193,6 +192,7 @@ class Trainer:
                 self.do_owed_work()
                 if self.due(self.intervals.save) or self.stopped or self.save_asked or self.is_best:
                     self.save()
+                    self.control.saved(self.saved_step)
                 if self.due(self.intervals.plot):
                     self.reporter.plot()
                 self.heartbeat.beat("waiting for data", self.state.step)
@@ -225,7 +225,7 @@ class Trainer:
     @property
     def owes_evaluation(self) -> bool:
         """Whether a command asked for an evaluation of this step, which is not done yet."""
-        return bool(self.control.owed(Action.EVALUATE, Action.EVALUATE_AND_STOP))
+        return bool(self.control.owed(*EVALUATIONS))
 
     @property
     def is_best(self) -> bool:
@@ -344,16 +344,13 @@ class Trainer:
             logger.info("asked to save: the run continues after step %d", self.state.step)
 
     def do_owed_work(self) -> None:
-        """Sample songs and export the model if commands asked for it. What a stop interrupts is done on resume."""
-        for command in self.control.owed(Action.SAMPLE, Action.EXPORT):
-            if self.stopped:
-                return
-            began = time.perf_counter()
-            if command.action is Action.SAMPLE:
-                self.sample(command)
-            else:
-                self.export()
-            self.totals.exclude(time.perf_counter() - began)
+        """Sample songs and export the model if commands asked for it. What a stop interrupts is repeated on resume."""
+        if self.stopped or not self.control.owed(Action.SAMPLE, Action.EXPORT):
+            return
+        began = time.perf_counter()
+        if not self.owed_work.do(self.epoch):
+            self.interrupt("work that a command asked for")
+        self.totals.exclude(time.perf_counter() - began)
 
     def advance(self, result: StepResult) -> None:
         """Advance the state by one step."""
@@ -393,7 +390,7 @@ class Trainer:
             with self.averaged_weights():
                 metrics = self.evaluator.run(self.engine.model, self.core, self.state.step, self.reporter, self.inbox)
         except Interrupted:
-            self.interrupt("evaluation")
+            self.interrupt("the evaluation")
             return
         self.state.evaluated_step = self.state.step
         best = math.inf if self.state.best_metric is None else self.state.best_metric
@@ -402,49 +399,17 @@ class Trainer:
             self.state.best_metric, self.state.best_step = metrics["loss"], self.state.step
         self.reporter.evaluation(metrics, self.state.step, self.epoch)
         self.totals.exclude(time.perf_counter() - began)
-        self.stopped = self.stopped or bool(self.control.owed(Action.EVALUATE_AND_STOP))
-        for action in (Action.EVALUATE, Action.EVALUATE_AND_STOP):
-            self.control.finish(action, f"loss {metrics['loss']:.4f} after step {self.state.step}")
+        self.stopped = self.control.evaluated(metrics["loss"]) or self.stopped
 
     def interrupt(self, work: str) -> None:
         """Note that a stop request has interrupted some work."""
-        logger.info("the %s after step %d was interrupted; it is repeated on resume", work, self.state.step)
+        logger.info("%s after step %d was interrupted; it is repeated on resume", work, self.state.step)
         self.stopped = True
         self.control.interrupted()
 
-    def sample(self, command: Command) -> None:
-        """Sample songs from held-out clips because a command asked for it. An error does not end the run."""
-        assert self.evaluator is not None
-        step, error, metrics = self.state.step, None, dict[str, float]()
-        self.heartbeat.beat("sampling songs", step)
-        wanted = command.argument if isinstance(command.argument, int) else None
-        try:
-            with self.averaged_weights():
-                metrics = self.evaluator.sample(
-                    self.engine.model, self.core, step, self.reporter, self.inbox, num_songs=wanted
-                )
-        except Interrupted:
-            self.interrupt("sampling of songs")
-            return
-        except (OSError, ValueError) as failure:  # a codec that cannot be opened, on the main process
-            error = failure
-        if all_succeeded(error is None):
-            self.reporter.samples(metrics, step, self.epoch)
-            self.control.finish(Action.SAMPLE, f"songs of step {step} are in {samples_folder(self.output_dir, step)}")
-        else:
-            self.control.finish(Action.SAMPLE, f"failed: {error or 'another process failed'}", is_done=False)
-
-    def export(self) -> None:
-        """Write the model of this step into a folder of its own because a command asked for it."""
-        folder = self.output_dir / EXPORTS_FOLDER / f"step-{self.state.step}"
-        self.heartbeat.beat("writing the model", self.state.step)
-        error = self.write_model(export_model, folder)
-        text = f"the model of step {self.state.step} is in {folder}" if error is None else f"failed: {error}"
-        self.control.finish(Action.EXPORT, text, is_done=error is None)
-
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Return a context in which the model has the averaged weights, if an average is kept."""
-        return nullcontext() if self.average is None else self.average.applied()
+        return averaged_weights(self.average)
 
     def save(self, *, again: bool = False) -> None:
         """Write a checkpoint of this step, unless there is one already (`again`: even then).
@@ -454,7 +419,6 @@ class Trainer:
         """
         self.save_asked = False
         if self.saved_step == self.state.step and not again:
-            self.control.finish(Action.SAVE, f"there is a checkpoint of step {self.state.step}")
             return
         began = time.perf_counter()
         self.heartbeat.beat("saving", self.state.step)
@@ -475,9 +439,6 @@ class Trainer:
             self.saved_step = self.state.step
         elif self.is_best:  # these weights are saved nowhere, so the best loss is the one before
             self.state.best_metric, self.state.best_step = self.previous_best
-        is_saved = self.saved_step == self.state.step
-        text = f"the checkpoint of step {self.state.step} is {'saved' if is_saved else 'not saved: see the log'}"
-        self.control.finish(Action.SAVE, text, is_done=is_saved)
         self.totals.exclude(time.perf_counter() - began)
 
     def unsaved(self) -> str:
@@ -507,7 +468,9 @@ class Trainer:
             CheckpointError: if it cannot be written; the message says whether a checkpoint holds its weights.
         """
         self.heartbeat.beat("writing the model", self.state.step)
-        error = self.write_model(write_final_model, self.output_dir)
+        parts = (self.family, self.accelerator, self.core, self.engine, self.config, self.state, self.output_dir)
+        with self.averaged_weights():
+            error = write_agreed(partial(write_final_model, *parts))
         if isinstance(error, NonFiniteError):
             raise error
         if error is not None:
@@ -517,17 +480,3 @@ class Trainer:
                 "run again: it continues from there."
             ) from error
         logger.info("the model is in %s (step %d of %d)", self.output_dir, self.state.step, self.total_steps)
-
-    def write_model(self, write: Callable[..., None], folder: Path) -> Exception | None:
-        """Write the model with the averaged weights, if they are kept, by a function of `songgen.train.final_model`.
-
-        Returns:
-            The reason for which it could not be written, if it could not, on every process.
-        """
-        error: Exception | None = None
-        with self.averaged_weights():
-            try:
-                write(self.family, self.accelerator, self.core, self.engine, self.config, self.state, folder)
-            except (OSError, ValueError, SafetensorError, NonFiniteError) as failure:
-                error = failure  # not raised: the other processes wait in `all_succeeded`
-        return None if all_succeeded(error is None) else error or RuntimeError("another process failed")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -139,21 +140,16 @@ def test_a_killed_run_carries_out_again_what_came_after_its_checkpoint_or_drops_
     config = write_config(world, output_dir=str(folder), **settings)
     fork_run(config, log, hook=typing(typed, kill_in_step(7))).finish(-signal.SIGKILL)
     assert set(checkpoints(folder)) == {4} and len(journal(folder)) == 4
+    dropped = Path(shutil.copytree(folder, tmp_path / "dropped"))
     with (folder / JOURNAL_FILE).open("ab") as file:
         file.write(b'{"step": 6, "comm')  # a kill in the middle of the next line
     fork_run(config, log).finish(EXIT_DONE)
     assert checkpoints(folder) == expected and len(journal(folder)) == 4
 
-    dropped = tmp_path / "dropped"
-    config = write_config(world, output_dir=str(dropped), **settings)
-    fork_run(config, log, hook=typing(typed, kill_in_step(7))).finish(-signal.SIGKILL)
     fork_run(write_config(world, output_dir=str(dropped), replay="never", **settings), log).finish(EXIT_DONE)
     assert journal(dropped)[-1] == (4, None, False)
-    assert max(rates(dropped)[4:]) < max(rates(tmp_path / "straight")[4:])
-    assert read_trainer_state(next(dropped.glob("checkpoint-8"))).commands.scheduled == []
-    again = write_config(world, output_dir=str(tmp_path / "again"), replay=str(dropped), **settings)
-    fork_run(again, log).finish(EXIT_DONE)
-    assert checkpoints(tmp_path / "again")[8] == checkpoints(dropped)[8]
+    assert rates(dropped)[7] < rates(tmp_path / "straight")[7] / 2
+    assert read_trainer_state(dropped / "checkpoint-8").commands.scheduled == []
 
 
 def test_a_damaged_journal_is_refused_with_its_lines(world: Path, tmp_path: Path) -> None:

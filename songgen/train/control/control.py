@@ -30,10 +30,10 @@ from songgen.train.reporting.reporter import Reporter
 
 logger = logging.getLogger(__name__)
 
-WORK = (Action.EVALUATE, Action.EVALUATE_AND_STOP, Action.SAMPLE, Action.EXPORT)
-"""Actions that take time, and are done by the trainer after the step."""
+EVALUATIONS = (Action.EVALUATE, Action.EVALUATE_AND_STOP)
 
-NEEDS_EVALUATION_SET = (Action.EVALUATE, Action.EVALUATE_AND_STOP, Action.SAMPLE)
+WORK = (*EVALUATIONS, Action.SAMPLE, Action.EXPORT)
+"""Actions that take time, and are done by the trainer after the step."""
 
 MAX_SCHEDULED = 100
 """Maximum number of scheduled commands."""
@@ -171,6 +171,19 @@ class RunControl:
             self._unfinished.remove(command)
             command.answer(text, is_done=is_done)
 
+    def evaluated(self, loss: float) -> bool:
+        """Note that an evaluation is finished; return whether the run ends after it."""
+        is_last = bool(self.owed(Action.EVALUATE_AND_STOP))
+        for action in EVALUATIONS:
+            self.finish(action, f"loss {loss:.4f} after step {self.state.step}")
+        return is_last
+
+    def saved(self, step: int | None) -> None:
+        """Note that a checkpoint was saved after this step, or that it could not be: then it is of an earlier step."""
+        is_saved = step == self.state.step
+        text = f"the checkpoint of step {self.state.step} is {'saved' if is_saved else 'not saved: see the log'}"
+        self.finish(Action.SAVE, text, is_done=is_saved)
+
     def interrupted(self) -> None:
         """Note that a stop was asked for in the middle of work, before the processes exchanged the command."""
         stop = self.inbox.stop
@@ -245,7 +258,7 @@ class RunControl:
         if command.at is not None and (problem := self._problem_of_schedule(command.at)):
             return problem
         number = command.argument if isinstance(command.argument, float) else 0.0
-        if command.action in NEEDS_EVALUATION_SET and self.evaluator is None:
+        if command.action in (*EVALUATIONS, Action.SAMPLE) and self.evaluator is None:
             return "the run has no evaluation set (do_eval is false)"
         if command.action is Action.SAMPLE and self.evaluator is not None and self.evaluator.songs is None:
             return "the run does not generate songs"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -68,3 +68,8 @@ class MovingAverage:
         for name, parameter in self.parameters.items():
             parameter.copy_(values[name])
         self._after_writing()
+
+
+def averaged_weights(average: MovingAverage | None) -> AbstractContextManager[None]:
+    """Return a context in which the model has the averaged weights, if an average is kept."""
+    return nullcontext() if average is None else average.applied()
