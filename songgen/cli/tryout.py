@@ -48,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: if the configuration, the options or the data cannot be used.
     """
     words = _words(arguments)
+    if {"-h", "--help"} & set(words):
+        load_run_config(words, description=USAGE)  # prints the help and exits
     if arguments.keep is not None and arguments.keep.exists() and any(arguments.keep.iterdir()):
         raise ValueError(f"--keep: {arguments.keep} is not empty; name a new folder")
     if min(arguments.seconds, arguments.clip_seconds) <= 0 or arguments.steps < MIN_STEPS:

@@ -8,6 +8,7 @@ from songgen.config.adapter_arguments import LoraArguments
 from songgen.config.ignored import USE_INSTEAD
 from songgen.config.keys import GROUPS, ConfigKey, all_keys
 from songgen.config.lora import lora_keys
+from songgen.config.spellings import SPELLINGS
 from songgen.config.types import describe
 
 REFERENCE_FILE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
@@ -98,6 +99,9 @@ def _changes() -> str:
         "|---|---|",
     ]
     lines += [f"| `{there}` | {here} |" for there, here in USE_INSTEAD.items()]
+    lines += ["\nKeys of other programs that are accepted; one line says what they are read as:\n"]
+    lines += ["| there | here |", "|---|---|"]
+    lines += [f"| `{name}` | {_cell(spelling.meaning)} |" for name, spelling in SPELLINGS.items()]
     lines += ["\nDefaults that differ from the published ones:\n", "| key | there | here | why |", "|---|---|---|---|"]
     lines += [
         f"| `{name}` | `{json.dumps(there)}` | `{json.dumps(all_keys()[name].default)}` | {why} |"

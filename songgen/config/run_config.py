@@ -15,6 +15,7 @@ from songgen.config.ignored import ALIASES, SECRET_KEYS, SECRET_VALUE, USE_INSTE
 from songgen.config.keys import GROUPS, all_keys, type_problem, unknown_key
 from songgen.config.lora import adapter_problems, completed, table_problems, with_lora
 from songgen.config.model_arguments import ModelArguments
+from songgen.config.spellings import REFUSED, SPELLINGS, translate
 from songgen.config.training_arguments import TrainingArguments
 from songgen.config.types import coerce
 
@@ -124,9 +125,11 @@ def key_problem(name: str, value: Any) -> Problem | None:
         return Problem((name,), f"{name}: {_NO_CREDENTIALS}")
     if name in all_keys():
         return None
+    if name in REFUSED:
+        return Problem((name,), f"{name}: {REFUSED[name]}")
     if name in USE_INSTEAD:
         return Problem((name,), f"{name}: unknown key; use {USE_INSTEAD[name]}")
-    return unknown_key(name, [*all_keys(), *ALIASES], "docs/configuration.md lists all keys")
+    return unknown_key(name, [*all_keys(), *ALIASES, *SPELLINGS], "docs/configuration.md lists all keys")
 
 
 def value_problem(name: str, value: Any) -> Problem | None:
@@ -144,7 +147,7 @@ def value_problem(name: str, value: Any) -> Problem | None:
 def _without_aliases(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     """Return the values under their real names, and a problem for each key with two different values."""
     renamed: dict[str, Any] = {}
-    problems = []
+    values, _, problems = translate(values)
     for name, value in values.items():
         real = ALIASES.get(name, name)
         if real in renamed and renamed[real] != value:
