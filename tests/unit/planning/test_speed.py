@@ -4,7 +4,7 @@ import time
 
 import pytest
 import torch
-from test_memory_account import SIZE, forward_of, in_run, planned, small_model
+from account_fakes import SIZE, forward_of, in_run, planned, small_model
 
 from songgen.families.costs import BatchCosts
 from songgen.planning.speed import Speed, estimate_time, measured_speed, shown_seconds
