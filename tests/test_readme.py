@@ -36,6 +36,7 @@ COMMAND_PAGES = (
 )
 LINKED_PAGES = (
     *COMMAND_PAGES,
+    "docs/hardware.md",
     "docs/architecture.md",
     "docs/formats.md",
     "docs/configuration.md",

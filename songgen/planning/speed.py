@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from songgen.families.costs import FLOAT32, BatchCosts
 
-MEASURED_SECONDS = 0.015
-"""Seconds of each of the three measurements."""
+MEASURED_SECONDS, MIN_CALLS = 0.01, 3
+"""Seconds and calls of each of the three measurements."""
 
 CERTAINTY = 2.0
-"""Factor by which a run may be slower or faster than estimated. Measured with small models on a CPU: 0.7 to 1.6."""
+"""Factor by which a run may be slower or faster than estimated. Measured on one core of a CPU, in CPU time: models of
+width 16 to 512 took 0.7 to 1.4 times the estimate. On GPUs it is not measured."""
+
+PRODUCT_EFFICIENCY = {"cpu": 0.6, "cuda": 0.5}
+"""Share of the speed of a large product that the model's products reach: they have other shapes."""
+
+HOST_FACTOR = 10.0
+"""Time to start an operation of the model, in that of a bare one: modules, autograd and the optimizer."""
 
 UPDATE_MOVES = 5
 """Times that an update reads or writes each trained weight and its moments and gradients, in float32 numbers."""
@@ -21,7 +30,7 @@ UPDATE_MOVES = 5
 _MATRIX = {"cpu": 256, "cuda": 4096}
 """Rows and columns of the measured product: large enough for the full speed of the device."""
 
-_VECTOR = {"cpu": 1 << 20, "cuda": 1 << 26}
+_VECTOR = {"cpu": 1 << 22, "cuda": 1 << 26}
 """Numbers of the measured copy: more than the caches of one core hold."""
 
 
@@ -68,9 +77,9 @@ def measured_speed(device: str, dtype: str) -> Speed:
     vector = torch.ones(_VECTOR[device], device=device)
     small = torch.ones(8, device=device)
     return Speed(
-        operations=2.0 * size**3 / _seconds(lambda: matrix @ matrix, device),
+        operations=PRODUCT_EFFICIENCY[device] * 2.0 * size**3 / _seconds(lambda: matrix @ matrix, device),
         bandwidth=2.0 * vector.numel() * FLOAT32 / _seconds(lambda: vector * 1.5, device),
-        start=_seconds(lambda: small * 1.5, device),
+        start=HOST_FACTOR * _seconds(lambda: small * 1.5, device),
     )
 
 
@@ -96,15 +105,19 @@ def shown_seconds(seconds: float) -> str:
     return f"{max(1.0, seconds):.2g} s"
 
 
-def _seconds(call: object, device: str) -> float:
-    """Return the shortest time of a call within `MEASURED_SECONDS`; other programs only make calls longer."""
-    assert callable(call)
+def _seconds(call: Callable[[], object], device: str) -> float:
+    """Return the shortest time of a call within `MEASURED_SECONDS`, of at least three.
+
+    On a CPU the time of this thread counts, which other programs on the machine do not change.
+    """
+    clock = time.perf_counter if device == "cuda" else time.thread_time
     call()
-    best, begin = float("inf"), time.perf_counter()
-    while time.perf_counter() - begin < MEASURED_SECONDS:
-        started = time.perf_counter()
+    best, begin, calls = math.inf, clock(), 0
+    while calls < MIN_CALLS or clock() - begin < MEASURED_SECONDS:
+        started = clock()
         call()
         if device == "cuda":
             torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - started)
+        best = min(best, clock() - started)
+        calls += 1
     return max(best, 1e-9)
