@@ -121,6 +121,7 @@ def test_no_bit_of_a_prepared_data_set_and_its_work_folder_flips_silently(
     assert found.total() > 60
 
 
+@pytest.mark.case(21)
 def test_no_bit_of_a_prepared_data_set_is_tokenized_silently(
     prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,6 +186,7 @@ def test_no_bit_of_the_work_folder_of_tokenizing_flips_silently(
     assert not problems, "\n".join(problems)
 
 
+@pytest.mark.case(21)
 def test_no_bit_of_a_finished_data_set_flips_silently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A later run of an extended corpus reuses its shards; training reads it, and so do other programs."""
     options = options_for(write_corpus(tmp_path / "corpus", 9), tmp_path / "out")
