@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from songgen.adapters.folder import ADAPTER_FILES, is_adapter_folder, require_complete
 from songgen.data.schema import DATASET_FILE, DatasetInfo
-from songgen.doctor.findings import Finding, error, ok
+from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.families.registry import DEFAULT_MODEL_TYPE, FAMILIES, family_of
 from songgen.lyrics import VOCABULARY_FILES
 from songgen.prepare.output.writers import INFO_FILE
@@ -21,11 +21,22 @@ from songgen.tokenize.finalize import hashed_files
 TOKENIZER_FILE = "tokenizer.json"
 """File in the folder of a caption tokenizer."""
 
-_ACCEPT = "if you changed it on purpose, accept it with --accept; otherwise restore it from a copy, or write it again"
+WRITE_AGAIN = "restore it from a copy, or write it again"
+
+_ACCEPT = "if you changed it on purpose, accept it with --accept; otherwise {fix}"
 
 
-def examine_hashes(folder: Path) -> Iterator[Finding]:
-    """Read every file that a folder's manifest lists, and compare it with its hash."""
+def examine_hashes(
+    folder: Path, fix: str = WRITE_AGAIN, is_needed: Callable[[str], bool] = lambda name: True
+) -> Iterator[Finding]:
+    """Read every file that a folder's manifest lists, and compare it with its hash.
+
+    Args:
+        folder: folder of a model, a part of one, or a data set.
+        fix: what to do about a change that was not made on purpose.
+        is_needed: function that tells by its name whether a file is needed to use the folder; damage to others is a
+            warning.
+    """
     try:
         files = read_hashes(folder)
     except ValueError as problem:
@@ -36,7 +47,8 @@ def examine_hashes(folder: Path) -> Iterator[Finding]:
         return
     problems = changed_files(folder, files)
     for name, reason in problems.items():
-        yield error(name, f"it is not as it was written: {reason}", _ACCEPT)
+        level = error if is_needed(name) else warning
+        yield level(name, f"it is not as it was written: {reason}", _ACCEPT.format(fix=fix))
     if not problems:
         size = sum(entry.size for entry in files.values()) / 2**20
         yield ok(HASHES_FILE, f"{len(files)} files, {size:,.1f} MiB; every byte is as written")
@@ -54,7 +66,7 @@ def accept(folder: Path) -> list[str]:
     path = folder / MODEL_CONFIG_FILE
     if (folder / DATASET_FILE).is_file():
         (folder / HASHES_FILE).unlink(missing_ok=True)  # otherwise the changed description could not be read
-        names = hashed_files(DatasetInfo.read(folder))
+        names = hashed_files(folder, DatasetInfo.read(folder))
     elif (folder / INFO_FILE).is_file():
         names = prepared_files(folder)
     elif path.is_file() and read_json_object(path).get("model_type", DEFAULT_MODEL_TYPE) in FAMILIES:

@@ -48,7 +48,7 @@ def examine_prepared(folder: Path, *, deep: bool) -> Iterator[Finding]:
     if info is None:
         yield error(INFO_FILE, "it cannot be read, or was written by another version of songgen", WRITE_AGAIN)
         return
-    yield from examine_hashes(folder)
+    yield from examine_hashes(folder, WRITE_AGAIN, lambda name: not name.startswith(("report", REJECTED_FILE)))
     missing = [name for name in info.files if not (folder / name).exists()]
     if missing:
         yield error("files", f"missing: {', '.join(missing)}", WRITE_AGAIN)

@@ -100,15 +100,16 @@ def publish(
     # dataset.json marks the folder as a data set, and is written after all that it describes; it and all other files
     # are flushed to the disk before the folder is renamed.
     write_text_atomic(staging / DATASET_FILE, info.to_json())
-    record_hashes(staging, hashed_files(info))
+    record_hashes(staging, hashed_files(staging, info))
     sync_tree(staging)
     swap_folders(staging, output_folder)
 
 
-def hashed_files(info: DatasetInfo) -> list[str]:
-    """Return the files of a data set folder that its `file_hashes.json` lists: all but the shards and the codec."""
+def hashed_files(folder: Path, info: DatasetInfo) -> list[str]:
+    """Return the files of a data set folder that its `file_hashes.json` lists: all but the shards."""
     companions = [f"{split}/{name}" for split in info.splits for name in COMPANION_FILES]
-    return [DATASET_FILE, *PUBLISHED_FILES, *companions]
+    codec = sorted(path.relative_to(folder).as_posix() for path in folder.glob(f"{CODEC_FOLDER}/*") if path.is_file())
+    return [DATASET_FILE, *PUBLISHED_FILES, *companions, *codec]
 
 
 def _write_hub_files(folder: Path, info: DatasetInfo) -> None:

@@ -292,7 +292,7 @@ class _Run:
             files = read_hashes(output) or {}
         except ValueError:
             return False
-        if not files.keys() >= set(hashed_files(info)) or changed_files(output, files):
+        if not files.keys() >= set(hashed_files(output, info)) or changed_files(output, files):
             return False
         taken = {record.key: self._shard(record) for record in self._records() if record.rows}
         return all(

@@ -328,7 +328,6 @@ def test_a_decoder_that_crashes_costs_its_row(tmp_path: Path) -> None:
         assert isinstance(readers.read(row), ClipAudio)
 
 
-@pytest.mark.case(22)
 @pytest.mark.parametrize("asks", [False, True])
 def test_a_reading_process_whose_other_end_has_died_ends_without_a_word(asks: bool) -> None:
     """Its parent may be killed while it starts, or while it reads a song."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import random
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -21,11 +22,15 @@ from songgen.prepare.config import load_prepare_config
 from songgen.prepare.preparation import prepare
 from songgen.prepare.review.desk import ReviewDesk
 from songgen.runtime import file_hashes
+from songgen.runtime.file_hashes import HASHES_FILE
 from songgen.tokenize import tokenize_data
 from songgen.tokenize.run import _Run
 
 FLIPS_OF_A_FILE = 2
 """Bits that are flipped in each file, one at a time."""
+
+MADE_NAME = re.compile(r"[a-d]~\d+|[0-9a-f]{64}")
+"""Part of a name that is different for each clip."""
 
 MADE_GOOD, NAMED = "made good", "named"
 
@@ -95,32 +100,36 @@ def files_of(folder: Path) -> list[Path]:
 def test_no_bit_of_a_prepared_data_set_and_its_work_folder_flips_silently(
     prepared: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """One file of each kind; `random_flips.py` flips any number of bits."""
     rng, found = random.Random(0), Counter[str]()
     whole = prepared.with_name("whole")
     shutil.copytree(prepared, whole)
-    expected = content_of(prepared / "out", "prepared.json")
-    names = [path.relative_to(prepared) for name in ("out", "out.work") for path in files_of(prepared / name)]
+    expected = content_of(prepared / "out", "prepared.json", HASHES_FILE)
+    kinds: dict[str, list[Path]] = {}
+    for path in [*files_of(prepared / "out"), *files_of(prepared / "out.work")]:
+        name = path.relative_to(prepared)
+        kinds.setdefault(MADE_NAME.sub("*", name.as_posix()), []).append(name)
     problems = []
-    for name in names:
-        for _ in range(FLIPS_OF_A_FILE):
-            shutil.rmtree(prepared)
-            shutil.copytree(whole, prepared)
-            where = flip(prepared / name, rng)
-            came = outcome(
-                prepared / name,
-                lambda: prepare_songs(prepared),
-                lambda: content_of(prepared / "out", "prepared.json") == expected,
-                caplog,
-            )
-            found[f"{came:10} {name.parts[0]}/{name.parts[1]}"] += 1
-            if came not in (MADE_GOOD, NAMED):
-                problems.append(f"{name}, {where}: {came}")
+    for name in map(rng.choice, kinds.values()):
+        shutil.rmtree(prepared)
+        shutil.copytree(whole, prepared)
+        where = flip(prepared / name, rng)
+        came = outcome(
+            prepared / name,
+            lambda: prepare_songs(prepared),
+            lambda: content_of(prepared / "out", "prepared.json", HASHES_FILE) == expected,
+            caplog,
+        )
+        found[f"{came:10} {name.parts[0]}/{name.parts[1]}"] += 1
+        if came not in (MADE_GOOD, NAMED):
+            problems.append(f"{name}, {where}: {came}")
     shutil.rmtree(whole)
     print("\n".join(f"{count:4} x {kind}" for kind, count in sorted(found.items())))
     assert not problems, "\n".join(problems)
-    assert found.total() > 60
+    assert found.total() > 25
 
 
+@pytest.mark.case(21)
 def test_no_bit_of_a_prepared_data_set_is_tokenized_silently(
     prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,6 +194,7 @@ def test_no_bit_of_the_work_folder_of_tokenizing_flips_silently(
     assert not problems, "\n".join(problems)
 
 
+@pytest.mark.case(21)
 def test_no_bit_of_a_finished_data_set_flips_silently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A later run of an extended corpus reuses its shards; training reads it, and so do other programs."""
     options = options_for(write_corpus(tmp_path / "corpus", 9), tmp_path / "out")
@@ -203,7 +213,7 @@ def test_no_bit_of_a_finished_data_set_flips_silently(tmp_path: Path, caplog: py
         shutil.rmtree(output)
         shutil.copytree(whole, output)
         where = flip(output / name, rng)
-        if not any(name.name in finding.where for finding in findings(output, Level.ERROR)):
+        if not any(name.name in finding.where and finding.level is not Level.OK for finding in findings(output)):
             problems.append(f"{name}, {where}: the doctor does not name it")
         if name.name == "dataset.json":
             with pytest.raises(ValueError, match=name.name):

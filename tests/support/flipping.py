@@ -103,6 +103,7 @@ class World:
         resume = Reader("resume", words, ("run",), TIMED, OLDER_CHECKPOINTS)
         prepare = Reader("prepare", ("prepare", self._path("prepare.json")), ("out",), ("prepared.json",))
         tokenize = Reader("tokenize", ("tokenize", self._path("tokenize.json")), ("songs",))
+        half = Reader("tokenize half", ("tokenize", self._path("half.json")), ("half",))
         anew = Reader("tokenize prepared", ("tokenize", self._path("anew.json")), ("anew",))
         return {
             "model": Place("model", (train, self._generate("model"), *self._doctors("model"))),
@@ -113,7 +114,10 @@ class World:
             "tokens": Place("songs", (tokenize, train, *self._doctors("songs"))),
             "tokenize work": Place(
                 "half.work",
-                (Reader("tokenize", ("tokenize", self._path("half.json")), ("half",)), *self._doctors("half.work")),
+                (
+                    Reader("tokenize half", ("tokenize", self._path("half.json")), ("half",)),
+                    *self._doctors("half.work"),
+                ),
             ),
         }
 

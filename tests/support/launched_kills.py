@@ -294,7 +294,7 @@ class LaunchedKills:
 class LaunchedTraining(LaunchedKills):
     """`songgen train --num_processes 2`, with loader workers and an evaluation."""
 
-    steps = 10
+    steps, logging_steps = 10, 2
 
     def make_command(self) -> list[str]:
         """Write model, data and configuration."""
@@ -311,7 +311,7 @@ class LaunchedTraining(LaunchedKills):
             dataloader_timeout=60,
             eval_strategy="steps",
             eval_steps=5,
-            logging_steps=2,
+            logging_steps=self.logging_steps,
         )
         config = config.rename(self.folder / "train.json")
         return ["songgen.cli.main", "train", str(config), "--num_processes", "2"]
@@ -331,7 +331,9 @@ class LaunchedTraining(LaunchedKills):
             found |= {f"{path.name}/{name}": entry.sha256 for name, entry in saved_files(path).items()}
         for name in ("model.safetensors", "config.json", "file_hashes.json"):
             found[name] = _sha256(self.output / name)
-        return found | {"metrics.jsonl": [_without_times(line) for line in records(self.output)]}
+        # A stop adds a line for the steps since the last one, which the line after it covers as well.
+        lines = [line for line in records(self.output) if "eval/loss" in line or line["step"] % self.logging_steps == 0]
+        return found | {"metrics.jsonl": [_without_times(line) for line in lines]}
 
     def problem_on_the_way(self) -> str | None:
         """Compare the checkpoint from which the next run continues."""
