@@ -54,8 +54,10 @@ PRECISIONS = {
     "32-true": "float32",
     "16": "float16",
     "16-mixed": "float16",
+    "16-true": "float16",
     "bf16": "bfloat16",
     "bf16-mixed": "bfloat16",
+    "bf16-true": "bfloat16",
 }
 """Values of `precision` -> `dtype`."""
 
@@ -63,7 +65,9 @@ PRECISIONS = {
 def _precision(value: int | str) -> dict[str, Any]:
     if str(value) not in PRECISIONS:
         raise ValueError(f"has no equivalent here; those that have one: {', '.join(PRECISIONS)}")
-    return {"dtype": PRECISIONS[str(value)]}
+    dtype = PRECISIONS[str(value)]
+    is_true = str(value).endswith("-true") and dtype != "float32"
+    return {"dtype": dtype, "weights_dtype": dtype} if is_true else {"dtype": dtype}
 
 
 def _epochs(value: int) -> dict[str, Any]:
@@ -90,7 +94,7 @@ SPELLINGS: dict[str, Spelling] = {
     ),
     "dataset_path": Spelling(str, _renamed("save_to_disk"), "`save_to_disk`"),
     "exp_name": Spelling(str, _renamed("wandb_run_name"), "`wandb_run_name`"),
-    "precision": Spelling(int | str, _precision, "`dtype`: 32, 16-mixed or bf16-mixed"),
+    "precision": Spelling(int | str, _precision, "`dtype`: 32, 16-mixed or bf16-mixed; with 16-true and bf16-true also `weights_dtype`"),
     "accumulate_grad_batches": Spelling(int, _renamed("gradient_accumulation_steps"), "`gradient_accumulation_steps`"),
     "gradient_clip_val": Spelling(float, _renamed("max_grad_norm"), "`max_grad_norm`"),
     "logger_dir": Spelling(str, _renamed("output_dir"), "`output_dir`, which has logs and checkpoints"),

@@ -34,6 +34,7 @@ def load(*words: str, required: list[str] = REQUIRED) -> RunConfig:
         (["--exp_name", "chinese_rap_lora"], {"wandb_run_name": "chinese_rap_lora"}),
         (["--precision", "32"], {"dtype": "float32"}),
         (["--precision", "bf16-mixed"], {"dtype": "bfloat16"}),
+        (["--precision", "bf16-true"], {"dtype": "bfloat16", "weights_dtype": "bfloat16"}),
         (["--accumulate_grad_batches", "4"], {"gradient_accumulation_steps": 4}),
         (["--gradient_clip_val", "0.5"], {"max_grad_norm": 0.5}),
         (["--ckpt_path", "o/checkpoint-5"], {"resume": "o/checkpoint-5"}),
