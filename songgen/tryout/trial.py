@@ -54,6 +54,7 @@ LEFT_OUT: dict[str, Any] = {
     "lr_scheduler_type": "constant_with_warmup",
     "lr_scheduler_milestones": [],
     "lr_scheduler_milestone_epochs": [],
+    "lr_min_ratio": 0.0,
     "lr_scheduler_gamma": 0.5,
     "lr_scheduler_restarts": 1,
     "lr_scheduler_damping": 1.0,
