@@ -19,6 +19,7 @@ from songgen.doctor.listing import find_entries
 from songgen.exit_codes import EXIT_DONE
 from songgen.tasks import MIXED
 from songgen.train.launch import run_training
+from songgen.train.output_folder import has_lone_model, require_way_back
 
 STEPS = 6
 
@@ -132,3 +133,11 @@ def test_run_and_adapter_are_known_to_doctor_and_list(run_folder: Path) -> None:
     assert diagnosis.is_fine, "\n".join(diagnosis.lines())
     assert any(finding.where == "base" and "the adapter fits" in finding.what for finding in diagnosis.findings)
     assert [entry.kind for entry in find_entries([run_folder])] == ["run"]
+
+
+def test_a_run_does_not_replace_an_adapter_without_checkpoints(run_folder: Path, tmp_path: Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors", "training_config.json"):
+        shutil.copy(run_folder / name, tmp_path)
+    assert has_lone_model(tmp_path) and not has_lone_model(run_folder)
+    with pytest.raises(ValueError, match="no checkpoint to resume from"):
+        require_way_back(tmp_path)
