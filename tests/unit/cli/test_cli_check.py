@@ -48,6 +48,7 @@ def test_fix_writes_only_what_is_suggested_and_keeps_base_and_order(
     assert list(written)[:3] == ["save_steps", "base", "output_dir"] and written["base"] == "base.json"
     assert written["save_steps"] == "auto" and written["warmup_steps"] == 0 and "dataloader_num_workers" not in written
     assert '-  "save_steps": 5000,' in printed and '+  "save_steps": "auto",' in printed
+    assert "per_device_eval_batch_size" not in written, "a note suggests it, and notes need no change"
     assert base.read_bytes() == before
     assert main(["check", str(own), "--json"]) == EXIT_DONE
     record = json.loads(capsys.readouterr().out)
