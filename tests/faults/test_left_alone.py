@@ -9,8 +9,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from killing import kill_at_random
-from launched_kills import LAUNCHED
 from launching import ROOT, wait_until
 from limits import SAFETY_SECONDS
 
@@ -92,10 +90,3 @@ def test_a_process_that_waits_for_another_one_in_native_code_ends_on_a_signal(
     printed = run.printed_at_the_end()
     assert f"stopped by {number.name} while waiting for other processes; {KEPT}" in printed
     assert run.process.returncode in (EXIT_SIGNAL_BASE + number, 1), printed  # process 1 has Python's own answer
-
-
-@pytest.mark.case(22)
-def test_single_processes_of_a_launched_command_are_killed_at_random(tmp_path: Path) -> None:
-    """Two; `random_kills.py` kills any number, and training and preparing as well."""
-    kills = kill_at_random(tmp_path / "kills", {"launched-tokenizing": 2}, seed=3, others=LAUNCHED)
-    assert kills and not [kill for kill in kills if kill.problem is not None], kills

@@ -112,13 +112,7 @@ class World:
             "prepared": Place("out", (prepare, anew, *self._doctors("out", ("out/audio/*",)))),
             "prepare work": Place("out.work", (prepare, *self._doctors("out.work"))),
             "tokens": Place("songs", (tokenize, train, *self._doctors("songs"))),
-            "tokenize work": Place(
-                "half.work",
-                (
-                    Reader("tokenize half", ("tokenize", self._path("half.json")), ("half",)),
-                    *self._doctors("half.work"),
-                ),
-            ),
+            "tokenize work": Place("half.work", (half, *self._doctors("half.work"))),
         }
 
     def flip(self, kind: str, draws: random.Random) -> list[Flip]:
