@@ -14,7 +14,7 @@ import pytest
 import songgen
 from songgen.cli.main import COMMANDS
 from songgen.cli.run_arguments import split_off_launch
-from songgen.cli.train import add_task_option
+from songgen.cli.training.train import add_task_option
 from songgen.config import RunConfig
 from songgen.config.ignored import ALIASES
 from songgen.config.keys import all_keys

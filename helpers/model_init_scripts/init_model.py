@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from songgen.cli.init import add_arguments, run
 from songgen.cli.main import DefaultsHelpFormatter
+from songgen.cli.models.init import add_arguments, run
 from songgen.tasks import Task
 
 

@@ -94,7 +94,9 @@ SPELLINGS: dict[str, Spelling] = {
     ),
     "dataset_path": Spelling(str, _renamed("save_to_disk"), "`save_to_disk`"),
     "exp_name": Spelling(str, _renamed("wandb_run_name"), "`wandb_run_name`"),
-    "precision": Spelling(int | str, _precision, "`dtype`: 32, 16-mixed or bf16-mixed; with 16-true and bf16-true also `weights_dtype`"),
+    "precision": Spelling(
+        int | str, _precision, "`dtype`: 32, 16-mixed or bf16-mixed; with 16-true and bf16-true also `weights_dtype`"
+    ),
     "accumulate_grad_batches": Spelling(int, _renamed("gradient_accumulation_steps"), "`gradient_accumulation_steps`"),
     "gradient_clip_val": Spelling(float, _renamed("max_grad_norm"), "`max_grad_norm`"),
     "logger_dir": Spelling(str, _renamed("output_dir"), "`output_dir`, which has logs and checkpoints"),

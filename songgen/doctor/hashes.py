@@ -55,7 +55,7 @@ def examine_hashes(
 
 
 def accept(folder: Path) -> list[str]:
-    """Record the present hashes of a model folder, an adapter's, one with a codec, a network or tokenizers, or a data set.
+    """Record the present hashes of a model folder, an adapter's, one of a network or tokenizers, or a data set.
 
     Returns:
         Paths of the files in the folder.

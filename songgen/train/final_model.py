@@ -1,4 +1,4 @@
-"""Writes what a run produces, at its end or in between: gathers the weights, which the family or adapter then writes."""
+"""Writes what a run produces, at its end or before: gathers the weights, which the family or adapter then writes."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ import pytest
 import soundfile
 import torch
 
-from songgen.cli.generate import FORMATS, _check_sample_rate, song_path, write_songs, write_stream
 from songgen.cli.main import main
+from songgen.cli.models.generate import FORMATS, _check_sample_rate, song_path, write_songs, write_stream
 from songgen.doctor.hashes import accept
 from songgen.generation.song_audio import SongAudio
 

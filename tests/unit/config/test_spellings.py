@@ -10,7 +10,7 @@ import pytest
 
 from songgen.cli.main import DefaultsHelpFormatter
 from songgen.cli.run_arguments import split_off_launch
-from songgen.cli.train import add_arguments, add_task_option
+from songgen.cli.training.train import add_arguments, add_task_option
 from songgen.config import RunConfig
 from songgen.config.keys import all_keys
 from songgen.config.loading import load_run_config

@@ -167,5 +167,5 @@ def test_a_sender_that_is_killed_leaves_a_command_that_is_carried_out_once(run: 
 
 
 def test_nothing_here_loads_torch() -> None:
-    code = "import sys, songgen.cli.ctl, songgen.runtime.control.keyboard; sys.exit('torch' in sys.modules)"
+    code = "import sys, songgen.cli.training.ctl, songgen.runtime.control.keyboard; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=SAFETY_SECONDS, check=False).returncode == 0

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from songgen.adapters.choice import parse_choice
     from songgen.adapters.folder import read_adapter
-    from songgen.cli.generate import find_device
+    from songgen.cli.models.generate import find_device
     from songgen.families.registry import family_of
     from songgen.families.songs import Processes, evaluation_data
     from songgen.generation.opening import ModelChoice, choose_model, open_attached

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from songgen.cli.run_arguments import add_config_arguments
-from songgen.cli.train import add_task_option, task_of
+from songgen.cli.training.train import add_task_option, task_of
 from songgen.config.loading import keys_text, load_run_config, read_config_file, split_command_line
 from songgen.config.recipes import TRAINING, find_recipe
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
