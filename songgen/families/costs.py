@@ -132,6 +132,9 @@ class ModelCosts(Protocol):
     def with_settings(self, config: RunConfig) -> ModelCosts:
         """Return the costs of the same model with other settings of its computation; what is trained stays."""
 
+    def with_captions(self, tokens: int) -> ModelCosts:
+        """Return the costs with captions of so many tokens in all, whose features may be computed before training."""
+
     def batch(self, size: BatchSize, device: str) -> BatchCosts:
         """Return the costs of a micro-batch.
 

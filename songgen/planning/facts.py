@@ -52,6 +52,8 @@ class ClipFacts:
     """Number of clips with a reference voice."""
     sample_rate: int = 0
     """Sample rate of the encoded audio in Hz."""
+    caption_tokens: int = 0
+    """Tokens of all captions, and of their variants if these are used."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def gather_facts(config: RunConfig, machine: Machine, processes: Processes, spee
         clips = clip_facts(config, train_split(config.data), costs.data_needs, config.data.max_train_samples)
     except ValueError as error:
         return replace(facts, problems=(*facts.problems, ("save_to_disk", str(error))))
-    facts = replace(facts, clips=clips)
+    facts = replace(facts, clips=clips, costs=costs.with_captions(clips.caption_tokens))
     if config.training.do_eval:
         try:
             split, rows = evaluation_split(config.data), config.data.max_eval_samples
@@ -185,6 +187,7 @@ def clip_facts(config: RunConfig, split: str, needs: DataNeeds, max_rows: int | 
         frames=songs.num_frames,
         with_voice=int(has_voice.sum()),
         sample_rate=songs.info.sample_rate,
+        caption_tokens=int(songs.caption_lengths().sum() + songs.variant_lengths().sum() * samples.varies_captions),
     )
 
 

@@ -19,6 +19,7 @@ from songgen.data.schema import DatasetInfo
 from songgen.families.costs import FLOAT32, HALF, LAYERS, LOSSES, AdapterPlan, BatchCosts, BatchSize, WeightCounts
 from songgen.families.objective import DataNeeds
 from songgen.families.tensor_account import TensorAccount
+from songgen.families.tokens.caption_features import TEXT_CACHE_BYTES
 from songgen.families.tokens.forward_walk import LAYER, ForwardWalk
 from songgen.families.tokens.model import lyrics_fingerprint, planned_config
 from songgen.families.tokens.objective import data_needs
@@ -60,7 +61,7 @@ def token_costs(config: RunConfig) -> TokenCosts:
     with torch.device("meta"):
         core = SongGenForConditionalGeneration(model_config, folder=folder)
     trained, plan = planned_training(config, core)
-    uses_voice = config.data.voice_probabilities().get(VOCAL, 0.0) > 0
+    needs_voices = config.data.voice_probabilities().get(VOCAL, 0.0) > 0 and not config.data.voice_feature_crops
     costs = TokenCosts(
         config=model_config,
         shapes={name: parameter.shape for name, parameter in core.named_parameters()},
@@ -69,7 +70,7 @@ def token_costs(config: RunConfig) -> TokenCosts:
         encoders={
             name: encoder_bytes(getattr(model_config, name), folder)
             for name in ("text_encoder", "voice_encoder")
-            if name == "text_encoder" or uses_voice
+            if name == "text_encoder" or needs_voices
         },
         lyrics_tokenizer=lyrics_fingerprint(config, folder),
         vocal_heads=config.training.add_vocal_loss,
@@ -106,7 +107,7 @@ class TokenCosts:
     trained: frozenset[str]
     """Names of the trained parameters, without those of adapters."""
     encoders: Mapping[str, int | None]
-    """Bytes of each frozen encoder."""
+    """Bytes of each frozen encoder that is in memory while the model trains."""
     lyrics_tokenizer: str | None
     """Fingerprint of the lyrics tokenizer in the model's folder or the configuration; None if there is none."""
     vocal_heads: bool
@@ -152,7 +153,14 @@ class TokenCosts:
             computed=FLOAT32 if config.training.dtype == "float32" else HALF,
             fused=config.model.attn_implementation == "sdpa",
             checkpointing=config.model.gradient_checkpointing,
+            stream=FLOAT32 if config.training.weights_dtype == "float32" else HALF,
         )
+
+    def with_captions(self, tokens: int) -> TokenCosts:
+        """See `ModelCosts`; `songgen.families.tokens.caption_features` then frees the encoder."""
+        if tokens * self.config.text_hidden_size * FLOAT32 > TEXT_CACHE_BYTES:
+            return self
+        return replace(self, encoders={name: size for name, size in self.encoders.items() if name != "text_encoder"})
 
     @cached_property
     def weights(self) -> WeightCounts:
