@@ -20,6 +20,7 @@ from songgen.adapters.folder import (
 )
 from songgen.runtime.file_hashes import HASHES_FILE, unsealed
 from songgen.runtime.pretrained import find_folder, local_folder
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 MAX_STRENGTH = 10.0
 """Largest strength; a song is noise long before."""
@@ -119,6 +120,9 @@ def _checkpoints(run: Path) -> Iterator[Path]:
 def base_of(folder: Path) -> str:
     """Return the base model that an adapter names: a folder or a hub id.
 
+    A run names its base as its user did, mostly by a path from the folder of a project. A relative path that leads
+    nowhere from here is therefore tried from the folders above the adapter.
+
     Raises:
         ValueError: if it names none, or the folder is damaged.
     """
@@ -128,4 +132,7 @@ def base_of(folder: Path) -> str:
         raise ValueError(
             f"{folder} does not say which base model it needs: give it with --model BASE --adapter {folder}"
         )
+    if not Path(named).is_absolute() and not Path(named).exists():
+        places = (parent / named for parent in folder.resolve().parents)
+        return str(next((place for place in places if (place / MODEL_CONFIG_FILE).is_file()), named))
     return named

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -144,8 +145,15 @@ def write_adapter(
     base_model = recipe.base_model if recipe is not None else str(config.base_model_name_or_path or "")
     write_text(folder / ADAPTER_CONFIG_FILE, config_json(config, base_model))
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(weights.items())}
-    save_file(tensors, folder / ADAPTER_WEIGHTS_FILE, metadata=recipe_metadata(recipe))
-    synchronize(folder / ADAPTER_WEIGHTS_FILE)
+    # Under another name first: on a full disk, the weights of an earlier adapter stay whole.
+    temporary = folder / f"{ADAPTER_WEIGHTS_FILE}.{os.getpid()}.tmp"
+    try:
+        save_file(tensors, temporary, metadata=recipe_metadata(recipe))
+        synchronize(temporary)
+        temporary.replace(folder / ADAPTER_WEIGHTS_FILE)
+        synchronize(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
     if hashes:
         record_hashes(folder, ADAPTER_FILES)
 

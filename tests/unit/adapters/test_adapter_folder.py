@@ -1,5 +1,6 @@
 """Folders of adapters: what is written is read, peft reads it too, and what comes from elsewhere is checked."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from adapters_fakes import VARIANTS, make_adapter
 from model_fakes import batch, tiny
 from safetensors.torch import load_file, save_file
 
+from songgen.adapters.choice import base_of
 from songgen.adapters.folder import (
     AdapterRecipe,
     model_names,
@@ -45,6 +47,45 @@ def test_peft_opens_the_folder(adapter_folder: Writer, variant: str) -> None:
     inputs = batch(trained)
     assert torch.equal(opened(**inputs).loss, trained(**inputs).loss)
     assert trained(**inputs).loss != tiny()(**inputs).loss
+
+
+def test_a_base_is_found_from_above_the_adapter_if_its_path_leads_nowhere_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, adapter = make_adapter()
+    project = tmp_path / "project"
+    folder, base = project / "outputs" / "singer", project / "outputs" / "base"
+    folder.mkdir(parents=True)
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    assert adapter.recipe is not None
+    recipe = dataclasses.replace(adapter.recipe, base_model="./outputs/base")
+    write_adapter(folder, adapter.config, adapter.weights, recipe)
+    monkeypatch.chdir(tmp_path)
+    assert Path(base_of(folder)).samefile(base)
+    monkeypatch.chdir(project)
+    assert base_of(folder) == "./outputs/base"
+    (base / "config.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert base_of(folder) == "./outputs/base", "the error then names the path that was given"
+
+
+def test_a_full_disk_leaves_the_weights_of_an_earlier_adapter(
+    adapter_folder: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = adapter_folder()
+    before = (folder / "adapter_model.safetensors").read_bytes()
+
+    def fill(tensors: object, path: Path, **_: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", fill)
+    _, adapter = make_adapter(2)
+    with pytest.raises(OSError, match="No space"):
+        write_adapter(folder, adapter.config, adapter.weights, adapter.recipe)
+    assert (folder / "adapter_model.safetensors").read_bytes() == before
+    assert not list(folder.glob("*.tmp"))
 
 
 def test_a_folder_that_peft_wrote_opens_without_recipe_and_hashes(tmp_path: Path) -> None:
