@@ -1,6 +1,8 @@
-"""What the libraries below must know before they are imported: nothing is reported to anyone."""
+"""What the libraries below must know before they are imported: nothing is reported to anyone, no code is fetched."""
 
+import logging
 import os
+import sys
 
 QUIET_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -15,12 +17,17 @@ unasked."""
 
 
 def keep_quiet() -> None:
-    """Set these variables where the environment does not say otherwise.
+    """Set these variables where the environment does not say otherwise, and let no library fetch code.
 
     `import songgen` calls this, for the hub's client reads its variables once, when it is imported.
     """
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # Where the package `kernels` is installed, importing bitsandbytes (0.50, on processors with AVX512-BF16) downloads
+    # a kernel from the hub and runs it. With this entry the package counts as not installed, unless the program has
+    # imported it before; bitsandbytes would then advise to install it.
+    sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 PARENT_AT_START = os.getppid()

@@ -46,8 +46,8 @@ def require_writable(path: Path) -> None:
         )
 
 
-def written(path: Path, values: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the text of a configuration file and that with other values; nothing is written.
+def written(path: Path, values: Mapping[str, Any]) -> str | None:
+    """Return the text of a configuration file with other values, or None if it has them; nothing is written.
 
     The order of the keys stays, and so does `base`. A key with an alias in the file keeps that name; one that the file
     does not have is added at the end.
@@ -56,10 +56,10 @@ def written(path: Path, values: Mapping[str, Any]) -> tuple[str, str]:
         ValueError: if the file cannot be read.
     """
     content = read_json_object(path)
-    before = path.read_text(encoding="utf-8-sig")
+    before = dict(content)
     for key, value in values.items():
         content[next((alias for alias, real in ALIASES.items() if real == key and alias in content), key)] = value
-    return before, json.dumps(content, indent=_INDENT, ensure_ascii=False) + "\n"
+    return None if content == before else json.dumps(content, indent=_INDENT, ensure_ascii=False) + "\n"
 
 
 def difference(path: Path, before: str, after: str) -> str:

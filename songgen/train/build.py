@@ -117,7 +117,7 @@ def build_trainer(
     checkpoints.form = trainable.form
     content = {**data.signature, **family.frozen_content(core, trainable)}
     require_same_model(content, core)
-    _put_in_place(state, config, total_steps, data, content, resumption)
+    _put_in_place(state, config, total_steps, data.plan.steps_per_epoch(0), content, resumption)
     engine = _prepare(config, core, trainable, accelerator)
     schedule, inbox = _schedule(config, state.curve), Inbox(output_dir)
     reporter = _reporter(config, family, core, engine, data, held_out, accelerator, console, state)
@@ -237,7 +237,7 @@ def _put_in_place(
     state: TrainerState,
     config: RunConfig,
     total_steps: int,
-    data: TrainingData,
+    steps_per_epoch: int,
     content: dict[str, Any],
     resumption: Resumption | None,
 ) -> None:
@@ -247,7 +247,7 @@ def _put_in_place(
         state: state of the trainer, changed in place.
         config: configuration of this launch.
         total_steps: optimizer steps of the whole run.
-        data: clips to train on.
+        steps_per_epoch: optimizer steps of an epoch.
         content: identity of the data and the frozen weights of this launch; see `TrainerState.plan`.
         resumption: checkpoint that the state comes from; None for a new run.
 
@@ -255,7 +255,6 @@ def _put_in_place(
         ValueError: if the state is a position in other songs than those of this launch.
     """
     require_same_songs(state.plan, content, mid_epoch=config.training.do_train and state.batches_in_epoch > 0)
-    steps_per_epoch = data.plan.steps_per_epoch(0)
     state.curve = continue_curve(state, total_steps, steps_per_epoch, resumption.changed if resumption else ())
     state.total_steps, state.plan = total_steps, content | recorded_growth(state.plan)
     if resumption is not None and "learning_rate" in resumption.changed and state.commands.learning_rate is not None:

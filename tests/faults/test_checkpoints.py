@@ -69,6 +69,7 @@ def saved_with_limit(folder: Path, step: int, form: str = "model") -> None:
     manager(folder, limit=2, form=form).save(contents(step))
 
 
+@pytest.mark.faults
 @pytest.mark.case(1)
 def test_killed_at_any_file_operation_of_retention(tmp_path: Path) -> None:
     """A save that removes two old checkpoints: whichever of its operations is the last, the newest one is whole."""
@@ -379,6 +380,7 @@ def expected_names(resumed: int) -> list[str]:
     return [f"checkpoint-{step}" for step in sorted({resumed, 6, 8})]
 
 
+@pytest.mark.faults
 @pytest.mark.case(1)
 def test_runs_killed_at_random_moments_of_training_and_saving(tmp_path: Path) -> None:
     """A few; `random_kills.py` does the same by the hundred, also with two processes and in preprocessing."""

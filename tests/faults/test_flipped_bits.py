@@ -97,6 +97,7 @@ def files_of(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size]
 
 
+@pytest.mark.faults
 def test_no_bit_of_a_prepared_data_set_and_its_work_folder_flips_silently(
     prepared: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -159,6 +160,7 @@ class _Stopped(Exception):
     pass
 
 
+@pytest.mark.faults
 def test_no_bit_of_the_work_folder_of_tokenizing_flips_silently(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

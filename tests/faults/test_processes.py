@@ -58,7 +58,10 @@ def seconds_since_the_fault(folder: Path) -> float:
 
 
 @pytest.mark.case(12)
-@pytest.mark.parametrize(("kind", "verdict"), [("kill", "died"), ("sleep", "does not answer")])
+@pytest.mark.parametrize(
+    ("kind", "verdict"),
+    [("kill", "died"), pytest.param("sleep", "does not answer", marks=pytest.mark.faults)],
+)
 def test_a_launched_job_ends_soon_when_a_process_dies_or_hangs(
     world: Path, tmp_path: Path, kind: str, verdict: str
 ) -> None:

@@ -228,6 +228,12 @@ def test_the_environment_has_the_last_word() -> None:
     assert python("import songgen, os; print(os.environ['DO_NOT_TRACK'])", DO_NOT_TRACK="0").strip() == "0"
 
 
+def test_bitsandbytes_fetches_no_code_when_it_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "kernels.py").write_text("def get_kernel(*_, **__):\n    raise SystemExit('code was fetched')\n")
+    program = "import songgen, bitsandbytes, importlib.util\nprint(importlib.util.find_spec('kernels'))"
+    assert python(program, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)])).strip() == "None"
+
+
 def test_scripts_import_no_library_before_songgen() -> None:
     """Imports are sorted, so that a library that a script imports itself would come first and miss the variables."""
     libraries = {"huggingface_hub", "transformers", "datasets", "accelerate", "evaluate", "wandb", "diffusers"}

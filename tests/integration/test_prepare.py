@@ -163,8 +163,8 @@ def test_a_second_run_does_nothing(place: Path, prepared: Path) -> None:
 
 
 def content_of(folder: Path) -> dict[str, str]:
-    """Hashes of all files of a data set but those that name its own folder."""
-    own = ("prepare.json", "data.json", "prepared.json")
+    """Hashes of all files of a data set but those that name its own folder, and the hashes of these."""
+    own = ("prepare.json", "data.json", "prepared.json", "file_hashes.json")
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))

@@ -83,8 +83,8 @@ def _fix(words: list[str], processes: object) -> str:
         values = fixes.suggested_values(_examined(words, processes)[1], given)
         if not values:
             break
-        before, after = fixes.written(path, values)
-        if json.loads(before) == json.loads(after):
+        after = fixes.written(path, values)
+        if after is None:
             break
         fixes.write(path, after)
     return fixes.difference(path, original, path.read_text(encoding="utf-8-sig"))

@@ -27,7 +27,6 @@ def test_the_report_names_every_part_and_the_exit_code_says_whether_it_starts(
         "size: 20 clips",
         "memory: about",
         "optimizer state",
-        "frozen text encoder",
         "time: about",
     ):
         assert words in printed

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from songgen.train.reporting.plots.pictures import INSTALL, can_draw
+from songgen.train.reporting.trackers import METRICS_FILE
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[4]
 """Folder that the package is in."""
@@ -41,7 +42,9 @@ class BackgroundPlots:
             logger.info("no plots: matplotlib is not installed (%s); metrics.jsonl has all numbers", INSTALL)
 
     def draw(self) -> None:
-        """Draw the present metrics: now, or, if the process before still draws, at the next call."""
+        """Draw the present metrics, if there are any: now, or, if the process before still draws, at the next call."""
+        if not (self._folder / METRICS_FILE).is_file():
+            return
         self._is_outdated = True
         if self._is_idle():
             self._start()

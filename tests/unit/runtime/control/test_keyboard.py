@@ -75,7 +75,7 @@ def test_the_foreground_hears_whole_lines_and_answers_wrong_ones_at_once(code: s
     time.sleep(0.1)
     assert "took: save" not in terminal.ask("", "sav")
     terminal.press(b"\x04\x04")  # Ctrl-D ends nothing
-    assert terminal.ask("e\x7f\x7f\x7f\x7f save", "took: ").count("took: save") == 1
+    assert terminal.ask("e\x7f\x7f\x7f\x7f save", "took: save").count("took: ") == 1
     terminal.ask("quit", "took: quit")
     assert terminal.wait() == 0
 

@@ -180,7 +180,7 @@ def test_a_changed_learning_rate_replaces_the_one_of_a_command(tmp_path: Path) -
     for changed, expected in (("learning_rate", None), ("seed", 0.1)):
         sent = Sent(tmp_path)
         state = dataclasses.replace(sent.control.state, commands=CommandState(learning_rate=0.1))
-        _put_in_place(state, sent.control.config, 10, {}, Resumption(tmp_path, state, 1, {changed: (1, 2)}))
+        _put_in_place(state, sent.control.config, 10, 5, {}, Resumption(tmp_path, state, 1, {changed: (1, 2)}))
         assert state.commands.learning_rate == expected
 
 
