@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from demo_run.precision import training_dtype
+from demo_run.machine import environment, measure_speed
 from demo_run.steps import Step, StepFailed, StepRunner, digest_sources
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +72,7 @@ def _preparation(num_songs: int, seed: int) -> list[Step]:
             title="Fit the spectral codec on the songs",
             command=(
                 "python", f"{HELPERS}/fit_spectral_codec.py", "--manifest", f"{SONGS}/metadata.jsonl",
-                "--out", f"{CODEC}",
+                "--out", f"{CODEC}", "--codebook_size", "256", "--hop_length", "480",
             ),
             outputs=(CODEC,),
         ),
@@ -162,11 +162,16 @@ def main() -> None:
         "--ignore_source_changes", action="store_true",
         help="reuse finished steps although the program has changed since (for development)",
     )  # fmt: skip
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], help="precision to train in (if left out: the faster one, measured)"
+    )
     arguments = parser.parse_args()
     start = time.monotonic()
-    steps = all_steps(arguments.num_songs, arguments.seed, training_dtype())
+    speed = measure_speed(arguments.dtype)
+    print(f"training in {speed.dtype}; about {speed.expected_minutes} minutes if nothing else runs")
+    steps = all_steps(arguments.num_songs, arguments.seed, speed.dtype)
     source = digest_sources([ROOT / "songgen", ROOT / "training", ROOT / HELPERS])
-    runner = StepRunner(ROOT, ROOT / OUT / "steps", source, ignore_source=arguments.ignore_source_changes)
+    runner = StepRunner(ROOT, ROOT / OUT / "steps", source, environment, ignore_source=arguments.ignore_source_changes)
     (ROOT / OUT / "steps").mkdir(parents=True, exist_ok=True)
     order = json.dumps([step.name for step in steps])
     (ROOT / OUT / "steps" / "order.json").write_text(order + "\n", encoding="utf-8")

@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,14 +69,24 @@ class StepRunner:
         root: Folder in which commands run, and to which paths are relative.
         folder: Folder of records and logs.
         source: Digest of the program's source code.
+        environment: Called before each step for its environment.
         ignore_source: Whether to reuse steps even if the source code has changed.
     """
 
-    def __init__(self, root: Path, folder: Path, source: str, *, ignore_source: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        folder: Path,
+        source: str,
+        environment: Callable[[], Mapping[str, str]] = lambda: os.environ,
+        *,
+        ignore_source: bool = False,
+    ) -> None:
         self.root = root
         self.folder = folder
         self.records: list[StepRecord] = []
         self._source = source
+        self._environment = environment
         self._ignore_source = ignore_source
         self._previous_key = ""
 
@@ -137,7 +148,11 @@ class StepRunner:
         with (
             log_path.open("wb") as log,
             subprocess.Popen(
-                executable_command(step.command), cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                executable_command(step.command),
+                cwd=self.root,
+                env=self._environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
             ) as process,
         ):
             assert process.stdout is not None
