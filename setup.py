@@ -7,10 +7,12 @@ from setuptools import find_namespace_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 LANGUAGES = ["pypinyin", "cutlet", "unidic-lite", "hangul-romanize"]
-TRAIN = ["accelerate", "datasets", "evaluate", "pyarrow", "tensorboard"]
+ADAPTERS = ["peft>=0.21"]
+PLOTS = ["matplotlib"]
+TRAIN = ["accelerate", "datasets", "evaluate", "pyarrow", "tensorboard", *ADAPTERS, *PLOTS]
 PAGE = ["starlette>=1", "uvicorn>=0.54,<0.55"]  # songgen/web/server.py: parts of uvicorn that are not documented
 PREPARE = ["demucs", "silero-vad>=6.2", "pyloudnorm", "json-repair"]
-DEMO = ["espeakng-loader", "praat-parselmouth", "matplotlib"]
+DEMO = ["espeakng-loader", "praat-parselmouth", *PLOTS]
 WANDB = ["wandb"]
 
 
@@ -35,7 +37,7 @@ def find_recipes() -> dict[str, str]:
     """
     folders = {
         path.parent.relative_to(ROOT / "helpers")
-        for kind in ("training_configs", "prepare_configs", "accelerate_configs")
+        for kind in ("training_configs", "prepare_configs", "accelerate_configs", "lora_configs")
         for path in (ROOT / "helpers" / kind).rglob("*.*")
         if path.suffix in (".json", ".yaml")
     }
@@ -82,7 +84,8 @@ setup(
         "languages": LANGUAGES,
         "separate": ["demucs"],
         "wandb": WANDB,
-        "8bit": ["bitsandbytes"],
+        "adapters": ADAPTERS,
+        "8bit": ["bitsandbytes>=0.50"],
         "deepspeed": ["deepspeed>=0.19,<0.20; sys_platform == 'linux'"],
         "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "codespell", "pre-commit"],
     },

@@ -10,7 +10,7 @@ the codec must be fitted on all tracks that it will encode. The folder can then 
 import argparse
 import sys
 
-from songgen.cli.codec import add_arguments, run
+from songgen.cli.data.codec import add_arguments, run
 from songgen.cli.main import DefaultsHelpFormatter
 
 

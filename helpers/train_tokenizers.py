@@ -7,8 +7,8 @@ writes `OUT/lyrics_tokenizer.json` and `OUT/caption_tokenizer/`.
 
 import argparse
 
+from songgen.cli.data.tokenizer import add_arguments, run
 from songgen.cli.main import DefaultsHelpFormatter
-from songgen.cli.tokenizer import add_arguments, run
 
 
 def main(arguments: list[str] | None = None) -> None:

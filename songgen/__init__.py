@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from songgen.environment import keep_quiet
 
 if TYPE_CHECKING:
+    from songgen.generation.opening import open_model
     from songgen.generation.processing_songgen import SongGenProcessor
     from songgen.lyrics import VoiceBpeTokenizer
     from songgen.models import (
@@ -26,6 +27,7 @@ _HOMES = {
     "SongGenMixedForConditionalGeneration": "songgen.models",
     "SongGenProcessor": "songgen.generation.processing_songgen",
     "VoiceBpeTokenizer": "songgen.lyrics",
+    "open_model": "songgen.generation.opening",
 }
 """Public name -> module; loaded when first asked for, so that `import songgen` stays quick."""
 
@@ -36,6 +38,7 @@ __all__ = [
     "SongGenProcessor",
     "VoiceBpeTokenizer",
     "__version__",
+    "open_model",
 ]
 
 

@@ -6,8 +6,9 @@ not finite, 5 checkpoints could not be saved, 6 a process died or did not answer
 
 import sys
 
+from songgen.planning.forecast import forecast_run
 from songgen.tasks import DUAL_TRACK
 from songgen.train.launch import run_training
 
 if __name__ == "__main__":
-    sys.exit(run_training(sys.argv[1:], DUAL_TRACK, description=str(__doc__)))
+    sys.exit(run_training(sys.argv[1:], DUAL_TRACK, description=str(__doc__), forecaster=forecast_run))

@@ -20,15 +20,16 @@ from typing import Any
 from demo_report.files import ORIGINAL_COLUMNS, GeneratedSong, read_generated, read_songs, read_sound
 from demo_report.measures import demo_log_mel
 from demo_report.page import Clip, Figure, Page, Run, SongCard, SongGroup, Stage, write_page
-from demo_report.pictures import curve, draw_curves, draw_spectrogram
+from demo_report.pictures import draw_spectrogram
 
-from songgen.train.reporting.trackers import METRICS_FILE, read_metrics
+from songgen.train.reporting.plots.curves import read_curves
+from songgen.train.reporting.plots.panels import TRAINING_LOSS, loss_panel, rate_panel
+from songgen.train.reporting.plots.pictures import draw
+from songgen.train.reporting.trackers import METRICS_FILE
 
 GOAL = 0.95
 NUM_OPEN_SONGS = 8
 """Number of training songs that are shown without unfolding."""
-METRIC_NAMES = {"loss": "train/unweighted_loss", "eval_loss": "eval/loss", "learning_rate": "train/learning_rate"}
-"""Metrics of the curves; the loss is the mean cross-entropy over heads, in training and in evaluation."""
 TRACK_TITLES = {"mix": "mix", "vocal": "vocal", "acc": "accompaniment"}
 SPLIT_TITLES = {"train": "training songs", "eval": "held-out songs"}
 MODE_TITLES = {"mixed": "mixed model", "dual_track": "dual-track model"}
@@ -157,14 +158,13 @@ def _stage(out: Path, folder: Path) -> Stage:
     Raises:
         ValueError: if its metrics have no loss.
     """
-    rows = read_metrics(folder / METRICS_FILE)
-    steps, losses = curve(rows, METRIC_NAMES["loss"])
-    if not steps:
-        raise ValueError(f"{folder / METRICS_FILE} has no {METRIC_NAMES['loss']!r}; train that stage again")
+    run = read_curves(folder)
+    loss = run.first_of(*TRAINING_LOSS)
+    if not loss:
+        raise ValueError(f"{folder / METRICS_FILE} has no {TRAINING_LOSS[0]!r}; train that stage again")
     picture = out / "curves" / f"{folder.name}.svg"
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    draw_curves(picture, rows, METRIC_NAMES)
-    facts = f"{steps[-1]:.0f} steps, training loss {losses[0]:.2f} to {losses[-1]:.3f}"
+    draw(picture, [loss_panel([run]), rate_panel([run])])
+    facts = f"{loss.steps[-1]:.0f} steps, training loss {loss.values[0]:.2f} to {loss.values[-1]:.3f}"
     mode, _, stage = folder.name.partition("_")
     return Stage(f"{mode}: {stage}", picture.relative_to(out).as_posix(), facts)
 

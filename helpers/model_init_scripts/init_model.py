@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from songgen.cli.init import add_arguments, run
 from songgen.cli.main import DefaultsHelpFormatter
+from songgen.cli.models.init import add_arguments, run
 from songgen.tasks import Task
 
 
@@ -13,8 +13,6 @@ def main(task: Task, *, default_pattern: str, description: str | None) -> None:
     parser = argparse.ArgumentParser(description=description, formatter_class=DefaultsHelpFormatter, allow_abbrev=False)
     add_arguments(parser, task.layouts, default_pattern)
     arguments = parser.parse_args()
-    if arguments.lyrics_tokenizer is None and arguments.tokenizers is None:
-        parser.error("a lyrics tokenizer is needed: give --lyrics_tokenizer, or train one with train_tokenizers.py")
     try:
         run(arguments)
     except ValueError as error:

@@ -1,7 +1,7 @@
 """Create an untrained model that writes vocal and accompaniment (usually one starts from a mixed model instead).
 
 python helpers/model_init_scripts/init_model_dual_track.py ./outputs/untrained-interleaving \
-    --text_model google/flan-t5-large --track_pattern interleaving_A_V --tokenizers ./outputs/tokenizers
+    --text_model google/flan-t5-large --track_pattern interleaving_A_V
 """
 
 from init_model import main

@@ -1,7 +1,7 @@
 """Create an untrained model that writes one mixed track.
 
 python helpers/model_init_scripts/init_model_mixed.py ./outputs/untrained-mixed_pro \
-    --text_model google/flan-t5-large --track_pattern mixed_pro --tokenizers ./outputs/tokenizers
+    --text_model google/flan-t5-large --track_pattern mixed_pro
 """
 
 from init_model import main

@@ -9,7 +9,9 @@ from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `songgen doctor`."""
     parser.add_argument(
-        "folder", type=Path, help="output folder of a run, checkpoint, data set, model, codec, encoder or tokenizers"
+        "folder",
+        type=Path,
+        help="output folder of a run, checkpoint, data set, model, adapter, codec, encoder or tokenizers",
     )
     parser.add_argument("--deep", action="store_true", help="also read older checkpoints and check every value")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")

@@ -34,18 +34,41 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
-    "prepare": Command("songgen.cli.prepare", "prepare a data set from a folder of songs; every step can be resumed"),
-    "review": Command("songgen.cli.review", "listen to prepared clips on a local page, correct them, accept or refuse"),
-    "tokenizer": Command("songgen.cli.tokenizer", "train the tokenizers of lyrics and captions on manifests"),
-    "codec": Command("songgen.cli.codec", "fit the embedded codec, which needs no download, on manifests"),
-    "init": Command("songgen.cli.init", "create the folder of an untrained model"),
-    "tokenize": Command("songgen.cli.tokenize", "turn songs into a tokenized data set", log_level="INFO"),
-    "train": Command("songgen.cli.train", "train a model, in one process or in several", log_level=None),
-    "generate": Command("songgen.cli.generate", "generate songs from a caption, lyrics and a reference voice"),
+    "prepare": Command(
+        "songgen.cli.data.prepare", "prepare a data set from a folder of songs; every step can be resumed"
+    ),
+    "review": Command(
+        "songgen.cli.data.review", "listen to prepared clips on a local page, correct them, accept or refuse"
+    ),
+    "tokenizer": Command("songgen.cli.data.tokenizer", "train the tokenizers of lyrics and captions on manifests"),
+    "codec": Command("songgen.cli.data.codec", "fit the embedded codec, which needs no download, on manifests"),
+    "init": Command("songgen.cli.models.init", "create the folder of an untrained model"),
+    "tokenize": Command("songgen.cli.data.tokenize", "turn songs into a tokenized data set", log_level="INFO"),
+    "configure": Command(
+        "songgen.cli.training.configure", "write a training configuration for a data set and this machine"
+    ),
+    "check": Command(
+        "songgen.cli.training.check", "say what a run will need, and what is wrong with it, before it starts"
+    ),
+    "try": Command(
+        "songgen.cli.training.tryout", "learn one clip by heart: does a configuration learn?", log_level=None
+    ),
+    "train": Command("songgen.cli.training.train", "train a model, in one process or in several", log_level=None),
+    "ctl": Command("songgen.cli.training.ctl", "send a command to a run that trains, such as save, lr 1e-4 or quit"),
+    "plot": Command("songgen.cli.training.plot", "draw the metrics of runs, finished or running, over each other"),
+    "generate": Command("songgen.cli.models.generate", "generate songs from a caption, lyrics and a reference voice"),
+    "compare": Command(
+        "songgen.cli.models.compare", "losses and songs with and without an adapter, on a page side by side"
+    ),
+    "export": Command(
+        "songgen.cli.models.export",
+        "write an adapter to share, by itself or merged into its base; a checkpoint as a model",
+    ),
     "list": Command("songgen.cli.list", "list data sets, runs and models with their state, newest first"),
     "doctor": Command("songgen.cli.doctor", "report problems of a run, a checkpoint, a data set or a model"),
     "push": Command(
-        "songgen.cli.push", "upload a model folder to a hub, private by default; --dry_run shows the files"
+        "songgen.cli.models.push",
+        "upload a model or an adapter to a hub, private by default; --dry_run shows the files",
     ),
 }
 """Name -> subcommand, in the order in which a project uses them. A new one needs an entry and a module."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from songgen.config.recipes import LAUNCHING, find_recipe
 from songgen.runtime.processes.launcher import LaunchOptions, launch
+from songgen.runtime.terminal import say
 
 
 class HelpOfKeys(argparse.Action):
@@ -53,9 +54,14 @@ def add_launch_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="launch file, or the name of a shipped one such as fsdp2_8_gpus.yaml",
     )
+    group.add_argument("--devices", type=int, metavar="N", help="number of processes on each machine, one for each GPU")
     group.add_argument("--gpu_ids", metavar="IDS", help="GPUs of this machine to use, such as 0,1")
     group.add_argument(
-        "--num_machines", type=int, metavar="N", help="number of machines; run the command on each of them"
+        "--num_machines",
+        "--num_nodes",
+        type=int,
+        metavar="N",
+        help="number of machines; run the command on each of them",
     )
     group.add_argument("--machine_rank", type=int, metavar="N", help="number of this machine, 0 for the first")
     group.add_argument("--main_process_ip", metavar="ADDRESS", help="address of the first machine")
@@ -83,10 +89,33 @@ def split_off_launch(
     for add in (add_launch_options, *declare):
         add(parser)
     _, words = parser.parse_known_args(arguments.overrides, arguments)
+    _read_devices(arguments)
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(LaunchOptions)}
     if values["config_file"] is not None:
         values["config_file"] = find_recipe(values["config_file"], LAUNCHING)
     return [arguments.config, *words], LaunchOptions(**values)
+
+
+def _read_devices(arguments: argparse.Namespace) -> None:
+    """Set the number of processes from the number of devices of each machine, and say so.
+
+    Raises:
+        ValueError: if both are given, or the number is below 1.
+    """
+    if arguments.num_machines == 1:
+        arguments.num_machines = None
+    if arguments.devices is None:
+        return
+    machines = arguments.num_machines or 1
+    if arguments.devices < 1:
+        raise ValueError(f"--devices is {arguments.devices}; give 1 or more")
+    if arguments.num_processes not in (None, arguments.devices * machines):
+        raise ValueError(
+            f"--devices {arguments.devices} on {machines} machine(s) and --num_processes {arguments.num_processes} "
+            "contradict each other; give one of them"
+        )
+    arguments.num_processes = arguments.devices * machines
+    say(f"--devices {arguments.devices} is read as --num_processes {arguments.num_processes}")
 
 
 def launch_command(words: Sequence[str], options: LaunchOptions) -> int:

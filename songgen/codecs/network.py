@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from songgen.codecs.base import AudioCodec
 from songgen.runtime.file_hashes import checked_folder
 from songgen.runtime.pretrained import FOREIGN_ERRORS
+from songgen.runtime.tensor_files import require_finite
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -60,7 +61,7 @@ def open_network(
     """Open a network in float32 from the safetensors files of a folder or hub repository.
 
     Raises:
-        ValueError: if it cannot be opened, has changed since it was written, or weights are missing.
+        ValueError: if it cannot be opened, has changed since it was written, or weights are missing or not finite.
     """
     if Path(path).is_dir():
         checked_folder(Path(path))
@@ -83,6 +84,7 @@ def open_network(
             f"The codec {path!r} lacks {len(missing)} weights of its network or has them in another shape, such as "
             f"{missing[0]}: the download is incomplete or config.json belongs to another model."
         )
+    require_finite(model.state_dict(), f"the codec {path!r}")
     return model
 
 

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import TracebackType
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -26,6 +27,9 @@ SUFFIX = ".safetensors"
 
 MAX_BYTES = 4 * 1024**3
 """Most bytes that all files below a folder may take."""
+
+FILE_BYTES = 64 * 1024**2
+"""Size of features written to the disk at once, which is the most that a kill can lose."""
 
 LEFTOVER_SECONDS = 24 * 3600
 """Age from which a temporary file is taken to be left by a process that was killed."""
@@ -70,14 +74,32 @@ class FeatureStore:
                     raise ValueError(f"{path} is not what was written")
                 tensors = safetensors.torch.load(content)
                 os.utime(path)  # used now: the last to be removed
-            except FileNotFoundError:  # removed by another process, to make room
-                continue
             except (ValueError, OSError, SafetensorError) as error:
-                if path.exists():
-                    logger.warning("stored features are damaged and will be computed again: %s", error)
-                    path.unlink(missing_ok=True)
+                self._set_aside(path, error)
                 continue
             found.update({key: tensors[key] for key in listed})
+            wanted -= listed
+        return found
+
+    def find(self, keys: Collection[str]) -> dict[str, Path]:
+        """Return the files that hold some of the keys, verified now; a damaged file is removed, with a warning.
+
+        Single features can then be read by `read_one`, as often as they are needed.
+        """
+        wanted, found = set(keys), dict[str, Path]()
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            try:
+                with opened_tensors(path) as opened:
+                    listed = wanted.intersection(opened.keys())
+                if not listed:
+                    continue
+                if file_sha256(path) != path.stem:
+                    raise ValueError(f"{path} is not what was written")
+                os.utime(path)
+            except (ValueError, OSError, SafetensorError) as error:
+                self._set_aside(path, error)
+                continue
+            found.update(dict.fromkeys(listed, path))
             wanted -= listed
         return found
 
@@ -99,6 +121,12 @@ class FeatureStore:
             remove_file(temporary)
         self._make_room(path)
 
+    def _set_aside(self, path: Path, error: Exception) -> None:
+        """Remove a damaged file, unless another process has removed it already, to make room."""
+        if path.exists():
+            logger.warning("stored features are damaged and will be computed again: %s", error)
+            path.unlink(missing_ok=True)
+
     def _make_room(self, newest: Path) -> None:
         """Remove the files that were not used for the longest time, other stores' included, until the limit holds."""
         files = []
@@ -117,3 +145,56 @@ class FeatureStore:
                 return
             path.unlink(missing_ok=True)
             room += size
+
+
+def read_one(path: Path, key: str) -> Tensor | None:
+    """Return one feature of a file that `FeatureStore.find` has verified; None if the file is gone."""
+    try:
+        with opened_tensors(path) as opened:
+            return opened.get_tensor(key)
+    except (ValueError, OSError, SafetensorError):
+        return None
+
+
+class FeatureWriter:
+    """Writes features to a store as they are computed, many to a file. A context manager: its end writes the rest.
+
+    If the disk is full or read-only, nothing more is stored.
+    """
+
+    def __init__(self, store: FeatureStore, what: str) -> None:
+        """Write nothing yet; `what` names the features in the warning."""
+        self._store, self._what = store, what
+        self._pending: dict[str, Tensor] = {}
+        self._size, self._is_writable = 0, True
+
+    def __enter__(self) -> FeatureWriter:
+        """Return this object."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write the rest, unless computing failed."""
+        if error is None:
+            self._write()
+
+    def add(self, key: str, features: Tensor) -> None:
+        """Store features under a key."""
+        if not self._is_writable:
+            return
+        self._pending[key] = features.cpu().contiguous()
+        self._size += features.nbytes
+        if self._size >= FILE_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            if self._pending:
+                self._store.write(self._pending)
+        except OSError as error:
+            logger.warning(
+                "features of %s cannot be stored in %s (%s): they are not kept", self._what, self._store.root, error
+            )
+            self._is_writable = False
+        self._pending, self._size = {}, 0

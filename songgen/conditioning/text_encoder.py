@@ -92,12 +92,12 @@ class TextEncoder(FrozenEncoder):
     @property
     def hidden_size(self) -> int:
         """Width of the features."""
-        return int(self._model.config.d_model)
+        return int(self.config.d_model)
 
     @property
     def vocab_size(self) -> int:
         """Ids that have an embedding."""
-        return int(self._model.config.vocab_size)
+        return int(self.config.vocab_size)
 
     def key_of(self, caption_ids: Tensor) -> str:
         """Return the key of a caption (L ids on the CPU) in caches of this encoder's features."""
@@ -112,7 +112,15 @@ class TextEncoder(FrozenEncoder):
 
         Returns:
             B x L x D on the encoder's device; zeros on padding.
+
+        Raises:
+            ValueError: if an id is not in the encoder's vocabulary.
         """
+        if input_ids.numel() and int(input_ids.max()) >= self.vocab_size:
+            raise ValueError(
+                f"a caption has token {int(input_ids.max())}, and the text encoder has {self.vocab_size} tokens: the "
+                "caption tokenizer is not the one that the encoder was trained with"
+            )
         ids = input_ids.to(self.device)
         mask = torch.ones_like(ids) if attention_mask is None else attention_mask.to(self.device).long()
         if self.cache is None:

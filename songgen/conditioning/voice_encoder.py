@@ -7,7 +7,8 @@ Shapes: B batch, t frames, D width; "layers" counts the hidden states, the embed
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 from transformers import HubertConfig, HubertModel
 
+from songgen.conditioning.cache import FeatureCache
+from songgen.conditioning.feature_store import read_one
 from songgen.conditioning.frozen import FrozenEncoder, seeded
 from songgen.conditioning.voice_weights import hubert_config, hubert_tensors
 from songgen.runtime.json_files import write_json
@@ -30,6 +33,19 @@ DEFAULT_SAMPLE_RATE = 24_000
 _VARIANCE_FLOOR = 1e-7
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoredVoices:
+    """Features of reference voices on disk, each computed by itself."""
+
+    files: Mapping[str, Path]
+    """Key of a voice -> file with its features; see `songgen.conditioning.feature_store.FeatureStore.find`."""
+    dtype: torch.dtype
+    """Precision of the features."""
+    mix: Callable[[Tensor], Tensor] | None = None
+    """Mixture of the layers (1 x layers x t x D to 1 x 1 x t x D) that is stored in their place; None for all
+    layers."""
 
 
 class VoiceEncoder(FrozenEncoder):
@@ -57,6 +73,9 @@ class VoiceEncoder(FrozenEncoder):
         "do_stable_layer_norm",
         "layer_norm_eps",
     )
+
+    stored: StoredVoices | None = None
+    """Set it to look up the features of voices; only others need the network."""
 
     def __init__(
         self,
@@ -140,12 +159,12 @@ class VoiceEncoder(FrozenEncoder):
     @property
     def hidden_size(self) -> int:
         """Width of the features."""
-        return int(self._model.config.hidden_size)
+        return int(self.config.hidden_size)
 
     @property
     def num_layers(self) -> int:
         """Number of hidden states: the transformer layers and their input."""
-        return int(self._model.config.num_hidden_layers) + 1
+        return int(self.config.num_hidden_layers) + 1
 
     @property
     def min_samples(self) -> int:
@@ -158,7 +177,7 @@ class VoiceEncoder(FrozenEncoder):
     @property
     def _convolutions(self) -> list[tuple[int, int]]:
         """Kernel and stride of each convolution of the feature extractor."""
-        return list(zip(self._model.config.conv_kernel, self._model.config.conv_stride, strict=True))
+        return list(zip(self.config.conv_kernel, self.config.conv_stride, strict=True))
 
     def num_frames(self, samples: Tensor | int) -> Tensor:
         """Return the frames that so many samples give (no padding: 0 for fewer than `min_samples`)."""
@@ -177,7 +196,8 @@ class VoiceEncoder(FrozenEncoder):
 
         Returns:
             Hidden states B x layers x t x D on the encoder's device, zeros where the mask is False; and the mask B x t
-            bool, True on a clip's own frames and nowhere in a clip without a voice.
+            bool, True on a clip's own frames and nowhere in a clip without a voice. With a stored mixture of the
+            layers, B x 1 x t x D.
 
         Raises:
             ValueError: if the shapes do not fit together.
@@ -187,6 +207,46 @@ class VoiceEncoder(FrozenEncoder):
             raise ValueError(f"waveforms must be B x samples and lengths B, got {tuple(waveforms.shape)} and {shape}")
         if lengths is None:
             lengths = torch.full(waveforms.shape[:1], waveforms.shape[1])
+        if self.stored is not None:
+            return self._look_up(waveforms, lengths, self.stored)
+        return self._encode(waveforms, lengths)
+
+    def key_of(self, samples: Tensor) -> str:
+        """Return the key of a voice (samples float32 on the CPU) in stores of this encoder's features."""
+        return FeatureCache.key(self.fingerprint, samples.numpy().tobytes())
+
+    def is_voice(self, samples: Tensor) -> bool:
+        """Return whether samples of one voice have a feature: they are long enough, and not all zero."""
+        return bool(samples.any()) and int(self.num_frames(len(samples))) > 0
+
+    def _look_up(self, waveforms: Tensor, lengths: Tensor, stored: StoredVoices) -> tuple[Tensor, Tensor]:
+        """Return stored features, as `encode` does; those that are not stored are computed."""
+        voices = [row[:length] for row, length in zip(waveforms.cpu(), lengths.tolist(), strict=True)]
+        found = [self._features(voice, stored) if self.is_voice(voice) else None for voice in voices]
+        frames = int(self.num_frames(max(waveforms.shape[1], self.min_samples)))
+        layers = self.num_layers if stored.mix is None else 1
+        states = torch.zeros(len(voices), layers, frames, self.hidden_size, dtype=stored.dtype)
+        mask = torch.zeros(len(voices), frames, dtype=torch.bool)
+        for row, features in enumerate(found):
+            if features is not None:
+                states[row, :, : features.shape[1]] = features
+                mask[row, : features.shape[1]] = True
+        return states.to(self.device), mask.to(self.device)
+
+    def _features(self, voice: Tensor, stored: StoredVoices) -> Tensor:
+        """Return the features of one voice (layers x t x D), stored or computed."""
+        key = self.key_of(voice)
+        features = read_one(stored.files[key], key) if key in stored.files else None
+        return self.compute_alone(voice, stored) if features is None else features
+
+    def compute_alone(self, voice: Tensor, stored: StoredVoices) -> Tensor:
+        """Compute the features of one voice as they are stored: layers x t x D on the CPU."""
+        states, mask = self._encode(voice[None], torch.tensor([len(voice)]))
+        mixed = states if stored.mix is None else stored.mix(states)
+        return mixed[0, :, : int(mask[0].sum())].to("cpu", stored.dtype)
+
+    def _encode(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute what `encode` returns."""
         samples = waveforms.to(self.device, torch.float32)
         if samples.shape[1] < self.min_samples:
             samples = torch.nn.functional.pad(samples, (0, self.min_samples - samples.shape[1]))
@@ -204,7 +264,7 @@ class VoiceEncoder(FrozenEncoder):
         with self._computing():
             # A clip that is too short has no frame; its row still needs one to attend to, which is masked later.
             lengths = lengths.clamp(min=self.min_samples)
-            if self._model.config.feat_extract_norm != "group":
+            if self.config.feat_extract_norm != "group":
                 heard = (torch.arange(samples.shape[1], device=self.device) < lengths[:, None]).long()
                 return self._hidden_states(self._normalized(samples, heard), heard)
             return self._by_equal_lengths(samples, lengths)

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Literal
+from typing import Any, Literal
 
-from songgen.config.types import NonNegativeFloat, PositiveFloat, PositiveInt, Probability
+from songgen.config.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability
 from songgen.runtime.files import expand_home
 
 
@@ -106,6 +106,10 @@ class DataArguments:
     voice_min_energy: NonNegativeFloat = 200.0
     """Minimum energy (root mean square of 16-bit samples) of a vocal track that is used as reference voice."""
 
+    keep_columns: list[str] = field(default_factory=list)
+    """Preprocessing: further columns of the manifests to keep in the data set as text, for example ["singer"], so that
+    `order` can balance the clips by them. The language is always kept."""
+
     voice_storage: Literal["samples", "none"] = "samples"
     """Form of the vocal track in the data set: samples at the voice encoder's rate, or none, to train without a
     voice."""
@@ -150,8 +154,16 @@ class DataArguments:
     run reads only files that have changed. false: only missing and truncated files are found."""
 
     feature_cache_dir: str | None = None
-    """Training: folder of a cache with the text encoder's features of captions, which runs share; it keeps at most 4
-    GiB. null: `songgen/features` in the user's cache folder (XDG_CACHE_HOME or `~/.cache`); "": no cache."""
+    """Training: folder of a cache with the features of captions and voices, which runs share. null: `songgen/features`
+    in the user's cache folder (XDG_CACHE_HOME or `~/.cache`); "": no cache."""
+
+    feature_cache_gib: PositiveFloat = 4.0
+    """Training: most GiB in that folder; features that were not used for the longest time are removed."""
+
+    voice_feature_crops: NonNegativeInt = 0
+    """Training: number of fixed crops of each reference voice, evenly spaced, whose features are computed once and kept
+    in the cache. The voice encoder then is not in memory while training. 0: a crop at any place, encoded at each
+    visit."""
 
     save_to_disk: list[str] | str | None = None
     """Folder of the tokenized data set, written by preprocessing and read by training; training accepts several."""
@@ -172,8 +184,12 @@ class DataArguments:
     """Maximum number of codec frames in a training batch, including padding, in place of
     `per_device_train_batch_size`. null: batches are counted in clips."""
 
-    order: Literal["random", "short_to_long", "short_to_long_first_epoch"] = "random"
-    """Order of the training clips: shuffled, from short to long, or from short to long in the first epoch only."""
+    order: Literal["random", "short_to_long", "short_to_long_first_epoch"] | list[dict[str, Any]] = "random"
+    """Order of the training clips: shuffled, from short to long, or from short to long in the first epoch only; or a
+    list of phases, for example [{"by": "duration", "epochs": 1}, {"by": "random", "epochs": 2}, {"by": "balanced",
+    "column": "singer"}]. Each has a number of epochs, except the last, which has no end. In a `balanced` phase an epoch
+    has as many clips as otherwise, and each value of the column (`language`, or one of `keep_columns`) comes equally
+    often: clips of frequent values are left for later epochs, those of rare ones come several times."""
 
     def train_sources(self) -> list[DatasetSource]:
         """Return the data sets to preprocess for training.

@@ -101,7 +101,7 @@ USE_INSTEAD = {
     "logging_strategy": "logging_steps or logging_epochs",
     "save_strategy": "save_steps or save_epochs",
     "run_name": "wandb_run_name",
-    "lr_scheduler_kwargs": "lr_min_ratio, lr_scheduler_milestones, lr_scheduler_gamma, lr_scheduler_restarts",
+    "lr_scheduler_kwargs": "the keys that begin with lr_scheduler_, and lr_min_ratio",
     "data_seed": "seed",
 }
 """Keys of the Hugging Face training arguments -> their names here."""

@@ -14,6 +14,7 @@ from songgen.config.ignored import ALIASES
 from songgen.config.keys import GROUPS, all_keys
 from songgen.config.recipes import TRAINING, find_recipe
 from songgen.config.run_config import RunConfig, key_problem, raise_problems
+from songgen.config.spellings import SPELLINGS, Use, translate
 from songgen.config.types import accepts, describe, parse_text
 from songgen.runtime.files import expand_home, read_regular
 from songgen.runtime.json_files import MAX_JSON_BYTES, parse_json
@@ -43,16 +44,21 @@ def load_run_config(argv: Sequence[str], *, description: str, warn: bool = True)
     if any(argument in ("--help", "-h") for argument in argv):
         print(help_text(description))
         raise SystemExit(0)
-    files, overrides, problems = _split_arguments(list(argv))
-    values, chain = read_config_file(find_recipe(files[0], TRAINING)) if files else ({}, ())
+    uses: list[Use] = []
+    files, overrides, problems = _split_arguments(list(argv), uses)
+    values, chain = read_config_file(find_recipe(files[0], TRAINING), uses) if files else ({}, ())
     where = source_of(chain, overridden=bool(overrides))
     try:
         config = RunConfig.from_dict({**values, **overrides}, sources=chain)
     except ConfigError as error:
         raise ConfigError([*problems, *error.problems], where) from None
+    if any(use.name == "epochs" and not use.keys for use in uses) and config.training.max_steps <= 0:
+        message = "epochs: -1 trains until max_steps, which is not given; give one of them a positive value"
+        problems.append(Problem(("epochs", "max_steps"), message))
     raise_problems(problems + _machine_problems(config), where)
     if warn:
         _warn_of_ignored(config)
+        _say_spellings(uses)
     return config
 
 
@@ -68,11 +74,14 @@ def source_of(files: Sequence[str], *, overridden: bool) -> str:
     return " > ".join(files) + (" and the command line" if overridden else "")
 
 
-def read_config_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def read_config_file(
+    path: str | os.PathLike[str], uses: list[Use] | None = None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Read a JSON file and the files that it is based on.
 
     Args:
         path: File to read.
+        uses: Receives the keys of other programs that were read.
 
     Returns:
         The flat values, in which a file overrides its base, and the chain of files, the most basic one first.
@@ -83,7 +92,7 @@ def read_config_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], tupl
     layers = read_layers(path)
     merged: dict[str, Any] = {}
     for file, values in layers:
-        merged.update(_real_names(values, file))
+        merged.update(_real_names(values, file, uses if uses is not None else []))
     return merged, tuple(str(file) for file, _ in layers)
 
 
@@ -145,23 +154,43 @@ def _read_json(path: Path, required_by: Path | None) -> dict[str, Any]:
     return values
 
 
-def _real_names(values: dict[str, Any], path: Path) -> dict[str, Any]:
+def _real_names(values: dict[str, Any], path: Path, uses: list[Use]) -> dict[str, Any]:
     """Rename the aliases of one file, so that an alias in a file overrides the real name in its base."""
+    values, used, problems = translate(values)
+    raise_problems(problems, str(path))
+    uses += used
     for alias, real in ALIASES.items():
         if alias in values and real in values:
             raise ValueError(f"{path}: {alias} is another name of {real}, and both are given; remove one")
     return {ALIASES.get(name, name): value for name, value in values.items()}
 
 
-def _split_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any], list[Problem]]:
+def _split_arguments(argv: list[str], uses: list[Use]) -> tuple[list[str], dict[str, Any], list[Problem]]:
     """Return the configuration file (none or one), the overrides, and their problems."""
     files, written, problems = split_command_line(argv)
-    overrides: dict[str, Any] = {}
+    foreign = {key: _foreign_value(key, text) for key, text in written if key in SPELLINGS}
+    overrides, used, found = translate(foreign)
+    uses += used
+    problems += found
     for key, text in written:
-        problem = _override_problem(ALIASES.get(key, key), text, overrides)
+        if key in foreign:
+            continue
+        real = ALIASES.get(key, key)
+        if real in overrides and (use := next((use for use in used if real in use.keys), None)):
+            problems.append(Problem((real,), f"--{key}: --{use.name} means the same here; remove one"))
+            continue
+        problem = _override_problem(real, text, overrides)
         if problem:
             problems.append(problem)
     return files, overrides, problems
+
+
+def _foreign_value(name: str, text: str | None) -> Any:
+    """Return the value of another program's key on the command line; what is not of its type is reported later."""
+    try:
+        return parse_text(text or "", SPELLINGS[name].annotation)
+    except ValueError:
+        return text
 
 
 def split_command_line(
@@ -224,6 +253,16 @@ def _machine_problems(config: RunConfig) -> list[Problem]:
     if training.dtype == "float16" and not has_accelerator():
         message = 'dtype: "float16" does not train on a CPU; use "bfloat16" or "float32"'
         problems.append(Problem(("dtype",), message))
+    lora = config.adapter.lora_arguments()
+    if lora is not None and importlib.util.find_spec("peft") is None:
+        message = 'lora: adapters need peft; run `pip install -c constraints.txt -e ".[adapters]"`'
+        problems.append(Problem(("lora",), message))
+    if lora is not None and lora.quantization != "none" and importlib.util.find_spec("bitsandbytes") is None:
+        message = (
+            f'lora.quantization: "{lora.quantization}" needs bitsandbytes; run `pip install -c constraints.txt -e '
+            '".[8bit]"`, or use "none"'
+        )
+        problems.append(Problem(("lora",), message))
     if training.optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
         message = (
             'optimizer: "adamw_8bit" needs bitsandbytes; run `pip install -c constraints.txt -e ".[8bit]"`, '
@@ -231,6 +270,13 @@ def _machine_problems(config: RunConfig) -> list[Problem]:
         )
         problems.append(Problem(("optimizer",), message))
     return problems
+
+
+def _say_spellings(uses: Sequence[Use]) -> None:
+    """Log what the keys of other programs were read as, once and on one process."""
+    if os.environ.get("RANK", "0") == "0":
+        for use in uses:
+            logger.info("%s", use)
 
 
 def _warn_of_ignored(config: RunConfig) -> None:

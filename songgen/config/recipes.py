@@ -3,6 +3,7 @@
 from pathlib import Path
 
 TRAINING, PREPARING, LAUNCHING = "training_configs", "prepare_configs", "accelerate_configs"
+ADAPTING = "lora_configs"
 """Kinds of recipes: the folders of `helpers/` that setup.py puts into a wheel."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -21,7 +22,7 @@ def find_recipe(name: str, kind: str) -> Path:
     Args:
         name: a path, the name of a recipe below the folder of its kind (`mixed_pro/step3.json`), or its place in the
             repository (`helpers/training_configs/mixed_pro/step3.json`).
-        kind: `TRAINING`, `PREPARING` or `LAUNCHING`.
+        kind: `TRAINING`, `PREPARING`, `LAUNCHING` or `ADAPTING`.
 
     Returns:
         The recipe; the given path if that is a file, or if there is no such recipe (the reader's message then names

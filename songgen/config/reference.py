@@ -1,10 +1,14 @@
 """Generator of docs/configuration.md from the dataclasses: ``python -m songgen.config.reference``."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
+from songgen.config.adapter_arguments import LoraArguments
 from songgen.config.ignored import USE_INSTEAD
-from songgen.config.keys import GROUPS, all_keys
+from songgen.config.keys import GROUPS, ConfigKey, all_keys
+from songgen.config.lora import lora_keys
+from songgen.config.spellings import SPELLINGS
 from songgen.config.types import describe
 
 REFERENCE_FILE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
@@ -31,7 +35,7 @@ A run is described by one flat JSON file, by overrides on the command line, or b
   `output_dir` and `save_to_disk`.
 """
 
-TITLES = {"model": "Model", "data": "Data", "training": "Training"}
+TITLES = {"model": "Model", "data": "Data", "training": "Training", "adapter": "Adapters"}
 
 OTHER_DEFAULTS = {
     "attn_implementation": ("eager", "the fused kernel computes the same faster"),
@@ -57,15 +61,18 @@ def reference_text() -> str:
     """Return the text of docs/configuration.md."""
     parts = [INTRODUCTION]
     for group, arguments in GROUPS.items():
-        parts += [f"## {TITLES[group]}\n", f"{arguments.__doc__}\n", _key_table(group)]
+        parts += [f"## {TITLES[group]}\n", f"{arguments.__doc__}\n", _key_table(_group_keys(group))]
+    parts += ["### The table lora\n", f"{LoraArguments.__doc__}\n", _key_table(lora_keys().values())]
     parts += ["## Keys without effect\n", "Published keys that are validated, and named once in a warning.\n"]
-    parts += [_key_table("ignored"), _changes()]
+    parts += [_key_table(_group_keys("ignored"), "what happens instead"), _changes()]
     return "\n".join(parts)
 
 
-def _key_table(group: str) -> str:
-    keys = [key for key in all_keys().values() if key.group == group]
-    last_column = "what happens instead" if group == "ignored" else "meaning"
+def _group_keys(group: str) -> list[ConfigKey]:
+    return [key for key in all_keys().values() if key.group == group]
+
+
+def _key_table(keys: Iterable[ConfigKey], last_column: str = "meaning") -> str:
     lines = [f"| key | type | default | {last_column} |", "|---|---|---|---|"]
     lines += [
         f"| `{key.name}` | {_cell(describe(key.annotation))} | {_default(key.default)} | {_cell(key.help)} |"
@@ -92,6 +99,9 @@ def _changes() -> str:
         "|---|---|",
     ]
     lines += [f"| `{there}` | {here} |" for there, here in USE_INSTEAD.items()]
+    lines += ["\nKeys of other programs that are accepted; one line says what they are read as:\n"]
+    lines += ["| there | here |", "|---|---|"]
+    lines += [f"| `{name}` | {_cell(spelling.meaning)} |" for name, spelling in SPELLINGS.items()]
     lines += ["\nDefaults that differ from the published ones:\n", "| key | there | here | why |", "|---|---|---|---|"]
     lines += [
         f"| `{name}` | `{json.dumps(there)}` | `{json.dumps(all_keys()[name].default)}` | {why} |"

@@ -1,21 +1,23 @@
 """`RunConfig`: the validated configuration of a launch."""
 
 import dataclasses
-import difflib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from songgen.config.adapter_arguments import AdapterArguments
 from songgen.config.checks import ConfigError, Problem, cross_field_problems
 from songgen.config.data_arguments import DataArguments
 from songgen.config.ignored import ALIASES, SECRET_KEYS, SECRET_VALUE, USE_INSTEAD
-from songgen.config.keys import GROUPS, ConfigKey, all_keys
+from songgen.config.keys import GROUPS, all_keys, type_problem, unknown_key
+from songgen.config.lora import adapter_problems, completed, table_problems, with_lora
 from songgen.config.model_arguments import ModelArguments
+from songgen.config.spellings import REFUSED, SPELLINGS, translate
 from songgen.config.training_arguments import TrainingArguments
-from songgen.config.types import coerce, describe, parse_text
+from songgen.config.types import coerce
 
 _NO_CREDENTIALS = (
     "credentials do not belong in a configuration; use `hf auth login` or `wandb login`, or HF_TOKEN or WANDB_API_KEY "
@@ -40,6 +42,9 @@ class RunConfig:
     training: TrainingArguments = field(default_factory=TrainingArguments)
     """Keys of training."""
 
+    adapter: AdapterArguments = field(default_factory=AdapterArguments)
+    """Keys of adapters."""
+
     sources: tuple[str, ...] = field(default=(), compare=False)
     """Files that the configuration was read from, the most basic one first."""
 
@@ -48,9 +53,12 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Validate every value, and the keys against each other."""
-        problems = [problem for key, value in self.to_dict().items() if (problem := value_problem(key, value))]
+        values = self.to_dict()
+        assert not (values["lora_config_path"] or values["loras"]), "`from_dict` reads other forms of `lora`"
+        problems = [problem for key, value in values.items() if (problem := value_problem(key, value))]
+        problems += table_problems(values["lora"])
         where = " > ".join(self.sources) or "the configuration"
-        raise_problems(problems or cross_field_problems(self), where)
+        raise_problems(problems or self._contradictions(), where)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, sources: tuple[str, ...] = ()) -> Self:
@@ -64,6 +72,8 @@ class RunConfig:
             ValueError: if there are unknown keys, wrong values or contradictions; the message lists all of them.
         """
         values, problems = _without_aliases(values)
+        values, found = with_lora(values)
+        problems += [*found, *table_problems(values.get("lora"))]
         groups: dict[str, dict[str, Any]] = {name: {} for name in (*GROUPS, "ignored")}
         for name, value in values.items():
             problem = key_problem(name, value) or value_problem(name, value)
@@ -72,12 +82,14 @@ class RunConfig:
             elif name in all_keys():
                 key = all_keys()[name]
                 groups[key.group][name] = coerce(value, key.annotation)
+        if values.get("lora") is not None and not any("lora" in problem.keys for problem in problems):
+            groups["adapter"]["lora"] = completed(values["lora"])
         parts: dict[str, Any] = {name: arguments(**groups[name]) for name, arguments in GROUPS.items()}
         if problems:
             wrong = {name for problem in problems for name in problem.keys}
             # A contradiction with a key whose value is invalid would be misleading.
             draft = cls._unchecked(parts)
-            problems += [problem for problem in cross_field_problems(draft) if not wrong & set(problem.keys)]
+            problems += [problem for problem in draft._contradictions() if not wrong & set(problem.keys)]
             raise_problems(problems, " > ".join(sources) or "the configuration")
         return cls(**parts, sources=sources, ignored_keys=tuple(groups["ignored"]))
 
@@ -87,6 +99,10 @@ class RunConfig:
         for name, part in parts.items():
             object.__setattr__(draft, name, part)
         return draft
+
+    def _contradictions(self) -> list[Problem]:
+        """Return all contradictions between keys."""
+        return [*cross_field_problems(self), *adapter_problems(dataclasses.asdict(self.adapter))]
 
     def to_dict(self) -> dict[str, Any]:
         """Return all keys with their values, flat and ready for JSON."""
@@ -109,15 +125,11 @@ def key_problem(name: str, value: Any) -> Problem | None:
         return Problem((name,), f"{name}: {_NO_CREDENTIALS}")
     if name in all_keys():
         return None
+    if name in REFUSED:
+        return Problem((name,), f"{name}: {REFUSED[name]}")
     if name in USE_INSTEAD:
         return Problem((name,), f"{name}: unknown key; use {USE_INSTEAD[name]}")
-    return unknown_key(name, [*all_keys(), *ALIASES], "docs/configuration.md lists all keys")
-
-
-def unknown_key(name: str, known: Sequence[str], hint: str) -> Problem:
-    """Return the problem of an unknown key, which suggests the nearest known key, or else `hint`."""
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return Problem((name,), f"{name}: unknown key; {f'did you mean {nearest[0]}?' if nearest else hint}")
+    return unknown_key(name, [*all_keys(), *ALIASES, *SPELLINGS], "docs/configuration.md lists all keys")
 
 
 def value_problem(name: str, value: Any) -> Problem | None:
@@ -132,40 +144,10 @@ def value_problem(name: str, value: Any) -> Problem | None:
     return type_problem(key, name, value)
 
 
-def type_problem(key: ConfigKey, name: str, value: Any) -> Problem | None:
-    """Return the problem of a value of the wrong type, or None; `name` is the full name of the key."""
-    try:
-        coerce(value, key.annotation)
-    except ValueError as expected:
-        message = f"{name}: {json.dumps(value, default=repr)} is not valid, expected {expected}{_hint(key, value)}"
-        return Problem((name,), message)
-    return None
-
-
-def _hint(key: ConfigKey, value: Any) -> str:
-    """Return a hint for a wrong value: the nearest choice, surplus quotes, or the default."""
-    if isinstance(value, str) and _is_quoted_value(key, value):
-        return "; write it without quotes"
-    if isinstance(value, str):
-        choices = [choice for choice in describe(key.annotation).replace('"', "").split() if choice not in ("or", "of")]
-        nearest = difflib.get_close_matches(value, choices, n=1)
-        if nearest:
-            return f'; did you mean "{nearest[0]}"?'
-    return f"; the default is {json.dumps(key.default)}"
-
-
-def _is_quoted_value(key: ConfigKey, text: str) -> bool:
-    """Return whether a text would be valid without its quotes."""
-    try:
-        return not isinstance(parse_text(text, key.annotation), str)
-    except ValueError:
-        return False
-
-
 def _without_aliases(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     """Return the values under their real names, and a problem for each key with two different values."""
     renamed: dict[str, Any] = {}
-    problems = []
+    values, _, problems = translate(values)
     for name, value in values.items():
         real = ALIASES.get(name, name)
         if real in renamed and renamed[real] != value:

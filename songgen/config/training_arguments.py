@@ -53,6 +53,7 @@ class AutomaticInterval:
 LOGGING_INTERVAL = AutomaticInterval(per_run=80, longest=2_000)
 SAVE_INTERVAL = AutomaticInterval(per_run=16, longest=10_000)
 EVAL_INTERVAL = AutomaticInterval(per_run=8, longest=20_000)
+PLOT_INTERVAL = AutomaticInterval(per_run=16, longest=2_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,10 @@ class TrainingArguments:
     resume: str = "auto"
     """Checkpoint to resume from: `auto` for the last valid one in `output_dir`, if there is one; `never`; or the folder
     of a checkpoint."""
+
+    replay: str = "auto"
+    """Commands of a journal to carry out at their steps: `auto` for those that this run received after the checkpoint
+    that it resumes from; `never` to drop these; or the `journal.jsonl` of another run, which is then repeated."""
 
     allow_config_changes: bool = False
     """Whether to resume although keys that affect the computation have changed; the new values take effect. Model,
@@ -109,7 +114,13 @@ class TrainingArguments:
     """Number of batches of each process per optimizer step."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the computation; weights and optimizer state are float32."""
+    """Precision of the computation: that of matrix products (autocast); losses, sums and norms are float32. float16
+    scales the loss."""
+
+    weights_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the weights in the model, float32 or that of `dtype`. In 16 bits, frozen weights take half of the
+    memory, and the optimizer keeps a float32 copy of the trained ones, which it updates and which checkpoints and the
+    final model hold; gradients are 16-bit. Not with FSDP or DeepSpeed."""
 
     deterministic: bool = False
     """Whether to use deterministic operations only, so that two runs on the same machine with the same versions are
@@ -123,6 +134,12 @@ class TrainingArguments:
 
     eval_dataloader_num_workers: NonNegativeInt = 0
     """Number of processes that read evaluation data, for each training process."""
+
+    reload_dataloaders_every_n_epochs: NonNegativeInt = 0
+    """Number of epochs after which the data sets are read again, so that clips that were appended to them in the
+    meantime are trained on; their earlier rows must be unchanged. The steps and the learning rate of the rest of the
+    run follow the new number of clips. 0: never; a data set that has changed is refused on resume. (Clips are shuffled
+    again in every epoch in any case.)"""
 
     dataloader_timeout: PositiveInt = 600
     """Seconds to wait for a process that reads data; if it takes longer, the run ends."""
@@ -150,7 +167,12 @@ class TrainingArguments:
     """Decoupled weight decay, applied to all weights except norms, biases and embeddings."""
 
     max_grad_norm: PositiveFloat = 1.0
-    """Norm to which gradients are clipped."""
+    """Norm to which gradients are clipped; with `gradient_clip_algorithm` `value`, largest absolute value of each
+    element."""
+
+    gradient_clip_algorithm: Literal["norm", "value"] = "norm"
+    """Clipping of the gradients of a step: `norm` scales all of them down together, so that their direction stays;
+    `value` clips each element by itself."""
 
     lr_scheduler_type: Literal[
         "cosine", "linear", "constant", "constant_with_warmup", "multistep", "cosine_with_restarts"
@@ -163,18 +185,29 @@ class TrainingArguments:
     warmup_ratio: Probability = 0.0
     """Length of the warm-up as a share of all steps, in place of `warmup_steps`."""
 
+    warmup_epochs: NonNegativeFloat = 0.0
+    """Length of the warm-up in epochs, in place of `warmup_steps`."""
+
     lr_min_ratio: Probability = 0.0
-    """Share of `learning_rate` at which a decreasing schedule ends."""
+    """For `linear`, `cosine` and `cosine_with_restarts`: share of `learning_rate` at which they end (eta_min /
+    learning_rate)."""
 
     lr_scheduler_milestones: list[PositiveFloat] = field(default_factory=list)
     """For `multistep`: points at which the learning rate drops, in ascending order, as optimizer steps or, below 1, as
     shares of all steps."""
+
+    lr_scheduler_milestone_epochs: list[PositiveFloat] = field(default_factory=list)
+    """For `multistep`: points at which the learning rate drops, in epochs, in place of `lr_scheduler_milestones`."""
 
     lr_scheduler_gamma: Annotated[float, Range(above=0, at_most=1)] = 0.5
     """For `multistep`: factor of the learning rate at each milestone."""
 
     lr_scheduler_restarts: NonNegativeInt = 1
     """For `cosine_with_restarts`: number of times that the learning rate returns to its peak."""
+
+    lr_scheduler_damping: Annotated[float, Range(above=0, at_most=1)] = 1.0
+    """For `cosine_with_restarts`: factor of the peak at each restart. 1: every restart reaches `learning_rate`; 0.5:
+    half of it, then a quarter."""
 
     ema_decay: Decay | None = None
     """Decay of an exponential moving average of the weights. null: no average is kept."""
@@ -255,6 +288,10 @@ class TrainingArguments:
     num_generated_samples: PositiveInt = 4
     """Number of songs that an evaluation generates."""
 
+    eval_random_texts: bool = False
+    """Whether songs of evaluations get random texts instead of a clip's own: the caption of one held-out clip and the
+    lyrics of another, the same in every evaluation. There is no original to compare such songs with."""
+
     add_audio_samples_to_wandb: bool = False
     """Whether to send generated audio to the trackers; it is always written to `output_dir`."""
 
@@ -263,6 +300,17 @@ class TrainingArguments:
 
     logging_epochs: PositiveFloat | None = None
     """Epochs between two lines of metrics, in place of `logging_steps`."""
+
+    every_plot_step: PositiveInt | Automatic | None = "auto"
+    """Number of optimizer steps between two plots of the metrics in `output_dir`/plots, for which matplotlib must be
+    installed. auto: a sixteenth of the run, at most 2,000. null: no plots; `songgen plot` draws them at any time."""
+
+    loss_milestones: list[PositiveFloat] = field(default_factory=lambda: [5.0, 4.0, 3.0, 2.0, 1.0, 0.5, 0.15, 0.05])
+    """Training losses whose next one is announced with the progress, with the step at which it is expected; in
+    descending order. Empty: none."""
+
+    accuracy_milestones: list[Probability] = field(default_factory=lambda: [0.3, 0.5, 0.7, 0.8, 0.9, 0.95])
+    """Accuracies of the evaluation, announced likewise, in ascending order."""
 
     save_steps: PositiveInt | Automatic | None = "auto"
     """Number of optimizer steps between checkpoints; an evaluation with the lowest loss so far is followed by a
@@ -292,18 +340,26 @@ class TrainingArguments:
     hub_private: bool = True
     """Whether a new repository is private."""
 
-    def num_warmup_steps(self, num_steps: int) -> int:
+    def num_warmup_steps(self, num_steps: int, steps_per_epoch: int) -> int:
         """Return the number of warm-up steps in a run of `num_steps` optimizer steps."""
+        if self.warmup_epochs:
+            return math.ceil(self.warmup_epochs * steps_per_epoch)
         return self.warmup_steps or math.ceil(self.warmup_ratio * num_steps)
 
-    def milestone_steps(self, num_steps: int) -> list[int]:
-        """Return the milestones as optimizer steps in a run of `num_steps`."""
+    def milestone_steps(self, num_steps: int, steps_per_epoch: int) -> list[int]:
+        """Return the points at which `multistep` drops, as optimizer steps in a run of `num_steps`."""
+        if self.lr_scheduler_milestone_epochs:
+            return [round(epochs * steps_per_epoch) for epochs in self.lr_scheduler_milestone_epochs]
         return [round(place * num_steps) if place < 1 else round(place) for place in self.lr_scheduler_milestones]
 
     def logging_interval(self, num_steps: int, steps_per_epoch: int) -> int:
         """Return the number of optimizer steps between two lines of metrics in a run of `num_steps`."""
         interval = _interval(self.logging_epochs, steps_per_epoch) or self.logging_steps
         return LOGGING_INTERVAL.of(num_steps) if interval == "auto" else interval
+
+    def plot_interval(self, num_steps: int) -> int | None:
+        """Return the number of optimizer steps between plots in a run of `num_steps`; None for no plots."""
+        return PLOT_INTERVAL.of(num_steps) if self.every_plot_step == "auto" else self.every_plot_step
 
     def save_interval(self, num_steps: int, steps_per_epoch: int) -> int | None:
         """Return the number of optimizer steps between checkpoints in a run of `num_steps` (None: at its end)."""

@@ -8,9 +8,9 @@ validate JSON, to parse the command line and to write the documentation.
 import json
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from songgen.runtime.files import expand_home
 from songgen.runtime.json_files import parse_json
@@ -65,6 +65,16 @@ def coerce(value: Any, annotation: Any) -> Any:
     if converted is _MISMATCH:
         raise ValueError(describe(annotation))
     return converted
+
+
+def coerce_fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a dataclass's fields, converted to the types of the fields.
+
+    Raises:
+        ValueError: if a value is not of its type; the message describes the type.
+    """
+    annotations = get_type_hints(kind, include_extras=True)
+    return {name: coerce(value, annotations[name]) for name, value in values.items()}
 
 
 def parse_text(text: str, annotation: Any) -> Any:

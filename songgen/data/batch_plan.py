@@ -2,7 +2,8 @@
 
 The batches of an epoch do not depend on the number of processes or on accumulation; only their grouping into
 optimizer steps does. A step takes the next `world_size * accumulation` batches, its slots; the last step of an epoch
-may have empty slots. No clip is dropped or repeated.
+may have empty slots. No clip is dropped or repeated, except in epochs that are balanced by a column (see
+`songgen.data.curriculum.order`).
 
 Example: 7 batches (their padded frames in parentheses), 2 processes, 2 accumulated batches, so 4 slots per step. Within
 a step, the slots are sorted by size and dealt out in turn, so that processes get batches of about the same size at the
@@ -14,17 +15,14 @@ same time and wait less for each other:
     process 1           C             B      |         G             empty
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from songgen.data.seeded_random import BATCH_STREAM, ORDER_STREAM, random_bits, random_permutation
-
-RANDOM, SHORT_TO_LONG, SHORT_TO_LONG_FIRST = "random", "short_to_long", "short_to_long_first_epoch"
-
-ORDERS = (RANDOM, SHORT_TO_LONG, SHORT_TO_LONG_FIRST)
-"""Orders of the clips: shuffled; by length in every epoch; by length in the first epoch and shuffled from then on."""
+from songgen.data.curriculum.order import BALANCED, DURATION, balanced_visits, by_length, parse_order, phase_of
+from songgen.data.seeded_random import BATCH_STREAM, ORDER_STREAM, random_permutation
 
 WINDOW_BATCHES = 50
 """Batches per window in which clips are sorted by length: many to save padding, few to keep the order random."""
@@ -40,8 +38,9 @@ class BatchPlan:
         world_size: Number of processes.
         accumulation: Micro-batches of each process in an optimizer step.
         seed: Seed of all orders.
-        group_by_length: Whether to put clips of similar length together (random order only).
-        order: One of `ORDERS`.
+        group_by_length: Whether to put clips of similar length together, unless they are in the order of their length.
+        order: Name of an order, or its phases; see `songgen.data.curriculum.order`.
+        groups: Column -> number of the group of each clip, for the columns of balanced phases.
 
     Raises:
         ValueError: if arguments are wrong; the message lists all of them.
@@ -57,7 +56,8 @@ class BatchPlan:
         accumulation: int = 1,
         seed: int = 0,
         group_by_length: bool = False,
-        order: str = RANDOM,
+        order: str | Sequence[Mapping[str, Any]] = "random",
+        groups: Mapping[str, NDArray[np.int64]] | None = None,
     ) -> None:
         self.lengths: NDArray[np.int64] = np.asarray(lengths, dtype=np.int64)
         self.batch_size = batch_size
@@ -67,6 +67,7 @@ class BatchPlan:
         self.seed = seed
         self.group_by_length = group_by_length
         self.order = order
+        self.groups = groups or {}
         self._latest: tuple[int, list[NDArray[np.int64]]] | None = None
         problems = self._problems()
         if problems:
@@ -91,8 +92,10 @@ class BatchPlan:
                 f"{int((self.lengths > budget).sum())} clips are longer than max_frames_per_batch = {budget} "
                 f"(the longest has {self.lengths.max()} frames): raise it or lower max_duration_in_seconds"
             )
-        if self.order not in ORDERS:
-            problems.append(f"order must be one of {', '.join(ORDERS)}, got {self.order!r}")
+        try:
+            self.phases = parse_order(self.order)
+        except ValueError as error:
+            problems.append(str(error))
         return problems
 
     @property
@@ -101,7 +104,7 @@ class BatchPlan:
         return self.world_size * self.accumulation
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Return the micro-batches of an epoch over all processes: arrays of clip indices."""
+        """Return the micro-batches of an epoch over all processes: arrays of visits, see `curriculum.order`."""
         if self._latest is None or self._latest[0] != epoch:
             self._latest = (epoch, self._make_batches(epoch))
         return self._latest[1]
@@ -125,7 +128,7 @@ class BatchPlan:
                 steps are counted from there.
 
         Returns:
-            `accumulation` lists of clip indices for each remaining step; an empty list is an empty slot.
+            `accumulation` lists of visits for each remaining step; an empty list is an empty slot.
         """
         assert 0 <= rank < self.world_size, (rank, self.world_size)
         batches = self.batches(epoch)[skip_batches:]
@@ -141,15 +144,21 @@ class BatchPlan:
 
     def _padded_frames(self, batches: list[NDArray[np.int64]]) -> NDArray[np.int64]:
         """Return the number of frames of each batch, including padding."""
-        return np.array([self.lengths[batch].max() * len(batch) for batch in batches], dtype=np.int64)
+        return np.array([self._lengths_of(batch).max() * len(batch) for batch in batches], dtype=np.int64)
+
+    def _lengths_of(self, visits: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of frames of each visited clip."""
+        return self.lengths[visits % len(self.lengths)]
 
     def _make_batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """Order the clips of an epoch and divide them into batches."""
-        count = len(self.lengths)
-        if self.order == SHORT_TO_LONG or (self.order == SHORT_TO_LONG_FIRST and epoch == 0):
-            ties = random_bits(self.seed, ORDER_STREAM, epoch, 0, count)
-            return self._cut(np.lexsort((ties, self.lengths)))  # By length, clips of equal length in random order.
-        shuffled = random_permutation(self.seed, ORDER_STREAM, epoch, count)
+        phase, first_epoch = phase_of(self.phases, epoch)
+        if phase.by == DURATION:
+            return self._cut(by_length(self.lengths, self.seed, epoch))
+        if phase.by == BALANCED:
+            shuffled = balanced_visits(self.groups[phase.column], self.seed, epoch, first_epoch)
+        else:
+            shuffled = random_permutation(self.seed, ORDER_STREAM, epoch, len(self.lengths))
         if not self.group_by_length:
             return self._cut(shuffled)
         batches = self._cut(self._sort_windows(shuffled))
@@ -165,7 +174,7 @@ class BatchPlan:
         if self.max_frames_per_batch is not None:
             clips_per_batch = min(clips_per_batch, int(self.max_frames_per_batch // self.lengths.mean()))
         window = np.arange(len(order)) // (max(1, clips_per_batch) * WINDOW_BATCHES)
-        return order[np.lexsort((-self.lengths[order], window))]
+        return order[np.lexsort((-self._lengths_of(order), window))]
 
     def _cut(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Divide an order into batches within both limits."""
@@ -175,7 +184,7 @@ class BatchPlan:
         most_clips = self.batch_size or len(order)
         bounds, start, longest = [0], 0, 0
         # Greedy: a batch grows until the next clip would exceed a limit. Its cost is clips x longest clip (padding).
-        for place, length in enumerate(self.lengths[order].tolist()):
+        for place, length in enumerate(self._lengths_of(order).tolist()):
             longest = max(longest, length)
             clips = place - start + 1
             if clips > most_clips or clips * longest > self.max_frames_per_batch:

@@ -10,6 +10,7 @@ import numpy as np
 from songgen.data.audio import AudioHeader, AudioOptions, AudioRejected, check_header, decode, resample
 from songgen.data.manifests.clip import ClipRow, Rejection
 from songgen.data.sound.levels import CLIPPED_LEVEL, CLIPPED_SHARE, TrackSignal, energy, to_int16
+from songgen.runtime.files import file_sha256
 from songgen.tasks import VOCAL
 
 
@@ -74,6 +75,7 @@ def read_clip(row: ClipRow, options: AudioOptions) -> ClipAudio | Rejection:
         cropped = max(0.0, headers[name].seconds - options.max_seconds) if options.crop_long else 0.0
         samples, signals = {}, {}
         for name, track in row.tracks.items():
+            _check_unchanged(name, row)
             samples[name], signals[name] = _decode_mono(Path(track.resolved), headers[name], options)
         rates = {name: header.sample_rate for name, header in headers.items()}
         options = options if options.sample_rate else replace(options, sample_rate=rates[options.required_tracks[0]])
@@ -93,6 +95,16 @@ class _TrackRejected(AudioRejected):
     def __init__(self, track: str, code: str, reason: str) -> None:
         super().__init__(code, f"track {track!r} {reason}")
         self.track = track
+
+
+def _check_unchanged(name: str, row: ClipRow) -> None:
+    """Compare the file of a track with the hash that the row states, if any; decoding reads it from memory then."""
+    if name in row.hashes and file_sha256(Path(row.tracks[name].resolved)) != row.hashes[name]:
+        reason = (
+            "is not the file whose SHA-256 its row states: it is damaged or was replaced; write the data set again, or "
+            "remove the SHA-256 from the row"
+        )
+        raise _TrackRejected(name, "changed_audio", reason)
 
 
 def _check_lengths(seconds: Mapping[str, float], options: AudioOptions) -> str:

@@ -77,7 +77,7 @@ def collate(samples: Sequence[Sample], target_tracks: Sequence[str], auxiliary_t
     voice_lengths = [len(sample.voice) for sample in samples]
     voices = np.zeros((len(samples), max(voice_lengths)), dtype=np.float32)
     for voice, sample in zip(voices, samples, strict=True):
-        np.multiply(sample.voice, _INT16_SCALE, out=voice[: len(sample.voice)])
+        voice[: len(sample.voice)] = voice_samples(sample.voice)
     return Batch(
         ids=[sample.id for sample in samples if sample.num_frames],
         codes=_pad_codes(samples, target_tracks),
@@ -90,6 +90,11 @@ def collate(samples: Sequence[Sample], target_tracks: Sequence[str], auxiliary_t
         ref_voice_values=torch.from_numpy(voices),
         ref_voice_lengths=torch.tensor(voice_lengths),
     )
+
+
+def voice_samples(voice: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Return the samples of a stored voice in -1..1, as the voice encoder gets them."""
+    return np.multiply(voice, _INT16_SCALE, dtype=np.float32)
 
 
 def _pad_codes(samples: Sequence[Sample], tracks: Sequence[str]) -> Tensor:

@@ -164,6 +164,9 @@ class SongDataset:
         info = replace(
             first.info,
             tracks=tuple(track for track in first.info.tracks if all(track in each.info.tracks for each in datasets)),
+            kept_columns=tuple(
+                name for name in first.info.kept_columns if all(name in each.info.kept_columns for each in datasets)
+            ),
             voice_sample_rate=max(voice_rates, default=0),
             splits={},
         )
@@ -234,6 +237,17 @@ class SongDataset:
     def durations(self) -> NDArray[np.float64]:
         """Length in seconds of each selected clip."""
         return self._values(DURATION_COLUMN)
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Columns of texts by which clips can be grouped: the language, and the kept columns of all data sets."""
+        return (LANGUAGE_COLUMN, *self.info.kept_columns)
+
+    def texts(self, column: str) -> NDArray[np.str_]:
+        """Return a column of `text_columns` for each selected clip; empty where the manifest had no value."""
+        assert column in self.text_columns, column
+        texts = [view.text(column, row) for view in self._views for row in range(view.num_rows)]
+        return np.array(texts, dtype=np.str_)[self._selection]
 
     def energies(self, track: str) -> NDArray[np.float32]:
         """Return the energy of a track in each selected clip; NaN if unknown."""

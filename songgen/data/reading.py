@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -207,31 +208,34 @@ def _first_path(row: ClipRow) -> str:
 
 
 def serve(pipe: Connection, options: AudioOptions, read: Read = read_clip) -> None:
-    """Answer requests until the other end is closed; runs in the reading process.
+    """Answer requests until the other end is closed, also in the middle of an answer; runs in the reading process.
 
     Args:
         pipe: Connection to the process that sends requests.
         options: Limits of accepted audio.
         read: Function that reads one clip.
     """
-    pipe.send_bytes(READY)
-    while True:
-        try:
-            task, content = json.loads(pipe.recv_bytes())
-        except (EOFError, ConnectionError):
+    with suppress(EOFError, ConnectionError):  # the process that asks has ended, or has enough
+        pipe.send_bytes(READY)
+        while True:
+            _answer(pipe, options, read)
+
+
+def _answer(pipe: Connection, options: AudioOptions, read: Read) -> None:
+    """Wait for a request and answer it."""
+    task, content = json.loads(pipe.recv_bytes())
+    row = ClipRow.from_json(content)
+    try:
+        if task == "seconds":
+            pipe.send_bytes(json.dumps({"seconds": declared_seconds(row, options)}).encode())
             return
-        row = ClipRow.from_json(content)
-        try:
-            if task == "seconds":
-                pipe.send_bytes(json.dumps({"seconds": declared_seconds(row, options)}).encode())
-                continue
-            result = read(row, options)
-        except MemoryError:
-            result = row.reject("audio_crash", "reading the song needs more memory than the limit", _first_path(row))
-        if isinstance(result, Rejection):
-            pipe.send_bytes(json.dumps({"rejection": asdict(result)}).encode())
-        else:
-            _send_clip(pipe, replace(result, tracks={}, voice=None) if task == "check" else result)
+        result = read(row, options)
+    except MemoryError:
+        result = row.reject("audio_crash", "reading the song needs more memory than the limit", _first_path(row))
+    if isinstance(result, Rejection):
+        pipe.send_bytes(json.dumps({"rejection": asdict(result)}).encode())
+    else:
+        _send_clip(pipe, replace(result, tracks={}, voice=None) if task == "check" else result)
 
 
 def _send_clip(pipe: Connection, clip: ClipAudio) -> None:

@@ -30,6 +30,7 @@ REJECT_CODES = {
     "unreadable_audio": RejectCode("the file is not audio, or decoding it fails"),
     "bad_sample_rate": RejectCode("the header states a sample rate below 4 kHz or above 384 kHz"),
     "too_many_channels": RejectCode("the header states more than 8 channels"),
+    "changed_audio": RejectCode("the SHA-256 of the file is not the one that its row states"),
     "truncated_audio": RejectCode("the file ends before the length that it declares"),
     "length_differs": RejectCode("much follows the sound whose length the header declares, which may be more sound"),
     "changing_format": RejectCode("the sample rate or the number of channels changes within the file"),

@@ -43,6 +43,9 @@ class SampleOptions:
     """Minimum energy of a vocal track that is used as a reference voice; one of unknown energy is not used."""
     voice_seconds: float = 3.0
     """Length of the reference voice in seconds; a shorter vocal track keeps its length."""
+    voice_crops: int = 0
+    """Number of fixed crops of a vocal track, evenly spaced, from which the reference voice is chosen; 0 for a crop at
+    any place."""
     caption_variants: float = 0.0
     """Probability that one of the clip's further descriptions, chosen uniformly, replaces the caption."""
     drop_caption: float = 0.0
@@ -64,6 +67,8 @@ class SampleOptions:
         weights = list(self.voice_choices.values())
         if not weights or min(weights) < 0 or sum(weights) <= 0:
             problems.append(f"voice_choices must have weights of 0 or more, not all 0; got {dict(self.voice_choices)}")
+        if self.voice_crops < 0:
+            problems.append(f"voice_crops must be 0 or more, got {self.voice_crops}")
         if self.voice_seconds <= 0:
             problems.append(f"voice_seconds must be above 0, got {self.voice_seconds}")
         for name in ("caption_variants", "drop_caption", "drop_lyrics", "drop_all"):
@@ -92,7 +97,7 @@ class Sample:
 
 
 class TrainingSamples(torch.utils.data.Dataset[Sample]):
-    """Samples by (epoch, index).
+    """Samples by (epoch, visit): the number of a clip, plus the number of clips for each earlier visit in the epoch.
 
     Args:
         dataset: clips that all have the tracks (see `check_against_model`).
@@ -140,11 +145,11 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
         return len(self.dataset)
 
     def __getitem__(self, place: tuple[int, int]) -> Sample:
-        """Return the sample of (epoch, index); the index `EMPTY_SLOT` gives clip 0 without frames and voice."""
+        """Return the sample of (epoch, visit), see `curriculum.order`; `EMPTY_SLOT` gives clip 0 without frames."""
         epoch, index = place
         if index == EMPTY_SLOT:
             return self._empty_sample()
-        row = self.dataset.row(index)
+        row = self.dataset.row(index % len(self.dataset))
         draws = random_uniforms(self.seed, SAMPLE_STREAM, 0 if self.deterministic else epoch, index, count=7)
         # One of the seven numbers is not used any more. It is kept: with fewer, resumed runs would choose other
         # captions.
@@ -173,14 +178,43 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
         return row.caption_variants[int(draw / probability * len(row.caption_variants))]
 
     def _voice(self, row: SongRow, choice: float, start: float) -> NDArray[np.int16]:
-        """Return the reference voice: choose a source, apply the minimum energy, and crop."""
+        """Return the reference voice: choose a source, and crop it."""
         sampled = self._voice_names[int(np.searchsorted(self._voice_bounds, choice, side="right"))]
         name = self._most_likely_voice if self.deterministic else sampled
-        if name == NO_VOICE or not is_loud_enough(row.energies.get(VOCAL), self.options.voice_min_energy):
+        return _NO_SAMPLES if name == NO_VOICE else self._vocal(row, start)
+
+    def _vocal(self, row: SongRow, start: float) -> NDArray[np.int16]:
+        """Return the crop of a vocal track that a number in [0, 1) chooses; nothing if the track is too quiet."""
+        if not is_loud_enough(row.energies.get(VOCAL), self.options.voice_min_energy):
             return _NO_SAMPLES
         surplus = len(row.voice_samples) - self._voice_length
-        begin = int(start * (surplus + 1)) if surplus > 0 else 0
+        if surplus <= 0:
+            begin = 0
+        elif crops := self.options.voice_crops:
+            begin = self._crop_begins(surplus)[int(start * crops)]
+        else:
+            begin = int(start * (surplus + 1))
         return row.voice_samples[begin : begin + self._voice_length]
+
+    def _crop_begins(self, surplus: int) -> list[int]:
+        """Return the first samples of the fixed crops of a voice that is `surplus` longer than a crop.
+
+        They depend on the voice alone, so that runs with other seeds find the features of the same crops.
+        """
+        crops = self.options.voice_crops
+        return [surplus // 2] if crops == 1 else [surplus * number // (crops - 1) for number in range(crops)]
+
+    def fixed_voices(self, index: int) -> list[NDArray[np.int16]]:
+        """Return all reference voices that the samples of a clip can have, with fixed crops (`voice_crops`)."""
+        assert self.options.voice_crops
+        if self.deterministic:
+            voices = [self[0, index].voice]
+        elif self.options.voice_choices.get(VOCAL, 0) <= 0:
+            voices = []
+        else:
+            row, count = self.dataset.row(index), self.options.voice_crops
+            voices = [self._vocal(row, (number + 0.5) / count) for number in range(count)]
+        return [voice for voice in voices if len(voice)]
 
     def _empty_sample(self) -> Sample:
         """Return the placeholder in an empty micro-batch: the texts of clip 0, no frames, no voice."""

@@ -7,6 +7,7 @@
         data-00000-of-00007-5d41402a.arrow   Arrow IPC stream, rows in the order of the manifests
         dataset_info.json, state.json
       report.json, report.txt, rejected.jsonl
+      file_hashes.json      sizes and hashes of all files but the shards, whose hashes are in dataset.json
 
 All names in `dataset.json` are relative to the folder, so that it can be moved. The name of a shard holds the beginning
 of its hash: a reader that opened an older version of the folder never takes a shard of a newer one for its own.
@@ -19,6 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from songgen.runtime.file_hashes import checked
 from songgen.runtime.json_files import read_json
 from songgen.runtime.records import Format
 from songgen.tasks import TRACKS
@@ -74,8 +76,10 @@ def energy_column(track: str) -> str:
     return f"energy_{track}"
 
 
-def arrow_schema(tracks: tuple[str, ...] = TRACKS, target_kind: str = CODES) -> pa.Schema:
-    """Return the Arrow schema of a shard with these tracks and a kind of target in `TARGET_KINDS`."""
+def arrow_schema(
+    tracks: tuple[str, ...] = TRACKS, target_kind: str = CODES, kept_columns: tuple[str, ...] = ()
+) -> pa.Schema:
+    """Return the Arrow schema of a shard with these tracks, a kind of target in `TARGET_KINDS`, and further columns."""
     fields = [
         pa.field(ID_COLUMN, pa.string()),
         pa.field(CAPTION_COLUMN, pa.string()),
@@ -91,6 +95,7 @@ def arrow_schema(tracks: tuple[str, ...] = TRACKS, target_kind: str = CODES) -> 
     fields += [pa.field(energy_column(track), pa.float32()) for track in tracks]
     fields.append(pa.field(VOICE_COLUMN, pa.list_(pa.int16())))
     fields += [pa.field(name, pa.list_(pa.int32())) for name in (VARIANT_IDS_COLUMN, VARIANT_LENGTHS_COLUMN)]
+    fields += [pa.field(name, pa.string()) for name in kept_columns]
     return pa.schema(fields)
 
 
@@ -157,6 +162,9 @@ class DatasetInfo:
     num_channels: int = 0
     """Number of values of one latent frame, C; 0 for codes."""
 
+    kept_columns: tuple[str, ...] = ()
+    """Further columns of the manifests, kept as text."""
+
     @property
     def frame_size(self) -> int:
         """Number of values of one frame of a track: K codes, or C latents."""
@@ -174,10 +182,12 @@ class DatasetInfo:
     def to_json(self) -> str:
         """Return the text of `dataset.json`.
 
-        Fields for latents are left out for data sets of codes, so that older versions, which refuse unknown fields, can
-        read them.
+        Fields for latents are left out for data sets of codes, and that of kept columns if there are none, so that
+        older versions, which refuse unknown fields, can read them.
         """
         values = asdict(self)
+        if not self.kept_columns:
+            del values["kept_columns"]
         if self.target_kind == CODES:
             del values["target_kind"], values["num_channels"]
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
@@ -191,7 +201,7 @@ class DatasetInfo:
         """
         path = Path(folder) / DATASET_FILE
         try:
-            content = read_json(path)
+            content = _read_unchanged(path)
         except ValueError as error:
             if not path.exists():
                 what = f"{folder} is not a tokenized data set: it has no {DATASET_FILE}; {REBUILD}"
@@ -206,6 +216,31 @@ class DatasetInfo:
         if outside:
             raise ValueError(f"{path} names files outside of its folder ({', '.join(outside)}); {REBUILD}")
         return info
+
+
+def _read_unchanged(path: Path) -> Any:
+    """Read a file of a data set that is as it was written, also while a newer data set takes the place of the folder.
+
+    Raises:
+        ValueError: if it is missing or has changed.
+    """
+    while True:
+        before = _identity(path.parent)
+        try:
+            return read_json(checked(path))
+        except ValueError:
+            # Otherwise the file and its hash may have been read from two data sets.
+            if _identity(path.parent) == before:
+                raise
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from another one that has taken its place; None if there is none."""
+    try:
+        facts = folder.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 _FORMAT = Format(DatasetInfo, SCHEMA_VERSION, fix=REBUILD)

@@ -7,7 +7,7 @@ resumed run therefore gets the same random numbers as an uninterrupted one.
 import numpy as np
 from numpy.typing import NDArray
 
-ORDER_STREAM, BATCH_STREAM, SAMPLE_STREAM = 1, 2, 3
+ORDER_STREAM, BATCH_STREAM, SAMPLE_STREAM, BALANCE_STREAM, TEXT_STREAM = 1, 2, 3, 4, 5
 """Purposes of random numbers, each with a stream of its own."""
 
 _WORD = 2**64
@@ -37,4 +37,9 @@ def random_uniforms(seed: int, stream: int, epoch: int, index: int, count: int) 
 
 def random_permutation(seed: int, stream: int, epoch: int, count: int) -> NDArray[np.int64]:
     """Return a random permutation of `range(count)`."""
-    return np.argsort(random_bits(seed, stream, epoch, 0, count), kind="stable")
+    return permutation_of(random_bits(seed, stream, epoch, 0, count))
+
+
+def permutation_of(bits: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return the permutation of `range(len(bits))` that random words give."""
+    return np.argsort(bits, kind="stable")

@@ -165,7 +165,7 @@ def shard_problem(folder: Path, shard: ShardInfo, info: DatasetInfo, *, verify_h
 
 def _form_problem(batch: pa.RecordBatch, info: DatasetInfo) -> str:
     """Return what is wrong with the columns of a batch and the lengths of its rows; values are not read."""
-    expected = arrow_schema(info.tracks, info.target_kind)
+    expected = arrow_schema(info.tracks, info.target_kind, info.kept_columns)
     wrong = [
         column.name
         for column in expected

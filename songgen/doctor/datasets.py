@@ -18,11 +18,13 @@ from songgen.data.schema import (
     ID_COLUMN,
     REJECTED_FILE,
     REPORT_FILE,
+    REPORT_TEXT_FILE,
     DatasetInfo,
     ShardInfo,
 )
 from songgen.data.shards import BatchView, map_batches, missing_companions, shard_problem
 from songgen.doctor.findings import Finding, error, ok, warning
+from songgen.doctor.hashes import examine_hashes
 from songgen.doctor.work_folders import activity, work_folder_of
 from songgen.runtime.json_files import read_json
 from songgen.tokenize.chunks import ChunkRecord
@@ -36,15 +38,21 @@ from songgen.tokenize.workspace import (
     replaced_folder,
 )
 
+FOR_PEOPLE = (REPORT_FILE, REPORT_TEXT_FILE, REJECTED_FILE)
+"""Files that training does not read."""
+
 CONTINUE_HINT = "run the preprocessing command again: it keeps finished work and does the rest"
 
 
 def examine_dataset(folder: Path, *, deep: bool) -> Iterator[Finding]:
     """Check every byte and every value of a finished data set; with `deep`, also every id."""
+    compared = list(examine_hashes(folder, REBUILD_HINT, lambda name: name not in FOR_PEOPLE))
+    yield from compared
     try:
         info = DatasetInfo.read(folder)
     except ValueError as problem:
-        yield error(DATASET_FILE, str(problem), REBUILD_HINT)
+        if DATASET_FILE not in {finding.where for finding in compared}:
+            yield error(DATASET_FILE, str(problem), REBUILD_HINT)
         return
     for split, shards in info.splits.items():
         yield from _split(folder, info, split, shards)

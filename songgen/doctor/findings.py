@@ -36,6 +36,7 @@ class Kind(StrEnum):
     PREPARED = "prepared data set"
     PREPARING = "work folder of a preparation"
     MODEL = "model folder"
+    ADAPTER = "adapter"
     CODEC = "codec"
     ENCODER = "frozen encoder"
     TOKENIZERS = "tokenizers"

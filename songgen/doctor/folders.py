@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
+from songgen.adapters.folder import ADAPTER_CONFIG_FILE, is_adapter_folder
 from songgen.data.schema import DATASET_FILE
+from songgen.doctor.adapters import examine_adapter
 from songgen.doctor.checkpoints import examine_checkpoint
 from songgen.doctor.datasets import examine_dataset, examine_replaced, examine_work
 from songgen.doctor.findings import Diagnosis, Finding, Kind
@@ -51,8 +53,8 @@ def examine(folder: Path, *, deep: bool = False) -> Diagnosis:
     """Examine a folder. Nothing in it is changed, and no file format that could run code is opened.
 
     Args:
-        folder: Output folder of a run, checkpoint, data set (or the future name of an unfinished one), model, or part
-            of a model (codec, frozen encoder, tokenizers); or a file with a lyrics vocabulary.
+        folder: Output folder of a run, checkpoint, data set (or the future name of an unfinished one), model, adapter,
+            or part of a model (codec, frozen encoder, tokenizers); or a file with a lyrics vocabulary.
         deep: Whether to also read what does not decide whether the folder can be used: older checkpoints, every value
             of the weights, every code of the clips.
 
@@ -89,40 +91,56 @@ def recognize(folder: Path) -> Kind:
             return kind
     if has(RUN_STATUS_FILE, METRICS_FILE, RUN_LOCK_FILE) or checkpoint_folders(folder) or leftovers(folder):
         return Kind.RUN
+    if (found := _kind_of_model(folder)) is not None:
+        return found
+    raise ValueError(
+        f"{folder} is neither an output folder of a run, nor a checkpoint, a data set, a model, an adapter or a "
+        f"part of one: it contains none of {RUN_STATUS_FILE}, {METRICS_FILE}, {MANIFEST_FILE}, {DATASET_FILE}, "
+        f"{INFO_FILE}, {MODEL_CONFIG_FILE}, {ADAPTER_CONFIG_FILE}, "
+        f"{', '.join((*VOCABULARY_FILES, *CAPTION_TOKENIZER_FILES))}"
+    )
+
+
+def _kind_of_model(folder: Path) -> Kind | None:
+    """Return the kind of a folder with a model, a part of one, an adapter, or a run that wrote nothing else yet."""
     part = kind_of_part(folder)
     if part in (Kind.CODEC, Kind.ENCODER):
         return part
-    if has(MODEL_CONFIG_FILE):
+    if (folder / MODEL_CONFIG_FILE).exists():
         return Kind.MODEL
-    if has(RUN_CONFIG_FILE):
-        return Kind.RUN
-    if part is not None:
-        return part
-    raise ValueError(
-        f"{folder} is neither an output folder of a run, nor a checkpoint, a data set, a model or a part of one: it "
-        f"contains none of {RUN_STATUS_FILE}, {METRICS_FILE}, {MANIFEST_FILE}, {DATASET_FILE}, {INFO_FILE}, "
-        f"{MODEL_CONFIG_FILE}, {', '.join((*VOCABULARY_FILES, *CAPTION_TOKENIZER_FILES))}"
-    )
+    if is_adapter_folder(folder):
+        return Kind.ADAPTER
+    return Kind.RUN if (folder / RUN_CONFIG_FILE).exists() else part
 
 
 def _findings(folder: Path, kind: Kind, *, deep: bool) -> Iterator[Finding]:
     """Examine a folder of a known kind."""
-    if kind is Kind.RUN:
-        return examine_run(folder, deep=deep)
-    if kind is Kind.CHECKPOINT:
-        return examine_checkpoint(folder)
-    if kind is Kind.DATASET:
-        return examine_dataset(folder, deep=deep)
-    if kind is Kind.WORK:
-        return examine_work(folder)
-    if kind is Kind.PREPARED:
-        return examine_prepared(folder, deep=deep)
-    if kind is Kind.PREPARING:
-        return examine_preparing(folder)
-    if kind is Kind.CODEC:
-        return chain(examine_hashes(folder), examine_codec(folder, deep=deep))
-    if kind is Kind.ENCODER:
-        return chain(examine_hashes(folder), examine_encoder(folder, deep=deep))
-    if kind is Kind.TOKENIZERS:
-        return chain(examine_hashes(folder), examine_tokenizers(folder))
-    return examine_model(folder, deep=deep)
+    if kind in _EXAMINED_AT_ONCE:
+        return _EXAMINED_AT_ONCE[kind](folder)
+    if kind in _HASHED_PARTS:
+        return chain(examine_hashes(folder), _HASHED_PARTS[kind](folder, deep=deep))
+    return _EXAMINED[kind](folder, deep=deep)
+
+
+_EXAMINED_AT_ONCE: dict[Kind, Callable[[Path], Iterator[Finding]]] = {
+    Kind.CHECKPOINT: examine_checkpoint,
+    Kind.WORK: examine_work,
+    Kind.PREPARING: examine_preparing,
+    Kind.ADAPTER: examine_adapter,
+}
+"""Kinds that are always examined as a whole."""
+
+_HASHED_PARTS: dict[Kind, Callable[..., Iterator[Finding]]] = {
+    Kind.CODEC: examine_codec,
+    Kind.ENCODER: examine_encoder,
+    Kind.TOKENIZERS: lambda folder, *, deep: examine_tokenizers(folder),
+}
+"""Parts of models, whose files are compared with their hashes first."""
+
+_EXAMINED: dict[Kind, Callable[..., Iterator[Finding]]] = {
+    Kind.RUN: examine_run,
+    Kind.DATASET: examine_dataset,
+    Kind.PREPARED: examine_prepared,
+    Kind.MODEL: examine_model,
+}
+"""The other kinds."""

@@ -1,26 +1,42 @@
-"""Comparison of a model folder with the hashes recorded when it was written, and accepting it as it is."""
+"""Comparison of a model or data set folder with the hashes recorded when it was written, and accepting it as it is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from songgen.doctor.findings import Finding, error, ok
+from songgen.adapters.folder import ADAPTER_FILES, is_adapter_folder, require_complete
+from songgen.data.schema import DATASET_FILE, DatasetInfo
+from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.families.registry import DEFAULT_MODEL_TYPE, FAMILIES, family_of
 from songgen.lyrics import VOCABULARY_FILES
+from songgen.prepare.output.writers import INFO_FILE
+from songgen.prepare.output.writers import hashed_files as prepared_files
 from songgen.runtime.file_hashes import HASHES_FILE, changed_files, read_hashes, record_hashes
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import part_files
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
+from songgen.tokenize.finalize import hashed_files
 
 TOKENIZER_FILE = "tokenizer.json"
 """File in the folder of a caption tokenizer."""
 
-_ACCEPT = "if you changed it on purpose, accept it with --accept; otherwise restore it from a copy, or write it again"
+WRITE_AGAIN = "restore it from a copy, or write it again"
+
+_ACCEPT = "if you changed it on purpose, accept it with --accept; otherwise {fix}"
 
 
-def examine_hashes(folder: Path) -> Iterator[Finding]:
-    """Read every file of a model folder and compare it with its hash."""
+def examine_hashes(
+    folder: Path, fix: str = WRITE_AGAIN, is_needed: Callable[[str], bool] = lambda name: True
+) -> Iterator[Finding]:
+    """Read every file that a folder's manifest lists, and compare it with its hash.
+
+    Args:
+        folder: folder of a model, a part of one, or a data set.
+        fix: what to do about a change that was not made on purpose.
+        is_needed: function that tells by its name whether a file is needed to use the folder; damage to others is a
+            warning.
+    """
     try:
         files = read_hashes(folder)
     except ValueError as problem:
@@ -31,14 +47,15 @@ def examine_hashes(folder: Path) -> Iterator[Finding]:
         return
     problems = changed_files(folder, files)
     for name, reason in problems.items():
-        yield error(name, f"it is not as it was written: {reason}", _ACCEPT)
+        level = error if is_needed(name) else warning
+        yield level(name, f"it is not as it was written: {reason}", _ACCEPT.format(fix=fix))
     if not problems:
         size = sum(entry.size for entry in files.values()) / 2**20
         yield ok(HASHES_FILE, f"{len(files)} files, {size:,.1f} MiB; every byte is as written")
 
 
 def accept(folder: Path) -> list[str]:
-    """Record the present hashes of a model folder, or of one with a codec, a network or tokenizers.
+    """Record the present hashes of a model folder, an adapter's, one of a network or tokenizers, or a data set.
 
     Returns:
         Paths of the files in the folder.
@@ -47,11 +64,22 @@ def accept(folder: Path) -> list[str]:
         ValueError: if the folder is not one of these.
     """
     path = folder / MODEL_CONFIG_FILE
-    if path.is_file() and read_json_object(path).get("model_type", DEFAULT_MODEL_TYPE) in FAMILIES:
+    if (folder / DATASET_FILE).is_file():
+        (folder / HASHES_FILE).unlink(missing_ok=True)  # otherwise the changed description could not be read
+        names = hashed_files(folder, DatasetInfo.read(folder))
+    elif (folder / INFO_FILE).is_file():
+        names = prepared_files(folder)
+    elif path.is_file() and read_json_object(path).get("model_type", DEFAULT_MODEL_TYPE) in FAMILIES:
         names = family_of(folder).model_files.names(folder)
+    elif not path.is_file() and is_adapter_folder(folder):
+        require_complete(folder)
+        names = list(ADAPTER_FILES)
     elif path.is_file() or any((folder / name).is_file() for name in (*VOCABULARY_FILES, TOKENIZER_FILE)):
         names = [file.relative_to(folder).as_posix() for file in part_files(folder, folder)]
     else:
-        raise ValueError(f"{folder} is not the folder of a model, a network or tokenizers: there is nothing to accept")
+        raise ValueError(
+            f"{folder} is not the folder of a model, an adapter, a network, tokenizers or a data set: there is nothing "
+            "to accept"
+        )
     record_hashes(folder, names)
     return names

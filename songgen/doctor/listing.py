@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from songgen.adapters.choice import base_of
+from songgen.adapters.folder import is_adapter_folder
 from songgen.data.manifests.clip import escaped
 from songgen.data.schema import REPORT_FILE, DatasetInfo
 from songgen.doctor.findings import Kind
 from songgen.doctor.folders import recognize
-from songgen.doctor.owners import read_owner
 from songgen.doctor.work_folders import WORK_ENDING, activity
 from songgen.prepare.output.writers import INFO_FILE, PreparedInfo
+from songgen.runtime.folder_owner import read_owner
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.processes.heartbeat import read_beat
 from songgen.runtime.status import PREPARE_STATUS_FILE, TOKENIZE_STATUS_FILE, Progress, RunStatus, read_run_status
@@ -41,6 +43,7 @@ NAMES = {
     Kind.PREPARED: "songs",
     Kind.PREPARING: "songs",
     Kind.MODEL: "model",
+    Kind.ADAPTER: "adapter",
     Kind.CODEC: "part",
     Kind.ENCODER: "part",
     Kind.TOKENIZERS: "part",
@@ -56,8 +59,8 @@ class Entry:
     """Path, starting with the folder that was asked for."""
 
     kind: str
-    """Kind of the entry: `tokens` (of `songgen tokenize`), `songs` (of `songgen prepare`), `run`, `model`, `part` of a
-    model (a codec, an encoder, tokenizers), or `checkpoint`."""
+    """Kind of the entry: `tokens` (of `songgen tokenize`), `songs` (of `songgen prepare`), `run`, `model`,
+    `adapter`, `part` of a model (a codec, an encoder, tokenizers), or `checkpoint`."""
 
     state: str
     """State of the entry: `finished`, `running`, `stopped` by a signal, `failed` (also if killed), or `unfinished`."""
@@ -159,8 +162,18 @@ def _entry(folder: Path, kind: Kind) -> Iterator[Entry]:
         yield Entry(shown, NAMES[kind], state, changed, detail, progress=progress)
     elif kind is Kind.CHECKPOINT:
         yield _checkpoint(folder, changed)
+    elif kind is Kind.ADAPTER:
+        yield _adapter(folder, changed)
     else:
         yield Entry(shown, NAMES[kind], FINISHED, changed, size=_weights(folder))
+
+
+def _adapter(folder: Path, changed: float) -> Entry:
+    try:
+        detail = f"for {base_of(folder)}"
+    except ValueError as problem:
+        return Entry(str(folder), NAMES[Kind.ADAPTER], FAILED, changed, str(problem), size=_weights(folder))
+    return Entry(str(folder), NAMES[Kind.ADAPTER], FINISHED, changed, detail, size=_weights(folder))
 
 
 def _tokens(folder: Path, changed: float) -> Entry:
@@ -220,9 +233,11 @@ def _state_of_run(folder: Path) -> tuple[str, str]:
         owner = None
     if owner is not None and (owner.is_alive or not owner.is_here):
         beat = read_beat(folder, 0)
-        return RUNNING, _at(beat.step if beat else None, status)
+        milestone = beat.milestone if beat else ""
+        return RUNNING, "; ".join(filter(None, [_at(beat.step if beat else None, status), milestone]))
     if status is None:
-        return (FINISHED if (folder / MODEL_CONFIG_FILE).is_file() else UNFINISHED), ""
+        is_finished = (folder / MODEL_CONFIG_FILE).is_file() or is_adapter_folder(folder)
+        return (FINISHED if is_finished else UNFINISHED), ""
     if status.status == FAILED:
         return FAILED, ", ".join(filter(None, [_at(status.step, status), status.reason]))
     if status.status == RUNNING:

@@ -12,20 +12,25 @@ import soundfile
 from songgen.data.audio import AudioRejected
 from songgen.data.schema import REJECTED_FILE
 from songgen.doctor.findings import Finding, error, ok, warning
+from songgen.doctor.hashes import examine_hashes
 from songgen.doctor.work_folders import WORK_ENDING, activity, work_folder_of
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record_files import RECORDS_FILE, SONGS_FILE
-from songgen.prepare.engine.store import RESULTS_FOLDER
+from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.engine.store import RESULTS_FOLDER, damaged_results
 from songgen.prepare.output.writers import (
     DATA_CONFIG_FILE,
     FILE_NAME_COLUMNS,
+    HASH_COLUMNS,
     INFO_FILE,
     METADATA_FILES,
     PreparedInfo,
 )
 from songgen.prepare.report.statistics import meaning_of
 from songgen.prepare.review.corrections import APPLIED_FILE, CORRECTIONS_FILE
+from songgen.runtime.files import file_sha256
 from songgen.runtime.json_files import parse_json, read_json_object
+from songgen.runtime.json_lines import numbered
 
 SHOWN_FILES = 8
 """Number of damaged files that are listed."""
@@ -43,6 +48,7 @@ def examine_prepared(folder: Path, *, deep: bool) -> Iterator[Finding]:
     if info is None:
         yield error(INFO_FILE, "it cannot be read, or was written by another version of songgen", WRITE_AGAIN)
         return
+    yield from examine_hashes(folder, WRITE_AGAIN, lambda name: not name.startswith(("report", REJECTED_FILE)))
     missing = [name for name in info.files if not (folder / name).exists()]
     if missing:
         yield error("files", f"missing: {', '.join(missing)}", WRITE_AGAIN)
@@ -76,6 +82,8 @@ def examine_preparing(folder: Path) -> Iterator[Finding]:
     for path in sorted((folder / RESULTS_FOLDER).glob("*.jsonl")):
         done[path.name.split(".")[0]] += _num_lines(path) or 0
     yield from (ok(step, f"{count:,} results are saved") for step, count in done.items())
+    for name, lines in damaged_results(WorkFolder(folder)).items():
+        yield warning(name, f"damaged {numbered(lines)}", "the next run moves them aside and computes them again")
     yield from _refused(_codes(folder / REJECTED_FILE))
     if (output / INFO_FILE).is_file():
         yield ok("data set", f"it is in {output}")
@@ -107,14 +115,14 @@ def _split(folder: Path, split: str, info: PreparedInfo, *, deep: bool) -> Itera
         yield from (error(*problem) for problem in problems[:SHOWN_FILES])
     else:
         depth = (
-            "every sample can be read" if deep else "all audio files are there, with the lengths stated in their rows"
+            "every byte is as written" if deep else "all audio files are there, with the lengths stated in their rows"
         )
         yield ok(split, f"{content}; {depth}")
 
 
 def _row_problems(folder: Path, row: dict[str, Any], *, deep: bool) -> Iterator[tuple[str, str]]:
     """Yield the file and the problem of each unusable audio file of a row."""
-    for column in FILE_NAME_COLUMNS.values():
+    for track, column in FILE_NAME_COLUMNS.items():
         if column not in row:
             continue
         path = folder / row[column]
@@ -130,6 +138,8 @@ def _row_problems(folder: Path, row: dict[str, Any], *, deep: bool) -> Iterator[
             continue
         if abs(seconds - float(row["duration"])) > LENGTH_TOLERANCE:
             yield row[column], f"it has {seconds:.2f} s, its row states {row['duration']:.2f} s"
+        elif deep and file_sha256(path) != row.get(HASH_COLUMNS[track], file_sha256(path)):
+            yield row[column], "it is not as it was written (its hash does not fit)"
 
 
 def _refused(codes: Counter[str]) -> Iterator[Finding]:

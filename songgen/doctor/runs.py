@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from songgen.adapters.folder import is_adapter_folder
 from songgen.config import RunConfig
+from songgen.doctor.adapters import examine_adapter
 from songgen.doctor.checkpoints import examine_checkpoints, total_size
 from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.doctor.models import examine_model
-from songgen.doctor.owners import read_owner
 from songgen.runtime.files import free_bytes
+from songgen.runtime.folder_owner import read_owner
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.json_lines import numbered
 from songgen.runtime.processes.heartbeat import heartbeat_file, read_beat
@@ -20,6 +22,7 @@ from songgen.runtime.status import RUN_STATUS_FILE, read_run_status
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE, room_needed
 from songgen.train.checkpoints.folders import complete_checkpoints
+from songgen.train.control.journal import JOURNAL_FILE, in_effect, journal_lines
 from songgen.train.optimization.anomalies import LOSS_SPIKES_FILE, NON_FINITE_FILE
 from songgen.train.output_folder import RUN_LOCK_FILE
 from songgen.train.reporting.trackers import METRICS_FILE, metric_lines, read_metrics
@@ -42,12 +45,13 @@ def examine_run(folder: Path, *, deep: bool) -> Iterator[Finding]:
     yield from _disk(folder)
     yield from _metrics(folder)
     yield from _anomalies(folder)
+    yield from _journal(folder)
     if (folder / MODEL_CONFIG_FILE).is_file():
         yield from examine_model(folder, deep=deep)
+    elif is_adapter_folder(folder):
+        yield from examine_adapter(folder)
     else:
-        yield ok(
-            "model", f"not written yet: {MODEL_CONFIG_FILE} and weights are written when the run ends or is stopped"
-        )
+        yield ok("model", "not written yet: configuration and weights are written when the run ends or is stopped")
 
 
 def _activity(folder: Path) -> Iterator[Finding]:
@@ -182,3 +186,15 @@ def _anomalies(folder: Path) -> Iterator[Finding]:
             yield warning(name, what, "their clips are listed there; listen to them, or lower learning_rate")
         else:
             yield ok(name, f"no {kind}")
+
+
+def _journal(folder: Path) -> Iterator[Finding]:
+    """Report the commands that the run has received, if there were any."""
+    lines = journal_lines(folder / JOURNAL_FILE)
+    if lines.damaged:
+        fix = "remove them, and their commands are lost; or resume with replay never"
+        yield error(JOURNAL_FILE, f"damaged {numbered(lines.damaged)}: the run does not resume", fix)
+    elif lines.values:
+        latest = in_effect(lines.values)[-1:]
+        shown = f", the last in effect: {latest[0].command} after step {latest[0].step}" if latest else ""
+        yield ok(JOURNAL_FILE, f"{len(lines.values)} commands{shown}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from songgen.doctor.findings import Finding, ok, warning
-from songgen.doctor.owners import read_owner
+from songgen.runtime.folder_owner import read_owner
 from songgen.tokenize.workspace import WORK_LOCK_FILE
 
 WORK_ENDING = ".work"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from songgen.config import RunConfig
 from songgen.data.dataset import SongDataset
+from songgen.families.costs import ModelCosts
 from songgen.families.model_facts import ModelFacts
 from songgen.families.objective import DataNeeds, Objective
 from songgen.families.songs import Processes, TrainingData
@@ -67,3 +68,7 @@ class Family(Generic[Model]):
     """Read what a model card says about the model in a folder.
 
     Raises a ValueError if the folder does not hold a model."""
+    costs: Callable[[RunConfig], ModelCosts] | None = None
+    """Compute the costs of a run's model before it is opened; None if that is not known for the family.
+
+    Raises a ValueError if its configuration cannot be read."""

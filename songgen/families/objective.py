@@ -102,6 +102,8 @@ class SongRequest:
     inbox: Inbox
     """Commands to this process, checked while songs are sampled (`stop_heard`), and once afterwards by every process
     (`stop_requested_anywhere`)."""
+    random_texts: bool
+    """Whether caption and lyrics are those of two other clips each, and no original is compared."""
     whole_weights: Callable[[], AbstractContextManager[None]]
     """Context in which sharded weights are whole on each process, to compute without the other processes."""
     rank: int
@@ -184,6 +186,18 @@ class Objective(ABC):
         Args:
             sums: results of `evaluation_sums`, summed over all micro-batches and processes.
         """
+
+    def recall(self, core: Any, samples: TrainingSamples) -> float | None:
+        """Return the share of the first clip's targets that the model writes by itself from its texts and voice.
+
+        Args:
+            core: model without wrappers, in any mode.
+            samples: deterministic samples.
+
+        Returns:
+            A number from 0 to 1; None if it is not defined for this kind of target.
+        """
+        return None
 
     @abstractmethod
     def sample_songs(self, core: Any, request: SongRequest) -> dict[str, float]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 from torch import Tensor, nn
 
@@ -52,6 +53,38 @@ ONE_GROUP = ParameterGroups({"all": ("",)})
 """Groups of a model that has no named groups: a single one."""
 
 
+class WeightForm(Protocol):
+    """Form of trained weights in files, if they are stored in another way than as `model.safetensors`.
+
+    Such files are also what the run produces: its output folder contains them in place of a model.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the files, the one with the weights (safetensors) first."""
+
+    @property
+    def frozen_content(self) -> Mapping[str, str]:
+        """Hashes of the weights that are needed besides the trained ones, by name."""
+
+    def write(self, folder: Path, weights: Mapping[str, Tensor], *, steps: int, plan: Mapping[str, Any]) -> None:
+        """Write the files.
+
+        Args:
+            folder: existing folder.
+            weights: whole trained weights by the names of the parameters.
+            steps: completed optimizer steps.
+            plan: identity of the data of the run.
+        """
+
+    def read(self, folder: Path) -> dict[str, Tensor]:
+        """Read the weights by the names of the parameters.
+
+        Raises:
+            ValueError: if the file is missing or damaged.
+        """
+
+
 @dataclass(frozen=True)
 class TrainedParameter:
     """Trained parameter of a model."""
@@ -81,6 +114,8 @@ class Trainable:
 
     frozen_groups: tuple[str, ...] = ()
     """Groups without trained parameters, in the order of `ParameterGroups.prefixes`."""
+    form: WeightForm | None = None
+    """Form in which the weights are stored; None: `model.safetensors`, and a whole model at the end of the run."""
 
     @classmethod
     def choose(
@@ -90,6 +125,8 @@ class Trainable:
         *,
         frozen: Iterable[str] = (),
         learning_rate_factors: Mapping[str, float] | None = None,
+        own_factor: Callable[[str], float] = lambda name: 1.0,
+        form: WeightForm | None = None,
     ) -> Self:
         """Freeze groups of a model and describe the remaining trained parameters.
 
@@ -99,6 +136,8 @@ class Trainable:
             frozen: names of groups or aliases to freeze.
             learning_rate_factors: group or alias -> factor of the learning rate; a group's own factor takes precedence
                 over that of an alias.
+            own_factor: name of a parameter -> factor in addition to that of its group.
+            form: form in which the weights are stored; None for the usual one.
 
         Raises:
             ValueError: if a group is unknown, or a factor is given for a group that is not trained.
@@ -114,7 +153,8 @@ class Trainable:
             if parameter.requires_grad:
                 bare = _bare(name)
                 group = groups.group_of(bare)
-                entries.append(TrainedParameter(bare, group, bare not in constant, factors.get(group, 1.0)))
+                factor = factors.get(group, 1.0) * own_factor(bare)
+                entries.append(TrainedParameter(bare, group, bare not in constant, factor))
         trained = {entry.group for entry in entries}
         if useless := [group for group in groups.prefixes if group in factors and group not in trained]:
             raise ValueError(
@@ -122,7 +162,7 @@ class Trainable:
                 "not freeze them"
             )
         present = {groups.group_of(_bare(name)) for name, _ in model.named_parameters()}
-        return cls(tuple(entries), tuple(group for group in groups.prefixes if group in present - trained))
+        return cls(tuple(entries), tuple(group for group in groups.prefixes if group in present - trained), form)
 
     def parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """Return the trained parameters by name, as the optimizer updates and a checkpoint holds them.
@@ -163,7 +203,12 @@ class Trainable:
         ]
 
     def exported(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the weights of a model folder: all of them, trained or not, since the folder is self-contained."""
+        """Return the weights that the run produces.
+
+        Of a model folder that is all of them, trained or not, since it is self-contained; otherwise the trained ones.
+        """
+        if self.form is not None:
+            return dict(self.parameters(model))
         return {_bare(name): tensor for name, tensor in model.state_dict().items()}
 
 

@@ -17,7 +17,7 @@ from songgen.conditioning import (
     load_text_encoder,
     load_voice_encoder,
 )
-from songgen.lyrics import VoiceBpeTokenizer
+from songgen.lyrics import LANGUAGES, VoiceBpeTokenizer
 from songgen.models.configuration_songgen import DecoderConfig, LyricsEncoderConfig, SongGenConfig
 from songgen.models.folder import CAPTION_TOKENIZER_FOLDER, MODEL_FILES
 from songgen.models.loading import save_model
@@ -57,6 +57,10 @@ PRESETS = {
 
 _SMALL_WIDTH = 64
 
+GENERAL_TOKENIZERS = Path(__file__).parent / "general_tokenizers"
+"""Folder of the tokenizers for models that are given none, made by `helpers/general_tokenizers`: lyrics of 17 languages
+with section tags, and captions. Like every folder that `songgen tokenizer` writes."""
+
 
 @dataclass(frozen=True)
 class ModelParts:
@@ -90,6 +94,8 @@ def choose_parts(
 ) -> ModelParts:
     """Return the parts of a new model; what is not named is the published part, or a small one in the small preset.
 
+    Tokenizers that are neither named nor published are the general ones of the package.
+
     Args:
         preset: a name out of `PRESETS`.
         audio_codec: the codec.
@@ -98,25 +104,31 @@ def choose_parts(
         caption_tokenizer: tokenizer of captions; otherwise that of a text encoder that is named or published.
         text_encoder: frozen text encoder.
         voice_encoder: frozen voice encoder.
-
-    Raises:
-        ValueError: if there is no lyrics tokenizer, or none for captions.
     """
-    lyrics = lyrics_tokenizer or tokenizers
-    if lyrics is None:
-        raise ValueError("a lyrics tokenizer is needed: give --lyrics_tokenizer, or train one with `songgen tokenizer`")
     published = SongGenConfig()
     text = text_encoder or (None if preset == "small" else published.text_encoder["path"])
     trained = tokenizers / CAPTION_TOKENIZER_FOLDER if tokenizers else None
-    caption = caption_tokenizer or text or (trained if trained is not None and trained.is_dir() else None)
-    if caption is None:
-        raise ValueError("the small preset needs a caption tokenizer: give --tokenizers or --caption_tokenizer")
+    if trained is None or not trained.is_dir():
+        trained = GENERAL_TOKENIZERS / CAPTION_TOKENIZER_FOLDER
     return ModelParts(
         audio_codec=audio_codec,
-        lyrics_tokenizer=lyrics,
-        caption_tokenizer=str(caption),
+        lyrics_tokenizer=lyrics_tokenizer or tokenizers or GENERAL_TOKENIZERS,
+        caption_tokenizer=str(caption_tokenizer or text or trained),
         text_encoder=text,
         voice_encoder=voice_encoder or (None if preset == "small" else published.voice_encoder),
+    )
+
+
+def general_notice(parts: ModelParts) -> str:
+    """Return one line that says which tokenizers are the general ones of the package; empty if none is."""
+    chosen = {"lyrics": parts.lyrics_tokenizer, "captions": parts.caption_tokenizer}
+    general = [name for name, source in chosen.items() if Path(source).is_relative_to(GENERAL_TOKENIZERS)]
+    if not general:
+        return ""
+    return (
+        f"no vocabulary of {' and '.join(general)} was given: the general one of songgen is used (lyrics in "
+        f"{len(LANGUAGES)} languages, section tags); one that `songgen tokenizer` trains on your texts needs fewer "
+        "tokens for them"
     )
 
 

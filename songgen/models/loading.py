@@ -56,12 +56,18 @@ _SIZE_GIVING = (
 
 _POSITION_TABLE = "decoder.model.decoder.embed_positions.weights"
 
+_PRECISIONS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+"""Name in a safetensors header -> precision."""
+
 _CHECKPOINT_NAME = re.compile(r"checkpoint-\d+(-\d+)?")
 """Names of the checkpoints in the output folder of a run."""
 
+_ADAPTER_CONFIG_FILE = "adapter_config.json"
+"""File of PEFT's adapter folders."""
+
 _STREAM_WEIGHT = re.compile(r"^(decoder\.lm_heads|decoder\.model\.decoder\.embed_tokens)\.(\d+)\.")
 
-_DOWNLOADED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.md")
+DOWNLOADED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.md")
 """What is taken from a hub repository: never a pickle."""
 
 
@@ -70,7 +76,7 @@ def resolve_folder(
     *,
     revision: str | None = None,
     cache_dir: str | None = None,
-    patterns: Sequence[str] = _DOWNLOADED,
+    patterns: Sequence[str] = DOWNLOADED,
 ) -> Path:
     """Return the local folder of a model given by path or hub id, downloading the latter.
 
@@ -91,11 +97,20 @@ def resolve_folder(
 
 def _model_nearby(folder: Path) -> str:
     """Say where the model is if a folder is a checkpoint of a run, or a run that has not written its model yet."""
+    if (folder / _ADAPTER_CONFIG_FILE).is_file():
+        return (
+            ", because it holds an adapter; generate with it and its base (--adapter), or merge both into a model "
+            "first (`songgen export FOLDER --merge OUT`)"
+        )
     is_checkpoint = _CHECKPOINT_NAME.fullmatch(folder.resolve().name) is not None
     run = folder.resolve().parent if is_checkpoint else folder
     if not is_checkpoint and not any(_CHECKPOINT_NAME.fullmatch(path.name) for path in run.iterdir()):
         return ""
-    what = ", because it is a checkpoint, from which only its own run can resume" if is_checkpoint else ""
+    what = (
+        f", because it is a checkpoint (`songgen export {folder} --model OUT` makes a model of it)"
+        if is_checkpoint
+        else ""
+    )
     if (run / MODEL_CONFIG_FILE).is_file():
         return f"{what}; the model that the run has written is {run}"
     return (
@@ -167,13 +182,20 @@ def load_model(
     return loaded
 
 
-def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = None) -> None:
+def save_model(
+    model: Any,
+    folder: Path,
+    tensors: Mapping[str, Tensor] | None = None,
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write a self-contained model folder: `config.json`, `model.safetensors` and frozen networks that no hub has.
 
     Args:
         model: a `SongGenForConditionalGeneration`.
         folder: where to write; other files in it stay.
         tensors: whole weights to write (None: the model's state, which must not be sharded).
+        metadata: texts for the header of the weights, in addition to the format.
 
     Raises:
         ValueError: if a link leads out of the model's folder.
@@ -206,7 +228,7 @@ def save_model(model: Any, folder: Path, tensors: Mapping[str, Tensor] | None = 
     stored = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     temporary = folder / f"{WEIGHTS_FILE}.tmp"
     try:
-        save_file(stored, temporary, metadata={"format": "pt"})
+        save_file(stored, temporary, metadata={"format": "pt", **(metadata or {})})
         temporary.replace(folder / WEIGHTS_FILE)  # a full disk leaves the earlier weights as they are
     finally:
         remove_file(temporary)
@@ -287,6 +309,20 @@ def non_finite_weights(folder: Path) -> list[str]:
     return sorted(name for path in _weight_files(folder) for name in non_finite_tensors(path))
 
 
+def stored_precisions(folder: Path) -> dict[str, torch.dtype]:
+    """Return the precisions in which a model's weights are stored, by name; only headers are read.
+
+    Raises:
+        ValueError: if a weight file cannot be read.
+    """
+    precisions = {}
+    for path in _weight_files(folder):
+        with opened_tensors(path) as opened:
+            for key in opened.keys():  # noqa: SIM118 - no mapping
+                precisions[key] = _PRECISIONS.get(opened.get_slice(key).get_dtype(), torch.float32)
+    return precisions
+
+
 def weight_problems(cls: type[nn.Module], folder: Path) -> list[str]:
     """Say what does not fit between a model folder's configuration and its weights; only headers are read.
 
@@ -304,6 +340,34 @@ def weight_problems(cls: type[nn.Module], folder: Path) -> list[str]:
     with torch.device("meta"):
         model = cls(config, folder=folder)
     return _misfits(model, tensors)
+
+
+def stored_config(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    track_pattern: str | None = None,
+    config_overrides: Mapping[str, Any] | None = None,
+) -> tuple[SongGenConfig, Path]:
+    """Return the configuration that `load_model` would give a model, and its folder; of weights, only headers are read.
+
+    Args:
+        name: folder or hub id; of a hub repository, the configuration is downloaded.
+        revision: branch, tag or commit of a hub repository.
+        track_pattern: as in `load_model`.
+        config_overrides: as in `load_model`.
+
+    Raises:
+        ValueError: if the configuration cannot be read.
+    """
+    folder = resolve_folder(name, revision=revision, patterns=(MODEL_CONFIG_FILE,))
+    data = read_config(folder)
+    config = SongGenConfig.from_dict(
+        data if "lyrics_encoder" in data else _completed_by_tensors(data, _read_tensors(folder, shapes_only=True))
+    )
+    if track_pattern is not None and track_pattern != config.track_pattern:
+        config = config.with_layout(track_pattern)
+    return _override(config, config_overrides or {}), folder
 
 
 def _completed_by_tensors(data: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ D width.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
@@ -32,6 +33,8 @@ from songgen.runtime.file_hashes import record_hashes
 from songgen.runtime.private_names import NotifiedModule
 from songgen.tasks import DUAL_TRACK, MIXED, Task
 from songgen.vocabulary import EMPTY_CAPTION_IDS, IGNORE_INDEX, AudioVocabulary
+
+logger = logging.getLogger(__name__)
 
 FROZEN_NETWORKS: dict[str, Callable[..., Any]] = {
     "text_encoder": load_text_encoder,
@@ -188,6 +191,22 @@ class SongGenForConditionalGeneration(NotifiedModule):
         if getattr(self.config, name).get("path"):
             self._frozen.pop(name, None)
 
+    def unload(self, name: str) -> None:
+        """Free the network of an encoder whose features are stored, until others are asked for.
+
+        One that could not be loaded again stays: its weights are in the model's own file.
+        """
+        spec, folder = getattr(self.config, name), self.folder
+        if spec.get("path"):
+            size = self._frozen_part(name).unload(lambda: FROZEN_NETWORKS[name](spec, base_folder=folder))
+            logger.info("the %s is not kept in memory while training: %.1f MB are free", name, size / 1e6)
+
+    def unload_again(self) -> None:
+        """Free the networks of encoders that were loaded again since `unload`."""
+        for name in ("text_encoder", "voice_encoder"):
+            if name in self._frozen:
+                self._frozen[name].unload_again()
+
     def attached(self) -> dict[str, Any]:
         """Return the frozen networks that are loaded, by name."""
         return dict(self._frozen)
@@ -290,6 +309,8 @@ class SongGenForConditionalGeneration(NotifiedModule):
             if lengths is None:
                 lengths = torch.full((len(values),), values.shape[1])
             hidden_states, mask = self.voice_encoder.encode(values, lengths)
+            if self.voice_encoder.stored is not None and self.voice_encoder.stored.mix is not None:
+                return self.audio_mert_to_dec_proj(hidden_states[:, 0].to(self.dtype)), mask
         if mask is None:
             assert values is not None, "voice_hidden_states need voice_mask or ref_voice_values"
             mask = values.ne(0).any(dim=1, keepdim=True).expand(-1, hidden_states.shape[2])
@@ -305,9 +326,13 @@ class SongGenForConditionalGeneration(NotifiedModule):
 
     def _project_voice(self, hidden_states: Tensor) -> Tensor:
         """Mix the voice encoder's layers and project: B x layers x t x width -> B x t x D."""
+        return self.audio_mert_to_dec_proj(self.mix_voice_layers(hidden_states)[:, 0])
+
+    def mix_voice_layers(self, hidden_states: Tensor) -> Tensor:
+        """Mix the voice encoder's layers: B x layers x t x width -> B x 1 x t x width."""
         batch, layers, frames, width = hidden_states.shape
         mixed = self.mert_layer_agg(hidden_states.to(self.dtype).reshape(batch, layers, -1))
-        return self.audio_mert_to_dec_proj(mixed.view(batch, frames, width))
+        return mixed.view(batch, 1, frames, width)
 
     def _project_text(self, hidden_states: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Project the caption (whatever the widths) and zero its padding: B x L x D and the mask B x L."""

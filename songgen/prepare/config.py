@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from songgen.config.checks import Problem
-from songgen.config.keys import ConfigKey, keys_of
+from songgen.config.keys import ConfigKey, keys_of, type_problem, unknown_key
 from songgen.config.loading import read_layers, source_of, split_command_line
 from songgen.config.recipes import PREPARING, find_recipe
-from songgen.config.run_config import raise_problems, type_problem, unknown_key
+from songgen.config.run_config import raise_problems
 from songgen.config.types import PositiveInt, Probability, accepts, coerce, describe, parse_text
 from songgen.prepare.sections import SECTIONS, Sections
 from songgen.runtime.files import expand_home

@@ -6,11 +6,15 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import logging
 import os
 import shutil
 import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -79,6 +83,34 @@ def write_bytes_atomic(path: Path, content: bytes, *, durable: bool = True) -> N
         synchronize(path.parent)
 
 
+def append_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Append to a file, all or nothing.
+
+    Args:
+        path: path of the file; it is created if it does not exist.
+        content: bytes to append.
+        durable: whether to flush them, and the name of a new file, to the disk.
+
+    Raises:
+        OSError: if they do not fit, or cannot be flushed.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            if os.write(descriptor, content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if durable:
+                os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+    if durable and size == 0:
+        synchronize(path.parent)
+
+
 def remove_temporaries(path: Path) -> None:
     """Remove what kills in the middle of `write_text_atomic` left next to a file. No process may be writing it."""
     for temporary in path.parent.glob(f"{path.name}.*.tmp"):
@@ -108,6 +140,49 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise ValueError(f"it is larger than {max_bytes:,} bytes")
     return content
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that gets its name by one rename when the block ends; after an error nothing is left.
+
+    Args:
+        path: final path; nothing has this name yet.
+
+    Raises:
+        ValueError: if something has this name, before the block or after it, or its parent cannot be written to.
+    """
+    require_new(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f"{path.name}.tmp-", dir=path.parent))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be created: {error}") from error
+    try:
+        temporary.chmod(0o777 & ~_umask())  # that of any new folder; only this user may enter a temporary one
+        yield temporary
+        require_new(path)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    synchronize(path.parent)
+
+
+def require_new(path: Path) -> None:
+    """Check that nothing has a path yet.
+
+    Raises:
+        ValueError: if something has.
+    """
+    if os.path.lexists(path):
+        raise ValueError(f"{path} exists already and is not replaced: remove it, or give another name")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def exchange_folders(first: Path, second: Path) -> bool:

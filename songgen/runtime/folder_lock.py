@@ -27,6 +27,9 @@ from songgen.runtime.json_files import parse_json
 
 logger = logging.getLogger(__name__)
 
+RUN_LOCK_FILE = ".run.lock"
+"""Lock file in the output folder of a training run."""
+
 _LOCK_BYTES = 4096
 _LOCKED = (errno.EAGAIN, errno.EACCES)
 _ENDED = ("Z", "X")
@@ -212,16 +215,17 @@ def _in_use(path: Path, holder: dict[str, Any]) -> str:
 
 
 def remove_dead_temporaries(folder: Path) -> None:
-    """Remove temporary files, named `NAME.PID.tmp`, of processes that have ended.
+    """Remove temporary files, named `NAME.PID.tmp`, of processes that have ended, also in folders inside.
 
     Only the holder of the folder's lock may call this: then they are left by a kill or a full disk. Those of living
     processes of this machine are kept: they may be other processes of the same launch.
     """
-    for path in folder.glob("*.tmp"):
-        found = _TEMPORARY_NAME.fullmatch(path.name)
-        if found is not None and (int(found[1]) == os.getpid() or not is_alive(int(found[1]))):
-            with suppress(OSError):
-                path.unlink()
+    for place, _, names in os.walk(folder):  # links to folders are not followed
+        for name in names:
+            found = _TEMPORARY_NAME.fullmatch(name)
+            if found is not None and (int(found[1]) == os.getpid() or not is_alive(int(found[1]))):
+                with suppress(OSError):
+                    Path(place, name).unlink()
 
 
 def is_alive(pid: int) -> bool:

@@ -86,6 +86,11 @@ def require_inside(path: Path, folder: Path) -> None:
         )
 
 
+def is_hub_id(name: str) -> bool:
+    """Return whether a name is that of no folder here, and can be a hub id with an owner."""
+    return local_folder(name) is None and _HUB_ID.fullmatch(name) is not None
+
+
 def require_hub_id(name: str, base_folder: Path | None = None, *, bare: bool = False) -> str:
     """Return a name that is not a folder's, if it can be a hub id.
 

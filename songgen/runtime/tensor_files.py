@@ -88,6 +88,18 @@ def non_finite_names(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if not is_finite(tensor)]
 
 
+def require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Check that a frozen network has no weight that would turn all it computes into NaN, or into code 0.
+
+    Raises:
+        ValueError: if tensors hold NaN or infinity; the message names some of them.
+    """
+    if bad := non_finite_names(tensors):
+        raise ValueError(
+            f"weights of {where} hold NaN or infinity in {len(bad)} tensors, such as {bad[0]}; get the files again"
+        )
+
+
 def non_finite_tensors(path: Path) -> list[str]:
     """Return the names of the tensors of a safetensors file that hold NaN or infinity, sorted.
 
@@ -182,7 +194,7 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     """Fill a model built on the meta device; `tensors` become its parameters.
 
     Raises:
-        ValueError: if a tensor is missing or has another shape; the message lists all problems.
+        ValueError: if a tensor is missing, has another shape or holds NaN or infinity; the message lists all problems.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -193,4 +205,5 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     ]
     if problems:
         raise ValueError(f"weights of {where} do not fit its configuration:\n  " + "\n  ".join(problems))
+    require_finite({name: tensors[name] for name in expected}, where)
     model.load_state_dict({name: tensors[name] for name in expected}, assign=True)

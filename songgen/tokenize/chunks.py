@@ -168,7 +168,7 @@ class ChunkEncoder:
             else:
                 texts[position] = text
         self.progress(len(rejected))
-        with ShardWriter(path, arrow_schema(self.options.tracks)) as writer:
+        with ShardWriter(path, arrow_schema(self.options.tracks, kept_columns=self.options.kept_columns)) as writer:
             failures = []
             for group in self._audio_groups(rows, list(texts)):
                 clips = {position: audio for position, audio in group if isinstance(audio, ClipAudio)}
@@ -290,6 +290,7 @@ class ChunkEncoder:
             VOICE_COLUMN: clip.voice if clip.voice is not None else [],
             VARIANT_IDS_COLUMN: [token for ids in text.variant_ids for token in ids],
             VARIANT_LENGTHS_COLUMN: [len(ids) for ids in text.variant_ids],
+            **text.kept,
         }
         for track in self.options.tracks:
             content[target_column(track)] = codes[track].reshape(-1) if track in codes else []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.schema import (
+    COMPANION_FILES,
     DATASET_FILE,
     REJECTED_FILE,
     REPORT_FILE,
@@ -96,11 +97,19 @@ def publish(
         copy_part(codec, staging / CODEC_FOLDER, codec)
         record_hashes(staging / CODEC_FOLDER, [path.name for path in part_files(staging / CODEC_FOLDER, staging)])
     write_report(staging)
-    # dataset.json is written last, and marks the folder as a data set; it and all other files are flushed to the disk
-    # before the folder is renamed.
+    # dataset.json marks the folder as a data set, and is written after all that it describes; it and all other files
+    # are flushed to the disk before the folder is renamed.
     write_text_atomic(staging / DATASET_FILE, info.to_json())
+    record_hashes(staging, hashed_files(staging, info))
     sync_tree(staging)
     swap_folders(staging, output_folder)
+
+
+def hashed_files(folder: Path, info: DatasetInfo) -> list[str]:
+    """Return the files of a data set folder that its `file_hashes.json` lists: all but the shards."""
+    companions = [f"{split}/{name}" for split in info.splits for name in COMPANION_FILES]
+    codec = sorted(path.relative_to(folder).as_posix() for path in folder.glob(f"{CODEC_FOLDER}/*") if path.is_file())
+    return [DATASET_FILE, *PUBLISHED_FILES, *companions, *codec]
 
 
 def _write_hub_files(folder: Path, info: DatasetInfo) -> None:
@@ -108,7 +117,7 @@ def _write_hub_files(folder: Path, info: DatasetInfo) -> None:
     from datasets import DatasetInfo as HubDatasetInfo
     from datasets import Features
 
-    features = Features.from_arrow_schema(arrow_schema(info.tracks))
+    features = Features.from_arrow_schema(arrow_schema(info.tracks, kept_columns=info.kept_columns))
     (folder / SPLITS_FILE).write_text(json.dumps({"splits": list(info.splits)}), encoding="utf-8")
     for split, shards in info.splits.items():
         fingerprint = hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ from songgen.data.manifests.raw_rows import ColumnNames, track_of_column
 from songgen.data.manifests.row_reader import ManifestOptions
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.data.reading import BYTES_PER_GIB, ReadingLimits
-from songgen.data.schema import EVAL_SPLIT, TRAIN_SPLIT
+from songgen.data.schema import EVAL_SPLIT, TRAIN_SPLIT, arrow_schema
 from songgen.data.sound.levels import VOICE_MIN_ENERGY
 from songgen.tasks import TRACKS
 
@@ -91,6 +91,9 @@ class TokenizeOptions:
     max_bad_fraction: float = 0.1
     """Maximum share of damaged rows; with more, the run ends without a data set."""
 
+    kept_columns: tuple[str, ...] = ()
+    """Further columns of the manifests to keep as text."""
+
     @property
     def work_folder(self) -> Path:
         """Folder of unfinished work; it is removed once the data set is complete."""
@@ -117,6 +120,9 @@ def options_of(config: RunConfig) -> TokenizeOptions:
         problems.append("save_to_disk: name the one folder that the data set is written to")
     if not config.model.model_name_or_path and not config.model.audio_codec:
         problems.append("model_name_or_path: name the model whose codec and tokenizers are to be used")
+    own_columns = {*arrow_schema().names, VARIANTS_COLUMN}
+    if taken := [name for name in data.keep_columns if name in own_columns]:
+        problems.append(f"keep_columns: {', '.join(taken)} cannot be kept, the data set has columns of these names")
     if problems:
         raise ValueError("preprocessing cannot start:\n  - " + "\n  - ".join(problems))
     output_folder = Path(data.dataset_folders()[0]).resolve()
@@ -153,11 +159,12 @@ def options_of(config: RunConfig) -> TokenizeOptions:
         chunk_rows=data.save_codec_steps or 500,
         num_workers=data.preprocessing_num_workers or 1,
         max_bad_fraction=data.max_bad_fraction,
+        kept_columns=tuple(dict.fromkeys(data.keep_columns)),
         manifests=ManifestOptions(
             columns=columns,
             roots=tuple(Path(root) for root in data.audio_roots),
             default_language=data.default_language,
-            kept_columns=(VARIANTS_COLUMN,),
+            kept_columns=(VARIANTS_COLUMN, *data.keep_columns),
         ),
     )
 

@@ -15,8 +15,9 @@ from accelerate.state import PartialState
 from tqdm import tqdm
 
 from songgen.data.reading import AudioReaders
-from songgen.data.schema import COMPANION_FILES, REPORT_FILE, DatasetInfo, ShardInfo
+from songgen.data.schema import REPORT_FILE, DatasetInfo, ShardInfo
 from songgen.exit_codes import EXIT_BAD_DATA
+from songgen.runtime.file_hashes import changed_files, read_hashes
 from songgen.runtime.files import file_sha256, write_text_atomic
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.json_lines import LINE_ERRORS, numbered, read_lines
@@ -29,7 +30,7 @@ from songgen.tokenize.chunks import ChunkEncoder, ChunkRecord, audio_options, ch
 from songgen.tokenize.encoders import Encoders, load_encoders
 from songgen.tokenize.finalize import (
     CHUNK_RECORDS_FILE,
-    PUBLISHED_FILES,
+    hashed_files,
     link_or_copy,
     publish,
     with_splits,
@@ -257,6 +258,7 @@ class _Run:
         self._check_damage()
         info = with_splits(self.info, self._records())
         output = self.options.output_folder
+        self._name_damage()
         if read_finished(output) != info or not self._stands(info):
             publish(
                 output,
@@ -271,12 +273,29 @@ class _Run:
         for line in report_lines(read_json_object(output / REPORT_FILE)):
             print(printable(line))
 
-    def _stands(self, info: DatasetInfo) -> bool:
-        """Return whether the output folder is complete, and its shards are the same files that were checked."""
+    def _name_damage(self) -> None:
+        """Warn of files of the data set that are not as they were written; it is written again then."""
         output = self.options.output_folder
-        names = [*PUBLISHED_FILES, *(f"{split}/{name}" for split in info.splits for name in COMPANION_FILES)]
+        try:
+            problems = changed_files(output, read_hashes(output) or {})
+        except ValueError as error:
+            logger.warning("%s", error)
+            return
+        if problems:
+            listed = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+            logger.warning("%s is not as it was written (%s); it is written again", output, listed)
+
+    def _stands(self, info: DatasetInfo) -> bool:
+        """Return whether the output folder is as it was written, and its shards are the files that were checked."""
+        output = self.options.output_folder
+        try:
+            files = read_hashes(output) or {}
+        except ValueError:
+            return False
+        if not files.keys() >= set(hashed_files(output, info)) or changed_files(output, files):
+            return False
         taken = {record.key: self._shard(record) for record in self._records() if record.rows}
-        return all((output / name).is_file() for name in names) and all(
+        return all(
             (output / shard.file).is_file() and (output / shard.file).samefile(taken[shard.key])
             for shards in info.splits.values()
             for shard in shards
@@ -318,6 +337,7 @@ def _describe(options: TokenizeOptions, encoders: Encoders) -> DatasetInfo:
         caption_tokenizer_fingerprint=encoders.caption_fingerprint,
         voice_sample_rate=encoders.voice_sample_rate if options.store_voice else 0,
         tracks=options.tracks,
+        kept_columns=options.kept_columns,
     )
 
 

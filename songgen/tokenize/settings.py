@@ -48,6 +48,8 @@ def settings_fingerprint(options: TokenizeOptions, info: DatasetInfo) -> str:
         "voice": (info.voice_sample_rate, options.voice_min_energy),
         "code": code_fingerprint(CODE),
     }
+    if options.kept_columns:
+        content["kept_columns"] = options.kept_columns
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

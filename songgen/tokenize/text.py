@@ -1,8 +1,10 @@
 """Validation of captions and lyrics on input, their normalization to NFC, and tokenization."""
 
+import json
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from songgen.data.manifests.clip import ClipRow, Rejection, is_storable_text
 from songgen.lyrics import language_code
@@ -31,6 +33,9 @@ class EncodedText:
 
     variant_ids: tuple[list[int], ...] = ()
     """Tokens of further descriptions, each different from the caption and from the others."""
+
+    kept: dict[str, str] = field(default_factory=dict)
+    """Kept columns as they are stored."""
 
 
 def knows_language(language: str, encoders: Encoders) -> bool:
@@ -86,7 +91,21 @@ def encode_text(row: ClipRow, encoders: Encoders, options: TokenizeOptions) -> E
         if limit is not None and len(ids) > limit:
             return row.reject(f"{name}_too_many_tokens", f"the {name} has {len(ids)} tokens; the limit is {limit}")
     variant_ids = tuple(_encode_variants(row, texts["caption"], encoders, options))
-    return EncodedText(texts["caption"], texts["lyrics"], language, caption_ids, lyrics_ids, variant_ids)
+    kept = {name: _kept_text(row.extra.get(name)) for name in options.kept_columns}
+    return EncodedText(texts["caption"], texts["lyrics"], language, caption_ids, lyrics_ids, variant_ids, kept)
+
+
+def _kept_text(value: Any) -> str:
+    """Return the value of a kept column as text: texts of a list joined by commas, null as empty, others as JSON.
+
+    Characters that cannot be stored are left out, since the column is not worth losing a clip for.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        value = ", ".join(value)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return unicodedata.normalize("NFC", "".join(filter(is_storable_text, text))).strip()
 
 
 def _encode_variants(row: ClipRow, caption: str, encoders: Encoders, options: TokenizeOptions) -> Iterator[list[int]]:

@@ -24,6 +24,10 @@ class SongSchedule:
     """Steps between two evaluations that sample songs; None for every evaluation."""
     last_step: int
     """Final step of the run, at which songs are always sampled."""
+    at_evaluations: bool = True
+    """Whether evaluations sample songs; otherwise only commands do."""
+    random_texts: bool = False
+    """Whether songs get the caption of one clip and the lyrics of another."""
     originals_logged: bool = False
     """Whether the original recordings were already logged, by this process or by the run that it resumes."""
     latest_step: int = 0
@@ -31,8 +35,8 @@ class SongSchedule:
 
     def due(self, step: int) -> bool:
         """Return whether the evaluation after `step` completed steps samples songs."""
-        if self.interval is None or step >= self.last_step:
-            return True
+        if self.interval is None or step >= self.last_step or not self.at_evaluations:
+            return self.at_evaluations
         # Evaluations need not fall on multiples of the interval: sample at the first one past each multiple.
         return step // self.interval > self.latest_step // self.interval
 
@@ -46,7 +50,7 @@ class Evaluator:
     data: TrainingData
     """Held-out clips; their samples are deterministic."""
     songs: SongSchedule | None
-    """Schedule of sampled songs; None to sample none."""
+    """Schedule of sampled songs; None if none can be sampled."""
 
     def resume(self, evaluated_step: int | None) -> None:
         """Continue a run that was last evaluated at this step; songs due up to then count as sampled."""
@@ -76,10 +80,36 @@ class Evaluator:
             metrics = self._measure(model, inbox)
             if self.songs is not None and self.songs.due(step):
                 metrics.update(self._sample(self.songs, core, step, sink, inbox))
+                self.songs.latest_step = step
         finally:
             shard_again(core)
             model.train(was_training)
         return metrics
+
+    def sample(
+        self, model: nn.Module, core: nn.Module, step: int, sink: AudioSink, inbox: Inbox, *, num_songs: int | None
+    ) -> dict[str, float]:
+        """Sample songs now, whatever the schedule says; it stays as it is. Every process must call this.
+
+        Args:
+            model: as in `run`, and so are the others.
+            core: model without wrappers.
+            step: completed optimizer steps.
+            sink: receives the audio.
+            inbox: checked for a stop request.
+            num_songs: number of songs over all processes; None for that of the schedule.
+
+        Raises:
+            Interrupted: if any process was asked to stop; all of them raise it together.
+        """
+        assert self.songs is not None
+        was_training = model.training
+        model.eval()
+        try:
+            return self._sample(self.songs, core, step, sink, inbox, num_songs=num_songs)
+        finally:
+            shard_again(core)
+            model.train(was_training)
 
     @torch.no_grad()
     def _measure(self, model: nn.Module, inbox: Inbox) -> dict[str, float]:
@@ -98,7 +128,13 @@ class Evaluator:
         return self.objective.evaluation_metrics(sum_over_processes(sums))
 
     def _sample(
-        self, songs: SongSchedule, core: nn.Module, step: int, sink: AudioSink, inbox: Inbox
+        self,
+        songs: SongSchedule,
+        core: nn.Module,
+        step: int,
+        sink: AudioSink,
+        inbox: Inbox,
+        num_songs: int | None = None,
     ) -> dict[str, float]:
         """Sample songs.
 
@@ -107,15 +143,16 @@ class Evaluator:
         """
         request = SongRequest(
             samples=self.data.samples,
-            num_songs=min(songs.num_songs, len(self.data.samples)),
+            num_songs=min(num_songs or songs.num_songs, len(self.data.samples)),
             step=step,
             with_originals=not songs.originals_logged,
             sink=sink,
             inbox=inbox,
+            random_texts=songs.random_texts,
             whole_weights=lambda: whole_weights(core),
             rank=self.data.rank,
             world_size=self.data.plan.world_size,
         )
         metrics = self.objective.sample_songs(core, request)
-        songs.latest_step, songs.originals_logged = step, True
+        songs.originals_logged = True
         return metrics

@@ -7,11 +7,15 @@ import os
 import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from songgen.config import RunConfig, load_run_config
+from songgen.data.loader import worker_failure
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE
+from songgen.runtime.control.keyboard import Keyboard
+from songgen.runtime.control.requests import RequestFolder
 from songgen.runtime.private_names import is_lost_connection
 from songgen.runtime.processes.agreement import from_main
 from songgen.runtime.processes.commands import Inbox
@@ -23,9 +27,12 @@ from songgen.runtime.terminal import outliving_terminal, say
 from songgen.tasks import Task
 from songgen.train.build import build_trainer
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE
+from songgen.train.comparing.at_end import compare_at_end
+from songgen.train.forecast import Forecaster, peak_memory_line, show_forecast
 from songgen.train.optimization.determinism import use_deterministic_operations
 from songgen.train.output_folder import back_up_run, locked, require_outside, require_usable, require_way_back
 from songgen.train.publishing.hub import publish, require_account, require_repository_name
+from songgen.train.reporting.banner import banner
 from songgen.train.reporting.console import Console, route_logging, route_warnings
 from songgen.train.same_everywhere import require_same_run
 from songgen.train.supervision import Supervision, begin_run
@@ -33,13 +40,16 @@ from songgen.train.supervision import Supervision, begin_run
 logger = logging.getLogger(__name__)
 
 
-def run_training(arguments: Sequence[str], task: Task, *, description: str = "") -> int:
+def run_training(
+    arguments: Sequence[str], task: Task, *, description: str = "", forecaster: Forecaster | None = None
+) -> int:
     """Run a training from command line arguments.
 
     Args:
         arguments: `CONFIG.json [--key value ...]`.
         task: task that the model is trained for.
         description: description of the program and its exit codes, shown by `--help`.
+        forecaster: makes the forecast that is shown at the start of the run; None to show none.
 
     Returns:
         The exit code, one of `songgen.exit_codes`.
@@ -52,7 +62,7 @@ def run_training(arguments: Sequence[str], task: Task, *, description: str = "")
             config = load_run_config(arguments, description=description)
             _require_possible(config)
             with Run(config, task) as run:
-                _train(run, task, console)
+                _train(run, task, console, forecaster)
         except ValueError as error:
             _say_refusal(error, console)
             return EXIT_ERROR
@@ -126,6 +136,10 @@ class Run:
         """Report how the run ended and release everything."""
         if error is not None:
             self.exit_code = self.supervision.fail(error)
+            if self.supervision.reported:
+                step = self.supervision.heartbeat.latest.step if self.supervision.trains else None
+                if text := banner(worker_failure(error) or error, self.config, self.folder, step):
+                    say(text)
         self._release()
         return isinstance(error, Exception | KeyboardInterrupt | SystemExit)
 
@@ -146,13 +160,16 @@ class Run:
         require_same_run(self.config, self.task.name)
         return str(from_main(self.accelerator.process_index, self._take_folder))
 
-    def take_commands(self, inbox: Inbox) -> None:
+    def take_commands(self, inbox: Inbox, console: Console) -> None:
         """Accept commands until the run has ended, not only while it trains.
 
         The launcher forwards signals with a delay, and sends one when another process has failed.
         """
         self._start.close()
         self._held.enter_context(inbox)
+        if self.accelerator.is_main_process:
+            inbox.listen_to(Keyboard(console.info))
+            inbox.listen_to(RequestFolder(self.folder, self.supervision.run_id))
 
     def done(self, step: int, *, stopped: bool) -> None:
         """Record that the run ended without an error."""
@@ -184,21 +201,24 @@ class Run:
             self.accelerator.end_training()
 
 
-def _train(run: Run, task: Task, console: Console) -> None:
+def _train(run: Run, task: Task, console: Console, forecaster: Forecaster | None) -> None:
     """Build the trainer, train, publish, and record how the run ended.
 
     Raises:
         Exception: if anything fails; `Run` reports it.
     """
     training = run.config.training
+    forecast = show_forecast(forecaster, run.config, run.accelerator)
     trainer = build_trainer(run.config, task, run.accelerator, console, run.supervision.heartbeat)
+    trainer.reporter.peak_memory = partial(peak_memory_line, run.accelerator.device, forecast)
     run.supervision.running(trainer.total_steps)
     if not training.do_train:
         trainer.evaluate_only()
         run.done(trainer.state.step, stopped=trainer.stopped)
         return
-    run.take_commands(trainer.inbox)
+    run.take_commands(trainer.inbox, console)
     state = trainer.train()
+    compare_at_end(trainer)
     if not trainer.stopped and training.push_to_hub and run.accelerator.is_main_process:
         publish(run.folder, training.hub_model_id, private=training.hub_private)
     run.done(state.step, stopped=trainer.stopped)

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from songgen.adapters.folder import is_adapter_folder
 from songgen.data.integrity import VERIFIED_FILE
 from songgen.runtime import folder_lock
+from songgen.runtime.folder_lock import RUN_LOCK_FILE as RUN_LOCK_FILE
 from songgen.runtime.processes.heartbeat import is_heartbeat
 from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.checkpoints.folders import checkpoint_folders
-
-RUN_LOCK_FILE = ".run.lock"
 
 
 def require_usable(folder: Path, *, resume: str, overwrite: bool) -> None:
@@ -59,8 +59,9 @@ def require_way_back(folder: Path) -> None:
 
 
 def has_lone_model(folder: Path) -> bool:
-    """Return whether a run's folder holds its model but no checkpoint, not even a damaged one."""
-    return (folder / MODEL_CONFIG_FILE).is_file() and not checkpoint_folders(folder)
+    """Return whether a run's folder holds its model or adapter but no checkpoint, not even a damaged one."""
+    is_written = (folder / MODEL_CONFIG_FILE).is_file() or is_adapter_folder(folder)
+    return is_written and not checkpoint_folders(folder)
 
 
 def back_up_run(folder: Path) -> Path | None:

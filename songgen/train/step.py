@@ -19,9 +19,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from songgen.families.objective import Objective
-from songgen.runtime.processes.commands import Action, Command, actions_of, agreed_actions
 from songgen.runtime.processes.group import sum_over_processes
-from songgen.train.optimization.engine import Engine
+from songgen.train.optimization.engine import Engine, GradientLimit
 
 
 class Outcome(enum.Enum):
@@ -59,8 +58,8 @@ class StepResult:
     """Number of frames over all processes."""
     targets: int
     """Number of predicted values over all processes, as the objective counts them."""
-    actions: frozenset[Action]
-    """Actions that any process was asked for."""
+    has_commands: bool
+    """Whether any process has received commands, which the processes exchange then."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,8 @@ class _Agreed:
     """Whether the gradient norm is finite on every process."""
     loss: float
     """Sum of the processes' shares of the loss."""
-    actions: frozenset[Action]
-    """Actions that any process was asked for."""
+    has_commands: bool
+    """Whether any process has received commands, which the processes exchange then."""
     samples: int
     """Number of songs over all processes."""
     frames: int
@@ -93,14 +92,14 @@ class TrainingStep:
     """Model, gradients and optimizer."""
     objective: Objective
     """Objective that counts the targets and computes the losses."""
-    max_gradient_norm: float
-    """Norm to which larger gradients are scaled down."""
+    gradient_limit: GradientLimit
+    """Limit to which larger gradients are clipped."""
 
     def run(
         self,
         batches: Sequence[Any],
         curve_values: Tensor,
-        commands: Callable[[], Sequence[Command]] = tuple,
+        has_commands: Callable[[], bool] = lambda: False,
         allows_update: Callable[[float], bool] = lambda loss: True,
     ) -> StepResult:
         """Train on the micro-batches of one step.
@@ -111,8 +110,7 @@ class TrainingStep:
         Args:
             batches: micro-batches of this process; every process must have the same number.
             curve_values: W, values of the loss that depend on the position on the run's curve.
-            commands: called once, at the end, for the commands that this process received; the processes agree on
-                them.
+            has_commands: called once, at the end; returns whether this process has received commands.
             allows_update: called before the weights change, with the loss over all processes; must return the same on
                 every process.
         """
@@ -131,8 +129,8 @@ class TrainingStep:
             objective += loss.total.detach()
             for name, part in loss.parts.items():
                 parts[name] = parts[name] + part.detach() if name in parts else part.detach()
-        norm = self.engine.clip_gradients(self.max_gradient_norm)
-        agreed = self._agree(objective, norm, commands(), sizes)
+        norm = self.engine.clip_gradients(self.gradient_limit)
+        agreed = self._agree(objective, norm, has_commands(), sizes)
         outcome = self._update(agreed, allows_update)
         return StepResult(
             outcome=outcome,
@@ -143,7 +141,7 @@ class TrainingStep:
             samples=agreed.samples,
             frames=agreed.frames,
             targets=agreed.targets,
-            actions=agreed.actions,
+            has_commands=agreed.has_commands,
         )
 
     def _count(self, batches: Sequence[Any]) -> tuple[Tensor, Tensor]:
@@ -154,7 +152,7 @@ class TrainingStep:
         summed = sum_over_processes(own.to(self.accelerator.device))
         return summed[: len(counts.divisors)], summed[len(counts.divisors) :]
 
-    def _agree(self, objective: Tensor, norm: Tensor, commands: Sequence[Command], sizes: Tensor) -> _Agreed:
+    def _agree(self, objective: Tensor, norm: Tensor, has_commands: bool, sizes: Tensor) -> _Agreed:
         """Combine what the processes found; `sizes` are sums already.
 
         Everything is copied to the host in one transfer, the only point of a step where the host waits for the device.
@@ -162,15 +160,14 @@ class TrainingStep:
         the update.
         """
         # `full` writes on the device; a copy from host memory would wait for the device.
-        asked = [torch.full((), flag, dtype=torch.bool, device=objective.device) for flag in actions_of(commands)]
+        asked = torch.full((), has_commands, dtype=torch.bool, device=objective.device)
         # float64 holds counts exactly up to 2**53. A flag that any process set gives a sum above zero. Layout of the
-        # sum: [loss not finite, norm not finite, one flag for each action, loss].
-        found = torch.stack([~objective.isfinite(), ~norm.isfinite(), *asked]).double()
+        # sum: [loss not finite, norm not finite, has commands, loss].
+        found = torch.stack([~objective.isfinite(), ~norm.isfinite(), asked]).double()
         found = sum_over_processes(torch.cat([found, objective.double()[None]]))
-        bad_losses, bad_norms, *rest = torch.cat([found, sizes.double()]).tolist()
-        actions, (loss, *counted) = agreed_actions(rest[: len(asked)]), rest[len(asked) :]
+        bad_losses, bad_norms, askers, loss, *counted = torch.cat([found, sizes.double()]).tolist()
         samples, frames, targets = (int(count) for count in counted)
-        return _Agreed(bad_losses == 0, bad_norms == 0, loss, actions, samples, frames, targets)
+        return _Agreed(bad_losses == 0, bad_norms == 0, loss, askers > 0, samples, frames, targets)
 
     def _update(self, agreed: _Agreed, allows_update: Callable[[float], bool]) -> Outcome:
         """Update the weights if the step allows it. Every process comes to the same outcome."""

@@ -150,6 +150,12 @@ class Supervision:
         return code
 
     @property
+    def reported(self) -> bool:
+        """Whether this process is the one whose failure is the reason in the run's status."""
+        status = self.status.read()
+        return status is not None and status.status == "failed" and status.rank == self.rank
+
+    @property
     def trains(self) -> bool:
         """Whether training has begun. Before that, all processes run the same checks and mostly fail together."""
         return self.heartbeat.latest.doing != STARTING

@@ -5,38 +5,41 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from safetensors import SafetensorError
 from torch import nn
 
-from songgen.config import RunConfig
+from songgen.config import RunConfig, TrainingArguments
 from songgen.config.changes import KIND_OF, Change
 from songgen.families.family import Family
 from songgen.families.objective import Objective
 from songgen.families.songs import TrainingData
+from songgen.runtime.control.commands import Action
 from songgen.runtime.processes.agreement import all_succeeded
-from songgen.runtime.processes.commands import Action, Inbox, Interrupted
+from songgen.runtime.processes.commands import Inbox, Interrupted
 from songgen.runtime.processes.group import StartPatience
 from songgen.runtime.processes.heartbeat import Heartbeat
 from songgen.train.checkpoints.manager import CheckpointError, CheckpointManager
-from songgen.train.checkpoints.resume import Resumption, require_same_parameters
+from songgen.train.checkpoints.resume import Resumption, count_epochs, require_same_parameters
 from songgen.train.checkpoints.state import CheckpointContents, TrainerState, capture_random_state, restore_random_state
+from songgen.train.control.control import EVALUATIONS, RunControl
+from songgen.train.control.work import OwedWork
+from songgen.train.data_growth import DataGrowth, take_in
 from songgen.train.evaluation import Evaluator
-from songgen.train.final_model import write_final_model
+from songgen.train.final_model import write_agreed, write_final_model
 from songgen.train.optimization.anomalies import AnomalyWatch, NonFiniteError
-from songgen.train.optimization.ema import MovingAverage
+from songgen.train.optimization.ema import MovingAverage, averaged_weights
 from songgen.train.optimization.engine import Engine
 from songgen.train.optimization.loss_scale import LossScaleBounds
 from songgen.train.optimization.named_tensors import copy_tensors, gather_tensors
 from songgen.train.optimization.optimizer import get_learning_rate, set_learning_rate
-from songgen.train.optimization.schedules import LearningRateSchedule
 from songgen.train.reporting.reporter import Reporter
 from songgen.train.same_everywhere import require_same_weights
 from songgen.train.step import Outcome, StepResult, TrainingStep
@@ -55,6 +58,18 @@ class Intervals:
     """Steps between two evaluations."""
     save: int | None
     """Steps between two checkpoints."""
+    plot: int | None = None
+    """Steps between two plots."""
+
+    @classmethod
+    def of(cls, training: TrainingArguments, steps_per_epoch: int, total_steps: int) -> Intervals:
+        """Return the intervals that the configuration of a run gives or implies."""
+        return cls(
+            log=training.logging_interval(total_steps, steps_per_epoch),
+            evaluate=training.eval_interval(total_steps, steps_per_epoch),
+            save=training.save_interval(total_steps, steps_per_epoch),
+            plot=training.plot_interval(total_steps),
+        )
 
     def problems(self, total_steps: int) -> dict[str, str]:
         """Return what is never due before the end of a run of `total_steps`: key -> what that means."""
@@ -101,8 +116,6 @@ class Trainer:
     # How it is trained
     training_step: TrainingStep
     """One optimizer step."""
-    schedule: LearningRateSchedule
-    """Learning rate schedule, a function of the updates."""
     average: MovingAverage | None
     """Moving average of the weights; None if none is kept."""
     anomalies: AnomalyWatch
@@ -125,6 +138,12 @@ class Trainer:
     """Heartbeat of this process."""
     patience: StartPatience
     """Time limit for processes that wait for each other; long until the first step is done."""
+    control: RunControl
+    """Commands to the run while it trains."""
+    owed_work: OwedWork
+    """Songs and exports that commands ask for."""
+    growth: DataGrowth | None = None
+    """Reader of data sets that may grow; None if they are read once."""
     inbox: Inbox = field(default_factory=Inbox)
     """Commands that this process receives while it trains."""
 
@@ -157,23 +176,30 @@ class Trainer:
             if self.evaluator is not None:
                 self.evaluator.resume(self.state.evaluated_step)
             self.reporter.start(self.state.step)
+            self.control.begin()
             self.make_up_evaluation()
+            self.do_owed_work()
             for batches in self.remaining_steps():
                 if self.stopped:
                     break
                 # The order matters: an evaluation comes before the save of the same step, whose checkpoint then records
                 # its result. After a stop request, the save comes before an evaluation, which is repeated on resume.
-                self.obey(self.step(batches).actions)
+                self.obey(self.step(batches))
                 if self.due(self.intervals.log) or self.stopped:
                     self.log()
-                if self.due(self.intervals.evaluate) and not self.stopped:
+                if (self.due(self.intervals.evaluate) or self.owes_evaluation) and not self.stopped:
                     self.evaluate()
+                self.do_owed_work()
                 if self.due(self.intervals.save) or self.stopped or self.save_asked or self.is_best:
                     self.save()
+                    self.control.saved(self.saved_step)
+                if self.due(self.intervals.plot):
+                    self.reporter.plot()
                 self.heartbeat.beat("waiting for data", self.state.step)
             self.finish()
         if self.stopped:
             self.require_saved()
+        self.control.close()
         return self.state
 
     def due(self, interval: int | None) -> bool:
@@ -190,10 +216,16 @@ class Trainer:
 
     def make_up_evaluation(self) -> None:
         """Run the evaluation that the run was stopped before, so that no evaluation is missing after a stop."""
-        if self.state.step and self.state.evaluated_step != self.state.step and self.due(self.intervals.evaluate):
+        is_missing = self.state.evaluated_step != self.state.step and self.due(self.intervals.evaluate)
+        if self.state.step and (is_missing or self.owes_evaluation):
             self.evaluate()
             if self.is_best:  # the checkpoint of this step does not record it
                 self.save(again=True)
+
+    @property
+    def owes_evaluation(self) -> bool:
+        """Whether a command asked for an evaluation of this step, which is not done yet."""
+        return bool(self.control.owed(*EVALUATIONS))
 
     @property
     def is_best(self) -> bool:
@@ -255,21 +287,32 @@ class Trainer:
     def remaining_steps(self) -> Iterator[list[Any]]:
         """Yield this process's micro-batches of each remaining step, epoch after epoch."""
         while self.state.step < self.total_steps:
+            self.reread_data()
             for batches in self.data.steps(self.state.epoch, self.state.batches_in_epoch):
                 yield batches
                 if self.state.step >= self.total_steps:
                     return
+
+    def reread_data(self) -> None:
+        """Read the data sets again if that is due, and plan the rest of the run for the clips that they have now."""
+        data = self.growth.next(self.data, self.state) if self.growth is not None else None
+        if data is None:
+            return
+        self.data, self.total_steps = data, take_in(data, self.config, self.state)
+        self.intervals = Intervals.of(self.config.training, data.plan.steps_per_epoch(0), self.total_steps)
+        if self.evaluator is not None and self.evaluator.songs is not None:
+            self.evaluator.songs.last_step = self.total_steps
+        self.reporter.plan(self.total_steps, count_epochs(data.plan, self.state, self.total_steps))
 
     def step(self, batches: list[Any]) -> StepResult:
         """Train on the micro-batches of one step and advance the state."""
         self.heartbeat.beat("training", self.state.step)
         # Set before each step from the position alone, so that a resumed run needs no state of a scheduler.
         curve = self.state.curve
-        learning_rate = self.config.training.learning_rate * self.schedule(curve.update)
-        set_learning_rate(self.engine.optimizer, learning_rate)
+        set_learning_rate(self.engine.optimizer, self.control.learning_rate)
         values = self.objective.curve_values(curve.step / max(1, curve.length))
         result = self.training_step.run(
-            batches, values, self.inbox.take, lambda loss: self.anomalies.allows_update(loss, self.state)
+            batches, values, self.control.has_commands, lambda loss: self.anomalies.allows_update(loss, self.state)
         )
         try:
             must_rewind = self.anomalies.after_step(batches, result, self.state)
@@ -286,17 +329,28 @@ class Trainer:
         self.patience.end()
         return result
 
-    def obey(self, actions: Collection[Action]) -> None:
-        """Take the actions that the processes agreed on, all at the same step boundary.
+    def obey(self, result: StepResult) -> None:
+        """Carry out the commands that any process has received, all at the same step boundary.
 
-        They are only noted here: an evaluation that is due comes before a save, so that the checkpoint records it.
+        A stop and a save are only noted here: an evaluation that is due comes before a save, so that the checkpoint
+        records it.
         """
-        if Action.STOP in actions:
+        asked = self.control.carry_out(has_commands=result.has_commands)
+        if Action.STOP in asked:
             self.stopped = True
             logger.info("asked to stop: the run ends after step %d", self.state.step)
-        if Action.SAVE in actions:
+        if Action.SAVE in asked:
             self.save_asked = True
             logger.info("asked to save: the run continues after step %d", self.state.step)
+
+    def do_owed_work(self) -> None:
+        """Sample songs and export the model if commands asked for it. What a stop interrupts is repeated on resume."""
+        if self.stopped or not self.control.owed(Action.SAMPLE, Action.EXPORT):
+            return
+        began = time.perf_counter()
+        if not self.owed_work.do(self.epoch):
+            self.interrupt("work that a command asked for")
+        self.totals.exclude(time.perf_counter() - began)
 
     def advance(self, result: StepResult) -> None:
         """Advance the state by one step."""
@@ -324,6 +378,7 @@ class Trainer:
         rate = {"learning_rate": get_learning_rate(self.engine.optimizer)}
         metrics = self.totals.report(reset=self.due(self.intervals.log))
         self.reporter.training(metrics | rate, self.state.step, self.epoch)
+        self.heartbeat.expect(self.reporter.next_milestone)
 
     def evaluate(self) -> None:
         """Evaluate the held-out clips, with the averaged weights if they are kept. A stop request interrupts it."""
@@ -335,8 +390,7 @@ class Trainer:
             with self.averaged_weights():
                 metrics = self.evaluator.run(self.engine.model, self.core, self.state.step, self.reporter, self.inbox)
         except Interrupted:
-            logger.info("the evaluation after step %d was interrupted; it is repeated on resume", self.state.step)
-            self.stopped = True
+            self.interrupt("the evaluation")
             return
         self.state.evaluated_step = self.state.step
         best = math.inf if self.state.best_metric is None else self.state.best_metric
@@ -345,10 +399,17 @@ class Trainer:
             self.state.best_metric, self.state.best_step = metrics["loss"], self.state.step
         self.reporter.evaluation(metrics, self.state.step, self.epoch)
         self.totals.exclude(time.perf_counter() - began)
+        self.stopped = self.control.evaluated(metrics["loss"]) or self.stopped
+
+    def interrupt(self, work: str) -> None:
+        """Note that a stop request has interrupted some work."""
+        logger.info("%s after step %d was interrupted; it is repeated on resume", work, self.state.step)
+        self.stopped = True
+        self.control.interrupted()
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Return a context in which the model has the averaged weights, if an average is kept."""
-        return nullcontext() if self.average is None else self.average.applied()
+        return averaged_weights(self.average)
 
     def save(self, *, again: bool = False) -> None:
         """Write a checkpoint of this step, unless there is one already (`again`: even then).
@@ -407,16 +468,14 @@ class Trainer:
             CheckpointError: if it cannot be written; the message says whether a checkpoint holds its weights.
         """
         self.heartbeat.beat("writing the model", self.state.step)
-        error: Exception | None = None
+        parts = (self.family, self.accelerator, self.core, self.engine, self.config, self.state, self.output_dir)
         with self.averaged_weights():
-            try:
-                trainable = self.engine.trainable
-                write_final_model(self.family, self.accelerator, self.core, trainable, self.config, self.output_dir)
-            except (OSError, SafetensorError) as failure:  # not raised yet: the other processes wait in `all_succeeded`
-                error = failure
-        if not all_succeeded(error is None):
+            error = write_agreed(partial(write_final_model, *parts))
+        if isinstance(error, NonFiniteError):
+            raise error
+        if error is not None:
             raise CheckpointError(
-                f"the model could not be written to {self.output_dir} ({error or 'another process failed'}); "
+                f"the model could not be written to {self.output_dir} ({error}); "
                 f"{self.unsaved() or 'the latest checkpoint holds its weights'}. Free disk space and start the "
                 "run again: it continues from there."
             ) from error

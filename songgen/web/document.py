@@ -5,7 +5,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' file:; media-src 'self' file:; form-action 'none'"
+    "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' file: data:; media-src 'self' file: data:; "
+    "form-action 'none'"
 )
 """Content security policy of such a file: text of songs cannot make a browser load anything else."""
 

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,16 @@ from limits import SAFETY_SECONDS
 from preprocess_fakes import RATE, options_for, read_manifest, run, tone, write_corpus, write_manifest
 from single_clips import OPTIONS, code_of, read, row_of
 
-from songgen.data.audio import AudioRejected, check_header
+from songgen.data.audio import AudioOptions, AudioRejected, check_header
 from songgen.data.clip_audio import ClipAudio, read_clip
 from songgen.data.dataset import SongDataset
-from songgen.data.manifests.clip import Rejection
-from songgen.data.reading import AudioReaders, ReadingLimits
+from songgen.data.manifests.clip import ClipRow, Rejection, TrackPath
+from songgen.data.reading import AudioReaders, ReadingLimits, serve
 from songgen.exit_codes import EXIT_BAD_DATA, EXIT_DONE
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.steps.take_in import TakeInOptions, TakeInStep
+from songgen.runtime.files import file_sha256
 from songgen.tokenize import TokenizeOptions
 from songgen.tokenize.launch import run_tokenization
 
@@ -324,6 +326,37 @@ def test_a_decoder_that_crashes_costs_its_row(tmp_path: Path) -> None:
         result = readers.read(row)
         assert isinstance(result, Rejection) and result.code == "audio_crash" and "SIGKILL" in result.reason
         assert isinstance(readers.read(row), ClipAudio)
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_reading_process_whose_other_end_has_died_ends_without_a_word(asks: bool) -> None:
+    """Its parent may be killed while it starts, or while it reads a song."""
+    ours, theirs = Pipe()
+
+    def read(row: ClipRow, options: AudioOptions) -> Rejection:
+        ours.close()
+        return row.reject("silent", "")
+
+    if asks:
+        ours.send_bytes(json.dumps(["read", ClipRow("a", "", "", "", {}, "", 1).to_json()]).encode())
+    else:
+        ours.close()
+    serve(theirs, AudioOptions(RATE), read)
+
+
+@pytest.mark.case(24)
+def test_a_file_with_another_hash_than_its_row_states_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "song.wav"
+    soundfile.write(path, tone(1.0), RATE)
+    tracks = {"mix": TrackPath("song.wav", str(path))}
+    row = ClipRow("a", "", "", "", tracks, "list.jsonl", 1, hashes={"mix": file_sha256(path)})
+    options = AudioOptions(sample_rate=RATE, min_seconds=0.5)
+    assert isinstance(read_clip(row, options), ClipAudio)
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+    found = read_clip(row, options)
+    assert isinstance(found, Rejection) and (found.code, found.path) == ("changed_audio", "song.wav")
 
 
 @pytest.mark.case(30)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint_fakes import FORK, assert_is_step, contents, exit_code, manager, names, saved
+from checkpoint_fakes import FORK, FORMS, assert_is_step, contents, exit_code, files_of, manager, names, saved
 from forked import before_each_step, fork_run, saved_files, stop_at
 from killing import kill_at_random, summary
 from launching import make_world, records, write_config
@@ -27,30 +27,36 @@ from songgen.train.checkpoints.files import (
     random_state_file,
     read_manifest,
 )
-from songgen.train.checkpoints.files import (
-    checkpoint_files as files_of,
-)
 from songgen.train.checkpoints.folders import candidates
 from songgen.train.checkpoints.state import TRAINER_STATE_FILE, read_trainer_state
 from songgen.train.trainer import Trainer
 
-SAVE_POINTS = ["after_folder", *(f"after_file:{name.split('.')[0]}" for name in files_of(1)), "after_manifest"]
+
+def save_points(form: str) -> list[str]:
+    """Points of a save before the checkpoint is complete."""
+    return ["after_folder", *(f"after_file:{name.split('.')[0]}" for name in files_of(form)), "after_manifest"]
+
+
+SAVE_POINTS = save_points("model")
 
 
 @pytest.mark.case(1)
-@pytest.mark.parametrize("point", [*SAVE_POINTS, "after_rename", "after_retire"])
-def test_killed_while_saving(tmp_path: Path, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved(tmp_path, 1, 2)
+@pytest.mark.parametrize(
+    ("form", "point"),
+    [(form, point) for form in FORMS for point in [*save_points(form), "after_rename", "after_retire"]],
+)
+def test_killed_while_saving(tmp_path: Path, form: str, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path, 1, 2, form=form)
     monkeypatch.setenv(FAULT_VARIABLE, point)
-    assert exit_code(lambda: saved_with_limit(tmp_path, 3)) == -signal.SIGKILL
+    assert exit_code(lambda: saved_with_limit(tmp_path, 3, form)) == -signal.SIGKILL
     monkeypatch.delenv(FAULT_VARIABLE)
-    committed = point not in SAVE_POINTS
+    committed = point not in save_points(form)
     left = [name for name in names(tmp_path) if ".tmp-" in name]
     assert len(left) == (0 if point == "after_rename" else 1)
 
     manager(tmp_path, rank=1, world_size=2)
     assert [name for name in names(tmp_path) if ".tmp-" in name] == left, "only the main process cleans up"
-    checkpoints = manager(tmp_path, limit=2)
+    checkpoints = manager(tmp_path, limit=2, form=form)
     assert not any(".tmp-" in name for name in names(tmp_path))
     newest = checkpoints.latest()
     assert newest is not None
@@ -58,9 +64,9 @@ def test_killed_while_saving(tmp_path: Path, point: str, monkeypatch: pytest.Mon
     assert checkpoints.save(contents(4)) is not None
 
 
-def saved_with_limit(folder: Path, step: int) -> None:
+def saved_with_limit(folder: Path, step: int, form: str = "model") -> None:
     """Save with a retention limit that removes a checkpoint."""
-    manager(folder, limit=2).save(contents(step))
+    manager(folder, limit=2, form=form).save(contents(step))
 
 
 @pytest.mark.case(1)
@@ -163,34 +169,46 @@ def flip_bit(path: Path) -> None:
     path.write_bytes(data)
 
 
+# Of a checkpoint of a run that trains the model, and of one that trains an adapter.
+EVERY_FILE = pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        (form, name)
+        for form in FORMS
+        for name in [*files_of(form), MANIFEST_FILE]
+        if form == "model" or "adapter" in name
+    ],
+)
+
+
 @pytest.mark.case(2)
 @pytest.mark.parametrize("damage", [truncate, empty, zero])
-@pytest.mark.parametrize("name", [*files_of(1), MANIFEST_FILE])
+@EVERY_FILE
 def test_a_file_cut_short_emptied_or_zeroed_falls_back(
-    tmp_path: Path, damage: Callable[[Path], None], name: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, damage: Callable[[Path], None], form: str, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert_falls_back(tmp_path, damage, name, caplog)
+    assert_falls_back(tmp_path, damage, form, name, caplog)
 
 
 @pytest.mark.case(3)
-@pytest.mark.parametrize("name", [*files_of(1), MANIFEST_FILE])
-def test_one_flipped_bit_falls_back(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert_falls_back(tmp_path, flip_bit, name, caplog)
+@EVERY_FILE
+def test_one_flipped_bit_falls_back(tmp_path: Path, form: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert_falls_back(tmp_path, flip_bit, form, name, caplog)
 
 
 @pytest.mark.case(4)
-@pytest.mark.parametrize("name", [*files_of(1), MANIFEST_FILE])
-def test_a_missing_file_falls_back(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert_falls_back(tmp_path, Path.unlink, name, caplog)
+@EVERY_FILE
+def test_a_missing_file_falls_back(tmp_path: Path, form: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert_falls_back(tmp_path, Path.unlink, form, name, caplog)
 
 
 def assert_falls_back(
-    folder: Path, damage: Callable[[Path], None], name: str, caplog: pytest.LogCaptureFixture
+    folder: Path, damage: Callable[[Path], None], form: str, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Damage a file of the newest of two checkpoints: the one before is used, the log says what is wrong with which."""
-    good, bad = saved(folder, 1, 2)
+    good, bad = saved(folder, 1, 2, form=form)
     damage(bad / name)
-    checkpoints = manager(folder)
+    checkpoints = manager(folder, form=form)
     with caplog.at_level(logging.WARNING):
         assert checkpoints.latest() == good
     assert_is_step(checkpoints.load(good), 1)
@@ -242,6 +260,15 @@ def test_files_of_another_checkpoint_are_refused(tmp_path: Path) -> None:
         manager(tmp_path).load(second)
 
 
+@pytest.mark.case(3)
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_of_another_form_are_refused(tmp_path: Path, form: str) -> None:
+    (folder,) = saved(tmp_path, 1, form=form)
+    (other,) = set(FORMS) - {form}
+    with pytest.raises(ValueError, match=rf"it holds {files_of(form)[0]}, this run saves {files_of(other)[0]}"):
+        manager(tmp_path, form=other).load(folder)
+
+
 @pytest.mark.case(7)
 def test_retention_counts_complete_ones_and_keeps_best_and_resumed(tmp_path: Path) -> None:
     best, resumed = manager(tmp_path).save(contents(1), best=True), saved(tmp_path, 2)[0]
@@ -259,6 +286,21 @@ def test_retention_counts_complete_ones_and_keeps_best_and_resumed(tmp_path: Pat
     assert "checkpoint-1" not in names(tmp_path), "another one is the best now"
     assert manager(tmp_path, limit=1).save(contents(7)) is not None
     assert [name for name in names(tmp_path) if name < "checkpoint-70"] == ["checkpoint-6", "checkpoint-7"]
+
+
+@pytest.mark.case(7)
+def test_of_a_checkpoint_on_another_disk_only_the_link_is_removed(tmp_path: Path) -> None:
+    run, disk = tmp_path / "run", tmp_path / "disk"
+    (first,) = saved(run, 1)
+    first.rename(disk)
+    first.symlink_to(disk)
+    assert manager(run).latest() == first
+    checkpoints = manager(run, limit=1)
+    for step in (2, 3):
+        checkpoints.save(contents(step))
+    (run / "checkpoint-1.tmp-left").symlink_to(disk)  # what a kill in between leaves
+    manager(run, limit=1).save(contents(4))
+    assert names(run) == ["checkpoint-4"] and (disk / MODEL_FILE).is_file()
 
 
 @pytest.mark.case(7)
@@ -344,6 +386,13 @@ def test_runs_killed_at_random_moments_of_training_and_saving(tmp_path: Path) ->
     result = summary(kills, 0.0)
     assert result["kills"] == 10 and result["problems"] == []
     assert any(kill.reached for kill in kills)
+
+
+@pytest.mark.case(36)
+def test_a_run_that_is_steered_by_commands_is_killed_at_random_moments(tmp_path: Path) -> None:
+    """Checkpoints and stops that are asked for at random steps hurt nothing, and every change of course is kept."""
+    kills = kill_at_random(tmp_path / "kills", {"commands": 6}, processes=[1], seed=2)
+    assert summary(kills, 0.0)["problems"] == [] and any(kill.reached for kill in kills)
 
 
 @pytest.fixture

@@ -303,7 +303,7 @@ def test_no_flipped_bit_of_a_work_folder_reaches_the_data_set(
 ) -> None:
     """All chunks are encoded, the data set is not there yet; then any file is damaged, and the run started again."""
     total = count_file_operations(corpora[0], tmp_path / "counted" / "songs")
-    run_killed(corpora[0], tmp_path / "half" / "songs", total - FINISHING_EVENTS - 12)
+    run_killed(corpora[0], tmp_path / "half" / "songs", total - FINISHING_EVENTS - 13)
     work = tmp_path / "half" / "songs.work"
     names = sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
     names.remove("lock.json")  # a flip in it may name another owner: the run is refused, and says so

@@ -53,6 +53,7 @@ def test_ctrl_c_is_answered_at_once_and_a_closed_window_is_no_second_request(
 ) -> None:
     folder = tmp_path / "run"
     terminal = start(world, folder)
+    terminal.ask("svae", "did you mean save?")  # the launcher's terminal is that of the main process
     terminal.press(INTERRUPT)
     assert terminal.wait_for(ANSWER + str(folder)) < AT_ONCE_SECONDS
     if closes:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from bad_numbers import NO_TARGETS, Fault, break_steps, noted_steps
 from forked import fork_run, saved_files, stop_at
+from killing import ADAPTER
 from launching import make_world, records, write_config
 from safetensors.torch import load_file
 
@@ -78,6 +79,19 @@ def require_same_runs(one: Path, two: Path, *, tolerance: float) -> None:
         assert ours.keys() == theirs.keys()
         for name, value in ours.items():
             torch.testing.assert_close(theirs[name], value, atol=1e-5, rtol=1e-3, msg=f"{file}: {name}")
+
+
+@pytest.mark.faults
+def test_an_adapter_is_trained_as_with_ddp(train: Train, tmp_path: Path) -> None:
+    keys = {**ADAPTER, "lora": {**ADAPTER["lora"], "lora_dropout": 0.0}, "learning_rate_factors": {}}
+    train("ddp", zero=False, **keys)
+    train("zero", **keys)
+    require_same_runs(tmp_path / "ddp", tmp_path / "zero", tolerance=1e-5)
+
+
+def test_a_quantized_base_is_refused_before_it_is_loaded(train: Train) -> None:
+    printed = train("run", EXIT_ERROR, lora={"quantization": "nf4"}, model_name_or_path="nowhere")
+    assert 'lora.quantization: "nf4" does not work with DeepSpeed' in printed
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -68,3 +68,11 @@ def test_two_deterministic_runs_are_equal(train: Callable[..., int], tmp_path: P
     assert losses[0] == losses[1] and len(losses[0]) == 20
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second")]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_16_bit_weights_train_like_autocast(train: Callable[..., int], tmp_path: Path, dtype: str) -> None:
+    settings = {"dtype": dtype, "max_steps": 20, "learning_rate": 1e-2}
+    assert train("autocast", **settings) == train("weights", weights_dtype=dtype, **settings) == EXIT_DONE
+    losses = [[row["train/loss"] for row in records(tmp_path / run)] for run in ("autocast", "weights")]
+    assert losses[1] == pytest.approx(losses[0], abs=0.05) and losses[1][-1] < losses[1][0] - 0.2

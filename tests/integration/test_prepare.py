@@ -18,7 +18,7 @@ from preprocess_fakes import fake_encoders
 from tiny_demucs import save_tiny_demucs
 from tiny_whisper import save_tiny_whisper
 
-from songgen.cli.prepare import describe
+from songgen.cli.data.prepare import describe
 from songgen.config import load_run_config
 from songgen.data.dataset import SongDataset
 from songgen.exit_codes import EXIT_SIGNAL_BASE

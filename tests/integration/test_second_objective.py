@@ -239,6 +239,7 @@ def configuration(world: Path, output: Path, **changes: Any) -> Path:
         "max_steps": STEPS, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-2,
         "logging_steps": 1, "do_eval": True, "eval_strategy": "steps", "eval_steps": STOP, "ema_decay": 0.9,
         "predict_with_generate": True, "num_generated_samples": 2, "save_steps": 100, "ddp_timeout": 60,
+        "every_plot_step": None,
     }  # fmt: skip
     path = output.with_suffix(".json")
     path.write_text(json.dumps(values | changes))

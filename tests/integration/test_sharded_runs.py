@@ -15,12 +15,15 @@ import yaml
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from forked import before_each_step, fork_run, saved_files, signal_at
+from killing import ADAPTER
 from launching import ROOT, make_world, records, write_config
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from songgen.adapters.folder import read_adapter
 from songgen.doctor.hashes import accept
+from songgen.exit_codes import EXIT_ERROR
 from songgen.models.loading import WEIGHTS_FILE
 from songgen.train.checkpoints.files import AVERAGE_FILE, FAULT_VARIABLE, MODEL_FILE, OPTIMIZER_FILE
 from songgen.train.checkpoints.folders import candidates
@@ -122,6 +125,28 @@ def test_a_sharded_run_in_bfloat16_rounds_as_a_whole_one_does(world: Path, tmp_p
     ours, theirs = (load_file(folder / "checkpoint-6" / MODEL_FILE) for folder in (sharded, whole))
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.faults
+def test_a_sharded_run_trains_an_adapter_as_a_whole_one_does(world: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, **ADAPTER, "learning_rate_factors": {}}
+    for name, hook in (("whole", None), ("sharded", shard())):
+        config = write_config(world, output_dir=str(tmp_path / name), **settings)
+        fork_run(config, tmp_path / "log", processes=2, hook=hook).finish()
+    whole, sharded = tmp_path / "whole", tmp_path / "sharded"
+    require_same_metrics(sharded, whole)
+    for folder in (Path("checkpoint-6"), Path()):
+        ours, theirs = (read_adapter(run / folder).weights for run in (sharded, whole))
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_a_quantized_base_is_refused_before_it_is_loaded(world: Path, tmp_path: Path) -> None:
+    lora = {"lora": {"quantization": "nf4"}}
+    config = write_config(world, output_dir=str(tmp_path / "run"), **SETTINGS | lora, model_name_or_path="nowhere")
+    printed = fork_run(config, tmp_path / "log", processes=2, hook=shard()).finish(EXIT_ERROR)
+    assert 'lora.quantization: "nf4" does not work with FSDP' in printed and "ddp_8_gpus.yaml" in printed
 
 
 def watch_precision(rank: int) -> None:

@@ -32,6 +32,7 @@ from songgen.train.checkpoints.state import CheckpointContents, read_trainer_sta
 from songgen.train.evaluation import Evaluator
 from songgen.train.launch import run_training
 from songgen.train.optimization.anomalies import AnomalyWatch, NonFiniteError
+from songgen.train.step import TrainingStep
 
 NUM_TRAIN, NUM_EVALUATION = 7, 3
 
@@ -68,6 +69,7 @@ def train(world: Path, tmp_path: Path) -> Callable[..., int]:
             "add_vocal_loss": task is MIXED,
             "logging_steps": 1,
             "save_steps": 100,
+            "every_plot_step": None,
         }
         path = tmp_path / "config.json"
         path.write_text(json.dumps(config | changes))
@@ -124,6 +126,68 @@ def test_a_short_run_logs_and_saves_before_its_end_unless_told_otherwise(
     printed = capsys.readouterr().err
     assert "logging_steps 2,000 in a run of 20 steps: no metrics before its end" in printed
     assert "save_steps 10,000 in a run of 20 steps: no checkpoint before its end" in printed
+
+
+def test_a_run_with_16_bit_weights_is_resumed_exactly_and_writes_float32(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout, frozen parts, a moving average, evaluation and generated songs; clipped by value."""
+    settings = {
+        "dtype": "bfloat16", "weights_dtype": "bfloat16", "dropout": 0.2, "freeze": ["heads"], "ema_decay": 0.5,
+        "do_eval": True, "eval_strategy": "steps", "eval_steps": 2, "gradient_clip_algorithm": "value",
+        "max_grad_norm": 1e-3, "predict_with_generate": True, "num_generated_samples": 1, "max_length": 12,
+    }  # fmt: skip
+    assert train("straight", **settings) == EXIT_DONE
+    AcceleratorState._reset_state(True)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        assert train("run", **settings) == EXIT_DONE
+    AcceleratorState._reset_state(True)
+    assert train("run", **settings) == EXIT_DONE
+
+    def numbers(folder: Path) -> list[dict[str, Any]]:
+        dropped = ("time", "train/tokens_per_second", "train/samples_per_second")
+        return [{name: value for name, value in row.items() if name not in dropped} for row in records(folder)]
+
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "straight")
+    models = [load_file(tmp_path / run / "model.safetensors") for run in ("straight", "run")]
+    assert all(torch.equal(tensor, models[1][name]) for name, tensor in models[0].items())
+    for name, tensor in models[0].items():
+        assert tensor.dtype == (torch.bfloat16 if name.startswith("decoder.lm_heads") else torch.float32), name
+
+
+def test_a_run_with_stored_voices_has_no_encoders_in_memory_and_is_resumed_exactly(
+    train: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    loaded: list[dict[str, bool]] = []
+    step = TrainingStep.run
+
+    def run(self: TrainingStep, *arguments: Any, **keywords: Any) -> Any:
+        core: Any = self.engine.model
+        loaded.append({name: part.is_loaded for name, part in core.attached().items() if name != "audio_codec"})
+        return step(self, *arguments, **keywords)
+
+    monkeypatch.setattr(TrainingStep, "run", run)
+    settings = {
+        "voice_feature_crops": 2, "ref_dur_sec": 0.03, "feature_cache_dir": str(tmp_path / "features"), "dropout": 0.2,
+        "do_eval": True, "eval_strategy": "steps", "eval_steps": 2, "predict_with_generate": True,
+        "num_generated_samples": 1, "max_length": 12,
+    }  # fmt: skip
+    assert train("straight", **settings) == EXIT_DONE
+    printed = capsys.readouterr().err
+    assert "the text_encoder is not kept in memory" in printed and "the voice_encoder is not kept" in printed
+    assert "loaded again" not in printed, "not even for the songs of the evaluation"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        assert train("run", **settings) == EXIT_DONE
+    assert train("run", **settings) == EXIT_DONE
+    assert "0 of" in capsys.readouterr().err
+    assert loaded and all(states == {"text_encoder": False, "voice_encoder": False} for states in loaded)
+    models = [load_file(tmp_path / name / "model.safetensors") for name in ("straight", "run")]
+    assert all(torch.equal(tensor, models[1][name]) for name, tensor in models[0].items())
 
 
 def test_the_model_says_whether_training_showed_songs_without_conditions(

@@ -6,12 +6,36 @@ from pathlib import Path
 
 import torch
 
+from songgen.adapters.folder import PEFT_PREFIX, AdapterRecipe
+from songgen.families.adapters import AdapterForm
+from songgen.families.trainable import WeightForm
+from songgen.train.checkpoints.files import checkpoint_files
 from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.checkpoints.state import CheckpointContents, TrainerState
 
 FORK = multiprocessing.get_context("fork")
 NAMES = ("weight", "bias", "attention")
 """Not in alphabetical order: the model's order must come back."""
+
+
+FORMS = ("model", "adapter")
+"""Forms of the weights of a checkpoint."""
+
+
+def weight_form(form: str) -> WeightForm | None:
+    """One of `FORMS` as the manager takes it."""
+    if form == "model":
+        return None
+    from peft import LoraConfig
+
+    written = {name: f"{PEFT_PREFIX}layer.{name}" for name in NAMES}
+    return AdapterForm(LoraConfig(r=2, target_modules=["layer"]), AdapterRecipe("base", "0", "1"), written)
+
+
+def files_of(form: str) -> list[str]:
+    """Names of the files of a checkpoint of one process, without the manifest."""
+    own = weight_form(form)
+    return checkpoint_files(1) if own is None else checkpoint_files(1, own.names)
 
 
 def contents(step: int, rank: int = 0) -> CheckpointContents:
@@ -29,13 +53,17 @@ def contents(step: int, rank: int = 0) -> CheckpointContents:
     )
 
 
-def manager(folder: Path, limit: int | None = None, rank: int = 0, world_size: int = 1) -> CheckpointManager:
-    return CheckpointManager(folder, save_total_limit=limit, rank=rank, world_size=world_size)
+def manager(
+    folder: Path, limit: int | None = None, rank: int = 0, world_size: int = 1, form: str = "model"
+) -> CheckpointManager:
+    checkpoints = CheckpointManager(folder, save_total_limit=limit, rank=rank, world_size=world_size)
+    checkpoints.form = weight_form(form)
+    return checkpoints
 
 
-def saved(folder: Path, *steps: int) -> list[Path]:
+def saved(folder: Path, *steps: int, form: str = "model") -> list[Path]:
     """Save checkpoints and return their folders."""
-    checkpoints = manager(folder)
+    checkpoints = manager(folder, form=form)
     folders = [checkpoints.save(contents(step)) for step in steps]
     assert all(folders)
     return [path for path in folders if path]

@@ -36,6 +36,7 @@ CASES = {
     33: "output folder that cannot be used",
     34: "a loader worker dies or hangs",
     35: "foreign requests to a local page",
+    36: "commands to a run that is killed at random moments",
 }
 """Number of a case -> what happens in it."""
 

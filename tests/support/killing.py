@@ -1,4 +1,8 @@
-"""Kills at random moments of training, saving and preprocessing, each followed by a continuation that is checked."""
+"""Kills at random moments of training, saving and preprocessing, each followed by a continuation that is checked.
+
+Training is killed with and without commands: a run whose learning rate is set by hand, and that is asked for
+checkpoints and stops at random steps.
+"""
 
 import itertools
 import json
@@ -8,19 +12,24 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
-from forked import FORK, Fork, Hook, fork_run, redirect, saved_files
+from forked import FORK, Fork, Hook, before_each_step, fork_run, redirect, saved_files
 from launching import make_world, write_config
 from limits import SAFETY_SECONDS
 from preprocess_fakes import options_for, run, shard_hashes, write_corpus
 
+from songgen.runtime.control.commands import parse
 from songgen.train.checkpoints.folders import candidates
 from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.checkpoints.state import read_trainer_state
+from songgen.train.control.journal import JOURNAL_FILE, journal_lines
+from songgen.train.trainer import Trainer
 
 STEPS = 24
 SETTINGS: dict[str, Any] = {
@@ -32,9 +41,23 @@ SETTINGS: dict[str, Any] = {
     "group_by_length": True,
     "ddp_timeout": 120,
 }
+ADAPTER: dict[str, Any] = {
+    "lora": {
+        "r": 4,
+        "lora_dropout": 0.2,
+        "target_modules": ["all-linear", "lm_heads"],
+        "modules_to_save": ["lyrics_to_dec_proj"],
+    },
+    "lora_plus_ratio": 4,
+}
+"""Keys of a run that trains an adapter, with everything that it may hold."""
 MOST_IN_A_COURSE = 6
 """Kills of one run, before it is left to end."""
 SAVES_FILE = "saves.jsonl"
+TYPED = {3: "lr 0.002", 8: "lr 0.0005@10", 15: "lr auto", 19: "lr 0.003"}
+"""Step -> command of a run that is steered by hand."""
+STEERED: dict[str, Any] = {"save_steps": 7}
+"""Settings of such a run, which differ from SETTINGS: most of its checkpoints are those that commands ask for."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +65,7 @@ class Kill:
     """One kill, and what came after it."""
 
     kind: str
-    """What was killed: training, saving or preprocessing."""
+    """What was killed: training, saving, commands (training that is steered by hand) or preprocessing."""
     processes: int
     """Processes of the run; all of them were killed."""
     moment: float
@@ -51,19 +74,48 @@ class Kill:
     """Step of the checkpoint that was left; None for a start anew (and for preprocessing)."""
     problem: str | None
     """How the continuation differs from the uninterrupted run; None: not at all."""
+    victim: str = "all"
+    """Which process got the signals."""
+    signals: str = "SIGKILL"
+    """Names of the signals."""
+    aimed_at: str = "any time"
+    """What the moment was chosen by."""
+    gone_seconds: float | None = None
+    """Seconds after the last signal until no process of the launch was left; None: not measured, or not all ended."""
+    outcome: str = ""
+    """How the launch ended: exit code and last line."""
+
+
+class Subject(Protocol):
+    """Something that is killed again and again."""
+
+    def course(self, kind: str, most: int) -> list[Kill]:
+        """Kill one run again and again until it is through, at most so many times; then let it end and compare."""
+        ...
 
 
 class TrainingKills:
     """A training run and its uninterrupted counterpart, with every checkpoint of it."""
 
-    def __init__(self, folder: Path, draws: random.Random, processes: int = 1) -> None:
-        """Train without interruption, for comparison."""
+    def __init__(
+        self,
+        folder: Path,
+        draws: random.Random,
+        processes: int = 1,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        is_steered: bool = False,
+    ) -> None:
+        """Train without interruption, for comparison; `changes` are keys of the configuration."""
+        self.settings = {**SETTINGS, **(changes or {})}
         self.folder, self.draws, self.processes = folder, draws, processes
+        self.is_steered = is_steered
         self.world = make_world(folder / "world", dropout=0.2)
         straight = folder / "straight"
-        config = write_config(self.world, output_dir=str(straight), save_total_limit=None, **SETTINGS)
+        config = write_config(self.world, output_dir=str(straight), save_total_limit=None, **self.settings)
         began = time.monotonic()
-        self._fork(config, _time_saves(folder / SAVES_FILE)).finish()
+        hook = _time_saves(folder / SAVES_FILE)
+        self._fork(config, _steer(straight, then=hook) if is_steered else hook).finish()
         self.seconds = time.monotonic() - began
         self.save_seconds = max(map(float, (folder / SAVES_FILE).read_text().split()))
         found = {read_trainer_state(path).step: saved_files(path) for path in straight.glob("checkpoint-*")}
@@ -77,25 +129,32 @@ class TrainingKills:
         """
         output = self.folder / "run"
         shutil.rmtree(output, ignore_errors=True)
-        config = write_config(self.world, output_dir=str(output), save_total_limit=2, **SETTINGS)
+        settings = self.settings | (STEERED if self.is_steered else {})
+        config = write_config(self.world, output_dir=str(output), save_total_limit=2, **settings)
         kills: list[Kill] = []
         while len(kills) < most:
             moment, killed = self._kill_once(kind, config)
-            if not killed:
+            if not killed and self._checked(output)[0] == STEPS:
                 break
+            if not killed:  # a stop was asked for
+                continue
             reached, problem = self._checked(output)
             before = kills[-1].reached if kills else None
             if problem is None and (reached or 0) < (before or 0):
                 problem = f"the checkpoint of step {before} is lost"
             kills.append(Kill(kind, self.processes, moment, reached, problem))
-        self._fork(config).finish()
+        self._fork(config, _steer(output) if self.is_steered else None).finish()
         reached, problem = self._checked(output)
         if reached != STEPS:
             problem = f"the run ended at step {reached} of {STEPS}"
+        if self.is_steered and problem is None and sorted(_told(output, "lr")) != sorted(TYPED.items()):
+            problem = f"the journal has {_told(output, 'lr')}"
         return [replace(kill, problem=kill.problem or problem) for kill in kills]
 
     def _kill_once(self, kind: str, config: Path) -> tuple[float, bool]:
         """Start the run and kill it at a random moment; returns the moment and whether it was still under way."""
+        if kind == "commands":
+            return self._kill_steered(config)
         if kind == "saving":
             moment = self.draws.uniform(0, 1.1 * self.save_seconds)
             rank, save = self.draws.randrange(self.processes), self.draws.randint(1, 4)
@@ -103,6 +162,20 @@ class TrainingKills:
             return moment, fork.wait_for_a_kill()
         moment = self.draws.uniform(0, self.seconds)
         fork = self._fork(config)
+        time.sleep(moment)
+        return moment, fork.kill()
+
+    def _kill_steered(self, config: Path) -> tuple[float, bool]:
+        """The same for a run that is asked for checkpoints, and perhaps for a stop, at random steps."""
+        saves = frozenset(self.draws.sample(range(1, STEPS), 6))
+        stop = self.draws.randrange(1, 2 * STEPS)
+        if self.draws.random() < 0.5:
+            moment = self.draws.uniform(0, 1.1 * self.save_seconds)
+            dying = _die_in_save(self.draws.randint(1, 4), moment, self.draws.randrange(self.processes))
+            fork = self._fork(config, _steer(self.folder / "run", saves=saves, stop=stop, then=dying))
+            return moment, fork.wait_for_a_kill()
+        moment = self.draws.uniform(0, self.seconds)
+        fork = self._fork(config, _steer(self.folder / "run", saves=saves, stop=stop))
         time.sleep(moment)
         return moment, fork.kill()
 
@@ -179,25 +252,36 @@ def kill_at_random(
     processes: Sequence[int] = (1, 2),
     seed: int = 0,
     report: Callable[[Kill], None] = lambda kill: None,
+    others: Mapping[str, Sequence[Callable[[Path, random.Random], Subject]]] = MappingProxyType({}),
+    changes: Mapping[str, Any] | None = None,
 ) -> list[Kill]:
     """Kill as many runs of each kind as asked for, and check every continuation.
 
     Args:
         folder: to work in.
-        counts: kills of each kind: training, saving, preprocessing.
+        counts: kills of each kind: training, saving, commands, preprocessing, and those in `others`.
         processes: numbers of processes with which training runs take turns.
         seed: of the moments.
         report: called for each kill once its course is through.
+        others: other kinds of kills, and what makes the runs that are killed in turns.
+        changes: keys of the configuration of the training runs.
     """
     draws = random.Random(seed)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    subjects: dict[str, list[TrainingKills | PreprocessingKills]] = {}
+    subjects: dict[str, list[Subject]] = {}
     if {"training", "saving"} & set(counts):
-        runs = [TrainingKills(folder / f"training{number}", draws, processes=number) for number in processes]
+        runs = [TrainingKills(folder / f"training{number}", draws, number, changes) for number in processes]
         subjects |= {"training": [*runs], "saving": [*runs]}
+    if "commands" in counts:
+        subjects["commands"] = [
+            TrainingKills(folder / f"commands{number}", draws, processes=number, is_steered=True)
+            for number in processes
+        ]
     if "preprocessing" in counts:
         subjects["preprocessing"] = [PreprocessingKills(folder / "preprocessing", draws)]
+    for kind in [kind for kind in counts if kind in others]:
+        subjects[kind] = [make(folder / f"{kind}{place}", draws) for place, make in enumerate(others[kind])]
     found: list[Kill] = []
     for kind, count in counts.items():
         turns = itertools.cycle(subjects[kind])
@@ -235,6 +319,33 @@ def _time_saves(file: Path) -> Hook:
     return hook
 
 
+def _told(folder: Path, name: str) -> list[tuple[int, str | None]]:
+    """Steps and texts of the commands of a kind in a run's journal."""
+    entries = journal_lines(folder / JOURNAL_FILE).values
+    return [(entry.step, entry.command) for entry in entries if str(entry.command).startswith(name)]
+
+
+def _steer(folder: Path, *, saves: frozenset[int] = frozenset(), stop: int = 0, then: Hook = lambda rank: None) -> Hook:
+    """A hook: the main process receives the commands of TYPED, unless it has received them before it was killed.
+
+    It is asked for checkpoints and for a stop as well, after these steps.
+    """
+
+    def hook(rank: int) -> None:
+        def type_in(trainer: Trainer, batches: Any) -> None:
+            step, told = trainer.state.step + 1, set(_told(folder, "lr"))
+            texts = [TYPED[step]] if step in TYPED and (step, TYPED[step]) not in told else []
+            texts += ["save"] * (step in saves) + ["quit"] * (step == stop)
+            for text in texts:
+                trainer.inbox.add(parse(text, "the test"))
+
+        if rank == 0:
+            before_each_step(type_in)
+        then(rank)
+
+    return hook
+
+
 def _die_in_save(number: int, seconds: float, dying_rank: int) -> Hook:
     """A hook that kills a process some seconds after the beginning of its `number`-th save."""
 
@@ -254,15 +365,18 @@ def _die_in_save(number: int, seconds: float, dying_rank: int) -> Hook:
 
 def summary(kills: list[Kill], seconds: float) -> dict[str, Any]:
     """What a series of kills showed, ready for JSON."""
-    kinds = {
-        kind: {
+    kinds = {}
+    for kind in dict.fromkeys(kill.kind for kill in kills):
+        of_kind = [kill for kill in kills if kill.kind == kind]
+        figures: dict[str, Any] = {
             "kills": len(of_kind),
             "exact": sum(kill.problem is None for kill in of_kind),
             "with_two_processes": sum(kill.processes == 2 for kill in of_kind),
         }
-        for kind in dict.fromkeys(kill.kind for kill in kills)
-        if (of_kind := [kill for kill in kills if kill.kind == kind])
-    }
+        if gone := sorted(kill.gone_seconds for kill in of_kind if kill.gone_seconds is not None):
+            figures["seconds_until_gone"] = {"median": gone[len(gone) // 2], "worst": gone[-1]}
+            figures["victims"] = Counter(kill.victim for kill in of_kind)
+        kinds[kind] = figures
     return {
         "kills": len(kills),
         "exact_continuations": sum(kill.problem is None for kill in kills),

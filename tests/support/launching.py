@@ -40,6 +40,7 @@ def write_config(world: Path, **changes: Any) -> Path:
         "adam_epsilon": 1e-4,
         "do_eval": True,
         "ddp_timeout": 60,
+        "every_plot_step": None,  # drawing takes longer than such a run
     }
     path = Path(changes["output_dir"]).with_suffix(".json")
     path.write_text(json.dumps(config | changes))

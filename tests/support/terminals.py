@@ -8,9 +8,13 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from limits import SAFETY_SECONDS
+
+Result = TypeVar("Result")
 
 INTERRUPT = b"\x03"
 """What Ctrl-C sends."""
@@ -45,6 +49,21 @@ class Terminal:
             assert time.monotonic() - began < SAFETY_SECONDS, f"{text!r} is not shown\n{self.shown}"
             assert self._read(), f"the program has ended\n{self.shown}"
         return time.monotonic() - began
+
+    def ask(self, line: str, answer: str) -> str:
+        """Type a line, wait for an answer to it, and return what is shown since."""
+        self.shown = ""
+        self.press(line.encode() + b"\r")
+        self.wait_for(answer)
+        return self.shown
+
+    def read_during(self, call: Callable[[], Result]) -> Result:
+        """Call a function in a thread; the program would stop at a terminal that nobody reads."""
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(call)
+            while not future.done():
+                self._read()
+            return future.result()
 
     def wait(self) -> int:
         """Read to the end, and return the exit code."""

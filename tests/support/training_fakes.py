@@ -84,7 +84,7 @@ def write_model_folder(folder: Path, track_pattern: str = "mixed_pro", **fields:
 
 
 def make_rows(count: int, *, seed: int = 0, prefix: str = "song") -> list[dict[str, Any]]:
-    """Rows with random codes of all tracks, a voice, and two further descriptions."""
+    """Rows with random codes of all tracks, a voice, two further descriptions and a singer; more rows only add some."""
     generator = np.random.default_rng(seed)
     rows = []
     for index in range(count):
@@ -101,6 +101,7 @@ def make_rows(count: int, *, seed: int = 0, prefix: str = "song") -> list[dict[s
             "voice_samples": generator.integers(-3000, 3000, size=1200).tolist(),
             "caption_variant_ids": [2 + index % 9, 7, 1, 2 + index % 9, 1],
             "caption_variant_lengths": [3, 2],
+            "singer": "Ann" if index % 3 else f"singer {index}",
         }
         for track in ("mix", "vocal", "acc"):
             row[f"codes_{track}"] = generator.integers(0, CODES, size=CODEBOOKS * frames).tolist()
@@ -115,6 +116,7 @@ def write_dataset(
     """Write both splits for a model of `write_model_folder`; `info` replaces `DatasetInfo` fields."""
     train, evaluation = make_rows(num_train), make_rows(num_evaluation, seed=1, prefix="held_out")
     splits = {}
+    schema = arrow_schema(kept_columns=info.get("kept_columns", ()))
     for split, rows in ((TRAIN_SPLIT, train), (EVAL_SPLIT, evaluation)):
         (folder / split).mkdir(parents=True)
         size = -(-len(rows) // num_shards)
@@ -122,8 +124,8 @@ def write_dataset(
         for number in range(num_shards):
             part = rows[number * size : (number + 1) * size]
             path = folder / split / f"data-{number:05d}.arrow"
-            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, arrow_schema()) as writer:
-                writer.write_table(pa.Table.from_pylist(part, schema=arrow_schema()))
+            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+                writer.write_table(pa.Table.from_pylist(part, schema=schema))
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             shards.append(ShardInfo(f"{split}/{path.name}", len(part), digest))
         splits[split] = tuple(shards)

@@ -22,9 +22,9 @@ _ROUNDS, _ROUND_SECONDS = 50, 0.1
 """Rounds in which a warden looks again: what it has just killed may have been starting something."""
 
 
-def marked_processes(name: str) -> set[int]:
+def marked_processes(name: str, variable: str = VARIABLE) -> set[int]:
     """Return the processes with this name in their environment, as it was when they began; never this one."""
-    mark = f"{VARIABLE}={name}".encode()
+    mark = f"{variable}={name}".encode()
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         if int(entry.name) == os.getpid():

@@ -97,6 +97,9 @@ class ClipRow:
     energies: dict[str, float] = field(default_factory=dict)
     """Energies stated in the manifest, by track; the data set contains measured ones."""
 
+    hashes: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the files as stated in the manifest, by track; a file with another one is not read."""
+
     duration: float | None = None
     """Length in seconds as stated in the manifest; the data set contains the measured length."""
 

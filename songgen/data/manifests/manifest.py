@@ -9,12 +9,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from songgen.data.manifests.clip import ClipRow
 from songgen.data.manifests.findings import ManifestFindings
 from songgen.data.manifests.row_index import RowIndex, open_row_index
 from songgen.data.manifests.row_reader import ManifestOptions, RowReader, find_id, has_id
 from songgen.data.manifests.sources import ManifestSpec, RowSource, open_source
+from songgen.runtime.file_hashes import changed_files, read_hashes
 
 
 def read_clip_rows(
@@ -55,6 +57,7 @@ def _read_spec(
             if spec.annotations is not None:
                 _load_annotations(spec.annotations, options, findings, annotations)
             source = open_source(spec, options.columns, options.spool_folder)
+            _name_change(Path(spec.name), findings)
             reader = RowReader(spec, options, findings, source)
             for index, raw in enumerate(source.rows):
                 if (spec.max_rows is not None and index >= spec.max_rows) or num_taken == limit:
@@ -73,6 +76,21 @@ def _read_spec(
         findings.oddities.update(source.notices)
         if spec.annotations is not None and annotations.num_unused():
             findings.oddities.add(f"{annotations.num_unused()} annotation(s) belong to no row", spec.annotations)
+
+
+def _name_change(path: Path, findings: ManifestFindings) -> None:
+    """Add a notice if a manifest is not as its folder's hashes say. It is used: people edit manifests by hand."""
+    if not path.is_file():
+        return
+    try:
+        entry = (read_hashes(path.parent) or {}).get(path.name)
+        changed = entry is not None and changed_files(path.parent, {path.name: entry})
+    except ValueError as error:
+        findings.oddities.add(f"it cannot be compared with its hash: {error}", str(path))
+        return
+    if changed:
+        fix = f"if you edited it, accept it with `songgen doctor {path.parent} --accept`; otherwise write it again"
+        findings.oddities.add(f"it is not as it was written: {fix}", str(path))
 
 
 def _new_row(

@@ -21,6 +21,8 @@ from songgen.tasks import MIX
 
 ID_COLUMNS = ("id", "fname")
 
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
 LARGEST_NUMBER = 1e12
 """Upper bound of durations and energies."""
 
@@ -166,7 +168,7 @@ class RowReader:
         for column in (columns.target, *columns.references):
             used.update(column_names(column))
         used.update(self.options.kept_columns, *FACT_NAMES.values(), ("timesignature", "measures"))
-        unread = sorted(name for name in self.seen_columns - used if not name.endswith("_energy"))
+        unread = sorted(name for name in self.seen_columns - used if not name.endswith(("_energy", "_sha256")))
         missing = [column for column in (columns.caption, columns.lyrics) if column not in self.seen_columns]
         if unread and missing:
             message = f"no row has the column {' or '.join(missing)}; columns that are not read: {', '.join(unread)}"
@@ -202,6 +204,7 @@ class RowReader:
             for name in names
             if (energy := self._number(raw, values, f"{name}_energy")) is not None
         }
+        hashes = {MIX if name == "audio" else name: self._sha256(raw, values, f"{name}_sha256") for name in names}
         extra = facts_of(values)
         return ClipRow(
             id=row_id,
@@ -212,6 +215,7 @@ class RowReader:
             file=raw.file,
             line=raw.line,
             energies=energies,
+            hashes={name: sha256 for name, sha256 in hashes.items() if sha256 and name in tracks},
             duration=self._number(raw, values, "duration"),
             code=code,
             reason=reason,
@@ -292,6 +296,15 @@ class RowReader:
             self._wrong_type(raw, column, "a number that is not negative", value)
             return None
         return float(value)
+
+    def _sha256(self, raw: RawRow, values: dict[str, Any], column: str) -> str:
+        value = values.get(column)
+        if value in (None, ""):
+            return ""
+        if not isinstance(value, str) or not _SHA256.fullmatch(value):
+            self._wrong_type(raw, column, "a SHA-256 in 64 hexadecimal digits", value)
+            return ""
+        return value.lower()
 
     def _tracks(self, raw: RawRow, values: dict[str, Any]) -> dict[str, TrackPath]:
         tracks = {}

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 import transformers
-from torch import Tensor
 
 from songgen.conditioning import FeatureCache, FeatureStore, TextEncoder
+from songgen.conditioning.feature_store import MAX_BYTES, FeatureWriter
+from songgen.conditioning.frozen import FrozenEncoder
 from songgen.data.samples import TrainingSamples
 from songgen.families.songs import Processes
 from songgen.runtime.processes.agreement import all_succeeded
@@ -18,17 +19,18 @@ from songgen.runtime.processes.agreement import all_succeeded
 TEXT_CACHE_BYTES = 1024**3
 """Largest total size of all captions' features for which they are kept in memory."""
 
-FILE_BYTES = 64 * 1024**2
-"""Size of features written to the disk at once, which is the most that a kill can lose."""
-
 logger = logging.getLogger(__name__)
 
 Caption = tuple[int, ...]
 
 
 def cache_captions(
-    encoder: TextEncoder, data: Sequence[TrainingSamples], processes: Processes, folder: Path | None
-) -> None:
+    encoder: TextEncoder,
+    data: Sequence[TrainingSamples],
+    processes: Processes,
+    folder: Path | None,
+    max_bytes: int = MAX_BYTES,
+) -> bool:
     """Compute the features of all captions once, if they fit into memory: they are the same in every epoch.
 
     Each caption is encoded by itself. In a batch, the last bits of its features would depend on the other captions, and
@@ -40,6 +42,10 @@ def cache_captions(
         data: clips to train and to evaluate on.
         processes: place of this process in the launch.
         folder: folder of features kept between runs; None to keep none, then every process encodes all captions.
+        max_bytes: most bytes that all features below the folder may take.
+
+    Returns:
+        Whether the encoder has the features of all captions, so that it needs its network for none of them.
     """
     size = sum(int(part.dataset.caption_lengths().sum()) for part in data)
     size += sum(int(part.dataset.variant_lengths().sum()) for part in data if part.varies_captions)
@@ -48,11 +54,11 @@ def cache_captions(
     decision = "computed once" if fits else "computed for each batch"
     logger.info("features of all captions take %.1f MB: %s", size / 1e6, decision)
     if not fits:
-        return
+        return False
     encoder.cache = FeatureCache(2 * TEXT_CACHE_BYTES)
     captions = _captions(data)
     if folder is not None:
-        store = FeatureStore(folder, _computed_by(encoder))
+        store = FeatureStore(folder, computed_by(encoder), max_bytes=max_bytes)
         found = _read(encoder, store, captions)
         # Shares of the whole list, not of the missing captions: those may differ between processes, since another one
         # may have stored its share already.
@@ -67,6 +73,7 @@ def cache_captions(
     # are on a disk that this process does not see.
     for caption in captions:
         encoder.encode(torch.tensor([caption]))
+    return True
 
 
 def _captions(data: Sequence[TrainingSamples]) -> list[Caption]:
@@ -79,7 +86,7 @@ def _captions(data: Sequence[TrainingSamples]) -> list[Caption]:
     return sorted(captions)
 
 
-def _computed_by(encoder: TextEncoder) -> str:
+def computed_by(encoder: FrozenEncoder) -> str:
     """Describe everything that the exact bits of features depend on: encoder, device and libraries."""
     device = encoder.device
     if device.type == "cuda":
@@ -103,20 +110,8 @@ def _read(encoder: TextEncoder, store: FeatureStore, captions: Iterable[Caption]
 
 
 def _encode_and_store(encoder: TextEncoder, store: FeatureStore, captions: Sequence[Caption]) -> None:
-    """Encode captions one by one and store their features. If the disk is full or read-only, they are not stored."""
-    features: dict[str, Tensor] = {}
-    writable, size = True, 0
-    for number, caption in enumerate(captions, start=1):
-        ids = torch.tensor(caption)
-        states = encoder.encode(ids[None])[0]
-        if not writable:
-            continue
-        features[encoder.key_of(ids)] = states.cpu()
-        size += states.nbytes
-        if size >= FILE_BYTES or number == len(captions):
-            try:
-                store.write(features)
-            except OSError as error:
-                logger.warning("features of captions cannot be stored in %s (%s): they are not kept", store.root, error)
-                writable = False
-            features, size = {}, 0
+    """Encode captions one by one and store their features."""
+    with FeatureWriter(store, "captions") as writer:
+        for caption in captions:
+            ids = torch.tensor(caption)
+            writer.add(encoder.key_of(ids), encoder.encode(ids[None])[0])

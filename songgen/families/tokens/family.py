@@ -12,11 +12,13 @@ from songgen.families.family import Family
 from songgen.families.songs import Processes, TrainingData
 from songgen.families.tokens.caption_features import cache_captions
 from songgen.families.tokens.clips import check_clips, warn_without_voices
+from songgen.families.tokens.costs import token_costs
 from songgen.families.tokens.final_model import write_model
 from songgen.families.tokens.model import frozen_content, open_model, prepare_model, start_frozen
 from songgen.families.tokens.model_folder import model_facts
 from songgen.families.tokens.objective import token_objective
 from songgen.families.tokens.parameter_groups import choose_trained
+from songgen.families.tokens.voice_features import FeatureFolder, store_voices
 from songgen.models.folder import MODEL_FILES
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
@@ -30,9 +32,20 @@ def prepare(config: RunConfig, core: SongGenForConditionalGeneration, data: Trai
 def start(
     config: RunConfig, core: SongGenForConditionalGeneration, data: Sequence[TrainingData], processes: Processes
 ) -> None:
-    """Move frozen networks to the device, and encode captions once; see `songgen.families.family.Family.start`."""
+    """Move frozen networks to the device, encode captions and voices once, and free the encoders that this spares.
+
+    See `songgen.families.family.Family.start`.
+    """
     start_frozen(core)
-    cache_captions(core.text_encoder, [part.samples for part in data], processes, _feature_folder(config))
+    samples, folder = [part.samples for part in data], _feature_folder(config)
+    max_bytes = round(config.data.feature_cache_gib * 1024**3)
+    if cache_captions(core.text_encoder, samples, processes, folder, max_bytes):
+        core.unload("text_encoder")
+    if config.data.voice_feature_crops:
+        if folder is None:
+            raise ValueError("voice_feature_crops needs a cache on disk: name a folder in feature_cache_dir")
+        store_voices(core, samples, processes, FeatureFolder(folder, max_bytes), config.training.dtype)
+        core.unload("voice_encoder")
 
 
 def _feature_folder(config: RunConfig) -> Path | None:
@@ -62,4 +75,5 @@ TOKENS = Family(
     write_model=write_model,
     model_files=MODEL_FILES,
     model_facts=model_facts,
+    costs=token_costs,
 )

@@ -15,7 +15,9 @@ from songgen.config import RunConfig
 from songgen.families.songs import TrainingData
 from songgen.families.trainable import Trainable
 from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
+from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.folder import require_own_files
+from songgen.models.loading import stored_config
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.runtime.pretrained import named_by_user
 from songgen.tasks import VOCAL, Task
@@ -45,7 +47,7 @@ def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGen
         revision=arguments.model_revision,
         attn_implementation=arguments.attn_implementation,
         track_pattern=wanted,
-        config_overrides=_overrides(config),
+        config_overrides=config_overrides(config),
     )
     assert core.folder is not None
     require_own_files(core.config, core.folder)  # now: the final model gets copies of them
@@ -64,7 +66,22 @@ def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGen
     return core
 
 
-def _overrides(config: RunConfig) -> dict[str, Any]:
+def planned_config(config: RunConfig) -> tuple[SongGenConfig, Path]:
+    """Return the configuration that `open_model` gives the model, and the model's folder; no weight is read.
+
+    Raises:
+        ValueError: if the configuration cannot be read, or the changes of the run do not fit it.
+    """
+    arguments = config.model
+    return stored_config(
+        arguments.model_name_or_path,
+        revision=arguments.model_revision,
+        track_pattern=arguments.track_pattern,
+        config_overrides=config_overrides(config),
+    )
+
+
+def config_overrides(config: RunConfig) -> dict[str, Any]:
     """Return the fields of the model's configuration that the run replaces."""
     arguments, tokenizer = config.model, config.model.description_tokenizer_name
     given = {
@@ -119,19 +136,21 @@ def model_fingerprints(config: RunConfig, core: SongGenForConditionalGeneration)
     codec = core.config.audio_codec_fingerprint or core.audio_codec.fingerprint
     return {
         "codec_fingerprint": codec,
-        "lyrics_tokenizer_fingerprint": _lyrics_fingerprint(config, core.folder),
+        "lyrics_tokenizer_fingerprint": lyrics_fingerprint(config, core.folder),
         "caption_tokenizer_fingerprint": _caption_fingerprint(core),
     }
 
 
 def frozen_content(core: SongGenForConditionalGeneration, trainable: Trainable) -> dict[str, str]:
     """Return hashes of the weights that this run uses but does not train, by part; checkpoints do not hold them."""
+    encoders = {name: part for name, part in core.attached().items() if name in ("text_encoder", "voice_encoder")}
+    parts = {f"{name}_sha256": part.fingerprint for name, part in encoders.items()}
+    if trainable.form is not None:  # the base was hashed before it was quantized
+        return {**trainable.form.frozen_content, **parts}
     digest = hashlib.sha256()
     for name, parameter in trainable.frozen_parameters(core).items():
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
         digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    encoders = {name: part for name, part in core.attached().items() if name in ("text_encoder", "voice_encoder")}
-    parts = {f"{name}_sha256": part.fingerprint for name, part in encoders.items()}
     return {"frozen_parameters_sha256": digest.hexdigest()} | parts
 
 
@@ -143,7 +162,7 @@ def _caption_fingerprint(core: SongGenForConditionalGeneration) -> str | None:
     return caption_tokenizer_fingerprint(load_caption_tokenizer(folder))
 
 
-def _lyrics_fingerprint(config: RunConfig, folder: Path | None) -> str | None:
+def lyrics_fingerprint(config: RunConfig, folder: Path | None) -> str | None:
     """Return the fingerprint of the lyrics tokenizer in the configuration or the model's folder."""
     if config.model.lyrics_tokenizer is not None:
         return VoiceBpeTokenizer.from_pretrained(config.model.lyrics_tokenizer).fingerprint

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from songgen.config import RunConfig
 from songgen.data.collate import Batch, collate
-from songgen.data.samples import Sample
+from songgen.data.samples import Sample, TrainingSamples
 from songgen.data.schema import CODES
 from songgen.families.objective import BatchLoss, Counts, DataNeeds, Objective, SongRequest
 from songgen.families.tokens.codebook_weights import CodebookWeights
@@ -47,8 +47,7 @@ class TokenObjective(Objective):
     @property
     def data_needs(self) -> DataNeeds:
         """See `Objective`."""
-        advice = "without separated tracks, train without the loss of the vocal heads: --add_vocal_loss false"
-        return DataNeeds(CODES, self.layout.tracks, self.auxiliary_tracks, advice)
+        return data_needs(self.layout, self.auxiliary_tracks)
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """See `Objective`."""
@@ -100,10 +99,28 @@ class TokenObjective(Objective):
         """Name the metrics of `TokenSums.metrics`."""
         return TokenSums(self.layout).metrics(sums)
 
+    def recall(self, core: SongGenForConditionalGeneration, samples: TrainingSamples) -> float | None:
+        """See `Objective`: equal codes of the greedy song, of those of the longer of both."""
+        batch = collate([samples[0, 0]], self.layout.tracks)
+        original = batch.codes[0]
+        longest = original.shape[-1]
+        # A song that does not end where the clip does may write a few frames more, which count as wrong.
+        options = GenerationOptions(do_sample=False, max_frames=longest + max(2, longest // 10))
+        written = SongSamples.write_song(core, batch, options)
+        shared = min(longest, written.shape[-1])
+        equal = (written[..., :shared] == original[..., :shared]).sum()
+        return float(equal) / (original[..., 0].numel() * max(longest, written.shape[-1]))
+
     def sample_songs(self, core: SongGenForConditionalGeneration, request: SongRequest) -> dict[str, float]:
         """See `Objective`, and `SongSamples.generate` for the metrics."""
         assert self.generation is not None, "the configuration asks for no songs"
         return SongSamples(core, self.generation, request).generate()
+
+
+def data_needs(layout: TokenLayout, auxiliary_tracks: tuple[str, ...]) -> DataNeeds:
+    """Return the requirements of a layout, and of the vocal heads' tracks, on a data set."""
+    advice = "without separated tracks, train without the loss of the vocal heads: --add_vocal_loss false"
+    return DataNeeds(CODES, layout.tracks, auxiliary_tracks, advice)
 
 
 def token_objective(config: RunConfig, core: SongGenForConditionalGeneration) -> TokenObjective:
@@ -124,7 +141,7 @@ def token_objective(config: RunConfig, core: SongGenForConditionalGeneration) ->
             start=training.codebook_weights_start,
             end=training.codebook_weights_end,
         ),
-        generation=_generation_options(config) if training.do_eval and training.predict_with_generate else None,
+        generation=_generation_options(config) if training.do_eval else None,
     )
 
 

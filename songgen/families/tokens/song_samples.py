@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from songgen.data.collate import Batch, collate
+from songgen.data.seeded_random import TEXT_STREAM, random_uniforms
 from songgen.families.objective import AudioSink, SongRequest
-from songgen.generation.decoding import CHECK_EVERY_STEPS, generate_codes
+from songgen.generation.decoding import CHECK_EVERY_STEPS, ProgressCallback, generate_codes
 from songgen.generation.options import GenerationOptions
 from songgen.generation.song_audio import SongAudio, decode_songs
 from songgen.metrics import load_metric
@@ -37,10 +38,11 @@ class SongSamples:
     def generate(self) -> dict[str, float]:
         """Sample songs, send the audio to the sink and compare it with the originals. Every process must call this.
 
-        The originals are the held-out clips after a round trip through the codec.
+        The originals are the held-out clips after a round trip through the codec; songs of random texts have none.
 
         Returns:
-            `mel_distance` to the originals and `generated_seconds`, means over the songs, on the main process only.
+            `mel_distance` to the originals, if there are any, and `generated_seconds`: means over the songs, on the
+            main process only.
 
         Raises:
             Interrupted: if any process was asked to stop; all of them raise it together.
@@ -56,28 +58,41 @@ class SongSamples:
         songs = {index: torch.tensor(codes) for share in gather_lists(sampled) for index, codes in share}
         metrics = self._compare(songs) if request.rank == 0 else {}
         self.core.release("audio_codec")
+        self.core.unload_again()
         return metrics
 
     def _compare(self, songs: dict[int, Tensor]) -> dict[str, float]:
         """Decode the songs (codes by index), log them, and measure them against the originals."""
         core, request, count = self.core, self.request, len(songs)
         generated = decode_songs(core.audio_codec, core.layout, [songs[index] for index in range(count)])
+        seconds = float(generated.lengths.double().mean()) / generated.sampling_rate
         batches = [self._batch(index) for index in range(count)]
-        codes = [batch.codes[0, ..., : int(batch.frames[0])] for batch in batches]
-        original = decode_songs(core.audio_codec, core.layout, codes)
         names = [batch.ids[0] for batch in batches]
         _log(request.sink, generated, [f"{name}/generated" for name in names], request.step)
+        if request.random_texts:
+            return {"generated_seconds": seconds}
+        codes = [batch.codes[0, ..., : int(batch.frames[0])] for batch in batches]
+        original = decode_songs(core.audio_codec, core.layout, codes)
         if request.with_originals:
             _log(request.sink, original, [f"{name}/original" for name in names], 0)
         distance = load_metric("mel_distance").compute(
             predictions=_mixes(generated), references=_mixes(original), sampling_rate=generated.sampling_rate
         )
-        seconds = float(generated.lengths.double().mean()) / generated.sampling_rate
         return {"mel_distance": float(distance["mel_distance"]), "generated_seconds": seconds}
 
     def _batch(self, index: int) -> Batch:
         """Return a micro-batch of one clip."""
-        return collate([self.request.samples[0, index]], self.core.layout.tracks)
+        samples = self.request.samples
+        sample = samples[0, index]
+        if self.request.random_texts:
+            caption, lyrics = (samples[0, other] for other in _other_clips(samples.seed, index, len(samples)))
+            sample = replace(
+                sample,
+                id=f"caption_{caption.id}_lyrics_{lyrics.id}",
+                caption_ids=caption.caption_ids,
+                lyrics_ids=lyrics.lyrics_ids,
+            )
+        return collate([sample], self.core.layout.tracks)
 
     def _sample(self, batch: Batch) -> Tensor:
         """Sample one song's codes (N x K x T on the CPU) from a clip's texts and voice.
@@ -90,10 +105,32 @@ class SongSamples:
             if steps_done % CHECK_EVERY_STEPS == 0 and self.request.inbox.stop_heard():
                 raise Interrupted
 
-        inputs = batch.to(self.core.device).model_inputs()
+        return self.write_song(self.core, batch, self.options, look_up)
+
+    @staticmethod
+    @torch.no_grad()
+    def write_song(
+        core: SongGenForConditionalGeneration,
+        batch: Batch,
+        options: GenerationOptions,
+        on_step: ProgressCallback | None = None,
+    ) -> Tensor:
+        """Return the codes of one song (N x K x T on the CPU) from the texts and the voice of a clip."""
+        inputs = batch.to(core.device).model_inputs()
         given = {name: value for name, value in inputs.items() if name in CONDITION_KEYWORDS}
-        conditions = self.core.encode_conditions(**given)
-        return generate_codes(self.core, conditions, options=self.options, on_step=look_up)[0].cpu()
+        conditions = core.encode_conditions(**given)
+        return generate_codes(core, conditions, options=options, on_step=on_step)[0].cpu()
+
+
+def _other_clips(seed: int, index: int, count: int) -> tuple[int, int]:
+    """Return the clips that give a song its caption and its lyrics: two others; of two clips, the other and its own."""
+    first, second = random_uniforms(seed, TEXT_STREAM, 0, index, 2)
+    caption = 1 + int(first * (count - 1))
+    if count == 2:
+        return (index + caption) % count, index
+    lyrics = 1 + int(second * (count - 2))
+    lyrics += lyrics >= caption
+    return (index + caption) % count, (index + lyrics) % count
 
 
 def _mixes(songs: SongAudio) -> list[NDArray[np.float32]]:

@@ -17,7 +17,15 @@ from typing import BinaryIO, Self
 from songgen.prepare.engine.record import JsonObject, Refusal, SongRecord
 from songgen.prepare.engine.step import SetStep, Step, StepOutput, WorkFolder
 from songgen.runtime.files import file_sha256
-from songgen.runtime.json_lines import LINE_ERRORS, has_keys, is_damaged_file, seal, set_damaged_aside, unseal
+from songgen.runtime.json_lines import (
+    LINE_ERRORS,
+    has_keys,
+    is_damaged_file,
+    read_lines,
+    seal,
+    set_damaged_aside,
+    unseal,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +86,14 @@ def repair_results(folder: WorkFolder) -> None:
         set_damaged_aside(path, _read_result, "these results are computed again")
     for path in _line_files(folder.root, f"{HASHES_NAME}.*.jsonl"):
         set_damaged_aside(path, _read_hash, "these files are hashed again")
+
+
+def damaged_results(folder: WorkFolder) -> dict[str, list[int]]:
+    """Return the files of results and hashes with damaged lines -> the numbers of these lines."""
+    files = [(path, _read_result) for path in _line_files(folder.root / RESULTS_FOLDER, "*.jsonl")]
+    files += [(path, _read_hash) for path in _line_files(folder.root, f"{HASHES_NAME}.*.jsonl")]
+    found = {path.name: read_lines(path, read).damaged for path, read in files}
+    return {name: damaged for name, damaged in found.items() if damaged}
 
 
 def _line_files(folder: Path, pattern: str) -> list[Path]:

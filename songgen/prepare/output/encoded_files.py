@@ -59,6 +59,10 @@ class EncodedFiles:
         self._used.add(path.name)
         return path
 
+    def sha256(self, path: Path) -> str:
+        """Return the hash of a file in the work folder as it was written; it is not read again."""
+        return self._hashes.sha256(path.relative_to(self._work.root).as_posix())
+
     def is_same(self, path: Path, other: Path) -> bool:
         """Return whether two files are one, or have the same content."""
         return path.is_file() and (

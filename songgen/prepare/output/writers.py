@@ -16,7 +16,8 @@ from songgen.prepare.engine.record import JsonObject, SongRecord
 from songgen.prepare.engine.step import WorkFolder
 from songgen.prepare.output.encoded_files import EncodedFiles
 from songgen.prepare.output.options import ExportOptions, WriteOptions
-from songgen.runtime.files import file_sha256, read_regular, write_text_atomic
+from songgen.runtime.file_hashes import HASHES_FILE, changed_files, read_hashes, record_hashes
+from songgen.runtime.files import read_regular, write_text_atomic
 from songgen.runtime.json_files import MAX_JSON_BYTES
 from songgen.runtime.json_lines import seal, unseal
 from songgen.tasks import ACCOMPANIMENT, MIX, TRACKS, VOCAL
@@ -38,6 +39,12 @@ FILE_NAME_COLUMNS = {MIX: "audio_file_name", VOCAL: "vocal_file_name", ACCOMPANI
 
 ENERGY_COLUMNS = {MIX: "audio_energy", VOCAL: "vocal_energy", ACCOMPANIMENT: "acc_energy"}
 """Track -> column of its energy."""
+
+HASH_COLUMNS = {MIX: "audio_sha256", VOCAL: "vocal_sha256", ACCOMPANIMENT: "acc_sha256"}
+"""Track -> column of the SHA-256 of its file."""
+
+_EARLIER_HASHES = "hashes"
+"""Key of `prepared.json` in data sets of earlier versions, which have no `file_hashes.json`."""
 
 TEXT_LENGTH = 600
 """Text limit that `data.json` sets, unless a text is longer."""
@@ -71,31 +78,35 @@ class PreparedInfo:
     without_caption: int = 0
     """Number of clips without a caption, which tokenizing will leave out."""
 
-    hashes: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of each regular file in `files`; empty in data sets of earlier versions."""
-
     @classmethod
     def read(cls, folder: Path) -> "PreparedInfo | None":
         """Read the file of a folder; None if there is no prepared data set of this version."""
         known = {entry.name for entry in dataclasses.fields(cls)}
         try:
             content = read_regular(folder / INFO_FILE, MAX_JSON_BYTES)
-            info = cls(**unseal(content.strip(), lambda values: values.keys() <= known))
+            values = unseal(content.strip(), lambda values: values.keys() <= {*known, _EARLIER_HASHES})
+            info = cls(**{name: value for name, value in values.items() if name != _EARLIER_HASHES})
         except (OSError, ValueError, TypeError):
             return None
         return info if info.format_version == FORMAT_VERSION else None
 
     def is_complete(self, folder: Path) -> bool:
-        """Return whether all files of the data set exist, and those with a recorded hash are as they were written."""
+        """Return whether all files of the data set exist, and those other than audio are as they were written."""
         audio = folder / AUDIO_FOLDER
         num_audio_files = sum(1 for _ in audio.iterdir()) if audio.is_dir() else 0
         if num_audio_files != self.num_audio_files or not all((folder / name).exists() for name in self.files):
             return False
-        return all(_sha256_of(folder / name) == sha256 for name, sha256 in self.hashes.items())
+        try:
+            hashes = read_hashes(folder)
+        except ValueError:
+            return False
+        return hashes is not None and not changed_files(folder, hashes)
 
 
-def _sha256_of(path: Path) -> str | None:
-    return file_sha256(path) if path.is_file() else None
+def hashed_files(folder: Path) -> list[str]:
+    """Return the files of a data set that its `file_hashes.json` lists: all but audio, whose hashes are in the rows."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return sorted(name for name in names if name != HASHES_FILE and not name.startswith(f"{AUDIO_FOLDER}/"))
 
 
 @dataclass(frozen=True)
@@ -160,9 +171,9 @@ class DatasetWriter:
             files=sorted(path.name for path in staging.iterdir() if path.name != AUDIO_FOLDER),
             num_audio_files=sum(1 for _ in (staging / AUDIO_FOLDER).iterdir()),
             without_caption=sum(not record.caption for record in included),
-            hashes={path.name: file_sha256(path) for path in sorted(staging.iterdir()) if path.is_file()},
         )
         write_text_atomic(staging / INFO_FILE, seal(dataclasses.asdict(info)) + "\n")
+        record_hashes(staging, hashed_files(staging))
         sync_tree(staging)
         swap_folders(staging, self.output_folder)
         remove_leftovers(self.output_folder)
@@ -193,6 +204,9 @@ class DatasetWriter:
         for track in TRACKS:
             if track in record.energies:
                 row[ENERGY_COLUMNS[track]] = round(record.energies[track], 4)
+        for track in TRACKS:
+            if track in record.audio:
+                row[HASH_COLUMNS[track]] = encoded.sha256(self._source(record, track, encoded))
         row |= {"language": record.language, "duration": record.duration}
         row |= {"tags": list(record.tags), "variants": dict(record.variants), "analysis": record.analysis}
         row |= {"tempo": record.tempo, "key": record.key, "song": record.song, "start": record.start}

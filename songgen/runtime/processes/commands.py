@@ -1,26 +1,25 @@
-"""Commands to a run while it trains: values of one type from any source, carried out at a step boundary.
+"""Commands to a run while it trains: collected from any source, carried out at a step boundary.
 
-A signal or a file becomes a `Command` in the inbox of the process that sees it. The processes agree on the actions in
-the reduction of their training step, so that all of them act at the same step, in one method of the trainer. Another
-source (a console, a page) puts its commands into the inbox. A command with values of its own gets fields for them here,
-which the processes exchange after the reduction has shown that there is such a command.
+A signal or a file becomes a `Command` in the inbox of the process that sees it, and so do the commands of further
+sources, such as the terminal. The processes learn in the reduction of their training step whether any of them has
+commands, and then exchange them (`songgen.train.control`), so that all of them act at the same step.
 """
 
 from __future__ import annotations
 
 import ctypes
-import enum
 import os
 import signal
 import sys
 import time
-from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import Protocol
 
 from songgen.exit_codes import EXIT_SIGNAL_BASE
+from songgen.runtime.control.commands import Action, Command
+from songgen.runtime.control.requests import remove_requests
 from songgen.runtime.files import remove_file
 from songgen.runtime.processes.agreement import all_succeeded
 from songgen.runtime.processes.group import hear, tell
@@ -52,34 +51,28 @@ _PR_SET_PDEATHSIG = 1
 _NOTICE = "songgen-stop"
 
 
-class Action(enum.Enum):
-    """Action that a run can be asked for."""
-
-    STOP = "stop"
-    """Save, write the model, and end with exit code 0. A second request changes nothing."""
-    SAVE = "save"
-    """Save a checkpoint and continue."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """Command to a run."""
-
-    action: Action
-    """Action to take."""
-    source: str
-    """Source of the command: name of a signal or a file."""
-
-
 STOP_FILE, SAVE_FILE = "STOP", "SAVE"
-
-COMMAND_FILES = {STOP_FILE: Action.STOP, SAVE_FILE: Action.SAVE}
-"""Name of a file in a run's folder -> action that it asks for when it appears; for preemption notices that are not
-signals, and for users who cannot send a signal to the run."""
+"""Names of files in a run's folder that ask for a stop or a checkpoint when they appear; for preemption notices that
+are not signals, and for users who cannot send a signal to the run."""
 
 
 class Interrupted(Exception):
     """Raised when a stop was asked for during work that can be abandoned."""
+
+
+class Source(Protocol):
+    """Source of commands: a context manager that is asked at every step boundary, and in evaluations."""
+
+    def __enter__(self) -> object:
+        """Begin to receive commands."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Receive no more commands."""
+
+    def take(self) -> list[Command]:
+        """Return the commands that have arrived since the last call, without waiting."""
 
 
 class Inbox:
@@ -95,6 +88,7 @@ class Inbox:
             folder: folder of the run, in which command files may appear; None to look for none.
         """
         self.stop: Command | None = None
+        self._sources: list[Source] = []
         self._signalled_at: float | None = None
         self._folder = folder
         self._looked_at = -LOOK_SECONDS
@@ -117,6 +111,18 @@ class Inbox:
     ) -> None:
         """Restore the earlier signal handlers."""
         self._handlers.close()
+
+    def listen_to(self, source: Source) -> None:
+        """Take the commands of a further source as well, until the end of the context, which has begun."""
+        self._handlers.enter_context(source)
+        self._sources.append(source)
+
+    def add(self, command: Command) -> None:
+        """Add a command."""
+        if command.action is Action.STOP and command.at is None and self.stop is None:
+            self.stop = command
+        else:
+            self._waiting.append(command)
 
     def take(self) -> list[Command]:
         """Return the commands to carry out now. A stop is returned every time: it cannot be revoked."""
@@ -145,15 +151,18 @@ class Inbox:
         return hear(_NOTICE)
 
     def _look(self) -> None:
-        """Check for command files, at most once in `LOOK_SECONDS`."""
+        """Ask the sources, and check for command files at most once in `LOOK_SECONDS`."""
+        for source in self._sources:
+            for command in source.take():
+                self.add(command)
         now = time.monotonic()
         if self._folder is None or now - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = now
         if self.stop is None and (self._folder / STOP_FILE).exists():
-            self.stop = Command(Action.STOP, f"the file {STOP_FILE}")
+            self.add(Command(Action.STOP, f"the file {STOP_FILE}"))
         if _removed(self._folder / SAVE_FILE):
-            self._waiting.append(Command(Action.SAVE, f"the file {SAVE_FILE}"))
+            self.add(Command(Action.SAVE, f"the file {SAVE_FILE}"))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         """Record a stop signal; runs in the main thread, before its next instruction."""
@@ -193,20 +202,11 @@ class Inbox:
             )
 
 
-def actions_of(commands: Collection[Command]) -> list[bool]:
-    """Return for each `Action`, in their order, whether it is asked for; the processes add these flags up."""
-    return [any(command.action is action for command in commands) for action in Action]
-
-
-def agreed_actions(counts: Collection[float]) -> frozenset[Action]:
-    """Return the actions that any process asks for, given the sums of `actions_of` over all processes."""
-    return frozenset(action for action, count in zip(Action, counts, strict=True) if count > 0)
-
-
 def remove_command_files(folder: Path) -> None:
-    """Remove the command files of an earlier run."""
-    for name in COMMAND_FILES:
+    """Remove the command files and requests of an earlier run."""
+    for name in (STOP_FILE, SAVE_FILE):
         remove_file(folder / name)
+    remove_requests(folder)
 
 
 def _source_of(number: int) -> str:

@@ -53,6 +53,8 @@ class Beat:
     """Error that the process failed with; None if it has not failed."""
     is_victim: bool = False
     """Whether the process failed because another one did not answer."""
+    milestone: str = ""
+    """Next milestone of the run and when it is expected; empty if there is none."""
 
 
 class Heartbeat:
@@ -75,6 +77,10 @@ class Heartbeat:
         """Record what the process does now, after `step` completed optimizer steps (None: unchanged)."""
         step = self.latest.step if step is None else step
         self.latest = dataclasses.replace(self.latest, doing=doing, step=step, time=time.time())
+
+    def expect(self, milestone: str) -> None:
+        """Record the next milestone of the run."""
+        self.latest = dataclasses.replace(self.latest, milestone=milestone)
 
     def fail(self, error: str, *, is_victim: bool) -> None:
         """Record the process's error and write the file at once; the time stays that of the last heartbeat."""

@@ -13,7 +13,7 @@ import math
 import os
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -51,10 +51,15 @@ def is_random_state(name: str) -> bool:
     return name.startswith(_RANDOM_STATE_PREFIX)
 
 
-def checkpoint_files(world_size: int) -> list[str]:
-    """Return the names of all files of a checkpoint except the manifest."""
+def checkpoint_files(world_size: int, model_files: Sequence[str] = (MODEL_FILE,)) -> list[str]:
+    """Return the names of all files of a checkpoint except the manifest.
+
+    Args:
+        world_size: number of processes of the run.
+        model_files: files of the trained weights.
+    """
     own = [random_state_file(rank) for rank in range(world_size)]
-    return [MODEL_FILE, OPTIMIZER_FILE, AVERAGE_FILE, TRAINER_STATE_FILE, RUN_CONFIG_FILE, *own]
+    return [*model_files, OPTIMIZER_FILE, AVERAGE_FILE, TRAINER_STATE_FILE, RUN_CONFIG_FILE, *own]
 
 
 def fault_point(name: str) -> None:
@@ -87,6 +92,8 @@ class Manifest:
     """Names and shapes of the trained parameters, in the model's order."""
     files: dict[str, FileEntry]
     """Entries of all files except the manifest, by name."""
+    model_files: list[str] = field(default_factory=lambda: [MODEL_FILE])
+    """Files of the trained weights, the one with the tensors first."""
     schema_version: int = MANIFEST_SCHEMA_VERSION
     """Version of this record."""
 
@@ -110,6 +117,11 @@ _MANIFEST_FORMAT = Format(Manifest, MANIFEST_SCHEMA_VERSION, fix="use another ch
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a safetensors file and flush it to the disk."""
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    file_written(path)
+
+
+def file_written(path: Path) -> None:
+    """Flush a file of a checkpoint to the disk."""
     files.synchronize(path)
     fault_point(f"after_file:{path.name.split('.')[0]}")
 
@@ -158,7 +170,9 @@ def read_manifest(folder: Path, *, random_state_optional: bool = False) -> Manif
         manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{MANIFEST_FILE} cannot be read ({error})") from error
-    expected = checkpoint_files(manifest.world_size)
+    expected = checkpoint_files(manifest.world_size, manifest.model_files)
+    if not manifest.model_files or any(Path(name).name != name for name in manifest.model_files):
+        raise ValueError(f"{MANIFEST_FILE} lists {manifest.model_files} as the files of the weights")
     if sorted(manifest.files) != sorted(expected):
         raise ValueError(f"{MANIFEST_FILE} lists {sorted(manifest.files)}, expected {sorted(expected)}")
     for name, entry in manifest.files.items():
@@ -192,7 +206,7 @@ def verify(folder: Path, *, random_state_optional: bool = False) -> Manifest:
     for name, entry in manifest.files.items():
         if present.get(name, entry) != entry:
             raise ValueError(f"{name} is damaged (its hash does not fit)")
-    for name in (MODEL_FILE, OPTIMIZER_FILE, AVERAGE_FILE):
+    for name in (manifest.model_files[0], OPTIMIZER_FILE, AVERAGE_FILE):
         if bad := non_finite_tensors(folder / name):
             raise ValueError(f"{name} holds NaN or infinity in {shown(bad)}")
     return manifest

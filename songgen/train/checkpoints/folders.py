@@ -87,4 +87,16 @@ def remove_checkpoint(folder: Path) -> None:
     retired = folder.with_name(temporary_name(folder.name))
     folder.rename(retired)
     fault_point("after_retire")
-    shutil.rmtree(retired)
+    remove_leftover(retired)
+
+
+def remove_leftover(folder: Path) -> None:
+    """Remove a folder that is not a checkpoint; of a link, such as to another disk, only the link.
+
+    Raises:
+        OSError: if it cannot be removed.
+    """
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder)

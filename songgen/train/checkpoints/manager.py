@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from songgen.families.trainable import WeightForm
 from songgen.runtime.files import free_bytes, synchronize
 from songgen.runtime.json_files import json_sha256, read_json_object
 from songgen.runtime.processes.agreement import all_succeeded, from_main
@@ -37,6 +38,7 @@ from songgen.train.checkpoints.files import (
     checkpoint_files,
     describe_saved,
     fault_point,
+    file_written,
     random_state_file,
     read_manifest,
     room_needed,
@@ -52,6 +54,7 @@ from songgen.train.checkpoints.folders import (
     free_name,
     leftovers,
     remove_checkpoint,
+    remove_leftover,
     temporary_name,
 )
 from songgen.train.checkpoints.state import (
@@ -112,14 +115,19 @@ class CheckpointManager:
         self.rank = rank
         self.world_size = world_size
         self.allow_inexact = allow_inexact
+        self.form: WeightForm | None = None
+        """Form in which the weights are stored, once the model is open; None: as `MODEL_FILE`."""
         self.failed_saves = 0
         self._protected: Path | None = None
         self._verified: Path | None = None
         self._rejected: set[str] = set()
         if rank == 0:
             for leftover in leftovers(output_dir):
-                logger.warning("removed %s, which an interrupted save left", leftover)
-                shutil.rmtree(leftover, ignore_errors=True)
+                try:
+                    remove_leftover(leftover)
+                    logger.warning("removed %s, which an interrupted save left", leftover)
+                except OSError as error:
+                    logger.warning("%s, which an interrupted save left, could not be removed: %s", leftover, error)
 
     def save(self, contents: CheckpointContents, *, best: bool = False) -> Path | None:
         """Write a checkpoint.
@@ -275,12 +283,26 @@ class CheckpointManager:
     def _write(self, contents: CheckpointContents, temporary: Path) -> None:
         """Write this process's files."""
         if self.rank == 0:
-            save_tensors(temporary / MODEL_FILE, contents.model)
+            self._write_model(contents, temporary)
             save_tensors(temporary / OPTIMIZER_FILE, contents.optimizer)
             save_tensors(temporary / AVERAGE_FILE, contents.average)
             write_text(temporary / TRAINER_STATE_FILE, contents.state.to_json())
             write_text(temporary / RUN_CONFIG_FILE, json.dumps(contents.config, indent=2) + "\n")
         save_tensors(temporary / random_state_file(self.rank), contents.random_state)
+
+    def _write_model(self, contents: CheckpointContents, temporary: Path) -> None:
+        """Write the trained weights (main process)."""
+        if self.form is None:
+            save_tensors(temporary / MODEL_FILE, contents.model)
+            return
+        self.form.write(temporary, contents.model, steps=contents.state.step, plan=contents.state.plan)
+        for name in self.form.names:
+            file_written(temporary / name)
+
+    @property
+    def _model_files(self) -> list[str]:
+        """Files of the trained weights."""
+        return [MODEL_FILE] if self.form is None else list(self.form.names)
 
     def _commit(self, contents: CheckpointContents, temporary: Path, final: Path, best: bool) -> None:
         """Write the manifest and rename the folder to its final name (main process)."""
@@ -296,7 +318,8 @@ class CheckpointManager:
             best=best,
             config_sha256=json_sha256(contents.config),
             parameters=[(name, list(tensor.shape)) for name, tensor in contents.model.items()],
-            files=describe_saved(temporary, checkpoint_files(self.world_size)),
+            files=describe_saved(temporary, checkpoint_files(self.world_size, self._model_files)),
+            model_files=self._model_files,
         )
         write_text(temporary / MANIFEST_FILE, manifest.to_json())
         # The folder is flushed before the rename, so that its final name can never appear with an entry missing; the
@@ -382,12 +405,14 @@ class CheckpointManager:
             ValueError: if a file cannot be read, or two of them disagree.
         """
         manifest = self._manifest(folder)
-        model = read_tensors(folder / MODEL_FILE)
+        if manifest.model_files != self._model_files:
+            raise ValueError(f"it holds {manifest.model_files[0]}, this run saves {self._model_files[0]}")
+        model = read_tensors(folder / MODEL_FILE) if self.form is None else self.form.read(folder)
         shapes = dict(manifest.parameters)
         state = read_trainer_state(folder)
         config = read_json_object(folder / RUN_CONFIG_FILE)
         if {name: list(tensor.shape) for name, tensor in model.items()} != shapes or state.step != manifest.step:
-            raise ValueError(f"{MANIFEST_FILE} does not belong to {MODEL_FILE} and {TRAINER_STATE_FILE}")
+            raise ValueError(f"{MANIFEST_FILE} does not belong to {manifest.model_files[0]} and {TRAINER_STATE_FILE}")
         if json_sha256(config) != manifest.config_sha256:
             raise ValueError(f"{MANIFEST_FILE} does not belong to {RUN_CONFIG_FILE}")
         # Random state belongs to a rank of a given number of processes; with another number none of it is used.

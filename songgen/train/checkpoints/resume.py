@@ -13,6 +13,7 @@ from songgen.config import RunConfig
 from songgen.config.changes import KIND_OF, SCHEDULE_KEYS, Change
 from songgen.config.keys import all_keys
 from songgen.data.batch_plan import BatchPlan
+from songgen.data.curriculum.growth import HASH_KEY, ROWS_KEY
 from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.checkpoints.state import CurvePosition, TrainerState
 
@@ -32,6 +33,8 @@ UNIMPORTANT_KEYS = ("resume", "output_dir", "overwrite_output_dir")
 """Keys whose change is not reported."""
 PROCESS_KEYS = ("world_size", "accumulation")
 """Parts of `TrainerState.plan` that do not change which clips are in a batch."""
+DATA_KEY = "data_sha256"
+"""Part with the hashes of the shards."""
 ORDER_KEYS = ("batch_size", "max_frames_per_batch", "group_by_length", "order", "seed")
 """Parts that change which clips are in a batch, but not the set of clips."""
 
@@ -92,7 +95,7 @@ def _require_allowed(resumption: Resumption, config: RunConfig, world_size: int)
     training = config.training
     refused, allowed = [], []
     for name, (then, now) in resumption.changed.items():
-        kind, line = KIND_OF[name], f"- {name}: {then} then, {now} now"
+        kind, line = KIND_OF[name], f"- {_shown_change(name, then, now)}"
         computes_otherwise = kind is Change.COMPUTATION and training.do_train
         if kind is Change.FIXED or (computes_otherwise and not training.allow_config_changes):
             refused.append(f"{line} ({kind.value}: {_FIXES[kind]})")
@@ -113,6 +116,14 @@ def _require_allowed(resumption: Resumption, config: RunConfig, world_size: int)
             "holds another number of clips",
             resumption.world_size, world_size,
         )  # fmt: skip
+
+
+def _shown_change(name: str, then: Any, now: Any) -> str:
+    """Return a changed key as text; of two tables, only what differs."""
+    if not (isinstance(then, Mapping) and isinstance(now, Mapping)):
+        return f"{name}: {then} then, {now} now"
+    keys = [key for key in dict.fromkeys([*then, *now]) if then.get(key) != now.get(key)]
+    return ", ".join(f"{name}.{key}: {then.get(key)} then, {now.get(key)} now" for key in keys)
 
 
 def count_steps(config: RunConfig, plan: BatchPlan, state: TrainerState) -> int:
@@ -155,7 +166,9 @@ def count_epochs(plan: BatchPlan, state: TrainerState, total_steps: int) -> floa
     return state.epoch + 1 + (left - rest) / plan.steps_per_epoch(state.epoch + 1)
 
 
-def continue_curve(state: TrainerState, total_steps: int, changed: Iterable[str] = ()) -> CurvePosition:
+def continue_curve(
+    state: TrainerState, total_steps: int, steps_per_epoch: int, changed: Iterable[str] = ()
+) -> CurvePosition:
     """Return the position of a run on the curves of its learning rate and loss weights.
 
     The curve has the length that was planned when the run started. If a key of the schedule changed, a new curve over
@@ -166,6 +179,7 @@ def continue_curve(state: TrainerState, total_steps: int, changed: Iterable[str]
     Args:
         state: state of the checkpoint; a new state for a new run.
         total_steps: optimizer steps of the whole run, as it is launched now.
+        steps_per_epoch: optimizer steps of an epoch, as it is launched now.
         changed: keys that changed since the checkpoint.
 
     Returns:
@@ -174,7 +188,7 @@ def continue_curve(state: TrainerState, total_steps: int, changed: Iterable[str]
     curve = state.curve
     # A new curve is entered at the number of completed steps, at rate 1.
     if not curve.length or SCHEDULE_KEYS & set(changed):
-        return CurvePosition(length=total_steps, step=float(state.step), update=float(state.updates))
+        return CurvePosition(total_steps, float(state.step), float(state.updates), steps_per_epoch=steps_per_epoch)
     left_then, left_now = state.total_steps - state.step, total_steps - state.step
     if left_then == left_now or left_now <= 0:
         return curve
@@ -197,6 +211,9 @@ def require_same_songs(then: Mapping[str, Any], now: Mapping[str, Any], *, mid_e
     """
     # Keys of only one side were added or removed by another version, and say nothing about a change of the data.
     changed = {name for name in set(then) & set(now) if then[name] != now[name]} - set(PROCESS_KEYS)
+    # A data set that has grown has other shards; its rows that this run reads were compared one by one.
+    if HASH_KEY in then and then[HASH_KEY] == now.get(HASH_KEY):
+        changed -= {DATA_KEY, ROWS_KEY}
     listed = "\n".join(f"- {name}: {then[name]} then, {now[name]} now" for name in sorted(changed))
     if changed - set(ORDER_KEYS):
         raise ValueError(

@@ -13,6 +13,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from songgen.config.lora import completed
 from songgen.runtime.records import VERSION_KEY, Format
 from songgen.runtime.tensor_files import non_finite_names
 
@@ -36,6 +37,8 @@ class CurvePosition:
     """Position by the steps that changed the weights; the learning rate depends on it."""
     rate: float = 1.0
     """Steps of the curve for one step of the run."""
+    steps_per_epoch: int = 0
+    """Steps of the curve for one epoch, in which points of it may be given; 0 in checkpoints of earlier versions."""
 
     def advance(self, *, updated: bool) -> None:
         """Advance by one step of the run."""
@@ -61,6 +64,18 @@ class MetricSums:
     differently if they were added up before."""
     parts: list[dict[str, list[float]]] = field(default_factory=list)
     """Shares of each process in the named parts of the loss."""
+
+
+@dataclass
+class CommandState:
+    """Effect of the commands that a run has received, as far as it lasts."""
+
+    learning_rate: float | None = None
+    """Peak learning rate that replaces the configured one (`lr`); None for the configured one."""
+    scheduled: list[str] = field(default_factory=list)
+    """Commands that are due after a later step, as `COMMAND@STEP`."""
+    owed: list[str] = field(default_factory=list)
+    """Commands of this step whose work is not done (evaluations, songs, exports): a stop came first."""
 
 
 @dataclass
@@ -108,6 +123,8 @@ class TrainerState:
     """State of the float16 loss scaler; empty in other precisions."""
     metric_sums: MetricSums = field(default_factory=MetricSums)
     """Sums over the steps since the last line of metrics."""
+    commands: CommandState = field(default_factory=CommandState)
+    """Effect of the commands received so far."""
     plan: dict[str, Any] = field(default_factory=dict)
     """Identity of the data and its order (processes, batch sizes, seed, hashes) and of the frozen weights. The position
     is only valid with these."""
@@ -147,7 +164,7 @@ SAVED_CONFIG_VERSION = 1
 
 _CONFIG_FORMAT = Format(dict, SAVED_CONFIG_VERSION, fix=_OTHER_CHECKPOINT, unversioned=1)
 """Format of the configuration in a checkpoint. Missing keys had their defaults, so added keys need no upgrade. A
-renamed key does, and from then on the files need a version."""
+renamed key does, and from then on the files need a version. The table `lora` is completed in the same way."""
 
 
 def upgraded_config(values: dict[str, Any], where: str) -> dict[str, Any]:
@@ -156,7 +173,10 @@ def upgraded_config(values: dict[str, Any], where: str) -> dict[str, Any]:
     Raises:
         ValueError: if a newer version wrote it.
     """
-    return {key: value for key, value in _CONFIG_FORMAT.upgraded(values, where).items() if key != VERSION_KEY}
+    upgraded = {key: value for key, value in _CONFIG_FORMAT.upgraded(values, where).items() if key != VERSION_KEY}
+    if upgraded.get("lora"):
+        upgraded["lora"] = completed(upgraded["lora"])
+    return upgraded
 
 
 @dataclass

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from songgen.families.trainable import Trainable
 from songgen.runtime.private_names import multiply_all, own_piece
 from songgen.runtime.processes.group import agrees_everywhere, sum_over_processes
+from songgen.train.optimization.engine import GradientLimit
 from songgen.train.optimization.named_tensors import (
     copy_tensors,
     counts_on_device,
@@ -165,7 +166,7 @@ class ZeroEngine:
         self.engine.backward(loss)
 
     @torch.no_grad()
-    def clip_gradients(self, max_norm: float) -> Tensor:
+    def clip_gradients(self, limit: GradientLimit) -> Tensor:
         """See `Engine`.
 
         Raises:
@@ -175,7 +176,8 @@ class ZeroEngine:
         self._require_same_order()
         gradients = [gradient for group in self.optimizer.averaged_gradients.values() for gradient in group]
         norm = sum_over_processes(nn.utils.get_total_norm(gradients).float().square()).sqrt()
-        multiply_all(gradients, (max_norm / (norm + CLIP_EPSILON)).clamp(max=1.0))
+        multiply_all(gradients, (limit.max_norm / (norm + CLIP_EPSILON)).clamp(max=1.0))
+        limit.clip_elements(gradients)
         return norm
 
     def _require_same_order(self) -> None:
@@ -196,6 +198,9 @@ class ZeroEngine:
     def step(self) -> None:
         """See `Engine`. DeepSpeed is configured neither to clip nor to look for overflows."""
         self.engine.step()
+
+    def show_weights(self) -> None:
+        """See `Engine`: the model's own weights are trained."""
 
     def discard_gradients(self) -> None:
         """See `Engine`. DeepSpeed frees the same tensors when it finds an overflow by itself."""

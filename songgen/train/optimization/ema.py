@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,15 @@ class MovingAverage:
     first weights. With sharded parameters, each process averages its own shards.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], decay: float, after_writing: Callable[[], None] = lambda: None
+    ) -> None:
         """Start from the present weights.
 
         Args:
             parameters: trained parameters by name.
             decay: share of the old average that is kept at each update, between 0 and 1.
+            after_writing: called after values were written into the parameters.
 
         Raises:
             ValueError: if the decay is outside (0, 1).
@@ -32,6 +35,7 @@ class MovingAverage:
             raise ValueError(f"ema_decay must be between 0 and 1, got {decay}; leave it out for no average")
         self.decay = decay
         self.parameters = dict(parameters)
+        self._after_writing = after_writing
         self.averages = {name: entry.detach().float().clone() for name, entry in self.parameters.items()}
 
     @torch.no_grad()
@@ -63,3 +67,9 @@ class MovingAverage:
         """Copy values into the model's parameters."""
         for name, parameter in self.parameters.items():
             parameter.copy_(values[name])
+        self._after_writing()
+
+
+def averaged_weights(average: MovingAverage | None) -> AbstractContextManager[None]:
+    """Return a context in which the model has the averaged weights, if an average is kept."""
+    return nullcontext() if average is None else average.applied()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,14 +11,39 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from songgen.families.trainable import Trainable
+from songgen.train.optimization.master_weights import MasterWeights
 from songgen.train.optimization.named_tensors import (
     copy_tensors,
     gather_tensors,
     load_optimizer_tensors,
     optimizer_tensors,
 )
+
+
+@dataclass(frozen=True)
+class GradientLimit:
+    """Limit of the gradients of a step, applied to the sums over all its micro-batches and processes."""
+
+    bound: float
+    """Largest norm, or largest absolute value of an element."""
+    by_element: bool = False
+    """Whether each element is clipped by itself; otherwise all gradients are scaled down together."""
+
+    @property
+    def max_norm(self) -> float:
+        """Largest norm."""
+        return math.inf if self.by_element else self.bound
+
+    def clip_elements(self, gradients: Iterable[Tensor]) -> None:
+        """Clip each element, in place, if that is the limit. Shards of a gradient are clipped as they are."""
+        if not self.by_element:
+            return
+        for gradient in gradients:
+            own = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+            own.clamp_(-self.bound, self.bound)
 
 
 class Engine(Protocol):
@@ -36,7 +63,7 @@ class Engine(Protocol):
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Trained parameters of the wrapped model by name, as a checkpoint holds them."""
+        """Trained parameters by name, as the optimizer updates and a checkpoint holds them."""
 
     @property
     def optimizer(self) -> Any:
@@ -48,11 +75,14 @@ class Engine(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss; gradients are averaged over the processes."""
 
-    def clip_gradients(self, max_norm: float) -> Tensor:
-        """Scale the gradients down to a norm over all processes, and return their original norm (scalar float32)."""
+    def clip_gradients(self, limit: GradientLimit) -> Tensor:
+        """Clip the gradients, and return their norm over all processes before that (scalar float32)."""
 
     def step(self) -> None:
         """Update the weights and clear the gradients."""
+
+    def show_weights(self) -> None:
+        """Let the model compute with the values of `parameters`, after these were changed by others than `step`."""
 
     def discard_gradients(self) -> None:
         """Clear the gradients; nothing else changes."""
@@ -80,10 +110,12 @@ class AcceleratedEngine:
     """Optimizer prepared by the accelerator."""
     trainable: Trainable
     """Trained parameters of the model."""
+    masters: MasterWeights | None = None
+    """float32 weights of a model that has them in 16 bits; None if the model's own are trained."""
 
     def __post_init__(self) -> None:
         """Keep references to the parameters: while FSDP2 has gathered weights, a module shows other tensors."""
-        self.parameters = self.trainable.parameters(self.model)
+        self.parameters = self.masters.parameters if self.masters else self.trainable.parameters(self.model)
 
     def micro_batch(self, *, is_last: bool) -> AbstractContextManager[Any]:
         """See `Engine`. Gradients are exchanged in the backward pass of the last micro-batch only."""
@@ -94,9 +126,13 @@ class AcceleratedEngine:
         """See `Engine`."""
         self.accelerator.backward(loss)
 
-    def clip_gradients(self, max_norm: float) -> Tensor:
-        """See `Engine`."""
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
+    def clip_gradients(self, limit: GradientLimit) -> Tensor:
+        """See `Engine`. In float16 the gradients are divided by the loss scale first."""
+        if self.masters is not None:
+            self.masters.take_gradients()
+        parameters = list(self.model.parameters() if self.masters is None else self.parameters.values())
+        norm = self.accelerator.clip_grad_norm_(parameters, limit.max_norm)
+        limit.clip_elements(entry.grad for entry in parameters if entry.grad is not None)
         whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         return torch.as_tensor(whole, device=self.accelerator.device).detach().float()
 
@@ -104,6 +140,12 @@ class AcceleratedEngine:
         """See `Engine`."""
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.show_weights()
+
+    def show_weights(self) -> None:
+        """See `Engine`."""
+        if self.masters is not None:
+            self.masters.show()
 
     def discard_gradients(self) -> None:
         """See `Engine`. In float16 the loss scaler is told, and lowers its scale after an overflow."""
@@ -119,3 +161,4 @@ class AcceleratedEngine:
         """See `Engine`."""
         copy_tensors(self.parameters, weights)
         load_optimizer_tensors(self.parameters, self.optimizer.optimizer, optimizer)
+        self.show_weights()

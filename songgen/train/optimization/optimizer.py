@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from songgen.families.trainable import FACTOR_KEY, Trainable
+from songgen.train.optimization.master_weights import MasterWeights
 
 OPTIMIZERS = ("adamw", "adamw_8bit")
 
@@ -33,8 +34,16 @@ class OptimizerOptions:
     """Decoupled weight decay of the parameters that decay."""
 
 
-def build_optimizer(model: nn.Module, trainable: Trainable, options: OptimizerOptions) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, trainable: Trainable, options: OptimizerOptions, masters: MasterWeights | None = None
+) -> torch.optim.Optimizer:
     """Build AdamW (fused if the device has it) for the trained parameters of a model that is on its device.
+
+    Args:
+        model: the model.
+        trainable: which parameters are trained.
+        options: settings.
+        masters: float32 weights to update in place of the model's own.
 
     Raises:
         ValueError: if nothing is left to train, the name is unknown, or bitsandbytes is needed and not installed.
@@ -44,6 +53,8 @@ def build_optimizer(model: nn.Module, trainable: Trainable, options: OptimizerOp
     groups = trainable.optimizer_groups(model, options.weight_decay)
     if not groups:
         raise ValueError("every parameter of the model is frozen: there is nothing to train")
+    if masters is not None:
+        groups = masters.in_groups(groups)
     arguments: dict[str, Any] = {"lr": options.learning_rate, "betas": options.betas, "eps": options.epsilon}
     if options.name == "adamw_8bit":
         return _eight_bit_class()(groups, **arguments)

@@ -26,7 +26,9 @@ class LearningRateSchedule:
     min_ratio: float = 0.0
     """Share of the base learning rate at which a falling schedule ends."""
     restarts: int = 1
-    """Number of times that the factor returns to 1, for `cosine_with_restarts`."""
+    """Number of times that the factor returns to its peak, for `cosine_with_restarts`."""
+    damping: float = 1.0
+    """Multiplier of the peak at each restart, for `cosine_with_restarts`."""
     milestones: tuple[int, ...] = ()
     """Updates at which the factor is multiplied by `gamma`, for `multistep`."""
     gamma: float = 0.5
@@ -45,6 +47,8 @@ class LearningRateSchedule:
             problems.append(f"lr_min_ratio is a share of the learning rate, 0 to 1, got {self.min_ratio}")
         if self.restarts < 0:
             problems.append(f"lr_scheduler_restarts {self.restarts} is negative")
+        if not 0.0 < self.damping <= 1.0:
+            problems.append(f"lr_scheduler_damping must be above 0 and at most 1, got {self.damping}")
         if list(self.milestones) != sorted(set(self.milestones)) or min(self.milestones, default=0) < 0:
             problems.append(f"milestones must rise, got {list(self.milestones)}")
         if self.name == "multistep" and not self.milestones:
@@ -74,4 +78,5 @@ class LearningRateSchedule:
             return 0.5 * (1.0 + math.cos(math.pi * progress))
         if progress >= 1.0:
             return 0.0
-        return 0.5 * (1.0 + math.cos(math.pi * (progress * (self.restarts + 1) % 1.0)))
+        place, number = math.modf(progress * (self.restarts + 1))
+        return 0.5 * (1.0 + math.cos(math.pi * place)) * self.damping ** int(number)

@@ -8,11 +8,32 @@ from contextlib import contextmanager
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import AutocastKwargs
+from accelerate.utils import AutocastKwargs, DistributedType
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from songgen.config import RunConfig
 from songgen.runtime.private_names import reshards_after_forward
+from songgen.runtime.processes.deepspeed_launch import deepspeed_plugin
+
+
+def require_shardable(config: RunConfig, accelerator: Accelerator) -> None:
+    """Refuse a quantized base in a launch that shards weights or their optimizer state. Call it before loading.
+
+    Raises:
+        ValueError: if the launch is one; the message says what to change.
+    """
+    lora = config.adapter.lora_arguments()
+    if lora is None or lora.quantization == "none":
+        return
+    is_fsdp = accelerator.distributed_type == DistributedType.FSDP
+    if is_fsdp or deepspeed_plugin(config.training.dtype) is not None:
+        launch = "FSDP" if is_fsdp else "DeepSpeed"
+        raise ValueError(
+            f'lora.quantization: "{lora.quantization}" does not work with {launch}, which does not know the format of '
+            "quantized weights; launch with data parallelism (ddp_8_gpus.yaml), in which each process holds the "
+            'quantized base, or set quantization to "none"'
+        )
 
 
 def autocast_forward(accelerator: Accelerator, model: nn.Module) -> None:

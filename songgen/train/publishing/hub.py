@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from songgen.adapters.choice import find_adapter, has_adapter
 from songgen.families.registry import family_of
 from songgen.runtime.file_hashes import HASHES_FILE, checked_folder
 from songgen.runtime.json_files import read_json_object
@@ -20,7 +22,8 @@ from songgen.runtime.model_folders import COPIED_ENDINGS, ModelFiles, read_model
 from songgen.runtime.pretrained import is_inside
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE
-from songgen.train.publishing.model_card import model_card, published_config
+from songgen.train.publishing.adapter_files import published_adapter
+from songgen.train.publishing.model_card import adapter_card, model_card, published_config
 from songgen.train.reporting.trackers import SAMPLES_FOLDER
 
 if TYPE_CHECKING:
@@ -76,15 +79,17 @@ def push_to_hub(
     private: bool = True,
     dry_run: bool = False,
     license_name: str | None = None,
+    base_model: str | None = None,
 ) -> HubPush:
-    """Upload a model folder in one commit. The account is that of HF_TOKEN or `hf auth login`.
+    """Upload a model folder or an adapter in one commit. The account is that of HF_TOKEN or `hf auth login`.
 
     Args:
-        folder: model folder, such as a run's output folder.
+        folder: folder of a model or an adapter, such as a run's output folder.
         repo_id: "account/name", or only the name for the logged-in account; None for the folder's name.
         private: whether a new repository is private, and an existing public one is refused.
         dry_run: whether to select the files only; needs no account and no network.
         license_name: identifier of the licence, stated in the model card.
+        base_model: hub id of an adapter's base, if the adapter names a folder.
 
     Raises:
         ValueError: if the folder is not a complete model, no account is logged in, or the upload failed; the message
@@ -93,12 +98,12 @@ def push_to_hub(
     name = repo_id or folder.resolve().name
     require_repository_name(name)
     if dry_run:
-        files, left_out = select_files(folder, repo_id=name, license_name=license_name)
+        files, left_out = select_files(folder, repo_id=name, license_name=license_name, base_model=base_model)
         return HubPush(name, files, left_out)
     api = _client()
     try:
         name = name if "/" in name else f"{api.whoami()['name']}/{name}"
-        files, left_out = select_files(folder, repo_id=name, license_name=license_name)
+        files, left_out = select_files(folder, repo_id=name, license_name=license_name, base_model=base_model)
         return _upload(api, HubPush(name, files, left_out), private=private)
     except ValueError:
         raise
@@ -160,30 +165,55 @@ def publish(folder: Path, repo_id: str | None, *, private: bool) -> str | None:
 
 
 def select_files(
-    folder: Path, *, repo_id: str | None = None, license_name: str | None = None
+    folder: Path, *, repo_id: str | None = None, license_name: str | None = None, base_model: str | None = None
 ) -> tuple[list[HubFile], dict[str, str]]:
     """Select the files to upload.
 
     Args:
-        folder: model folder.
+        folder: folder of a model or an adapter.
         repo_id: hub id for the model card.
         license_name: licence for the model card.
+        base_model: hub id of an adapter's base.
 
     Returns:
         The files sorted by name, and those left out -> reason.
 
     Raises:
-        ValueError: if the folder is not a complete model; the message lists all problems.
+        ValueError: if the folder is neither a complete model nor a complete adapter; the message lists all problems.
     """
-    contents = _require_complete(folder)
-    own = [MODEL_CONFIG_FILE, *contents.weights(folder), *contents.files]
-    copied = (*own, HASHES_FILE, LICENSE_FILE, CARD_FILE)
-    candidates = [folder / name for name in dict.fromkeys(copied)]
+    published, contents, own = None, ModelFiles(weights=lambda folder: ()), list[str]()
+    copied: tuple[str, ...] = (LICENSE_FILE, CARD_FILE)
+    if has_adapter(folder) and not (folder / MODEL_CONFIG_FILE).is_file():
+        published = published_adapter(find_adapter(folder), base_model)
+    elif base_model is not None:
+        raise ValueError(f"--base names the base model of an adapter, and {folder} is a whole model: leave it out")
+    else:
+        contents = _require_complete(folder)
+        own = [MODEL_CONFIG_FILE, *contents.weights(folder), *contents.files]
+        copied = (*own, HASHES_FILE, *copied)
+    files, left_out = _existing(folder, contents, copied)
+    if lost := [f"{name} ({left_out[name]})" for name in own if name in left_out]:
+        raise ValueError(f"{folder} is not a complete model folder: {', '.join(lost)}")
+    files += [HubFile(name, content) for name, content in (published.files if published else {}).items()]
+    run_file = folder / RUN_CONFIG_FILE
+    if run_file.is_file() and is_inside(run_file, folder):
+        shown = published_config(read_json_object(run_file))
+        files.append(HubFile(RUN_CONFIG_FILE, (json.dumps(shown, indent=2) + "\n").encode()))
+    if CARD_FILE not in {file.name for file in files}:
+        audio = [file.name for file in files if file.name.startswith(f"{SAMPLES_FOLDER}/")]
+        options: dict[str, Any] = {"repo_id": repo_id, "license_name": license_name, "samples": audio}
+        card = adapter_card(folder, published, **options) if published else model_card(folder, **options)
+        files.append(HubFile(CARD_FILE, card.encode()))
+    return sorted(files, key=lambda file: file.name), left_out
+
+
+def _existing(folder: Path, contents: ModelFiles, names: Sequence[str]) -> tuple[list[HubFile], dict[str, str]]:
+    """Return the files of a folder that are uploaded as they are, its newest samples too, and those left out."""
+    candidates = [folder / name for name in dict.fromkeys(names)]
     for name in contents.folders:
         candidates += sorted(path for path in (folder / name).rglob("*") if not path.is_dir())
-    samples = _newest_samples(folder)
     files, left_out = [], {}
-    for path in [*candidates, *samples]:
+    for path in [*candidates, *_newest_samples(folder)]:
         name = path.relative_to(folder).as_posix()
         if not path.is_file():
             continue
@@ -191,17 +221,7 @@ def select_files(
             files.append(HubFile(name, path))
         else:
             left_out[name] = reason
-    if lost := [f"{name} ({left_out[name]})" for name in own if name in left_out]:
-        raise ValueError(f"{folder} is not a complete model folder: {', '.join(lost)}")
-    run_file = folder / RUN_CONFIG_FILE
-    if run_file.is_file() and is_inside(run_file, folder):
-        shown = published_config(read_json_object(run_file))
-        files.append(HubFile(RUN_CONFIG_FILE, (json.dumps(shown, indent=2) + "\n").encode()))
-    if CARD_FILE not in {file.name for file in files}:
-        audio = [file.name for file in files if file.name.startswith(f"{SAMPLES_FOLDER}/")]
-        card = model_card(folder, repo_id=repo_id, license_name=license_name, samples=audio)
-        files.append(HubFile(CARD_FILE, card.encode()))
-    return sorted(files, key=lambda file: file.name), left_out
+    return files, left_out
 
 
 def _require_complete(folder: Path) -> ModelFiles:

@@ -15,8 +15,10 @@ from songgen.config.keys import all_keys
 from songgen.families.model_facts import ModelFacts, escaped, without_folders
 from songgen.families.registry import family_of
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.pretrained import is_hub_id
 from songgen.runtime.tensor_files import opened_tensors
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE
+from songgen.train.publishing.adapter_files import PublishedAdapter, adapter_facts
 from songgen.train.reporting.trackers import METRICS_FILE, read_metrics, redact
 
 ALWAYS_SHOWN = (
@@ -65,17 +67,62 @@ def model_card(
     """
     family = family_of(folder)
     facts = family.model_facts(folder)
-    run_file = folder / RUN_CONFIG_FILE
-    run = published_config(read_json_object(run_file)) if run_file.is_file() else {}
-    metrics_file = folder / METRICS_FILE
-    records = read_metrics(metrics_file) if metrics_file.is_file() else []
     name = repo_id or folder.resolve().name
+    command = f'songgen generate --model {name} --caption "..." --lyrics_file lyrics.txt --out song.wav'
+    rows = _model_rows(facts, folder, family.model_files.weights(folder))
+    front = ModelCardData(library_name="songgen", license=license_name, **_shared_data(facts))
+    return _card(folder, name, front, facts.introduction, _usage(command), rows, samples)
+
+
+def adapter_card(
+    folder: Path,
+    published: PublishedAdapter,
+    *,
+    repo_id: str | None = None,
+    license_name: str | None = None,
+    samples: Sequence[str] = (),
+) -> str:
+    """Write the README of an adapter; arguments and result as those of `model_card`."""
+    facts = adapter_facts(published)
+    name = repo_id or folder.resolve().name
+    base = published.base if is_hub_id(published.base) else "BASE"
+    command = (
+        f'songgen generate --model {base} --adapter {name} --caption "..." --lyrics_file lyrics.txt --out song.wav'
+    )
+    note = (
+        f"\n`--adapter {name}:0.7` applies it at 70 %, several `--adapter` are added, and `songgen export {name} "
+        "--merge OUT` writes a whole model. peft opens it as well: `PeftModel.from_pretrained`."
+    )
+    count = sum(tensor.numel() for tensor in published.adapter.weights.values())
+    rows = [*facts.head, (facts.size_name, f"{count:,}"), *facts.rows]
+    front = ModelCardData(
+        library_name="peft",
+        license=license_name,
+        base_model=published.base if is_hub_id(published.base) else None,
+        **_shared_data(facts),
+    )
+    return _card(folder, name, front, facts.introduction, _usage(command) + note, rows, samples)
+
+
+def _card(
+    folder: Path,
+    name: str,
+    front: ModelCardData,
+    introduction: str,
+    usage: str,
+    rows: Sequence[Sequence[str]],
+    samples: Sequence[str],
+) -> str:
+    """Put a card together, with what the folder tells about training and evaluation."""
+    run_file, metrics_file = folder / RUN_CONFIG_FILE, folder / METRICS_FILE
+    run = published_config(read_json_object(run_file)) if run_file.is_file() else {}
+    records = read_metrics(metrics_file) if metrics_file.is_file() else []
     sections = [
-        f"---\n{_front_matter(facts, license_name)}\n---",
+        f"---\n{front.to_yaml()}\n---",
         f"# {name.split('/')[-1]}",
-        facts.introduction,
-        _usage(name),
-        "## Model\n\n" + _table(("", ""), _model_rows(facts, folder, family.model_files.weights(folder))),
+        introduction,
+        usage,
+        "## Model\n\n" + _table(("", ""), rows),
         _training(run, records),
         _evaluation(records),
         _samples(samples),
@@ -83,24 +130,15 @@ def model_card(
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front_matter(facts: ModelFacts, license_name: str | None) -> str:
-    """Return the YAML front matter for the hub."""
-    data = ModelCardData(
-        library_name="songgen",
-        pipeline_tag="text-to-audio",
-        license=license_name,
-        tags=["songgen", "text-to-song", "music-generation", "singing-voice", *facts.tags],
-    )
-    return data.to_yaml()
+def _shared_data(facts: ModelFacts) -> dict[str, Any]:
+    """Return the front matter that models and adapters share."""
+    tags = ["songgen", "text-to-song", "music-generation", "singing-voice", *facts.tags]
+    return {"pipeline_tag": "text-to-audio", "tags": tags}
 
 
-def _usage(name: str) -> str:
+def _usage(command: str) -> str:
     """Return the section on usage."""
-    return (
-        "## Use\n\n```bash\n"
-        f'songgen generate --model {name} --caption "..." --lyrics_file lyrics.txt --out song.wav\n'
-        "```"
-    )
+    return f"## Use\n\n```bash\n{command}\n```"
 
 
 def _model_rows(facts: ModelFacts, folder: Path, weight_files: Sequence[str]) -> list[tuple[str, str]]:

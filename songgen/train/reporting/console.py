@@ -96,6 +96,12 @@ class TrainingProgress:
         """Close the bar and leave it visible."""
         self.close()
 
+    def plan(self, total_steps: int, num_epochs: float) -> None:
+        """Replace the number of steps and epochs of the run."""
+        self._total_steps, self._num_epochs = total_steps, num_epochs
+        self._bar.total = total_steps
+        self._bar.refresh()
+
     def advance(self, epoch: int, step_in_epoch: int, steps_in_epoch: int) -> None:
         """Count one optimizer step; nothing is read from the device.
 
@@ -110,18 +116,24 @@ class TrainingProgress:
         self._bar.set_description_str(self._place, refresh=False)
         self._bar.update()
 
-    def report(self, values: Mapping[str, float]) -> None:
-        """Show metrics next to the bar, or on a line of their own. Names may have a prefix (`train/loss`)."""
+    def report(self, values: Mapping[str, float], outlook: str = "") -> None:
+        """Show metrics next to the bar, or on a line of their own.
+
+        Args:
+            values: metrics; names may have a prefix (`train/loss`).
+            outlook: what comes next, shown after them.
+        """
         by_name = {name.rpartition("/")[2]: value for name, value in values.items()}
         shown = [
             f"{label} {form.format(by_name[name])}" for name, (label, form) in SHOWN_VALUES.items() if name in by_name
         ]
         if self._console.interactive:
-            self._bar.set_postfix_str(", ".join([*shown, f"{self.epochs_per_hour:.3g} epochs/h"]))
+            speed = f"{self.epochs_per_hour:.3g} epochs/h"
+            self._bar.set_postfix_str(", ".join([*shown, speed, *filter(None, [outlook])]))
             return
         speed = f"{self.steps_per_second:.3g} steps/s, {self.epochs_per_hour:.3g} epochs/h, {self.remaining} left"
         place = f"step {self._step}/{self._total_steps}, {self._place}" if self._place else f"step {self._step}"
-        self._console.info(" | ".join([place, *shown, speed]))
+        self._console.info(" | ".join([place, *shown, speed, *filter(None, [outlook])]))
 
     @property
     def steps_per_second(self) -> float:

@@ -3,7 +3,6 @@
 Training does not need a tracker, and none can stop it: one that is not installed or fails is left out with a warning.
 """
 
-import errno
 import json
 import logging
 import math
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from songgen.runtime.files import write_text_atomic
+from songgen.runtime.files import append_whole, write_text_atomic
 from songgen.runtime.json_files import parse_json
 from songgen.runtime.json_lines import Lines, read_lines, set_damaged_aside
 
@@ -77,10 +76,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def metric_lines(path: Path) -> Lines[dict[str, Any]]:
     """Read a metrics file, with the numbers of damaged lines."""
-    return read_lines(path, _read_metric)
+    return read_lines(path, read_metric)
 
 
-def _read_metric(line: bytes) -> dict[str, Any]:
+def read_metric(line: bytes) -> dict[str, Any]:
+    """Parse a line of a metrics file.
+
+    Raises:
+        ValueError: if it is damaged; also another of `songgen.runtime.json_lines.LINE_ERRORS`.
+    """
     record: dict[str, Any] = parse_json(line, constants=True)  # lists of non-finite steps have such numbers
     if not isinstance(record["step"], int) or isinstance(record["step"], bool):
         raise ValueError("the step is not a number")
@@ -103,7 +107,7 @@ class MetricsFile:
         self._failed = False
         folder.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
-            set_damaged_aside(self.path, _read_metric, "training is not affected")
+            set_damaged_aside(self.path, read_metric, "training is not affected")
             records = read_metrics(self.path)
             last_step = -1 if resume_step is None else resume_step
             superseded = [record for record in records if record["step"] > last_step]
@@ -120,28 +124,12 @@ class MetricsFile:
         }
         self._pending.append(_json_line(record))
         try:
-            _append_whole(self.path, "".join(self._pending).encode())
+            append_whole(self.path, "".join(self._pending).encode())
             self._pending.clear()
         except OSError as error:
             if not self._failed:
                 self._failed = True
                 _logger.warning("metrics cannot be written to %s (%s); training continues", self.path, error)
-
-
-def _append_whole(path: Path, content: bytes) -> None:
-    """Append to a file, all or nothing.
-
-    Raises:
-        OSError: if it does not fit.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        size = os.fstat(descriptor).st_size
-        if os.write(descriptor, content) < len(content):
-            os.ftruncate(descriptor, size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    finally:
-        os.close(descriptor)
 
 
 def _json_line(record: Mapping[str, Any]) -> str:

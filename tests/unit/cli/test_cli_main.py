@@ -58,7 +58,7 @@ def test_help_shows_keys_and_defaults(name, parts, capsys, monkeypatch):
     assert not [part for part in parts if part not in shown]
 
 
-@pytest.mark.parametrize("name", ["train", "tokenize", "prepare"])
+@pytest.mark.parametrize("name", ["train", "tokenize", "prepare", "try"])
 def test_help_after_the_configuration_is_help_too(name, capsys):
     try:
         assert main([name, "any.json", "--help"]) == 0
@@ -77,8 +77,9 @@ def test_help_after_the_configuration_is_help_too(name, capsys):
         (["train", "mixed_pro/step1.json", "--track_pattern", "null", "--model_name_or_path", "./gone"], "./gone"),
         (["tokenize", "gone.json", "--num_processes", "2"], "gone.json"),
         (["tokenize", "data_musiccaps.json", "--max_bad_fraction", "2"], "max_bad_fraction"),
-        (["init", "out", "--preset", "small"], "--lyrics_tokenizer"),
-        (["init", "out", "--preset", "small", "--lyrics_tokenizer", "gone.json"], "caption tokenizer"),
+        (["init", "out", "--preset", "small", "--audio_model", "gone"], "gone"),
+        (["try", "gone.json"], "gone.json"),
+        (["try", "mixed_pro/step1.json", "--steps", "0"], "--steps at least 10"),
         (["tokenizer", "--manifest", "gone.jsonl", "--out", "out"], "gone.jsonl"),
         (["codec", "--manifest", "gone.jsonl", "--out", "out"], "gone.jsonl"),
         (["codec", "--manifest", "gone.jsonl", "--out", "out", "--num_mels", "0"], "num_mels"),

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from songgen.cli.data.prepare import next_commands
 from songgen.cli.main import COMMANDS
-from songgen.cli.prepare import next_commands
 from songgen.config.loading import load_run_config
 from songgen.config.recipes import TRAINING, find_recipe
 from songgen.prepare.config import PrepareConfig, load_prepare_config

@@ -4,8 +4,9 @@ import json
 import pytest
 from training_fakes import tiny_config
 
-from songgen.cli import tokenize, train
+from songgen.cli.data import tokenize
 from songgen.cli.run_arguments import split_off_launch
+from songgen.cli.training import train
 from songgen.config import RunConfig
 from songgen.tasks import DUAL_TRACK, MIXED
 

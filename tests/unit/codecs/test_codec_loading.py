@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -125,6 +126,19 @@ def test_missing_weights_are_not_made_up(kind: str, codec_folders: dict[str, Pat
     (tmp_path / "config.json").write_bytes((codec_folders[kind] / "config.json").read_bytes())
     with pytest.raises(ValueError, match="lacks 1 weights"):
         load_codec(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["xcodec", "dac", "encodec"])
+def test_weights_that_are_not_finite_are_refused(kind: str, codec_folders: dict[str, Path], tmp_path: Path) -> None:
+    """All tokens would be code 0, without an error."""
+    folder = Path(shutil.copytree(codec_folders[kind], tmp_path / kind))
+    tensors = {name: tensor.clone() for name, tensor in load_file(folder / "model.safetensors").items()}
+    name = next(name for name in sorted(tensors) if tensors[name].is_floating_point() and "quantizer" not in name)
+    tensors[name].view(-1)[0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "file_hashes.json").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="hold NaN or infinity in"):
+        load_codec({"type": kind, "path": str(folder)})
 
 
 def test_hubert_may_lack_its_mask_embedding(codec_folders: dict[str, Path], tmp_path: Path) -> None:

@@ -31,6 +31,21 @@ def test_a_row_without_tokens_is_zero_and_finite(encoder: TextEncoder) -> None:
     assert states.isfinite().all() and not states[1].any()
 
 
+def test_ids_of_another_tokenizer_are_refused(encoder: TextEncoder) -> None:
+    with pytest.raises(ValueError, match=r"token 40, and the text encoder has 40 tokens: the caption tokenizer"):
+        encoder.encode(torch.tensor([[5, 40]]))
+
+
+def test_weights_that_are_not_finite_are_refused(encoder: TextEncoder, tmp_path: Path) -> None:
+    encoder.save(tmp_path)
+    tensors = {name: tensor.clone() for name, tensor in load_file(tmp_path / "model.safetensors").items()}
+    name = sorted(tensors)[0]
+    tensors[name].view(-1)[-1] = float("nan")
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"hold NaN or infinity in 1 tensors, such as {name}"):
+        load_text_encoder({"path": str(tmp_path)})
+
+
 def test_frozen_whatever_the_owner_does(encoder: TextEncoder) -> None:
     class Owner(nn.Module):
         def __init__(self) -> None:

@@ -7,12 +7,13 @@ from typing import Any, Literal, get_args
 import pytest
 
 from songgen.config import DataArguments, ModelArguments, RunConfig, TrainingArguments
+from songgen.config.checks import PHASE_KEYS, PHASES
 from songgen.config.ignored import ALIASES, SECRET_KEYS
 from songgen.config.keys import all_keys
 from songgen.config.model_arguments import TrackPattern
 from songgen.config.training_arguments import ParameterGroup
 from songgen.config.types import PositiveInt, coerce, parse_text
-from songgen.data.batch_plan import ORDERS
+from songgen.data.curriculum.order import ORDERS, PHASE_KINDS, Phase
 from songgen.families.tokens.parameter_groups import TOKEN_GROUPS
 from songgen.tasks import TASKS
 from songgen.train.optimization.schedules import SCHEDULES
@@ -118,14 +119,33 @@ def test_remote_code_is_refused() -> None:
         ({"do_eval": True, "eval_strategy": "steps", "eval_steps": None}, "eval_strategy"),
         ({"eval_strategy": "epoch"}, "eval_strategy"),
         ({"eval_generation_steps": 5}, "eval_generation_steps"),
+        ({"eval_random_texts": True}, "eval_random_texts"),
         ({"report_to": ["none", "wandb"]}, "report_to"),
         ({"max_steps": 0}, "max_steps"),
         ({"max_steps": 100, "warmup_steps": 100}, "warmup_steps"),
         ({"warmup_steps": 1, "warmup_ratio": 0.1}, "warmup_ratio"),
         ({"loss_scale_floor": 65536}, "loss_scale_floor"),
         ({"lr_scheduler_type": "multistep"}, "lr_scheduler_milestones"),
-        ({"lr_scheduler_milestones": [200, 100]}, "lr_scheduler_milestones"),
-        ({"lr_scheduler_milestones": [0.5, 100]}, "lr_scheduler_milestones"),
+        ({"lr_scheduler_type": "multistep", "lr_scheduler_milestones": [200, 100]}, "lr_scheduler_milestones"),
+        ({"lr_scheduler_type": "multistep", "lr_scheduler_milestones": [0.5, 100]}, "lr_scheduler_milestones"),
+        (
+            {"lr_scheduler_type": "multistep", "lr_scheduler_milestone_epochs": [2, 2]},
+            "lr_scheduler_milestone_epochs",
+        ),
+        (
+            {"lr_scheduler_type": "multistep", "lr_scheduler_milestones": [5], "lr_scheduler_milestone_epochs": [2]},
+            "lr_scheduler_milestone_epochs",
+        ),
+        ({"warmup_epochs": 1, "warmup_steps": 5}, "warmup_epochs"),
+        ({"warmup_epochs": 3, "num_train_epochs": 3}, "warmup_epochs"),
+        (
+            {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_restarts": 0, "lr_scheduler_damping": 0.5},
+            "lr_scheduler_damping",
+        ),
+        ({"loss_milestones": [1, 2]}, "loss_milestones"),
+        ({"accuracy_milestones": [0.5, 0.5]}, "accuracy_milestones"),
+        ({"weights_dtype": "bfloat16"}, "weights_dtype"),
+        ({"weights_dtype": "bfloat16", "dtype": "float16"}, "weights_dtype"),
         ({"freeze_text_encoder": False}, "freeze_text_encoder"),
         ({"codebook_weights_start": [0, 0]}, "codebook_weights_start"),
         ({"codebook_weights_start": [1], "codebook_weights_end": [1, 1]}, "codebook_weights_end"),
@@ -136,6 +156,14 @@ def test_remote_code_is_refused() -> None:
         ({"voice_choices": {"drums": 1}}, "voice_choices"),
         ({"voice_choices": {"vocal": 0, "none": 0}}, "voice_choices"),
         ({"add_vocal_loss": True, "track_pattern": "interleaving_A_V"}, "add_vocal_loss"),
+        ({"order": []}, "order"),
+        ({"order": [{"by": "speaker"}]}, "order"),
+        ({"order": [{"by": "random", "epochs": 2}]}, "order"),
+        ({"order": [{"by": "duration"}, {"by": "random"}]}, "order"),
+        ({"order": [{"by": "duration", "epochs": 1.5}, {"by": "random"}]}, "order"),
+        ({"order": [{"by": "balanced"}]}, "order"),
+        ({"order": [{"by": "random", "column": "singer"}]}, "order"),
+        ({"order": [{"by": "random", "length": 3}]}, "order"),
     ],
 )
 def test_contradictions_are_found(values: dict[str, Any], key: str) -> None:
@@ -256,9 +284,50 @@ def test_automatic_intervals_on_the_command_line() -> None:
 
 def test_shares_become_steps() -> None:
     training = config(warmup_ratio=0.1, lr_scheduler_type="multistep", lr_scheduler_milestones=[0.5, 0.75]).training
-    assert training.num_warmup_steps(95) == 10
-    assert training.milestone_steps(200) == [100, 150]
-    assert config(lr_scheduler_milestones=[10, 20]).training.milestone_steps(5) == [10, 20]
+    assert training.num_warmup_steps(95, 10) == 10
+    assert training.milestone_steps(200, 10) == [100, 150]
+    in_steps = config(lr_scheduler_type="multistep", lr_scheduler_milestones=[10, 20]).training
+    assert in_steps.milestone_steps(5, 1) == [10, 20]
+
+
+def test_points_of_a_schedule_may_be_given_in_epochs() -> None:
+    training = config(
+        warmup_epochs=0.25, lr_scheduler_type="multistep", lr_scheduler_milestone_epochs=[1.5, 2]
+    ).training
+    assert training.num_warmup_steps(300, 90) == 23, "rounded up"
+    assert training.milestone_steps(300, 90) == [135, 180]
+
+
+OPTIONS_OF_SCHEDULES: dict[str, Any] = {
+    "warmup_steps": 5, "warmup_ratio": 0.1, "warmup_epochs": 0.5, "lr_min_ratio": 0.1, "lr_scheduler_milestones": [5.0],
+    "lr_scheduler_milestone_epochs": [1.0], "lr_scheduler_gamma": 0.1, "lr_scheduler_restarts": 3,
+    "lr_scheduler_damping": 0.5,
+}  # fmt: skip
+DROPS = ["lr_scheduler_gamma", "lr_scheduler_milestone_epochs", "lr_scheduler_milestones"]
+RESTARTS = ["lr_scheduler_damping", "lr_scheduler_restarts"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "refused"),
+    [
+        ("constant", list(OPTIONS_OF_SCHEDULES)),
+        ("constant_with_warmup", [*DROPS, *RESTARTS, "lr_min_ratio"]),
+        ("linear", [*DROPS, *RESTARTS]),
+        ("cosine", [*DROPS, *RESTARTS]),
+        ("cosine_with_restarts", DROPS),
+        ("multistep", [*RESTARTS, "lr_min_ratio"]),
+    ],
+)
+def test_each_schedule_has_its_own_options_only(schedule: str, refused: list[str]) -> None:
+    for option, value in OPTIONS_OF_SCHEDULES.items():
+        values = {"lr_scheduler_type": schedule, option: value}
+        if schedule == "multistep" and not option.startswith("lr_scheduler_milestone"):
+            values["lr_scheduler_milestones"] = [0.5]
+        if option in refused:
+            (message,) = problems(**values)
+            assert f'{option}: {value} has no effect with lr_scheduler_type "{schedule}"' in message
+        else:
+            config(**values)
 
 
 def test_trackers_and_frozen_groups() -> None:
@@ -274,19 +343,24 @@ def test_choices_are_those_of_the_other_parts() -> None:
     layouts = {layout for task in TASKS.values() for layout in task.layouts}
     assert set(get_args(ParameterGroup)) == {*TOKEN_GROUPS.aliases, *TOKEN_GROUPS.prefixes}
     assert set(get_args(TrackPattern)) == layouts
-    assert set(get_args(all_keys()["order"].annotation)) == set(ORDERS)
+    names, _ = get_args(all_keys()["order"].annotation)
+    assert set(get_args(names)) == set(ORDERS)
+    assert set(PHASES) == set(PHASE_KINDS) and PHASE_KEYS == tuple(Phase.__dataclass_fields__)
     assert set(get_args(all_keys()["lr_scheduler_type"].annotation)) == set(SCHEDULES)
 
 
 def test_no_setting_is_dead() -> None:
-    """Every key that is not declared without effect is read somewhere; two are used by the checks alone."""
+    """Every key that is not declared without effect is read somewhere.
+
+    Two are used by the checks alone, and two are turned into `lora`.
+    """
     root = Path(__file__).resolve().parents[3]
-    methods = ("data_arguments.py", "training_arguments.py")
+    methods = ("data_arguments.py", "training_arguments.py", "adapter_arguments.py")
     files = [path for path in (root / "songgen").rglob("*.py") if path.parent.name != "config" or path.name in methods]
     source = "\n".join(path.read_text(encoding="utf-8") for path in files)
     keys = [key.name for key in all_keys().values() if key.group != "ignored"]
     unread = {name for name in keys if not re.search(rf"\.{name}\b", source)}
-    assert unread == {"preprocessing_only", "freeze_text_encoder"}
+    assert unread == {"preprocessing_only", "freeze_text_encoder", "lora_config_path", "loras"}
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def test_published_row(tmp_path: Path) -> None:
         "acc_abspath": str(tmp_path / "b.wav"),
         "vocal_energy": 1066.88,
         "acc_energy": 895.92,
+        "audio_sha256": "0F" * 32,
         "language": "english",
         "duration": 9.9935,
     }
@@ -59,6 +60,7 @@ def test_published_row(tmp_path: Path) -> None:
     (clip,) = rows
     assert (clip.id, clip.language, clip.duration, clip.line) == ("5gRpM", "english", 9.9935, 1)
     assert clip.energies == {"vocal": 1066.88, "acc": 895.92}
+    assert clip.hashes == {"mix": "0f" * 32}
     assert {track: Path(path.resolved).name for track, path in clip.tracks.items()} == {
         "mix": "a.wav",
         "vocal": "v.wav",

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from songgen.data.batch_plan import ORDERS, BatchPlan
+from songgen.data.batch_plan import BatchPlan
+from songgen.data.curriculum.order import ORDERS, balanced_visits
 
 
 def _lengths(count, seed=0):
@@ -128,6 +129,62 @@ def test_curriculum_goes_from_short_to_long():
     assert (np.diff(lengths[np.concatenate(plan.batches(1))]) < 0).any()
     always = BatchPlan(lengths, batch_size=4, order="short_to_long")
     assert (np.diff(lengths[np.concatenate(always.batches(1))]) >= 0).all()
+
+
+CURRICULUM = [
+    {"by": "duration", "epochs": 1},
+    {"by": "random", "epochs": 2},
+    {"by": "balanced", "column": "singer"},
+]
+
+
+def _curriculum(count=60, seed=3, **options):
+    """A plan of three phases over clips of four singers with 1, 5, 14 and 40 clips."""
+    singers = np.random.default_rng(1).permutation(np.repeat(np.arange(4), [1, 5, 14, 40])[:count])
+    return BatchPlan(_lengths(count), order=CURRICULUM, groups={"singer": singers}, seed=seed, **options)
+
+
+def test_phases_follow_each_other():
+    plan = _curriculum(batch_size=4)
+    orders = [np.concatenate(plan.batches(epoch)) for epoch in range(5)]
+    assert (np.diff(plan.lengths[orders[0]]) >= 0).all()
+    for epoch in (1, 2):
+        assert orders[epoch].tolist() == np.concatenate(_plan(60, batch_size=4, seed=3).batches(epoch)).tolist()
+    for epoch in (3, 4):
+        counts = np.bincount(plan.groups["singer"][orders[epoch] % 60])
+        assert counts.tolist() == [15, 15, 15, 15]
+
+
+def test_a_balanced_phase_visits_groups_and_the_clips_of_a_group_equally_often():
+    groups = np.random.default_rng(0).integers(0, 7, size=53)
+    groups[:7] = np.arange(7)
+    visits = np.zeros(53, dtype=int)
+    for epoch in range(2, 12):
+        found = balanced_visits(groups, seed=5, epoch=epoch, first_epoch=2)
+        assert len(found) == len(set(found.tolist())) == 53, "a second visit to a clip has a number of its own"
+        visits += np.bincount(found % 53, minlength=53)
+        of_groups = np.bincount(groups, weights=visits)
+        assert of_groups.max() - of_groups.min() <= 1
+        for group in range(7):
+            clips = visits[groups == group]
+            assert clips.max() - clips.min() <= 1
+    assert (visits > 0).all()
+    again = balanced_visits(groups, seed=5, epoch=11, first_epoch=2)
+    assert again.tolist() == found.tolist() != balanced_visits(groups, 6, 11, 2).tolist()
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_limits_processes_and_resuming_hold_in_every_phase(grouped):
+    options = {"batch_size": 3, "max_frames_per_batch": 230, "group_by_length": grouped}
+    one = _curriculum(world_size=1, accumulation=4, **options)
+    two = _curriculum(world_size=2, accumulation=2, **options)
+    for epoch in range(5):
+        assert _steps(one, epoch) == _steps(two, epoch)
+        for batch in one.batches(epoch):
+            assert len(batch) <= 3 and len(batch) * one.lengths[batch % 60].max() <= 230
+        whole = two.micro_batches(epoch, 1)
+        fresh = _curriculum(world_size=2, accumulation=2, **options)
+        assert fresh.micro_batches(epoch, 1, skip_batches=2 * two.slots_per_step) == whole[2 * 2 :]
 
 
 def test_all_problems_are_told_at_once():

@@ -87,7 +87,7 @@ def demo(tmp_path: Path) -> Path:
     (out / "steps" / "page.json").write_text(json.dumps({**record, "title": "Unfinished", "finished": False}))
     stage = out / "mixed_step1"
     stage.mkdir()
-    names = build_page.METRIC_NAMES.values()
+    names = ("train/unweighted_loss", "eval/loss", "train/learning_rate")
     write_rows(stage / "metrics.jsonl", [{"step": step, **dict.fromkeys(names, 7.0 / step)} for step in (5, 10, 15)])
     return out
 

@@ -19,6 +19,8 @@ from songgen.data.reject_codes import REJECT_CODES
 from songgen.data.schema import DatasetInfo
 from songgen.data.shards import map_batches
 from songgen.doctor import Kind, Level, examine
+from songgen.doctor.hashes import accept
+from songgen.runtime.file_hashes import HASHES_FILE
 from songgen.runtime.files import file_sha256
 from songgen.tokenize.run import TooManyBadRows
 
@@ -26,7 +28,7 @@ Copy = Callable[[str], Path]
 
 
 def rewrite(folder: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
-    """Change the rows of the first shard, and let dataset.json know its new hash."""
+    """Change the rows of the first shard, and record its new hash and that of dataset.json."""
     info = DatasetInfo.read(folder)
     path = folder / info.splits["train"][0].file
     batches = map_batches(path)
@@ -40,6 +42,7 @@ def rewrite(folder: Path, change: Callable[[list[dict[str, Any]]], None]) -> Non
     content = json.loads((folder / "dataset.json").read_text())
     content["splits"]["train"][0]["sha256"] = file_sha256(path)
     (folder / "dataset.json").write_text(json.dumps(content))
+    accept(folder)
 
 
 def test_a_finished_data_set_is_explained(originals: Path) -> None:
@@ -105,15 +108,14 @@ def test_repeated_ids_are_counted(copy_of: Copy) -> None:
 def test_a_damaged_description_is_an_error(copy_of: Copy, text: str) -> None:
     songs = copy_of("songs")
     (songs / "dataset.json").write_text(text)
-    (finding,) = findings(songs)
+    (finding,) = (finding for finding in findings(songs) if finding.where != HASHES_FILE)
     assert finding.level is Level.ERROR and finding.where == "dataset.json"
 
 
 def test_a_report_that_is_gone_is_a_warning(copy_of: Copy) -> None:
     songs = copy_of("songs")
     (songs / "report.json").unlink()
-    (finding,) = at(songs, "report.json")
-    assert finding.level is Level.WARNING
+    assert {finding.level for finding in at(songs, "report.json")} == {Level.WARNING}
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from songgen.runtime.processes.heartbeat import Heartbeat
 from songgen.runtime.status import RUN_STATUS_FILE, RunStatus, StatusFile
 from songgen.train.checkpoints.files import read_manifest
 from songgen.train.checkpoints.manager import CheckpointManager
+from songgen.train.control.journal import JOURNAL_FILE, Entry, Journal
 from songgen.train.output_folder import locked
 
 Copy = Callable[[str], Path]
@@ -63,6 +64,16 @@ def test_a_finished_run_is_fine_and_stays_as_it_is(originals: Path, deep: bool) 
     assert "train/loss" in by_place["metrics.jsonl"] and "step 8" in by_place["metrics.jsonl"]
     assert ("checkpoint-6" in by_place) is deep
     assert contents(originals / "run") == before
+
+
+def test_commands_and_a_damaged_journal_are_named(copy_of: Copy) -> None:
+    run = copy_of("run")
+    Journal(run).append([Entry(3, "lr 0.001", "a test"), Entry(5, "save", "a test")])
+    (found,) = at(run, JOURNAL_FILE)
+    assert (found.level, found.what) == (Level.OK, "2 commands, the last in effect: save after step 5")
+    flip_bit(run / JOURNAL_FILE)
+    (found,) = at(run, JOURNAL_FILE)
+    assert found.level is Level.ERROR and "does not resume" in found.what
 
 
 def test_what_it_says_would_be_resumed_is_what_is_resumed(copy_of: Copy) -> None:
@@ -162,7 +173,7 @@ def test_an_active_run_is_told_from_one_that_was_killed(copy_of: Copy, monkeypat
     assert "has ended" in at(run, "activity")[0].what, "another process has that number now, and holds no lock"
     lock.write_text(json.dumps({"pid": DEAD_PID, "host": "elsewhere.example"}))
     assert "has ended" in at(run, "activity")[0].what, "a container under another name, whose lock is free"
-    monkeypatch.setattr("songgen.doctor.owners.has_local_locks", lambda folder: False)
+    monkeypatch.setattr("songgen.runtime.folder_owner.has_local_locks", lambda folder: False)
     (activity,) = at(run, "activity")
     assert "cannot be checked from this machine" in activity.what and str(lock) in activity.way_out
     lock.write_text("")

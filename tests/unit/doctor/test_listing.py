@@ -68,7 +68,7 @@ def test_runs_say_where_they_are_and_why_they_failed(tmp_path: Path, monkeypatch
     write_json(tmp_path / "running" / ".run.lock", {"pid": os.getpid(), "host": socket.gethostname()})
     write_json(tmp_path / "far" / ".run.lock", {"pid": 1, "host": "another machine"})
     assert by_name(tmp_path)["far"].state == "unfinished", "a container under another name, whose lock is free"
-    monkeypatch.setattr("songgen.doctor.owners.has_local_locks", lambda folder: False)
+    monkeypatch.setattr("songgen.runtime.folder_owner.has_local_locks", lambda folder: False)
     told = {name: (entry.state, entry.detail) for name, entry in by_name(tmp_path).items()}
     assert told == {
         "stopped": ("stopped", "step 3 of 8"),

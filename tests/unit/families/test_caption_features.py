@@ -10,7 +10,7 @@ from limits import SAFETY_SECONDS
 from torch import Tensor
 from training_fakes import TEXT_IDS, TEXT_WIDTH, write_dataset, write_model_folder
 
-from songgen.conditioning import TextEncoder
+from songgen.conditioning import TextEncoder, feature_store
 from songgen.data.dataset import SongDataset
 from songgen.data.samples import SampleOptions, TrainingSamples
 from songgen.families.songs import Processes
@@ -104,7 +104,7 @@ def test_two_processes_are_as_one(
         (tmp_path / "features").write_text("a file where the folder should be")
     barrier = threading.Barrier(2)
     encoders = [make_encoder(), make_encoder()]
-    monkeypatch.setattr(caption_features, "FILE_BYTES", 200)  # several files
+    monkeypatch.setattr(feature_store, "FILE_BYTES", 200)  # several files
     monkeypatch.setattr(caption_features, "all_succeeded", lambda _: barrier.wait())
 
     def process(rank: int) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from songgen.data.loader import _outlive_signals
+from songgen.runtime.control.commands import Action, Command
 from songgen.runtime.processes import commands
-from songgen.runtime.processes.commands import SAVE_FILE, STOP_FILE, Action, Command, Inbox, actions_of, agreed_actions
+from songgen.runtime.processes.commands import SAVE_FILE, STOP_FILE, Inbox
 from songgen.runtime.processes.signals import STOP_SIGNALS, leaving_on_signals
 
 
@@ -84,9 +85,28 @@ def test_a_save_is_taken_once_and_by_one_process(tmp_path: Path, clock: list[flo
     assert len(second.take()) == 1
 
 
-def test_what_any_process_is_asked_for_is_agreed_on() -> None:
-    stop, save = Command(Action.STOP, "SIGTERM"), Command(Action.SAVE, "a page")
-    own = [actions_of(asked) for asked in ([], [stop], [save, save], [stop, save])]
-    assert agreed_actions(own[0]) == frozenset()
-    assert agreed_actions([sum(counts) for counts in zip(*own[:2], strict=True)]) == {Action.STOP}
-    assert agreed_actions([sum(counts) for counts in zip(*own, strict=True)]) == {Action.STOP, Action.SAVE}
+def test_a_further_source_is_asked_at_every_look_and_its_stop_counts_at_once() -> None:
+    class Page:
+        is_open = False
+        waiting: list[Command] = []
+
+        def __enter__(self) -> None:
+            self.is_open = True
+
+        def __exit__(self, *error: object) -> None:
+            self.is_open = False
+
+        def take(self) -> list[Command]:
+            taken, self.waiting = self.waiting, []
+            return taken
+
+    page = Page()
+    save, later = Command(Action.SAVE, "a page"), Command(Action.STOP, "a page", at=9)
+    with Inbox() as inbox:
+        inbox.listen_to(page)
+        assert page.is_open and not inbox.take()
+        page.waiting = [later, save]
+        assert not inbox.stop_requested() and inbox.take() == [later, save], "a stop of a later step is no stop yet"
+        page.waiting = [Command(Action.STOP, "a page")]
+        assert inbox.stop_requested() and len(inbox.take()) == 1
+    assert not page.is_open

@@ -22,10 +22,14 @@ def test_temporary_files_of_dead_processes_are_removed_with_the_lock(tmp_path: P
     leftovers = [f"run_status.json.{dead}.tmp", f"heartbeat-0.json.{dead}.tmp", f"x.arrow.{dead}.spill.tmp",
                  f"metrics.jsonl.{os.getpid()}.tmp", f"a.{10**17}.tmp"]  # fmt: skip
     kept = [f"heartbeat-1.json.{os.getppid()}.tmp", "mine.tmp", "notes.12.tmp.txt", "checkpoint-5.tmp-abc"]
-    for name in [*leftovers, *kept]:
-        (tmp_path / name).touch()
+    for folder in (tmp_path, tmp_path / "results", tmp_path / "audio" / "segment"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in [*leftovers, *kept]:
+            (folder / name).touch()
     with locked(tmp_path, "lock.json"):
-        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "lock.json"])
+        assert sorted(path.name for path in tmp_path.glob("*.*")) == sorted([*kept, "lock.json"])
+        for folder in ("results", "audio/segment"):
+            assert sorted(path.name for path in (tmp_path / folder).iterdir()) == sorted(kept)
 
 
 @pytest.mark.parametrize("error", [OSError("full"), KeyboardInterrupt(), SystemExit(1)])

@@ -38,7 +38,7 @@ def take(watcher: AnomalyWatch, state: TrainerState, loss: float) -> Outcome:
     outcome = Outcome.UPDATED if watcher.allows_update(loss, state) else Outcome.HELD_BACK
     result = StepResult(
         outcome=outcome, objective=torch.tensor(loss), loss=loss, parts={},
-        gradient_norm=torch.tensor(1.0), samples=1, frames=1, targets=1, actions=frozenset(),
+        gradient_norm=torch.tensor(1.0), samples=1, frames=1, targets=1, has_commands=False,
     )  # fmt: skip
     watcher.after_step([make_batch([3])], result, state)
     state.step += 1

@@ -13,7 +13,7 @@ from training_fakes import CODEBOOKS, make_batch, tiny_model, tiny_objective
 from songgen.families.trainable import Trainable
 from songgen.train.checkpoints.state import TrainerState
 from songgen.train.optimization.anomalies import NonFiniteError
-from songgen.train.optimization.engine import AcceleratedEngine
+from songgen.train.optimization.engine import AcceleratedEngine, GradientLimit
 from songgen.train.optimization.loss_scale import LossScaleBounds
 from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.step import Outcome, TrainingStep
@@ -118,7 +118,7 @@ def test_a_step_whose_gradients_overflow_is_left_out_and_lowers_the_scale() -> N
     prepared, optimizer = accelerator.prepare(model, build_optimizer(model, trainable, OptimizerOptions(1e-2)))
     accelerator.native_amp = True  # after the model was wrapped: it computes in float32
     engine = AcceleratedEngine(accelerator, prepared, optimizer, trainable)
-    step = TrainingStep(accelerator, engine, tiny_objective(model), 1.0)
+    step = TrainingStep(accelerator, engine, tiny_objective(model), GradientLimit(1.0))
     handle = model.enc_to_dec_proj.weight.register_hook(lambda gradient: gradient * float("inf"))
     outcomes, scales, weights = [], [], []
     for overflow in (True, True, False):

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from training_fakes import make_batch, tiny_model
 
 from songgen.families.tokens.parameter_groups import TOKEN_GROUPS
 from songgen.families.trainable import Trainable
+from songgen.train.optimization.deepspeed import ZeroEngine
 from songgen.train.optimization.ema import MovingAverage
+from songgen.train.optimization.engine import GradientLimit
 from songgen.train.optimization.named_tensors import (
     copy_tensors,
     gather_tensors,
@@ -152,6 +155,37 @@ def test_sharded_parameters_are_saved_whole_and_continue_bit_for_bit(process_gro
         assert torch.equal(first.full_tensor(), second.full_tensor())
     with whole_weights(resumed):
         assert not isinstance(resumed.enc_to_dec_proj.weight, DTensor)
+
+
+def test_elements_of_sharded_gradients_are_clipped_like_whole_ones(process_group: None) -> None:
+    plain, sharded = tiny_model(), tiny_model()
+    fully_shard(sharded, mesh=init_device_mesh("cpu", (1,)))
+    for model in (plain, sharded):
+        model.train()(**make_batch([6, 3]).model_inputs()).loss.backward()
+        GradientLimit(1e-3, by_element=True).clip_elements(
+            entry.grad for entry in trained(model).values() if entry.grad is not None
+        )
+    clipped = 0
+    for name, entry in trained(plain).items():
+        if entry.grad is not None:
+            assert torch.equal(trained(sharded)[name].grad.full_tensor(), entry.grad), name
+            clipped += int((entry.grad.abs() == torch.tensor(1e-3)).sum())
+    assert clipped > 10
+
+
+def test_elements_of_the_partitions_of_zero_are_clipped_and_the_norm_is_that_before() -> None:
+    """DeepSpeed's optimizer holds this process's piece of the averaged gradients, flat or not."""
+    gradients = [torch.tensor([3.0, -4.0]), torch.tensor([[0.5, -0.0]])]
+    engine = SimpleNamespace(optimizer=SimpleNamespace(averaged_gradients={0: gradients[:1], 1: gradients[1:]}))
+    engine.device = torch.device("cpu")
+    zero: Any = SimpleNamespace(
+        optimizer=engine.optimizer, engine=engine, arrivals=[], _require_same_order=lambda: None
+    )
+    norm = ZeroEngine.clip_gradients(zero, GradientLimit(1.0, by_element=True))
+    assert float(norm) == pytest.approx(25.25**0.5)
+    assert [entry.flatten().tolist() for entry in gradients] == [[1.0, -1.0], [0.5, 0.0]]
+    ZeroEngine.clip_gradients(zero, GradientLimit(0.5))
+    assert float(torch.cat([entry.flatten() for entry in gradients]).norm()) == pytest.approx(0.5)
 
 
 def test_other_parameters_are_refused_with_their_names() -> None:

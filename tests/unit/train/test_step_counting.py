@@ -50,22 +50,22 @@ def test_what_other_processes_have_done_is_not_done_again() -> None:
 
 
 def test_a_run_that_starts_walks_its_own_curve() -> None:
-    assert continue_curve(TrainerState(), 12) == CurvePosition(length=12)
+    assert continue_curve(TrainerState(), 12, 4) == CurvePosition(length=12, steps_per_epoch=4)
 
 
 def test_the_rest_of_the_curve_is_walked_in_the_steps_that_are_left() -> None:
     state = TrainerState(step=4, updates=3, total_steps=12, curve=CurvePosition(length=12, step=4, update=3))
-    assert continue_curve(state, 12) is state.curve
-    faster = continue_curve(state, 8)
+    assert continue_curve(state, 12, 4) is state.curve
+    faster = continue_curve(state, 8, 3)
     assert faster == CurvePosition(length=12, step=4, update=3, rate=2)
     state.curve, state.total_steps, state.step = faster, 8, 6
-    assert continue_curve(state, 10).rate == 1, "and back"
+    assert continue_curve(state, 10, 4).rate == 1, "and back"
 
 
 def test_a_changed_schedule_draws_the_curve_anew() -> None:
     state = TrainerState(step=4, updates=3, total_steps=12, curve=CurvePosition(length=24, step=8, update=6, rate=2))
-    assert continue_curve(state, 20, {"num_train_epochs"}) == CurvePosition(length=20, step=4, update=3)
-    assert continue_curve(state, 12, {"learning_rate"}) is state.curve
+    assert continue_curve(state, 20, 4, {"num_train_epochs"}) == CurvePosition(20, 4, 3, steps_per_epoch=4)
+    assert continue_curve(state, 12, 4, {"learning_rate"}) is state.curve
 
 
 @pytest.mark.parametrize("changes", [{}, {"max_frames_per_batch": 15}])

@@ -20,7 +20,7 @@ from songgen.runtime.processes import commands
 from songgen.runtime.processes.commands import Inbox
 from songgen.runtime.processes.start import require_all_processes
 from songgen.train.checkpoints.state import TrainerState, capture_random_state, restore_random_state
-from songgen.train.optimization.engine import AcceleratedEngine
+from songgen.train.optimization.engine import AcceleratedEngine, GradientLimit
 from songgen.train.optimization.optimizer import OptimizerOptions, build_optimizer
 from songgen.train.output_folder import back_up_run, require_outside, require_usable
 from songgen.train.step import Outcome, TrainingStep
@@ -29,14 +29,18 @@ from songgen.train.totals import StepTotals
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2])
 
 
-def make_step(model: SongGenForConditionalGeneration, *, max_norm: float = 1.0, vocal: float = 0.1) -> TrainingStep:
+def make_step(
+    model: SongGenForConditionalGeneration, *, max_norm: float = 1.0, vocal: float = 0.1, by_element: bool = False
+) -> TrainingStep:
     accelerator = Accelerator(cpu=True)
     # The large epsilon keeps AdamW from blowing the rounding noise of gradients that are zero up to whole steps.
     options = OptimizerOptions(1e-2, epsilon=1e-4)
     trainable = Trainable.choose(model)
     prepared, optimizer = accelerator.prepare(model, build_optimizer(model, trainable, options))
     engine = AcceleratedEngine(accelerator, prepared, optimizer, trainable)
-    return TrainingStep(accelerator, engine, tiny_objective(model, vocal_loss_weight=vocal), max_norm)
+    return TrainingStep(
+        accelerator, engine, tiny_objective(model, vocal_loss_weight=vocal), GradientLimit(max_norm, by_element)
+    )
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -87,10 +91,32 @@ def test_clipping_bounds_the_gradient_but_reports_its_norm() -> None:
     assert result.gradient_norm > 0.05 and seen[0] == pytest.approx(0.05, rel=1e-3)
 
 
+def test_clipping_by_value_bounds_each_element_of_the_whole_step() -> None:
+    """The sums over all micro-batches are clipped: sums of clipped gradients would be larger, or smaller."""
+    exact, clipped = tiny_model(), tiny_model()
+    batches = [make_batch([6, 3]), make_batch([4], seed=1)]
+    seen: list[dict[str, torch.Tensor]] = []
+    norms = []
+    for model, bound, by_element in ((exact, 1e9, False), (clipped, 1e-3, True)):
+        step = make_step(model, max_norm=bound, by_element=by_element)
+        original = step.engine.optimizer.step
+        step.engine.optimizer.step = lambda model=model, original=original: (
+            seen.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}),
+            original(),
+        )
+        norms.append(step.run(batches, WEIGHTS).gradient_norm)
+    assert any(gradient.abs().max() > 1e-3 for gradient in seen[0].values())
+    assert any(0 < gradient.abs().min() < 1e-3 for gradient in seen[0].values())
+    for name, gradient in seen[0].items():
+        assert torch.equal(seen[1][name], gradient.clamp(-1e-3, 1e-3)), name
+    assert norms[0] == norms[1], "that before clipping"
+
+
+@pytest.mark.parametrize("by_element", [False, True])
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_a_step_that_is_not_finite_changes_nothing(where: str) -> None:
+def test_a_step_that_is_not_finite_changes_nothing(where: str, by_element: bool) -> None:
     model = tiny_model()
-    step = make_step(model)
+    step = make_step(model, by_element=by_element)
     step.run([make_batch([5, 3])], WEIGHTS)
     before, state_before = weights_of(model), json.dumps(str(step.engine.optimizer.state_dict()))
     if where == "loss":
@@ -127,12 +153,10 @@ def test_frozen_groups_stay_as_they_are() -> None:
     assert changed == {"audio_embeddings", "decoder", "heads"}
 
 
-def test_a_request_to_stop_is_reported_at_the_boundary() -> None:
+def test_that_there_are_commands_is_reported_at_the_boundary() -> None:
     step = make_step(tiny_model())
-    assert not step.run([make_batch([3])], WEIGHTS).actions
-    for action in commands.Action:
-        asked = [commands.Command(action, "the test")]
-        assert step.run([make_batch([3])], WEIGHTS, lambda asked=asked: asked).actions == {action}
+    assert not step.run([make_batch([3])], WEIGHTS).has_commands
+    assert step.run([make_batch([3])], WEIGHTS, lambda: True).has_commands
 
 
 def test_totals_average_over_steps_and_leave_out_what_was_not_computed() -> None:

@@ -31,6 +31,7 @@ from songgen.prepare.output.writers import (
     ace_row,
     rejected_row,
 )
+from songgen.runtime.files import file_sha256
 from songgen.tokenize import options_of
 
 TAGS = "melodic techno, male vocal, electronic, emotional, minor key, 124 bpm, synthesizer, driving, atmospheric"
@@ -100,6 +101,8 @@ def test_rows_have_the_published_keys_and_relative_paths(
         "duration": 2.0,
     }
     assert {key: row[key] for key in published} == published
+    for track in ("audio", "vocal"):
+        assert row[f"{track}_sha256"] == file_sha256(tmp_path / "songs" / row[f"{track}_file_name"])
     assert (row["song"], row["start"], row["tempo"], row["key"]) == ("album", 4.0, 124.0, "A minor")
     assert row["tags"] == TAGS.split(", ") and row["variants"] == {"simplified": "techno"}
     assert row["provenance"] == {"tag": {"version": 1, "parameters": {}}}

@@ -39,9 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
     if options.are_needed:
         return launch_command(["train", "--task", task.name, *words], options)
 
+    from songgen.planning.forecast import forecast_run
     from songgen.train.launch import run_training
 
-    return run_training(words, task, description=USAGE)
+    return run_training(words, task, description=USAGE, forecaster=forecast_run)
 
 
 def task_of(config: "RunConfig") -> Task:

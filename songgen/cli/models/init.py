@@ -42,11 +42,14 @@ def add_arguments(
     parser.add_argument("--audio_model", default=published.audio_codec["path"], help="codec, hub id or folder")
     parser.add_argument("--tokenizers", type=Path, help="folder that `songgen tokenizer` wrote: gives both tokenizers")
     parser.add_argument(
-        "--lyrics_tokenizer", help="lyrics vocabulary: file, folder or hub id (if left out: from --tokenizers)"
+        "--lyrics_tokenizer",
+        help="lyrics vocabulary: file, folder or hub id (if left out: from --tokenizers, otherwise the general one "
+        "that songgen carries)",
     )
     parser.add_argument(
         "--caption_tokenizer",
-        help="caption tokenizer, hub id or folder (if left out: that of the text encoder, otherwise from --tokenizers)",
+        help="caption tokenizer, hub id or folder (if left out: that of the text encoder, otherwise from --tokenizers, "
+        "otherwise the general one that songgen carries)",
     )
     parser.add_argument("--no_prompt_cross_attention", action="store_true", help="put lyrics before the audio tokens")
     parser.add_argument("--rope_embeddings", action="store_true", help="rotary instead of sinusoidal positions")
@@ -59,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: if a part is missing or cannot be opened; nothing is written.
     """
-    from songgen.models.initialize import choose_parts, create_model_folder, describe
+    from songgen.models.initialize import choose_parts, create_model_folder, describe, general_notice
 
     parts = choose_parts(
         arguments.preset,
@@ -70,6 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
         text_encoder=arguments.text_model,
         voice_encoder=arguments.voice_model,
     )
+    if notice := general_notice(parts):
+        print(notice)
     model = create_model_folder(
         arguments.out,
         parts,

@@ -1,4 +1,4 @@
-"""`songgen push`: upload selected files of a model folder to a hub."""
+"""`songgen push`: upload selected files of a model folder or an adapter to a hub."""
 
 import argparse
 from pathlib import Path
@@ -10,12 +10,13 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `songgen push`."""
-    parser.add_argument("folder", type=Path, help="model folder, such as the output_dir of a run")
+    parser.add_argument("folder", type=Path, help="folder of a model or an adapter, such as the output_dir of a run")
     parser.add_argument(
         "repository", nargs="?", help="account/name, or a name of the logged-in account (if left out: the folder's)"
     )
     parser.add_argument("--dry_run", action="store_true", help="only show what would be uploaded")
     parser.add_argument("--public", action="store_true", help="make a new repository public, accept a public one")
+    parser.add_argument("--base", help="of an adapter: hub id of its base model, if the adapter names a folder")
     parser.add_argument("--license", help="identifier of the licence for the model card, such as apache-2.0")
 
 
@@ -25,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: if something needs the user's attention.
     """
-    from songgen.train.publishing.hub import push_to_hub
+    from songgen.train.publishing.hub import CARD_FILE, push_to_hub
 
     push = push_to_hub(
         arguments.folder,
@@ -33,8 +34,13 @@ def run(arguments: argparse.Namespace) -> int:
         private=not arguments.public,
         dry_run=arguments.dry_run,
         license_name=arguments.license,
+        base_model=arguments.base,
     )
     print("\n".join(describe(push, private=not arguments.public)))
+    if arguments.dry_run:
+        card = next(file for file in push.files if file.name == CARD_FILE)
+        content = card.source if isinstance(card.source, bytes) else card.source.read_bytes()
+        print(f"\n{CARD_FILE}:\n{content.decode('utf-8', errors='replace')}")
     return 0
 
 

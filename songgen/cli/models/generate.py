@@ -44,7 +44,19 @@ logger = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `songgen generate`."""
-    parser.add_argument("--model", required=True, help="model folder or hub id")
+    parser.add_argument(
+        "--model", required=True, help="model folder or hub id; or an adapter or its run, applied to the base it names"
+    )
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="FOLDER[:STRENGTH]",
+        help="adapter to apply: a folder, checkpoint, run or hub id; repeat it for several (strength 0 is the base)",
+    )
+    parser.add_argument(
+        "--any_base", action="store_true", help="apply adapters that were trained on other weights, with a warning"
+    )
     parser.add_argument("--out", type=Path, required=True, help=f"audio file to write ({', '.join(FORMATS)})")
     song = parser.add_argument_group("the song")
     song.add_argument("--caption", help="genre, mood, instruments, singer")
@@ -96,14 +108,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     import torch
 
+    from songgen.generation.opening import choose_model, open_choice
     from songgen.generation.pipeline import generate, model_stream
     from songgen.generation.processing_songgen import SongGenProcessor
-    from songgen.models import SongGenForConditionalGeneration
 
-    device = _device(arguments.device)
+    device = find_device(arguments.device)
     dtype = _dtype(arguments.dtype, device)
+    choice = choose_model(arguments.model, arguments.adapter)
     processor = SongGenProcessor(
-        arguments.model, device, lyrics_vocab=arguments.lyrics_vocab, caption_tokenizer=arguments.caption_tokenizer
+        choice.base, device, lyrics_vocab=arguments.lyrics_vocab, caption_tokenizer=arguments.caption_tokenizer
     )
     inputs = processor(
         text=arguments.caption,
@@ -113,8 +126,9 @@ def run(arguments: argparse.Namespace) -> int:
         separate=arguments.separate,
         language=arguments.language,
     )
-    model = SongGenForConditionalGeneration.from_pretrained(arguments.model, dtype=dtype).to(torch.device(device))
+    model = open_choice(choice, dtype=dtype, any_base=arguments.any_base).to(torch.device(device))
     _check_sample_rate(arguments.out, model.config.sampling_rate)
+    print(f"computing in {str(dtype).removeprefix('torch.')} on {device}", file=sys.stderr)
     keywords: dict[str, Any] = {**inputs, **vars(options)}
     with _progress_bar() as on_step:
         if arguments.stream:
@@ -251,7 +265,7 @@ def _check_sample_rate(out: Path, sampling_rate: int) -> None:
         ) from error
 
 
-def _device(name: str) -> str:
+def find_device(name: str) -> str:
     """Return the device; "auto" is the first accelerator.
 
     Raises:

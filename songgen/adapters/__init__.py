@@ -1,0 +1,1 @@
+"""Adapters: small weights next to a base model, attached by peft, and their folders."""

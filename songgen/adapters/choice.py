@@ -1,0 +1,131 @@
+"""Adapters as a user names them: a folder, a run, a checkpoint or a hub id, with a strength."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from songgen.adapters.folder import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_FILES,
+    is_adapter_folder,
+    read_config_values,
+    read_recipe,
+    require_complete,
+    require_unchanged,
+)
+from songgen.runtime.file_hashes import HASHES_FILE, unsealed
+from songgen.runtime.pretrained import find_folder, local_folder
+
+MAX_STRENGTH = 10.0
+"""Largest strength; a song is noise long before."""
+
+_DOWNLOADED = (*ADAPTER_FILES, HASHES_FILE)
+_CHECKPOINT_NAME = re.compile(r"checkpoint-\d+(-\d+)?")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AdapterChoice:
+    """An adapter and how strongly it is applied."""
+
+    folder: Path
+    """Its folder, complete or a checkpoint of a run."""
+    strength: float = 1.0
+    """Factor of what it adds to the base model; 0 leaves the base as it is."""
+
+    def __post_init__(self) -> None:
+        """Check the strength.
+
+        Raises:
+            ValueError: if it is out of range.
+        """
+        if not (math.isfinite(self.strength) and abs(self.strength) <= MAX_STRENGTH):
+            raise ValueError(
+                f"strength {self.strength:g} of {self.folder} is not from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}"
+            )
+
+
+def parse_choice(text: str | Path) -> AdapterChoice:
+    """Return what `FOLDER[:strength]` names; a path that exists is taken as it is, with all its colons.
+
+    Args:
+        text: folder of an adapter, a checkpoint or a run, or a hub id, with or without a strength.
+
+    Raises:
+        ValueError: if there is no adapter, or the strength is not a number in range.
+    """
+    name, colon, strength = str(text).rpartition(":")
+    if not colon or local_folder(text) is not None:
+        return AdapterChoice(find_adapter(text))
+    try:
+        value = float(strength)
+    except ValueError:
+        raise ValueError(
+            f"{text}: there is no such folder, and {strength!r} after the colon is not a strength"
+        ) from None
+    return AdapterChoice(find_adapter(name), value)
+
+
+def find_adapter(name: str | Path) -> Path:
+    """Return the folder of an adapter: itself, what a run has written, or the newest valid checkpoint of a run.
+
+    Raises:
+        ValueError: if there is none; the message says what the folder is instead.
+    """
+    folder = find_folder(name, patterns=_DOWNLOADED)
+    if is_adapter_folder(folder):
+        require_complete(folder)
+        return folder
+    problems = []
+    for checkpoint in _checkpoints(folder):
+        try:
+            require_unchanged(checkpoint)
+        except ValueError as error:
+            problems.append(f"- {error}")
+            continue
+        logger.warning("%s has not written its adapter yet; its newest checkpoint is used: %s", folder, checkpoint.name)
+        return checkpoint
+    reasons = "".join(f"\n{problem}" for problem in problems)
+    raise ValueError(
+        f"{folder} has no adapter: neither {ADAPTER_CONFIG_FILE} nor a complete checkpoint of an adapter run{reasons}"
+    )
+
+
+def has_adapter(folder: Path) -> bool:
+    """Return whether `find_adapter` looks for an adapter here: its files, or checkpoints that are adapters."""
+    return is_adapter_folder(folder) or next(_checkpoints(folder), None) is not None
+
+
+def _checkpoints(run: Path) -> Iterator[Path]:
+    """Yield the checkpoints of an adapter run, the newest save first."""
+    serials = {}
+    for folder in run.glob("checkpoint-*"):
+        if _CHECKPOINT_NAME.fullmatch(folder.name) and is_adapter_folder(folder):
+            try:
+                manifest = unsealed((folder / "manifest.json").read_text(encoding="utf-8"), folder.name)
+            except (OSError, ValueError):
+                continue  # the save did not end
+            serial = manifest.get("serial")
+            serials[folder] = serial if isinstance(serial, int) else -1
+    yield from sorted(serials, key=lambda folder: serials[folder], reverse=True)
+
+
+def base_of(folder: Path) -> str:
+    """Return the base model that an adapter names: a folder or a hub id.
+
+    Raises:
+        ValueError: if it names none, or the folder is damaged.
+    """
+    recipe = read_recipe(folder)
+    named = recipe.base_model if recipe is not None else read_config_values(folder).get("base_model_name_or_path")
+    if not isinstance(named, str) or not named.strip():
+        raise ValueError(
+            f"{folder} does not say which base model it needs: give it with --model BASE --adapter {folder}"
+        )
+    return named

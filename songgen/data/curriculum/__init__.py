@@ -1,0 +1,1 @@
+"""What a run reads in which epoch: orders of the clips, and data sets that grow."""

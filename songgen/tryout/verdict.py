@@ -1,0 +1,130 @@
+"""Whether a configuration learned its clip and, if not, the most likely reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+WANTED_ACCURACY = 0.95
+"""Share of the clip's codes that must be predicted right, given those before them."""
+
+WANTED_RECALL = 0.9
+"""Share of the clip's codes that the model must write by itself."""
+
+SMALL_CHANGE = 1e-4
+"""Change of the weights, relative to their size, below which they count as not moved."""
+
+SMALL_DROP = 0.05
+"""Share of its initial value that the loss must fall by, so that it counts as falling."""
+
+NEEDED_STEPS = 60
+"""Number of steps that a clip takes at the very least; a run that has no time for them is not begun."""
+
+
+@dataclass
+class Findings:
+    """What was measured while the clip was trained on."""
+
+    losses: list[float] = field(default_factory=list)
+    """Loss of each step."""
+    norms: list[float] = field(default_factory=list)
+    """Gradient norm of each step, before clipping."""
+    accuracy: float | None = None
+    """Share of the codes that are predicted right, given those before them (teacher-forced); None if unknown."""
+    recall: float | None = None
+    """Share of the codes that the model writes by itself, greedily (free-running); None if not tried."""
+    weight_change: float = 0.0
+    """Change of the trained weights relative to their size."""
+    seconds: float = 0.0
+    """Seconds of training."""
+    seconds_per_step: float = 0.0
+    """Seconds of one step."""
+    learning_rate: float = 0.0
+    """Learning rate after the warm-up."""
+    frozen: tuple[str, ...] = ()
+    """Groups of parameters that are not trained."""
+    device: str = "cpu"
+    """Device of the model."""
+    refusal: str = ""
+    """Reason why the training could not begin or had to end."""
+    too_slow: bool = False
+    """Whether training was given up because a step takes too long."""
+
+    @property
+    def learned(self) -> bool:
+        """Whether the clip was learned by heart."""
+        return (self.accuracy or 0.0) >= WANTED_ACCURACY and (self.recall is None or self.recall >= WANTED_RECALL)
+
+
+def verdict(found: Findings) -> str:
+    """Return the verdict and, if the configuration does not learn, the reason and what to change."""
+    return f"it learns: {_numbers(found)}" if found.learned else f"it does not learn: {_reason(found)}"
+
+
+def _numbers(found: Findings) -> str:
+    first, last = _ends(found.losses)
+    parts = [f"{len(found.losses)} steps in {found.seconds:.0f} s, loss {first:.3g} -> {last:.3g}"]
+    if found.accuracy is not None:
+        parts.append(f"accuracy {found.accuracy:.3f} with the codes before given")
+    if found.recall is not None:
+        parts.append(f"{found.recall:.3f} of the codes come back when it sings alone")
+    return ", ".join(parts)
+
+
+def _reason(found: Findings) -> str:
+    if found.refusal:
+        return found.refusal
+    if found.too_slow:
+        fix = "fewer seconds (--clip_seconds 1), more time (--seconds), a smaller model"
+        fix += ", or a machine with a GPU" * (found.device == "cpu")
+        return (
+            f"it takes too long here: a step takes {found.seconds_per_step:.1f} s on {found.device}, and at least "
+            f"{NEEDED_STEPS} steps are needed. Nothing is known about the configuration. Try {fix}"
+        )
+    if not found.norms or not max(found.norms) > 0:
+        return f"no gradient reaches the trained parameters{_frozen(found)}: something between them and the loss is cut"
+    first, last = _ends(found.losses)
+    worst = max(found.losses[len(found.losses) // 2 :])
+    rate = f"learning_rate {found.learning_rate:g}"
+    if not math.isfinite(last) or last > (1 + SMALL_DROP) * first or worst > 2 * first:
+        return f"the loss rises ({first:.3g} -> {last:.3g}), {rate} is too high; try a tenth of it"
+    if last > (1 - SMALL_DROP) * first and found.weight_change < SMALL_CHANGE:
+        return (
+            f"{rate} is too low: after {len(found.losses)} steps the loss is {last:.3g}, at first {first:.3g}, and the "
+            f"weights have changed by {found.weight_change:.1g} of their size; try 1e-4 to 1e-3"
+        )
+    if last > (1 - SMALL_DROP) * first:
+        return (
+            f"the loss does not fall ({first:.3g} -> {last:.3g}) although the weights change{_frozen(found)}; {rate} "
+            "may be too high, or what is trained cannot express the clip"
+        )
+    if (found.accuracy or 0.0) < WANTED_ACCURACY:
+        if _has_stopped_falling(found.losses):
+            return (
+                f"the loss fell and then stopped ({_numbers(found)}){_frozen(found)}; dropout, input_masking, "
+                f"condition_dropout or what is frozen keep it from learning the clip by heart, or {rate} is too high"
+            )
+        fix = f"give more (--seconds), or a higher {rate}"
+        return f"the loss falls, but there was no time to learn the clip ({_numbers(found)}); {fix}"
+    return (
+        f"it predicts the clip, but does not sing it by itself ({_numbers(found)}): the first wrong code leads to "
+        "others. More steps (--seconds) usually help; if not, training and generation see different conditions"
+    )
+
+
+def _frozen(found: Findings) -> str:
+    return f" (frozen: {', '.join(found.frozen)})" if found.frozen else ""
+
+
+def _ends(losses: Sequence[float]) -> tuple[float, float]:
+    """Return the loss at the beginning and at the end, as means of a few steps."""
+    few = max(1, min(5, len(losses) // 5))
+    return (fmean(losses[:few]), fmean(losses[-few:])) if losses else (math.nan, math.nan)
+
+
+def _has_stopped_falling(losses: Sequence[float]) -> bool:
+    """Return whether the last third of the steps lowered the loss by less than a fiftieth."""
+    third = len(losses) // 3
+    return third > 0 and fmean(losses[-third:]) > 0.98 * fmean(losses[-2 * third : -third])
