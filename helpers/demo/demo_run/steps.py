@@ -33,7 +33,7 @@ class Step:
     title: str
     """Heading in the output and on the page."""
     command: tuple[str, ...]
-    """Command as typed by a user, beginning with ``python`` or ``accelerate launch``."""
+    """Command as typed by a user, beginning with ``python``, ``songgen`` or ``accelerate launch``."""
     outputs: tuple[Path, ...]
     """Files and folders that exist when the step is done; the step owns them and may remove them."""
     inputs: tuple[Path, ...] = ()
@@ -211,10 +211,12 @@ def executable_command(command: Sequence[str]) -> list[str]:
     """Return the command with this Python, so that the virtual environment need not be activated.
 
     Raises:
-        ValueError: if the command begins with neither ``python`` nor ``accelerate launch``.
+        ValueError: if the command begins with something else than ``python``, ``songgen`` or ``accelerate launch``.
     """
     if command[0] == "python":
         return [sys.executable, *command[1:]]
+    if command[0] == "songgen":
+        return [sys.executable, "-m", "songgen.cli.main", *command[1:]]
     if tuple(command[:2]) == ("accelerate", "launch"):
         return [sys.executable, "-m", "accelerate.commands.launch", *command[2:]]
     raise ValueError(f"no such program in the demo: {shown(command)}")
