@@ -13,7 +13,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 # One thread per process: two test workers share two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-faults lint format types
+.PHONY: help install demo demo-adapter test test-faults lint format types
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,6 +31,9 @@ $(STAMP): setup.py constraints.txt
 
 demo: $(STAMP) ## build songs, tokenize, train every stage, generate: outputs/demo/index.html
 	$(BIN)/python helpers/demo/run_demo.py
+
+demo-adapter: demo ## after it, fine-tune its model to a new singer: outputs/demo/singer_adapter/comparison/index.html
+	$(BIN)/python helpers/demo/run_adapter_demo.py
 
 test: $(STAMP) ## run the tests, in less than ten minutes on two cores
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not faults"

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import soundfile
 from demo_songs.accompaniment import accompany
-from demo_songs.composition import VOCABULARY, Song, compose_corpus
+from demo_songs.composition import NEW_SINGER, VOCABULARY, VOICES, Song, compose_corpus
 from demo_songs.singing import sing, speak_vocabulary
 from demo_songs.speech import EXTRA_MISSING
 
@@ -36,8 +36,17 @@ STAMP_NAME = "build.json"
 TRACKS = ("audio", "vocal", "acc")
 
 
-def build_songs(out: Path, num_songs: int, seed: int) -> bool:
+def build_songs(
+    out: Path, num_songs: int, seed: int, *, num_held_out: int | None = None, new_singer: bool = False
+) -> bool:
     """Build the corpus unless it exists.
+
+    Args:
+        out: Folder to write.
+        num_songs: Number of songs, including held-out ones.
+        seed: Seed of all choices.
+        num_held_out: Number of held-out songs among them; None: about one in nine.
+        new_singer: Whether all songs have a voice that no song has otherwise, for fine-tuning.
 
     Returns:
         Whether anything was built.
@@ -45,13 +54,21 @@ def build_songs(out: Path, num_songs: int, seed: int) -> bool:
     Raises:
         ValueError: if a package is missing, a setting is out of range, or ``out`` contains something else.
     """
-    settings = {"num_songs": num_songs, "seed": seed, "sample_rate": SAMPLE_RATE, "source": source_digest()}
+    voices = (NEW_SINGER,) if new_singer else VOICES
+    settings = {
+        "voices": [voice.name for voice in voices],
+        "num_songs": num_songs,
+        "num_held_out": num_held_out,
+        "seed": seed,
+        "sample_rate": SAMPLE_RATE,
+        "source": source_digest(),
+    }
     if _is_complete(out, settings):
         return False
     if out.exists() and any(out.iterdir()) and not (out / STAMP_NAME).exists():
         raise ValueError(f"{out} contains files that this script did not write; choose another --out")
-    songs = compose_corpus(num_songs, seed)
-    spoken = speak_vocabulary(VOCABULARY, SAMPLE_RATE)
+    songs = compose_corpus(num_songs, seed, voices, num_held_out)
+    spoken = speak_vocabulary(VOCABULARY, voices, SAMPLE_RATE)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     for track in TRACKS:
@@ -165,11 +182,19 @@ def main() -> None:
     """Parse the command line and build."""
     parser = argparse.ArgumentParser(description="Build the demo corpus of short sung songs.")
     parser.add_argument("--out", type=Path, default=Path("datasets/demo_songs"), help="folder to write")
-    parser.add_argument("--num_songs", type=int, default=48, help="number of songs; about one in nine is held out")
+    parser.add_argument("--num_songs", type=int, default=48, help="number of songs")
+    parser.add_argument("--num_held_out", type=int, help="number of held-out songs (if left out: about one in nine)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--new_singer", action="store_true", help="let all songs be sung by a voice of their own")
     arguments = parser.parse_args()
     try:
-        built = build_songs(arguments.out, arguments.num_songs, arguments.seed)
+        built = build_songs(
+            arguments.out,
+            arguments.num_songs,
+            arguments.seed,
+            num_held_out=arguments.num_held_out,
+            new_singer=arguments.new_singer,
+        )
     except ValueError as error:
         parser.exit(1, f"error: {error}\n")
     print(f"{arguments.out}: {arguments.num_songs} songs {'built' if built else 'already exist'}")

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from demo_run.precision import training_dtype
+from demo_run.machine import environment, measure_speed
 from demo_run.steps import Step, StepFailed, StepRunner, digest_sources
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,14 +38,14 @@ def all_steps(num_songs: int, seed: int, dtype: str) -> list[Step]:
     stage_folders = []
     for prefix, (mode, script) in MODES.items():
         for config in sorted((ROOT / CONFIGS).glob(f"{prefix}_step*.json"), key=lambda path: path.stem):
-            values, sources = _read_config(config)
+            values, sources = read_config(config)
             folder = Path(values["output_dir"])
             stage_folders.append((mode, folder))
             steps.append(
                 Step(
                     name=config.stem,
                     title=f"Train the {mode.replace('_', '-')} model: {config.stem.removeprefix(prefix + '_')}",
-                    command=(*_launch(script, CONFIGS / config.name), "--dtype", dtype),
+                    command=(*launch(script, CONFIGS / config.name), "--dtype", dtype),
                     outputs=(folder,),
                     inputs=sources,
                 )
@@ -72,7 +72,7 @@ def _preparation(num_songs: int, seed: int) -> list[Step]:
             title="Fit the spectral codec on the songs",
             command=(
                 "python", f"{HELPERS}/fit_spectral_codec.py", "--manifest", f"{SONGS}/metadata.jsonl",
-                "--out", f"{CODEC}",
+                "--out", f"{CODEC}", "--codebook_size", "256",
             ),
             outputs=(CODEC,),
         ),
@@ -97,9 +97,9 @@ def _preparation(num_songs: int, seed: int) -> list[Step]:
         Step(
             name="tokens",
             title="Tokenize the songs",
-            command=_launch(Path("training/preprocess_data.py"), data_config),
+            command=launch(Path("training/preprocess_data.py"), data_config),
             outputs=(TOKENS,),
-            inputs=_read_config(ROOT / data_config)[1],
+            inputs=read_config(ROOT / data_config)[1],
         ),
     ]  # fmt: skip
 
@@ -137,7 +137,7 @@ def _report(stages: list[tuple[str, Path]]) -> list[Step]:
     ]  # fmt: skip
 
 
-def _launch(script: Path, config: Path) -> tuple[str, ...]:
+def launch(script: Path, config: Path) -> tuple[str, ...]:
     """Return the launch of a script: one process on all cores, regardless of the user's accelerate settings."""
     return (
         "accelerate", "launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no",
@@ -145,7 +145,7 @@ def _launch(script: Path, config: Path) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _read_config(path: Path) -> tuple[dict[str, str], tuple[Path, ...]]:
+def read_config(path: Path) -> tuple[dict[str, str], tuple[Path, ...]]:
     """Return the values of a configuration and the files that they come from, relative to the repository."""
     from songgen.config.loading import read_config_file
 
@@ -156,17 +156,22 @@ def _read_config(path: Path) -> tuple[dict[str, str], tuple[Path, ...]]:
 def main() -> None:
     """Parse the command line and run all steps."""
     parser = argparse.ArgumentParser(description="Run the demo: build songs, train both modes, generate, report.")
-    parser.add_argument("--num_songs", type=int, default=48)
+    parser.add_argument("--num_songs", type=int, default=36)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--ignore_source_changes", action="store_true",
         help="reuse finished steps although the program has changed since (for development)",
     )  # fmt: skip
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], help="precision to train in (if left out: the faster one, measured)"
+    )
     arguments = parser.parse_args()
     start = time.monotonic()
-    steps = all_steps(arguments.num_songs, arguments.seed, training_dtype())
+    speed = measure_speed(arguments.dtype)
+    print(f"training in {speed.dtype}; about {speed.expected_minutes} minutes if nothing else runs")
+    steps = all_steps(arguments.num_songs, arguments.seed, speed.dtype)
     source = digest_sources([ROOT / "songgen", ROOT / "training", ROOT / HELPERS])
-    runner = StepRunner(ROOT, ROOT / OUT / "steps", source, ignore_source=arguments.ignore_source_changes)
+    runner = StepRunner(ROOT, ROOT / OUT / "steps", source, environment, ignore_source=arguments.ignore_source_changes)
     (ROOT / OUT / "steps").mkdir(parents=True, exist_ok=True)
     order = json.dumps([step.name for step in steps])
     (ROOT / OUT / "steps" / "order.json").write_text(order + "\n", encoding="utf-8")

@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Step:
     title: str
     """Heading in the output and on the page."""
     command: tuple[str, ...]
-    """Command as typed by a user, beginning with ``python`` or ``accelerate launch``."""
+    """Command as typed by a user, beginning with ``python``, ``songgen`` or ``accelerate launch``."""
     outputs: tuple[Path, ...]
     """Files and folders that exist when the step is done; the step owns them and may remove them."""
     inputs: tuple[Path, ...] = ()
@@ -68,14 +69,24 @@ class StepRunner:
         root: Folder in which commands run, and to which paths are relative.
         folder: Folder of records and logs.
         source: Digest of the program's source code.
+        environment: Called before each step for its environment.
         ignore_source: Whether to reuse steps even if the source code has changed.
     """
 
-    def __init__(self, root: Path, folder: Path, source: str, *, ignore_source: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        folder: Path,
+        source: str,
+        environment: Callable[[], Mapping[str, str]] = lambda: os.environ,
+        *,
+        ignore_source: bool = False,
+    ) -> None:
         self.root = root
         self.folder = folder
         self.records: list[StepRecord] = []
         self._source = source
+        self._environment = environment
         self._ignore_source = ignore_source
         self._previous_key = ""
 
@@ -137,7 +148,11 @@ class StepRunner:
         with (
             log_path.open("wb") as log,
             subprocess.Popen(
-                executable_command(step.command), cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                executable_command(step.command),
+                cwd=self.root,
+                env=self._environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
             ) as process,
         ):
             assert process.stdout is not None
@@ -196,10 +211,12 @@ def executable_command(command: Sequence[str]) -> list[str]:
     """Return the command with this Python, so that the virtual environment need not be activated.
 
     Raises:
-        ValueError: if the command begins with neither ``python`` nor ``accelerate launch``.
+        ValueError: if the command begins with something else than ``python``, ``songgen`` or ``accelerate launch``.
     """
     if command[0] == "python":
         return [sys.executable, *command[1:]]
+    if command[0] == "songgen":
+        return [sys.executable, "-m", "songgen.cli.main", *command[1:]]
     if tuple(command[:2]) == ("accelerate", "launch"):
         return [sys.executable, "-m", "accelerate.commands.launch", *command[2:]]
     raise ValueError(f"no such program in the demo: {shown(command)}")

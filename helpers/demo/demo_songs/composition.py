@@ -71,6 +71,9 @@ VOICES = (
     Voice("clear male voice", "en-us+m3", 99, 160.0, 47, 61),
 )
 
+NEW_SINGER = Voice("husky female voice", "en-us+f4", 90, 259.0, 53, 67)
+"""Singer of songs for fine-tuning; no song of the demo's corpus has this voice."""
+
 
 @dataclass(frozen=True)
 class Genre:
@@ -185,19 +188,31 @@ def note_frequency(note: int) -> float:
     return 440.0 * float(2.0 ** ((note - 69) / 12))
 
 
-def compose_corpus(num_songs: int, seed: int) -> list[Song]:
-    """Compose a corpus: training songs first, then held-out songs, about one in nine.
+def compose_corpus(
+    num_songs: int, seed: int, voices: Sequence[Voice] = VOICES, num_held_out: int | None = None
+) -> list[Song]:
+    """Compose a corpus: training songs first, then held-out songs.
 
     All captions and lyrics are different. A held-out line has only words of training songs (unless these are very
     few), and no two adjacent words of it are adjacent in a training line.
 
+    Args:
+        num_songs: Number of songs.
+        seed: Seed of all choices.
+        voices: Singers of the corpus.
+        num_held_out: Number of held-out songs among them; None: about one in nine.
+
     Raises:
-        ValueError: if ``num_songs`` is not 3 to 120, the range with enough different lines.
+        ValueError: if ``num_songs`` is not 3 to 120, the range with enough different lines, or no song is left to train
+            on.
     """
     if not 3 <= num_songs <= 120:
         raise ValueError(f"num_songs is {num_songs}; choose 3 to 120 songs")
+    if num_held_out is not None and not 1 <= num_held_out < num_songs:
+        raise ValueError(f"num_held_out is {num_held_out}; choose 1 to {num_songs - 1} of {num_songs} songs")
     generator = np.random.default_rng(seed)
-    num_held_out = max(1, num_songs // 9)
+    if num_held_out is None:
+        num_held_out = max(1, num_songs // 9)
     num_training = num_songs - num_held_out
     rhythms = [_sample_rhythm(GENRES[index % len(GENRES)], generator) for index in range(num_songs)]
     lines = _sample_lines([len(rhythm) for rhythm in rhythms], num_training, generator)
@@ -205,9 +220,9 @@ def compose_corpus(num_songs: int, seed: int) -> list[Song]:
     songs = []
     for index, (rhythm, line) in enumerate(zip(rhythms, lines, strict=True)):
         split = "train" if index < num_training else "eval"
-        song = _compose_song(index, split, rhythm, line, generator)
+        song = _compose_song(index, split, rhythm, line, voices, generator)
         while song.caption in captions:
-            song = _compose_song(index, split, rhythm, line, generator)
+            song = _compose_song(index, split, rhythm, line, voices, generator)
         captions.add(song.caption)
         songs.append(song)
     return songs
@@ -254,12 +269,17 @@ def _sample_line(length: int, allowed: set[str] | None, generator: np.random.Gen
 
 
 def _compose_song(
-    index: int, split: str, rhythm: tuple[int, ...], line: tuple[str, ...], generator: np.random.Generator
+    index: int,
+    split: str,
+    rhythm: tuple[int, ...],
+    line: tuple[str, ...],
+    voices: Sequence[Voice],
+    generator: np.random.Generator,
 ) -> Song:
     """Sample voice, tempo, key, chords, melody and caption for a line."""
     genre = GENRES[index % len(GENRES)]
     # Every genre gets every voice: voices are shifted by one after each round of genres.
-    voice = VOICES[(index + index // len(GENRES)) % len(VOICES)]
+    voice = voices[(index + index // len(GENRES)) % len(voices)]
     tempo = int(generator.integers(genre.tempos[0], genre.tempos[1] + 1))
     key_root = int(generator.choice(KEY_ROOTS))
     progression = genre.progressions[generator.integers(len(genre.progressions))]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import soxr
 
-from demo_songs.composition import VOICES, Song, SungWord
+from demo_songs.composition import Song, SungWord, Voice
 from demo_songs.speech import EXTRA_MISSING, speak_words
 
 _ANALYSIS_STEP = 0.005
@@ -20,13 +20,15 @@ _VIBRATO_DELAY = 0.25
 _FADE_SECONDS = 0.01
 
 
-def speak_vocabulary(words: tuple[str, ...], sample_rate: int) -> dict[tuple[str, str], np.ndarray]:
-    """Speak every word with every demo voice, at ``sample_rate`` and without silence at the ends.
+def speak_vocabulary(
+    words: Sequence[str], voices: Sequence[Voice], sample_rate: int
+) -> dict[tuple[str, str], np.ndarray]:
+    """Speak every word with every voice, at ``sample_rate`` and without silence at the ends.
 
     Returns:
         float64 samples by (word, espeak-ng voice name).
     """
-    spoken, rate = speak_words(words, [(voice.speech_name, voice.speech_pitch) for voice in VOICES])
+    spoken, rate = speak_words(words, [(voice.speech_name, voice.speech_pitch) for voice in voices])
     return {
         name: _trim_silence(soxr.resample(samples.astype(np.float64), rate, sample_rate))
         for name, samples in spoken.items()
