@@ -4,7 +4,8 @@ VENV ?= .venv
 EXTRAS ?= train,demo,prepare,languages,wandb,deepspeed,8bit,dev
 # More arguments for pip, for example an index with CPU builds: PIP_ARGS="--extra-index-url https://..."
 PIP_ARGS ?=
-WORKERS ?= 2
+# One more than the cores of a small machine: many tests wait for a process that ends.
+WORKERS ?= 3
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check

@@ -62,9 +62,7 @@ def all_steps(seed: int, dtype: str) -> list[Step]:
 
 def main() -> None:
     """Parse the command line and run all steps."""
-    parser = argparse.ArgumentParser(
-        description="Fine-tune the demo's model with an adapter to a new singer."
-    )
+    parser = argparse.ArgumentParser(description="Fine-tune the demo's model with an adapter to a new singer.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="precision (if left out: the faster one)")
     arguments = parser.parse_args()
