@@ -135,6 +135,27 @@ def test_quit_ends_the_run_and_nobody_answers_afterwards(
     assert not os.listdir(folder / requests.CONTROL_FOLDER)
 
 
+@pytest.mark.parametrize(("line", "is_evaluated"), [("quit", False), ("eval_quit", True)])
+def test_a_run_is_ended_from_its_terminal(world: Path, tmp_path: Path, line: str, is_evaluated: bool) -> None:
+    folder = tmp_path / "run"
+    config = write_config(
+        world, output_dir=str(folder), max_steps=1_000_000, logging_steps=100, save_steps=None, do_eval=True
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+    terminal = Terminal([sys.executable, "-c", CODE, str(config)], environment)
+    try:
+        terminal.wait_for("commands can be typed")
+        terminal.press(f"{line}\r".encode())
+        assert terminal.wait() == EXIT_DONE, terminal.shown
+    finally:
+        terminal.process.kill()
+        terminal.process.wait(SAFETY_SECONDS)
+    status = read_run_status(folder)
+    assert status is not None and status.status == "stopped"
+    assert verify(folder / f"checkpoint-{status.step}").step == status.step
+    assert any("eval/loss" in record for record in records(folder)) == is_evaluated
+
+
 def test_eval_quit_by_ctl_stops_two_processes_after_the_evaluation(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

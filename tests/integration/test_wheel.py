@@ -29,7 +29,7 @@ def note():
 
 atexit.register(note)
 """
-"""`sitecustomize.py` of the environment: notes what a process has imported from the repository, at its end."""
+"""Module `imported_files` of the environment: notes what a process has imported from the repository, at its end."""
 
 DRIVER = """
 import json, os, sys
@@ -43,8 +43,8 @@ for words in json.loads(sys.argv[1]):
             code = end.code or 0
         sys.stdout.flush()
         sys.stderr.flush()
-        import sitecustomize
-        sitecustomize.note()
+        import imported_files
+        imported_files.note()
         os._exit(code)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code:
@@ -103,8 +103,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     # Python does not look for .pth files in a folder that is named in one: the editable install stays out.
     libraries = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     libraries |= {path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")}
-    (site / "libraries.pth").write_text("\n".join(sorted(libraries)) + "\n")
-    (site / "sitecustomize.py").write_text(FOREIGN)
+    # Not as `sitecustomize`: some systems have one of their own, which comes first.
+    (site / "libraries.pth").write_text("\n".join([*sorted(libraries), "import imported_files"]) + "\n")
+    (site / "imported_files.py").write_text(FOREIGN)
     return environment
 
 

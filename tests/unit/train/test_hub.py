@@ -12,12 +12,15 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from adapters_fakes import make_adapter
 from checkpoint_fakes import FORK
 from fake_hub import TOKEN, USER, FakeHub, running_hub
 from huggingface_hub import constants
 from limits import SAFETY_SECONDS
 from training_fakes import write_model_folder
 
+from songgen.adapters.choice import base_of, parse_choice
+from songgen.adapters.folder import read_adapter, write_adapter
 from songgen.cli.main import main
 from songgen.config import RunConfig
 from songgen.doctor.hashes import accept
@@ -226,6 +229,21 @@ def test_what_is_uploaded_opens_again(run_folder: Path, server: FakeHub, tmp_pat
     assert model.audio_codec.fingerprint == original.audio_codec.fingerprint
     assert model.text_encoder.fingerprint == original.text_encoder.fingerprint
     assert (resolve_folder(push.repo_id, cache_dir=cache) / "lyrics_tokenizer.json").is_file()
+
+
+def test_an_adapter_that_is_uploaded_is_found_by_its_id(server: FakeHub, tmp_path: Path) -> None:
+    _, adapter = make_adapter()
+    folder = tmp_path / "singer"
+    folder.mkdir()
+    write_adapter(folder, adapter.config, adapter.weights, adapter.recipe)
+    assert main(["push", str(folder), f"{USER}/singer", "--base", "someone/base"]) == 0
+    repository = server.repositories[f"{USER}/singer"]
+    assert repository.private and b"base_model: someone/base" in repository.files["README.md"]
+    choice = parse_choice(f"{USER}/singer:0.5")
+    assert choice.strength == 0.5 and base_of(choice.folder) == "someone/base"
+    found = read_adapter(choice.folder)
+    assert found.weights.keys() == adapter.weights.keys()
+    assert all(torch.equal(found.weights[name], tensor) for name, tensor in adapter.weights.items())
 
 
 def test_a_second_upload_changes_what_changed(run_folder: Path, server: FakeHub) -> None:
