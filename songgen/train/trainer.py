@@ -479,4 +479,5 @@ class Trainer:
                 f"{self.unsaved() or 'the latest checkpoint holds its weights'}. Free disk space and start the "
                 "run again: it continues from there."
             ) from error
-        logger.info("the model is in %s (step %d of %d)", self.output_dir, self.state.step, self.total_steps)
+        result = "model" if self.engine.trainable.form is None else "adapter"
+        logger.info("the %s is in %s (step %d of %d)", result, self.output_dir, self.state.step, self.total_steps)
