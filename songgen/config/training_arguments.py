@@ -303,7 +303,8 @@ class TrainingArguments:
 
     every_plot_step: PositiveInt | Automatic | None = "auto"
     """Number of optimizer steps between two plots of the metrics in `output_dir`/plots, for which matplotlib must be
-    installed. auto: a sixteenth of the run, at most 2,000. null: no plots; `songgen plot` draws them at any time."""
+    installed; they are drawn every two minutes at most. auto: a sixteenth of the run, at most 2,000. null: no plots;
+    `songgen plot` draws them at any time."""
 
     loss_milestones: list[PositiveFloat] = field(default_factory=lambda: [5.0, 4.0, 3.0, 2.0, 1.0, 0.5, 0.15, 0.05])
     """Training losses whose next one is announced with the progress, with the step at which it is expected; in

@@ -230,6 +230,24 @@ def test_plots_of_a_run_are_drawn_beside_it_and_the_last_ones_show_its_end(tmp_p
     assert started < 1, "the run only starts a process"
 
 
+def test_drawing_is_not_repeated_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    popen = subprocess.Popen
+
+    def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        started.append(command)
+        return popen([sys.executable, "-c", ""], **options)
+
+    monkeypatch.setattr(background.subprocess, "Popen", start)
+    plots = BackgroundPlots(write_run(tmp_path / "run"))
+    for _ in range(3):
+        plots.draw()
+        plots._wait(time.monotonic() + SAFETY_SECONDS)
+    assert len(started) == 1
+    plots.close()
+    assert len(started) == 2, "the end of the run is drawn"
+
+
 @pytest.mark.parametrize("case", ["fails", "hangs", "cannot start"])
 def test_nothing_that_drawing_does_reaches_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, case: str

@@ -21,6 +21,10 @@ PACKAGE_PARENT = Path(__file__).resolve().parents[4]
 CLOSE_SECONDS = 30.0
 """Most seconds to wait for the last plots at the end of a run."""
 
+PAUSE_SECONDS = 120.0
+"""Shortest time between two drawings, of about 5 seconds each. A process with low priority still slows down training on
+a CPU, where threads that share a product wait for each other (by 20 % in the demo, which drew every 5 seconds)."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -37,16 +41,17 @@ class BackgroundPlots:
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._is_outdated = False
+        self._next_start = 0.0
         self._is_off = not can_draw()
         if self._is_off:
             logger.info("no plots: matplotlib is not installed (%s); metrics.jsonl has all numbers", INSTALL)
 
     def draw(self) -> None:
-        """Draw the present metrics, if there are any: now, or, if the process before still draws, at the next call."""
+        """Draw the present metrics, if there are any: now, or later if the process before still draws or has just drawn."""
         if not (self._folder / METRICS_FILE).is_file():
             return
         self._is_outdated = True
-        if self._is_idle():
+        if self._is_idle() and time.monotonic() >= self._next_start:
             self._start()
 
     def close(self) -> None:
@@ -74,6 +79,7 @@ class BackgroundPlots:
     def _start(self) -> None:
         """Start the process. A failure switches plots off."""
         self._is_outdated = False
+        self._next_start = time.monotonic() + PAUSE_SECONDS
         # The package is found where this process found it, and nothing in the current folder is taken for a module. One
         # thread of BLAS is enough, and a session of its own keeps the terminal's Ctrl-C away.
         paths = [str(PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
