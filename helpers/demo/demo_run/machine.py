@@ -13,7 +13,7 @@ import torch
 _ROWS, _WIDTH, _ROUNDS = 1024, 512, 5
 _WORTH_IT = 1.5
 
-# The demo in float32 on two otherwise idle cores (AMD EPYC) took 606 seconds, a product 7.3 ms. About 200 seconds of them
+# The demo in float32 took 606 seconds on two otherwise idle cores (AMD EPYC), a product 7.3 ms. About 200 of these seconds
 # do not depend on the precision.
 _FIXED_SECONDS = 200.0
 _TRAINING_PER_SECOND = 5.6e4

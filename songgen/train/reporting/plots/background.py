@@ -47,7 +47,7 @@ class BackgroundPlots:
             logger.info("no plots: matplotlib is not installed (%s); metrics.jsonl has all numbers", INSTALL)
 
     def draw(self) -> None:
-        """Draw the present metrics, if there are any: now, or later if the last drawing is not done or was just begun."""
+        """Draw the present metrics, if there are any; later if the last drawing is not done or was just begun."""
         if not (self._folder / METRICS_FILE).is_file():
             return
         self._is_outdated = True
