@@ -13,8 +13,8 @@ import torch
 _ROWS, _WIDTH, _ROUNDS = 1024, 512, 5
 _WORTH_IT = 1.5
 
-# The demo in float32 took 606 seconds on two otherwise idle cores (AMD EPYC), and a product 7.3 ms. About 200 seconds do
-# not depend on the precision.
+# The demo in float32 took 606 seconds on two otherwise idle cores (AMD EPYC), and a product 7.3 ms. About 200 seconds
+# do not depend on the precision.
 _FIXED_SECONDS = 200.0
 _TRAINING_PER_SECOND = 5.6e4
 
