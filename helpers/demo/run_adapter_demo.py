@@ -10,12 +10,10 @@ Each step is a command that can be run by hand, and is printed before it runs. F
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from pathlib import Path
 
 from demo_run.machine import environment, measure_speed
-from demo_run.steps import Step, StepFailed, StepRunner, digest_sources
+from demo_run.steps import Step, StepRunner, digest_sources, run_steps
 from run_demo import CONFIGS, DEMO, MODES, OUT, ROOT, launch, read_config
 
 SONGS, TOKENS = Path("datasets/demo_singer_songs"), Path("datasets/demo_singer_tokens")
@@ -68,19 +66,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (ROOT / BASE / "model.safetensors").is_file():
         parser.exit(2, f"error: {BASE} is not there yet; run `make demo` first\n")
-    start = time.monotonic()
     source = digest_sources([ROOT / "songgen", ROOT / "training", ROOT / "helpers"])
     runner = StepRunner(ROOT, ROOT / OUT / "adapter_steps", source, environment)
-    (ROOT / OUT / "adapter_steps").mkdir(parents=True, exist_ok=True)
-    try:
-        for step in all_steps(arguments.seed, measure_speed(arguments.dtype).dtype):
-            runner.run(step)
-    except (StepFailed, ValueError) as error:
-        sys.exit(f"\nerror: {error}")
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command resumes from here", file=sys.stderr)
-        sys.exit(130)
-    print(f"\nDone in {time.monotonic() - start:.0f} s: open {ADAPTER}/comparison/index.html")
+    run_steps(runner, all_steps(arguments.seed, measure_speed(arguments.dtype).dtype))
+    print(f"\nThe adapter is ready: open {ADAPTER}/comparison/index.html")
 
 
 if __name__ == "__main__":

@@ -13,12 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
-import time
 from pathlib import Path
 
 from demo_run.machine import environment, measure_speed
-from demo_run.steps import Step, StepFailed, StepRunner, digest_sources
+from demo_run.steps import Step, StepRunner, digest_sources, run_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 SONGS, TOKENS, OUT = Path("datasets/demo_songs"), Path("datasets/demo_tokens"), Path("outputs/demo")
@@ -166,7 +164,6 @@ def main() -> None:
         "--dtype", choices=["float32", "bfloat16"], help="precision to train in (if left out: the faster one, measured)"
     )
     arguments = parser.parse_args()
-    start = time.monotonic()
     speed = measure_speed(arguments.dtype)
     print(f"training in {speed.dtype}; about {speed.expected_minutes} minutes if nothing else runs")
     steps = all_steps(arguments.num_songs, arguments.seed, speed.dtype)
@@ -175,16 +172,7 @@ def main() -> None:
     (ROOT / OUT / "steps").mkdir(parents=True, exist_ok=True)
     order = json.dumps([step.name for step in steps])
     (ROOT / OUT / "steps" / "order.json").write_text(order + "\n", encoding="utf-8")
-    try:
-        for step in steps:
-            runner.run(step)
-            print(f"    {time.monotonic() - start:.0f} s since the start", flush=True)
-    except (StepFailed, ValueError) as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command resumes from here", file=sys.stderr)
-        sys.exit(130)
+    run_steps(runner, steps)
     print(f"\nThe demo is ready: open {OUT}/index.html")
 
 

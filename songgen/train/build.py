@@ -43,6 +43,7 @@ from songgen.train.control.journal import Planned, planned_commands
 from songgen.train.control.work import OwedWork
 from songgen.train.data_growth import DataGrowth, recorded_growth
 from songgen.train.evaluation import Evaluator, SongSchedule
+from songgen.train.final_model import ModelWriter
 from songgen.train.optimization.anomalies import AnomalyPolicy, AnomalyWatch
 from songgen.train.optimization.deepspeed import prepare_zero
 from songgen.train.optimization.ema import MovingAverage
@@ -125,12 +126,12 @@ def build_trainer(
         inbox, state, config, output_dir, schedule, accelerator.scaler, evaluator, reporter, rank, planned
     )
     average = _average(config, engine)
+    writer = ModelWriter(family, accelerator, core, engine, config, state)
     family.start(config, core, [data] if held_out is None else [data, held_out], processes)
     return Trainer(
         config=config,
         accelerator=accelerator,
         output_dir=output_dir,
-        family=family,
         objective=objective,
         core=core,
         engine=engine,
@@ -149,7 +150,8 @@ def build_trainer(
         heartbeat=heartbeat,
         patience=StartPatience(training.ddp_timeout),
         control=control,
-        owed_work=OwedWork(control, family, accelerator, core, engine, average, config, heartbeat),
+        writer=writer,
+        owed_work=OwedWork(control, writer, average, heartbeat),
         inbox=inbox,
         resumption=resumption,
         state=state,

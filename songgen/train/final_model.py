@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _TEMPORARY = ".tmp-"
 
 
 def write_agreed(write: Callable[[], None]) -> Exception | None:
-    """Write a model by one of the functions below; no process raises an error that the others do not know of.
+    """Write a model by a method of `ModelWriter`; no process raises an error that the others do not know of.
 
     Returns:
         The reason for which it could not be written, on every process; None if it was written.
@@ -42,84 +43,75 @@ def write_agreed(write: Callable[[], None]) -> Exception | None:
     return None if all_succeeded(error is None) else error or RuntimeError("another process failed")
 
 
-def export_model(
-    family: Family[Any],
-    accelerator: Accelerator,
-    core: nn.Module,
-    engine: Engine,
-    config: RunConfig,
-    state: TrainerState,
-    folder: Path,
-) -> None:
-    """Write a model into a new folder, which is complete or absent; one that exists is kept. As `write_final_model`.
+@dataclass(frozen=True)
+class ModelWriter:
+    """Writer of what a run produces, a model or an adapter. Every process must call its methods."""
 
-    Raises:
-        NonFiniteError: as in `write_final_model`.
-        ValueError: if the folder cannot be made, on every process.
-        OSError: if it cannot be written, on the main process; nothing is left then.
-    """
-    temporary = folder.with_name(f"{folder.name}{_TEMPORARY}{secrets.token_hex(4)}")
+    family: Family[Any]
+    """Family of the model."""
+    accelerator: Accelerator
+    """Processes; the main one writes."""
+    core: nn.Module
+    """Trained model without wrappers, plain or sharded."""
+    engine: Engine
+    """Trained parameters, which may be more precise than those in the model, and which weights are exported."""
+    config: RunConfig
+    """Resolved configuration of the run."""
+    state: TrainerState
+    """Position of the run."""
 
-    def begin() -> bool:
-        if folder.exists():
-            return False
-        for leftover in folder.parent.glob(f"*{_TEMPORARY}*"):  # of a killed run: only one run uses this folder
-            shutil.rmtree(leftover, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        return True
+    def write(self, folder: Path) -> None:
+        """Write into a folder, with the run's configuration; other files in it are kept.
 
-    if not from_main(accelerator.process_index, begin):
-        return
-    main = accelerator.is_main_process
-    try:
-        write_final_model(family, accelerator, core, engine, config, state, temporary)
+        Raises:
+            NonFiniteError: if a weight holds NaN or infinity, on every process; nothing was written then.
+        """
+        main, form = self.accelerator.is_main_process, self.engine.trainable.form
+        weights = self.engine.trainable.exported(self.core)
+        weights |= {name: entry.detach() for name, entry in self.engine.parameters.items() if name in weights}
+        # Sharded weights are gathered by all processes together, but only the main one keeps them in memory.
+        if any(isinstance(tensor, DTensor) for tensor in weights.values()):
+            weights = gather_tensors(weights, keep=main)
+        gathered = weights
+        if bad := from_main(self.accelerator.process_index, lambda: non_finite_names(gathered)):
+            raise NonFiniteError(f"the model is not written: NaN or infinity in {shown(bad)}")
+        if main and form is not None:
+            form.write(folder, weights, steps=self.state.step, plan=self.state.plan)
+            record_hashes(folder, form.names)
+        elif main:
+            self.family.write_model(self.core, weights, self.config, folder)
+            record_hashes(folder, self.family.model_files.names(folder))
         if main:
-            for path in (*temporary.rglob("*"), temporary):
-                synchronize(path)
-            temporary.rename(folder)
-            synchronize(folder.parent)
-    finally:
-        if main:
-            shutil.rmtree(temporary, ignore_errors=True)
+            self.config.save(folder / RUN_CONFIG_FILE)
 
+    def export(self, folder: Path) -> None:
+        """Write into a new folder, which is complete or absent; one that exists is kept.
 
-def write_final_model(
-    family: Family[Any],
-    accelerator: Accelerator,
-    core: nn.Module,
-    engine: Engine,
-    config: RunConfig,
-    state: TrainerState,
-    folder: Path,
-) -> None:
-    """Write what a run produces, a model or an adapter, with the run's configuration. Every process must call this.
+        Raises:
+            NonFiniteError: as in `write`.
+            ValueError: if the folder cannot be made, on every process.
+            OSError: if it cannot be written, on the main process; nothing is left then.
+        """
+        temporary = folder.with_name(f"{folder.name}{_TEMPORARY}{secrets.token_hex(4)}")
 
-    Args:
-        family: family of the model.
-        accelerator: gives the processes; the main one writes.
-        core: the trained model, plain or sharded.
-        engine: trained parameters, which may be more precise than those in the model, and which weights are exported.
-        config: resolved configuration of the run.
-        state: position of the run.
-        folder: folder to write to; other files in it are kept.
+        def begin() -> bool:
+            if folder.exists():
+                return False
+            for leftover in folder.parent.glob(f"*{_TEMPORARY}*"):  # of a killed run: only one run uses this folder
+                shutil.rmtree(leftover, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            return True
 
-    Raises:
-        NonFiniteError: if a weight holds NaN or infinity, on every process; nothing was written then.
-    """
-    main, form = accelerator.is_main_process, engine.trainable.form
-    weights = engine.trainable.exported(core)
-    weights |= {name: entry.detach() for name, entry in engine.parameters.items() if name in weights}
-    # Sharded weights are gathered by all processes together, but only the main one keeps them in memory.
-    if any(isinstance(tensor, DTensor) for tensor in weights.values()):
-        weights = gather_tensors(weights, keep=main)
-    gathered = weights
-    if bad := from_main(accelerator.process_index, lambda: non_finite_names(gathered)):
-        raise NonFiniteError(f"the model is not written: NaN or infinity in {shown(bad)}")
-    if main and form is not None:
-        form.write(folder, weights, steps=state.step, plan=state.plan)
-        record_hashes(folder, form.names)
-    elif main:
-        family.write_model(core, weights, config, folder)
-        record_hashes(folder, family.model_files.names(folder))
-    if main:
-        config.save(folder / RUN_CONFIG_FILE)
+        if not from_main(self.accelerator.process_index, begin):
+            return
+        main = self.accelerator.is_main_process
+        try:
+            self.write(temporary)
+            if main:
+                for path in (*temporary.rglob("*"), temporary):
+                    synchronize(path)
+                temporary.rename(folder)
+                synchronize(folder.parent)
+        finally:
+            if main:
+                shutil.rmtree(temporary, ignore_errors=True)

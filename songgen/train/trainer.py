@@ -18,7 +18,6 @@ from torch import nn
 
 from songgen.config import RunConfig, TrainingArguments
 from songgen.config.changes import KIND_OF, Change
-from songgen.families.family import Family
 from songgen.families.objective import Objective
 from songgen.families.songs import TrainingData
 from songgen.runtime.control.commands import Action
@@ -33,7 +32,7 @@ from songgen.train.control.control import EVALUATIONS, RunControl
 from songgen.train.control.work import OwedWork
 from songgen.train.data_growth import DataGrowth, take_in
 from songgen.train.evaluation import Evaluator
-from songgen.train.final_model import write_agreed, write_final_model
+from songgen.train.final_model import ModelWriter, write_agreed
 from songgen.train.optimization.anomalies import AnomalyWatch, NonFiniteError
 from songgen.train.optimization.ema import MovingAverage, averaged_weights
 from songgen.train.optimization.engine import Engine
@@ -100,8 +99,6 @@ class Trainer:
     """Folder of the run."""
 
     # What is trained
-    family: Family[Any]
-    """Family of the model."""
     objective: Objective
     """Objective: what is minimized, measured and sampled."""
     core: nn.Module
@@ -140,6 +137,8 @@ class Trainer:
     """Time limit for processes that wait for each other; long until the first step is done."""
     control: RunControl
     """Commands to the run while it trains."""
+    writer: ModelWriter
+    """Writer of what the run produces."""
     owed_work: OwedWork
     """Songs and exports that commands ask for."""
     growth: DataGrowth | None = None
@@ -468,9 +467,8 @@ class Trainer:
             CheckpointError: if it cannot be written; the message says whether a checkpoint holds its weights.
         """
         self.heartbeat.beat("writing the model", self.state.step)
-        parts = (self.family, self.accelerator, self.core, self.engine, self.config, self.state, self.output_dir)
         with self.averaged_weights():
-            error = write_agreed(partial(write_final_model, *parts))
+            error = write_agreed(partial(self.writer.write, self.output_dir))
         if isinstance(error, NonFiniteError):
             raise error
         if error is not None:

@@ -104,12 +104,12 @@ class World:
         prepare = Reader("prepare", ("prepare", self._path("prepare.json")), ("out",), ("prepared.json",))
         tokenize = Reader("tokenize", ("tokenize", self._path("tokenize.json")), ("songs",))
         half = Reader("tokenize half", ("tokenize", self._path("half.json")), ("half",))
-        anew = Reader("tokenize prepared", ("tokenize", self._path("anew.json")), ("anew",))
+        again = Reader("tokenize prepared", ("tokenize", self._path("again.json")), ("again",))
         return {
             "model": Place("model", (train, self._generate("model"), *self._doctors("model"))),
             "run": Place("run", (resume, self._generate("run"), *self._doctors("run", OLDER_CHECKPOINTS))),
             "checkpoint": Place("run/checkpoint-*", (resume, *self._doctors("run", OLDER_CHECKPOINTS))),
-            "prepared": Place("out", (prepare, anew, *self._doctors("out", ("out/audio/*",)))),
+            "prepared": Place("out", (prepare, again, *self._doctors("out", ("out/audio/*",)))),
             "prepare work": Place("out.work", (prepare, *self._doctors("out.work"))),
             "tokens": Place("songs", (tokenize, train, *self._doctors("songs"))),
             "tokenize work": Place("half.work", (half, *self._doctors("half.work"))),
@@ -229,8 +229,8 @@ class World:
         (self.root / "prepare.json").write_text(json.dumps(values))
         self._succeed("prepare", self._path("prepare.json"))
         values = json.loads((self.root / "out" / "data.json").read_text())
-        values |= {"model_name_or_path": self._path("model"), "save_to_disk": self._path("anew")}
-        (self.root / "anew.json").write_text(json.dumps(values))
+        values |= {"model_name_or_path": self._path("model"), "save_to_disk": self._path("again")}
+        (self.root / "again.json").write_text(json.dumps(values))
 
     def _write_tokens(self) -> None:
         manifest = write_corpus(self.root / "corpus", 8)

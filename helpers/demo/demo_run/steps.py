@@ -202,6 +202,21 @@ class StepRunner:
         temporary.replace(self._record_path(record.name))
 
 
+def run_steps(runner: StepRunner, steps: Iterable[Step]) -> None:
+    """Run steps in order, and print after each how long all took. An error or Ctrl-C ends the program."""
+    start = time.monotonic()
+    try:
+        for step in steps:
+            runner.run(step)
+            print(f"    {time.monotonic() - start:.0f} s since the start", flush=True)
+    except (StepFailed, ValueError) as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command resumes from here", file=sys.stderr)
+        sys.exit(130)
+
+
 def shown(command: Sequence[str]) -> str:
     """Return a command as typed by a user."""
     return "$ " + shlex.join(command)

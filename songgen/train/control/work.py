@@ -5,21 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from accelerate import Accelerator
-from torch import nn
-
-from songgen.config import RunConfig
-from songgen.families.family import Family
 from songgen.runtime.control.commands import Action, Command
 from songgen.runtime.processes.agreement import all_succeeded
 from songgen.runtime.processes.commands import Interrupted
 from songgen.runtime.processes.heartbeat import Heartbeat
 from songgen.train.control.control import RunControl
-from songgen.train.final_model import export_model, write_agreed
+from songgen.train.final_model import ModelWriter, write_agreed
 from songgen.train.optimization.ema import MovingAverage, averaged_weights
-from songgen.train.optimization.engine import Engine
 from songgen.train.reporting.trackers import samples_folder
 
 EXPORTS_FOLDER = "exports"
@@ -32,18 +25,10 @@ class OwedWork:
 
     control: RunControl
     """Commands of the run."""
-    family: Family[Any]
-    """Family of the model."""
-    accelerator: Accelerator
-    """Processes, device and precision."""
-    core: nn.Module
-    """Model without wrappers."""
-    engine: Engine
-    """Wrapped model."""
+    writer: ModelWriter
+    """Writer of the model, with the model itself."""
     average: MovingAverage | None
     """Moving average of the weights; None if none is kept."""
-    config: RunConfig
-    """Resolved configuration."""
     heartbeat: Heartbeat
     """Heartbeat of this process."""
 
@@ -82,7 +67,7 @@ class OwedWork:
         try:
             with averaged_weights(self.average):
                 metrics = control.evaluator.sample(
-                    self.engine.model, self.core, step, control.reporter, control.inbox, num_songs=wanted
+                    self.writer.engine.model, self.writer.core, step, control.reporter, control.inbox, num_songs=wanted
                 )
         except (OSError, ValueError) as failure:  # a codec that cannot be opened, on the main process
             error = failure
@@ -94,11 +79,10 @@ class OwedWork:
 
     def _export(self) -> None:
         """Write the model of this step into a folder of its own."""
-        state, step = self.control.state, self.control.state.step
+        step = self.control.state.step
         folder: Path = self.control.folder / EXPORTS_FOLDER / f"step-{step}"
         self.heartbeat.beat("writing the model", step)
-        write = partial(export_model, self.family, self.accelerator, self.core, self.engine, self.config, state, folder)
         with averaged_weights(self.average):
-            error = write_agreed(write)
+            error = write_agreed(partial(self.writer.export, folder))
         text = f"the model of step {step} is in {folder}" if error is None else f"failed: {error}"
         self.control.finish(Action.EXPORT, text, is_done=error is None)

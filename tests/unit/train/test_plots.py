@@ -245,7 +245,7 @@ def test_drawing_is_not_repeated_at_once(tmp_path: Path, monkeypatch: pytest.Mon
         plots._wait(time.monotonic() + SAFETY_SECONDS)
     assert len(started) == 1
     plots.close()
-    assert len(started) == 2, "the end of the run is drawn"
+    assert len(started) == 2, "the end of the run gets a plot of its own"
 
 
 @pytest.mark.parametrize("case", ["fails", "hangs", "cannot start"])

@@ -36,7 +36,7 @@ SPEECH_GRADIENT_NORM = Guide(0.2, "speech emerges in VALL-E: norm 0.2")
 
 @dataclass(frozen=True)
 class Line:
-    """A curve as it is drawn."""
+    """Curve with its look in a panel."""
 
     curve: Curve
     """Points."""
