@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from forked import before_each_step, fork_run, saved_files, stop_at
-from killing import ADAPTER, kill_at_random, summary
+from killing import kill_at_random, summary
 from launching import make_world, records, write_config
+from run_forms import ADAPTER
 from safetensors.torch import load_file, save_file
 
 from songgen.adapters.folder import ADAPTER_CONFIG_FILE, ADAPTER_FILES, ADAPTER_WEIGHTS_FILE, read_adapter
@@ -129,6 +130,10 @@ def test_runs_killed_at_random_moments_of_training_and_saving(tmp_path: Path) ->
     assert any(kill.reached for kill in kills)
 
 
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+
+
 def flip_bit(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-2] ^= 1
@@ -138,6 +143,7 @@ def flip_bit(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "name", "message"),
     [
+        pytest.param(truncate, ADAPTER_WEIGHTS_FILE, "has", marks=pytest.mark.case(2)),
         pytest.param(flip_bit, ADAPTER_WEIGHTS_FILE, "is damaged", marks=pytest.mark.case(3)),
         pytest.param(Path.unlink, ADAPTER_CONFIG_FILE, "is missing", marks=pytest.mark.case(4)),
     ],
