@@ -25,6 +25,8 @@ STEPS, STOP = 8, 5
 RUNS: dict[str, dict[str, Any]] = {
     "lora": ADAPTER,
     "nf4": {"lora": {"r": 4, "lora_dropout": 0.2, "quantization": "nf4", "use_dora": True}, "optimizer": "adamw_8bit"},
+    "16_bits": {**ADAPTER, "dtype": "bfloat16", "weights_dtype": "bfloat16"},
+    "nf4_16_bits": {"lora": {"r": 4, "quantization": "nf4"}, "dtype": "bfloat16", "weights_dtype": "bfloat16"},
     "int8": {"lora": {"r": 4, "quantization": "int8"}, "dtype": "bfloat16", "gradient_checkpointing": True},
 }
 """Kinds of adapter runs."""
@@ -78,6 +80,8 @@ def measured(folder: Path) -> list[dict[str, Any]]:
     [
         ("lora", 1),
         ("nf4", 1),
+        ("16_bits", 1),
+        pytest.param("nf4_16_bits", 1, marks=pytest.mark.faults),
         pytest.param("lora", 2, marks=pytest.mark.faults),
         pytest.param("int8", 1, marks=pytest.mark.faults),
     ],
