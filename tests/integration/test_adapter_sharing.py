@@ -1,6 +1,7 @@
 """What becomes of a trained adapter: generated with, exported, merged, compared, all from one run."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from launching import make_world, write_config
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from songgen import open_model
@@ -15,6 +17,7 @@ from songgen.adapters.choice import find_adapter
 from songgen.adapters.folder import read_adapter, write_adapter
 from songgen.cli.main import main
 from songgen.doctor import examine
+from songgen.doctor.hashes import accept
 from songgen.doctor.listing import find_entries
 from songgen.exit_codes import EXIT_DONE
 from songgen.tasks import MIXED
@@ -74,6 +77,42 @@ def test_every_form_of_a_trained_adapter_gives_the_same_codes(world: Path, run_f
         assert same(greedy(open_model(source)), expected), source
     assert not same(greedy(open_model(world / "model")), expected)
     assert same(greedy(open_model(world / "model", [f"{run_folder}:0"])), greedy(open_model(world / "model")))
+
+
+def test_an_adapter_that_was_trained_in_4_bits_is_merged_into_the_16_bit_base(
+    world: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """From the run to the merged model; the base is stored in bfloat16, and so is the merged model."""
+    pytest.importorskip("bitsandbytes")
+    base, run, merged = tmp_path / "base", tmp_path / "run", tmp_path / "merged"
+    shutil.copytree(world / "model", base)
+    weights = {name: tensor.bfloat16() for name, tensor in load_file(base / "model.safetensors").items()}
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    accept(base)
+    lora = {"r": 4, "target_modules": ["attention", "feed_forward", "heads"], "quantization": "nf4"}
+    narrow = {"dtype": "bfloat16", "weights_dtype": "bfloat16", "lora_learning_rate": 0.02, "do_eval": False}
+    config = write_config(world, output_dir=str(run), model_name_or_path=str(base), lora=lora, max_steps=3, **narrow)
+    assert run_training([str(config)], MIXED) == EXIT_DONE
+    capsys.readouterr()
+
+    assert main(["export", str(run), "--merge", str(merged)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    measured = re.search(
+        r"(\d+) layers merged; they differ from the base with its adapter by at most \S+ in a value and (\S+) of a layer's "
+        r"output the adapter was trained next to a quantized base, .* a layer differs by at most (\S+) of its output",
+        printed,
+    )
+    assert measured is not None, printed
+    layers, rounding, quantization = int(measured[1]), float(measured[2]), float(measured[3])
+    assert layers == len({name.rpartition(".lora_")[0] for name in read_adapter(run).weights})
+    assert 0 < rounding < 0.01 < quantization < 0.3, "bfloat16 rounds less than 4 bits"
+    found = load_file(merged / "model.safetensors")
+    assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16} and found.keys() == weights.keys()
+    assert any(not torch.equal(found[name], weights[name]) for name in found if "q_proj" in name)
+    with_adapter = greedy(open_model(base, [str(run)]))
+    assert same(greedy(open_model(run)), with_adapter)
+    assert same(greedy(open_model(merged)), with_adapter)
+    assert not same(greedy(open_model(base)), with_adapter)
 
 
 def test_a_run_says_what_its_adapter_changes(world: Path, run_folder: Path) -> None:
