@@ -106,8 +106,9 @@ def test_an_adapter_that_was_trained_in_4_bits_is_merged_into_the_16_bit_base(
     assert main(["export", str(run), "--merge", str(merged)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     measured = re.search(
-        r"(\d+) layers merged; they differ from the base with its adapter by at most \S+ in a value and (\S+) of a layer's "
-        r"output the adapter was trained next to a quantized base, .* a layer differs by at most (\S+) of its output",
+        r"(\d+) layers merged; they differ from the base with its adapter by at most \S+ in a value and (\S+) of a "
+        r"layer's output the adapter was trained next to a quantized base, .* a layer differs by at most (\S+) of its "
+        r"output",
         printed,
     )
     assert measured is not None, printed

@@ -1,7 +1,4 @@
-"""What a run trains: a model, or an adapter on one. Fault cases in which the form of the weights can matter run in both.
-
-The module imports nothing heavy: parametrized tests import it while they are collected.
-"""
+"""What a run trains: a model, or an adapter on one; fault cases in which this can matter run in both forms."""
 
 from typing import Any
 

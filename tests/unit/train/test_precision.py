@@ -197,7 +197,7 @@ def test_float16_weights_are_scaled_clipped_and_skipped_like_others() -> None:
 def test_an_adapter_in_float16_is_scaled_and_skipped_like_weights(
     quantization: str, weights: torch.dtype | None
 ) -> None:
-    """Over a base in float32 (autocast), in float16, in 4 and in 8 bits. A run needs a GPU for it; the products do not."""
+    """Over a base in float32 (autocast), float16, 4 bits and 8 bits. A run needs a GPU; its products do not."""
     expected = make_step(with_adapter(), None, autocast=False)
     reference = train(expected, 12)
     AcceleratorState._reset_state(True)
