@@ -60,6 +60,7 @@ LEFT_OUT: dict[str, Any] = {
     "lr_scheduler_damping": 1.0,
     "warmup_epochs": 0.0,
     "every_plot_step": None,
+    "plot_epochs": None,
     "replay": "never",
     "warmup_steps": WARMUP_STEPS,
     "warmup_ratio": 0.0,
