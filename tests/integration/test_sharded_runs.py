@@ -15,8 +15,8 @@ import yaml
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from forked import before_each_step, fork_run, saved_files, signal_at
-from killing import ADAPTER
 from launching import ROOT, make_world, records, write_config
+from run_forms import ADAPTER
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
