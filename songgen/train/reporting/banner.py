@@ -108,8 +108,13 @@ def _for_memory(config: RunConfig) -> Iterator[Remedy]:
         yield Remedy({"optimizer": "adamw_8bit"}, "a quarter of the optimizer state (needs bitsandbytes)")
     if training.dtype == "float32":
         yield Remedy({"dtype": "bfloat16"}, "most activations take half")
-    shorter = config.data.max_duration_in_seconds / 2
-    yield Remedy({"max_duration_in_seconds": shorter}, "longer clips are left out; with a new output_dir")
+    longest = config.data.max_duration_in_seconds
+    if longest is None:
+        with suppress(ValueError, OSError):
+            kinds = [DatasetInfo.read(folder).target_kind for folder in config.data.dataset_folders()]
+            longest = min((DEFAULT_MAX_SECONDS[kind] for kind in kinds), default=None)
+    if longest is not None:
+        yield Remedy({"max_duration_in_seconds": longest / 2}, "longer clips are left out; with a new output_dir")
 
 
 def _smaller_batches(config: RunConfig) -> Iterator[Remedy]:
