@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from songgen.config import RunConfig
 from songgen.data.loader import LoaderError
+from songgen.data.schema import DEFAULT_MAX_SECONDS, DatasetInfo
 from songgen.runtime.private_names import is_lost_connection
 from songgen.runtime.status import RUN_STATUS_FILE
 from songgen.train.optimization.anomalies import NON_FINITE_FILE, NonFiniteError
