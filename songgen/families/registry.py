@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from songgen.families.family import Family
-from songgen.models.loading import resolve_folder
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.model_folders import resolve_folder
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 DEFAULT_MODEL_TYPE = "songgen"
