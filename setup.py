@@ -86,6 +86,7 @@ setup(
         "wandb": WANDB,
         "adapters": ADAPTERS,
         "8bit": ["bitsandbytes>=0.50"],
+        "flow": ["diffusers>=0.42.1,<0.43"],
         "deepspeed": ["deepspeed>=0.19,<0.20; sys_platform == 'linux'"],
         "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "codespell", "pre-commit"],
     },

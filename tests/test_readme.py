@@ -16,7 +16,7 @@ from songgen.cli.main import COMMANDS
 from songgen.cli.run_arguments import split_off_launch
 from songgen.cli.training.train import add_task_option
 from songgen.config import RunConfig
-from songgen.config.ignored import ALIASES
+from songgen.config.foreign.ignored import ALIASES
 from songgen.config.keys import all_keys
 from songgen.config.loading import read_config_file
 from songgen.config.recipes import PREPARING, TRAINING, find_recipe

@@ -14,7 +14,8 @@ from typing import Any, get_type_hints
 from songgen.config.adapter_arguments import AdapterArguments
 from songgen.config.checks import Problem
 from songgen.config.data_arguments import DataArguments
-from songgen.config.ignored import IgnoredArguments
+from songgen.config.flow_arguments import FlowArguments
+from songgen.config.foreign.ignored import IgnoredArguments
 from songgen.config.model_arguments import ModelArguments
 from songgen.config.training_arguments import TrainingArguments
 from songgen.config.types import coerce, describe, parse_text
@@ -24,6 +25,7 @@ GROUPS: dict[str, type] = {
     "data": DataArguments,
     "training": TrainingArguments,
     "adapter": AdapterArguments,
+    "flow": FlowArguments,
 }
 """Parts of a `RunConfig` -> their dataclasses."""
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from songgen.config.checks import ConfigError, Problem
-from songgen.config.ignored import ALIASES
+from songgen.config.foreign.ignored import ALIASES
+from songgen.config.foreign.spellings import SPELLINGS, Use, translate
 from songgen.config.keys import GROUPS, all_keys
 from songgen.config.recipes import TRAINING, find_recipe
 from songgen.config.run_config import RunConfig, key_problem, raise_problems
-from songgen.config.spellings import SPELLINGS, Use, translate
 from songgen.config.types import accepts, describe, parse_text
 from songgen.runtime.files import expand_home, read_regular
 from songgen.runtime.json_files import MAX_JSON_BYTES, parse_json

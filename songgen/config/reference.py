@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from songgen.config.adapter_arguments import LoraArguments
-from songgen.config.ignored import USE_INSTEAD
+from songgen.config.foreign.ignored import USE_INSTEAD
+from songgen.config.foreign.spellings import SPELLINGS
 from songgen.config.keys import GROUPS, ConfigKey, all_keys
 from songgen.config.lora import lora_keys
-from songgen.config.spellings import SPELLINGS
 from songgen.config.types import describe
 
 REFERENCE_FILE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
@@ -35,7 +35,7 @@ A run is described by one flat JSON file, by overrides on the command line, or b
   `output_dir` and `save_to_disk`.
 """
 
-TITLES = {"model": "Model", "data": "Data", "training": "Training", "adapter": "Adapters"}
+TITLES = {"model": "Model", "data": "Data", "training": "Training", "adapter": "Adapters", "flow": "Flow matching"}
 
 OTHER_DEFAULTS = {
     "attn_implementation": ("eager", "the fused kernel computes the same faster"),

@@ -11,11 +11,12 @@ from typing import Any, Self
 from songgen.config.adapter_arguments import AdapterArguments
 from songgen.config.checks import ConfigError, Problem, cross_field_problems
 from songgen.config.data_arguments import DataArguments
-from songgen.config.ignored import ALIASES, SECRET_KEYS, SECRET_VALUE, USE_INSTEAD
+from songgen.config.flow_arguments import FlowArguments
+from songgen.config.foreign.ignored import ALIASES, SECRET_KEYS, SECRET_VALUE, USE_INSTEAD
+from songgen.config.foreign.spellings import REFUSED, SPELLINGS, translate
 from songgen.config.keys import GROUPS, all_keys, type_problem, unknown_key
 from songgen.config.lora import adapter_problems, completed, table_problems, with_lora
 from songgen.config.model_arguments import ModelArguments
-from songgen.config.spellings import REFUSED, SPELLINGS, translate
 from songgen.config.training_arguments import TrainingArguments
 from songgen.config.types import coerce
 
@@ -44,6 +45,9 @@ class RunConfig:
 
     adapter: AdapterArguments = field(default_factory=AdapterArguments)
     """Keys of adapters."""
+
+    flow: FlowArguments = field(default_factory=FlowArguments)
+    """Keys of flow-matching models."""
 
     sources: tuple[str, ...] = field(default=(), compare=False)
     """Files that the configuration was read from, the most basic one first."""

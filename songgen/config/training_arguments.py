@@ -18,19 +18,8 @@ Tracker = Literal["wandb", "tensorboard", "none"]
 
 Automatic = Literal["auto"]
 
-ParameterGroup = Literal[
-    "cross",
-    "text_projection",
-    "voice_aggregation",
-    "voice_projection",
-    "lyrics_embedding",
-    "lyrics_encoder",
-    "lyrics_projection",
-    "audio_embeddings",
-    "decoder",
-    "heads",
-    "vocal_heads",
-]
+ParameterGroup = str
+"""Name of a group of parameters; which ones there are depends on the model, and is checked when it is opened."""
 
 
 @dataclass(frozen=True)

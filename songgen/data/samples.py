@@ -13,7 +13,7 @@ import torch.utils.data
 from numpy.typing import NDArray
 
 from songgen.data.dataset import SongDataset, SongRow
-from songgen.data.seeded_random import SAMPLE_STREAM, random_uniforms
+from songgen.data.seeded_random import SAMPLE_STREAM, TARGET_STREAM, random_bits, random_uniforms
 from songgen.data.sound.levels import VOICE_MIN_ENERGY, is_loud_enough
 from songgen.tasks import VOCAL
 from songgen.vocabulary import EMPTY_CAPTION_IDS, EMPTY_LYRICS_IDS
@@ -94,6 +94,11 @@ class Sample:
     """Token ids of the lyrics, or of empty ones."""
     voice: NDArray[np.int16]
     """Reference voice at the voice encoder's rate; empty if there is none."""
+    random_seed: int = 0
+    """Seed below 2**63 for random choices of the objective about this sample, such as noise: a function of (seed,
+    epoch, index), and in evaluation of the clip alone."""
+    is_unconditional: bool = False
+    """Whether all conditions were dropped together."""
 
 
 class TrainingSamples(torch.utils.data.Dataset[Sample]):
@@ -166,7 +171,14 @@ class TrainingSamples(torch.utils.data.Dataset[Sample]):
             caption_ids=self._empty_caption if no_caption else self._caption(row, variant),
             lyrics_ids=self._empty_lyrics if no_lyrics else row.lyrics_ids,
             voice=_NO_SAMPLES if withhold else self._voice(row, choice, start),
+            random_seed=self._random_seed(epoch, index),
+            is_unconditional=withhold,
         )
+
+    def _random_seed(self, epoch: int, index: int) -> int:
+        """Return the seed of a sample; see `Sample.random_seed`."""
+        bits = random_bits(self.seed, TARGET_STREAM, 0 if self.deterministic else epoch, index, count=1)
+        return int(bits[0] >> np.uint64(1))
 
     def _caption(self, row: SongRow, draw: float) -> NDArray[np.int32]:
         """Return the caption or, with a probability, a further description; in evaluation always the caption."""

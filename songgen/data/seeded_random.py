@@ -7,7 +7,7 @@ resumed run therefore gets the same random numbers as an uninterrupted one.
 import numpy as np
 from numpy.typing import NDArray
 
-ORDER_STREAM, BATCH_STREAM, SAMPLE_STREAM, BALANCE_STREAM, TEXT_STREAM = 1, 2, 3, 4, 5
+ORDER_STREAM, BATCH_STREAM, SAMPLE_STREAM, BALANCE_STREAM, TEXT_STREAM, TARGET_STREAM = 1, 2, 3, 4, 5, 6
 """Purposes of random numbers, each with a stream of its own."""
 
 _WORD = 2**64

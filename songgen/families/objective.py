@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from songgen.data.samples import Sample, TrainingSamples
 from songgen.runtime.processes.commands import Inbox
+from songgen.vocabulary import EMPTY_CAPTION_IDS, EMPTY_LYRICS_IDS
 
 
 class MicroBatch(Protocol):
@@ -54,6 +55,10 @@ class DataNeeds:
     """Tracks that an auxiliary loss needs in addition; every clip must have them too."""
     advice: str = ""
     """Suggested fix for data sets in which no clip has the auxiliary tracks."""
+    empty_caption_ids: tuple[int, ...] = EMPTY_CAPTION_IDS
+    """Ids of a dropped caption."""
+    empty_lyrics_ids: tuple[int, ...] = EMPTY_LYRICS_IDS
+    """Ids of dropped lyrics."""
 
     @property
     def tracks(self) -> tuple[str, ...]:

@@ -8,14 +8,17 @@ from typing import Any
 
 from songgen.families.family import Family
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.model_folders import resolve_folder
+from songgen.runtime.model_folders import MODEL_CONFIG_FILES, PIPELINE_FILE, resolve_folder
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 DEFAULT_MODEL_TYPE = "songgen"
 """Type of a model whose `config.json` does not say one."""
 
 FAMILIES: dict[str, str] = {DEFAULT_MODEL_TYPE: "songgen.families.tokens.family:TOKENS"}
-"""`model_type` -> module and name of its family, imported when such a model is opened."""
+"""`model_type` in `config.json` -> module and name of its family, imported when such a model is opened."""
+
+PIPELINES: dict[str, str] = {"AceStepPipeline": "songgen.families.flow.family:FLOW"}
+"""`_class_name` in `model_index.json` -> module and name of its family."""
 
 
 def family_of(name: str | Path, revision: str | None = None) -> Family[Any]:
@@ -26,14 +29,16 @@ def family_of(name: str | Path, revision: str | None = None) -> Family[Any]:
         revision: branch, tag or commit of a hub repository.
 
     Raises:
-        ValueError: if the model is not found, or the type in its `config.json` is unknown.
+        ValueError: if the model is not found, or the type that its folder states is unknown.
     """
-    folder = resolve_folder(name, revision=revision, patterns=(MODEL_CONFIG_FILE,))
-    model_type = read_json_object(folder / MODEL_CONFIG_FILE).get("model_type", DEFAULT_MODEL_TYPE)
-    if model_type not in FAMILIES:
-        raise ValueError(
-            f"{name}: {MODEL_CONFIG_FILE} has model_type {model_type!r}, expected one of {', '.join(FAMILIES)}"
-        )
-    module, _, attribute = FAMILIES[model_type].partition(":")
+    folder = resolve_folder(name, revision=revision, patterns=MODEL_CONFIG_FILES)
+    if (folder / PIPELINE_FILE).is_file():
+        known, key, file, default = PIPELINES, "_class_name", PIPELINE_FILE, None
+    else:
+        known, key, file, default = FAMILIES, "model_type", MODEL_CONFIG_FILE, DEFAULT_MODEL_TYPE
+    stated = read_json_object(folder / file).get(key, default)
+    if not isinstance(stated, str) or stated not in known:
+        raise ValueError(f"{name}: {file} has {key} {stated!r}, expected one of {', '.join(known)}")
+    module, _, attribute = known[stated].partition(":")
     family: Family[Any] = getattr(importlib.import_module(module), attribute)
     return family

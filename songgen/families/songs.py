@@ -212,8 +212,8 @@ def used_splits(config: RunConfig) -> list[str]:
     return [*used, evaluation_split(config.data)] if config.training.do_eval else used
 
 
-def sample_options(config: RunConfig) -> SampleOptions:
-    """Return the options for random variation of clips."""
+def sample_options(config: RunConfig, needs: DataNeeds) -> SampleOptions:
+    """Return the options for random variation of clips that a model needs."""
     return SampleOptions(
         voice_choices=config.data.voice_probabilities(),
         voice_min_energy=config.data.voice_min_energy,
@@ -223,6 +223,8 @@ def sample_options(config: RunConfig) -> SampleOptions:
         drop_caption=config.model.caption_dropout,
         drop_lyrics=config.model.lyrics_dropout,
         drop_all=config.model.condition_dropout,
+        empty_caption_ids=needs.empty_caption_ids,
+        empty_lyrics_ids=needs.empty_lyrics_ids,
     )
 
 
@@ -284,7 +286,8 @@ def training_data(
     songs = open_songs(config.data, split, objective.data_needs, config.data.max_train_samples, known_rows)
     check(songs)
     _warn_of_unreached_phases(config.data.order, training)
-    samples = TrainingSamples(songs, sample_options(config), objective.data_needs.tracks, seed=training.seed)
+    needs = objective.data_needs
+    samples = TrainingSamples(songs, sample_options(config, needs), needs.tracks, seed=training.seed)
     plan = BatchPlan(
         songs.num_frames,
         batch_size=None if config.data.max_frames_per_batch else training.per_device_train_batch_size,
@@ -312,10 +315,11 @@ def evaluation_data(
     config: RunConfig, objective: Objective, check: Callable[[SongDataset], None], processes: Processes
 ) -> TrainingData:
     """Open the held-out clips, as `training_data` does, but without randomness."""
-    training, tracks = config.training, objective.data_needs.tracks
-    songs = open_songs(config.data, evaluation_split(config.data), objective.data_needs, config.data.max_eval_samples)
+    training, needs = config.training, objective.data_needs
+    songs = open_songs(config.data, evaluation_split(config.data), needs, config.data.max_eval_samples)
     check(songs)
-    samples = TrainingSamples(songs, sample_options(config), tracks, seed=training.seed, deterministic=True)
+    options = sample_options(config, needs)
+    samples = TrainingSamples(songs, options, needs.tracks, seed=training.seed, deterministic=True)
     plan = BatchPlan(
         songs.num_frames,
         batch_size=training.per_device_eval_batch_size,

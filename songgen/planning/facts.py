@@ -175,7 +175,7 @@ def clip_facts(config: RunConfig, split: str, needs: DataNeeds, max_rows: int | 
         ValueError: as `songgen.families.songs.select_songs` does.
     """
     songs, _ = select_songs(config.data, split, needs, max_rows)
-    samples = TrainingSamples(songs, sample_options(config), needs.tracks, seed=config.training.seed)
+    samples = TrainingSamples(songs, sample_options(config, needs), needs.tracks, seed=config.training.seed)
     has_voice = samples.has_voice() & (config.data.voice_probabilities().get(VOCAL, 0.0) > 0)
     voice = np.minimum(songs.voice_lengths(), round(config.data.ref_dur_sec * songs.info.voice_sample_rate)) * has_voice
     return ClipFacts(

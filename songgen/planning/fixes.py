@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from songgen.config.ignored import ALIASES
+from songgen.config.foreign.ignored import ALIASES
 from songgen.config.recipes import recipe_folder
 from songgen.planning.findings import Finding, Severity
 from songgen.runtime.files import write_text_atomic

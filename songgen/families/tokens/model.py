@@ -12,6 +12,7 @@ import torch
 
 from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer
 from songgen.config import RunConfig
+from songgen.families.foreign_keys import FLOW_KEYS, refuse_keys
 from songgen.families.songs import TrainingData
 from songgen.families.trainable import Trainable
 from songgen.lyrics import VOCABULARY_FILES, VoiceBpeTokenizer
@@ -36,6 +37,7 @@ def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGen
         ValueError: if the folder is not a model, reaches other folders through links, or its layout is not one of the
             task's.
     """
+    refuse_keys(config, FLOW_KEYS, "a model of codec tokens")
     arguments = config.model
     wanted = arguments.track_pattern
     if task is not None and wanted is not None and wanted not in task.layouts:

@@ -117,7 +117,6 @@ SPELLINGS: dict[str, Spelling] = {
 """Keys of other programs that are accepted."""
 
 REFUSED = {
-    "shift": "it shifts the timesteps of flow matching, which a model of codec tokens does not have; remove it",
     "num_nodes": "machines are an option of the launch and no key: `songgen train CONFIG --num_nodes 2 --devices 8`",
     "devices": "processes are an option of the launch and no key: `songgen train CONFIG --devices 8`, one for each GPU",
 }

@@ -1,0 +1,148 @@
+"""Folder of a diffusers pipeline: which networks it holds, and how each of them is opened.
+
+    FOLDER/
+      model_index.json        class of the pipeline, and library and class of each component
+      transformer/            config.json, diffusion_pytorch_model.safetensors (or several files with an index)
+      condition_encoder/, vae/, audio_tokenizer/, audio_token_detokenizer/   likewise
+      text_encoder/           config.json, model.safetensors
+      tokenizer/              tokenizer.json, tokenizer_config.json
+      scheduler/              scheduler_config.json
+
+The index does not decide which code runs: each component has one class here, and an index that names another one is
+refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from songgen.runtime.file_hashes import checked
+from songgen.runtime.json_files import read_json_object
+from songgen.runtime.model_folders import DOWNLOADED, PIPELINE_FILE
+from songgen.runtime.pretrained import FOREIGN_ERRORS, find_folder
+from songgen.runtime.tensor_files import require_finite
+
+PIPELINE_CLASS = "AceStepPipeline"
+
+_CLASS_KEY = "_class_name"
+_EXTRA = 'models of this kind need diffusers: pip install -c constraints.txt -e ".[flow]"'
+
+
+@dataclass(frozen=True)
+class Component:
+    """Component of the pipeline."""
+
+    module: str
+    """Module with its class."""
+    opener: str
+    """Class that opens it."""
+    classes: tuple[str, ...]
+    """Names of classes that the index may state."""
+    is_optional: bool = False
+    """Whether a pipeline may lack it."""
+
+
+_ACE_STEP = "diffusers.pipelines.ace_step"
+TRANSFORMER, CONDITION_ENCODER, AUTOENCODER = "transformer", "condition_encoder", "vae"
+TEXT_ENCODER, TOKENIZER, SCHEDULER = "text_encoder", "tokenizer", "scheduler"
+
+COMPONENTS = {
+    TRANSFORMER: Component("diffusers", "AceStepTransformer1DModel", ("AceStepTransformer1DModel",)),
+    CONDITION_ENCODER: Component(_ACE_STEP, "AceStepConditionEncoder", ("AceStepConditionEncoder",)),
+    AUTOENCODER: Component("diffusers", "AutoencoderOobleck", ("AutoencoderOobleck",)),
+    TEXT_ENCODER: Component("transformers", "Qwen3Model", ("Qwen3Model", "AutoModel")),
+    TOKENIZER: Component(
+        "transformers",
+        "AutoTokenizer",
+        ("TokenizersBackend", "PreTrainedTokenizerFast", "Qwen2TokenizerFast", "Qwen2Tokenizer", "AutoTokenizer"),
+    ),
+    SCHEDULER: Component("diffusers", "FlowMatchEulerDiscreteScheduler", ("FlowMatchEulerDiscreteScheduler",)),
+    "audio_tokenizer": Component(_ACE_STEP, "AceStepAudioTokenizer", ("AceStepAudioTokenizer",), is_optional=True),
+    "audio_token_detokenizer": Component(
+        _ACE_STEP, "AceStepAudioTokenDetokenizer", ("AceStepAudioTokenDetokenizer",), is_optional=True
+    ),
+}
+"""Name of the folder of each component -> its class."""
+
+
+def find_pipeline(name: str | Path, *, revision: str | None = None) -> Path:
+    """Return the folder of a pipeline given by path or hub id, downloading the latter.
+
+    Raises:
+        ValueError: if there is no such folder, it is not a diffusers folder of this kind, or it lacks components.
+    """
+    folder = find_folder(name, patterns=DOWNLOADED, revision=revision)
+    read_index(folder)
+    return folder
+
+
+def read_index(folder: Path) -> dict[str, Component]:
+    """Read which components a pipeline has.
+
+    Raises:
+        ValueError: if the index is missing or damaged, names another class, or lacks a component.
+    """
+    path = folder / PIPELINE_FILE
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a diffusers folder: it holds no {PIPELINE_FILE}")
+    index = read_json_object(checked(path))
+    if index.get(_CLASS_KEY) != PIPELINE_CLASS:
+        raise ValueError(f"{path} is of a {index.get(_CLASS_KEY)!r}; this program trains {PIPELINE_CLASS}")
+    present, problems = {}, []
+    for name, component in COMPONENTS.items():
+        stated = index.get(name)
+        stated_class = stated[1] if isinstance(stated, list) and len(stated) == 2 else None
+        if stated_class is None:
+            if not component.is_optional:
+                problems.append(f"{name} is missing")
+        elif stated_class not in component.classes:
+            problems.append(f"{name} is a {stated_class!r}, expected {' or '.join(component.classes)}")
+        elif not (folder / name).is_dir():
+            problems.append(f"the folder {name} is missing")
+        else:
+            present[name] = component
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems)}")
+    return present
+
+
+def open_component(folder: Path, name: str) -> Any:
+    """Open one component on the CPU: a network in float32 and evaluation mode, the tokenizer, or the scheduler.
+
+    Args:
+        folder: folder of the pipeline.
+        name: key of `COMPONENTS`.
+
+    Raises:
+        ValueError: if diffusers is not installed, or the component is missing, damaged, or not complete.
+    """
+    component = COMPONENTS[name]
+    try:
+        opener = getattr(importlib.import_module(component.module), component.opener)
+    except ImportError as error:
+        raise ValueError(_EXTRA) from error
+    place = folder / name
+    try:
+        if name in (TOKENIZER, SCHEDULER):
+            return opener.from_pretrained(place, local_files_only=True)
+        precision = {"dtype" if component.module == "transformers" else "torch_dtype": torch.float32}
+        network, found = opener.from_pretrained(
+            place, use_safetensors=True, local_files_only=True, output_loading_info=True, **precision
+        )
+    except FOREIGN_ERRORS as error:
+        raise ValueError(f"{place} cannot be opened: {error}") from error
+    # Without these checks, weights that a file lacks would be random ones.
+    problems = [
+        f"{what.removesuffix('_keys')} weights: {', '.join(sorted(map(str, found[what]))[:3])}"
+        for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        if found.get(what)
+    ]
+    if problems:
+        raise ValueError(f"{place} does not hold the weights of a {component.opener}: {'; '.join(problems)}")
+    require_finite(network.state_dict(), str(place))
+    return network.eval()

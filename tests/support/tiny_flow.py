@@ -1,0 +1,97 @@
+"""A diffusers folder of an ACE-Step pipeline with random weights: all real classes, a few hundred kilobytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AceStepPipeline,
+    AceStepTransformer1DModel,
+    AutoencoderOobleck,
+    FlowMatchEulerDiscreteScheduler,
+)
+from diffusers.pipelines.ace_step import AceStepAudioTokenDetokenizer, AceStepAudioTokenizer, AceStepConditionEncoder
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+
+SAMPLE_RATE, HOP_LENGTH, CHANNELS = 3200, 128, 4
+"""Sample rate in Hz, samples of one latent frame (25 frames a second), and values of one frame."""
+
+WIDTH, TEXT_WIDTH = 32, 16
+_ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+_LAYERS = {"hidden_size": WIDTH, "intermediate_size": 64, "sliding_window": 8, **_ATTENTION}
+END_OF_TEXT = "<|endoftext|>"
+
+
+def tiny_pipeline(*, is_turbo: bool = False, seed: int = 0) -> AceStepPipeline:
+    """Return a pipeline of random weights on the CPU.
+
+    Args:
+        is_turbo: whether the transformer says that guidance is distilled into it.
+        seed: seed of the weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = _tokenizer()
+        text_encoder = Qwen3Model(
+            Qwen3Config(
+                vocab_size=len(tokenizer),
+                hidden_size=TEXT_WIDTH,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                max_position_embeddings=4096,
+                **{**_ATTENTION, "head_dim": 4},
+            )
+        )
+        autoencoder = AutoencoderOobleck(
+            encoder_hidden_size=8,
+            downsampling_ratios=[4, 4, 8],
+            channel_multiples=[1, 1, 2],
+            decoder_channels=8,
+            decoder_input_channels=CHANNELS,
+            audio_channels=2,
+            sampling_rate=SAMPLE_RATE,
+        )
+        transformer = AceStepTransformer1DModel(
+            num_hidden_layers=2,
+            in_channels=3 * CHANNELS,
+            audio_acoustic_hidden_dim=CHANNELS,
+            is_turbo=is_turbo,
+            model_version="turbo" if is_turbo else None,
+            **_LAYERS,
+        )
+        conditions = AceStepConditionEncoder(
+            text_hidden_dim=TEXT_WIDTH,
+            timbre_hidden_dim=CHANNELS,
+            num_lyric_encoder_hidden_layers=2,
+            num_timbre_encoder_hidden_layers=2,
+            **_LAYERS,
+        )
+        conditions.silence_latent.copy_(0.1 * torch.randn_like(conditions.silence_latent))
+        pooling = {"audio_acoustic_hidden_dim": CHANNELS, "num_attention_pooler_hidden_layers": 1, **_LAYERS}
+        return AceStepPipeline(
+            vae=autoencoder.eval(),
+            text_encoder=text_encoder.eval(),
+            tokenizer=tokenizer,
+            transformer=transformer.eval(),
+            condition_encoder=conditions.eval(),
+            scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
+            audio_tokenizer=AceStepAudioTokenizer(fsq_dim=WIDTH, **pooling).eval(),
+            audio_token_detokenizer=AceStepAudioTokenDetokenizer(**pooling).eval(),
+        )
+
+
+def write_tiny_pipeline(folder: Path, *, is_turbo: bool = False, seed: int = 0) -> Path:
+    """Write such a pipeline as a diffusers folder, and return the folder."""
+    tiny_pipeline(is_turbo=is_turbo, seed=seed).save_pretrained(folder)
+    return folder
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer of single bytes, which needs no training and knows every text."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=END_OF_TEXT, eos_token=END_OF_TEXT)
