@@ -40,5 +40,13 @@ def family_of(name: str | Path, revision: str | None = None) -> Family[Any]:
     if not isinstance(stated, str) or stated not in known:
         raise ValueError(f"{name}: {file} has {key} {stated!r}, expected one of {', '.join(known)}")
     module, _, attribute = known[stated].partition(":")
-    family: Family[Any] = getattr(importlib.import_module(module), attribute)
+    try:
+        family: Family[Any] = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("songgen"):
+            raise
+        raise ValueError(
+            f"{name}: {file} has {key} {stated!r}, and such models need the package {error.name}, which is not "
+            'installed: pip install -c constraints.txt -e ".[flow]"'
+        ) from error
     return family

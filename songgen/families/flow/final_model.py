@@ -12,11 +12,12 @@ from torch import Tensor
 
 from songgen.config import RunConfig
 from songgen.families.flow.model import FlowModel
-from songgen.families.flow.model_folder import FROZEN_PARTS, LICENSE_FILE, TRAINED_PARTS, part_weights
+from songgen.families.flow.model_folder import LICENSE_FILE, TRAINED_PARTS, part_weights
+from songgen.families.flow.pipeline import read_index
 from songgen.runtime.files import remove_file, write_text_atomic
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import PIPELINE_FILE, copy_part, part_files
-from songgen.runtime.tensor_files import opened_tensors
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE, opened_tensors
 
 _ORIGIN_KEY = "_name_or_path"
 """Key under which diffusers notes from where a component was read: a path of the machine that wrote the folder."""
@@ -56,13 +57,13 @@ def write_pipeline(
                 copy_part(path, target, source)
     if unknown:
         raise ValueError(f"{source} holds no weights of the names {', '.join(sorted(unknown)[:3])}")
-    for part in FROZEN_PARTS:
-        if (source / part).is_dir():
-            copy_part(source / part, folder / part, source)
+    present = read_index(source)
+    for part in present.keys() - TRAINED_PARTS:
+        copy_part(source / part, folder / part, source)
     if (source / LICENSE_FILE).is_file():
         copy_part(source / LICENSE_FILE, folder / LICENSE_FILE, source)
     copy_part(source / PIPELINE_FILE, folder / PIPELINE_FILE, source)
-    for path in (folder / PIPELINE_FILE, *(folder / part / "config.json" for part in (*TRAINED_PARTS, *FROZEN_PARTS))):
+    for path in (folder / PIPELINE_FILE, *(folder / part / MODEL_CONFIG_FILE for part in present)):
         _forget_origin(path)
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from songgen.families.flow.pipeline import AUTOENCODER, COMPONENTS, CONDITION_ENCODER, TRANSFORMER, read_index
 from songgen.families.model_facts import ModelFacts
 from songgen.runtime.file_hashes import checked
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import PIPELINE_FILE, ModelFiles
 from songgen.runtime.tensor_files import DIFFUSERS_STEM, MODEL_CONFIG_FILE, weight_files
 
-TRAINED_PARTS = ("transformer", "condition_encoder")
-"""Components that are trained."""
-
-FROZEN_PARTS = ("text_encoder", "tokenizer", "vae", "scheduler", "audio_tokenizer", "audio_token_detokenizer")
-"""Components that serve the model and are not trained."""
+TRAINED_PARTS = (TRANSFORMER, CONDITION_ENCODER)
+"""Components that are modules of the model; the others serve it and are not trained."""
 
 LICENSE_FILE = "LICENSE"
 """File that a model made from this one carries on."""
@@ -33,7 +31,7 @@ def part_weights(folder: Path, part: str) -> list[str]:
 MODEL_FILES = ModelFiles(
     weights=lambda folder: [name for part in TRAINED_PARTS for name in part_weights(folder, part)],
     files=(LICENSE_FILE,),
-    folders=(*TRAINED_PARTS, *FROZEN_PARTS),
+    folders=tuple(COMPONENTS),
     config=PIPELINE_FILE,
 )
 """Files of a model folder."""
@@ -45,9 +43,9 @@ def model_facts(folder: Path) -> ModelFacts:
     Raises:
         ValueError: if the folder does not hold a model.
     """
-    read_json_object(checked(folder / PIPELINE_FILE))
+    read_index(folder)
     transformer, encoder, autoencoder = (
-        read_json_object(checked(folder / part / MODEL_CONFIG_FILE)) for part in (*TRAINED_PARTS, "vae")
+        read_json_object(checked(folder / part / MODEL_CONFIG_FILE)) for part in (*TRAINED_PARTS, AUTOENCODER)
     )
     is_turbo = bool(transformer.get("is_turbo"))
     guidance = "distilled into the weights (turbo)" if is_turbo else "by a null condition at generation"

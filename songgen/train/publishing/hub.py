@@ -208,11 +208,11 @@ def select_files(
 
 def _existing(folder: Path, contents: ModelFiles, names: Sequence[str]) -> tuple[list[HubFile], dict[str, str]]:
     """Return the files of a folder that are uploaded as they are, its newest samples too, and those left out."""
-    candidates = [folder / name for name in dict.fromkeys(names)]
+    candidates = [folder / name for name in names]
     for name in contents.folders:
         candidates += sorted(path for path in (folder / name).rglob("*") if not path.is_dir())
     files, left_out = [], {}
-    for path in [*candidates, *_newest_samples(folder)]:
+    for path in dict.fromkeys([*candidates, *_newest_samples(folder)]):
         name = path.relative_to(folder).as_posix()
         if not path.is_file():
             continue
