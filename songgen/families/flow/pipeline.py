@@ -24,16 +24,11 @@ import torch
 
 from songgen.runtime.file_hashes import checked
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.model_folders import DOWNLOADED, PIPELINE_FILE
 from songgen.runtime.pretrained import FOREIGN_ERRORS, find_folder
 from songgen.runtime.tensor_files import require_finite
 
-PIPELINE_FILE = "model_index.json"
-"""File at the root of a diffusers folder."""
-
 PIPELINE_CLASS = "AceStepPipeline"
-
-DOWNLOADED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.md")
-"""What is taken from a hub repository: never a pickle."""
 
 _CLASS_KEY = "_class_name"
 _EXTRA = 'models of this kind need diffusers: pip install -c constraints.txt -e ".[flow]"'
