@@ -11,8 +11,8 @@ from torch import Tensor
 
 from songgen.config import RunConfig
 from songgen.families.costs import BatchSize
-from songgen.families.flow.costs import FlowCosts
 from songgen.families.flow import forward_walk
+from songgen.families.flow.costs import FlowCosts
 from songgen.families.flow.model import FlowModel
 from songgen.families.flow.parameter_groups import planned_training
 
