@@ -1,7 +1,7 @@
 """Weights in safetensors files, and the files of frozen networks in folders and hub repositories."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,36 @@ def read_tensors(path: Path, *, prefixes: tuple[str, ...] = ("",)) -> dict[str, 
     """
     with opened_tensors(path) as opened:
         return {key: opened.get_tensor(key) for key in opened.keys() if key.startswith(prefixes)}  # noqa: SIM118
+
+
+def stored_shapes(path: Path) -> dict[str, torch.Size]:
+    """Return the shapes of the tensors of a safetensors file by name; only its header is read.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+    """
+    with opened_tensors(path) as opened:
+        return {key: torch.Size(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
+
+
+def shape_problems(
+    stored: Mapping[str, torch.Size], expected: Mapping[str, torch.Size], optional: Collection[str] = ()
+) -> list[str]:
+    """Say which weights are missing, too many, or of another shape, sorted.
+
+    Args:
+        stored: shapes in files, by name.
+        expected: shapes in the network.
+        optional: names of weights that files may lack.
+    """
+    problems = [f"missing: {key}" for key in expected.keys() - stored.keys() - set(optional)]
+    problems += [f"unexpected: {key}" for key in stored.keys() - expected.keys()]
+    problems += [
+        f"shape of {key}: stored {tuple(stored[key])}, model {tuple(expected[key])}"
+        for key in expected.keys() & stored.keys()
+        if stored[key] != expected[key]
+    ]
+    return sorted(problems)
 
 
 def is_finite(tensor: Tensor) -> bool:

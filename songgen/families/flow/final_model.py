@@ -12,8 +12,8 @@ from torch import Tensor
 
 from songgen.config import RunConfig
 from songgen.families.flow.model import FlowModel
-from songgen.families.flow.model_folder import LICENSE_FILE, TRAINED_PARTS, part_weights
-from songgen.families.flow.pipeline import read_index
+from songgen.families.flow.model_folder import LICENSE_FILE, TRAINED_PARTS
+from songgen.families.flow.pipeline import read_index, weights_of
 from songgen.runtime.files import remove_file, write_text_atomic
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import PIPELINE_FILE, copy_part, part_files
@@ -48,7 +48,7 @@ def write_pipeline(
     unknown = set(weights)
     folder.mkdir(parents=True, exist_ok=True)
     for part in TRAINED_PARTS:
-        files = {source / name for name in part_weights(source, part)}
+        files = set(weights_of(source, part))
         for path in part_files(source / part, source):
             target = folder / path.relative_to(source)
             if path in files:
