@@ -238,9 +238,7 @@ class ChunkEncoder:
                     results |= dict.fromkeys(batch, error)
         return results
 
-    def _encode_batch(
-        self, rows: Sequence[ClipRow], clips: dict[int, ClipAudio]
-    ) -> dict[int, dict[str, np.ndarray]]:
+    def _encode_batch(self, rows: Sequence[ClipRow], clips: dict[int, ClipAudio]) -> dict[int, dict[str, np.ndarray]]:
         results: dict[int, dict[str, np.ndarray]] = {position: {} for position in clips}
         for track in self.info.tracks:
             members = [position for position, clip in clips.items() if track in clip.tracks]
@@ -305,7 +303,7 @@ class ChunkEncoder:
             **text.kept,
         }
         for track in self.info.tracks:
-            values = targets[track].reshape(-1) if track in targets else []
-            content[target_column(track, self.info.target_kind)] = values
+            column = target_column(track, self.info.target_kind)
+            content[column] = targets[track].reshape(-1) if track in targets else []
             content[energy_column(track)] = clip.energies.get(track)
         return content

@@ -58,8 +58,8 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seconds = 0.4 + 0.13 * (index * 5 % 7)
         sides = np.stack([tone(seconds, FILE_RATE, seed=index), tone(seconds, FILE_RATE, 0.1, seed=99 + index)])
         soundfile.write(folder / f"{index}.wav", sides.T, FILE_RATE)
-        rows.append({"id": f"song{index:02d}", "audio": f"{index}.wav", "caption": f"pop {index}", "lyrics": "[verse] la",
-                     "language": "en"})  # fmt: skip
+        texts = {"caption": f"pop {index}", "lyrics": "[verse] la", "language": "en"}
+        rows.append({"id": f"song{index:02d}", "audio": f"{index}.wav", **texts})
     rows[0] |= {"bpm": 92.4, "keyscale": "A minor", "timesignature": "4", "variants": {"simplified": "warm pop"}}
     rows[1] |= {"bpm": 1000, "keyscale": "8A", "timesignature": "7"}
     rows[2] |= {"lyrics": "", "language": ""}
@@ -75,7 +75,9 @@ def options_for(model: Path, manifest: Path, output: Path, **changes: Any) -> To
             "splits": {"train": (ManifestSpec(str(manifest)),)},
             "output_folder": output,
             "model_name_or_path": str(model),
-            "manifests": ManifestOptions(ColumnNames(references=("vocal",)), kept_columns=(VARIANTS_COLUMN, *FACT_COLUMNS)),
+            "manifests": ManifestOptions(
+                ColumnNames(references=("vocal",)), kept_columns=(VARIANTS_COLUMN, *FACT_COLUMNS)
+            ),
             **changes,
         }
     )
@@ -215,9 +217,7 @@ def test_reading_ahead_does_not_fill_the_memory(
     assert max(ahead) <= 2 * options.num_workers
 
 
-def test_a_song_that_cannot_be_encoded_is_left_out(
-    model: Path, songs: Path, reference: Path, tmp_path: Path
-) -> None:
+def test_a_song_that_cannot_be_encoded_is_left_out(model: Path, songs: Path, reference: Path, tmp_path: Path) -> None:
     encoders = open_encoders(str(model), "main", "cpu")
     sample, numbers = encoders.targets.sample, iter(range(99))  # type: ignore[attr-defined]
     encoders.targets.sample = lambda *given: sample(*given) * (1e6 if next(numbers) % 5 == 0 else 1)  # type: ignore[attr-defined]

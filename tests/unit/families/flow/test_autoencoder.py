@@ -90,22 +90,26 @@ def test_memory_does_not_grow_with_the_song(
     network: AutoencoderOobleck, encoder: LatentAutoencoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The largest window that the networks are given is the same for one minute and for ten."""
-    sizes: list[int] = []
-    encode, decode = network.encoder.forward, network.decoder.forward
+    encoded: list[int] = []
+    decoded: list[int] = []
 
-    def noted(forward: object) -> object:
-        return lambda hidden: sizes.append(hidden.shape[-1]) or forward(hidden)  # type: ignore[operator]
+    def encode(sound: torch.Tensor) -> torch.Tensor:
+        encoded.append(sound.shape[-1])
+        return torch.zeros(1, 2 * CHANNELS, sound.shape[-1] // HOP_LENGTH)
 
-    monkeypatch.setattr(network.encoder, "forward", noted(encode))
-    monkeypatch.setattr(network.decoder, "forward", noted(decode))
+    def decode(latents: torch.Tensor) -> torch.Tensor:
+        decoded.append(latents.shape[-1])
+        return torch.zeros(1, 2, latents.shape[-1] * HOP_LENGTH)
+
+    monkeypatch.setattr(network.encoder, "forward", encode)
+    monkeypatch.setattr(network.decoder, "forward", decode)
     largest = []
     for minutes in (1, 10):
-        sizes.clear()
-        posterior = encoder.posterior(np.zeros((2, minutes * 60 * SAMPLE_RATE), np.float32))
-        encoded = max(sizes)
-        sizes.clear()
-        encoder.decode(posterior[:CHANNELS].numpy())
-        largest.append((encoded, max(sizes)))
+        samples = minutes * 60 * SAMPLE_RATE
+        posterior = encoder.posterior(np.zeros((2, samples), np.float32))
+        audio = encoder.decode(posterior[:CHANNELS].numpy())
+        assert posterior.shape[1] == minutes * 60 * 25 and audio.shape == (2, samples)
+        largest.append((max(encoded), max(decoded)))
     assert largest[0] == largest[1] == (WINDOW_FRAMES * HOP_LENGTH, WINDOW_FRAMES)
 
 
