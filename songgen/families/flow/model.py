@@ -69,6 +69,8 @@ class FlowModel(nn.Module):
         self.texts = TextFeatures(folder)
         self._parts: dict[str, Any] = {}
         self._masks = mask_padding(transformer)
+        # Published weights have it and nothing reads it. DDP would wait for its gradient.
+        condition_encoder.timbre_encoder.special_token.requires_grad_(False)  # type: ignore[union-attr, operator]
 
     @classmethod
     def open(cls, name: str | Path, *, revision: str | None = None) -> Self:
@@ -148,7 +150,8 @@ class FlowModel(nn.Module):
                 opened.requires_grad_(False)
             self._parts[name] = opened
         part = self._parts[name]
-        return part.to(self.device, self.dtype) if isinstance(part, nn.Module) else part
+        # Not the method of diffusers, which warns on every call with a precision.
+        return nn.Module.to(part, self.device, self.dtype) if isinstance(part, nn.Module) else part
 
     def unload(self, name: str) -> None:
         """Free the memory of a frozen component; it is opened again when it is needed."""
