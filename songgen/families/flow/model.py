@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +20,7 @@ from diffusers.models.transformers.ace_step_transformer import AceStepTransforme
 from diffusers.pipelines.ace_step.modeling_ace_step import AceStepEncoderLayer
 from torch import Tensor, nn
 
+from songgen.families.flow.autoencoder import LatentAutoencoder
 from songgen.families.flow.model_folder import TRAINED_PARTS
 from songgen.families.flow.padding import mask_padding
 from songgen.families.flow.pipeline import (
@@ -67,6 +69,8 @@ class FlowModel(nn.Module):
         self.texts = TextFeatures(folder)
         self._parts: dict[str, Any] = {}
         self._masks = mask_padding(transformer)
+        # Published weights have it and nothing reads it. DDP would wait for its gradient.
+        condition_encoder.timbre_encoder.special_token.requires_grad_(False)  # type: ignore[union-attr, operator]
 
     @classmethod
     def open(cls, name: str | Path, *, revision: str | None = None) -> Self:
@@ -104,6 +108,15 @@ class FlowModel(nn.Module):
         config = read_json_object(self.folder / AUTOENCODER / MODEL_CONFIG_FILE)
         return float(config["sampling_rate"]) / math.prod(config["downsampling_ratios"])
 
+    @cached_property
+    def autoencoder_fingerprint(self) -> str:
+        """Fingerprint of the autoencoder, which data sets must have been made with.
+
+        Raises:
+            ValueError: if it cannot be opened.
+        """
+        return LatentAutoencoder.open(self.folder).fingerprint
+
     def blocks(self) -> list[nn.Module]:
         """Return the layers of the transformer, and those of the encoders of lyrics and timbre."""
         return [
@@ -137,7 +150,8 @@ class FlowModel(nn.Module):
                 opened.requires_grad_(False)
             self._parts[name] = opened
         part = self._parts[name]
-        return part.to(self.device, self.dtype) if isinstance(part, nn.Module) else part
+        # Not the method of diffusers, which warns on every call with a precision.
+        return nn.Module.to(part, self.device, self.dtype) if isinstance(part, nn.Module) else part
 
     def unload(self, name: str) -> None:
         """Free the memory of a frozen component; it is opened again when it is needed."""
