@@ -243,5 +243,6 @@ def test_an_adapter_finds_its_base_above_it(copy: Path, tmp_path: Path, monkeypa
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "copy"}))
+    save_file({"base_model.model.norm_out.lora_A.weight": torch.ones(1)}, adapter / "adapter_model.safetensors")
     monkeypatch.chdir(Path("/"))
     assert base_of(adapter) == str(copy)
