@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +20,7 @@ from diffusers.models.transformers.ace_step_transformer import AceStepTransforme
 from diffusers.pipelines.ace_step.modeling_ace_step import AceStepEncoderLayer
 from torch import Tensor, nn
 
+from songgen.families.flow.autoencoder import LatentAutoencoder
 from songgen.families.flow.model_folder import TRAINED_PARTS
 from songgen.families.flow.padding import mask_padding
 from songgen.families.flow.pipeline import (
@@ -103,6 +105,15 @@ class FlowModel(nn.Module):
         """Number of latent frames a second, from the configuration of the autoencoder."""
         config = read_json_object(self.folder / AUTOENCODER / MODEL_CONFIG_FILE)
         return float(config["sampling_rate"]) / math.prod(config["downsampling_ratios"])
+
+    @cached_property
+    def autoencoder_fingerprint(self) -> str:
+        """Fingerprint of the autoencoder, which data sets must have been made with.
+
+        Raises:
+            ValueError: if it cannot be opened.
+        """
+        return LatentAutoencoder.open(self.folder).fingerprint
 
     def blocks(self) -> list[nn.Module]:
         """Return the layers of the transformer, and those of the encoders of lyrics and timbre."""
