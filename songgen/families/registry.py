@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from songgen.adapters.folder import Adapter
 from songgen.families.family import Family
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import MODEL_CONFIG_FILES, PIPELINE_FILE, resolve_folder
@@ -19,6 +21,28 @@ FAMILIES: dict[str, str] = {DEFAULT_MODEL_TYPE: "songgen.families.tokens.family:
 
 PIPELINES: dict[str, str] = {"AceStepPipeline": "songgen.families.flow.family:FLOW"}
 """`_class_name` in `model_index.json` -> module and name of its family."""
+
+SHARED_FORMS = ("songgen.families.flow.adapter_formats:write_shared_forms",)
+"""Functions that write an adapter in the forms of other programs if its layers are those of their family."""
+
+
+def write_shared_forms(folder: Path, adapter: Adapter) -> tuple[str, ...]:
+    """Write an adapter in the forms that other programs of its family read.
+
+    The family is found by the names of its layers, so that the base need not be here.
+
+    Args:
+        folder: folder of the adapter.
+        adapter: the adapter.
+
+    Returns:
+        Names of the files; none if the family has no such forms.
+    """
+    names: list[str] = []
+    for place in SHARED_FORMS:
+        write: Callable[[Path, Adapter], tuple[str, ...]] = _imported(place)
+        names += write(folder, adapter)
+    return tuple(names)
 
 
 def family_of(name: str | Path, revision: str | None = None) -> Family[Any]:
@@ -39,9 +63,8 @@ def family_of(name: str | Path, revision: str | None = None) -> Family[Any]:
     stated = read_json_object(folder / file).get(key, default)
     if not isinstance(stated, str) or stated not in known:
         raise ValueError(f"{name}: {file} has {key} {stated!r}, expected one of {', '.join(known)}")
-    module, _, attribute = known[stated].partition(":")
     try:
-        family: Family[Any] = getattr(importlib.import_module(module), attribute)
+        family: Family[Any] = _imported(known[stated])
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("songgen"):
             raise
@@ -50,3 +73,9 @@ def family_of(name: str | Path, revision: str | None = None) -> Family[Any]:
             'installed: pip install -c constraints.txt -e ".[flow]"'
         ) from error
     return family
+
+
+def _imported(place: str) -> Any:
+    """Return an object that is named as `MODULE:NAME`."""
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)

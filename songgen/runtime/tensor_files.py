@@ -1,5 +1,6 @@
 """Weights in safetensors files, and the files of frozen networks in folders and hub repositories."""
 
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,9 +10,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from songgen.runtime.file_hashes import checked
+from songgen.runtime.files import synchronize
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.pretrained import find_folder, local_folder
 
@@ -105,6 +108,25 @@ def shape_problems(
         if stored[key] != expected[key]
     ]
     return sorted(problems)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file and flush it to the disk; on a full disk, an earlier file of the name stays whole.
+
+    Args:
+        path: file to write.
+        tensors: tensors by name, of any device.
+        metadata: texts for the header; more than one are in another order each time.
+    """
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(stored, temporary, metadata=dict(metadata or {}))
+        synchronize(temporary)
+        temporary.replace(path)
+        synchronize(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def is_finite(tensor: Tensor) -> bool:
