@@ -14,7 +14,8 @@ from songgen.families.tokens.caption_features import cache_captions
 from songgen.families.tokens.clips import check_clips, warn_without_voices
 from songgen.families.tokens.costs import token_costs
 from songgen.families.tokens.final_model import write_model
-from songgen.families.tokens.model import frozen_content, open_model, prepare_model, start_frozen
+from songgen.families.tokens.generating import TOKEN_SONGS
+from songgen.families.tokens.model import frozen_content, open_base, open_model, prepare_model, start_frozen
 from songgen.families.tokens.model_folder import model_facts
 from songgen.families.tokens.objective import token_objective
 from songgen.families.tokens.parameter_groups import choose_trained
@@ -76,4 +77,6 @@ TOKENS = Family(
     model_files=MODEL_FILES,
     model_facts=model_facts,
     costs=token_costs,
+    open_base=open_base,
+    songs=TOKEN_SONGS,
 )
