@@ -14,6 +14,7 @@ from songgen.adapters.folder import AdapterRecipe
 from songgen.config import RunConfig
 from songgen.data.dataset import SongDataset
 from songgen.families.costs import ModelCosts
+from songgen.families.encoding import Encoders
 from songgen.families.generating import SongCommand
 from songgen.families.model_facts import ModelFacts
 from songgen.families.objective import DataNeeds, Objective
@@ -74,6 +75,11 @@ class Family(Generic[Model]):
     """Read what a model card says about the model in a folder.
 
     Raises a ValueError if the folder does not hold a model."""
+    open_encoders: Callable[[str, str, torch.device], Encoders] | None = None
+    """Open what encodes songs and texts for its models, given a folder or hub id, its revision, and the device; None
+    for codec and tokenizers, which may also be named without a model.
+
+    Raises a ValueError if the model does not have them."""
     costs: Callable[[RunConfig], ModelCosts] | None = None
     """Compute the costs of a run's model before it is opened; None if that is not known for the family.
 

@@ -15,6 +15,7 @@ refused.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,19 +76,29 @@ COMPONENTS = {
 """Name of the folder of each component -> its class."""
 
 
-def find_pipeline(name: str | Path, *, revision: str | None = None) -> Path:
+def find_pipeline(name: str | Path, *, revision: str | None = None, parts: Collection[str] = ()) -> Path:
     """Return the folder of a pipeline given by path or hub id, downloading the latter.
+
+    Args:
+        name: diffusers folder, or hub id.
+        revision: branch, tag or commit of a hub repository.
+        parts: components that are needed; all if empty.
 
     Raises:
         ValueError: if there is no such folder, it is not a diffusers folder of this kind, or it lacks components.
     """
-    folder = find_folder(name, patterns=DOWNLOADED, revision=revision)
-    read_index(folder)
+    patterns = [PIPELINE_FILE, *(f"{part}/{pattern}" for part in parts for pattern in DOWNLOADED)]
+    folder = find_folder(name, patterns=patterns if parts else DOWNLOADED, revision=revision)
+    read_index(folder, parts)
     return folder
 
 
-def read_index(folder: Path) -> dict[str, Component]:
+def read_index(folder: Path, parts: Collection[str] = ()) -> dict[str, Component]:
     """Read which components a pipeline has.
+
+    Args:
+        folder: folder of the pipeline.
+        parts: components whose folders must be there; all if empty.
 
     Raises:
         ValueError: if the index is missing or damaged, names another class, or lacks a component.
@@ -107,7 +118,7 @@ def read_index(folder: Path) -> dict[str, Component]:
                 problems.append(f"{name} is missing")
         elif stated_class not in component.classes:
             problems.append(f"{name} is a {stated_class!r}, expected {' or '.join(component.classes)}")
-        elif not (folder / name).is_dir():
+        elif (name in parts or not parts) and not (folder / name).is_dir():
             problems.append(f"the folder {name} is missing")
         else:
             present[name] = component
