@@ -19,8 +19,8 @@ from songgen.adapters.folder import (
     require_unchanged,
 )
 from songgen.runtime.file_hashes import HASHES_FILE, unsealed
+from songgen.runtime.model_folders import model_config_file
 from songgen.runtime.pretrained import find_folder, local_folder
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 MAX_STRENGTH = 10.0
 """Largest strength; a song is noise long before."""
@@ -134,5 +134,5 @@ def base_of(folder: Path) -> str:
         )
     if not Path(named).is_absolute() and not Path(named).exists():
         places = (parent / named for parent in folder.resolve().parents)
-        return str(next((place for place in places if (place / MODEL_CONFIG_FILE).is_file()), named))
+        return str(next((place for place in places if model_config_file(place) is not None), named))
     return named

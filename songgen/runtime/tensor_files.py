@@ -23,26 +23,32 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLE_FILE = "pytorch_model.bin"
 
-_WEIGHT_FILE_NAME = re.compile(r"model[\w.-]*\.safetensors")
+DIFFUSERS_STEM = "diffusion_pytorch_model"
+"""Beginning of the names of the weight files that diffusers writes."""
 
 _SPEC_KEYS = ("path", "revision", "allow_pickle_weights")
 
 
-def weight_files(folder: Path) -> list[str]:
+def weight_files(folder: Path, stem: str = "model") -> list[str]:
     """Return the names of a folder's safetensors files: one, or those that the index lists; none if it has neither.
+
+    Args:
+        folder: folder of a network.
+        stem: beginning of the names of its weight files.
 
     Raises:
         ValueError: if the index is damaged, or names anything but weight files of this folder.
     """
-    index = folder / INDEX_FILE
+    index, single = folder / f"{stem}.safetensors.index.json", f"{stem}.safetensors"
     if not index.is_file():
-        return [WEIGHTS_FILE] if (folder / WEIGHTS_FILE).is_file() else []
+        return [single] if (folder / single).is_file() else []
     try:
         names = sorted(set(read_json_object(index)["weight_map"].values()))
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{index} is damaged ({type(error).__name__}: {error})") from error
     # The index may come from anyone: a name with a folder in it could make the program read any file.
-    if foreign := [name for name in names if not _WEIGHT_FILE_NAME.fullmatch(str(name))]:
+    allowed = re.compile(rf"{stem}[\w.-]*\.safetensors")
+    if foreign := [name for name in names if not allowed.fullmatch(str(name))]:
         raise ValueError(f"{index} names files that are not weights of this folder: {foreign}")
     return names
 

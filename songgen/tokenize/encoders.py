@@ -113,7 +113,7 @@ def _model_folder(options: TokenizeOptions) -> Path | None:
     Raises:
         ValueError: if the model is not found; the message names the key.
     """
-    from songgen.models.loading import resolve_folder
+    from songgen.runtime.model_folders import resolve_folder
 
     if not options.model_name_or_path:
         return None

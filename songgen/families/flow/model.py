@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from songgen.families.flow.model_folder import TRAINED_PARTS
 from songgen.families.flow.padding import mask_padding
 from songgen.families.flow.pipeline import (
     AUTOENCODER,
     COMPONENTS,
-    CONDITION_ENCODER,
-    TRANSFORMER,
     find_pipeline,
     open_component,
     read_index,
@@ -30,9 +29,6 @@ from songgen.families.flow.pipeline import (
 
 if TYPE_CHECKING:
     from diffusers import AceStepPipeline
-
-TRAINED_PARTS = (TRANSFORMER, CONDITION_ENCODER)
-"""Components that are modules of the model; the others are frozen, and wrapping, saving and hashing do not see them."""
 
 _TURBO = "turbo"
 

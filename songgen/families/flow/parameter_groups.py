@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from songgen.config import RunConfig
+from songgen.families.costs import AdapterPlan
 from songgen.families.flow.model import FlowModel
 from songgen.families.trainable import ParameterGroups, Trainable
 
@@ -33,10 +34,26 @@ def choose_trained(config: RunConfig, core: FlowModel) -> Trainable:
     Raises:
         ValueError: if the configuration names groups that do not exist, or sets a factor for one that is not trained.
     """
-    frozen = list(config.training.frozen_groups())
-    if not config.model.condition_dropout:
-        frozen.append("null_condition")
+    frozen = untrained_groups(config)
     factors: dict[str, float] = dict(config.training.learning_rate_factors.items())
     trainable = Trainable.choose(core, FLOW_GROUPS, frozen=frozen, learning_rate_factors=factors)
     logger.info("frozen: %s", ", ".join(trainable.frozen_groups) or "nothing")
     return trainable
+
+
+def untrained_groups(config: RunConfig) -> list[str]:
+    """Return the groups that the configuration freezes, and the null condition where nothing is trained without one."""
+    return [*config.training.frozen_groups(), *([] if config.model.condition_dropout else ["null_condition"])]
+
+
+def planned_training(config: RunConfig, core: FlowModel) -> tuple[frozenset[str], AdapterPlan | None]:
+    """Return what a run will train, from a model without content (on the meta device), which gets no adapter.
+
+    Returns:
+        Names of the trained parameters of the model itself, and the adapters.
+
+    Raises:
+        ValueError: as `choose_trained` does.
+    """
+    frozen = untrained_groups(config)
+    return frozenset(entry.name for entry in Trainable.choose(core, FLOW_GROUPS, frozen=frozen).entries), None
