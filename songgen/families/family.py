@@ -15,11 +15,11 @@ from songgen.config import RunConfig
 from songgen.data.dataset import SongDataset
 from songgen.families.costs import ModelCosts
 from songgen.families.encoding import Encoders
-from songgen.families.generating import SongCommand
 from songgen.families.model_facts import ModelFacts
 from songgen.families.objective import DataNeeds, Objective
 from songgen.families.songs import Processes, TrainingData
 from songgen.families.trainable import Trainable
+from songgen.families.use.generating import SongCommand
 from songgen.runtime.model_folders import ModelFiles
 from songgen.tasks import Task
 

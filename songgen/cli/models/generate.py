@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from songgen.config.types import dtype_name
-from songgen.families.generating import (
+from songgen.families.use.generating import (
     WHOLE_SONG,
     GenerationRequest,
     OptionGroup,
@@ -66,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lyrics.add_argument("--lyrics_file", type=Path, help="text file with the lyrics")
     song.add_argument("--language", default="en", help="language of the lyrics")
     song.add_argument(
-        "--voice", type=Path, help="audio file of the voice to imitate (codec tokens: 3 s of it; flow matching: up to 30 s)"
+        "--voice",
+        type=Path,
+        help="audio file of the voice to imitate (codec tokens: 3 s; flow matching: up to 30 s)",
     )
     song.add_argument(
         "--seconds",
@@ -103,8 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     import torch
 
-    from songgen.families.opening import choose_model, open_choice
     from songgen.families.registry import family_of
+    from songgen.families.use.opening import choose_model, open_choice
 
     device = find_device(arguments.device)
     dtype = _dtype(arguments.dtype, device)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from songgen.families.generating import (
+from songgen.families.use.generating import (
     WHOLE_SONG,
     GenerationRequest,
     OptionGroup,
@@ -26,7 +26,9 @@ _SWITCH = {"action": "store_true", "default": None}
 OPTIONS = OptionGroup(
     "models of codec tokens",
     (
-        SongOption("voice_start", "start of the 3 s of --voice that are used, in seconds (default: 0)", {"type": float}),
+        SongOption(
+            "voice_start", "start of the 3 s of --voice to use, in seconds (default: 0)", {"type": float}
+        ),
         SongOption("separate", "remove the accompaniment from the file of --voice first (Demucs)", _SWITCH),
         SongOption("greedy", "greedy decoding instead of sampling", _SWITCH),
         SongOption("temperature", "below 1 is more conservative (default: 1)", {"type": float}),
@@ -50,7 +52,7 @@ class TokenSongs(SongWriter):
     """Songs of a request, sampled side by side."""
 
     def __init__(self, folder: Path, request: GenerationRequest, device: str) -> None:
-        """Check the request and read its files; see `songgen.families.generating.SongCommand.writer`.
+        """Check the request and read its files; see `songgen.families.use.generating.SongCommand.writer`.
 
         Raises:
             ValueError: if options are out of range, or files cannot be used.

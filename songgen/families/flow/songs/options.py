@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
+
+from songgen.data.manifests.music_facts import FASTEST, SLOWEST, stated_key
+from songgen.families.flow.prompts import SIGNATURES
 
 MIN_SECONDS, MAX_SECONDS = 1.0, 600.0
 """Shortest and longest song; the model was trained on up to ten minutes."""
@@ -21,19 +23,12 @@ MAX_GUIDANCE, DEFAULT_GUIDANCE = 100.0, 7.0
 MAX_SHIFT, DEFAULT_SHIFT = 100.0, 3.0
 """Largest shift of the timesteps, and the default."""
 
-SLOWEST, FASTEST = 30, 300
-"""Range of a tempo in beats per minute."""
-
 MAX_SONGS = 1000
 """Most songs of one request."""
 
 MAX_SEED = 2**63
 """Seeds are below this, as torch's generators take them."""
 
-TIME_SIGNATURES = {"2": "2", "3": "3", "4": "4", "6": "6", "2/4": "2", "3/4": "3", "4/4": "4", "6/8": "6"}
-"""Time signature as it is given -> as the model reads it; it was trained on these."""
-
-_KEY = re.compile(r"([A-Ga-g])\s*([#b♯♭]?)\s*[ -]?\s*(major|minor|maj|min|m)?", re.IGNORECASE)
 _SEED_STEP = 0x9E3779B97F4A7C15
 """Distance between the seeds of two songs of a request (odd, so that no two are equal)."""
 
@@ -46,6 +41,10 @@ class Section:
     """Beginning."""
     end: float
     """End."""
+
+    def __str__(self) -> str:
+        """Return the section in the form of the command line."""
+        return f"{self.start:g}:{self.end:g}"
 
     @classmethod
     def parse(cls, text: str) -> Section:
@@ -172,11 +171,12 @@ class SongOptions:
         problems = []
         if not self.caption.strip() and not self.lyrics.strip():
             problems.append("there is nothing to sing about: give a caption, lyrics, or both")
-        if self.key and not key_name(self.key):
+        if self.key and not stated_key(self.key):
             problems.append(f"key {self.key!r} is not a key such as 'C major', 'F# minor' or 'Bbm'")
-        if self.time_signature and self.time_signature not in TIME_SIGNATURES:
+        if self.time_signature and self.time_signature not in SIGNATURES:
             problems.append(
-                f"time_signature {self.time_signature!r} is not one of those that the model knows: 2/4, 3/4, 4/4, 6/8"
+                f"time_signature {self.time_signature!r} is not one of those that the model knows: "
+                + ", ".join(SIGNATURES)
             )
         return problems
 
@@ -196,7 +196,9 @@ class SongOptions:
         if self.repaint is not None and not (
             math.isfinite(self.repaint.end) and 0 <= self.repaint.start < self.repaint.end
         ):
-            problems.append(f"repaint {self.repaint.start:g}:{self.repaint.end:g} is not a section: START must be below END")
+            problems.append(
+                f"repaint {self.repaint.start:g}:{self.repaint.end:g} is not a section: START must be below END"
+            )
         if self.cover is not None and not _is_between(self.cover, 0.0, 1.0):
             problems.append(f"cover must be a strength from 0 to 1, got {self.cover!r}")
         return problems
@@ -210,17 +212,6 @@ class SongOptions:
 
             first = int(torch.randint(MAX_SEED - 1, ()))
         return [(first + song * _SEED_STEP) % MAX_SEED for song in range(self.num_songs)]
-
-
-def key_name(text: str) -> str:
-    """Return a key in the model's form, `F# minor`; empty if a text is not a key."""
-    found = _KEY.fullmatch(text.strip())
-    if found is None:
-        return ""
-    note, accidental, mode = found.groups(default="")
-    is_minor = mode == "m" or mode.casefold().startswith("min")
-    sign = {"♯": "#", "♭": "b"}.get(accidental, accidental.lower())
-    return f"{note.upper()}{sign} {'minor' if is_minor else 'major'}"
 
 
 def _is_whole(value: object) -> bool:

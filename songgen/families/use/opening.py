@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from songgen.adapters.choice import AdapterChoice, base_of, find_adapter, has_adapter, parse_choice
 from songgen.adapters.folder import read_recipe
-from songgen.families.family import Family, UsedRecipe
-from songgen.families.registry import family_of
 from songgen.runtime.model_folders import DOWNLOADED, model_config_file, resolve_folder
 from songgen.runtime.pretrained import find_folder
 
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from songgen.adapters.apply import Attached
+    from songgen.families.family import Family, UsedRecipe
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,7 @@ def open_attached(choice: ModelChoice, *, any_base: bool = False) -> tuple[nn.Mo
     """
     from songgen.adapters.apply import AdapterUse, attach_adapters
     from songgen.adapters.folder import read_adapter
+    from songgen.families.registry import family_of
 
     family = family_of(choice.base)
     uses = [AdapterUse(read_adapter(each.folder), str(each.folder), each.strength) for each in choice.adapters]
@@ -81,6 +81,8 @@ def open_choice(choice: ModelChoice, *, dtype: torch.dtype | None = None, any_ba
     Raises:
         ValueError: if a folder is damaged, or an adapter does not belong to the base.
     """
+    from songgen.families.registry import family_of
+
     if not choice.adapters:
         return _open_base(family_of(choice.base), choice, dtype)
     model, _ = open_attached(choice, any_base=any_base)

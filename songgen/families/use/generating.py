@@ -145,7 +145,9 @@ class SongCommand:
         """
         problems = []
         for group in groups:
-            foreign = [option for option in group.options if option.name in names and option.name not in self.group.names]
+            foreign = [
+                option for option in group.options if option.name in names and option.name not in self.group.names
+            ]
             if foreign:
                 listed = ", ".join(f"--{option.name}" for option in foreign)
                 reasons = "".join(f" ({option.reason})" for option in foreign if option.reason)
