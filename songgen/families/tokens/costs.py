@@ -15,11 +15,11 @@ import torch
 
 from songgen.config import RunConfig
 from songgen.data.schema import DatasetInfo
+from songgen.families.caption_features import TEXT_CACHE_BYTES
 from songgen.families.costs import FLOAT32, HALF, LAYERS, LOSSES, AdapterPlan, BatchCosts, BatchSize, WeightCounts
 from songgen.families.objective import DataNeeds
 from songgen.families.planned_weights import PlannedWeights, stored_bytes
 from songgen.families.tensor_account import TensorAccount
-from songgen.families.tokens.caption_features import TEXT_CACHE_BYTES
 from songgen.families.tokens.forward_walk import LAYER, ForwardWalk
 from songgen.families.tokens.model import lyrics_fingerprint, planned_config
 from songgen.families.tokens.objective import data_needs
@@ -145,7 +145,7 @@ class TokenCosts:
         )
 
     def with_captions(self, tokens: int) -> TokenCosts:
-        """See `ModelCosts`; `songgen.families.tokens.caption_features` then frees the encoder."""
+        """See `ModelCosts`; `songgen.families.caption_features` then frees the encoder."""
         if tokens * self.config.text_hidden_size * FLOAT32 > TEXT_CACHE_BYTES:
             return self
         return replace(self, encoders={name: size for name, size in self.encoders.items() if name != "text_encoder"})
