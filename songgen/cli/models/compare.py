@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from songgen.cli.models.generate import find_device
     from songgen.families.registry import family_of
     from songgen.families.songs import Processes, evaluation_data
-    from songgen.generation.opening import ModelChoice, choose_model, open_attached
+    from songgen.families.use.opening import ModelChoice, choose_model, open_attached
     from songgen.runtime.processes.commands import Inbox
     from songgen.train.comparing.measure import ComparedModel
     from songgen.train.comparing.page import COMPARISON_FOLDER, PAGE_FILE, Subject, summary, write_comparison

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+from diffusers.models.transformers.ace_step_transformer import AceStepTransformerBlock
+from diffusers.pipelines.ace_step.modeling_ace_step import AceStepEncoderLayer
 from torch import Tensor, nn
 
 from songgen.families.flow.model_folder import TRAINED_PARTS
@@ -26,6 +28,9 @@ from songgen.families.flow.pipeline import (
     open_component,
     read_index,
 )
+from songgen.families.flow.training.text_features import TextFeatures
+from songgen.runtime.json_files import read_json_object
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 if TYPE_CHECKING:
     from diffusers import AceStepPipeline
@@ -44,6 +49,9 @@ class FlowOutput:
 class FlowModel(nn.Module):
     """Transformer and condition encoder of a pipeline."""
 
+    _no_split_modules = (AceStepTransformerBlock.__name__, AceStepEncoderLayer.__name__)
+    """Classes of the layers that FSDP shards one by one; accelerate reads them."""
+
     def __init__(self, folder: Path, transformer: nn.Module, condition_encoder: nn.Module) -> None:
         """Use opened networks.
 
@@ -56,6 +64,7 @@ class FlowModel(nn.Module):
         self.folder = folder
         self.transformer = transformer
         self.condition_encoder = condition_encoder
+        self.texts = TextFeatures(folder)
         self._parts: dict[str, Any] = {}
         self._masks = mask_padding(transformer)
 
@@ -88,6 +97,18 @@ class FlowModel(nn.Module):
     def patch_size(self) -> int:
         """Number of frames that the transformer joins to one position."""
         return int(self.transformer.patch_size)  # type: ignore[arg-type]
+
+    @property
+    def frame_rate(self) -> float:
+        """Number of latent frames a second, from the configuration of the autoencoder."""
+        config = read_json_object(self.folder / AUTOENCODER / MODEL_CONFIG_FILE)
+        return float(config["sampling_rate"]) / math.prod(config["downsampling_ratios"])
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the layers of the transformer, and those of the encoders of lyrics and timbre."""
+        return [
+            module for module in self.modules() if isinstance(module, (AceStepTransformerBlock, AceStepEncoderLayer))
+        ]
 
     @property
     def device(self) -> torch.device:

@@ -14,8 +14,8 @@ from songgen.conditioning import TextEncoder, feature_store
 from songgen.data.dataset import SongDataset
 from songgen.data.samples import SampleOptions, TrainingSamples
 from songgen.families.songs import Processes
-from songgen.families.tokens import caption_features
-from songgen.families.tokens.caption_features import cache_captions
+from songgen.families import caption_features
+from songgen.families.caption_features import cache_captions
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 
 from songgen.adapters.folder import AdapterRecipe, read_adapter, read_recipe, write_adapter
 from songgen.adapters.merge import MergeDifference, merge_adapters
-from songgen.generation.opening import ModelChoice, open_choice
+from songgen.families.use.opening import ModelChoice, open_choice
 from songgen.models.folder import MODEL_FILES, copy_vocabularies
 from songgen.models.loading import save_model, stored_precisions
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
