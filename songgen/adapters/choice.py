@@ -109,9 +109,7 @@ def find_adapter(name: str | Path) -> Path:
 def has_adapter(folder: Path) -> bool:
     """Return whether `find_adapter` looks for an adapter here: its files, or checkpoints that are adapters."""
     return (
-        is_adapter_folder(folder)
-        or _weight_file_in(folder) is not None
-        or next(_checkpoints(folder), None) is not None
+        is_adapter_folder(folder) or _weight_file_in(folder) is not None or next(_checkpoints(folder), None) is not None
     )
 
 

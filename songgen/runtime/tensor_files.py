@@ -29,6 +29,9 @@ PICKLE_FILE = "pytorch_model.bin"
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 """Beginning of the names of the weight files that diffusers writes."""
 
+_PRECISIONS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+"""Name in a safetensors header -> precision."""
+
 _SPEC_KEYS = ("path", "revision", "allow_pickle_weights")
 
 
@@ -78,6 +81,17 @@ def read_tensors(path: Path, *, prefixes: tuple[str, ...] = ("",)) -> dict[str, 
     """
     with opened_tensors(path) as opened:
         return {key: opened.get_tensor(key) for key in opened.keys() if key.startswith(prefixes)}  # noqa: SIM118
+
+
+def weight_precisions(path: Path) -> dict[str, torch.dtype]:
+    """Return the precisions of the weights in a safetensors file by name; only its header is read.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+    """
+    with opened_tensors(path) as opened:
+        keys = opened.keys()
+        return {key: _PRECISIONS.get(opened.get_slice(key).get_dtype(), torch.float32) for key in keys}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
