@@ -26,9 +26,7 @@ _SWITCH = {"action": "store_true", "default": None}
 OPTIONS = OptionGroup(
     "models of codec tokens",
     (
-        SongOption(
-            "voice_start", "start of the 3 s of --voice to use, in seconds (default: 0)", {"type": float}
-        ),
+        SongOption("voice_start", "start of the 3 s of --voice to use, in seconds (default: 0)", {"type": float}),
         SongOption("separate", "remove the accompaniment from the file of --voice first (Demucs)", _SWITCH),
         SongOption("greedy", "greedy decoding instead of sampling", _SWITCH),
         SongOption("temperature", "below 1 is more conservative (default: 1)", {"type": float}),

@@ -143,15 +143,12 @@ class SongCommand:
         Raises:
             ValueError: if some are of others; the message says what is possible.
         """
-        problems = []
-        for group in groups:
-            foreign = [
-                option for option in group.options if option.name in names and option.name not in self.group.names
-            ]
-            if foreign:
-                listed = ", ".join(f"--{option.name}" for option in foreign)
-                reasons = "".join(f" ({option.reason})" for option in foreign if option.reason)
-                problems.append(f"{listed} is for {group.title}{reasons}")
+        problems = [
+            f"--{option.name} is for {group.title}{f' ({option.reason})' if option.reason else ''}"
+            for group in groups
+            for option in group.options
+            if option.name in names and option.name not in self.group.names
+        ]
         if problems:
             raise ValueError(
                 f"{'; '.join(problems)}; this model is of the family {family}, whose own options are {self.group}"

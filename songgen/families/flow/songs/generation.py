@@ -6,9 +6,9 @@ Shapes: N samples, T frames, C channels of a latent.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ FADE_SECONDS = 0.02
 """Length of the cross-fade between a source and a section that was written again, inside of the section."""
 
 _SILENCE = 1e-6
+_SHOWN = 40
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +47,18 @@ class SongAudio:
 class FlowSongs:
     """Generator of songs with an opened model."""
 
-    def __init__(self, core: FlowModel) -> None:
+    def __init__(self, core: FlowModel, leave_out: Collection[str] = ()) -> None:
         """Open what the pipeline needs.
+
+        Args:
+            core: model.
+            leave_out: components that are not opened, because nothing that is asked for needs them.
 
         Raises:
             ValueError: if a component is missing or damaged.
         """
         self.core = core
-        self.pipeline: Any = core.pipeline()
+        self.pipeline: Any = core.pipeline(leave_out)
         self.pipeline.set_progress_bar_config(disable=True)
 
     @property
@@ -82,6 +87,8 @@ class FlowSongs:
         sampling = Sampling.of_model(
             self.core.is_turbo, steps=options.steps, guidance=options.guidance, shift=options.shift
         )
+        if options.repaint is not None and audio.source is not None:
+            options.repaint.require_inside(audio.source.shape[1] / self.sample_rate)
         inputs = self._texts(options, audio.source)
         if audio.reference is not None:
             inputs["reference_audio"] = audio.reference
@@ -148,9 +155,12 @@ class FlowSongs:
             "keyscale": stated_key(options.key) or None,
             "timesignature": SIGNATURES.get(options.time_signature),
         }
-        language, lyrics = prompts.language(options.language), options.lyrics if options.lyrics.strip() else INSTRUMENTAL
+        language, lyrics = (
+            prompts.language(options.language),
+            options.lyrics if options.lyrics.strip() else INSTRUMENTAL,
+        )
         caption = prompts.caption(options.caption, MusicFacts({k: v for k, v in facts.items() if v}), seconds)
-        _warn_of_cut("caption", caption, prompts, "the tempo, key and duration that follow it, too")
+        _warn_of_cut("caption", caption, prompts, ", as are tempo, key and duration behind it")
         _warn_of_cut("lyrics", prompts.lyrics(lyrics, language), prompts)
         return {
             "prompt": options.caption,
@@ -169,16 +179,10 @@ class FlowSongs:
         on_step: Callable[[int], None] | None,
         inputs: dict[str, Any],
     ) -> Tensor:
-        """Return the source with a section that was written again.
-
-        Raises:
-            ValueError: if the section begins after the end of the source.
-        """
+        """Return the source with a section that was written again."""
         rate, length = self.sample_rate, source.shape[1]
         hop = round(rate / self.pipeline.latents_per_second)
         begin, end = round(section.start * rate), min(round(section.end * rate), length)
-        if begin >= length:
-            raise ValueError(f"repaint {section}: the source is only {length / rate:.2f} s long")
         # All frames that the section touches. The pipeline rounds down, so that the middle of a frame is given.
         first, last = begin // hop, -(-end // hop)
         latents = self.latents(
@@ -252,14 +256,9 @@ def _shifted(on_step: ProgressCallback | None, before: int, total: int) -> Calla
 def _warn_of_cut(what: str, tokens: TextTokens, prompts: PipelinePrompts, more: str = "") -> None:
     """Warn of a text that is longer than the pipeline reads."""
     kept = len(tokens.ids)
-    if tokens.length <= kept:
-        return
-    read = prompts.tokenizer.decode(tokens.ids, skip_special_tokens=True)
-    logger.warning(
-        "the %s have %d tokens with the prompt around them, and the model reads %d of them, to %r%s",
-        what,
-        tokens.length,
-        kept,
-        read[-40:],
-        f"; {more} are cut off" if more else "",
-    )
+    if tokens.length > kept:
+        read = prompts.tokenizer.decode(tokens.ids, skip_special_tokens=True)
+        logger.warning(
+            "%s: %d tokens with the prompt around it, of which the model reads %d, up to %r; the rest is cut off%s",
+            *(what, tokens.length, kept, read[-_SHOWN:], more),
+        )

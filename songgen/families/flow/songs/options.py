@@ -46,20 +46,14 @@ class Section:
         """Return the section in the form of the command line."""
         return f"{self.start:g}:{self.end:g}"
 
-    @classmethod
-    def parse(cls, text: str) -> Section:
-        """Return the section that `START:END` names.
+    def require_inside(self, seconds: float) -> None:
+        """Check that the section is in a source of this length; it may end later.
 
         Raises:
-            ValueError: if it has another form.
+            ValueError: if it begins after the end.
         """
-        start, colon, end = text.partition(":")
-        try:
-            if not colon:
-                raise ValueError
-            return cls(float(start), float(end))
-        except ValueError:
-            raise ValueError(f"{text!r} is not START:END in seconds, such as 12.5:20") from None
+        if self.start >= seconds:
+            raise ValueError(f"repaint {self}: the source is only {seconds:.2f} s long")
 
 
 @dataclass(frozen=True)
