@@ -14,7 +14,7 @@ from songgen.data.dataset import SongDataset, check_against_model
 from songgen.data.schema import LATENTS
 from songgen.families.caption_features import feature_folder
 from songgen.families.family import Family, UsedRecipe
-from songgen.families.flow.final_model import write_model
+from songgen.families.flow.final_model import stored_precisions, write_merged, write_model
 from songgen.families.flow.model import FlowModel
 from songgen.families.flow.model_folder import MODEL_FILES, model_facts
 from songgen.families.flow.parameter_groups import choose_trained
@@ -136,5 +136,7 @@ FLOW = Family(
     model_facts=model_facts,
     open_base=open_base,
     adapter_root=TRANSFORMER,
+    stored_precisions=stored_precisions,
+    write_merged=write_merged,
     songs=FLOW_SONGS,
 )
