@@ -54,6 +54,7 @@ class Component:
 _ACE_STEP = "diffusers.pipelines.ace_step"
 TRANSFORMER, CONDITION_ENCODER, AUTOENCODER = "transformer", "condition_encoder", "vae"
 TEXT_ENCODER, TOKENIZER, SCHEDULER = "text_encoder", "tokenizer", "scheduler"
+COVER_PARTS = ("audio_tokenizer", "audio_token_detokenizer")
 
 COMPONENTS = {
     TRANSFORMER: Component("diffusers", "AceStepTransformer1DModel", ("AceStepTransformer1DModel",)),
