@@ -36,8 +36,8 @@ def stored_precisions(folder: Path) -> dict[str, torch.dtype]:
     """Return the precisions of the trained components' weights; see `Family.stored_precisions`."""
     precisions: dict[str, torch.dtype] = {}
     for part in TRAINED_PARTS:
-        for name in part_weights(folder, part):
-            precisions |= {f"{part}.{key}": kind for key, kind in weight_precisions(folder / name).items()}
+        for path in weights_of(folder, part):
+            precisions |= {f"{part}.{key}": kind for key, kind in weight_precisions(path).items()}
     return precisions
 
 

@@ -58,7 +58,8 @@ class FlowSongs:
             ValueError: if a component is missing or damaged.
         """
         self.core = core
-        self.pipeline: Any = core.pipeline(leave_out)
+        pipeline: Any = core.pipeline(leave_out)
+        self.pipeline = pipeline
         self.pipeline.set_progress_bar_config(disable=True)
 
     @property
