@@ -53,7 +53,7 @@ class FlowOutput:
 class FlowModel(nn.Module):
     """Transformer and condition encoder of a pipeline."""
 
-    _no_split_modules = (AceStepTransformerBlock.__name__, AceStepEncoderLayer.__name__)
+    _no_split_modules = frozenset({AceStepTransformerBlock.__name__, AceStepEncoderLayer.__name__})
     """Classes of the layers that FSDP shards one by one; accelerate reads them."""
 
     def __init__(self, folder: Path, transformer: nn.Module, condition_encoder: nn.Module) -> None:

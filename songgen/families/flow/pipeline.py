@@ -190,7 +190,8 @@ def open_component(folder: Path, name: str) -> Any:
         if name in (TOKENIZER, SCHEDULER):
             return opener.from_pretrained(place, local_files_only=True)
         precision = {"dtype" if component.module == "transformers" else "torch_dtype": torch.float32}
-        with _quiet():
+        # Some classes sample first weights, which must not change what a run samples after it has opened a network.
+        with _quiet(), torch.random.fork_rng(devices=[]):
             network, found = opener.from_pretrained(
                 place, use_safetensors=True, local_files_only=True, output_loading_info=True, **precision
             )
