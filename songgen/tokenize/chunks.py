@@ -239,9 +239,7 @@ class ChunkEncoder:
                         results[position] = error
         return results
 
-    def _encode_batch(
-        self, rows: Sequence[ClipRow], clips: dict[int, ClipAudio]
-    ) -> dict[int, dict[str, np.ndarray]]:
+    def _encode_batch(self, rows: Sequence[ClipRow], clips: dict[int, ClipAudio]) -> dict[int, dict[str, np.ndarray]]:
         results: dict[int, dict[str, np.ndarray]] = {position: {} for position in clips}
         for track in self.info.tracks:
             members = [position for position, clip in clips.items() if track in clip.tracks]

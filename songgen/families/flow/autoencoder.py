@@ -111,7 +111,9 @@ class LatentAutoencoder(TargetEncoder):
         Raises:
             ValueError: if latents are not finite, or do not fit into 16 bits.
         """
-        return [_stored(self.sample(self.posterior(clip), seed_of(name))) for name, clip in zip(ids, clips, strict=True)]
+        return [
+            _stored(self.sample(self.posterior(clip), seed_of(name))) for name, clip in zip(ids, clips, strict=True)
+        ]
 
     @torch.inference_mode()
     def posterior(self, samples: NDArray[np.float32]) -> Tensor:
