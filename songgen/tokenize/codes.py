@@ -54,9 +54,7 @@ class CodecTargets(TargetEncoder):
         codes = codes.cpu()
         assert codes.shape[:2] == (len(clips), codec.num_codebooks), "the codec returns codes B x K x T"
         assert 0 <= int(codes.min()) and int(codes.max()) < codec.codebook_size, "codes outside of the codebook"
-        return [
-            row[:, : int(count)].to(torch.int16).numpy() for row, count in zip(codes, frames.tolist(), strict=True)
-        ]
+        return [row[:, : int(count)].to(torch.int16).numpy() for row, count in zip(codes, frames.tolist(), strict=True)]
 
     def save(self, folder: Path) -> None:
         """Write a copy of the codec."""

@@ -63,9 +63,7 @@ def _lacks_package(error: ValueError) -> bool:
     return isinstance(error.__cause__, ImportError | RuntimeError)
 
 
-def encode_text(
-    row: ClipRow, encoders: Encoders, options: TokenizeOptions, seconds: float
-) -> EncodedText | Rejection:
+def encode_text(row: ClipRow, encoders: Encoders, options: TokenizeOptions, seconds: float) -> EncodedText | Rejection:
     """Validate and tokenize the texts of a row. Problems of a text are returned as a rejection, not raised.
 
     Args:

@@ -18,7 +18,8 @@ from songgen.families.flow.final_model import stored_precisions, write_merged, w
 from songgen.families.flow.model import FlowModel
 from songgen.families.flow.model_folder import MODEL_FILES, model_facts
 from songgen.families.flow.parameter_groups import choose_trained
-from songgen.families.flow.pipeline import TRANSFORMER
+from songgen.families.flow.pipeline import TOKENIZER, TRANSFORMER
+from songgen.families.flow.prompts import PipelinePrompts
 from songgen.families.flow.songs.command import FLOW_SONGS
 from songgen.families.flow.training.objective import flow_objective
 from songgen.families.foreign_keys import TOKEN_KEYS, refuse_keys
@@ -79,7 +80,14 @@ def check_clips(config: RunConfig, core: FlowModel, songs: SongDataset, needs: D
             f"{config.model.model_name_or_path} is made for {core.num_channels} and {core.frame_rate:g}: tokenize the "
             "songs with the autoencoder of this model"
         )
-    check_against_model(songs, target_tracks=needs.target_tracks)
+    tokenizer = PipelinePrompts(core.part(TOKENIZER))
+    check_against_model(
+        songs,
+        target_tracks=needs.target_tracks,
+        codec_fingerprint=core.autoencoder_fingerprint,
+        lyrics_tokenizer_fingerprint=tokenizer.lyrics_fingerprint,
+        caption_tokenizer_fingerprint=tokenizer.caption_fingerprint,
+    )
 
 
 def prepare(config: RunConfig, core: FlowModel, data: TrainingData) -> None:
@@ -134,6 +142,7 @@ FLOW = Family(
     write_model=write_model,
     model_files=MODEL_FILES,
     model_facts=model_facts,
+    open_encoders=open_encoders,
     open_base=open_base,
     adapter_root=TRANSFORMER,
     stored_precisions=stored_precisions,

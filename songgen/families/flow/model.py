@@ -13,6 +13,7 @@ import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +22,7 @@ from diffusers.models.transformers.ace_step_transformer import AceStepTransforme
 from diffusers.pipelines.ace_step.modeling_ace_step import AceStepEncoderLayer
 from torch import Tensor, nn
 
+from songgen.families.flow.autoencoder import LatentAutoencoder
 from songgen.families.flow.model_folder import TRAINED_PARTS
 from songgen.families.flow.padding import mask_padding
 from songgen.families.flow.pipeline import (
@@ -51,7 +53,7 @@ class FlowOutput:
 class FlowModel(nn.Module):
     """Transformer and condition encoder of a pipeline."""
 
-    _no_split_modules = (AceStepTransformerBlock.__name__, AceStepEncoderLayer.__name__)
+    _no_split_modules = frozenset({AceStepTransformerBlock.__name__, AceStepEncoderLayer.__name__})
     """Classes of the layers that FSDP shards one by one; accelerate reads them."""
 
     def __init__(self, folder: Path, transformer: nn.Module, condition_encoder: nn.Module) -> None:
@@ -69,6 +71,8 @@ class FlowModel(nn.Module):
         self.texts = TextFeatures(folder)
         self._parts: dict[str, Any] = {}
         self._masks = mask_padding(transformer)
+        # Published weights have it and nothing reads it. DDP would wait for its gradient.
+        condition_encoder.timbre_encoder.special_token.requires_grad_(False)  # type: ignore[union-attr, operator]
 
     @classmethod
     def open(cls, name: str | Path, *, revision: str | None = None) -> Self:
@@ -105,6 +109,15 @@ class FlowModel(nn.Module):
         """Number of latent frames a second, from the configuration of the autoencoder."""
         config = read_json_object(self.folder / AUTOENCODER / MODEL_CONFIG_FILE)
         return float(config["sampling_rate"]) / math.prod(config["downsampling_ratios"])
+
+    @cached_property
+    def autoencoder_fingerprint(self) -> str:
+        """Fingerprint of the autoencoder, which data sets must have been made with.
+
+        Raises:
+            ValueError: if it cannot be opened.
+        """
+        return LatentAutoencoder.open(self.folder).fingerprint
 
     def blocks(self) -> list[nn.Module]:
         """Return the layers of the transformer, and those of the encoders of lyrics and timbre."""

@@ -76,6 +76,11 @@ def test_lyrics_come_from_a_file_and_a_voice_is_heard(model_folder, tmp_path):
         (["--lyrics", "la", "--separate"], "--voice"),
         (["--lyrics", "la", "--voice", "/nowhere.wav"], "/nowhere.wav"),
         (["--lyrics", "la", "--language", "klingon"], "klingon"),
+        (
+            ["--lyrics", "la", "--steps", "3"],
+            "--steps is for flow-matching models; this model is of the family SongGen",
+        ),
+        (["--lyrics", "la", "--source", "a.wav", "--cover"], "--cover is for flow-matching models"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(model_folder, tmp_path, capsys, words, message):

@@ -57,9 +57,9 @@ class FlowSongs:
         Raises:
             ValueError: if a component is missing or damaged.
         """
-        self.core = core
-        self.pipeline: Any = core.pipeline(leave_out)
-        self.pipeline.set_progress_bar_config(disable=True)
+        pipeline: Any = core.pipeline(leave_out)
+        pipeline.set_progress_bar_config(disable=True)
+        self.core, self.pipeline = core, pipeline
 
     @property
     def sample_rate(self) -> int:

@@ -16,10 +16,11 @@ from songgen.config import RunConfig
 from songgen.data.samples import Sample
 from songgen.data.schema import LATENTS
 from songgen.families.flow.model import FlowModel
+from songgen.families.flow.pipeline import TOKENIZER
+from songgen.families.flow.prompts import PipelinePrompts
 from songgen.families.flow.songs.options import Sampling
 from songgen.families.flow.songs.samples import sample_songs, sampling_of
 from songgen.families.flow.training.batch import FlowBatch, FlowCollator
-from songgen.families.flow.training.prompts import empty_prompts
 from songgen.families.flow.training.text_features import TextFeatures
 from songgen.families.flow.training.timesteps import BANDS, Timesteps
 from songgen.families.objective import BatchLoss, Counts, DataNeeds, Objective, SongRequest
@@ -139,12 +140,17 @@ def flow_objective(config: RunConfig, core: FlowModel) -> FlowObjective:
     timesteps = Timesteps(sampling, flow.shift, flow.timestep_mean, flow.timestep_std)
     limits = " ".join(f"{limit:.3f}" for limit in timesteps.band_limits())
     logger.info("timesteps: %s, shift %g; limits of the four bands: %s", sampling, flow.shift, limits)
-    caption_ids, lyrics_ids = empty_prompts(core)
+    prompts = PipelinePrompts(core.part(TOKENIZER))
     silence = core.silence(round(REFERENCE_SECONDS * core.frame_rate))[0].float().cpu()
     return FlowObjective(
         collator=FlowCollator(timesteps, silence, flow.timbre_reference),
         texts=core.texts,
-        needs=DataNeeds(LATENTS, (MIX,), empty_caption_ids=caption_ids, empty_lyrics_ids=lyrics_ids),
+        needs=DataNeeds(
+            LATENTS,
+            (MIX,),
+            empty_caption_ids=prompts.empty_caption_ids,
+            empty_lyrics_ids=prompts.empty_lyrics_ids,
+        ),
         drops_conditions=model.condition_dropout > 0,
         songs=sampling_of(config, core) if config.training.do_eval else None,
     )
