@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from demo_flow.autoencoder import FRAME_SAMPLES, fit_transform, make_autoencoder
 from diffusers import AceStepPipeline, AceStepTransformer1DModel, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.ace_step import AceStepConditionEncoder
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+
+from demo_flow.autoencoder import fit_transform, make_autoencoder
 
 CHANNELS = 128
 """Values of a frame of latents. With 64 words are hard to understand; more take longer to learn."""

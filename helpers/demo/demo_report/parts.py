@@ -11,7 +11,6 @@ from demo_report.files import read_sound
 from demo_report.measures import demo_log_mel
 from demo_report.page import Clip, Run, Stage
 from demo_report.pictures import draw_spectrogram
-
 from songgen.train.reporting.plots.curves import read_curves
 from songgen.train.reporting.plots.panels import TRAINING_LOSS, loss_panel, rate_panel
 from songgen.train.reporting.plots.pictures import draw
