@@ -142,7 +142,8 @@ def _by_block(matrix: NDArray[np.float32]) -> Tensor:
 
 @torch.no_grad()
 def _set_weight(layer: nn.Module, weight: Tensor) -> None:
-    """Give a weight-normalized layer a weight: lengths and directions of its rows, where a row of zeros has any."""
-    lengths = weight.flatten(1).norm(dim=1)
-    layer.weight_g.copy_(lengths.view_as(layer.weight_g))
-    layer.weight_v.copy_(torch.where(lengths.view_as(layer.weight_g) > 0, weight, layer.weight_v))
+    """Give a weight-normalized layer a weight; a row of zeros keeps its direction, which must not be zero."""
+    parameters = dict(layer.named_parameters())
+    length, direction = parameters["weight_g"], parameters["weight_v"]
+    length.copy_(weight.flatten(1).norm(dim=1).view_as(length))
+    direction.copy_(torch.where(length > 0, weight, direction))

@@ -7,6 +7,8 @@ import os
 import platform
 from pathlib import Path
 
+from demo_run.steps import ORDER_FILE
+
 from demo_report.files import read_sound
 from demo_report.measures import demo_log_mel
 from demo_report.page import Clip, Run, Stage
@@ -46,7 +48,7 @@ def make_stage(out: Path, folder: Path) -> Stage:
 
 def finished_runs(folder: Path) -> list[Run]:
     """Return the finished steps in the order in which they ran."""
-    order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
+    order = json.loads((folder / ORDER_FILE).read_text(encoding="utf-8"))
     records = [json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in order]
     return [Run(record["title"], record["command"], record["seconds"]) for record in records if record["finished"]]
 
