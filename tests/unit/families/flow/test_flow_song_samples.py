@@ -1,4 +1,4 @@
-"""Songs of evaluations: generated from the stored ids of held-out clips, shared by processes, compared with the clips."""
+"""Songs of evaluations: generated from the stored ids of held-out clips, shared by processes, and compared."""
 
 from contextlib import nullcontext
 from pathlib import Path
