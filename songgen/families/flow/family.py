@@ -14,6 +14,7 @@ from songgen.data.dataset import SongDataset, check_against_model
 from songgen.data.schema import LATENTS
 from songgen.families.caption_features import feature_folder
 from songgen.families.family import Family, UsedRecipe
+from songgen.families.flow.autoencoder import open_encoders
 from songgen.families.flow.final_model import stored_precisions, write_merged, write_model
 from songgen.families.flow.model import FlowModel
 from songgen.families.flow.model_folder import MODEL_FILES, model_facts
