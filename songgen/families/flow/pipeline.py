@@ -27,8 +27,9 @@ import torch
 from songgen.runtime.file_hashes import checked
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import DOWNLOADED, PIPELINE_FILE
+from songgen.runtime.network_sizes import require_sane_sizes
 from songgen.runtime.pretrained import FOREIGN_ERRORS, find_folder
-from songgen.runtime.tensor_files import require_finite
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE, require_finite
 
 PIPELINE_CLASS = "AceStepPipeline"
 
@@ -53,6 +54,7 @@ class Component:
 _ACE_STEP = "diffusers.pipelines.ace_step"
 TRANSFORMER, CONDITION_ENCODER, AUTOENCODER = "transformer", "condition_encoder", "vae"
 TEXT_ENCODER, TOKENIZER, SCHEDULER = "text_encoder", "tokenizer", "scheduler"
+COVER_PARTS = ("audio_tokenizer", "audio_token_detokenizer")
 
 COMPONENTS = {
     TRANSFORMER: Component("diffusers", "AceStepTransformer1DModel", ("AceStepTransformer1DModel",)),
@@ -124,6 +126,42 @@ def read_index(folder: Path, parts: Collection[str] = ()) -> dict[str, Component
     return present
 
 
+def component_class(name: str) -> Any:
+    """Return the class that opens a component.
+
+    Raises:
+        ValueError: if diffusers is not installed.
+    """
+    component = COMPONENTS[name]
+    try:
+        return getattr(importlib.import_module(component.module), component.opener)
+    except ImportError as error:
+        raise ValueError(_EXTRA) from error
+
+
+def empty_component(folder: Path, name: str) -> Any:
+    """Return a network of the sizes that its configuration states, without weights (on the meta device).
+
+    Args:
+        folder: folder of the pipeline.
+        name: key of `COMPONENTS`, of a network.
+
+    Raises:
+        ValueError: if the configuration is missing or damaged, or states sizes that no network has.
+    """
+    path = folder / name / MODEL_CONFIG_FILE
+    config = read_json_object(checked(path))
+    require_sane_sizes(config, str(path))
+    opener = component_class(name)
+    try:
+        with torch.device("meta"):
+            if COMPONENTS[name].module == "transformers":
+                return opener(opener.config_class.from_dict(config))
+            return opener.from_config(config)
+    except FOREIGN_ERRORS as error:
+        raise ValueError(f"{path} is not the configuration of a {COMPONENTS[name].opener}: {error}") from error
+
+
 def open_component(folder: Path, name: str) -> Any:
     """Open one component on the CPU: a network in float32 and evaluation mode, the tokenizer, or the scheduler.
 
@@ -134,12 +172,7 @@ def open_component(folder: Path, name: str) -> Any:
     Raises:
         ValueError: if diffusers is not installed, or the component is missing, damaged, or not complete.
     """
-    component = COMPONENTS[name]
-    try:
-        opener = getattr(importlib.import_module(component.module), component.opener)
-    except ImportError as error:
-        raise ValueError(_EXTRA) from error
-    place = folder / name
+    component, opener, place = COMPONENTS[name], component_class(name), folder / name
     try:
         if name in (TOKENIZER, SCHEDULER):
             return opener.from_pretrained(place, local_files_only=True)

@@ -87,7 +87,8 @@ class PipelinePrompts(TextEncoder):
     @property
     def empty_lyrics_ids(self) -> tuple[int, ...]:
         """Ids of dropped lyrics: the prompt that the pipeline writes if it is given none, which says nothing about
-        whether somebody sings."""
+        whether somebody sings.
+        """
         language = _default("_format_prompt", "vocal_language")
         return tuple(self._tokens(_format("", "", language, MusicFacts(), 0.0)[1], self.max_lyrics_tokens).ids)
 
