@@ -22,8 +22,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import torch
-from killing import ADAPTER, FLOW_ADAPTER, Kill, kill_at_random, summary, write_summary
+from killing import Kill, kill_at_random, summary, write_summary
 from launched_kills import LAUNCHED
+from run_forms import ADAPTER, FLOW_ADAPTER
 from tqdm import tqdm
 
 OF_TRAINING = ("training", "saving", "commands")

@@ -23,6 +23,7 @@ from forked import FORK, Fork, Hook, before_each_step, fork_run, redirect, saved
 from launching import make_world, write_config
 from limits import SAFETY_SECONDS
 from preprocess_fakes import options_for, run, shard_hashes, write_corpus
+from run_forms import FLOW
 from tiny_flow import make_flow_world
 
 from songgen.runtime.control.commands import parse
@@ -42,23 +43,6 @@ SETTINGS: dict[str, Any] = {
     "group_by_length": True,
     "ddp_timeout": 120,
 }
-ADAPTER: dict[str, Any] = {
-    "lora": {
-        "r": 4,
-        "lora_dropout": 0.2,
-        "target_modules": ["all-linear", "lm_heads"],
-        "modules_to_save": ["lyrics_to_dec_proj"],
-    },
-    "lora_plus_ratio": 4,
-}
-"""Keys of a run that trains an adapter, with everything that it may hold."""
-FLOW_ADAPTER: dict[str, Any] = {
-    "lora": {"r": 4, "lora_dropout": 0.2, "target_modules": ["all-linear"]},
-    "lora_plus_ratio": 4,
-}
-"""The same for a flow-matching model."""
-FLOW: dict[str, Any] = {"caption_dropout": 0.2, "lyrics_dropout": 0.2, "timbre_reference": 0.5}
-"""Keys of a run of such a model, with every random choice that it makes."""
 MOST_IN_A_COURSE = 6
 """Kills of one run, before it is left to end."""
 SAVES_FILE = "saves.jsonl"
