@@ -92,7 +92,7 @@ class FlowSongs:
         inputs = self._texts(options, audio.source)
         if audio.reference is not None:
             inputs["reference_audio"] = audio.reference
-        for song, seed in enumerate(options.seeds):
+        for song, seed in enumerate(options.song_seeds()):
             done = song * sampling.steps
             report = _shifted(on_step, done, options.num_songs * sampling.steps)
             if options.repaint is not None:

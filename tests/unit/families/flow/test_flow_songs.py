@@ -38,7 +38,8 @@ def source() -> Tensor:
 
 
 def options(**values: Any) -> SongOptions:
-    return SongOptions(**{"caption": "pop", "lyrics": "la la", "seconds": 1.0, "steps": 2, "seed": 3} | values)
+    defaults: dict[str, Any] = {"caption": "pop", "lyrics": "la la", "seconds": 1.0, "steps": 2, "seed": 3}
+    return SongOptions(**(defaults | values))
 
 
 def only(songs: Iterator[Tensor]) -> Tensor:
@@ -68,7 +69,7 @@ def test_a_seed_gives_the_same_song_alone_with_others_and_after_anything(songs: 
     together = list(songs.generate(options(num_songs=3), audio))
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(together[0], together[1]) and not torch.equal(together[1], together[2])
-    for song, seed in zip(together, options(num_songs=3).seeds, strict=True):
+    for song, seed in zip(together, options(num_songs=3).song_seeds(), strict=True):
         torch.manual_seed(11)
         assert torch.equal(only(songs.generate(options(seed=seed), audio)), song)
     assert not torch.equal(only(songs.generate(options(seed=4), audio)), together[0])
