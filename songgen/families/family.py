@@ -94,3 +94,8 @@ class Family(Generic[Model]):
     are about; empty for the whole model."""
     songs: SongCommand | None = None
     """Songs of `songgen generate`; None if it does not generate with models of the family."""
+    stored_precisions: Callable[[Path], Mapping[str, torch.dtype]] | None = None
+    """Return the precisions in which the weights of a model's folder are stored, by their names in the model."""
+    write_merged: Callable[[Model, Mapping[str, Tensor], Path, Mapping[str, str]], None] | None = None
+    """Write a model that was opened with other weights into a folder, which is then complete; the texts are for the
+    headers of its weight files."""

@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from songgen.adapters.folder import Adapter
 from songgen.families.family import Family
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import MODEL_CONFIG_FILES, PIPELINE_FILE, resolve_folder
@@ -19,6 +20,33 @@ FAMILIES: dict[str, str] = {DEFAULT_MODEL_TYPE: "songgen.families.tokens.family:
 
 PIPELINES: dict[str, str] = {"AceStepPipeline": "songgen.families.flow.family:FLOW"}
 """`_class_name` in `model_index.json` -> module and name of its family."""
+
+ADAPTER_FORMATS: dict[str, str] = {"AceStepPipeline": "songgen.families.flow.adapter_formats"}
+"""Key of `PIPELINES` -> module with the forms of its adapters in other programs: `own_names(adapter)`, and
+`write_shared_forms(folder, adapter)`. They know adapters by the names of their layers, and need no base."""
+
+
+def in_own_names(adapter: Adapter) -> Adapter:
+    """Return an adapter from elsewhere with the names of layers that its family uses here."""
+    for module in ADAPTER_FORMATS.values():
+        adapter = importlib.import_module(module).own_names(adapter)
+    return adapter
+
+
+def write_shared_forms(folder: Path, adapter: Adapter) -> tuple[str, ...]:
+    """Write an adapter in the forms that other programs of its family read.
+
+    Args:
+        folder: folder of the adapter.
+        adapter: the adapter, in the names of its family.
+
+    Returns:
+        Names of the files; none if the family has no such forms.
+    """
+    names: list[str] = []
+    for module in ADAPTER_FORMATS.values():
+        names += importlib.import_module(module).write_shared_forms(folder, adapter)
+    return tuple(names)
 
 
 def family_of(name: str | Path, revision: str | None = None) -> Family[Any]:

@@ -33,7 +33,9 @@ from songgen.runtime.tensor_files import (
     WEIGHTS_FILE,
     non_finite_tensors,
     opened_tensors,
+    shape_problems,
     weight_files,
+    weight_precisions,
 )
 
 _Model = TypeVar("_Model", bound=nn.Module)
@@ -55,9 +57,6 @@ _SIZE_GIVING = (
 """Weights whose shapes tell what published configurations leave out."""
 
 _POSITION_TABLE = "decoder.model.decoder.embed_positions.weights"
-
-_PRECISIONS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-"""Name in a safetensors header -> precision."""
 
 _STREAM_WEIGHT = re.compile(r"^(decoder\.lm_heads|decoder\.model\.decoder\.embed_tokens)\.(\d+)\.")
 
@@ -258,11 +257,9 @@ def stored_precisions(folder: Path) -> dict[str, torch.dtype]:
     Raises:
         ValueError: if a weight file cannot be read.
     """
-    precisions = {}
+    precisions: dict[str, torch.dtype] = {}
     for path in _weight_files(folder):
-        with opened_tensors(path) as opened:
-            for key in opened.keys():  # noqa: SIM118 - no mapping
-                precisions[key] = _PRECISIONS.get(opened.get_slice(key).get_dtype(), torch.float32)
+        precisions |= weight_precisions(path)
     return precisions
 
 
@@ -369,13 +366,6 @@ def _require_fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *,
 
 def _misfits(model: nn.Module, tensors: Mapping[str, Tensor], *, warm_start: bool = False) -> list[str]:
     """Say which weights are missing, too many, or of another shape."""
-    expected = {key: value for key, value in model.state_dict().items() if key != _POSITION_TABLE}
+    expected = {key: value.shape for key, value in model.state_dict().items() if key != _POSITION_TABLE}
     optional = {key for key in expected if warm_start and key.startswith("decoder.vocal_lm_heads.")}
-    problems = [f"missing: {key}" for key in expected.keys() - tensors.keys() - optional]
-    problems += [f"unexpected: {key}" for key in tensors.keys() - expected.keys()]
-    problems += [
-        f"shape of {key}: stored {tuple(tensors[key].shape)}, model {tuple(expected[key].shape)}"
-        for key in expected.keys() & tensors.keys()
-        if tensors[key].shape != expected[key].shape
-    ]
-    return sorted(problems)
+    return shape_problems({key: tensor.shape for key, tensor in tensors.items()}, expected, optional)

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("--clips must be at least 1, and --captions at least 0")
     adapter = parse_choice(arguments.adapter)
     base = choose_model(arguments.model or adapter.folder).base
-    config = _config(arguments, adapter.folder, base)
+    config = _config(arguments, adapter.place, base)
     core, attached = open_attached(ModelChoice(base, (adapter,)), any_base=arguments.any_base)
     core.to(find_device(arguments.device))
     family = family_of(base)
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     compared = ComparedModel(objective, core, core, attached.without)
     comparison = compared.compare(held_out, Inbox(), clips=arguments.clips, songs=arguments.captions)
-    out = arguments.out or adapter.folder
+    out = arguments.out or adapter.place
     read = read_adapter(adapter.folder)
     comparison = replace(comparison, idle=read.is_idle)
     steps = None if read.recipe is None else read.recipe.steps

@@ -15,9 +15,10 @@ from songgen.data.schema import LATENTS
 from songgen.families.caption_features import feature_folder
 from songgen.families.family import Family, UsedRecipe
 from songgen.families.flow.autoencoder import open_encoders
-from songgen.families.flow.final_model import write_model
+from songgen.families.flow.costs import flow_costs
+from songgen.families.flow.final_model import stored_precisions, write_merged, write_model
 from songgen.families.flow.model import FlowModel
-from songgen.families.flow.model_folder import MODEL_FILES, model_facts
+from songgen.families.flow.model_folder import MODEL_FILES, model_facts, require_own_files
 from songgen.families.flow.parameter_groups import choose_trained
 from songgen.families.flow.pipeline import TOKENIZER, TRANSFORMER
 from songgen.families.flow.prompts import PipelinePrompts
@@ -42,6 +43,7 @@ def open_model(config: RunConfig, task: Task | None) -> FlowModel:
     refuse_keys(config, TOKEN_KEYS, "a flow-matching model")
     name = config.model.model_name_or_path
     core = FlowModel.open(name, revision=config.model.model_revision)
+    require_own_files(core.folder)  # now, and not when the trained model is written
     if core.is_turbo:
         if config.model.condition_dropout:
             raise ValueError(
@@ -143,8 +145,11 @@ FLOW = Family(
     write_model=write_model,
     model_files=MODEL_FILES,
     model_facts=model_facts,
+    costs=flow_costs,
     open_encoders=open_encoders,
     open_base=open_base,
     adapter_root=TRANSFORMER,
+    stored_precisions=stored_precisions,
+    write_merged=write_merged,
     songs=FLOW_SONGS,
 )

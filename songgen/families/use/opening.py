@@ -42,6 +42,9 @@ def choose_model(name: str | Path, adapters: Iterable[str | Path | AdapterChoice
         ValueError: if something is not found, or is neither a model nor an adapter.
     """
     chosen = [each if isinstance(each, AdapterChoice) else parse_choice(each) for each in adapters]
+    if Path(name).is_file():
+        own = find_adapter(name)
+        return ModelChoice(base_folder(own), (AdapterChoice(own), *chosen))
     folder = find_folder(name, patterns=DOWNLOADED)
     if model_config_file(folder) is not None or not has_adapter(folder):
         return ModelChoice(resolve_folder(folder), tuple(chosen))
@@ -57,10 +60,12 @@ def open_attached(choice: ModelChoice, *, any_base: bool = False) -> tuple[nn.Mo
     """
     from songgen.adapters.apply import AdapterUse, attach_adapters
     from songgen.adapters.folder import read_adapter
-    from songgen.families.registry import family_of
+    from songgen.families.registry import family_of, in_own_names
 
     family = family_of(choice.base)
-    uses = [AdapterUse(read_adapter(each.folder), str(each.folder), each.strength) for each in choice.adapters]
+    uses = [
+        AdapterUse(in_own_names(read_adapter(each.folder)), str(each.folder), each.strength) for each in choice.adapters
+    ]
     # In float32: fingerprints are of these weights.
     model = _open_base(family, choice)
     attached = attach_adapters(model.get_submodule(family.adapter_root), uses, any_base=any_base)
