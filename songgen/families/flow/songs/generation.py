@@ -6,6 +6,7 @@ Shapes: N samples, T frames, C channels of a latent.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,6 +125,9 @@ class FlowSongs:
                 on_step(step + 1)
             return values
 
+        if (frames := self._misrounded(inputs.get("audio_duration"))) is not None:
+            noise = torch.Generator().manual_seed(seed)
+            inputs["latents"] = torch.randn(1, frames, self.core.num_channels, generator=noise, dtype=self.core.dtype)
         with seeded(seed, self.core.device):
             latents: Tensor = self.pipeline(
                 num_inference_steps=sampling.steps,
@@ -136,6 +140,17 @@ class FlowSongs:
                 **inputs,
             ).audios[0]
         return latents
+
+    def _misrounded(self, seconds: float | None) -> int | None:
+        """Return the frames of a duration for which the pipeline would make noise of a frame more; None for others.
+
+        It rounds up twice: 7 frames at 25 a second take 0.28 s, and 0.28 * 25 is a little above 7.
+        """
+        if seconds is None:
+            return None
+        rate = self.pipeline.latents_per_second
+        frames = math.ceil(seconds * rate)
+        return frames if math.ceil(frames / rate * rate) != frames else None
 
     @torch.no_grad()
     def sound(self, latents: Tensor) -> Tensor:
