@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_fakes import make_adapter
+from adapters_fakes import make_adapter, outputs
 from model_fakes import tiny
 from safetensors.torch import save_file
-from test_adapter_apply import outputs
 from torch import Tensor
 
 from songgen.adapters.apply import AdapterUse, attach_adapters
