@@ -33,6 +33,7 @@ from songgen.runtime.tensor_files import (
     WEIGHTS_FILE,
     non_finite_tensors,
     opened_tensors,
+    shape_problems,
     weight_files,
     weight_precisions,
 )
@@ -365,13 +366,6 @@ def _require_fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *,
 
 def _misfits(model: nn.Module, tensors: Mapping[str, Tensor], *, warm_start: bool = False) -> list[str]:
     """Say which weights are missing, too many, or of another shape."""
-    expected = {key: value for key, value in model.state_dict().items() if key != _POSITION_TABLE}
+    expected = {key: value.shape for key, value in model.state_dict().items() if key != _POSITION_TABLE}
     optional = {key for key in expected if warm_start and key.startswith("decoder.vocal_lm_heads.")}
-    problems = [f"missing: {key}" for key in expected.keys() - tensors.keys() - optional]
-    problems += [f"unexpected: {key}" for key in tensors.keys() - expected.keys()]
-    problems += [
-        f"shape of {key}: stored {tuple(tensors[key].shape)}, model {tuple(expected[key].shape)}"
-        for key in expected.keys() & tensors.keys()
-        if tensors[key].shape != expected[key].shape
-    ]
-    return sorted(problems)
+    return shape_problems({key: tensor.shape for key, tensor in tensors.items()}, expected, optional)

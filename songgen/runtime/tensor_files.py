@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,16 @@ def read_tensors(path: Path, *, prefixes: tuple[str, ...] = ("",)) -> dict[str, 
         return {key: opened.get_tensor(key) for key in opened.keys() if key.startswith(prefixes)}  # noqa: SIM118
 
 
+def stored_shapes(path: Path) -> dict[str, torch.Size]:
+    """Return the shapes of the tensors of a safetensors file by name; only its header is read.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+    """
+    with opened_tensors(path) as opened:
+        return {key: torch.Size(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
+
+
 def weight_precisions(path: Path) -> dict[str, torch.dtype]:
     """Return the precisions of the weights in a safetensors file by name; only its header is read.
 
@@ -92,6 +102,26 @@ def weight_precisions(path: Path) -> dict[str, torch.dtype]:
     with opened_tensors(path) as opened:
         keys = opened.keys()
         return {key: _PRECISIONS.get(opened.get_slice(key).get_dtype(), torch.float32) for key in keys}
+
+
+def shape_problems(
+    stored: Mapping[str, torch.Size], expected: Mapping[str, torch.Size], optional: Collection[str] = ()
+) -> list[str]:
+    """Say which weights are missing, too many, or of another shape, sorted.
+
+    Args:
+        stored: shapes in files, by name.
+        expected: shapes in the network.
+        optional: names of weights that files may lack.
+    """
+    problems = [f"missing: {key}" for key in expected.keys() - stored.keys() - set(optional)]
+    problems += [f"unexpected: {key}" for key in stored.keys() - expected.keys()]
+    problems += [
+        f"shape of {key}: stored {tuple(stored[key])}, model {tuple(expected[key])}"
+        for key in expected.keys() & stored.keys()
+        if stored[key] != expected[key]
+    ]
+    return sorted(problems)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from forked import before_each_step, fork_run, saved_files, signal_at
-from killing import ADAPTER
 from launching import make_world, records, write_config
+from run_forms import ADAPTER
 from safetensors.torch import load_file, save_file
 from sharding import shard
 from torch import Tensor

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from songgen.config import RunConfig
 from songgen.families.costs import BatchSize
+from songgen.families.flow import forward_walk
 from songgen.families.flow.costs import FlowCosts
-from songgen.families.flow.forward_walk import REFERENCE_FRAMES
 from songgen.families.flow.model import FlowModel
 from songgen.families.flow.parameter_groups import planned_training
 
@@ -68,7 +68,7 @@ def forward_of_flow(model: FlowModel, size: BatchSize, *, half: bool) -> Callabl
         "caption_mask": torch.ones(size.clips, size.caption, dtype=torch.bool),
         "lyrics": torch.randn(size.clips, size.lyrics, TEXT_WIDTH),
         "lyrics_mask": torch.ones(size.clips, size.lyrics, dtype=torch.bool),
-        "reference": torch.randn(size.clips, REFERENCE_FRAMES, CHANNELS),
+        "reference": torch.randn(size.clips, forward_walk.REFERENCE_FRAMES, CHANNELS),
     }
 
     def forward() -> Tensor:

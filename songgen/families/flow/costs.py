@@ -67,7 +67,8 @@ def flow_costs(config: RunConfig) -> FlowCosts:
 def _text_encoder_bytes(folder: Path) -> int | None:
     """Return the bytes of the text encoder in float32; None if its weights are not here."""
     files = [folder / TEXT_ENCODER / name for name in weight_files(folder / TEXT_ENCODER)]
-    return stored_bytes(files, bytes_each=FLOAT32) if files and all(path.is_file() for path in files) else None
+    is_complete = files and all(path.is_file() for path in files)  # of a hub repository, weights are not downloaded
+    return stored_bytes(files, bytes_each=FLOAT32) if is_complete else None
 
 
 @dataclass(frozen=True)

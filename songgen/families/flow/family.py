@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from songgen.adapters.folder import weights_fingerprint
 from songgen.config import RunConfig
 from songgen.data.dataset import SongDataset, check_against_model
 from songgen.data.schema import LATENTS
 from songgen.families.caption_features import feature_folder
 from songgen.families.family import Family, UsedRecipe
 from songgen.families.flow.autoencoder import open_encoders
+from songgen.families.flow.costs import flow_costs
 from songgen.families.flow.final_model import stored_precisions, write_merged, write_model
 from songgen.families.flow.model import FlowModel
-from songgen.families.flow.model_folder import MODEL_FILES, model_facts
+from songgen.families.flow.model_folder import MODEL_FILES, model_facts, require_own_files
 from songgen.families.flow.parameter_groups import choose_trained
 from songgen.families.flow.pipeline import TOKENIZER, TRANSFORMER
 from songgen.families.flow.prompts import PipelinePrompts
@@ -42,6 +43,7 @@ def open_model(config: RunConfig, task: Task | None) -> FlowModel:
     refuse_keys(config, TOKEN_KEYS, "a flow-matching model")
     name = config.model.model_name_or_path
     core = FlowModel.open(name, revision=config.model.model_revision)
+    require_own_files(core.folder)  # now, and not when the trained model is written
     if core.is_turbo:
         if config.model.condition_dropout:
             raise ValueError(
@@ -104,15 +106,13 @@ def prepare(config: RunConfig, core: FlowModel, data: TrainingData) -> None:
 def frozen_content(core: FlowModel, trainable: Trainable) -> dict[str, str]:
     """Return hashes of the weights that this run uses but does not train; checkpoints do not hold them."""
     known: Mapping[str, str] = {} if trainable.form is None else trainable.form.frozen_content
-    digest = hashlib.sha256()
     # The base of an adapter is the transformer, which was hashed before it was quantized.
     used = core if trainable.form is None else core.condition_encoder
-    for name, entry in [*trainable.frozen_parameters(used).items(), *used.named_buffers()]:
-        digest.update(f"{name} {entry.dtype} {tuple(entry.shape)}\n".encode())
-        digest.update(entry.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return {
         **known,
-        "frozen_parameters_sha256": digest.hexdigest(),
+        "frozen_parameters_sha256": weights_fingerprint(
+            {**trainable.frozen_parameters(used), **dict(used.named_buffers())}
+        ),
         "text_encoder_sha256": core.texts.encoder.fingerprint,
     }
 
@@ -143,6 +143,7 @@ FLOW = Family(
     write_model=write_model,
     model_files=MODEL_FILES,
     model_facts=model_facts,
+    costs=flow_costs,
     open_encoders=open_encoders,
     open_base=open_base,
     adapter_root=TRANSFORMER,

@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from songgen.config import RunConfig
 from songgen.families.flow.model import FlowModel
-from songgen.families.flow.model_folder import LICENSE_FILE, TRAINED_PARTS, part_weights
-from songgen.families.flow.pipeline import read_index
-from songgen.runtime.files import remove_file, write_text_atomic
+from songgen.families.flow.model_folder import LICENSE_FILE, TRAINED_PARTS
+from songgen.families.flow.pipeline import read_index, weights_of
+from songgen.runtime.files import write_text_atomic
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import PIPELINE_FILE, copy_part, part_files
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE, opened_tensors, weight_precisions
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE, opened_tensors, weight_precisions, write_tensors
 
 _ORIGIN_KEY = "_name_or_path"
 """Key under which diffusers notes from where a component was read: a path of the machine that wrote the folder."""
@@ -37,8 +36,8 @@ def stored_precisions(folder: Path) -> dict[str, torch.dtype]:
     """Return the precisions of the trained components' weights; see `Family.stored_precisions`."""
     precisions: dict[str, torch.dtype] = {}
     for part in TRAINED_PARTS:
-        for name in part_weights(folder, part):
-            precisions |= {f"{part}.{key}": kind for key, kind in weight_precisions(folder / name).items()}
+        for path in weights_of(folder, part):
+            precisions |= {f"{part}.{key}": kind for key, kind in weight_precisions(path).items()}
     return precisions
 
 
@@ -62,7 +61,7 @@ def write_pipeline(
     unknown = set(weights)
     folder.mkdir(parents=True, exist_ok=True)
     for part in TRAINED_PARTS:
-        files = {source / name for name in part_weights(source, part)}
+        files = set(weights_of(source, part))
         for path in part_files(source / part, source):
             target = folder / path.relative_to(source)
             if path in files:
@@ -96,19 +95,14 @@ def _write_weights(
                 continue
             if new.shape != old.shape:
                 raise ValueError(f"{part}.{key} has the shape {tuple(new.shape)}, in {path} {tuple(old.shape)}")
-            stored[key] = new.detach().to("cpu", old.dtype).contiguous()
+            stored[key] = new.detach().to("cpu", old.dtype)
             is_changed = is_changed or not torch.equal(stored[key], old)
     names = {f"{part}.{key}" for key in stored if f"{part}.{key}" in weights}
     if not is_changed:
         copy_part(path, target, source)
         return names
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{target.name}.tmp")
-    try:
-        save_file(stored, temporary, metadata={"format": "pt", **header, **metadata})
-        temporary.replace(target)  # a full disk leaves an earlier file as it is
-    finally:
-        remove_file(temporary)
+    write_tensors(target, stored, {"format": "pt", **header, **metadata})
     return names
 
 

@@ -8,7 +8,7 @@ the text encoder, C channels of a latent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,13 +82,13 @@ class ForwardWalk:
         lyrics = Flow("lyrics", clips * self.size.lyrics * text, FLOAT32, False)
         layers = int(config["num_lyric_encoder_hidden_layers"])
         length = self.size.lyrics
-        masks = (clips * length * length,) * 2  # of layers that see everything, and of those that see near tokens
+        masks = [clips * length * length] * 2  # of layers that see everything, and of those that see near tokens
         lyrics, lyrics_kept = self._encoder(
             account, f"{name}.lyric_encoder", lyrics, text, layers, length, masks, checkpointing
         )
         channels, layers = int(config["timbre_hidden_dim"]), int(config["num_timbre_encoder_hidden_layers"])
         timbre = Flow("reference", clips * REFERENCE_FRAMES * channels, FLOAT32, False)
-        masks = (REFERENCE_FRAMES * REFERENCE_FRAMES,)
+        masks = [REFERENCE_FRAMES * REFERENCE_FRAMES]
         timbre, timbre_kept = self._encoder(
             account, f"{name}.timbre_encoder", timbre, channels, layers, REFERENCE_FRAMES, masks, checkpointing
         )
@@ -108,7 +108,7 @@ class ForwardWalk:
         inputs: int,
         layers: int,
         length: int,
-        masks: tuple[int, ...],
+        masks: Sequence[int],
         again: bool,
     ) -> tuple[Flow, int]:
         """Account for the encoder of lyrics or timbre: from B x length x inputs to B x length x D."""

@@ -8,7 +8,7 @@ from songgen.families.flow.pipeline import AUTOENCODER, COMPONENTS, CONDITION_EN
 from songgen.families.model_facts import ModelFacts
 from songgen.runtime.file_hashes import checked
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.model_folders import PIPELINE_FILE, ModelFiles
+from songgen.runtime.model_folders import PIPELINE_FILE, ModelFiles, part_files
 from songgen.runtime.tensor_files import DIFFUSERS_STEM, MODEL_CONFIG_FILE, weight_files
 
 TRAINED_PARTS = (TRANSFORMER, CONDITION_ENCODER)
@@ -18,23 +18,32 @@ LICENSE_FILE = "LICENSE"
 """File that a model made from this one carries on."""
 
 
-def part_weights(folder: Path, part: str) -> list[str]:
-    """Return the paths of a component's weight files in a model's folder; the usual one if there is none.
-
-    Raises:
-        ValueError: if the index of its weights is damaged, or names anything but weight files of its folder.
-    """
-    names = weight_files(folder / part, DIFFUSERS_STEM) or [f"{DIFFUSERS_STEM}.safetensors"]
-    return [f"{part}/{name}" for name in names]
+def _weights(folder: Path) -> list[str]:
+    """Return the paths of the trained weights in a folder; the usual names of those that it lacks."""
+    names = []
+    for part in TRAINED_PARTS:
+        found = weight_files(folder / part, DIFFUSERS_STEM) or [f"{DIFFUSERS_STEM}.safetensors"]
+        names += [f"{part}/{name}" for name in found]
+    return names
 
 
 MODEL_FILES = ModelFiles(
-    weights=lambda folder: [name for part in TRAINED_PARTS for name in part_weights(folder, part)],
+    weights=_weights,
     files=(LICENSE_FILE,),
     folders=tuple(COMPONENTS),
     config=PIPELINE_FILE,
 )
 """Files of a model folder."""
+
+
+def require_own_files(folder: Path) -> None:
+    """Check that all files of a pipeline are in its folder, so that a run can write them again at its end.
+
+    Raises:
+        ValueError: if a link leads out of the folder.
+    """
+    for part in read_index(folder):
+        part_files(folder / part, folder)
 
 
 def model_facts(folder: Path) -> ModelFacts:
@@ -47,7 +56,7 @@ def model_facts(folder: Path) -> ModelFacts:
     transformer, encoder, autoencoder = (
         read_json_object(checked(folder / part / MODEL_CONFIG_FILE)) for part in (*TRAINED_PARTS, AUTOENCODER)
     )
-    is_turbo = bool(transformer.get("is_turbo"))
+    is_turbo = bool(transformer.get("is_turbo")) or transformer.get("model_version") == "turbo"
     guidance = "distilled into the weights (turbo)" if is_turbo else "by a null condition at generation"
     lyrics, timbre = (encoder.get(f"num_{name}_encoder_hidden_layers") for name in ("lyric", "timbre"))
     rows = [

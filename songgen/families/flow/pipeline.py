@@ -29,7 +29,7 @@ from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import DOWNLOADED, PIPELINE_FILE
 from songgen.runtime.network_sizes import require_sane_sizes
 from songgen.runtime.pretrained import FOREIGN_ERRORS, find_folder
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE, require_finite
+from songgen.runtime.tensor_files import DIFFUSERS_STEM, MODEL_CONFIG_FILE, require_finite, weight_files
 
 PIPELINE_CLASS = "AceStepPipeline"
 
@@ -160,6 +160,19 @@ def empty_component(folder: Path, name: str) -> Any:
             return opener.from_config(config)
     except FOREIGN_ERRORS as error:
         raise ValueError(f"{path} is not the configuration of a {COMPONENTS[name].opener}: {error}") from error
+
+
+def weights_of(folder: Path, name: str) -> list[Path]:
+    """Return the weight files of a network: one, or those that its index lists.
+
+    Raises:
+        ValueError: if there are none in a format that is read, or the index is damaged or leads elsewhere.
+    """
+    stem = "model" if COMPONENTS[name].module == "transformers" else DIFFUSERS_STEM
+    names = weight_files(folder / name, stem)
+    if not names:
+        raise ValueError(f"{folder / name} holds no {stem}.safetensors; other weight formats are not read")
+    return [folder / name / file for file in names]
 
 
 def open_component(folder: Path, name: str) -> Any:

@@ -34,7 +34,9 @@ LICENSE_FILE = "LICENSE"
 MAX_SAMPLES = 8
 MAX_SAMPLE_BYTES = 20 * 1024**2
 
-_TRAINING_STATE = re.compile(r"optimizer|scheduler|random_states?|rng_state|trainer_state|training_args|checkpoint-")
+_TRAINING_STATE = re.compile(
+    r"optimizer|scheduler(?!_config\.json)|random_states?|rng_state|trainer_state|training_args|checkpoint-"
+)
 _GENERATED_SAMPLES = "step_*/*_generated_*.wav"
 
 logger = logging.getLogger(__name__)
@@ -258,9 +260,10 @@ def _reason_to_leave_out(path: Path, folder: Path, contents: ModelFiles) -> str 
         return "a link to somewhere else"
     if any(part.startswith(".") for part in inside.parts):
         return "hidden"
-    if any(_TRAINING_STATE.match(part) for part in inside.parts):
+    own = inside.parts[0] in contents.folders  # a component of a pipeline is a scheduler, too
+    if any(_TRAINING_STATE.match(part) for part in inside.parts[own:]):
         return "training state"
-    if inside.parts[0] in contents.folders and path.suffix not in COPIED_ENDINGS:
+    if own and path.suffix not in COPIED_ENDINGS:
         return f"only {', '.join(sorted(COPIED_ENDINGS))} are uploaded"
     return None
 
