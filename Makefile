@@ -1,7 +1,7 @@
 # Main targets: `make demo` and `make test`. Both install the requirements at the versions of constraints.txt.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= train,demo,prepare,languages,wandb,deepspeed,8bit,dev
+EXTRAS ?= train,demo,prepare,languages,wandb,deepspeed,8bit,flow,dev
 # More arguments for pip, for example an index with CPU builds: PIP_ARGS="--extra-index-url https://..."
 PIP_ARGS ?=
 # One more than the cores of a small machine: many tests wait for a process that ends.
