@@ -16,7 +16,7 @@ from songgen.planning.check import check_run
 from songgen.planning.choices import Choice, Goal, Situation, choices, chosen_goals
 from songgen.planning.facts import RunFacts, clip_facts, gather_facts
 from songgen.planning.findings import Finding, Severity
-from songgen.planning.fixes import suggested_values
+from songgen.planning.fixes import other_forms, suggested_values
 from songgen.planning.machine import Machine
 from songgen.planning.memory import Processes
 from songgen.planning.speed import Speed, measured_speed
@@ -169,7 +169,8 @@ def _with_values(chosen: tuple[Choice, ...], values: dict[str, Any], findings: S
     """Return the choices with other values, each with the finding that asked for it."""
     reasons = {key: finding.message for finding in reversed(findings) for key in finding.suggestion}
     changed = {key: Choice(key, value, f"because otherwise: {reasons[key]}") for key, value in values.items()}
-    kept = [changed.pop(choice.key, choice) for choice in chosen]
+    replaced = other_forms(values)
+    kept = [changed.pop(choice.key, choice) for choice in chosen if choice.key not in replaced]
     return (*kept, *changed.values())
 
 

@@ -38,6 +38,8 @@ class FlowPreset:
 
     layers: dict[str, Any] = field(default_factory=dict)
     """Keys that transformer, condition encoder and tokenizer of audio share."""
+    channels: int = 64
+    """Values of a latent frame."""
     num_layers: int = 24
     """Layers of the transformer."""
     condition_layers: tuple[int, int] = (8, 4)
@@ -61,6 +63,7 @@ PRESETS = {
             "hidden_size": 256, "intermediate_size": 768, "num_attention_heads": 4, "num_key_value_heads": 2,
             "head_dim": 64,
         },
+        channels=16,
         num_layers=6,
         condition_layers=(2, 2),
         text_encoder={
@@ -68,7 +71,7 @@ PRESETS = {
             "num_key_value_heads": 2, "head_dim": 32,
         },
         autoencoder={
-            "encoder_hidden_size": 8, "decoder_channels": 8, "channel_multiples": [1, 2, 2, 4, 4],
+            "decoder_channels": 8, "channel_multiples": [1, 2, 2, 4, 4],
             "downsampling_ratios": [2, 4, 4, 6, 10], "sampling_rate": 48_000,
         },
     ),
@@ -98,7 +101,7 @@ def create_flow_folder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         parts = _parts(PRESETS[preset], train_tokenizer(texts), is_turbo=is_turbo)
-    pipeline = AceStepPipeline(**parts)
+    pipeline: Any = AceStepPipeline(**parts)
     with new_folder(out) as folder:
         pipeline.save_pretrained(folder)
         record_hashes(folder, MODEL_FILES.names(folder))
@@ -133,7 +136,10 @@ def _parts(preset: FlowPreset, tokenizer: Any, *, is_turbo: bool) -> dict[str, A
     from transformers import Qwen3Config
 
     of = {name: component_class(name) for name in COMPONENTS if name != TOKENIZER}
-    autoencoder = of["vae"](audio_channels=2, **preset.autoencoder)
+    channels = preset.channels  # the encoder writes a mean and a scale for each of them
+    autoencoder = of["vae"](
+        audio_channels=2, encoder_hidden_size=2 * channels, decoder_input_channels=channels, **preset.autoencoder
+    )
     encoder = Qwen3Config(vocab_size=len(tokenizer), max_position_embeddings=32_768, **preset.text_encoder)
     lyrics, timbre = preset.condition_layers
     turbo = {"is_turbo": True, "model_version": "turbo"} if is_turbo else {}
@@ -141,15 +147,22 @@ def _parts(preset: FlowPreset, tokenizer: Any, *, is_turbo: bool) -> dict[str, A
     parts: dict[str, Any] = {
         "vae": autoencoder,
         "text_encoder": of["text_encoder"](encoder),
-        "transformer": of["transformer"](num_hidden_layers=preset.num_layers, **preset.layers, **turbo),
+        "transformer": of["transformer"](
+            num_hidden_layers=preset.num_layers,
+            in_channels=3 * channels,
+            audio_acoustic_hidden_dim=channels,
+            **preset.layers,
+            **turbo,
+        ),
         "condition_encoder": of["condition_encoder"](
             text_hidden_dim=encoder.hidden_size,
+            timbre_hidden_dim=channels,
             num_lyric_encoder_hidden_layers=lyrics,
             num_timbre_encoder_hidden_layers=timbre,
             **preset.layers,
         ),
-        "audio_tokenizer": of["audio_tokenizer"](**width, **preset.layers),
-        "audio_token_detokenizer": of["audio_token_detokenizer"](**preset.layers),
+        "audio_tokenizer": of["audio_tokenizer"](audio_acoustic_hidden_dim=channels, **width, **preset.layers),
+        "audio_token_detokenizer": of["audio_token_detokenizer"](audio_acoustic_hidden_dim=channels, **preset.layers),
     }
     for network in parts.values():
         network.eval()

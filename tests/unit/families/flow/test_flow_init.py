@@ -26,7 +26,7 @@ def test_the_folder_is_whole_and_generates(folder: Path) -> None:
     assert {finding.level for finding in examine(folder, deep=True).findings} == {Level.OK}
     assert family_of(folder).name == "flow matching"
     core = FlowModel.open(folder)
-    assert core.is_turbo and core.num_channels == 64
+    assert core.is_turbo and core.num_channels == 16
     assert core.silence(20_000).std(dim=1).max() == 0, "silence is the same in every frame"
     with torch.random.fork_rng():
         pipeline = core.pipeline()
