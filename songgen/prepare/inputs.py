@@ -13,12 +13,12 @@ from typing import Any
 from songgen.data.manifests.clip import ClipRow, is_storable_text
 from songgen.data.manifests.findings import ManifestFindings
 from songgen.data.manifests.manifest import read_clip_rows
+from songgen.data.manifests.music_facts import stated_key
 from songgen.data.manifests.raw_rows import ColumnNames, join_tags
 from songgen.data.manifests.row_reader import ManifestOptions
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.lyrics import LANGUAGES, is_known_language
 from songgen.prepare.config import InputOptions, PrepareConfig
-from songgen.prepare.describing.embedded_facts import stated_key
 from songgen.prepare.engine.record import JsonObject, LyricLine, Refusal, SongRecord, known_language
 from songgen.prepare.engine.record_files import write_records
 from songgen.prepare.review.corrections import REVIEW
@@ -37,6 +37,7 @@ KEPT_COLUMNS = (
     "start",
     "split",
     "instrumental",
+    "singer",
     "provenance",
 )
 """Columns that a row may have in addition to those of tokenizing."""
@@ -163,6 +164,7 @@ def _record(row: ClipRow, source: InputOptions, ids: dict[str, str], findings: M
         analysis=extra.table("analysis"),
         tempo=extra.number("tempo"),
         key=extra.key(),
+        singer=extra.text("singer"),
         split=source.use_for or extra.split(),
         provenance={**extra.provenance(), **provenance},
         refusal=_refusal(row),

@@ -15,7 +15,7 @@ from songgen.config import RunConfig, load_run_config
 from songgen.data.loader import worker_failure
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE
 from songgen.runtime.control.keyboard import Keyboard
-from songgen.runtime.control.requests import RequestFolder
+from songgen.runtime.control.requests import EvaluationRequests, RequestFolder
 from songgen.runtime.private_names import is_lost_connection
 from songgen.runtime.processes.agreement import from_main
 from songgen.runtime.processes.commands import Inbox
@@ -41,13 +41,13 @@ logger = logging.getLogger(__name__)
 
 
 def run_training(
-    arguments: Sequence[str], task: Task, *, description: str = "", forecaster: Forecaster | None = None
+    arguments: Sequence[str], task: Task | None, *, description: str = "", forecaster: Forecaster | None = None
 ) -> int:
     """Run a training from command line arguments.
 
     Args:
         arguments: `CONFIG.json [--key value ...]`.
-        task: task that the model is trained for.
+        task: task that the model is trained for; None for a model without tasks.
         description: description of the program and its exit codes, shown by `--help`.
         forecaster: makes the forecast that is shown at the start of the run; None to show none.
 
@@ -82,12 +82,12 @@ class Run:
     in the block is reported by the supervision and becomes the exit code; it is not raised again.
     """
 
-    def __init__(self, config: RunConfig, task: Task) -> None:
+    def __init__(self, config: RunConfig, task: Task | None) -> None:
         """Keep the configuration; nothing is written or joined before the object is entered.
 
         Args:
             config: resolved configuration; its folder was checked already.
-            task: task that the model is trained for.
+            task: task that the model is trained for; None for a model without tasks.
         """
         training = config.training
         self.config = config
@@ -157,7 +157,7 @@ class Run:
             dtype=training.dtype, seed=training.seed, timeout_seconds=training.ddp_timeout, folder=self.folder
         )
         self._has_joined = True
-        require_same_run(self.config, self.task.name)
+        require_same_run(self.config, "" if self.task is None else self.task.name)
         return str(from_main(self.accelerator.process_index, self._take_folder))
 
     def take_commands(self, inbox: Inbox, console: Console) -> None:
@@ -170,6 +170,11 @@ class Run:
         if self.accelerator.is_main_process:
             inbox.listen_to(Keyboard(console.info))
             inbox.listen_to(RequestFolder(self.folder, self.supervision.run_id))
+
+    def take_stops(self, inbox: Inbox) -> None:
+        """Accept requests to stop, for a run that only evaluates. A signal ends it at once: nothing is to be saved."""
+        if self.accelerator.is_main_process:
+            inbox.ask(self._held.enter_context(EvaluationRequests(self.folder, self.supervision.run_id)))
 
     def done(self, step: int, *, stopped: bool) -> None:
         """Record that the run ended without an error."""
@@ -201,7 +206,7 @@ class Run:
             self.accelerator.end_training()
 
 
-def _train(run: Run, task: Task, console: Console, forecaster: Forecaster | None) -> None:
+def _train(run: Run, task: Task | None, console: Console, forecaster: Forecaster | None) -> None:
     """Build the trainer, train, publish, and record how the run ended.
 
     Raises:
@@ -213,6 +218,7 @@ def _train(run: Run, task: Task, console: Console, forecaster: Forecaster | None
     trainer.reporter.peak_memory = partial(peak_memory_line, run.accelerator.device, forecast)
     run.supervision.running(trainer.total_steps)
     if not training.do_train:
+        run.take_stops(trainer.inbox)
         trainer.evaluate_only()
         run.done(trainer.state.step, stopped=trainer.stopped)
         return

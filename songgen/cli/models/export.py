@@ -66,8 +66,8 @@ def _adapter_of(source: str) -> Path:
         ValueError: if the source has no adapter; a model says that nothing is to be merged.
     """
     from songgen.adapters.choice import find_adapter
+    from songgen.runtime.model_folders import model_config_file
     from songgen.runtime.pretrained import local_folder
-    from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
     from songgen.train.checkpoints.files import MODEL_FILE
     from songgen.train.checkpoints.folders import checkpoint_folders
 
@@ -77,7 +77,7 @@ def _adapter_of(source: str) -> Path:
     except ValueError as error:
         if folder is None:
             raise
-        if not (folder / MODEL_CONFIG_FILE).is_file():
+        if model_config_file(folder) is None:
             if (folder / MODEL_FILE).is_file() or any(
                 (path / MODEL_FILE).is_file() for path in checkpoint_folders(folder)
             ):
@@ -93,7 +93,7 @@ def _adapter_of(source: str) -> Path:
 
 
 def _export_adapter(source: Path, out: Path, base: str | None) -> None:
-    from songgen.generation.exporting import export_adapter
+    from songgen.families.use.exporting import export_adapter
 
     recipe = export_adapter(source, out, base_model=base)
     print(f"adapter of {source} written to {out}")
@@ -105,8 +105,8 @@ def _export_adapter(source: Path, out: Path, base: str | None) -> None:
 
 
 def _merge(adapter: "AdapterChoice", arguments: argparse.Namespace) -> None:
-    from songgen.generation.exporting import export_merged
-    from songgen.generation.opening import choose_model
+    from songgen.families.use.exporting import export_merged
+    from songgen.families.use.opening import choose_model
 
     base = arguments.base
     choice = choose_model(adapter.folder) if base is None else choose_model(base)

@@ -10,29 +10,34 @@ R frames of the timbre reference.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+from diffusers.models.transformers.ace_step_transformer import AceStepTransformerBlock
+from diffusers.pipelines.ace_step.modeling_ace_step import AceStepEncoderLayer
 from torch import Tensor, nn
 
+from songgen.families.flow.autoencoder import LatentAutoencoder
+from songgen.families.flow.model_folder import TRAINED_PARTS
 from songgen.families.flow.padding import mask_padding
 from songgen.families.flow.pipeline import (
     AUTOENCODER,
     COMPONENTS,
-    CONDITION_ENCODER,
-    TRANSFORMER,
     find_pipeline,
     open_component,
     read_index,
 )
+from songgen.families.flow.training.text_features import TextFeatures
+from songgen.runtime.json_files import read_json_object
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 if TYPE_CHECKING:
     from diffusers import AceStepPipeline
-
-TRAINED_PARTS = (TRANSFORMER, CONDITION_ENCODER)
-"""Components that are modules of the model; the others are frozen, and wrapping, saving and hashing do not see them."""
 
 _TURBO = "turbo"
 
@@ -48,6 +53,9 @@ class FlowOutput:
 class FlowModel(nn.Module):
     """Transformer and condition encoder of a pipeline."""
 
+    _no_split_modules = frozenset({AceStepTransformerBlock.__name__, AceStepEncoderLayer.__name__})
+    """Classes of the layers that FSDP shards one by one; accelerate reads them."""
+
     def __init__(self, folder: Path, transformer: nn.Module, condition_encoder: nn.Module) -> None:
         """Use opened networks.
 
@@ -60,8 +68,11 @@ class FlowModel(nn.Module):
         self.folder = folder
         self.transformer = transformer
         self.condition_encoder = condition_encoder
+        self.texts = TextFeatures(folder)
         self._parts: dict[str, Any] = {}
         self._masks = mask_padding(transformer)
+        # Published weights have it and nothing reads it. DDP would wait for its gradient.
+        condition_encoder.timbre_encoder.special_token.requires_grad_(False)  # type: ignore[union-attr, operator]
 
     @classmethod
     def open(cls, name: str | Path, *, revision: str | None = None) -> Self:
@@ -94,6 +105,27 @@ class FlowModel(nn.Module):
         return int(self.transformer.patch_size)  # type: ignore[arg-type]
 
     @property
+    def frame_rate(self) -> float:
+        """Number of latent frames a second, from the configuration of the autoencoder."""
+        config = read_json_object(self.folder / AUTOENCODER / MODEL_CONFIG_FILE)
+        return float(config["sampling_rate"]) / math.prod(config["downsampling_ratios"])
+
+    @cached_property
+    def autoencoder_fingerprint(self) -> str:
+        """Fingerprint of the autoencoder, which data sets must have been made with.
+
+        Raises:
+            ValueError: if it cannot be opened.
+        """
+        return LatentAutoencoder.open(self.folder).fingerprint
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the layers of the transformer, and those of the encoders of lyrics and timbre."""
+        return [
+            module for module in self.modules() if isinstance(module, (AceStepTransformerBlock, AceStepEncoderLayer))
+        ]
+
+    @property
     def device(self) -> torch.device:
         """Device of the trained networks."""
         return next(self.transformer.parameters()).device
@@ -120,14 +152,28 @@ class FlowModel(nn.Module):
                 opened.requires_grad_(False)
             self._parts[name] = opened
         part = self._parts[name]
-        return part.to(self.device, self.dtype) if isinstance(part, nn.Module) else part
+        # Not the method of diffusers' classes, which warns of layers to keep in float32 even if there are none.
+        return nn.Module.to(part, self.device, self.dtype) if isinstance(part, nn.Module) else part
 
     def unload(self, name: str) -> None:
         """Free the memory of a frozen component; it is opened again when it is needed."""
         self._parts.pop(name, None)
 
-    def pipeline(self) -> AceStepPipeline:
+    @contextmanager
+    def parts_released(self) -> Iterator[None]:
+        """Return a context after which the frozen components that were opened in it are freed."""
+        before = set(self._parts)
+        try:
+            yield
+        finally:
+            for name in self._parts.keys() - before:
+                self.unload(name)
+
+    def pipeline(self, leave_out: Collection[str] = ()) -> AceStepPipeline:
         """Return diffusers' pipeline over the same networks, to generate with one song at a time.
+
+        Args:
+            leave_out: frozen components that the pipeline gets without; they are not opened.
 
         Raises:
             ValueError: if a component cannot be opened.
@@ -135,7 +181,7 @@ class FlowModel(nn.Module):
         from diffusers import AceStepPipeline
 
         self._masks.set(None, None)
-        present = read_index(self.folder)
+        present = read_index(self.folder).keys() - set(leave_out)
         parts = {name: self.part(name) if name in present else None for name in COMPONENTS if name not in TRAINED_PARTS}
         # Otherwise memory would grow with the length of a song.
         self.part(AUTOENCODER).enable_tiling()

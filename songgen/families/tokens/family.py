@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from songgen.conditioning.feature_store import default_folder
 from songgen.config import RunConfig
 from songgen.data.schema import CODES
+from songgen.families.caption_features import cache_captions, feature_folder
 from songgen.families.family import Family
 from songgen.families.songs import Processes, TrainingData
-from songgen.families.tokens.caption_features import cache_captions
 from songgen.families.tokens.clips import check_clips, warn_without_voices
 from songgen.families.tokens.costs import token_costs
-from songgen.families.tokens.final_model import write_model
-from songgen.families.tokens.model import frozen_content, open_model, prepare_model, start_frozen
+from songgen.families.tokens.final_model import write_merged, write_model
+from songgen.families.tokens.generating import TOKEN_SONGS
+from songgen.families.tokens.model import frozen_content, open_base, open_model, prepare_model, start_frozen
 from songgen.families.tokens.model_folder import model_facts
 from songgen.families.tokens.objective import token_objective
 from songgen.families.tokens.parameter_groups import choose_trained
 from songgen.families.tokens.voice_features import FeatureFolder, store_voices
 from songgen.models.folder import MODEL_FILES
+from songgen.models.loading import stored_precisions
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
 
@@ -37,7 +37,7 @@ def start(
     See `songgen.families.family.Family.start`.
     """
     start_frozen(core)
-    samples, folder = [part.samples for part in data], _feature_folder(config)
+    samples, folder = [part.samples for part in data], feature_folder(config)
     max_bytes = round(config.data.feature_cache_gib * 1024**3)
     if cache_captions(core.text_encoder, samples, processes, folder, max_bytes):
         core.unload("text_encoder")
@@ -46,14 +46,6 @@ def start(
             raise ValueError("voice_feature_crops needs a cache on disk: name a folder in feature_cache_dir")
         store_voices(core, samples, processes, FeatureFolder(folder, max_bytes), config.training.dtype)
         core.unload("voice_encoder")
-
-
-def _feature_folder(config: RunConfig) -> Path | None:
-    """Return the folder in which features of captions are kept between runs; None to keep none."""
-    named = config.data.feature_cache_dir
-    if named is None:
-        return default_folder()
-    return Path(named) if named else None
 
 
 def describe(config: RunConfig, core: SongGenForConditionalGeneration) -> str:
@@ -76,4 +68,8 @@ TOKENS = Family(
     model_files=MODEL_FILES,
     model_facts=model_facts,
     costs=token_costs,
+    open_base=open_base,
+    songs=TOKEN_SONGS,
+    stored_precisions=stored_precisions,
+    write_merged=write_merged,
 )
