@@ -1,4 +1,4 @@
-"""Adapters as a user names them: a folder, a run, a checkpoint or a hub id, with a strength."""
+"""Adapters as a user names them: a folder, a weight file, a run, a checkpoint or a hub id, with a strength."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from songgen.adapters.folder import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILES,
+    SHARED_FILES,
     is_adapter_folder,
     read_config_values,
     read_recipe,
@@ -19,13 +20,14 @@ from songgen.adapters.folder import (
     require_unchanged,
 )
 from songgen.runtime.file_hashes import HASHES_FILE, unsealed
-from songgen.runtime.pretrained import find_folder, local_folder
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
+from songgen.runtime.model_folders import model_config_file
+from songgen.runtime.pretrained import find_folder
 
 MAX_STRENGTH = 10.0
 """Largest strength; a song is noise long before."""
 
-_DOWNLOADED = (*ADAPTER_FILES, HASHES_FILE)
+_DOWNLOADED = (*ADAPTER_FILES, *SHARED_FILES, HASHES_FILE)
+_WEIGHT_FILE_ENDING = ".safetensors"
 _CHECKPOINT_NAME = re.compile(r"checkpoint-\d+(-\d+)?")
 
 logger = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ class AdapterChoice:
     """An adapter and how strongly it is applied."""
 
     folder: Path
-    """Its folder, complete or a checkpoint of a run."""
+    """Its folder, complete or a checkpoint of a run; or its weight file, in the form of another program."""
     strength: float = 1.0
     """Factor of what it adds to the base model; 0 leaves the base as it is."""
 
@@ -56,19 +58,19 @@ def parse_choice(text: str | Path) -> AdapterChoice:
     """Return what `FOLDER[:strength]` names; a path that exists is taken as it is, with all its colons.
 
     Args:
-        text: folder of an adapter, a checkpoint or a run, or a hub id, with or without a strength.
+        text: folder of an adapter, a checkpoint or a run, a weight file, or a hub id, with or without a strength.
 
     Raises:
         ValueError: if there is no adapter, or the strength is not a number in range.
     """
     name, colon, strength = str(text).rpartition(":")
-    if not colon or local_folder(text) is not None:
+    if not colon or Path(text).exists():
         return AdapterChoice(find_adapter(text))
     try:
         value = float(strength)
     except ValueError:
         raise ValueError(
-            f"{text}: there is no such folder, and {strength!r} after the colon is not a strength"
+            f"{text}: there is no such folder or file, and {strength!r} after the colon is not a strength"
         ) from None
     return AdapterChoice(find_adapter(name), value)
 
@@ -76,13 +78,19 @@ def parse_choice(text: str | Path) -> AdapterChoice:
 def find_adapter(name: str | Path) -> Path:
     """Return the folder of an adapter: itself, what a run has written, or the newest valid checkpoint of a run.
 
+    A weight file in the form of another program is returned as it is, also if a folder is named that holds only this.
+
     Raises:
         ValueError: if there is none; the message says what the folder is instead.
     """
+    if Path(name).is_file():
+        return _weight_file(Path(name))
     folder = find_folder(name, patterns=_DOWNLOADED)
     if is_adapter_folder(folder):
         require_complete(folder)
         return folder
+    if (file := _weight_file_in(folder)) is not None:
+        return file
     problems = []
     for checkpoint in _checkpoints(folder):
         try:
@@ -100,7 +108,49 @@ def find_adapter(name: str | Path) -> Path:
 
 def has_adapter(folder: Path) -> bool:
     """Return whether `find_adapter` looks for an adapter here: its files, or checkpoints that are adapters."""
-    return is_adapter_folder(folder) or next(_checkpoints(folder), None) is not None
+    return (
+        is_adapter_folder(folder) or _weight_file_in(folder) is not None or next(_checkpoints(folder), None) is not None
+    )
+
+
+def _weight_file(path: Path) -> Path:
+    """Return the path of a weight file.
+
+    Raises:
+        ValueError: if it is of another format.
+    """
+    if path.suffix == _WEIGHT_FILE_ENDING:
+        return path
+    raise ValueError(
+        f"{path} is not an adapter: give its folder, or a weight file that ends in {_WEIGHT_FILE_ENDING}. Other "
+        "formats are pickles, which can run any program, and are not read"
+    )
+
+
+def _weight_file_in(folder: Path) -> Path | None:
+    """Return the adapter's weight file in a folder of another program; None if there is none, or more than one.
+
+    The folder of a model is not searched: the names in its files tell nothing about an adapter.
+    """
+    if model_config_file(folder) is not None:
+        return None
+    for name in SHARED_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    files = [path for path in folder.glob(f"*{_WEIGHT_FILE_ENDING}") if path.is_file()]
+    return files[0] if len(files) == 1 and _is_adapter_file(files[0]) else None
+
+
+def _is_adapter_file(path: Path) -> bool:
+    """Return whether a weight file holds matrices of an adapter."""
+    from songgen.adapters.weight_file import is_adapter_name
+    from songgen.runtime.tensor_files import opened_tensors
+
+    try:
+        with opened_tensors(path) as opened:
+            return any(map(is_adapter_name, opened.keys()))
+    except ValueError:
+        return False
 
 
 def _checkpoints(run: Path) -> Iterator[Path]:
@@ -127,12 +177,15 @@ def base_of(folder: Path) -> str:
         ValueError: if it names none, or the folder is damaged.
     """
     recipe = read_recipe(folder)
-    named = recipe.base_model if recipe is not None else read_config_values(folder).get("base_model_name_or_path")
+    if recipe is not None:
+        named: object = recipe.base_model
+    else:
+        named = None if folder.is_file() else read_config_values(folder).get("base_model_name_or_path")
     if not isinstance(named, str) or not named.strip():
         raise ValueError(
             f"{folder} does not say which base model it needs: give it with --model BASE --adapter {folder}"
         )
     if not Path(named).is_absolute() and not Path(named).exists():
         places = (parent / named for parent in folder.resolve().parents)
-        return str(next((place for place in places if (place / MODEL_CONFIG_FILE).is_file()), named))
+        return str(next((place for place in places if model_config_file(place) is not None), named))
     return named

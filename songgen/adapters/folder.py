@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from songgen.adapters.peft_config import config_json, parse_config
 from songgen.runtime.file_hashes import FileEntry, changed_files, checked, record_hashes, unsealed
-from songgen.runtime.files import synchronize, write_text
+from songgen.runtime.files import write_text
 from songgen.runtime.json_files import parse_json, read_json_object
 from songgen.runtime.records import Format
 
@@ -32,6 +31,11 @@ ADAPTER_PICKLE_FILE = "adapter_model.bin"
 
 ADAPTER_FILES = (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE)
 """Files of an adapter folder, besides the hashes."""
+
+DIFFUSERS_FILE, COMFYUI_FILE = "pytorch_lora_weights.safetensors", "comfyui_lora.safetensors"
+
+SHARED_FILES = (DIFFUSERS_FILE, COMFYUI_FILE)
+"""Files that an adapter folder may also hold: the same weights in the forms of other programs."""
 
 ADAPTER_NAME = "default"
 """Name under which a run attaches its adapter; it is a part of the parameters' names in the model, not in files."""
@@ -137,23 +141,14 @@ def write_adapter(
     Raises:
         ValueError: if there are no weights.
     """
-    from safetensors.torch import save_file
+    from songgen.runtime.tensor_files import write_tensors
 
     if not weights:
         raise ValueError(f"there are no weights of an adapter to write into {folder}")
     assert all(name.startswith(PEFT_PREFIX) for name in weights), "names of the model instead of PEFT's"
     base_model = recipe.base_model if recipe is not None else str(config.base_model_name_or_path or "")
     write_text(folder / ADAPTER_CONFIG_FILE, config_json(config, base_model))
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(weights.items())}
-    # Under another name first: on a full disk, the weights of an earlier adapter stay whole.
-    temporary = folder / f"{ADAPTER_WEIGHTS_FILE}.{os.getpid()}.tmp"
-    try:
-        save_file(tensors, temporary, metadata=recipe_metadata(recipe))
-        synchronize(temporary)
-        temporary.replace(folder / ADAPTER_WEIGHTS_FILE)
-        synchronize(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_tensors(folder / ADAPTER_WEIGHTS_FILE, weights, recipe_metadata(recipe))
     if hashes:
         record_hashes(folder, ADAPTER_FILES)
 
@@ -164,14 +159,18 @@ def recipe_metadata(recipe: AdapterRecipe | None) -> dict[str, str]:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read an adapter folder. The files are compared with the hashes that the folder has, if any.
+    """Read an adapter folder, or a weight file of another program.
+
+    Files are compared with the hashes of their folder, if it has any.
 
     Raises:
-        ValueError: if the folder is not one, holds only pickled weights, is damaged, or was changed since it was
-            written; if its configuration cannot be used; or if a weight is not finite.
+        ValueError: if it is neither, holds only pickled weights, is damaged, or was changed since it was written; if
+            its configuration cannot be used; or if a weight is not finite.
     """
     from songgen.runtime.tensor_files import non_finite_names, read_tensors
 
+    if folder.is_file():
+        return read_weight_file(folder)
     config = read_adapter_config(folder)
     path = _checked(folder, ADAPTER_WEIGHTS_FILE)
     weights = read_tensors(path)
@@ -184,6 +183,25 @@ def read_adapter(folder: Path) -> Adapter:
     if bad := non_finite_names(weights):
         raise ValueError(f"{path} holds NaN or infinity, for example in {bad[0]}; use an earlier checkpoint")
     return Adapter(config, weights, read_recipe(folder))
+
+
+def read_weight_file(path: Path) -> Adapter:
+    """Read an adapter that is a single weight file; layers keep the names that they have in it.
+
+    Raises:
+        ValueError: as `songgen.adapters.weight_file.parse` does; or if the file is damaged, was changed since it was
+            written, or a weight is not finite.
+    """
+    from songgen.adapters.weight_file import parse
+    from songgen.runtime.tensor_files import non_finite_names, opened_tensors, read_tensors
+
+    with opened_tensors(checked(path)) as opened:
+        metadata = opened.metadata() or {}
+    tensors = read_tensors(path)
+    if bad := non_finite_names(tensors):
+        raise ValueError(f"{path} holds NaN or infinity, for example in {bad[0]}; get the file again")
+    config, weights = parse(tensors, metadata, str(path))
+    return Adapter(config, {PEFT_PREFIX + name: tensor for name, tensor in weights.items()}, None)
 
 
 def require_unchanged(folder: Path) -> None:
@@ -242,7 +260,7 @@ def read_recipe(folder: Path) -> AdapterRecipe | None:
     """
     from songgen.runtime.tensor_files import opened_tensors
 
-    path = folder / ADAPTER_WEIGHTS_FILE
+    path = folder if folder.is_file() else folder / ADAPTER_WEIGHTS_FILE
     with opened_tensors(path) as opened:
         text = (opened.metadata() or {}).get(_RECIPE_KEY)
     if text is None:

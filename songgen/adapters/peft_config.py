@@ -8,6 +8,7 @@ with values in known ranges are passed on.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,21 @@ def parse_config(values: Mapping[str, Any], where: str) -> LoraConfig:
         raise ValueError(f"{where} cannot be used:\n" + "\n".join(f"- {problem}" for problem in problems))
     known = {key: value for key, value in values.items() if key in _CHECKS and value not in (None, [], {})}
     return lora_config_class()(**known)
+
+
+def adapter_scale(config: LoraConfig, module: str, rank: int) -> float:
+    """Return the factor of what an adapter adds to a layer, as peft computes it.
+
+    Args:
+        config: configuration of the adapter.
+        module: name of the layer.
+        rank: rank of its adapter.
+    """
+    from peft.utils.other import get_pattern_key
+
+    patterns = config.alpha_pattern or {}
+    alpha = patterns.get(get_pattern_key(list(patterns), module), config.lora_alpha)
+    return float(alpha / math.sqrt(rank) if config.use_rslora else alpha / rank)
 
 
 def lora_config_class() -> type[LoraConfig]:

@@ -11,6 +11,7 @@ An entry is, in this order:
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d)
 
 _PLAIN_NAME = re.compile(r"[\w.-]+")
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class TargetWords:
@@ -33,6 +36,16 @@ class TargetWords:
     """Word -> regular expression that matches the whole names of its layers."""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     """Name of a layer in another program -> name of the layer with its purpose here, for messages."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Part of a layer's name in another program -> the same part here, or nothing; used in entries that match no layer
+    as they are."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Entry of other programs or families without a counterpart -> why. It is left out, with a warning."""
+
+    def own_name(self, entry: str) -> str:
+        """Return an entry in the names that are used here."""
+        parts = (self.renamed.get(part, part) for part in entry.split("."))
+        return ".".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
@@ -65,13 +78,14 @@ def find_targets(
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, ADAPTABLE)}
     problems: list[str] = []
+    left_out = _left_out(options, layers, words)
 
     def found(key: str, entries: Iterable[str], among: Collection[str] | None = None) -> dict[str, list[str]]:
         """Return the layers that each entry names."""
         matches = {}
-        for entry in entries:
+        for entry in (entry for entry in entries if entry not in left_out):
             try:
-                named = [name for name, module in layers.items() if _matches(entry, name, module, words)]
+                named = _named(entry, layers, words) or _named(words.own_name(entry), layers, words)
             except re.error as error:
                 problems.append(f"{key}: {entry!r} is neither a name nor a regular expression ({error})")
                 continue
@@ -91,7 +105,8 @@ def find_targets(
     saved = _union(found("modules_to_save", options.modules_to_save))
     adapted = _union(found("target_modules", options.targets)) - saved
     if not adapted and not problems:
-        problems.append("target_modules: all of these layers are in modules_to_save, so that no adapter is left")
+        nothing_left = ["target_modules: all of these layers are in modules_to_save, so that no adapter is left"]
+        problems += list(left_out.values()) or nothing_left
     ranks = found("rank_pattern", options.rank_pattern, adapted) if adapted else {}
     alphas = found("alpha_pattern", options.alpha_pattern, adapted) if adapted else {}
     if problems:
@@ -100,12 +115,34 @@ def find_targets(
             + "\n".join(f"- {problem}" for problem in problems)
             + f"\nWords for parts of this model: {', '.join(words.patterns)}. Its layers: {', '.join(_kinds(layers))}."
         )
+    for reason in left_out.values():
+        logger.warning("left out of the adapter: %s", reason)
     return Targets(
         adapted=tuple(name for name in layers if name in adapted),
         saved=tuple(name for name in layers if name in saved),
         ranks={name: options.rank_pattern[entry] for entry, names in ranks.items() for name in names},
         alphas={name: options.alpha_pattern[entry] for entry, names in alphas.items() for name in names},
     )
+
+
+def _left_out(options: AdapterOptions, layers: Mapping[str, nn.Module], words: TargetWords) -> dict[str, str]:
+    """Return the entries that have no counterpart in the model and can be done without -> what to say about each."""
+    keys = (options.targets, options.modules_to_save, options.rank_pattern, options.alpha_pattern)
+    lost = [entry for entries in keys for entry in entries if entry in words.left_out]
+    return {
+        entry: f"{entry!r} has no layer in this model: {words.left_out[entry]}"
+        for entry in lost
+        if not _named(entry, layers, words)
+    }
+
+
+def _named(entry: str, layers: Mapping[str, nn.Module], words: TargetWords) -> list[str]:
+    """Return the layers that an entry names.
+
+    Raises:
+        re.error: if it is not a valid regular expression.
+    """
+    return [name for name, module in layers.items() if _matches(entry, name, module, words)]
 
 
 def _matches(entry: str, name: str, module: nn.Module, words: TargetWords) -> bool:

@@ -1,6 +1,7 @@
 """Frozen networks that turn captions and reference voices into features, and the caption tokenizer."""
 
 from songgen.conditioning.cache import FeatureCache
+from songgen.conditioning.caption_encoder import CaptionEncoder
 from songgen.conditioning.caption_tokenizer import (
     caption_tokenizer_fingerprint,
     load_caption_tokenizer,
@@ -11,6 +12,7 @@ from songgen.conditioning.text_encoder import TextEncoder, load_text_encoder
 from songgen.conditioning.voice_encoder import VoiceEncoder, load_voice_encoder, read_voice_sample_rate
 
 __all__ = [
+    "CaptionEncoder",
     "FeatureCache",
     "FeatureStore",
     "TextEncoder",

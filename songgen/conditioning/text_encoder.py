@@ -1,7 +1,4 @@
-"""The frozen caption encoder: the encoder half of a T5 (flan-t5-large in the published model).
-
-Shapes: B batch, L tokens, D width.
-"""
+"""The frozen caption encoder: the encoder half of a T5 (flan-t5-large in the published model)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import T5Config, T5EncoderModel
 
-from songgen.conditioning.cache import FeatureCache
-from songgen.conditioning.frozen import FrozenEncoder, seeded
+from songgen.conditioning.caption_encoder import CaptionEncoder
+from songgen.conditioning.frozen import seeded
 from songgen.runtime.network_sizes import require_sane_sizes
 from songgen.runtime.tensor_files import load_strictly, locate, normalize_spec
 
@@ -20,8 +17,8 @@ _EMBEDDING = "shared.weight"
 _TIED_EMBEDDING = "encoder.embed_tokens.weight"
 
 
-class TextEncoder(FrozenEncoder):
-    """Caption ids to hidden states."""
+class TextEncoder(CaptionEncoder):
+    """Caption ids to hidden states of a T5."""
 
     architecture_keys: ClassVar[tuple[str, ...]] = (
         "vocab_size",
@@ -35,9 +32,6 @@ class TextEncoder(FrozenEncoder):
         "layer_norm_epsilon",
         "feed_forward_proj",
     )
-
-    cache: FeatureCache | None = None
-    """Set one to compute the features of equal captions once."""
 
     @classmethod
     def from_state_dict(
@@ -99,53 +93,8 @@ class TextEncoder(FrozenEncoder):
         """Ids that have an embedding."""
         return int(self.config.vocab_size)
 
-    def key_of(self, caption_ids: Tensor) -> str:
-        """Return the key of a caption (L ids on the CPU) in caches of this encoder's features."""
-        return FeatureCache.key(self.fingerprint, caption_ids.to(torch.int64).numpy().tobytes())
-
-    def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Encode captions.
-
-        Args:
-            input_ids: B x L.
-            attention_mask: B x L, nonzero on real tokens (None: all are).
-
-        Returns:
-            B x L x D on the encoder's device; zeros on padding.
-
-        Raises:
-            ValueError: if an id is not in the encoder's vocabulary.
-        """
-        if input_ids.numel() and int(input_ids.max()) >= self.vocab_size:
-            raise ValueError(
-                f"a caption has token {int(input_ids.max())}, and the text encoder has {self.vocab_size} tokens: the "
-                "caption tokenizer is not the one that the encoder was trained with"
-            )
-        ids = input_ids.to(self.device)
-        mask = torch.ones_like(ids) if attention_mask is None else attention_mask.to(self.device).long()
-        if self.cache is None:
-            return self._compute(ids, mask)
-        return self._cached(ids, mask, self.cache)
-
-    def _compute(self, ids: Tensor, mask: Tensor) -> Tensor:
-        with self._computing():
-            states: Tensor = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
-            return states.masked_fill(mask[:, :, None] == 0, 0.0)
-
-    def _cached(self, ids: Tensor, mask: Tensor, cache: FeatureCache) -> Tensor:
-        """Compute the rows that the cache lacks in one batch, and keep their real tokens."""
-        kept = mask.cpu() != 0
-        keys = [self.key_of(row[keep]) for row, keep in zip(ids.cpu(), kept, strict=True)]
-        found = [cache.get(key) for key in keys]
-        states = torch.zeros(*ids.shape, self.hidden_size, dtype=self.dtype, device=self.device)
-        missing = [row for row, features in enumerate(found) if features is None]
-        if missing:
-            states[missing] = self._compute(ids[missing], mask[missing])
-            for row in missing:
-                cache.put(keys[row], {"states": states[row][kept[row].to(self.device)]})
-        for row, features in enumerate(found):
-            if features is not None:
-                states[row, kept[row].to(self.device)] = features["states"].to(self.device)
+    def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        states: Tensor = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
         return states
 
     def _tensors(self) -> dict[str, Tensor]:

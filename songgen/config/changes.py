@@ -1,6 +1,7 @@
 """Effect on a run of a configuration key that changes between two launches."""
 
 import enum
+from typing import Any
 
 
 class Change(enum.Enum):
@@ -213,3 +214,14 @@ SCHEDULE_KEYS = frozenset(
     }
 )
 """Keys of the learning-rate schedule: when one changes, the schedule is recomputed for the whole run."""
+
+EARLIER_DEFAULTS = {"max_duration_in_seconds": 35.0, "max_text_length": 500}
+"""Keys that are null by default and had a value before, which is in the saved configurations of earlier runs. With
+models of tokens, null means that value; data that differ are found by their lengths."""
+
+
+def has_changed(key: str, then: Any, now: Any) -> bool:
+    """Return whether a key has another meaning now than in a saved configuration."""
+    if key in EARLIER_DEFAULTS and {then, now} == {None, EARLIER_DEFAULTS[key]}:
+        return False
+    return bool(then != now)

@@ -240,10 +240,11 @@ def _codebook_weights(config: ArgumentGroups) -> Iterator[Problem]:
 
 def _samples(config: ArgumentGroups) -> Iterator[Problem]:
     data = config.data
-    if data.min_duration_in_seconds >= data.max_duration_in_seconds:
+    longest = data.max_duration_in_seconds
+    if longest is not None and data.min_duration_in_seconds >= longest:
         message = (
             f"min_duration_in_seconds: {data.min_duration_in_seconds:g} is not less than max_duration_in_seconds "
-            f"{data.max_duration_in_seconds:g}, so no clip would be left"
+            f"{longest:g}, so no clip would be left"
         )
         yield Problem(("min_duration_in_seconds", "max_duration_in_seconds"), message)
     for prefix, sources in (("train", data.train_sources), ("eval", data.eval_sources)):

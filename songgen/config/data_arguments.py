@@ -117,8 +117,9 @@ class DataArguments:
     min_duration_in_seconds: NonNegativeFloat = 0.0
     """Length of the shortest clip to use, in seconds."""
 
-    max_duration_in_seconds: PositiveFloat = 35.0
-    """Length of the longest clip to use, in seconds (inclusive)."""
+    max_duration_in_seconds: PositiveFloat | None = None
+    """Length of the longest clip to use, in seconds (inclusive). null: 35 for models of tokens, 600 for models of
+    latents."""
 
     long_clips: Literal["reject", "crop"] = "reject"
     """Preprocessing: treatment of clips longer than `max_duration_in_seconds`: left out, or cropped to their beginning
@@ -130,8 +131,9 @@ class DataArguments:
     audio_memory_gib: PositiveFloat = 2.0
     """Preprocessing: memory limit of a process that reads audio, in GiB; songs that need more are left out."""
 
-    max_text_length: PositiveInt = 500
-    """Maximum length of caption and of lyrics, in characters; clips with more are left out and counted."""
+    max_text_length: PositiveInt | None = None
+    """Maximum length of caption and of lyrics, in characters; clips with more are left out and counted. null: 500 for
+    models of tokens, 10,000 for models of latents, which truncate texts."""
 
     max_description_token_length: PositiveInt | None = None
     """Maximum length of the caption in tokens; clips with more are left out. null: no limit."""

@@ -3,6 +3,7 @@
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,30 @@ MAX_LEVEL = 4.0
 samples that exceed it by more have another scale, such as that of 16-bit integers."""
 
 
+_HALF_POWER = 0.5**0.5
+_PLACES = {
+    "left": (1.0, 0.0),
+    "right": (0.0, 1.0),
+    "centre": (_HALF_POWER, _HALF_POWER),
+    "rear left": (_HALF_POWER, 0.0),
+    "rear right": (0.0, _HALF_POWER),
+    "rear centre": (0.5, 0.5),
+    "bass": (0.0, 0.0),
+}
+"""Place of a loudspeaker -> its weights on the left and on the right side (ITU-R BS.775; the bass channel repeats what
+the others have)."""
+
+_FRONT, _REAR = ("left", "right", "centre"), ("rear left", "rear right")
+_ORDERS = {
+    3: _FRONT,
+    4: ("left", "right", *_REAR),
+    5: (*_FRONT, *_REAR),
+    6: (*_FRONT, "bass", *_REAR),
+    7: (*_FRONT, "bass", "rear centre", *_REAR),
+    8: (*_FRONT, "bass", *_REAR, *_REAR),
+}
+"""Number of channels -> their places, in the order of WAV and FLAC."""
+
 MAX_REST_FRAMES = 1 << 40
 """Number of frames from which a length is a placeholder, not a length."""
 
@@ -35,6 +60,9 @@ class AudioOptions:
 
     sample_rate: int
     """Sample rate of the returned tracks (the codec's); 0 keeps the rate of the first required track."""
+
+    channels: int = 1
+    """Number of channels of the returned tracks: 1 for the average of a file's channels, 2 for left and right."""
 
     voice_sample_rate: int = 0
     """Sample rate of the reference voice; 0 for no voice."""
@@ -130,7 +158,7 @@ class Decoded:
     """float32 samples, frames x channels, at the file's own rate."""
 
     signal: TrackSignal
-    """Figures of the channels, before they were averaged."""
+    """Figures of the file's channels, before they were mixed."""
 
 
 def check_header(path: Path, options: AudioOptions) -> AudioHeader:
@@ -210,14 +238,14 @@ def _rest_seconds(path: Path) -> float:
         return 0.0
 
 
-def decode(path: Path, header: AudioHeader, num_frames: int, *, mono: bool, start: int = 0) -> Decoded:
+def decode(path: Path, header: AudioHeader, num_frames: int, *, channels: int | None, start: int = 0) -> Decoded:
     """Decode a passage of a file block by block.
 
     Args:
         path: File to decode.
         header: Result of `check_header`.
         num_frames: Number of frames to decode; fewer are returned at the end of the file.
-        mono: Whether to average the channels.
+        channels: Number of channels of the result (see `mixed`); None keeps those of the file.
         start: First frame.
 
     Raises:
@@ -229,7 +257,7 @@ def decode(path: Path, header: AudioHeader, num_frames: int, *, mono: bool, star
     try:
         for block in _blocks(path, header, start, num_frames):
             sums.add(block)
-            blocks.append(block.mean(axis=1, keepdims=True) if mono and block.shape[1] > 1 else block)
+            blocks.append(block if channels is None else mixed(block, channels))
     except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
         raise AudioRejected("unreadable_audio", f"decoding fails: {_without_path(error)}", header.seconds) from error
     found = sums.count
@@ -239,6 +267,7 @@ def decode(path: Path, header: AudioHeader, num_frames: int, *, mono: bool, star
     if not sums.is_finite:
         raise AudioRejected("not_finite", "the samples contain NaN or infinity", header.seconds)
     samples = np.concatenate(blocks)
+    del blocks  # as large as the samples: ten minutes of stereo are 230 MB
     if sums.peak > MAX_LEVEL:
         reason = (
             f"the largest sample is {sums.peak:.6g}, where 1 is full scale; samples of the size of integers must be "
@@ -246,6 +275,28 @@ def decode(path: Path, header: AudioHeader, num_frames: int, *, mono: bool, star
         )
         raise AudioRejected("out_of_scale", reason, header.seconds)
     return Decoded(samples, sums.signal(samples.mean(axis=1), header.sample_rate))
+
+
+def mixed(samples: np.ndarray, channels: int) -> np.ndarray:
+    """Mix frames x channels of a file to one channel (the average) or two (left and right).
+
+    One channel is used for both sides. Surround sound is folded down with the weights of ITU-R BS.775, scaled so that
+    the result cannot exceed full scale where the file does not.
+    """
+    found = samples.shape[1]
+    if found == channels:
+        return samples
+    if channels == 1:
+        return samples.mean(axis=1, keepdims=True)
+    assert channels == 2, channels
+    return samples.repeat(2, axis=1) if found == 1 else samples @ _fold_down(found)
+
+
+@cache
+def _fold_down(channels: int) -> np.ndarray:
+    """Return the weights (channels x 2) of a file's channels on both sides."""
+    weights = np.array([_PLACES[place] for place in _ORDERS[channels]], dtype=np.float32)
+    return weights / weights.sum(axis=0)
 
 
 def _blocks(path: Path, header: AudioHeader, start: int, num_frames: int) -> Iterator[np.ndarray]:
@@ -268,10 +319,10 @@ def _blocks(path: Path, header: AudioHeader, start: int, num_frames: int) -> Ite
 
 
 def resample(samples: np.ndarray, rate: int, target_rate: int, num_samples: int) -> np.ndarray:
-    """Resample mono float32 audio and cut or pad it to exactly `num_samples`.
+    """Resample float32 audio along its first axis, and cut or pad it to exactly `num_samples`.
 
     Args:
-        samples: N samples at `rate`.
+        samples: N samples, or N x channels, at `rate`.
         rate: Sample rate of the input.
         target_rate: Sample rate of the result.
         num_samples: Length of the result; the padding is silence and only compensates for rounding.
@@ -280,5 +331,5 @@ def resample(samples: np.ndarray, rate: int, target_rate: int, num_samples: int)
         samples = soxr.resample(samples, rate, target_rate, quality="HQ")
     samples = samples[:num_samples]
     if len(samples) < num_samples:
-        samples = np.pad(samples, (0, num_samples - len(samples)))
+        samples = np.pad(samples, [(0, num_samples - len(samples)), *[(0, 0)] * (samples.ndim - 1)])
     return np.ascontiguousarray(samples, dtype=np.float32)

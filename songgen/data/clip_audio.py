@@ -1,4 +1,4 @@
-"""Validation of a clip's audio on input: files from any source become checked mono tracks of one length and rate."""
+"""Validation of a clip's audio on input: files from any source become checked tracks of one length and rate."""
 
 import math
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ class ClipAudio:
     """Checked tracks of one clip."""
 
     tracks: dict[str, np.ndarray]
-    """Track name -> mono float32 samples at the codec's rate, all of one length."""
+    """Track name -> float32 samples at the codec's rate, all of one length: N, or 2 x N of two channels."""
 
     energies: dict[str, float]
-    """Track name -> root mean square of the 16-bit samples."""
+    """Track name -> root mean square of the 16-bit samples of the average of the channels."""
 
     voice: np.ndarray | None
     """Vocal track as int16 at the voice encoder's rate, or None."""
@@ -76,7 +76,7 @@ def read_clip(row: ClipRow, options: AudioOptions) -> ClipAudio | Rejection:
         samples, signals = {}, {}
         for name, track in row.tracks.items():
             _check_unchanged(name, row)
-            samples[name], signals[name] = _decode_mono(Path(track.resolved), headers[name], options)
+            samples[name], signals[name] = _decode(Path(track.resolved), headers[name], options)
         rates = {name: header.sample_rate for name, header in headers.items()}
         options = options if options.sample_rate else replace(options, sample_rate=rates[options.required_tracks[0]])
         seconds = {name: len(samples[name]) / rates[name] for name in samples}
@@ -141,19 +141,24 @@ def _finish(
     if num_samples == 0:
         raise _TrackRejected(next(iter(samples)), "empty", "has no samples")
     tracks = {name: resample(track, rates[name], options.sample_rate, num_samples) for name, track in samples.items()}
-    energies = {name: energy(track) for name, track in tracks.items()}
+    energies = {name: energy(_mono(track)) for name, track in tracks.items()}
     for name, track_energy in energies.items():
-        if track_energy < options.silence_energy and signals[name].channel_energy >= options.silence_energy:
+        if track_energy >= options.silence_energy:
+            continue
+        if signals[name].channel_energy >= options.silence_energy:
+            if options.channels > 1:
+                continue  # only the average of the channels is silent, and they are kept apart
             raise _TrackRejected(name, "cancelling_channels", _cancelling_text(track_energy, signals[name]))
         # The vocal track of an instrumental passage may be silent, also where a vocal track is required.
-        if track_energy < options.silence_energy and name in options.required_tracks and name != VOCAL:
+        if name in options.required_tracks and name != VOCAL:
             raise _TrackRejected(name, "silent", f"is silent (energy {track_energy:.2f})")
     voice = None
     if options.voice_sample_rate and VOCAL in samples:
         voice_length = round(seconds * options.voice_sample_rate)
-        voice = to_int16(resample(samples[VOCAL], rates[VOCAL], options.voice_sample_rate, voice_length))
+        voice = to_int16(resample(_mono(samples[VOCAL]), rates[VOCAL], options.voice_sample_rate, voice_length))
     clipped = tuple(name for name, track in samples.items() if np.mean(np.abs(track) >= CLIPPED_LEVEL) > CLIPPED_SHARE)
     duration = num_samples / options.sample_rate
+    tracks = {name: track if track.ndim == 1 else np.ascontiguousarray(track.T) for name, track in tracks.items()}
     return ClipAudio(tracks, energies, voice, duration, clipped, cropped_seconds, trimmed_seconds)
 
 
@@ -164,8 +169,13 @@ def _cancelling_text(mono_energy: float, signal: TrackSignal) -> str:
     )
 
 
-def _decode_mono(path: Path, header: AudioHeader, options: AudioOptions) -> tuple[np.ndarray, TrackSignal]:
-    """Decode as much of a file as may be needed, and average its channels."""
+def _mono(samples: np.ndarray) -> np.ndarray:
+    """Return N samples: the average of the channels where samples are N x channels."""
+    return samples if samples.ndim == 1 else samples.mean(axis=1)
+
+
+def _decode(path: Path, header: AudioHeader, options: AudioOptions) -> tuple[np.ndarray, TrackSignal]:
+    """Decode as much of a file as may be needed, and mix its channels: N samples, or N x 2."""
     needed = math.ceil((options.max_seconds + options.length_tolerance_seconds) * header.sample_rate)
-    decoded = decode(path, header, needed, mono=True)
-    return decoded.samples[:, 0], decoded.signal
+    decoded = decode(path, header, needed, channels=options.channels)
+    return decoded.samples if options.channels > 1 else decoded.samples[:, 0], decoded.signal

@@ -72,8 +72,8 @@ def collate(samples: Sequence[Sample], target_tracks: Sequence[str], auxiliary_t
         auxiliary_tracks: names of the A tracks of an auxiliary loss.
     """
     assert samples
-    input_ids, attention_mask = _pad_ids([sample.caption_ids for sample in samples])
-    prompt_input_ids, prompt_attention_mask = _pad_ids([sample.lyrics_ids for sample in samples])
+    input_ids, attention_mask = pad_ids([sample.caption_ids for sample in samples])
+    prompt_input_ids, prompt_attention_mask = pad_ids([sample.lyrics_ids for sample in samples])
     voice_lengths = [len(sample.voice) for sample in samples]
     voices = np.zeros((len(samples), max(voice_lengths)), dtype=np.float32)
     for voice, sample in zip(voices, samples, strict=True):
@@ -108,7 +108,7 @@ def _pad_codes(samples: Sequence[Sample], tracks: Sequence[str]) -> Tensor:
     return torch.from_numpy(codes)
 
 
-def _pad_ids(texts: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
+def pad_ids(texts: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
     """Stack token ids to (ids, mask), each B x L int64; padding is 0 and masked."""
     ids = np.zeros((len(texts), max(len(text) for text in texts)), dtype=np.int64)
     mask = np.zeros_like(ids)

@@ -121,7 +121,10 @@ class _Reader:
             answer, receive = self._ask(task, row)
             if "rejection" in answer:
                 return Rejection(**answer["rejection"])
-            arrays = {name: np.frombuffer(receive(), dtype=dtype) for name, dtype in answer.pop("arrays")}
+            arrays = {
+                name: np.frombuffer(receive(), dtype=dtype).reshape(shape)
+                for name, dtype, shape in answer.pop("arrays")
+            }
         except _Failed as failure:
             return row.reject(failure.code, failure.reason, _first_path(row))
         voice = arrays.pop(VOICE_NAME, None)
@@ -243,7 +246,7 @@ def _send_clip(pipe: Connection, clip: ClipAudio) -> None:
     if clip.voice is not None:
         arrays[VOICE_NAME] = clip.voice
     answer = {
-        "arrays": [[name, array.dtype.str] for name, array in arrays.items()],
+        "arrays": [[name, array.dtype.str, array.shape] for name, array in arrays.items()],
         "energies": clip.energies,
         "duration": clip.duration,
         "clipped_tracks": clip.clipped_tracks,
@@ -253,7 +256,7 @@ def _send_clip(pipe: Connection, clip: ClipAudio) -> None:
     }
     pipe.send_bytes(json.dumps(answer).encode())
     for array in arrays.values():
-        pipe.send_bytes(array.tobytes())
+        pipe.send_bytes(array.reshape(-1).view(np.uint8))  # without a copy: ten minutes of stereo are 230 MB
 
 
 def main() -> None:

@@ -26,9 +26,16 @@ from songgen.runtime.records import Format
 from songgen.tasks import TRACKS
 
 CODES, LATENTS = "codes", "latents"
-TARGET_KINDS = {CODES: pa.int16(), LATENTS: pa.float32()}
+TARGET_KINDS = {CODES: pa.int16(), LATENTS: pa.float16()}
 """Kind of target -> type of its values in the shards: codes of a codec with codebooks, or latents of a continuous
-autoencoder."""
+autoencoder, which have a few units at most, so that 16 bits keep them to 0.1 %."""
+
+DEFAULT_MAX_SECONDS = {CODES: 35.0, LATENTS: 600.0}
+"""Kind of target -> length of the longest clip in seconds, unless a configuration sets one. A frame of latents is 25
+to 40 times longer than one of codes, so that these models read whole songs."""
+
+DEFAULT_MAX_TEXT = {CODES: 500, LATENTS: 10_000}
+"""Kind of target -> most characters of a caption and of lyrics, unless a configuration sets another number."""
 
 SCHEMA_VERSION = 1
 """Version of the format. It is increased when the columns or their meaning change, with an upgrade from the version

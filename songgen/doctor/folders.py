@@ -28,8 +28,8 @@ from songgen.lyrics import VOCABULARY_FILES
 from songgen.prepare.engine.record_files import SONGS_FILE
 from songgen.prepare.engine.store import RESULTS_FOLDER
 from songgen.prepare.output.writers import INFO_FILE
+from songgen.runtime.model_folders import MODEL_CONFIG_FILES, model_config_file
 from songgen.runtime.status import PREPARE_STATUS_FILE, RUN_STATUS_FILE, TOKENIZE_STATUS_FILE
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.tokenize.workspace import CHUNK_FOLDER, PLAN_FOLDER, SETTINGS_FILE, WORK_LOCK_FILE, replaced_folder
 from songgen.train.checkpoints.files import MANIFEST_FILE, RUN_CONFIG_FILE
 from songgen.train.checkpoints.folders import checkpoint_folders, leftovers
@@ -96,7 +96,7 @@ def recognize(folder: Path) -> Kind:
     raise ValueError(
         f"{folder} is neither an output folder of a run, nor a checkpoint, a data set, a model, an adapter or a "
         f"part of one: it contains none of {RUN_STATUS_FILE}, {METRICS_FILE}, {MANIFEST_FILE}, {DATASET_FILE}, "
-        f"{INFO_FILE}, {MODEL_CONFIG_FILE}, {ADAPTER_CONFIG_FILE}, "
+        f"{INFO_FILE}, {', '.join(MODEL_CONFIG_FILES)}, {ADAPTER_CONFIG_FILE}, "
         f"{', '.join((*VOCABULARY_FILES, *CAPTION_TOKENIZER_FILES))}"
     )
 
@@ -106,7 +106,7 @@ def _kind_of_model(folder: Path) -> Kind | None:
     part = kind_of_part(folder)
     if part in (Kind.CODEC, Kind.ENCODER):
         return part
-    if (folder / MODEL_CONFIG_FILE).exists():
+    if model_config_file(folder) is not None:
         return Kind.MODEL
     if is_adapter_folder(folder):
         return Kind.ADAPTER

@@ -14,8 +14,7 @@ from songgen.prepare.output.writers import INFO_FILE
 from songgen.prepare.output.writers import hashed_files as prepared_files
 from songgen.runtime.file_hashes import HASHES_FILE, changed_files, read_hashes, record_hashes
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.model_folders import part_files
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
+from songgen.runtime.model_folders import PIPELINE_FILE, model_config_file, part_files
 from songgen.tokenize.finalize import hashed_files
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -63,18 +62,18 @@ def accept(folder: Path) -> list[str]:
     Raises:
         ValueError: if the folder is not one of these.
     """
-    path = folder / MODEL_CONFIG_FILE
+    config = model_config_file(folder)
     if (folder / DATASET_FILE).is_file():
         (folder / HASHES_FILE).unlink(missing_ok=True)  # otherwise the changed description could not be read
         names = hashed_files(folder, DatasetInfo.read(folder))
     elif (folder / INFO_FILE).is_file():
         names = prepared_files(folder)
-    elif path.is_file() and read_json_object(path).get("model_type", DEFAULT_MODEL_TYPE) in FAMILIES:
+    elif config is not None and _is_model(config):
         names = family_of(folder).model_files.names(folder)
-    elif not path.is_file() and is_adapter_folder(folder):
+    elif config is None and is_adapter_folder(folder):
         require_complete(folder)
         names = list(ADAPTER_FILES)
-    elif path.is_file() or any((folder / name).is_file() for name in (*VOCABULARY_FILES, TOKENIZER_FILE)):
+    elif config is not None or any((folder / name).is_file() for name in (*VOCABULARY_FILES, TOKENIZER_FILE)):
         names = [file.relative_to(folder).as_posix() for file in part_files(folder, folder)]
     else:
         raise ValueError(
@@ -83,3 +82,8 @@ def accept(folder: Path) -> list[str]:
         )
     record_hashes(folder, names)
     return names
+
+
+def _is_model(config: Path) -> bool:
+    """Return whether a configuration is that of a model, and not of a network in a folder of its own."""
+    return config.name == PIPELINE_FILE or read_json_object(config).get("model_type", DEFAULT_MODEL_TYPE) in FAMILIES

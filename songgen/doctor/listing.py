@@ -19,9 +19,9 @@ from songgen.doctor.work_folders import WORK_ENDING, activity
 from songgen.prepare.output.writers import INFO_FILE, PreparedInfo
 from songgen.runtime.folder_owner import read_owner
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.model_folders import PIPELINE_FILE, model_config_file
 from songgen.runtime.processes.heartbeat import read_beat
 from songgen.runtime.status import PREPARE_STATUS_FILE, TOKENIZE_STATUS_FILE, Progress, RunStatus, read_run_status
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.tokenize.work_list import WorkPlan
 from songgen.tokenize.workspace import CHUNK_FOLDER
 from songgen.train.checkpoints.state import read_trainer_state
@@ -236,7 +236,7 @@ def _state_of_run(folder: Path) -> tuple[str, str]:
         milestone = beat.milestone if beat else ""
         return RUNNING, "; ".join(filter(None, [_at(beat.step if beat else None, status), milestone]))
     if status is None:
-        is_finished = (folder / MODEL_CONFIG_FILE).is_file() or is_adapter_folder(folder)
+        is_finished = model_config_file(folder) is not None or is_adapter_folder(folder)
         return (FINISHED if is_finished else UNFINISHED), ""
     if status.status == FAILED:
         return FAILED, ", ".join(filter(None, [_at(status.step, status), status.reason]))
@@ -254,9 +254,19 @@ def _at(step: int | None, status: RunStatus | None) -> str:
 
 
 def _weights(folder: Path) -> int | None:
-    """Return the size of the weights in a folder, without subfolders; None if there are none."""
-    sizes = [entry.stat().st_size for entry in os.scandir(folder) if entry.name.endswith(".safetensors")]
-    return sum(sizes) or None
+    """Return the size of the weights in a folder and of the components of a pipeline in it; None if there are none."""
+    places = [folder, *(folder / name for name in _components(folder))]
+    files = [entry for place in places for entry in os.scandir(place) if entry.name.endswith(".safetensors")]
+    return sum(entry.stat().st_size for entry in files) or None
+
+
+def _components(folder: Path) -> list[str]:
+    """Return the names of the components of a pipeline that have a folder here; none of other models."""
+    try:
+        index = read_json_object(folder / PIPELINE_FILE) if (folder / PIPELINE_FILE).is_file() else {}
+    except ValueError:
+        return []
+    return [name for name in index if "/" not in name and not name.startswith(("_", ".")) and (folder / name).is_dir()]
 
 
 def _changed(folder: Path) -> float:

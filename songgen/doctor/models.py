@@ -10,13 +10,14 @@ from songgen.codecs import load_codec
 from songgen.conditioning import load_caption_tokenizer
 from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.doctor.hashes import examine_hashes
+from songgen.doctor.pipelines import examine_pipeline
 from songgen.lyrics import VoiceBpeTokenizer
 from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.folder import FROZEN_PARTS, PATH_KEYS
 from songgen.models.loading import non_finite_weights, weight_problems
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.model_folders import leaving_paths, part_files
+from songgen.runtime.model_folders import PIPELINE_FILE, leaving_paths, part_files
 from songgen.runtime.pretrained import local_folder
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
@@ -27,8 +28,14 @@ SHOWN_PROBLEMS = 8
 
 
 def examine_model(folder: Path, *, deep: bool) -> Iterator[Finding]:
-    """Check a model folder: hashes, names and shapes of weights; with `deep`, also their values."""
+    """Check a model folder of any family: hashes, names and shapes of weights; with `deep`, also their values."""
     yield from examine_hashes(folder)
+    yield from (examine_pipeline if (folder / PIPELINE_FILE).is_file() else _token_model)(folder, deep=deep)
+    yield from _pickles(folder)
+
+
+def _token_model(folder: Path, *, deep: bool) -> Iterator[Finding]:
+    """Check the folder of a token model."""
     try:
         raw = read_json_object(folder / MODEL_CONFIG_FILE)
         config = SongGenConfig.from_dict(raw)
@@ -51,7 +58,6 @@ def examine_model(folder: Path, *, deep: bool) -> Iterator[Finding]:
     yield from _codec_fits(folder, config, deep=deep)
     yield from _lyrics_tokenizer(folder, config)
     yield from _caption_tokenizer(folder, config)
-    yield from _pickles(folder)
 
 
 def _weights(folder: Path, *, deep: bool) -> Iterator[Finding]:

@@ -17,9 +17,9 @@ from songgen.runtime.files import free_bytes
 from songgen.runtime.folder_owner import read_owner
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.json_lines import numbered
+from songgen.runtime.model_folders import model_config_file
 from songgen.runtime.processes.heartbeat import heartbeat_file, read_beat
 from songgen.runtime.status import RUN_STATUS_FILE, read_run_status
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE, room_needed
 from songgen.train.checkpoints.folders import complete_checkpoints
 from songgen.train.control.journal import JOURNAL_FILE, in_effect, journal_lines
@@ -46,7 +46,7 @@ def examine_run(folder: Path, *, deep: bool) -> Iterator[Finding]:
     yield from _metrics(folder)
     yield from _anomalies(folder)
     yield from _journal(folder)
-    if (folder / MODEL_CONFIG_FILE).is_file():
+    if model_config_file(folder) is not None:
         yield from examine_model(folder, deep=deep)
     elif is_adapter_folder(folder):
         yield from examine_adapter(folder)

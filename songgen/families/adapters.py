@@ -18,6 +18,7 @@ from songgen.adapters.attach import attach
 from songgen.adapters.folder import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_WEIGHTS_FILE,
+    Adapter,
     AdapterRecipe,
     peft_names,
     weights_fingerprint,
@@ -28,6 +29,7 @@ from songgen.adapters.quantization import quantize
 from songgen.adapters.targets import Targets, TargetWords, find_targets
 from songgen.config import LoraArguments, RunConfig
 from songgen.families.costs import AdapterPlan
+from songgen.families.registry import write_shared_forms
 from songgen.families.trainable import ParameterGroups
 from songgen.runtime.tensor_files import read_tensors
 
@@ -49,6 +51,13 @@ class AdaptedLayers:
     """Words for parts of the models."""
     quantized: str
     """Regular expression for the whole names of linear layers that are quantized if the run asks for it."""
+    root: str = ""
+    """Name of the module of the model that adapters are attached to, empty for the whole model. All names of layers,
+    those in files too, are relative to it, and the fingerprint of the base is that of this module."""
+
+    def within(self, name: str) -> str:
+        """Return the name in the model of a layer or parameter of the module."""
+        return f"{self.root}.{name}" if self.root else name
 
 
 @dataclass(frozen=True)
@@ -72,14 +81,21 @@ class AdapterForm:
     def write(self, folder: Path, weights: Mapping[str, Tensor], *, steps: int, plan: Mapping[str, Any]) -> None:
         """See `WeightForm`."""
         recipe = dataclasses.replace(self.recipe, steps=steps, data_fingerprint=plan.get("data_sha256"))
-        named = {self.written_names[name]: tensor for name, tensor in weights.items()}
-        write_adapter(folder, self.config, named, recipe, hashes=False)
+        write_adapter(folder, self.config, self._named(weights), recipe, hashes=False)
+
+    def write_others(self, folder: Path, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+        """See `WeightForm`."""
+        return write_shared_forms(folder, Adapter(self.config, self._named(weights), self.recipe))
 
     def read(self, folder: Path) -> dict[str, Tensor]:
         """See `WeightForm`."""
         own_names = {written: name for name, written in self.written_names.items()}
         tensors = read_tensors(folder / ADAPTER_WEIGHTS_FILE)
         return {own_names.get(written, written): tensor for written, tensor in tensors.items()}
+
+    def _named(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights by their names in the file."""
+        return {self.written_names[name]: tensor for name, tensor in weights.items()}
 
 
 def attach_adapter(
@@ -113,14 +129,14 @@ def attach_adapter(
     arguments = config.adapter.lora_arguments()
     if arguments is None:
         return None
-    options = adapter_options(arguments)
-    kept = set(groups.expand(frozen))
-    targets = find_targets(core, options, layers.words, lambda name: groups.group_of(f"{name}.weight") in kept)
-    fingerprint = weights_fingerprint(core.state_dict())
+    options, root = adapter_options(arguments), core.get_submodule(layers.root)
+    targets = _find_targets(root, options, groups, layers, frozen)
+    fingerprint = weights_fingerprint(root.state_dict())
+    core.requires_grad_(False)
     if options.quantization != "none":
-        _quantize(core, options, targets, layers.quantized, getattr(torch, config.training.dtype))
-    lora_config = attach(core, options, targets, seed=config.training.seed)
-    names = [name for name, parameter in core.named_parameters() if parameter.requires_grad]
+        _quantize(root, options, targets, layers.quantized, getattr(torch, config.training.dtype))
+    lora_config = attach(root, options, targets, seed=config.training.seed)
+    names = [name for name, parameter in root.named_parameters() if parameter.requires_grad]
     recipe = AdapterRecipe(
         base_model=config.model.model_name_or_path,
         base_fingerprint=fingerprint,
@@ -129,7 +145,25 @@ def attach_adapter(
         track_pattern=config.model.track_pattern,
         config_overrides={name: value for name, value in overrides.items() if isinstance(value, bool)},
     )
-    return AdapterForm(lora_config, recipe, peft_names(names))
+    return AdapterForm(
+        lora_config, recipe, {layers.within(name): written for name, written in peft_names(names).items()}
+    )
+
+
+def _find_targets(
+    root: nn.Module,
+    options: AdapterOptions,
+    groups: ParameterGroups,
+    layers: AdaptedLayers,
+    frozen: Collection[str],
+) -> Targets:
+    """Return the layers of a module that get an adapter: none of groups that are frozen."""
+    kept = set(groups.expand(frozen))
+
+    def is_frozen(name: str) -> bool:
+        return groups.group_of(layers.within(f"{name}.weight")) in kept
+
+    return find_targets(root, options, layers.words, is_frozen)
 
 
 def plan_adapters(
@@ -143,15 +177,16 @@ def plan_adapters(
     arguments = config.adapter.lora_arguments()
     if arguments is None:
         return None
-    options, kept = adapter_options(arguments), set(groups.expand(frozen))
-    targets = find_targets(core, options, layers.words, lambda name: groups.group_of(f"{name}.weight") in kept)
-    is_quantized = options.quantization != "none"
+    options, root = adapter_options(arguments), core.get_submodule(layers.root)
+    targets = _find_targets(root, options, groups, layers, frozen)
+    saved = [name for name, _ in root.named_parameters() if name.rpartition(".")[0] in targets.saved]
+    quantized = [] if options.quantization == "none" else quantized_layers(root, targets, layers.quantized)
     return AdapterPlan(
-        ranks={name: targets.ranks.get(name, options.rank) for name in targets.adapted},
-        saved=frozenset(name for name, _ in core.named_parameters() if name.rpartition(".")[0] in targets.saved),
+        ranks={layers.within(name): targets.ranks.get(name, options.rank) for name in targets.adapted},
+        saved=frozenset(map(layers.within, saved)),
         dropout=options.dropout,
         has_magnitudes=options.use_dora,
-        quantized=frozenset(quantized_layers(core, targets, layers.quantized)) if is_quantized else frozenset(),
+        quantized=frozenset(map(layers.within, quantized)),
         quantization=options.quantization,
     )
 

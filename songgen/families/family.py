@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from songgen.config import RunConfig
 from songgen.data.dataset import SongDataset
 from songgen.families.costs import ModelCosts
+from songgen.families.encoding import Encoders
 from songgen.families.model_facts import ModelFacts
 from songgen.families.objective import DataNeeds, Objective
 from songgen.families.songs import Processes, TrainingData
@@ -68,6 +70,11 @@ class Family(Generic[Model]):
     """Read what a model card says about the model in a folder.
 
     Raises a ValueError if the folder does not hold a model."""
+    open_encoders: Callable[[str, str, torch.device], Encoders] | None = None
+    """Open what encodes songs and texts for its models, given a folder or hub id, its revision, and the device; None
+    for codec and tokenizers, which may also be named without a model.
+
+    Raises a ValueError if the model does not have them."""
     costs: Callable[[RunConfig], ModelCosts] | None = None
     """Compute the costs of a run's model before it is opened; None if that is not known for the family.
 

@@ -19,7 +19,7 @@ from songgen.data.curriculum.order import BALANCED, describe_order, parse_order,
 from songgen.data.dataset import RowFilter, SongDataset
 from songgen.data.loader import make_loader, read_batches
 from songgen.data.samples import Sample, SampleOptions, TrainingSamples
-from songgen.data.schema import EVAL_SPLIT, DatasetInfo
+from songgen.data.schema import DEFAULT_MAX_SECONDS, EVAL_SPLIT, DatasetInfo
 from songgen.families.objective import DataNeeds, MicroBatch, Objective
 
 logger = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ def select_songs(
     kept, rejected = songs.filter(
         RowFilter(
             min_seconds=data.min_duration_in_seconds or None,
-            max_seconds=data.max_duration_in_seconds,
+            max_seconds=data.max_duration_in_seconds or DEFAULT_MAX_SECONDS[needs.target_kind],
             tracks=needs.tracks,
         )
     )

@@ -77,6 +77,17 @@ class WeightForm(Protocol):
             plan: identity of the data of the run.
         """
 
+    def write_others(self, folder: Path, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+        """Write the same weights in the forms of other programs, next to the files of what the run produces.
+
+        Args:
+            folder: folder that `write` has written to; checkpoints do not get these files.
+            weights: as in `write`.
+
+        Returns:
+            Names of the files.
+        """
+
     def read(self, folder: Path) -> dict[str, Tensor]:
         """Read the weights by the names of the parameters.
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from songgen.adapters.choice import AdapterChoice, base_of, find_adapter, has_adapter, parse_choice
 from songgen.adapters.folder import AdapterRecipe, read_recipe
-from songgen.models.loading import DOWNLOADED, resolve_folder
+from songgen.runtime.model_folders import DOWNLOADED, model_config_file, resolve_folder
 from songgen.runtime.pretrained import find_folder
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +45,7 @@ def choose_model(name: str | Path, adapters: Iterable[str | Path | AdapterChoice
     """
     chosen = [each if isinstance(each, AdapterChoice) else parse_choice(each) for each in adapters]
     folder = find_folder(name, patterns=DOWNLOADED)
-    if (folder / MODEL_CONFIG_FILE).is_file() or not has_adapter(folder):
+    if model_config_file(folder) is not None or not has_adapter(folder):
         return ModelChoice(resolve_folder(folder), tuple(chosen))
     own = find_adapter(folder)
     return ModelChoice(base_folder(own), (AdapterChoice(own), *chosen))

@@ -18,7 +18,7 @@ from songgen.generation.reference_voice import read_reference_voice
 from songgen.generation.separation import VocalSeparator, load_separator
 from songgen.lyrics import VoiceBpeTokenizer
 from songgen.models.folder import read_config
-from songgen.models.loading import resolve_folder
+from songgen.runtime.model_folders import resolve_folder
 
 PUBLISHED_CAPTION_TOKENIZER = "google/flan-t5-large"
 """Caption tokenizer of models whose folder does not name one."""

@@ -102,6 +102,6 @@ def _read(path: Path, start: float, seconds: float, context: float) -> tuple[Dec
             )
         begin = max(0, cut - round(context * rate))
         length = cut - begin + round((seconds + context) * rate)
-        return decode(path, header, length, mono=False, start=begin), rate, cut - begin
+        return decode(path, header, length, channels=None, start=begin), rate, cut - begin
     except AudioRejected as error:
         raise ValueError(f"the reference voice {path} cannot be used ({error.code}): {error.reason}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,12 +27,13 @@ from songgen.models.folder import (
 from songgen.runtime.file_hashes import checked
 from songgen.runtime.files import remove_file
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.pretrained import find_folder
+from songgen.runtime.model_folders import resolve_folder
 from songgen.runtime.tensor_files import (
     MODEL_CONFIG_FILE,
     WEIGHTS_FILE,
     non_finite_tensors,
     opened_tensors,
+    shape_problems,
     weight_files,
 )
 
@@ -59,64 +60,7 @@ _POSITION_TABLE = "decoder.model.decoder.embed_positions.weights"
 _PRECISIONS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 """Name in a safetensors header -> precision."""
 
-_CHECKPOINT_NAME = re.compile(r"checkpoint-\d+(-\d+)?")
-"""Names of the checkpoints in the output folder of a run."""
-
-_ADAPTER_CONFIG_FILE = "adapter_config.json"
-"""File of PEFT's adapter folders."""
-
 _STREAM_WEIGHT = re.compile(r"^(decoder\.lm_heads|decoder\.model\.decoder\.embed_tokens)\.(\d+)\.")
-
-DOWNLOADED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.md")
-"""What is taken from a hub repository: never a pickle."""
-
-
-def resolve_folder(
-    name: str | Path,
-    *,
-    revision: str | None = None,
-    cache_dir: str | None = None,
-    patterns: Sequence[str] = DOWNLOADED,
-) -> Path:
-    """Return the local folder of a model given by path or hub id, downloading the latter.
-
-    Args:
-        name: folder or hub id.
-        revision: branch, tag or commit of a hub repository.
-        cache_dir: where downloads are kept.
-        patterns: files to take from a hub repository.
-
-    Raises:
-        ValueError: if there is no such folder, the hub does not hand it over, or it holds no `config.json`.
-    """
-    folder = find_folder(name, patterns=patterns, revision=revision, cache_dir=cache_dir)
-    if not (folder / MODEL_CONFIG_FILE).is_file():
-        raise ValueError(f"{folder} is not a model folder: it holds no {MODEL_CONFIG_FILE}{_model_nearby(folder)}")
-    return folder
-
-
-def _model_nearby(folder: Path) -> str:
-    """Say where the model is if a folder is a checkpoint of a run, or a run that has not written its model yet."""
-    if (folder / _ADAPTER_CONFIG_FILE).is_file():
-        return (
-            ", because it holds an adapter; generate with it and its base (--adapter), or merge both into a model "
-            "first (`songgen export FOLDER --merge OUT`)"
-        )
-    is_checkpoint = _CHECKPOINT_NAME.fullmatch(folder.resolve().name) is not None
-    run = folder.resolve().parent if is_checkpoint else folder
-    if not is_checkpoint and not any(_CHECKPOINT_NAME.fullmatch(path.name) for path in run.iterdir()):
-        return ""
-    what = (
-        f", because it is a checkpoint (`songgen export {folder} --model OUT` makes a model of it)"
-        if is_checkpoint
-        else ""
-    )
-    if (run / MODEL_CONFIG_FILE).is_file():
-        return f"{what}; the model that the run has written is {run}"
-    return (
-        f"{what}; the run in {run} has not written its model yet, which it does at its end, or when it is stopped "
-        "(Ctrl-C, or a file named STOP in its folder)"
-    )
 
 
 def load_model(
@@ -148,7 +92,7 @@ def load_model(
     """
     if attn_implementation not in ("sdpa", "eager"):
         raise ValueError(f"attn_implementation {attn_implementation!r} is not one of sdpa, eager")
-    folder = resolve_folder(name, revision=revision, cache_dir=cache_dir)
+    folder = resolve_folder(name, revision=revision, cache_dir=cache_dir, marks=(MODEL_CONFIG_FILE,))
     tensors = _read_tensors(folder)
     config = SongGenConfig.from_dict(_completed_by_tensors(read_config(folder), tensors))
     frozen = _split_off_frozen(tensors)
@@ -360,7 +304,7 @@ def stored_config(
     Raises:
         ValueError: if the configuration cannot be read.
     """
-    folder = resolve_folder(name, revision=revision, patterns=(MODEL_CONFIG_FILE,))
+    folder = resolve_folder(name, revision=revision, patterns=(MODEL_CONFIG_FILE,), marks=(MODEL_CONFIG_FILE,))
     data = read_config(folder)
     config = SongGenConfig.from_dict(
         data if "lyrics_encoder" in data else _completed_by_tensors(data, _read_tensors(folder, shapes_only=True))
@@ -426,13 +370,6 @@ def _require_fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *,
 
 def _misfits(model: nn.Module, tensors: Mapping[str, Tensor], *, warm_start: bool = False) -> list[str]:
     """Say which weights are missing, too many, or of another shape."""
-    expected = {key: value for key, value in model.state_dict().items() if key != _POSITION_TABLE}
+    expected = {key: value.shape for key, value in model.state_dict().items() if key != _POSITION_TABLE}
     optional = {key for key in expected if warm_start and key.startswith("decoder.vocal_lm_heads.")}
-    problems = [f"missing: {key}" for key in expected.keys() - tensors.keys() - optional]
-    problems += [f"unexpected: {key}" for key in tensors.keys() - expected.keys()]
-    problems += [
-        f"shape of {key}: stored {tuple(tensors[key].shape)}, model {tuple(expected[key].shape)}"
-        for key in expected.keys() & tensors.keys()
-        if tensors[key].shape != expected[key].shape
-    ]
-    return sorted(problems)
+    return shape_problems({key: tensor.shape for key, tensor in tensors.items()}, expected, optional)

@@ -21,7 +21,7 @@ from songgen.planning.machine import Machine
 from songgen.planning.memory import Processes
 from songgen.planning.speed import Speed, measured_speed
 from songgen.runtime.files import write_text_atomic
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
+from songgen.runtime.model_folders import MODEL_CONFIG_FILES
 from songgen.tasks import VOCAL
 
 MAX_ROUNDS = 4
@@ -227,4 +227,5 @@ def _model_folders(data: Sequence[Path]) -> Iterator[Path]:
     """Yield folders with a configuration next to the data and in `./outputs`, two levels deep."""
     for root in [*(folder.absolute().parent for folder in data), Path("outputs").absolute()]:
         for pattern in ("*", "*/*"):
-            yield from sorted(path.parent for path in root.glob(f"{pattern}/{MODEL_CONFIG_FILE}"))
+            for name in MODEL_CONFIG_FILES:
+                yield from sorted(path.parent for path in root.glob(f"{pattern}/{name}"))

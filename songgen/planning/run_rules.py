@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from songgen.config.changes import KIND_OF, Change
+from songgen.config.changes import KIND_OF, Change, has_changed
 from songgen.planning.facts import RunFacts
 from songgen.planning.findings import Finding, Severity
 from songgen.runtime.json_files import read_json_object
@@ -200,7 +200,7 @@ def resuming(facts: RunFacts) -> Iterator[Finding]:
         return  # `songgen doctor` says what is wrong with the folder
     now = facts.config.to_dict()
     for key in sorted(set(then) & set(now)):
-        if KIND_OF.get(key) in (Change.COMPUTATION, Change.FIXED) and then[key] != now[key]:
+        if KIND_OF.get(key) in (Change.COMPUTATION, Change.FIXED) and has_changed(key, then[key], now[key]):
             yield Finding(
                 Severity.ERROR,
                 key,

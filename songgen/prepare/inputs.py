@@ -13,12 +13,12 @@ from typing import Any
 from songgen.data.manifests.clip import ClipRow, is_storable_text
 from songgen.data.manifests.findings import ManifestFindings
 from songgen.data.manifests.manifest import read_clip_rows
+from songgen.data.manifests.music_facts import stated_key
 from songgen.data.manifests.raw_rows import ColumnNames, join_tags
 from songgen.data.manifests.row_reader import ManifestOptions
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.lyrics import LANGUAGES, is_known_language
 from songgen.prepare.config import InputOptions, PrepareConfig
-from songgen.prepare.describing.embedded_facts import stated_key
 from songgen.prepare.engine.record import JsonObject, LyricLine, Refusal, SongRecord, known_language
 from songgen.prepare.engine.record_files import write_records
 from songgen.prepare.review.corrections import REVIEW

@@ -1,7 +1,8 @@
 """Weights in safetensors files, and the files of frozen networks in folders and hub repositories."""
 
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from songgen.runtime.file_hashes import checked
+from songgen.runtime.files import synchronize
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.pretrained import find_folder, local_folder
 
@@ -23,26 +26,32 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLE_FILE = "pytorch_model.bin"
 
-_WEIGHT_FILE_NAME = re.compile(r"model[\w.-]*\.safetensors")
+DIFFUSERS_STEM = "diffusion_pytorch_model"
+"""Beginning of the names of the weight files that diffusers writes."""
 
 _SPEC_KEYS = ("path", "revision", "allow_pickle_weights")
 
 
-def weight_files(folder: Path) -> list[str]:
+def weight_files(folder: Path, stem: str = "model") -> list[str]:
     """Return the names of a folder's safetensors files: one, or those that the index lists; none if it has neither.
+
+    Args:
+        folder: folder of a network.
+        stem: beginning of the names of its weight files.
 
     Raises:
         ValueError: if the index is damaged, or names anything but weight files of this folder.
     """
-    index = folder / INDEX_FILE
+    index, single = folder / f"{stem}.safetensors.index.json", f"{stem}.safetensors"
     if not index.is_file():
-        return [WEIGHTS_FILE] if (folder / WEIGHTS_FILE).is_file() else []
+        return [single] if (folder / single).is_file() else []
     try:
         names = sorted(set(read_json_object(index)["weight_map"].values()))
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{index} is damaged ({type(error).__name__}: {error})") from error
     # The index may come from anyone: a name with a folder in it could make the program read any file.
-    if foreign := [name for name in names if not _WEIGHT_FILE_NAME.fullmatch(str(name))]:
+    allowed = re.compile(rf"{stem}[\w.-]*\.safetensors")
+    if foreign := [name for name in names if not allowed.fullmatch(str(name))]:
         raise ValueError(f"{index} names files that are not weights of this folder: {foreign}")
     return names
 
@@ -69,6 +78,55 @@ def read_tensors(path: Path, *, prefixes: tuple[str, ...] = ("",)) -> dict[str, 
     """
     with opened_tensors(path) as opened:
         return {key: opened.get_tensor(key) for key in opened.keys() if key.startswith(prefixes)}  # noqa: SIM118
+
+
+def stored_shapes(path: Path) -> dict[str, torch.Size]:
+    """Return the shapes of the tensors of a safetensors file by name; only its header is read.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+    """
+    with opened_tensors(path) as opened:
+        return {key: torch.Size(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
+
+
+def shape_problems(
+    stored: Mapping[str, torch.Size], expected: Mapping[str, torch.Size], optional: Collection[str] = ()
+) -> list[str]:
+    """Say which weights are missing, too many, or of another shape, sorted.
+
+    Args:
+        stored: shapes in files, by name.
+        expected: shapes in the network.
+        optional: names of weights that files may lack.
+    """
+    problems = [f"missing: {key}" for key in expected.keys() - stored.keys() - set(optional)]
+    problems += [f"unexpected: {key}" for key in stored.keys() - expected.keys()]
+    problems += [
+        f"shape of {key}: stored {tuple(stored[key])}, model {tuple(expected[key])}"
+        for key in expected.keys() & stored.keys()
+        if stored[key] != expected[key]
+    ]
+    return sorted(problems)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file and flush it to the disk; on a full disk, an earlier file of the name stays whole.
+
+    Args:
+        path: file to write.
+        tensors: tensors by name, of any device.
+        metadata: texts for the header; more than one are in another order each time.
+    """
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(stored, temporary, metadata=dict(metadata or {}))
+        synchronize(temporary)
+        temporary.replace(path)
+        synchronize(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -4,12 +4,11 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from songgen.data.audio import AudioOptions
 from songgen.data.clip_audio import ClipAudio
@@ -34,8 +33,8 @@ from songgen.data.schema import (
 )
 from songgen.data.sound.levels import flaws
 from songgen.data.writer import ShardWriter
+from songgen.families.encoding import Encoders
 from songgen.runtime.json_lines import has_keys, seal, unseal
-from songgen.tokenize.encoders import Encoders
 from songgen.tokenize.options import TokenizeOptions
 from songgen.tokenize.statistics import ChunkStatistics, EnergyStatistics, count, differs
 from songgen.tokenize.text import EncodedText, encode_text
@@ -96,7 +95,7 @@ def chunk_key(settings: str, split: str, content: bytes, rows: Sequence[ClipRow]
     """Return the hash of everything that a chunk's shard depends on.
 
     Args:
-        settings: fingerprint of options, codec, tokenizers and code.
+        settings: fingerprint of options, encoders and code.
         split: split of the rows; two splits may have the same rows, but not the same shard.
         content: bytes of the rows in the work list.
         rows: the same rows, for sizes and modification times of their files.
@@ -116,23 +115,25 @@ def chunk_key(settings: str, split: str, content: bytes, rows: Sequence[ClipRow]
     return digest.hexdigest()
 
 
-def audio_options(options: TokenizeOptions, info: DatasetInfo) -> AudioOptions:
-    """Return the limits on audio of a run, and the sample rates of its data set."""
+def audio_options(options: TokenizeOptions, encoders: Encoders) -> AudioOptions:
+    """Return the limits on audio of a run, and the form that its encoders take."""
     return AudioOptions(
-        sample_rate=info.sample_rate,
-        voice_sample_rate=info.voice_sample_rate,
+        sample_rate=encoders.targets.sample_rate,
+        channels=encoders.targets.audio_channels,
+        voice_sample_rate=encoders.voice_sample_rate,
         min_seconds=options.min_seconds,
-        max_seconds=options.max_seconds,
+        max_seconds=options.longest_seconds,
         crop_long=options.crop_long,
     )
 
 
 class ChunkEncoder:
-    """Encoder of chunks, with the codec of this process."""
+    """Encoder of chunks, with the networks of this process."""
 
     def __init__(
         self,
         options: TokenizeOptions,
+        info: DatasetInfo,
         encoders: Encoders,
         readers: AudioReaders,
         executor: Executor,
@@ -142,12 +143,14 @@ class ChunkEncoder:
 
         Args:
             options: limits and sizes.
-            encoders: codec and tokenizers.
+            info: description of the data set.
+            encoders: encoders of audio and texts.
             readers: processes that read audio.
-            executor: threads that wait for the readers while the codec works.
+            executor: threads that wait for the readers while audio is encoded.
             progress: function called with the number of newly completed rows.
         """
         self.options = options
+        self.info = info
         self.encoders = encoders
         self.readers = readers
         self.executor = executor
@@ -157,33 +160,36 @@ class ChunkEncoder:
         """Encode rows into a shard at `path` and fill in the record. Without a usable row, no file is written.
 
         Raises:
-            RuntimeError: if the codec fails on every clip of the chunk, which then is not a problem of the clips.
+            RuntimeError: if encoding fails on every clip of the chunk, which then is not a problem of the clips.
         """
+        name = self.encoders.targets.name
         rejected: dict[int, Rejection] = {}
-        texts: dict[int, EncodedText] = {}
         for position, row in enumerate(rows):
-            text = encode_text(row, self.encoders, self.options)
+            text = encode_text(row, self.encoders, self.options, self.options.longest_seconds)
             if isinstance(text, Rejection):
                 rejected[position] = text
-            else:
-                texts[position] = text
         self.progress(len(rejected))
-        with ShardWriter(path, arrow_schema(self.options.tracks, kept_columns=self.options.kept_columns)) as writer:
+        usable = [position for position in range(len(rows)) if position not in rejected]
+        schema = arrow_schema(self.info.tracks, self.info.target_kind, self.info.kept_columns)
+        with ShardWriter(path, schema) as writer:
             failures = []
-            for group in self._audio_groups(rows, list(texts)):
+            for group in self._audio_groups(rows, usable):
                 clips = {position: audio for position, audio in group if isinstance(audio, ClipAudio)}
                 rejected |= {position: audio for position, audio in group if isinstance(audio, Rejection)}
-                for position, codes in self._encode_audio(clips).items():
-                    if isinstance(codes, Exception):
-                        failures.append(codes)
-                        rejected[position] = rows[position].reject("encoding_failed", f"the codec fails: {codes}")
+                for position, targets in self._encode_audio(rows, clips).items():
+                    row, clip = rows[position], clips[position]
+                    text = encode_text(row, self.encoders, self.options, clip.duration)
+                    if isinstance(targets, Exception):
+                        failures.append(targets)
+                        rejected[position] = row.reject("encoding_failed", f"the {name} fails: {targets}")
+                    elif isinstance(text, Rejection):
+                        rejected[position] = text
                     else:
-                        row, text, clip = rows[position], texts[position], clips[position]
-                        writer.add(position, self._arrow_row(row, text, clip, codes))
-                        self._count(record.statistics, row, text, clip, codes)
+                        writer.add(position, self._arrow_row(row, text, clip, targets))
+                        self._count(record.statistics, row, text, clip, targets)
                 self.progress(len(group))
             if failures and not writer.num_rows:
-                raise RuntimeError(f"the codec fails on every clip of {path.stem}") from failures[0]
+                raise RuntimeError(f"the {name} fails on every clip of {path.stem}") from failures[0]
             record.rows = writer.num_rows
             record.sha256 = writer.finish() if writer.num_rows else ""
         record.rejections = [rejected[position] for position in sorted(rejected)]
@@ -194,12 +200,14 @@ class ChunkEncoder:
     def _audio_groups(
         self, rows: Sequence[ClipRow], positions: Sequence[int]
     ) -> Iterator[list[tuple[int, ClipAudio | Rejection]]]:
-        """Yield batches of clips of similar length. The next batch is read while the codec encodes the current one."""
+        """Yield batches of clips of similar length. The next batch is read while the current one is encoded."""
+        rows = [self._to_read(row) for row in rows]
         seconds = self.executor.map(lambda position: self.readers.seconds(rows[position]), positions)
         # Similar lengths keep padding small. `ShardWriter` restores the order of the rows by position.
         ordered = [position for _, position in sorted(zip(seconds, positions, strict=True))]
         pending: list[tuple[int, Future[ClipAudio | Rejection]]] = []
-        size = self.options.batch_size
+        # Clips that are encoded one by one may be whole songs of 230 MB: no more are in memory than are read at once.
+        size = self.options.batch_size if self.encoders.targets.is_batched else self.options.num_workers
         for start in range(0, len(ordered) + size, size):  # one more round without new clips yields the last batch
             following = [
                 (position, self.executor.submit(self.readers.read, rows[position]))
@@ -209,39 +217,38 @@ class ChunkEncoder:
                 yield [(position, future.result()) for position, future in pending]
             pending = following
 
-    def _encode_audio(self, clips: dict[int, ClipAudio]) -> dict[int, dict[str, np.ndarray] | Exception]:
-        """Return codes (K x T int16) by position and track, or the error of a clip that also fails on its own."""
-        try:
-            return dict(self._encode_batch(clips))
-        except (RuntimeError, ValueError):  # also out of memory: try clips one by one before rejecting any
-            results: dict[int, dict[str, np.ndarray] | Exception] = {}
-            for position, clip in clips.items():
-                try:
-                    results |= self._encode_batch({position: clip})
-                except (RuntimeError, ValueError) as error:
-                    results[position] = error
-            return results
+    def _to_read(self, row: ClipRow) -> ClipRow:
+        """Return the row without tracks that the data set does not have."""
+        return replace(row, tracks={name: path for name, path in row.tracks.items() if name in self.info.tracks})
 
-    def _encode_batch(self, clips: dict[int, ClipAudio]) -> dict[int, dict[str, np.ndarray]]:
-        codec = self.encoders.codec
+    def _encode_audio(
+        self, rows: Sequence[ClipRow], clips: dict[int, ClipAudio]
+    ) -> dict[int, dict[str, np.ndarray] | Exception]:
+        """Return targets by position and track, or the error of a clip that also fails on its own."""
+        size = len(clips) if self.encoders.targets.is_batched else 1
+        batches = [dict(list(clips.items())[start : start + size]) for start in range(0, len(clips), max(size, 1))]
+        results: dict[int, dict[str, np.ndarray] | Exception] = {}
+        for batch in batches:
+            try:
+                results |= self._encode_batch(rows, batch)
+            except (RuntimeError, ValueError):  # also out of memory: try clips one by one before rejecting any
+                for position, clip in batch.items():
+                    try:
+                        results |= self._encode_batch(rows, {position: clip})
+                    except (RuntimeError, ValueError) as error:
+                        results[position] = error
+        return results
+
+    def _encode_batch(self, rows: Sequence[ClipRow], clips: dict[int, ClipAudio]) -> dict[int, dict[str, np.ndarray]]:
         results: dict[int, dict[str, np.ndarray]] = {position: {} for position in clips}
-        for track in self.options.tracks:
+        for track in self.info.tracks:
             members = [position for position, clip in clips.items() if track in clip.tracks]
             if not members:
                 continue
-            # B x 1 x samples, padded with zeros to the longest clip of the batch; the codec masks by `lengths`.
-            lengths = torch.tensor([len(clips[position].tracks[track]) for position in members])
-            waveforms = np.zeros((len(members), 1, int(lengths.max())), dtype=np.float32)
-            for index, position in enumerate(members):
-                samples = clips[position].tracks[track]
-                waveforms[index, 0, : len(samples)] = samples
-            with torch.inference_mode():
-                codes, frames = codec.encode(torch.from_numpy(waveforms).to(codec.device), lengths.to(codec.device))
-            codes = codes.cpu()
-            assert codes.shape[:2] == (len(members), codec.num_codebooks), "the codec returns codes B x K x T"
-            assert 0 <= int(codes.min()) and int(codes.max()) < codec.codebook_size, "codes outside of the codebook"
-            for index, position in enumerate(members):
-                results[position][track] = codes[index, :, : int(frames[index])].to(torch.int16).numpy()
+            ids = [rows[position].id for position in members]
+            targets = self.encoders.targets.encode(ids, [clips[position].tracks[track] for position in members])
+            for position, values in zip(members, targets, strict=True):
+                results[position][track] = values
         return results
 
     def _count(
@@ -250,15 +257,19 @@ class ChunkEncoder:
         row: ClipRow,
         text: EncodedText,
         clip: ClipAudio,
-        codes: dict[str, np.ndarray],
+        targets: dict[str, np.ndarray],
     ) -> None:
-        statistics.add_length(clip.duration, next(iter(codes.values())).shape[1])
+        statistics.add_length(clip.duration, next(iter(targets.values())).shape[1])
         statistics.add_caption(text.caption)
         count(statistics.languages, text.language)
         statistics.instrumentals += not text.lyrics
         statistics.lyric_pieces += len(text.lyrics_ids)
-        unknown = self.encoders.lyrics_tokenizer.unknown_token_id
+        unknown = self.encoders.texts.unknown_lyrics_id
         statistics.unknown_lyric_pieces += sum(token == unknown for token in text.lyrics_ids)
+        for fact in text.facts_left_out:
+            count(statistics.facts_left_out, fact)
+        for name in text.truncated:
+            count(statistics.truncated, name)
         for track, energy in clip.energies.items():
             statistics.energies.setdefault(track, EnergyStatistics()).add(energy, self.options.voice_min_energy)
             if differs(row.energies.get(track), energy):
@@ -274,9 +285,9 @@ class ChunkEncoder:
         statistics.trimmed += clip.trimmed_seconds > COUNTED_TRIM_SECONDS
 
     def _arrow_row(
-        self, row: ClipRow, text: EncodedText, clip: ClipAudio, codes: dict[str, np.ndarray]
+        self, row: ClipRow, text: EncodedText, clip: ClipAudio, targets: dict[str, np.ndarray]
     ) -> dict[str, Any]:
-        num_frames = {track_codes.shape[1] for track_codes in codes.values()}
+        num_frames = {values.shape[1] for values in targets.values()}
         assert len(num_frames) == 1, "tracks of one length have one number of frames"
         content: dict[str, Any] = {
             ID_COLUMN: row.id,
@@ -292,7 +303,8 @@ class ChunkEncoder:
             VARIANT_LENGTHS_COLUMN: [len(ids) for ids in text.variant_ids],
             **text.kept,
         }
-        for track in self.options.tracks:
-            content[target_column(track)] = codes[track].reshape(-1) if track in codes else []
+        for track in self.info.tracks:
+            values = targets[track].reshape(-1) if track in targets else []
+            content[target_column(track, self.info.target_kind)] = values
             content[energy_column(track)] = clip.energies.get(track)
         return content

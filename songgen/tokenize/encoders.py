@@ -1,17 +1,15 @@
-"""Codec and tokenizers that encode clips, from the model folder or as named in the options."""
+"""Choice of the encoders: those of the model's family, or codec and tokenizers of the model folder or the options."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from songgen.families.encoding import Encoders
+from songgen.families.registry import family_of
 from songgen.runtime.file_hashes import HASHES_FILE
 from songgen.runtime.pretrained import local_folder, named_by_user
+from songgen.tokenize.codes import CodecTargets, TokenTexts
 from songgen.tokenize.options import TokenizeOptions
 from songgen.tokenize.workspace import CODEC_FOLDER
-
-if TYPE_CHECKING:
-    from songgen.codecs import AudioCodec
-    from songgen.lyrics import VoiceBpeTokenizer
 
 _SMALL_FILES = (
     "config.json",
@@ -25,35 +23,37 @@ _SMALL_FILES = (
 """Files of a model on the hub that tokenizing needs, without the weights."""
 
 
-@dataclass
-class Encoders:
-    """Codec and tokenizers of one run."""
-
-    codec: "AudioCodec"
-    """Codec for audio."""
-
-    lyrics_tokenizer: "VoiceBpeTokenizer"
-    """Tokenizer of lyrics."""
-
-    caption_tokenizer: Any
-    """Tokenizer of captions, from `transformers`."""
-
-    caption_fingerprint: str
-    """Fingerprint of the caption tokenizer."""
-
-    codec_spec: dict[str, Any]
-    """Spec that opens the codec again; the path of a codec from a local folder points to the copy in the data set."""
-
-    voice_sample_rate: int
-    """Sample rate of the voice encoder in Hz; 0 if no voices are stored."""
-
-
 def load_encoders(options: TokenizeOptions, device: Any) -> Encoders:
-    """Open codec and tokenizers; those that are not named are taken from the model.
+    """Open the encoders of a run: those of the model's family if it has its own, otherwise codec and tokenizers.
 
     Args:
         options: names of the model, the codec and the tokenizers.
-        device: device of the codec.
+        device: device of the networks.
+
+    Raises:
+        ValueError: if the model is not found, names are missing, or names are given that the model does not use.
+    """
+    if not options.model_name_or_path:
+        return _load_token_encoders(options, device)
+    try:
+        family = family_of(options.model_name_or_path, options.model_revision)
+    except ValueError as error:
+        raise _without_model(error) from error
+    if family.open_encoders is None:
+        return _load_token_encoders(options, device)
+    named = {
+        "audio_codec": options.audio_codec,
+        "lyrics_tokenizer": options.lyrics_tokenizer,
+        "description_tokenizer_name": options.caption_tokenizer,
+        "voice_encoder": options.voice_encoder,
+    }
+    if given := [key for key, value in named.items() if value]:
+        raise ValueError(f"{', '.join(given)}: {options.model_name_or_path} has parts of its own; remove these keys")
+    return family.open_encoders(options.model_name_or_path, options.model_revision, device)
+
+
+def _load_token_encoders(options: TokenizeOptions, device: Any) -> Encoders:
+    """Open codec and tokenizers; those that are not named are taken from the model.
 
     Raises:
         ValueError: if one of them is neither named nor part of the model; the message names the key.
@@ -92,12 +92,10 @@ def load_encoders(options: TokenizeOptions, device: Any) -> Encoders:
         raise ValueError(f"name {', '.join(missing)} in the configuration: {where}")
     codec = load_codec(codec_spec, device=device, base_folder=folder)
     caption_tokenizer = load_caption_tokenizer(caption_name)
+    lyrics_tokenizer = VoiceBpeTokenizer.from_pretrained(lyrics_name)
     return Encoders(
-        codec=codec,
-        lyrics_tokenizer=VoiceBpeTokenizer.from_pretrained(lyrics_name),
-        caption_tokenizer=caption_tokenizer,
-        caption_fingerprint=caption_tokenizer_fingerprint(caption_tokenizer),
-        codec_spec=_portable_spec(dict(codec.spec), folder),
+        CodecTargets(codec, _portable_spec(dict(codec.spec), folder)),
+        TokenTexts(lyrics_tokenizer, caption_tokenizer, caption_tokenizer_fingerprint(caption_tokenizer)),
         voice_sample_rate=read_voice_sample_rate(voice_spec, base_folder=folder) if options.store_voice else 0,
     )
 
@@ -115,14 +113,18 @@ def _model_folder(options: TokenizeOptions) -> Path | None:
     Raises:
         ValueError: if the model is not found; the message names the key.
     """
-    from songgen.models.loading import resolve_folder
+    from songgen.runtime.model_folders import resolve_folder
 
     if not options.model_name_or_path:
         return None
     try:
         return resolve_folder(options.model_name_or_path, revision=options.model_revision, patterns=_SMALL_FILES)
     except ValueError as error:
-        raise ValueError(
-            f"model_name_or_path: {error}; the model's codec and tokenizers are used, and "
-            "helpers/model_init_scripts makes one"
-        ) from error
+        raise _without_model(error) from error
+
+
+def _without_model(error: ValueError) -> ValueError:
+    return ValueError(
+        f"model_name_or_path: {error}; the model's codec and tokenizers are used, and "
+        "helpers/model_init_scripts makes one"
+    )

@@ -117,7 +117,7 @@ def _write_hub_files(folder: Path, info: DatasetInfo) -> None:
     from datasets import DatasetInfo as HubDatasetInfo
     from datasets import Features
 
-    features = Features.from_arrow_schema(arrow_schema(info.tracks, kept_columns=info.kept_columns))
+    features = Features.from_arrow_schema(arrow_schema(info.tracks, info.target_kind, info.kept_columns))
     (folder / SPLITS_FILE).write_text(json.dumps({"splits": list(info.splits)}), encoding="utf-8")
     for split, shards in info.splits.items():
         fingerprint = hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()[:16]

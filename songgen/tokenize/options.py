@@ -1,7 +1,7 @@
 """Options of tokenizing as plain values, and how they follow from a configuration."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,16 @@ from songgen.data.manifests.raw_rows import ColumnNames, track_of_column
 from songgen.data.manifests.row_reader import ManifestOptions
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.data.reading import BYTES_PER_GIB, ReadingLimits
-from songgen.data.schema import EVAL_SPLIT, TRAIN_SPLIT, arrow_schema
+from songgen.data.schema import DEFAULT_MAX_SECONDS, DEFAULT_MAX_TEXT, EVAL_SPLIT, TRAIN_SPLIT, arrow_schema
 from songgen.data.sound.levels import VOICE_MIN_ENERGY
 from songgen.tasks import TRACKS
 
 VARIANTS_COLUMN = "variants"
 """Name of the column with further descriptions (name -> text)."""
+
+
+FACT_COLUMNS = ("tempo", "key", "analysis")
+"""Columns with facts of the music, which some models read with the caption."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ class TokenizeOptions:
     min_seconds: float = 0.0
     """Minimum length of a clip in seconds, inclusive."""
 
-    max_seconds: float = 35.0
-    """Maximum length of a clip in seconds, inclusive."""
+    max_seconds: float | None = None
+    """Maximum length of a clip in seconds, inclusive; None for the default of the kind of target."""
 
     crop_long: bool = False
     """Whether longer clips are cut to their beginning instead of rejected."""
@@ -61,8 +65,9 @@ class TokenizeOptions:
     reading: ReadingLimits = field(default_factory=ReadingLimits)
     """Limits on time and memory for reading a song."""
 
-    max_text_length: int = 500
-    """Maximum number of characters of the caption and of the lyrics, inclusive."""
+    max_text_length: int | None = None
+    """Maximum number of characters of the caption and of the lyrics, inclusive; None for the default of the kind of
+    target."""
 
     max_caption_tokens: int | None = None
     """Maximum number of caption tokens; None for no limit."""
@@ -93,6 +98,26 @@ class TokenizeOptions:
 
     kept_columns: tuple[str, ...] = ()
     """Further columns of the manifests to keep as text."""
+
+    def for_targets(self, kind: str) -> "TokenizeOptions":
+        """Return the options with the limits that are left to the kind of target."""
+        return replace(
+            self,
+            max_seconds=self.max_seconds or DEFAULT_MAX_SECONDS[kind],
+            max_text_length=self.max_text_length or DEFAULT_MAX_TEXT[kind],
+        )
+
+    @property
+    def longest_seconds(self) -> float:
+        """Maximum length of a clip; only after `for_targets`."""
+        assert self.max_seconds is not None
+        return self.max_seconds
+
+    @property
+    def longest_text(self) -> int:
+        """Maximum number of characters of a text; only after `for_targets`."""
+        assert self.max_text_length is not None
+        return self.max_text_length
 
     @property
     def work_folder(self) -> Path:
@@ -164,7 +189,7 @@ def options_of(config: RunConfig) -> TokenizeOptions:
             columns=columns,
             roots=tuple(Path(root) for root in data.audio_roots),
             default_language=data.default_language,
-            kept_columns=(VARIANTS_COLUMN, *data.keep_columns),
+            kept_columns=tuple(dict.fromkeys((VARIANTS_COLUMN, *FACT_COLUMNS, *data.keep_columns))),
         ),
     )
 

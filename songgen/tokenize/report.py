@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from songgen.data.schema import REJECTED_FILE, REPORT_FILE, REPORT_TEXT_FILE, DatasetInfo
+from songgen.data.schema import CODES, REJECTED_FILE, REPORT_FILE, REPORT_TEXT_FILE, DatasetInfo
 from songgen.tokenize.chunks import ChunkRecord
 from songgen.tokenize.options import TokenizeOptions
 from songgen.tokenize.statistics import LENGTH_EDGES, ChunkStatistics
@@ -14,6 +14,16 @@ from songgen.tokenize.work_list import WorkPlan
 
 MAX_BAR = 40
 """Width of the longest bar of the text report's histogram."""
+
+_LISTED_COUNTS = (
+    "clipped",
+    "flaws",
+    "measured_differently_than_stated",
+    "captions_without",
+    "facts_left_out",
+    "truncated_texts",
+)
+"""Keys of the report with counts by name."""
 
 
 def split_statistics(records: Iterable[ChunkRecord]) -> dict[str, ChunkStatistics]:
@@ -32,7 +42,7 @@ def write_report(
     Args:
         folder: folder to write to.
         options: options with the limits that the report repeats.
-        info: description of codec and tokenizers.
+        info: description of the data set.
         plan: work list, with the rows of the manifests.
         records: records of all chunks, in order; read once.
     """
@@ -45,6 +55,7 @@ def write_report(
             for rejection in record.rejections:
                 file.write(json.dumps({"split": record.split, **asdict(rejection)}) + "\n")
     report = {
+        "target_kind": info.target_kind,
         "codec": {"fingerprint": info.codec_fingerprint, "spec": info.codec_spec, "sample_rate": info.sample_rate},
         "limits": {
             "min_duration_in_seconds": options.min_seconds,
@@ -85,12 +96,15 @@ def _split_report(num_rows: int, total: ChunkStatistics) -> dict[str, Any]:
         "unknown_lyric_pieces": total.unknown_lyric_pieces,
         "measured_differently_than_stated": dict(sorted(total.differing_statements.items())),
         "captions_without": dict(sorted(total.missing_tags.items())),
+        "facts_left_out": dict(sorted(total.facts_left_out.items())),
+        "truncated_texts": dict(sorted(total.truncated.items())),
     }
 
 
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
     """Yield the text report line by line."""
-    yield f"codec {report['codec']['fingerprint']} at {report['codec']['sample_rate']} Hz"
+    encoder = "codec" if report["target_kind"] == CODES else "autoencoder"
+    yield f"{encoder} {report['codec']['fingerprint']} at {report['codec']['sample_rate']} Hz"
     for split, content in report["splits"].items():
         yield ""
         yield from _split_lines(split, content)
@@ -121,7 +135,7 @@ def _split_lines(split: str, content: dict[str, Any]) -> Iterator[str]:
     for name in ("cropped_to_the_longest_allowed", "cut_to_the_shortest_track"):
         if content[name]:
             yield f"  {name.replace('_', ' ')}: {content[name]} clips"
-    for name in ("clipped", "flaws", "measured_differently_than_stated", "captions_without"):
+    for name in _LISTED_COUNTS:
         if content[name]:
             listed = ", ".join(f"{key} {number}" for key, number in content[name].items())
             yield f"  {name.replace('_', ' ')}: {listed}"

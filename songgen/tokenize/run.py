@@ -17,6 +17,7 @@ from tqdm import tqdm
 from songgen.data.reading import AudioReaders
 from songgen.data.schema import REPORT_FILE, DatasetInfo, ShardInfo
 from songgen.exit_codes import EXIT_BAD_DATA
+from songgen.families.encoding import Encoders
 from songgen.runtime.file_hashes import changed_files, read_hashes
 from songgen.runtime.files import file_sha256, write_text_atomic
 from songgen.runtime.json_files import read_json_object
@@ -27,7 +28,7 @@ from songgen.runtime.processes.start import join_processes
 from songgen.runtime.status import TOKENIZE_STATUS_FILE, ReportedWork
 from songgen.runtime.terminal import printable
 from songgen.tokenize.chunks import ChunkEncoder, ChunkRecord, audio_options, chunk_key
-from songgen.tokenize.encoders import Encoders, load_encoders
+from songgen.tokenize.encoders import load_encoders
 from songgen.tokenize.finalize import (
     CHUNK_RECORDS_FILE,
     hashed_files,
@@ -70,11 +71,11 @@ def tokenize_data(
     """Read manifests, encode all songs, and write the data set.
 
     Every process of the launch calls this. Finished chunks of an earlier run are reused if their rows, files, options,
-    codec, tokenizers and code are the same, whatever the number of processes then and now.
+    encoders and code are the same, whatever the number of processes then and now.
 
     Args:
         options: options of the run.
-        load: function that opens codec and tokenizers on a device.
+        load: function that opens the encoders of audio and texts on a device.
 
     Returns:
         The description of the data set in `options.output_folder`.
@@ -96,7 +97,8 @@ def tokenize_data(
         on_main_process(state, lambda: write_plan(options))
         plan = WorkPlan.read(options.work_folder)
         work.begin("loading codec and tokenizers")
-        run = _Run(options, plan, state, load(options, state.device), work)
+        encoders = load(options, state.device)
+        run = _Run(options.for_targets(encoders.targets.target_kind), plan, state, encoders, work)
         on_main_process(state, run.prepare)
         run.encode_share()
         run.unload_encoders()
@@ -119,7 +121,7 @@ class _Run:
         self.encoders: Encoders | None = encoders
         self.chunk_folder = options.work_folder / CHUNK_FOLDER
         self.info = _describe(options, encoders)
-        self.settings = settings_fingerprint(options, self.info)
+        self.settings = settings_fingerprint(options, self.info, encoders)
 
     def prepare(self) -> None:
         """Check earlier output, and keep a copy of a codec from a local folder."""
@@ -134,7 +136,7 @@ class _Run:
         for leftover in self.chunk_folder.glob("*.tmp"):
             leftover.unlink()
         if self.info.codec_spec.get("path") == CODEC_FOLDER:
-            self.encoders.codec.save(self.options.work_folder / CODEC_FOLDER)
+            self.encoders.targets.save(self.options.work_folder / CODEC_FOLDER)
         for notice in self.plan.notices[:20]:
             logger.warning(notice)
         if self.plan.num_notices > 20:
@@ -190,10 +192,10 @@ class _Run:
 
         num_rows = 0
         num_workers = self.options.num_workers
-        accepted = audio_options(self.options, self.info)
+        accepted = audio_options(self.options, self.encoders)
         readers = AudioReaders(accepted, self.options.reading, num_workers)
         with bar, readers, ThreadPoolExecutor(num_workers) as executor:
-            encoder = ChunkEncoder(self.options, self.encoders, readers, executor, done)
+            encoder = ChunkEncoder(self.options, self.info, self.encoders, readers, executor, done)
             try:
                 for chunk in own:
                     num_rows += self._make_chunk(chunk, encoder, finished, done).rows
@@ -239,7 +241,7 @@ class _Run:
         return record if not record.rows or shard.is_file() else None
 
     def unload_encoders(self) -> None:
-        """Free the codec's memory; from here on only files are handled."""
+        """Free the memory of the networks; from here on only files are handled."""
         self.encoders = None
         gc.collect()
         if torch.cuda.is_available():
@@ -323,20 +325,20 @@ class _Run:
 
 
 def _describe(options: TokenizeOptions, encoders: Encoders) -> DatasetInfo:
-    codec = encoders.codec
-    if codec.codebook_size > 1 << 15:
-        raise ValueError(f"a codebook of {codec.codebook_size} codes does not fit the 16 bits that codes are stored in")
+    targets, texts = encoders.targets, encoders.texts
     return DatasetInfo(
-        codec_spec=encoders.codec_spec,
-        codec_fingerprint=codec.fingerprint,
-        sample_rate=codec.sample_rate,
-        hop_length=codec.hop_length,
-        num_codebooks=codec.num_codebooks,
-        codebook_size=codec.codebook_size,
-        lyrics_tokenizer_fingerprint=encoders.lyrics_tokenizer.fingerprint,
-        caption_tokenizer_fingerprint=encoders.caption_fingerprint,
-        voice_sample_rate=encoders.voice_sample_rate if options.store_voice else 0,
-        tracks=options.tracks,
+        codec_spec=targets.spec,
+        codec_fingerprint=targets.fingerprint,
+        sample_rate=targets.sample_rate,
+        hop_length=targets.hop_length,
+        num_codebooks=targets.num_codebooks,
+        codebook_size=targets.codebook_size,
+        lyrics_tokenizer_fingerprint=texts.lyrics_fingerprint,
+        caption_tokenizer_fingerprint=texts.caption_fingerprint,
+        voice_sample_rate=encoders.voice_sample_rate,
+        tracks=options.tracks if targets.tracks is None else targets.tracks,
+        target_kind=targets.target_kind,
+        num_channels=targets.num_channels,
         kept_columns=options.kept_columns,
     )
 

@@ -75,7 +75,7 @@ class ChunkStatistics:
     """Total length of the clips in seconds."""
 
     frames: int = 0
-    """Total number of codec frames."""
+    """Total number of frames."""
 
     lengths: dict[str, int] = field(default_factory=dict)
     """Histogram of lengths: lower edge of the bin -> number of clips."""
@@ -118,6 +118,12 @@ class ChunkStatistics:
 
     missing_tags: dict[str, int] = field(default_factory=dict)
     """Kind of tag -> number of clips whose caption has none (see `songgen.data.manifests.tags`)."""
+
+    facts_left_out: dict[str, int] = field(default_factory=dict)
+    """Fact of the music (tempo, key, time signature) -> number of clips that state it in a form that cannot be used."""
+
+    truncated: dict[str, int] = field(default_factory=dict)
+    """Text (caption, lyrics) -> number of clips in which it was truncated to the length that the model reads."""
 
     def add_length(self, seconds: float, frames: int) -> None:
         """Count one clip."""

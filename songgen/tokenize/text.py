@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from songgen.data.manifests.clip import ClipRow, Rejection, is_storable_text
-from songgen.lyrics import language_code
-from songgen.tokenize.encoders import Encoders
+from songgen.families.encoding import Encoders, MusicFacts
 from songgen.tokenize.options import VARIANTS_COLUMN, TokenizeOptions
 
 
@@ -23,7 +22,7 @@ class EncodedText:
     """Lyrics as stored; empty for an instrumental."""
 
     language: str
-    """Two-letter code of the language."""
+    """Code of the language."""
 
     caption_ids: list[int]
     """Tokens of the caption."""
@@ -37,6 +36,12 @@ class EncodedText:
     kept: dict[str, str] = field(default_factory=dict)
     """Kept columns as they are stored."""
 
+    facts_left_out: tuple[str, ...] = ()
+    """Names of facts that the row states and that cannot be used."""
+
+    truncated: tuple[str, ...] = ()
+    """Names of texts that were truncated to the length that the model reads."""
+
 
 def knows_language(language: str, encoders: Encoders) -> bool:
     """Return whether lyrics in a language, as a row names it, can be tokenized.
@@ -45,7 +50,7 @@ def knows_language(language: str, encoders: Encoders) -> bool:
         ValueError: if a package that the language needs is not installed.
     """
     try:
-        encoders.lyrics_tokenizer.encode_lyrics("a", language_code(language))
+        encoders.texts.lyrics("a", encoders.texts.language(language))
     except ValueError as error:
         if _lacks_package(error):
             raise
@@ -58,8 +63,14 @@ def _lacks_package(error: ValueError) -> bool:
     return isinstance(error.__cause__, ImportError | RuntimeError)
 
 
-def encode_text(row: ClipRow, encoders: Encoders, options: TokenizeOptions) -> EncodedText | Rejection:
+def encode_text(row: ClipRow, encoders: Encoders, options: TokenizeOptions, seconds: float) -> EncodedText | Rejection:
     """Validate and tokenize the texts of a row. Problems of a text are returned as a rejection, not raised.
+
+    Args:
+        row: the row.
+        encoders: encoders of the run.
+        options: limits on texts.
+        seconds: length of the clip; before it is known, the longest that is allowed.
 
     Raises:
         ValueError: if a package that the language needs is not installed.
@@ -71,28 +82,36 @@ def encode_text(row: ClipRow, encoders: Encoders, options: TokenizeOptions) -> E
         if not is_storable_text(text):
             return row.reject("bad_text", f"the {name} holds NUL or half a surrogate pair")
         texts[name] = unicodedata.normalize("NFC", text).strip()
-        if len(texts[name]) > options.max_text_length:
-            reason = f"the {name} has {len(texts[name])} characters; max_text_length is {options.max_text_length}"
+        if len(texts[name]) > options.longest_text:
+            reason = f"the {name} has {len(texts[name])} characters; max_text_length is {options.longest_text}"
             return row.reject(f"{name}_too_long", reason)
     if not texts["caption"]:
         return row.reject("missing_caption", "the caption is empty")
     try:
-        language = language_code(row.language)
-        lyrics_ids = encoders.lyrics_tokenizer.encode_lyrics(texts["lyrics"], language)
+        language = encoders.texts.language(row.language)
+        lyrics = encoders.texts.lyrics(texts["lyrics"], language)
     except ValueError as error:
         if _lacks_package(error):
             raise
         return row.reject("unknown_language", str(error))
-    caption_ids = list(encoders.caption_tokenizer(texts["caption"]).input_ids)
-    for name, ids, limit in (
-        ("caption", caption_ids, options.max_caption_tokens),
-        ("lyrics", lyrics_ids, options.max_lyrics_tokens),
-    ):
-        if limit is not None and len(ids) > limit:
-            return row.reject(f"{name}_too_many_tokens", f"the {name} has {len(ids)} tokens; the limit is {limit}")
-    variant_ids = tuple(_encode_variants(row, texts["caption"], encoders, options))
-    kept = {name: _kept_text(row.extra.get(name)) for name in options.kept_columns}
-    return EncodedText(texts["caption"], texts["lyrics"], language, caption_ids, lyrics_ids, variant_ids, kept)
+    facts = encoders.texts.facts(row.extra)
+    caption = encoders.texts.caption(texts["caption"], facts, seconds)
+    tokens = {"caption": caption, "lyrics": lyrics}
+    limits = {"caption": options.max_caption_tokens, "lyrics": options.max_lyrics_tokens}
+    for name, limit in limits.items():
+        if limit is not None and (length := tokens[name].length) > limit:
+            return row.reject(f"{name}_too_many_tokens", f"the {name} has {length} tokens; the limit is {limit}")
+    return EncodedText(
+        texts["caption"],
+        texts["lyrics"],
+        language,
+        caption.ids,
+        lyrics.ids,
+        variant_ids=tuple(_encode_variants(row, texts["caption"], encoders, options, facts, seconds)),
+        kept={name: _kept_text(row.extra.get(name)) for name in options.kept_columns},
+        facts_left_out=facts.left_out,
+        truncated=tuple(name for name, text in tokens.items() if text.length > len(text.ids)),
+    )
 
 
 def _kept_text(value: Any) -> str:
@@ -108,17 +127,19 @@ def _kept_text(value: Any) -> str:
     return unicodedata.normalize("NFC", "".join(filter(is_storable_text, text))).strip()
 
 
-def _encode_variants(row: ClipRow, caption: str, encoders: Encoders, options: TokenizeOptions) -> Iterator[list[int]]:
+def _encode_variants(
+    row: ClipRow, caption: str, encoders: Encoders, options: TokenizeOptions, facts: MusicFacts, seconds: float
+) -> Iterator[list[int]]:
     """Yield the tokens of further descriptions. They are optional, so those that cannot be used are skipped."""
     variants = row.extra.get(VARIANTS_COLUMN)
     known = {caption, ""}
     for text in variants.values() if isinstance(variants, dict) else ():
-        if not isinstance(text, str) or not is_storable_text(text) or len(text) > options.max_text_length:
+        if not isinstance(text, str) or not is_storable_text(text) or len(text) > options.longest_text:
             continue
         text = unicodedata.normalize("NFC", text).strip()
         if text in known:
             continue
         known.add(text)
-        ids = list(encoders.caption_tokenizer(text).input_ids)
-        if options.max_caption_tokens is None or len(ids) <= options.max_caption_tokens:
-            yield ids
+        tokens = encoders.texts.caption(text, facts, seconds)
+        if options.max_caption_tokens is None or tokens.length <= options.max_caption_tokens:
+            yield tokens.ids

@@ -77,7 +77,7 @@ class ModelWriter:
             raise NonFiniteError(f"the model is not written: NaN or infinity in {shown(bad)}")
         if main and form is not None:
             form.write(folder, weights, steps=self.state.step, plan=self.state.plan)
-            record_hashes(folder, form.names)
+            record_hashes(folder, (*form.names, *form.write_others(folder, weights)))
         elif main:
             self.family.write_model(self.core, weights, self.config, folder)
             record_hashes(folder, self.family.model_files.names(folder))

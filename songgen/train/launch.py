@@ -41,13 +41,13 @@ logger = logging.getLogger(__name__)
 
 
 def run_training(
-    arguments: Sequence[str], task: Task, *, description: str = "", forecaster: Forecaster | None = None
+    arguments: Sequence[str], task: Task | None, *, description: str = "", forecaster: Forecaster | None = None
 ) -> int:
     """Run a training from command line arguments.
 
     Args:
         arguments: `CONFIG.json [--key value ...]`.
-        task: task that the model is trained for.
+        task: task that the model is trained for; None for a model without tasks.
         description: description of the program and its exit codes, shown by `--help`.
         forecaster: makes the forecast that is shown at the start of the run; None to show none.
 
@@ -82,12 +82,12 @@ class Run:
     in the block is reported by the supervision and becomes the exit code; it is not raised again.
     """
 
-    def __init__(self, config: RunConfig, task: Task) -> None:
+    def __init__(self, config: RunConfig, task: Task | None) -> None:
         """Keep the configuration; nothing is written or joined before the object is entered.
 
         Args:
             config: resolved configuration; its folder was checked already.
-            task: task that the model is trained for.
+            task: task that the model is trained for; None for a model without tasks.
         """
         training = config.training
         self.config = config
@@ -157,7 +157,7 @@ class Run:
             dtype=training.dtype, seed=training.seed, timeout_seconds=training.ddp_timeout, folder=self.folder
         )
         self._has_joined = True
-        require_same_run(self.config, self.task.name)
+        require_same_run(self.config, "" if self.task is None else self.task.name)
         return str(from_main(self.accelerator.process_index, self._take_folder))
 
     def take_commands(self, inbox: Inbox, console: Console) -> None:
@@ -201,7 +201,7 @@ class Run:
             self.accelerator.end_training()
 
 
-def _train(run: Run, task: Task, console: Console, forecaster: Forecaster | None) -> None:
+def _train(run: Run, task: Task | None, console: Console, forecaster: Forecaster | None) -> None:
     """Build the trainer, train, publish, and record how the run ended.
 
     Raises:

@@ -12,9 +12,9 @@ from songgen.adapters.folder import is_adapter_folder
 from songgen.data.integrity import VERIFIED_FILE
 from songgen.runtime import folder_lock
 from songgen.runtime.folder_lock import RUN_LOCK_FILE as RUN_LOCK_FILE
+from songgen.runtime.model_folders import model_config_file
 from songgen.runtime.processes.heartbeat import is_heartbeat
 from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.checkpoints.folders import checkpoint_folders
 
@@ -60,7 +60,7 @@ def require_way_back(folder: Path) -> None:
 
 def has_lone_model(folder: Path) -> bool:
     """Return whether a run's folder holds its model or adapter but no checkpoint, not even a damaged one."""
-    is_written = (folder / MODEL_CONFIG_FILE).is_file() or is_adapter_folder(folder)
+    is_written = model_config_file(folder) is not None or is_adapter_folder(folder)
     return is_written and not checkpoint_folders(folder)
 
 

@@ -21,9 +21,9 @@ from songgen.config.changes import KIND_OF, Change
 from songgen.data.schema import DATASET_FILE
 from songgen.runtime.files import file_sha256
 from songgen.runtime.json_files import json_sha256
+from songgen.runtime.model_folders import MODEL_CONFIG_FILES
 from songgen.runtime.processes.agreement import gather_lists
 from songgen.runtime.processes.group import is_started
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.train.checkpoints.manager import CheckpointError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -56,8 +56,9 @@ def require_same_run(config: RunConfig, task: str) -> None:
     }
     files = {
         f"{DATASET_FILE} of save_to_disk": [Path(folder, DATASET_FILE) for folder in config.data.dataset_folders()],
-        f"{MODEL_CONFIG_FILE} of model_name_or_path": [Path(config.model.model_name_or_path, MODEL_CONFIG_FILE)],
     }
+    for name in MODEL_CONFIG_FILES:
+        files[f"{name} of model_name_or_path"] = [Path(config.model.model_name_or_path, name)]
     for name, paths in files.items():
         facts[name] = [file_sha256(path) if path.is_file() else _ABSENT for path in paths]
     versions = {"songgen": f"{__version__} {_code_sha256()}", "torch": torch.__version__}

@@ -95,12 +95,12 @@ def trial_config(config: RunConfig, clip: Path, output_dir: Path, limits: Limits
     return RunConfig.from_dict(values)
 
 
-def run_trial(config: RunConfig, task: Task, console: Console, limits: Limits, *, keep: bool) -> Findings:
+def run_trial(config: RunConfig, task: Task | None, console: Console, limits: Limits, *, keep: bool) -> Findings:
     """Train on the clip until it is learned, or a limit is reached.
 
     Args:
         config: configuration of the trial.
-        task: task that the model is trained for.
+        task: task that the model is trained for; None for a model without tasks.
         console: console of the run.
         limits: limits of the trial.
         keep: whether to write the model into the output folder.

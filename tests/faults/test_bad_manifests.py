@@ -155,7 +155,7 @@ def test_odd_texts_are_taken_composed_or_rejected_and_counted(folder: Path) -> N
     ]
     manifest = write(folder / "m.jsonl", rows)
     tokenizer = train_lyrics_tokenizer([("la la la", "en"), ("café", "fr")], 300)
-    encoders = replace(fake_encoders(), lyrics_tokenizer=tokenizer)
+    encoders = fake_encoders(lyrics=tokenizer)
     tokenize_data(options(manifest), load=lambda *_: encoders)
     data = folder.parent / "data"
     rejected, kept = codes(data), songs_of(data)

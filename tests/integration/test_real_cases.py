@@ -304,7 +304,7 @@ def test_damaged_files_are_read_or_refused_but_never_an_error_of_ours(folder: Pa
         damaged.write_bytes(content)
         try:
             header = check_header(damaged, options)
-            decode(damaged, header, header.frames, mono=True)
+            decode(damaged, header, header.frames, channels=1)
         except AudioRejected as error:
             codes.add(error.code)
             assert str(tmp_path) not in error.reason

@@ -99,7 +99,7 @@ class FlowObjective(Objective):
         frames = [sample.num_frames for sample in samples]
         latents = torch.zeros(len(samples), self.channels, max(1, *frames))
         for row, sample in zip(latents, samples, strict=True):
-            row[:, : sample.num_frames] = torch.from_numpy(sample.targets["mix"].copy())
+            row[:, : sample.num_frames] = torch.from_numpy(sample.targets["mix"].astype(np.float32))
         return LatentBatch([sample.id for sample in samples if sample.num_frames], latents, torch.tensor(frames))
 
     def count(self, batches: Sequence[LatentBatch]) -> Counts:
@@ -223,7 +223,7 @@ def write_latents(folder: Path) -> None:
                 writer.add(number, {
                     "id": f"{split}{number}", "caption": "a wave", "lyrics": "", "language": "en",
                     "caption_ids": [2, 1], "lyrics_ids": [261, 0], "duration": frames / 10, "num_frames": frames,
-                    "latents_mix": waves.astype(np.float32).reshape(-1), "energy_mix": None, "voice_samples": [],
+                    "latents_mix": waves.astype(np.float16).reshape(-1), "energy_mix": None, "voice_samples": [],
                     "caption_variant_ids": [], "caption_variant_lengths": [],
                 })  # fmt: skip
             splits[split] = (ShardInfo(f"{split}/{path.name}", count, writer.finish()),)
@@ -274,7 +274,7 @@ def test_what_is_summed_does_not_depend_on_the_micro_batches(world: Path) -> Non
     data = DataArguments(save_to_disk=str(world / "latents"))
     objective, model = FlowObjective(CHANNELS), FlowModel(CHANNELS).eval()
     songs = open_songs(data, "train", objective.data_needs, None)
-    assert songs.row(0).targets["mix"].dtype == np.float32 and songs.row(0).targets["mix"].shape[0] == CHANNELS
+    assert songs.row(0).targets["mix"].dtype == np.float16 and songs.row(0).targets["mix"].shape[0] == CHANNELS
     samples = [
         Sample(row.id, row.num_frames, row.targets, row.caption_ids, row.lyrics_ids, row.voice_samples)
         for row in map(songs.row, range(len(songs)))

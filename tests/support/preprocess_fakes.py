@@ -17,8 +17,9 @@ from limits import SAFETY_SECONDS
 from songgen.data.manifests.raw_rows import ColumnNames
 from songgen.data.manifests.row_reader import ManifestOptions
 from songgen.data.manifests.sources import ManifestSpec
+from songgen.families.encoding import Encoders
 from songgen.tokenize import TokenizeOptions, tokenize_data
-from songgen.tokenize.encoders import Encoders
+from songgen.tokenize.codes import CodecTargets, TokenTexts
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 8000
@@ -62,9 +63,10 @@ class FakeCaptionTokenizer:
         return type("Encoding", (), {"input_ids": [len(word) for word in text.split()] + [1]})()
 
 
-def fake_encoders(codec: FakeCodec | None = None) -> Encoders:
+def fake_encoders(codec: FakeCodec | None = None, lyrics: Any = None) -> Encoders:
     codec = codec or FakeCodec()
-    return Encoders(codec, FakeLyricsTokenizer(), FakeCaptionTokenizer(), "fake-caption", codec.spec, VOICE_RATE)  # type: ignore[arg-type]
+    texts = TokenTexts(lyrics or FakeLyricsTokenizer(), FakeCaptionTokenizer(), "fake-caption")
+    return Encoders(CodecTargets(codec, codec.spec), texts, VOICE_RATE)  # type: ignore[arg-type]
 
 
 def tone(seconds: float, rate: int = RATE, level: float = 0.3, seed: int = 0) -> np.ndarray:
@@ -114,6 +116,7 @@ def options_for(manifest: Path | str, output: Path, **changes: Any) -> TokenizeO
         output_folder=output,
         manifests=ManifestOptions(ColumnNames(target="audio_abspath", references=("vocal_abspath", "acc_abspath"))),
         max_seconds=5.0,
+        max_text_length=500,
         batch_size=3,
     )
     return replace(options, **changes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import (
     AceStepPipeline,
@@ -14,6 +15,11 @@ from diffusers import (
 from diffusers.pipelines.ace_step import AceStepAudioTokenDetokenizer, AceStepAudioTokenizer, AceStepConditionEncoder
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+
+from songgen.data.schema import DATASET_FILE, LATENTS, DatasetInfo, ShardInfo, arrow_schema
+from songgen.data.writer import ShardWriter
+from songgen.families.encoding import MusicFacts
+from songgen.families.flow.autoencoder import open_encoders
 
 SAMPLE_RATE, HOP_LENGTH, CHANNELS = 3200, 128, 4
 """Sample rate in Hz, samples of one latent frame (25 frames a second), and values of one frame."""
@@ -85,6 +91,48 @@ def tiny_pipeline(*, is_turbo: bool = False, seed: int = 0) -> AceStepPipeline:
 def write_tiny_pipeline(folder: Path, *, is_turbo: bool = False, seed: int = 0) -> Path:
     """Write such a pipeline as a diffusers folder, and return the folder."""
     tiny_pipeline(is_turbo=is_turbo, seed=seed).save_pretrained(folder)
+    return folder
+
+
+CLIPS = {"train": 7, "eval": 3}
+"""Split -> number of clips that `write_latents` writes."""
+
+
+def write_latents(folder: Path, pipeline: Path, **clips: int) -> Path:
+    """Write a data set of latents with the package's writer, and return the folder: slow waves with simple texts.
+
+    Args:
+        folder: new folder.
+        pipeline: folder of the pipeline.
+        clips: split -> number of clips, for others than `CLIPS`.
+    """
+    encoders = open_encoders(str(pipeline), "main", "cpu")
+    prompts, autoencoder = encoders.texts, encoders.targets
+    generator = np.random.default_rng(0)
+    splits = {}
+    for split, count in (CLIPS | clips).items():
+        (folder / split).mkdir(parents=True)
+        path = folder / split / "data-00000.arrow"
+        with ShardWriter(path, arrow_schema(("mix",), LATENTS)) as writer:
+            for number in range(count):
+                frames = int(generator.integers(4, 14))
+                seconds = frames * HOP_LENGTH / SAMPLE_RATE
+                waves = np.sin(np.arange(frames) / 3 + np.arange(CHANNELS)[:, None]) + generator.normal(0, 0.1)
+                caption, lyrics = f"a wave {number}", f"la {'la ' * number}"
+                writer.add(number, {
+                    "id": f"{split}{number}", "caption": caption, "lyrics": lyrics, "language": "en",
+                    "caption_ids": prompts.caption(caption, MusicFacts(), seconds).ids,
+                    "lyrics_ids": prompts.lyrics(lyrics, "en").ids,
+                    "duration": seconds, "num_frames": frames,
+                    "latents_mix": waves.astype(np.float16).reshape(-1), "energy_mix": None, "voice_samples": [],
+                    "caption_variant_ids": [], "caption_variant_lengths": [],
+                })  # fmt: skip
+            splits[split] = (ShardInfo(f"{split}/{path.name}", count, writer.finish()),)
+    info = DatasetInfo(
+        autoencoder.spec, autoencoder.fingerprint, SAMPLE_RATE, HOP_LENGTH, 0, 0, prompts.lyrics_fingerprint,
+        prompts.caption_fingerprint, 0, ("mix",), splits, target_kind=LATENTS, num_channels=CHANNELS,
+    )  # fmt: skip
+    (folder / DATASET_FILE).write_text(info.to_json())
     return folder
 
 

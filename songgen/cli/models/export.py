@@ -66,8 +66,8 @@ def _adapter_of(source: str) -> Path:
         ValueError: if the source has no adapter; a model says that nothing is to be merged.
     """
     from songgen.adapters.choice import find_adapter
+    from songgen.runtime.model_folders import model_config_file
     from songgen.runtime.pretrained import local_folder
-    from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
     from songgen.train.checkpoints.files import MODEL_FILE
     from songgen.train.checkpoints.folders import checkpoint_folders
 
@@ -77,7 +77,7 @@ def _adapter_of(source: str) -> Path:
     except ValueError as error:
         if folder is None:
             raise
-        if not (folder / MODEL_CONFIG_FILE).is_file():
+        if model_config_file(folder) is None:
             if (folder / MODEL_FILE).is_file() or any(
                 (path / MODEL_FILE).is_file() for path in checkpoint_folders(folder)
             ):

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_run_config(words, description=USAGE, warn=False)
     task = TASKS[arguments.task] if arguments.task else task_of(config)
     if options.are_needed:
-        return launch_command(["train", "--task", task.name, *words], options)
+        return launch_command(["train", *([] if task is None else ["--task", task.name]), *words], options)
 
     from songgen.planning.forecast import forecast_run
     from songgen.train.launch import run_training
@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     return run_training(words, task, description=USAGE, forecaster=forecast_run)
 
 
-def task_of(config: "RunConfig") -> Task:
-    """Return the task of a run: that of the configured token layout, or of the model's own.
+def task_of(config: "RunConfig") -> Task | None:
+    """Return the task of a run: that of the configured token layout, or of the model's own; None of a pipeline.
 
     Raises:
         ValueError: if the layout is not configured and the model's configuration cannot be read.
@@ -55,10 +55,14 @@ def task_of(config: "RunConfig") -> Task:
     if model.track_pattern is not None:
         return task_of_layout(model.track_pattern)
 
+    from songgen.runtime.model_folders import MODEL_CONFIG_FILES, PIPELINE_FILE, resolve_folder
+
+    folder = resolve_folder(model.model_name_or_path, revision=model.model_revision, patterns=MODEL_CONFIG_FILES)
+    if (folder / PIPELINE_FILE).is_file():
+        return None
+
     from songgen.models.configuration_songgen import SongGenConfig
-    from songgen.models.loading import resolve_folder
     from songgen.runtime.json_files import read_json_object
     from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
-    folder = resolve_folder(model.model_name_or_path, revision=model.model_revision, patterns=[MODEL_CONFIG_FILE])
     return SongGenConfig.from_dict(read_json_object(folder / MODEL_CONFIG_FILE)).task

@@ -11,28 +11,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+from diffusers.models.transformers.ace_step_transformer import AceStepTransformerBlock
+from diffusers.pipelines.ace_step.modeling_ace_step import AceStepEncoderLayer
 from torch import Tensor, nn
 
+from songgen.families.flow.autoencoder import LatentAutoencoder
+from songgen.families.flow.model_folder import TRAINED_PARTS
 from songgen.families.flow.padding import mask_padding
 from songgen.families.flow.pipeline import (
     AUTOENCODER,
     COMPONENTS,
-    CONDITION_ENCODER,
-    TRANSFORMER,
     find_pipeline,
     open_component,
     read_index,
 )
+from songgen.families.flow.training.text_features import TextFeatures
+from songgen.runtime.json_files import read_json_object
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 if TYPE_CHECKING:
     from diffusers import AceStepPipeline
-
-TRAINED_PARTS = (TRANSFORMER, CONDITION_ENCODER)
-"""Components that are modules of the model; the others are frozen, and wrapping, saving and hashing do not see them."""
 
 _TURBO = "turbo"
 
@@ -48,6 +51,9 @@ class FlowOutput:
 class FlowModel(nn.Module):
     """Transformer and condition encoder of a pipeline."""
 
+    _no_split_modules = (AceStepTransformerBlock.__name__, AceStepEncoderLayer.__name__)
+    """Classes of the layers that FSDP shards one by one; accelerate reads them."""
+
     def __init__(self, folder: Path, transformer: nn.Module, condition_encoder: nn.Module) -> None:
         """Use opened networks.
 
@@ -60,6 +66,7 @@ class FlowModel(nn.Module):
         self.folder = folder
         self.transformer = transformer
         self.condition_encoder = condition_encoder
+        self.texts = TextFeatures(folder)
         self._parts: dict[str, Any] = {}
         self._masks = mask_padding(transformer)
 
@@ -92,6 +99,27 @@ class FlowModel(nn.Module):
     def patch_size(self) -> int:
         """Number of frames that the transformer joins to one position."""
         return int(self.transformer.patch_size)  # type: ignore[arg-type]
+
+    @property
+    def frame_rate(self) -> float:
+        """Number of latent frames a second, from the configuration of the autoencoder."""
+        config = read_json_object(self.folder / AUTOENCODER / MODEL_CONFIG_FILE)
+        return float(config["sampling_rate"]) / math.prod(config["downsampling_ratios"])
+
+    @cached_property
+    def autoencoder_fingerprint(self) -> str:
+        """Fingerprint of the autoencoder, which data sets must have been made with.
+
+        Raises:
+            ValueError: if it cannot be opened.
+        """
+        return LatentAutoencoder.open(self.folder).fingerprint
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the layers of the transformer, and those of the encoders of lyrics and timbre."""
+        return [
+            module for module in self.modules() if isinstance(module, (AceStepTransformerBlock, AceStepEncoderLayer))
+        ]
 
     @property
     def device(self) -> torch.device:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
+from songgen.adapters.targets import TargetWords
 from songgen.config import RunConfig
+from songgen.families.adapters import AdaptedLayers, adapter_rate_factor, attach_adapter, plan_adapters
+from songgen.families.costs import AdapterPlan
+from songgen.families.flow.adapter_formats import PUBLISHED_PARTS
 from songgen.families.flow.model import FlowModel
+from songgen.families.flow.pipeline import TRANSFORMER
 from songgen.families.trainable import ParameterGroups, Trainable
 
 FLOW_GROUPS = ParameterGroups(
@@ -24,19 +30,75 @@ FLOW_GROUPS = ParameterGroups(
 )
 """Group -> prefixes of parameter names; every parameter is in exactly one."""
 
+_LAYERS = r"layers\.\d+\."
+_OF_ENCODER = "it belongs to the encoder of the conditions, and adapters are attached to the transformer"
+
+FLOW_LAYERS = AdaptedLayers(
+    TargetWords(
+        {
+            "attention": _LAYERS + r"self_attn\..*",
+            "cross_attention": _LAYERS + r"cross_attn\..*",
+            "feed_forward": _LAYERS + r"mlp\..*",
+            "projections": r"condition_embedder|time_embed(_r)?\..*",
+            "all-linear": r".*",
+        },
+        # The published trainers' names: those of ACE-Step 1.5, and of the blocks of the first model.
+        renamed={**PUBLISHED_PARTS, "transformer_blocks": "layers", "attn": "self_attn"},
+        left_out={
+            **dict.fromkeys(("linear_q", "linear_k", "linear_v", "linear_out", "lyrics_encoder"), _OF_ENCODER),
+            **dict.fromkeys(("lyric_encoder", "lyric_proj", "lyric_embs", "genre_embedder"), _OF_ENCODER),
+            "speaker_embedder": "since ACE-Step 1.5 a voice comes from the timbre encoder, to which no adapter is "
+            "attached; its features reach the transformer through condition_embedder (in the word projections)",
+        },
+    ),
+    # The blocks, which hold nearly all weights. The time embeddings are computed once a step, and all blocks depend on
+    # their precision.
+    quantized=_LAYERS + r".*",
+    root=TRANSFORMER,
+)
+"""Layers of the flow models, for adapters."""
+
 logger = logging.getLogger(__name__)
 
 
 def choose_trained(config: RunConfig, core: FlowModel) -> Trainable:
-    """Freeze what the configuration says, and the null condition if nothing is ever trained without conditions.
+    """Attach an adapter, and freeze what the configuration says and what is never used.
 
     Raises:
         ValueError: if the configuration names groups that do not exist, or sets a factor for one that is not trained.
     """
-    frozen = list(config.training.frozen_groups())
-    if not config.model.condition_dropout:
-        frozen.append("null_condition")
+    frozen = untrained_groups(config)
+    form = attach_adapter(config, core, FLOW_GROUPS, FLOW_LAYERS, frozen, {})
     factors: dict[str, float] = dict(config.training.learning_rate_factors.items())
-    trainable = Trainable.choose(core, FLOW_GROUPS, frozen=frozen, learning_rate_factors=factors)
-    logger.info("frozen: %s", ", ".join(trainable.frozen_groups) or "nothing")
+    trainable = Trainable.choose(
+        core,
+        FLOW_GROUPS,
+        frozen=frozen,
+        learning_rate_factors=factors,
+        own_factor=partial(adapter_rate_factor, config),
+        form=form,
+    )
+    what = "frozen" if form is None else "the base is frozen, without an adapter"
+    logger.info("%s: %s", what, ", ".join(trainable.frozen_groups) or "nothing")
     return trainable
+
+
+def untrained_groups(config: RunConfig) -> list[str]:
+    """Return the groups that the configuration freezes, and the null condition where nothing is trained without one."""
+    return [*config.training.frozen_groups(), *([] if config.model.condition_dropout else ["null_condition"])]
+
+
+def planned_training(config: RunConfig, core: FlowModel) -> tuple[frozenset[str], AdapterPlan | None]:
+    """Return what a run will train, from a model without content (on the meta device), which gets no adapter.
+
+    Returns:
+        Names of the trained parameters of the model itself, and the adapters.
+
+    Raises:
+        ValueError: as `choose_trained` does.
+    """
+    frozen = untrained_groups(config)
+    plan = plan_adapters(config, core, FLOW_GROUPS, FLOW_LAYERS, frozen)
+    if plan is not None:
+        return plan.saved, plan
+    return frozenset(entry.name for entry in Trainable.choose(core, FLOW_GROUPS, frozen=frozen).entries), None

@@ -15,6 +15,7 @@ refused.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,12 @@ import torch
 
 from songgen.runtime.file_hashes import checked
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.model_folders import DOWNLOADED, PIPELINE_FILE
+from songgen.runtime.network_sizes import require_sane_sizes
 from songgen.runtime.pretrained import FOREIGN_ERRORS, find_folder
-from songgen.runtime.tensor_files import require_finite
-
-PIPELINE_FILE = "model_index.json"
-"""File at the root of a diffusers folder."""
+from songgen.runtime.tensor_files import DIFFUSERS_STEM, MODEL_CONFIG_FILE, require_finite, weight_files
 
 PIPELINE_CLASS = "AceStepPipeline"
-
-DOWNLOADED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.md")
-"""What is taken from a hub repository: never a pickle."""
 
 _CLASS_KEY = "_class_name"
 _EXTRA = 'models of this kind need diffusers: pip install -c constraints.txt -e ".[flow]"'
@@ -75,19 +72,29 @@ COMPONENTS = {
 """Name of the folder of each component -> its class."""
 
 
-def find_pipeline(name: str | Path, *, revision: str | None = None) -> Path:
+def find_pipeline(name: str | Path, *, revision: str | None = None, parts: Collection[str] = ()) -> Path:
     """Return the folder of a pipeline given by path or hub id, downloading the latter.
+
+    Args:
+        name: diffusers folder, or hub id.
+        revision: branch, tag or commit of a hub repository.
+        parts: components that are needed; all if empty.
 
     Raises:
         ValueError: if there is no such folder, it is not a diffusers folder of this kind, or it lacks components.
     """
-    folder = find_folder(name, patterns=DOWNLOADED, revision=revision)
-    read_index(folder)
+    patterns = [PIPELINE_FILE, *(f"{part}/{pattern}" for part in parts for pattern in DOWNLOADED)]
+    folder = find_folder(name, patterns=patterns if parts else DOWNLOADED, revision=revision)
+    read_index(folder, parts)
     return folder
 
 
-def read_index(folder: Path) -> dict[str, Component]:
+def read_index(folder: Path, parts: Collection[str] = ()) -> dict[str, Component]:
     """Read which components a pipeline has.
+
+    Args:
+        folder: folder of the pipeline.
+        parts: components whose folders must be there; all if empty.
 
     Raises:
         ValueError: if the index is missing or damaged, names another class, or lacks a component.
@@ -107,13 +114,62 @@ def read_index(folder: Path) -> dict[str, Component]:
                 problems.append(f"{name} is missing")
         elif stated_class not in component.classes:
             problems.append(f"{name} is a {stated_class!r}, expected {' or '.join(component.classes)}")
-        elif not (folder / name).is_dir():
+        elif (name in parts or not parts) and not (folder / name).is_dir():
             problems.append(f"the folder {name} is missing")
         else:
             present[name] = component
     if problems:
         raise ValueError(f"{path}: {'; '.join(problems)}")
     return present
+
+
+def component_class(name: str) -> Any:
+    """Return the class that opens a component.
+
+    Raises:
+        ValueError: if diffusers is not installed.
+    """
+    component = COMPONENTS[name]
+    try:
+        return getattr(importlib.import_module(component.module), component.opener)
+    except ImportError as error:
+        raise ValueError(_EXTRA) from error
+
+
+def empty_component(folder: Path, name: str) -> Any:
+    """Return a network of the sizes that its configuration states, without weights (on the meta device).
+
+    Args:
+        folder: folder of the pipeline.
+        name: key of `COMPONENTS`, of a network.
+
+    Raises:
+        ValueError: if the configuration is missing or damaged, or states sizes that no network has.
+    """
+    path = folder / name / MODEL_CONFIG_FILE
+    config = read_json_object(checked(path))
+    require_sane_sizes(config, str(path))
+    opener = component_class(name)
+    try:
+        with torch.device("meta"):
+            if COMPONENTS[name].module == "transformers":
+                return opener(opener.config_class.from_dict(config))
+            return opener.from_config(config)
+    except FOREIGN_ERRORS as error:
+        raise ValueError(f"{path} is not the configuration of a {COMPONENTS[name].opener}: {error}") from error
+
+
+def weights_of(folder: Path, name: str) -> list[Path]:
+    """Return the weight files of a network: one, or those that its index lists.
+
+    Raises:
+        ValueError: if there are none in a format that is read, or the index is damaged or leads elsewhere.
+    """
+    stem = "model" if COMPONENTS[name].module == "transformers" else DIFFUSERS_STEM
+    names = weight_files(folder / name, stem)
+    if not names:
+        raise ValueError(f"{folder / name} holds no {stem}.safetensors; other weight formats are not read")
+    return [folder / name / file for file in names]
 
 
 def open_component(folder: Path, name: str) -> Any:
@@ -126,12 +182,7 @@ def open_component(folder: Path, name: str) -> Any:
     Raises:
         ValueError: if diffusers is not installed, or the component is missing, damaged, or not complete.
     """
-    component = COMPONENTS[name]
-    try:
-        opener = getattr(importlib.import_module(component.module), component.opener)
-    except ImportError as error:
-        raise ValueError(_EXTRA) from error
-    place = folder / name
+    component, opener, place = COMPONENTS[name], component_class(name), folder / name
     try:
         if name in (TOKENIZER, SCHEDULER):
             return opener.from_pretrained(place, local_files_only=True)

@@ -5,7 +5,6 @@ Shapes: S decoder steps, D width, H heads, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,10 +15,11 @@ import torch
 
 from songgen.config import RunConfig
 from songgen.data.schema import DatasetInfo
+from songgen.families.caption_features import TEXT_CACHE_BYTES
 from songgen.families.costs import FLOAT32, HALF, LAYERS, LOSSES, AdapterPlan, BatchCosts, BatchSize, WeightCounts
 from songgen.families.objective import DataNeeds
+from songgen.families.planned_weights import PlannedWeights, stored_bytes
 from songgen.families.tensor_account import TensorAccount
-from songgen.families.tokens.caption_features import TEXT_CACHE_BYTES
 from songgen.families.tokens.forward_walk import LAYER, ForwardWalk
 from songgen.families.tokens.model import lyrics_fingerprint, planned_config
 from songgen.families.tokens.objective import data_needs
@@ -27,7 +27,7 @@ from songgen.families.tokens.parameter_groups import planned_training
 from songgen.models.configuration_songgen import SongGenConfig
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.runtime.pretrained import local_folder
-from songgen.runtime.tensor_files import opened_tensors, weight_files
+from songgen.runtime.tensor_files import weight_files
 from songgen.tasks import VOCAL
 
 LYRICS, CONDITIONS = "lyrics encoder", "caption and voice"
@@ -39,16 +39,10 @@ HEADS = ("decoder.lm_heads.", "decoder.vocal_lm_heads.")
 LAYERS_PREFIX, FIRST_LAYER = LAYER.format(""), LAYER.format("0.")
 """Beginnings of the names of the weights of all layers, and of the first one."""
 
-QUANTIZED_BYTES = {"none": 0.0, "nf4": 4.127 / 8, "int8": 1.0}
-"""Quantization -> bytes of a weight. nf4 has a scale for 64 weights, stored in 8 bits; int8 one for each output."""
-
 WEIGHTS = "copies of weights in lower precision"
 
 PUBLISHED_ENCODERS = {"google/flan-t5-large": 1_366_000_000, "m-a-p/MERT-v1-330M": 1_262_000_000}
 """Bytes of the encoders that the published models name, float32; nothing is downloaded for an estimate."""
-
-_ENTRY_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "I8": 1}
-"""Name of a type in a safetensors file -> bytes."""
 
 
 def token_costs(config: RunConfig) -> TokenCosts:
@@ -86,14 +80,8 @@ def encoder_bytes(spec: Mapping[str, Any], folder: Path | None) -> int | None:
     where = local_folder(path, folder) if path else None
     if where is None or not weight_files(where):
         return None
-    size = 0
-    for name in weight_files(where):
-        with opened_tensors(where / name) as opened:
-            for key in opened.keys():  # noqa: SIM118 - no mapping
-                if not key.startswith(("decoder.", "lm_head.")):  # of a T5 model, only the encoder is used
-                    part = opened.get_slice(key)
-                    size += torch.Size(part.get_shape()).numel() * _ENTRY_BYTES.get(part.get_dtype(), FLOAT32)
-    return size
+    # Of a T5 model, only the encoder is used.
+    return stored_bytes((where / name for name in weight_files(where)), ("decoder.", "lm_head."))
 
 
 @dataclass(frozen=True)
@@ -157,7 +145,7 @@ class TokenCosts:
         )
 
     def with_captions(self, tokens: int) -> TokenCosts:
-        """See `ModelCosts`; `songgen.families.tokens.caption_features` then frees the encoder."""
+        """See `ModelCosts`; `songgen.families.caption_features` then frees the encoder."""
         if tokens * self.config.text_hidden_size * FLOAT32 > TEXT_CACHE_BYTES:
             return self
         return replace(self, encoders={name: size for name, size in self.encoders.items() if name != "text_encoder"})
@@ -165,31 +153,11 @@ class TokenCosts:
     @cached_property
     def weights(self) -> WeightCounts:
         """See `ModelCosts`."""
-        plan = self.plan or AdapterPlan({})
-        total, trained = (sum(self.shapes[name].numel() for name in names) for names in (self.shapes, self.trained))
-        quantized = sum(self.shapes[f"{name}.weight"].numel() for name in plan.quantized)
-        adapters = sum(self._adapter_size(name, rank, plan.has_magnitudes) for name, rank in plan.ranks.items())
-        return WeightCounts(
-            trained=trained + adapters,
-            frozen=total - trained - quantized,
-            quantized_bytes=round(quantized * QUANTIZED_BYTES[plan.quantization]),
-            largest_block=sum(shape.numel() for name, shape in self.shapes.items() if name.startswith(FIRST_LAYER)),
-            total=total,
-            written=total if self.plan is None else trained + adapters,
-            bytes_each=self.stream,
-        )
+        return self._planned.counts(FIRST_LAYER, self.stream)
 
-    def _trained_in(self, prefixes: tuple[str, ...]) -> int:
-        """Return the trained weights of parameters whose names begin with one of the prefixes, adapters included."""
-        plan = self.plan or AdapterPlan({})
-        own = sum(self.shapes[name].numel() for name in self.trained if name.startswith(prefixes))
-        adapted = (entry for entry in plan.ranks.items() if entry[0].startswith(prefixes))
-        return own + sum(self._adapter_size(name, rank, plan.has_magnitudes) for name, rank in adapted)
-
-    def _adapter_size(self, module: str, rank: int, has_magnitude: bool) -> int:
-        """Return the weights of an adapter: two matrices around the narrow side, and magnitudes of the outputs."""
-        outputs, *inputs = self.shapes[f"{module}.weight"]
-        return rank * (outputs + math.prod(inputs)) + outputs * has_magnitude
+    @property
+    def _planned(self) -> PlannedWeights:
+        return PlannedWeights(self.shapes, self.trained, self.plan)
 
     @property
     def data_needs(self) -> DataNeeds:
@@ -221,9 +189,9 @@ class TokenCosts:
             forward={"logits of one head": logits} | ({WEIGHTS: cached} if cached else {}),
             backward={"gradients of the heads": gradients},
             layer=again | {"gradients of activations": inner},
-            gradients_before_layers=self._trained_in(HEADS),
-            gradients_after_layers=self._trained_in((*HEADS, LAYERS_PREFIX))
-            - self._trained_in((LAYER.format(0) + ".",)),
+            gradients_before_layers=self._planned.trained_in(HEADS),
+            gradients_after_layers=self._planned.trained_in((*HEADS, LAYERS_PREFIX))
+            - self._planned.trained_in((LAYER.format(0) + ".",)),
             operations=operations + 6.0 * rows * self._head_weights,
             kernels=3 * sum(account.kernels for account in accounts) + 30 * layout.num_heads,
             moved=3 * sum(account.moved for account in accounts) + 8 * self._head_rows * rows * FLOAT32,

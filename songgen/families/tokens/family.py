@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from songgen.conditioning.feature_store import default_folder
 from songgen.config import RunConfig
 from songgen.data.schema import CODES
+from songgen.families.caption_features import cache_captions, feature_folder
 from songgen.families.family import Family
 from songgen.families.songs import Processes, TrainingData
-from songgen.families.tokens.caption_features import cache_captions
 from songgen.families.tokens.clips import check_clips, warn_without_voices
 from songgen.families.tokens.costs import token_costs
 from songgen.families.tokens.final_model import write_model
@@ -37,7 +35,7 @@ def start(
     See `songgen.families.family.Family.start`.
     """
     start_frozen(core)
-    samples, folder = [part.samples for part in data], _feature_folder(config)
+    samples, folder = [part.samples for part in data], feature_folder(config)
     max_bytes = round(config.data.feature_cache_gib * 1024**3)
     if cache_captions(core.text_encoder, samples, processes, folder, max_bytes):
         core.unload("text_encoder")
@@ -46,14 +44,6 @@ def start(
             raise ValueError("voice_feature_crops needs a cache on disk: name a folder in feature_cache_dir")
         store_voices(core, samples, processes, FeatureFolder(folder, max_bytes), config.training.dtype)
         core.unload("voice_encoder")
-
-
-def _feature_folder(config: RunConfig) -> Path | None:
-    """Return the folder in which features of captions are kept between runs; None to keep none."""
-    named = config.data.feature_cache_dir
-    if named is None:
-        return default_folder()
-    return Path(named) if named else None
 
 
 def describe(config: RunConfig, core: SongGenForConditionalGeneration) -> str:

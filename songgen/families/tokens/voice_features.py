@@ -25,8 +25,8 @@ from songgen.conditioning.feature_store import FeatureWriter
 from songgen.conditioning.voice_encoder import StoredVoices
 from songgen.data.collate import voice_samples
 from songgen.data.samples import TrainingSamples
+from songgen.families.caption_features import computed_by
 from songgen.families.songs import Processes
-from songgen.families.tokens.caption_features import computed_by
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.runtime.processes.agreement import all_succeeded
 

@@ -1,16 +1,13 @@
 """Title, genre, tempo and key in the tags of audio files (ID3, Vorbis comments, MP4, RIFF)."""
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from songgen.data.embedded_tags import read_tags
 from songgen.data.manifests.clip import is_storable_text
-from songgen.prepare.describing.tag_vocabulary import canonical_tag, key_tag
-
-SLOWEST, FASTEST = 30.0, 300.0
-"""Range of the tempo; other numbers, such as 0 for "not known", do not count."""
+from songgen.data.manifests.music_facts import read_tempo, stated_key
+from songgen.prepare.describing.tag_vocabulary import canonical_tag
 
 LONGEST_TEXT = 200
 """Most characters of a title, and of all genres."""
@@ -21,7 +18,6 @@ _BETWEEN_GENRES = re.compile(r"[/;,|]+")
 _NUMBER_OF_GENRE = re.compile(r"^\(\d+\)\s*")
 _NO_GENRE = frozenset("other unknown misc miscellaneous none genre default unclassifiable music".split())
 _TEMPO_NAMES, _KEY_NAMES = ("bpm", "tbpm", "tempo"), ("initial_key", "initialkey", "key", "tkey")
-_SHORT_KEY = re.compile(r"([A-G])([#b♯♭]?)\s*(m|min|maj)?")
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ def read_embedded_facts(path: Path) -> EmbeddedFacts:
     return EmbeddedFacts(
         title=_plain(first.get("title", "")),
         genres=_genres(_plain(first.get("genre", ""))),
-        tempo=_tempo(next((first[name] for name in _TEMPO_NAMES if first.get(name)), "")),
+        tempo=read_tempo(next((first[name] for name in _TEMPO_NAMES if first.get(name)), "")),
         key=stated_key(next((first[name] for name in _KEY_NAMES if first.get(name)), "")),
     )
 
@@ -69,21 +65,3 @@ def _genres(text: str) -> tuple[str, ...]:
         if name and name not in _NO_GENRE and len(name) <= LONGEST_GENRE and not name.isdigit():
             genres.append(canonical_tag(name) or name)
     return tuple(dict.fromkeys(genres))
-
-
-def _tempo(text: str) -> float | None:
-    try:
-        tempo = float(text.strip().replace(",", "."))
-    except ValueError:
-        return None
-    return tempo if math.isfinite(tempo) and SLOWEST <= tempo <= FASTEST else None
-
-
-def stated_key(text: str) -> str:
-    """Return the key of a text such as `Am`, `Ebm`, `A minor`; codes of DJ programs (`8A`) are not read."""
-    found = _SHORT_KEY.fullmatch(text.strip())
-    if found is None:
-        return key_tag(text) or ""
-    note, accidental, mode = found.groups()
-    sign = {"♯": "#", "♭": "b"}.get(accidental, accidental)
-    return key_tag(f"{note}{sign} {'minor' if mode in ('m', 'min') else 'major'}") or ""

@@ -5,8 +5,8 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable
 
+from songgen.data.manifests.music_facts import key_name
 from songgen.data.manifests.tags import TAG_WORDS
-from songgen.prepare.listening.tempo_key import NOTE_NAMES
 
 STYLE, VOICE, INSTRUMENTS, MOOD, TEMPO, KEY = TAG_WORDS
 """Names of the kinds."""
@@ -54,12 +54,9 @@ _SYNONYMS = {
     "minor key": ("minor",),
 }
 
-_KEY_NAME = re.compile(r"([a-g])\s*(#|♯|b|♭|[ -]?sharp|[ -]?flat)?[ -](major|minor)")
 _FIGURE = r"(?:(\d{2,3})\s*(?:-|–|to)\s*)?(\d{2,3}(?:\.\d+)?)"
 _BEATS = re.compile(rf"{_FIGURE}\s*(?:bpm|beats? (?:per|a|/) ?min(?:ute)?)", re.IGNORECASE)
 _NUMBER = re.compile(rf"(?:about |around |~|ca\. )?{_FIGURE}", re.IGNORECASE)
-_KEY_TAGS = frozenset(f"{note.lower()} {mode}" for note in [*NOTE_NAMES, *"AB CB DB EB FB GB BB E# B#".split()]
-                      for mode in ("major", "minor"))  # fmt: skip
 
 
 def _folded(tag: str) -> str:
@@ -89,7 +86,7 @@ def canonical_tag(text: str, extra: Collection[str] = ()) -> str | None:
         return _CANONICAL[folded]
     if found := _BEATS.fullmatch(text.strip()):
         return _tag_of_beats(found)
-    return key_tag(text)
+    return key_name(text)
 
 
 def written_tag(text: str) -> str:
@@ -136,16 +133,6 @@ def _tag_of_beats(found: re.Match[str]) -> str:
     """Return the tag of a number, or of the middle of a range."""
     low, high = found.groups()
     return bpm_tag((float(low or high) + float(high)) / 2)
-
-
-def key_tag(text: str) -> str | None:
-    """Return the tag of a key by name (`C# minor`, `b flat Major`), or None."""
-    found = _KEY_NAME.fullmatch(" ".join(text.casefold().split()))
-    if not found:
-        return None
-    note, accidental, mode = found.groups()
-    sign = {"": "", "#": "#", "♯": "#", "sharp": "#"}.get((accidental or "").strip(" -"), "b")
-    return f"{note.upper()}{sign} {mode}" if f"{note}{sign} {mode}" in _KEY_TAGS else None
 
 
 def vocabulary_text(extra: Collection[str] = ()) -> str:

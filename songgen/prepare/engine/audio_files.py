@@ -33,7 +33,7 @@ def read_audio(path: Path, *, sample_rate: int | None = None, mono: bool = True)
     if not path.is_file():
         raise AudioRejected("file_missing", f"the file does not exist: {path.name}")
     header = check_header(path, AudioOptions(sample_rate=0, max_seconds=math.inf))
-    samples = decode(path, header, header.frames, mono=mono).samples
+    samples = decode(path, header, header.frames, channels=1 if mono else None).samples
     rate = header.sample_rate
     if sample_rate is not None and sample_rate != rate:
         samples, rate = resample_frames(samples, rate, sample_rate), sample_rate

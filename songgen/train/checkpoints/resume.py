@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from songgen.config import RunConfig
-from songgen.config.changes import KIND_OF, SCHEDULE_KEYS, Change
+from songgen.config.changes import KIND_OF, SCHEDULE_KEYS, Change, has_changed
 from songgen.config.keys import all_keys
 from songgen.data.batch_plan import BatchPlan
 from songgen.data.curriculum.growth import HASH_KEY, ROWS_KEY
@@ -83,7 +83,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tu
     """Return the keys whose value has changed; a key that the checkpoint lacks had its default."""
     keys = all_keys()
     pairs = {name: (then.get(name, keys[name].default), value) for name, value in now.items()}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return {name: pair for name, pair in pairs.items() if has_changed(name, *pair)}
 
 
 def _require_allowed(resumption: Resumption, config: RunConfig, world_size: int) -> None:

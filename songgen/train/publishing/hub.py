@@ -18,9 +18,8 @@ from songgen.adapters.choice import find_adapter, has_adapter
 from songgen.families.registry import family_of
 from songgen.runtime.file_hashes import HASHES_FILE, checked_folder
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.model_folders import COPIED_ENDINGS, ModelFiles, read_model_config
+from songgen.runtime.model_folders import COPIED_ENDINGS, MODEL_CONFIG_FILES, ModelFiles, model_config_file
 from songgen.runtime.pretrained import is_inside
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.publishing.adapter_files import published_adapter
 from songgen.train.publishing.model_card import adapter_card, model_card, published_config
@@ -35,7 +34,9 @@ LICENSE_FILE = "LICENSE"
 MAX_SAMPLES = 8
 MAX_SAMPLE_BYTES = 20 * 1024**2
 
-_TRAINING_STATE = re.compile(r"optimizer|scheduler|random_states?|rng_state|trainer_state|training_args|checkpoint-")
+_TRAINING_STATE = re.compile(
+    r"optimizer|scheduler(?!_config\.json)|random_states?|rng_state|trainer_state|training_args|checkpoint-"
+)
 _GENERATED_SAMPLES = "step_*/*_generated_*.wav"
 
 logger = logging.getLogger(__name__)
@@ -183,13 +184,13 @@ def select_files(
     """
     published, contents, own = None, ModelFiles(weights=lambda folder: ()), list[str]()
     copied: tuple[str, ...] = (LICENSE_FILE, CARD_FILE)
-    if has_adapter(folder) and not (folder / MODEL_CONFIG_FILE).is_file():
+    if has_adapter(folder) and model_config_file(folder) is None:
         published = published_adapter(find_adapter(folder), base_model)
     elif base_model is not None:
         raise ValueError(f"--base names the base model of an adapter, and {folder} is a whole model: leave it out")
     else:
         contents = _require_complete(folder)
-        own = [MODEL_CONFIG_FILE, *contents.weights(folder), *contents.files]
+        own = [contents.config, *contents.weights(folder), *contents.files]
         copied = (*own, HASHES_FILE, *copied)
     files, left_out = _existing(folder, contents, copied)
     if lost := [f"{name} ({left_out[name]})" for name in own if name in left_out]:
@@ -209,11 +210,11 @@ def select_files(
 
 def _existing(folder: Path, contents: ModelFiles, names: Sequence[str]) -> tuple[list[HubFile], dict[str, str]]:
     """Return the files of a folder that are uploaded as they are, its newest samples too, and those left out."""
-    candidates = [folder / name for name in dict.fromkeys(names)]
+    candidates = [folder / name for name in names]
     for name in contents.folders:
         candidates += sorted(path for path in (folder / name).rglob("*") if not path.is_dir())
     files, left_out = [], {}
-    for path in [*candidates, *_newest_samples(folder)]:
+    for path in dict.fromkeys([*candidates, *_newest_samples(folder)]):
         name = path.relative_to(folder).as_posix()
         if not path.is_file():
             continue
@@ -231,14 +232,14 @@ def _require_complete(folder: Path) -> ModelFiles:
         ValueError: if files are missing or have changed since they were written, or the configuration names places
             outside of the folder.
     """
-    missing, contents = [MODEL_CONFIG_FILE], ModelFiles(weights=lambda folder: ())
-    if (folder / MODEL_CONFIG_FILE).is_file():
-        contents = family_of(folder).model_files
-        missing = [name for name in contents.weights(folder) if not (folder / name).is_file()]
-    if missing:
+    if model_config_file(folder) is None:
+        raise ValueError(f"{folder} is not a complete model folder: {' or '.join(MODEL_CONFIG_FILES)} missing")
+    family = family_of(folder)
+    contents = family.model_files
+    if missing := [name for name in contents.weights(folder) if not (folder / name).is_file()]:
         raise ValueError(f"{folder} is not a complete model folder: {', '.join(missing)} missing")
     checked_folder(folder)
-    read_model_config(folder, contents.folders)
+    family.model_facts(folder)  # reads the configuration, and refuses one that leads out of the folder
     return contents
 
 
@@ -259,9 +260,10 @@ def _reason_to_leave_out(path: Path, folder: Path, contents: ModelFiles) -> str 
         return "a link to somewhere else"
     if any(part.startswith(".") for part in inside.parts):
         return "hidden"
-    if any(_TRAINING_STATE.match(part) for part in inside.parts):
+    own = inside.parts[0] in contents.folders  # a component of a pipeline is a scheduler, too
+    if any(_TRAINING_STATE.match(part) for part in inside.parts[own:]):
         return "training state"
-    if inside.parts[0] in contents.folders and path.suffix not in COPIED_ENDINGS:
+    if own and path.suffix not in COPIED_ENDINGS:
         return f"only {', '.join(sorted(COPIED_ENDINGS))} are uploaded"
     return None
 

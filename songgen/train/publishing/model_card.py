@@ -70,7 +70,9 @@ def model_card(
     name = repo_id or folder.resolve().name
     command = f'songgen generate --model {name} --caption "..." --lyrics_file lyrics.txt --out song.wav'
     rows = _model_rows(facts, folder, family.model_files.weights(folder))
-    front = ModelCardData(library_name="songgen", license=license_name, **_shared_data(facts))
+    front = ModelCardData(
+        library_name="songgen", license=license_name, base_model=_base_model(folder), **_shared_data(facts)
+    )
     return _card(folder, name, front, facts.introduction, _usage(command), rows, samples)
 
 
@@ -102,6 +104,13 @@ def adapter_card(
         **_shared_data(facts),
     )
     return _card(folder, name, front, facts.introduction, _usage(command) + note, rows, samples)
+
+
+def _base_model(folder: Path) -> str | None:
+    """Return the hub id of the model that a run started from; None if it was a folder, or no run wrote this one."""
+    run_file = folder / RUN_CONFIG_FILE
+    name = read_json_object(run_file).get("model_name_or_path") if run_file.is_file() else None
+    return name if isinstance(name, str) and is_hub_id(name) else None
 
 
 def _card(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from songgen.config import RunConfig
 from songgen.data.loader import LoaderError
+from songgen.data.schema import DEFAULT_MAX_SECONDS, DatasetInfo
 from songgen.runtime.private_names import is_lost_connection
 from songgen.runtime.status import RUN_STATUS_FILE
 from songgen.train.optimization.anomalies import NON_FINITE_FILE, NonFiniteError
@@ -108,8 +110,13 @@ def _for_memory(config: RunConfig) -> Iterator[Remedy]:
         yield Remedy({"optimizer": "adamw_8bit"}, "a quarter of the optimizer state (needs bitsandbytes)")
     if training.dtype == "float32":
         yield Remedy({"dtype": "bfloat16"}, "most activations take half")
-    shorter = config.data.max_duration_in_seconds / 2
-    yield Remedy({"max_duration_in_seconds": shorter}, "longer clips are left out; with a new output_dir")
+    longest = config.data.max_duration_in_seconds
+    if longest is None:
+        with suppress(ValueError, OSError):
+            kinds = [DatasetInfo.read(folder).target_kind for folder in config.data.dataset_folders()]
+            longest = min((DEFAULT_MAX_SECONDS[kind] for kind in kinds), default=None)
+    if longest is not None:
+        yield Remedy({"max_duration_in_seconds": longest / 2}, "longer clips are left out; with a new output_dir")
 
 
 def _smaller_batches(config: RunConfig) -> Iterator[Remedy]:

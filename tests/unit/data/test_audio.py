@@ -30,7 +30,7 @@ def test_lengths_are_inclusive(tmp_path: Path) -> None:
 def test_length_is_checked_before_anything_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "a.wav", tone(0.5), 16000)
     soundfile.write(tmp_path / "long.wav", tone(4), 16000)
-    monkeypatch.setattr("songgen.data.clip_audio._decode_mono", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("songgen.data.clip_audio._decode", lambda *_: pytest.fail("decoded"))
     result = read_clip(row_of(mix=tmp_path / "a.wav", vocal=tmp_path / "long.wav"), OPTIONS)
     assert isinstance(result, Rejection) and result.code == "too_long" and result.path == "long.wav"
 

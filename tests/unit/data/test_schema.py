@@ -34,7 +34,7 @@ def test_columns_of_the_contract() -> None:
 
 def test_latents_have_columns_of_their_own(tmp_path: Path) -> None:
     schema = arrow_schema(("mix",), LATENTS)
-    assert schema.field("latents_mix").type == pa.list_(pa.float32()) and "codes_mix" not in schema.names
+    assert schema.field("latents_mix").type == pa.list_(pa.float16()) and "codes_mix" not in schema.names
     info = replace(INFO, num_codebooks=0, codebook_size=0, target_kind=LATENTS, num_channels=64)
     (tmp_path / DATASET_FILE).write_text(info.to_json())
     assert DatasetInfo.read(tmp_path) == info and info.frame_size == 64

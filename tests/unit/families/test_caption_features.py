@@ -13,9 +13,9 @@ from training_fakes import TEXT_IDS, TEXT_WIDTH, write_dataset, write_model_fold
 from songgen.conditioning import TextEncoder, feature_store
 from songgen.data.dataset import SongDataset
 from songgen.data.samples import SampleOptions, TrainingSamples
+from songgen.families import caption_features
+from songgen.families.caption_features import cache_captions
 from songgen.families.songs import Processes
-from songgen.families.tokens import caption_features
-from songgen.families.tokens.caption_features import cache_captions
 
 
 @pytest.fixture(scope="module")

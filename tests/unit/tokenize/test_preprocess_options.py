@@ -53,7 +53,7 @@ def test_published_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert options.work_folder.name == "musiccaps_SingTest_vectorized.work"
     assert options.tracks == ("mix", "vocal", "acc", "drum")
     columns = options.manifests.columns
-    assert options.manifests.kept_columns == ("variants",)
+    assert options.manifests.kept_columns == ("variants", "tempo", "key", "analysis")
     assert (columns.id, columns.target, columns.caption, columns.lyrics) == (
         "fname",
         "audio_abspath",

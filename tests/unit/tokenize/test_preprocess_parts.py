@@ -23,7 +23,7 @@ OPTIONS = options_for("m.jsonl", Path("out"), max_text_length=20, max_lyrics_tok
 
 
 def text_of(caption: str = "pop song", lyrics: str = "la", language: str = "english") -> EncodedText | Rejection:
-    return encode_text(ClipRow("r", caption, lyrics, language, {}, "m", 1), fake_encoders(), OPTIONS)
+    return encode_text(ClipRow("r", caption, lyrics, language, {}, "m", 1), fake_encoders(), OPTIONS, 1.0)
 
 
 def test_texts_are_composed_and_tokenized() -> None:
@@ -44,7 +44,7 @@ def test_further_descriptions_are_tokenized_each_once() -> None:
         "no text": None,
     }
     row = ClipRow("r", "pop song", "la", "english", {}, "m", 1, extra={"variants": variants})
-    text = encode_text(row, fake_encoders(), OPTIONS)
+    text = encode_text(row, fake_encoders(), OPTIONS, 1.0)
     assert isinstance(text, EncodedText)
     assert text.variant_ids == ([4, 1],)
     assert text_of().variant_ids == ()  # type: ignore[union-attr]
@@ -76,8 +76,8 @@ def test_a_language_that_the_vocabulary_lacks_leaves_out_the_row_alone() -> None
                 raise ValueError(f"this lyrics vocabulary has no [{language}]")
             return super().encode_lyrics(text, language)
 
-    english = replace(fake_encoders(), lyrics_tokenizer=English())  # type: ignore[arg-type]
-    text = encode_text(ClipRow("r", "pop song", "la", "german", {}, "m", 1), english, OPTIONS)
+    english = fake_encoders(lyrics=English())
+    text = encode_text(ClipRow("r", "pop song", "la", "german", {}, "m", 1), english, OPTIONS, 1.0)
     assert isinstance(text, Rejection) and text.code == "unknown_language" and "has no [de]" in text.reason
     assert [knows_language(name, english) for name in ("german", "english", "en-US", "sv")] == [
         False,
@@ -89,11 +89,11 @@ def test_a_language_that_the_vocabulary_lacks_leaves_out_the_row_alone() -> None
 
 def test_a_package_that_is_not_installed_leaves_out_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
     vocabulary = train_lyrics_tokenizer([("la la", "en")], 600, languages=["en", "zh"])
-    encoders = replace(fake_encoders(), lyrics_tokenizer=vocabulary)
+    encoders = fake_encoders(lyrics=vocabulary)
     monkeypatch.setitem(sys.modules, "pypinyin", None)
     for words_are_needed in (
         lambda: knows_language("chinese", encoders),
-        lambda: encode_text(ClipRow("r", "pop song", "你好", "zh", {}, "m", 1), encoders, OPTIONS),
+        lambda: encode_text(ClipRow("r", "pop song", "你好", "zh", {}, "m", 1), encoders, OPTIONS, 1.0),
     ):
         with pytest.raises(ValueError, match="Chinese lyrics need the package pypinyin"):
             words_are_needed()
@@ -138,20 +138,20 @@ def test_key_follows_rows_files_and_settings(tmp_path: Path) -> None:
 
 def test_settings_follow_everything_that_decides_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = options_for(write_corpus(tmp_path / "corpus", 2), tmp_path / "out")
-    info = run(options)
-    known = {settings.settings_fingerprint(options, info)}
+    info, encoders = run(options), fake_encoders()
+    known = {settings.settings_fingerprint(options, info, encoders)}
     for change in (
         {"max_seconds": 4.0},
         {"min_seconds": 0.1},
         {"max_text_length": 5},
         {"voice_min_energy": 1.0},
     ):
-        known.add(settings.settings_fingerprint(replace(options, **change), info))
+        known.add(settings.settings_fingerprint(replace(options, **change), info, encoders))
     for change in ({"lyrics_tokenizer_fingerprint": "other"}, {"voice_sample_rate": 16000}):
-        known.add(settings.settings_fingerprint(options, replace(info, **change)))
+        known.add(settings.settings_fingerprint(options, replace(info, **change), encoders))
     assert len(known) == 7
     for harmless in ({"batch_size": 1}, {"num_workers": 4}, {"max_bad_fraction": 0.9}):
-        known.add(settings.settings_fingerprint(replace(options, **harmless), info))
+        known.add(settings.settings_fingerprint(replace(options, **harmless), info, encoders))
     assert len(known) == 7
 
 

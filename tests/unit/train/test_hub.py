@@ -25,7 +25,7 @@ from songgen.cli.main import main
 from songgen.config import RunConfig
 from songgen.doctor.hashes import accept
 from songgen.models import SongGenForConditionalGeneration
-from songgen.models.loading import resolve_folder
+from songgen.runtime.model_folders import resolve_folder
 from songgen.train.launch import _require_possible
 from songgen.train.publishing import hub as hub_module
 from songgen.train.publishing.hub import MAX_SAMPLES, publish, push_to_hub, select_files
@@ -169,7 +169,7 @@ def test_shards_are_taken_by_the_index(run_folder: Path) -> None:
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
 def test_an_incomplete_model_is_refused(run_folder: Path, missing: str) -> None:
     (run_folder / missing).unlink()
-    with pytest.raises(ValueError, match=f"not a complete model folder: {missing} missing"):
+    with pytest.raises(ValueError, match=f"not a complete model folder: .*{missing}"):
         push_to_hub(run_folder, "someone/model", dry_run=True)
 
 

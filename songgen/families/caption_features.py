@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 import transformers
 
-from songgen.conditioning import FeatureCache, FeatureStore, TextEncoder
-from songgen.conditioning.feature_store import MAX_BYTES, FeatureWriter
+from songgen.conditioning import CaptionEncoder, FeatureCache, FeatureStore
+from songgen.conditioning.feature_store import MAX_BYTES, FeatureWriter, default_folder
 from songgen.conditioning.frozen import FrozenEncoder
+from songgen.config import RunConfig
 from songgen.data.samples import TrainingSamples
 from songgen.families.songs import Processes
 from songgen.runtime.processes.agreement import all_succeeded
@@ -24,8 +25,16 @@ logger = logging.getLogger(__name__)
 Caption = tuple[int, ...]
 
 
+def feature_folder(config: RunConfig) -> Path | None:
+    """Return the folder in which features of captions are kept between runs; None to keep none."""
+    named = config.data.feature_cache_dir
+    if named is None:
+        return default_folder()
+    return Path(named) if named else None
+
+
 def cache_captions(
-    encoder: TextEncoder,
+    encoder: CaptionEncoder,
     data: Sequence[TrainingSamples],
     processes: Processes,
     folder: Path | None,
@@ -97,7 +106,7 @@ def computed_by(encoder: FrozenEncoder) -> str:
     return f"{encoder.fingerprint}; {device.type} {machine}; {versions}; {torch.get_float32_matmul_precision()}"
 
 
-def _read(encoder: TextEncoder, store: FeatureStore, captions: Iterable[Caption]) -> set[Caption]:
+def _read(encoder: CaptionEncoder, store: FeatureStore, captions: Iterable[Caption]) -> set[Caption]:
     """Load stored features into the encoder's cache; return the captions found."""
     assert encoder.cache is not None
     keys = {encoder.key_of(torch.tensor(caption)): caption for caption in captions}
@@ -109,7 +118,7 @@ def _read(encoder: TextEncoder, store: FeatureStore, captions: Iterable[Caption]
     return found
 
 
-def _encode_and_store(encoder: TextEncoder, store: FeatureStore, captions: Sequence[Caption]) -> None:
+def _encode_and_store(encoder: CaptionEncoder, store: FeatureStore, captions: Sequence[Caption]) -> None:
     """Encode captions one by one and store their features."""
     with FeatureWriter(store, "captions") as writer:
         for caption in captions:
