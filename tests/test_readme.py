@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 import songgen
-from songgen.cli.main import COMMANDS
+from songgen.cli.main import COMMANDS, parse_words
 from songgen.cli.run_arguments import split_off_launch
 from songgen.cli.training.train import add_task_option
 from songgen.config import RunConfig
 from songgen.config.foreign.ignored import ALIASES
+from songgen.config.foreign.spellings import SPELLINGS, experiment_folder, translate
 from songgen.config.keys import all_keys
 from songgen.config.loading import read_config_file
 from songgen.config.recipes import PREPARING, TRAINING, find_recipe
@@ -141,10 +142,14 @@ def check_configured(words: list[str]) -> None:
         flag = rest.pop(0)
         assert flag.startswith("--"), f"{flag} is neither a flag nor its value"
         name = ALIASES.get(flag[2:], flag[2:])
-        assert name in all_keys(), f"{flag} is no key"
+        assert name in all_keys() or name in SPELLINGS, f"{flag} is no key"
         given = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-        overrides[name] = parse_text(given, all_keys()[name].annotation)
-    RunConfig.from_dict({**values, **overrides})
+        overrides[name] = parse_text(given, (SPELLINGS if name in SPELLINGS else all_keys())[name].annotation)
+    translated, uses, problems = translate(overrides)
+    assert not problems, problems
+    values |= translated
+    named = experiment_folder(values, uses)
+    RunConfig.from_dict({**values, **(named.keys if named is not None else {})})
 
 
 def check_preparation(words: list[str]) -> None:
@@ -170,7 +175,7 @@ def check_subcommand(name: str, *words: str) -> None:
     assert name in COMMANDS, f"songgen has no command {name}"
     if not words:
         return
-    parsed = subcommand_parser(name).parse_args(words)
+    parsed = parse_words(subcommand_parser(name), words)
     if name == "prepare":
         check_preparation(list(words))
     elif name in ("train", "tokenize") and parsed.config not in PLACEHOLDERS:
