@@ -116,7 +116,6 @@ class Adapter:
         has_others = self.config.use_dora or any(".lora_" not in name for name in self.weights)
         return not has_others and not any(bool(tensor.any()) for tensor in second)
 
-
     @property
     def kinds(self) -> list[str]:
         """Last parts of the names of its layers, sorted; a layer with a number in a list has the name of the list."""
