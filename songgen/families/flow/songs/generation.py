@@ -156,8 +156,10 @@ class FlowSongs:
         precisions. The pipeline itself rounds durations up twice, and fails where this gives a frame more: 28 frames at
         25 a second take 1.12 s, and 1.12 * 25 is a little above 28.
         """
-        source, seconds = inputs.get("src_audio"), inputs.get("audio_duration")
-        frames = source.shape[1] // self.hop_length if source is not None else math.ceil(seconds * self.frame_rate)
+        if "src_audio" in inputs:
+            frames = inputs["src_audio"].shape[1] // self.hop_length
+        else:
+            frames = math.ceil(inputs["audio_duration"] * self.frame_rate)
         return torch.randn(1, frames, self.core.num_channels, generator=torch.Generator().manual_seed(seed))
 
     @torch.no_grad()
