@@ -225,13 +225,10 @@ def test_a_stopped_run_continues_exactly(world: Path, straight: Path, tmp_path: 
         require_same_runs(whole, straight)
 
 
-def test_a_batch_takes_the_steps_of_accumulated_ones(world: Path, straight: Path, tmp_path: Path) -> None:
-    train(world, tmp_path / "run", per_device_train_batch_size=4, gradient_accumulation_steps=1)
-    require_same_runs(tmp_path / "run", straight)
-
-
-def test_gradient_checkpointing_takes_the_same_steps(world: Path, straight: Path, tmp_path: Path) -> None:
-    train(world, tmp_path / "run", gradient_checkpointing=True)
+def test_a_larger_batch_with_checkpointing_takes_the_same_steps(world: Path, straight: Path, tmp_path: Path) -> None:
+    """Neither the division of a step into micro-batches nor computing activations again changes it."""
+    keys = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "gradient_checkpointing": True}
+    train(world, tmp_path / "run", **keys)
     require_same_runs(tmp_path / "run", straight)
 
 
