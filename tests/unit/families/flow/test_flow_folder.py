@@ -94,9 +94,8 @@ def test_without_diffusers_it_says_what_to_install(original: Path) -> None:
         "except ValueError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=SAFETY_SECONDS)
-    assert (
-        'need the package diffusers, which is not installed: pip install -c constraints.txt -e ".[flow]"' in done.stdout
-    )
+    expected = 'need the package diffusers, which is not installed: pip install -c constraints.txt -e ".[flow]"'
+    assert expected in done.stdout
 
 
 @pytest.mark.parametrize("is_halved", [False, True])
