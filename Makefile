@@ -1,7 +1,7 @@
 # Main targets: `make demo` and `make test`. Both install the requirements at the versions of constraints.txt.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= train,demo,prepare,languages,wandb,deepspeed,8bit,dev
+EXTRAS ?= train,demo,flow,prepare,languages,wandb,deepspeed,8bit,dev
 # More arguments for pip, for example an index with CPU builds: PIP_ARGS="--extra-index-url https://..."
 PIP_ARGS ?=
 # One more than the cores of a small machine: many tests wait for a process that ends.
@@ -14,7 +14,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 # One thread per process: two test workers share two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help install demo demo-adapter test test-faults lint format types
+.PHONY: help install demo demo-adapter demo-flow test test-faults lint format types
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -35,6 +35,9 @@ demo: $(STAMP) ## build songs, tokenize, train every stage, generate: outputs/de
 
 demo-adapter: demo ## after it, fine-tune its model to a new singer: outputs/demo/singer_adapter/comparison/index.html
 	$(BIN)/python helpers/demo/run_adapter_demo.py
+
+demo-flow: $(STAMP) ## train a small flow-matching model on a dozen songs, generate them: outputs/demo/flow/index.html
+	$(BIN)/python helpers/demo/run_flow_demo.py
 
 test: $(STAMP) ## run the tests, in less than ten minutes on two cores
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not faults"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from songgen.environment import keep_quiet
 
 if TYPE_CHECKING:
-    from songgen.generation.opening import open_model
+    from songgen.families.use.opening import open_model
     from songgen.generation.processing_songgen import SongGenProcessor
     from songgen.lyrics import VoiceBpeTokenizer
     from songgen.models import (
@@ -27,7 +27,7 @@ _HOMES = {
     "SongGenMixedForConditionalGeneration": "songgen.models",
     "SongGenProcessor": "songgen.generation.processing_songgen",
     "VoiceBpeTokenizer": "songgen.lyrics",
-    "open_model": "songgen.generation.opening",
+    "open_model": "songgen.families.use.opening",
 }
 """Public name -> module; loaded when first asked for, so that `import songgen` stays quick."""
 

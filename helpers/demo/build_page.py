@@ -10,22 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from demo_report.files import ORIGINAL_COLUMNS, GeneratedSong, read_generated, read_songs, read_sound
-from demo_report.measures import demo_log_mel
-from demo_report.page import Clip, Figure, Page, Run, SongCard, SongGroup, Stage, write_page
-from demo_report.pictures import draw_spectrogram
-
-from songgen.train.reporting.plots.curves import read_curves
-from songgen.train.reporting.plots.panels import TRAINING_LOSS, loss_panel, rate_panel
-from songgen.train.reporting.plots.pictures import draw
-from songgen.train.reporting.trackers import METRICS_FILE
+from demo_report.files import ORIGINAL_COLUMNS, GeneratedSong, read_generated, read_songs
+from demo_report.page import Figure, Page, SongCard, SongGroup, write_page
+from demo_report.parts import finished_runs, machine, make_clip, make_stage
 
 GOAL = 0.95
 NUM_OPEN_SONGS = 8
@@ -77,11 +69,9 @@ def build_page(out: Path, songs_folder: Path, stages: Sequence[Path]) -> None:
                 tuple(cards["train"][NUM_OPEN_SONGS:]), folded=True,
             ),
         ),
-        stages=tuple(_stage(out, folder) for folder in stages),
-        runs=tuple(_runs(out / "steps")),
-        machine=(
-            f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}."
-        ),
+        stages=tuple(make_stage(out, folder) for folder in stages),
+        runs=tuple(finished_runs(out / "steps")),
+        machine=machine(),
     )  # fmt: skip
     write_page(page, out / "index.html")
 
@@ -139,41 +129,8 @@ def _song_card(
                 (f"{title}: {TRACK_TITLES[track]}", out / "generated" / mode / song.files[track])
                 for track in sorted(song.tracks, reverse=True)
             ]
-    clips = tuple(_clip(out, label, path, with_picture=with_pictures) for label, path in sounds)
+    clips = tuple(make_clip(out, label, path, with_picture=with_pictures) for label, path in sounds)
     return SongCard(name, row["caption"], row["lyrics"], clips)
-
-
-def _clip(out: Path, label: str, sound: Path, *, with_picture: bool) -> Clip:
-    if not with_picture:
-        return Clip(label, sound.relative_to(out).as_posix())
-    picture = out / "spectrograms" / sound.relative_to(out).with_suffix(".png")
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    draw_spectrogram(picture, demo_log_mel(*read_sound(sound)))
-    return Clip(label, sound.relative_to(out).as_posix(), picture.relative_to(out).as_posix())
-
-
-def _stage(out: Path, folder: Path) -> Stage:
-    """Draw the curves of a stage and summarize it.
-
-    Raises:
-        ValueError: if its metrics have no loss.
-    """
-    run = read_curves(folder)
-    loss = run.first_of(*TRAINING_LOSS)
-    if not loss:
-        raise ValueError(f"{folder / METRICS_FILE} has no {TRAINING_LOSS[0]!r}; train that stage again")
-    picture = out / "curves" / f"{folder.name}.svg"
-    draw(picture, [loss_panel([run]), rate_panel([run])])
-    facts = f"{loss.steps[-1]:.0f} steps, training loss {loss.values[0]:.2f} to {loss.values[-1]:.3f}"
-    mode, _, stage = folder.name.partition("_")
-    return Stage(f"{mode}: {stage}", picture.relative_to(out).as_posix(), facts)
-
-
-def _runs(folder: Path) -> list[Run]:
-    """Return the finished steps in the order in which they ran."""
-    order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
-    records = [json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in order]
-    return [Run(record["title"], record["command"], record["seconds"]) for record in records if record["finished"]]
 
 
 def main() -> None:

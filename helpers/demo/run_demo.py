@@ -11,7 +11,6 @@ does only what is missing or has other inputs. Everything is written to ``output
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
@@ -169,9 +168,6 @@ def main() -> None:
     steps = all_steps(arguments.num_songs, arguments.seed, speed.dtype)
     source = digest_sources([ROOT / "songgen", ROOT / "training", ROOT / HELPERS])
     runner = StepRunner(ROOT, ROOT / OUT / "steps", source, environment, ignore_source=arguments.ignore_source_changes)
-    (ROOT / OUT / "steps").mkdir(parents=True, exist_ok=True)
-    order = json.dumps([step.name for step in steps])
-    (ROOT / OUT / "steps" / "order.json").write_text(order + "\n", encoding="utf-8")
     run_steps(runner, steps)
     print(f"\nThe demo is ready: open {OUT}/index.html")
 

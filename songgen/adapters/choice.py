@@ -42,6 +42,11 @@ class AdapterChoice:
     strength: float = 1.0
     """Factor of what it adds to the base model; 0 leaves the base as it is."""
 
+    @property
+    def place(self) -> Path:
+        """Folder for what is written about it."""
+        return self.folder.parent if self.folder.is_file() else self.folder
+
     def __post_init__(self) -> None:
         """Check the strength.
 

@@ -53,6 +53,7 @@ KINDS: dict[Change, tuple[str, ...]] = {
         "logging_steps",
         "logging_epochs",
         "every_plot_step",
+        "plot_epochs",
         "loss_milestones",
         "accuracy_milestones",
         "save_steps",

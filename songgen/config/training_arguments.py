@@ -295,6 +295,9 @@ class TrainingArguments:
     installed; they are drawn every two minutes at most. auto: a sixteenth of the run, at most 2,000. null: no plots;
     `songgen plot` draws them at any time."""
 
+    plot_epochs: PositiveFloat | None = None
+    """Epochs between two plots, in place of `every_plot_step`."""
+
     loss_milestones: list[PositiveFloat] = field(default_factory=lambda: [5.0, 4.0, 3.0, 2.0, 1.0, 0.5, 0.15, 0.05])
     """Training losses whose next one is announced with the progress, with the step at which it is expected; in
     descending order. Empty: none."""
@@ -347,9 +350,10 @@ class TrainingArguments:
         interval = _interval(self.logging_epochs, steps_per_epoch) or self.logging_steps
         return LOGGING_INTERVAL.of(num_steps) if interval == "auto" else interval
 
-    def plot_interval(self, num_steps: int) -> int | None:
+    def plot_interval(self, num_steps: int, steps_per_epoch: int) -> int | None:
         """Return the number of optimizer steps between plots in a run of `num_steps`; None for no plots."""
-        return PLOT_INTERVAL.of(num_steps) if self.every_plot_step == "auto" else self.every_plot_step
+        interval = _interval(self.plot_epochs, steps_per_epoch) or self.every_plot_step
+        return PLOT_INTERVAL.of(num_steps) if interval == "auto" else interval
 
     def save_interval(self, num_steps: int, steps_per_epoch: int) -> int | None:
         """Return the number of optimizer steps between checkpoints in a run of `num_steps` (None: at its end)."""

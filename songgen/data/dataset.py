@@ -59,7 +59,7 @@ class SongRow:
     num_frames: int
     """Number of frames, T."""
     targets: dict[str, NDArray[Any]]
-    """Track -> K x T int16 codes, or C x T float32 latents, for each track of the clip."""
+    """Track -> K x T int16 codes, or C x T float16 latents, for each track of the clip."""
     energies: dict[str, float | None]
     """Track -> root mean square of its 16-bit samples; None if unknown."""
     voice_samples: NDArray[np.int16]

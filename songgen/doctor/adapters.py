@@ -14,7 +14,7 @@ from songgen.adapters.folder import (
 )
 from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.doctor.hashes import examine_hashes
-from songgen.generation.opening import ModelChoice, base_folder, open_choice
+from songgen.families.use.opening import ModelChoice, base_folder, open_choice
 from songgen.runtime.file_hashes import HASHES_FILE
 from songgen.runtime.pretrained import is_hub_id
 

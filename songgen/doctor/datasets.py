@@ -131,11 +131,11 @@ def _seconds(path: Path) -> float:
 
 def _meaning(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
     """Report codec, tokenizers and tracks, and check that a codec inside the data set is there."""
-    frame = f"{info.num_codebooks} codebooks of {info.codebook_size}"
+    encoder, frame = "codec", f"{info.num_codebooks} codebooks of {info.codebook_size}"
     if info.target_kind != CODES:
-        frame = f"{info.target_kind} of {info.num_channels} channels"
+        encoder, frame = "autoencoder", f"{info.target_kind} of {info.num_channels} channels"
     layout = f"{frame}, {info.frame_rate:g} frames/s"
-    yield ok("codec", f"{info.codec_spec.get('type', '?')} {info.codec_fingerprint}; {layout}")
+    yield ok(encoder, f"{info.codec_spec.get('type', '?')} {info.codec_fingerprint}; {layout}")
     if info.codec_spec.get("path") == CODEC_FOLDER and not (folder / CODEC_FOLDER).is_dir():
         yield error(CODEC_FOLDER, "the codec of the tokens should be in this folder, but is missing", REBUILD_HINT)
     yield ok("lyrics tokenizer", info.lyrics_tokenizer_fingerprint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from songgen.adapters.folder import ADAPTER_FILES, is_adapter_folder, require_complete
+from songgen.adapters.folder import ADAPTER_FILES, SHARED_FILES, is_adapter_folder, require_complete
 from songgen.data.schema import DATASET_FILE, DatasetInfo
 from songgen.doctor.findings import Finding, error, ok, warning
 from songgen.families.registry import DEFAULT_MODEL_TYPE, FAMILIES, family_of
@@ -72,7 +72,7 @@ def accept(folder: Path) -> list[str]:
         names = family_of(folder).model_files.names(folder)
     elif config is None and is_adapter_folder(folder):
         require_complete(folder)
-        names = list(ADAPTER_FILES)
+        names = [*ADAPTER_FILES, *(name for name in SHARED_FILES if (folder / name).is_file())]
     elif config is not None or any((folder / name).is_file() for name in (*VOCABULARY_FILES, TOKENIZER_FILE)):
         names = [file.relative_to(folder).as_posix() for file in part_files(folder, folder)]
     else:

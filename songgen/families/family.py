@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from songgen.adapters.folder import AdapterRecipe
 from songgen.config import RunConfig
 from songgen.data.dataset import SongDataset
 from songgen.families.costs import ModelCosts
@@ -18,10 +19,14 @@ from songgen.families.model_facts import ModelFacts
 from songgen.families.objective import DataNeeds, Objective
 from songgen.families.songs import Processes, TrainingData
 from songgen.families.trainable import Trainable
+from songgen.families.use.generating import SongCommand
 from songgen.runtime.model_folders import ModelFiles
 from songgen.tasks import Task
 
 Model = TypeVar("Model", bound=nn.Module)
+
+UsedRecipe = tuple[Path, AdapterRecipe]
+"""Folder of an adapter, and how it was made."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +84,18 @@ class Family(Generic[Model]):
     """Compute the costs of a run's model before it is opened; None if that is not known for the family.
 
     Raises a ValueError if its configuration cannot be read."""
+    open_base: Callable[[Path, Sequence[UsedRecipe], torch.dtype | None], Model] | None = None
+    """Open a model to use it, in evaluation mode, in the form that the adapters with these recipes were trained with,
+    and in a precision (None: float32).
+
+    Raises a ValueError if it cannot be opened, or the recipes do not agree."""
+    adapter_root: str = ""
+    """Name of the module of the model that adapters are attached to, and that their names of layers and fingerprints
+    are about; empty for the whole model."""
+    songs: SongCommand | None = None
+    """Songs of `songgen generate`; None if it does not generate with models of the family."""
+    stored_precisions: Callable[[Path], Mapping[str, torch.dtype]] | None = None
+    """Return the precisions in which the weights of a model's folder are stored, by their names in the model."""
+    write_merged: Callable[[Model, Mapping[str, Tensor], Path, Mapping[str, str]], None] | None = None
+    """Write a model that was opened with other weights into a folder, which is then complete; the texts are for the
+    headers of its weight files."""

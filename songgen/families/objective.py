@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from songgen.data.samples import Sample, TrainingSamples
+from songgen.data.seeded_random import TEXT_STREAM, random_uniforms
 from songgen.runtime.processes.commands import Inbox
 from songgen.vocabulary import EMPTY_CAPTION_IDS, EMPTY_LYRICS_IDS
 
@@ -40,7 +41,7 @@ class AudioSink(Protocol):
     """Receiver of the audio of generated songs."""
 
     def audio(self, name: str, waveform: NDArray[np.float32], sample_rate: int, step: int) -> Path | None:
-        """Log one clip, a vector of samples."""
+        """Log one clip: samples, or channels x samples."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,34 @@ class SongRequest:
     """Rank of this process."""
     world_size: int
     """Number of processes."""
+
+    def text_clips(self, index: int) -> tuple[int, int]:
+        """Return the clips that give a song its caption and its lyrics: its own one, unless `random_texts` is set."""
+        return other_clips(self.samples.seed, index, len(self.samples)) if self.random_texts else (index, index)
+
+    def sample(self, index: int) -> Sample:
+        """Return the clip of a song, with the texts that the song gets."""
+        sample = self.samples[0, index]
+        if not self.random_texts:
+            return sample
+        caption, lyrics = (self.samples[0, clip] for clip in self.text_clips(index))
+        return replace(
+            sample,
+            id=f"caption_{caption.id}_lyrics_{lyrics.id}",
+            caption_ids=caption.caption_ids,
+            lyrics_ids=lyrics.lyrics_ids,
+        )
+
+
+def other_clips(seed: int, index: int, count: int) -> tuple[int, int]:
+    """Return the clips that give a song its caption and its lyrics: two others; of two clips, the other and its own."""
+    first, second = random_uniforms(seed, TEXT_STREAM, 0, index, 2)
+    caption = 1 + int(first * (count - 1))
+    if count == 2:
+        return (index + caption) % count, index
+    lyrics = 1 + int(second * (count - 2))
+    lyrics += lyrics >= caption
+    return (index + caption) % count, (index + lyrics) % count
 
 
 class Objective(ABC):

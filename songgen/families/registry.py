@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +21,31 @@ FAMILIES: dict[str, str] = {DEFAULT_MODEL_TYPE: "songgen.families.tokens.family:
 PIPELINES: dict[str, str] = {"AceStepPipeline": "songgen.families.flow.family:FLOW"}
 """`_class_name` in `model_index.json` -> module and name of its family."""
 
-SHARED_FORMS = ("songgen.families.flow.adapter_formats:write_shared_forms",)
-"""Functions that write an adapter in the forms of other programs if its layers are those of their family."""
+ADAPTER_FORMATS: dict[str, str] = {"AceStepPipeline": "songgen.families.flow.adapter_formats"}
+"""Key of `PIPELINES` -> module with the forms of its adapters in other programs: `own_names(adapter)`, and
+`write_shared_forms(folder, adapter)`. They know adapters by the names of their layers, and need no base."""
+
+
+def in_own_names(adapter: Adapter) -> Adapter:
+    """Return an adapter from elsewhere with the names of layers that its family uses here."""
+    for module in ADAPTER_FORMATS.values():
+        adapter = importlib.import_module(module).own_names(adapter)
+    return adapter
 
 
 def write_shared_forms(folder: Path, adapter: Adapter) -> tuple[str, ...]:
     """Write an adapter in the forms that other programs of its family read.
 
-    The family is found by the names of its layers, so that the base need not be here.
-
     Args:
         folder: folder of the adapter.
-        adapter: the adapter.
+        adapter: the adapter, in the names of its family.
 
     Returns:
         Names of the files; none if the family has no such forms.
     """
     names: list[str] = []
-    for place in SHARED_FORMS:
-        write: Callable[[Path, Adapter], tuple[str, ...]] = _imported(place)
-        names += write(folder, adapter)
+    for module in ADAPTER_FORMATS.values():
+        names += importlib.import_module(module).write_shared_forms(folder, adapter)
     return tuple(names)
 
 
@@ -63,8 +67,9 @@ def family_of(name: str | Path, revision: str | None = None) -> Family[Any]:
     stated = read_json_object(folder / file).get(key, default)
     if not isinstance(stated, str) or stated not in known:
         raise ValueError(f"{name}: {file} has {key} {stated!r}, expected one of {', '.join(known)}")
+    module, _, attribute = known[stated].partition(":")
     try:
-        family: Family[Any] = _imported(known[stated])
+        family: Family[Any] = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("songgen"):
             raise
@@ -73,9 +78,3 @@ def family_of(name: str | Path, revision: str | None = None) -> Family[Any]:
             'installed: pip install -c constraints.txt -e ".[flow]"'
         ) from error
     return family
-
-
-def _imported(place: str) -> Any:
-    """Return an object that is named as `MODULE:NAME`."""
-    module, _, attribute = place.partition(":")
-    return getattr(importlib.import_module(module), attribute)

@@ -35,6 +35,7 @@ from songgen.runtime.tensor_files import (
     opened_tensors,
     shape_problems,
     weight_files,
+    weight_precisions,
 )
 
 _Model = TypeVar("_Model", bound=nn.Module)
@@ -56,9 +57,6 @@ _SIZE_GIVING = (
 """Weights whose shapes tell what published configurations leave out."""
 
 _POSITION_TABLE = "decoder.model.decoder.embed_positions.weights"
-
-_PRECISIONS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-"""Name in a safetensors header -> precision."""
 
 _STREAM_WEIGHT = re.compile(r"^(decoder\.lm_heads|decoder\.model\.decoder\.embed_tokens)\.(\d+)\.")
 
@@ -259,11 +257,9 @@ def stored_precisions(folder: Path) -> dict[str, torch.dtype]:
     Raises:
         ValueError: if a weight file cannot be read.
     """
-    precisions = {}
+    precisions: dict[str, torch.dtype] = {}
     for path in _weight_files(folder):
-        with opened_tensors(path) as opened:
-            for key in opened.keys():  # noqa: SIM118 - no mapping
-                precisions[key] = _PRECISIONS.get(opened.get_slice(key).get_dtype(), torch.float32)
+        precisions |= weight_precisions(path)
     return precisions
 
 

@@ -23,11 +23,11 @@ from songgen.codecs import AudioCodec, load_codec
 from songgen.conditioning import TextEncoder, VoiceEncoder, load_text_encoder, load_voice_encoder
 from songgen.layout import TokenLayout
 from songgen.models.configuration_songgen import SongGenConfig
-from songgen.models.decoder import Conditions, SongGenDecoder
+from songgen.models.decoder import Conditions, DecoderLayer, SongGenDecoder
 from songgen.models.folder import MODEL_FILES
 from songgen.models.loading import load_model, save_model
 from songgen.models.loss import HeadLosses, fused_head_losses, head_losses, weights_per_head
-from songgen.models.lyrics_encoder import LyricsEncoder
+from songgen.models.lyrics_encoder import LyricsEncoder, LyricsEncoderBlock
 from songgen.models.streams import Heads
 from songgen.runtime.file_hashes import record_hashes
 from songgen.runtime.private_names import NotifiedModule
@@ -80,6 +80,9 @@ class SongGenForConditionalGeneration(NotifiedModule):
     """Composite model of either task; `SongGenMixed...` and `SongGenDualTrack...` fix the task."""
 
     task_required: ClassVar[Task | None] = None
+
+    _no_split_modules = frozenset({DecoderLayer.__name__, LyricsEncoderBlock.__name__})
+    """Classes of the layers that FSDP shards one by one; accelerate reads them."""
 
     def __init__(self, config: SongGenConfig, *, folder: Path | None = None) -> None:
         """Create the trained part with new weights.

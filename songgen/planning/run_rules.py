@@ -88,6 +88,7 @@ def intervals(facts: RunFacts) -> Iterator[Finding]:
         "logging_steps": ("logging_epochs", training.logging_interval(total, length.steps_per_epoch)),
         "save_steps": ("save_epochs", training.save_interval(total, length.steps_per_epoch)),
         "eval_steps": ("eval_epochs", training.eval_interval(total, length.steps_per_epoch)),
+        "every_plot_step": ("plot_epochs", training.plot_interval(total, length.steps_per_epoch)),
     }
     for key, (other, steps) in shown.items():
         if steps is not None and steps > total > 1:

@@ -37,6 +37,7 @@ KEPT_COLUMNS = (
     "start",
     "split",
     "instrumental",
+    "singer",
     "provenance",
 )
 """Columns that a row may have in addition to those of tokenizing."""
@@ -163,6 +164,7 @@ def _record(row: ClipRow, source: InputOptions, ids: dict[str, str], findings: M
         analysis=extra.table("analysis"),
         tempo=extra.number("tempo"),
         key=extra.key(),
+        singer=extra.text("singer"),
         split=source.use_for or extra.split(),
         provenance={**extra.provenance(), **provenance},
         refusal=_refusal(row),

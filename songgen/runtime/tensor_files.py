@@ -29,6 +29,9 @@ PICKLE_FILE = "pytorch_model.bin"
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 """Beginning of the names of the weight files that diffusers writes."""
 
+_PRECISIONS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+"""Name in a safetensors header -> precision."""
+
 _SPEC_KEYS = ("path", "revision", "allow_pickle_weights")
 
 
@@ -88,6 +91,17 @@ def stored_shapes(path: Path) -> dict[str, torch.Size]:
     """
     with opened_tensors(path) as opened:
         return {key: torch.Size(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
+
+
+def weight_precisions(path: Path) -> dict[str, torch.dtype]:
+    """Return the precisions of the weights in a safetensors file by name; only its header is read.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+    """
+    with opened_tensors(path) as opened:
+        keys = opened.keys()
+        return {key: _PRECISIONS.get(opened.get_slice(key).get_dtype(), torch.float32) for key in keys}
 
 
 def shape_problems(

@@ -115,12 +115,12 @@ def chunk_key(settings: str, split: str, content: bytes, rows: Sequence[ClipRow]
     return digest.hexdigest()
 
 
-def audio_options(options: TokenizeOptions, encoders: Encoders) -> AudioOptions:
-    """Return the limits on audio of a run, and the form that its encoders take."""
+def audio_options(options: TokenizeOptions, info: DatasetInfo, channels: int) -> AudioOptions:
+    """Return the limits on audio of a run, and the form in which its encoder takes it."""
     return AudioOptions(
-        sample_rate=encoders.targets.sample_rate,
-        channels=encoders.targets.audio_channels,
-        voice_sample_rate=encoders.voice_sample_rate,
+        sample_rate=info.sample_rate,
+        channels=channels,
+        voice_sample_rate=info.voice_sample_rate,
         min_seconds=options.min_seconds,
         max_seconds=options.longest_seconds,
         crop_long=options.crop_long,
@@ -225,18 +225,17 @@ class ChunkEncoder:
         self, rows: Sequence[ClipRow], clips: dict[int, ClipAudio]
     ) -> dict[int, dict[str, np.ndarray] | Exception]:
         """Return targets by position and track, or the error of a clip that also fails on its own."""
-        size = len(clips) if self.encoders.targets.is_batched else 1
-        batches = [dict(list(clips.items())[start : start + size]) for start in range(0, len(clips), max(size, 1))]
+        waiting = [clips] if self.encoders.targets.is_batched and clips else [{place: clips[place]} for place in clips]
         results: dict[int, dict[str, np.ndarray] | Exception] = {}
-        for batch in batches:
+        while waiting:
+            batch = waiting.pop(0)
             try:
                 results |= self._encode_batch(rows, batch)
-            except (RuntimeError, ValueError):  # also out of memory: try clips one by one before rejecting any
-                for position, clip in batch.items():
-                    try:
-                        results |= self._encode_batch(rows, {position: clip})
-                    except (RuntimeError, ValueError) as error:
-                        results[position] = error
+            except (RuntimeError, ValueError) as error:  # also out of memory
+                if len(batch) > 1:  # clips one by one before rejecting any
+                    waiting = [{place: batch[place]} for place in batch]
+                else:
+                    results |= dict.fromkeys(batch, error)
         return results
 
     def _encode_batch(self, rows: Sequence[ClipRow], clips: dict[int, ClipAudio]) -> dict[int, dict[str, np.ndarray]]:
@@ -304,7 +303,7 @@ class ChunkEncoder:
             **text.kept,
         }
         for track in self.info.tracks:
-            values = targets[track].reshape(-1) if track in targets else []
-            content[target_column(track, self.info.target_kind)] = values
+            column = target_column(track, self.info.target_kind)
+            content[column] = targets[track].reshape(-1) if track in targets else []
             content[energy_column(track)] = clip.energies.get(track)
         return content

@@ -192,7 +192,7 @@ class _Run:
 
         num_rows = 0
         num_workers = self.options.num_workers
-        accepted = audio_options(self.options, self.encoders)
+        accepted = audio_options(self.options, self.info, self.encoders.targets.audio_channels)
         readers = AudioReaders(accepted, self.options.reading, num_workers)
         with bar, readers, ThreadPoolExecutor(num_workers) as executor:
             encoder = ChunkEncoder(self.options, self.info, self.encoders, readers, executor, done)
@@ -335,7 +335,7 @@ def _describe(options: TokenizeOptions, encoders: Encoders) -> DatasetInfo:
         codebook_size=targets.codebook_size,
         lyrics_tokenizer_fingerprint=texts.lyrics_fingerprint,
         caption_tokenizer_fingerprint=texts.caption_fingerprint,
-        voice_sample_rate=encoders.voice_sample_rate,
+        voice_sample_rate=encoders.voice_sample_rate if options.store_voice else 0,
         tracks=options.tracks if targets.tracks is None else targets.tracks,
         target_kind=targets.target_kind,
         num_channels=targets.num_channels,

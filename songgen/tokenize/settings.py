@@ -30,8 +30,8 @@ CODE = (
     "tasks.py",
     "vocabulary.py",
 )
-"""Source files that the contents of a shard depend on, besides those of a family's own encoders. An edit in one of them invalidates finished chunks. A test
-follows the imports of `tokenize/chunks.py` to check that none is missing."""
+"""Source files that the contents of a shard depend on, besides those of a family's own encoders. An edit in one of
+them invalidates finished chunks. A test follows the imports of `tokenize/chunks.py` to check that none is missing."""
 
 PACKAGE = Path(__file__).resolve().parents[1]
 """Folder of `songgen`."""

@@ -385,11 +385,11 @@ def _reporter(
             send_audio=training.add_audio_samples_to_wandb,
         )
 
-    draws = accelerator.is_main_process and training.do_train and training.every_plot_step is not None
+    plots = training.do_train and (training.every_plot_step or training.plot_epochs) is not None
     return Reporter(
         console,
         summary,
         open_trackers,
         Milestones(tuple(training.loss_milestones), tuple(training.accuracy_milestones)),
-        BackgroundPlots(Path(training.output_dir)) if draws else None,
+        BackgroundPlots(Path(training.output_dir)) if plots and accelerator.is_main_process else None,
     )

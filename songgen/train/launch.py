@@ -15,7 +15,7 @@ from songgen.config import RunConfig, load_run_config
 from songgen.data.loader import worker_failure
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE
 from songgen.runtime.control.keyboard import Keyboard
-from songgen.runtime.control.requests import RequestFolder
+from songgen.runtime.control.requests import EvaluationRequests, RequestFolder
 from songgen.runtime.private_names import is_lost_connection
 from songgen.runtime.processes.agreement import from_main
 from songgen.runtime.processes.commands import Inbox
@@ -171,6 +171,11 @@ class Run:
             inbox.listen_to(Keyboard(console.info))
             inbox.listen_to(RequestFolder(self.folder, self.supervision.run_id))
 
+    def take_stops(self, inbox: Inbox) -> None:
+        """Accept requests to stop, for a run that only evaluates. A signal ends it at once: nothing is to be saved."""
+        if self.accelerator.is_main_process:
+            inbox.ask(self._held.enter_context(EvaluationRequests(self.folder, self.supervision.run_id)))
+
     def done(self, step: int, *, stopped: bool) -> None:
         """Record that the run ended without an error."""
         self.supervision.done(step, stopped=stopped)
@@ -213,6 +218,7 @@ def _train(run: Run, task: Task | None, console: Console, forecaster: Forecaster
     trainer.reporter.peak_memory = partial(peak_memory_line, run.accelerator.device, forecast)
     run.supervision.running(trainer.total_steps)
     if not training.do_train:
+        run.take_stops(trainer.inbox)
         trainer.evaluate_only()
         run.done(trainer.state.step, stopped=trainer.stopped)
         return

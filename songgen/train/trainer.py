@@ -67,7 +67,7 @@ class Intervals:
             log=training.logging_interval(total_steps, steps_per_epoch),
             evaluate=training.eval_interval(total_steps, steps_per_epoch),
             save=training.save_interval(total_steps, steps_per_epoch),
-            plot=training.plot_interval(total_steps),
+            plot=training.plot_interval(total_steps, steps_per_epoch),
         )
 
     def problems(self, total_steps: int) -> dict[str, str]:

@@ -60,6 +60,7 @@ LEFT_OUT: dict[str, Any] = {
     "lr_scheduler_damping": 1.0,
     "warmup_epochs": 0.0,
     "every_plot_step": None,
+    "plot_epochs": None,
     "replay": "never",
     "warmup_steps": WARMUP_STEPS,
     "warmup_ratio": 0.0,
@@ -121,9 +122,9 @@ def run_trial(config: RunConfig, task: Task | None, console: Console, limits: Li
             found.refusal = str(error)
         except NonFiniteError:
             found.refusal = (
-                f"after {len(found.losses)} steps the loss or its gradients are NaN or infinite; a lower learning_rate "
-                f"than {found.learning_rate:g} or dtype float32 may help. In the very first step, the weights of the "
-                "model or the clip are at fault"
+                f"after {len(found.losses)} steps the loss or its gradients are NaN or infinite; a lower "
+                f"{found.rate_key} than {found.learning_rate:g} or dtype float32 may help. In the very first step, the "
+                "weights of the model or the clip are at fault"
             )
         run.done(len(found.losses), stopped=False)
     return found
@@ -136,8 +137,11 @@ class _Trial:
         self.trainer = trainer
         self.found = found
         self.limits = limits
-        training = trainer.config.training
-        found.learning_rate, found.frozen = training.learning_rate, trainer.engine.trainable.frozen_groups
+        trainable, own_rate = trainer.engine.trainable, trainer.config.adapter.lora_learning_rate
+        found.learning_rate, found.frozen = trainer.config.training.learning_rate, trainable.frozen_groups
+        found.has_adapter = trainable.form is not None
+        if found.has_adapter and own_rate is not None:
+            found.learning_rate, found.rate_key = own_rate, "lora_learning_rate"
         found.device = trainer.accelerator.device.type
 
     def run(self) -> None:

@@ -43,6 +43,10 @@ class Findings:
     """Seconds of one step."""
     learning_rate: float = 0.0
     """Learning rate after the warm-up."""
+    rate_key: str = "learning_rate"
+    """Key of the configuration with this learning rate."""
+    has_adapter: bool = False
+    """Whether an adapter is trained instead of the model."""
     frozen: tuple[str, ...] = ()
     """Groups of parameters that are not trained."""
     device: str = "cpu"
@@ -87,7 +91,7 @@ def _reason(found: Findings) -> str:
         return f"no gradient reaches the trained parameters{_frozen(found)}: something between them and the loss is cut"
     first, last = _ends(found.losses)
     worst = max(found.losses[len(found.losses) // 2 :])
-    rate = f"learning_rate {found.learning_rate:g}"
+    rate = f"{found.rate_key} {found.learning_rate:g}"
     if not math.isfinite(last) or last > (1 + SMALL_DROP) * first or worst > 2 * first:
         return f"the loss rises ({first:.3g} -> {last:.3g}), {rate} is too high; try a tenth of it"
     if last > (1 - SMALL_DROP) * first and found.weight_change < SMALL_CHANGE:
@@ -98,13 +102,14 @@ def _reason(found: Findings) -> str:
     if last > (1 - SMALL_DROP) * first:
         return (
             f"the loss does not fall ({first:.3g} -> {last:.3g}) although the weights change{_frozen(found)}; {rate} "
-            "may be too high, or what is trained cannot express the clip"
+            f"may be too high, or what is trained cannot express the clip{_larger_adapter(found)}"
         )
     if (found.accuracy or 0.0) < WANTED_ACCURACY:
         if _has_stopped_falling(found.losses):
             return (
-                f"the loss fell and then stopped ({_numbers(found)}){_frozen(found)}; dropout, input_masking, "
-                f"condition_dropout or what is frozen keep it from learning the clip by heart, or {rate} is too high"
+                f"the loss fell and then stopped ({_numbers(found)}){_frozen(found)}; "
+                f"{'lora_dropout, ' * found.has_adapter}dropout, input_masking, condition_dropout or what is frozen "
+                f"keep it from learning the clip by heart{_larger_adapter(found)}, or {rate} is too high"
             )
         fix = f"give more (--seconds), or a higher {rate}"
         return f"the loss falls, but there was no time to learn the clip ({_numbers(found)}); {fix}"
@@ -115,7 +120,12 @@ def _reason(found: Findings) -> str:
 
 
 def _frozen(found: Findings) -> str:
-    return f" (frozen: {', '.join(found.frozen)})" if found.frozen else ""
+    label = "without an adapter" if found.has_adapter else "frozen"
+    return f" ({label}: {', '.join(found.frozen)})" if found.frozen else ""
+
+
+def _larger_adapter(found: Findings) -> str:
+    return ", or the adapter is too small (a higher r, or more target_modules)" if found.has_adapter else ""
 
 
 def _ends(losses: Sequence[float]) -> tuple[float, float]:

@@ -21,8 +21,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import torch
-from killing import ADAPTER, Kill, kill_at_random, summary, write_summary
+from killing import Kill, kill_at_random, summary, write_summary
 from launched_kills import LAUNCHED
+from run_forms import ADAPTER
 from tqdm import tqdm
 
 KINDS = ("training", "saving", "commands", "preprocessing", *LAUNCHED)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from forked import before_each_step, fork_run, saved_files, stop_at
-from killing import ADAPTER, kill_at_random, summary
+from killing import kill_at_random, summary
 from launching import make_world, records, write_config
+from run_forms import ADAPTER
 from safetensors.torch import load_file, save_file
 
 from songgen.adapters.folder import ADAPTER_CONFIG_FILE, ADAPTER_FILES, ADAPTER_WEIGHTS_FILE, read_adapter
@@ -24,6 +25,8 @@ STEPS, STOP = 8, 5
 RUNS: dict[str, dict[str, Any]] = {
     "lora": ADAPTER,
     "nf4": {"lora": {"r": 4, "lora_dropout": 0.2, "quantization": "nf4", "use_dora": True}, "optimizer": "adamw_8bit"},
+    "16_bits": {**ADAPTER, "dtype": "bfloat16", "weights_dtype": "bfloat16"},
+    "nf4_16_bits": {"lora": {"r": 4, "quantization": "nf4"}, "dtype": "bfloat16", "weights_dtype": "bfloat16"},
     "int8": {"lora": {"r": 4, "quantization": "int8"}, "dtype": "bfloat16", "gradient_checkpointing": True},
 }
 """Kinds of adapter runs."""
@@ -77,6 +80,8 @@ def measured(folder: Path) -> list[dict[str, Any]]:
     [
         ("lora", 1),
         ("nf4", 1),
+        ("16_bits", 1),
+        pytest.param("nf4_16_bits", 1, marks=pytest.mark.faults),
         pytest.param("lora", 2, marks=pytest.mark.faults),
         pytest.param("int8", 1, marks=pytest.mark.faults),
     ],
@@ -129,6 +134,10 @@ def test_runs_killed_at_random_moments_of_training_and_saving(tmp_path: Path) ->
     assert any(kill.reached for kill in kills)
 
 
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+
+
 def flip_bit(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-2] ^= 1
@@ -138,6 +147,7 @@ def flip_bit(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "name", "message"),
     [
+        pytest.param(truncate, ADAPTER_WEIGHTS_FILE, "has", marks=pytest.mark.case(2)),
         pytest.param(flip_bit, ADAPTER_WEIGHTS_FILE, "is damaged", marks=pytest.mark.case(3)),
         pytest.param(Path.unlink, ADAPTER_CONFIG_FILE, "is missing", marks=pytest.mark.case(4)),
     ],

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint_fakes import FORK, FORMS, assert_is_step, contents, exit_code, files_of, manager, names, saved
+from checkpoint_fakes import FORK, assert_is_step, contents, exit_code, files_of, manager, names, saved
 from forked import before_each_step, fork_run, saved_files, stop_at
 from killing import kill_at_random, summary
 from launching import make_world, records, write_config
 from limits import SAFETY_SECONDS
+from run_forms import FORMS, KEYS, WEIGHTS_FILES, in_both_forms
 
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.train.checkpoints.files import (
@@ -234,16 +235,17 @@ def test_every_bit_of_the_manifest_counts(tmp_path: Path, position: int) -> None
 
 
 @pytest.mark.case(5)
-def test_none_valid_is_an_error_that_lists_every_reason(tmp_path: Path) -> None:
-    first, second = saved(tmp_path, 1, 2)
-    flip_bit(first / MODEL_FILE)
+@in_both_forms
+def test_none_valid_is_an_error_that_lists_every_reason(tmp_path: Path, form: str) -> None:
+    first, second = saved(tmp_path, 1, 2, form=form)
+    flip_bit(first / WEIGHTS_FILES[form])
     (second / random_state_file(0)).unlink()
     (tmp_path / "checkpoint-of-somebody").mkdir()
     before = names(tmp_path)
     with pytest.raises(ValueError, match="none of them is valid") as error:
-        manager(tmp_path).latest()
+        manager(tmp_path, form=form).latest()
     for expected in (
-        f"checkpoint-1: {MODEL_FILE} is damaged",
+        f"checkpoint-1: {WEIGHTS_FILES[form]} is damaged",
         f"checkpoint-2: {random_state_file(0)} is missing",
         "checkpoint-of-somebody",
     ):
@@ -271,13 +273,14 @@ def test_weights_of_another_form_are_refused(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.case(7)
-def test_retention_counts_complete_ones_and_keeps_best_and_resumed(tmp_path: Path) -> None:
-    best, resumed = manager(tmp_path).save(contents(1), best=True), saved(tmp_path, 2)[0]
+@in_both_forms
+def test_retention_counts_complete_ones_and_keeps_best_and_resumed(tmp_path: Path, form: str) -> None:
+    best, resumed = manager(tmp_path, form=form).save(contents(1), best=True), saved(tmp_path, 2, form=form)[0]
     assert best is not None
     for name in ("checkpoint-70", "checkpoint-80", "checkpoint-90"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / MODEL_FILE).write_bytes(b"half")
-    checkpoints = manager(tmp_path, limit=2)
+        (tmp_path / name / WEIGHTS_FILES[form]).write_bytes(b"half")
+    checkpoints = manager(tmp_path, limit=2, form=form)
     checkpoints.protect(resumed)
     for step in (3, 4, 5):
         checkpoints.save(contents(step))
@@ -285,7 +288,7 @@ def test_retention_counts_complete_ones_and_keeps_best_and_resumed(tmp_path: Pat
     assert names(tmp_path) == sorted([*complete, "checkpoint-70", "checkpoint-80", "checkpoint-90"])
     checkpoints.save(contents(6), best=True)
     assert "checkpoint-1" not in names(tmp_path), "another one is the best now"
-    assert manager(tmp_path, limit=1).save(contents(7)) is not None
+    assert manager(tmp_path, limit=1, form=form).save(contents(7)) is not None
     assert [name for name in names(tmp_path) if name < "checkpoint-70"] == ["checkpoint-6", "checkpoint-7"]
 
 
@@ -315,11 +318,12 @@ def test_a_lower_limit_holds_from_the_start_of_the_next_run(world: Path, tmp_pat
 
 
 @pytest.mark.case(7)
-def test_a_checkpoint_that_was_found_damaged_takes_no_place_and_is_never_deleted(tmp_path: Path) -> None:
+@in_both_forms
+def test_a_checkpoint_that_was_found_damaged_takes_no_place_and_is_never_deleted(tmp_path: Path, form: str) -> None:
     """Its files have the right sizes, so that only reading it tells."""
-    good, bad = saved(tmp_path, 1, 2)
-    flip_bit(bad / MODEL_FILE)
-    checkpoints = manager(tmp_path, limit=2)
+    good, bad = saved(tmp_path, 1, 2, form=form)
+    flip_bit(bad / WEIGHTS_FILES[form])
+    checkpoints = manager(tmp_path, limit=2, form=form)
     assert checkpoints.latest() == good
     checkpoints.save(contents(3))
     assert names(tmp_path) == ["checkpoint-1", "checkpoint-2", "checkpoint-3"], "two valid ones and the damaged one"
@@ -391,9 +395,10 @@ def test_runs_killed_at_random_moments_of_training_and_saving(tmp_path: Path) ->
 
 
 @pytest.mark.case(36)
-def test_a_run_that_is_steered_by_commands_is_killed_at_random_moments(tmp_path: Path) -> None:
+@in_both_forms
+def test_a_run_that_is_steered_by_commands_is_killed_at_random_moments(tmp_path: Path, form: str) -> None:
     """Checkpoints and stops that are asked for at random steps hurt nothing, and every change of course is kept."""
-    kills = kill_at_random(tmp_path / "kills", {"commands": 6}, processes=[1], seed=2)
+    kills = kill_at_random(tmp_path / "kills", {"commands": 6}, processes=[1], seed=2, changes=KEYS[form])
     assert summary(kills, 0.0)["problems"] == [] and any(kill.reached for kill in kills)
 
 
@@ -443,22 +448,26 @@ def test_nothing_else_may_be_missing(world: Path, begun: Path, name: str) -> Non
 
 
 @pytest.mark.case(5)
-def test_a_run_without_a_valid_checkpoint_ends_with_every_reason(world: Path, begun: Path) -> None:
+@in_both_forms
+def test_a_run_without_a_valid_checkpoint_ends_with_every_reason(world: Path, tmp_path: Path, form: str) -> None:
     """Before the model is loaded; nothing is deleted and nothing trained."""
-    flip_bit(begun / "checkpoint-4" / MODEL_FILE)
-    (begun / "checkpoint-6" / random_state_file(0)).unlink()
-    before, lines = checkpoint_contents(begun), records(begun)
+    folder, log = tmp_path / "run", tmp_path / "log"
+    config = run_config(world, folder, **KEYS[form])
+    fork_run(config, log, hook=stop_at(6)).finish()
+    flip_bit(folder / "checkpoint-4" / WEIGHTS_FILES[form])
+    (folder / "checkpoint-6" / random_state_file(0)).unlink()
+    before, lines = checkpoint_contents(folder), records(folder)
 
     def no_model(rank: int) -> None:
         from songgen.train import build
 
         build.family_of = lambda *_: pytest.fail("the model was loaded")
 
-    printed = fork_run(run_config(world, begun), begun.parent / "again", hook=no_model).finish(EXIT_ERROR)
-    assert f"- checkpoint-4: {MODEL_FILE} is damaged" in printed
+    printed = fork_run(config, log, hook=no_model).finish(EXIT_ERROR)
+    assert f"- checkpoint-4: {WEIGHTS_FILES[form]} is damaged" in printed
     assert f"- checkpoint-6: {random_state_file(0)} is missing" in printed
     assert "Nothing was deleted" in printed
-    assert (checkpoint_contents(begun), records(begun)) == (before, lines)
+    assert (checkpoint_contents(folder), records(folder)) == (before, lines)
 
 
 def checkpoint_contents(folder: Path) -> dict[Path, bytes]:

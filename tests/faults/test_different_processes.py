@@ -1,5 +1,6 @@
 """Processes of a run that differ: refused at the start, and never saved."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ import pytest
 import torch
 from forked import before_each_step, fork_run
 from launching import make_world, write_config
+from run_forms import KEYS, WEIGHTS_FILES, in_both_forms
 
 from songgen.config import loading
 from songgen.exit_codes import EXIT_ERROR, EXIT_NO_CHECKPOINT
+from songgen.families.tokens.family import TOKENS
 from songgen.train import build, launch, same_everywhere
 from songgen.train.checkpoints.files import verify
 
@@ -82,10 +85,30 @@ def test_a_process_with_another_model_or_other_songs_is_named(world: Path, tmp_p
 
 
 @pytest.mark.case(15)
-def test_weights_that_have_drifted_apart_are_not_saved(world: Path, tmp_path: Path) -> None:
+def test_a_process_that_trains_an_adapter_on_another_base_is_named(world: Path, tmp_path: Path) -> None:
+    """Their trained weights are the same; only the frozen ones tell."""
+    config = write_config(world, output_dir=str(tmp_path / "run"), max_steps=2, do_eval=False, **KEYS["adapter"])
+
+    def hook(rank: int) -> None:
+        def other(*arguments: Any) -> Any:
+            core = TOKENS.open_model(*arguments)
+            if rank == 1:
+                core.decoder.model.decoder.layer_norm.weight.data[0] += 1
+            return core
+
+        build.family_of = lambda *_: dataclasses.replace(TOKENS, open_model=other)
+
+    printed = fork_run(config, tmp_path / "log", processes=2, hook=hook).finish(EXIT_ERROR)
+    assert "the processes of this run differ in their data or model" in printed
+    assert "- base_weights_sha256: " in printed and "Traceback" not in printed
+
+
+@pytest.mark.case(15)
+@in_both_forms
+def test_weights_that_have_drifted_apart_are_not_saved(world: Path, tmp_path: Path, form: str) -> None:
     """One bit of one weight on one process, as faulty memory flips it, after the checkpoint of step 1."""
     folder = tmp_path / "run"
-    config = write_config(world, output_dir=str(folder), max_steps=4, save_steps=1, do_eval=False)
+    config = write_config(world, output_dir=str(folder), max_steps=4, save_steps=1, do_eval=False, **KEYS[form])
 
     def hook(rank: int) -> None:
         def flip(trainer: Any, batches: Any) -> None:
@@ -97,7 +120,7 @@ def test_weights_that_have_drifted_apart_are_not_saved(world: Path, tmp_path: Pa
 
     printed = fork_run(config, tmp_path / "log", processes=2, hook=hook).finish(EXIT_NO_CHECKPOINT)
     assert "the weights of the processes differ after step 2, so no checkpoint is saved" in printed
-    assert "process 1: " in printed and not (folder / "model.safetensors").exists()
+    assert "process 1: " in printed and not (folder / WEIGHTS_FILES[form]).exists()
     assert [verify(path).step for path in folder.glob("checkpoint-*")] == [1]
 
 

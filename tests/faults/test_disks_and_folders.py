@@ -18,6 +18,7 @@ import pytest
 from forked import FORK, Hook, fork_run, stop_at
 from launching import make_world, records, write_config
 from limits import SAFETY_SECONDS
+from run_forms import KEYS, WEIGHTS_FILES, in_both_forms
 from small_disk import empty, fill, on_small_disk
 
 from songgen.data.integrity import VERIFIED_FILE
@@ -32,6 +33,8 @@ from songgen.train.trainer import Trainer
 
 FULL = {"before": "the disk is too full", "during": "No space left on device"}
 """When a disk fills up, seen from a save -> what the run says."""
+LARGE = {**KEYS, "adapter": {"lora": {"r": 32}}}
+"""Runs whose weights do not fit into `small_files`."""
 SECONDS = 10.0
 """Until a folder must be refused; two are promised, but the machine may be busy."""
 
@@ -109,9 +112,12 @@ def test_a_full_disk_delays_metrics_and_loses_log_lines_but_does_not_stop_the_ru
 
 
 @pytest.mark.case(6)
-def test_the_third_failed_save_in_a_row_ends_the_run_which_goes_on_later(world: Path, tmp_path: Path) -> None:
+@in_both_forms
+def test_the_third_failed_save_in_a_row_ends_the_run_which_goes_on_later(
+    world: Path, tmp_path: Path, form: str
+) -> None:
     folder = tmp_path / "run"
-    config = configure(world, folder)
+    config = configure(world, folder, **KEYS[form])
     hook = break_saves(range(4, 100), small_files)
     printed = fork_run(config, tmp_path / "log", hook=hook).finish(EXIT_NO_CHECKPOINT)
     assert "Failure 3 in a row" in printed
@@ -144,7 +150,10 @@ def test_a_stop_that_one_process_cannot_save_ends_all_of_them_with_the_code_of_f
 
 @pytest.mark.case(6)
 @pytest.mark.parametrize("when", FULL)
-def test_a_disk_that_fills_up_costs_one_checkpoint_and_nothing_else(world: Path, tmp_path: Path, when: str) -> None:
+@in_both_forms
+def test_a_disk_that_fills_up_costs_one_checkpoint_and_nothing_else(
+    world: Path, tmp_path: Path, when: str, form: str
+) -> None:
     disk = tmp_path / "disk"
 
     @contextmanager
@@ -167,7 +176,7 @@ def test_a_disk_that_fills_up_costs_one_checkpoint_and_nothing_else(world: Path,
             empty(disk)
 
     def check() -> None:
-        config = configure(world, disk / "run")
+        config = configure(world, disk / "run", **KEYS[form])
         printed = fork_run(config, tmp_path / "log", hook=break_saves({4}, full_disk)).finish(EXIT_DONE)
         assert checkpoints(disk / "run") == [7, 8] and len(records(disk / "run")) == 8
         assert FULL[when] in printed
@@ -178,12 +187,13 @@ def test_a_disk_that_fills_up_costs_one_checkpoint_and_nothing_else(world: Path,
 
 
 @pytest.mark.case(6)
+@in_both_forms
 def test_a_final_model_that_finds_no_room_leaves_the_earlier_one_and_is_written_by_the_next_start(
-    world: Path, tmp_path: Path
+    world: Path, tmp_path: Path, form: str
 ) -> None:
-    folder = tmp_path / "run"
-    fork_run(configure(world, folder, max_steps=2), tmp_path / "log").finish(EXIT_DONE)
-    before = (folder / "model.safetensors").read_bytes()
+    folder, weights = tmp_path / "run", tmp_path / "run" / WEIGHTS_FILES[form]
+    fork_run(configure(world, folder, max_steps=2, **LARGE[form]), tmp_path / "log").finish(EXIT_DONE)
+    before = weights.read_bytes()
 
     def hook(rank: int) -> None:
         finish = Trainer.finish
@@ -194,12 +204,12 @@ def test_a_final_model_that_finds_no_room_leaves_the_earlier_one_and_is_written_
 
         Trainer.finish = without_room  # type: ignore[method-assign]  # in a child process
 
-    longer = configure(world, folder, max_steps=4, allow_config_changes=True)
+    longer = configure(world, folder, max_steps=4, allow_config_changes=True, **LARGE[form])
     printed = fork_run(longer, tmp_path / "log", hook=hook).finish(EXIT_NO_CHECKPOINT)
     assert "the latest checkpoint holds its weights. Free disk space and start the run again" in printed
-    assert (folder / "model.safetensors").read_bytes() == before and checkpoints(folder)[-1] == 4
+    assert weights.read_bytes() == before and checkpoints(folder)[-1] == 4
     fork_run(longer, tmp_path / "log").finish(EXIT_DONE)
-    assert (folder / "model.safetensors").read_bytes() != before
+    assert weights.read_bytes() != before
 
 
 def refused(config: Path, log: Path, processes: int = 1) -> str:
@@ -238,17 +248,21 @@ def test_a_folder_with_another_run_or_other_files_is_refused_at_once(world: Path
 
 
 @pytest.mark.case(33)
-def test_a_trained_model_is_not_replaced_because_its_checkpoints_are_gone(world: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    fork_run(configure(world, folder, max_steps=1), tmp_path / "log").finish(EXIT_DONE)
-    model = (folder / "model.safetensors").read_bytes()
+@in_both_forms
+def test_a_trained_model_is_not_replaced_because_its_checkpoints_are_gone(
+    world: Path, tmp_path: Path, form: str
+) -> None:
+    folder, file = tmp_path / "run", WEIGHTS_FILES[form]
+    fork_run(configure(world, folder, max_steps=1, **KEYS[form]), tmp_path / "log").finish(EXIT_DONE)
+    model = (folder / file).read_bytes()
     for path in folder.glob("checkpoint-*"):
         shutil.rmtree(path)
-    assert "holds a trained model, but no checkpoint" in refused(configure(world, folder), tmp_path / "log")
-    assert (folder / "model.safetensors").read_bytes() == model
-    changes: dict[str, Any] = {"overwrite_output_dir": True, "max_steps": 2}
+    config = configure(world, folder, **KEYS[form])
+    assert "holds a trained model, but no checkpoint" in refused(config, tmp_path / "log")
+    assert (folder / file).read_bytes() == model
+    changes: dict[str, Any] = {"overwrite_output_dir": True, "max_steps": 2, **KEYS[form]}
     fork_run(configure(world, folder, **changes), tmp_path / "log").finish(EXIT_DONE)
-    assert (tmp_path / "run.backup-1" / "model.safetensors").read_bytes() == model
+    assert (tmp_path / "run.backup-1" / file).read_bytes() == model
 
 
 @pytest.mark.case(33)

@@ -12,13 +12,13 @@ from bad_numbers import NO_TARGETS, Fault, break_steps, noted_steps
 from checkpoint_fakes import contents, manager
 from forked import before_each_step, fork_run, saved_files, stop_at
 from launching import make_world, records, write_config
+from run_forms import ADAPTER_WITHOUT_DROPOUT, WEIGHTS_FILES, in_both_forms
 from safetensors.torch import load_file, save_file
 
 from songgen.doctor.hashes import accept
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NON_FINITE
 from songgen.runtime.status import read_run_status
 from songgen.train import final_model
-from songgen.train.checkpoints.files import MODEL_FILE
 from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.checkpoints.state import TrainerState, read_trainer_state
 from songgen.train.optimization.anomalies import LOSS_SPIKES_FILE, NON_FINITE_FILE, NonFiniteError
@@ -35,7 +35,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def train(world: Path, tmp_path: Path) -> Train:
+def form() -> str:
+    """Form of what `train` trains; tests with `in_both_forms` replace it."""
+    return "model"
+
+
+@pytest.fixture
+def train(world: Path, tmp_path: Path, form: str) -> Train:
     """Run training in processes of its own, with faults in some steps, and return what it printed."""
 
     def run(
@@ -47,7 +53,8 @@ def train(world: Path, tmp_path: Path) -> Train:
         hook: Any = None,
         **keys: Any,
     ) -> str:
-        settings: dict[str, Any] = {"do_eval": False, "per_device_train_batch_size": 2, "save_steps": None, **keys}
+        settings: dict[str, Any] = {"do_eval": False, "per_device_train_batch_size": 2, "save_steps": None}
+        settings |= (ADAPTER_WITHOUT_DROPOUT if form == "adapter" else {}) | keys
         config = write_config(world, output_dir=str(tmp_path / output), **settings)
         broken = break_steps(tmp_path / f"{output}-notes", faults or {})
 
@@ -77,6 +84,7 @@ def of_both(notes: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 @pytest.mark.case(17)
+@in_both_forms
 def test_nan_on_one_process_stops_both_before_the_update_and_the_run_goes_on_from_there(
     train: Train, world: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +108,7 @@ def test_nan_on_one_process_stops_both_before_the_update_and_the_run_goes_on_fro
 
 
 @pytest.mark.case(17)
+@in_both_forms
 def test_steps_that_are_not_finite_are_left_out_by_both_processes_and_the_sixth_in_a_row_stops(
     train: Train, tmp_path: Path
 ) -> None:
@@ -123,6 +132,7 @@ def test_steps_that_are_not_finite_are_left_out_by_both_processes_and_the_sixth_
 
 @pytest.mark.case(18)
 @pytest.mark.parametrize("policy", ["stop", "skip"])
+@in_both_forms
 def test_an_infinite_gradient_of_a_finite_loss_is_no_update(train: Train, tmp_path: Path, policy: str) -> None:
     faults = {2: Fault("infinite gradient")}
     code = EXIT_NON_FINITE if policy == "stop" else EXIT_DONE
@@ -170,6 +180,7 @@ def test_a_spike_on_one_process_is_left_out_by_both_until_the_budget_is_used_up(
 
 
 @pytest.mark.case(18)
+@in_both_forms
 def test_a_rewind_puts_the_latest_checkpoint_back_and_goes_on_behind_the_spike(train: Train, tmp_path: Path) -> None:
     faults = {24: Fault("spike"), 27: Fault("spike")}
     settings = {"loss_spike_policy": "rewind", "loss_spike_budget": 1, "save_steps": 10, "max_steps": 30}
@@ -197,8 +208,9 @@ def test_a_resumed_run_remembers_the_losses_that_a_spike_is_compared_with(train:
 
 
 @pytest.mark.case(19)
+@in_both_forms
 def test_batches_without_targets_are_no_trouble_on_one_process_and_a_skipped_step_on_all(
-    train: Train, tmp_path: Path
+    train: Train, tmp_path: Path, form: str
 ) -> None:
     faults = {1: Fault(NO_TARGETS, ranks=(1,)), 3: Fault(NO_TARGETS, ranks=(0, 1))}
     train("run", processes=2, faults=faults, max_steps=6, warmup_steps=4)
@@ -210,10 +222,11 @@ def test_batches_without_targets_are_no_trouble_on_one_process_and_a_skipped_ste
     assert notes[3][0]["rate"] == notes[4][0]["rate"]
     state = saved(tmp_path / "run")
     assert (state.step, state.updates, state.skipped_steps) == (6, 5, 1)
-    assert all(value.isfinite().all() for value in load_file(tmp_path / "run" / "model.safetensors").values())
+    assert all(value.isfinite().all() for value in load_file(tmp_path / "run" / WEIGHTS_FILES[form]).values())
 
 
 @pytest.mark.case(20)
+@in_both_forms
 def test_fewer_songs_than_a_step_takes_come_once_an_epoch_and_evaluate_as_on_one_process(
     train: Train, tmp_path: Path
 ) -> None:
@@ -247,8 +260,9 @@ def nan_weights_at(step: int) -> Callable[[int], None]:
 
 @pytest.mark.case(17)
 @pytest.mark.parametrize("processes", [1, 2])
+@in_both_forms
 def test_weights_that_are_not_finite_are_never_saved_or_finished_with(
-    train: Train, tmp_path: Path, processes: int
+    train: Train, tmp_path: Path, processes: int, form: str
 ) -> None:
     """Also if every step is skipped as not finite, and the run would otherwise end before too many were."""
     settings: dict[str, Any] = {"max_steps": 8, "save_steps": 2, "save_total_limit": 2, "processes": processes}
@@ -256,7 +270,7 @@ def test_weights_that_are_not_finite_are_never_saved_or_finished_with(
     printed = train("run", EXIT_NON_FINITE, hook=nan_weights_at(6), non_finite="skip", **settings)
     assert "step 8 is not saved: NaN or infinity in model: " in printed
     assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
-    assert not (run / "model.safetensors").exists()
+    assert not (run / WEIGHTS_FILES[form]).exists()
     assert read_run_status(run).exit_code == EXIT_NON_FINITE
     printed = train("run", non_finite="skip", **settings)
     assert f"resumed from {run / 'checkpoint-6'}" in printed
@@ -279,7 +293,10 @@ def test_every_part_of_a_checkpoint_must_be_finite(tmp_path: Path, part: str, va
 
 
 @pytest.mark.case(17)
-def test_a_checkpoint_that_is_not_finite_is_passed_over_and_pushes_no_other_out(train: Train, tmp_path: Path) -> None:
+@in_both_forms
+def test_a_checkpoint_that_is_not_finite_is_passed_over_and_pushes_no_other_out(
+    train: Train, tmp_path: Path, form: str
+) -> None:
     """Earlier versions saved such ones, with hashes that fit."""
     settings: dict[str, Any] = {"save_steps": 2, "save_total_limit": 2}
     run = tmp_path / "run"
@@ -292,8 +309,9 @@ def test_a_checkpoint_that_is_not_finite_is_passed_over_and_pushes_no_other_out(
     train("run", hook=as_before, non_finite="skip", max_steps=8, **{**settings, "save_total_limit": None})
     assert len(list(run.glob("checkpoint-*"))) == 4
     printed = train("run", max_steps=8, non_finite="skip", **settings)
+    name = WEIGHTS_FILES[form]
     for step in (8, 6):
-        assert f"checkpoint {run / f'checkpoint-{step}'} is not used: {MODEL_FILE} holds NaN or infinity in" in printed
+        assert f"checkpoint {run / f'checkpoint-{step}'} is not used: {name} holds NaN or infinity in" in printed
     assert f"resumed from {run / 'checkpoint-4'}" in printed
     left = {path.name for path in run.glob("checkpoint-*")}
     assert {"checkpoint-4", "checkpoint-6", "checkpoint-8", "checkpoint-6-2", "checkpoint-8-2"} <= left

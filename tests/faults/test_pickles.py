@@ -4,12 +4,15 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from checkpoint_fakes import contents, manager
 from forked import fork_run
 from launching import make_world, write_config
+from run_forms import WEIGHTS_FILES
 
 from songgen.codecs import load_codec
 from songgen.conditioning import load_text_encoder, load_voice_encoder
@@ -57,23 +60,30 @@ def test_the_file_is_as_evil_as_these_tests_believe(pickled: Path, marker: Path)
     assert marker.exists()
 
 
-@pytest.mark.parametrize("name", [OPTIMIZER_FILE, random_state_file(0), MODEL_FILE, AVERAGE_FILE])
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        *(("model", name) for name in (OPTIMIZER_FILE, random_state_file(0), MODEL_FILE, AVERAGE_FILE)),
+        ("adapter", WEIGHTS_FILES["adapter"]),
+    ],
+)
 def test_not_in_a_checkpoint_even_if_its_hash_is_in_the_manifest(
-    tmp_path: Path, pickled: Path, marker: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pickled: Path, marker: Path, form: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = checkpoint_files.save_file
 
-    def evil(tensors: dict[str, torch.Tensor], path: Path) -> None:
-        if path.name == name:
+    def evil(tensors: dict[str, torch.Tensor], path: Path, **more: Any) -> None:
+        if path.name.startswith(name):  # an adapter is renamed when it is complete
             shutil.copyfile(pickled, path)
         else:
-            original(tensors, path)
+            original(tensors, path, **more)
 
     monkeypatch.setattr(checkpoint_files, "save_file", evil)
-    folder = manager(tmp_path / "run").save(contents(1))
+    monkeypatch.setattr(safetensors.torch, "save_file", evil)
+    folder = manager(tmp_path / "run", form=form).save(contents(1))
     assert folder is not None
     with pytest.raises(ValueError, match="cannot be read"):
-        manager(tmp_path / "run").load(folder)
+        manager(tmp_path / "run", form=form).load(folder)
     assert not marker.exists()
 
 

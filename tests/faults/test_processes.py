@@ -16,6 +16,7 @@ from faulty_training import FAULT_FILE, FAULT_VARIABLE, install
 from forked import fork_run
 from launching import ROOT, make_world, start, write_config
 from limits import SAFETY_SECONDS
+from run_forms import KEYS, in_both_forms
 from torch.utils.data import get_worker_info
 
 from songgen.data.samples import TrainingSamples
@@ -59,15 +60,19 @@ def seconds_since_the_fault(folder: Path) -> float:
 
 @pytest.mark.case(12)
 @pytest.mark.parametrize(
-    ("kind", "verdict"),
-    [("kill", "died"), pytest.param("sleep", "does not answer", marks=pytest.mark.faults)],
+    ("kind", "verdict", "form"),
+    [
+        ("kill", "died", "model"),
+        pytest.param("sleep", "does not answer", "model", marks=pytest.mark.faults),
+        pytest.param("kill", "died", "adapter", marks=pytest.mark.faults),
+    ],
 )
 def test_a_launched_job_ends_soon_when_a_process_dies_or_hangs(
-    world: Path, tmp_path: Path, kind: str, verdict: str
+    world: Path, tmp_path: Path, kind: str, verdict: str, form: str
 ) -> None:
     folder = tmp_path / "run"
     environment = {FAULT_VARIABLE: f"{kind} {RANK} {STEP}", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support'}"}
-    run = start(str(SCRIPT), 2, faulty_config(world, folder), **environment)
+    run = start(str(SCRIPT), 2, faulty_config(world, folder, **KEYS[form]), **environment)
     output, errors = run.communicate(timeout=SAFETY_SECONDS)
     assert seconds_since_the_fault(folder) < PATIENCE_SECONDS + LEAVE_SECONDS
     assert run.returncode != 0
@@ -102,9 +107,10 @@ def test_a_process_that_raises_or_exits_takes_the_others_with_it(
 
 
 @pytest.mark.case(12)
-def test_a_failed_run_goes_on_and_says_that_it_is_finished(world: Path, tmp_path: Path) -> None:
+@in_both_forms
+def test_a_failed_run_goes_on_and_says_that_it_is_finished(world: Path, tmp_path: Path, form: str) -> None:
     folder = tmp_path / "run"
-    config = faulty_config(world, folder)
+    config = faulty_config(world, folder, **KEYS[form])
     failed = fork_run(config, tmp_path / "log", hook=lambda rank: install("raise", 0, STEP))
     failed.finish(EXIT_ERROR)
     assert (folder / "heartbeat-0.json").is_file()

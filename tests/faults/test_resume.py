@@ -17,6 +17,7 @@ import training_fakes
 from accelerate.state import AcceleratorState
 from forked import before_each_step, fork_run, record_clips, recorded_clips, saved_files, signal_at, stop_at
 from launching import make_world, records, write_config
+from run_forms import KEYS, in_both_forms
 from safetensors.torch import load_file, save_file
 from training_fakes import tiny_config, write_dataset, write_model_folder
 
@@ -128,13 +129,15 @@ def measured(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.case(13)
-@pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize(
+    ("first", "second", "form"), [(1, 2, "model"), (2, 1, "model"), (1, 2, "adapter"), (2, 1, "adapter")]
+)
 def test_another_number_of_processes_is_refused_unless_asked_for(
-    world: Path, tmp_path: Path, first: int, second: int
+    world: Path, tmp_path: Path, first: int, second: int, form: str
 ) -> None:
     """Then every process goes on from the same step, every song comes once an epoch, and the rate walks its curve."""
     folder = tmp_path / "run"
-    settings: dict[str, Any] = {"num_train_epochs": 4, "lr_scheduler_type": "linear", "dropout": 0.2}
+    settings: dict[str, Any] = {"num_train_epochs": 4, "lr_scheduler_type": "linear", "dropout": 0.2, **KEYS[form]}
     config = write_config(world, output_dir=str(folder), **settings)
     stopping = record_clips(tmp_path / "clips", stop_at(3))
     fork_run(config, tmp_path / "log", processes=first, hook=stopping).finish()
@@ -175,13 +178,14 @@ def by_step(entries: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
 
 
 @pytest.mark.case(13)
-def test_after_a_change_of_processes_a_run_is_exact_again(world: Path, tmp_path: Path) -> None:
+@in_both_forms
+def test_after_a_change_of_processes_a_run_is_exact_again(world: Path, tmp_path: Path, form: str) -> None:
     """1 process for 3 steps, then 2: stopped once more or not, it ends with the same weights."""
     finals = []
     for name, stops in (("straight", []), ("stopped", [5])):
         folder = tmp_path / name
         settings: dict[str, Any] = {"num_train_epochs": 4, "dropout": 0.2, "allow_world_size_change": True}
-        config = write_config(world, output_dir=str(folder), **settings)
+        config = write_config(world, output_dir=str(folder), **settings, **KEYS[form])
         fork_run(config, tmp_path / "log", hook=stop_at(3)).finish()
         for stop in stops:
             fork_run(config, tmp_path / "log", processes=2, hook=stop_at(stop)).finish()
@@ -383,24 +387,23 @@ def test_a_model_of_another_width_is_refused(
 
 
 @pytest.mark.case(16)
+@in_both_forms
 def test_another_order_of_the_parameters_is_refused(
-    train: Callable[..., str], begun: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    train: Callable[..., str], begun: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str
 ) -> None:
-    begun("run", 3)
+    begun("run", 3, **KEYS[form])
 
     def reordered(*arguments: Any) -> Any:
         core = TOKENS.open_model(*arguments)
-        name, module = next(iter(core._modules.items()))
-        del core._modules[name]
-        core._modules[name] = module
+        core._modules["lyrics_encoder"] = core._modules.pop("lyrics_encoder")
         return core
 
     with monkeypatch.context() as patch:
         patch.setattr(build, "family_of", lambda *_: dataclasses.replace(TOKENS, open_model=reordered))
-        printed = train("run", EXIT_ERROR)
+        printed = train("run", EXIT_ERROR, **KEYS[form])
     assert "parameters are in another order" in printed
     assert len(records(tmp_path / "run")) == 3
-    train("run")
+    train("run", **KEYS[form])
 
 
 @pytest.mark.case(8)

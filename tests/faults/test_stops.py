@@ -13,6 +13,7 @@ import pytest
 from forked import Hook, before_each_step, fork_run, saved_files
 from launching import make_world, start, wait_for_steps, write_config
 from limits import SAFETY_SECONDS
+from run_forms import KEYS, WEIGHTS_FILES, in_both_forms
 
 from songgen.exit_codes import EXIT_DONE, EXIT_SIGNAL_BASE
 from songgen.families.tokens import song_samples
@@ -84,10 +85,11 @@ def assert_resumes_exactly(world: Path, folder: Path, config: Path, log: Path, *
 
 
 @pytest.mark.case(9)
-def test_a_signal_to_one_process_inside_of_a_step_stops_both_after_it(world: Path, tmp_path: Path) -> None:
+@in_both_forms
+def test_a_signal_to_one_process_inside_of_a_step_stops_both_after_it(world: Path, tmp_path: Path, form: str) -> None:
     """16 songs, 2 processes, 4 micro-batches: 2 steps an epoch. The signal comes in micro-batch 2 of step 2."""
     settings: dict[str, Any] = {
-        "gradient_accumulation_steps": 4, "num_train_epochs": 2, "do_eval": False, "save_steps": 100,
+        "gradient_accumulation_steps": 4, "num_train_epochs": 2, "do_eval": False, "save_steps": 100, **KEYS[form],
     }  # fmt: skip
     folder = tmp_path / "run"
     config = write_config(world, output_dir=str(folder), **settings)
@@ -101,7 +103,7 @@ def test_a_signal_to_one_process_inside_of_a_step_stops_both_after_it(world: Pat
     assert seconds_since_the_signal(folder) < STOP_SECONDS
     assert checkpoint_steps(folder) == [2]
     assert status_of(folder) == ("stopped", 2, EXIT_DONE)
-    assert (folder / "model.safetensors").is_file() and not list(folder.glob("heartbeat-*"))
+    assert (folder / WEIGHTS_FILES[form]).is_file() and not list(folder.glob("heartbeat-*"))
     assert_resumes_exactly(world, folder, config, tmp_path / "log", **settings)
 
 
@@ -193,13 +195,14 @@ def test_a_signal_inside_of_an_evaluation_breaks_it_off_on_both_and_it_is_made_u
 
 
 @pytest.mark.case(9)
+@in_both_forms
 def test_a_signal_while_songs_are_drawn_is_heard_by_a_process_that_draws_another_one(
-    world: Path, tmp_path: Path
+    world: Path, tmp_path: Path, form: str
 ) -> None:
     folder = tmp_path / "run"
     config = write_config(
         world, output_dir=str(folder), num_train_epochs=1, eval_strategy="steps", eval_steps=1,
-        predict_with_generate=True, num_generated_samples=2, max_length=200,
+        predict_with_generate=True, num_generated_samples=2, max_length=200, **KEYS[form],
     )  # fmt: skip
 
     def hook(rank: int) -> None:
@@ -295,11 +298,13 @@ def test_a_launcher_that_ends_of_a_signal_does_not_leave_its_processes_training(
 
 
 @pytest.mark.case(11)
-def test_a_second_signal_during_the_save_ends_the_process_at_once(world: Path, tmp_path: Path) -> None:
+@in_both_forms
+def test_a_second_signal_during_the_save_ends_the_process_at_once(world: Path, tmp_path: Path, form: str) -> None:
     folder = tmp_path / "run"
     config = write_config(
-        world, output_dir=str(folder), num_train_epochs=1, save_steps=2, dataloader_num_workers=2, do_eval=False
-    )
+        world, output_dir=str(folder), num_train_epochs=1, save_steps=2, dataloader_num_workers=2, do_eval=False,
+        **KEYS[form],
+    )  # fmt: skip
     run = fork_run(config, tmp_path / "log", hook=stall_in_save(folder))
     deadline = time.monotonic() + SAFETY_SECONDS
     while not (folder / "stalls").exists():

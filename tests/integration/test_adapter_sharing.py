@@ -1,13 +1,19 @@
 """What becomes of a trained adapter: generated with, exported, merged, compared, all from one run."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
+from accelerate.state import AcceleratorState
+from forked import fork_run
 from launching import make_world, write_config
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from songgen import open_model
@@ -15,6 +21,7 @@ from songgen.adapters.choice import find_adapter
 from songgen.adapters.folder import read_adapter, write_adapter
 from songgen.cli.main import main
 from songgen.doctor import examine
+from songgen.doctor.hashes import accept
 from songgen.doctor.listing import find_entries
 from songgen.exit_codes import EXIT_DONE
 from songgen.tasks import MIXED
@@ -22,6 +29,17 @@ from songgen.train.launch import run_training
 from songgen.train.output_folder import has_lone_model, require_way_back
 
 STEPS = 6
+SETTINGS: dict[str, Any] = {
+    "lora": {"r": 4, "target_modules": ["attention", "feed_forward"], "modules_to_save": ["enc_to_dec_proj"]},
+    "lora_learning_rate": 0.02,
+    "max_steps": STEPS,
+    "save_steps": 3,
+    "save_total_limit": 2,
+    "predict_with_generate": True,
+    "num_generated_samples": 2,
+    "max_length": 12,
+    "do_sample": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,21 +50,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run_folder(world: Path) -> Path:
     """An adapter run with held-out songs: two checkpoints, the final adapter and the comparison."""
-    config = write_config(
-        world,
-        output_dir=str(world / "run"),
-        lora={"r": 4, "target_modules": ["attention", "feed_forward"], "modules_to_save": ["enc_to_dec_proj"]},
-        lora_learning_rate=0.02,
-        max_steps=STEPS,
-        save_steps=3,
-        save_total_limit=2,
-        predict_with_generate=True,
-        num_generated_samples=2,
-        max_length=12,
-        do_sample=False,
-    )
+    config = write_config(world, output_dir=str(world / "run"), **SETTINGS)
     assert run_training([str(config)], MIXED) == EXIT_DONE
     return world / "run"
+
+
+@pytest.fixture(autouse=True)
+def no_launch() -> None:
+    """Accelerate remembers the precision of the first accelerator of a process."""
+    AcceleratorState._reset_state(True)
 
 
 def greedy(model: Any) -> list[Tensor]:
@@ -76,6 +88,42 @@ def test_every_form_of_a_trained_adapter_gives_the_same_codes(world: Path, run_f
     assert same(greedy(open_model(world / "model", [f"{run_folder}:0"])), greedy(open_model(world / "model")))
 
 
+def test_an_adapter_that_was_trained_in_4_bits_is_merged_into_the_16_bit_base(
+    world: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """From the run to the merged model; the base is stored in bfloat16, and so is the merged model."""
+    pytest.importorskip("bitsandbytes")
+    base, run, merged = tmp_path / "base", tmp_path / "run", tmp_path / "merged"
+    shutil.copytree(world / "model", base)
+    weights = {name: tensor.bfloat16() for name, tensor in load_file(base / "model.safetensors").items()}
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    accept(base)
+    lora = {"r": 4, "target_modules": ["attention", "feed_forward", "heads"], "quantization": "nf4"}
+    narrow = {"dtype": "bfloat16", "weights_dtype": "bfloat16", "lora_learning_rate": 0.02, "do_eval": False}
+    config = write_config(world, output_dir=str(run), model_name_or_path=str(base), lora=lora, max_steps=3, **narrow)
+    assert run_training([str(config)], MIXED) == EXIT_DONE
+    capsys.readouterr()
+    assert main(["export", str(run), "--merge", str(merged)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    measured = re.search(
+        r"(\d+) layers merged; they differ from the base with its adapter by at most \S+ in a value and (\S+) of a "
+        r"layer's output the adapter was trained next to a quantized base, .* a layer differs by at most (\S+) of its "
+        r"output",
+        printed,
+    )
+    assert measured is not None, printed
+    layers, rounding, quantization = int(measured[1]), float(measured[2]), float(measured[3])
+    assert layers == len({name.rpartition(".lora_")[0] for name in read_adapter(run).weights})
+    assert 0 < rounding < 0.01 < quantization < 0.3, "bfloat16 rounds less than 4 bits"
+    found = load_file(merged / "model.safetensors")
+    assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16} and found.keys() == weights.keys()
+    assert any(not torch.equal(found[name], weights[name]) for name in found if "q_proj" in name)
+    with_adapter = greedy(open_model(base, [str(run)]))
+    assert same(greedy(open_model(run)), with_adapter)
+    assert same(greedy(open_model(merged)), with_adapter)
+    assert not same(greedy(open_model(base)), with_adapter)
+
+
 def test_a_run_says_what_its_adapter_changes(world: Path, run_folder: Path) -> None:
     record = json.loads((run_folder / "comparison.json").read_text())
     assert record["clips"] == 3 and record["step"] == STEPS
@@ -92,6 +140,29 @@ def test_a_run_says_what_its_adapter_changes(world: Path, run_folder: Path) -> N
                 assert (run_folder / "comparison" / name).is_file()
                 assert (run_folder / "comparison" / name).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
         assert set(song["files"]) == {"original", "without", "with"}
+
+
+def test_two_processes_find_what_one_does(world: Path, run_folder: Path, tmp_path: Path) -> None:
+    """Three held-out clips on two processes; steps of as many clips, so that the trained adapter is the same."""
+    folder = tmp_path / "run"
+    config = write_config(world, output_dir=str(folder), **SETTINGS, gradient_accumulation_steps=1)
+    printed = fork_run(config, tmp_path / "log", processes=2).finish()
+    assert printed.count(" with the adapter, ") == 1
+    one, two = (json.loads((path / "comparison.json").read_text()) for path in (run_folder, folder))
+    for side in ("without", "with"):
+        measures = {name: value for name, value in one[side].items() if not name.endswith("seconds")}
+        assert {name: two[side][name] for name in measures} == pytest.approx(measures, rel=1e-4, abs=1e-6)
+    for name in ("improvement", "standard_error"):
+        assert two[name] == pytest.approx(one[name], rel=1e-3)
+    assert (two["clips"], two["songs"]) == (one["clips"], one["songs"])
+    for path in (run_folder / "comparison").glob("*.wav"):
+        sounds = [read_sound(each) for each in (path, folder / "comparison" / path.name)]
+        np.testing.assert_allclose(sounds[0], sounds[1], atol=1e-3)
+
+
+def read_sound(path: Path) -> Any:
+    samples, _ = soundfile.read(path)
+    return samples
 
 
 def test_compare_repeats_what_the_run_found(run_folder: Path, tmp_path: Path, capsys: Any) -> None:

@@ -228,6 +228,62 @@ def test_an_adapter_on_a_quantized_base_learns(
     assert recipe is not None and recipe.quantization == quantization
 
 
+SIXTEEN_BITS = {"dtype": "bfloat16", "weights_dtype": "bfloat16"}
+IN_16_BITS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "autocast": ({}, {"dtype": "bfloat16"}),
+    "weights": ({"use_dora": True, "modules_to_save": ["enc_to_dec_proj"]}, SIXTEEN_BITS),
+    "weights_nf4": ({"quantization": "nf4"}, SIXTEEN_BITS),
+    "weights_int8": ({"quantization": "int8"}, SIXTEEN_BITS),
+}
+"""Name -> keys of the adapter, and of a run in 16 bits."""
+
+
+@pytest.mark.parametrize("name", IN_16_BITS)
+def test_an_adapter_in_16_bits_trains_like_one_in_32(tmp_path: Path, train: Callable[..., Watched], name: str) -> None:
+    """The adapter itself is trained and written in float32; the model holds it, and the base, rounded."""
+    lora, narrow = IN_16_BITS[name]
+    common: dict[str, Any] = {"lora": {**LORA, **lora}, "learning_rate": 1e-2, "ema_decay": 0.5, "do_eval": True}
+    wide = train("wide", **common).core
+    watched = train("narrow", **common, **narrow)
+    assert losses(tmp_path / "narrow") == pytest.approx(losses(tmp_path / "wide"), abs=0.03)
+    assert losses(tmp_path / "narrow") != losses(tmp_path / "wide")
+    kept = {entry.dtype for entry in watched.core.parameters()} - {torch.uint8, torch.int8}
+    assert kept == {torch.bfloat16 if "weights_dtype" in narrow else torch.float32} and wide.dtype == torch.float32
+    first, second = (read_adapter(tmp_path / run) for run in ("wide", "narrow"))
+    assert {tensor.dtype for tensor in second.weights.values()} == {torch.float32}
+    assert first.recipe == second.recipe and first.weights.keys() == second.weights.keys()
+    moved = {key: second.weights[key] for key in second.weights if ".lora_B" in key}
+    distance = sum((tensor - first.weights[key]).square().sum() for key, tensor in moved.items())
+    assert distance < 0.1 * sum(tensor.square().sum() for tensor in moved.values())
+    assert (tmp_path / "narrow" / "comparison.json").is_file(), "it can be switched off in 16 bits too"
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_a_compiled_model_trains_its_adapter(
+    tmp_path: Path, train: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch, quantization: str
+) -> None:
+    """As it is traced; without the code that would be generated, which takes a minute here."""
+    compiled, compile_module = [], nn.Module.compile
+
+    def traced(self: nn.Module, **options: Any) -> None:
+        compiled.append(self)
+        compile_module(self, backend="eager", **options)
+
+    monkeypatch.setattr(nn.Module, "compile", traced)
+    common = {"lora": {**LORA, "quantization": quantization}, "max_steps": 2, "do_eval": True}
+    train("plain", **common)
+    assert not compiled
+    torch._dynamo.utils.counters.clear()
+    watched = train("compiled", torch_compile=True, **common)
+    assert len(compiled) == len(watched.core.decoder.model.decoder.layers)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
+    first, second = (json.loads((tmp_path / run / "comparison.json").read_text()) for run in ("plain", "compiled"))
+    for side in ("without", "with"):
+        assert second[side]["loss"] == pytest.approx(first[side]["loss"], abs=1e-5)
+    assert read_adapter(tmp_path / "plain").weights.keys() == read_adapter(tmp_path / "compiled").weights.keys()
+
+
 def test_an_adapter_folder_is_not_a_model(tmp_path: Path, train: Callable[..., Watched]) -> None:
     train("run", max_steps=1)
     printed = train("next", EXIT_ERROR, model_name_or_path=str(tmp_path / "run")).printed

@@ -10,8 +10,8 @@ import pytest
 import torch
 from bad_numbers import NO_TARGETS, Fault, break_steps, noted_steps
 from forked import fork_run, saved_files, stop_at
-from killing import ADAPTER
 from launching import make_world, records, write_config
+from run_forms import ADAPTER
 from safetensors.torch import load_file
 
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_NON_FINITE

@@ -3,8 +3,10 @@
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from forked import fork_run
@@ -14,11 +16,13 @@ from terminals import Terminal
 
 from songgen.cli.main import main
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_USAGE
+from songgen.families.tokens.objective import TokenObjective
 from songgen.runtime.control import requests
 from songgen.runtime.control.commands import FORMS, Action
-from songgen.runtime.status import read_run_status
+from songgen.runtime.status import EVALUATION_STATUS_FILE, read_run_status
 from songgen.train.checkpoints.files import verify
 from songgen.train.control.journal import JOURNAL_FILE, journal_lines
+from songgen.train.trainer import Trainer
 
 CODE = """
 import sys
@@ -175,6 +179,50 @@ def test_eval_quit_by_ctl_stops_two_processes_after_the_evaluation(
     assert status is not None and status.status == "stopped"
     assert [line["step"] for line in records(folder) if "eval/loss" in line] == [status.step]
     assert verify(folder / f"checkpoint-{status.step}").step == status.step
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_only_evaluates_answers_at_once_and_can_be_ended(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], processes: int
+) -> None:
+    folder = tmp_path / "run"
+    config = write_config(world, output_dir=str(folder), do_train=False, per_device_eval_batch_size=1)
+
+    def evaluating(rank: int) -> None:
+        requests.LOOK_SECONDS = 0.02
+        measure = TokenObjective.evaluation_sums
+
+        def waiting(self: TokenObjective, *arguments: Any) -> Any:
+            (folder / "evaluates").touch()
+            deadline = time.monotonic() + SAFETY_SECONDS
+            while rank == 0 and not inbox.stop_requested() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            return measure(self, *arguments)
+
+        evaluate = Trainer.evaluate
+
+        def watched(self: Trainer) -> None:
+            nonlocal inbox
+            inbox = self.inbox
+            evaluate(self)
+
+        inbox: Any = None
+        TokenObjective.evaluation_sums = waiting  # type: ignore[method-assign]  # in a child process
+        Trainer.evaluate = watched  # type: ignore[method-assign]
+
+    run = fork_run(config, tmp_path / "log", processes=processes, hook=evaluating)
+    deadline = time.monotonic() + SAFETY_SECONDS
+    while not (folder / "evaluates").exists():
+        assert time.monotonic() < deadline, run.log.read_text()
+        time.sleep(0.02)
+    for words in (["lr", "1e-4"], ["eval"], ["quit@5"], ["save"]):
+        assert main(["ctl", str(folder), *words, "--timeout", "60"]) == EXIT_ERROR
+        assert "the run only evaluates, and trains nothing; possible: quit, status, help" in capsys.readouterr().err
+    assert main(["ctl", str(folder)]) == EXIT_DONE and "only evaluates" in capsys.readouterr().out
+    assert main(["ctl", str(folder), "quit"]) == EXIT_DONE
+    run.finish(EXIT_DONE)
+    status = read_run_status(folder, EVALUATION_STATUS_FILE)
+    assert status is not None and status.status == "stopped" and not (folder / "metrics.jsonl").exists()
 
 
 def test_every_command_has_a_test() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from limits import SAFETY_SECONDS
-from prepare_corpus import BROKEN, DUPLICATE, FOREIGN, INSTRUMENTAL, LONG, ORIGINAL, build_corpus
+from prepare_corpus import BROKEN, DUPLICATE, FOREIGN, INSTRUMENTAL, LONG, ORIGINAL, SINGERS, build_corpus
 from preprocess_fakes import fake_encoders
 from tiny_demucs import save_tiny_demucs
 from tiny_whisper import save_tiny_whisper
@@ -151,7 +151,12 @@ def test_preprocessing_takes_the_data_set(place: Path, prepared: Path) -> None:
     info = tokenize_data(options, load=lambda *_: fake_encoders())
     for split, name in (("train", "metadata.jsonl"), ("eval", "metadata_eval.jsonl")):
         dataset = SongDataset.open(place / "tokens", split)
-        assert len(dataset) == len(rows_of(prepared / name)) == sum(shard.rows for shard in info.splits[split])
+        rows = rows_of(prepared / name)
+        assert len(dataset) == len(rows) == sum(shard.rows for shard in info.splits[split])
+        ids = [dataset.row(index).id for index in range(len(dataset))]
+        singers = dict(zip(ids, dataset.texts("singer"), strict=True))
+        assert singers == {row["fname"]: row.get("singer", "") for row in rows}
+        assert set(singers.values()) == ({""} if split == "train" else set(SINGERS)), "clips have their song's"
 
 
 def test_a_second_run_does_nothing(place: Path, prepared: Path) -> None:

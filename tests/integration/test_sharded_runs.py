@@ -1,25 +1,20 @@
 """Runs whose weights are sharded over two processes (FSDP2): the same steps, and checkpoints by the same protocol.
 
-Accelerate ignores its FSDP plugin where there is no GPU, so here its state is told of the plugin afterwards;
-everything else is what accelerate and the product do, as the files of `helpers/accelerate_configs` say.
+See `sharding` for what is different where there is no GPU.
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
-from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import DistributedType
 from forked import before_each_step, fork_run, saved_files, signal_at
-from killing import ADAPTER
-from launching import ROOT, make_world, records, write_config
+from launching import make_world, records, write_config
+from run_forms import ADAPTER
 from safetensors.torch import load_file, save_file
+from sharding import shard
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from songgen.adapters.folder import read_adapter
 from songgen.doctor.hashes import accept
@@ -30,47 +25,10 @@ from songgen.train.checkpoints.folders import candidates
 from songgen.train.optimization.engine import AcceleratedEngine
 from songgen.train.trainer import Trainer
 
-ACCELERATE_CONFIGS = ROOT / "helpers" / "accelerate_configs"
 SETTINGS: dict[str, Any] = {
     "max_steps": 6, "save_steps": 2, "save_total_limit": None, "ema_decay": 0.8, "eval_strategy": "steps",
     "eval_steps": 3, "dataloader_num_workers": 0, "learning_rate_factors": {"heads": 0.5},
 }  # fmt: skip
-
-
-def launch_sharded(file: str) -> None:
-    """Let this process shard as a file of `helpers/accelerate_configs` says; its processes and devices aside."""
-    settings = yaml.safe_load((ACCELERATE_CONFIGS / file).read_text())["fsdp_config"]
-    os.environ["ACCELERATE_USE_FSDP"] = "true"
-    for name, value in settings.items():
-        os.environ[name.upper().replace("_LAYER_CLS_", "_CLS_")] = str(value)
-    begin = AcceleratorState.__init__
-
-    def begin_sharded(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
-        begin(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
-        if fsdp_plugin is not None:
-            self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
-            if self.mixed_precision != "no":
-                fsdp_plugin.set_mixed_precision(self.mixed_precision)
-            self.fsdp_plugin = fsdp_plugin
-
-    AcceleratorState.__init__ = begin_sharded
-
-
-def shard(then: Callable[[int], None] | None = None, file: str = "fsdp2_8_gpus.yaml") -> Callable[[int], None]:
-    """A hook that shards the run's model, and sees at each step that it is."""
-
-    def require_shards(trainer: Trainer, batches: Any) -> None:
-        parameters = [entry for entry in trainer.engine.model.parameters() if entry.requires_grad]
-        assert all(isinstance(entry, DTensor) for entry in parameters)
-        assert any(entry.to_local().numel() < entry.numel() for entry in parameters)
-
-    def hook(rank: int) -> None:
-        launch_sharded(file)
-        before_each_step(require_shards)
-        if then is not None:
-            then(rank)
-
-    return hook
 
 
 @pytest.fixture(scope="module")

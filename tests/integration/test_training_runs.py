@@ -25,7 +25,7 @@ from songgen.models import SongGenDualTrackForConditionalGeneration, modeling_so
 from songgen.runtime.processes.commands import Action, Command, Inbox, Interrupted
 from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE, read_run_status
 from songgen.tasks import DUAL_TRACK, MIXED, Task
-from songgen.train import launch
+from songgen.train import build, launch
 from songgen.train.checkpoints.files import read_manifest
 from songgen.train.checkpoints.manager import CheckpointManager
 from songgen.train.checkpoints.state import CheckpointContents, read_trainer_state
@@ -126,6 +126,31 @@ def test_a_short_run_logs_and_saves_before_its_end_unless_told_otherwise(
     printed = capsys.readouterr().err
     assert "logging_steps 2,000 in a run of 20 steps: no metrics before its end" in printed
     assert "save_steps 10,000 in a run of 20 steps: no checkpoint before its end" in printed
+
+
+@pytest.mark.parametrize(
+    ("keys", "drawn"),
+    [({}, []), ({"plot_epochs": 1}, [2, 4, 6]), ({"every_plot_step": 5, "do_eval": False}, [5, 6])],
+)
+def test_plots_are_drawn_at_intervals_in_epochs_or_steps(
+    train: Callable[..., int], monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any], drawn: list[int]
+) -> None:
+    """An epoch has two steps; the end of the run counts."""
+    found: list[int] = []
+
+    class Drawn:
+        def __init__(self, folder: Path) -> None:
+            self.folder = folder
+
+        def draw(self) -> None:
+            found.append(records(self.folder)[-1]["step"])
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(build, "BackgroundPlots", Drawn)
+    assert train("run", **keys) == EXIT_DONE
+    assert found == drawn
 
 
 def test_a_run_with_16_bit_weights_is_resumed_exactly_and_writes_float32(

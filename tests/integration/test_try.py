@@ -11,6 +11,7 @@ import torch
 from accelerate.state import AcceleratorState
 from launching import make_world, write_config
 
+from songgen.adapters.folder import read_adapter
 from songgen.cli.main import main
 from songgen.data.dataset import SongDataset
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_USAGE
@@ -59,6 +60,27 @@ def test_a_configuration_that_learns_brings_the_song_back(
     assert len(clip) == 1 and clip.num_frames[0] <= 5
     SongGenForConditionalGeneration.from_pretrained(tmp_path / "kept" / "run")
     assert not (world / "run").exists(), "the configuration's own output folder is left alone"
+
+
+def adapter(**keys: Any) -> list[str]:
+    return ["--lora", json.dumps({"r": 8, "target_modules": ["all-linear", "heads"], **keys})]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (adapter(quantization="nf4"), "it learns: "),
+        ([*adapter(), "--lora_learning_rate", "1e-9", "--steps", "30"], "lora_learning_rate 1e-09 is too low"),
+        ([*adapter(r=1, target_modules=["q_proj"]), "--steps", "150"], "or the adapter is too small (a higher r, or"),
+    ],
+)
+def test_an_adapter_that_learns_and_ones_that_do_not(
+    tmp_path: Path, try_it: Callable[..., tuple[int, str]], words: list[str], expected: str
+) -> None:
+    code, printed = try_it("--clip_seconds", "0.1", "--keep", str(tmp_path / "kept"), *words)
+    assert expected in printed and code == (EXIT_DONE if "it learns" in expected else EXIT_ERROR)
+    assert not read_adapter(tmp_path / "kept" / "run").is_idle
+    assert not (tmp_path / "kept" / "run" / "model.safetensors").exists()
 
 
 def without_gradient(original: Any) -> Any:

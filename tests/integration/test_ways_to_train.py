@@ -16,8 +16,8 @@ from songgen.config import RunConfig
 from songgen.data.batch_plan import BatchPlan
 from songgen.data.dataset import SongDataset
 from songgen.exit_codes import EXIT_ERROR
+from songgen.families.objective import other_clips
 from songgen.families.songs import groups_of
-from songgen.families.tokens.song_samples import _other_clips
 from songgen.tasks import MIXED
 from songgen.tokenize.options import options_of
 from songgen.train.checkpoints.manager import CheckpointManager
@@ -148,8 +148,8 @@ def test_evaluation_alone_with_random_texts_writes_songs_of_them(tmp_path: Path,
 
 @pytest.mark.parametrize("count", [2, 3, 4, 9])
 def test_random_texts_are_of_other_clips_and_the_same_every_time(count: int) -> None:
-    found = {index: _other_clips(7, index, count) for index in range(count)}
-    assert found == {index: _other_clips(7, index, count) for index in range(count)}
+    found = {index: other_clips(7, index, count) for index in range(count)}
+    assert found == {index: other_clips(7, index, count) for index in range(count)}
     for index, (caption, lyrics) in found.items():
         assert caption != lyrics and caption != index and {caption, lyrics} <= set(range(count))
         assert lyrics != index or count == 2

@@ -18,10 +18,6 @@ NAMES = ("weight", "bias", "attention")
 """Not in alphabetical order: the model's order must come back."""
 
 
-FORMS = ("model", "adapter")
-"""Forms of the weights of a checkpoint."""
-
-
 def weight_form(form: str) -> WeightForm | None:
     """One of `FORMS` as the manager takes it."""
     if form == "model":

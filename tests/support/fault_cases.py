@@ -40,5 +40,8 @@ CASES = {
 }
 """Number of a case -> what happens in it."""
 
+WITH_ADAPTER = frozenset(CASES) - frozenset({10, 14, *range(21, 31), 32, 34, 35})
+"""Cases that are tested with a run that trains an adapter too; in the others, the form of the weights cannot matter."""
+
 EVERY_TIME = frozenset({1, 8, 9, 12, 17, 24})
 """Cases that `make test` runs too; the others carry the mark `faults` and run in `make test-faults`."""

@@ -29,6 +29,11 @@ Hook = Callable[[int], None]
 
 def fork_run(config: Path, log: Path, *, processes: int = 1, hook: Hook | None = None, task: Task = MIXED) -> "Fork":
     """Start a training run in processes of its own; what it prints is appended to `log`."""
+    return fork(lambda: run_training([str(config)], task), log, processes=processes, hook=hook)
+
+
+def fork(main: Callable[[], int], log: Path, *, processes: int = 1, hook: Hook | None = None) -> "Fork":
+    """Call a function, which returns an exit code, in each of some processes that find each other."""
     port = _free_port()
 
     def run(rank: int) -> None:
@@ -47,7 +52,7 @@ def fork_run(config: Path, log: Path, *, processes: int = 1, hook: Hook | None =
         AcceleratorState._reset_state(True)
         if hook is not None:
             hook(rank)
-        code = run_training([str(config)], task)
+        code = main()
         sys.stderr.flush()
         os._exit(code)  # nothing of the parent's is torn down here
 

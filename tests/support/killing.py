@@ -41,16 +41,6 @@ SETTINGS: dict[str, Any] = {
     "group_by_length": True,
     "ddp_timeout": 120,
 }
-ADAPTER: dict[str, Any] = {
-    "lora": {
-        "r": 4,
-        "lora_dropout": 0.2,
-        "target_modules": ["all-linear", "lm_heads"],
-        "modules_to_save": ["lyrics_to_dec_proj"],
-    },
-    "lora_plus_ratio": 4,
-}
-"""Keys of a run that trains an adapter, with everything that it may hold."""
 MOST_IN_A_COURSE = 6
 """Kills of one run, before it is left to end."""
 SAVES_FILE = "saves.jsonl"

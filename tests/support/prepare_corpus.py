@@ -19,6 +19,9 @@ BROKEN = ("cut", "text", "voice_memo")
 DUPLICATE, ORIGINAL = "pop_song_again", "album__pop_song"
 """Id of an MP3 copy that is quieter, and that of its WAV original."""
 
+SINGERS = ("Ann", "Ben")
+"""Singers of the songs of the manifest."""
+
 INSTRUMENTAL, FOREIGN, LONG = "interlude", "ausland", "live_set"
 """Ids of the songs without voice, in German, and of one that is longer than a clip."""
 
@@ -98,6 +101,7 @@ def _write_manifest(folder: Path, songs: Sequence[dict[str, Any]]) -> Path:
     rows = []
     for number, song in enumerate(songs):
         row = {"fname": f"listed_{number}", "caption": song["caption"], "lyrics": song["lyrics"], "language": "english"}
+        row["artist"] = SINGERS[number % len(SINGERS)]
         for track in ("audio", "vocal", "acc"):
             row[f"{track}_file_name"] = f"{track}/{number}.wav"
             _write(folder / row[f"{track}_file_name"], song[track])

@@ -98,12 +98,13 @@ CLIPS = {"train": 7, "eval": 3}
 """Split -> number of clips that `write_latents` writes."""
 
 
-def write_latents(folder: Path, pipeline: Path, **clips: int) -> Path:
+def write_latents(folder: Path, pipeline: Path, *, frames: tuple[int, int] = (4, 14), **clips: int) -> Path:
     """Write a data set of latents with the package's writer, and return the folder: slow waves with simple texts.
 
     Args:
         folder: new folder.
         pipeline: folder of the pipeline.
+        frames: shortest clip, and the first length that is too long.
         clips: split -> number of clips, for others than `CLIPS`.
     """
     encoders = open_encoders(str(pipeline), "main", "cpu")
@@ -115,15 +116,15 @@ def write_latents(folder: Path, pipeline: Path, **clips: int) -> Path:
         path = folder / split / "data-00000.arrow"
         with ShardWriter(path, arrow_schema(("mix",), LATENTS)) as writer:
             for number in range(count):
-                frames = int(generator.integers(4, 14))
-                seconds = frames * HOP_LENGTH / SAMPLE_RATE
-                waves = np.sin(np.arange(frames) / 3 + np.arange(CHANNELS)[:, None]) + generator.normal(0, 0.1)
+                length = int(generator.integers(*frames))
+                seconds = length * HOP_LENGTH / SAMPLE_RATE
+                waves = np.sin(np.arange(length) / 3 + np.arange(CHANNELS)[:, None]) + generator.normal(0, 0.1)
                 caption, lyrics = f"a wave {number}", f"la {'la ' * number}"
                 writer.add(number, {
                     "id": f"{split}{number}", "caption": caption, "lyrics": lyrics, "language": "en",
                     "caption_ids": prompts.caption(caption, MusicFacts(), seconds).ids,
                     "lyrics_ids": prompts.lyrics(lyrics, "en").ids,
-                    "duration": seconds, "num_frames": frames,
+                    "duration": seconds, "num_frames": length,
                     "latents_mix": waves.astype(np.float16).reshape(-1), "energy_mix": None, "voice_samples": [],
                     "caption_variant_ids": [], "caption_variant_lengths": [],
                 })  # fmt: skip

@@ -63,9 +63,9 @@ def write_generated(folder: Path, songs: Sequence[GeneratedSong]) -> None:
 
 
 def read_sound(path: Path) -> tuple[NDArray[np.float32], int]:
-    """Return the samples of a mono file in [-1, 1], and the sample rate in Hz."""
-    samples, sample_rate = soundfile.read(path, dtype="float32")
-    return samples, sample_rate
+    """Return the samples of a file in [-1, 1], as the mean of its channels, and the sample rate in Hz."""
+    samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return samples.mean(axis=1), sample_rate
 
 
 def write_sound(path: Path, samples: NDArray[np.float32], sample_rate: int) -> None:

@@ -22,6 +22,8 @@ from pathlib import Path
 
 RUN_STATUS_FILE = "run_status.json"
 """Status of a training run, in its folder (as in `songgen.runtime.status`, which would import torch)."""
+ORDER_FILE = "order.json"
+"""Names of the steps in order, in the folder of records."""
 
 
 @dataclass(frozen=True)
@@ -202,9 +204,12 @@ class StepRunner:
         temporary.replace(self._record_path(record.name))
 
 
-def run_steps(runner: StepRunner, steps: Iterable[Step]) -> None:
+def run_steps(runner: StepRunner, steps: Sequence[Step]) -> None:
     """Run steps in order, and print after each how long all took. An error or Ctrl-C ends the program."""
     start = time.monotonic()
+    runner.folder.mkdir(parents=True, exist_ok=True)
+    order = json.dumps([step.name for step in steps])
+    (runner.folder / ORDER_FILE).write_text(order + "\n", encoding="utf-8")
     try:
         for step in steps:
             runner.run(step)

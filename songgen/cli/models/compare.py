@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from songgen.cli.models.generate import find_device
     from songgen.families.registry import family_of
     from songgen.families.songs import Processes, evaluation_data
-    from songgen.generation.opening import ModelChoice, choose_model, open_attached
+    from songgen.families.use.opening import ModelChoice, choose_model, open_attached
     from songgen.runtime.processes.commands import Inbox
     from songgen.train.comparing.measure import ComparedModel
     from songgen.train.comparing.page import COMPARISON_FOLDER, PAGE_FILE, Subject, summary, write_comparison
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("--clips must be at least 1, and --captions at least 0")
     adapter = parse_choice(arguments.adapter)
     base = choose_model(arguments.model or adapter.folder).base
-    config = _config(arguments, adapter.folder, base)
+    config = _config(arguments, adapter.place, base)
     core, attached = open_attached(ModelChoice(base, (adapter,)), any_base=arguments.any_base)
     core.to(find_device(arguments.device))
     family = family_of(base)
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     compared = ComparedModel(objective, core, core, attached.without)
     comparison = compared.compare(held_out, Inbox(), clips=arguments.clips, songs=arguments.captions)
-    out = arguments.out or adapter.folder
+    out = arguments.out or adapter.place
     read = read_adapter(adapter.folder)
     comparison = replace(comparison, idle=read.is_idle)
     steps = None if read.recipe is None else read.recipe.steps

@@ -93,7 +93,7 @@ def _adapter_of(source: str) -> Path:
 
 
 def _export_adapter(source: Path, out: Path, base: str | None) -> None:
-    from songgen.generation.exporting import export_adapter
+    from songgen.families.use.exporting import export_adapter
 
     recipe = export_adapter(source, out, base_model=base)
     print(f"adapter of {source} written to {out}")
@@ -105,8 +105,8 @@ def _export_adapter(source: Path, out: Path, base: str | None) -> None:
 
 
 def _merge(adapter: "AdapterChoice", arguments: argparse.Namespace) -> None:
-    from songgen.generation.exporting import export_merged
-    from songgen.generation.opening import choose_model
+    from songgen.families.use.exporting import export_merged
+    from songgen.families.use.opening import choose_model
 
     base = arguments.base
     choice = choose_model(adapter.folder) if base is None else choose_model(base)

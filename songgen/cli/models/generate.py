@@ -1,23 +1,27 @@
-"""`songgen generate`: generate songs as audio files from a caption, lyrics and a reference voice."""
+"""`songgen generate`: generate songs as audio files from a caption, lyrics and audio of a voice or song."""
 
 import argparse
 import io
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from songgen.config.types import dtype_name
-from songgen.generation.options import DEFAULT_MAX_SECONDS, DEFAULT_TOP_K, GenerationOptions
+from songgen.families.use.generating import (
+    WHOLE_SONG,
+    GenerationRequest,
+    OptionGroup,
+    ProgressCallback,
+    SongPiece,
+    option_groups,
+)
 
 if TYPE_CHECKING:
     import torch
-
-    from songgen.generation.decoding import ProgressCallback
-    from songgen.generation.song_audio import SongAudio
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Choices of --dtype."""
@@ -35,9 +39,6 @@ FORMATS = {
     ".w64": ("W64", "PCM_16"),
 }
 """Ending of an output file -> format and encoding of libsndfile."""
-
-WHOLE_SONG = ""
-"""Label of the file that holds the whole song."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,32 +65,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lyrics.add_argument("--lyrics", help="lyrics; lines are separated by line breaks")
     lyrics.add_argument("--lyrics_file", type=Path, help="text file with the lyrics")
     song.add_argument("--language", default="en", help="language of the lyrics")
-    song.add_argument("--voice", type=Path, help="audio file of the voice to imitate (3 s of it are used)")
-    song.add_argument("--voice_start", type=float, default=0.0, help="start of these 3 s in the file, in seconds")
-    song.add_argument("--separate", action="store_true", help="remove the accompaniment from this file first (Demucs)")
     song.add_argument(
-        "--seconds", type=float, default=DEFAULT_MAX_SECONDS, help="longest duration; a song may end earlier"
+        "--voice",
+        type=Path,
+        help="audio file of the voice to imitate (codec tokens: 3 s; flow matching: up to 30 s)",
+    )
+    song.add_argument(
+        "--seconds",
+        type=float,
+        help="duration (default: 30 for codec tokens, where a song may end earlier; 60 for flow matching)",
     )
     song.add_argument("--num_songs", type=int, default=1, help="number of songs; several get numbered files")
-    sampling = parser.add_argument_group("sampling")
-    sampling.add_argument("--greedy", action="store_true", help="greedy decoding instead of sampling")
-    sampling.add_argument("--temperature", type=float, default=1.0, help="below 1 is more conservative")
-    sampling.add_argument(
-        "--top_k", type=int, default=DEFAULT_TOP_K, help="sample from the most likely codes only (0: from all)"
+    song.add_argument(
+        "--guidance",
+        type=float,
+        help="classifier-free guidance scale (default: 1, none, for codec tokens and turbo models; otherwise 7)",
     )
-    sampling.add_argument(
-        "--top_p", type=float, default=1.0, help="sample from the most likely codes with this total probability"
-    )
-    sampling.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance scale (1: none)")
-    sampling.add_argument("--seed", type=int, help="random seed; it gives the same song on the same kind of device")
+    song.add_argument("--seed", type=int, help="random seed; it gives the same song on the same kind of device")
     machine = parser.add_argument_group("the machine")
     machine.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 or mps; auto uses the first available one")
     machine.add_argument(
         "--dtype", type=dtype_name, choices=DTYPES, default="auto", help="precision (auto: bfloat16 on CUDA)"
     )
-    machine.add_argument("--stream", action="store_true", help="write the files while the song is generated")
-    machine.add_argument("--lyrics_vocab", type=Path, help="lyrics vocabulary file, if the model folder holds none")
-    machine.add_argument("--caption_tokenizer", help="caption tokenizer, folder or hub id, instead of the model's")
+    for group in option_groups():
+        section = parser.add_argument_group(f"only for {group.title}")
+        for option in group.options:
+            section.add_argument(f"--{option.name}", help=option.help, **option.keywords)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -98,45 +99,29 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: if something needs the user's attention; as much as possible is checked before the model is loaded.
     """
-    options = _options(arguments)
-    lyrics = _lyrics(arguments)
-    if not (arguments.caption or "").strip() and not (lyrics or "").strip():
-        raise ValueError("nothing to sing about: give --caption, --lyrics or --lyrics_file")
-    if arguments.separate and arguments.voice is None:
-        raise ValueError("--separate works on a reference voice: give --voice, or leave it out")
+    groups = option_groups()
+    request = _request(arguments, groups)
     _check_output(arguments.out)
 
     import torch
 
-    from songgen.generation.opening import choose_model, open_choice
-    from songgen.generation.pipeline import generate, model_stream
-    from songgen.generation.processing_songgen import SongGenProcessor
+    from songgen.families.registry import family_of
+    from songgen.families.use.opening import choose_model, open_choice
 
     device = find_device(arguments.device)
     dtype = _dtype(arguments.dtype, device)
     choice = choose_model(arguments.model, arguments.adapter)
-    processor = SongGenProcessor(
-        choice.base, device, lyrics_vocab=arguments.lyrics_vocab, caption_tokenizer=arguments.caption_tokenizer
-    )
-    inputs = processor(
-        text=arguments.caption,
-        lyrics=lyrics,
-        ref_voice_path=arguments.voice,
-        start=arguments.voice_start,
-        separate=arguments.separate,
-        language=arguments.language,
-    )
+    family = family_of(choice.base)
+    if family.songs is None:
+        raise ValueError(f"{arguments.model} is of the family {family.name}, which is only trained here")
+    family.songs.check_names(request.special, groups, family.name)
+    writer = family.songs.writer(choice.base, request, device)
     model = open_choice(choice, dtype=dtype, any_base=arguments.any_base).to(torch.device(device))
-    _check_sample_rate(arguments.out, model.config.sampling_rate)
+    _check_form(arguments.out, writer.sample_rate(model), writer.num_channels)
     print(f"computing in {str(dtype).removeprefix('torch.')} on {device}", file=sys.stderr)
-    keywords: dict[str, Any] = {**inputs, **vars(options)}
     with _progress_bar() as on_step:
-        if arguments.stream:
-            pieces: Iterable[SongAudio] = model_stream(model, on_step=on_step, **keywords)
-            paths = write_stream(pieces, arguments.out, arguments.num_songs)
-        else:
-            songs = generate(model, on_step=on_step, return_songs=True, **keywords)
-            paths = write_songs(songs, arguments.out)  # type: ignore[arg-type]
+        write = write_stream if writer.has_pieces else write_songs
+        paths = write(writer.songs(model, on_step), arguments.out, arguments.num_songs)
     for path in paths:
         print(path)
     return 0
@@ -149,7 +134,7 @@ def song_path(out: Path, song: int, num_songs: int, track: str = WHOLE_SONG) -> 
     return out.with_name(f"{out.stem}{number}{label}{out.suffix}")
 
 
-def write_songs(songs: "SongAudio", out: Path) -> list[Path]:
+def write_songs(songs: Iterable[SongPiece], out: Path, num_songs: int) -> list[Path]:
     """Write every song, and for dual-track models also its tracks; return the files.
 
     A mix that would clip is scaled down to full scale as a whole.
@@ -157,60 +142,58 @@ def write_songs(songs: "SongAudio", out: Path) -> list[Path]:
     import soundfile
 
     paths = []
-    for song, length in enumerate(songs.lengths.tolist()):
-        for track, waveforms in _files_of(songs).items():
-            samples = waveforms[song, :length].cpu().numpy()
+    for song in songs:
+        for track, samples in song.sounds.items():
             peak = abs(samples).max(initial=0.0)
             if peak > 1:
                 logger.warning("%s has a peak of %.2f and is scaled down to full scale", track or "the mix", peak)
-                samples = samples / peak
-            path = song_path(out, song, len(songs.lengths), track)
-            soundfile.write(path, samples, songs.sampling_rate, **_encoding(path))
+            path = song_path(out, song.song, num_songs, track)
+            soundfile.write(path, samples / max(peak, 1.0), song.sample_rate, **_encoding(path))
             paths.append(path)
     return paths
 
 
-def write_stream(pieces: "Iterable[SongAudio]", out: Path, num_songs: int) -> list[Path]:
+def write_stream(pieces: Iterable[SongPiece], out: Path, num_songs: int) -> list[Path]:
     """Write pieces of songs as they are generated; return the files. Samples above full scale are clipped."""
     import soundfile
 
     files: dict[Path, soundfile.SoundFile] = {}
     with ExitStack() as stack:
         for piece in pieces:
-            for song, length in enumerate(piece.lengths.tolist()):
-                for track, waveforms in _files_of(piece).items():
-                    path = song_path(out, song, num_songs, track)
-                    if path not in files:
-                        opened = soundfile.SoundFile(
-                            path, "w", samplerate=piece.sampling_rate, channels=1, **_encoding(path)
-                        )
-                        files[path] = stack.enter_context(opened)
-                    files[path].write(waveforms[song, :length].cpu().numpy())
-                    files[path].flush()
+            for track, samples in piece.sounds.items():
+                path = song_path(out, piece.song, num_songs, track)
+                if path not in files:
+                    channels = 1 if samples.ndim == 1 else samples.shape[1]
+                    opened = soundfile.SoundFile(
+                        path, "w", samplerate=piece.sample_rate, channels=channels, **_encoding(path)
+                    )
+                    files[path] = stack.enter_context(opened)
+                files[path].write(samples)
+                files[path].flush()
     return list(files)
 
 
-def _files_of(audio: "SongAudio") -> "dict[str, torch.Tensor]":
-    """Return label -> B x samples of each file: the mix and, if there are several, each track."""
-    tracks = audio.tracks if len(audio.tracks) > 1 else {}
-    return {WHOLE_SONG: audio.mix, **tracks}
-
-
-def _options(arguments: argparse.Namespace) -> GenerationOptions:
-    """Convert the command line to options.
+def _request(arguments: argparse.Namespace, groups: Iterable[OptionGroup]) -> GenerationRequest:
+    """Convert the command line to a request.
 
     Raises:
-        ValueError: if values are out of range.
+        ValueError: if there is nothing to sing about, or the lyrics cannot be read.
     """
-    return GenerationOptions(
-        do_sample=not arguments.greedy,
-        temperature=arguments.temperature,
-        top_k=arguments.top_k,
-        top_p=arguments.top_p,
-        guidance_scale=arguments.guidance,
-        max_seconds=arguments.seconds,
-        num_return_sequences=arguments.num_songs,
+    caption, lyrics = arguments.caption or "", _lyrics(arguments) or ""
+    if not caption.strip() and not lyrics.strip():
+        raise ValueError("nothing to sing about: give --caption, --lyrics or --lyrics_file")
+    given: Mapping[str, Any] = vars(arguments)
+    special = {name: given[name] for group in groups for name in group.names if given[name] is not None}
+    return GenerationRequest(
+        caption=caption,
+        lyrics=lyrics,
+        language=arguments.language,
+        voice=arguments.voice,
+        seconds=arguments.seconds,
+        num_songs=arguments.num_songs,
+        guidance=arguments.guidance,
         seed=arguments.seed,
+        special=special,
     )
 
 
@@ -248,8 +231,8 @@ def _encoding(path: Path) -> dict[str, str]:
     return {"format": audio_format, "subtype": subtype}
 
 
-def _check_sample_rate(out: Path, sampling_rate: int) -> None:
-    """Check that the output format takes the model's sample rate, by writing a few samples into memory.
+def _check_form(out: Path, sample_rate: int, num_channels: int) -> None:
+    """Check that the output format takes a sample rate and channels, by writing a few samples into memory.
 
     Raises:
         ValueError: if it does not, or the installed libsndfile lacks the format.
@@ -258,10 +241,11 @@ def _check_sample_rate(out: Path, sampling_rate: int) -> None:
     import soundfile
 
     try:
-        soundfile.write(io.BytesIO(), np.zeros(sampling_rate, np.float32), sampling_rate, **_encoding(out))
+        silence = np.zeros((sample_rate, num_channels), np.float32)
+        soundfile.write(io.BytesIO(), silence, sample_rate, **_encoding(out))
     except (soundfile.LibsndfileError, ValueError, TypeError) as error:
         raise ValueError(
-            f"--out {out}: this format cannot be written at the model's {sampling_rate} Hz ({error}); take .wav"
+            f"--out {out}: this format cannot be written at the model's {sample_rate} Hz ({error}); take .wav"
         ) from error
 
 
@@ -294,7 +278,7 @@ def _dtype(name: str, device: str) -> "torch.dtype":
 
 
 @contextmanager
-def _progress_bar() -> "Iterator[ProgressCallback]":
+def _progress_bar() -> Iterator[ProgressCallback]:
     """Show steps, speed and remaining time in a terminal."""
     from tqdm import tqdm
 

@@ -89,6 +89,7 @@ FACT_NAMES = {
     "tempo": ("tempo", "bpm"),
     "key": ("key", "keyscale", "key_scale"),
     "instrumental": ("instrumental", "is_instrumental"),
+    "singer": ("singer", "artist"),
 }
 """Column -> names under which programs write it."""
 
@@ -96,7 +97,7 @@ _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0
 
 
 def facts_of(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a row with facts of other programs (`bpm`, `keyscale`, `timesignature`) in our columns."""
+    """Return the values of a row with facts of other programs (`bpm`, `artist`, `timesignature`) in our columns."""
     facts = dict(values)
     for column, names in FACT_NAMES.items():
         stated = next((values[name] for name in names if values.get(name) not in (None, "")), None)

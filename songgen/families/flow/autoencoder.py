@@ -133,7 +133,7 @@ class LatentAutoencoder(TargetEncoder):
                 length = (window.stop - window.start) * self.hop_length
                 piece = samples[:, window.start * self.hop_length :][:, :length]
                 sound = torch.zeros(1, self.audio_channels, length)
-                sound[0, :, : piece.shape[1]] = torch.from_numpy(piece)
+                sound.numpy()[0, :, : piece.shape[1]] = piece
                 found = self.network.encode(sound.to(self.network.device)).latent_dist.parameters[0]
                 # A copy: a view would keep the overlap in memory.
                 parts.append(found[:, window.kept - window.start : window.kept_stop - window.start].cpu().clone())
@@ -150,14 +150,20 @@ class LatentAutoencoder(TargetEncoder):
     @torch.inference_mode()
     def decode(self, latents: NDArray[Any]) -> NDArray[np.float32]:
         """Decode latents (C x T) to audio, channels x N; only one window is on the device at a time."""
-        parts = []
+        num_frames = latents.shape[1]
+        audio = np.zeros((self.audio_channels, num_frames * self.hop_length), dtype=np.float32)
+        found = 0
         with exact_float32(self.network.device):
-            for window in windows(latents.shape[1], self.decoder_reach):
-                piece = latents[:, window.start : window.stop].astype(np.float32)
-                sound = self.network.decode(torch.from_numpy(piece)[None].to(self.network.device)).sample[0]
+            for window in windows(num_frames, self.decoder_reach):
+                piece = torch.from_numpy(latents[:, window.start : window.stop].astype(np.float32))
+                sound = self.network.decode(piece[None].to(self.network.device)).sample[0]
                 begin, end = ((at - window.start) * self.hop_length for at in (window.kept, window.kept_stop))
-                parts.append(sound[:, begin:end].cpu().numpy().copy())
-        return np.concatenate(parts, axis=1)
+                kept = sound[:, begin:end].cpu().numpy()
+                start = window.kept * self.hop_length
+                # Ratios that are odd shorten the last frame.
+                found = start + kept.shape[1]
+                audio[:, start:found] = kept
+        return audio[:, :found]
 
 
 def seed_of(name: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 
@@ -12,15 +13,16 @@ from songgen.config import RunConfig
 from songgen.data.dataset import SongDataset, check_against_model
 from songgen.data.schema import LATENTS
 from songgen.families.caption_features import feature_folder
-from songgen.families.family import Family
+from songgen.families.family import Family, UsedRecipe
 from songgen.families.flow.autoencoder import open_encoders
 from songgen.families.flow.costs import flow_costs
-from songgen.families.flow.final_model import write_model
+from songgen.families.flow.final_model import stored_precisions, write_merged, write_model
 from songgen.families.flow.model import FlowModel
 from songgen.families.flow.model_folder import MODEL_FILES, model_facts, require_own_files
 from songgen.families.flow.parameter_groups import choose_trained
-from songgen.families.flow.pipeline import TOKENIZER
+from songgen.families.flow.pipeline import TOKENIZER, TRANSFORMER
 from songgen.families.flow.prompts import PipelinePrompts
+from songgen.families.flow.songs.command import FLOW_SONGS
 from songgen.families.flow.training.objective import flow_objective
 from songgen.families.foreign_keys import TOKEN_KEYS, refuse_keys
 from songgen.families.objective import DataNeeds
@@ -56,6 +58,16 @@ def open_model(config: RunConfig, task: Task | None) -> FlowModel:
             'models; set it to "auto", "logit_normal" or "uniform"'
         )
     return core
+
+
+def open_base(folder: Path, recipes: Sequence[UsedRecipe], dtype: torch.dtype | None) -> FlowModel:
+    """Open a model to use it, which has one form only; see `songgen.families.family.Family.open_base`.
+
+    Raises:
+        ValueError: if it cannot be opened.
+    """
+    core = FlowModel.open(folder).eval()
+    return core if dtype is None else core.to(dtype)
 
 
 def check_clips(config: RunConfig, core: FlowModel, songs: SongDataset, needs: DataNeeds) -> None:
@@ -135,4 +147,9 @@ FLOW = Family(
     model_facts=model_facts,
     costs=flow_costs,
     open_encoders=open_encoders,
+    open_base=open_base,
+    adapter_root=TRANSFORMER,
+    stored_precisions=stored_precisions,
+    write_merged=write_merged,
+    songs=FLOW_SONGS,
 )

@@ -16,7 +16,7 @@ from songgen.families.flow.pipeline import read_index, weights_of
 from songgen.runtime.files import write_text_atomic
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import PIPELINE_FILE, copy_part, part_files
-from songgen.runtime.tensor_files import MODEL_CONFIG_FILE, opened_tensors, write_tensors
+from songgen.runtime.tensor_files import MODEL_CONFIG_FILE, opened_tensors, weight_precisions, write_tensors
 
 _ORIGIN_KEY = "_name_or_path"
 """Key under which diffusers notes from where a component was read: a path of the machine that wrote the folder."""
@@ -25,6 +25,20 @@ _ORIGIN_KEY = "_name_or_path"
 def write_model(core: FlowModel, weights: Mapping[str, Tensor], config: RunConfig, folder: Path) -> None:
     """Write a trained model; see `songgen.families.family.Family.write_model`."""
     write_pipeline(core.folder, folder, weights)
+
+
+def write_merged(core: FlowModel, weights: Mapping[str, Tensor], folder: Path, metadata: Mapping[str, str]) -> None:
+    """Write a model that was opened with other weights; see `songgen.families.family.Family.write_merged`."""
+    write_pipeline(core.folder, folder, weights, metadata=metadata)
+
+
+def stored_precisions(folder: Path) -> dict[str, torch.dtype]:
+    """Return the precisions of the trained components' weights; see `Family.stored_precisions`."""
+    precisions: dict[str, torch.dtype] = {}
+    for part in TRAINED_PARTS:
+        for path in weights_of(folder, part):
+            precisions |= {f"{part}.{key}": kind for key, kind in weight_precisions(path).items()}
+    return precisions
 
 
 def write_pipeline(

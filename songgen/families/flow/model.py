@@ -10,6 +10,8 @@ R frames of the timbre reference.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,7 +53,7 @@ class FlowOutput:
 class FlowModel(nn.Module):
     """Transformer and condition encoder of a pipeline."""
 
-    _no_split_modules = (AceStepTransformerBlock.__name__, AceStepEncoderLayer.__name__)
+    _no_split_modules = frozenset({AceStepTransformerBlock.__name__, AceStepEncoderLayer.__name__})
     """Classes of the layers that FSDP shards one by one; accelerate reads them."""
 
     def __init__(self, folder: Path, transformer: nn.Module, condition_encoder: nn.Module) -> None:
@@ -69,6 +71,8 @@ class FlowModel(nn.Module):
         self.texts = TextFeatures(folder)
         self._parts: dict[str, Any] = {}
         self._masks = mask_padding(transformer)
+        # Published weights have it and nothing reads it. DDP would wait for its gradient.
+        condition_encoder.timbre_encoder.special_token.requires_grad_(False)  # type: ignore[union-attr, operator]
 
     @classmethod
     def open(cls, name: str | Path, *, revision: str | None = None) -> Self:
@@ -148,14 +152,28 @@ class FlowModel(nn.Module):
                 opened.requires_grad_(False)
             self._parts[name] = opened
         part = self._parts[name]
-        return part.to(self.device, self.dtype) if isinstance(part, nn.Module) else part
+        # Not the method of diffusers' classes, which warns of layers to keep in float32 even if there are none.
+        return nn.Module.to(part, self.device, self.dtype) if isinstance(part, nn.Module) else part
 
     def unload(self, name: str) -> None:
         """Free the memory of a frozen component; it is opened again when it is needed."""
         self._parts.pop(name, None)
 
-    def pipeline(self) -> AceStepPipeline:
+    @contextmanager
+    def parts_released(self) -> Iterator[None]:
+        """Return a context after which the frozen components that were opened in it are freed."""
+        before = set(self._parts)
+        try:
+            yield
+        finally:
+            for name in self._parts.keys() - before:
+                self.unload(name)
+
+    def pipeline(self, leave_out: Collection[str] = ()) -> AceStepPipeline:
         """Return diffusers' pipeline over the same networks, to generate with one song at a time.
+
+        Args:
+            leave_out: frozen components that the pipeline gets without; they are not opened.
 
         Raises:
             ValueError: if a component cannot be opened.
@@ -163,7 +181,7 @@ class FlowModel(nn.Module):
         from diffusers import AceStepPipeline
 
         self._masks.set(None, None)
-        present = read_index(self.folder)
+        present = read_index(self.folder).keys() - set(leave_out)
         parts = {name: self.part(name) if name in present else None for name in COMPONENTS if name not in TRAINED_PARTS}
         # Otherwise memory would grow with the length of a song.
         self.part(AUTOENCODER).enable_tiling()

@@ -15,7 +15,9 @@ refused.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,7 @@ class Component:
 _ACE_STEP = "diffusers.pipelines.ace_step"
 TRANSFORMER, CONDITION_ENCODER, AUTOENCODER = "transformer", "condition_encoder", "vae"
 TEXT_ENCODER, TOKENIZER, SCHEDULER = "text_encoder", "tokenizer", "scheduler"
+COVER_PARTS = ("audio_tokenizer", "audio_token_detokenizer")
 
 COMPONENTS = {
     TRANSFORMER: Component("diffusers", "AceStepTransformer1DModel", ("AceStepTransformer1DModel",)),
@@ -187,9 +190,11 @@ def open_component(folder: Path, name: str) -> Any:
         if name in (TOKENIZER, SCHEDULER):
             return opener.from_pretrained(place, local_files_only=True)
         precision = {"dtype" if component.module == "transformers" else "torch_dtype": torch.float32}
-        network, found = opener.from_pretrained(
-            place, use_safetensors=True, local_files_only=True, output_loading_info=True, **precision
-        )
+        # Some classes sample first weights, which must not change what a run samples after it has opened a network.
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            network, found = opener.from_pretrained(
+                place, use_safetensors=True, local_files_only=True, output_loading_info=True, **precision
+            )
     except FOREIGN_ERRORS as error:
         raise ValueError(f"{place} cannot be opened: {error}") from error
     # Without these checks, weights that a file lacks would be random ones.
@@ -202,3 +207,19 @@ def open_component(folder: Path, name: str) -> Any:
         raise ValueError(f"{place} does not hold the weights of a {component.opener}: {'; '.join(problems)}")
     require_finite(network.state_dict(), str(place))
     return network.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Open a network without a progress bar on the console of a run, or warnings that a user can do nothing about."""
+    from transformers.utils import logging
+
+    had_bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*weight_norm.*", category=FutureWarning)
+            yield
+    finally:
+        if had_bar:
+            logging.enable_progress_bar()

@@ -86,8 +86,9 @@ class PipelinePrompts(TextEncoder):
 
     @property
     def empty_lyrics_ids(self) -> tuple[int, ...]:
-        """Ids of dropped lyrics: the prompt that the pipeline writes if it is given none, which says nothing about
-        whether somebody sings.
+        """Ids of dropped lyrics.
+
+        They are those of the prompt that the pipeline writes without any, which does not say whether somebody sings.
         """
         language = _default("_format_prompt", "vocal_language")
         return tuple(self._tokens(_format("", "", language, MusicFacts(), 0.0)[1], self.max_lyrics_tokens).ids)

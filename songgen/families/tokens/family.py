@@ -11,13 +11,15 @@ from songgen.families.family import Family
 from songgen.families.songs import Processes, TrainingData
 from songgen.families.tokens.clips import check_clips, warn_without_voices
 from songgen.families.tokens.costs import token_costs
-from songgen.families.tokens.final_model import write_model
-from songgen.families.tokens.model import frozen_content, open_model, prepare_model, start_frozen
+from songgen.families.tokens.final_model import write_merged, write_model
+from songgen.families.tokens.generating import TOKEN_SONGS
+from songgen.families.tokens.model import frozen_content, open_base, open_model, prepare_model, start_frozen
 from songgen.families.tokens.model_folder import model_facts
 from songgen.families.tokens.objective import token_objective
 from songgen.families.tokens.parameter_groups import choose_trained
 from songgen.families.tokens.voice_features import FeatureFolder, store_voices
 from songgen.models.folder import MODEL_FILES
+from songgen.models.loading import stored_precisions
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 
 
@@ -66,4 +68,8 @@ TOKENS = Family(
     model_files=MODEL_FILES,
     model_facts=model_facts,
     costs=token_costs,
+    open_base=open_base,
+    songs=TOKEN_SONGS,
+    stored_precisions=stored_precisions,
+    write_merged=write_merged,
 )

@@ -29,3 +29,11 @@ def write_model(
     copy_vocabularies(core.folder, folder)
     if config.model.lyrics_tokenizer is not None:
         VoiceBpeTokenizer.from_pretrained(config.model.lyrics_tokenizer).save_pretrained(folder)
+
+
+def write_merged(
+    core: SongGenForConditionalGeneration, weights: Mapping[str, Tensor], folder: Path, metadata: Mapping[str, str]
+) -> None:
+    """Write a model that was opened with other weights; see `songgen.families.family.Family.write_merged`."""
+    save_model(core, folder, weights, metadata=metadata)
+    copy_vocabularies(core.folder, folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from songgen.conditioning import caption_tokenizer_fingerprint, load_caption_tokenizer
 from songgen.config import RunConfig
+from songgen.families.family import UsedRecipe
 from songgen.families.foreign_keys import FLOW_KEYS, refuse_keys
 from songgen.families.songs import TrainingData
 from songgen.families.trainable import Trainable
@@ -22,6 +24,9 @@ from songgen.models.loading import stored_config
 from songgen.models.modeling_songgen import SongGenForConditionalGeneration
 from songgen.runtime.pretrained import named_by_user
 from songgen.tasks import VOCAL, Task
+
+_REPLACEABLE = frozenset({"prompt_cross_attention", "decoder.rope_embeddings", "train_every_eos"})
+"""Fields of a base's configuration that a recipe may replace. It may come from anyone, so nothing that names a path."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +71,28 @@ def open_model(config: RunConfig, task: Task | None) -> SongGenForConditionalGen
     logger.info("model %s: layout %s", arguments.model_name_or_path, core.layout.name)
     _load_frozen(core, config)
     return core
+
+
+def open_base(
+    folder: Path, recipes: Sequence[UsedRecipe], dtype: torch.dtype | None
+) -> SongGenForConditionalGeneration:
+    """Open a model in the layout and with the fields that adapters were trained with; see `Family.open_base`.
+
+    Raises:
+        ValueError: if it cannot be opened, or the adapters do not agree, or replace other fields than those known.
+    """
+    wanted: dict[str, Any] = {}
+    for place, recipe in recipes:
+        if unknown := sorted(set(recipe.config_overrides) - _REPLACEABLE):
+            raise ValueError(f"{place} replaces {', '.join(unknown)} in the base's configuration, which is not allowed")
+        values = {"track_pattern": recipe.track_pattern, "config_overrides": recipe.config_overrides}
+        if wanted and values != wanted:
+            raise ValueError(
+                f"the adapters {recipes[0][0]} and {place} were trained on different forms of the base ({wanted} and "
+                f"{values}), and cannot be used together"
+            )
+        wanted = values
+    return SongGenForConditionalGeneration.from_pretrained(folder, dtype=dtype, **wanted)
 
 
 def planned_config(config: RunConfig) -> tuple[SongGenConfig, Path]:

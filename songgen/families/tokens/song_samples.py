@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from songgen.data.collate import Batch, collate
-from songgen.data.seeded_random import TEXT_STREAM, random_uniforms
 from songgen.families.objective import AudioSink, SongRequest
 from songgen.generation.decoding import CHECK_EVERY_STEPS, ProgressCallback, generate_codes
 from songgen.generation.options import GenerationOptions
@@ -82,17 +81,7 @@ class SongSamples:
 
     def _batch(self, index: int) -> Batch:
         """Return a micro-batch of one clip."""
-        samples = self.request.samples
-        sample = samples[0, index]
-        if self.request.random_texts:
-            caption, lyrics = (samples[0, other] for other in _other_clips(samples.seed, index, len(samples)))
-            sample = replace(
-                sample,
-                id=f"caption_{caption.id}_lyrics_{lyrics.id}",
-                caption_ids=caption.caption_ids,
-                lyrics_ids=lyrics.lyrics_ids,
-            )
-        return collate([sample], self.core.layout.tracks)
+        return collate([self.request.sample(index)], self.core.layout.tracks)
 
     def _sample(self, batch: Batch) -> Tensor:
         """Sample one song's codes (N x K x T on the CPU) from a clip's texts and voice.
@@ -120,17 +109,6 @@ class SongSamples:
         given = {name: value for name, value in inputs.items() if name in CONDITION_KEYWORDS}
         conditions = core.encode_conditions(**given)
         return generate_codes(core, conditions, options=options, on_step=on_step)[0].cpu()
-
-
-def _other_clips(seed: int, index: int, count: int) -> tuple[int, int]:
-    """Return the clips that give a song its caption and its lyrics: two others; of two clips, the other and its own."""
-    first, second = random_uniforms(seed, TEXT_STREAM, 0, index, 2)
-    caption = 1 + int(first * (count - 1))
-    if count == 2:
-        return (index + caption) % count, index
-    lyrics = 1 + int(second * (count - 2))
-    lyrics += lyrics >= caption
-    return (index + caption) % count, (index + lyrics) % count
 
 
 def _mixes(songs: SongAudio) -> list[NDArray[np.float32]]:

@@ -182,6 +182,9 @@ class SongRecord:
     key: str = ""
     """Key of the music, such as `A minor`."""
 
+    singer: str = ""
+    """Who sings, as stated: by name, or the artist."""
+
     energies: Mapping[str, float] = field(default_factory=dict)
     """Track -> root mean square of the 16-bit samples."""
 

@@ -278,8 +278,8 @@ def apply_outcome(step: Step | SetStep, record: SongRecord, outcome: StepOutput)
     """Return the record with changes or a refusal, or the clips that replace it.
 
     The step's name, version and parameters are added to the provenance of every record that it has changed, together
-    with the details in the outcome. Clips get the present file and line of their song. These are not part of the
-    result's key, so that a song that has moved to another line is not cut again.
+    with the details in the outcome. Clips get the present file, line and singer of their song. These are not part of
+    the result's key, so that a song that has moved to another line, or whose singer is named, is not cut again.
     """
     details = outcome.changes.get("provenance", {}).get(step.name, {})
     mark = {step.name: {"version": step.version, "parameters": step.parameters(), **details}}
@@ -288,7 +288,13 @@ def apply_outcome(step: Step | SetStep, record: SongRecord, outcome: StepOutput)
         return [record.changed(changes)]
     if outcome.clips is not None:
         return [
-            dataclasses.replace(clip, file=record.file, line=record.line, provenance={**record.provenance, **mark})
+            dataclasses.replace(
+                clip,
+                file=record.file,
+                line=record.line,
+                singer=record.singer,
+                provenance={**record.provenance, **mark},
+            )
             for clip in outcome.clips
         ]
     return [record.changed({**outcome.changes, "provenance": mark})] if outcome.changes else [record]

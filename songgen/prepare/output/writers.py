@@ -210,6 +210,7 @@ class DatasetWriter:
         row |= {"language": record.language, "duration": record.duration}
         row |= {"tags": list(record.tags), "variants": dict(record.variants), "analysis": record.analysis}
         row |= {"tempo": record.tempo, "key": record.key, "song": record.song, "start": record.start}
+        row |= {"singer": record.singer} if record.singer else {}
         row |= {"split": _split(record), "instrumental": record.lyrics_source == "instrumental"}
         row |= {"lyrics_source": record.lyrics_source, "provenance": dict(record.provenance)}
         return row | {"measures": {name: round(value, 4) for name, value in record.measures.items()}}
@@ -252,6 +253,8 @@ class DatasetWriter:
             "preprocessing_num_workers": 4,
             "save_to_disk": f"{self.shown_folder}_tokens",
         }
+        if any("singer" in row for row in listed):
+            config["keep_columns"] = ["singer"]  # by which `order` can balance
         if "vocal_abspath" in references:
             config["ref_voice_column_name"] = "vocal_abspath"
         absent = [key for split, key in (("train", "train_dataset_name"), ("eval", "eval_dataset_name"))

@@ -33,7 +33,7 @@ CLIP_MARK = "~"
 """Separator of song id and clip number. No id of a song contains it (see `songgen.prepare.inputs.safe_name`), so that
 no clip has the id of a song."""
 
-_NOT_CUT_BY = ("id", "file", "line", "provenance")
+_NOT_CUT_BY = ("id", "file", "line", "singer", "provenance")
 """Fields that do not affect the cuts: `apply_outcome` copies them from the present song to its clips."""
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from songgen.runtime.control.commands import Command, receive
+from songgen.runtime.control.commands import Action, Command, receive
 from songgen.runtime.files import read_regular, remove_file, write_text_atomic
 from songgen.runtime.json_files import parse_json_object, read_json_object
 from songgen.runtime.records import Format
@@ -195,6 +195,22 @@ class RequestFolder:
             remove_file(path)
 
 
+class EvaluationRequests(RequestFolder):
+    """Requests to a run that only evaluates: it can be asked to stop, and answers everything else at once."""
+
+    def take(self) -> list[Command]:
+        """Return the stops that have arrived, at most once in `LOOK_SECONDS`."""
+        stops = []
+        for command in super().take():
+            if command.action is Action.STOP and command.at is None:
+                command.answer("the evaluation ends after the present batch or song")
+                stops.append(command)
+            else:
+                text = "the run only evaluates, and trains nothing; possible: quit, status, help"
+                command.answer(text, is_done=command.action is Action.STATUS)
+        return stops
+
+
 def remove_requests(run_folder: Path) -> None:
     """Remove what an earlier launch left unread; only the holder of the run's lock may call this."""
     folder = run_folder / CONTROL_FOLDER
@@ -258,7 +274,7 @@ def _launch(run_folder: Path, deadline: float, is_alive: Callable[[], bool]) -> 
         if not is_alive():
             raise RunEnded("the run ended before it took commands")
         if time.monotonic() > deadline:
-            raise NoAnswer("the run takes no commands: it is still starting, only evaluates, or is of an older version")
+            raise NoAnswer("the run takes no commands: it is still starting, or is of an older version")
         time.sleep(WAIT_SECONDS)
 
 

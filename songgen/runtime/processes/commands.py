@@ -115,6 +115,10 @@ class Inbox:
     def listen_to(self, source: Source) -> None:
         """Take the commands of a further source as well, until the end of the context, which has begun."""
         self._handlers.enter_context(source)
+        self.ask(source)
+
+    def ask(self, source: Source) -> None:
+        """Take the commands of a further source as well, whose context somebody else has entered."""
         self._sources.append(source)
 
     def add(self, command: Command) -> None:

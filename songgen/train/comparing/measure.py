@@ -33,7 +33,7 @@ class Sound:
     """A generated or original song."""
 
     waveform: NDArray[np.float32]
-    """Samples."""
+    """Samples, or channels x samples."""
     sample_rate: int
     """Rate in Hz."""
 

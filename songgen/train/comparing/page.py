@@ -63,8 +63,8 @@ def _write_sounds(song: ComparedSong, number: int, folder: Path) -> Files:
     for side, tracks in song.sounds.items():
         for track, sound in tracks.items():
             name = f"{number:02d}_{side}_{track}.wav"
-            soundfile.write(folder / name, np.clip(sound.waveform, -1, 1), sound.sample_rate, subtype="PCM_16")
-            picture = spectrogram_png(sound.waveform, sound.sample_rate)
+            soundfile.write(folder / name, np.clip(sound.waveform.T, -1, 1), sound.sample_rate, subtype="PCM_16")
+            picture = spectrogram_png(np.atleast_2d(sound.waveform).mean(axis=0), sound.sample_rate)
             (folder / name).with_suffix(".png").write_bytes(picture)
             files.setdefault(side, {})[track] = name
     return files
@@ -133,7 +133,7 @@ def _rows(comparison: Comparison, names: Iterable[str]) -> str:
     for name in names:
         before, after = comparison.metrics[WITHOUT][name], comparison.metrics[WITH][name]
         is_better = (after > before) if name.endswith("accuracy") else (after < before)
-        has_verdict = after != before and not name.endswith("seconds")
+        has_verdict = after != before and not name.endswith(("seconds", "db"))
         kind = (" class=better" if is_better else " class=worse") if has_verdict else ""
         rows.append(
             f"<tr><td>{escape(name)}</td><td>{before:.{_SHOWN_DIGITS}g}</td><td>{after:.{_SHOWN_DIGITS}g}</td>"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from songgen.adapters.folder import ADAPTER_FILES, Adapter, read_adapter, write_adapter
 from songgen.families.model_facts import ModelFacts, escaped, without_folders
-from songgen.runtime.file_hashes import HASHES_FILE
+from songgen.families.registry import in_own_names, write_shared_forms
+from songgen.runtime.file_hashes import HASHES_FILE, record_hashes
 from songgen.runtime.pretrained import is_hub_id
 
 _SHOWN_TARGETS = 24
@@ -42,7 +43,7 @@ def published_adapter(folder: Path, base_model: str | None = None) -> PublishedA
     Raises:
         ValueError: if the adapter cannot be read.
     """
-    adapter = read_adapter(folder)
+    adapter = in_own_names(read_adapter(folder))
     config, recipe = adapter.config, adapter.recipe
     named = base_model or (recipe.base_model if recipe is not None else config.base_model_name_or_path) or ""
     if not is_hub_id(named):
@@ -55,8 +56,11 @@ def published_adapter(folder: Path, base_model: str | None = None) -> PublishedA
     if recipe is not None:
         recipe = dataclasses.replace(recipe, base_model=named)
     with tempfile.TemporaryDirectory() as temporary:
-        write_adapter(Path(temporary), config, adapter.weights, recipe)
-        files = {name: (Path(temporary) / name).read_bytes() for name in (*ADAPTER_FILES, HASHES_FILE)}
+        target = Path(temporary)
+        write_adapter(target, config, adapter.weights, recipe, hashes=False)
+        names = (*ADAPTER_FILES, *write_shared_forms(target, adapter))
+        record_hashes(target, names)
+        files = {name: (target / name).read_bytes() for name in (*names, HASHES_FILE)}
     return PublishedAdapter(dataclasses.replace(adapter, recipe=recipe), files)
 
 

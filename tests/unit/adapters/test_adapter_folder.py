@@ -80,7 +80,7 @@ def test_a_full_disk_leaves_the_weights_of_an_earlier_adapter(
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", fill)
+    monkeypatch.setattr("songgen.runtime.tensor_files.save_file", fill)
     _, adapter = make_adapter(2)
     with pytest.raises(OSError, match="No space"):
         write_adapter(folder, adapter.config, adapter.weights, adapter.recipe)

@@ -7,8 +7,9 @@ import soundfile
 import torch
 
 from songgen.cli.main import main
-from songgen.cli.models.generate import FORMATS, _check_sample_rate, song_path, write_songs, write_stream
+from songgen.cli.models.generate import FORMATS, _check_form, song_path, write_songs, write_stream
 from songgen.doctor.hashes import accept
+from songgen.families.tokens.generating import pieces_of
 from songgen.generation.song_audio import SongAudio
 
 
@@ -75,6 +76,11 @@ def test_lyrics_come_from_a_file_and_a_voice_is_heard(model_folder, tmp_path):
         (["--lyrics", "la", "--separate"], "--voice"),
         (["--lyrics", "la", "--voice", "/nowhere.wav"], "/nowhere.wav"),
         (["--lyrics", "la", "--language", "klingon"], "klingon"),
+        (
+            ["--lyrics", "la", "--steps", "3"],
+            "--steps is for flow-matching models; this model is of the family SongGen",
+        ),
+        (["--lyrics", "la", "--source", "a.wav", "--cover"], "--cover is for flow-matching models"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(model_folder, tmp_path, capsys, words, message):
@@ -94,10 +100,10 @@ def test_an_output_that_cannot_be_written_is_refused(model_folder, tmp_path, cap
 def test_every_ending_of_the_list_can_be_written(tmp_path, ending):
     track = torch.sin(torch.arange(32_000) / 10)[None] / 2
     songs = SongAudio({"mix": track}, torch.tensor([32_000]), 16_000, [])
-    _check_sample_rate(tmp_path / f"song{ending}", 16_000)
+    _check_form(tmp_path / f"song{ending}", 16_000, 1)
     paths = [
-        *write_songs(songs, tmp_path / f"song{ending.upper()}"),
-        *write_stream([songs], tmp_path / f"stream{ending}", 1),
+        *write_songs(pieces_of(songs), tmp_path / f"song{ending.upper()}", 1),
+        *write_stream(pieces_of(songs), tmp_path / f"stream{ending}", 1),
     ]
     for path in paths:
         samples, rate = soundfile.read(path)
@@ -151,7 +157,7 @@ def test_a_model_that_does_not_exist_is_named(tmp_path, capsys):
 def test_a_mix_that_would_clip_is_turned_down_and_its_tracks_stay(tmp_path):
     track = torch.tensor([[0.8, 0.2, -0.4]])
     songs = SongAudio({"acc": track, "vocal": track}, torch.tensor([3]), 100, [])
-    paths = write_songs(songs, tmp_path / "song.wav")
+    paths = write_songs(pieces_of(songs), tmp_path / "song.wav", 1)
     assert [path.name for path in paths] == ["song.wav", "song.acc.wav", "song.vocal.wav"]
     mix, acc, _ = (soundfile.read(path)[0] for path in paths)
     assert np.allclose(mix, [1.0, 0.25, -0.5], atol=1e-3) and np.allclose(acc, track, atol=1e-3)
@@ -159,6 +165,7 @@ def test_a_mix_that_would_clip_is_turned_down_and_its_tracks_stay(tmp_path):
 
 def test_songs_are_cut_to_their_own_length(tmp_path):
     songs = SongAudio({"mix": torch.full((2, 10), 0.5)}, torch.tensor([4, 10]), 100, [])
-    for paths in (write_songs(songs, tmp_path / "a.wav"), write_stream([songs, songs], tmp_path / "b.wav", 2)):
+    twice = [*pieces_of(songs), *pieces_of(songs)]
+    for paths in (write_songs(pieces_of(songs), tmp_path / "a.wav", 2), write_stream(twice, tmp_path / "b.wav", 2)):
         factor = 1 + (paths[0].stem == "b-1")
         assert [soundfile.info(path).frames for path in paths] == [4 * factor, 10 * factor]

@@ -250,6 +250,12 @@ def test_intervals_in_epochs_win_over_steps() -> None:
     training = config(save_steps=10, save_epochs=0.5, do_eval=True, eval_strategy="epoch", logging_steps=4).training
     assert intervals(training, 800, 8) == (4, 4, 8)
     assert training.save_interval(100, 1) == 1
+    for every_plot_step in ("auto", 100, None):
+        plotted = config(every_plot_step=every_plot_step, plot_epochs=2.0).training
+        assert plotted.plot_interval(800, 8) == 16
+        assert config(every_plot_step=every_plot_step).training.plot_interval(800, 8) == (
+            50 if every_plot_step == "auto" else every_plot_step
+        )
     assert config(save_steps=None).training.save_interval(800, 8) is None
     assert config(do_eval=True).training.eval_interval(800, 8) is None
 

@@ -58,6 +58,7 @@ def test_a_sensible_run_has_no_finding_above_a_note(facts_of: FactsOf) -> None:
         ({"save_epochs": 400.0}, WARNING, "save_steps", {"save_steps": "auto", "save_epochs": None}),
         ({"eval_steps": 900}, WARNING, "eval_steps", {"eval_steps": "auto"}),
         ({"logging_steps": 900}, WARNING, "logging_steps", {"logging_steps": "auto"}),
+        ({"plot_epochs": 400.0}, WARNING, "every_plot_step", {"every_plot_step": "auto", "plot_epochs": None}),
         ({"do_eval": False, "eval_strategy": "no"}, NOTE, "do_eval", {}),
         ({"max_eval_samples": 2}, NOTE, "eval_split_name", {}),
         ({"per_device_eval_batch_size": 9}, NOTE, "per_device_eval_batch_size", {"per_device_eval_batch_size": 5}),

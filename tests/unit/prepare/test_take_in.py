@@ -95,6 +95,7 @@ def test_a_manifest_keeps_what_its_rows_know(tmp_path: Path) -> None:
         "song": "x",
         "start": 12.5,
         "split": "eval",
+        "artist": " Ann ",
         "provenance": {"tag": {"version": 1}},
     }
     (record,) = read(tmp_path, write_rows(tmp_path / "metadata.jsonl", row)).records
@@ -102,6 +103,7 @@ def test_a_manifest_keeps_what_its_rows_know(tmp_path: Path) -> None:
     assert (record.lyrics, record.lyrics_source, record.language) == ("", "instrumental", "en")
     assert (record.tags, record.caption, record.tempo, record.key) == (("pop", "sunny"), "pop, sunny", 124.0, "A minor")
     assert set(record.audio) == {"mix", "vocal"} and set(record.provenance) == {"tag", "input"}
+    assert record.singer == "Ann"
 
 
 @pytest.mark.parametrize("said", [{"lyrics": "[Instrumental]"}, {"lyrics": "inst"}, {"instrumental": True}])
@@ -119,11 +121,11 @@ def test_a_song_that_is_said_to_be_instrumental_is_not_listened_to(tmp_path: Pat
 
 def test_values_of_a_wrong_type_are_named_and_left_out(tmp_path: Path) -> None:
     write_song(tmp_path, "a.wav", prompt=None, lyrics=None)
-    row = {"id": "a", "audio": "a.wav", "tempo": "fast", "tags": 3, "split": "dev", "variants": ["x"]}
+    row = {"id": "a", "audio": "a.wav", "tempo": "fast", "tags": 3, "split": "dev", "variants": ["x"], "singer": 7}
     taken = read(tmp_path, write_rows(tmp_path / "metadata.jsonl", row))
     (record,) = taken.records
-    assert (record.tempo, record.tags, record.split, record.variants) == (None, (), "", {})
-    assert sorted(notice.split()[1] for notice in taken.notices) == ["split", "tags", "tempo", "variants"]
+    assert (record.tempo, record.tags, record.split, record.variants, record.singer) == (None, (), "", {}, "")
+    assert sorted(notice.split()[1] for notice in taken.notices) == ["singer", "split", "tags", "tempo", "variants"]
 
 
 def test_a_column_of_titles_does_not_keep_songs_from_being_cut(tmp_path: Path) -> None:

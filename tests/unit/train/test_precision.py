@@ -12,7 +12,12 @@ from torch import nn
 from torch.amp import GradScaler
 from training_fakes import CODEBOOKS, make_batch, tiny_model, tiny_objective
 
-from songgen.families.tokens.parameter_groups import TOKEN_GROUPS
+from songgen.adapters.attach import attach
+from songgen.adapters.options import AdapterOptions
+from songgen.adapters.quantization import quantize
+from songgen.adapters.targets import find_targets
+from songgen.families.adapters import quantized_layers
+from songgen.families.tokens.parameter_groups import TOKEN_GROUPS, TOKEN_LAYERS
 from songgen.families.trainable import Trainable
 from songgen.models import SongGenForConditionalGeneration
 from songgen.train.optimization.ema import MovingAverage
@@ -64,6 +69,18 @@ def make_step(
     accelerator.native_amp = accelerator.native_amp or scaler is not None
     engine = AcceleratedEngine(accelerator, prepared, optimizer, trainable, masters)
     return TrainingStep(accelerator, engine, tiny_objective(model), GradientLimit(1.0))
+
+
+def with_adapter(quantization: str = "none") -> SongGenForConditionalGeneration:
+    """A model with an adapter on its blocks, which are quantized for products in float16 if asked for."""
+    model = tiny_model()
+    options = AdapterOptions(targets=("attention", "feed_forward"), rank=4, alpha=8, quantization=quantization)
+    targets = find_targets(model, options, TOKEN_LAYERS.words, lambda name: False)
+    if quantization != "none":
+        names = quantized_layers(model, targets, TOKEN_LAYERS.quantized)
+        quantize(model, names, quantization, compute_dtype=torch.float16, device=torch.device("cpu"))
+    attach(model, options, targets, seed=0)
+    return model
 
 
 def train(step: TrainingStep, steps: int, first: int = 0) -> list[float]:
@@ -173,6 +190,30 @@ def test_float16_weights_are_scaled_clipped_and_skipped_like_others() -> None:
     assert scaler.get_scale() == 512
     assert all(torch.equal(entry, before[name]) for name, entry in step.engine.parameters.items())
     assert train(step, 1) and scaler.get_scale() == 512
+
+
+@pytest.mark.parametrize("weights", [None, torch.float16])
+@pytest.mark.parametrize("quantization", ["none", "nf4", "int8"])
+def test_an_adapter_in_float16_is_scaled_and_skipped_like_weights(
+    quantization: str, weights: torch.dtype | None
+) -> None:
+    """Over a base in float32 (autocast), float16, 4 bits and 8 bits. A run needs a GPU; its products do not."""
+    expected = make_step(with_adapter(), None, autocast=False)
+    reference = train(expected, 12)
+    AcceleratorState._reset_state(True)
+    model, scaler = with_adapter(quantization), GradScaler("cpu", init_scale=1024.0)
+    step = make_step(model, weights, scaler=scaler)
+    assert train(step, 12) == pytest.approx(reference, abs=0.02 if quantization == "none" else 0.1)
+    engine = step.engine
+    assert {entry.dtype for entry in engine.parameters.values()} == {torch.float32}
+    assert all(".lora_" in name for name in engine.parameters) and scaler.get_scale() == 1024
+    name = next(name for name in engine.parameters if "lora_B" in name)
+    handle = dict(model.named_parameters())[name].register_hook(lambda gradient: gradient * float("inf"))
+    before = {name: entry.detach().clone() for name, entry in engine.parameters.items()}
+    assert step.run([make_batch([6, 3])], WEIGHTS).outcome is Outcome.OVERFLOW
+    handle.remove()
+    assert scaler.get_scale() == 512
+    assert all(torch.equal(entry, before[name]) for name, entry in engine.parameters.items())
 
 
 def test_only_float32_is_rounded() -> None:

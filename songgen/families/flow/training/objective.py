@@ -18,8 +18,9 @@ from songgen.data.schema import LATENTS
 from songgen.families.flow.model import FlowModel
 from songgen.families.flow.pipeline import TOKENIZER
 from songgen.families.flow.prompts import PipelinePrompts
+from songgen.families.flow.songs.options import Sampling
+from songgen.families.flow.songs.samples import sample_songs, sampling_of
 from songgen.families.flow.training.batch import FlowBatch, FlowCollator
-from songgen.families.flow.training.song_samples import FlowSongs, SongOptions
 from songgen.families.flow.training.text_features import TextFeatures
 from songgen.families.flow.training.timesteps import BANDS, Timesteps
 from songgen.families.objective import BatchLoss, Counts, DataNeeds, Objective, SongRequest
@@ -46,7 +47,7 @@ class FlowObjective(Objective):
     """Requirements on a data set."""
     drops_conditions: bool
     """Whether samples without any condition are trained, for guidance."""
-    songs: SongOptions | None = None
+    songs: Sampling | None = None
     """Options for generating songs; None to generate none."""
 
     @property
@@ -104,9 +105,9 @@ class FlowObjective(Objective):
         }
 
     def sample_songs(self, core: FlowModel, request: SongRequest) -> dict[str, float]:
-        """See `Objective`, and `FlowSongs.generate` for the metrics."""
+        """See `Objective`, and `songgen.families.flow.songs.samples.sample_songs` for the metrics."""
         assert self.songs is not None, "the configuration asks for no songs"
-        return FlowSongs(core, self.songs, request).generate()
+        return sample_songs(core, request, self.songs)
 
     def _errors(self, model: nn.Module, batch: FlowBatch, timesteps: Tensor) -> Tensor:
         """Return the squared error of the velocity: mean over channels, sum over the frames of each clip (B)."""
@@ -151,5 +152,5 @@ def flow_objective(config: RunConfig, core: FlowModel) -> FlowObjective:
             empty_lyrics_ids=prompts.empty_lyrics_ids,
         ),
         drops_conditions=model.condition_dropout > 0,
-        songs=SongOptions.of(config, core) if config.training.do_eval else None,
+        songs=sampling_of(config, core) if config.training.do_eval else None,
     )

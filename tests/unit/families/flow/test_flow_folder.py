@@ -118,7 +118,7 @@ def test_a_trained_model_is_written_as_a_folder_that_diffusers_opens(
 def test_paths_of_the_machine_are_not_written(copy: Path, tmp_path: Path) -> None:
     for name in ("model_index.json", "vae/config.json"):
         values = json.loads((copy / name).read_text())
-        (copy / name).write_text(json.dumps(values | {"_name_or_path": "/home/someone/secret"}))
+        (copy / name).write_text(json.dumps(values | {"_name_or_path": str(copy.parent / "secret")}))
     accept(copy)
     write_pipeline(copy, tmp_path / "out", {})
     assert not [path for path in (tmp_path / "out").rglob("*.json") if "secret" in path.read_text()]

@@ -200,7 +200,15 @@ def test_the_data_file_is_ready_for_preprocessing(tmp_path: Path, work: WorkFold
     }
     assert options.tracks == ("mix", "vocal", "acc") and options.max_text_length == 900
     assert options.min_seconds <= 2.0 and options.max_seconds >= 3.0
-    assert options.output_folder.name == "songs_tokens"
+    assert options.output_folder.name == "songs_tokens" and options.kept_columns == ()
+
+
+def test_singers_are_columns_that_tokenizing_keeps(tmp_path: Path, work: WorkFolder, records: list[SongRecord]) -> None:
+    writer_in(tmp_path, work).write([records[0], replace(records[1], singer="Ann")], "1")
+    found = [rows_of(tmp_path / "songs" / name)[0].get("singer") for name in ("metadata.jsonl", "metadata_eval.jsonl")]
+    assert found == [None, "Ann"]
+    options = options_of(load_run_config([str(tmp_path / "songs" / "data.json")], description=""))
+    assert options.kept_columns == ("singer",)
 
 
 def test_the_data_file_names_no_split_and_no_track_that_is_not_there(

@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from songgen.adapters.choice import AdapterChoice, base_of, find_adapter, has_adapter, parse_choice
-from songgen.adapters.folder import AdapterRecipe, read_recipe
+from songgen.adapters.folder import read_recipe
 from songgen.runtime.model_folders import DOWNLOADED, model_config_file, resolve_folder
 from songgen.runtime.pretrained import find_folder
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from songgen.adapters.apply import Attached
-    from songgen.models import SongGenForConditionalGeneration
-
-_REPLACEABLE = frozenset({"prompt_cross_attention", "decoder.rope_embeddings", "train_every_eos"})
-"""Fields of a base's configuration that a recipe may replace. It may come from anyone, so nothing that names a path."""
+    from songgen.families.family import Family, UsedRecipe
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,9 @@ def choose_model(name: str | Path, adapters: Iterable[str | Path | AdapterChoice
         ValueError: if something is not found, or is neither a model nor an adapter.
     """
     chosen = [each if isinstance(each, AdapterChoice) else parse_choice(each) for each in adapters]
+    if Path(name).is_file():
+        own = find_adapter(name)
+        return ModelChoice(base_folder(own), (AdapterChoice(own), *chosen))
     folder = find_folder(name, patterns=DOWNLOADED)
     if model_config_file(folder) is not None or not has_adapter(folder):
         return ModelChoice(resolve_folder(folder), tuple(chosen))
@@ -51,7 +52,7 @@ def choose_model(name: str | Path, adapters: Iterable[str | Path | AdapterChoice
     return ModelChoice(base_folder(own), (AdapterChoice(own), *chosen))
 
 
-def open_attached(choice: ModelChoice, *, any_base: bool = False) -> tuple[SongGenForConditionalGeneration, Attached]:
+def open_attached(choice: ModelChoice, *, any_base: bool = False) -> tuple[nn.Module, Attached]:
     """Open a base model in float32 with its adapters attached, and return the handle to use it without them.
 
     Raises:
@@ -59,19 +60,19 @@ def open_attached(choice: ModelChoice, *, any_base: bool = False) -> tuple[SongG
     """
     from songgen.adapters.apply import AdapterUse, attach_adapters
     from songgen.adapters.folder import read_adapter
-    from songgen.models import SongGenForConditionalGeneration
+    from songgen.families.registry import family_of, in_own_names
 
-    options = _options_of(choice)
-    uses = [AdapterUse(read_adapter(each.folder), str(each.folder), each.strength) for each in choice.adapters]
+    family = family_of(choice.base)
+    uses = [
+        AdapterUse(in_own_names(read_adapter(each.folder)), str(each.folder), each.strength) for each in choice.adapters
+    ]
     # In float32: fingerprints are of these weights.
-    model = SongGenForConditionalGeneration.from_pretrained(choice.base, **options)
-    attached = attach_adapters(model, uses, any_base=any_base)
+    model = _open_base(family, choice)
+    attached = attach_adapters(model.get_submodule(family.adapter_root), uses, any_base=any_base)
     return model.eval(), attached
 
 
-def open_choice(
-    choice: ModelChoice, *, dtype: torch.dtype | None = None, any_base: bool = False
-) -> SongGenForConditionalGeneration:
+def open_choice(choice: ModelChoice, *, dtype: torch.dtype | None = None, any_base: bool = False) -> Any:
     """Open a base model with its adapters attached, in evaluation mode.
 
     Args:
@@ -79,13 +80,16 @@ def open_choice(
         dtype: precision of the weights (None: float32).
         any_base: whether adapters may have been trained on a base with other weights, with a warning.
 
+    Returns:
+        A model of its family's class.
+
     Raises:
         ValueError: if a folder is damaged, or an adapter does not belong to the base.
     """
-    from songgen.models import SongGenForConditionalGeneration
+    from songgen.families.registry import family_of
 
     if not choice.adapters:
-        return SongGenForConditionalGeneration.from_pretrained(choice.base, dtype=dtype)
+        return _open_base(family_of(choice.base), choice, dtype)
     model, _ = open_attached(choice, any_base=any_base)
     return model if dtype is None else model.to(dtype)
 
@@ -96,7 +100,7 @@ def open_model(
     *,
     dtype: torch.dtype | None = None,
     any_base: bool = False,
-) -> SongGenForConditionalGeneration:
+) -> Any:
     """Open a model, or an adapter on its base, with further adapters; see `choose_model` and `open_choice`."""
     return open_choice(choose_model(name, adapters), dtype=dtype, any_base=any_base)
 
@@ -116,28 +120,18 @@ def base_folder(adapter: Path) -> Path:
         ) from error
 
 
-def _options_of(choice: ModelChoice) -> dict[str, Any]:
-    """Return how the base is opened: in the layout and with the fields that the adapters were trained with.
+def _open_base(family: Family[Any], choice: ModelChoice, dtype: torch.dtype | None = None) -> nn.Module:
+    """Open a base in the form that the adapters were trained with.
 
     Raises:
-        ValueError: if the adapters do not agree, or replace other fields than those known.
+        ValueError: if it cannot be opened, or not in this form.
     """
-    recipes: list[tuple[Path, AdapterRecipe]] = []
+    if family.open_base is None:
+        raise ValueError(f"{choice.base} is a model of the family {family.name}, which can be trained, and not used")
+    recipes: list[UsedRecipe] = []
     for each in choice.adapters:
         recipe = read_recipe(each.folder)
         if recipe is not None and each.strength != 0:
             recipes.append((each.folder, recipe))
-    wanted: dict[str, Any] = {}
-    for folder, recipe in recipes:
-        if unknown := sorted(set(recipe.config_overrides) - _REPLACEABLE):
-            raise ValueError(
-                f"{folder} replaces {', '.join(unknown)} in the base's configuration, which is not allowed"
-            )
-        values = {"track_pattern": recipe.track_pattern, "config_overrides": recipe.config_overrides}
-        if wanted and values != wanted:
-            raise ValueError(
-                f"the adapters {recipes[0][0]} and {folder} were trained on different forms of the base ({wanted} and "
-                f"{values}), and cannot be used together"
-            )
-        wanted = values
-    return wanted
+    model: nn.Module = family.open_base(choice.base, recipes, dtype)
+    return model
