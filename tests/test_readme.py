@@ -49,7 +49,7 @@ FEWEST_COMMANDS = dict.fromkeys(COMMAND_PAGES, 0) | {
     "docs/coming_from.md": 7, "docs/finetuning.md": 8,
 }  # fmt: skip
 """Fewer would mean that the pages are not read as they should be."""
-CONFIGURED = ("preprocess_data.py", "run_training_mixed.py", "run_training_dual_track.py")
+CONFIGURED = ("preprocess_data.py", "run_training_mixed.py", "run_training_dual_track.py", "run_training_flow.py")
 PLACEHOLDERS = ("SCRIPT", "CONFIG.json")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
