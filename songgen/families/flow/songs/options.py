@@ -197,9 +197,8 @@ class SongOptions:
             problems.append(f"cover must be a strength from 0 to 1, got {self.cover!r}")
         return problems
 
-    @property
-    def seeds(self) -> list[int]:
-        """Seeds of the songs; the first song has the seed that was given."""
+    def song_seeds(self) -> list[int]:
+        """Return the seeds of the songs; the first song has the seed that was given."""
         first = self.seed
         if first is None:
             import torch

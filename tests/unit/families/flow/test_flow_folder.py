@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,14 @@ def test_the_index_marks_the_folder_and_says_the_family(original: Path, tmp_path
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     with pytest.raises(ValueError, match="'FluxPipeline', expected one of AceStepPipeline"):
         family_of(tmp_path)
+
+
+def test_without_diffusers_it_says_what_to_install(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("songgen.families.flow")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(ValueError, match=r'need the package diffusers, which is not installed: .*"\.\[flow\]"'):
+        family_of(original)
 
 
 @pytest.mark.parametrize("is_halved", [False, True])
