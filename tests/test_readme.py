@@ -34,6 +34,8 @@ COMMAND_PAGES = (
     "docs/benchmarks.md",
     "docs/coming_from.md",
     "docs/finetuning.md",
+    "docs/finetuning_acestep.md",
+    "docs/finetuning_acestep.zh.md",
 )
 LINKED_PAGES = (
     *COMMAND_PAGES,
@@ -47,6 +49,7 @@ LINKED_PAGES = (
 FEWEST_COMMANDS = dict.fromkeys(COMMAND_PAGES, 0) | {
     "README.md": 16, "docs/guide.md": 16, "docs/preparing.md": 8, "docs/review.md": 2, "docs/benchmarks.md": 6,
     "docs/coming_from.md": 7, "docs/finetuning.md": 8,
+    "docs/finetuning_acestep.md": 22, "docs/finetuning_acestep.zh.md": 22,
 }  # fmt: skip
 """Fewer would mean that the pages are not read as they should be."""
 CONFIGURED = ("preprocess_data.py", "run_training_mixed.py", "run_training_dual_track.py", "run_training_flow.py")
