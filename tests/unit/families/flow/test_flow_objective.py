@@ -323,6 +323,8 @@ def test_an_objective_goes_to_loader_workers_without_features(folder: Path, core
     ("keys", "message"),
     [
         ({"top_k": 50}, "top_k: without meaning for a flow-matching model"),
+        ({"attn_implementation": "eager"}, "attn_implementation: without meaning for a flow-matching model"),
+        ({"timestep_std": 2.0}, "timestep_std: without effect on timesteps that are discrete"),
         ({"condition_dropout": 0.1}, "condition_dropout: .* is a turbo model"),
         ({"guidance_scale": 3.0}, "guidance_scale: .* is a turbo model"),
     ],
@@ -330,7 +332,7 @@ def test_an_objective_goes_to_loader_workers_without_features(folder: Path, core
 def test_keys_without_meaning_are_refused(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
     write_tiny_pipeline(tmp_path / "model", is_turbo=True)
     with pytest.raises(ValueError, match=message):
-        open_model(configured(tmp_path, **keys), None)
+        objective_of(tmp_path, open_model(configured(tmp_path, **keys), None), **keys)
 
 
 def test_a_turbo_model_is_trained_at_its_eight_steps(tmp_path: Path, folder: Path, core: FlowModel) -> None:
