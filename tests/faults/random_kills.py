@@ -1,6 +1,7 @@
 """Kill training, saving, tokenizing and preparing at random moments, and compare with an uninterrupted run.
 
-Training is also killed while it is steered by commands: the kind `commands`.
+Training is also killed while it is steered by commands: the kind `commands`. With `--family flow`, a flow-matching
+model is trained in these three kinds.
 
 `python tests/faults/random_kills.py --kills 200 --out FOLDER` writes FOLDER/random_kills.json, and exits with 1 if one
 continuation is not equal: files of every checkpoint by hash (weights, optimizer, average, random state, position), and
@@ -23,10 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import torch
 from killing import Kill, kill_at_random, summary, write_summary
 from launched_kills import LAUNCHED
-from run_forms import ADAPTER
+from run_forms import ADAPTER, FLOW_ADAPTER
 from tqdm import tqdm
 
-KINDS = ("training", "saving", "commands", "preprocessing", *LAUNCHED)
+OF_TRAINING = ("training", "saving", "commands")
+KINDS = (*OF_TRAINING, "preprocessing", *LAUNCHED)
 
 
 def main() -> int:
@@ -35,14 +37,16 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="in all")
     parser.add_argument("--kind", choices=KINDS, action="append", help="only this one; may be given several times")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--family", choices=("tokens", "flow"), default="tokens", help="family of the trained model")
     parser.add_argument("--adapter", action="store_true", help="train an adapter")
     parser.add_argument("--out", type=Path, required=True, help="folder for the summary and the runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0  # its thread may hold the bars' lock at the moment of a fork
-    kinds = arguments.kind or KINDS
+    kinds = arguments.kind or (OF_TRAINING if arguments.family == "flow" else KINDS)
     counts = {kind: (arguments.kills + place) // len(kinds) for place, kind in enumerate(kinds)}
-    changes = ADAPTER if arguments.adapter else None
+    is_flow = arguments.family == "flow"
+    changes = (FLOW_ADAPTER if is_flow else ADAPTER) if arguments.adapter else None
     began = time.monotonic()
     with tqdm(total=arguments.kills, desc="kills", unit="kill") as bar:
 
@@ -55,7 +59,13 @@ def main() -> int:
                 bar.write(f"{kill.kind}, {kill.victim} killed after {kill.moment:.3f} s: {kill.problem}")
 
         kills = kill_at_random(
-            arguments.out / "runs", counts, seed=arguments.seed, report=report, others=LAUNCHED, changes=changes
+            arguments.out / "runs",
+            counts,
+            seed=arguments.seed,
+            report=report,
+            others=LAUNCHED,
+            changes=changes,
+            is_flow=is_flow,
         )
     result = summary(kills, time.monotonic() - began)
     write_summary(arguments.out / "random_kills.json", result)

@@ -23,6 +23,8 @@ from forked import FORK, Fork, Hook, before_each_step, fork_run, redirect, saved
 from launching import make_world, write_config
 from limits import SAFETY_SECONDS
 from preprocess_fakes import options_for, run, shard_hashes, write_corpus
+from run_forms import FLOW
+from tiny_flow import make_flow_world
 
 from songgen.runtime.control.commands import parse
 from songgen.train.checkpoints.folders import candidates
@@ -95,12 +97,15 @@ class TrainingKills:
         changes: Mapping[str, Any] | None = None,
         *,
         is_steered: bool = False,
+        is_flow: bool = False,
     ) -> None:
         """Train without interruption, for comparison; `changes` are keys of the configuration."""
-        self.settings = {**SETTINGS, **(changes or {})}
+        self.settings = {**SETTINGS, **(FLOW if is_flow else {}), **(changes or {})}
         self.folder, self.draws, self.processes = folder, draws, processes
         self.is_steered = is_steered
-        self.world = make_world(folder / "world", dropout=0.2)
+        self.world = make_flow_world(folder / "world") if is_flow else make_world(folder / "world", dropout=0.2)
+        if is_flow:
+            self.settings["feature_cache_dir"] = str(folder / "features")
         straight = folder / "straight"
         config = write_config(self.world, output_dir=str(straight), save_total_limit=None, **self.settings)
         began = time.monotonic()
@@ -244,6 +249,7 @@ def kill_at_random(
     report: Callable[[Kill], None] = lambda kill: None,
     others: Mapping[str, Sequence[Callable[[Path, random.Random], Subject]]] = MappingProxyType({}),
     changes: Mapping[str, Any] | None = None,
+    is_flow: bool = False,
 ) -> list[Kill]:
     """Kill as many runs of each kind as asked for, and check every continuation.
 
@@ -255,17 +261,20 @@ def kill_at_random(
         report: called for each kill once its course is through.
         others: other kinds of kills, and what makes the runs that are killed in turns.
         changes: keys of the configuration of the training runs.
+        is_flow: whether these train a flow-matching model.
     """
     draws = random.Random(seed)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     subjects: dict[str, list[Subject]] = {}
     if {"training", "saving"} & set(counts):
-        runs = [TrainingKills(folder / f"training{number}", draws, number, changes) for number in processes]
+        runs = [
+            TrainingKills(folder / f"training{number}", draws, number, changes, is_flow=is_flow) for number in processes
+        ]
         subjects |= {"training": [*runs], "saving": [*runs]}
     if "commands" in counts:
         subjects["commands"] = [
-            TrainingKills(folder / f"commands{number}", draws, processes=number, is_steered=True)
+            TrainingKills(folder / f"commands{number}", draws, processes=number, is_steered=True, is_flow=is_flow)
             for number in processes
         ]
     if "preprocessing" in counts:

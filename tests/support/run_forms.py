@@ -25,3 +25,12 @@ WEIGHTS_FILES = {"model": "model.safetensors", "adapter": "adapter_model.safeten
 
 in_both_forms = pytest.mark.parametrize("form", ["model", pytest.param("adapter", marks=pytest.mark.faults)])
 """A run of each form; that of an adapter only in `make test-faults`."""
+
+FLOW_ADAPTER: dict[str, Any] = {
+    "lora": {"r": 4, "lora_dropout": 0.2, "target_modules": ["all-linear"]},
+    "lora_plus_ratio": 4,
+}
+"""Keys of a run that trains an adapter of a flow-matching model."""
+
+FLOW: dict[str, Any] = {"caption_dropout": 0.2, "lyrics_dropout": 0.2, "timbre_reference": 0.5}
+"""Keys of a run of such a model, with every random choice that it makes."""

@@ -137,6 +137,12 @@ def write_latents(folder: Path, pipeline: Path, *, frames: tuple[int, int] = (4,
     return folder
 
 
+def make_flow_world(folder: Path, *, is_turbo: bool = False, **clips: int) -> Path:
+    """Write a pipeline (`model`) and a data set to train it on (`data`); returns their folder."""
+    write_latents(folder / "data", write_tiny_pipeline(folder / "model", is_turbo=is_turbo), **clips)
+    return folder
+
+
 def _tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer of single bytes, which needs no training and knows every text."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())

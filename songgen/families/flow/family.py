@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from songgen.adapters.folder import weights_fingerprint
 from songgen.config import RunConfig
 from songgen.data.dataset import SongDataset, check_against_model
 from songgen.data.schema import LATENTS
@@ -106,15 +106,13 @@ def prepare(config: RunConfig, core: FlowModel, data: TrainingData) -> None:
 def frozen_content(core: FlowModel, trainable: Trainable) -> dict[str, str]:
     """Return hashes of the weights that this run uses but does not train; checkpoints do not hold them."""
     known: Mapping[str, str] = {} if trainable.form is None else trainable.form.frozen_content
-    digest = hashlib.sha256()
     # The base of an adapter is the transformer, which was hashed before it was quantized.
     used = core if trainable.form is None else core.condition_encoder
-    for name, entry in [*trainable.frozen_parameters(used).items(), *used.named_buffers()]:
-        digest.update(f"{name} {entry.dtype} {tuple(entry.shape)}\n".encode())
-        digest.update(entry.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return {
         **known,
-        "frozen_parameters_sha256": digest.hexdigest(),
+        "frozen_parameters_sha256": weights_fingerprint(
+            {**trainable.frozen_parameters(used), **dict(used.named_buffers())}
+        ),
         "text_encoder_sha256": core.texts.encoder.fingerprint,
     }
 

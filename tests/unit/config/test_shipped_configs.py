@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
+from tiny_flow import write_tiny_pipeline
 
 from songgen.config import RunConfig, load_run_config, read_config_file
 from songgen.config.keys import all_keys
+from songgen.families.flow.family import FLOW
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "helpers" / "training_configs"
@@ -33,13 +35,13 @@ def test_every_base_is_used_and_known(path: Path) -> None:
 
 
 def test_the_chain_of_stages_is_whole() -> None:
-    """Every stage starts from a folder that an earlier one writes, or from an untrained model."""
+    """Every stage starts from a folder that an earlier one writes, an untrained model, or a published one."""
     runs = [load_run_config([str(path)], description="") for path in FILES if "data" not in path.stem]
     outputs = [run.training.output_dir for run in runs]
-    assert len(set(outputs)) == len(outputs) == 18
+    assert len(set(outputs)) == len(outputs) == 21
     for run in runs:
         start = run.model.model_name_or_path
-        assert start in outputs or "untrained" in start
+        assert start in outputs or "untrained" in start or "acestep" in start
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,21 @@ def test_stages_follow_the_published_recipe(
     assert data.group_by_length and training.freeze_text_encoder and training.codebook_weighting
     assert training.add_vocal_loss is name.startswith("mixed")
     assert (data.min_duration_in_seconds, data.max_duration_in_seconds, data.ref_dur_sec) == (2, 30, 3)
+
+
+@pytest.mark.parametrize("name", ["turbo_lora", "base_lora", "full"])
+@pytest.mark.parametrize("is_turbo", [False, True])
+def test_flow_recipes_fit_the_models_that_they_are_for(tmp_path: Path, name: str, is_turbo: bool) -> None:
+    """On a tiny pipeline of the same kind; a recipe with guidance is refused for a turbo model."""
+    model = write_tiny_pipeline(tmp_path / "model", is_turbo=is_turbo)
+    config = RunConfig.from_dict(load(f"flow/{name}").to_dict() | {"model_name_or_path": str(model)})
+    if is_turbo and name != "turbo_lora":
+        with pytest.raises(ValueError, match="is a turbo model, which is used without guidance"):
+            FLOW.open_model(config, None)
+        return
+    core = FLOW.open_model(config, None)
+    trainable = FLOW.choose_trained(config, core)
+    assert trainable.entries and FLOW.objective(config, core)
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "demo"], ids=lambda path: path.stem)
