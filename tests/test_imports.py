@@ -197,7 +197,7 @@ def test_the_walk_sees(statement: str, part: str, expected: str | None) -> None:
 
 
 def test_import_of_the_package_is_quick() -> None:
-    heavy = ("torch", "transformers", "accelerate", "datasets", "peft", "wandb", "pyarrow")
+    heavy = ("torch", "transformers", "accelerate", "datasets", "diffusers", "peft", "wandb", "pyarrow")
     program = f"import songgen, sys; print([name for name in {heavy!r} if name in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=SAFETY_SECONDS
@@ -210,7 +210,7 @@ def test_public_names_load_without_the_training_libraries() -> None:
     program = (
         "import songgen, sys\n"
         "for name in songgen.__all__: getattr(songgen, name)\n"
-        "print([name for name in ('datasets', 'peft', 'pyarrow', 'wandb') if name in sys.modules])"
+        "print([name for name in ('datasets', 'diffusers', 'peft', 'pyarrow', 'wandb') if name in sys.modules])"
     )
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=SAFETY_SECONDS

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 import songgen
-from songgen.cli.main import COMMANDS
+from songgen.cli.main import COMMANDS, parse_words
 from songgen.cli.run_arguments import split_off_launch
 from songgen.cli.training.train import add_task_option
 from songgen.config import RunConfig
 from songgen.config.foreign.ignored import ALIASES
+from songgen.config.foreign.spellings import SPELLINGS, experiment_folder, translate
 from songgen.config.keys import all_keys
 from songgen.config.loading import read_config_file
 from songgen.config.recipes import PREPARING, TRAINING, find_recipe
@@ -33,6 +34,8 @@ COMMAND_PAGES = (
     "docs/benchmarks.md",
     "docs/coming_from.md",
     "docs/finetuning.md",
+    "docs/finetuning_acestep.md",
+    "docs/finetuning_acestep.zh.md",
 )
 LINKED_PAGES = (
     *COMMAND_PAGES,
@@ -46,6 +49,7 @@ LINKED_PAGES = (
 FEWEST_COMMANDS = dict.fromkeys(COMMAND_PAGES, 0) | {
     "README.md": 16, "docs/guide.md": 16, "docs/preparing.md": 8, "docs/review.md": 2, "docs/benchmarks.md": 6,
     "docs/coming_from.md": 7, "docs/finetuning.md": 8,
+    "docs/finetuning_acestep.md": 22, "docs/finetuning_acestep.zh.md": 22,
 }  # fmt: skip
 """Fewer would mean that the pages are not read as they should be."""
 CONFIGURED = ("preprocess_data.py", "run_training_mixed.py", "run_training_dual_track.py", "run_training_flow.py")
@@ -141,10 +145,14 @@ def check_configured(words: list[str]) -> None:
         flag = rest.pop(0)
         assert flag.startswith("--"), f"{flag} is neither a flag nor its value"
         name = ALIASES.get(flag[2:], flag[2:])
-        assert name in all_keys(), f"{flag} is no key"
+        assert name in all_keys() or name in SPELLINGS, f"{flag} is no key"
         given = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-        overrides[name] = parse_text(given, all_keys()[name].annotation)
-    RunConfig.from_dict({**values, **overrides})
+        overrides[name] = parse_text(given, (SPELLINGS if name in SPELLINGS else all_keys())[name].annotation)
+    translated, uses, problems = translate(overrides)
+    assert not problems, problems
+    values |= translated
+    named = experiment_folder(values, uses)
+    RunConfig.from_dict({**values, **(named.keys if named is not None else {})})
 
 
 def check_preparation(words: list[str]) -> None:
@@ -170,7 +178,7 @@ def check_subcommand(name: str, *words: str) -> None:
     assert name in COMMANDS, f"songgen has no command {name}"
     if not words:
         return
-    parsed = subcommand_parser(name).parse_args(words)
+    parsed = parse_words(subcommand_parser(name), words)
     if name == "prepare":
         check_preparation(list(words))
     elif name in ("train", "tokenize") and parsed.config not in PLACEHOLDERS:

@@ -26,7 +26,7 @@ from songgen.runtime.pretrained import find_folder
 MAX_STRENGTH = 10.0
 """Largest strength; a song is noise long before."""
 
-_DOWNLOADED = (*ADAPTER_FILES, *SHARED_FILES, HASHES_FILE)
+_DOWNLOADED = (*ADAPTER_FILES, HASHES_FILE)
 _WEIGHT_FILE_ENDING = ".safetensors"
 _CHECKPOINT_NAME = re.compile(r"checkpoint-\d+(-\d+)?")
 
@@ -94,6 +94,8 @@ def find_adapter(name: str | Path) -> Path:
     if is_adapter_folder(folder):
         require_complete(folder)
         return folder
+    if not Path(name).is_dir():  # of the hub, in the form of another program
+        folder = find_folder(name, patterns=(*SHARED_FILES, HASHES_FILE))
     if (file := _weight_file_in(folder)) is not None:
         return file
     problems = []

@@ -62,6 +62,7 @@ class _CheckpointFiles:
 
 _CHECKPOINT_FILES = Format(_CheckpointFiles, 1, fix="use another checkpoint", unversioned=1)
 
+_MATRIX = ".lora_"
 _MODULES_TO_SAVE = "modules_to_save"
 _TENSORS_OF_ADAPTERS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
 _SECOND_MATRIX = re.compile(r"\.lora_B\.weight$|\.lora_embedding_B$")
@@ -114,6 +115,12 @@ class Adapter:
         second = [tensor for name, tensor in self.weights.items() if _SECOND_MATRIX.search(name)]
         has_others = self.config.use_dora or any(".lora_" not in name for name in self.weights)
         return not has_others and not any(bool(tensor.any()) for tensor in second)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Last parts of the names of its layers, sorted; a layer with a number in a list has the name of the list."""
+        layers = {name.rsplit(_MATRIX, 1)[0] for name in self.weights if _MATRIX in name}
+        return sorted({next(part for part in reversed(name.split(".")) if not part.isdigit()) for name in layers})
 
 
 def is_adapter_folder(folder: Path) -> bool:

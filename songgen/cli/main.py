@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     module.add_arguments(parser)
     try:
-        parsed = parser.parse_args(arguments[place + 1 :])
+        parsed = parse_words(parser, arguments[place + 1 :])
         if command.log_level is not None:
             log_to_stderr(os.environ.get("SONGGEN_LOG_LEVEL", command.log_level).upper())
         code = int(module.run(parsed))
@@ -104,6 +104,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"songgen {name}: interrupted", file=sys.stderr)
         return EXIT_SIGNAL_BASE + signal.SIGINT
+
+
+def parse_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments of a subcommand; one whose CONFIG is optional may begin with a key of a run."""
+    parsed, unknown = parser.parse_known_args(words)
+    if unknown and getattr(parsed, "may_lack_config", False):
+        # argparse takes the value of an unknown `--key` for CONFIG: an empty CONFIG in front of it keeps them together.
+        place = list(words).index(unknown[0])
+        parsed, unknown = parser.parse_known_args([*words[:place], "", *words[place:]])
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return parsed
 
 
 def _with_home(word: str) -> str:

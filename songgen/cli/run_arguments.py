@@ -30,7 +30,9 @@ class HelpOfKeys(argparse.Action):
         parser.exit()
 
 
-def add_config_arguments(parser: argparse.ArgumentParser, usage: str, recipe: str, keys: Callable[[], str]) -> None:
+def add_config_arguments(
+    parser: argparse.ArgumentParser, usage: str, recipe: str, keys: Callable[[], str], *, is_optional: bool = False
+) -> None:
     """Declare a configuration file and overrides of its keys, with a help that lists every key.
 
     Args:
@@ -38,10 +40,17 @@ def add_config_arguments(parser: argparse.ArgumentParser, usage: str, recipe: st
         usage: first line of the help.
         recipe: name of a shipped file, as an example.
         keys: function that returns the help on the keys.
+        is_optional: whether the file may be left out, so that all keys are on the command line.
     """
     parser.usage = usage
     parser.add_argument("-h", "--help", action=HelpOfKeys, keys=keys, help="show this help and every key")
-    parser.add_argument("config", metavar="CONFIG", help=f"JSON file, or the name of a shipped one such as {recipe}")
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs="?" if is_optional else None,
+        help=f"JSON file, or the name of a shipped one such as {recipe}",
+    )
+    parser.set_defaults(may_lack_config=is_optional)
     parser.add_argument("overrides", nargs=argparse.REMAINDER, metavar="--key value", help="keys to override in CONFIG")
 
 
@@ -78,7 +87,7 @@ def split_off_launch(
         declare: functions that add further options which may come after CONFIG.
 
     Returns:
-        The arguments `CONFIG [--key value ...]` of the run, and its launch options.
+        The arguments `[CONFIG] [--key value ...]` of the run, and its launch options.
 
     Raises:
         ValueError: if the launch options contradict each other.
@@ -93,7 +102,7 @@ def split_off_launch(
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(LaunchOptions)}
     if values["config_file"] is not None:
         values["config_file"] = find_recipe(values["config_file"], LAUNCHING)
-    return [arguments.config, *words], LaunchOptions(**values)
+    return [*filter(None, [arguments.config]), *words], LaunchOptions(**values)
 
 
 def _read_devices(arguments: argparse.Namespace) -> None:

@@ -27,9 +27,11 @@ class LoraArguments:
     at small ranks."""
 
     target_modules: list[str] | str = field(default_factory=lambda: ["attention", "cross_attention", "feed_forward"])
-    """Layers that get an adapter: `attention`, `cross_attention`, `feed_forward` (of the decoder), `lyrics_encoder`,
-    `projections` (of the conditions), `heads`, `all-linear` (all linear layers except the heads), the name of a layer
-    or of a part (`q_proj`, `layers.3.fc1`, `layers.0`), or a regular expression for whole names."""
+    """Layers that get an adapter: `attention`, `cross_attention`, `feed_forward` (of the decoder or transformer),
+    `lyrics_encoder`, `projections` (of the conditions, and in flow-matching models of the time), `heads`, `all-linear`
+    (all linear layers except the heads), the name of a layer or of a part (`q_proj`, `layers.3.fc1`, `layers.0`), or a
+    regular expression for whole names. In flow-matching models, only the transformer gets an adapter, and the names of
+    ACE-Step's own trainers are understood."""
 
     rank_pattern: dict[str, PositiveInt] = field(default_factory=dict)
     """Other ranks for some layers, named as in `target_modules`."""
@@ -42,7 +44,8 @@ class LoraArguments:
 
     quantization: Literal["none", "nf4", "int8"] = "none"
     """Precision of the base in memory: as it is, 4 bits (`nf4`, QLoRA) or 8 bits (`int8`). Only layers of the decoder
-    and of the lyrics encoder are quantized. Requires bitsandbytes."""
+    and of the lyrics encoder are quantized, or of the blocks of a flow-matching model's transformer. Requires
+    bitsandbytes."""
 
 
 @dataclass(frozen=True, kw_only=True)

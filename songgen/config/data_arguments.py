@@ -171,7 +171,8 @@ class DataArguments:
     """Folder of the tokenized data set, written by preprocessing and read by training; training accepts several."""
 
     audio_encoder_per_device_batch_size: PositiveInt = 8
-    """Preprocessing: number of clips that a process encodes in one batch."""
+    """Preprocessing: number of clips that a process encodes in one batch; for models of latents, which encode one song
+    at a time, without effect."""
 
     save_codec_steps: PositiveInt | None = 500
     """Preprocessing: number of songs per chunk, which becomes one shard; a kill loses one chunk at most. null: 500."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from songgen.config.checks import ConfigError, Problem
 from songgen.config.foreign.ignored import ALIASES
-from songgen.config.foreign.spellings import SPELLINGS, Use, translate
+from songgen.config.foreign.spellings import SPELLINGS, Use, experiment_folder, translate
 from songgen.config.keys import GROUPS, all_keys
 from songgen.config.recipes import TRAINING, find_recipe
 from songgen.config.run_config import RunConfig, key_problem, raise_problems
@@ -45,11 +45,15 @@ def load_run_config(argv: Sequence[str], *, description: str, warn: bool = True)
         print(help_text(description))
         raise SystemExit(0)
     uses: list[Use] = []
-    files, overrides, problems = _split_arguments(list(argv), uses)
+    overriding: list[Use] = []
+    files, overrides, problems = _split_arguments(list(argv), overriding)
     values, chain = read_config_file(find_recipe(files[0], TRAINING), uses) if files else ({}, ())
+    uses += overriding
     where = source_of(chain, overridden=bool(overrides))
+    values |= overrides
+    problems += _name_output_folder(values, uses)
     try:
-        config = RunConfig.from_dict({**values, **overrides}, sources=chain)
+        config = RunConfig.from_dict(values, sources=chain)
     except ConfigError as error:
         raise ConfigError([*problems, *error.problems], where) from None
     if any(use.name == "epochs" and not use.keys for use in uses) and config.training.max_steps <= 0:
@@ -60,6 +64,18 @@ def load_run_config(argv: Sequence[str], *, description: str, warn: bool = True)
         _warn_of_ignored(config)
         _say_spellings(uses)
     return config
+
+
+def _name_output_folder(values: dict[str, Any], uses: list[Use]) -> list[Problem]:
+    """Set the output folder of a run that another program would name by its experiment; return the problems."""
+    try:
+        use = experiment_folder(values, uses)
+    except ValueError as error:
+        return [Problem(("exp_name", "output_dir"), f"exp_name: {error}")]
+    if use is not None:
+        values |= use.keys
+        uses[:] = [*(other for other in uses if other.name != use.name), use]
+    return []
 
 
 def source_of(files: Sequence[str], *, overridden: bool) -> str:

@@ -20,7 +20,8 @@ from songgen.runtime.json_files import read_json_object
 RUN_KEYS = ("lora_learning_rate", "lora_plus_ratio")
 """Keys of the run that a file may also contain."""
 
-_SOURCES = ("lora", "lora_config_path", "loras")
+LORA_FORMS = ("lora", "lora_config_path", "loras")
+"""Keys that describe an adapter, each in its own form; only one of them may be given."""
 
 _WITHOUT_EFFECT = (
     "auto_mapping",
@@ -83,7 +84,7 @@ def with_lora(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]
     Returns:
         The values, with `lora` alone, and the problems.
     """
-    given = [name for name in _SOURCES if values.get(name) not in (None, [])]
+    given = [name for name in LORA_FORMS if values.get(name) not in (None, [])]
     if len(given) > 1:
         message = f"{given[1]}: another form of {given[0]}, and both are given; remove one, or set it to null"
         return dict(values), [Problem(tuple(given), message)]
@@ -93,7 +94,7 @@ def with_lora(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]
     table, problems = _from_file(values[source]) if source == "lora_config_path" else _from_block(values[source])
     if problems:
         return dict(values), [Problem((source,), f"{source}: {problem}") for problem in problems]
-    kept = {name: value for name, value in values.items() if name not in _SOURCES}
+    kept = {name: value for name, value in values.items() if name not in LORA_FORMS}
     for name in RUN_KEYS:
         value = table.pop(name, None)
         if value is not None and kept.get(name) is None:

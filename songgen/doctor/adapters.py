@@ -31,9 +31,8 @@ def examine_adapter(folder: Path) -> Iterator[Finding]:
         yield error("adapter", str(problem), _FIX)
         return
     config = adapter.config
-    kinds = sorted({name.rpartition(".")[2] for name in _targets(adapter)})
     form = "DoRA" if config.use_dora else "rsLoRA" if config.use_rslora else "LoRA"
-    yield ok(ADAPTER_CONFIG_FILE, f"{form}, rank {config.r}, alpha {config.lora_alpha}, on {', '.join(kinds)}")
+    yield ok(ADAPTER_CONFIG_FILE, f"{form}, rank {config.r}, alpha {config.lora_alpha}, on {', '.join(adapter.kinds)}")
     elements = sum(tensor.numel() for tensor in adapter.weights.values())
     yield ok(ADAPTER_WEIGHTS_FILE, f"{elements:,} values, every one finite")
     if adapter.is_idle:
@@ -43,11 +42,6 @@ def examine_adapter(folder: Path) -> Iterator[Finding]:
         )  # fmt: skip
     yield from _recipe(adapter)
     yield from _base(folder, adapter)
-
-
-def _targets(adapter: Adapter) -> set[str]:
-    """Return the modules that an adapter has matrices for."""
-    return {name.rsplit(".lora_", 1)[0] for name in adapter.weights if ".lora_" in name}
 
 
 def _recipe(adapter: Adapter) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from songgen.config import RunConfig
 from songgen.data.schema import DatasetInfo
@@ -107,6 +107,16 @@ class BatchCosts:
     """Bytes that operations other than matrix products read and write in both passes."""
 
 
+@dataclass(frozen=True)
+class OwnChoice:
+    """Value of a key that a kind of model has in a new configuration."""
+
+    value: Any
+    """The value."""
+    reason: str
+    """Reason, in one line."""
+
+
 class ModelCosts(Protocol):
     """Costs of a model in a run, whose configuration says what is trained and in which precision."""
 
@@ -128,6 +138,14 @@ class ModelCosts(Protocol):
     @property
     def encoders(self) -> Mapping[str, int | None]:
         """Bytes of each frozen network in memory while the model trains; None for a size that is not known."""
+
+    @property
+    def unused_keys(self) -> frozenset[str]:
+        """Keys of the configuration that mean nothing for this model."""
+
+    @property
+    def own_choices(self) -> Mapping[str, OwnChoice]:
+        """Values that keys have in a new configuration for this model, in place of those for any model."""
 
     def with_settings(self, config: RunConfig) -> ModelCosts:
         """Return the costs of the same model with other settings of its computation; what is trained stays."""

@@ -91,18 +91,25 @@ class Situation:
         return self.goal in ADAPTER_FILES
 
 
-def chosen_goal(costs: ModelCosts, clips: int) -> Goal:
-    """Return what to train if the user does not say: an adapter of a trained model for few clips, else all weights."""
-    return "lora" if costs.is_trained and costs.weights.total >= LARGE_MODEL and clips < FEW_CLIPS else "full"
+def chosen_goals(costs: ModelCosts, clips: int) -> tuple[Goal, ...]:
+    """Return what to train if the user does not say, the best first; the others if that does not fit into memory.
+
+    An adapter of a large trained model for few clips, and otherwise all weights. Adapters of a new model would leave
+    nearly all of its weights random.
+    """
+    if not (costs.is_trained and costs.weights.total >= LARGE_MODEL):
+        return ("full",)
+    return ("lora", "qlora") if clips < FEW_CLIPS else ("full", "lora", "qlora")
 
 
 def choices(situation: Situation) -> Iterator[Choice]:
-    """Yield a choice for every key of a new configuration."""
-    yield from _what(situation)
-    yield from _how_long(situation)
-    yield from _how_fast(situation)
-    yield from _conditions(situation)
-    yield from _around(situation)
+    """Yield a choice for every key of a new configuration, without those that mean nothing for the model."""
+    own = {key: Choice(key, entry.value, entry.reason) for key, entry in situation.costs.own_choices.items()}
+    for part in (_what, _how_long, _how_fast, _conditions, _around):
+        for choice in part(situation):
+            if choice.key not in situation.costs.unused_keys:
+                yield own.pop(choice.key, choice)
+    yield from own.values()
 
 
 def _what(situation: Situation) -> Iterator[Choice]:

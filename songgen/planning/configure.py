@@ -13,10 +13,10 @@ from songgen.data.schema import EVAL_SPLIT, TRAIN_SPLIT, DatasetInfo
 from songgen.families.costs import ModelCosts
 from songgen.families.registry import family_of
 from songgen.planning.check import check_run
-from songgen.planning.choices import Choice, Goal, Situation, choices, chosen_goal
+from songgen.planning.choices import Choice, Goal, Situation, choices, chosen_goals
 from songgen.planning.facts import RunFacts, clip_facts, gather_facts
-from songgen.planning.findings import Finding
-from songgen.planning.fixes import suggested_values
+from songgen.planning.findings import Finding, Severity
+from songgen.planning.fixes import other_forms, suggested_values
 from songgen.planning.machine import Machine
 from songgen.planning.memory import Processes
 from songgen.planning.speed import Speed, measured_speed
@@ -28,6 +28,9 @@ MAX_ROUNDS = 4
 """Rounds in which suggestions of the checks replace choices."""
 
 SECONDS_PER_HOUR = 3600
+
+_MEMORY = "memory"
+"""Key of the finding that a run does not fit into memory."""
 
 _PLACEHOLDERS = {"save_to_disk": "data", "output_dir": "run"}
 """Values of required keys, for configurations from which only the model's costs are computed."""
@@ -99,12 +102,12 @@ def configure(
     held_out = 0
     if all(EVAL_SPLIT in info.splits for info in infos):
         held_out = clip_facts(config, EVAL_SPLIT, costs.data_needs, None).count
-    wanted = goal or chosen_goal(costs, clips.count)
+    goals = (goal,) if goal else chosen_goals(costs, clips.count)
     situation = Situation(
         data=tuple(data),
         model=name,
-        goal=wanted,
-        output_dir=output_dir or f"./outputs/{data[0].resolve().name}-{wanted}",
+        goal=goals[0],
+        output_dir="",
         clips=clips,
         held_out=held_out,
         costs=costs,
@@ -113,7 +116,12 @@ def configure(
         has_vocal_track=_has_vocal_heads(base, infos),
     )
     speed = speed or measured_speed(machine.device_type, "float32")  # once, for all that is tried
-    chosen, facts, findings = _settled(tuple(choices(situation)), machine, Processes(processes), speed)
+    for wanted in goals:
+        folder = output_dir or f"./outputs/{data[0].resolve().name}-{wanted}"
+        planned = replace(situation, goal=wanted, output_dir=folder)
+        chosen, facts, findings = _settled(tuple(choices(planned)), machine, Processes(processes), speed)
+        if not any(finding.key == _MEMORY and finding.severity is Severity.ERROR for finding in findings):
+            break
     if hours is not None and facts.time is not None and facts.time.seconds > hours * SECONDS_PER_HOUR:
         chosen = _shorter(chosen, hours, facts)
         chosen, facts, findings = _settled(chosen, machine, Processes(processes), speed)
@@ -161,7 +169,8 @@ def _with_values(chosen: tuple[Choice, ...], values: dict[str, Any], findings: S
     """Return the choices with other values, each with the finding that asked for it."""
     reasons = {key: finding.message for finding in reversed(findings) for key in finding.suggestion}
     changed = {key: Choice(key, value, f"because otherwise: {reasons[key]}") for key, value in values.items()}
-    kept = [changed.pop(choice.key, choice) for choice in chosen]
+    replaced = other_forms(values)
+    kept = [changed.pop(choice.key, choice) for choice in chosen if choice.key not in replaced]
     return (*kept, *changed.values())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from songgen.config.foreign.ignored import ALIASES
+from songgen.config.lora import LORA_FORMS
 from songgen.config.recipes import recipe_folder
 from songgen.planning.findings import Finding, Severity
 from songgen.runtime.files import write_text_atomic
@@ -57,9 +58,16 @@ def written(path: Path, values: Mapping[str, Any]) -> str | None:
     """
     content = read_json_object(path)
     before = dict(content)
+    for key in other_forms(values):
+        content.pop(key, None)
     for key, value in values.items():
         content[next((alias for alias, real in ALIASES.items() if real == key and alias in content), key)] = value
     return None if content == before else json.dumps(content, indent=_INDENT, ensure_ascii=False) + "\n"
+
+
+def other_forms(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys that say in another form what some of the values say, so that both cannot be given."""
+    return tuple(key for key in LORA_FORMS if key not in values) if set(LORA_FORMS) & set(values) else ()
 
 
 def difference(path: Path, before: str, after: str) -> str:

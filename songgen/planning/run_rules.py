@@ -252,7 +252,8 @@ def samples(facts: RunFacts) -> Iterator[Finding]:
     data, training, clips = facts.config.data, facts.config.training, facts.clips
     if clips is None:
         return
-    if data.voice_probabilities().get(VOCAL, 0.0) > 0 and not clips.with_voice:
+    reads_voices = facts.costs is None or "voice_choices" not in facts.costs.unused_keys
+    if reads_voices and data.voice_probabilities().get(VOCAL, 0.0) > 0 and not clips.with_voice:
         message = "reference voices are asked for, but no clip has one that is loud enough"
         yield Finding(Severity.WARNING, "voice_choices", message, {"voice_choices": {"none": 1}})
     batch = training.per_device_train_batch_size

@@ -3,10 +3,8 @@
 import json
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,6 @@ from songgen.data.manifests.sources import ManifestSpec
 from songgen.data.reading import AudioReaders
 from songgen.data.schema import LATENTS, DatasetInfo, ShardInfo
 from songgen.doctor import examine
-from songgen.families import registry
 from songgen.families.flow.autoencoder import LatentAutoencoder, open_encoders
 from songgen.families.flow.prompts import PipelinePrompts
 from songgen.runtime.files import file_sha256
@@ -35,13 +32,6 @@ from songgen.tokenize.options import FACT_COLUMNS, VARIANTS_COLUMN
 
 NUM_SONGS, CLOSE = 18, 2e-3
 FILE_RATE = 2 * SAMPLE_RATE
-FAMILY = SimpleNamespace(open_encoders=open_encoders)
-"""Stands for the family, of which tokenizing uses this alone."""
-
-
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.PIPELINES, "AceStepPipeline", f"{__name__}:FAMILY")
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +77,8 @@ def options_for(model: Path, manifest: Path, output: Path, **changes: Any) -> To
 def reference(model: Path, songs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one uninterrupted process writes."""
     folder = tmp_path_factory.mktemp("reference") / "latents"
-    tokenize_data(options_for(model, songs, folder), load=loader(model))
+    tokenize_data(options_for(model, songs, folder))
     return folder
-
-
-def loader(model: Path) -> Callable[..., Any]:
-    return lambda options, device: open_encoders(str(model), "main", device)
 
 
 def rows_of(folder: Path) -> dict[str, Any]:
@@ -170,7 +156,7 @@ def start(model: Path, songs: Path, output: Path, log: Path, *, processes: int =
             return encode(self, *arguments)
 
         LatentAutoencoder.encode = counted  # type: ignore[method-assign]  # in a child: nobody else sees it
-        tokenize_data(options_for(model, songs, output), load=loader(model))
+        tokenize_data(options_for(model, songs, output))
         return 0
 
     return fork(main, log, processes=processes)
@@ -234,15 +220,15 @@ def test_other_encoders_are_refused_and_other_forms_encoded_again(
 ) -> None:
     other = write_tiny_pipeline(tmp_path / "other", seed=1)
     with pytest.raises(ValueError, match=r"codec_fingerprint .* name another save_to_disk"):
-        tokenize_data(options_for(other, songs, reference), load=loader(other))
+        tokenize_data(options_for(other, songs, reference))
     folder = tmp_path / "out"
     options = options_for(model, songs, folder, max_rows={"train": 3})
-    tokenize_data(options, load=loader(model))
+    tokenize_data(options)
     before = DatasetInfo.read(folder).splits["train"]
     monkeypatch.setattr(
         "diffusers.pipelines.ace_step.pipeline_ace_step.SFT_GEN_PROMPT", "# Other\n{}\n{}\n{}<|endoftext|>\n"
     )
-    tokenize_data(options, load=loader(model))
+    tokenize_data(options)
     assert DatasetInfo.read(folder).splits["train"][0].sha256 != before[0].sha256
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from model_fakes import tiny
+from model_fakes import batch, tiny
 from peft import LoraConfig
 from peft.functional import inject_adapter_in_model
 from torch import nn
@@ -39,3 +39,8 @@ def make_adapter(seed: int = 1, base: nn.Module | None = None, base_name: str = 
     state = model.state_dict()
     recipe = AdapterRecipe(base_name, fingerprint, "0.1.0", steps=3)
     return model.eval(), Adapter(lora, {written: state[name].clone() for name, written in names.items()}, recipe)
+
+
+def outputs(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**batch(model), return_logits=True).logits

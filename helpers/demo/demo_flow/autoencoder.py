@@ -74,6 +74,7 @@ def fit_transform(songs: Sequence[NDArray[np.floating]], channels: int) -> Trans
 def make_autoencoder(transform: Transform, sample_rate: int) -> AutoencoderOobleck:
     """Return the autoencoder of a transform, for stereo; both channels of what it decodes are equal."""
     channels = len(transform.analysis)
+    assert channels >= _STRIDES[0], "a stage of the decoder has as many channels as the latents, and holds a block"
     block, blocks = _STRIDES
     model = AutoencoderOobleck(
         encoder_hidden_size=2 * channels,

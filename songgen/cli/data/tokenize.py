@@ -5,12 +5,12 @@ import argparse
 from songgen.cli.run_arguments import add_config_arguments, add_launch_options, launch_command, split_off_launch
 from songgen.config.loading import keys_text, load_run_config
 
-USAGE = "songgen tokenize CONFIG [--key value ...] [--num_processes N | --config_file FILE]"
+USAGE = "songgen tokenize [CONFIG] [--key value ...] [--num_processes N | --config_file FILE]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `songgen tokenize`."""
-    add_config_arguments(parser, USAGE, "data_musiccaps.json", keys_text)
+    add_config_arguments(parser, USAGE, "data_musiccaps.json", keys_text, is_optional=True)
     add_launch_options(parser)
 
 

@@ -1,4 +1,4 @@
-"""`songgen init`: create the folder of an untrained model, for mixed songs or for vocal and accompaniment."""
+"""`songgen init`: create the folder of an untrained model, of codec tokens or of latents."""
 
 import argparse
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ def add_arguments(
         layouts: token layouts to choose from.
         default_layout: layout to use if none is named.
     """
+    from songgen.families.flow.initialize import PRESETS as FLOW_PRESETS
     from songgen.models import SongGenConfig
     from songgen.models.initialize import PRESETS
 
@@ -30,7 +31,22 @@ def add_arguments(
     text, voice = published.text_encoder["path"], published.voice_encoder["path"]
     unnamed = "if left out: {}, or in the small preset a small one with random weights"
     parser.add_argument("out", type=Path, help="folder of the new model")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default=DEFAULT_PRESET, help="sizes of the model")
+    parser.add_argument(
+        "--preset",
+        choices=[*sorted(PRESETS), *sorted(FLOW_PRESETS)],
+        default=DEFAULT_PRESET,
+        help="sizes of the model; those beginning with flow_ are flow-matching models of latents with all weights "
+        "random, for trying out, and only have the options --turbo, --texts and --seed",
+    )
+    parser.add_argument("--turbo", action="store_true", help="of a flow-matching model: used in eight steps")
+    parser.add_argument(
+        "--texts",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="of a flow-matching model: captions and lyrics, one in a "
+        "line, from which its tokenizer learns words (if left out: words become bytes)",
+    )
     parser.add_argument(
         "--track_pattern",
         choices=layouts,
@@ -62,8 +78,12 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: if a part is missing or cannot be opened; nothing is written.
     """
-    from songgen.models.initialize import choose_parts, create_model_folder, describe, general_notice
+    from songgen.models.initialize import PRESETS, choose_parts, create_model_folder, describe, general_notice
 
+    if arguments.preset not in PRESETS:
+        return _create_flow_model(arguments)
+    if arguments.turbo or arguments.texts:
+        raise ValueError("--turbo and --texts are for flow-matching models: give a preset that begins with flow_")
     parts = choose_parts(
         arguments.preset,
         audio_codec=arguments.audio_model,
@@ -85,4 +105,27 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     print(f"{arguments.out}: {describe(model)}")
+    return EXIT_DONE
+
+
+def _create_flow_model(arguments: argparse.Namespace) -> int:
+    """Create the folder of a flow-matching model.
+
+    Raises:
+        ValueError: if options of token models were given, or the folder exists.
+    """
+    from songgen.families.flow.initialize import create_flow_folder
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    defaults = vars(parser.parse_args([str(arguments.out)]))
+    own = {"out", "preset", "turbo", "texts", "seed"}
+    given = [f"--{name}" for name, value in defaults.items() if name not in own and getattr(arguments, name) != value]
+    if given:
+        raise ValueError(f"{', '.join(given)}: not for flow-matching models ({arguments.preset}); leave it out")
+    texts = [line for path in arguments.texts or () for line in path.read_text(encoding="utf-8").splitlines()]
+    description = create_flow_folder(
+        arguments.out, arguments.preset, is_turbo=arguments.turbo, texts=texts, seed=arguments.seed
+    )
+    print(f"{arguments.out}: {description}")
     return EXIT_DONE

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from songgen.planning.facts import RunFacts
     from songgen.planning.findings import Finding
 
-USAGE = "songgen check CONFIG [--key value ...] [--num_processes N | --config_file FILE] [--fix] [--json]"
+USAGE = "songgen check [CONFIG] [--key value ...] [--num_processes N | --config_file FILE] [--fix] [--json]"
 
 MAX_ROUNDS = 4
 """Rounds of writing suggestions: one suggestion can lead to another, such as a smaller batch to other steps."""
@@ -22,7 +22,7 @@ MAX_ROUNDS = 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `songgen check`."""
-    add_config_arguments(parser, USAGE, "mixed_pro/step1.json", keys_text)
+    add_config_arguments(parser, USAGE, "mixed_pro/step1.json", keys_text, is_optional=True)
     _add_options(parser)
     add_launch_options(parser)
 
@@ -71,10 +71,12 @@ def _fix(words: list[str], processes: object) -> str:
     """Write suggestions into the configuration file; return the changes.
 
     Raises:
-        ValueError: if the file is a shipped one.
+        ValueError: if there is no file, or it is a shipped one.
     """
     from songgen.planning import fixes
 
+    if not words or words[0].startswith("--"):
+        raise ValueError("--fix writes into CONFIG, and none is given; name a JSON file of yours")
     path = Path(find_recipe(words[0], TRAINING))
     fixes.require_writable(path)
     given = [key for key, _ in split_command_line(words)[1]]

@@ -10,12 +10,12 @@ from songgen.tasks import TASKS, Task, task_of_layout
 if TYPE_CHECKING:
     from songgen.config import RunConfig
 
-USAGE = "songgen train CONFIG [--key value ...] [--num_processes N | --config_file FILE]"
+USAGE = "songgen train [CONFIG] [--key value ...] [--num_processes N | --config_file FILE]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `songgen train`."""
-    add_config_arguments(parser, USAGE, "mixed_pro/step1.json", keys_text)
+    add_config_arguments(parser, USAGE, "mixed_pro/step1.json", keys_text, is_optional=True)
     add_task_option(parser)
     add_launch_options(parser)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from songgen.data.manifests.clip import ClipRow
 from songgen.data.manifests.findings import ManifestFindings
+from songgen.data.manifests.folders.song_folder import TENSOR_SUFFIXES
 from songgen.data.manifests.row_index import RowIndex, open_row_index
 from songgen.data.manifests.row_reader import ManifestOptions, RowReader, find_id, has_id
 from songgen.data.manifests.sources import ManifestSpec, RowSource, open_source
@@ -40,18 +41,22 @@ def read_clip_rows(
                 num_rows += 1
                 yield row
     if not num_rows and not findings.problems:
-        findings.add_problem(
-            ", ".join(spec.name for spec in specs),
-            None,
-            "there is no row in it; a folder needs WAV, FLAC, OGG or MP3 files",
-        )
+        message = "there is no row in it; a folder needs WAV, FLAC, OGG or MP3 files"
+        if any(_has_tensors(Path(spec.name)) for spec in specs):
+            message += ". Its .pt files are tensors that another program made of songs, and are never opened: "
+            message += "name the folder of the songs themselves"
+        findings.add_problem(", ".join(spec.name for spec in specs), None, message)
     findings.raise_problems()
+
+
+def _has_tensors(folder: Path) -> bool:
+    return any(path.suffix.lower() in TENSOR_SUFFIXES for path in folder.rglob("*"))
 
 
 def _read_spec(
     spec: ManifestSpec, options: ManifestOptions, findings: ManifestFindings, seen: RowIndex, limit: int | None
 ) -> Iterator[ClipRow]:
-    num_taken = 0
+    num_taken, num_repeated = 0, findings.repeated_rows
     with open_row_index() as annotations:
         try:
             if spec.annotations is not None:
@@ -73,6 +78,11 @@ def _read_spec(
             findings.add_problem(spec.name, None, str(error))
             return
         reader.finish()
+        num_repeated = findings.repeated_rows - num_repeated
+        if num_repeated:
+            message = f"{num_repeated} rows repeat others and are used once, {num_taken} rows remain; "
+            message += "num_train_epochs or max_steps says how often each is trained"
+            findings.oddities.add(message, spec.name)
         findings.oddities.update(source.notices)
         if spec.annotations is not None and annotations.num_unused():
             findings.oddities.add(f"{annotations.num_unused()} annotation(s) belong to no row", spec.annotations)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.manifests.findings import Notices
-from songgen.data.manifests.folders.song_folder import AUDIO_SUFFIXES, read_song_folder
+from songgen.data.manifests.folders.song_folder import AUDIO_SUFFIXES, TENSOR_SUFFIXES, read_song_folder
 from songgen.data.manifests.ljspeech import find_list, read_list
 from songgen.data.manifests.raw_rows import ColumnNames, RawRow, caption_of_variants, join_tags
 from songgen.data.manifests.tables import FOLDER_TABLES, TABLE_SUFFIXES, has_header, read_table
@@ -123,6 +123,8 @@ def _find_method(path: Path, spec: ManifestSpec) -> str:
     if path.is_file():
         if path.suffix.lower() in (".csv", ".tsv", ".txt"):
             return "json" if _is_table(path) else "ljspeech"
+        if path.suffix.lower() in TENSOR_SUFFIXES:
+            raise ValueError(f"{spec.name} has tensors that another program made, and is never opened; name its songs")
         if path.suffix.lower() not in TABLE_SUFFIXES:
             raise ValueError(
                 f"manifest {spec.name} must be a .jsonl file (one JSON object a line), JSON, CSV with a header, "

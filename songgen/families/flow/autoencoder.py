@@ -91,6 +91,11 @@ class LatentAutoencoder(TargetEncoder):
         self.audio_channels = int(config.audio_channels)
         if self.audio_channels not in (1, 2):
             raise ValueError(f"the autoencoder is one of {self.audio_channels} channels of audio; expected 1 or 2")
+        if config.encoder_hidden_size != 2 * self.num_channels:
+            raise ValueError(
+                f"the encoder of the autoencoder returns {config.encoder_hidden_size} values a frame, and its decoder "
+                f"takes {self.num_channels}; expected means and scales of as many latents"
+            )
         self.fingerprint = fingerprint("oobleck", _settings(config), network.state_dict())
         ratios = list(config.downsampling_ratios)
         self.encoder_reach = math.ceil(_reach(ratios) / self.hop_length)

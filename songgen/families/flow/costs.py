@@ -11,13 +11,26 @@ from typing import Any
 import torch
 
 from songgen.config import RunConfig
+from songgen.config.flow_arguments import FlowArguments
 from songgen.data.schema import LATENTS, DatasetInfo
-from songgen.families.costs import FLOAT32, HALF, LAYERS, LOSSES, AdapterPlan, BatchCosts, BatchSize, WeightCounts
+from songgen.families.caption_features import TEXT_CACHE_BYTES
+from songgen.families.costs import (
+    FLOAT32,
+    HALF,
+    LAYERS,
+    LOSSES,
+    AdapterPlan,
+    BatchCosts,
+    BatchSize,
+    OwnChoice,
+    WeightCounts,
+)
 from songgen.families.flow.forward_walk import TRANSFORMER_LAYER, ForwardWalk
 from songgen.families.flow.model import FlowModel
-from songgen.families.flow.model_folder import TRAINED_PARTS
+from songgen.families.flow.model_folder import TRAINED_PARTS, is_turbo
 from songgen.families.flow.parameter_groups import planned_training
 from songgen.families.flow.pipeline import AUTOENCODER, TEXT_ENCODER, empty_component, read_index
+from songgen.families.foreign_keys import TOKEN_KEYS
 from songgen.families.objective import DataNeeds
 from songgen.families.planned_weights import PlannedWeights, stored_bytes
 from songgen.families.tensor_account import TensorAccount
@@ -117,6 +130,21 @@ class FlowCosts:
         """See `ModelCosts`; a pipeline does not say, and new ones are small."""
         return True
 
+    @property
+    def unused_keys(self) -> frozenset[str]:
+        """See `ModelCosts`; a voice comes from the timbre reference."""
+        return TOKEN_KEYS | {"voice_choices"}
+
+    @property
+    def own_choices(self) -> Mapping[str, OwnChoice]:
+        """See `ModelCosts`."""
+        shift = OwnChoice(FlowArguments.shift, "as the published models are used: more of the steps near the noise")
+        if is_turbo(self.transformer):
+            steps = OwnChoice("discrete", "the eight timesteps at which a turbo model is used")
+            conditions = OwnChoice(0.0, "guidance is distilled into a turbo model, and nothing reads a null condition")
+            return {"timestep_sampling": steps, "shift": shift, "condition_dropout": conditions}
+        return {"timestep_sampling": OwnChoice("logit_normal", "most timesteps in the middle"), "shift": shift}
+
     def with_settings(self, config: RunConfig) -> FlowCosts:
         """See `ModelCosts`."""
         return replace(
@@ -127,7 +155,9 @@ class FlowCosts:
         )
 
     def with_captions(self, tokens: int) -> FlowCosts:
-        """See `ModelCosts`; the features of texts are computed before training, and the text encoder is freed."""
+        """See `ModelCosts`; `songgen.families.caption_features` then frees the encoder."""
+        if tokens * int(self.encoder["text_hidden_dim"]) * FLOAT32 > TEXT_CACHE_BYTES:
+            return self
         return replace(self, encoders={})
 
     @cached_property

@@ -23,7 +23,7 @@ from diffusers.pipelines.ace_step.modeling_ace_step import AceStepEncoderLayer
 from torch import Tensor, nn
 
 from songgen.families.flow.autoencoder import LatentAutoencoder
-from songgen.families.flow.model_folder import TRAINED_PARTS
+from songgen.families.flow.model_folder import TRAINED_PARTS, is_turbo
 from songgen.families.flow.padding import mask_padding
 from songgen.families.flow.pipeline import (
     AUTOENCODER,
@@ -38,8 +38,6 @@ from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
 if TYPE_CHECKING:
     from diffusers import AceStepPipeline
-
-_TURBO = "turbo"
 
 
 @dataclass
@@ -92,7 +90,7 @@ class FlowModel(nn.Module):
     def is_turbo(self) -> bool:
         """Whether the model was distilled to few steps without guidance."""
         config: Any = self.transformer.config
-        return bool(config.is_turbo) or config.model_version == _TURBO
+        return is_turbo(config)
 
     @property
     def num_channels(self) -> int:

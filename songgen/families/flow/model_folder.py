@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from songgen.families.flow.pipeline import AUTOENCODER, COMPONENTS, CONDITION_ENCODER, TRANSFORMER, read_index
 from songgen.families.model_facts import ModelFacts
@@ -13,6 +15,8 @@ from songgen.runtime.tensor_files import DIFFUSERS_STEM, MODEL_CONFIG_FILE, weig
 
 TRAINED_PARTS = (TRANSFORMER, CONDITION_ENCODER)
 """Components that are modules of the model; the others serve it and are not trained."""
+
+_TURBO = "turbo"
 
 LICENSE_FILE = "LICENSE"
 """File that a model made from this one carries on."""
@@ -46,6 +50,11 @@ def require_own_files(folder: Path) -> None:
         part_files(folder / part, folder)
 
 
+def is_turbo(transformer: Mapping[str, Any]) -> bool:
+    """Return whether a transformer was distilled to few steps without guidance, by its configuration."""
+    return bool(transformer.get("is_turbo")) or transformer.get("model_version") == _TURBO
+
+
 def model_facts(folder: Path) -> ModelFacts:
     """Read what a model card says about the model in a folder.
 
@@ -56,8 +65,7 @@ def model_facts(folder: Path) -> ModelFacts:
     transformer, encoder, autoencoder = (
         read_json_object(checked(folder / part / MODEL_CONFIG_FILE)) for part in (*TRAINED_PARTS, AUTOENCODER)
     )
-    is_turbo = bool(transformer.get("is_turbo")) or transformer.get("model_version") == "turbo"
-    guidance = "distilled into the weights (turbo)" if is_turbo else "by a null condition at generation"
+    guidance = "distilled into the weights (turbo)" if is_turbo(transformer) else "by a null condition at generation"
     lyrics, timbre = (encoder.get(f"num_{name}_encoder_hidden_layers") for name in ("lyric", "timbre"))
     rows = [
         (
@@ -71,7 +79,7 @@ def model_facts(folder: Path) -> ModelFacts:
     if (folder / LICENSE_FILE).is_file():
         rows.append(("licence", f"[{LICENSE_FILE}]({LICENSE_FILE})"))
     return ModelFacts(
-        tags=("flow-matching", "ace-step", *(("turbo",) if is_turbo else ())),
+        tags=("flow-matching", "ace-step", *((_TURBO,) if is_turbo(transformer) else ())),
         introduction=(
             "A text-to-song model: a transformer that takes noise to the latents of an audio autoencoder by flow "
             "matching, from a caption, lyrics and optionally the timbre of a reference. A folder of diffusers "

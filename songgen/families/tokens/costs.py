@@ -16,7 +16,18 @@ import torch
 from songgen.config import RunConfig
 from songgen.data.schema import DatasetInfo
 from songgen.families.caption_features import TEXT_CACHE_BYTES
-from songgen.families.costs import FLOAT32, HALF, LAYERS, LOSSES, AdapterPlan, BatchCosts, BatchSize, WeightCounts
+from songgen.families.costs import (
+    FLOAT32,
+    HALF,
+    LAYERS,
+    LOSSES,
+    AdapterPlan,
+    BatchCosts,
+    BatchSize,
+    OwnChoice,
+    WeightCounts,
+)
+from songgen.families.foreign_keys import FLOW_KEYS
 from songgen.families.objective import DataNeeds
 from songgen.families.planned_weights import PlannedWeights, stored_bytes
 from songgen.families.tensor_account import TensorAccount
@@ -133,6 +144,16 @@ class TokenCosts:
     def is_trained(self) -> bool:
         """See `ModelCosts`."""
         return self.config.audio_codec_fingerprint is not None
+
+    @property
+    def unused_keys(self) -> frozenset[str]:
+        """See `ModelCosts`."""
+        return FLOW_KEYS
+
+    @property
+    def own_choices(self) -> Mapping[str, OwnChoice]:
+        """See `ModelCosts`."""
+        return {}
 
     def with_settings(self, config: RunConfig) -> TokenCosts:
         """See `ModelCosts`."""

@@ -68,8 +68,8 @@ def adapter_facts(published: PublishedAdapter) -> ModelFacts:
     """Return what a model card says about an adapter."""
     config, recipe = published.adapter.config, published.adapter.recipe
     form = "DoRA" if config.use_dora else "rsLoRA" if config.use_rslora else "LoRA"
-    names = {name.rsplit(".lora_", 1)[0].rpartition(".")[2] for name in published.adapter.weights if ".lora_" in name}
-    targets = sorted(names)[:_SHOWN_TARGETS] + (["..."] if len(names) > _SHOWN_TARGETS else [])
+    names = published.adapter.kinds
+    targets = names[:_SHOWN_TARGETS] + (["..."] if len(names) > _SHOWN_TARGETS else [])
     rows = [
         ("targets", escaped(", ".join(targets))),
         ("modules trained whole", escaped(", ".join(sorted(config.modules_to_save or ())) or "none")),

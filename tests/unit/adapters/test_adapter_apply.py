@@ -6,18 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_fakes import TARGETS, VARIANTS, make_adapter
-from model_fakes import batch, tiny
-from torch import nn
+from adapters_fakes import TARGETS, VARIANTS, make_adapter, outputs
+from model_fakes import tiny
 
 from songgen.adapters.apply import AdapterUse, adapter_layers, attach_adapters
 from songgen.adapters.folder import Adapter
 from songgen.adapters.merge import merge_adapters
-
-
-def outputs(model: nn.Module) -> torch.Tensor:
-    with torch.no_grad():
-        return model(**batch(model), return_logits=True).logits
 
 
 def use(adapter: Adapter, strength: float = 1.0) -> AdapterUse:

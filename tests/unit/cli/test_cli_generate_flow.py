@@ -157,7 +157,7 @@ def test_adapters_of_peft_change_the_song_and_strength_0_does_not(
         FlowModel.open(base).transformer, LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
     )
     adapter.peft_config["default"].base_model_name_or_path = str(base)
-    adapter.save_pretrained(tmp_path / "adapter")
+    adapter.save_pretrained(str(tmp_path / "adapter"))
     plain = song(base, tmp_path / "plain.wav", *SHORT)
     adapted = song(base, tmp_path / "adapted.wav", *SHORT, "--adapter", str(tmp_path / "adapter"))
     assert abs(adapted - plain).max() > 1e-3

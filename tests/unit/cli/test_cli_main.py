@@ -1,3 +1,5 @@
+import argparse
+import importlib
 import os
 import signal
 import subprocess
@@ -7,7 +9,8 @@ import pytest
 
 import songgen
 from songgen.cli import main as front
-from songgen.cli.main import COMMANDS, Command, main
+from songgen.cli.main import COMMANDS, Command, main, parse_words
+from songgen.cli.run_arguments import split_off_launch
 
 
 def test_version_and_help(capsys):
@@ -166,3 +169,28 @@ def test_the_home_folder_is_expanded_in_every_command(tmp_path, monkeypatch):
     assert [front._with_home(word) for word in ("a~/b", "--a=b~/c", "~user", "--~/x")] == [
         "a~/b", "--a=b~/c", "~user", "--~/x"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--dataset_path", "d", "--devices", "2", "--do_eval"], ["--dataset_path", "d", "--do_eval"]),
+        (["--num_processes", "2", "--seed", "3", "a.json"], ["--seed", "3", "a.json"]),
+        (["--seed=3", "--do_eval"], ["--seed=3", "--do_eval"]),
+        (["a.json", "--seed", "3"], ["a.json", "--seed", "3"]),
+        ([], []),
+    ],
+)
+@pytest.mark.parametrize("name", ["train", "tokenize", "check"])
+def test_a_run_may_be_given_by_keys_alone(name, words, expected):
+    parser = argparse.ArgumentParser(conflict_handler="resolve")
+    importlib.import_module(COMMANDS[name].module).add_arguments(parser)
+    assert split_off_launch(parse_words(parser, words))[0] == expected
+
+
+def test_a_key_in_place_of_a_required_file_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["try", "--learning_rate", "1e-4"])
+    assert done.value.code == 2 and "--learning_rate" in capsys.readouterr().err
+    assert main(["check", "--fix", "--seed", "3"]) == 2
+    assert "--fix writes into CONFIG, and none is given" in capsys.readouterr().err

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_flow import write_tiny_pipeline
 
-from songgen.cli.main import DefaultsHelpFormatter
+from songgen.cli.main import DefaultsHelpFormatter, parse_words
 from songgen.cli.run_arguments import split_off_launch
 from songgen.cli.training.train import add_arguments, add_task_option
 from songgen.config import RunConfig
 from songgen.config.foreign.spellings import REFUSED, SPELLINGS
 from songgen.config.keys import all_keys
 from songgen.config.loading import load_run_config
+from songgen.families.foreign_keys import TOKEN_KEYS, refuse_keys
 
 REQUIRED = ["--model_name_or_path", "m", "--output_dir", "o", "--save_to_disk", "d"]
-TABLE = re.compile(r"### The 21 flags of trainer.py\n(.*?)\n## ", re.DOTALL)
+TABLES = {"convert2hf_dataset.py": 3, "trainer.py": 21}
+"""Program -> number of its flags; the page has a table for each."""
 
 
 def load(*words: str, required: list[str] = REQUIRED) -> RunConfig:
@@ -44,6 +47,8 @@ def load(*words: str, required: list[str] = REQUIRED) -> RunConfig:
         (["--val_check_interval", "none"], {"eval_strategy": "no"}),
         (["--checkpoint_dir", "o", "--logger_dir", "o"], {"output_dir": "o"}),
         (["--dataset_path", "d"], {"save_to_disk": "d"}),
+        (["--data_dir", "data"], {"train_dataset_name": "data", "preprocessing_only": True}),
+        (["--output_name", "zh"], {"save_to_disk": "zh"}),
     ],
 )
 def test_a_flag_is_read_as_what_it_means_and_said(
@@ -55,9 +60,96 @@ def test_a_flag_is_read_as_what_it_means_and_said(
     with caplog.at_level(logging.INFO, "songgen.config.loading"):
         values = load(*words, required=kept).to_dict()
     assert {key: values[key] for key in expected} == expected
-    flag = words[0].removeprefix("--").partition("=")[0]
-    said = [message for message in caplog.messages if message.startswith(f"{flag} ")]
-    assert len(said) == 1 and ("max_steps" in said[0] or all(key in said[0] for key in expected))
+    line = said(caplog, words[0].removeprefix("--").partition("=")[0])
+    assert "max_steps" in line or all(key in line for key in expected)
+
+
+def said(caplog: pytest.LogCaptureFixture, flag: str) -> str:
+    (line,) = [message for message in caplog.messages if message.startswith(f"{flag} ")]
+    return line
+
+
+def test_the_converter_s_command_line_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """`python convert2hf_dataset.py` becomes `songgen tokenize --model_name_or_path MODEL`; the rest is the same."""
+    words = ["--data_dir", "./data", "--repeat_count", "2000", "--output_name", "zh_lora_dataset"]
+    with caplog.at_level(logging.INFO, "songgen.config.loading"):
+        config = load(*words, required=REQUIRED[:2])
+    assert (config.data.train_dataset_name, config.data.save_to_disk) == ("./data", "zh_lora_dataset")
+    assert config.training.preprocessing_only and not config.ignored_keys
+    assert "num_train_epochs 2000 for one epoch of there" in said(caplog, "repeat_count")
+    with pytest.raises(ValueError, match="repeat_count: 0 must be 1 or more"):
+        load("--repeat_count", "0")
+
+
+TRAINER = """--num_nodes 1 --shift 3.0 --learning_rate 1e-4 --num_workers 8 --epochs -1 --max_steps 2000000
+    --every_n_train_steps 2000 --dataset_path ./zh_lora_dataset --exp_name chinese_rap_lora --precision 32
+    --accumulate_grad_batches 1 --devices 1 --logger_dir ./exps/logs/ --ckpt_path None --checkpoint_dir {model}
+    --gradient_clip_val 0.5 --gradient_clip_algorithm norm --reload_dataloaders_every_n_epochs 1
+    --every_plot_step 2000 --val_check_interval None --lora_config_path {lora}"""
+"""All 21 flags of trainer.py with their defaults, except the two files."""
+
+
+def test_the_trainer_s_command_line_trains_a_flow_model(tmp_path: Path) -> None:
+    model, lora = tmp_path / "pipeline", tmp_path / "lora.json"
+    write_tiny_pipeline(model)
+    lora.write_text(json.dumps({"r": 16, "lora_alpha": 32, "target_modules": ["to_q", "to_k", "to_v", "to_out.0"]}))
+    words = TRAINER.format(model=model, lora=lora).split()
+    assert len([word for word in words if word.startswith("--")]) == 21
+    run, options = split_off_launch(parse_words(train_parser(), words), add_task_option)
+    assert not options.are_needed
+    config = load_run_config(run, description="")
+    values = config.to_dict()
+    expected = {
+        "model_name_or_path": str(model), "save_to_disk": "./zh_lora_dataset",
+        "output_dir": "exps/logs/chinese_rap_lora",
+        "wandb_run_name": "chinese_rap_lora", "shift": 3.0, "learning_rate": 1e-4, "dataloader_num_workers": 8,
+        "max_steps": 2_000_000, "save_steps": 2000, "logging_steps": 2000, "dtype": "float32",
+        "gradient_accumulation_steps": 1, "resume": "never", "max_grad_norm": 0.5, "gradient_clip_algorithm": "norm",
+        "reload_dataloaders_every_n_epochs": 1, "every_plot_step": 2000, "eval_strategy": "no",
+    }  # fmt: skip
+    assert {key: values[key] for key in expected} == expected
+    assert values["lora"]["r"] == 16 and not config.ignored_keys
+    # What this model refuses are keys of other models: none of the 21 is one.
+    refuse_keys(config, TOKEN_KEYS, "a flow model")
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (["--exp_name", "a"], "exps/logs/a"),
+        (["--exp_name", "a", "--logger_dir", "./logs/"], "logs/a"),
+        (["--exp_name", "a", "--output_dir", "o"], "o"),
+        (["--logger_dir", "./logs/"], "./logs/"),
+    ],
+)
+def test_two_experiments_in_one_folder_of_logs_are_two_runs(words: list[str], folder: str, tmp_path: Path) -> None:
+    required = [*REQUIRED[:2], *REQUIRED[4:]]
+    assert load(*words, required=required).training.output_dir == folder
+    (tmp_path / "a.json").write_text(json.dumps({"logger_dir": "./logs/", "exp_name": "of the file"}))
+    config = load_run_config([str(tmp_path / "a.json"), *required, *words], description="")
+    assert config.training.output_dir == ("logs/of the file" if words[0] == "--logger_dir" else folder.replace(
+        "exps/logs", "logs"))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["/tmp/a", "../a", ""])
+def test_an_experiment_is_a_folder_inside(name: str) -> None:
+    with pytest.raises(ValueError, match="exp_name: .* must be one inside of it"):
+        load("--exp_name", name, required=[*REQUIRED[:2], *REQUIRED[4:]])
+
+
+def test_a_folder_of_models_is_not_written_to(tmp_path: Path) -> None:
+    """`checkpoint_dir` is the base model in ACE-Step's program, and the output in its instructions."""
+    required = REQUIRED[4:]
+    (tmp_path / "ace_step_transformer").mkdir()
+    (tmp_path / "ace_step_transformer" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="checkpoint_dir: .* has models, but no model_index.json"):
+        load("--checkpoint_dir", str(tmp_path), "--model_name_or_path", "m", required=required)
+    (tmp_path / "model_index.json").write_text("{}")
+    assert load("--checkpoint_dir", str(tmp_path), "--output_dir", "o",
+                required=required).model.model_name_or_path == str(tmp_path)  # fmt: skip
+    (tmp_path / "training_config.json").write_text("{}")
+    config = load("--checkpoint_dir", str(tmp_path), "--model_name_or_path", "m", required=required)
+    assert config.training.output_dir == str(tmp_path)
 
 
 def test_half_precision_means_float16() -> None:
@@ -133,25 +225,28 @@ def train_parser() -> Any:
     return parser
 
 
-def test_the_table_of_flags_is_what_the_program_does(repository_root: Path) -> None:
+def flag_cells(page: str, program: str, count: int) -> dict[str, str]:
+    """Flag -> what the page says that it is here."""
+    found = re.search(rf"### The \w+ flags of {program}\n(.*?)\n##+ ", page, re.DOTALL)
+    assert found is not None, program
+    rows = [re.split(r" ?\| ?", line.strip("|")) for line in found[1].splitlines() if line.startswith("| `--")]
+    assert {len(row) for row in rows} == {5}
+    cells = {flag: row[2] for row in rows for flag in re.findall(r"--(\w+)", row[0])}
+    assert len(cells) == count == len(rows)
+    return cells
+
+
+def test_the_tables_of_flags_are_what_the_program_does(repository_root: Path) -> None:
     page = (repository_root / "docs" / "coming_from.md").read_text(encoding="utf-8")
-    found = TABLE.search(page)
-    assert found is not None
     launch = {flag for action in train_parser()._actions for flag in action.option_strings}
-    flags = []
-    for line in found[1].splitlines():
-        if not line.startswith("| `--"):
-            continue
-        there, here = line.strip("|").split(" | ")[:2]
-        for flag in re.findall(r"--(\w+)", there):
-            flags.append(flag)
-            if flag in SPELLINGS:
-                assert set(re.findall(r"`(\w+)`", SPELLINGS[flag].meaning)) <= set(re.findall(r"`(\w+)`", here)), flag
-            elif f"--{flag}" in launch:
-                assert here.startswith("launch option"), flag
-            elif flag in REFUSED:
-                assert here.startswith("refused: "), flag
-            else:
-                assert here.startswith("the same key" if flag in all_keys() else "not here"), flag
-    assert len(flags) == len(set(flags)) == 21
-    assert set(SPELLINGS) <= set(flags)
+    cells = {flag: cell for program, count in TABLES.items() for flag, cell in flag_cells(page, program, count).items()}
+    for flag, here in cells.items():
+        if flag in SPELLINGS:
+            assert set(re.findall(r"`(\w+)`", SPELLINGS[flag].meaning)) <= set(re.findall(r"`(\w+)`", here)), flag
+        elif f"--{flag}" in launch:
+            assert here.startswith("launch option"), flag
+        elif flag in REFUSED:
+            assert here.startswith("refused: "), flag
+        else:
+            assert here.startswith("the same key" if flag in all_keys() else "not here"), flag
+    assert set(SPELLINGS) <= set(cells)

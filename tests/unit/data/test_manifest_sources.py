@@ -220,6 +220,34 @@ def test_saved_data_set_of_the_ace_layout(tmp_path: Path) -> None:
     ]
     assert clips[0].tracks["mix"].resolved == str((tmp_path / "data" / "one.mp3").resolve())
     assert findings.repeated_rows == 4
+    (notice,) = [notice for notice in findings.notices if "repeat" in notice]
+    assert "4 rows repeat others and are used once, 2 rows remain; num_train_epochs" in notice
+
+
+def test_the_converter_s_data_set_is_the_folder_that_it_was_made_of(tmp_path: Path) -> None:
+    write_song(tmp_path / "data", "test_track_001", lyrics="[Verse]\nla")
+    Dataset.from_list([ace_row("test_track_001")] * 20).save_to_disk(str(tmp_path / "zh_lora_dataset"))
+    (converted,), _ = read(tmp_path / "zh_lora_dataset")
+    (song,), _ = read(tmp_path / "data")
+    for name in ("id", "caption", "lyrics", "language", "code", "is_instrumental"):
+        assert getattr(converted, name) == getattr(song, name), name
+    assert converted.tracks["mix"].resolved == song.tracks["mix"].resolved
+
+
+def test_tensors_of_another_trainer_are_never_opened(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_song(tmp_path / "songs", name)
+        (tmp_path / "songs" / f"{name}.pt").write_bytes(b"a pickle")
+    rows, findings = read(tmp_path / "songs")
+    assert [row.id for row in rows] == ["a", "b"]
+    said = [notice for notice in findings.notices if "never opened; songs are read from their audio" in notice]
+    assert len(said) == 2 and "a.pt" in said[0]
+    (tmp_path / "tensors").mkdir()
+    (tmp_path / "tensors" / "a.pt").write_bytes(b"a pickle")
+    with pytest.raises(ManifestError, match=r"no row in it.*\.pt files are tensors.*name the folder of the songs"):
+        read(tmp_path / "tensors")
+    with pytest.raises(ManifestError, match="never opened; name its songs"):
+        read(tmp_path / "tensors" / "a.pt")
 
 
 def test_saved_data_set_of_the_published_layout(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from songgen.cli.main import main
 from songgen.config import RunConfig
 from songgen.exit_codes import EXIT_DONE, EXIT_USAGE
 from songgen.families.registry import family_of
-from songgen.planning.choices import chosen_goal
+from songgen.planning.choices import chosen_goals
 from songgen.planning.configure import configure
 from songgen.planning.findings import Severity
 
@@ -91,4 +91,4 @@ def test_few_clips_for_a_large_trained_model_get_an_adapter(world: Path) -> None
     config = RunConfig.from_dict({"model_name_or_path": str(world / "model"), "save_to_disk": "d", "output_dir": "o"})
     family = family_of(str(world / "model"))
     assert family.costs is not None
-    assert chosen_goal(family.costs(config), 10) == "full", "the tiny model is trained as a whole"
+    assert chosen_goals(family.costs(config), 10) == ("full",), "the tiny model is trained as a whole"

@@ -80,4 +80,4 @@ def test_the_page_has_these_numbers(table: dict[str, tuple[float, float, float]]
     for method, (trained, short, long) in table.items():
         row = f"| {method} | {trained:.1f} | {short:.1f} GB | {long:.1f} GB |"
         assert row in page, f"missing in docs/hardware.md:\n{row}"
-    assert len(re.findall(r"^\| .+ GB \| .+ GB \|$", page, re.MULTILINE)) == len(table)
+    assert len(re.findall(r"^\| [^|]+ \| [^|]+ \| [^|]+ GB \| [^|]+ GB \|$", page, re.MULTILINE)) == len(table)

@@ -2,13 +2,18 @@
 
 import struct
 import zlib
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from songgen.train.comparing.measure import ComparedSong, Comparison, Sound
-from songgen.train.comparing.page import Subject, render, summary
+from songgen.train.comparing.page import COMPARISON_FOLDER, Subject, render, summary, write_comparison
 from songgen.train.comparing.pictures import band_levels, spectrogram_png
+
+SIDES = {"without": 0.1, "with": 0.2}
 
 
 def comparison(improvements: list[float], *, equal_songs: bool | None = None, idle: bool = False) -> Comparison:
@@ -56,6 +61,16 @@ def test_text_of_songs_is_escaped() -> None:
     assert "<b>calm" not in page and "a &lt;b&gt;calm" in page and "a&lt;base&gt;" in page and "step 7" in page
     assert page.index("without the adapter: mix") < page.index("with the adapter: mix")
     assert summary(found) == "held-out loss 2.45 with the adapter, 3 without (-18.3 %; 2 clips)"
+
+
+def test_songs_in_stereo_are_written_in_stereo_with_one_picture(tmp_path: Path) -> None:
+    found = comparison([0.5], equal_songs=False)
+    sounds = {side: {"mix": Sound(np.full((2, 500), level, np.float32), 100)} for side, level in SIDES.items()}
+    write_comparison(replace(found, songs=[ComparedSong("clip", "", "", sounds)]), Subject("run", "base"), tmp_path)
+    for side, level in SIDES.items():
+        samples, rate = soundfile.read(tmp_path / COMPARISON_FOLDER / f"01_{side}_mix.wav")
+        assert samples.shape == (500, 2) and rate == 100 and np.allclose(samples, level, atol=1e-4)
+        assert (tmp_path / COMPARISON_FOLDER / f"01_{side}_mix.png").is_file()
 
 
 def test_a_spectrogram_shows_where_the_tone_is() -> None:

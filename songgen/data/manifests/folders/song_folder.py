@@ -25,6 +25,9 @@ FOREIGN_SUFFIXES = (
 )  # fmt: skip
 """Extensions of audio files that are not supported."""
 
+TENSOR_SUFFIXES = (".pt", ".pth")
+"""Extensions of pickled tensors, such as those that trainers of ACE-Step 1.5 make of songs. They are never opened."""
+
 UNUSED_STEM = "is a part of a separated song, or a second file of a track, and is not read"
 
 MAX_COMPARED_NAMES = 100_000
@@ -42,7 +45,7 @@ HIDDEN_NAMES = frozenset(
 """Names, in lower case, of what systems and archives put next to files, in addition to names that begin with a dot."""
 
 OTHER_SUFFIXES = frozenset(
-    ".jpg .jpeg .png .gif .webp .bmp .tif .tiff .svg .pdf .mid .midi .mov .mkv .avi .m4v .pt .pth .npy .npz "
+    ".jpg .jpeg .png .gif .webp .bmp .tif .tiff .svg .pdf .mid .midi .mov .mkv .avi .m4v .npy .npz "
     ".safetensors .h5 .zip .7z .rar .gz .tar .log .db .m3u .m3u8 .pls .cue .url .lnk .asd .pkf .reapeaks .als .flp "
     ".rpp .musicxml .textgrid .ds".split()
 )
@@ -225,6 +228,9 @@ class _SongNames:
 def _misnamed(name: str, songs: _SongNames) -> tuple[str, str] | None:
     """Return a notice, and its kind, if a file that was not read seems to belong to a song or to have lost its song."""
     path = Path(name)
+    if path.suffix.lower() in TENSOR_SUFFIXES:
+        message = "has tensors that another program made, and is never opened; songs are read from their audio"
+        return message, message
     for suffix in (*CAPTION_SUFFIXES, *JSON_SUFFIXES, *LYRICS_SUFFIXES):
         stem = name.removesuffix(suffix)
         if stem != name and stem in songs:

@@ -6,7 +6,9 @@ Shapes: N samples, T frames, C channels of a latent.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+import math
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,7 @@ from songgen.families.flow.pipeline import AUTOENCODER, TOKENIZER
 from songgen.families.flow.prompts import INSTRUMENTAL, SIGNATURES, PipelinePrompts
 from songgen.families.flow.songs.options import DEFAULT_SECONDS, Sampling, Section, SongOptions
 from songgen.families.use.generating import ProgressCallback
+from songgen.lyrics.written import read_written_lyrics
 
 FULL_LEVEL = 10 ** (-1 / 20)
 """Peak of a song: -1 dB, as the pipeline scales it."""
@@ -66,6 +69,16 @@ class FlowSongs:
         """Samples a second."""
         return int(self.pipeline.sample_rate)
 
+    @property
+    def frame_rate(self) -> float:
+        """Latent frames a second."""
+        return float(self.pipeline.latents_per_second)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples of a frame."""
+        return round(self.sample_rate / self.frame_rate)
+
     def generate(
         self, options: SongOptions, audio: SongAudio | None = None, on_step: ProgressCallback | None = None
     ) -> Iterator[Tensor]:
@@ -92,7 +105,7 @@ class FlowSongs:
         inputs = self._texts(options, audio.source)
         if audio.reference is not None:
             inputs["reference_audio"] = audio.reference
-        for song, seed in enumerate(options.seeds):
+        for song, seed in enumerate(options.song_seeds()):
             done = song * sampling.steps
             report = _shifted(on_step, done, options.num_songs * sampling.steps)
             if options.repaint is not None:
@@ -129,13 +142,25 @@ class FlowSongs:
                 num_inference_steps=sampling.steps,
                 guidance_scale=sampling.guidance,
                 shift=sampling.shift,
-                # Noise of the CPU is the same for every device.
-                generator=torch.Generator().manual_seed(seed),
+                latents=self._noise(seed, inputs),
                 output_type="latent",
                 callback_on_step_end=after_step,
                 **inputs,
             ).audios[0]
         return latents
+
+    def _noise(self, seed: int, inputs: Mapping[str, Any]) -> Tensor:
+        """Return the noise that a song begins with, 1 x T x C.
+
+        It is that of a pipeline that is given a generator of the CPU, in float32: the same for all devices and
+        precisions. The pipeline itself rounds durations up twice, and fails where this gives a frame more: 28 frames at
+        25 a second take 1.12 s, and 1.12 * 25 is a little above 28.
+        """
+        if "src_audio" in inputs:
+            frames = inputs["src_audio"].shape[1] // self.hop_length
+        else:
+            frames = math.ceil(inputs["audio_duration"] * self.frame_rate)
+        return torch.randn(1, frames, self.core.num_channels, generator=torch.Generator().manual_seed(seed))
 
     @torch.no_grad()
     def sound(self, latents: Tensor) -> Tensor:
@@ -155,15 +180,17 @@ class FlowSongs:
             "keyscale": stated_key(options.key) or None,
             "timesignature": SIGNATURES.get(options.time_signature),
         }
-        language, lyrics = (
-            prompts.language(options.language),
-            options.lyrics if options.lyrics.strip() else INSTRUMENTAL,
-        )
-        caption = prompts.caption(options.caption, MusicFacts({k: v for k, v in facts.items() if v}), seconds)
+        # Texts are understood as those of rows are, so that the model reads what it would have been trained on.
+        written = read_written_lyrics(options.lyrics)
+        for note in written.notes:
+            logger.warning("%s", note)
+        lyrics, language = written.text or INSTRUMENTAL, prompts.language(options.language)
+        text = unicodedata.normalize("NFC", options.caption).strip()
+        caption = prompts.caption(text, MusicFacts({name: fact for name, fact in facts.items() if fact}), seconds)
         _warn_of_cut("caption", caption, prompts, ", as are tempo, key and duration behind it")
         _warn_of_cut("lyrics", prompts.lyrics(lyrics, language), prompts)
         return {
-            "prompt": options.caption,
+            "prompt": text,
             "lyrics": lyrics,
             "vocal_language": language,
             "audio_duration": seconds,
@@ -181,7 +208,7 @@ class FlowSongs:
     ) -> Tensor:
         """Return the source with a section that was written again."""
         rate, length = self.sample_rate, source.shape[1]
-        hop = round(rate / self.pipeline.latents_per_second)
+        hop = self.hop_length
         begin, end = round(section.start * rate), min(round(section.end * rate), length)
         # All frames that the section touches. The pipeline rounds down, so that the middle of a frame is given.
         first, last = begin // hop, -(-end // hop)
@@ -205,8 +232,7 @@ class FlowSongs:
 
     def _whole_frames(self, audio: Tensor) -> Tensor:
         """Return audio (2 x N) with silence up to the end of its last frame: the encoder would drop a part of it."""
-        hop = round(self.sample_rate / self.pipeline.latents_per_second)
-        return torch.nn.functional.pad(audio, (0, -audio.shape[1] % hop))
+        return torch.nn.functional.pad(audio, (0, -audio.shape[1] % self.hop_length))
 
 
 def pasted(source: Tensor, section: Tensor, begin: int, fade: int) -> Tensor:

@@ -127,7 +127,7 @@ class SongOptions:
     repaint: Section | None = None
     """Section of the source to write again; the rest is the source."""
     cover: float | None = None
-    """Strength from 0 to 1 with which the song follows the melody and rhythm of the source; None for no cover."""
+    """Strength of the instruction to cover the source, from 0 to 1; None for no cover."""
     num_songs: int = 1
     """Number of songs."""
     seed: int | None = None
@@ -197,9 +197,8 @@ class SongOptions:
             problems.append(f"cover must be a strength from 0 to 1, got {self.cover!r}")
         return problems
 
-    @property
-    def seeds(self) -> list[int]:
-        """Seeds of the songs; the first song has the seed that was given."""
+    def song_seeds(self) -> list[int]:
+        """Return the seeds of the songs; the first song has the seed that was given."""
         first = self.seed
         if first is None:
             import torch

@@ -129,7 +129,7 @@ def _latents(songs: FlowSongs, request: SongRequest, index: int, sampling: Sampl
     songs.pipeline.encode_prompt = encoded
     caption, _ = request.text_clips(index)
     # Half a frame less, since the pipeline rounds up: a product of floats may be a little above the number of frames.
-    seconds = (request.samples[0, caption].num_frames - 0.5) / songs.pipeline.latents_per_second
+    seconds = (request.samples[0, caption].num_frames - 0.5) / songs.frame_rate
     return songs.latents(sample.random_seed, sampling, look_up, prompt="", audio_duration=seconds)
 
 

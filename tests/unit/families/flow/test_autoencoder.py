@@ -65,7 +65,7 @@ def test_less_overlap_than_the_reach_would_be_heard(
 def test_the_reach_follows_from_the_ratios(ratios: list[int]) -> None:
     """Change one frame of the input: outside of the reach nothing changes. Ratios of published autoencoders."""
     network = AutoencoderOobleck(
-        encoder_hidden_size=2, downsampling_ratios=ratios, channel_multiples=[1] * len(ratios), decoder_channels=2,
+        encoder_hidden_size=4, downsampling_ratios=ratios, channel_multiples=[1] * len(ratios), decoder_channels=2,
         decoder_input_channels=2, audio_channels=1, sampling_rate=48_000,
     )  # fmt: skip
     encoder = LatentAutoencoder(network)
@@ -148,9 +148,12 @@ def test_the_fingerprint_is_that_of_weights_and_settings(network: AutoencoderOob
     assert {"sampling_rate", "downsampling_ratios"} <= settings.keys()
 
 
-def test_audio_of_more_channels_is_refused() -> None:
-    surround = AutoencoderOobleck(
-        encoder_hidden_size=2, downsampling_ratios=[2], channel_multiples=[1], decoder_channels=2, audio_channels=6
-    )
-    with pytest.raises(ValueError, match="6 channels of audio"):
-        LatentAutoencoder(surround)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"audio_channels": 6}, "6 channels of audio"), ({"encoder_hidden_size": 4}, "returns 4 values a frame")],
+)
+def test_an_autoencoder_of_another_form_is_refused(changes: dict[str, int], message: str) -> None:
+    sizes = {"encoder_hidden_size": 6, "decoder_channels": 2, "decoder_input_channels": 3}
+    network = AutoencoderOobleck(**sizes | changes, downsampling_ratios=[2], channel_multiples=[1])
+    with pytest.raises(ValueError, match=message):
+        LatentAutoencoder(network)

@@ -3,6 +3,8 @@
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import torch
 from diagnoses import at, findings
 from diffusers import AceStepPipeline
+from limits import SAFETY_SECONDS
 from safetensors.torch import load_file, save_file
 from tiny_flow import write_tiny_pipeline
 
@@ -81,6 +84,18 @@ def test_the_index_marks_the_folder_and_says_the_family(original: Path, tmp_path
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     with pytest.raises(ValueError, match="'FluxPipeline', expected one of AceStepPipeline"):
         family_of(tmp_path)
+
+
+def test_without_diffusers_it_says_what_to_install(original: Path) -> None:
+    program = (
+        "import sys; sys.modules['diffusers'] = None\n"
+        "from songgen.families.registry import family_of\n"
+        f"try: family_of({str(original)!r})\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=SAFETY_SECONDS)
+    expected = 'need the package diffusers, which is not installed: pip install -c constraints.txt -e ".[flow]"'
+    assert expected in done.stdout
 
 
 @pytest.mark.parametrize("is_halved", [False, True])

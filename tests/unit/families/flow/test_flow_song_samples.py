@@ -1,4 +1,4 @@
-"""Songs of evaluations: generated from the stored ids of held-out clips, shared by processes, and compared."""
+"""Songs of evaluations: from the stored ids of held-out clips, shared by processes, compared with the clips."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -112,24 +112,33 @@ def test_what_is_only_needed_for_songs_is_freed(setting: Setting) -> None:
 
 
 def test_processes_share_the_songs(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, shared, others = Sink(), Sink(), []
+    whole, shared = Sink(), Sink()
+    others: list[list[tuple[int, str]]] = []
     alone = setting.sample(whole)
-    with monkeypatch.context() as patch:
-        patch.setattr(song_samples, "gather_lists", lambda values: others.append(values) or [[], values])
-        assert setting.sample(Sink(), rank=1, world_size=2) == {}
-        assert [[index for index, _ in share] for share in others] == [[1]]
-        patch.setattr(song_samples, "gather_lists", lambda values: [values, others[0]])
-        assert setting.sample(shared, rank=0, world_size=2) == alone
+
+    def gather_of_the_second(values: list[tuple[int, str]]) -> list[list[tuple[int, str]]]:
+        others.append(values)
+        return [[], values]
+
+    monkeypatch.setattr(song_samples, "gather_lists", gather_of_the_second)
+    assert setting.sample(Sink(), rank=1, world_size=2) == {}
+    assert [[index for index, _ in share] for share in others] == [[1]]
+    monkeypatch.setattr(song_samples, "gather_lists", lambda values: [values, others[0]])
+    assert setting.sample(shared, rank=0, world_size=2) == alone
     assert shared.sounds.keys() == whole.sounds.keys()
     assert all(np.array_equal(sound, whole.sounds[name]) for name, sound in shared.sounds.items())
 
 
 def test_a_stop_is_heard_within_a_song(setting: Setting) -> None:
-    heard: list[int] = []
-    inbox = SimpleNamespace(stop_heard=lambda: heard.append(1) or True, stop_requested_anywhere=lambda: True)
+    heard: list[bool] = []
+
+    def stop_heard() -> bool:
+        heard.append(True)
+        return True
+
     sink = Sink()
     with pytest.raises(Interrupted):
-        setting.sample(sink, inbox=inbox)
+        setting.sample(sink, inbox=SimpleNamespace(stop_heard=stop_heard, stop_requested_anywhere=lambda: True))
     assert len(heard) == 1 and not sink.sounds
 
 

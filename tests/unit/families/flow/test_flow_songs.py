@@ -1,6 +1,7 @@
 """Songs by flow matching: those of diffusers' pipeline, each a function of its seed and its inputs."""
 
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def source() -> Tensor:
 
 
 def options(**values: Any) -> SongOptions:
-    return SongOptions(**{"caption": "pop", "lyrics": "la la", "seconds": 1.0, "steps": 2, "seed": 3} | values)
+    defaults: dict[str, Any] = {"caption": "pop", "lyrics": "la la", "seconds": 1.0, "steps": 2, "seed": 3}
+    return SongOptions(**(defaults | values))
 
 
 def only(songs: Iterator[Tensor]) -> Tensor:
@@ -68,7 +70,7 @@ def test_a_seed_gives_the_same_song_alone_with_others_and_after_anything(songs: 
     together = list(songs.generate(options(num_songs=3), audio))
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(together[0], together[1]) and not torch.equal(together[1], together[2])
-    for song, seed in zip(together, options(num_songs=3).seeds, strict=True):
+    for song, seed in zip(together, options(num_songs=3).song_seeds(), strict=True):
         torch.manual_seed(11)
         assert torch.equal(only(songs.generate(options(seed=seed), audio)), song)
     assert not torch.equal(only(songs.generate(options(seed=4), audio)), together[0])
@@ -105,6 +107,26 @@ def test_without_a_seed_songs_differ_and_steps_are_reported(songs: FlowSongs) ->
 def test_every_text_and_fact_changes_the_song(songs: FlowSongs, change: dict[str, Any]) -> None:
     plain = only(songs.generate(options()))
     assert not torch.equal(only(songs.generate(options(**change))), plain)
+
+
+def test_durations_that_the_pipeline_rounds_twice_can_be_generated(songs: FlowSongs) -> None:
+    """1.1 s are 28 frames; these take 1.12 s, and 1.12 * 25 is a little above 28."""
+    assert only(songs.generate(options(seconds=1.1))).shape == (2, 28 * 128)
+    frames = [n for n in range(25, 200) if math.ceil(n / 25 * 25) > n]
+    assert len(frames) > 2
+    for count in frames[:2]:
+        source = torch.rand(2, count * 128, generator=torch.Generator().manual_seed(1)) - 0.5
+        repainted = options(seconds=None, has_source=True, repaint=Section(0.2, 0.9))
+        assert only(songs.generate(repainted, SongAudio(source=source))).shape == source.shape
+
+
+def test_noise_is_that_of_a_generator_of_the_cpu_in_every_precision(folder: Path) -> None:
+    songs = FlowSongs(FlowModel.open(folder).eval())
+    whole = only(songs.generate(options()))
+    songs.core.to(torch.bfloat16)
+    half = only(FlowSongs(songs.core).generate(options()))
+    correlation = torch.corrcoef(torch.stack([whole.flatten(), half.flatten()]))[0, 1]
+    assert float(correlation) > 0.95 and not torch.equal(half, whole)
 
 
 def test_reference_and_cover_change_the_song(songs: FlowSongs, source: Tensor) -> None:
@@ -158,6 +180,16 @@ def test_a_section_is_not_scaled_unless_it_is_louder_than_source_and_full_level(
         monkeypatch.setattr(songs, "sound", lambda latents, level=level: torch.full((2, 128 * len(latents)), level))
         written = only(songs.generate(request, SongAudio(source=source)))[:, int(0.7 * SAMPLE_RATE)]
         assert written.tolist() == pytest.approx([expected] * 2)
+
+
+def test_texts_are_understood_as_in_tokenizing(songs: FlowSongs, caplog: pytest.LogCaptureFixture) -> None:
+    plain, instrumental = (only(songs.generate(options(lyrics=lyrics))) for lyrics in ("la la", ""))
+    assert torch.equal(only(songs.generate(options(caption=" pop\n", lyrics="<b>la</b> la\u200b"))), plain)
+    assert "HTML in the lyrics is left out" in caplog.text
+    for words in ("(Instrumental)", "[intro]\n[inst]", "Pure instrumental."):
+        assert torch.equal(only(songs.generate(options(lyrics=words))), instrumental)
+    assert torch.equal(only(songs.generate(options(lyrics="[Instrumental]"))), instrumental)
+    assert not torch.equal(plain, instrumental)
 
 
 def test_texts_that_are_cut_are_named(songs: FlowSongs, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ from songgen.prepare.engine.audio_files import read_audio, write_audio
 from songgen.prepare.engine.record import FIRST, LyricLine, SongRecord, Transcript, Word
 from songgen.prepare.engine.runner import Runner
 from songgen.prepare.engine.step import WorkFolder
+from songgen.prepare.engine.store import apply_outcome
 from songgen.prepare.inputs import read_songs, unique_id
 from songgen.prepare.steps.segmentation import SECTION, SegmentStep, cut_record, split_long_lines, write_lyrics
 from songgen.prepare.steps.take_in import TakeInOptions, TakeInStep
@@ -174,10 +175,16 @@ def test_clips_are_not_cut_again(song, folder):
 def test_what_clips_inherit_decides_about_the_result_but_not_where_the_song_comes_from(song):
     step = SegmentStep(SHORT)
     other = dataclasses.replace(song, caption="pop")
-    elsewhere = dataclasses.replace(song, file="others", line=7, provenance={"take_in": {"version": 2}})
+    elsewhere = dataclasses.replace(song, file="others", line=7, singer="Ann", provenance={"take_in": {"version": 2}})
     assert step.inputs(song) == step.inputs(elsewhere)
     moved = dataclasses.replace(song, audio={track: f"elsewhere/{track}" for track in song.audio})
     assert step.inputs(song) != step.inputs(other) and step.inputs(song) == step.inputs(moved)
+
+
+def test_clips_have_the_present_singer_of_their_song(song, folder):
+    outcome = cut(song, folder)
+    named = apply_outcome(SegmentStep(SHORT), dataclasses.replace(song, singer="Ann"), outcome)
+    assert [clip.singer for clip in named] == ["Ann"] * 3
 
 
 def test_a_new_song_and_another_name_of_the_folder_leave_other_songs_as_they_are(
