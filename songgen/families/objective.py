@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -146,8 +146,31 @@ def other_clips(seed: int, index: int, count: int) -> tuple[int, int]:
     return (index + caption) % count, (index + lyrics) % count
 
 
+@dataclass(frozen=True)
+class Mastery:
+    """When a model knows a clip by heart, which a trial waits for, and how that is said."""
+
+    wanted: float = 0.5
+    """Share that `Objective.known_share` must reach."""
+    wanted_recall: float = 0.5
+    """Share that `Objective.recall` must reach, if it is defined."""
+    known: str = "the loss of fixed noise fell by {:.0%}"
+    """What `known_share` says, with a place for it."""
+    recalled: str = "{:.0%} of the clip comes back when it is generated"
+    """What `recall` says, with a place for it."""
+    knows: str = "it predicts the clip"
+    """What a model can do that does not reach `wanted_recall`."""
+    lacks: str = "but does not generate it"
+    """What it cannot do."""
+    reason: str = "small errors of the first steps add up"
+    """Likely reason for that."""
+
+
 class Objective(ABC):
     """What is minimized, measured and sampled. It only holds settings: the (wrapped) model is an argument."""
+
+    mastery: ClassVar[Mastery] = Mastery()
+    """When a model knows a clip by heart."""
 
     @property
     @abstractmethod
@@ -220,6 +243,15 @@ class Objective(ABC):
         Args:
             sums: results of `evaluation_sums`, summed over all micro-batches and processes.
         """
+
+    def known_share(self, metrics: Mapping[str, float], first: Mapping[str, float]) -> float:
+        """Return how well a model predicts the one clip that it is trained on: at most 1, for trials.
+
+        Args:
+            metrics: of an evaluation of the clip.
+            first: the same before training.
+        """
+        return 1 - metrics["loss"] / first["loss"]
 
     def recall(self, core: Any, samples: TrainingSamples) -> float | None:
         """Return the share of the first clip's targets that the model writes by itself from its texts and voice.

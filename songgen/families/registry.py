@@ -71,10 +71,11 @@ def family_of(name: str | Path, revision: str | None = None) -> Family[Any]:
     try:
         family: Family[Any] = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("songgen"):
+        package = (error.name or "").partition(".")[0]
+        if package == "songgen":
             raise
         raise ValueError(
-            f"{name}: {file} has {key} {stated!r}, and such models need the package {error.name}, which is not "
+            f"{name}: {file} has {key} {stated!r}, and such models need the package {package}, which is not "
             'installed: pip install -c constraints.txt -e ".[flow]"'
         ) from error
     return family

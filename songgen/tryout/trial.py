@@ -19,7 +19,7 @@ from songgen.train.launch import Run
 from songgen.train.optimization.anomalies import NonFiniteError
 from songgen.train.reporting.console import Console
 from songgen.train.trainer import Trainer
-from songgen.tryout.verdict import NEEDED_STEPS, WANTED_ACCURACY, Findings
+from songgen.tryout.verdict import NEEDED_STEPS, Findings
 
 CHECK_EVERY = 10
 """Number of steps between two measurements of the accuracy."""
@@ -143,11 +143,14 @@ class _Trial:
         if found.has_adapter and own_rate is not None:
             found.learning_rate, found.rate_key = own_rate, "lora_learning_rate"
         found.device = trainer.accelerator.device.type
+        found.mastery = trainer.objective.mastery
+        self._first: dict[str, float] = {}
 
     def run(self) -> None:
         """Train and measure."""
         found, before = self.found, self._weights()
         self.trainer.reporter.start(0)
+        self._first = self._measured() or {}
         began = time.monotonic()
         for batches in self.trainer.remaining_steps():
             result = self.trainer.step(batches)
@@ -175,22 +178,27 @@ class _Trial:
     def _has_learned(self) -> bool:
         """Measure the clip, and let the model sing it once it predicts it."""
         trainer, found = self.trainer, self.found
-        evaluator = trainer.evaluator
+        metrics = self._measured()
+        if metrics is None or not self._first:
+            return False
+        found.known = trainer.objective.known_share(metrics, self._first)
+        step, loss = trainer.state.step, metrics["loss"]
+        trainer.reporter.console.info(f"step {step}: loss {loss:.3g}, {found.mastery.known.format(found.known)}")
+        if found.is_known:
+            assert trainer.evaluator is not None
+            found.recall = trainer.objective.recall(trainer.core, trainer.evaluator.data.samples)
+        return found.learned
+
+    def _measured(self) -> dict[str, float] | None:
+        """Return the metrics of the clip; None if the run was asked to stop."""
+        trainer, evaluator = self.trainer, self.trainer.evaluator
         assert evaluator is not None
         try:
-            metrics = evaluator.run(
+            return evaluator.run(
                 trainer.engine.model, trainer.core, trainer.state.step, trainer.reporter, trainer.inbox
             )
         except Interrupted:
-            return False
-        found.accuracy = metrics.get("accuracy")
-        step, loss = trainer.state.step, metrics["loss"]
-        trainer.reporter.console.info(
-            f"step {step}: loss {loss:.3g} and accuracy {found.accuracy or 0:.3f} of the clip"
-        )
-        if found.accuracy is not None and found.accuracy >= WANTED_ACCURACY:
-            found.recall = trainer.objective.recall(trainer.core, evaluator.data.samples)
-        return found.learned
+            return None
 
     def _weights(self) -> Tensor:
         """Return some values of every trained parameter, as one vector."""

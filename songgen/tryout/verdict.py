@@ -7,11 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-WANTED_ACCURACY = 0.95
-"""Share of the clip's codes that must be predicted right, given those before them."""
-
-WANTED_RECALL = 0.9
-"""Share of the clip's codes that the model must write by itself."""
+from songgen.families.objective import Mastery
 
 SMALL_CHANGE = 1e-4
 """Change of the weights, relative to their size, below which they count as not moved."""
@@ -31,10 +27,12 @@ class Findings:
     """Loss of each step."""
     norms: list[float] = field(default_factory=list)
     """Gradient norm of each step, before clipping."""
-    accuracy: float | None = None
-    """Share of the codes that are predicted right, given those before them (teacher-forced); None if unknown."""
+    mastery: Mastery = field(default_factory=Mastery)
+    """When the clip counts as known by heart."""
+    known: float | None = None
+    """Share of the clip that is predicted (`Objective.known_share`); None if unknown."""
     recall: float | None = None
-    """Share of the codes that the model writes by itself, greedily (free-running); None if not tried."""
+    """Share of the clip that the model writes by itself (`Objective.recall`); None if not tried."""
     weight_change: float = 0.0
     """Change of the trained weights relative to their size."""
     seconds: float = 0.0
@@ -59,7 +57,12 @@ class Findings:
     @property
     def learned(self) -> bool:
         """Whether the clip was learned by heart."""
-        return (self.accuracy or 0.0) >= WANTED_ACCURACY and (self.recall is None or self.recall >= WANTED_RECALL)
+        return self.is_known and (self.recall is None or self.recall >= self.mastery.wanted_recall)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the model predicts the clip."""
+        return (self.known or 0.0) >= self.mastery.wanted
 
 
 def verdict(found: Findings) -> str:
@@ -70,10 +73,10 @@ def verdict(found: Findings) -> str:
 def _numbers(found: Findings) -> str:
     first, last = _ends(found.losses)
     parts = [f"{len(found.losses)} steps in {found.seconds:.0f} s, loss {first:.3g} -> {last:.3g}"]
-    if found.accuracy is not None:
-        parts.append(f"accuracy {found.accuracy:.3f} with the codes before given")
+    if found.known is not None:
+        parts.append(found.mastery.known.format(found.known))
     if found.recall is not None:
-        parts.append(f"{found.recall:.3f} of the codes come back when it sings alone")
+        parts.append(found.mastery.recalled.format(found.recall))
     return ", ".join(parts)
 
 
@@ -104,7 +107,7 @@ def _reason(found: Findings) -> str:
             f"the loss does not fall ({first:.3g} -> {last:.3g}) although the weights change{_frozen(found)}; {rate} "
             f"may be too high, or what is trained cannot express the clip{_larger_adapter(found)}"
         )
-    if (found.accuracy or 0.0) < WANTED_ACCURACY:
+    if not found.is_known:
         if _has_stopped_falling(found.losses):
             return (
                 f"the loss fell and then stopped ({_numbers(found)}){_frozen(found)}; "
@@ -114,8 +117,8 @@ def _reason(found: Findings) -> str:
         fix = f"give more (--seconds), or a higher {rate}"
         return f"the loss falls, but there was no time to learn the clip ({_numbers(found)}); {fix}"
     return (
-        f"it predicts the clip, but does not sing it by itself ({_numbers(found)}): the first wrong code leads to "
-        "others. More steps (--seconds) usually help; if not, training and generation see different conditions"
+        f"{found.mastery.knows}, {found.mastery.lacks} ({_numbers(found)}): {found.mastery.reason}. More steps "
+        "(--seconds) usually help; if not, training and generation see different conditions"
     )
 
 

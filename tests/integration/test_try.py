@@ -54,7 +54,7 @@ def test_a_configuration_that_learns_brings_the_song_back(
     assert "it learns" in printed and "*" in printed and "|" in printed
     assert time.monotonic() - began < 180
     result = json.loads((tmp_path / "kept" / "try.json").read_text())
-    assert result["learned"] and result["accuracy"] >= 0.95 and result["recall"] >= 0.9
+    assert result["learned"] and result["known"] >= 0.95 and result["recall"] >= 0.9
     assert result["losses"][-1] < 0.2 * result["losses"][0]
     clip = SongDataset.open(tmp_path / "kept" / "clip", "train")
     assert len(clip) == 1 and clip.num_frames[0] <= 5

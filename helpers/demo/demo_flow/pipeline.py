@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 from demo_flow.autoencoder import fit_transform, make_autoencoder
 
 CHANNELS = 96
-"""Values of a frame of latents. With 64 words are hard to understand; more take longer to learn."""
+"""Values of a frame of latents. The work of the autoencoder grows with the square."""
 WIDTH, CONDITION_WIDTH, TEXT_WIDTH = 256, 128, 128
 NUM_LAYERS = 3
 HEAD_WIDTH = 64

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from songgen.config import RunConfig
 from songgen.data.collate import Batch, collate
 from songgen.data.samples import Sample, TrainingSamples
 from songgen.data.schema import CODES
-from songgen.families.objective import BatchLoss, Counts, DataNeeds, Objective, SongRequest
+from songgen.families.objective import BatchLoss, Counts, DataNeeds, Mastery, Objective, SongRequest
 from songgen.families.tokens.codebook_weights import CodebookWeights
 from songgen.families.tokens.evaluation import TokenSums
 from songgen.families.tokens.song_samples import SongSamples
@@ -98,6 +99,19 @@ class TokenObjective(Objective):
     def evaluation_metrics(self, sums: Tensor) -> dict[str, float]:
         """Name the metrics of `TokenSums.metrics`."""
         return TokenSums(self.layout).metrics(sums)
+
+    mastery: ClassVar[Mastery] = Mastery(
+        wanted=0.95,
+        wanted_recall=0.9,
+        known="accuracy {:.3f} with the codes before given",
+        recalled="{:.3f} of the codes come back when it sings alone",
+        lacks="but does not sing it by itself",
+        reason="the first wrong code leads to others",
+    )
+
+    def known_share(self, metrics: Mapping[str, float], first: Mapping[str, float]) -> float:
+        """See `Objective`: share of the codes that are predicted right, given those before them."""
+        return metrics["accuracy"]
 
     def recall(self, core: SongGenForConditionalGeneration, samples: TrainingSamples) -> float | None:
         """See `Objective`: equal codes of the greedy song, of those of the longer of both."""

@@ -17,6 +17,7 @@ from checkpoint_fakes import FORK
 from fake_hub import TOKEN, USER, FakeHub, running_hub
 from huggingface_hub import constants
 from limits import SAFETY_SECONDS
+from tiny_flow import write_tiny_pipeline
 from training_fakes import write_model_folder
 
 from songgen.adapters.choice import base_of, parse_choice
@@ -24,6 +25,8 @@ from songgen.adapters.folder import read_adapter, write_adapter
 from songgen.cli.main import main
 from songgen.config import RunConfig
 from songgen.doctor.hashes import accept
+from songgen.families.flow.model import FlowModel
+from songgen.families.registry import family_of
 from songgen.models import SongGenForConditionalGeneration
 from songgen.runtime.model_folders import resolve_folder
 from songgen.train.launch import _require_possible
@@ -355,3 +358,19 @@ def push_and_leave(folder: Path) -> None:
     """Upload in a process of its own."""
     push_to_hub(folder, "someone/model")
     os._exit(0)
+
+
+def test_a_pipeline_is_uploaded_whole_and_opens_again(
+    server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tiny_pipeline(tmp_path / "song")
+    push = push_to_hub(folder)
+    files = server.repositories[push.repo_id].files
+    assert set(files) == {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} | {
+        "README.md"
+    }
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    opened, original = FlowModel.open(push.repo_id, revision=push.revision), FlowModel.open(folder)
+    for name, tensor in original.state_dict().items():
+        assert torch.equal(opened.state_dict()[name], tensor), name
+    assert family_of(push.repo_id, push.revision).name == "flow matching"

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from songgen.families.objective import Mastery
+from songgen.families.tokens.objective import TokenObjective
 from songgen.tryout.picture import HEIGHT, curve
 from songgen.tryout.verdict import Findings, verdict
 
@@ -13,17 +15,20 @@ FALLING = [5 * 0.9**step for step in range(60)]
 
 def found(losses: list[float], **values: Any) -> Findings:
     given: dict[str, Any] = {"norms": [1.0], "learning_rate": 1e-4, "weight_change": 0.1} | values
+    given = {"mastery": TokenObjective.mastery} | given
     return Findings(losses=losses, **given)
 
 
 @pytest.mark.parametrize(
     ("findings", "words"),
     [
-        (found(FALLING, accuracy=0.99, recall=1.0), "it learns: 60 steps"),
-        (found(FALLING, accuracy=0.99, recall=None), "it learns: 60 steps"),
-        (found(FALLING, accuracy=0.99, recall=0.4), "does not sing it by itself"),
-        (found(FALLING, accuracy=0.7), "there was no time to learn the clip"),
-        (found([5.0] * 20 + [2.0] * 60, accuracy=0.7), "the loss fell and then stopped"),
+        (found(FALLING, known=0.99, recall=1.0), "it learns: 60 steps"),
+        (found(FALLING, known=0.99, recall=None), "it learns: 60 steps"),
+        (found(FALLING, known=0.99, recall=0.4), "does not sing it by itself"),
+        (found(FALLING, known=0.8, recall=0.6, mastery=Mastery()), "noise fell by 80%, 60% of the clip comes back"),
+        (found(FALLING, known=0.8, recall=0.1, mastery=Mastery()), "but does not generate it"),
+        (found(FALLING, known=0.7), "there was no time to learn the clip"),
+        (found([5.0] * 20 + [2.0] * 60, known=0.7), "the loss fell and then stopped"),
         (found([5.0] * 40, weight_change=1e-7), "learning_rate 0.0001 is too low"),
         (found([5.0] * 40, weight_change=0.2, frozen=("decoder",)), "although the weights change (frozen: decoder)"),
         (found([5.0] * 20 + [9.0] * 20), "learning_rate 0.0001 is too high"),

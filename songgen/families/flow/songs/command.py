@@ -57,7 +57,7 @@ OPTIONS = OptionGroup(
         ),
         SongOption(
             "cover",
-            "new song over melody and rhythm of --source, which it follows more or less closely: 0 to 1 (default: 1)",
+            "new song over melody and rhythm of --source; strength of the instruction to cover it, 0 to 1 (default: 1)",
             {"type": float, "nargs": "?", "const": 1.0, "metavar": "STRENGTH"},
         ),
     ),

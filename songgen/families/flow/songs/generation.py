@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from songgen.families.flow.pipeline import AUTOENCODER, TOKENIZER
 from songgen.families.flow.prompts import INSTRUMENTAL, SIGNATURES, PipelinePrompts
 from songgen.families.flow.songs.options import DEFAULT_SECONDS, Sampling, Section, SongOptions
 from songgen.families.use.generating import ProgressCallback
+from songgen.lyrics.written import read_written_lyrics
 
 FULL_LEVEL = 10 ** (-1 / 20)
 """Peak of a song: -1 dB, as the pipeline scales it."""
@@ -154,8 +156,8 @@ class FlowSongs:
         precisions. The pipeline itself rounds durations up twice, and fails where this gives a frame more: 28 frames at
         25 a second take 1.12 s, and 1.12 * 25 is a little above 28.
         """
-        if (source := inputs.get("src_audio")) is not None:
-            frames = source.shape[1] // self.hop_length
+        if "src_audio" in inputs:
+            frames = inputs["src_audio"].shape[1] // self.hop_length
         else:
             frames = math.ceil(inputs["audio_duration"] * self.frame_rate)
         return torch.randn(1, frames, self.core.num_channels, generator=torch.Generator().manual_seed(seed))
@@ -178,15 +180,17 @@ class FlowSongs:
             "keyscale": stated_key(options.key) or None,
             "timesignature": SIGNATURES.get(options.time_signature),
         }
-        language, lyrics = (
-            prompts.language(options.language),
-            options.lyrics if options.lyrics.strip() else INSTRUMENTAL,
-        )
-        caption = prompts.caption(options.caption, MusicFacts({k: v for k, v in facts.items() if v}), seconds)
+        # Texts are understood as those of rows are, so that the model reads what it would have been trained on.
+        written = read_written_lyrics(options.lyrics)
+        for note in written.notes:
+            logger.warning("%s", note)
+        lyrics, language = written.text or INSTRUMENTAL, prompts.language(options.language)
+        text = unicodedata.normalize("NFC", options.caption).strip()
+        caption = prompts.caption(text, MusicFacts({name: fact for name, fact in facts.items() if fact}), seconds)
         _warn_of_cut("caption", caption, prompts, ", as are tempo, key and duration behind it")
         _warn_of_cut("lyrics", prompts.lyrics(lyrics, language), prompts)
         return {
-            "prompt": options.caption,
+            "prompt": text,
             "lyrics": lyrics,
             "vocal_language": language,
             "audio_duration": seconds,

@@ -127,7 +127,7 @@ class SongOptions:
     repaint: Section | None = None
     """Section of the source to write again; the rest is the source."""
     cover: float | None = None
-    """Strength from 0 to 1 with which the song follows the melody and rhythm of the source; None for no cover."""
+    """Strength of the instruction to cover the source, from 0 to 1; None for no cover."""
     num_songs: int = 1
     """Number of songs."""
     seed: int | None = None

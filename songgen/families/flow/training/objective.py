@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from songgen.config import RunConfig
-from songgen.data.samples import Sample
+from songgen.data.samples import Sample, TrainingSamples
 from songgen.data.schema import LATENTS
 from songgen.families.flow.model import FlowModel
 from songgen.families.flow.pipeline import TOKENIZER
@@ -31,6 +31,9 @@ ERRORS, FRAMES = "band_errors", "band_frames"
 
 REFERENCE_SECONDS = 30
 """Length of a timbre reference, as in diffusers' pipeline."""
+
+RECALL_STEPS = 20
+"""Steps in which a clip is generated to see whether it comes back; a turbo model has eight."""
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +107,27 @@ class FlowObjective(Objective):
             f"band_{band}/loss": float(errors[band - 1] / frames[band - 1]) for band in range(1, BANDS + 1)
         }
 
+    @torch.no_grad()
+    def recall(self, core: FlowModel, samples: TrainingSamples) -> float | None:
+        """See `Objective`: share of the variance of the clip's latents that is right when they are generated.
+
+        They are generated from noise that was not trained, without guidance.
+        """
+        device, was_training = core.device, core.training
+        batch = self.collate([samples[0, 0]]).to(device)
+        noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(0))
+        written, times = noise.to(device), self.collator.timesteps.path(RECALL_STEPS)
+        core.eval()
+        try:
+            with torch.autocast(device.type, core.dtype, enabled=core.dtype != torch.float32):
+                for time, following in zip(times[:-1], times[1:], strict=True):
+                    at = torch.full((1,), time, device=device)
+                    written = written + (following - time) * self._velocity(core, batch, written, at).float()
+        finally:
+            core.train(was_training)
+        spread = (batch.latents - batch.latents.mean()).square().mean()
+        return max(0.0, 1 - float((written - batch.latents).square().mean() / spread.clamp(min=1e-12)))
+
     def sample_songs(self, core: FlowModel, request: SongRequest) -> dict[str, float]:
         """See `Objective`, and `songgen.families.flow.songs.samples.sample_songs` for the metrics."""
         assert self.songs is not None, "the configuration asks for no songs"
@@ -111,10 +135,17 @@ class FlowObjective(Objective):
 
     def _errors(self, model: nn.Module, batch: FlowBatch, timesteps: Tensor) -> Tensor:
         """Return the squared error of the velocity: mean over channels, sum over the frames of each clip (B)."""
-        device = batch.latents.device
         times = timesteps[:, None, None]
-        velocity = model(
-            noisy=times * batch.noise + (1 - times) * batch.latents,
+        velocity = self._velocity(model, batch, times * batch.noise + (1 - times) * batch.latents, timesteps)
+        inside = torch.arange(velocity.shape[1], device=velocity.device) < batch.frames[:, None]
+        difference = velocity.float() - (batch.noise - batch.latents)
+        return torch.where(inside[..., None], difference, 0.0).square().mean(dim=-1).sum(dim=-1)
+
+    def _velocity(self, model: nn.Module, batch: FlowBatch, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """Return the velocity that the model predicts for noisy latents with the conditions of a batch (B x T x C)."""
+        device = batch.latents.device
+        velocity: Tensor = model(
+            noisy=noisy,
             timesteps=timesteps,
             # The placeholder of an empty micro-batch has no frame. The model gets one, since attention over nothing is
             # not a number.
@@ -126,9 +157,7 @@ class FlowObjective(Objective):
             reference=batch.reference,
             is_unconditional=batch.is_unconditional if self.drops_conditions else None,
         ).velocity
-        inside = torch.arange(velocity.shape[1], device=device) < batch.frames[:, None]
-        difference = velocity.float() - (batch.noise - batch.latents)
-        return torch.where(inside[..., None], difference, 0.0).square().mean(dim=-1).sum(dim=-1)
+        return velocity
 
 
 def flow_objective(config: RunConfig, core: FlowModel) -> FlowObjective:

@@ -63,6 +63,12 @@ class Timesteps:
         count = self.num_strata
         return self.at((torch.arange(count, dtype=torch.float64) + quantiles[:, None]) / count)
 
+    def path(self, steps: int) -> list[float]:
+        """Return the times from noise (1) to data (0) at which songs are generated; a turbo model has its own."""
+        if self.sampling == "discrete":
+            return [*turbo_times(self.shift).flip(0).tolist(), 0.0]
+        return shifted(torch.linspace(1, 0, steps + 1), self.shift).tolist()
+
     def band_limits(self) -> list[float]:
         """Return the smallest time of each band, and the largest of the last one."""
         return self.at(torch.arange(BANDS + 1, dtype=torch.float64) / BANDS).tolist()

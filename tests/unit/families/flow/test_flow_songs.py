@@ -182,6 +182,16 @@ def test_a_section_is_not_scaled_unless_it_is_louder_than_source_and_full_level(
         assert written.tolist() == pytest.approx([expected] * 2)
 
 
+def test_texts_are_understood_as_in_tokenizing(songs: FlowSongs, caplog: pytest.LogCaptureFixture) -> None:
+    plain, instrumental = (only(songs.generate(options(lyrics=lyrics))) for lyrics in ("la la", ""))
+    assert torch.equal(only(songs.generate(options(caption=" pop\n", lyrics="<b>la</b> la\u200b"))), plain)
+    assert "HTML in the lyrics is left out" in caplog.text
+    for words in ("(Instrumental)", "[intro]\n[inst]", "Pure instrumental."):
+        assert torch.equal(only(songs.generate(options(lyrics=words))), instrumental)
+    assert torch.equal(only(songs.generate(options(lyrics="[Instrumental]"))), instrumental)
+    assert not torch.equal(plain, instrumental)
+
+
 def test_texts_that_are_cut_are_named(songs: FlowSongs, caplog: pytest.LogCaptureFixture) -> None:
     caption, lyrics = "a" * 300 + " unheard", "b" * 2100 + " unsung"
     with caplog.at_level(logging.WARNING):
