@@ -99,7 +99,7 @@ def test_a_difference_is_noticed(old: str, new: str, kind: str) -> None:
 
 
 def test_figures_of_memory_are_those_of_the_hardware_page() -> None:
-    """Of the longest songs, in gigabytes."""
+    """The rows of songs of 240 s, in gigabytes."""
     table = (DOCS / "hardware.md").read_text(encoding="utf-8").split("### Flow-matching models")[1].split("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"]
     known = {(row[0], row[1]): row[-1] for row in rows}
