@@ -23,7 +23,7 @@ def sections(text: str) -> list[tuple[int, str]]:
 
 
 def said(body: str, own: set[str]) -> dict[str, list[str]]:
-    """What a section has in any language; `own` are the names under which a page links itself and its translation."""
+    """What a section has in any language; `own` are the names of the page in both languages."""
     rows = [line for line in body.splitlines() if line.startswith("|")]
     links = [target for target in LINK.findall(body) if target not in own and not target.startswith("#")]
     return {
@@ -63,9 +63,22 @@ def test_both_languages_say_the_same(english: str, chinese: str) -> None:
     assert len(re.findall(r"[\u4e00-\u9fff]", texts[1])) > 3000
 
 
-TEXT = (
-    "# A\n\nB `c` [d](guide.md)\n\n```bash\nsonggen list\n```\n\n## E\n\n| f | 1.5 |\n|---|---|\n| g | `h` |\n\n- i\n"
-)
+TEXT = """# A
+
+B `c` [d](guide.md)
+
+```bash
+songgen list
+```
+
+## E
+
+| f | 1.5 |
+|---|---|
+| g | `h` |
+
+- i
+"""
 
 
 @pytest.mark.parametrize(

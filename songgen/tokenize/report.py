@@ -54,8 +54,7 @@ def write_report(
             processes[str(record.process)] = processes.get(str(record.process), 0) + record.rows
             for rejection in record.rejections:
                 file.write(json.dumps({"split": record.split, **asdict(rejection)}) + "\n")
-    report = {
-        "target_kind": info.target_kind,
+    report: dict[str, Any] = {
         "codec": {"fingerprint": info.codec_fingerprint, "spec": info.codec_spec, "sample_rate": info.sample_rate},
         "limits": {
             "min_duration_in_seconds": options.min_seconds,
@@ -63,19 +62,21 @@ def write_report(
             "max_text_length": options.max_text_length,
             "max_bad_fraction": options.max_bad_fraction,
         },
-        "splits": {split: _split_report(plan.splits[split].rows, total) for split, total in totals.items()},
+        "splits": {split: _split_report(plan.splits[split].rows, total, info) for split, total in totals.items()},
         "rows_by_process": dict(sorted(processes.items())),
         "repeated_rows_taken_once": plan.repeated_rows,
         "notices": plan.notices,
         "num_notices": plan.num_notices,
     }
+    if info.target_kind != CODES:
+        report["target_kind"] = info.target_kind
     (folder / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / REPORT_TEXT_FILE).write_text("\n".join(report_lines(report)) + "\n", encoding="utf-8")
     return report
 
 
-def _split_report(num_rows: int, total: ChunkStatistics) -> dict[str, Any]:
-    return {
+def _split_report(num_rows: int, total: ChunkStatistics, info: DatasetInfo) -> dict[str, Any]:
+    content = {
         "rows_in_manifests": num_rows,
         "rows": total.rows,
         "hours": total.seconds / 3600,
@@ -96,14 +97,16 @@ def _split_report(num_rows: int, total: ChunkStatistics) -> dict[str, Any]:
         "unknown_lyric_pieces": total.unknown_lyric_pieces,
         "measured_differently_than_stated": dict(sorted(total.differing_statements.items())),
         "captions_without": dict(sorted(total.missing_tags.items())),
-        "facts_left_out": dict(sorted(total.facts_left_out.items())),
-        "truncated_texts": dict(sorted(total.truncated.items())),
     }
+    if info.target_kind != CODES:  # texts of codes have no facts and are not truncated
+        content["facts_left_out"] = dict(sorted(total.facts_left_out.items()))
+        content["truncated_texts"] = dict(sorted(total.truncated.items()))
+    return content
 
 
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
     """Yield the text report line by line."""
-    encoder = "codec" if report["target_kind"] == CODES else "autoencoder"
+    encoder = "autoencoder" if "target_kind" in report else "codec"
     yield f"{encoder} {report['codec']['fingerprint']} at {report['codec']['sample_rate']} Hz"
     for split, content in report["splits"].items():
         yield ""
@@ -136,6 +139,6 @@ def _split_lines(split: str, content: dict[str, Any]) -> Iterator[str]:
         if content[name]:
             yield f"  {name.replace('_', ' ')}: {content[name]} clips"
     for name in _LISTED_COUNTS:
-        if content[name]:
+        if content.get(name):
             listed = ", ".join(f"{key} {number}" for key, number in content[name].items())
             yield f"  {name.replace('_', ' ')}: {listed}"

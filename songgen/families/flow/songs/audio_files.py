@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from songgen.data.audio import AudioOptions, AudioRejected, check_header, decode, resample
+from songgen.families.flow.model_folder import is_turbo
 from songgen.families.flow.pipeline import AUTOENCODER, COVER_PARTS, TRANSFORMER, read_index
 from songgen.families.flow.songs.options import MAX_SECONDS, MIN_SECONDS
 from songgen.runtime.file_hashes import checked
@@ -46,7 +47,7 @@ class PipelineForm:
             read_json_object(checked(folder / part / MODEL_CONFIG_FILE)) for part in (TRANSFORMER, AUTOENCODER)
         )
         return cls(
-            is_turbo=bool(transformer.get("is_turbo")) or transformer.get("model_version") == "turbo",
+            is_turbo=is_turbo(transformer),
             can_cover=present.keys() >= set(COVER_PARTS),
             sample_rate=int(autoencoder["sampling_rate"]),
         )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from songgen.config import RunConfig
+from songgen.config.keys import all_keys
 from songgen.data.samples import Sample, TrainingSamples
 from songgen.data.schema import LATENTS
 from songgen.families.flow.model import FlowModel
@@ -87,7 +88,7 @@ class FlowObjective(Objective):
     def evaluation_sums(self, model: nn.Module, batch: FlowBatch) -> Tensor:
         """See `Objective`: sums of errors and of frames in each band, 2 x 4.
 
-        A clip is measured once in each stratum of the distribution, each time with its own noise.
+        A clip is measured once in each stratum of the distribution, always with the same noise.
         """
         # float64 keeps sums over many frames exact; Apple's devices do not have it.
         dtype = torch.float32 if batch.latents.device.type == "mps" else torch.float64
@@ -160,19 +161,39 @@ class FlowObjective(Objective):
         return velocity
 
 
-def flow_objective(config: RunConfig, core: FlowModel) -> FlowObjective:
-    """Build the objective of a run."""
-    flow, model = config.flow, config.model
+def timesteps_of(config: RunConfig, core: FlowModel) -> Timesteps:
+    """Return the distribution of the timesteps of a run.
+
+    Raises:
+        ValueError: if mean or deviation are given for a distribution that has none.
+    """
+    flow = config.flow
     sampling = flow.timestep_sampling
     if sampling == "auto":
         sampling = "discrete" if core.is_turbo else "logit_normal"
-    timesteps = Timesteps(sampling, flow.shift, flow.timestep_mean, flow.timestep_std)
+    ignored = [
+        name
+        for name in ("timestep_mean", "timestep_std")
+        if sampling != "logit_normal" and getattr(flow, name) != all_keys()[name].default
+    ]
+    if ignored:
+        raise ValueError(f"{', '.join(ignored)}: without effect on timesteps that are {sampling}; remove")
+    return Timesteps(sampling, flow.shift, flow.timestep_mean, flow.timestep_std)
+
+
+def flow_objective(config: RunConfig, core: FlowModel) -> FlowObjective:
+    """Build the objective of a run.
+
+    Raises:
+        ValueError: if keys of the timesteps do not fit together.
+    """
+    timesteps = timesteps_of(config, core)
     limits = " ".join(f"{limit:.3f}" for limit in timesteps.band_limits())
-    logger.info("timesteps: %s, shift %g; limits of the four bands: %s", sampling, flow.shift, limits)
+    logger.info("timesteps: %s, shift %g; limits of the four bands: %s", timesteps.sampling, timesteps.shift, limits)
     prompts = PipelinePrompts(core.part(TOKENIZER))
     silence = core.silence(round(REFERENCE_SECONDS * core.frame_rate))[0].float().cpu()
     return FlowObjective(
-        collator=FlowCollator(timesteps, silence, flow.timbre_reference),
+        collator=FlowCollator(timesteps, silence, config.flow.timbre_reference),
         texts=core.texts,
         needs=DataNeeds(
             LATENTS,
@@ -180,6 +201,6 @@ def flow_objective(config: RunConfig, core: FlowModel) -> FlowObjective:
             empty_caption_ids=prompts.empty_caption_ids,
             empty_lyrics_ids=prompts.empty_lyrics_ids,
         ),
-        drops_conditions=model.condition_dropout > 0,
+        drops_conditions=config.model.condition_dropout > 0,
         songs=sampling_of(config, core) if config.training.do_eval else None,
     )

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import AceStepPipeline
 from tiny_flow import CHANNELS, write_latents, write_tiny_pipeline
-from torch import Tensor
+from torch import Tensor, nn
 
 from songgen.config import RunConfig
 from songgen.data.samples import EMPTY_SLOT, Sample, TrainingSamples
@@ -323,6 +323,8 @@ def test_an_objective_goes_to_loader_workers_without_features(folder: Path, core
     ("keys", "message"),
     [
         ({"top_k": 50}, "top_k: without meaning for a flow-matching model"),
+        ({"attn_implementation": "eager"}, "attn_implementation: without meaning for a flow-matching model"),
+        ({"timestep_std": 2.0}, "timestep_std: without effect on timesteps that are discrete"),
         ({"condition_dropout": 0.1}, "condition_dropout: .* is a turbo model"),
         ({"guidance_scale": 3.0}, "guidance_scale: .* is a turbo model"),
     ],
@@ -330,7 +332,7 @@ def test_an_objective_goes_to_loader_workers_without_features(folder: Path, core
 def test_keys_without_meaning_are_refused(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
     write_tiny_pipeline(tmp_path / "model", is_turbo=True)
     with pytest.raises(ValueError, match=message):
-        open_model(configured(tmp_path, **keys), None)
+        objective_of(tmp_path, open_model(configured(tmp_path, **keys), None), **keys)
 
 
 def test_a_turbo_model_is_trained_at_its_eight_steps(tmp_path: Path, folder: Path, core: FlowModel) -> None:
@@ -368,3 +370,30 @@ def test_hashes_cover_frozen_weights_and_the_text_encoder(folder: Path, tmp_path
     assert known == content(["transformer.layers.0.self_attn.to_q.weight"]), "trained"
     for name in ("condition_encoder.lyric_encoder.embed_tokens.weight", "condition_encoder.silence_latent"):
         assert known != content([name]), name
+
+
+@pytest.mark.faults
+def test_compiled_layers_compute_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are traced, with masks of padding; without the code that would be generated, which takes a minute."""
+    compile_module = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compile_module(self, backend="eager", **options))
+    torch._dynamo.utils.counters.clear()
+    losses, gradients = [], []
+    for keys in ({}, {"torch_compile": True, "gradient_checkpointing": True}):
+        config = configured(folder, **keys)
+        core = open_model(config, None).train()
+        objective = objective_of(folder, core, **keys)
+        FLOW.prepare_model(config, core, None)  # type: ignore[arg-type]  # it reads no data
+        source = samples_of(folder, objective)
+        for index in (0, 3):  # of other lengths
+            batch = objective.collate([source[0, index], source[0, index + 1]])
+            total = objective.loss(core, batch, objective.count([batch]).divisors, NO_CURVE).total
+            total.backward()
+            losses.append(total.item())
+        gradients.append({name: entry.grad for name, entry in core.named_parameters() if entry.grad is not None})
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= len(core.blocks()) / 2
+    assert losses[2:] == pytest.approx(losses[:2], rel=1e-5)
+    plain, compiled = gradients
+    scale = max(float(entry.abs().max()) for entry in plain.values())
+    for name, gradient in plain.items():
+        torch.testing.assert_close(compiled[name], gradient, rtol=1e-4, atol=1e-5 * scale, msg=name)
