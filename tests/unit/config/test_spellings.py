@@ -17,6 +17,7 @@ from songgen.config.foreign.spellings import REFUSED, SPELLINGS
 from songgen.config.keys import all_keys
 from songgen.config.loading import load_run_config
 from songgen.families.foreign_keys import TOKEN_KEYS, refuse_keys
+from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 
 REQUIRED = ["--model_name_or_path", "m", "--output_dir", "o", "--save_to_disk", "d"]
 TABLES = {"convert2hf_dataset.py": 3, "trainer.py": 21}
@@ -147,7 +148,7 @@ def test_a_folder_of_models_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
     assert load("--checkpoint_dir", str(tmp_path), "--output_dir", "o",
                 required=required).model.model_name_or_path == str(tmp_path)  # fmt: skip
-    (tmp_path / "training_config.json").write_text("{}")
+    (tmp_path / RUN_CONFIG_FILE).write_text("{}")
     config = load("--checkpoint_dir", str(tmp_path), "--model_name_or_path", "m", required=required)
     assert config.training.output_dir == str(tmp_path)
 
