@@ -97,8 +97,8 @@ def _checkpoint_folder(value: str | None) -> dict[str, Any]:
         return {"model_name_or_path": value}
     if any(folder.glob("*/config.json")):
         raise ValueError(
-            f"has models, but no {PIPELINE_FILE} of a diffusers pipeline; as the model to start from, give such a folder "
-            "(or its hub id) as model_name_or_path; as the folder of the run, name another one as output_dir"
+            f"has models, but no {PIPELINE_FILE} of a diffusers pipeline; as the model to start from, give such a "
+            "folder (or its hub id) as model_name_or_path; as the folder of the run, name another one as output_dir"
         )
     return {"output_dir": value}
 
