@@ -155,7 +155,8 @@ class FlowObjective(Objective):
             caption_mask=batch.caption_mask,
             lyrics=self.texts.lyrics(batch.lyrics_ids, batch.lyrics_mask, device),
             lyrics_mask=batch.lyrics_mask,
-            reference=batch.reference,
+            references=batch.references,
+            reference_of=batch.reference_of,
             is_unconditional=batch.is_unconditional if self.drops_conditions else None,
         ).velocity
         return velocity
