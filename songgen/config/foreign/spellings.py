@@ -11,7 +11,6 @@ from typing import Any
 
 from songgen.config.checks import Problem
 from songgen.config.types import coerce
-from songgen.runtime.model_folders import PIPELINE_FILE
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,9 @@ def _epochs(value: int) -> dict[str, Any]:
     return {} if value == -1 else {"num_train_epochs": float(value)}
 
 
-RUN_FILE = "training_config.json"
-"""File by which the output folder of a run is known; `songgen.train` writes it."""
+MODEL_FILE, RUN_FILE = "model_index.json", "training_config.json"
+"""Files by which the folder of a diffusers pipeline and the output folder of a run are known. They are those of
+`songgen.runtime.model_folders` and `songgen.train`, which load torch; reading a command line does not."""
 
 
 def _checkpoint_folder(value: str | None) -> dict[str, Any]:
@@ -93,12 +93,12 @@ def _checkpoint_folder(value: str | None) -> dict[str, Any]:
     # In the program of ACE-Step this is the folder of the model to start from; in its instructions, that of the output.
     if (folder / RUN_FILE).is_file():
         return {"output_dir": value}
-    if (folder / PIPELINE_FILE).is_file():
+    if (folder / MODEL_FILE).is_file():
         return {"model_name_or_path": value}
     if any(folder.glob("*/config.json")):
         raise ValueError(
-            f"has models, but no {PIPELINE_FILE} of a diffusers pipeline; as the model to start from, give such a "
-            "folder (or its hub id) as model_name_or_path; as the folder of the run, name another one as output_dir"
+            f"has models, but no {MODEL_FILE} of a diffusers pipeline; as the model to start from, give such a folder "
+            "(or its hub id) as model_name_or_path; as the folder of the run, name another one as output_dir"
         )
     return {"output_dir": value}
 
