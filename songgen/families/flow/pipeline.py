@@ -154,7 +154,7 @@ def empty_component(folder: Path, name: str) -> Any:
     require_sane_sizes(config, str(path))
     opener = component_class(name)
     try:
-        with torch.device("meta"):
+        with quiet_networks(), torch.device("meta"):
             if COMPONENTS[name].module == "transformers":
                 return opener(opener.config_class.from_dict(config))
             return opener.from_config(config)
@@ -191,7 +191,7 @@ def open_component(folder: Path, name: str) -> Any:
             return opener.from_pretrained(place, local_files_only=True)
         precision = {"dtype" if component.module == "transformers" else "torch_dtype": torch.float32}
         # Some classes sample first weights, which must not change what a run samples after it has opened a network.
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with quiet_networks(), torch.random.fork_rng(devices=[]):
             network, found = opener.from_pretrained(
                 place, use_safetensors=True, local_files_only=True, output_loading_info=True, **precision
             )
@@ -210,8 +210,8 @@ def open_component(folder: Path, name: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Open a network without a progress bar on the console of a run, or warnings that a user can do nothing about."""
+def quiet_networks() -> Iterator[None]:
+    """Make, open or write networks without progress bars on a console, or warnings that a user can do nothing about."""
     from transformers.utils import logging
 
     had_bar = logging.is_progress_bar_enabled()
