@@ -69,6 +69,7 @@ class FlowModel(nn.Module):
         self.texts = TextFeatures(folder)
         self._parts: dict[str, Any] = {}
         self._masks = mask_padding(transformer)
+        mask_padding(condition_encoder)  # which makes its own masks, and needs the attention that is fast with them
         # Published weights have it and nothing reads it. DDP would wait for its gradient.
         condition_encoder.timbre_encoder.special_token.requires_grad_(False)  # type: ignore[union-attr, operator]
 

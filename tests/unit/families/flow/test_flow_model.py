@@ -2,14 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import AceStepPipeline
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from diffusers.models.transformers.ace_step_transformer import AceStepAttnProcessor2_0
 from safetensors.torch import load_file, save_file
 from tiny_flow import CHANNELS, TEXT_WIDTH, write_tiny_pipeline
 
 from songgen.families.flow.model import FlowModel
+from songgen.families.flow.padding import MaskedProcessor
 from songgen.families.flow.pipeline import PIPELINE_FILE
 
 FRAMES = torch.tensor([7, 12, 4])
@@ -158,3 +162,41 @@ def test_missing_and_damaged_weights_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="cannot be opened"):
         FlowModel.open(folder)
+
+
+def test_masked_attention_is_that_of_diffusers_without_shared_keys(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same values; on CUDA, the fused kernels take a mask or heads that share keys, but not both."""
+    # In diffusers, a mask of a window would not reach this one.
+    monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", AttentionBackendName.FLASH)
+    attend, plain = torch.nn.functional.scaled_dot_product_attention, FlowModel.open(folder)
+    calls = []
+
+    def counted(*arguments: Any, **keywords: Any) -> torch.Tensor:
+        calls.append((keywords["attn_mask"] is not None, keywords.get("enable_gqa", False)))
+        return attend(*arguments, **keywords)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    found = FlowModel.open(folder)(**inputs()).velocity
+    assert (True, False) in calls and (True, True) not in calls
+    monkeypatch.setattr(MaskedProcessor, "__call__", _as_diffusers_attends)
+    expected = plain(**inputs()).velocity
+    assert (True, True) in calls
+    assert torch.equal(found, expected)
+
+
+def _as_diffusers_attends(
+    self: MaskedProcessor,
+    attn: Any,
+    hidden_states: torch.Tensor,
+    encoder_hidden_states: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+    image_rotary_emb: Any = None,
+) -> torch.Tensor:
+    """Attend with the masks of a batch by diffusers' own code."""
+    inside = self.masks.patches if encoder_hidden_states is None else self.masks.conditions
+    mask = inside if attention_mask is None else attention_mask
+    if attention_mask is not None and inside is not None:
+        mask = torch.where(inside, attention_mask, torch.finfo(attention_mask.dtype).min)
+    return AceStepAttnProcessor2_0.__call__(self, attn, hidden_states, encoder_hidden_states, mask, image_rotary_emb)
