@@ -187,8 +187,8 @@ def _comfyui_weights(
     for module, part, tensor in parts:
         name = f"{PEFT_PREFIX}{published_name(module)}"
         if part == _MAGNITUDE:
-            # A column: in ComfyUI, a vector is spread over the inputs.
-            yield f"{name}.dora_scale", tensor.reshape(-1, 1)
+            # In ComfyUI it has as many dimensions as the weight, or it would be spread over the inputs.
+            yield f"{name}.dora_scale", tensor.reshape(-1, *(1,) * max(1, tensor.ndim - 1))
         elif part == ".bias":
             yield f"{_COMFYUI_PREFIX}{published_name(module)}.bias.set_weight", tensor
         elif _is_whole(part):

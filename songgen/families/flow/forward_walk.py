@@ -112,7 +112,11 @@ class ForwardWalk:
         states = account.linear(f"{name}.embed_tokens", source, inputs, sizes.width)
         for index in range(layers):
             inner = self.new_account()
-            following = self._encoder_layer(inner, f"{name}.layers.{index}", sizes, states, clips, length)
+            # Every layer of lyrics has a mask of padding; otherwise, only those that see near tokens have one.
+            has_mask = len(masks) > 1 or index % 2 == 0
+            following = self._encoder_layer(
+                inner, f"{name}.layers.{index}", sizes, states, clips, length, has_mask=has_mask
+            )
             layer_kept = max(layer_kept, inner.kept + inner.kept_weights)
             if again and following.has_gradient:
                 account.keep(states)
@@ -124,12 +128,14 @@ class ForwardWalk:
         return self._norm(account, f"{name}.norm", states, sizes.width), layer_kept
 
     def _encoder_layer(
-        self, account: TensorAccount, name: str, sizes: Sizes, states: Flow, clips: int, length: int
+        self, account: TensorAccount, name: str, sizes: Sizes, states: Flow, clips: int, length: int, *, has_mask: bool
     ) -> Flow:
         """Account for one layer of the condition encoder."""
         normed = self._norm(account, f"{name}.input_layernorm", states, sizes.width)
         shape = AttentionShape(clips, sizes.heads, length, length)
-        mixed = self._attention(account, f"{name}.self_attn", sizes, normed, normed, shape, rotates=True)
+        mixed = self._attention(
+            account, f"{name}.self_attn", sizes, normed, normed, shape, rotates=True, has_mask=has_mask
+        )
         states = account.add(f"{name} attended", states, mixed)
         normed = self._norm(account, f"{name}.post_attention_layernorm", states, sizes.width)
         return account.add(f"{name} fed", states, self._feed_forward(account, f"{name}.mlp", sizes, normed))
@@ -203,12 +209,17 @@ class ForwardWalk:
         )
         if is_near and not has_padding:
             account.keep(Flow("window", length * length, account.computed, False))
-        mixed = self._attention(account, f"{name}.self_attn", sizes, normed, normed, own, rotates=True, copies=True)
+        mixed = self._attention(
+            account, f"{name}.self_attn", sizes, normed, normed, own,
+            rotates=True, copies=True, has_mask=is_near or has_padding,
+        )  # fmt: skip
         states = self._gated(account, f"{name} attended", table, states, mixed, modulation)
         normed = self._norm(account, f"{name}.cross_attn_norm", states, sizes.width)
         normed = replace(normed, width=states.width)
         shape = AttentionShape(clips, sizes.heads, length, self.condition_tokens)
-        mixed = self._attention(account, f"{name}.cross_attn", sizes, normed, conditions, shape, copies=True)
+        mixed = self._attention(
+            account, f"{name}.cross_attn", sizes, normed, conditions, shape, copies=True, has_mask=has_padding
+        )
         states = account.add(f"{name} informed", states, mixed)
         normed = self._norm(account, f"{name}.mlp_norm", states, sizes.width)
         normed = self._modulated(account, table, normed, modulation, states.width)
@@ -256,6 +267,7 @@ class ForwardWalk:
         source: Flow,
         shape: AttentionShape,
         *,
+        has_mask: bool,
         rotates: bool = False,
         copies: bool = False,
     ) -> Flow:
@@ -270,6 +282,11 @@ class ForwardWalk:
         if rotates:  # what attention keeps are the rotated ones, which are new tensors
             query = account.new(f"{name} rotated query", query.numbers, query.width, query)
             keys = account.new(f"{name} rotated keys", keys.numbers, keys.width, keys)
+        if has_mask:  # see `songgen.families.flow.padding`
+            keys, values = (
+                account.new(f"{flow.key} of all heads", flow.numbers * sizes.heads // sizes.key_heads, flow.width, flow)
+                for flow in (keys, values)
+            )
         mixed = account.fused_attention(name, query, keys, values, shape)
         mixed = replace(mixed, key=f"{name} mixed", width=query.width) if query.width != mixed.width else mixed
         return account.linear(f"{name}.to_out.0", mixed, wide, sizes.width)

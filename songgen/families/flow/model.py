@@ -33,6 +33,7 @@ from songgen.families.flow.pipeline import (
     read_index,
 )
 from songgen.families.flow.training.text_features import TextFeatures
+from songgen.runtime.file_hashes import checked
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.tensor_files import MODEL_CONFIG_FILE
 
@@ -69,6 +70,7 @@ class FlowModel(nn.Module):
         self.texts = TextFeatures(folder)
         self._parts: dict[str, Any] = {}
         self._masks = mask_padding(transformer)
+        mask_padding(condition_encoder)  # which makes its own masks, and needs the attention that is fast with them
         # Published weights have it and nothing reads it. DDP would wait for its gradient.
         condition_encoder.timbre_encoder.special_token.requires_grad_(False)  # type: ignore[union-attr, operator]
 
@@ -105,7 +107,7 @@ class FlowModel(nn.Module):
     @property
     def frame_rate(self) -> float:
         """Number of latent frames a second, from the configuration of the autoencoder."""
-        config = read_json_object(self.folder / AUTOENCODER / MODEL_CONFIG_FILE)
+        config = read_json_object(checked(self.folder / AUTOENCODER / MODEL_CONFIG_FILE))
         return float(config["sampling_rate"]) / math.prod(config["downsampling_ratios"])
 
     @cached_property

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from songgen.runtime.file_hashes import checked
+from songgen.runtime.file_hashes import checked, checked_folder
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import DOWNLOADED, PIPELINE_FILE
 from songgen.runtime.network_sizes import require_sane_sizes
@@ -33,7 +33,7 @@ from songgen.runtime.tensor_files import DIFFUSERS_STEM, MODEL_CONFIG_FILE, requ
 
 PIPELINE_CLASS = "AceStepPipeline"
 
-_CLASS_KEY = "_class_name"
+_CLASS_KEY, _QUANTIZATION_KEY = "_class_name", "quantization_config"
 _EXTRA = 'models of this kind need diffusers: pip install -c constraints.txt -e ".[flow]"'
 
 
@@ -149,10 +149,7 @@ def empty_component(folder: Path, name: str) -> Any:
     Raises:
         ValueError: if the configuration is missing or damaged, or states sizes that no network has.
     """
-    path = folder / name / MODEL_CONFIG_FILE
-    config = read_json_object(checked(path))
-    require_sane_sizes(config, str(path))
-    opener = component_class(name)
+    config, opener, path = _network_config(folder, name), component_class(name), folder / name / MODEL_CONFIG_FILE
     try:
         with quiet_networks(), torch.device("meta"):
             if COMPONENTS[name].module == "transformers":
@@ -160,6 +157,21 @@ def empty_component(folder: Path, name: str) -> Any:
             return opener.from_config(config)
     except FOREIGN_ERRORS as error:
         raise ValueError(f"{path} is not the configuration of a {COMPONENTS[name].opener}: {error}") from error
+
+
+def _network_config(folder: Path, name: str) -> dict[str, Any]:
+    """Read the configuration of a network.
+
+    Raises:
+        ValueError: if it is missing or damaged, states sizes that no network has, or quantized weights, for which the
+            libraries would load further packages.
+    """
+    path = folder / name / MODEL_CONFIG_FILE
+    config = read_json_object(checked(path))
+    require_sane_sizes(config, str(path))
+    if config.get(_QUANTIZATION_KEY):
+        raise ValueError(f"{path} states quantized weights; only whole ones are read")
+    return config
 
 
 def weights_of(folder: Path, name: str) -> list[Path]:
@@ -183,17 +195,25 @@ def open_component(folder: Path, name: str) -> Any:
         name: key of `COMPONENTS`.
 
     Raises:
-        ValueError: if diffusers is not installed, or the component is missing, damaged, or not complete.
+        ValueError: if diffusers is not installed, or the component is missing, damaged, changed since it was written,
+            or not complete.
     """
-    component, opener, place = COMPONENTS[name], component_class(name), folder / name
+    opener, place = component_class(name), checked_folder(folder / name)
+    keywords: dict[str, Any] = {"torch_dtype": torch.float32}
+    if COMPONENTS[name].module == "transformers":
+        # PyTorch's attention, since a configuration could name code of the hub instead.
+        keywords = {"dtype": torch.float32, "attn_implementation": "sdpa"}
+    if name not in (TOKENIZER, SCHEDULER):
+        _network_config(folder, name)
     try:
-        if name in (TOKENIZER, SCHEDULER):
+        if name == TOKENIZER:
+            return opener.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        if name == SCHEDULER:
             return opener.from_pretrained(place, local_files_only=True)
-        precision = {"dtype" if component.module == "transformers" else "torch_dtype": torch.float32}
         # Some classes sample first weights, which must not change what a run samples after it has opened a network.
         with quiet_networks(), torch.random.fork_rng(devices=[]):
             network, found = opener.from_pretrained(
-                place, use_safetensors=True, local_files_only=True, output_loading_info=True, **precision
+                place, use_safetensors=True, local_files_only=True, output_loading_info=True, **keywords
             )
     except FOREIGN_ERRORS as error:
         raise ValueError(f"{place} cannot be opened: {error}") from error
@@ -204,7 +224,7 @@ def open_component(folder: Path, name: str) -> Any:
         if found.get(what)
     ]
     if problems:
-        raise ValueError(f"{place} does not hold the weights of a {component.opener}: {'; '.join(problems)}")
+        raise ValueError(f"{place} does not hold the weights of a {COMPONENTS[name].opener}: {'; '.join(problems)}")
     require_finite(network.state_dict(), str(place))
     return network.eval()
 

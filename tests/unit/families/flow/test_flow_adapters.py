@@ -224,9 +224,10 @@ def comfyui(weights: dict[str, Tensor], base: dict[str, Tensor]) -> dict[str, Te
             changed[own] = base[own] + alpha.item() / first.shape[0] * product
             if f"{key}.dora_scale" in weights:
                 used.add(f"{key}.dora_scale")
-                norm = changed[own].flatten(1).norm(dim=1, keepdim=True)
+                norm = changed[own].flatten(1).norm(dim=1).reshape(-1, *(1,) * (changed[own].ndim - 1))
                 factor = weights[f"{key}.dora_scale"] / norm
-                changed[own] = changed[own] * factor.reshape(-1, *(1,) * (changed[own].ndim - 1))
+                assert factor.shape == norm.shape, "ComfyUI would spread it over other axes of a convolution"
+                changed[own] = changed[own] * factor
         if f"{key}.set_weight" in weights:
             used.add(f"{key}.set_weight")
             changed[own] = weights[f"{key}.set_weight"]

@@ -2,15 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import AceStepPipeline
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from diffusers.models.transformers.ace_step_transformer import AceStepAttnProcessor2_0
 from safetensors.torch import load_file, save_file
 from tiny_flow import CHANNELS, TEXT_WIDTH, write_tiny_pipeline
 
 from songgen.families.flow.model import FlowModel
-from songgen.families.flow.pipeline import PIPELINE_FILE
+from songgen.families.flow.model_folder import MODEL_FILES
+from songgen.families.flow.padding import MaskedProcessor
+from songgen.families.flow.pipeline import PIPELINE_FILE, open_component
+from songgen.runtime.file_hashes import record_hashes
 
 FRAMES = torch.tensor([7, 12, 4])
 
@@ -165,3 +171,82 @@ def test_missing_and_damaged_weights_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="cannot be opened"):
         FlowModel.open(folder)
+
+
+@pytest.mark.parametrize("name", ["transformer/config.json", "vae/config.json", "tokenizer/tokenizer.json"])
+def test_a_file_that_was_changed_since_it_was_written_is_refused(tmp_path: Path, name: str) -> None:
+    folder = write_tiny_pipeline(tmp_path / "model")
+    record_hashes(folder, MODEL_FILES.names(folder))
+    (folder / name).write_text((folder / name).read_text() + " ")
+    with pytest.raises(ValueError, match=f"not as it was written:\n- .*{name}"):
+        open_component(folder, name.partition("/")[0])
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("transformer", {"num_hidden_layers": 10**9}, "sizes that no network has"),
+        ("text_encoder", {"hidden_size": 10**9}, "sizes that no network has"),
+        ("text_encoder", {"quantization_config": {"quant_method": "gptq"}}, "states quantized weights"),
+    ],
+)
+def test_a_configuration_is_checked_before_anything_is_allocated(
+    tmp_path: Path, part: str, changes: dict[str, Any], message: str
+) -> None:
+    folder = write_tiny_pipeline(tmp_path / "model")
+    path = folder / part / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=message):
+        open_component(folder, part)
+
+
+def test_code_in_a_pipeline_is_neither_run_nor_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_tiny_pipeline(tmp_path / "model")
+    path = folder / "tokenizer" / "tokenizer_config.json"
+    code = {"auto_map": {"AutoTokenizer": ["evil.Tokens", None]}, "tokenizer_class": "EvilTokens"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | code))
+    (folder / "tokenizer" / "evil.py").write_text("raise SystemExit('code was run')")
+    monkeypatch.setattr("builtins.input", lambda prompt: "yes")
+    with pytest.raises(ValueError, match="cannot be opened"):
+        open_component(folder, "tokenizer")
+    path = folder / "text_encoder" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"_attn_implementation": "someone/kernels"}))
+    assert open_component(folder, "text_encoder").config._attn_implementation == "sdpa"
+
+
+def test_masked_attention_is_that_of_diffusers_without_shared_keys(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same values; on CUDA, the fused kernels take a mask or heads that share keys, but not both."""
+    # In diffusers, a mask of a window would not reach this one.
+    monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", AttentionBackendName.FLASH)
+    attend, plain = torch.nn.functional.scaled_dot_product_attention, FlowModel.open(folder)
+    calls = []
+
+    def counted(*arguments: Any, **keywords: Any) -> torch.Tensor:
+        calls.append((keywords["attn_mask"] is not None, keywords.get("enable_gqa", False)))
+        return attend(*arguments, **keywords)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    found = FlowModel.open(folder)(**inputs()).velocity
+    assert (True, False) in calls and (True, True) not in calls
+    monkeypatch.setattr(MaskedProcessor, "__call__", _as_diffusers_attends)
+    expected = plain(**inputs()).velocity
+    assert (True, True) in calls
+    assert torch.equal(found, expected)
+
+
+def _as_diffusers_attends(
+    self: MaskedProcessor,
+    attn: Any,
+    hidden_states: torch.Tensor,
+    encoder_hidden_states: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+    image_rotary_emb: Any = None,
+) -> torch.Tensor:
+    """Attend with the masks of a batch by diffusers' own code."""
+    inside = self.masks.patches if encoder_hidden_states is None else self.masks.conditions
+    mask = inside if attention_mask is None else attention_mask
+    if attention_mask is not None and inside is not None:
+        mask = torch.where(inside, attention_mask, torch.finfo(attention_mask.dtype).min)
+    return AceStepAttnProcessor2_0.__call__(self, attn, hidden_states, encoder_hidden_states, mask, image_rotary_emb)
