@@ -110,7 +110,7 @@ def _from_file(path: Any) -> tuple[dict[str, Any], list[str]]:
     try:
         written = read_json_object(Path(found).expanduser())
     except (OSError, ValueError) as error:
-        return {}, [f"{found} cannot be read: {error}"]
+        return {}, [str(error)]
     table, problems = {}, []
     for name, value in written.items():
         key = _RENAMED.get(name, name)

@@ -33,6 +33,7 @@ TOKEN_KEYS = frozenset(
         "codebook_weights_start",
         "codebook_weights_end",
         "add_vocal_loss",
+        "voice_choices",
         "voice_feature_crops",
         "freeze_cross",
         "freeze_embed_prompts",

@@ -78,7 +78,8 @@ def report_lines(facts: RunFacts, findings: Sequence[Finding]) -> list[str]:
         ]
         unknown = [name for name, size in facts.costs.encoders.items() if size is None] if facts.costs else []
         lines += [f"  not counted: {name}, whose size is not known here" for name in unknown]
-    lines.append(time_line(facts, ()).removesuffix("; nothing to change"))
+    if facts.time is not None or facts.disk is not None:
+        lines.append(time_line(facts, ()).removesuffix("; nothing to change"))
     if facts.disk is not None:
         disk = facts.disk
         lines.append(

@@ -26,6 +26,7 @@ from songgen.families.costs import (
     WeightCounts,
 )
 from songgen.families.flow.forward_walk import TRANSFORMER_LAYER, ForwardWalk
+from songgen.families.flow.keys import check_keys
 from songgen.families.flow.model import FlowModel
 from songgen.families.flow.model_folder import TRAINED_PARTS, is_turbo
 from songgen.families.flow.parameter_groups import planned_training
@@ -57,12 +58,13 @@ def flow_costs(config: RunConfig) -> FlowCosts:
     """Return the costs of the model of a run; only its configuration and the headers of its files are read.
 
     Raises:
-        ValueError: if the model's configuration cannot be read, or groups to freeze do not exist.
+        ValueError: if the model's configuration cannot be read, or groups to freeze or keys do not exist.
     """
     model = config.model
     folder = resolve_folder(model.model_name_or_path, revision=model.model_revision, patterns=_SMALL_FILES)
     read_index(folder)
     core = FlowModel(folder, *(empty_component(folder, part) for part in TRAINED_PARTS))
+    check_keys(config, is_turbo=core.is_turbo)
     trained, plan = planned_training(config, core)
     transformer, encoder = (dict(getattr(core, part).config) for part in TRAINED_PARTS)
     costs = FlowCosts(
@@ -133,7 +135,7 @@ class FlowCosts:
     @property
     def unused_keys(self) -> frozenset[str]:
         """See `ModelCosts`; a voice comes from the timbre reference."""
-        return TOKEN_KEYS | {"voice_choices"}
+        return TOKEN_KEYS
 
     @property
     def own_choices(self) -> Mapping[str, OwnChoice]:

@@ -17,6 +17,7 @@ from songgen.families.family import Family, UsedRecipe
 from songgen.families.flow.autoencoder import open_encoders
 from songgen.families.flow.costs import flow_costs
 from songgen.families.flow.final_model import stored_precisions, write_merged, write_model
+from songgen.families.flow.keys import check_keys
 from songgen.families.flow.model import FlowModel
 from songgen.families.flow.model_folder import MODEL_FILES, model_facts, require_own_files
 from songgen.families.flow.parameter_groups import choose_trained
@@ -24,7 +25,6 @@ from songgen.families.flow.pipeline import TOKENIZER, TRANSFORMER
 from songgen.families.flow.prompts import PipelinePrompts
 from songgen.families.flow.songs.command import FLOW_SONGS
 from songgen.families.flow.training.objective import flow_objective
-from songgen.families.foreign_keys import TOKEN_KEYS, refuse_keys
 from songgen.families.objective import DataNeeds
 from songgen.families.songs import Processes, TrainingData
 from songgen.families.trainable import Trainable
@@ -40,23 +40,9 @@ def open_model(config: RunConfig, task: Task | None) -> FlowModel:
         ValueError: if the folder is not such a pipeline, or the configuration has keys or values that mean nothing for
             it.
     """
-    refuse_keys(config, TOKEN_KEYS, "a flow-matching model")
-    name = config.model.model_name_or_path
-    core = FlowModel.open(name, revision=config.model.model_revision)
+    core = FlowModel.open(config.model.model_name_or_path, revision=config.model.model_revision)
     require_own_files(core.folder)  # now, and not when the trained model is written
-    if core.is_turbo:
-        if config.model.condition_dropout:
-            raise ValueError(
-                f"condition_dropout: {name} is a turbo model, which is used without guidance, so that nothing reads "
-                "its null condition; set it to 0, or start from a base model"
-            )
-        if config.model.guidance_scale != 1:
-            raise ValueError(f"guidance_scale: {name} is a turbo model, which is used without guidance; set it to 1")
-    elif config.flow.timestep_sampling == "discrete":
-        raise ValueError(
-            f"timestep_sampling: {name} is not a turbo model, and is used with other steps than the eight of turbo "
-            'models; set it to "auto", "logit_normal" or "uniform"'
-        )
+    check_keys(config, is_turbo=core.is_turbo)
     return core
 
 

@@ -27,7 +27,7 @@ from songgen.families.costs import (
     OwnChoice,
     WeightCounts,
 )
-from songgen.families.foreign_keys import FLOW_KEYS
+from songgen.families.foreign_keys import FLOW_KEYS, refuse_keys
 from songgen.families.objective import DataNeeds
 from songgen.families.planned_weights import PlannedWeights, stored_bytes
 from songgen.families.tensor_account import TensorAccount
@@ -60,8 +60,9 @@ def token_costs(config: RunConfig) -> TokenCosts:
     """Return the costs of the model of a run; only its configuration and the headers of its files are read.
 
     Raises:
-        ValueError: if the model's configuration cannot be read, or groups to freeze do not exist.
+        ValueError: if the model's configuration cannot be read, or groups to freeze or keys do not exist.
     """
+    refuse_keys(config, FLOW_KEYS, "a model of codec tokens")
     model_config, folder = planned_config(config)
     with torch.device("meta"):
         core = SongGenForConditionalGeneration(model_config, folder=folder)

@@ -39,17 +39,23 @@ def choose_model(name: str | Path, adapters: Iterable[str | Path | AdapterChoice
         adapters: further adapters: `FOLDER[:strength]`.
 
     Raises:
-        ValueError: if something is not found, or is neither a model nor an adapter.
+        ValueError: if something is not found, or is neither a model nor an adapter, or if an adapter is given twice.
     """
     chosen = [each if isinstance(each, AdapterChoice) else parse_choice(each) for each in adapters]
     if Path(name).is_file():
-        own = find_adapter(name)
-        return ModelChoice(base_folder(own), (AdapterChoice(own), *chosen))
+        return _with_own_adapter(name, chosen)
     folder = find_folder(name, patterns=DOWNLOADED)
     if model_config_file(folder) is not None or not has_adapter(folder):
         return ModelChoice(resolve_folder(folder), tuple(chosen))
-    own = find_adapter(folder)
-    return ModelChoice(base_folder(own), (AdapterChoice(own), *chosen))
+    return _with_own_adapter(folder, chosen)
+
+
+def _with_own_adapter(name: str | Path, others: list[AdapterChoice]) -> ModelChoice:
+    own = find_adapter(name)
+    base = base_folder(own)
+    if any(other.folder.resolve() == own.resolve() for other in others):
+        raise ValueError(f"{name} is given as a model and as an adapter; for a strength of it, name its base: {base}")
+    return ModelChoice(base, (AdapterChoice(own), *others))
 
 
 def open_attached(choice: ModelChoice, *, any_base: bool = False) -> tuple[nn.Module, Attached]:

@@ -107,7 +107,7 @@ def test_a_file_of_peft_is_read(tmp_path: Path) -> None:
         ({"r": 4, "init_lora_weights": "pissa"}, "init_lora_weights 'pissa' is not supported"),
         ({"r": 4, "trainable_token_indices": [1]}, "lora.trainable_token_indices: unknown key"),
         ({"r": "4"}, 'lora.r: "4" is not valid'),
-        ([4], "cannot be read"),
+        ([4], "does not hold a JSON object"),
     ],
 )
 def test_what_a_file_asks_for_and_is_not_possible_is_refused(tmp_path: Path, content: Any, message: str) -> None:

@@ -15,7 +15,7 @@ from songgen.exit_codes import EXIT_DONE
 from songgen.families.flow import costs as flow_costs
 from songgen.families.flow.costs import FlowCosts
 from songgen.planning import choices
-from songgen.planning.check import check_run
+from songgen.planning.check import check_run, report_lines
 from songgen.planning.configure import configure
 from songgen.planning.facts import gather_facts
 from songgen.planning.findings import Severity
@@ -100,3 +100,14 @@ def test_few_clips_are_not_sorted_by_length_and_no_rule_asks_for_it(flow_world: 
     assert [choice.value for choice in chosen] == [False, True]
     assert chosen[0].reason == "too few steps in an epoch to sort the clips"
     assert not [f for configured in (few, many) for f in configured.findings if f.key == "group_by_length"]
+
+
+def test_keys_without_meaning_are_found_before_the_run(flow_world: Path, tmp_path: Path) -> None:
+    turbo = flow_world / "turbo"
+    required = {"output_dir": str(tmp_path), "model_name_or_path": str(turbo / "model")}
+    config = RunConfig.from_dict({**required, "save_to_disk": str(turbo / "data"), "condition_dropout": 0.1})
+    facts = gather_facts(config, BIG, Processes(), SPEED)
+    findings = check_run(facts)
+    assert [finding.severity for finding in findings].count(Severity.ERROR) == 1
+    lines = report_lines(facts, findings)
+    assert "condition_dropout: " in "".join(lines) and "nothing to change" not in lines

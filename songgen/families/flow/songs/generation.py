@@ -178,7 +178,7 @@ class FlowSongs:
         facts = {
             "bpm": None if options.bpm is None else round(options.bpm),
             "keyscale": stated_key(options.key) or None,
-            "timesignature": SIGNATURES.get(options.time_signature),
+            "timesignature": SIGNATURES.get(options.time_signature, options.time_signature or None),
         }
         # Texts are understood as those of rows are, so that the model reads what it would have been trained on.
         written = read_written_lyrics(options.lyrics)

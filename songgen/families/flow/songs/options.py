@@ -167,7 +167,7 @@ class SongOptions:
             problems.append("there is nothing to sing about: give a caption, lyrics, or both")
         if self.key and not stated_key(self.key):
             problems.append(f"key {self.key!r} is not a key such as 'C major', 'F# minor' or 'Bbm'")
-        if self.time_signature and self.time_signature not in SIGNATURES:
+        if self.time_signature and self.time_signature not in (*SIGNATURES, *SIGNATURES.values()):
             problems.append(
                 f"time_signature {self.time_signature!r} is not one of those that the model knows: "
                 + ", ".join(SIGNATURES)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from songgen.config import RunConfig
-from songgen.config.keys import all_keys
 from songgen.data.samples import Sample, TrainingSamples
 from songgen.data.schema import LATENTS
+from songgen.families.flow.keys import timestep_sampling
 from songgen.families.flow.model import FlowModel
 from songgen.families.flow.pipeline import TOKENIZER
 from songgen.families.flow.prompts import PipelinePrompts
@@ -163,22 +163,9 @@ class FlowObjective(Objective):
 
 
 def timesteps_of(config: RunConfig, core: FlowModel) -> Timesteps:
-    """Return the distribution of the timesteps of a run.
-
-    Raises:
-        ValueError: if mean or deviation are given for a distribution that has none.
-    """
+    """Return the distribution of the timesteps of a run."""
     flow = config.flow
-    sampling = flow.timestep_sampling
-    if sampling == "auto":
-        sampling = "discrete" if core.is_turbo else "logit_normal"
-    ignored = [
-        name
-        for name in ("timestep_mean", "timestep_std")
-        if sampling != "logit_normal" and getattr(flow, name) != all_keys()[name].default
-    ]
-    if ignored:
-        raise ValueError(f"{', '.join(ignored)}: without effect on timesteps that are {sampling}; remove")
+    sampling = timestep_sampling(config, is_turbo=core.is_turbo)
     return Timesteps(sampling, flow.shift, flow.timestep_mean, flow.timestep_std)
 
 

@@ -415,6 +415,8 @@ def test_merged_it_computes_the_same_and_diffusers_opens_it(
         assert (tmp_path / variant / "file_hashes.json").is_file()
         with pytest.raises(ValueError, match="another base model"):
             opened(tmp_path / variant, made.folder)
+        with pytest.raises(ValueError, match="as a model and as an adapter; for a strength of it, name its base"):
+            choose_model(made.folder, [f"{made.folder}:0.7"])
 
 
 def test_a_base_in_4_bits_is_merged_in_the_precision_of_its_files(base: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from songgen.config import RunConfig
 from songgen.data.samples import EMPTY_SLOT, Sample, TrainingSamples
+from songgen.families.flow.costs import flow_costs
 from songgen.families.flow.family import FLOW, open_model
 from songgen.families.flow.model import FlowModel
 from songgen.families.flow.training.batch import FlowBatch, FlowCollator, timbre_pieces
@@ -323,6 +324,7 @@ def test_an_objective_goes_to_loader_workers_without_features(folder: Path, core
     ("keys", "message"),
     [
         ({"top_k": 50}, "top_k: without meaning for a flow-matching model"),
+        ({"voice_choices": {"vocal": 1}}, "voice_choices: without meaning for a flow-matching model"),
         ({"attn_implementation": "eager"}, "attn_implementation: without meaning for a flow-matching model"),
         ({"timestep_std": 2.0}, "timestep_std: without effect on timesteps that are discrete"),
         ({"condition_dropout": 0.1}, "condition_dropout: .* is a turbo model"),
@@ -332,7 +334,9 @@ def test_an_objective_goes_to_loader_workers_without_features(folder: Path, core
 def test_keys_without_meaning_are_refused(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
     write_tiny_pipeline(tmp_path / "model", is_turbo=True)
     with pytest.raises(ValueError, match=message):
-        objective_of(tmp_path, open_model(configured(tmp_path, **keys), None), **keys)
+        open_model(configured(tmp_path, **keys), None)
+    with pytest.raises(ValueError, match=message):  # `songgen check` says it before anything is opened
+        flow_costs(configured(tmp_path, **keys))
 
 
 def test_a_turbo_model_is_trained_at_its_eight_steps(tmp_path: Path, folder: Path, core: FlowModel) -> None:

@@ -109,6 +109,11 @@ def test_every_text_and_fact_changes_the_song(songs: FlowSongs, change: dict[str
     assert not torch.equal(only(songs.generate(options(**change))), plain)
 
 
+def test_a_time_signature_may_be_written_as_in_side_files(songs: FlowSongs) -> None:
+    short, whole = (only(songs.generate(options(time_signature=written))) for written in ("6", "6/8"))
+    assert torch.equal(short, whole)
+
+
 def test_durations_that_the_pipeline_rounds_twice_can_be_generated(songs: FlowSongs) -> None:
     """1.1 s are 28 frames; these take 1.12 s, and 1.12 * 25 is a little above 28."""
     assert only(songs.generate(options(seconds=1.1))).shape == (2, 28 * 128)
