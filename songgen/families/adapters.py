@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ from songgen.adapters.targets import Targets, TargetWords, find_targets
 from songgen.config import LoraArguments, RunConfig
 from songgen.families.costs import AdapterPlan
 from songgen.families.registry import write_shared_forms
-from songgen.families.trainable import ParameterGroups
+from songgen.families.trainable import ParameterGroups, Trainable
 from songgen.runtime.tensor_files import read_tensors
 
 if TYPE_CHECKING:
@@ -96,6 +97,60 @@ class AdapterForm:
     def _named(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return weights by their names in the file."""
         return {self.written_names[name]: tensor for name, tensor in weights.items()}
+
+
+def choose_trained(
+    config: RunConfig,
+    core: nn.Module,
+    groups: ParameterGroups,
+    layers: AdaptedLayers,
+    frozen: Collection[str],
+    overrides: Mapping[str, Any],
+) -> Trainable:
+    """Attach an adapter if the configuration describes one, and return the trained parameters.
+
+    Args:
+        config: configuration of the run.
+        core: model as it was opened, changed in place.
+        groups: parameter groups of the model.
+        layers: what its family says about its layers.
+        frozen: names of groups or aliases that are not trained.
+        overrides: see `attach_adapter`.
+
+    Raises:
+        ValueError: if the configuration names groups that do not exist, or sets a factor for one that is not trained;
+            or as `attach_adapter` does.
+    """
+    form = attach_adapter(config, core, groups, layers, frozen, overrides)
+    factors: dict[str, float] = dict(config.training.learning_rate_factors.items())
+    trainable = Trainable.choose(
+        core,
+        groups,
+        frozen=frozen,
+        learning_rate_factors=factors,
+        own_factor=partial(adapter_rate_factor, config),
+        form=form,
+    )
+    what = "frozen" if form is None else "the base is frozen, without an adapter"
+    logger.info("%s: %s", what, ", ".join(trainable.frozen_groups) or "nothing")
+    return trainable
+
+
+def planned_training(
+    config: RunConfig, core: nn.Module, groups: ParameterGroups, layers: AdaptedLayers, frozen: Collection[str]
+) -> tuple[frozenset[str], AdapterPlan | None]:
+    """Return what a run will train, from a model without content (on the meta device), which gets no adapter.
+
+    Returns:
+        Names of the trained parameters of the model itself, and the adapters.
+
+    Raises:
+        ValueError: as `choose_trained` does.
+    """
+    plan = plan_adapters(config, core, groups, layers, frozen)
+    if plan is not None:
+        return plan.saved, plan
+    return frozenset(entry.name for entry in Trainable.choose(core, groups, frozen=frozen).entries), None
 
 
 def attach_adapter(

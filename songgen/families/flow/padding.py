@@ -67,9 +67,21 @@ class MaskedProcessor(AceStepAttnProcessor2_0):
             attention_mask = inside
         elif inside is not None:
             attention_mask = attention_mask.masked_fill(~inside, torch.finfo(attention_mask.dtype).min)
+        if attention_mask is not None and attention_mask.is_floating_point() and len(attention_mask) > 1:
+            attention_mask = _seeing(attention_mask)
         if attention_mask is None or attn.heads == attn.kv_heads:
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
         return _grouped(attn, hidden_states, source, attention_mask, rotations)
+
+
+def _seeing(mask: Tensor) -> Tensor:
+    """Return a mask (B x 1 x S x S, added to the scores) in which every row sees something.
+
+    Padding further than a window from its clip sees nothing. In some kernels on CUDA such a row is NaN, which would
+    reach the clip from there: masked values are multiplied by 0.
+    """
+    is_blind = (mask < 0).all(dim=-1, keepdim=True)
+    return mask.masked_fill(is_blind, 0.0)
 
 
 def _grouped(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from functools import partial
-
 from songgen.adapters.targets import TargetWords
 from songgen.config import RunConfig
-from songgen.families.adapters import AdaptedLayers, adapter_rate_factor, attach_adapter, plan_adapters
+from songgen.families import adapters
+from songgen.families.adapters import AdaptedLayers
 from songgen.families.costs import AdapterPlan
 from songgen.families.flow.adapter_formats import PUBLISHED_PARTS
 from songgen.families.flow.model import FlowModel
@@ -58,8 +56,6 @@ FLOW_LAYERS = AdaptedLayers(
 )
 """Layers of the flow models, for adapters."""
 
-logger = logging.getLogger(__name__)
-
 
 def choose_trained(config: RunConfig, core: FlowModel) -> Trainable:
     """Attach an adapter, and freeze what the configuration says and what is never used.
@@ -67,20 +63,7 @@ def choose_trained(config: RunConfig, core: FlowModel) -> Trainable:
     Raises:
         ValueError: if the configuration names groups that do not exist, or sets a factor for one that is not trained.
     """
-    frozen = untrained_groups(config)
-    form = attach_adapter(config, core, FLOW_GROUPS, FLOW_LAYERS, frozen, {})
-    factors: dict[str, float] = dict(config.training.learning_rate_factors.items())
-    trainable = Trainable.choose(
-        core,
-        FLOW_GROUPS,
-        frozen=frozen,
-        learning_rate_factors=factors,
-        own_factor=partial(adapter_rate_factor, config),
-        form=form,
-    )
-    what = "frozen" if form is None else "the base is frozen, without an adapter"
-    logger.info("%s: %s", what, ", ".join(trainable.frozen_groups) or "nothing")
-    return trainable
+    return adapters.choose_trained(config, core, FLOW_GROUPS, FLOW_LAYERS, untrained_groups(config), {})
 
 
 def untrained_groups(config: RunConfig) -> list[str]:
@@ -89,16 +72,5 @@ def untrained_groups(config: RunConfig) -> list[str]:
 
 
 def planned_training(config: RunConfig, core: FlowModel) -> tuple[frozenset[str], AdapterPlan | None]:
-    """Return what a run will train, from a model without content (on the meta device), which gets no adapter.
-
-    Returns:
-        Names of the trained parameters of the model itself, and the adapters.
-
-    Raises:
-        ValueError: as `choose_trained` does.
-    """
-    frozen = untrained_groups(config)
-    plan = plan_adapters(config, core, FLOW_GROUPS, FLOW_LAYERS, frozen)
-    if plan is not None:
-        return plan.saved, plan
-    return frozenset(entry.name for entry in Trainable.choose(core, FLOW_GROUPS, frozen=frozen).entries), None
+    """Return what a run will train; see `songgen.families.adapters.planned_training`."""
+    return adapters.planned_training(config, core, FLOW_GROUPS, FLOW_LAYERS, untrained_groups(config))

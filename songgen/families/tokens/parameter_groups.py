@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from functools import partial
-
 from songgen.adapters.targets import TargetWords
 from songgen.config import RunConfig
-from songgen.families.adapters import AdaptedLayers, adapter_rate_factor, attach_adapter, plan_adapters
+from songgen.families import adapters
+from songgen.families.adapters import AdaptedLayers
 from songgen.families.costs import AdapterPlan
 from songgen.families.tokens.model import config_overrides
 from songgen.families.trainable import ParameterGroups, Trainable
@@ -72,8 +70,6 @@ TOKEN_LAYERS = AdaptedLayers(
 )
 """Layers of the token models, for adapters."""
 
-logger = logging.getLogger(__name__)
-
 
 def choose_trained(config: RunConfig, core: SongGenForConditionalGeneration) -> Trainable:
     """Attach an adapter, and freeze what the configuration says and what no training target reaches.
@@ -84,20 +80,8 @@ def choose_trained(config: RunConfig, core: SongGenForConditionalGeneration) -> 
     Raises:
         ValueError: if the configuration names groups that do not exist, or sets a factor for one that is not trained.
     """
-    frozen = untrained_groups(config, core)
-    form = attach_adapter(config, core, TOKEN_GROUPS, TOKEN_LAYERS, frozen, config_overrides(config))
-    factors: dict[str, float] = dict(config.training.learning_rate_factors.items())
-    trainable = Trainable.choose(
-        core,
-        TOKEN_GROUPS,
-        frozen=frozen,
-        learning_rate_factors=factors,
-        own_factor=partial(adapter_rate_factor, config),
-        form=form,
-    )
-    what = "frozen" if form is None else "the base is frozen, without an adapter"
-    logger.info("%s: %s", what, ", ".join(trainable.frozen_groups) or "nothing")
-    return trainable
+    frozen, overrides = untrained_groups(config, core), config_overrides(config)
+    return adapters.choose_trained(config, core, TOKEN_GROUPS, TOKEN_LAYERS, frozen, overrides)
 
 
 def untrained_groups(config: RunConfig, core: SongGenForConditionalGeneration) -> list[str]:
@@ -108,19 +92,8 @@ def untrained_groups(config: RunConfig, core: SongGenForConditionalGeneration) -
 def planned_training(
     config: RunConfig, core: SongGenForConditionalGeneration
 ) -> tuple[frozenset[str], AdapterPlan | None]:
-    """Return what a run will train, from a model without content (on the meta device), which gets no adapter.
-
-    Returns:
-        Names of the trained parameters of the model itself, and the adapters.
-
-    Raises:
-        ValueError: as `choose_trained` does.
-    """
-    frozen = untrained_groups(config, core)
-    plan = plan_adapters(config, core, TOKEN_GROUPS, TOKEN_LAYERS, frozen)
-    if plan is not None:
-        return plan.saved, plan
-    return frozenset(entry.name for entry in Trainable.choose(core, TOKEN_GROUPS, frozen=frozen).entries), None
+    """Return what a run will train; see `songgen.families.adapters.planned_training`."""
+    return adapters.planned_training(config, core, TOKEN_GROUPS, TOKEN_LAYERS, untrained_groups(config, core))
 
 
 def _unreached_groups(config: RunConfig, core: SongGenForConditionalGeneration) -> list[str]:

@@ -250,3 +250,32 @@ def _as_diffusers_attends(
     if attention_mask is not None and inside is not None:
         mask = torch.where(inside, attention_mask, torch.finfo(attention_mask.dtype).min)
     return AceStepAttnProcessor2_0.__call__(self, attn, hidden_states, encoder_hidden_states, mask, image_rotary_emb)
+
+
+def test_every_row_of_a_mask_sees_something(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padding far from its clip, too: in CUDA's kernels, a row without keys may be NaN, which reaches all others."""
+    model, attend = FlowModel.open(folder), torch.nn.functional.scaled_dot_product_attention
+    lengths, texts = torch.tensor([60, 4]), torch.tensor([40, 1])
+    batch = {
+        "noisy": torch.randn(2, 60, CHANNELS),
+        "timesteps": torch.tensor([0.2, 0.9]),
+        "frames": lengths,
+        "captions": torch.randn(2, 5, TEXT_WIDTH),
+        "caption_mask": torch.ones(2, 5, dtype=torch.bool),
+        "lyrics": torch.randn(2, 40, TEXT_WIDTH),
+        "lyrics_mask": torch.arange(40) < texts[:, None],
+        "reference": torch.randn(2, 20, CHANNELS),
+    }
+    rows = []
+
+    def looked_at(*arguments: Any, **keywords: Any) -> torch.Tensor:
+        mask = keywords["attn_mask"]
+        if mask is not None:
+            sees = mask if mask.dtype == torch.bool else mask == 0
+            rows.append(sees.any(dim=-1).all())
+        return attend(*arguments, **keywords)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", looked_at)
+    together = model(**batch).velocity
+    assert len(rows) > 4 and all(rows)
+    torch.testing.assert_close(together[1, :4], model(**alone(batch, 1)).velocity[0])
