@@ -378,6 +378,8 @@ def check_against_model(
         for name, value in expected.items()
         if value is not None and value != getattr(dataset.info, name)
     ]
+    if problems:
+        problems.append("tokenize the songs with this model, or start from the model that they were tokenized with")
     needs = {track: "to be learned" for track in target_tracks} | {
         track: "for the auxiliary loss" for track in auxiliary_tracks
     }

@@ -216,7 +216,10 @@ def open_component(folder: Path, name: str) -> Any:
                 place, use_safetensors=True, local_files_only=True, output_loading_info=True, **keywords
             )
     except FOREIGN_ERRORS as error:
-        raise ValueError(f"{place} cannot be opened: {error}") from error
+        message = str(error).strip().rstrip(".")
+        raise ValueError(
+            f"{place} cannot be opened: {message}. Restore it from a copy, or download it again"
+        ) from error
     # Without these checks, weights that a file lacks would be random ones.
     problems = [
         f"{what.removesuffix('_keys')} weights: {', '.join(sorted(map(str, found[what]))[:3])}"
