@@ -56,11 +56,11 @@ def differences(english: str, chinese: str, own: set[str]) -> list[str]:
 
 @pytest.mark.parametrize(("english", "chinese"), PAGES.items())
 def test_both_languages_say_the_same(english: str, chinese: str) -> None:
-    texts = [(DOCS / name).read_text(encoding="utf-8") for name in (english, chinese)]
-    assert differences(*texts, {english, chinese}) == []
+    first, second = texts = [(DOCS / name).read_text(encoding="utf-8") for name in (english, chinese)]
+    assert differences(first, second, {english, chinese}) == []
     for text, other in zip(texts, (chinese, english), strict=True):
         assert f"]({other})" in text.split("\n## ")[0], "each version names the other one at its top"
-    assert len(re.findall(r"[\u4e00-\u9fff]", texts[1])) > 3000
+    assert len(re.findall(r"[\u4e00-\u9fff]", second)) > 3000
 
 
 TEXT = """# A
@@ -99,7 +99,7 @@ def test_a_difference_is_noticed(old: str, new: str, kind: str) -> None:
 
 
 def test_figures_of_memory_are_those_of_the_hardware_page() -> None:
-    """Of the longest songs, in gigabytes."""
+    """The rows of songs of 240 s, in gigabytes."""
     table = (DOCS / "hardware.md").read_text(encoding="utf-8").split("### Flow-matching models")[1].split("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"]
     known = {(row[0], row[1]): row[-1] for row in rows}

@@ -12,7 +12,7 @@ from songgen.families.costs import ModelCosts
 from songgen.planning.facts import ClipFacts
 from songgen.planning.machine import Machine
 from songgen.planning.resource_rules import AMPERE
-from songgen.planning.run_rules import LARGE_MODEL
+from songgen.planning.run_rules import LARGE_MODEL, SORTABLE_STEPS
 
 Goal = Literal["full", "lora", "qlora", "try"]
 
@@ -143,10 +143,10 @@ def _how_long(situation: Situation) -> Iterator[Choice]:
     steps = f"a step of {size} clips, about the root of {count:,}, so that an epoch has as many steps"
     yield Choice("per_device_train_batch_size", size // processes, steps)
     yield Choice("gradient_accumulation_steps", 1, "the whole step at once, unless memory is short")
-    varies = situation.clips.average.frames < 0.8 * situation.clips.largest.frames and count > 4 * size
-    yield Choice(
-        "group_by_length", varies, "clips of similar length together: less padding" if varies else "lengths are alike"
-    )
+    varies = situation.clips.average.frames < 0.8 * situation.clips.largest.frames
+    grouped = varies and count > SORTABLE_STEPS * size
+    reason = "too few steps in an epoch to sort the clips" if varies else "lengths are alike"
+    yield Choice("group_by_length", grouped, "clips of similar length together: less padding" if grouped else reason)
 
 
 def _how_fast(situation: Situation) -> Iterator[Choice]:

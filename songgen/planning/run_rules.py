@@ -26,6 +26,9 @@ FEW_STEPS = 100
 PADDING_SHARE = 0.35
 """Share of padding in an epoch above which sorting by length is worth a note."""
 
+SORTABLE_STEPS = 4
+"""Steps in an epoch up to which clips are not sorted by length: nearly every batch would have the same clips."""
+
 LARGE_MODEL = 100_000_000
 """Trained weights above which the usual learning rates of published models apply."""
 
@@ -258,7 +261,8 @@ def samples(facts: RunFacts) -> Iterator[Finding]:
         yield Finding(Severity.WARNING, "voice_choices", message, {"voice_choices": {"none": 1}})
     batch = training.per_device_train_batch_size
     padding = 1 - clips.average.frames / clips.largest.frames
-    if batch > 1 and clips.count > 2 * batch and padding > PADDING_SHARE and not data.group_by_length:
+    step = batch * training.gradient_accumulation_steps * facts.processes.count
+    if batch > 1 and clips.count > SORTABLE_STEPS * step and padding > PADDING_SHARE and not data.group_by_length:
         if data.max_frames_per_batch is None and data.order == "random":
             message = f"clips are {padding:.0%} shorter than the longest one on average: batches are mostly padding"
             yield Finding(Severity.NOTE, "group_by_length", message, {"group_by_length": True})

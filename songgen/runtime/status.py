@@ -232,7 +232,8 @@ class ReportedWork:
         elif self.rank == 0 or number is None:  # others exit with a code after the main one recorded why
             lost = "the connection to another process was lost"
             reason = lost if is_lost_connection(error) else f"{type(error).__name__}: {error}"
-            self._write("failed", exit_code=number, reason=reason)
+            if self._file.folder.is_dir():  # work that failed before it produced anything may have removed its folder
+                self._write("failed", exit_code=number, reason=reason)
 
     def _record_exit(self, code: int, reason: str) -> None:
         """Record why this process ends at once, without an exception."""

@@ -15,7 +15,7 @@ from accelerate.state import PartialState
 from tqdm import tqdm
 
 from songgen.data.reading import AudioReaders
-from songgen.data.schema import REPORT_FILE, DatasetInfo, ShardInfo
+from songgen.data.schema import REJECTED_FILE, REPORT_FILE, DatasetInfo, ShardInfo
 from songgen.exit_codes import EXIT_BAD_DATA
 from songgen.families.encoding import Encoders
 from songgen.runtime.file_hashes import changed_files, read_hashes
@@ -320,7 +320,7 @@ class _Run:
         codes = {code for content in report["splits"].values() for code in content["rejected"]}
         raise TooManyBadRows(
             f"{problem} ({', '.join(sorted(codes))}); max_bad_fraction is {self.options.max_bad_fraction:g}. "
-            f"The rows are listed in {folder}; repair them, or raise the limit: what is encoded is kept"
+            f"The rows are listed in {folder / REJECTED_FILE}; repair them, or raise the limit: what is encoded is kept"
         )
 
 

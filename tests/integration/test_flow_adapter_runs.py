@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 import torch
 from forked import fork_run, saved_files, stop_at
 from launching import records
@@ -118,6 +119,20 @@ def test_exported_and_merged_it_is_the_same(world: Path, run_folder: Path, tmp_p
     require_same(expected, weights_of(opened(tmp_path / "again")))
     assert main(["export", str(run_folder / COMFYUI_FILE), "--merge", str(tmp_path / "lost")]) == 2
     assert "does not say which base model it needs" in capsys.readouterr().err
+
+
+def test_songs_are_generated_with_every_form(world: Path, run_folder: Path, tmp_path: Path) -> None:
+    def song(name: str, model: Path, *adapters: str) -> Any:
+        words = ["--caption", "a wave", "--seconds", "1", "--steps", "2", "--seed", "3", "--device", "cpu"]
+        chosen = [word for adapter in adapters for word in ("--adapter", adapter)]
+        assert main(["generate", "--model", str(model), "--out", str(tmp_path / name), *words, *chosen]) == 0
+        return soundfile.read(tmp_path / name, dtype="int16")[0].astype(int)
+
+    with_run = song("run.wav", run_folder)
+    with_file = song("file.wav", world / "model", str(run_folder / COMFYUI_FILE))
+    plain, without = song("plain.wav", world / "model"), song("zero.wav", world / "model", f"{run_folder}:0")
+    assert abs(with_run - with_file).max() <= 1 and (plain == without).all()
+    assert abs(with_run - plain).max() > 100
 
 
 def test_a_pushed_adapter_has_every_form(run_folder: Path, capsys: Any) -> None:

@@ -68,7 +68,8 @@ def forward_of_flow(model: FlowModel, size: BatchSize, *, half: bool) -> Callabl
         "caption_mask": torch.ones(size.clips, size.caption, dtype=torch.bool),
         "lyrics": torch.randn(size.clips, size.lyrics, TEXT_WIDTH),
         "lyrics_mask": torch.ones(size.clips, size.lyrics, dtype=torch.bool),
-        "reference": torch.randn(size.clips, forward_walk.REFERENCE_FRAMES, CHANNELS),
+        "references": torch.randn(1, forward_walk.REFERENCE_FRAMES, CHANNELS),
+        "reference_of": torch.zeros(size.clips, dtype=torch.long),
     }
 
     def forward() -> Tensor:

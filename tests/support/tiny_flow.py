@@ -119,7 +119,7 @@ def write_latents(folder: Path, pipeline: Path, *, frames: tuple[int, int] = (4,
                 length = int(generator.integers(*frames))
                 seconds = length * HOP_LENGTH / SAMPLE_RATE
                 waves = np.sin(np.arange(length) / 3 + np.arange(CHANNELS)[:, None]) + generator.normal(0, 0.1)
-                caption, lyrics = f"a wave {number}", f"la {'la ' * number}"
+                caption, lyrics = f"a wave {number}", " ".join(["la"] * (number + 1))
                 writer.add(number, {
                     "id": f"{split}{number}", "caption": caption, "lyrics": lyrics, "language": "en",
                     "caption_ids": prompts.caption(caption, MusicFacts(), seconds).ids,

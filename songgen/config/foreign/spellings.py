@@ -82,7 +82,8 @@ def _epochs(value: int) -> dict[str, Any]:
 
 
 MODEL_FILE, RUN_FILE = "model_index.json", "training_config.json"
-"""Files by which the folder of a diffusers pipeline and the output folder of a run are known."""
+"""Files by which the folder of a diffusers pipeline and the output folder of a run are known. They are those of
+`songgen.runtime.model_folders` and `songgen.train`, which load torch; reading a command line does not."""
 
 
 def _checkpoint_folder(value: str | None) -> dict[str, Any]:

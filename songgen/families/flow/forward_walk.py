@@ -24,9 +24,6 @@ TIME_CHANNELS = 256
 TRANSFORMER_LAYER = "transformer.layers.{}"
 """Name of a layer of the transformer by its number."""
 
-_INDEX = 8
-"""Bytes of an index."""
-
 
 @dataclass(frozen=True)
 class Sizes:
@@ -84,21 +81,19 @@ class ForwardWalk:
         length = self.size.lyrics
         masks = [clips * length * length] * 2  # of layers that see everything, and of those that see near tokens
         lyrics, lyrics_kept = self._encoder(
-            account, f"{name}.lyric_encoder", lyrics, text, layers, length, masks, checkpointing
+            account, f"{name}.lyric_encoder", lyrics, text, layers, clips, length, masks, checkpointing
         )
         channels, layers = int(config["timbre_hidden_dim"]), int(config["num_timbre_encoder_hidden_layers"])
-        timbre = Flow("reference", clips * REFERENCE_FRAMES * channels, FLOAT32, False)
+        # Usually silence, which is encoded once for all clips.
+        timbre = Flow("reference", REFERENCE_FRAMES * channels, FLOAT32, False)
         masks = [REFERENCE_FRAMES * REFERENCE_FRAMES]
         timbre, timbre_kept = self._encoder(
-            account, f"{name}.timbre_encoder", timbre, channels, layers, REFERENCE_FRAMES, masks, checkpointing
+            account, f"{name}.timbre_encoder", timbre, channels, layers, 1, REFERENCE_FRAMES, masks, checkpointing
         )
         timbre = replace(timbre, key="timbre token", numbers=clips * width)
-        # Both are packed by sorting; what is kept are the positions.
         numbers = clips * self.condition_tokens * width
-        packed = account.new("conditions", numbers, max(caption.width, lyrics.width), caption, lyrics, timbre)
-        if packed.has_gradient:
-            account.keep(Flow("sorted conditions", 2 * clips * self.condition_tokens, _INDEX, False))
-        return packed, max(lyrics_kept, timbre_kept)
+        joined = account.new("conditions", numbers, max(caption.width, lyrics.width), caption, lyrics, timbre)
+        return joined, max(lyrics_kept, timbre_kept)
 
     def _encoder(
         self,
@@ -107,18 +102,21 @@ class ForwardWalk:
         source: Flow,
         inputs: int,
         layers: int,
+        clips: int,
         length: int,
         masks: Sequence[int],
         again: bool,
     ) -> tuple[Flow, int]:
-        """Account for the encoder of lyrics or timbre: from B x length x inputs to B x length x D."""
+        """Account for the encoder of lyrics or timbre: from clips x length x inputs to clips x length x D."""
         sizes, layer_kept = Sizes.of(self.encoder), 0
         states = account.linear(f"{name}.embed_tokens", source, inputs, sizes.width)
         for index in range(layers):
             inner = self.new_account()
             # Every layer of lyrics has a mask of padding; otherwise, only those that see near tokens have one.
             has_mask = len(masks) > 1 or index % 2 == 0
-            following = self._encoder_layer(inner, f"{name}.layers.{index}", sizes, states, length, has_mask=has_mask)
+            following = self._encoder_layer(
+                inner, f"{name}.layers.{index}", sizes, states, clips, length, has_mask=has_mask
+            )
             layer_kept = max(layer_kept, inner.kept + inner.kept_weights)
             if again and following.has_gradient:
                 account.keep(states)
@@ -130,11 +128,11 @@ class ForwardWalk:
         return self._norm(account, f"{name}.norm", states, sizes.width), layer_kept
 
     def _encoder_layer(
-        self, account: TensorAccount, name: str, sizes: Sizes, states: Flow, length: int, *, has_mask: bool
+        self, account: TensorAccount, name: str, sizes: Sizes, states: Flow, clips: int, length: int, *, has_mask: bool
     ) -> Flow:
         """Account for one layer of the condition encoder."""
         normed = self._norm(account, f"{name}.input_layernorm", states, sizes.width)
-        shape = AttentionShape(self.size.clips, sizes.heads, length, length)
+        shape = AttentionShape(clips, sizes.heads, length, length)
         mixed = self._attention(
             account, f"{name}.self_attn", sizes, normed, normed, shape, rotates=True, has_mask=has_mask
         )

@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from songgen.families.flow.model_folder import MODEL_FILES
-from songgen.families.flow.pipeline import COMPONENTS, SCHEDULER, TOKENIZER, component_class
+from songgen.families.flow.pipeline import COMPONENTS, SCHEDULER, TOKENIZER, component_class, quiet_networks
 from songgen.runtime.file_hashes import record_hashes
 from songgen.runtime.files import new_folder, require_new
 
@@ -98,11 +98,11 @@ def create_flow_folder(
     component_class(SCHEDULER)  # says what to install
     from diffusers import AceStepPipeline
 
-    with torch.random.fork_rng(devices=[]):
+    with quiet_networks(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         parts = _parts(PRESETS[preset], train_tokenizer(texts), is_turbo=is_turbo)
     pipeline: Any = AceStepPipeline(**parts)
-    with new_folder(out) as folder:
+    with new_folder(out) as folder, quiet_networks():
         pipeline.save_pretrained(folder)
         record_hashes(folder, MODEL_FILES.names(folder))
     trained = sum(entry.numel() for name in ("transformer", "condition_encoder") for entry in parts[name].parameters())

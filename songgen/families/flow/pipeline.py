@@ -151,7 +151,7 @@ def empty_component(folder: Path, name: str) -> Any:
     """
     config, opener, path = _network_config(folder, name), component_class(name), folder / name / MODEL_CONFIG_FILE
     try:
-        with torch.device("meta"):
+        with quiet_networks(), torch.device("meta"):
             if COMPONENTS[name].module == "transformers":
                 return opener(opener.config_class.from_dict(config))
             return opener.from_config(config)
@@ -211,7 +211,7 @@ def open_component(folder: Path, name: str) -> Any:
         if name == SCHEDULER:
             return opener.from_pretrained(place, local_files_only=True)
         # Some classes sample first weights, which must not change what a run samples after it has opened a network.
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with quiet_networks(), torch.random.fork_rng(devices=[]):
             network, found = opener.from_pretrained(
                 place, use_safetensors=True, local_files_only=True, output_loading_info=True, **keywords
             )
@@ -230,8 +230,8 @@ def open_component(folder: Path, name: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Open a network without a progress bar on the console of a run, or warnings that a user can do nothing about."""
+def quiet_networks() -> Iterator[None]:
+    """Make, open or write networks without progress bars on a console, or warnings that a user can do nothing about."""
     from transformers.utils import logging
 
     had_bar = logging.is_progress_bar_enabled()

@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ from songgen.cli.main import DefaultsHelpFormatter, parse_words
 from songgen.cli.run_arguments import split_off_launch
 from songgen.cli.training.train import add_arguments, add_task_option
 from songgen.config import RunConfig
-from songgen.config.foreign.spellings import REFUSED, SPELLINGS
+from songgen.config.foreign.spellings import MODEL_FILE, REFUSED, RUN_FILE, SPELLINGS
 from songgen.config.keys import all_keys
 from songgen.config.loading import load_run_config
 from songgen.families.foreign_keys import TOKEN_KEYS, refuse_keys
+from songgen.runtime.model_folders import PIPELINE_FILE
+from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 
 REQUIRED = ["--model_name_or_path", "m", "--output_dir", "o", "--save_to_disk", "d"]
 TABLES = {"convert2hf_dataset.py": 3, "trainer.py": 21}
@@ -89,6 +93,11 @@ TRAINER = """--num_nodes 1 --shift 3.0 --learning_rate 1e-4 --num_workers 8 --ep
 """All 21 flags of trainer.py with their defaults, except the two files."""
 
 
+def test_a_command_line_is_read_without_torch() -> None:
+    code = "import sys, songgen.config.loading, songgen.cli.training.train; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_the_trainer_s_command_line_trains_a_flow_model(tmp_path: Path) -> None:
     model, lora = tmp_path / "pipeline", tmp_path / "lora.json"
     write_tiny_pipeline(model)
@@ -139,15 +148,16 @@ def test_an_experiment_is_a_folder_inside(name: str) -> None:
 
 def test_a_folder_of_models_is_not_written_to(tmp_path: Path) -> None:
     """`checkpoint_dir` is the base model in ACE-Step's program, and the output in its instructions."""
+    assert (MODEL_FILE, RUN_FILE) == (PIPELINE_FILE, RUN_CONFIG_FILE)
     required = REQUIRED[4:]
     (tmp_path / "ace_step_transformer").mkdir()
     (tmp_path / "ace_step_transformer" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="checkpoint_dir: .* has models, but no model_index.json"):
         load("--checkpoint_dir", str(tmp_path), "--model_name_or_path", "m", required=required)
-    (tmp_path / "model_index.json").write_text("{}")
+    (tmp_path / MODEL_FILE).write_text("{}")
     assert load("--checkpoint_dir", str(tmp_path), "--output_dir", "o",
                 required=required).model.model_name_or_path == str(tmp_path)  # fmt: skip
-    (tmp_path / "training_config.json").write_text("{}")
+    (tmp_path / RUN_FILE).write_text("{}")
     config = load("--checkpoint_dir", str(tmp_path), "--model_name_or_path", "m", required=required)
     assert config.training.output_dir == str(tmp_path)
 

@@ -87,3 +87,16 @@ def test_voices_are_not_missed_and_other_data_is_refused(flow_world: Path, world
         it for it in check_run(gather_facts(config, BIG, Processes(), SPEED)) if it.severity == Severity.ERROR
     ]
     assert "kind of target: latents in the model, codes in the data" in problem.message
+
+
+def test_few_clips_are_not_sorted_by_length_and_no_rule_asks_for_it(flow_world: Path, tmp_path: Path) -> None:
+    model = flow_world / "turbo" / "model"
+    few, many = (
+        configure([write_latents(tmp_path / str(count), model, frames=(2, 300), train=count)], BIG,
+                  model=str(model), speed=SPEED, goal="lora")
+        for count in (7, 40)
+    )  # fmt: skip
+    chosen = [next(c for c in configured.choices if c.key == "group_by_length") for configured in (few, many)]
+    assert [choice.value for choice in chosen] == [False, True]
+    assert chosen[0].reason == "too few steps in an epoch to sort the clips"
+    assert not [f for configured in (few, many) for f in configured.findings if f.key == "group_by_length"]

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,12 @@ def test_counts_are_those_of_all_processes(tmp_path: Path) -> None:
         process.kill()
     assert [process.exitcode for process in processes] == [0, 0]
     assert read(tmp_path).status == "finished"
+
+
+def test_failed_work_that_removed_its_folder_writes_no_status(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with pytest.raises(ValueError, match="nothing to do"), ReportedWork(folder, NAME):
+        shutil.rmtree(folder)
+        raise ValueError("nothing to do")
+    assert not caplog.records and not folder.exists()

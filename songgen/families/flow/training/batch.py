@@ -1,7 +1,7 @@
 """Micro-batches of latents: noise, timesteps and timbre references, all functions of the seeds of the samples.
 
-Shapes: B clips, T frames, C channels, L caption tokens, Y lyrics tokens, R frames of the timbre reference, S strata of
-the distribution of timesteps.
+Shapes: B clips, T frames, C channels, L caption tokens, Y lyrics tokens, U different timbre references, R frames of
+one, S strata of the distribution of timesteps.
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ class FlowBatch:
     """B x Y int64, token ids of the lyrics."""
     lyrics_mask: Tensor
     """B x Y bool, whether a token belongs to the lyrics."""
-    reference: Tensor
-    """B x R x C float32, latents of the timbre references."""
+    references: Tensor
+    """U x R x C float32, latents of the timbre references; the first one is silence."""
+    reference_of: Tensor
+    """B int64, number of each clip's timbre reference."""
     is_unconditional: Tensor
     """B bool, whether all conditions were dropped."""
 
@@ -86,7 +88,8 @@ class FlowCollator:
         assert samples
         channels, longest = self.silence.shape[1], max(1, *(sample.num_frames for sample in samples))
         latents = torch.zeros(len(samples), longest, channels)
-        noise, quantiles, references = torch.zeros_like(latents), [], []
+        noise, quantiles = torch.zeros_like(latents), []
+        references, reference_of = [self.silence], []
         for row, sample in enumerate(samples):
             # numpy's generators take all bits of a seed; torch's on the CPU only the lower half of them.
             generator = np.random.Generator(np.random.Philox(key=sample.random_seed))
@@ -97,7 +100,9 @@ class FlowCollator:
             clip = torch.from_numpy(_float32(sample.targets[MIX])).T
             latents[row, : shape[0]] = clip
             has_own = choice < self.reference_probability and not sample.is_unconditional and len(clip) > 0
-            references.append(timbre_pieces(clip, len(self.silence)) if has_own else self.silence)
+            reference_of.append(len(references) if has_own else 0)
+            if has_own:
+                references.append(timbre_pieces(clip, len(self.silence)))
         places = torch.tensor(quantiles, dtype=torch.float64)
         caption_ids, caption_mask = pad_ids([sample.caption_ids for sample in samples])
         lyrics_ids, lyrics_mask = pad_ids([sample.lyrics_ids for sample in samples])
@@ -113,7 +118,8 @@ class FlowCollator:
             caption_mask=caption_mask.bool(),
             lyrics_ids=lyrics_ids,
             lyrics_mask=lyrics_mask.bool(),
-            reference=torch.stack(references),
+            references=torch.stack(references),
+            reference_of=torch.tensor(reference_of),
             is_unconditional=torch.tensor([sample.is_unconditional for sample in samples]),
         )
 

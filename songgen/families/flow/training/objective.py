@@ -88,7 +88,7 @@ class FlowObjective(Objective):
     def evaluation_sums(self, model: nn.Module, batch: FlowBatch) -> Tensor:
         """See `Objective`: sums of errors and of frames in each band, 2 x 4.
 
-        A clip is measured once in each stratum of the distribution, each time with its own noise.
+        A clip is measured once in each stratum of the distribution, always with the same noise.
         """
         # float64 keeps sums over many frames exact; Apple's devices do not have it.
         dtype = torch.float32 if batch.latents.device.type == "mps" else torch.float64
@@ -155,7 +155,8 @@ class FlowObjective(Objective):
             caption_mask=batch.caption_mask,
             lyrics=self.texts.lyrics(batch.lyrics_ids, batch.lyrics_mask, device),
             lyrics_mask=batch.lyrics_mask,
-            reference=batch.reference,
+            references=batch.references,
+            reference_of=batch.reference_of,
             is_unconditional=batch.is_unconditional if self.drops_conditions else None,
         ).velocity
         return velocity

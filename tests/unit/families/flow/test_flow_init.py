@@ -1,5 +1,6 @@
 """`songgen init` of a flow model: a folder with random weights that the whole path works with."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("init")
     texts = place / "texts.txt"
     texts.write_text("a slow ballad\na slow song\n" * 20, encoding="utf-8")
-    assert main(["init", str(place / "model"), "--preset", "flow_small", "--turbo", "--texts", str(texts)]) == EXIT_DONE
+    words = ["init", str(place / "model"), "--preset", "flow_small", "--turbo", "--texts", str(texts)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)  # those of libraries tell a user nothing
+        assert main(words) == EXIT_DONE
     return place / "model"
 
 
 def test_the_folder_is_whole_and_generates(folder: Path) -> None:
-    assert {finding.level for finding in examine(folder, deep=True).findings} == {Level.OK}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        assert {finding.level for finding in examine(folder, deep=True).findings} == {Level.OK}
     assert family_of(folder).name == "flow matching"
     core = FlowModel.open(folder)
     assert core.is_turbo and core.num_channels == 16

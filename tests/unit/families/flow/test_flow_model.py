@@ -38,7 +38,8 @@ def inputs() -> dict[str, torch.Tensor]:
         "caption_mask": torch.arange(5) < captions[:, None],
         "lyrics": torch.randn(3, 9, TEXT_WIDTH, generator=generator),
         "lyrics_mask": torch.arange(9) < lyrics[:, None],
-        "reference": torch.randn(3, 20, CHANNELS, generator=generator),
+        "references": torch.randn(2, 20, CHANNELS, generator=generator),
+        "reference_of": torch.tensor([1, 0, 1]),
     }
 
 
@@ -53,7 +54,8 @@ def alone(batch: dict[str, torch.Tensor], clip: int) -> dict[str, torch.Tensor]:
             ("lyrics_mask", "lyrics_mask"),
         )
     }
-    one = {name: value[clip : clip + 1] for name, value in batch.items()}
+    one = {name: value[clip : clip + 1] for name, value in batch.items() if name != "references"}
+    one |= {"references": batch["references"][one["reference_of"]], "reference_of": torch.tensor([0])}
     return one | {name: one[name][:, :length] for name, length in lengths.items()}
 
 
@@ -72,7 +74,12 @@ def test_a_clip_is_computed_as_diffusers_does(folder: Path) -> None:
     for clip in range(len(FRAMES)):
         one = alone(inputs(), clip)
         conditions, _ = pipeline.condition_encoder(
-            one["captions"], one["caption_mask"], one["lyrics"], one["lyrics_mask"], one["reference"], torch.tensor([0])
+            one["captions"],
+            one["caption_mask"],
+            one["lyrics"],
+            one["lyrics_mask"],
+            one["references"],
+            one["reference_of"],
         )
         silence = pipeline.condition_encoder.silence_latent[:, : one["noisy"].shape[1]]
         expected = pipeline.transformer(
@@ -90,7 +97,7 @@ def test_without_conditions_texts_do_not_matter(folder: Path) -> None:
     model, batch = FlowModel.open(folder), inputs()
     dropped = torch.tensor([True, False, True])
     first = model(**batch, is_unconditional=dropped).velocity
-    changed = batch | {"captions": batch["captions"] + 1, "reference": batch["reference"] - 1}
+    changed = batch | {"captions": batch["captions"] + 1, "references": batch["references"] - 1}
     second = model(**changed, is_unconditional=dropped).velocity
     assert torch.equal(first[0, :7], second[0, :7]) and torch.equal(first[2, :4], second[2, :4])
     assert not torch.allclose(first[1], second[1])

@@ -79,7 +79,7 @@ def test_a_seed_gives_the_same_song_alone_with_others_and_after_anything(songs: 
     mask = torch.tensor([[True] * 4, [True, False, False, False]])
     inputs = [torch.zeros(2, 12, channels), torch.tensor([0.5, 0.1]), torch.tensor([12, 3])]
     texts = [torch.zeros(2, 4, width), mask, torch.zeros(2, 4, width), mask, torch.zeros(2, 20, channels)]
-    core(*inputs, *texts).velocity.sum().backward()
+    core(*inputs, *texts, torch.tensor([0, 1])).velocity.sum().backward()
     assert torch.equal(only(FlowSongs(core).generate(options(), audio)), together[0])
     core.zero_grad()
 
