@@ -264,7 +264,8 @@ def test_every_row_of_a_mask_sees_something(folder: Path, monkeypatch: pytest.Mo
         "caption_mask": torch.ones(2, 5, dtype=torch.bool),
         "lyrics": torch.randn(2, 40, TEXT_WIDTH),
         "lyrics_mask": torch.arange(40) < texts[:, None],
-        "reference": torch.randn(2, 20, CHANNELS),
+        "references": torch.randn(1, 20, CHANNELS),
+        "reference_of": torch.zeros(2, dtype=torch.long),
     }
     rows = []
 
