@@ -33,6 +33,8 @@ DYNAMIC_IMPORTS = {
     "songgen/cli/main.py": "the table of subcommands",
     "songgen/codecs/registry.py": "the kinds of codecs",
     "songgen/families/registry.py": "the table of families",
+    "songgen/families/flow/pipeline.py": "the table of components",
+    "songgen/families/use/generating.py": "the table of options",
     "songgen/generation/demucs_weights.py": "the networks of demucs",
     "songgen/train/optimization/optimizer.py": "one name, for a package that may be absent",
 }
@@ -43,6 +45,7 @@ COPYING = {
     "songgen/tokenize/finalize.py": "shards, whose hashes were compared before",
     "songgen/train/output_folder.py": "a whole run moved to a backup next to it",
     "helpers/demo/build_page.py": "a song that the demo itself has made",
+    "helpers/demo/report_flow.py": "likewise",
     "helpers/demo/demo_songs/speech.py": "the data folder of an installed package",
 }
 """Files that may copy, link or move a file -> what they do so with."""

@@ -18,12 +18,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from diffusers import AutoencoderOobleck
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderOobleck
 
 _STRIDES = (20, 32)
 """Samples of a block and blocks of a frame; both even, so that frames and blocks begin together."""
@@ -73,6 +76,9 @@ def fit_transform(songs: Sequence[NDArray[np.floating]], channels: int) -> Trans
 
 def make_autoencoder(transform: Transform, sample_rate: int) -> AutoencoderOobleck:
     """Return the autoencoder of a transform, for stereo; both channels of what it decodes are equal."""
+    import songgen  # noqa: F401, I001, before diffusers: it sets what that reads when it is imported
+    from diffusers import AutoencoderOobleck
+
     channels = len(transform.analysis)
     assert channels >= _STRIDES[0], "a stage of the decoder has as many channels as the latents, and holds a block"
     block, blocks = _STRIDES

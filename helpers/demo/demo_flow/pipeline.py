@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from diffusers import AceStepPipeline, AceStepTransformer1DModel, FlowMatchEulerDiscreteScheduler
-from diffusers.pipelines.ace_step import AceStepConditionEncoder
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
 from demo_flow.autoencoder import fit_transform, make_autoencoder
+
+if TYPE_CHECKING:
+    from diffusers import AceStepPipeline
+    from transformers import PreTrainedTokenizerFast
 
 CHANNELS = 96
 """Values of a frame of latents. The work of the autoencoder grows with the square."""
@@ -40,6 +41,11 @@ def make_pipeline(
         sample_rate: Sample rate of the songs in Hz.
         seed: Seed of the weights.
     """
+    import songgen  # noqa: F401, I001, before these libraries: it sets what they read when they are imported
+    from diffusers import AceStepPipeline, AceStepTransformer1DModel, FlowMatchEulerDiscreteScheduler
+    from diffusers.pipelines.ace_step import AceStepConditionEncoder
+    from transformers import Qwen3Config, Qwen3Model
+
     autoencoder = make_autoencoder(fit_transform(songs, CHANNELS), sample_rate)
     tokenizer = train_tokenizer(rows)
     with torch.random.fork_rng(devices=[]):
@@ -88,6 +94,8 @@ def positions(num_frames: int, channels: int) -> Tensor:
 
 def train_tokenizer(rows: Sequence[Mapping[str, Any]]) -> PreTrainedTokenizerFast:
     """Return a byte-level tokenizer with the words of captions and lyrics."""
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
