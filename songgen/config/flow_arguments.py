@@ -19,9 +19,10 @@ class FlowArguments:
     `uniform`; `discrete`: the eight steps of a turbo model. auto: discrete for turbo models, logit_normal for
     others."""
 
-    timestep_mean: float = -0.4
-    """For `timestep_sampling` logit_normal: mean of the normal distribution; below 0, more timesteps are near the
-    data."""
+    timestep_mean: float = -1.5
+    """For `timestep_sampling` logit_normal: mean of the normal distribution before the shift, which raises it by
+    log(shift); the lower it is, the more timesteps are near the data. The default with a shift of 3 gives -0.4, as the
+    published base models were trained."""
 
     timestep_std: PositiveFloat = 1.0
     """For `timestep_sampling` logit_normal: standard deviation of the normal distribution."""

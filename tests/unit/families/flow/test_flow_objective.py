@@ -342,7 +342,7 @@ def test_keys_without_meaning_are_refused(tmp_path: Path, keys: dict[str, Any], 
 def test_a_turbo_model_is_trained_at_its_eight_steps(tmp_path: Path, folder: Path, core: FlowModel) -> None:
     write_tiny_pipeline(tmp_path / "model", is_turbo=True)
     turbo = objective_of(tmp_path, open_model(configured(tmp_path), None))
-    assert turbo.collator.timesteps == Timesteps("discrete", 3.0, -0.4, 1.0)
+    assert turbo.collator.timesteps == Timesteps("discrete", 3.0, -1.5, 1.0)
     assert objective_of(folder, core).collator.timesteps.sampling == "logit_normal"
     with pytest.raises(ValueError, match="timestep_sampling: .* is not a turbo model"):
         open_model(configured(folder, timestep_sampling="discrete"), None)
