@@ -95,13 +95,14 @@ def _reason(found: Findings) -> str:
     first, last = _ends(found.losses)
     worst = max(found.losses[len(found.losses) // 2 :])
     rate = f"{found.rate_key} {found.learning_rate:g}"
-    if not math.isfinite(last) or last > (1 + SMALL_DROP) * first or worst > 2 * first:
-        return f"the loss rises ({first:.3g} -> {last:.3g}), {rate} is too high; try a tenth of it"
-    if last > (1 - SMALL_DROP) * first and found.weight_change < SMALL_CHANGE:
+    # Before the losses are looked at: those of random noise rise and fall although the weights stay as they are.
+    if math.isfinite(last) and found.weight_change < SMALL_CHANGE and not found.is_known:
         return (
             f"{rate} is too low: after {len(found.losses)} steps the loss is {last:.3g}, at first {first:.3g}, and the "
             f"weights have changed by {found.weight_change:.1g} of their size; try 1e-4 to 1e-3"
         )
+    if not math.isfinite(last) or last > (1 + SMALL_DROP) * first or worst > 2 * first:
+        return f"the loss rises ({first:.3g} -> {last:.3g}), {rate} is too high; try a tenth of it"
     if last > (1 - SMALL_DROP) * first:
         return (
             f"the loss does not fall ({first:.3g} -> {last:.3g}) although the weights change{_frozen(found)}; {rate} "

@@ -30,6 +30,7 @@ def found(losses: list[float], **values: Any) -> Findings:
         (found(FALLING, known=0.7), "there was no time to learn the clip"),
         (found([5.0] * 20 + [2.0] * 60, known=0.7), "the loss fell and then stopped"),
         (found([5.0] * 40, weight_change=1e-7), "learning_rate 0.0001 is too low"),
+        (found([5.0, 2.0, 6.0, 3.0] * 10, weight_change=1e-7, known=0.0), "learning_rate 0.0001 is too low"),
         (found([5.0] * 40, weight_change=0.2, frozen=("decoder",)), "although the weights change (frozen: decoder)"),
         (found([5.0] * 20 + [9.0] * 20), "learning_rate 0.0001 is too high"),
         (found([5.0, math.inf]), "is too high"),
