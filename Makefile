@@ -42,8 +42,9 @@ demo-flow: $(STAMP) ## train a small flow-matching model on a dozen songs, gener
 test: $(STAMP) ## run the tests, in less than ten minutes on two cores
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not faults"
 
-test-faults: $(STAMP) ## run all fault cases of docs/trust.md, with a table
+test-faults: $(STAMP) ## run all fault cases of docs/trust.md, with a table, and the longest of the other tests
 	$(PYTEST) tests/faults -n $(WORKERS) --dist loadfile -m "not gpu"
+	$(PYTEST) tests/integration tests/unit -n $(WORKERS) --dist loadfile -m "faults and not gpu"
 
 lint: $(STAMP) ## ruff and codespell
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 from launching import ROOT, finish, make_world, wait_for_steps, write_config
 from limits import SAFETY_SECONDS
 from preprocess_fakes import write_corpus
@@ -51,6 +52,7 @@ def test_training_stops_at_a_signal_saves_and_ends_with_0(tmp_path: Path) -> Non
     assert (run / f"checkpoint-{status.step}").is_dir()
 
 
+@pytest.mark.faults
 def test_tokenization_in_two_processes_ends_with_its_own_exit_code(tmp_path: Path) -> None:
     manifest = write_corpus(tmp_path / "corpus", 6)
     (tmp_path / "corpus" / "mix001.wav").write_bytes(b"no audio")

@@ -269,6 +269,7 @@ def preempted_in_step(name: str, pids: Path) -> Callable[[], None]:
     return lay
 
 
+@pytest.mark.faults
 def test_a_preempted_run_leaves_no_lock_and_no_worker(place: Path, prepared: Path, tmp_path: Path) -> None:
     output, pids = tmp_path / "out", tmp_path / "pids.json"
     trap = preempted_in_step("voice", pids)
@@ -280,6 +281,7 @@ def test_a_preempted_run_leaves_no_lock_and_no_worker(place: Path, prepared: Pat
     assert content_of(output) == content_of(prepared)
 
 
+@pytest.mark.faults
 def test_two_launched_processes_find_the_same(place: Path, tmp_path: Path) -> None:
     overrides = ["--separate", "null", "--transcribe", "null"]
     alone, two = tmp_path / "alone" / "out", tmp_path / "two" / "out"

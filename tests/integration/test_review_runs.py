@@ -87,6 +87,7 @@ def test_corrections_survive_steps_that_run_anew(place: Path) -> None:
     require_reviewed(place)
 
 
+@pytest.mark.faults
 def test_what_is_taken_back_is_as_the_steps_have_it(place: Path) -> None:
     run(place)
     review(place)
@@ -104,6 +105,7 @@ def test_what_is_taken_back_is_as_the_steps_have_it(place: Path) -> None:
         ), "the page has shown before the run what the run gives"  # fmt: skip
 
 
+@pytest.mark.faults
 def test_corrections_of_clips_that_are_no_more_are_warned_of(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     run(place)
     review(place)
@@ -113,6 +115,7 @@ def test_corrections_of_clips_that_are_no_more_are_warned_of(place: Path, caplog
     assert rows(place)["calm"]["caption"] == "calm pop"
 
 
+@pytest.mark.faults
 def test_a_correction_that_cannot_be_read_stops_the_run_before_anything_is_lost(place: Path) -> None:
     run(place)
     (place / "out.work" / "corrections.jsonl").write_text('{"odd": 1}\n')

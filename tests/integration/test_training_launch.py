@@ -55,6 +55,7 @@ def test_help_names_the_program_and_its_exit_codes(script: str) -> None:
     assert set(re.findall(r"(?<=[ ,])(\d) [a-z]", result.stdout.partition("usage:")[0])) == {"0", "1", "4", "5", "6"}
 
 
+@pytest.mark.faults
 def test_the_dual_track_script_runs(world: Path, tmp_path: Path) -> None:
     folder = tmp_path / "dual"
     settings = {"track_pattern": "parallel_A_V", "max_steps": 2, "dataloader_num_workers": 1}

@@ -43,6 +43,7 @@ def try_it(world: Path, capfd: Any) -> Callable[..., tuple[int, str]]:
     return call
 
 
+@pytest.mark.faults
 def test_a_configuration_that_learns_brings_the_clip_back(
     world: Path, tmp_path: Path, try_it: Callable[..., tuple[int, str]]
 ) -> None:
