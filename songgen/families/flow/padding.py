@@ -97,8 +97,10 @@ def _grouped(
         """Return the heads of a projection, B x S x H x E."""
         return projected.unflatten(-1, (-1, attn.head_dim))
 
-    query, key = attn.norm_q(heads(attn.to_q(states))), attn.norm_k(heads(attn.to_k(source)))
-    value = heads(attn.to_v(source))
+    # In the order of diffusers' processor: backward passes follow it, and DeepSpeed requires one order of the gradients
+    # on all processes, of which some may have padding and others not.
+    query, key, value = heads(attn.to_q(states)), heads(attn.to_k(source)), heads(attn.to_v(source))
+    query, key = attn.norm_q(query), attn.norm_k(key)
     if rotations is not None:
         query, key = (
             apply_rotary_emb(entry, rotations, use_real=True, use_real_unbind_dim=-2, sequence_dim=1)
