@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from checkpoint_fakes import contents, manager
 from forked import fork_run
@@ -19,6 +18,7 @@ from songgen.conditioning import load_text_encoder, load_voice_encoder
 from songgen.data.dataset import SongDataset
 from songgen.exit_codes import EXIT_ERROR
 from songgen.models import SongGenForConditionalGeneration
+from songgen.runtime import tensor_files
 from songgen.train.checkpoints import files as checkpoint_files
 from songgen.train.checkpoints.files import AVERAGE_FILE, MODEL_FILE, OPTIMIZER_FILE, random_state_file
 
@@ -79,7 +79,7 @@ def test_not_in_a_checkpoint_even_if_its_hash_is_in_the_manifest(
             original(tensors, path, **more)
 
     monkeypatch.setattr(checkpoint_files, "save_file", evil)
-    monkeypatch.setattr(safetensors.torch, "save_file", evil)
+    monkeypatch.setattr(tensor_files, "save_file", evil)
     folder = manager(tmp_path / "run", form=form).save(contents(1))
     assert folder is not None
     with pytest.raises(ValueError, match="cannot be read"):
