@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from songgen.adapters.folder import (
     require_unchanged,
 )
 from songgen.runtime.file_hashes import HASHES_FILE, unsealed
-from songgen.runtime.model_folders import model_config_file
+from songgen.runtime.model_folders import CHECKPOINT_NAME, model_config_file
 from songgen.runtime.pretrained import find_folder
 
 MAX_STRENGTH = 10.0
@@ -28,7 +27,6 @@ MAX_STRENGTH = 10.0
 
 _DOWNLOADED = (*ADAPTER_FILES, HASHES_FILE)
 _WEIGHT_FILE_ENDING = ".safetensors"
-_CHECKPOINT_NAME = re.compile(r"checkpoint-\d+(-\d+)?")
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +162,7 @@ def _checkpoints(run: Path) -> Iterator[Path]:
     """Yield the checkpoints of an adapter run, the newest save first."""
     serials = {}
     for folder in run.glob("checkpoint-*"):
-        if _CHECKPOINT_NAME.fullmatch(folder.name) and is_adapter_folder(folder):
+        if CHECKPOINT_NAME.fullmatch(folder.name) and is_adapter_folder(folder):
             try:
                 manifest = unsealed((folder / "manifest.json").read_text(encoding="utf-8"), folder.name)
             except (OSError, ValueError):

@@ -31,7 +31,7 @@ PIPELINE_FILE = "model_index.json"
 MODEL_CONFIG_FILES = (PIPELINE_FILE, MODEL_CONFIG_FILE)
 """Files that mark the folder of a model; the first one that a folder has counts."""
 
-_CHECKPOINT_NAME = re.compile(r"checkpoint-\d+(-\d+)?")
+CHECKPOINT_NAME = re.compile(r"checkpoint-\d+(-\d+)?")
 """Names of the checkpoints in the output folder of a run."""
 
 _ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -79,9 +79,9 @@ def _model_nearby(folder: Path) -> str:
             ", because it holds an adapter; generate with it and its base (--adapter), or merge both into a model "
             "first (`songgen export FOLDER --merge OUT`)"
         )
-    is_checkpoint = _CHECKPOINT_NAME.fullmatch(folder.resolve().name) is not None
+    is_checkpoint = CHECKPOINT_NAME.fullmatch(folder.resolve().name) is not None
     run = folder.resolve().parent if is_checkpoint else folder
-    if not is_checkpoint and not any(_CHECKPOINT_NAME.fullmatch(path.name) for path in run.iterdir()):
+    if not is_checkpoint and not any(CHECKPOINT_NAME.fullmatch(path.name) for path in run.iterdir()):
         return ""
     what = (
         f", because it is a checkpoint (`songgen export {folder} --model OUT` makes a model of it)"

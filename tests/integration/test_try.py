@@ -31,20 +31,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def try_it(world: Path, capfd: Any) -> Callable[..., tuple[int, str]]:
-    """Run the command, and return its exit code and what it printed."""
-
-    def call(*words: str) -> tuple[int, str]:
-        AcceleratorState._reset_state(True)
-        code = main(["try", str(world / "run.json"), *words])
-        AcceleratorState._reset_state(True)
-        printed = capfd.readouterr()
-        return code, printed.out + printed.err
-
-    return call
-
-
 def test_a_configuration_that_learns_brings_the_song_back(
     world: Path, tmp_path: Path, try_it: Callable[..., tuple[int, str]]
 ) -> None:

@@ -3,13 +3,10 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from accelerate.state import AcceleratorState
 from tiny_flow import write_latents, write_tiny_pipeline
 
-from songgen.cli.main import main
 from songgen.data.dataset import SongDataset
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.families.flow.model import FlowModel
@@ -27,20 +24,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(values))
     return folder
-
-
-@pytest.fixture
-def try_it(world: Path, capfd: Any) -> Callable[..., tuple[int, str]]:
-    """Run the command, and return its exit code and what it printed."""
-
-    def call(*words: str) -> tuple[int, str]:
-        AcceleratorState._reset_state(True)
-        code = main(["try", str(world / "run.json"), *words])
-        AcceleratorState._reset_state(True)
-        printed = capfd.readouterr()
-        return code, printed.out + printed.err
-
-    return call
 
 
 @pytest.mark.faults
