@@ -23,6 +23,7 @@ LAYERS = (
     ("train", "tokenize"),
     ("prepare", "tryout"),
     ("doctor", "planning"),
+    ("ui",),
     ("cli",),
 )
 """Parts of `songgen`, the lowest layer first, as docs/architecture.md has them."""
@@ -50,7 +51,7 @@ PREPARE_WINGS = (
 UPWARD = {("songgen/models/modeling_songgen.py", "songgen.generation.pipeline")}
 """The one import against the direction: the published `model.generate` is a method of the model."""
 
-READS_CONFIG = {"config", "families", "train", "tokenize", "prepare", "tryout", "doctor", "planning", "cli"}
+READS_CONFIG = {"config", "families", "train", "tokenize", "prepare", "tryout", "doctor", "planning", "ui", "cli"}
 
 TRAINER_KNOWS = (
     "songgen.families.family",

@@ -1,0 +1,1 @@
+"""The page `songgen ui`: prepare, configure, train and listen in a browser."""

@@ -1,0 +1,135 @@
+"""Texts of the page in other languages: catalogs whose ids are the English texts of the program.
+
+`texts/LANGUAGE/*.json` are objects of English text -> translated text. A text that has changed in the program has no
+translation any more, which a test finds. Ids with `{0}`, `{1}`, ... are templates of messages: the numbers stand for the
+values that the program filled in, in order of appearance. Ids with names in braces are formatted by the page itself.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from string import Formatter
+
+from songgen.runtime.json_files import read_json_object
+
+LANGUAGES = {"en": "English", "zh": "中文"}
+"""Code of each language of the page -> its name in that language. English needs no catalog."""
+
+TEXTS = Path(__file__).with_name("texts")
+"""Folder with one folder of catalogs for each language except English."""
+
+SCRIPTS_FILE = "scripts.json"
+"""Catalog of the texts that scripts of the page show."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """A message with values, and its translation."""
+
+    literals: tuple[str, ...]
+    """Text before, between and after the values, in English."""
+
+    fields: tuple[int, ...]
+    """Number of the value after each literal except the last."""
+
+    translated: str
+    """Translated text, to be formatted with the values."""
+
+    @property
+    def literal_length(self) -> int:
+        """Number of characters that are not values."""
+        return sum(map(len, self.literals))
+
+    def fill(self, message: str) -> str | None:
+        """Return the translated message, or None if the template does not match all of it.
+
+        Each literal is searched after the one before it. The first occurrence is always a right one, since a value may
+        be any text; so no backtracking is needed and the time is linear in the length of the message.
+        """
+        first, *between = self.literals
+        last = between.pop()
+        if len(message) < len(first) + len(last) or not (message.startswith(first) and message.endswith(last)):
+            return None
+        start, end = len(first), len(message) - len(last)
+        values = []
+        for literal in between:
+            found = message.find(literal, start, end)
+            if found < 0:
+                return None
+            values.append(message[start:found])
+            start = found + len(literal)
+        values.append(message[start:end])
+        by_number = dict(zip(self.fields, values, strict=True))
+        return self.translated.format(*(by_number[number] for number in range(len(values))))
+
+
+class Translator:
+    """Texts of the page in one language."""
+
+    language: str
+    """Key of `LANGUAGES`."""
+
+    def __init__(self, language: str, texts: Mapping[str, str], scripts: Mapping[str, str]) -> None:
+        self.language = language
+        self._texts = texts
+        self._scripts = scripts
+        templates = [Template(*parsed, texts[english]) for english in texts if (parsed := parse_template(english))]
+        # The most specific template first; a stable order if two are equally long.
+        self._templates = sorted(templates, key=lambda template: -template.literal_length)
+
+    def __call__(self, english: str, **values: object) -> str:
+        """Return the translation of a text of the page or the program, or the text itself if it has none.
+
+        Args:
+            english: English text, with names in braces where values are to be filled in.
+            values: values by name.
+        """
+        text = self._texts.get(english, english)
+        return text.format(**values) if values else text
+
+    def message(self, text: str) -> str:
+        """Return the translation of a message that a program has printed, with its values, or the message itself."""
+        if text in self._texts:
+            return self._texts[text]
+        filled = (template.fill(text) for template in self._templates)
+        return next((translated for translated in filled if translated is not None), text)
+
+    def scripts(self) -> dict[str, str]:
+        """Return English text -> translation of the texts that scripts of the page show."""
+        return dict(self._scripts)
+
+
+def parse_template(english: str) -> tuple[tuple[str, ...], tuple[int, ...]] | None:
+    """Return the literals and the numbers of the values of a template; None for a text that is not a template."""
+    literals, fields = [""], []
+    try:
+        for literal, name, *_ in Formatter().parse(english):
+            literals[-1] += literal
+            if name is not None:
+                if not name.isdecimal():
+                    return None
+                fields.append(int(name))
+                literals.append("")
+    except ValueError:  # a brace of its own, as in an example of JSON
+        return None
+    return (tuple(literals), tuple(fields)) if fields else None
+
+
+@cache
+def translator(language: str) -> Translator:
+    """Return the translator of a language, which reads all catalogs once.
+
+    Raises:
+        ValueError: if the page does not have the language.
+    """
+    if language not in LANGUAGES:
+        raise ValueError(f"language: {language!r} is not a language of the page; expected one of {list(LANGUAGES)}")
+    catalogs = read_catalogs(sorted((TEXTS / language).glob("*.json")))
+    texts = {english: text for catalog in catalogs.values() for english, text in catalog.items()}
+    return Translator(language, texts, catalogs.get(SCRIPTS_FILE, {}))
+
+
+def read_catalogs(paths: Iterable[Path]) -> dict[str, dict[str, str]]:
+    """Return the catalogs of some files by file name."""
+    return {path.name: read_json_object(path) for path in paths}
