@@ -1,8 +1,8 @@
 """Texts of the page in other languages: catalogs whose ids are the English texts of the program.
 
 `texts/LANGUAGE/*.json` are objects of English text -> translated text. A text that has changed in the program has no
-translation any more, which a test finds. Ids with `{0}`, `{1}`, ... are templates of messages: the numbers stand for the
-values that the program filled in, in order of appearance. Ids with names in braces are formatted by the page itself.
+translation any more, which a test finds. Ids with `{0}`, `{1}`, ... are templates of messages: the numbers stand for
+the values that the program filled in, in order of appearance. Ids with names in braces are formatted by the page.
 """
 
 from collections.abc import Iterable, Mapping

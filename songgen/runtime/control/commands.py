@@ -181,13 +181,14 @@ ALIASES = {"stop": Action.STOP.value, "exit": Action.STOP.value}
 """Other names of commands."""
 
 _NAMES = [action.value for action in FORMS]
-_SCHEDULED_USAGE = "COMMAND@STEP"
+SCHEDULED = ("COMMAND@STEP", "carry a command out after that step, such as lr 1e-5@2000 or save@500")
+"""How a command is scheduled, and what that does."""
 
 
 def help_text() -> str:
     """Return the list of all commands."""
     rows = [(form.usage, form.meaning) for form in FORMS.values()]
-    rows.append((_SCHEDULED_USAGE, "carry a command out after that step, such as lr 1e-5@2000 or save@500"))
+    rows.append(SCHEDULED)
     width = max(len(usage) for usage, _ in rows)
     return "\n".join(f"{usage:<{width}}  {meaning}" for usage, meaning in rows)
 
