@@ -1,18 +1,19 @@
 """A page in two languages says the same: headings, commands, keys, figures and links, section by section."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = {"finetuning_acestep.md": "finetuning_acestep.zh.md"}
+PAGES = {"finetuning_acestep.md": "zh/finetuning_acestep.md"}
 """Page in English -> the same in Chinese."""
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
-LINK = re.compile(r"\]\(([^)\s]+)\)")
+LINK = re.compile(r"\[([^]]+)\]\(([^)\s]+)\)")
 NUMBER = re.compile(r"\d[\d,.]*\d|\d")
 
 
@@ -22,21 +23,45 @@ def sections(text: str) -> list[tuple[int, str]]:
     return [(len(mark), body) for mark, body in zip(parts[1::3], parts[3::3], strict=True)]
 
 
-def said(body: str, own: set[str]) -> dict[str, list[str]]:
-    """What a section has in any language; `own` are the names of the page in both languages."""
+def anchors(text: str) -> list[str]:
+    """Anchor of the heading of every section, as the usual renderers make it."""
+    headings = [heading for _, heading in HEADING.findall(FENCE.sub("", text))]
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def destination(page: Path, target: str) -> str:
+    """What a link of a page leads to, the same for both languages: the English page and the number of the section."""
+    if "://" in target:
+        return target
+    name, _, anchor = target.partition("#")
+    path = (page.parent / name).resolve() if name else page
+    known = {
+        (DOCS / name).resolve(): DOCS / english for english, chinese in PAGES.items() for name in (english, chinese)
+    }
+    if path not in known:
+        return f"{path}#{anchor}"
+    assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{page.name}: {target}"
+    section = anchors(path.read_text(encoding="utf-8")).index(anchor) if anchor else 0
+    return f"{known[path]}, section {section}"
+
+
+def said(body: str, leads_to: Callable[[str], str]) -> dict[str, list[str]]:
+    """What a section has in any language."""
     rows = [line for line in body.splitlines() if line.startswith("|")]
-    links = [target for target in LINK.findall(body) if target not in own and not target.startswith("#")]
     return {
         "code": sorted(CODE.findall(body)),
-        "links": sorted(links),
+        "links": sorted(leads_to(target) for _, target in LINK.findall(body)),
         "cells of each row": [str(row.count("|")) for row in rows],
+        "code of each row": [" ".join(sorted(CODE.findall(row))) for row in rows],
         "numbers of each row": [" ".join(sorted(NUMBER.findall(row))) for row in rows],
-        "items of lists": [str(len(re.findall(r"^- ", body, re.MULTILINE)))],
+        "items of lists": [str(len(re.findall(r"^ *(?:-|\d+\.) ", body, re.MULTILINE)))],
     }
 
 
-def differences(english: str, chinese: str, own: set[str]) -> list[str]:
-    """What one of two texts has and the other does not."""
+def differences(
+    english: str, chinese: str, leads_to: Callable[[str], str], leads_there: Callable[[str], str]
+) -> list[str]:
+    """What one of two texts has and the other does not; the functions say where links of each text lead."""
     found = []
     blocks = [[block for block in FENCE.findall(text) if block[0]] for text in (english, chinese)]
     if blocks[0] != blocks[1]:
@@ -45,10 +70,10 @@ def differences(english: str, chinese: str, own: set[str]) -> list[str]:
     if [level for level, _ in first] != [level for level, _ in second]:
         return [*found, "headings"]
     for number, ((_, body), (_, other)) in enumerate(zip(first, second, strict=True)):
-        there = said(other, own)
+        there = said(other, leads_there)
         found += [
             f"section {number}, {kind}: {here} and {there[kind]}"
-            for kind, here in said(body, own).items()
+            for kind, here in said(body, leads_to).items()
             if here != there[kind]
         ]
     return found
@@ -56,11 +81,40 @@ def differences(english: str, chinese: str, own: set[str]) -> list[str]:
 
 @pytest.mark.parametrize(("english", "chinese"), PAGES.items())
 def test_both_languages_say_the_same(english: str, chinese: str) -> None:
-    first, second = texts = [(DOCS / name).read_text(encoding="utf-8") for name in (english, chinese)]
-    assert differences(first, second, {english, chinese}) == []
-    for text, other in zip(texts, (chinese, english), strict=True):
-        assert f"]({other})" in text.split("\n## ")[0], "each version names the other one at its top"
-    assert len(re.findall(r"[\u4e00-\u9fff]", second)) > 3000
+    pages = [DOCS / english, DOCS / chinese]
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    assert differences(*texts, *(lambda target, page=page: destination(page, target) for page in pages)) == []
+    assert f"[中文]({chinese})" in texts[0].split("\n## ")[0], "the page in English names the other one at its top"
+    assert f"[English](../{english})" in texts[1].split("\n## ")[0], (
+        "the page in Chinese names the other one at its top"
+    )
+    assert len(re.findall(r"[\u4e00-\u9fff]", texts[1])) > len(texts[0]) / 8, "most of the page is in Chinese"
+
+
+@pytest.mark.parametrize("chinese", PAGES.values())
+def test_a_page_in_chinese_leads_to_pages_in_chinese(chinese: str) -> None:
+    """Where they exist; only the name of the language leads to the page in English."""
+    page = DOCS / chinese
+    paths = {
+        text: (page.parent / target.partition("#")[0]).resolve()
+        for text, target in LINK.findall(page.read_text(encoding="utf-8"))
+    }
+    assert [
+        text for text, path in paths.items() if path in {DOCS / english for english in PAGES} and text != "English"
+    ] == []
+
+
+def test_links_of_both_languages_are_compared_by_what_they_lead_to() -> None:
+    english, chinese = DOCS / "finetuning_acestep.md", DOCS / "zh" / "finetuning_acestep.md"
+    last = [anchors(page.read_text(encoding="utf-8"))[-1] for page in (english, chinese)]
+    assert last[0] != last[1]
+    assert destination(english, f"#{last[0]}") == destination(chinese, f"#{last[1]}")
+    assert destination(english, f"zh/finetuning_acestep.md#{last[1]}") == destination(chinese, f"#{last[1]}")
+    assert destination(english, "#sharing") != destination(chinese, f"#{last[1]}")
+    assert destination(english, "trust.md#guarantees") == destination(chinese, "../trust.md#guarantees")
+    assert destination(english, "trust.md#guarantees") != destination(chinese, "../trust.md")
+    with pytest.raises(AssertionError, match="no_such_section"):
+        destination(english, "#no_such_section")
 
 
 TEXT = """# A
@@ -76,6 +130,7 @@ songgen list
 | f | 1.5 |
 |---|---|
 | g | `h` |
+| j | `k` |
 
 - i
 """
@@ -90,12 +145,13 @@ songgen list
         ("guide.md", "trust.md", "links"),
         ("1.5", "1.6", "numbers"),
         ("| g | `h` |\n", "", "cells"),
+        ("| g | `h` |\n| j | `k` |", "| j | `k` |\n| g | `h` |", "code of each row"),
         ("- i", "i", "items"),
     ],
 )
 def test_a_difference_is_noticed(old: str, new: str, kind: str) -> None:
-    assert differences(TEXT, TEXT, set()) == []
-    assert any(kind in line for line in differences(TEXT, TEXT.replace(old, new), set()))
+    assert differences(TEXT, TEXT, str, str) == []
+    assert any(kind in line for line in differences(TEXT, TEXT.replace(old, new), str, str))
 
 
 def test_figures_of_memory_are_those_of_the_hardware_page() -> None:
