@@ -24,7 +24,7 @@ from songgen.config.recipes import PREPARING, TRAINING, find_recipe
 from songgen.config.types import parse_text
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/guide.md")
+PAGES = ("README.md", "docs/guide.md", "docs/zh/guide.md")
 COMMAND_PAGES = (
     *PAGES,
     "docs/preparing.md",
@@ -47,7 +47,7 @@ LINKED_PAGES = (
     "CHANGELOG.md",
 )
 FEWEST_COMMANDS = dict.fromkeys(COMMAND_PAGES, 0) | {
-    "README.md": 16, "docs/guide.md": 16, "docs/preparing.md": 8, "docs/review.md": 2, "docs/benchmarks.md": 6,
+    "README.md": 16, "docs/guide.md": 16, "docs/zh/guide.md": 16, "docs/preparing.md": 8, "docs/review.md": 2, "docs/benchmarks.md": 6,
     "docs/coming_from.md": 7, "docs/finetuning.md": 8,
     "docs/finetuning_acestep.md": 22, "docs/zh/finetuning_acestep.md": 22,
 }  # fmt: skip

@@ -7,14 +7,21 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = {"finetuning_acestep.md": "zh/finetuning_acestep.md"}
+PAGES = {"guide.md": "zh/guide.md", "finetuning_acestep.md": "zh/finetuning_acestep.md"}
 """Page in English -> the same in Chinese."""
+GLOSSARY = "术语表"
+"""Last section of the guide in Chinese, which that in English does not have: the terms in both languages."""
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 LINK = re.compile(r"\[([^]]+)\]\(([^)\s]+)\)")
 NUMBER = re.compile(r"\d[\d,.]*\d|\d")
+
+
+def without_glossary(text: str) -> str:
+    """A page in Chinese without what only it has."""
+    return text.split(f"\n## {GLOSSARY}\n")[0].replace(f"[{GLOSSARY}](#{GLOSSARY})", "")
 
 
 def sections(text: str) -> list[tuple[int, str]]:
@@ -82,7 +89,7 @@ def differences(
 @pytest.mark.parametrize(("english", "chinese"), PAGES.items())
 def test_both_languages_say_the_same(english: str, chinese: str) -> None:
     pages = [DOCS / english, DOCS / chinese]
-    texts = [page.read_text(encoding="utf-8") for page in pages]
+    texts = [without_glossary(page.read_text(encoding="utf-8")) for page in pages]
     assert differences(*texts, *(lambda target, page=page: destination(page, target) for page in pages)) == []
     assert f"[中文]({chinese})" in texts[0].split("\n## ")[0], "the page in English names the other one at its top"
     assert f"[English](../{english})" in texts[1].split("\n## ")[0], (
@@ -115,6 +122,16 @@ def test_links_of_both_languages_are_compared_by_what_they_lead_to() -> None:
     assert destination(english, "trust.md#guarantees") != destination(chinese, "../trust.md")
     with pytest.raises(AssertionError, match="no_such_section"):
         destination(english, "#no_such_section")
+
+
+def test_the_glossary_has_the_terms_of_both_pages() -> None:
+    """Each term occurs in the language that it is said to be of."""
+    texts = [(DOCS / page).read_text(encoding="utf-8") for page in ("guide.md", "zh/guide.md")]
+    page, _, table = texts[1].partition(f"\n## {GLOSSARY}\n")
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines() if line[:2] == "| "][1:]
+    assert len(rows) > 40
+    flat = " ".join(texts[0].lower().split())
+    assert [row for row in rows if row[0] not in flat or row[1] not in page] == []
 
 
 TEXT = """# A
