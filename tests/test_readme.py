@@ -47,8 +47,8 @@ LINKED_PAGES = (
     "CHANGELOG.md",
 )
 FEWEST_COMMANDS = dict.fromkeys(COMMAND_PAGES, 0) | {
-    "README.md": 16, "docs/guide.md": 16, "docs/zh/guide.md": 16, "docs/preparing.md": 8, "docs/review.md": 2, "docs/benchmarks.md": 6,
-    "docs/coming_from.md": 7, "docs/finetuning.md": 8,
+    "README.md": 16, "docs/guide.md": 16, "docs/zh/guide.md": 16, "docs/preparing.md": 8, "docs/review.md": 2,
+    "docs/benchmarks.md": 6, "docs/coming_from.md": 7, "docs/finetuning.md": 8,
     "docs/finetuning_acestep.md": 22, "docs/zh/finetuning_acestep.md": 22,
 }  # fmt: skip
 """Fewer would mean that the pages are not read as they should be."""
