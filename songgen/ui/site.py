@@ -5,7 +5,7 @@ import mimetypes
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
@@ -16,8 +16,17 @@ from songgen import __version__
 from songgen.ui.translation import LANGUAGES, Translator, translator
 from songgen.ui.workspace import Workspace
 from songgen.web.answers import json_response
+from songgen.web.application import PageRoute
 
 Endpoint = Callable[[Request], Response]
+
+
+class Part(Protocol):
+    """A part of the page."""
+
+    def routes(self) -> list[PageRoute]:
+        """Return every address of this part."""
+
 
 LANGUAGE_COOKIE = "songgen-language"
 

@@ -41,7 +41,9 @@ class SettingsPart:
         workspace = self._site.workspace
         text = request.query_params.get("path", "")
         if not text:
-            entries = [{"name": str(path), "path": workspace.shown(path), "is_folder": True} for path in workspace.folders]
+            entries = [
+                {"name": str(path), "path": workspace.shown(path), "is_folder": True} for path in workspace.folders
+            ]
             return json_response({"path": "", "parent": None, "entries": entries})
         folder = workspace.existing_folder(text)
         entries = []
