@@ -12,7 +12,7 @@ from typing import Any
 
 from songgen.exit_codes import EXIT_DONE
 from songgen.jobs.log import read_log
-from songgen.jobs.record import JOBS_FOLDER, JobView, find_jobs, read_job
+from songgen.jobs.record import JOBS_FOLDER, JobView, find_jobs, one_line, read_job
 from songgen.jobs.starting import remove_job, start_job, stop_job
 from songgen.runtime.terminal import printable
 
@@ -171,7 +171,7 @@ def _detail(view: JobView) -> str:
 
 def _cut(text: str, limit: int) -> str:
     """Return a text in one line of limited length."""
-    line = " ".join(printable(text).split())
+    line = one_line(text)
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
