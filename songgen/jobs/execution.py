@@ -66,7 +66,7 @@ def executable_command(command: Sequence[str], cwd: Path | None = None) -> list[
         return [*python_module("songgen.cli.main", cwd), *command[1:]]
     if tuple(command[:2]) == ("accelerate", "launch"):
         return [*python_module("accelerate.commands.launch", cwd), *command[2:]]
-    raise ValueError(f"no command of songgen: {shlex.join(command)}; it begins with `songgen`")
+    raise ValueError(f"not a command that a job can run: {shlex.join(command)}; it begins with `songgen`")
 
 
 def python_module(module: str, cwd: Path | None = None) -> list[str]:
