@@ -17,6 +17,7 @@ from songgen.ui.translation import LANGUAGES, Translator, translator
 from songgen.ui.workspace import Workspace
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
+from songgen.web.language import language_of
 
 Endpoint = Callable[[Request], Response]
 
@@ -27,8 +28,6 @@ class Part(Protocol):
     def routes(self) -> list[PageRoute]:
         """Return every address of this part."""
 
-
-LANGUAGE_COOKIE = "songgen-language"
 
 PARTS = (
     ("/data", "Data"),
@@ -59,12 +58,7 @@ class Site:
 
     def language(self, request: Request) -> Translator:
         """Return the texts in the language that was chosen, or else in the one that the browser prefers."""
-        chosen = request.cookies.get(LANGUAGE_COOKIE)
-        if chosen not in LANGUAGES:
-            wanted = request.headers.get("accept-language", "").split(",")
-            codes = [entry.split(";")[0].strip().lower().split("-")[0] for entry in wanted]
-            chosen = next((code for code in codes if code in LANGUAGES), "en")
-        return translator(chosen)
+        return translator(language_of(request, LANGUAGES))
 
     def render(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
         """Return a page.

@@ -3,10 +3,11 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from songgen.ui.site import LANGUAGE_COOKIE, Site, text_of
+from songgen.ui.site import Site, text_of
 from songgen.ui.translation import LANGUAGES
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
+from songgen.web.language import LANGUAGE_COOKIE
 
 
 class SettingsPart:
