@@ -10,7 +10,12 @@ LANGUAGES = ["pypinyin", "cutlet", "unidic-lite", "hangul-romanize"]
 ADAPTERS = ["peft>=0.21"]
 PLOTS = ["matplotlib"]
 TRAIN = ["accelerate", "datasets", "evaluate", "pyarrow", "tensorboard", *ADAPTERS, *PLOTS]
-PAGE = ["starlette>=1", "uvicorn>=0.54,<0.55"]  # songgen/web/server.py: parts of uvicorn that are not documented
+PAGE = [
+    "starlette>=1",
+    "jinja2>=3.1",
+    "plotly>=7",
+    "uvicorn>=0.54,<0.55",
+]  # songgen/web/server.py: parts of uvicorn that are not documented
 PREPARE = ["demucs", "silero-vad>=6.2", "pyloudnorm", "json-repair"]
 DEMO = ["espeakng-loader", "praat-parselmouth", *PLOTS]
 WANDB = ["wandb"]

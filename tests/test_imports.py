@@ -17,7 +17,7 @@ LAYERS = (
     ("vocabulary", "tasks", "exit_codes", "environment"),
     ("runtime",),
     ("layout", "codecs", "conditioning", "lyrics", "config", "metrics"),
-    ("models", "data", "web", "adapters"),
+    ("models", "data", "web", "adapters", "jobs"),
     ("generation",),
     ("families",),
     ("train", "tokenize"),

@@ -24,7 +24,7 @@ from songgen.config.recipes import PREPARING, TRAINING, find_recipe
 from songgen.config.types import parse_text
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/guide.md")
+PAGES = ("README.md", "docs/guide.md", "docs/zh/guide.md")
 COMMAND_PAGES = (
     *PAGES,
     "docs/preparing.md",
@@ -35,7 +35,7 @@ COMMAND_PAGES = (
     "docs/coming_from.md",
     "docs/finetuning.md",
     "docs/finetuning_acestep.md",
-    "docs/finetuning_acestep.zh.md",
+    "docs/zh/finetuning_acestep.md",
 )
 LINKED_PAGES = (
     *COMMAND_PAGES,
@@ -47,9 +47,9 @@ LINKED_PAGES = (
     "CHANGELOG.md",
 )
 FEWEST_COMMANDS = dict.fromkeys(COMMAND_PAGES, 0) | {
-    "README.md": 16, "docs/guide.md": 16, "docs/preparing.md": 8, "docs/review.md": 2, "docs/benchmarks.md": 6,
-    "docs/coming_from.md": 7, "docs/finetuning.md": 8,
-    "docs/finetuning_acestep.md": 22, "docs/finetuning_acestep.zh.md": 22,
+    "README.md": 16, "docs/guide.md": 16, "docs/zh/guide.md": 16, "docs/preparing.md": 8, "docs/review.md": 2,
+    "docs/benchmarks.md": 6, "docs/coming_from.md": 7, "docs/finetuning.md": 8,
+    "docs/finetuning_acestep.md": 22, "docs/zh/finetuning_acestep.md": 22,
 }  # fmt: skip
 """Fewer would mean that the pages are not read as they should be."""
 CONFIGURED = ("preprocess_data.py", "run_training_mixed.py", "run_training_dual_track.py", "run_training_flow.py")
@@ -322,7 +322,7 @@ def test_extras_exist() -> None:
     """Of this folder: `pip install songgen[8bit]` would ask an index for a package of that name."""
     declared = text_of("setup.py").split("extras_require={")[1].split("}")[0]
     extras = set(re.findall(r'^\s+"(\w+)":', declared, re.MULTILINE))
-    paths = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "songgen").rglob("*.py")]
+    paths = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "songgen").rglob("*.py")]
     paths += (ROOT / "helpers").rglob("*.yaml")
     text = "\n".join(path.read_text(encoding="utf-8") for path in paths)
     named = {name for group in re.findall(r"\"\.\[([\w,]+)\]\"", text) for name in group.split(",")}

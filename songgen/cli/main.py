@@ -34,6 +34,7 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "ui": Command("songgen.cli.ui", "one page in the browser for all of it: prepare, configure, train, listen"),
     "prepare": Command(
         "songgen.cli.data.prepare", "prepare a data set from a folder of songs; every step can be resumed"
     ),

@@ -1,6 +1,7 @@
 """Reasons for rejecting a row, by the codes in `rejected.jsonl` and in the reports.
 
 ``python -m songgen.data.reject_codes`` prints the table in docs/guide.md, which a test compares.
+docs/zh/guide.md has the same codes with translated meanings.
 """
 
 from dataclasses import dataclass

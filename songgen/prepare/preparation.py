@@ -31,7 +31,8 @@ from songgen.runtime.files import write_text_atomic
 from songgen.runtime.processes.agreement import on_main_process
 from songgen.runtime.processes.signals import leaving_on_signals
 from songgen.runtime.processes.start import join_processes
-from songgen.runtime.status import PREPARE_STATUS_FILE, ReportedWork
+from songgen.runtime.reported_work import ReportedWork
+from songgen.runtime.status import PREPARE_STATUS_FILE
 from songgen.tokenize.workspace import lock_workspace, require_free_output
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,8 @@ from songgen.runtime.json_lines import LINE_ERRORS, numbered, read_lines
 from songgen.runtime.processes.agreement import on_main_process
 from songgen.runtime.processes.signals import leaving_on_signals
 from songgen.runtime.processes.start import join_processes
-from songgen.runtime.status import TOKENIZE_STATUS_FILE, ReportedWork
+from songgen.runtime.reported_work import ReportedWork
+from songgen.runtime.status import TOKENIZE_STATUS_FILE
 from songgen.runtime.terminal import printable
 from songgen.tokenize.chunks import ChunkEncoder, ChunkRecord, audio_options, chunk_key
 from songgen.tokenize.encoders import load_encoders

@@ -20,8 +20,8 @@ LANGUAGES = {"en": "English", "zh": "中文"}
 TEXTS = Path(__file__).with_name("texts")
 """Folder with one folder of catalogs for each language except English."""
 
-SCRIPTS_FILE = "scripts.json"
-"""Catalog of the texts that scripts of the page show."""
+SCRIPTS_PREFIX = "scripts_"
+"""Beginning of the names of catalogs with texts that scripts of the page show."""
 
 
 SPECIFIC_LENGTH = 16
@@ -215,7 +215,9 @@ def translator(language: str) -> Translator:
         raise ValueError(f"language: {language!r} is not a language of the page; expected one of {list(LANGUAGES)}")
     catalogs = read_catalogs(sorted((TEXTS / language).glob("*.json")))
     texts = {english: text for catalog in catalogs.values() for english, text in catalog.items()}
-    return Translator(language, texts, catalogs.get(SCRIPTS_FILE, {}))
+    scripts = {english: text for name, catalog in catalogs.items() if name.startswith(SCRIPTS_PREFIX)
+               for english, text in catalog.items()}  # fmt: skip
+    return Translator(language, texts, scripts)
 
 
 def read_catalogs(paths: Iterable[Path]) -> dict[str, dict[str, str]]:

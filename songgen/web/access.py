@@ -22,6 +22,9 @@ LOCAL_NAMES = frozenset({"localhost", LOOPBACK, "::1"})
 TOKEN_BYTES = 32
 """Length of a generated token."""
 
+TOKEN_VARIABLE = "SONGGEN_PAGE_TOKEN"
+"""Environment variable with the token; a command line could be read by other users of the machine."""
+
 MIN_TOKEN_LENGTH = 16
 """Minimum number of characters of a token that a user chooses."""
 
@@ -91,7 +94,7 @@ def make_access(host: str = LOOPBACK, token: str | None = None) -> Access:
         if not is_loopback(host):
             raise ValueError(
                 f"host: {host!r} can be reached by other machines; choose a token for them in the environment variable "
-                f"SONGGEN_REVIEW_TOKEN or with --token_file (at least {MIN_TOKEN_LENGTH} letters and digits), or stay "
+                f"{TOKEN_VARIABLE} or with --token_file (at least {MIN_TOKEN_LENGTH} letters and digits), or stay "
                 f"on {LOOPBACK} and forward the port (ssh -L)"
             )
         return Access(host, secrets.token_urlsafe(TOKEN_BYTES))

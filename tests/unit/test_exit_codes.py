@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from songgen import exit_codes
 
 CODES = {name: value for name, value in vars(exit_codes).items() if name.startswith("EXIT_")}
@@ -21,7 +23,8 @@ def test_exit_codes_are_the_documented_ones() -> None:
     }
 
 
-def test_the_guide_lists_every_exit_code(repository_root: Path) -> None:
-    guide = (repository_root / "docs" / "guide.md").read_text(encoding="utf-8")
-    listed = {int(code) for code in re.findall(r"^\| (\d+)(?: \+ signal)? \|", guide, flags=re.MULTILINE)}
+@pytest.mark.parametrize(("page", "signal"), [("guide.md", "signal"), ("zh/guide.md", "信号")])
+def test_the_guide_lists_every_exit_code(repository_root: Path, page: str, signal: str) -> None:
+    guide = (repository_root / "docs" / page).read_text(encoding="utf-8")
+    listed = {int(code) for code in re.findall(rf"^\| (\d+)(?: \+ {signal})? \|", guide, flags=re.MULTILINE)}
     assert listed == set(CODES.values())

@@ -40,7 +40,7 @@ from songgen.runtime.files import write_text_atomic
 from songgen.runtime.json_files import parse_json
 from songgen.runtime.processes.agreement import on_main_process
 from songgen.runtime.processes.signals import ignore_stop_signals
-from songgen.runtime.status import ReportedWork
+from songgen.runtime.reported_work import ReportedWork
 
 BATCHES_AHEAD = 2
 """Batches in the queue for each worker, so that none is idle."""

@@ -7,7 +7,6 @@ commands, and then exchange them (`songgen.train.control`), so that all of them 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -27,6 +26,7 @@ from songgen.runtime.processes.signals import (
     LAUNCHER_VARIABLE,
     STOP_SIGNALS,
     handling,
+    hear_of_parents_end,
     heard_at_once,
     is_launched,
     launcher_has_ended,
@@ -44,9 +44,6 @@ separate signal, since it may come long after the one that ended the launcher, a
 
 LOOK_SECONDS = 1.0
 """Seconds between two checks for command files, which may be on a slow network disk."""
-
-_PR_SET_PDEATHSIG = 1
-"""Option of Linux' prctl(2): the signal to get when the parent process ends."""
 
 _NOTICE = "songgen-stop"
 
@@ -100,8 +97,8 @@ class Inbox:
         self._handlers.enter_context(heard_at_once(self._hear))
         self._handlers.enter_context(handling(dict.fromkeys((*STOP_SIGNALS, LAUNCHER_ENDED), self._note)))
         if is_launched():
-            self._handlers.callback(_hear_of_the_parents_end, None)
-            _hear_of_the_parents_end(LAUNCHER_ENDED)
+            self._handlers.callback(hear_of_parents_end, None)
+            hear_of_parents_end(LAUNCHER_ENDED)
             if launcher_has_ended():  # before the system was asked for the signal
                 os.kill(os.getpid(), LAUNCHER_ENDED)
         return self
@@ -230,9 +227,3 @@ def _removed(path: Path) -> bool:
     except OSError:  # usually because it does not exist
         return False
     return True
-
-
-def _hear_of_the_parents_end(number: signal.Signals | None) -> None:
-    """Ask the system for a signal when the parent process ends (None: for none), where supported."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0 if number is None else int(number))

@@ -20,7 +20,8 @@ from songgen.exit_codes import EXIT_DONE, EXIT_LOST_PROCESS, EXIT_SIGNAL_BASE
 from songgen.runtime.processes.signals import LAUNCHER_VARIABLE, STOP_SIGNALS, handling
 from songgen.runtime.terminal import outliving_terminal, say
 
-_ADVICE = "; if nobody did so, most likely for want of memory (the system's log says so)"
+KILLED_ADVICE = "; if nobody did so, most likely for want of memory (the system's log says so)"
+"""End of the message about a process that a signal ended."""
 
 _SINGLE = ("NO", "MULTI_CPU")
 """Types of launches for which accelerate starts one process, even if it is asked for several."""
@@ -102,8 +103,8 @@ def launch(module: str, words: Sequence[str], options: LaunchOptions) -> int:
         except ChildFailedError as error:
             failures = sorted(error.failures.values(), key=lambda failure: failure.timestamp)
             if failures[0].exitcode < 0 and not received:
-                name = signal.Signals(-failures[0].exitcode).name
-                say(f"songgen: process {failures[0].local_rank} (pid {failures[0].pid}) was ended by {name}{_ADVICE}")
+                first, name = failures[0], signal.Signals(-failures[0].exitcode).name
+                say(f"songgen: process {first.local_rank} (pid {first.pid}) was ended by {name}{KILLED_ADVICE}")
             return run_exit_code([failure.exitcode for failure in failures], received)
         except subprocess.CalledProcessError as error:  # accelerate starts a single process by itself
             return run_exit_code([error.returncode], received)

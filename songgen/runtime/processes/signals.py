@@ -10,10 +10,12 @@ for ever. So signals are also heard in a thread (`heard_at_once`), which answers
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -46,6 +48,9 @@ _LAUNCHER_VARIABLES = (LAUNCHER_VARIABLE, "ACCELERATE_MIXED_PRECISION", "TORCHEL
 
 KEPT = "completed work is kept, the same command continues"
 """End of the message of a process that ends early."""
+
+_PR_SET_PDEATHSIG = 1
+"""Option of Linux' prctl(2): the signal to get when the parent process ends."""
 
 LastWords = Callable[[int, str], None]
 """Function that records why the process ends, given its exit code and the reason."""
@@ -222,6 +227,12 @@ def leaving_with_launcher(what_is_kept: str = KEPT) -> Iterator[None]:
         yield
     finally:
         is_over.set()
+
+
+def hear_of_parents_end(number: signal.Signals | None) -> None:
+    """Ask the system for a signal when the parent process ends (None: for none), where supported."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0 if number is None else int(number))
 
 
 def ignore_stop_signals() -> None:

@@ -52,6 +52,14 @@ def test_the_guide_has_the_table() -> None:
     assert reject_code_table() in guide, "python -m songgen.data.reject_codes prints the table for docs/guide.md"
 
 
+def test_the_guide_in_chinese_has_the_same_codes() -> None:
+    """The meanings are translated by hand; whether a code means damage or a limit is that of the program."""
+    guide = (ROOT / "docs" / "zh" / "guide.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| (损坏|限制) \|$", guide, re.MULTILINE)
+    kinds = {True: "限制", False: "损坏"}
+    assert rows == [(code, kinds[content.is_limit]) for code, content in REJECT_CODES.items()]
+
+
 def test_a_code_of_no_table_is_a_mistake_of_ours() -> None:
     with pytest.raises(AssertionError, match="not a known code"):
         ClipRow("r", "c", "l", "en", {}, "m", 1).reject("bad_day", "rain")

@@ -377,18 +377,15 @@ def test_an_open_address_takes_its_token_from_the_environment_or_a_private_file(
     secret.chmod(0o644)
     open_address = ["review", str(work), "--host", "0.0.0.0", "--port", "0"]
     monkeypatch.setattr(LocalServer, "serve", lambda server: addresses.append(server.url))
-    monkeypatch.setenv("SONGGEN_REVIEW_TOKEN", "a-token-of-the-environment")
+    monkeypatch.setenv("SONGGEN_PAGE_TOKEN", "a-token-of-the-environment")
     assert main(open_address) == 0
     assert main([*open_address, "--token_file", str(secret)]) == 2
     assert "chmod 600" in capsys.readouterr().err
     secret.chmod(0o600)
     assert main([*open_address, "--token_file", str(secret)]) == 0
-    assert "deprecated" not in capsys.readouterr().err
-    assert main([*open_address, "--token", "a-token-of-the-command"]) == 0
-    assert "deprecated" in capsys.readouterr().err
     assert main([*open_address, "--token_file", str(tmp_path / "missing")]) == 2
     assert [address.partition("token=")[2] for address in addresses] == [
-        "a-token-of-the-environment", "a-token-of-a-file", "a-token-of-the-command"
+        "a-token-of-the-environment", "a-token-of-a-file"
     ]  # fmt: skip
 
 

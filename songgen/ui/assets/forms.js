@@ -1,0 +1,81 @@
+// Forms made of fields (templates/fields.html): reading values, the command that does the same, starting it.
+
+import { act, copy, request, showProblem } from "./page.js";
+
+/** Returns the value of an input by its kind; undefined if it is what is used anyway. */
+export function valueOf(input) {
+  const kind = input.dataset.kind;
+  const standard = JSON.parse(input.dataset.default || "null");
+  let value;
+  if (input.type === "checkbox") value = input.checked;
+  else if (kind === "choices") value = [...input.selectedOptions].map((option) => option.value);
+  else if (kind === "list") value = input.value.split("\n").map((line) => line.trim()).filter(Boolean);
+  else if (input.value.trim() === "") value = null;
+  else if (kind === "integer" || kind === "number") value = Number(input.value);
+  else if (kind === "switch") value = input.value === "true";
+  else if (kind === "json") value = parsed(input);
+  else value = input.value;
+  if (kind === "list" && value.length === 0) value = null;
+  const isStandard = JSON.stringify(value) === JSON.stringify(standard) || (value === null && standard === "")
+    || (value === false && standard === null && input.type === "checkbox");
+  return isStandard ? undefined : value;
+}
+
+function parsed(input) {
+  try {
+    input.classList.remove("invalid");
+    return JSON.parse(input.value);
+  } catch {
+    return input.value;
+  }
+}
+
+/** Returns the values of a form that differ from what is used anyway, by name. Hidden fields are left out. */
+export function valuesOf(form) {
+  const values = {};
+  for (const input of form.querySelectorAll("[data-kind]")) {
+    if (input.closest("[hidden]")) continue;
+    const value = valueOf(input);
+    if (value !== undefined) values[input.name] = value;
+  }
+  return values;
+}
+
+/**
+ * Connects a form with `data-command` to its command: the preview follows the inputs, and submitting starts the command.
+ * `change` may return other values than the form has; `onStart` gets the job, else its page is opened.
+ */
+export function connectForm(form, { change = (values) => values, subject = () => "", onStart = null } = {}) {
+  const preview = form.querySelector("[data-preview]");
+  let timer = null;
+  const show = async () => {
+    try {
+      const { text } = await request(`/api/commands/${form.dataset.command}`, { values: await change(valuesOf(form), false) });
+      preview.textContent = text;
+    } catch (error) {
+      preview.textContent = error.message;
+    }
+  };
+  if (preview) {
+    form.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(show, 300); });
+    show();
+  }
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = event.submitter ?? form.querySelector("[type=submit]");
+    await act(button, async () => {
+      const values = await change(valuesOf(form), true);
+      const { job } = await request("/api/jobs", { command: form.dataset.command, values, subject: subject(values) });
+      if (onStart) onStart(job);
+      else location.href = `/jobs/${encodeURIComponent(job.id)}`;
+    });
+  });
+  return show;
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (button) copy(button.parentElement.querySelector("pre")).catch(showProblem);
+});
+
+for (const form of document.querySelectorAll("form[data-command][data-connect]")) connectForm(form);

@@ -1,0 +1,37 @@
+// Panels of jobs: state, output and buttons of each element with `data-job`, kept up to date.
+
+import { act, formatDuration, formatTime, poll, request, t } from "./page.js";
+
+const COLORS = { running: "running", finished: "good", failed: "bad", lost: "bad", stopped: "warn" };
+
+/** Keeps a panel up to date until its job has ended; `onState` is called with each state of the job. */
+export function watchJob(panel, onState = () => {}) {
+  const part = (name) => panel.querySelector(`[data-part="${name}"]`);
+  const log = part("log");
+  const path = `/api/jobs/${encodeURIComponent(panel.dataset.job)}`;
+  for (const button of panel.querySelectorAll("[data-action]")) {
+    button.onclick = () => act(button, () => request(`${path}/stop`, { kill: button.dataset.action === "kill" }));
+  }
+  const update = async () => {
+    const { job, log: output } = await request(`${path}?lines=${part("lines").value}`);
+    part("state").textContent = t(job.state);
+    part("state").className = `badge ${COLORS[job.state] ?? ""}`;
+    const end = job.ended ?? Date.now() / 1000;
+    part("when").textContent = `${formatTime(job.created)} · ${formatDuration(end - job.created)}`;
+    part("command").textContent = `$ ${job.command}`;
+    part("reason").hidden = !job.reason;
+    part("reason").textContent = job.reason;
+    const isAtEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
+    if (log.textContent !== output.text) log.textContent = output.text;
+    if (isAtEnd) log.scrollTop = log.scrollHeight;
+    for (const button of panel.querySelectorAll("[data-action]")) button.hidden = !job.is_active;
+    onState(job);
+    return job.is_active;
+  };
+  part("lines").onchange = () => update().catch(() => {});
+  return poll(update, 1.5);
+}
+
+for (const panel of document.querySelectorAll("[data-job]")) {
+  if (panel.dataset.job) watchJob(panel);
+}

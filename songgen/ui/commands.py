@@ -1,0 +1,163 @@
+"""Commands that the page starts: their forms, and the words of their command lines.
+
+Only the commands listed here can be started, each with the options that it declares itself. Values are passed as words
+of an argument list, never through a shell.
+"""
+
+import argparse
+import importlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from songgen.ui.fields import Field, fields_of_parser
+from songgen.ui.workspace import Workspace
+
+STARTABLE = {
+    "prepare": "songgen.cli.data.prepare",
+    "tokenizer": "songgen.cli.data.tokenizer",
+    "codec": "songgen.cli.data.codec",
+    "init": "songgen.cli.models.init",
+    "tokenize": "songgen.cli.data.tokenize",
+    "try": "songgen.cli.training.tryout",
+    "train": "songgen.cli.training.train",
+    "generate": "songgen.cli.models.generate",
+    "compare": "songgen.cli.models.compare",
+    "export": "songgen.cli.models.export",
+    "doctor": "songgen.cli.doctor",
+    "push": "songgen.cli.models.push",
+}
+"""Command -> module that declares its options."""
+
+FREE_TEXTS = frozenset({"lyrics", "caption", "language", "license"})
+"""Options that are never read as paths."""
+
+MAX_WORD = 100_000
+"""Maximum number of characters of one value; Linux allows 128 KiB in one word of a command line."""
+
+
+@dataclass(frozen=True)
+class CommandForm:
+    """Options of a command, as fields of a form."""
+
+    name: str
+    """Name of the command."""
+
+    fields: tuple[Field, ...]
+    """Options and arguments."""
+
+    @property
+    def takes_keys(self) -> bool:
+        """Whether keys of a configuration can be given after the configuration file."""
+        return any(field.name == "config" for field in self.fields)
+
+
+@cache
+def command_form(name: str) -> CommandForm:
+    """Return the form of a command.
+
+    Raises:
+        ValueError: if the page does not start this command.
+    """
+    if name not in STARTABLE:
+        raise ValueError(f"{name} is not a command that the page starts")
+    parser = argparse.ArgumentParser(prog=f"songgen {name}", conflict_handler="resolve")
+    importlib.import_module(STARTABLE[name]).add_arguments(parser)
+    return CommandForm(name, tuple(fields_of_parser(parser)))
+
+
+def command_words(name: str, values: Mapping[str, Any], workspace: Workspace) -> list[str]:
+    """Return the words of a command line, beginning with `songgen`.
+
+    Args:
+        name: name of the command.
+        values: option -> value; None and empty texts are left out. `keys` may be a table of keys of the configuration.
+        workspace: folders that paths must be in.
+
+    Raises:
+        ValueError: if an option does not exist, has a value of a wrong type, or names a path outside of the folders.
+    """
+    form = command_form(name)
+    fields = {field.name: field for field in form.fields}
+    unknown = sorted({*values} - {*fields} - ({"keys"} if form.takes_keys else set()))
+    if unknown:
+        raise ValueError(f"songgen {name} has no option {', '.join(unknown)}")
+    options: list[str] = []
+    arguments: list[str] = []
+    for option, field in fields.items():
+        for value in _texts(field, values.get(option)):
+            if option not in FREE_TEXTS:
+                workspace.require_inside(_without_strength(value), option)
+            if not field.flag:
+                arguments.append(_argument(option, value))
+            elif field.kind == "switch":
+                options.append(field.flag)
+            else:
+                options.append(f"{field.flag}={value}")
+    keys = values.get("keys") or {}
+    if not isinstance(keys, dict):
+        raise ValueError("keys: a table of keys is expected")
+    return ["songgen", name, *options, *arguments, *_key_words(keys, workspace)]
+
+
+def command_text(words: Sequence[str]) -> str:
+    """Return a command as it can be pasted into a terminal."""
+    return shlex.join(words)
+
+
+def _texts(field: Field, value: Any) -> list[str]:
+    """Return the texts of a value on a command line: none, one, or several for an option that can be repeated.
+
+    Raises:
+        ValueError: if the value does not fit the option.
+    """
+    if value is None or value == "" or value is False or value == []:
+        return []
+    if field.kind == "switch":
+        if value is not True:
+            raise ValueError(f"{field.name}: true or false is expected")
+        return [""]
+    items = value if isinstance(value, list) and field.kind == "list" else [value]
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, str | int | float):
+            raise ValueError(f"{field.name}: a text or a number is expected")
+        if isinstance(item, str) and (len(item) > MAX_WORD or "\0" in item):
+            raise ValueError(f"{field.name}: the text is too long (at most {MAX_WORD} characters)")
+    if field.choices and items[0] not in field.choices:
+        raise ValueError(f"{field.name}: one of {', '.join(map(str, field.choices))} is expected")
+    return [str(item) for item in items]
+
+
+def _argument(name: str, value: str) -> str:
+    """Return the value of an argument without an option.
+
+    Raises:
+        ValueError: if a command would take it for an option.
+    """
+    if value.startswith("-"):
+        raise ValueError(f"{name}: {value} begins with a hyphen; write ./{value}")
+    return value
+
+
+def _without_strength(value: str) -> str:
+    """Return the folder of `FOLDER:STRENGTH`, as options for adapters have it."""
+    folder, colon, strength = value.rpartition(":")
+    return folder if colon and strength.replace(".", "", 1).replace("-", "", 1).isdigit() else value
+
+
+def _key_words(keys: Mapping[str, Any], workspace: Workspace) -> list[str]:
+    """Return the words that override keys of a configuration.
+
+    Raises:
+        ValueError: if a name is not one of a key, or a value names a path outside of the folders.
+    """
+    words = []
+    for name, value in keys.items():
+        if not name.replace(".", "_").isidentifier():
+            raise ValueError(f"keys: {name} is not a name of a key")
+        workspace.require_inside(value, name)
+        words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
+    return words

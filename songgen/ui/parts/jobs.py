@@ -1,0 +1,125 @@
+"""Jobs on the page: start a command, list jobs, show progress and output of one, stop it."""
+
+import dataclasses
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from songgen.jobs.log import read_log
+from songgen.jobs.record import JobView, find_jobs, read_job
+from songgen.jobs.starting import remove_job, start_job, stop_job
+from songgen.ui.commands import command_text, command_words
+from songgen.ui.site import Site, body_of, text_of
+from songgen.web.answers import json_response
+from songgen.web.application import PageRoute
+
+MAX_LINES = 2_000
+"""Maximum number of lines of output that are sent at once."""
+
+SHOWN_JOBS = 100
+"""Number of jobs in the list."""
+
+
+class JobsPart:
+    """The endpoints of jobs."""
+
+    def __init__(self, site: Site) -> None:
+        """Keep the frame of the page."""
+        self._site = site
+        self._folder = site.workspace.jobs
+
+    def routes(self) -> list[PageRoute]:
+        """Return every address of this part."""
+        page, api = self._site.page, self._site.api
+        return [
+            PageRoute("/jobs", page(self.index)),
+            PageRoute("/jobs/{id}", page(self.job_page)),
+            PageRoute("/api/jobs", api(self.listing)),
+            PageRoute("/api/jobs", api(self.start), methods=["POST"]),
+            PageRoute("/api/jobs/{id}", api(self.state)),
+            PageRoute("/api/jobs/{id}/stop", api(self.stop), methods=["POST"]),
+            PageRoute("/api/jobs/{id}/remove", api(self.remove), methods=["POST"]),
+            PageRoute("/api/commands/{name}", api(self.preview), methods=["POST"]),
+        ]
+
+    def index(self, request: Request) -> Response:
+        """Return the page with all jobs."""
+        return self._site.render(request, "jobs.html", jobs=[job_values(view) for view in self._newest()])
+
+    def job_page(self, request: Request) -> Response:
+        """Return the page of one job."""
+        return self._site.render(request, "job.html", job=job_values(self._view(request)))
+
+    def listing(self, request: Request) -> Response:
+        """Return the jobs, newest first; `?subject=PATH` only those that work on it."""
+        subject = request.query_params.get("subject")
+        views = self._newest()
+        found = [view for view in views if subject is None or view.job.subject == subject]
+        return json_response({"jobs": [job_values(view) for view in found]})
+
+    def start(self, request: Request) -> Response:
+        """Start a command: `{"command": NAME, "values": {OPTION: VALUE}, "subject": PATH}`."""
+        words = self._words(request, text_of(request, "command"))
+        subject = text_of(request, "subject")
+        if subject:
+            self._site.workspace.path(subject, "subject")
+        return json_response({"job": job_values(self.begin(words, subject))})
+
+    def begin(self, words: list[str], subject: str) -> JobView:
+        """Start a checked command as a job."""
+        title = f"{words[1]} {subject}".strip()
+        return start_job(self._folder, words, title=title, cwd=self._site.workspace.root, subject=subject)
+
+    def preview(self, request: Request) -> Response:
+        """Return the command that a form would start, to copy."""
+        return json_response({"text": command_text(self._words(request, request.path_params["name"]))})
+
+    def state(self, request: Request) -> Response:
+        """Return state and output of a job: the last `?lines=N`, or what came after `?offset=N`."""
+        view = self._view(request)
+        query = request.query_params
+        lines = min(max(1, int(query.get("lines", "200")[:6])), MAX_LINES)
+        offset = int(query["offset"][:15]) if "offset" in query else None
+        part = read_log(view.folder, max_lines=lines, offset=offset)
+        return json_response({"job": job_values(view), "log": dataclasses.asdict(part)})
+
+    def stop(self, request: Request) -> Response:
+        """Stop a job; `{"kill": true}` ends it at once."""
+        stop_job(self._view(request), kill=body_of(request).get("kill") is True)
+        return json_response({"job": job_values(self._view(request))})
+
+    def remove(self, request: Request) -> Response:
+        """Remove the folder of a job that has ended; what its command wrote is kept."""
+        remove_job(self._view(request))
+        return json_response({})
+
+    def _words(self, request: Request, name: str) -> list[str]:
+        values = body_of(request).get("values", {})
+        if not isinstance(values, dict):
+            raise ValueError("values: a table of options is expected")
+        return command_words(name, values, self._site.workspace)
+
+    def _view(self, request: Request) -> JobView:
+        return read_job(self._folder, request.path_params["id"])
+
+    def _newest(self) -> list[JobView]:
+        return find_jobs(self._folder)[:SHOWN_JOBS]
+
+
+def job_values(view: JobView) -> dict[str, Any]:
+    """Return what the page shows of a job."""
+    status = view.status
+    return {
+        "id": view.job.id,
+        "title": view.job.title,
+        "name": view.job.name,
+        "command": command_text(view.job.command),
+        "subject": view.job.subject,
+        "created": view.job.created,
+        "state": view.state,
+        "is_active": view.is_active,
+        "ended": None if status is None or status.status == "running" else status.time,
+        "exit_code": None if status is None else status.exit_code,
+        "reason": "" if status is None else status.reason or "",
+    }

@@ -1,0 +1,55 @@
+"""Settings: the language of the page, its folders, what is installed, and help."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from songgen.ui.site import LANGUAGE_COOKIE, Site, text_of
+from songgen.ui.translation import LANGUAGES
+from songgen.web.answers import json_response
+from songgen.web.application import PageRoute
+
+
+class SettingsPart:
+    """The endpoints of the settings, and of choosing files and folders."""
+
+    def __init__(self, site: Site) -> None:
+        """Keep the frame of the page."""
+        self._site = site
+
+    def routes(self) -> list[PageRoute]:
+        """Return every address of this part."""
+        return [
+            PageRoute("/settings", self._site.page(self.index)),
+            PageRoute("/api/language", self._site.api(self.choose_language), methods=["POST"]),
+            PageRoute("/api/folders", self._site.api(self.folder)),
+        ]
+
+    def index(self, request: Request) -> Response:
+        """Return the page."""
+        return self._site.render(request, "settings.html")
+
+    def choose_language(self, request: Request) -> Response:
+        """Set the language of this browser: `{"language": CODE}`."""
+        language = text_of(request, "language")
+        if language not in LANGUAGES:
+            raise ValueError(f"language: one of {', '.join(LANGUAGES)} is expected")
+        cookie = f"{LANGUAGE_COOKIE}={language}; Path=/; SameSite=Strict; Max-Age=31536000"
+        return json_response({}, headers={"Set-Cookie": cookie})
+
+    def folder(self, request: Request) -> Response:
+        """Return what is in a folder, for choosing: `?path=PATH`; without it the folders of the page."""
+        workspace = self._site.workspace
+        text = request.query_params.get("path", "")
+        if not text:
+            entries = [
+                {"name": str(path), "path": workspace.shown(path), "is_folder": True} for path in workspace.folders
+            ]
+            return json_response({"path": "", "parent": None, "entries": entries})
+        folder = workspace.existing_folder(text)
+        entries = []
+        for path in sorted(folder.iterdir(), key=lambda path: (not path.is_dir(), path.name.casefold())):
+            if path.name.startswith("."):
+                continue
+            entries.append({"name": path.name, "path": workspace.shown(folder / path.name), "is_folder": path.is_dir()})
+        parent = "" if folder in workspace.folders else workspace.shown(folder.parent)
+        return json_response({"path": workspace.shown(folder), "parent": parent, "entries": entries})

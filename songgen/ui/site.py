@@ -1,0 +1,149 @@
+"""Frame of the page: templates, language of a request, and the form of answers and problems."""
+
+import json
+import mimetypes
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, Protocol
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from songgen import __version__
+from songgen.ui.translation import LANGUAGES, Translator, translator
+from songgen.ui.workspace import Workspace
+from songgen.web.answers import json_response
+from songgen.web.application import PageRoute
+
+Endpoint = Callable[[Request], Response]
+
+
+class Part(Protocol):
+    """A part of the page."""
+
+    def routes(self) -> list[PageRoute]:
+        """Return every address of this part."""
+
+
+LANGUAGE_COOKIE = "songgen-language"
+
+PARTS = (
+    ("/data", "Data"),
+    ("/configure", "Configure"),
+    ("/train", "Train"),
+    ("/listen", "Listen"),
+    ("/models", "Models"),
+    ("/settings", "Settings"),
+)
+"""Address and name of each part of the page, in the order of the work."""
+
+_FOLDER = Path(__file__).parent
+
+
+class Site:
+    """What all parts of the page share."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        """Open the templates."""
+        self.workspace = workspace
+        self._templates = Environment(
+            loader=FileSystemLoader(_FOLDER / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    def language(self, request: Request) -> Translator:
+        """Return the texts in the language that was chosen, or else in the one that the browser prefers."""
+        chosen = request.cookies.get(LANGUAGE_COOKIE)
+        if chosen not in LANGUAGES:
+            wanted = request.headers.get("accept-language", "").split(",")
+            codes = [entry.split(";")[0].strip().lower().split("-")[0] for entry in wanted]
+            chosen = next((code for code in codes if code in LANGUAGES), "en")
+        return translator(chosen)
+
+    def render(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+        """Return a page.
+
+        Args:
+            request: request that is answered.
+            template: name of the file in `templates`.
+            status: HTTP status.
+            values: values of the template.
+        """
+        texts = self.language(request)
+        html = self._templates.get_template(template).render(
+            t=texts,
+            language=texts.language,
+            languages=LANGUAGES,
+            script_texts=texts.scripts(),
+            parts=PARTS,
+            path=request.url.path,
+            version=__version__,
+            workspace=self.workspace,
+            **values,
+        )
+        return HTMLResponse(html.encode("utf-8", "replace"), status)
+
+    def page(self, endpoint: Endpoint) -> Endpoint:
+        """Return an endpoint that answers with HTML: a `ValueError` becomes a page that says what to do."""
+
+        @wraps(endpoint)
+        def answer(request: Request) -> Response:
+            try:
+                return endpoint(request)
+            except ValueError as error:
+                return self.render(request, "problem.html", status=404, problem=str(error))
+
+        return answer
+
+    def api(self, endpoint: Endpoint) -> Endpoint:
+        """Return an endpoint that answers with JSON: a `ValueError` becomes its text, with status 422."""
+
+        @wraps(endpoint)
+        def answer(request: Request) -> Response:
+            try:
+                return endpoint(request)
+            except ValueError as error:
+                return json_response({"error": self.language(request).message(str(error))}, 422)
+
+        return answer
+
+
+def body_of(request: Request) -> dict[str, Any]:
+    """Return the JSON object that a request carries; the access checks have read it."""
+    body: dict[str, Any] = request.state.body
+    return body
+
+
+def text_of(request: Request, name: str, default: str = "") -> str:
+    """Return a text of the JSON object that a request carries.
+
+    Raises:
+        ValueError: if it is not a text.
+    """
+    value = body_of(request).get(name, default)
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: a text is expected")
+    return value
+
+
+def asset(name: str) -> Response:
+    """Return a style, script or picture of the page.
+
+    Raises:
+        HTTPException: 404 if there is none of this name.
+    """
+    path = _FOLDER / "assets" / name
+    if "/" in name or name.startswith(".") or not path.is_file():
+        raise HTTPException(404, "there is no such file")
+    return Response(path.read_bytes(), media_type=mimetypes.guess_type(name)[0] or "application/octet-stream")
+
+
+def as_json(value: Any) -> str:
+    """Return a value as indented JSON, as it is written into a file."""
+    return json.dumps(value, indent=2, ensure_ascii=False)

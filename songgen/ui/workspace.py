@@ -1,0 +1,139 @@
+"""Folders of the page: where commands run, where it writes, and which paths may be named in it."""
+
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from songgen.jobs.record import JOBS_FOLDER
+from songgen.runtime.files import expand_home
+
+CONFIGS_FOLDER = Path("outputs") / "configs"
+"""Folder of the configurations that the page saves."""
+
+UPLOADS_FOLDER = Path("datasets") / "uploads"
+"""Folder of the songs and voices that were uploaded, one folder for each upload."""
+
+SONGS_FOLDER = Path("outputs") / "songs"
+"""Folder of the songs that were generated on the page, one folder for each."""
+
+TRASH_FOLDER = Path("outputs") / ".trash"
+"""Folder that deleted folders are moved to; `songgen list` does not look into hidden folders."""
+
+_NAME = re.compile(r"[^\W_][\w.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of a project, and further folders that may be used from it."""
+
+    root: Path
+    """Folder in which commands run; relative paths begin there. A real path without links."""
+
+    others: tuple[Path, ...] = ()
+    """Real paths of further folders that may be named in the page."""
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder that paths may be in."""
+        return (self.root, *self.others)
+
+    @property
+    def jobs(self) -> Path:
+        """Folder of the jobs."""
+        return self.root / JOBS_FOLDER
+
+    def path(self, text: str, what: str = "path") -> Path:
+        """Return the real path that a text names, which need not exist.
+
+        Args:
+            text: path, absolute or relative to the root.
+            what: name of the field, for the message.
+
+        Raises:
+            ValueError: if the path is empty, not a path, or not in one of the folders. Links are followed first.
+        """
+        if not text or "\0" in text:
+            raise ValueError(f"{what}: a path is needed")
+        try:
+            real = (self.root / expand_home(text)).resolve()
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{what}: {text} cannot be read: {error}") from error
+        if not any(real.is_relative_to(folder) for folder in self.folders):
+            raise ValueError(
+                f"{what}: {text} is outside of the folders of this page; start it with --folder to add another one"
+            )
+        return real
+
+    def existing_folder(self, text: str, what: str = "folder") -> Path:
+        """Return the real path of a folder that exists.
+
+        Raises:
+            ValueError: if it does not exist or is outside of the folders.
+        """
+        path = self.path(text, what)
+        if not path.is_dir():
+            raise ValueError(f"{what}: there is no folder {text}; it may have been moved or deleted")
+        return path
+
+    def require_inside(self, value: Any, what: str) -> None:
+        """Check every text in a JSON value that is or could be a path: it must be in one of the folders.
+
+        A text counts as a path if it begins with `/` or `~/`, has a `..` in it, or names something that exists. All
+        others, such as the id of a model on the hub, are left to the command.
+
+        Raises:
+            ValueError: if a path is outside.
+        """
+        if isinstance(value, dict):
+            for name, item in value.items():
+                self.require_inside(item, f"{what}.{name}")
+        elif isinstance(value, list | tuple):
+            for item in value:
+                self.require_inside(item, what)
+        elif isinstance(value, str) and value and self._may_be_path(value):
+            self.path(value, what)
+
+    def _may_be_path(self, text: str) -> bool:
+        if "\0" in text or text.startswith(("/", "~")) or ".." in re.split(r"[/\\]", text):
+            return True
+        try:
+            return (self.root / text).exists()
+        except OSError:  # a name that is too long: a text
+            return False
+
+    def shown(self, path: Path) -> str:
+        """Return a path as it is written in commands: relative to the root if it is in there."""
+        real = path.resolve()
+        return str(real.relative_to(self.root)) if real.is_relative_to(self.root) else str(real)
+
+    def new_name(self, folder: Path, wanted: str) -> str:
+        """Return a path, relative to the root, of something new in a folder: the name, or the name with a number."""
+        name = wanted if _NAME.fullmatch(wanted) else f"new-{time.strftime('%Y%m%d-%H%M%S')}"
+        taken = {path.stem for path in (self.root / folder).glob("*")}
+        stem, suffix = Path(name).stem, Path(name).suffix
+        number = next(number for number in range(1, len(taken) + 2) if _numbered(stem, number) not in taken)
+        return str(folder / (_numbered(stem, number) + suffix))
+
+    def move_to_trash(self, path: Path) -> Path:
+        """Move a folder of the workspace to the trash folder, and return its new path.
+
+        Raises:
+            ValueError: if it is one of the folders themselves, or cannot be moved.
+        """
+        real = path.resolve()
+        if real in self.folders or any(folder.is_relative_to(real) for folder in self.folders):
+            raise ValueError(f"{self.shown(path)} is a folder of the page itself, and is not deleted")
+        target = self.root / TRASH_FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{real.name}"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(real, target)
+        except OSError as error:
+            raise ValueError(f"{self.shown(path)} could not be moved to {self.shown(target)}: {error}") from error
+        return target
+
+
+def _numbered(stem: str, number: int) -> str:
+    return stem if number == 1 else f"{stem}-{number}"
