@@ -100,7 +100,7 @@ def next_commands(config: "PrepareConfig") -> list[str]:
     """Return the commands that lead from the data set to a training run, with all names filled in."""
     import torch
 
-    from songgen.prepare.next_steps import missing_parts
+    from songgen.prepare.output.next_steps import missing_parts
     from songgen.prepare.output.writers import DATA_CONFIG_FILE
 
     folder = config.settings.output_dir.rstrip("/")
