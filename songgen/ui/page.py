@@ -3,6 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from songgen.ui.parts.configure import ConfigurePart
 from songgen.ui.parts.jobs import JobsPart
 from songgen.ui.parts.settings import SettingsPart
 from songgen.ui.site import Part, Site, asset
@@ -13,7 +14,7 @@ from songgen.web.application import PageRoute
 def page_routes(workspace: Workspace) -> list[PageRoute]:
     """Return every address of the page of a workspace."""
     site = Site(workspace)
-    parts: list[Part] = [JobsPart(site), SettingsPart(site)]
+    parts: list[Part] = [ConfigurePart(site), JobsPart(site), SettingsPart(site)]
     return [
         PageRoute("/", _home),
         PageRoute("/assets/{name}", _asset),

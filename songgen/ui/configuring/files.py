@@ -26,6 +26,14 @@ MAX_BASES = 20
 """Maximum number of files in a chain of bases."""
 
 
+CHECK_PATHS = "Choose the model and the data set: the paths of this preset are those of the published training."
+RAISE_STEPS = "This run was given a number of steps: raise max_steps to continue it from its last checkpoint."
+RESUMES = "The run resumes from its last checkpoint, in the same folder; the schedule follows the new length."
+FROM_RUN_ON_DATA = "These are the settings of the newest run on this data set, for a new run."
+DATA_ALONE = "No run was trained on this data set yet, so only the data set is filled in."
+"""Notices for the user."""
+
+
 @dataclass(frozen=True)
 class Start:
     """Configuration that the form begins with."""
@@ -187,7 +195,7 @@ def from_preset(name: str, *, model: str = "", data: str = "") -> Start:
     stem = name.removesuffix(".json").replace("/", "-")
     chosen = {"model_name_or_path": model, "save_to_disk": data}
     values |= {key: value for key, value in chosen.items() if value} | {"output_dir": f"outputs/{stem}"}
-    return Start(_without_defaults(values), stem, notice="" if model and data else "check_paths")
+    return Start(_without_defaults(values), stem, notice="" if model and data else CHECK_PATHS)
 
 
 def from_saved(workspace: Workspace, file: str) -> Start:
@@ -230,10 +238,10 @@ def from_run(workspace: Workspace, folder: str, more_epochs: float | None = None
     values.pop("overwrite_output_dir", None)
     values.pop("resume", None)  # "auto": the last checkpoint
     if values.get("max_steps", -1) > 0:
-        return Start(values, f"{run.name}-more", notice="raise_steps")
+        return Start(values, f"{run.name}-more", notice=RAISE_STEPS)
     epochs = values.get("num_train_epochs", form_keys()["num_train_epochs"].default) + more_epochs
     values["num_train_epochs"] = int(epochs) if float(epochs).is_integer() else epochs
-    return Start(values, f"{run.name}-more", notice="resumes")
+    return Start(values, f"{run.name}-more", notice=RESUMES)
 
 
 def from_data(workspace: Workspace, folder: str) -> Start:
@@ -247,9 +255,9 @@ def from_data(workspace: Workspace, folder: str) -> Start:
         raise ValueError(f"{folder} is not a tokenized data set: it has no dataset.json; tokenize it first")
     for run in _runs_on(workspace, data):
         start = from_run(workspace, workspace.shown(run))
-        return Start(start.values, start.name, notice="from_run_on_data")
+        return Start(start.values, start.name, notice=FROM_RUN_ON_DATA)
     shown = workspace.shown(data)
-    return Start({"save_to_disk": shown, "output_dir": f"outputs/{data.name}"}, data.name, notice="data_alone")
+    return Start({"save_to_disk": shown, "output_dir": f"outputs/{data.name}"}, data.name, notice=DATA_ALONE)
 
 
 def _runs_on(workspace: Workspace, data: Path) -> list[Path]:

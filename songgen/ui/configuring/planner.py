@@ -23,7 +23,7 @@ from songgen.planning.findings import Severity
 from songgen.planning.machine import this_machine
 from songgen.planning.memory import Processes
 from songgen.planning.speed import Speed
-from songgen.ui.configuring.files import from_preset, training_presets
+from songgen.ui.configuring.files import adapter_presets, from_preset, training_presets, with_adapter
 
 _ANY_SPEED = Speed(1e12, 1e10, 1e-6)
 """Speed where time does not matter."""
@@ -113,6 +113,24 @@ def presets(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"presets": found, "free": machine.room(processes.count)}
 
 
+def adapters(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every shipped adapter with its memory in a configuration.
+
+    Args:
+        request: as for `check`.
+    """
+    machine, processes = this_machine(), Processes(int(request["processes"]))
+    found: dict[str, int | None] = {}
+    for name in adapter_presets():
+        try:
+            config = planned_config(Path(request["path"]), with_adapter(request["values"], name))
+            facts = gather_facts(config, machine, processes, _ANY_SPEED)
+            found[name] = facts.memory.total if facts.memory else None
+        except ValueError:
+            found[name] = None
+    return {"adapters": found, "free": machine.room(processes.count)}
+
+
 def places(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the data sets, models, adapters and runs in folders, newest first, relative to the current folder.
 
@@ -130,6 +148,7 @@ ANSWERS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "check": check,
     "advise": advise,
     "presets": presets,
+    "adapters": adapters,
     "places": places,
 }
 """Kind of request -> function that answers it."""

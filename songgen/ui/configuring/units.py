@@ -8,14 +8,7 @@ from songgen.config.training_arguments import TrainingArguments
 from songgen.config.types import coerce
 from songgen.ui.configuring.sections import form_keys
 
-STEP_KEYS = (
-    "max_steps", "warmup_steps", "save_steps", "eval_steps", "logging_steps", "every_plot_step",
-    "eval_generation_steps",
-)  # fmt: skip
-"""Keys whose values are optimizer steps."""
-
-EPOCH_KEYS = ("num_train_epochs", "warmup_epochs", "save_epochs", "eval_epochs", "logging_epochs", "plot_epochs")
-"""Keys whose values are epochs."""
+WARMUP_KEYS = ("warmup_steps", "warmup_ratio", "warmup_epochs")
 
 
 def steps_per_epoch(clips: int, batch_size: int, accumulation: int, processes: int) -> int:
@@ -51,9 +44,7 @@ def unit_notes(
     lengths = {
         "num_train_epochs": None if training.max_steps > 0 else total,
         "max_steps": training.max_steps if training.max_steps > 0 else None,
-        "warmup_steps": training.warmup_steps or None,
-        "warmup_ratio": round(training.warmup_ratio * total) if training.warmup_ratio else None,
-        "warmup_epochs": round(training.warmup_epochs * epoch) if training.warmup_epochs else None,
+        **{key: training.num_warmup_steps(total, epoch) for key in WARMUP_KEYS if getattr(training, key)},
         "eval_generation_steps": training.eval_generation_steps,
     }
     for steps_key, epochs_key, interval in (
