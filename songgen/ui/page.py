@@ -6,6 +6,7 @@ from starlette.responses import RedirectResponse, Response
 from songgen.ui.parts.configure import ConfigurePart
 from songgen.ui.parts.files import FilesPart
 from songgen.ui.parts.jobs import JobsPart
+from songgen.ui.parts.listen import ListenPart
 from songgen.ui.parts.settings import SettingsPart
 from songgen.ui.parts.uploads import UploadsPart
 from songgen.ui.site import Part, Site, asset
@@ -16,7 +17,14 @@ from songgen.web.application import PageRoute
 def page_routes(workspace: Workspace) -> list[PageRoute]:
     """Return every address of the page of a workspace."""
     site = Site(workspace)
-    parts: list[Part] = [JobsPart(site), SettingsPart(site), UploadsPart(site), FilesPart(site), ConfigurePart(site)]
+    parts: list[Part] = [
+        JobsPart(site),
+        SettingsPart(site),
+        UploadsPart(site),
+        FilesPart(site),
+        ConfigurePart(site),
+        ListenPart(site),
+    ]
     return [
         PageRoute("/", _home),
         PageRoute("/assets/{name}", _asset),

@@ -50,6 +50,7 @@ class Player {
   #isBlind;
   #observer;
   #isRemoved = false;
+  #spectrumWidth = 0;
 
   constructor({ tracks, title = "", mode = "layers", isBlind = false, load = false }) {
     this.#tracks = tracks;
@@ -62,7 +63,7 @@ class Player {
     this.#playback = new Playback(tracks.map((track) => track.url));
     this.#playback.addEventListener("change", () => this.#show());
     this.element = this.#build(title);
-    this.#observer = new ResizeObserver(() => this.#draw());
+    this.#observer = new ResizeObserver(() => this.#onResize());
     this.#observer.observe(this.#parts.wave);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
     this.#setLevels();
@@ -234,9 +235,16 @@ class Player {
       "aria-label": t("Spectrogram of {track}", { track: this.#isBlind ? "?" : this.#tracks[index].label }),
     }));
     this.#parts.spectrum.replaceChildren(...pictures);
+    this.#spectrumWidth = pictures[0].clientWidth;
     for (const [place, index] of shown.entries()) {
       await drawSpectrogram(pictures[place], this.#playback.buffers[index], this.duration);
     }
+  }
+
+  #onResize() {
+    this.#draw();
+    const [picture] = this.#parts.spectrum.children;
+    if (picture && Math.abs(picture.clientWidth - this.#spectrumWidth) > 1) this.#drawSpectrum();
   }
 
   #draw() {
