@@ -1,9 +1,13 @@
 """The page of `songgen ui`: all its addresses."""
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
+from songgen.ui.folders.library import Library
+from songgen.ui.parts.help import HelpPart
+from songgen.ui.parts.home import HomePart
 from songgen.ui.parts.jobs import JobsPart
+from songgen.ui.parts.models import ModelsPart
 from songgen.ui.parts.settings import SettingsPart
 from songgen.ui.site import Part, Site, asset
 from songgen.ui.workspace import Workspace
@@ -12,17 +16,11 @@ from songgen.web.application import PageRoute
 
 def page_routes(workspace: Workspace) -> list[PageRoute]:
     """Return every address of the page of a workspace."""
-    site = Site(workspace)
-    parts: list[Part] = [JobsPart(site), SettingsPart(site)]
-    return [
-        PageRoute("/", _home),
-        PageRoute("/assets/{name}", _asset),
-        *(route for part in parts for route in part.routes()),
-    ]
-
-
-def _home(request: Request) -> Response:
-    return RedirectResponse("/data", 303)
+    site, library = Site(workspace), Library(workspace)
+    parts: list[Part] = [
+        HomePart(site, library), JobsPart(site), ModelsPart(site, library), SettingsPart(site), HelpPart(site),
+    ]  # fmt: skip
+    return [PageRoute("/assets/{name}", _asset), *(route for part in parts for route in part.routes())]
 
 
 def _asset(request: Request) -> Response:
