@@ -4,11 +4,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from songgen.ui.folders.library import Library
+from songgen.ui.parts.files import FilesPart
 from songgen.ui.parts.help import HelpPart
 from songgen.ui.parts.home import HomePart
 from songgen.ui.parts.jobs import JobsPart
+from songgen.ui.parts.listen import ListenPart
 from songgen.ui.parts.models import ModelsPart
 from songgen.ui.parts.settings import SettingsPart
+from songgen.ui.parts.uploads import UploadsPart
 from songgen.ui.site import Part, Site, asset
 from songgen.ui.workspace import Workspace
 from songgen.web.application import PageRoute
@@ -18,8 +21,15 @@ def page_routes(workspace: Workspace) -> list[PageRoute]:
     """Return every address of the page of a workspace."""
     site, library = Site(workspace), Library(workspace)
     parts: list[Part] = [
-        HomePart(site, library), JobsPart(site), ModelsPart(site, library), SettingsPart(site), HelpPart(site),
-    ]  # fmt: skip
+        HomePart(site, library),
+        JobsPart(site),
+        FilesPart(site),
+        UploadsPart(site),
+        ListenPart(site),
+        ModelsPart(site, library),
+        SettingsPart(site),
+        HelpPart(site),
+    ]
     return [PageRoute("/assets/{name}", _asset), *(route for part in parts for route in part.routes())]
 
 
