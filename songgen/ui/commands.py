@@ -26,6 +26,7 @@ STARTABLE = {
     "train": "songgen.cli.training.train",
     "generate": "songgen.cli.models.generate",
     "compare": "songgen.cli.models.compare",
+    "plot": "songgen.cli.training.plot",
     "export": "songgen.cli.models.export",
     "doctor": "songgen.cli.doctor",
     "push": "songgen.cli.models.push",
