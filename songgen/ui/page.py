@@ -3,7 +3,9 @@
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from songgen.ui.parts.data import DataPart
 from songgen.ui.parts.jobs import JobsPart
+from songgen.ui.parts.prepare import PreparePart
 from songgen.ui.parts.settings import SettingsPart
 from songgen.ui.parts.uploads import UploadsPart
 from songgen.ui.site import Part, Site, asset
@@ -14,7 +16,13 @@ from songgen.web.application import PageRoute
 def page_routes(workspace: Workspace) -> list[PageRoute]:
     """Return every address of the page of a workspace."""
     site = Site(workspace)
-    parts: list[Part] = [JobsPart(site), SettingsPart(site), UploadsPart(site)]
+    parts: list[Part] = [
+        JobsPart(site),
+        SettingsPart(site),
+        UploadsPart(site),
+        DataPart(site),
+        PreparePart(site),
+    ]
     return [
         PageRoute("/", _home),
         PageRoute("/assets/{name}", _asset),
