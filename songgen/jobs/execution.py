@@ -22,6 +22,7 @@ from typing import BinaryIO, Literal
 from songgen.exit_codes import EXIT_DONE, EXIT_SIGNAL_BASE
 from songgen.jobs.log import read_log
 from songgen.jobs.record import JOB_LOCK_FILE, JOB_STATUS_FILE, LOG_FILE, STOP_FILE, Job
+from songgen.runtime.files import read_regular
 from songgen.runtime.folder_lock import locked
 from songgen.runtime.processes.launcher import KILLED_ADVICE
 from songgen.runtime.processes.signals import hear_of_parents_end
@@ -97,7 +98,7 @@ class Execution:
             job: what to run.
             environment: environment variables of the command.
             in_terminal: whether the command shares the terminal of this process. Then Ctrl-C reaches it by itself, and
-                ends this process after it. Otherwise, it is in a process group of its own and reads nothing.
+                ends this process after it. Otherwise, it is in a process group of its own.
             show: function that gets everything the command prints.
         """
         self.request: Request | None = None
@@ -149,11 +150,11 @@ class Execution:
                 executable_command(self._job.command, Path(self._job.cwd)),
                 cwd=self._job.cwd,
                 env=self._environment,
-                stdin=None if self._in_terminal else subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=None if self._in_terminal else 0,
-                preexec_fn=partial(end_with_parent, os.getpid()),  # makes one system call, and takes no lock
+                # Between fork and exec, where threads are a danger: it calls the system and nothing of theirs.
+                preexec_fn=partial(end_with_parent, os.getpid()),
             )
             code = self._wait(process, printed)
             self._show_new(printed)
@@ -177,13 +178,14 @@ class Execution:
                 if self.request is not None:
                     raise
                 self.request, self._has_passed_on = "stop", True
-        self._wait_for_rest(process)
+        self._wait_for_rest(process, printed)
         return process.returncode
 
-    def _wait_for_rest(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_for_rest(self, process: subprocess.Popen[bytes], printed: BinaryIO) -> None:
         """Wait for what the command has started and not ended, so that a job that is over has no process any more."""
         deadline = time.monotonic() + LEFT_SECONDS
         while marked_processes(self._job.id):
+            self._show_new(printed)
             self._look_for_request()
             if self.request == "kill" or time.monotonic() > deadline:
                 self._kill(process)
@@ -192,9 +194,8 @@ class Execution:
     def _look_for_request(self) -> None:
         """Read what `stop_job` has written."""
         try:
-            with open(self._folder / STOP_FILE, "rb") as file:
-                text = file.read(_MAX_REQUEST_BYTES).strip()
-        except OSError:  # usually because nothing was asked
+            text = read_regular(self._folder / STOP_FILE, _MAX_REQUEST_BYTES)
+        except (OSError, ValueError):  # usually because nothing was asked
             return
         self.request = "kill" if text == b"kill" else self.request or "stop"
 

@@ -72,8 +72,6 @@ class Job:
         texts = (self.id, self.title, self.cwd, self.subject, *self.command)
         if not all(isinstance(text, str) for text in texts) or not self.command:
             raise TypeError("id, title, cwd, subject and the words of command are texts")
-        if not is_job_id(self.id):
-            raise ValueError(f"{self.id!r} is not the id of a job")
         if not isinstance(self.created, int | float) or not 0 <= self.created <= _MAX_TIME:
             raise ValueError("created is not a time")
         object.__setattr__(self, "title", one_line(self.title)[:MAX_TITLE])
