@@ -6,6 +6,7 @@ caller without the token does not even learn which pages exist. A browser withou
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from songgen.runtime.json_files import parse_json
 from songgen.web.access import Access, is_same_origin
 from songgen.web.answers import problem_response
-from songgen.web.login import LOGIN_PATH, LOGIN_POLICIES, LoginPage, sent_token
+from songgen.web.login import FORM_TYPE, LOGIN_PATH, LOGIN_POLICIES, MAX_LOGIN_BYTES, LoginPage, sent_token
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,12 @@ MAX_BODY_BYTES = 1 << 20
 """Maximum size of the body of a request; the lyrics of a song take some thousand bytes."""
 
 READING_METHODS = ("GET", "HEAD")
-"""Methods that change nothing. Requests with any other method must come from the page itself and carry JSON."""
+"""Methods that change nothing. Requests with any other method must come from the page itself and carry JSON, or a file
+where a route takes one."""
+
+JSON_TYPE = "application/json"
+FILE_TYPE = "application/octet-stream"
+"""Types of bodies. No form of another page can send them, and its scripts would have to ask first (CORS)."""
 
 WRONG_SECONDS = 1.0
 """Time after which a wrong token at the login is answered. It slows down guessing; what protects is the length of the
@@ -51,17 +57,22 @@ anything."""
 class AccessGuard:
     """Passes requests with the right token, host and origin to an application, and refuses all others."""
 
-    def __init__(self, app: ASGIApp, access: Access, cookie_name: str) -> None:
+    def __init__(
+        self, app: ASGIApp, access: Access, cookie_name: str, file_limit: Callable[[Scope], int | None]
+    ) -> None:
         """Wrap an application.
 
         Args:
             app: application; its endpoints find the JSON object that was sent in `request.state.body`.
             access: what a request must show.
             cookie_name: name of the cookie that holds the token.
+            file_limit: returns the maximum size of the file that a request may carry, which its endpoint reads; None
+                for a request that carries JSON.
         """
         self._app = app
         self._access = access
         self._cookie_name = cookie_name
+        self._file_limit = file_limit
         self._num_waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,6 +115,7 @@ class AccessGuard:
             return await self._let_in(request, request.query_params["token"])
         if request.method == "POST" and path == LOGIN_PATH:
             _require_own_origin(request)
+            _check_body(request, FORM_TYPE, MAX_LOGIN_BYTES)
             return await self._let_in(request, await sent_token(request))
         is_script = self._access.has_bearer(request.headers.get("authorization"))
         if not is_script and not self._access.has_cookie(request.headers.getlist("cookie"), self._cookie_name):
@@ -112,7 +124,13 @@ class AccessGuard:
             # A browser always names the page that sends; a script need not, and shows the token itself.
             if not is_script or "origin" in request.headers:
                 _require_own_origin(request)
-            request.state.body = await _read_json(request)
+            max_bytes = self._file_limit(request.scope)
+            if max_bytes is None:
+                _check_body(request, JSON_TYPE, MAX_BODY_BYTES)
+                request.state.body = await _read_json(request)
+            else:
+                _check_body(request, FILE_TYPE, max_bytes)
+                request.state.carries_file = True  # the server allows it more time
         return None
 
     async def _let_in(self, request: Request, token: str) -> Response:
@@ -187,21 +205,28 @@ def _raw_path(request: Request) -> str:
     return path.decode("ascii")
 
 
-async def _read_json(request: Request) -> dict[str, Any]:
-    """Return the JSON object that a request carries.
+def _check_body(request: Request, media_type: str, max_bytes: int) -> None:
+    """Check size and type of the body that a request announces.
 
     Raises:
-        HTTPException: if its length is not given or too large, or if it is not a JSON object. A body of any other
-            type is refused because a form of another page could send it.
+        HTTPException: if its length is not given or too large, or if it has another type.
     """
     length = request.headers.get("content-length", "")
     if "transfer-encoding" in request.headers or not (length.isascii() and length.isdigit()):
         raise HTTPException(411, "the length of the body must be given")
     # Digits first: `int` raises for thousands of them.
-    if len(length) > len(str(MAX_BODY_BYTES)) or int(length) > MAX_BODY_BYTES:
-        raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise HTTPException(415, "the body must be application/json")
+    if len(length) > len(str(max_bytes)) or int(length) > max_bytes:
+        raise HTTPException(413, f"the body is larger than {max_bytes} bytes")
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != media_type:
+        raise HTTPException(415, f"the body must be {media_type}")
+
+
+async def _read_json(request: Request) -> dict[str, Any]:
+    """Return the JSON object that a request carries.
+
+    Raises:
+        HTTPException: if it is not a JSON object.
+    """
     try:
         values = parse_json(await request.body())
     except ValueError as error:
