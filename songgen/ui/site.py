@@ -141,8 +141,8 @@ def asset(name: str) -> Response:
     Raises:
         HTTPException: 404 if there is none of this name.
     """
-    path = _FOLDER / "assets" / name
-    if "/" in name or name.startswith(".") or not path.is_file():
+    path = next((path for path in (_FOLDER / "assets").iterdir() if path.name == name and path.is_file()), None)
+    if path is None:
         raise HTTPException(404, "there is no such file")
     return Response(path.read_bytes(), media_type=mimetypes.guess_type(name)[0] or "application/octet-stream")
 

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from songgen.runtime.json_files import parse_json
 from songgen.web.access import Access, is_same_origin
 from songgen.web.answers import problem_response
-from songgen.web.login import LOGIN_PATH, LOGIN_POLICIES, LoginPage, sent_token
+from songgen.web.login import FORM_TYPE, LOGIN_PATH, LOGIN_POLICIES, MAX_LOGIN_BYTES, LoginPage, sent_token
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +122,7 @@ class AccessGuard:
             return await self._let_in(request, request.query_params["token"])
         if request.method == "POST" and path == LOGIN_PATH:
             _require_own_origin(request)
+            _check_body(request, FORM_TYPE, MAX_LOGIN_BYTES)
             return await self._let_in(request, await sent_token(request))
         is_script = self._access.has_bearer(request.headers.get("authorization"))
         if not is_script and not self._access.has_cookie(request.headers.getlist("cookie"), self._cookie_name):

@@ -18,6 +18,9 @@ from songgen.web.language import language_of
 LOGIN_PATH = "/login"
 """Address that the form is sent to."""
 
+FORM_TYPE = "application/x-www-form-urlencoded"
+"""Type of the body of a form."""
+
 MAX_LOGIN_BYTES = 4096
 """Maximum size of the form; a token has at most 200 characters."""
 
@@ -91,16 +94,8 @@ async def sent_token(request: Request) -> str:
     """Return the token that the form carries; an empty text if it carries none.
 
     Raises:
-        HTTPException: if it is not a form, or larger than a token can be.
+        HTTPException: if it is not a form.
     """
-    length = request.headers.get("content-length", "")
-    if "transfer-encoding" in request.headers or not (length.isascii() and length.isdigit()):
-        raise HTTPException(411, "the length of the form must be given")
-    if len(length) > len(str(MAX_LOGIN_BYTES)) or int(length) > MAX_LOGIN_BYTES:
-        raise HTTPException(413, f"the form is larger than {MAX_LOGIN_BYTES} bytes")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
-        raise HTTPException(415, "a form is expected")
     try:
         fields = parse_qs((await request.body()).decode("ascii"), max_num_fields=4)
     except ValueError as error:
