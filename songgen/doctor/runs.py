@@ -77,13 +77,14 @@ def _activity(folder: Path) -> Iterator[Finding]:
     status = read_run_status(folder)
     if status is None:
         return
-    total = "" if status.total_steps is None else f" of {status.total_steps}"
-    step = "" if status.step is None else f" after step {status.step}{total}"
+    step = "" if status.step is None else f" after step {status.step}"
+    if step and status.total_steps is not None:
+        step = f" after step {status.step} of {status.total_steps}"
     if status.status == "failed":
-        reason = f": {status.reason}" if status.reason else ""
-        code = f" with exit code {status.exit_code}" if status.exit_code is not None else ""
         what = f"the run failed{step}" if step else "the latest start failed before its first step"
-        yield error(RUN_STATUS_FILE, f"{what}{code}{reason}", "fix the cause and run the command again")
+        what = what if status.exit_code is None else f"{what} with exit code {status.exit_code}"
+        what = f"{what}: {status.reason}" if status.reason else what
+        yield error(RUN_STATUS_FILE, what, "fix the cause and run the command again")
     elif status.status == "running" and not active and (owner is None or owner.is_here):
         yield warning(RUN_STATUS_FILE, f"the run was killed{step} without a message", "run the command again to resume")
     elif status.status == "stopped":
@@ -136,8 +137,9 @@ def _inputs(config: RunConfig) -> Iterator[Finding]:
     """Check that the data sets of the run are there; relative paths are relative to the folder of the launch."""
     for folder in config.data.dataset_folders():
         if not Path(folder).is_dir():
-            at = "" if Path(folder).is_absolute() else f" (looked from {Path.cwd()})"
-            yield warning("save_to_disk", f"there is no data set folder {folder}{at}", "the run needs it to resume")
+            what = f"there is no data set folder {folder}"
+            what = what if Path(folder).is_absolute() else f"{what} (looked from {Path.cwd()})"
+            yield warning("save_to_disk", what, "the run needs it to resume")
         else:
             yield ok("save_to_disk", folder)
 

@@ -5,6 +5,7 @@ translation any more, which a test finds. Ids with `{0}`, `{1}`, ... are templat
 the values that the program filled in, in order of appearance. Ids with names in braces are formatted by the page.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,16 @@ TEXTS = Path(__file__).with_name("texts")
 
 SCRIPTS_PREFIX = "scripts_"
 """Beginning of the names of catalogs with texts that scripts of the page show."""
+
+
+SPECIFIC_LENGTH = 16
+"""Characters of a template from which on its values may be any text, such as the message of another program."""
+
+MAX_DEPTH = 4
+"""Number of messages in each other that are translated: a value may be a message itself."""
+
+_PROSE = re.compile(r"[A-Za-z]{2,} [a-z]{2,}")
+"""Two words of a sentence. Numbers, names, paths and lists of them have none."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +52,18 @@ class Template:
         """Number of characters that are not values."""
         return sum(map(len, self.literals))
 
-    def fill(self, message: str) -> str | None:
-        """Return the translated message, or None if the template does not match all of it.
+    @property
+    def is_specific(self) -> bool:
+        """Whether its literals alone show that a message is this one; those of `{0} has no {1}` are in many others."""
+        return self.literal_length >= SPECIFIC_LENGTH or self.literals[0].endswith(": ")
+
+    def values_of(self, message: str) -> list[str] | None:
+        """Return the values in a message by their numbers, or None if the template does not match all of it.
 
         Each literal is searched after the one before it. The first occurrence is always a right one, since a value may
         be any text; so no backtracking is needed and the time is linear in the length of the message.
         """
-        first, *between = self.literals
-        last = between.pop()
+        first, *between, last = self.literals
         if len(message) < len(first) + len(last) or not (message.startswith(first) and message.endswith(last)):
             return None
         start, end = len(first), len(message) - len(last)
@@ -61,7 +76,7 @@ class Template:
             start = found + len(literal)
         values.append(message[start:end])
         by_number = dict(zip(self.fields, values, strict=True))
-        return self.translated.format(*(by_number[number] for number in range(len(values))))
+        return [by_number[number] for number in range(len(values))]
 
 
 class Translator:
@@ -89,15 +104,33 @@ class Translator:
         return text.format(**values) if values else text
 
     def message(self, text: str) -> str:
-        """Return the translation of a message that a program has printed, with its values, or the message itself."""
-        if text in self._texts:
-            return self._texts[text]
-        filled = (template.fill(text) for template in self._templates)
-        return next((translated for translated in filled if translated is not None), text)
+        """Return the translation of a message that a program has printed, with its values, or the message itself.
+
+        A value that is a message is translated too. Several lines are translated one by one.
+        """
+        return "\n".join(self._translation(line, 0) or line for line in text.split("\n"))
 
     def scripts(self) -> dict[str, str]:
         """Return English text -> translation of the texts that scripts of the page show."""
         return dict(self._scripts)
+
+    def _translation(self, text: str, depth: int) -> str | None:
+        """Return the translation of a message, or None if there is none."""
+        if text in self._texts:
+            return self._texts[text]
+        if depth == MAX_DEPTH:
+            return None
+        for template in self._templates:
+            values = template.values_of(text)
+            if values is None:
+                continue
+            # Single words are left as they are: they may be names of keys, commands and files.
+            inner = [self._translation(value, depth + 1) if " " in value else None for value in values]
+            unknown = [value for value, found in zip(values, inner, strict=True) if found is None]
+            if template.is_specific or not any(map(_PROSE.search, unknown)):
+                shown = (value if found is None else found for value, found in zip(values, inner, strict=True))
+                return template.translated.format(*shown)
+        return None
 
 
 def parse_template(english: str) -> tuple[tuple[str, ...], tuple[int, ...]] | None:
