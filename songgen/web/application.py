@@ -1,7 +1,7 @@
 """Builds an application from routes: Starlette, with paths split before they are decoded, behind access checks."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import unquote
 
 from starlette.applications import Starlette
@@ -32,6 +32,24 @@ class PageRoute(Route):
         return match, found
 
 
+class FileRoute(PageRoute):
+    """A route to which the page sends a whole file with POST, as `application/octet-stream`.
+
+    The body is not read before the endpoint, a coroutine, reads `request.stream()`.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]], max_bytes: int) -> None:
+        """Keep the limit.
+
+        Args:
+            path: path of the address.
+            endpoint: coroutine function that reads the file and answers.
+            max_bytes: maximum size of the file.
+        """
+        super().__init__(path, endpoint, methods=["POST"])
+        self.max_bytes = max_bytes
+
+
 def make_app(routes: Sequence[PageRoute], access: Access, cookie_name: str) -> ASGIApp:
     """Return the application that serves routes to whoever has the token.
 
@@ -45,7 +63,12 @@ def make_app(routes: Sequence[PageRoute], access: Access, cookie_name: str) -> A
         exception_handlers={HTTPException: _answer_problem, Exception: _answer_failure},  # type: ignore[dict-item]
     )
     app.router.redirect_slashes = False
-    return AccessGuard(app, access, cookie_name)
+    file_routes = [route for route in routes if isinstance(route, FileRoute)]
+
+    def file_limit(scope: Scope) -> int | None:
+        return next((route.max_bytes for route in file_routes if route.matches(scope)[0] is Match.FULL), None)
+
+    return AccessGuard(app, access, cookie_name, file_limit)
 
 
 async def _answer_problem(request: Request, problem: HTTPException) -> Response:

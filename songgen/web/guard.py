@@ -5,6 +5,7 @@ caller without the token does not even learn which pages exist.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -23,7 +24,12 @@ MAX_BODY_BYTES = 1 << 20
 """Maximum size of the body of a request; the lyrics of a song take some thousand bytes."""
 
 READING_METHODS = ("GET", "HEAD")
-"""Methods that change nothing. Requests with any other method must come from the page itself and carry JSON."""
+"""Methods that change nothing. Requests with any other method must come from the page itself and carry JSON, or a file
+where a route takes one."""
+
+JSON_TYPE = "application/json"
+FILE_TYPE = "application/octet-stream"
+"""Types of bodies. No form of another page can send them, and its scripts would have to ask first (CORS)."""
 
 COMMON_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -41,17 +47,22 @@ COMMON_HEADERS = {
 class AccessGuard:
     """Passes requests with the right token, host and origin to an application, and refuses all others."""
 
-    def __init__(self, app: ASGIApp, access: Access, cookie_name: str) -> None:
+    def __init__(
+        self, app: ASGIApp, access: Access, cookie_name: str, file_limit: Callable[[Scope], int | None]
+    ) -> None:
         """Wrap an application.
 
         Args:
             app: application; its endpoints find the JSON object that was sent in `request.state.body`.
             access: what a request must show.
             cookie_name: name of the cookie that holds the token.
+            file_limit: returns the maximum size of the file that a request may carry, which its endpoint reads; None
+                for a request that carries JSON.
         """
         self._app = app
         self._access = access
         self._cookie_name = cookie_name
+        self._file_limit = file_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -97,7 +108,13 @@ class AccessGuard:
             # A browser always names the page that sends; a script has none, and shows the token itself.
             if (origin is None and not is_script) or (origin is not None and not is_same_origin(origin, hosts[0])):
                 raise HTTPException(403, "the request comes from another page")
-            request.state.body = await _read_json(request)
+            max_bytes = self._file_limit(request.scope)
+            if max_bytes is None:
+                _check_body(request, JSON_TYPE, MAX_BODY_BYTES)
+                request.state.body = await _read_json(request)
+            else:
+                _check_body(request, FILE_TYPE, max_bytes)
+                request.state.carries_file = True  # the server allows it more time
         return None
 
     def _let_in(self, token: str) -> Response:
@@ -140,21 +157,28 @@ def _raw_path(request: Request) -> str:
     return path.decode("ascii")
 
 
-async def _read_json(request: Request) -> dict[str, Any]:
-    """Return the JSON object that a request carries.
+def _check_body(request: Request, media_type: str, max_bytes: int) -> None:
+    """Check size and type of the body that a request announces.
 
     Raises:
-        HTTPException: if its length is not given or too large, or if it is not a JSON object. A body of any other
-            type is refused because a form of another page could send it.
+        HTTPException: if its length is not given or too large, or if it has another type.
     """
     length = request.headers.get("content-length", "")
     if "transfer-encoding" in request.headers or not (length.isascii() and length.isdigit()):
         raise HTTPException(411, "the length of the body must be given")
     # Digits first: `int` raises for thousands of them.
-    if len(length) > len(str(MAX_BODY_BYTES)) or int(length) > MAX_BODY_BYTES:
-        raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise HTTPException(415, "the body must be application/json")
+    if len(length) > len(str(max_bytes)) or int(length) > max_bytes:
+        raise HTTPException(413, f"the body is larger than {max_bytes} bytes")
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != media_type:
+        raise HTTPException(415, f"the body must be {media_type}")
+
+
+async def _read_json(request: Request) -> dict[str, Any]:
+    """Return the JSON object that a request carries.
+
+    Raises:
+        HTTPException: if it is not a JSON object.
+    """
     try:
         values = parse_json(await request.body())
     except ValueError as error:

@@ -31,6 +31,9 @@ MAX_HEADER_BYTES = 1 << 14
 REQUEST_SECONDS = 20.0
 """Time for a request to arrive completely, and for the next one on an open connection to begin."""
 
+FILE_PAUSE_SECONDS = 30.0
+"""Time after which a client that sends a file is disconnected if nothing arrives. The file as a whole may take long."""
+
 STALL_SECONDS = 30.0
 """Time after which a client that does not read its answer is disconnected; browsers resume a track where they were."""
 
@@ -199,6 +202,8 @@ class _Connection(H11Protocol):
             self._is_idle = False
             self._request.end()
         super().data_received(data)
+        if self._carries_file:
+            self._request.end()
         self._watch()
 
     def on_response_complete(self) -> None:
@@ -230,7 +235,13 @@ class _Connection(H11Protocol):
         if is_received and self.cycle is not None and not self.cycle.response_complete:
             self._request.end()
         else:
-            self._request.begin(REQUEST_SECONDS)
+            self._request.begin(FILE_PAUSE_SECONDS if self._carries_file else REQUEST_SECONDS)
+
+    @property
+    def _carries_file(self) -> bool:
+        """Whether a request that the access checks have passed is sending a file, whose route reads it as it comes."""
+        is_sending = self.conn.their_state is h11.SEND_BODY and self.scope is not None
+        return is_sending and self.scope["state"].get("carries_file", False)
 
     def _abort(self, reason: str) -> None:
         logger.info("connection closed: %s", reason)

@@ -1,0 +1,45 @@
+"""Uploads: songs and voices that the browser sends to the workspace."""
+
+import asyncio
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from songgen.ui.site import Site
+from songgen.ui.uploads import MAX_UPLOAD_BYTES, SUFFIXES, free_bytes, receive_file, upload_path
+from songgen.web.answers import json_response
+from songgen.web.application import FileRoute, PageRoute
+
+
+class UploadsPart:
+    """The endpoints of uploads."""
+
+    def __init__(self, site: Site) -> None:
+        """Keep the frame of the page."""
+        self._site = site
+
+    def routes(self) -> list[PageRoute]:
+        """Return every address of this part."""
+        return [
+            PageRoute("/api/uploads", self._site.api(self.limits)),
+            FileRoute("/api/uploads/{folder}/{name}", self.receive, MAX_UPLOAD_BYTES),
+        ]
+
+    def limits(self, request: Request) -> Response:
+        """Return what can be uploaded, so that the page need not send a file that is refused."""
+        free = free_bytes(self._site.workspace.root)
+        return json_response({"max_bytes": MAX_UPLOAD_BYTES, "free_bytes": free, "suffixes": SUFFIXES})
+
+    async def receive(self, request: Request) -> Response:
+        """Store a file; `?rename=1` gives it another name if there is one of this name with other content."""
+        workspace, names = self._site.workspace, request.path_params
+        try:
+            target = await asyncio.to_thread(upload_path, workspace, names["folder"], names["name"])
+            size = int(request.headers["content-length"])
+            rename = request.query_params.get("rename") == "1"
+            path = await receive_file(workspace, target, size, request.stream(), rename=rename)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        except ValueError as error:
+            return json_response({"error": self._site.language(request).message(str(error))}, 422)
+        return json_response({"path": workspace.shown(path), "bytes": size})
