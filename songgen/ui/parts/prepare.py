@@ -9,7 +9,7 @@ from starlette.responses import Response
 from songgen.runtime.files import write_text_atomic
 from songgen.ui.commands import command_text
 from songgen.ui.site import Site, as_json, body_of, text_of
-from songgen.ui.song_counts import count_songs
+from songgen.ui.song_count import count_songs
 from songgen.ui.workspace import CONFIGS_FOLDER
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
