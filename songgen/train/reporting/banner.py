@@ -65,10 +65,10 @@ def banner(error: BaseException, config: RunConfig, folder: Path, step: int | No
     if found is None:
         return None
     title, log, remedies = found
-    when = "before the first step" if step is None else f"after step {step}"
+    headline = f"{title}, before the first step" if step is None else f"{title}, after step {step}"
     lines = [
         "=" * WIDTH,
-        f"{title}, {when}",
+        headline,
         f"  {' '.join(str(error).split())[: 2 * WIDTH]}",
         f"log: {', '.join(str(folder / name) for name in log)}",
         "change first:",
@@ -92,7 +92,7 @@ def _diagnosis(error: BaseException, config: RunConfig) -> tuple[str, tuple[str,
         return "NOT A NUMBER: loss or gradients were not finite", files, list(_for_numbers(config))
     if isinstance(error, LoaderError):
         hangs = "gave no batch" in str(error)
-        title = "A READING PROCESS " + ("HANGS" if hangs else "DIED")
+        title = "A READING PROCESS HANGS" if hangs else "A READING PROCESS DIED"
         return title, (RUN_STATUS_FILE,), list(_for_workers(config, hangs=hangs))
     if is_lost_connection(error):
         return "A PROCESS OF THE RUN IS GONE", (RUN_STATUS_FILE,), list(_for_workers(config, hangs=False))
