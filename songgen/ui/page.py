@@ -3,6 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from songgen.ui.parts.files import FilesPart
 from songgen.ui.parts.jobs import JobsPart
 from songgen.ui.parts.settings import SettingsPart
 from songgen.ui.parts.uploads import UploadsPart
@@ -14,7 +15,7 @@ from songgen.web.application import PageRoute
 def page_routes(workspace: Workspace) -> list[PageRoute]:
     """Return every address of the page of a workspace."""
     site = Site(workspace)
-    parts: list[Part] = [JobsPart(site), SettingsPart(site), UploadsPart(site)]
+    parts: list[Part] = [JobsPart(site), SettingsPart(site), FilesPart(site), UploadsPart(site)]
     return [
         PageRoute("/", _home),
         PageRoute("/assets/{name}", _asset),

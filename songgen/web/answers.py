@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 _RANGE = re.compile(r"\s*bytes\s*=\s*(?:(\d{1,18})\s*-\s*(\d{0,18})|-\s*\d{1,18})\s*", re.ASCII | re.IGNORECASE)
 """A single range: `bytes=FIRST-LAST`, `bytes=FIRST-` or the suffix `bytes=-COUNT`. The number of digits is limited,
@@ -56,6 +56,8 @@ class PartialFileResponse(FileResponse):
 
     Starlette answers a malformed range or another unit with 400, and several ranges with a multipart body. Players
     need neither: as RFC 9110 (14.2) allows, such a header is ignored and the whole file is sent.
+
+    A file that grows while it is sent, such as a song that is being generated, is cut at the length that was announced.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +65,28 @@ class PartialFileResponse(FileResponse):
         ranges = Headers(scope=scope).getlist("range")
         if ranges and not (len(ranges) == 1 and _is_single_range(ranges[0])):
             scope = {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"range"]}
-        await super().__call__(scope, receive, send)
+        await super().__call__(scope, receive, _Capped(send))
+
+
+class _Capped:
+    """Sender that leaves out what exceeds the announced length of a body."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._left = 0
+        self._is_over = False
+
+    async def __call__(self, message: Message) -> None:
+        if self._is_over:
+            return
+        if message["type"] == "http.response.start":
+            self._left = int(MutableHeaders(raw=message["headers"])["content-length"])
+        else:
+            body = message.get("body", b"")[: self._left]
+            self._left -= len(body)
+            self._is_over = not (message.get("more_body", False) and self._left)
+            message = {**message, "body": body, "more_body": not self._is_over}
+        await self._send(message)
 
 
 def _is_single_range(header: str) -> bool:
