@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import threading
 from pathlib import Path
 
 from songgen.cli.page_arguments import add_page_arguments, missing_page_package, page_access
@@ -31,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: if something needs the user's attention.
     """
     try:
+        from songgen.ui.folders.library import warm_up
         from songgen.ui.page import page_routes
         from songgen.web.server import LocalServer
     except ModuleNotFoundError as error:
@@ -45,5 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     os.chdir(workspace.root)  # relative paths in configurations begin there, as for the commands
     server = LocalServer(page_routes(workspace), access, arguments.port)
     print(f"open {server.url}\nCtrl-C stops the page; what it has started goes on", flush=True)
+    # Not a daemon: ending in the middle of an import of torch would crash.
+    threading.Thread(target=warm_up, name="imports").start()
     server.serve()
     return EXIT_DONE

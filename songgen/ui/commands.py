@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 from songgen.ui.fields import Field, fields_of_parser
 from songgen.ui.workspace import Workspace
@@ -26,6 +26,7 @@ STARTABLE = {
     "train": "songgen.cli.training.train",
     "generate": "songgen.cli.models.generate",
     "compare": "songgen.cli.models.compare",
+    "plot": "songgen.cli.training.plot",
     "export": "songgen.cli.models.export",
     "doctor": "songgen.cli.doctor",
     "push": "songgen.cli.models.push",
@@ -62,11 +63,34 @@ def command_form(name: str) -> CommandForm:
     Raises:
         ValueError: if the page does not start this command.
     """
+    return CommandForm(name, tuple(fields_of_parser(_parser(name))))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def _parser(name: str) -> _Parser:
+    """Return the parser of a command, which raises a `ValueError` where the command would end with a message.
+
+    Raises:
+        ValueError: if the page does not start this command.
+    """
     if name not in STARTABLE:
         raise ValueError(f"{name} is not a command that the page starts")
-    parser = argparse.ArgumentParser(prog=f"songgen {name}", conflict_handler="resolve")
+    parser = _Parser(prog=f"songgen {name}", conflict_handler="resolve", add_help=False)
     importlib.import_module(STARTABLE[name]).add_arguments(parser)
-    return CommandForm(name, tuple(fields_of_parser(parser)))
+    return parser
+
+
+def require_parsable(words: Sequence[str]) -> None:
+    """Check that a command accepts its words, such as numbers, before it is started or its values are stored.
+
+    Raises:
+        ValueError: if it does not; the message is that of the command.
+    """
+    _parser(words[1]).parse_args(words[2:])
 
 
 def command_words(name: str, values: Mapping[str, Any], workspace: Workspace) -> list[str]:

@@ -1,10 +1,15 @@
 """The page of `songgen ui`: all its addresses."""
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
+from songgen.ui.folders.library import Library
 from songgen.ui.parts.files import FilesPart
+from songgen.ui.parts.help import HelpPart
+from songgen.ui.parts.home import HomePart
 from songgen.ui.parts.jobs import JobsPart
+from songgen.ui.parts.listen import ListenPart
+from songgen.ui.parts.models import ModelsPart
 from songgen.ui.parts.settings import SettingsPart
 from songgen.ui.parts.uploads import UploadsPart
 from songgen.ui.site import Part, Site, asset
@@ -14,17 +19,18 @@ from songgen.web.application import PageRoute
 
 def page_routes(workspace: Workspace) -> list[PageRoute]:
     """Return every address of the page of a workspace."""
-    site = Site(workspace)
-    parts: list[Part] = [JobsPart(site), SettingsPart(site), FilesPart(site), UploadsPart(site)]
-    return [
-        PageRoute("/", _home),
-        PageRoute("/assets/{name}", _asset),
-        *(route for part in parts for route in part.routes()),
+    site, library = Site(workspace), Library(workspace)
+    parts: list[Part] = [
+        HomePart(site, library),
+        JobsPart(site),
+        FilesPart(site),
+        UploadsPart(site),
+        ListenPart(site),
+        ModelsPart(site, library),
+        SettingsPart(site),
+        HelpPart(site),
     ]
-
-
-def _home(request: Request) -> Response:
-    return RedirectResponse("/data", 303)
+    return [PageRoute("/assets/{name}", _asset), *(route for part in parts for route in part.routes())]
 
 
 def _asset(request: Request) -> Response:

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from songgen import __version__
+from songgen.ui.help_texts import help_of, segments
 from songgen.ui.translation import LANGUAGES, Translator, translator
 from songgen.ui.workspace import Workspace
 from songgen.web.answers import json_response
@@ -55,6 +58,9 @@ class Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self._templates.filters["component"] = component
+        self._templates.filters["codes"] = codes
+        self._templates.globals["help_of"] = help_of
 
     def language(self, request: Request) -> Translator:
         """Return the texts in the language that was chosen, or else in the one that the browser prefers."""
@@ -106,6 +112,17 @@ class Site:
                 return json_response({"error": self.language(request).message(str(error))}, 422)
 
         return answer
+
+
+def component(text: object) -> str:
+    """Return a text as one part of an address: slashes are encoded, so that a path can be one."""
+    return quote(str(text), safe="")
+
+
+def codes(text: str) -> Markup:
+    """Return a text as HTML in which what is in backticks is code; all of it is escaped."""
+    html = (("<code>{}</code>" if part["is_code"] else "{}", part["text"]) for part in segments(text))
+    return Markup("").join(Markup(form).format(text) for form, text in html)
 
 
 def body_of(request: Request) -> dict[str, Any]:

@@ -4,11 +4,13 @@ import re
 import shutil
 import time
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from songgen.jobs.record import JOBS_FOLDER
 from songgen.runtime.files import expand_home
+from songgen.runtime.json_files import write_json
 
 CONFIGS_FOLDER = Path("outputs") / "configs"
 """Folder of the configurations that the page saves."""
@@ -136,13 +138,21 @@ class Workspace:
         real = path.resolve()
         if real in self.folders or any(folder.is_relative_to(real) for folder in self.folders):
             raise ValueError(f"{self.shown(path)} is a folder of the page itself, and is not deleted")
-        target = self.root / TRASH_FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{real.name}"
+        stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{real.name}"
+        places = (self.root / TRASH_FOLDER / _numbered(stem, number) for number in count(1))
+        target = next(place for place in places if not place.exists())
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            write_json(origin_file(target), {"folder": self.shown(real), "time": time.time()})
             shutil.move(real, target)
         except OSError as error:
             raise ValueError(f"{self.shown(path)} could not be moved to {self.shown(target)}: {error}") from error
         return target
+
+
+def origin_file(trashed: Path) -> Path:
+    """Return the file that says where a folder in the trash was."""
+    return trashed.with_name(f"{trashed.name}.json")
 
 
 def _short(text: str) -> str:

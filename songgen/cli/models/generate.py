@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from songgen.config.types import dtype_name
 from songgen.families.use.generating import (
-    WHOLE_SONG,
     GenerationRequest,
     OptionGroup,
     ProgressCallback,
     SongPiece,
     option_groups,
 )
+from songgen.families.use.song_folder import song_path
 
 if TYPE_CHECKING:
     import torch
@@ -45,8 +45,14 @@ logger = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `songgen generate`."""
-    parser.add_argument(
-        "--model", required=True, help="model folder or hub id; or an adapter or its run, applied to the base it names"
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--model", help="model folder or hub id; or an adapter or its run, applied to the base it names")
+    source.add_argument(
+        "--request",
+        type=Path,
+        metavar="FOLDER",
+        help="generate what request.json of this folder asks for, instead of --model, --out and all other options; "
+        "`songgen ui` writes such folders",
     )
     parser.add_argument(
         "--adapter",
@@ -58,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--any_base", action="store_true", help="apply adapters that were trained on other weights, with a warning"
     )
-    parser.add_argument("--out", type=Path, required=True, help=f"audio file to write ({', '.join(FORMATS)})")
+    parser.add_argument("--out", type=Path, help=f"audio file to write ({', '.join(FORMATS)}); needed with --model")
     song = parser.add_argument_group("the song")
     song.add_argument("--caption", help="genre, mood, instruments, singer")
     lyrics = song.add_mutually_exclusive_group()
@@ -99,6 +105,25 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: if something needs the user's attention; as much as possible is checked before the model is loaded.
     """
+    if arguments.request is not None:
+        from songgen.cli.models.song_request import generate_request
+
+        _require_alone(arguments)
+        paths = generate_request(arguments.request)
+    else:
+        with progress_bar() as on_step:
+            paths = generate_files(arguments, on_step)
+    for path in paths:
+        print(path)
+    return 0
+
+
+def generate_files(arguments: argparse.Namespace, on_step: ProgressCallback) -> list[Path]:
+    """Generate the songs of a command line, write them and return the files.
+
+    Raises:
+        ValueError: if something needs the user's attention; as much as possible is checked before the model is loaded.
+    """
     groups = option_groups()
     request = _request(arguments, groups)
     _check_output(arguments.out)
@@ -119,19 +144,8 @@ def run(arguments: argparse.Namespace) -> int:
     model = open_choice(choice, dtype=dtype, any_base=arguments.any_base).to(torch.device(device))
     _check_form(arguments.out, writer.sample_rate(model), writer.num_channels)
     print(f"computing in {str(dtype).removeprefix('torch.')} on {device}", file=sys.stderr)
-    with _progress_bar() as on_step:
-        write = write_stream if writer.has_pieces else write_songs
-        paths = write(writer.songs(model, on_step), arguments.out, arguments.num_songs)
-    for path in paths:
-        print(path)
-    return 0
-
-
-def song_path(out: Path, song: int, num_songs: int, track: str = WHOLE_SONG) -> Path:
-    """Return the path of a song's file: out.wav, out.vocal.wav; with several songs out-1.wav, out-1.vocal.wav."""
-    number = f"-{song + 1}" if num_songs > 1 else ""
-    label = f".{track}" if track else ""
-    return out.with_name(f"{out.stem}{number}{label}{out.suffix}")
+    write = write_stream if writer.has_pieces else write_songs
+    return write(writer.songs(model, on_step), arguments.out, arguments.num_songs)
 
 
 def write_songs(songs: Iterable[SongPiece], out: Path, num_songs: int) -> list[Path]:
@@ -207,12 +221,28 @@ def _lyrics(arguments: argparse.Namespace) -> str | None:
         raise ValueError(f"--lyrics_file {arguments.lyrics_file} cannot be read as UTF-8 text: {error}") from error
 
 
-def _check_output(out: Path) -> None:
+def _require_alone(arguments: argparse.Namespace) -> None:
+    """Check that nothing is given beside --request.
+
+    Raises:
+        ValueError: if an option is: it would be ignored.
+    """
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    alone = vars(parser.parse_args([f"--request={arguments.request}"]))
+    given = [f"--{name}" for name, value in vars(arguments).items() if name in alone and value != alone[name]]
+    if given:
+        raise ValueError(f"--request is a whole request: leave out {', '.join(given)}")
+
+
+def _check_output(out: Path | None) -> None:
     """Check that the output file can be written, before anything is generated.
 
     Raises:
-        ValueError: if it cannot.
+        ValueError: if it cannot, or none is given.
     """
+    if out is None:
+        raise ValueError("--out is missing: name the audio file to write")
     if out.suffix.lower() not in FORMATS:
         raise ValueError(f"--out {out} does not end in one of {', '.join(FORMATS)}")
     if out.is_dir():
@@ -278,7 +308,7 @@ def _dtype(name: str, device: str) -> "torch.dtype":
 
 
 @contextmanager
-def _progress_bar() -> Iterator[ProgressCallback]:
+def progress_bar() -> Iterator[ProgressCallback]:
     """Show steps, speed and remaining time in a terminal."""
     from tqdm import tqdm
 

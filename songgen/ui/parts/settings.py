@@ -1,10 +1,17 @@
 """Settings: the language of the page, its folders, what is installed, and help."""
 
+import shutil
+import socket
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
+from songgen.ui.folders.trash import size_of
+from songgen.ui.installed import extras, versions
 from songgen.ui.site import Site, text_of
 from songgen.ui.translation import LANGUAGES
+from songgen.ui.workspace import TRASH_FOLDER
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
 from songgen.web.language import LANGUAGE_COOKIE
@@ -23,11 +30,38 @@ class SettingsPart:
             PageRoute("/settings", self._site.page(self.index)),
             PageRoute("/api/language", self._site.api(self.choose_language), methods=["POST"]),
             PageRoute("/api/folders", self._site.api(self.folder)),
+            PageRoute("/api/machine", self._site.api(self.machine)),
         ]
 
     def index(self, request: Request) -> Response:
         """Return the page."""
-        return self._site.render(request, "settings.html")
+        workspace = self._site.workspace
+        disks = [(folder, shutil.disk_usage(folder)) for folder in workspace.folders if folder.is_dir()]
+        return self._site.render(
+            request,
+            "settings.html",
+            disks=disks,
+            port=port_of(request),
+            host=socket.gethostname(),
+            versions=versions(),
+            extras=extras(),
+            jobs_folder=workspace.shown(workspace.jobs),
+            trash_folder=TRASH_FOLDER.as_posix(),
+            trash_size=size_of(workspace.root / TRASH_FOLDER),
+        )
+
+    def machine(self, request: Request) -> Response:
+        """Return GPUs, cores and main memory; it imports torch, so the page asks for it when it is shown."""
+        from songgen.planning.machine import this_machine
+
+        machine = this_machine()
+        values: dict[str, Any] = {
+            "devices": [{"name": device.name, "total": device.total, "free": device.free} for device in machine.devices],
+            "cores": machine.cores,
+            "memory": machine.memory,
+            "free_memory": machine.free_memory,
+        }
+        return json_response(values)
 
     def choose_language(self, request: Request) -> Response:
         """Set the language of this browser: `{"language": CODE}`."""
@@ -54,3 +88,9 @@ class SettingsPart:
             entries.append({"name": path.name, "path": workspace.shown(folder / path.name), "is_folder": path.is_dir()})
         parent = "" if folder in workspace.folders else workspace.shown(folder.parent)
         return json_response({"path": workspace.shown(folder), "parent": parent, "entries": entries})
+
+
+def port_of(request: Request) -> int | None:
+    """Return the port that the server listens on; that of the address may be one that is forwarded."""
+    server = request.scope.get("server")
+    return server[1] if server else request.url.port

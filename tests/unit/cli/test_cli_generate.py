@@ -7,9 +7,10 @@ import soundfile
 import torch
 
 from songgen.cli.main import main
-from songgen.cli.models.generate import FORMATS, _check_form, song_path, write_songs, write_stream
+from songgen.cli.models.generate import FORMATS, _check_form, write_songs, write_stream
 from songgen.doctor.hashes import accept
 from songgen.families.tokens.generating import pieces_of
+from songgen.families.use.song_folder import song_path
 from songgen.generation.song_audio import SongAudio
 
 

@@ -1,0 +1,135 @@
+// The form of a song: models, texts with section tags, examples, voice, options of the model's family, and the start.
+
+import { valuesOf } from "./forms.js";
+import { ModelPicker } from "./model_picker.js";
+import { act, el, request, showProblem, t } from "./page.js";
+import "./voice.js";
+
+const form = document.getElementById("song-form");
+const lyrics = document.getElementById("field-lyrics");
+const compare = document.getElementById("compare");
+const preview = form.querySelector("[data-preview]");
+const input = (name) => document.getElementById(`field-${name}`);
+
+const EXAMPLES = {
+  pop: {
+    caption: "bright pop, synthesizer, drums, confident female voice", language: "en",
+    lyrics: "[verse]\nMorning on the window, coffee in my hand\nEvery little shadow dancing where I stand\n\n[chorus]\nWe are running to the light\nHold on, hold on tonight",
+  },
+  folk: {
+    caption: "calm folk, acoustic guitar, warm male voice", language: "en",
+    lyrics: "[verse]\nThe river keeps on turning, the hills are turning gold\nI sing the song my father sang, the way that it was told\n\n[chorus]\nOh carry me, carry me home",
+  },
+  mandarin: {
+    caption: "slow ballad, piano, strings, gentle female voice", language: "zh",
+    lyrics: "[verse]\n夜色落在窗边\n风轻轻吹过我的脸\n\n[chorus]\n如果你还记得那一天\n请再唱一遍",
+  },
+  instrumental: { caption: "ambient, soft pads, slow piano, no vocals", language: "en", lyrics: "[instrumental]" },
+};
+
+let pickers = [];
+
+function setInput(name, value) {
+  const field = input(name);
+  if (!field) return;
+  if (field.type === "checkbox") field.checked = value === true;
+  else field.value = Array.isArray(value) ? value.join("\n") : value ?? JSON.parse(field.dataset.default || "null") ?? "";
+}
+
+function changed() {
+  form.dispatchEvent(new Event("input", { bubbles: true }));
+}
+
+function body() {
+  const takes = pickers.slice(0, compare.checked ? 2 : 1).map((picker) => picker.value);
+  return { values: valuesOf(form), takes, ending: document.getElementById("ending").value };
+}
+
+async function showPreview() {
+  try {
+    preview.textContent = (await request("/api/listen/preview", body())).text;
+  } catch (error) {
+    preview.textContent = error.message;
+  }
+}
+
+let shownFamilies = "";
+
+/** Shows the options of the families of the chosen models; all of them while a family is not known. */
+async function showFamilies() {
+  const names = body().takes.map((take) => take.model);
+  if (names.join("\n") === shownFamilies) return;
+  shownFamilies = names.join("\n");
+  const known = await Promise.all(names.filter(Boolean).map(
+    (name) => request(`/api/listen/family?model=${encodeURIComponent(name)}`).then(({ group }) => group, () => null)));
+  if (names.join("\n") !== shownFamilies) return; // chosen again meanwhile
+  const isKnown = known.length > 0 && known.every(Boolean);
+  for (const section of form.querySelectorAll("[data-family]")) {
+    section.hidden = isKnown && !known.includes(section.dataset.family);
+  }
+}
+
+/** Fills the form with the request of a song. */
+export function useSettings(song) {
+  for (const field of form.querySelectorAll("[data-kind]")) setInput(field.name, song.options[field.name] ?? null);
+  setInput("caption", song.caption);
+  setInput("lyrics", song.lyrics);
+  document.getElementById("ending").value = song.ending;
+  compare.checked = song.takes.length > 1;
+  document.getElementById("second").hidden = !compare.checked;
+  song.takes.forEach((take, index) => { pickers[index].value = take; });
+  input("voice").dispatchEvent(new Event("change", { bubbles: true }));
+  changed();
+  form.scrollIntoView();
+  document.getElementById("model-a-found").focus({ preventScroll: true });
+}
+
+let timer = null;
+form.addEventListener("input", () => {
+  clearTimeout(timer);
+  timer = setTimeout(() => { showFamilies().then(showPreview).catch(showProblem); }, 300);
+});
+form.addEventListener("change", changed);
+compare.addEventListener("change", () => { document.getElementById("second").hidden = !compare.checked; });
+input("language").setAttribute("list", "languages");
+
+for (const button of document.querySelectorAll("[data-tag]")) {
+  button.addEventListener("click", () => {
+    const before = lyrics.value.slice(0, lyrics.selectionStart);
+    const start = before === "" || before.endsWith("\n\n") ? "" : before.endsWith("\n") ? "\n" : "\n\n";
+    lyrics.setRangeText(`${start}${button.dataset.tag}\n`, lyrics.selectionStart, lyrics.selectionEnd, "end");
+    lyrics.focus();
+    changed();
+  });
+}
+for (const button of document.querySelectorAll("[data-example]")) {
+  button.addEventListener("click", () => {
+    for (const [name, value] of Object.entries(EXAMPLES[button.dataset.example])) setInput(name, value);
+    changed();
+  });
+}
+document.getElementById("random-seed").addEventListener("click", () => {
+  input("seed").value = Math.floor(Math.random() * 2 ** 31);
+  changed();
+});
+document.getElementById("no-seed").addEventListener("click", () => { input("seed").value = ""; changed(); });
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  act(event.submitter, async () => {
+    const { song } = await request("/api/songs", body());
+    document.getElementById("form-status").textContent = t("started with seed {seed}", { seed: song.options.seed });
+    document.dispatchEvent(new CustomEvent("song-started", { detail: song }));
+  });
+});
+document.addEventListener("use-settings", (event) => useSettings(event.detail));
+
+act(el("button"), async () => {
+  const { models } = await request("/api/listen/models");
+  document.getElementById("no-models").hidden = models.length > 0;
+  pickers = ["model-a", "model-b"].map((id) => new ModelPicker(id, models));
+  const wanted = new URLSearchParams(location.search).get("model");
+  const first = models.find((model) => model.kind !== "checkpoint" && !model.is_adapter) ?? models[0];
+  pickers[0].value = { model: wanted ?? first?.path ?? "", adapter: [] };
+  changed();
+});

@@ -1,0 +1,20 @@
+// Settings: sizes with units, and the machine, which takes seconds to look at.
+
+import { el, formatBytes, request, t } from "./page.js";
+
+for (const place of document.querySelectorAll("[data-bytes]")) place.textContent = formatBytes(Number(place.dataset.bytes));
+
+const list = document.getElementById("machine");
+const fact = (name, text) => [el("dt", {}, name), el("dd", {}, text)];
+try {
+  const machine = await request("/api/machine");
+  const of = (free, total) => t("{free} of {total} free", { free: formatBytes(free), total: formatBytes(total) });
+  list.replaceChildren(
+    ...machine.devices.flatMap((device, index) => fact(t("GPU {n}", { n: index }), `${device.name}, ${of(device.free, device.total)}`)),
+    ...(machine.devices.length ? [] : fact(t("GPU"), t("none: the processor computes"))),
+    ...fact(t("Cores"), String(machine.cores)),
+    ...fact(t("Main memory"), of(machine.free_memory, machine.memory)),
+  );
+} catch (error) {
+  list.replaceChildren(...fact(t("Status"), error.message));
+}

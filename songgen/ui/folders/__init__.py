@@ -1,0 +1,1 @@
+"""Folders on the page: what is in the workspace, facts of one folder, and the trash."""

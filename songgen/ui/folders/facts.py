@@ -1,0 +1,202 @@
+"""Facts of one folder, from its small files: its configuration, what it was made of, its files and sounds."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from songgen.runtime.json_files import MAX_JSON_BYTES
+from songgen.tasks import task_of_layout
+from songgen.ui.folders.library import values_of
+from songgen.ui.workspace import Workspace
+
+CONFIGURATIONS = (
+    "training_config.json",
+    "config.json",
+    "model_index.json",
+    "adapter_config.json",
+    "prepare.json",
+    "dataset.json",
+    "trainer_state.json",
+    "run_status.json",
+)
+"""Files that are shown as text, if a folder has them."""
+
+SHOWN_CHARACTERS = 60_000
+"""Maximum number of characters of a configuration that is shown."""
+
+SHOWN_FILES = 300
+"""Maximum number of files that are shown."""
+
+SOUNDS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a"})
+"""Endings of sound files that browsers play."""
+
+MAX_PLAYERS = 24
+"""Maximum number of sounds that are offered on a folder's page."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file or folder in a folder."""
+
+    name: str
+    """Its name."""
+
+    path: str
+    """Path, as commands take it."""
+
+    size: int | None
+    """Size in bytes; None for a folder."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What small files say of a model, adapter or data set; an empty text or None where they say nothing."""
+
+    family: str = ""
+    """Kind of the model, as its configuration names it."""
+
+    layout: str = ""
+    """Token layout."""
+
+    task: str = ""
+    """Tracks that are written: `mixed` or `dual_track`."""
+
+    codec: str = ""
+    """Kind of the audio codec."""
+
+    base: str = ""
+    """Base model that an adapter names."""
+
+    method: str = ""
+    """Kind of adapter."""
+
+    rank: int | None = None
+    """Rank of an adapter."""
+
+    alpha: int | None = None
+    """Alpha of an adapter; alpha / rank is its scale."""
+
+    targets: str = ""
+    """Layers that an adapter changes."""
+
+    quantization: str = ""
+    """Quantization of the base while the adapter was trained."""
+
+    steps: int | None = None
+    """Completed optimizer steps of an adapter."""
+
+    sample_rate: int | None = None
+    """Sample rate of a data set in Hz."""
+
+    splits: str = ""
+    """Splits of a data set."""
+
+
+def facts_of(folder: Path) -> Facts:
+    """Return the facts of a folder."""
+    config = values_of(folder / "config.json") or values_of(folder / "model_index.json")
+    data, adapter = values_of(folder / "dataset.json"), values_of(folder / "adapter_config.json")
+    recipe = _recipe(folder) if adapter else {}
+    layout = _text(config.get("track_pattern"))
+    targets = adapter.get("target_modules")
+    return Facts(
+        family=_text(config.get("model_type") or config.get("_class_name")),
+        layout=layout,
+        task=_task(layout),
+        codec=_codec(config.get("audio_codec") or data.get("codec_spec")),
+        base=_text(recipe.get("base_model") or adapter.get("base_model_name_or_path")),
+        method="DoRA" if adapter.get("use_dora") is True else _text(adapter.get("peft_type")),
+        rank=_count(adapter.get("r")),
+        alpha=_count(adapter.get("lora_alpha")),
+        targets=", ".join(map(str, targets)) if isinstance(targets, list) else _text(targets),
+        quantization=_text(recipe.get("quantization")),
+        steps=_count(recipe.get("steps")),
+        sample_rate=_count(data.get("sample_rate")),
+        splits=", ".join(sorted(data["splits"])) if isinstance(data.get("splits"), dict) else "",
+    )
+
+
+def files_of(folder: Path, workspace: Workspace) -> tuple[list[FileEntry], int]:
+    """Return the files of a folder, folders first, and how many more there are than are shown."""
+    paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    paths.sort(key=lambda path: (not path.is_dir(), path.name.casefold()))
+    shown = [
+        FileEntry(path.name, workspace.shown(folder) + "/" + path.name, _size(path)) for path in paths[:SHOWN_FILES]
+    ]
+    return shown, len(paths) - len(shown)
+
+
+def configurations_of(folder: Path) -> dict[str, str]:
+    """Return the configuration files of a folder as texts, by name."""
+    return dict(_texts(folder))
+
+
+def sounds_of(folder: Path, workspace: Workspace) -> list[FileEntry]:
+    """Return the sounds in a folder and its subfolders, at most `MAX_PLAYERS`."""
+    found: list[FileEntry] = []
+    for path in _walk(folder):
+        if path.suffix.lower() in SOUNDS:
+            name = path.relative_to(folder).as_posix()
+            found.append(FileEntry(name, f"{workspace.shown(folder)}/{name}", _size(path)))
+        if len(found) == MAX_PLAYERS:
+            break
+    return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and of those directly inside of it, without checkpoints; in the order of names."""
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    yield from (path for path in entries if path.is_file())
+    for place in entries:
+        if place.is_dir() and not place.is_symlink() and not place.name.startswith("checkpoint-"):
+            yield from sorted(path for path in place.iterdir() if path.is_file())
+
+
+def _texts(folder: Path) -> Iterator[tuple[str, str]]:
+    for name in CONFIGURATIONS:
+        path = folder / name
+        try:
+            if path.is_file() and path.stat().st_size <= MAX_JSON_BYTES:
+                text = path.read_text(encoding="utf-8", errors="replace")
+                yield name, text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "\n…"
+        except OSError:
+            continue
+
+
+def _recipe(folder: Path) -> dict[str, Any]:
+    """Return how an adapter was made; nothing if another program wrote it, or it is damaged."""
+    from songgen.adapters.folder import read_recipe
+
+    try:
+        recipe = read_recipe(folder)
+    except ValueError:
+        return {}
+    return {} if recipe is None else dataclasses.asdict(recipe)
+
+
+def _task(layout: str) -> str:
+    try:
+        return task_of_layout(layout).name
+    except ValueError:
+        return ""
+
+
+def _codec(spec: Any) -> str:
+    return _text(spec.get("type")) if isinstance(spec, dict) else ""
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:
+        return None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

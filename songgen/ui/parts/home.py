@@ -1,0 +1,102 @@
+"""The start page: the four steps for a new user, or else what runs, the latest songs and the next step."""
+
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from songgen.ui.folders.facts import SOUNDS
+from songgen.ui.folders.library import Item, Library
+from songgen.ui.site import Site
+from songgen.ui.workspace import SONGS_FOLDER, Workspace
+from songgen.web.answers import json_response
+from songgen.web.application import PageRoute
+
+DEMO_FOLDER = Path("outputs") / "demo"
+"""Folder that `make demo` writes."""
+
+DEMO_SONGS = DEMO_FOLDER / "generated"
+
+SHOWN = 5
+"""Number of runs and songs on the start page."""
+
+
+class HomePart:
+    """The endpoints of the start page."""
+
+    def __init__(self, site: Site, library: Library) -> None:
+        """Keep the frame of the page, and the list of everything that there is."""
+        self._site = site
+        self._library = library
+
+    def routes(self) -> list[PageRoute]:
+        """Return every address of this part."""
+        return [
+            PageRoute("/", self._site.page(self.index)),
+            PageRoute("/api/overview", self._site.api(self.overview)),
+        ]
+
+    def index(self, request: Request) -> Response:
+        """Return the start page."""
+        root = self._site.workspace.root
+        return self._site.render(
+            request,
+            "home.html",
+            is_new=is_new(root),
+            demo=DEMO_FOLDER.as_posix() if (root / DEMO_FOLDER).is_dir() else "",
+            demo_songs=DEMO_SONGS.as_posix() if (root / DEMO_SONGS).is_dir() else "",
+        )
+
+    def overview(self, request: Request) -> Response:
+        """Return the latest runs and songs, and the next step."""
+        items = self._library.items()
+        runs = [item for item in items if item.kind == "run"]
+        return json_response(
+            {
+                "runs": [{"folder": run.folder, "state": run.state, "detail": run.detail} for run in runs[:SHOWN]],
+                "songs": latest_songs(self._site.workspace),
+                "next": next_step(items),
+            }
+        )
+
+
+def is_new(root: Path) -> bool:
+    """Return whether a workspace has no data and no outputs yet; nothing is imported for it."""
+    places = (root / "datasets", root / "outputs")
+    return not any(
+        path.is_dir() and not path.name.startswith(".") and path.name != "jobs"
+        for place in places
+        if place.is_dir()
+        for path in place.iterdir()
+    )
+
+
+def next_step(items: list[Item]) -> dict[str, str]:
+    """Return what comes next in the order of the work: its name, and the folder that it is about."""
+    newest = {kind: item for kind in ("songs", "tokens", "run") for item in reversed(items) if item.kind == kind}
+    models = [item for item in items if item.has_model]
+    if "run" in newest and newest["run"].state == "running":
+        return {"step": "watch", "folder": newest["run"].folder}
+    if "run" in newest and newest["run"].has_model:
+        return {"step": "listen", "folder": newest["run"].folder}
+    if "run" in newest and newest["run"].state in ("stopped", "failed", "unfinished"):
+        return {"step": "resume", "folder": newest["run"].folder}
+    if "tokens" in newest and models:
+        return {"step": "configure", "folder": newest["tokens"].folder}
+    if "songs" in newest or "tokens" in newest:
+        found = newest.get("songs") or newest["tokens"]
+        return {"step": "tokenize" if models else "model", "folder": found.folder}
+    return {"step": "songs", "folder": ""}
+
+
+def latest_songs(workspace: Workspace) -> list[dict[str, Any]]:
+    """Return the newest folders of generated songs."""
+    place = workspace.root / SONGS_FOLDER
+    folders = [path for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
+    folders.sort(key=lambda path: -path.stat().st_mtime)
+    return [
+        {"folder": workspace.shown(folder), "name": folder.name, "time": folder.stat().st_mtime}
+        for folder in folders[:SHOWN]
+        if any(path.suffix.lower() in SOUNDS for path in folder.iterdir())
+    ]

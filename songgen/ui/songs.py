@@ -1,0 +1,311 @@
+"""Songs that were generated on the page: folders with a request, their state and their files."""
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from songgen.families.use.generating import OptionGroup, option_groups
+from songgen.families.use.song_folder import (
+    REQUEST_FILE,
+    SONG_STATUS_FILE,
+    TEXT_OPTIONS,
+    SongRequest,
+    Take,
+    read_song_request,
+    read_song_texts,
+    song_files,
+    write_song_request,
+)
+from songgen.jobs.record import JobView, find_jobs
+from songgen.jobs.starting import start_job
+from songgen.runtime.status import RunStatus, read_run_status
+from songgen.ui.commands import command_text, command_words, require_parsable
+from songgen.ui.workspace import SONGS_FOLDER, Workspace
+
+ENDINGS = (".wav", ".flac", ".mp3", ".ogg")
+"""Formats that browsers play as well."""
+
+MAX_TAKES = 2
+"""Models that are compared with one request."""
+
+RESERVED = frozenset({"model", "adapter", "out", "request", "lyrics_file"})
+"""Options of `songgen generate` that the page fills in by itself."""
+
+_LETTERS = "abcdefgh"
+
+
+class Songs:
+    """The generated songs of a workspace."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        """Read nothing yet."""
+        self._workspace = workspace
+        self.folder = workspace.root / SONGS_FOLDER
+
+    def commands(self, values: Mapping[str, Any], takes: Sequence[Any], ending: str) -> list[list[str]]:
+        """Return the command of each take, as typed by a user.
+
+        Args:
+            values: options of `songgen generate`, without those in `RESERVED`.
+            takes: objects with `model` and `adapter`, a list of `FOLDER:STRENGTH`.
+            ending: ending of the files.
+
+        Raises:
+            ValueError: if a value is wrong.
+        """
+        if reserved := sorted(RESERVED & {*values}):
+            raise ValueError(f"{', '.join(reserved)}: not an option of a song")
+        if ending not in ENDINGS:
+            raise ValueError(f"format: one of {', '.join(ENDINGS)} is expected")
+        if not 1 <= len(takes) <= MAX_TAKES:
+            raise ValueError(f"one or {MAX_TAKES} models are expected")
+        commands = []
+        for take, name in zip(map(_take, takes, _LETTERS), ["song"] if len(takes) == 1 else _LETTERS, strict=False):
+            own = {"model": take.model, "adapter": list(take.adapter), "out": name + ending}
+            words = command_words("generate", {**values, **own}, self._workspace)
+            require_parsable(words)
+            commands.append(words)
+        return commands
+
+    def create(self, values: Mapping[str, Any], takes: Sequence[Any], ending: str) -> Path:
+        """Write the folder of a new request, with a seed if none is given, and start to generate.
+
+        Raises:
+            ValueError: if a value is wrong, or nothing is said about the song.
+        """
+        self.commands(values, takes, ending)
+        texts = {name: values.get(name) or "" for name in TEXT_OPTIONS}
+        if not any(text.strip() for text in texts.values()):
+            raise ValueError("nothing to sing about: write a caption or lyrics")
+        options = {name: value for name, value in values.items() if name not in texts and value not in (None, "", [])}
+        if options.get("seed") is None:
+            options["seed"] = secrets.randbelow(1 << 31)
+        request = SongRequest(
+            tuple(map(_take, takes, _LETTERS)), options=options, ending=ending, created=time.time()
+        )  # fmt: skip
+        folder = self._new_folder()
+        write_song_request(folder, request, texts)
+        self.start(folder)
+        return folder
+
+    def start(self, folder: Path) -> None:
+        """Start to generate the songs of a folder; an earlier try is replaced.
+
+        Raises:
+            ValueError: if they are being generated.
+        """
+        shown = self._workspace.shown(folder)
+        if self._job(folder, find_jobs(self._workspace.jobs), active=True):
+            raise ValueError(f"the songs of {shown} are being generated")
+        words = ["songgen", "generate", f"--request={shown}"]
+        start_job(self._workspace.jobs, words, title=f"generate {shown}", cwd=self._workspace.root, subject=shown)
+
+    def delete(self, folder: Path) -> None:
+        """Move a folder to the trash.
+
+        Raises:
+            ValueError: if its songs are being generated, or it cannot be moved.
+        """
+        if self._job(folder, find_jobs(self._workspace.jobs), active=True):
+            raise ValueError(f"the songs of {self._workspace.shown(folder)} are being generated; stop that first")
+        self._workspace.move_to_trash(folder)
+
+    def existing(self, name: str) -> Path:
+        """Return the folder of a song.
+
+        Raises:
+            ValueError: if there is none of this name.
+        """
+        if name not in self._names():
+            raise ValueError(f"there is no song {name}; it may have been moved or deleted")
+        return self.folder / name
+
+    def find(self, search: str, offset: int, count: int) -> tuple[list[dict[str, Any]], int]:
+        """Return songs, newest first, and how many match in all.
+
+        Args:
+            search: part of a name, text, model or adapter, in any case; empty for all.
+            offset: number of songs to leave out.
+            count: maximum number of songs to return.
+        """
+        wanted = search.casefold().strip()
+        found = [values for name in self._names() if _matches(values := self._basics(self.folder / name), wanted)]
+        found.sort(key=lambda values: (-values["created"], values["name"]))
+        jobs = find_jobs(self._workspace.jobs) if found else []
+        shown = found[offset : offset + count]
+        return [self._with_state(values, jobs) for values in shown], len(found)
+
+    def values(self, folder: Path) -> dict[str, Any]:
+        """Return what the page shows of a song."""
+        return self._with_state(self._basics(folder), find_jobs(self._workspace.jobs))
+
+    def _names(self) -> list[str]:
+        """Return the names of folders with a request; links are left out, since they may lead anywhere."""
+        if not self.folder.is_dir():
+            return []
+        return [
+            path.name for path in self.folder.iterdir()
+            if (path / REQUEST_FILE).is_file() and not path.is_symlink() and not path.name.startswith(".")
+        ]  # fmt: skip
+
+    def _new_folder(self) -> Path:
+        self._workspace.path(str(SONGS_FOLDER), "songs")  # a link may lead out of the folders
+        while True:  # two requests at the same moment take different names
+            folder = self._workspace.root / self._workspace.new_name(SONGS_FOLDER, time.strftime("%Y%m%d-%H%M%S"))
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise ValueError(f"{self._workspace.shown(folder)} cannot be created: {error.strerror}") from error
+            return folder
+
+    def _basics(self, folder: Path) -> dict[str, Any]:
+        """Return the request of a folder, or what is wrong with it."""
+        basics = {"name": folder.name, "folder": self._workspace.shown(folder)}
+        try:
+            request, texts = read_song_request(folder), read_song_texts(folder)
+            files = song_files(folder, request)
+        except (ValueError, OSError) as error:
+            created = folder.stat().st_mtime if folder.is_dir() else 0.0
+            return {**basics, "created": created, "problem": str(error)}
+        return {
+            **basics, **asdict(request), **texts, "problem": "",
+            "files": [
+                {"take": file.take, "song": file.song, "track": file.track, "path": self._workspace.shown(file.path),
+                 "bytes": file.path.stat().st_size}
+                for file in files
+            ],
+        }  # fmt: skip
+
+    def _with_state(self, values: dict[str, Any], jobs: Sequence[JobView]) -> dict[str, Any]:
+        folder = self.folder / values["name"]
+        job = self._job(folder, jobs)
+        status = read_run_status(folder, SONG_STATUS_FILE)
+        state, reason = _state(job, status)
+        progress = status.progress if status is not None and state == "running" else None
+        return {
+            **values, "state": state, "reason": reason, "job": None if job is None else job.job.id,
+            "is_active": job is not None and job.is_active, "progress": None if progress is None else asdict(progress),
+        }  # fmt: skip
+
+    def _job(self, folder: Path, jobs: Sequence[JobView], *, active: bool = False) -> JobView | None:
+        """Return the newest job of a folder; with `active` only if it runs."""
+        subject = self._workspace.shown(folder)
+        job = next((job for job in jobs if job.job.subject == subject and job.job.name == "generate"), None)
+        return job if job is not None and (job.is_active or not active) else None
+
+
+def groups_of(name: str, workspace: Workspace) -> OptionGroup | None:
+    """Return the options that only the family of a model has; None if the family is not known here.
+
+    Nothing is downloaded: of a model on a hub the family is not known before it is used.
+
+    Raises:
+        ValueError: if the path is outside of the folders.
+    """
+    from songgen.adapters.choice import base_of, find_adapter, has_adapter
+    from songgen.families.registry import family_of
+    from songgen.runtime.model_folders import model_config_file
+
+    workspace.require_inside(name, "model")
+    folder = workspace.root / name
+    try:
+        if folder.is_dir() and model_config_file(folder) is None:
+            base = base_of(find_adapter(folder)) if has_adapter(folder) else _base_of_run(folder)
+            folder = workspace.root / base
+        if not folder.is_dir() or model_config_file(folder) is None:
+            return None
+        songs = family_of(folder).songs
+    except ValueError:
+        return None
+    return None if songs is None else next(group for group in option_groups() if group.title == songs.group.title)
+
+
+def _base_of_run(folder: Path) -> str:
+    from songgen.config import RunConfig
+    from songgen.runtime.json_files import read_json_object
+    from songgen.train.checkpoints.files import RUN_CONFIG_FILE
+    from songgen.train.checkpoints.state import upgraded_config
+
+    path = folder / RUN_CONFIG_FILE
+    config = RunConfig.from_dict(upgraded_config(read_json_object(path), str(path)), sources=(str(path),))
+    return config.model.model_name_or_path
+
+
+def found_models(workspace: Workspace) -> list[dict[str, Any]]:
+    """Return models, adapters, runs and their checkpoints in all folders, newest first.
+
+    `is_adapter` says whether it can be applied to another model; `is_model` whether it can be used by itself: an
+    adapter names its base.
+    """
+    from songgen.adapters.folder import is_adapter_folder
+    from songgen.doctor.listing import find_entries
+    from songgen.runtime.model_folders import model_config_file
+    from songgen.train.checkpoints.folders import checkpoint_folders
+
+    found = []
+    for entry in find_entries(workspace.folders):
+        folder = Path(entry.folder)
+        if entry.kind in ("model", "adapter") or (
+            entry.kind == "run" and (model_config_file(folder) or is_adapter_folder(folder))
+        ):
+            found.append(_model_values(workspace, folder, entry.kind, is_adapter=is_adapter_folder(folder)))
+        if entry.kind == "run":
+            newest = sorted(checkpoint_folders(folder), key=lambda path: path.stat().st_mtime, reverse=True)
+            found += [
+                _model_values(workspace, path, "checkpoint", is_adapter=is_adapter_folder(path)) for path in newest
+            ]
+        elif entry.kind == "checkpoint":
+            found.append(_model_values(workspace, folder, "checkpoint", is_adapter=is_adapter_folder(folder)))
+    return found
+
+
+def _model_values(workspace: Workspace, folder: Path, kind: str, *, is_adapter: bool) -> dict[str, Any]:
+    return {"path": workspace.shown(folder), "kind": kind, "is_adapter": is_adapter}
+
+
+def shown_commands(commands: Sequence[Sequence[str]]) -> str:
+    """Return commands as they can be pasted into a terminal."""
+    return "\n".join(map(command_text, commands))
+
+
+def _take(values: Any, name: str) -> Take:
+    """Return a take of a request.
+
+    Raises:
+        ValueError: if it has another form.
+    """
+    if not isinstance(values, dict):
+        raise ValueError("takes: an object with a model is expected")
+    model, adapters = values.get("model"), values.get("adapter") or []
+    if not isinstance(model, str) or not model.strip():
+        raise ValueError("choose a model")
+    if not isinstance(adapters, list) or not all(isinstance(each, str) and each for each in adapters):
+        raise ValueError("adapter: a list of FOLDER:STRENGTH is expected")
+    return Take(name, model.strip(), tuple(adapters))
+
+
+def _matches(values: Mapping[str, Any], wanted: str) -> bool:
+    takes = values.get("takes", ())
+    texts = [values["name"], values.get("caption", ""), values.get("lyrics", "")]
+    texts += [text for take in takes for text in (take["model"], *take["adapter"])]
+    return any(wanted in text.casefold() for text in texts)
+
+
+def _state(job: JobView | None, status: RunStatus | None) -> tuple[str, str]:
+    """Return the state of the songs of a folder and the reason of a failure."""
+    if job is not None and job.is_active:
+        return "running", ""
+    if status is not None and status.status != "running" and (job is None or job.state != "lost"):
+        # "ValueError: " tells a user nothing.
+        return status.status, (status.reason or "").removeprefix("ValueError: ")
+    if status is not None:
+        return "lost", ""
+    if job is None:
+        return "unfinished", ""
+    reason = "" if job.status is None else job.status.reason or ""
+    return job.state, reason
