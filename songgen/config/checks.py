@@ -133,7 +133,7 @@ def _steps(config: ArgumentGroups) -> Iterator[Problem]:
         yield Problem(("freeze_text_encoder",), message)
 
 
-_SCHEDULES_OF_OPTION = {
+SCHEDULES_OF_OPTION = {
     "warmup_steps": ("constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "multistep"),
     "warmup_ratio": ("constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "multistep"),
     "warmup_epochs": ("constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "multistep"),
@@ -151,7 +151,7 @@ def _schedule(config: ArgumentGroups) -> Iterator[Problem]:
     training = config.training
     name = training.lr_scheduler_type
     defaults = TrainingArguments()
-    for option, schedules in _SCHEDULES_OF_OPTION.items():
+    for option, schedules in SCHEDULES_OF_OPTION.items():
         value, default = getattr(training, option), getattr(defaults, option)
         if name not in schedules and value != default:
             message = (

@@ -95,7 +95,7 @@ def _kind_of(annotation: Any) -> tuple[Kind, tuple[Any, ...], Range, bool]:
     bounds = next((bounds for _, bounds in members if bounds is not None), Range())
     if plain == {Literal}:
         return "choice", choices, bounds, can_be_empty
-    if plain == {list, Literal}:
+    if plain == {list, Literal} and all(_is_choices(member) for member, _ in members):
         return "choices", choices, bounds, can_be_empty
     if plain == {bool}:
         return "switch", (True, False), bounds, can_be_empty
@@ -120,6 +120,11 @@ def _members(annotation: Any) -> Iterable[tuple[Any, Range | None]]:
             yield from _members(member)
     else:
         yield annotation, None
+
+
+def _is_choices(member: Any) -> bool:
+    items = get_args(member) if get_origin(member) is list else (member,)
+    return all(get_origin(item) is Literal for item in items)
 
 
 def _is_texts(member: Any) -> bool:

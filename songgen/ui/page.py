@@ -4,6 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from songgen.ui.folders.library import Library
+from songgen.ui.parts.configure import ConfigurePart
 from songgen.ui.parts.files import FilesPart
 from songgen.ui.parts.help import HelpPart
 from songgen.ui.parts.home import HomePart
@@ -22,6 +23,7 @@ def page_routes(workspace: Workspace) -> list[PageRoute]:
     site, library = Site(workspace), Library(workspace)
     parts: list[Part] = [
         HomePart(site, library),
+        ConfigurePart(site),
         JobsPart(site),
         FilesPart(site),
         UploadsPart(site),
