@@ -7,6 +7,7 @@ from songgen.ui.parts.data import DataPart
 from songgen.ui.parts.jobs import JobsPart
 from songgen.ui.parts.prepare import PreparePart
 from songgen.ui.parts.settings import SettingsPart
+from songgen.ui.parts.tokenize import TokenizePart
 from songgen.ui.parts.uploads import UploadsPart
 from songgen.ui.site import Part, Site, asset
 from songgen.ui.workspace import Workspace
@@ -22,6 +23,7 @@ def page_routes(workspace: Workspace) -> list[PageRoute]:
         UploadsPart(site),
         DataPart(site),
         PreparePart(site),
+        TokenizePart(site),
     ]
     return [
         PageRoute("/", _home),
