@@ -40,6 +40,13 @@ token."""
 MAX_WAITING = 16
 """Maximum number of answers to wrong tokens that wait at the same time; further tokens are not looked at meanwhile."""
 
+DOCUMENT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; media-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+"""Policy that an answer may have instead of the common one: that of an HTML file with styles and pictures of its own,
+which runs no script."""
+
 COMMON_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "object-src 'none'",
@@ -160,7 +167,10 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
+            is_document = headers.get("Content-Security-Policy") == DOCUMENT_POLICY
             headers.update(COMMON_HEADERS | self.policies)
+            if is_document:
+                headers["Content-Security-Policy"] = DOCUMENT_POLICY
             if message["status"] >= 400 or self._has_unread_body():
                 headers["Connection"] = "close"  # what is left of a body must not be taken for the next request
             # The query is left out, since it may hold the token. The path is still escaped, so it is printable.
