@@ -207,10 +207,11 @@ def _key_words(keys: Mapping[str, Any], workspace: Workspace) -> list[str]:
     Raises:
         ValueError: if a name is not one of a key, or a value names a path outside of the folders.
     """
-    words = []
+    words: list[str] = []
     for name, value in keys.items():
         if not name.replace(".", "_").isidentifier():
             raise ValueError(f"keys: {name} is not a name of a key")
         workspace.require_inside(value, name)
-        words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
+        # One word, so that a value that begins with hyphens is not taken for another key.
+        words.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
     return words

@@ -105,7 +105,7 @@ def _kind_of(annotation: Any) -> tuple[Kind, tuple[Any, ...], Range, bool]:
         return "text", (), bounds, can_be_empty
     if plain <= {int, float, Literal}:
         return "text", choices, bounds, can_be_empty
-    if plain <= {list, str} and all(_is_texts(member) for member, _ in members):
+    if plain <= {list, tuple, str} and all(_is_texts(member) for member, _ in members):
         return "list", (), bounds, can_be_empty
     return "json", choices, bounds, can_be_empty
 
@@ -128,7 +128,7 @@ def _is_choices(member: Any) -> bool:
 
 
 def _is_texts(member: Any) -> bool:
-    return member is str or get_args(member) == (str,)
+    return member is str or get_args(member) in ((str,), (str, ...))
 
 
 def _field_of_action(action: argparse.Action, group: str) -> Field:

@@ -14,6 +14,7 @@ from songgen.ui.parts.listen import ListenPart
 from songgen.ui.parts.models import ModelsPart
 from songgen.ui.parts.prepare import PreparePart
 from songgen.ui.parts.settings import SettingsPart
+from songgen.ui.parts.tokenize import TokenizePart
 from songgen.ui.parts.uploads import UploadsPart
 from songgen.ui.site import Part, Site, asset
 from songgen.ui.workspace import Workspace
@@ -25,6 +26,10 @@ def page_routes(workspace: Workspace) -> list[PageRoute]:
     site, library = Site(workspace), Library(workspace)
     parts: list[Part] = [
         HomePart(site, library),
+        DataPart(site),
+        PreparePart(site),
+        TokenizePart(site),
+        ConfigurePart(site),
         JobsPart(site),
         FilesPart(site),
         UploadsPart(site),

@@ -10,6 +10,9 @@ CAPTION, LYRICS, VOICE_SAMPLES = 60, 300, 72_000
 """Size of the clip that the memory is estimated for: 30 s with a caption, lyrics and 3 s of reference voice, one at a
 time, as in docs/hardware.md."""
 
+SMALL = "small"
+"""Preset whose frozen encoders are small ones of its own, which hardly need memory."""
+
 ADAPTER = {"r": 16, "lora_alpha": 32, "target_modules": ["attention", "cross_attention", "feed_forward"]}
 
 
@@ -59,6 +62,8 @@ def _cost(name: str) -> PresetCost:
                 "gradient_checkpointing": True, "add_vocal_loss": True, **({"lora": lora} if lora else {}),
             }  # fmt: skip
             costs = token_costs(RunConfig.from_dict(keys))
+            if name == SMALL:
+                costs = replace(costs, encoders={})
             batch = costs.batch(BatchSize(1, SECONDS * FRAME_RATE, CAPTION, LYRICS, VOICE_SAMPLES), "cuda")
             totals.append(estimate_memory(costs, batch, StepSettings(), Processes(), "cuda").total)
             trained = trained or costs.weights.trained

@@ -9,12 +9,13 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from songgen import __version__
-from songgen.ui.help_texts import help_of
+from songgen.ui.help_texts import help_of, segments
 from songgen.ui.translation import LANGUAGES, Translator, translator
 from songgen.ui.workspace import Workspace
 from songgen.web.answers import json_response
@@ -58,6 +59,7 @@ class Site:
             lstrip_blocks=True,
         )
         self._templates.filters["component"] = component
+        self._templates.filters["codes"] = codes
         self._templates.globals["help_of"] = help_of
 
     def language(self, request: Request) -> Translator:
@@ -115,6 +117,12 @@ class Site:
 def component(text: object) -> str:
     """Return a text as one part of an address: slashes are encoded, so that a path can be one."""
     return quote(str(text), safe="")
+
+
+def codes(text: str) -> Markup:
+    """Return a text as HTML in which what is in backticks is code; all of it is escaped."""
+    html = (("<code>{}</code>" if part["is_code"] else "{}", part["text"]) for part in segments(text))
+    return Markup("").join(Markup(form).format(text) for form, text in html)
 
 
 def body_of(request: Request) -> dict[str, Any]:

@@ -52,7 +52,7 @@ function row(item, isInside = false) {
     const isOpen = opened.has(item.folder);
     name.append(" ", el("button", {
       type: "button", class: "plain", "aria-expanded": String(isOpen), onclick: (event) => act(event.target, () => toggle(item)),
-    }, `${isOpen ? "▾" : "▸"} ${t("{n} checkpoints", { n: item.checkpoints })}`));
+    }, `${isOpen ? "▾" : "▸"} ${t("checkpoints: {n}", { n: item.checkpoints })}`));
   }
   const from = el("td", { "data-label": t("From and on"), class: item.base || item.data ? "" : "blank" });
   if (item.base) from.append(el("small", {}, t("base: {name}", { name: item.base })));
@@ -87,7 +87,7 @@ function show() {
   part("empty").hidden = items.length > 0;
   part("list").hidden = found.length === 0;
   part("status").textContent = found.length === items.length
-    ? t("{n} folders", { n: items.length }) : t("{n} of {all} folders", { n: found.length, all: items.length });
+    ? t("Folders: {n}", { n: items.length }) : t("Folders: {n} of {all}", { n: found.length, all: items.length });
 }
 
 async function update() {
@@ -107,7 +107,7 @@ async function updateTrash() {
   part("trash").hidden = entries.length === 0;
   const total = entries.reduce((sum, entry) => sum + entry.size, 0);
   part("trash-size").textContent = formatBytes(total);
-  part("trash-question").textContent = t("{n} folders, {size}. This cannot be undone.", { n: entries.length, size: formatBytes(total) });
+  part("trash-question").textContent = t("Folders: {n}, {size}. This cannot be undone.", { n: entries.length, size: formatBytes(total) });
   part("trash-list").replaceChildren(...entries.map((entry) => el("li", { class: "row" },
     el("span", { class: "grow" }, entry.folder || entry.id),
     el("small", {}, `${formatBytes(entry.size)} · ${formatTime(entry.time)}`),

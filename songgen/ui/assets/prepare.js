@@ -131,7 +131,8 @@ async function loadStart() {
 function showSteps() {
   for (const step of form.querySelectorAll("[data-section]")) {
     const box = step.querySelector("input[type=checkbox][name]");
-    if (box && box.name === step.dataset.section) step.querySelector("[data-keys]").hidden = !box.checked;
+    const keys = step.querySelector("[data-keys]");
+    if (keys && box?.name === step.dataset.section) keys.hidden = !box.checked;
   }
 }
 

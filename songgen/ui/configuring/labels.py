@@ -218,6 +218,10 @@ MEMORY_PARTS = (
     "program and libraries",
     "CUDA context",
     "fragmentation of the allocator",
+    "activations: condition encoder",
+    "activations: lyrics encoder",
+    "activations: caption and voice",
+    "copies of weights in lower precision",
 )
 """Usual parts of an estimate of memory."""
 

@@ -164,7 +164,7 @@ class Library:
         if not isinstance(value, str) or not value:
             return ""
         path = self._workspace.root / value
-        return self._workspace.shown(path) if path.exists() else value
+        return self._workspace.shown(path) if path.exists() or value.startswith(".") else value
 
 
 def searched_folders(workspace: Workspace) -> list[Path]:

@@ -83,6 +83,7 @@ class ConfigurePart:
             path_keys=PATH_KEYS,
             adapters=files.adapter_presets(),
             goals=GOALS,
+            defaults={name: shown_text(name, key.default) for name, key in form_keys().items()},
         )
 
     def state(self, request: Request) -> Response:

@@ -46,6 +46,7 @@ class DataPart:
             PageRoute("/data/files/{folder}/report.html", page(self.report)),
             PageRoute("/data/files/{folder}/audio/{name}", self.audio),
             PageRoute("/api/data", api(self.listing)),
+            PageRoute("/api/data/models", api(self.models)),
             PageRoute("/api/data/set/{folder}", api(self.state)),
             PageRoute("/api/data/set/{folder}/rows", api(self.rows)),
         ]
@@ -69,6 +70,13 @@ class DataPart:
             values["detail"] = self._site.language(request).message(entry.detail)
             entries.append(values)
         return json_response({"entries": entries})
+
+    def models(self, request: Request) -> Response:
+        """Return the models whose codec and tokenizers can be used."""
+        from songgen.doctor.listing import find_entries
+
+        found = [entry for entry in find_entries(self._workspace.folders) if entry.kind in ("model", "run")]
+        return json_response({"models": [self._workspace.shown(Path(entry.folder)) for entry in found]})
 
     def data_set(self, request: Request) -> Response:
         """Return the page of one data set."""

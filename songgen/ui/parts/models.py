@@ -78,6 +78,8 @@ class ModelsPart:
             folder=self._workspace.shown(folder),
             name=folder.name,
             item=item,
+            base_is_here=item is not None and self._is_here(item.base),
+            data_is_here=item is not None and self._is_here(item.data),
             facts=facts_of(folder),
             files=files,
             hidden_files=hidden_files,
@@ -90,6 +92,13 @@ class ModelsPart:
             can_delete=trash.is_deletable(self._workspace, folder, [] if item is None else [item]),
             export_out=self._workspace.new_name(MODELS_FOLDER, folder.name),
         )
+
+    def _is_here(self, name: str) -> bool:
+        """Return whether a configuration names a folder that this page can show, and not a hub id or one elsewhere."""
+        try:
+            return bool(name) and self._workspace.path(name).is_dir()
+        except ValueError:
+            return False
 
     def listing(self, request: Request) -> Response:
         """Return everything that there is, newest first."""

@@ -1,6 +1,7 @@
 """Settings: the language of the page, its folders, what is installed, and help."""
 
 import shutil
+import socket
 from typing import Any
 
 from starlette.requests import Request
@@ -40,7 +41,8 @@ class SettingsPart:
             request,
             "settings.html",
             disks=disks,
-            port=request.url.port,
+            port=port_of(request),
+            host=socket.gethostname(),
             versions=versions(),
             extras=extras(),
             jobs_folder=workspace.shown(workspace.jobs),
@@ -86,3 +88,9 @@ class SettingsPart:
             entries.append({"name": path.name, "path": workspace.shown(folder / path.name), "is_folder": path.is_dir()})
         parent = "" if folder in workspace.folders else workspace.shown(folder.parent)
         return json_response({"path": workspace.shown(folder), "parent": parent, "entries": entries})
+
+
+def port_of(request: Request) -> int | None:
+    """Return the port that the server listens on; that of the address may be one that is forwarded."""
+    server = request.scope.get("server")
+    return server[1] if server else request.url.port
