@@ -97,17 +97,26 @@ class Execution:
             folder: folder of the job.
             job: what to run.
             environment: environment variables of the command.
-            in_terminal: whether the command shares the terminal of this process. Then Ctrl-C reaches it by itself, and
-                ends this process after it. Otherwise, it is in a process group of its own.
+            in_terminal: whether the command shares the terminal of this process. Then Ctrl-C reaches it by itself.
+                Otherwise, it is in a process group of its own.
             show: function that gets everything the command prints.
         """
-        self.request: Request | None = None
+        self.request: Request | None = None  # what is asked of the command
         self._folder, self._job = folder, job
         # Python holds back what it prints into a file; the log is to have it when it is printed.
         self._environment = {**environment, JOB_VARIABLE: job.id, "PYTHONUNBUFFERED": "1"}
         self._in_terminal = in_terminal
         self._show = show
         self._has_passed_on = False
+
+    def ask_to_stop(self) -> None:
+        """Interrupt the command soon; a handler of signals may call this."""
+        self.request = self.request or "stop"
+
+    def note_interrupt(self) -> None:
+        """Note that the terminal has interrupted the command; a handler of signals may call this."""
+        self._has_passed_on = True
+        self.ask_to_stop()
 
     def run(self, begun: Callable[[], object] = lambda: None) -> int:
         """Run the command to its end, and record it.
@@ -121,7 +130,6 @@ class Execution:
         Raises:
             ValueError: if the folder is in use, or the command was run before.
             OSError: if the start cannot be recorded, or the command cannot be started.
-            KeyboardInterrupt: if it shares the terminal, and was interrupted.
         """
         with locked(self._folder, JOB_LOCK_FILE):
             status = StatusFile(self._folder, JOB_STATUS_FILE, new_run_id())
@@ -139,8 +147,6 @@ class Execution:
                 raise
             state, reason = _outcome(code, self.request, self._folder)
             status.write(state, exit_code=code, reason=reason)
-        if self._in_terminal and self.request == "stop":
-            raise KeyboardInterrupt
         return code
 
     def _run(self) -> int:
@@ -163,21 +169,15 @@ class Execution:
     def _wait(self, process: subprocess.Popen[bytes], printed: BinaryIO) -> int:
         """Wait for the command and pass on what is asked of it; return its exit code, negative for a signal."""
         while process.returncode is None:
-            try:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(LOOK_SECONDS)
-                self._show_new(printed)
-                self._look_for_request()
-                if self.request == "kill":
-                    self._kill(process)
-                elif self.request == "stop" and not self._has_passed_on:
-                    self._has_passed_on = True
-                    self._signal(process, signal.SIGINT)
-            except KeyboardInterrupt:
-                # The terminal has interrupted the command as well. A second one ends this process first.
-                if self.request is not None:
-                    raise
-                self.request, self._has_passed_on = "stop", True
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(LOOK_SECONDS)
+            self._show_new(printed)
+            self._look_for_request()
+            if self.request == "kill":
+                self._kill(process)
+            elif self.request == "stop" and not self._has_passed_on:
+                self._has_passed_on = True
+                self._signal(process, signal.SIGINT)
         self._wait_for_rest(process, printed)
         return process.returncode
 
@@ -197,7 +197,9 @@ class Execution:
             text = read_regular(self._folder / STOP_FILE, _MAX_REQUEST_BYTES)
         except (OSError, ValueError):  # usually because nothing was asked
             return
-        self.request = "kill" if text == b"kill" else self.request or "stop"
+        if text == b"kill":
+            self.request = "kill"
+        self.ask_to_stop()
 
     def _signal(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         """Send a signal to the command, with its workers if it has a process group of its own, as Ctrl-C does."""

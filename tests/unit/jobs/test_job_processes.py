@@ -119,12 +119,15 @@ def test_a_command_of_songgen_runs_in_its_folder_and_imports_nothing_from_it(tmp
 
 
 def test_it_reads_nothing_and_inherits_no_file(tmp_path: Path) -> None:
-    reading, writing = os.pipe()
-    os.set_inheritable(writing, True)
     program = "import os, sys; print(sorted(os.listdir('/proc/self/fd'))); print(repr(sys.stdin.read()), os.getcwd())"
-    view = ended(start(tmp_path, program))
-    os.close(reading), os.close(writing)
-    assert printed(view) == f"['0', '1', '2', '3']\n'' {tmp_path}\n"  # 3 is that of listdir
+    starter = (
+        "import os; from pathlib import Path; from songgen.jobs.starting import start_job\n"
+        "for end in os.pipe(): os.set_inheritable(end, True)\n"
+        f"start_job(Path('jobs'), ['python', '-c', {program!r}], title='x', cwd=Path())"
+    )
+    subprocess.run([sys.executable, "-c", starter], cwd=tmp_path, input=b"typed", check=True, timeout=SAFETY_SECONDS)
+    [view] = find_jobs(tmp_path / "jobs")
+    assert printed(ended(view)) == f"['0', '1', '2', '3']\n'' {tmp_path}\n"  # 3 is that of listdir
 
 
 def test_it_is_in_a_session_of_its_own_and_leaves_no_zombie(tmp_path: Path) -> None:
@@ -309,6 +312,26 @@ def test_ctrl_c_in_the_foreground_waits_for_the_command(tmp_path: Path) -> None:
         assert process.stdout.read() == b"SIGINT saves\ninterrupted\n"
     [view] = find_jobs(tmp_path / "jobs")
     assert outcome(view) == ("stopped", 0, "stopped, as was asked for")
+
+
+def test_a_second_ctrl_c_ends_the_foreground_and_then_the_command(tmp_path: Path) -> None:
+    deaf = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{WAIT}"
+    program = (
+        "from pathlib import Path; from songgen.jobs.starting import run_in_foreground\n"
+        f"run_in_foreground(Path('jobs'), ['python', '-c', {deaf!r}], title='x', cwd=Path())"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"waiting\n"
+        [view] = find_jobs(tmp_path / "jobs")
+        process.send_signal(signal.SIGINT)
+        time.sleep(2 * LOOK_SECONDS)
+        assert process.poll() is None and now(view).is_active
+        process.send_signal(signal.SIGINT)
+        assert b"KeyboardInterrupt" in process.communicate()[1]
+    assert outcome(now(view)) == ("stopped", None, "interrupted")
+    wait_for(lambda: not marked_processes(view.job.id))
 
 
 def test_a_foreground_job_can_be_stopped_from_elsewhere(tmp_path: Path) -> None:
