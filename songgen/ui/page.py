@@ -6,6 +6,7 @@ from starlette.responses import RedirectResponse, Response
 from songgen.ui.parts.data import DataPart
 from songgen.ui.parts.jobs import JobsPart
 from songgen.ui.parts.prepare import PreparePart
+from songgen.ui.parts.review import ReviewPart
 from songgen.ui.parts.settings import SettingsPart
 from songgen.ui.parts.tokenize import TokenizePart
 from songgen.ui.parts.uploads import UploadsPart
@@ -24,6 +25,7 @@ def page_routes(workspace: Workspace) -> list[PageRoute]:
         DataPart(site),
         PreparePart(site),
         TokenizePart(site),
+        ReviewPart(site),
     ]
     return [
         PageRoute("/", _home),

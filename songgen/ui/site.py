@@ -17,6 +17,7 @@ from songgen.ui.translation import LANGUAGES, Translator, translator
 from songgen.ui.workspace import Workspace
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
+from songgen.web.document import LOOK_FILE
 
 Endpoint = Callable[[Request], Response]
 
@@ -58,13 +59,8 @@ class Site:
         )
 
     def language(self, request: Request) -> Translator:
-        """Return the texts in the language that was chosen, or else in the one that the browser prefers."""
-        chosen = request.cookies.get(LANGUAGE_COOKIE)
-        if chosen not in LANGUAGES:
-            wanted = request.headers.get("accept-language", "").split(",")
-            codes = [entry.split(";")[0].strip().lower().split("-")[0] for entry in wanted]
-            chosen = next((code for code in codes if code in LANGUAGES), "en")
-        return translator(chosen)
+        """Return the texts in the language of a request."""
+        return texts_of(request)
 
     def render(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
         """Return a page.
@@ -114,6 +110,16 @@ class Site:
         return answer
 
 
+def texts_of(request: Request) -> Translator:
+    """Return the texts in the language that was chosen, or else in the one that the browser prefers."""
+    chosen = request.cookies.get(LANGUAGE_COOKIE)
+    if chosen not in LANGUAGES:
+        wanted = request.headers.get("accept-language", "").split(",")
+        codes = [entry.split(";")[0].strip().lower().split("-")[0] for entry in wanted]
+        chosen = next((code for code in codes if code in LANGUAGES), "en")
+    return translator(chosen)
+
+
 def body_of(request: Request) -> dict[str, Any]:
     """Return the JSON object that a request carries; the access checks have read it."""
     body: dict[str, Any] = request.state.body
@@ -138,7 +144,7 @@ def asset(name: str) -> Response:
     Raises:
         HTTPException: 404 if there is none of this name.
     """
-    path = _FOLDER / "assets" / name
+    path = LOOK_FILE if name == LOOK_FILE.name else _FOLDER / "assets" / name
     if "/" in name or name.startswith(".") or not path.is_file():
         raise HTTPException(404, "there is no such file")
     return Response(path.read_bytes(), media_type=mimetypes.guess_type(name)[0] or "application/octet-stream")
