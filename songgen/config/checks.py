@@ -54,7 +54,7 @@ class ConfigError(ValueError):
     def __init__(self, problems: Sequence[Problem], where: str) -> None:
         self.problems = list(problems)
         messages = list(dict.fromkeys(problem.message for problem in problems))
-        count = f"{len(messages)} problem{'s' * (len(messages) > 1)}"
+        count = f"{len(messages)} problem{'s' if len(messages) > 1 else ''}"
         super().__init__(f"{where} cannot be used ({count}):" + "".join(f"\n  - {message}" for message in messages))
 
 

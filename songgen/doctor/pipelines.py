@@ -91,8 +91,8 @@ def _network(folder: Path, name: str, *, deep: bool) -> Iterator[Finding]:
         yield error(name, f"NaN or infinity in {len(not_finite)}: {listed}", _COPY_AGAIN)
     if not problems and not not_finite:
         count = sum(shape.numel() for shape in stored.values())
-        values = ", all values are finite" if deep else ""
-        yield ok(name, f"{count:,} weights, names and shapes match the configuration{values}")
+        what = f"{count:,} weights, names and shapes match the configuration"
+        yield ok(name, f"{what}, all values are finite" if deep else what)
 
 
 def _unwrapped(shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:

@@ -27,11 +27,20 @@ SCRIPTS_PREFIX = "scripts_"
 SPECIFIC_LENGTH = 16
 """Characters of a template from which on its values may be any text, such as the message of another program."""
 
+MAX_PARTS = 16
+"""Most parts of an enumeration that are translated one by one."""
+
+SEPARATORS = {"; ": "；", ", ": "，"}
+"""Separators of enumerations, and what they become."""
+
 MAX_DEPTH = 4
 """Number of messages in each other that are translated: a value may be a message itself."""
 
-_PROSE = re.compile(r"[A-Za-z]{2,} [a-z]{2,}")
+_PROSE = re.compile(r"\b[A-Za-z]{2,} [a-z]{2,}\b")
 """Two words of a sentence. Numbers, names, paths and lists of them have none."""
+
+_ITEM = re.compile(r" *(?:- |\d{1,9}\. )?")
+"""Beginning of a line that is an item of a list."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,12 @@ class Template:
     @property
     def is_specific(self) -> bool:
         """Whether its literals alone show that a message is this one; those of `{0} has no {1}` are in many others."""
-        return self.literal_length >= SPECIFIC_LENGTH or self.literals[0].endswith(": ")
+        return self.literal_length >= SPECIFIC_LENGTH
+
+    @property
+    def reason(self) -> int | None:
+        """Number of the value that follows a colon at the end, and may be any text; None if there is none."""
+        return self.fields[-1] if self.literals[-2].endswith(": ") and not self.literals[-1] else None
 
     def values_of(self, message: str) -> list[str] | None:
         """Return the values in a message by their numbers, or None if the template does not match all of it.
@@ -108,14 +122,31 @@ class Translator:
 
         A value that is a message is translated too. Several lines are translated one by one.
         """
-        return "\n".join(self._translation(line, 0) or line for line in text.split("\n"))
+        return "\n".join(map(self._line, text.split("\n")))
 
     def scripts(self) -> dict[str, str]:
         """Return English text -> translation of the texts that scripts of the page show."""
         return dict(self._scripts)
 
-    def _translation(self, text: str, depth: int) -> str | None:
-        """Return the translation of a message, or None if there is none."""
+    def _line(self, line: str) -> str:
+        """Return the translation of a line, which may be an item of a list, or the line itself."""
+        found = _ITEM.match(line)
+        assert found is not None  # every line begins with nothing
+        for mark in dict.fromkeys(("", found[0])):
+            # A message all of which is known is the right one, even if a more specific one matches with other text.
+            for in_part in (False, True):
+                if translated := self._translation(line[len(mark) :], in_part=in_part):
+                    return mark + translated
+        return line
+
+    def _translation(self, text: str, depth: int = 0, *, in_part: bool) -> str | None:
+        """Return the translation of a message, or None if there is none.
+
+        Args:
+            text: one line.
+            depth: number of messages that it is a value of.
+            in_part: whether values of specific messages may be sentences without a translation.
+        """
         if text in self._texts:
             return self._texts[text]
         if depth == MAX_DEPTH:
@@ -124,12 +155,36 @@ class Translator:
             values = template.values_of(text)
             if values is None:
                 continue
-            # Single words are left as they are: they may be names of keys, commands and files.
-            inner = [self._translation(value, depth + 1) if " " in value else None for value in values]
-            unknown = [value for value, found in zip(values, inner, strict=True) if found is None]
-            if template.is_specific or not any(map(_PROSE.search, unknown)):
+            inner = [
+                self._value(value, depth + 1, in_part=in_part, is_reason=number == template.reason)
+                for number, value in enumerate(values)
+            ]
+            known = (
+                found is not None or number == template.reason or not _PROSE.search(value)
+                for number, (value, found) in enumerate(zip(values, inner, strict=True))
+            )
+            if (in_part and template.is_specific) or all(known):
                 shown = (value if found is None else found for value, found in zip(values, inner, strict=True))
                 return template.translated.format(*shown)
+        return self._enumeration(text, depth, in_part=in_part)
+
+    def _value(self, value: str, depth: int, *, in_part: bool, is_reason: bool) -> str | None:
+        """Return the translation of a value, or None: single words may be names of keys, commands and files."""
+        if " " not in value:
+            return None
+        found = self._translation(value, depth, in_part=in_part)
+        # A reason is a message of its own.
+        return self._translation(value, depth, in_part=True) if found is None and is_reason else found
+
+    def _enumeration(self, text: str, depth: int, *, in_part: bool) -> str | None:
+        """Return the translation of several messages in a line, or None if one of them has none."""
+        for separator, translated in SEPARATORS.items():
+            parts = text.split(separator, MAX_PARTS)
+            if 1 < len(parts) <= MAX_PARTS:
+                found = [self._translation(part, depth + 1, in_part=in_part) for part in parts]
+                known = all(other or not _PROSE.search(part) for part, other in zip(parts, found, strict=True))
+                if known and any(found):
+                    return translated.join(other or part for part, other in zip(parts, found, strict=True))
         return None
 
 

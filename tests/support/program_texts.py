@@ -31,11 +31,28 @@ MESSAGE_SOURCES = (
     "doctor/*.py",
     "families/costs.py",
     "families/*/costs.py",
+    "families/flow/keys.py",
+    "families/songs.py",
+    "config/checks.py",
+    "config/data_arguments.py",
+    "config/keys.py",
+    "config/loading.py",
+    "config/lora.py",
+    "config/run_config.py",
+    "prepare/config.py",
+    "data/batch_plan.py",
+    "data/dataset.py",
+    "data/loader.py",
     "data/shards.py",
     "runtime/file_hashes.py",
     "runtime/folder_owner.py",
     "runtime/json_lines.py",
+    "runtime/pretrained.py",
+    "runtime/processes/heartbeat.py",
     "runtime/tensor_files.py",
+    "train/checkpoints/files.py",
+    "train/checkpoints/resume.py",
+    "train/optimization/anomalies.py",
     "train/reporting/banner.py",
 )
 """Modules whose messages the page shows, with the texts that these messages contain."""
@@ -50,6 +67,14 @@ NOT_SHOWN = {
     "{0} {1}s",
     "; nothing to change",
     " or ",
+    " and ",
+    "  {0}  {1} (default {2})",
+    "  --{0}  {1} (default {2})",
+    " (on by default)",
+    " (off by default)",
+    "usage: CONFIG.json [--key value ...]   (lists and tables as JSON, --flag alone is true)",
+    "keys of CONFIG.json, and on the command line as --key value:",
+    "an entry of inputs may be a table:",
 }
 """Texts of these modules that are in files, are looked for in other texts, or are put together for a terminal."""
 
@@ -111,7 +136,7 @@ def templates_of(source: str) -> Iterator[str]:
         if isinstance(node, ast.JoinedStr):
             yield from filter(_is_read, (_numbered(line) for text in _joined(node) for line in text.split("\n")))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield from filter(_is_read, [_numbered(node.value)])
+            yield from filter(_is_read, map(_numbered, node.value.split("\n")))
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             yield from filter(str.isalpha, _names_given_to(node, node.func.id))
 

@@ -1,13 +1,17 @@
 """Texts of the page in other languages: how they are looked up, and that the catalogs are complete."""
 
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import program_texts
 import pytest
+from limits import SAFETY_SECONDS
 
+from songgen.config import RunConfig
 from songgen.planning.findings import Finding, Severity
 from songgen.ui.translation import LANGUAGES, TEXTS, Translator, parse_template, read_catalogs, translator
 
@@ -68,6 +72,16 @@ def test_a_template_takes_a_long_message_in_linear_time() -> None:
     assert Translator("zh", texts, {}).message("a" * 100_000 + "?") == "a" * 100_000 + "?"
 
 
+def test_it_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from songgen.ui.translation import translator; translator('zh'); print('torch' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=SAFETY_SECONDS
+    )
+    assert result.stdout.strip() == "False"
+
+
 def test_english_needs_no_catalog() -> None:
     english = translator("en")
     assert english("{count} songs", count=3) == "3 songs"
@@ -101,8 +115,8 @@ def catalogs(request: pytest.FixtureRequest) -> dict[str, dict[str, str]]:
 def test_catalogs_have_every_text_of_the_program_and_no_other(name: str, catalogs: dict[str, dict[str, str]]) -> None:
     wanted, translated = COLLECTED[name](), catalogs[name].keys()
     assert len(wanted) > 100
-    assert not wanted - translated, "texts without a translation"
-    assert not translated - wanted, "translations of texts that the program does not have any more"
+    assert sorted(wanted - translated) == [], "texts without a translation"
+    assert sorted(translated - wanted) == [], "translations of texts that the program does not have any more"
 
 
 def test_translations_keep_values_and_names(catalogs: dict[str, dict[str, str]]) -> None:
@@ -138,6 +152,15 @@ def test_messages_of_the_program_are_translated() -> None:
     assert chinese.message("1,000 clips, 2.50 h, 1 shard; every byte is as written, all values are in range") == (
         "1,000 个片段，2.50 小时，1 个分片；每个字节都与写出时相同，所有值都在范围内"
     )
+
+
+def test_problems_of_a_configuration_are_translated_line_by_line() -> None:
+    with pytest.raises(ValueError, match="cannot be used") as error:
+        RunConfig.from_dict({"learning_rat": 1, "warmup_steps": "ten", "order": []}, sources=("a.json",))
+    lines = translator("zh").message(str(error.value)).split("\n")
+    assert lines[0].startswith("a.json 无法使用（") and len(lines) > 3
+    assert "  - learning_rat：未知的键；是否想写 learning_rate？" in lines
+    assert all(line.startswith("  - ") and not line.isascii() for line in lines[1:])
 
 
 def test_the_collector_sees_messages() -> None:
