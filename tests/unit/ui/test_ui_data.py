@@ -10,8 +10,11 @@ from urllib.parse import quote
 import pytest
 from local_pages import Client, serving
 from prepare_songs import write_song
+from preprocess_fakes import options_for, read_manifest, write_corpus, write_manifest
+from preprocess_fakes import run as tokenize_corpus
 from review_songs import EVIL, write_work_folder
 
+from songgen.jobs.record import create_job
 from songgen.prepare.config import load_prepare_config
 from songgen.prepare.preparation import prepare
 from songgen.ui import preparing
@@ -87,6 +90,18 @@ def test_a_data_set_that_is_gone_is_a_message(client: Client) -> None:
     assert client.get("/api/data/set/datasets%2Fgone").json == {"is_there": False, "work": None, "job": None}
 
 
+def test_tokens_show_what_was_rejected_and_why(root: Path, client: Client) -> None:
+    write_corpus(root / "corpus", 3)
+    rows = read_manifest(root / "corpus/metadata.jsonl")
+    write_manifest(root / "corpus/metadata.jsonl", [*rows, rows[0] | {"fname": "gone", "audio_abspath": "gone.wav"}])
+    tokenize_corpus(options_for(root / "corpus/metadata.jsonl", root / "datasets/tokens", max_bad_fraction=0.9))
+    text = page(client, "/data/set/datasets%2Ftokens")
+    assert "file_missing" in text and "there is no such audio file" in text
+    assert 'href="/configure?data=datasets%2Ftokens"' in text
+    kinds = {entry["folder"]: entry["kind"] for entry in client.get("/api/data").json["entries"]}
+    assert kinds["datasets/tokens"] == "tokens"
+
+
 def test_rows_are_texts_and_their_clips_are_heard(client: Client) -> None:
     answer = client.get(f"/api/data/set/{MINE}/rows?split=train&page=1").json
     rows = {row["id"].partition("~")[0]: row for row in answer["rows"]}
@@ -132,25 +147,26 @@ def test_the_progress_of_running_work_is_shown(root: Path, client: Client) -> No
 OUTSIDE = ["..", "../..", "/etc", "~", "datasets/../../x", "\0", "out"]
 
 
-@pytest.mark.parametrize("folder", OUTSIDE)
-@pytest.mark.parametrize(
-    "path",
-    ["/data/set/{}", "/api/data/set/{}", "/api/data/set/{}/rows", "/data/files/{}/report.html",
-     "/data/files/{}/audio/x.wav", "/data/tokenize?data={}", "/review/{}/", "/review/{}/api/clips",
-     "/api/prepare/songs?path={}", "/api/prepare/start?from={}"],
-)  # fmt: skip
-def test_no_address_reaches_other_folders(client: Client, root: Path, path: str, folder: str) -> None:
+ADDRESSES = [
+    "/data/set/{}", "/api/data/set/{}", "/api/data/set/{}/rows", "/data/files/{}/report.html",
+    "/data/files/{}/audio/x.wav", "/data/tokenize?data={}", "/review/{}/", "/review/{}/api/clips",
+    "/api/prepare/songs?path={}", "/api/prepare/start?from={}",
+]  # fmt: skip
+
+
+def test_no_address_reaches_other_folders(client: Client, root: Path) -> None:
     (root / "out").symlink_to("/etc")
-    assert client.get(path.format(quote(folder, safe=""))).status in (404, 422)
+    for address in ADDRESSES:
+        for folder in OUTSIDE:
+            path = address.format(quote(folder, safe=""))
+            assert client.get(path).status in (404, 422), path
 
 
-@pytest.mark.parametrize(
-    "name", ["..%2Fprepared.json", "prepared.json", "..%2F..%2F..%2Fsecret.wav", "link.wav", "%00.wav"]
-)
-def test_only_clips_of_the_data_set_are_sent(client: Client, root: Path, name: str) -> None:
+def test_only_clips_of_the_data_set_are_sent(client: Client, root: Path) -> None:
     (root.parent / "secret.wav").write_bytes(b"secret")
     (root / "datasets/mine/audio/link.wav").symlink_to(root.parent / "secret.wav")
-    assert client.get(f"/data/files/{MINE}/audio/{name}").status == 404
+    for name in ("..%2Fprepared.json", "prepared.json", "..%2F..%2F..%2Fsecret.wav", "link.wav", "%00.wav"):
+        assert client.get(f"/data/files/{MINE}/audio/{name}").status == 404, name
 
 
 # ---- prepare
@@ -229,16 +245,19 @@ def test_problems_of_a_form_are_all_listed_and_nothing_is_saved(client: Client, 
     assert not (root / "outputs").exists()
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"songs": ["/etc"]}, {"songs": ["songs/../../x"]}, {"held_out": ["~/x"]}, {"from": "/etc"}, {"songs": "songs"},
-     {"values": {"output_dir": "/tmp/elsewhere"}}, {"values": {"output_dir": "out/new"}}, {"values": []},
-     {"values": {"output_dir": "datasets/new", "report.lyrics_tokenizer": "/etc/passwd"}},
-     {"values": {"output_dir": "datasets/new", "audio_roots": ["/"]}}],
-)  # fmt: skip
-def test_a_form_names_nothing_outside(client: Client, root: Path, change: dict[str, Any]) -> None:
+FOREIGN: list[dict[str, Any]] = [
+    {"songs": ["/etc"]}, {"songs": ["songs/../../x"]}, {"held_out": ["~/x"]}, {"from": "/etc"}, {"songs": "songs"},
+    {"values": {"output_dir": "/tmp/elsewhere"}}, {"values": {"output_dir": "out/new"}}, {"values": []},
+    {"values": {"output_dir": "datasets/new", "report.lyrics_tokenizer": "/etc/passwd"}},
+    {"values": {"output_dir": "datasets/new", "audio_roots": ["/"]}},
+]  # fmt: skip
+
+
+def test_a_form_names_nothing_outside(client: Client, root: Path) -> None:
     (root / "out").symlink_to("/tmp")
-    assert client.post("/api/prepare/save", {**FORM, **change}).status == 422
+    for change in FOREIGN:
+        assert client.post("/api/prepare/save", {**FORM, **change}).status == 422, change
+        assert client.post("/api/prepare/check", {**FORM, **change}).status in (200, 422), change
     assert not (root / "outputs").exists()
 
 
@@ -278,6 +297,17 @@ def test_commands_are_read_back_from_their_words(root: Path) -> None:
         assert command_words(name, command_values(words), workspace) == words
     with pytest.raises(ValueError, match="not a command"):
         command_values(["songgen", "jobs"])
+
+
+def test_a_command_is_started_again_only_if_the_page_would_start_it(client: Client, root: Path) -> None:
+    """A job may have been started in a terminal, or its file be somebody else's."""
+    for command in (["songgen", "jobs"], ["songgen", "prepare", "/etc/passwd"], ["songgen", "doctor", "."]):
+        folder = create_job(root / "outputs/jobs", command, title="x", cwd=root)
+        job = folder / "job.json"
+        job.write_text(json.dumps(json.loads(job.read_text()) | {"created": 1.0}))  # lost: it never began
+        answer = client.post(f"/api/jobs/{folder.name}/again", {})
+        assert answer.status == (200 if command[1] == "doctor" else 422), answer.body
+    assert len(client.get("/api/jobs").json["jobs"]) == 4
 
 
 # ---- review
