@@ -144,6 +144,8 @@ class ConfigurePart:
         for finding in answer["findings"]:
             finding["key"] = _field_of((finding["key"],), finding["message"]) or finding["key"]
             finding["message"] = _without_name(t.message(finding["message"]), finding["key"])
+        if "machine" in answer:
+            answer["machine"] = t.message(answer["machine"])
         if answer.get("memory"):
             answer["memory"]["parts"] = [
                 {"name": t.message(name), **part} for name, part in answer["memory"]["parts"].items()
