@@ -46,8 +46,8 @@ def make_workspace(root: Path) -> Workspace:
                                              "audio_codec": {"type": "dac"}})  # fmt: skip
     write(outputs / "base" / "model.safetensors", "x" * 100)
     write_run(outputs / "singer", model_name_or_path="outputs/base", save_to_disk="datasets/songs")
-    write(outputs / "singer" / "adapter_config.json", {"base_model_name_or_path": "outputs/base", "peft_type": "LORA",
-                                                       "r": 16, "lora_alpha": 32, "target_modules": ["q", "v"]})  # fmt: skip
+    adapter = {"base_model_name_or_path": "outputs/base", "peft_type": "LORA", "r": 16, "lora_alpha": 32}
+    write(outputs / "singer" / "adapter_config.json", {**adapter, "target_modules": ["q", "v"]})
     write(outputs / "singer" / "metrics.jsonl", '{"step": 1, "train/loss": 5.0}\n{"step": 2, "train/loss": 4.0}\n'
                                                 '{"step": 2, "eval/loss": 4.5}\n')  # fmt: skip
     write(outputs / "songs" / "one" / "a_vocal.wav", "v")
@@ -161,7 +161,10 @@ def test_the_page_of_a_folder_has_its_facts_and_actions(reader: Client) -> None:
 
 def test_names_and_configurations_are_shown_as_text(client: Client, workspace: Workspace) -> None:
     evil = "<img src=x onerror=alert(1)>"
-    write(workspace.root / "outputs" / "base" / "config.json", {"model_type": evil, "x": "</pre><script>alert(1)</script>"})
+    write(
+        workspace.root / "outputs" / "base" / "config.json",
+        {"model_type": evil, "x": "</pre><script>alert(1)</script>"},
+    )
     for folder in ("outputs/base", "outputs/songs"):
         html = client.get(f"/models/{address(folder)}").body.decode()
         assert evil not in html and "<script>alert" not in html and "one/<script>" not in html
@@ -268,7 +271,8 @@ def test_folders_of_the_page_and_of_others_are_not_deleted(workspace: Workspace,
 
 
 def test_every_problem_of_the_trash_is_translated() -> None:
-    problems = [value for name, value in vars(trash).items() if name.isupper() and isinstance(value, str) and " " in value]
+    constants = {name: value for name, value in vars(trash).items() if name.isupper()}
+    problems = [value for value in constants.values() if isinstance(value, str) and " " in value]
     assert len(problems) >= 8
     for problem in problems:
         shown = problem.format("outputs/x", "outputs/y")
@@ -276,7 +280,12 @@ def test_every_problem_of_the_trash_is_translated() -> None:
 
 
 def test_findings_are_read_from_the_output_and_translated() -> None:
-    finding = {"level": "error", "where": "model.safetensors", "what": "there is nothing of this name in the trash", "way_out": ""}
+    finding = {
+        "level": "error",
+        "where": "model.safetensors",
+        "what": "there is nothing of this name in the trash",
+        "way_out": "",
+    }
     text = "a warning {\n" + json.dumps({"fine": False, "findings": [finding]}, indent=2) + "\nanother one\n"
     found = findings_of(text, CHINESE)
     assert not found["is_fine"] and found["findings"][0]["level"] == "error"
@@ -288,7 +297,9 @@ def test_findings_are_read_from_the_output_and_translated() -> None:
 def test_a_damaged_comparison_is_not_shown() -> None:
     good = {"without": {"loss": 2.0}, "with": {"loss": 1.0}, "clips": 3,
             "songs": [{"id": "a", "files": {"with": {"mix": "1.wav"}}}, "nonsense"]}  # fmt: skip
-    assert comparison_values(good)["songs"] == [{"id": "a", "sides": [{"side": "with", "track": "mix", "file": "1.wav"}]}]
+    assert comparison_values(good)["songs"] == [
+        {"id": "a", "sides": [{"side": "with", "track": "mix", "file": "1.wav"}]}
+    ]
     for damaged in ({}, {**good, "with": 1}, {**good, "without": {"loss": None}}):
         assert comparison_values(damaged) == {}
 
