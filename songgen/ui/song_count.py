@@ -59,9 +59,7 @@ def count_songs(path: Path) -> SongCount:
     if not path.is_dir():
         raise ValueError(f"{path} does not exist; choose a folder or a manifest")
     counted = SongCount(tables=[name for name in FOLDER_TABLES if (path / name).is_file()])
-    files = (
-        Path(folder) / name for folder, _, names in os.walk(path) for name in sorted(names) if not is_hidden(name)
-    )
+    files = (Path(folder) / name for folder, _, names in os.walk(path) for name in sorted(names) if not is_hidden(name))
     kinds: Counter[str] = Counter()
     for number, file in enumerate(islice(files, MAX_FILES + 1)):
         if number == MAX_FILES:

@@ -14,8 +14,10 @@ from review_songs import write_work_folder
 from starlette.routing import compile_path
 from training_fakes import write_dataset, write_model_folder
 
+from songgen.families.use.song_folder import SongRequest, Take, write_song_request
 from songgen.jobs.record import JOB_STATUS_FILE, LOG_FILE, create_job
 from songgen.runtime.status import RunStatus
+from songgen.ui.help_texts import help_entries
 from songgen.ui.page import page_routes
 from songgen.ui.workspace import CONFIGS_FOLDER, SONGS_FOLDER, UPLOADS_FOLDER, Workspace
 from songgen.web.application import PageRoute
@@ -49,6 +51,8 @@ def make_workspace(root: Path, text: str = "words of a song") -> Workspace:
     (root / SONGS_FOLDER / "first").mkdir(parents=True)
     shutil.copy(upload / "song_0.wav", root / SONGS_FOLDER / "first" / "first.wav")
     write_job(root, text, f"{text}\n")
+    song = SongRequest((Take("a", MODEL),), {"seed": 1}, created=time.time())
+    write_song_request(root / SONGS_FOLDER / "first", song, {"caption": text, "lyrics": text})
     return Workspace(root.resolve())
 
 
@@ -93,9 +97,9 @@ def known_values(workspace: Workspace) -> dict[str, list[str]]:
     folders = [RUN, MODEL, TOKENS, SONGS, str(UPLOADS_FOLDER / "mine"), str(SONGS_FOLDER / "first")]
     files = [str(CONFIGS_FOLDER / "small.json"), str(SONGS_FOLDER / "first" / "first.wav"), f"{RUN}/metrics.jsonl"]
     return {
-        "id": [*jobs, "river_000"], "folder": folders, "path": [*files, *folders], "file": files, "run": [RUN],
+        "id": [*jobs, "river_000", help_entries()[0].id], "folder": folders, "path": [*files, *folders], "file": files, "run": [RUN],
         "data": [TOKENS, SONGS], "model": [MODEL], "config": files[:1], "name": ["doctor", "small", "ui.css", "first"],
-        "track": ["mix", "vocal"], "command": ["doctor"], "subject": [RUN], "language": ["zh"],
+        "track": ["mix", "vocal"], "command": ["doctor"], "subject": [RUN], "language": ["zh"], "split": ["train"],
     }  # fmt: skip
 
 

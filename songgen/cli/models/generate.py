@@ -46,7 +46,9 @@ logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `songgen generate`."""
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", help="model folder or hub id; or an adapter or its run, applied to the base it names")
+    source.add_argument(
+        "--model", help="model folder or hub id; or an adapter or its run, applied to the base it names"
+    )
     source.add_argument(
         "--request",
         type=Path,

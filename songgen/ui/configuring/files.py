@@ -279,5 +279,3 @@ def _without_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that differ from what is used anyway; unknown keys stay."""
     standard = effective_values({})
     return {name: value for name, value in values.items() if name not in standard or value != standard[name]}
-
-

@@ -125,7 +125,9 @@ def main() -> None:
         except ValueError as error:
             found = {"problem": str(error)}
         except Exception as error:  # a defect; the page stays usable
-            found = {"problem": f"this failed ({type(error).__name__}: {error}); `songgen check` in a terminal shows more"}
+            found = {
+                "problem": f"this failed ({type(error).__name__}: {error}); `songgen check` in a terminal shows more"
+            }
         answers.write(json.dumps(found).encode("ascii") + b"\n")
         answers.flush()
 

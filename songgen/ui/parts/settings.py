@@ -56,7 +56,9 @@ class SettingsPart:
 
         machine = this_machine()
         values: dict[str, Any] = {
-            "devices": [{"name": device.name, "total": device.total, "free": device.free} for device in machine.devices],
+            "devices": [
+                {"name": device.name, "total": device.total, "free": device.free} for device in machine.devices
+            ],
             "cores": machine.cores,
             "memory": machine.memory,
             "free_memory": machine.free_memory,
