@@ -1,4 +1,4 @@
-"""What the page shows of data sets: state and progress, figures, reasons of refusals, rows, lists in LJSpeech format."""
+"""What the page shows of data sets: state, progress, figures, reasons of refusals, rows, lists in LJSpeech format."""
 
 import json
 from collections.abc import Iterator
@@ -137,7 +137,7 @@ def _read_prepared(found: DataSet) -> None:
     found.report = _report(found.folder)
     for name in LJSPEECH_FILES.values():
         if (found.folder / name).is_file():
-            found.lists[name] = list(islice(_lines(found.folder / name), SHOWN_LINES))
+            found.lists[name] = [*islice(_lines(found.folder / name), SHOWN_LINES)]
 
 
 def _read_tokens(found: DataSet) -> None:

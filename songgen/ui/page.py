@@ -13,6 +13,7 @@ from songgen.ui.parts.jobs import JobsPart
 from songgen.ui.parts.listen import ListenPart
 from songgen.ui.parts.models import ModelsPart
 from songgen.ui.parts.prepare import PreparePart
+from songgen.ui.parts.review import ReviewPart
 from songgen.ui.parts.settings import SettingsPart
 from songgen.ui.parts.tokenize import TokenizePart
 from songgen.ui.parts.uploads import UploadsPart
@@ -29,6 +30,7 @@ def page_routes(workspace: Workspace) -> list[PageRoute]:
         DataPart(site),
         PreparePart(site),
         TokenizePart(site),
+        ReviewPart(site),
         ConfigurePart(site),
         JobsPart(site),
         FilesPart(site),

@@ -92,7 +92,9 @@ class TokenizePart:
 def _key_fields(names: tuple[str, ...], values: dict[str, Any]) -> list[Field]:
     """Return the fields of some keys, with what a data configuration gives as defaults."""
     fields = [field_of_key(all_keys()[name]) for name in names]
-    return [dataclasses.replace(field, default=values.get(field.name, field.default)) for field in fields]
+    fields = [dataclasses.replace(field, default=values.get(field.name, field.default)) for field in fields]
+    # Tokenizing writes one folder, although training reads several.
+    return [dataclasses.replace(field, kind="text") if field.name == "save_to_disk" else field for field in fields]
 
 
 def _command_fields(name: str, given: dict[str, Any]) -> list[tuple[Field, Any]]:
