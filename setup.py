@@ -78,6 +78,7 @@ setup(
         "soundfile",
         "soxr",
         "num2words",
+        "psutil",
         "tinytag>=2.3",  # 2.3 reads SYLT frames
         "tqdm",
     ],

@@ -13,12 +13,19 @@ from songgen.families.songs import Processes, training_data
 from songgen.runtime.file_hashes import record_hashes
 from songgen.runtime.files import new_folder, require_new
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.model_folders import CHECKPOINT_NAME, model_config_file
 from songgen.runtime.tensor_files import read_tensors
 from songgen.train.checkpoints.files import AVERAGE_FILE, MODEL_FILE, RUN_CONFIG_FILE, shown, verify
 from songgen.train.checkpoints.folders import candidates, checkpoint_folders
 from songgen.train.checkpoints.state import read_trainer_state, upgraded_config
 
 logger = logging.getLogger(__name__)
+
+
+def is_whole_checkpoint(folder: Path) -> bool:
+    """Return whether a folder is a checkpoint of a run without adapters, from which `export_model` writes a model."""
+    is_checkpoint = CHECKPOINT_NAME.fullmatch(folder.name) is not None and (folder / MODEL_FILE).is_file()
+    return is_checkpoint and model_config_file(folder) is None
 
 
 def export_model(source: Path, out: Path) -> Path:

@@ -21,6 +21,7 @@ from songgen.families.use.song_folder import (
 )
 from songgen.jobs.record import JobView, find_jobs
 from songgen.jobs.starting import start_job
+from songgen.runtime.model_folders import CHECKPOINT_NAME
 from songgen.runtime.status import RunStatus, read_run_status
 from songgen.ui.commands import command_text, command_words, require_parsable
 from songgen.ui.workspace import SONGS_FOLDER, Workspace
@@ -46,7 +47,7 @@ class Songs:
         self.folder = workspace.root / SONGS_FOLDER
 
     def commands(self, values: Mapping[str, Any], takes: Sequence[Any], ending: str) -> list[list[str]]:
-        """Return the command of each take, as typed by a user.
+        """Return the commands of each take, as typed by a user.
 
         Args:
             values: options of `songgen generate`, without those in `RESERVED`.
@@ -67,6 +68,11 @@ class Songs:
             own = {"model": take.model, "adapter": list(take.adapter), "out": name + ending}
             words = command_words("generate", {**values, **own}, self._workspace)
             require_parsable(words)
+            if _is_whole_checkpoint(self._workspace.root / take.model):
+                # A request writes the checkpoint out as a model by itself; in a terminal it is a command of its own.
+                model = f"--model=model-{name}"
+                commands.append(["songgen", "export", model, take.model])
+                words = [model if word.startswith("--model=") else word for word in words]
             commands.append(words)
         return commands
 
@@ -267,6 +273,14 @@ def found_models(workspace: Workspace) -> list[dict[str, Any]]:
 
 def _model_values(workspace: Workspace, folder: Path, kind: str, *, is_adapter: bool) -> dict[str, Any]:
     return {"path": workspace.shown(folder), "kind": kind, "is_adapter": is_adapter}
+
+
+def _is_whole_checkpoint(folder: Path) -> bool:
+    if not CHECKPOINT_NAME.fullmatch(folder.name):
+        return False
+    from songgen.train.checkpoint_model import is_whole_checkpoint
+
+    return is_whole_checkpoint(folder)
 
 
 def shown_commands(commands: Sequence[Sequence[str]]) -> str:

@@ -84,14 +84,12 @@ def _words(name: str, value: Any) -> list[str]:
 @contextmanager
 def _model_of(name: str, folder: Path) -> Iterator[str]:
     """Return the name of a model; a checkpoint of a run without adapters is written as a model for the time of use."""
-    from songgen.runtime.model_folders import CHECKPOINT_NAME, model_config_file
-    from songgen.train.checkpoints.files import MODEL_FILE
+    from songgen.train.checkpoint_model import export_model, is_whole_checkpoint
 
     source = Path(name)
-    if not (CHECKPOINT_NAME.fullmatch(source.name) and (source / MODEL_FILE).is_file()) or model_config_file(source):
+    if not is_whole_checkpoint(source):
         yield name
         return
-    from songgen.train.checkpoint_model import export_model
 
     exported = folder / EXPORTED_MODEL
     shutil.rmtree(exported, ignore_errors=True)  # of a process that was killed

@@ -9,7 +9,7 @@ const byId = (id) => document.getElementById(id);
 async function open(body) {
   if (config.isChanged && !confirm(t("The form has changes that are not saved. Replace them?"))) return;
   const start = await request("/api/configure/open", { processes: config.processes, ...body });
-  await load(start);
+  await load(start, body.kind === "empty");
   showTrainLink("");
   byId("form").scrollIntoView({ block: "start" });
 }
@@ -118,7 +118,7 @@ async function showPlaces() {
   fill("list-runs", places.run);
   const select = document.querySelector("[data-add]");
   select.replaceChildren(select.options[0], ...places.tokens.map((entry) => el("option", { value: entry.folder }, entry.folder)));
-  byId("places-note").textContent = t("{tokens} data sets, {models} models, {runs} runs", { tokens: places.tokens.length, models: places.model.length, runs: places.run.length });
+  byId("places-note").textContent = t("Data sets: {tokens} · models: {models} · runs: {runs}", { tokens: places.tokens.length, models: places.model.length, runs: places.run.length });
   if (!byId("start-data").value && places.tokens.length) byId("start-data").value = places.tokens[0].folder;
 }
 byId("refresh-places").onclick = (event) => act(event.target, showPlaces);
@@ -134,9 +134,9 @@ async function begin() {
   if (query.get("run")) byId("start-run").value = query.get("run");
   if (query.get("config")) await open({ kind: "saved", path: query.get("config") });
   else if (query.get("run")) await open({ kind: "run", path: query.get("run") });
-  else await load({ values });
+  else await load({ values }, true);
   config.isChanged = false;
 }
-begin().catch((error) => { showProblem(error); return load({ values: {} }); });
+begin().catch((error) => { showProblem(error); return load({ values: {} }, true); });
 showSaved().catch(showProblem);
 showPlaces().catch(showProblem);

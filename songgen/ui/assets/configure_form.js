@@ -7,6 +7,7 @@ const WAIT = 250;
 /** What is edited, here only: nothing is kept by the server until it is saved. */
 export const config = {
   values: {}, name: "", processes: 1, clips: null, stepsPerEpoch: null, unused: new Set(), reasons: {}, isChanged: false,
+  isQuiet: true,  // nothing was entered yet: what is missing is no error to point at
 };
 
 const fields = new Map();
@@ -96,6 +97,7 @@ function tellJson(message) {
 
 function apply(answer) {
   if (JSON.stringify(answer.values) !== JSON.stringify(config.values)) config.isChanged = true;
+  if (config.isQuiet) answer.problems = {};
   last = answer;
   config.values = answer.values;
   for (const [name, { element, input }] of fields) {
@@ -127,7 +129,8 @@ function showDetails(name) {
   input.setAttribute("aria-invalid", String(problems.length > 0));
   const isInherited = name in last.inherited;
   const standard = isInherited ? last.inherited[name] : defaultOf(name);
-  part("default").textContent = isInherited ? t("From the base: {value}", { value: standard }) : t("Default: {value}", { value: standard || "null" });
+  part("default").textContent = isInherited ? t("From the base: {value}", { value: standard })
+    : standard === "" && "required" in input.dataset ? t("Required") : t("Default: {value}", { value: standard || "null" });
   part("reset").hidden = !last.given.includes(name);
   const length = last.units.keys?.[name];
   byId(`${id}-unit`).hidden = !length;
@@ -172,8 +175,8 @@ export function reveal(name) {
   field.input.focus({ preventScroll: true });
 }
 
-/** Fills the form with another configuration. */
-export function load(start) {
+/** Fills the form with another configuration; `isQuiet` if it is only a beginning. */
+export function load(start, isQuiet = false) {
   typed = {};
   config.reasons = start.reasons ?? {};
   config.clips = null;
@@ -185,6 +188,7 @@ export function load(start) {
   if (document.activeElement === json) json.blur();
   config.values = start.values;
   config.isChanged = false;
+  config.isQuiet = isQuiet;
   for (const { input } of fields.values()) input.blur();
   return send({ values: start.values }).then(() => {
     config.isChanged = !start.is_saved && Object.keys(start.values).length > 0;
@@ -201,6 +205,7 @@ byId("form").addEventListener("input", (event) => {
   const field = fields.get(event.target.name);
   if (!field || event.target !== field.input) return;
   typed[event.target.name] = textOf(event.target);
+  config.isQuiet = false;
   delete config.reasons[event.target.name];
   later();
 });
@@ -225,6 +230,7 @@ byId("form").addEventListener("change", (event) => {
 json.addEventListener("input", () => {
   clearTimeout(timer);
   typed = {};
+  config.isQuiet = false;
   timer = setTimeout(() => send({ json: json.value }), WAIT * 2);
 });
 byId("adapter-preset").addEventListener("change", (event) => {

@@ -109,7 +109,7 @@ function showFindings() {
   }
   const count = (severity) => shown.filter((finding) => finding.severity === severity).length;
   byId("check-state").textContent = shown.length
-    ? t("{errors} errors, {warnings} warnings, {notes} notes", { errors: count("error"), warnings: count("warning"), notes: count("note") })
+    ? t("Errors: {errors} · warnings: {warnings} · notes: {notes}", { errors: count("error"), warnings: count("warning"), notes: count("note") })
     : t("Checked: nothing to change.");
   byId("apply-all").hidden = !Object.keys(allSuggestions(shown)).length;
   const left = findings.length - shown.length;
@@ -148,7 +148,12 @@ function allSuggestions(shown) {
 
 byId("apply-all").onclick = () => applySuggestion(allSuggestions(findings.filter((finding) => !ignored.has(keyOf(finding)))));
 byId("show-ignored").onclick = () => { ignored.clear(); showFindings(); };
-byId("validate").onclick = (event) => act(event.target, () => check(false));
+byId("validate").onclick = (event) => act(event.target, async () => {
+  config.isQuiet = false;
+  await send();
+  clearTimeout(timer);
+  await check(false);
+});
 
 async function showAdapterMemory() {
   const select = byId("adapter-preset");

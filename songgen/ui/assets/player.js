@@ -85,6 +85,7 @@ class Player {
       this.#parts.time.textContent = t("cannot be played");
       throw error;
     }
+    this.#parts.hint.remove();
     this.#peaks = this.#playback.buffers.map((buffer) => peaksOf(monoOf(buffer), PEAKS));
     this.#draw();
     this.#show();
@@ -123,10 +124,11 @@ class Player {
     parts.time = el("span", { class: "player-time" });
     parts.wave = el("canvas", { class: "player-wave", "aria-hidden": "true" });
     parts.head = el("div", { class: "player-head" });
+    parts.hint = el("span", { class: "player-hint" }, t("Click here or press play"));
     parts.slider = el("div", {
       class: "player-slider", role: "slider", tabindex: "0", "aria-label": t("Position in {title}", { title }),
       "aria-valuemin": "0", onkeydown: (event) => this.#onKey(event),
-    }, parts.wave, parts.head);
+    }, parts.wave, parts.head, parts.hint);
     parts.slider.style.setProperty("--lanes", this.#isSwitch ? 1 : this.#tracks.length);
     this.#connectPointer(parts.slider);
     parts.spectrum = el("div", { class: "player-spectra", hidden: true });

@@ -12,6 +12,11 @@ function takeName({ name, model, adapter }, isAlone) {
   return isAlone ? parts : `${name.toUpperCase()}: ${parts}`;
 }
 
+/** Returns the name of a track for a reader. */
+function trackName(label) {
+  return { "": t("Mix"), acc: t("Accompaniment"), vocal: t("Vocals") }[label] ?? label;
+}
+
 function titleOf(song) {
   const text = (song.caption || song.lyrics || song.name || "").trim().split("\n")[0];
   return text.length > 90 ? `${text.slice(0, 88)}…` : text || song.name;
@@ -96,7 +101,7 @@ export class SongCard {
     if (song.job) parts.log.href = `/jobs/${encodeURIComponent(song.job)}`;
     parts.remove.disabled = song.is_active;
     this.#showStreams(song);
-    if (isFirst || wasActive !== song.is_active) this.#showPlayers(song);
+    if (isFirst || wasActive !== song.is_active) this.#showPlayers(song, wasActive);
     if (song.is_active && !this.stopWatching) {
       this.stopWatching = poll(() => this.#update(), 1);
     } else if (!song.is_active) {
@@ -146,17 +151,19 @@ export class SongCard {
     for (const [key, stream] of this.#streams) {
       const files = this.#filesOf(song, key);
       const isOver = !isGrowing || !key.startsWith(letter);
-      stream.update(files.map((file) => file.bytes), isOver).catch(() => {});
+      const sizes = files.map((file) => file.bytes);
       if (isOver) {
-        stream.remove();
         this.#streams.delete(key);
+        stream.finish(sizes);
+      } else {
+        stream.update(sizes).catch(() => {}); // the next call fetches what is missing
       }
     }
     if (!isGrowing) return;
     for (const { take, song: number } of song.files) {
       const key = `${take}-${number}`;
       if (take !== letter || this.#streams.has(key)) continue;
-      const tracks = this.#filesOf(song, key).map((file) => ({ label: file.track || t("Mix"), url: fileUrl(file.path) }));
+      const tracks = this.#filesOf(song, key).map((file) => ({ label: trackName(file.track), url: fileUrl(file.path) }));
       this.#streams.set(key, new GrowingSound(this.#parts.streams, { title: t("Song {n}", { n: number + 1 }), tracks }));
     }
   }
@@ -168,7 +175,8 @@ export class SongCard {
     return tracks.length ? tracks : files;
   }
 
-  #showPlayers(song) {
+  /** Players of what is complete; `isNew` loads them, so that a song that has just ended is seen at once. */
+  #showPlayers(song, isNew = false) {
     for (const player of this.#players.splice(0)) player.remove();
     const { players, downloads } = this.#parts;
     players.replaceChildren();
@@ -178,10 +186,10 @@ export class SongCard {
     const numbers = [...new Set(mixes.map((file) => file.song))];
     if (song.takes.length > 1 && mixes.length) players.append(this.#blindSwitch());
     for (const number of numbers) {
-      const title = numbers.length > 1 ? t("Song {n}", { n: number + 1 }) : titleOf(song);
+      const title = t("Song {n}", { n: number + 1 });
       const of = mixes.filter((file) => file.song === number);
       const tracks = of.map((file) => ({ label: this.#takeOf(file), url: fileUrl(file.path) }));
-      this.#players.push(makePlayer(players, { title, tracks, mode: "switch", isBlind: this.#isBlind && tracks.length > 1 }));
+      this.#players.push(makePlayer(players, { title, tracks, mode: "switch", isBlind: this.#isBlind && tracks.length > 1, load: isNew && number < 3 }));
       for (const { take } of of) this.#tracksOf(song, take, number, numbers.length > 1);
     }
     downloads.append(...song.files.map((file) => el("a", { href: fileUrl(file.path, { isDownload: true }), download: true },
@@ -206,7 +214,7 @@ export class SongCard {
     const details = el("details", {}, el("summary", {}, t("Tracks {name}", { name: title })));
     details.addEventListener("toggle", () => {
       if (!details.open || details.querySelector(".player")) return;
-      const tracks = files.map((file) => ({ label: file.track, url: fileUrl(file.path) }));
+      const tracks = files.map((file) => ({ label: trackName(file.track), url: fileUrl(file.path) }));
       this.#players.push(makePlayer(details, { title: t("Tracks {name}", { name: title }), tracks, load: true }));
     });
     this.#parts.players.append(details);

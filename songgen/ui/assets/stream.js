@@ -119,7 +119,7 @@ export class GrowingSound {
   }
 
   /** Takes what has been written since; `sizes` are bytes by track. Called again and again while the song is generated. */
-  async update(sizes, isOver) {
+  async update(sizes, isOver = false) {
     if (!this.#isOn || this.#isFetching) return;
     this.#isFetching = true;
     try {
@@ -148,10 +148,19 @@ export class GrowingSound {
     this.status.textContent = t("{seconds} s so far", { seconds: this.scheduledSeconds.toFixed(0) });
   }
 
-  /** Ends it; what is scheduled already is still heard. */
+  /** Takes the rest of a song that is complete; the player leaves the page when it has been heard or is paused. */
+  async finish(sizes) {
+    try {
+      await this.update(sizes, true);
+    } finally {
+      const left = this.#isOn ? this.#next - this.#context.currentTime : 0;
+      setTimeout(() => this.remove(), Math.max(0, left) * 1000);
+    }
+  }
+
   remove() {
+    this.#isOn = false;
     this.element.remove();
-    const left = this.#isOn ? this.#next - this.#context.currentTime : 0;
-    if (this.#context) setTimeout(() => this.#context.close(), Math.max(0, left) * 1000 + 100);
+    this.#context?.close();
   }
 }

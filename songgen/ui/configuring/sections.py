@@ -1,5 +1,6 @@
 """Sections of the configuration form: which keys they show, in which order, and under which names."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -24,6 +25,8 @@ class Section:
 
 
 LORA_PREFIX = "lora."
+
+_BOUND = r"[<>]=? [\d.e+-]+"
 
 SECTIONS = (
     Section("model", "Model", (
@@ -127,6 +130,15 @@ def form_keys() -> dict[str, ConfigKey]:
 def form_field(name: str) -> Field:
     """Return the field of a key."""
     return replace(field_of_key(form_keys()[name]), name=name)
+
+
+def bounds_text(name: str) -> str:
+    """Return the range of a number, and the words that it may be, in signs that need no translation."""
+    field = form_field(name)
+    bounds = re.search(rf"{_BOUND}( and {_BOUND})?", field.expected) if field.kind in ("integer", "number", "text") else None
+    signs = bounds.group().replace(">=", "≥").replace("<=", "≤").replace(" and ", ", ") if bounds else ""
+    words = [f'"{word}"' for word in field.choices] if field.kind == "text" else []
+    return ", ".join([*filter(None, [signs]), *words])
 
 
 def form_sections() -> list[tuple[Section, list[Field]]]:

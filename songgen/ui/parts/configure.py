@@ -17,7 +17,7 @@ from songgen.ui.configuring import files
 from songgen.ui.configuring.dependencies import meaningful_keys
 from songgen.ui.configuring.form_values import effective_values, shown_text, with_typed
 from songgen.ui.configuring.labels import GOALS, label_of
-from songgen.ui.configuring.sections import COMMON, PATH_KEYS, form_keys, form_sections
+from songgen.ui.configuring.sections import COMMON, PATH_KEYS, bounds_text, form_keys, form_sections
 from songgen.ui.configuring.units import unit_notes
 from songgen.ui.configuring.worker import Worker
 from songgen.ui.site import Site, as_json, body_of, text_of
@@ -83,6 +83,7 @@ class ConfigurePart:
             path_keys=PATH_KEYS,
             adapters=files.adapter_presets(),
             goals=GOALS,
+            bounds={name: bounds_text(name) for name in form_keys()},
             defaults={name: shown_text(name, key.default) for name, key in form_keys().items()},
         )
 
@@ -120,7 +121,9 @@ class ConfigurePart:
                 },
                 "given": sorted(given),
                 "shown": sorted(shown),
-                "problems": {name: [t.message(text) for text in texts] for name, texts in problems.items()},
+                "problems": {
+                    name: [_without_name(t.message(text), name) for text in texts] for name, texts in problems.items()
+                },
                 "units": self._units(request, effective),
                 "commands": self._commands(request, path, effective),
             }
@@ -139,7 +142,8 @@ class ConfigurePart:
         answer = self._planner.ask("check", asked)
         t = self._site.language(request)
         for finding in answer["findings"]:
-            finding["message"] = t.message(finding["message"])
+            finding["key"] = _field_of((finding["key"],), finding["message"]) or finding["key"]
+            finding["message"] = _without_name(t.message(finding["message"]), finding["key"])
         if answer.get("memory"):
             answer["memory"]["parts"] = [
                 {"name": t.message(name), **part} for name, part in answer["memory"]["parts"].items()
@@ -327,6 +331,11 @@ def _field_of(keys: tuple[str, ...], message: str) -> str:
     """Return the field that a problem is shown at: the entry of the table `lora` that its message names, or the key."""
     entry = message.split(":")[0]
     return next((name for name in (entry, *keys) if name in form_keys()), "")
+
+
+def _without_name(message: str, name: str) -> str:
+    """Return a message without the name of the key that it begins with: the page shows it beside the key."""
+    return message.removeprefix(f"{name}: ").removeprefix(f"{name}：") if name else message
 
 
 def _own_names(values: Mapping[str, Any]) -> set[str]:

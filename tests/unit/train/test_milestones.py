@@ -59,9 +59,8 @@ def test_time_follows_from_the_speed_and_few_points_give_no_estimate() -> None:
     assert describe(milestones.expected(), 100, 1.0) == ""
     milestones.add({"train/loss": 6.0, "train/unweighted_loss": 2.5}, 1)
     milestones.add({"eval/accuracy": 0.6}, 1)
-    assert describe(milestones.expected(), 100, 1.0) == "next: loss 1", (
-        "the unweighted loss counts, and accuracy 0.5 is reached"
-    )
+    text = describe(milestones.expected(), 100, 1.0)
+    assert text == "next: loss 1", "the unweighted loss counts, and accuracy 0.5 is reached"
     straight = Milestones((3.0,), ())
     for step in range(100, 201, 10):
         straight.add({"train/loss": 8 * math.exp(-step / 400)}, step)

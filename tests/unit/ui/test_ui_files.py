@@ -65,7 +65,8 @@ def test_a_download_keeps_the_name(client: Client) -> None:
     "path",
     [
         "missing.wav", "notes.txt", "page.html", "text.wav", "out.wav", "elsewhere/secret.wav", "folder.wav",
-        "pipe.wav", "../elsewhere0/secret.wav", "/etc/passwd", "~/x.wav", "a\0.wav", "outputs/../../x.wav", ".", "a" * 999,
+        "pipe.wav", "../elsewhere0/secret.wav", "/etc/passwd", "~/x.wav", "a\0.wav", "outputs/../../x.wav", ".",
+        "a" * 999,
     ],
 )  # fmt: skip
 def test_everything_else_is_not_there(client: Client, path: str) -> None:
