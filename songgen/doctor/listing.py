@@ -79,8 +79,12 @@ class Entry:
     """Progress of tokenizing or preparing."""
 
 
-def find_entries(roots: Sequence[Path]) -> list[Entry]:
+def find_entries(roots: Sequence[Path], within: Sequence[Path] | None = None) -> list[Entry]:
     """Return the entries in folders and their subfolders, newest first.
+
+    Args:
+        roots: the folders.
+        within: real paths of folders; what a link outside of them leads to is not opened. None allows every folder.
 
     Raises:
         ValueError: if one of the folders does not exist.
@@ -89,7 +93,7 @@ def find_entries(roots: Sequence[Path]) -> list[Entry]:
     if missing:
         raise ValueError(f"there is no folder {', '.join(missing)}")
     seen: set[str] = set()
-    found = [entry for root in roots for entry in _below(root, MAX_DEPTH, seen)]
+    found = [entry for root in roots for entry in _below(root, MAX_DEPTH, seen, within)]
     return sorted(found, key=lambda entry: (-entry.changed, entry.folder))
 
 
@@ -111,10 +115,11 @@ def to_json(entries: Sequence[Entry]) -> str:
     return json.dumps(listed, indent=2, ensure_ascii=True)
 
 
-def _below(folder: Path, depth: int, seen: set[str]) -> Iterator[Entry]:
+def _below(folder: Path, depth: int, seen: set[str], within: Sequence[Path] | None) -> Iterator[Entry]:
     """Yield the entry of a folder, or else those of its subfolders; each once, even if several links lead to it."""
     place = os.path.realpath(folder)
-    if place in seen:
+    is_outside = within is not None and not any(Path(place).is_relative_to(allowed) for allowed in within)
+    if place in seen or is_outside:
         return
     seen.add(place)
     try:
@@ -130,7 +135,7 @@ def _below(folder: Path, depth: int, seen: set[str]) -> Iterator[Entry]:
             return  # no permission to read
         for path in inside:
             if path.is_dir() and not path.name.startswith("."):
-                yield from _below(path, depth - 1, seen)
+                yield from _below(path, depth - 1, seen, within)
 
 
 def _entry(folder: Path, kind: Kind) -> Iterator[Entry]:

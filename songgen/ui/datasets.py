@@ -103,7 +103,7 @@ class DataSet:
 
 def list_data_sets(workspace: Workspace) -> list[Entry]:
     """Return all data sets of the workspace, newest first; `.work` folders as the data set that they become."""
-    return [entry for entry in find_entries(workspace.folders) if entry.kind in KINDS]
+    return [entry for entry in find_entries(workspace.folders, workspace.folders) if entry.kind in KINDS]
 
 
 def read_data_set(folder: Path) -> DataSet:
@@ -111,7 +111,7 @@ def read_data_set(folder: Path) -> DataSet:
     if folder.name.endswith(WORK_ENDING):
         folder = folder.with_name(folder.name.removesuffix(WORK_ENDING))
     work = work_folder_of(folder)
-    entries = find_entries([work]) if work.is_dir() else []
+    entries = find_entries([work], [folder.parent]) if work.is_dir() else []
     found = DataSet(folder, kind="", work=next((entry for entry in entries if entry.kind in KINDS), None))
     if (folder / INFO_FILE).is_file():
         _read_prepared(found)

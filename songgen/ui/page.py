@@ -27,6 +27,11 @@ def page_routes(workspace: Workspace) -> list[PageRoute]:
     site, library = Site(workspace), Library(workspace)
     parts: list[Part] = [
         HomePart(site, library),
+        DataPart(site),
+        PreparePart(site),
+        TokenizePart(site),
+        ReviewPart(site),
+        ConfigurePart(site),
         JobsPart(site),
         FilesPart(site),
         UploadsPart(site),

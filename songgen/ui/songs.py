@@ -217,12 +217,13 @@ def groups_of(name: str, workspace: Workspace) -> OptionGroup | None:
     from songgen.families.registry import family_of
     from songgen.runtime.model_folders import model_config_file
 
-    workspace.require_inside(name, "model")
-    folder = workspace.root / name
+    if not name:
+        return None
+    folder = workspace.path(name, "model")
     try:
         if folder.is_dir() and model_config_file(folder) is None:
             base = base_of(find_adapter(folder)) if has_adapter(folder) else _base_of_run(folder)
-            folder = workspace.root / base
+            folder = workspace.path(base, "base")  # whoever wrote the adapter named it
         if not folder.is_dir() or model_config_file(folder) is None:
             return None
         songs = family_of(folder).songs
@@ -254,7 +255,7 @@ def found_models(workspace: Workspace) -> list[dict[str, Any]]:
     from songgen.train.checkpoints.folders import checkpoint_folders
 
     found = []
-    for entry in find_entries(workspace.folders):
+    for entry in find_entries(workspace.folders, workspace.folders):
         folder = Path(entry.folder)
         if entry.kind in ("model", "adapter") or (
             entry.kind == "run" and (model_config_file(folder) or is_adapter_folder(folder))

@@ -22,6 +22,8 @@ from starlette.datastructures import QueryParams
 from ui_workspace import MARK, MODEL, RUN, SONGS, TOKENS, fill, known_values, make_workspace, parameters, write_job
 
 from songgen.jobs.record import find_jobs
+from songgen.ui.configuring.planner import answer
+from songgen.ui.configuring.worker import Worker
 from songgen.ui.page import page_routes
 from songgen.ui.workspace import Workspace
 from songgen.web import guard
@@ -115,7 +117,11 @@ _hooked: list[Attacked] = []
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
     """Note what is opened below the folder outside."""
-    if not _hooked or threading.current_thread() is threading.main_thread() or event not in ("open", "os.listdir", "os.scandir", "shutil.move", "os.rename", "os.remove"):
+    if (
+        not _hooked
+        or threading.current_thread() is threading.main_thread()
+        or event not in ("open", "os.listdir", "os.scandir", "shutil.move", "os.rename", "os.remove")
+    ):
         return
     for argument in arguments[:2]:
         if isinstance(argument, str | bytes | os.PathLike):
@@ -149,10 +155,15 @@ def recording(attacked: Attacked) -> Iterator[None]:
 
         return method
 
+    def ask_here(self: Worker, kind: str, request: Any) -> Any:
+        """Answer as the process does that checks configurations, where it can be seen what is opened."""
+        return json.loads(json.dumps(answer(kind, json.loads(json.dumps(dict(request))))))
+
     parse_json = guard.parse_json
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guard, "parse_json", recorded_parse)
         patch.setattr(subprocess, "Popen", refused_start)
+        patch.setattr(Worker, "ask", ask_here)
         patch.setenv("HOME", str(attacked.elsewhere))
         for name in ("get", "__getitem__", "__contains__"):
             patch.setattr(QueryParams, name, noting(name), raising=False)
@@ -238,7 +249,11 @@ def test_no_other_page_writes(attacked: Attacked, route: PageRoute) -> None:
         assert answer.status == 403
     for form in ("application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=x"):
         assert attacked.client.send("POST", address, b"{}", headers={"Content-Type": form}).status == 415
-    for length, status in [(str(getattr(route, "max_bytes", guard.MAX_BODY_BYTES) + 1), 413), ("9" * 19, 413), (None, 411)]:
+    for length, status in [
+        (str(getattr(route, "max_bytes", guard.MAX_BODY_BYTES) + 1), 413),
+        ("9" * 19, 413),
+        (None, 411),
+    ]:
         headers = {"Content-Type": kind, "Content-Length": length}
         assert attacked.client.send("POST", address, headers=headers).status == status
     assert not attacked.asked
@@ -248,7 +263,17 @@ def test_no_other_page_writes(attacked: Attacked, route: PageRoute) -> None:
 def test_only_json_objects_of_sane_size_are_read(attacked: Attacked, route: PageRoute) -> None:
     address = addresses(attacked, route)[0]
     deep = b'{"values":' * 100_000
-    bodies = [b"", b"[]", b"{", b'{"a": 1e999}', b'{"a": NaN}', b'{"a": 1, "a": 2}', b"\xff", deep, b'{"a":' + b"9" * 5000]
+    bodies = [
+        b"",
+        b"[]",
+        b"{",
+        b'{"a": 1e999}',
+        b'{"a": NaN}',
+        b'{"a": 1, "a": 2}',
+        b"\xff",
+        deep,
+        b'{"a":' + b"9" * 5000,
+    ]
     for body in bodies:
         assert attacked.client.post(address, body).status == 400, body[:40]
     assert not attacked.asked
@@ -264,13 +289,41 @@ def test_other_methods_are_refused(attacked: Attacked, route: PageRoute) -> None
         assert attacked.client.send(method, address, body).status == 405, method
 
 
-@any_route(READING)
+def with_queries(attacked: Attacked, route: PageRoute, address: str) -> tuple[dict[str, str], list[Answer]]:
+    """Known values of what an endpoint asks for, and its answers: it asks for more once it has got the first ones."""
+    known = {name: values[0] for name, values in known_values(attacked.workspace).items()}
+    given: dict[str, str] = {}
+    answers = []
+    while True:
+        attacked.asked.clear()
+        answers.append(send(attacked, route, f"{address}?{urlencode(given)}" if given else address))
+        new = {name[1:] for name in attacked.asked if name.startswith("?")} - {*given}
+        if not new:
+            return given, answers
+        given |= {name: known.get(name, "1") for name in sorted(new)}
+
+
+NEED_MORE = {
+    "/data/files/{folder}/report.html": "a prepared data set",
+    "/data/files/{folder}/audio/{name}": "a prepared data set",
+    "/api/data/set/{folder}/rows": "a prepared data set",
+    "/data/tokenize": "a prepared data set",
+    "/api/prepare/start": "a preset",
+    "/api/findings/{id}": "the output of `songgen doctor --json`",
+}
+"""Address of a route that shows nothing of this workspace -> what it would need."""
+
+
+@any_route([route for route in READING if route.path not in NEED_MORE])
 def test_what_is_there_is_shown(attacked: Attacked, route: PageRoute) -> None:
     """Without this, the refusals below could be those of a page that refuses everything."""
-    statuses = {address: send(attacked, route, address).status for address in addresses(attacked, route)}
-    assert min(statuses.values()) < 400 and max(statuses.values()) < 500, statuses
+    statuses = {address: [answer.status for answer in with_queries(attacked, route, address)[1]]
+                for address in addresses(attacked, route)}  # fmt: skip
+    found = [status for several in statuses.values() for status in several]
+    assert min(found) < 400 and max(found) < 500, statuses
 
 
+@pytest.mark.faults
 @any_route([route for route in ROUTES if parameters(route)])
 def test_no_path_in_an_address_leads_out(attacked: Attacked, route: PageRoute) -> None:
     known = {name: values[0] for name, values in known_values(attacked.workspace).items()}
@@ -286,27 +339,24 @@ def test_no_path_in_an_address_leads_out(attacked: Attacked, route: PageRoute) -
             attacked.require_refusal(send(attacked, route, address.replace("RAW", raw)), raw)
 
 
+@pytest.mark.faults
 @any_route(READING)
 def test_no_query_leads_out(attacked: Attacked, route: PageRoute) -> None:
     for address in addresses(attacked, route)[:4]:
-        asked: set[str] = set()
-        known = {name: values[0] for name, values in known_values(attacked.workspace).items()}
-        while True:  # an endpoint asks for more once it has got the first values
-            attacked.asked.clear()
-            given = {name: known.get(name, "1") for name in sorted(asked)}
-            attacked.require_refusal(send(attacked, route, f"{address}?{urlencode(given)}"), address)
-            new = {name[1:] for name in attacked.asked if name.startswith("?")} - asked
-            if not new:
-                break
-            asked |= new
-        for name in sorted(asked):
+        given, answers = with_queries(attacked, route, address)
+        for answer in answers:
+            attacked.require_refusal(answer, address)
+        for name in sorted(given):
             for attack in [*OUTSIDE, *ODD]:
                 pairs = given | {name: attacked.filled(attack)}
-                query = "&".join(f"{key}={quote(value, safe='', errors='surrogatepass')}" for key, value in pairs.items())
+                query = "&".join(
+                    f"{key}={quote(value, safe='', errors='surrogatepass')}" for key, value in pairs.items()
+                )
                 attacked.require_refusal(send(attacked, route, f"{address}?{query}"), f"{address}?{query[:200]}")
             attacked.require_refusal(send(attacked, route, f"{address}?{name}=a&{name}=b&{name}"), name)
 
 
+@pytest.mark.faults
 @any_route(JSON_WRITING)
 def test_no_text_in_a_body_leads_out(attacked: Attacked, route: PageRoute) -> None:
     before = sorted(path for path in attacked.elsewhere.rglob("*"))

@@ -175,9 +175,7 @@ class Browser:
 
     def wait_for_text(self, text: str, selector: str = "body") -> None:
         """Wait until a visible element shows a text."""
-        script = (
-            "return [...document.querySelectorAll(arguments[1])].some((element) => element.innerText.includes(arguments[0]))"
-        )
+        script = "return [...document.querySelectorAll(arguments[1])].some((element) => element.innerText.includes(arguments[0]))"
         self.wait(lambda: self.run(script, text, selector), f"{text!r} in {selector}")
 
     def settle(self) -> None:

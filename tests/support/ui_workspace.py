@@ -14,8 +14,10 @@ from review_songs import write_work_folder
 from starlette.routing import compile_path
 from training_fakes import write_dataset, write_model_folder
 
-from songgen.jobs.record import JOB_STATUS_FILE, LOG_FILE, create_job
+from songgen.families.use.song_folder import SongRequest, Take, write_song_request
+from songgen.jobs.record import JOB_STATUS_FILE, JOBS_FOLDER, LOG_FILE, create_job
 from songgen.runtime.status import RunStatus
+from songgen.ui.help_texts import help_entries
 from songgen.ui.page import page_routes
 from songgen.ui.workspace import CONFIGS_FOLDER, SONGS_FOLDER, UPLOADS_FOLDER, Workspace
 from songgen.web.application import PageRoute
@@ -49,6 +51,8 @@ def make_workspace(root: Path, text: str = "words of a song") -> Workspace:
     (root / SONGS_FOLDER / "first").mkdir(parents=True)
     shutil.copy(upload / "song_0.wav", root / SONGS_FOLDER / "first" / "first.wav")
     write_job(root, text, f"{text}\n")
+    song = SongRequest((Take("a", MODEL),), {"seed": 1}, created=time.time())
+    write_song_request(root / SONGS_FOLDER / "first", song, {"caption": text, "lyrics": text})
     return Workspace(root.resolve())
 
 
@@ -89,13 +93,18 @@ def parameters(route: PageRoute) -> list[str]:
 
 def known_values(workspace: Workspace) -> dict[str, list[str]]:
     """Name of a parameter -> values of it that lead to something that there is."""
-    jobs = [path.name for path in (workspace.root / "outputs" / "jobs").iterdir()]
-    folders = [RUN, MODEL, TOKENS, SONGS, str(UPLOADS_FOLDER / "mine"), str(SONGS_FOLDER / "first")]
-    files = [str(CONFIGS_FOLDER / "small.json"), str(SONGS_FOLDER / "first" / "first.wav"), f"{RUN}/metrics.jsonl"]
+    root = workspace.root
+    jobs = [path.name for path in (root / JOBS_FOLDER).iterdir()][:5]
+    runs = [str(path.relative_to(root)) for path in sorted((root / "outputs").glob("*/metrics.jsonl"))]
+    runs = [str(Path(run).parent) for run in runs]
+    folders = [*runs, MODEL, TOKENS, SONGS, *(str(path.relative_to(root)) for path in (root / UPLOADS_FOLDER).iterdir()),
+               str(SONGS_FOLDER / "first")]  # fmt: skip
+    configs = [str(path.relative_to(root)) for path in (root / CONFIGS_FOLDER).iterdir()]
+    files = [*configs, str(SONGS_FOLDER / "first" / "first.wav"), f"{RUN}/metrics.jsonl"]
     return {
-        "id": [*jobs, "river_000"], "folder": folders, "path": [*files, *folders], "file": files, "run": [RUN],
-        "data": [TOKENS, SONGS], "model": [MODEL], "config": files[:1], "name": ["doctor", "small", "ui.css", "first"],
-        "track": ["mix", "vocal"], "command": ["doctor"], "subject": [RUN], "language": ["zh"],
+        "id": [*jobs, "river_000", help_entries()[0].id], "folder": folders, "path": [*files, *folders], "file": files, "run": runs,
+        "data": [TOKENS, SONGS], "model": [MODEL], "config": configs, "name": ["doctor", "small", "ui.css", "first"],
+        "track": ["mix", "vocal"], "command": ["doctor"], "subject": [RUN], "language": ["zh"], "split": ["train"],
     }  # fmt: skip
 
 

@@ -138,7 +138,8 @@ def places(request: Mapping[str, Any]) -> dict[str, Any]:
         request: `roots`.
     """
     found: dict[str, list[dict[str, Any]]] = {"tokens": [], "model": [], "run": []}
-    for entry in find_entries([Path(root) for root in request["roots"]]):
+    roots = [Path(root) for root in request["roots"]]
+    for entry in find_entries(roots, [root.resolve() for root in roots]):
         if entry.kind in found and len(found[entry.kind]) < MAX_PLACES:
             found[entry.kind].append({**asdict(entry), "progress": None})
     return found

@@ -128,12 +128,7 @@ class Library:
         """Return the entries in folders, without those that a link outside of the page's folders leads to."""
         from songgen.doctor.listing import find_entries
 
-        allowed = self._workspace.folders
-        return [
-            entry
-            for entry in find_entries(folders)
-            if any(Path(entry.folder).resolve().is_relative_to(folder) for folder in allowed)
-        ]
+        return find_entries(folders, self._workspace.folders)
 
     def _item(self, entry: "Entry") -> Item:
         folder = Path(entry.folder)

@@ -75,7 +75,11 @@ class DataPart:
         """Return the models whose codec and tokenizers can be used."""
         from songgen.doctor.listing import find_entries
 
-        found = [entry for entry in find_entries(self._workspace.folders) if entry.kind in ("model", "run")]
+        found = [
+            entry
+            for entry in find_entries(self._workspace.folders, self._workspace.folders)
+            if entry.kind in ("model", "run")
+        ]
         return json_response({"models": [self._workspace.shown(Path(entry.folder)) for entry in found]})
 
     def data_set(self, request: Request) -> Response:

@@ -19,7 +19,10 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def test_values_become_single_words(workspace: Workspace) -> None:
-    values = {"config": "small.json", "keys": {"learning_rate": 1e-4, "run_name": "--output_dir=/etc", "eval_steps": None}}
+    values = {
+        "config": "small.json",
+        "keys": {"learning_rate": 1e-4, "run_name": "--output_dir=/etc", "eval_steps": None},
+    }
     words = command_words("train", values, workspace)
     assert words[:2] == ["songgen", "train"] and "small.json" in words
     files, overrides, problems = split_command_line(words[2:])
