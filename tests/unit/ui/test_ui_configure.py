@@ -197,6 +197,10 @@ def test_an_earlier_run_is_repeated_or_continued(page: Page) -> None:
     more = page.ask("open", kind="run", path="outputs/first", more_epochs=25)
     assert more["values"]["num_train_epochs"] == 50 and more["values"]["output_dir"] == "outputs/first"
     assert more["values"]["allow_config_changes"] is True and "resume" not in more["values"] and more["notice"]
+    (run / "training_config.json").write_text('{"num_train_epochs": "many", "output_dir": 3}')
+    assert page.ask("open", kind="run", path="outputs/first")["values"]["output_dir"] == "outputs/first-2"
+    assert "continued" in page.refusal("open", kind="run", path="outputs/first", more_epochs=1)
+    (run / "training_config.json").write_text(json.dumps(effective_keys(keys)))
     data = page.ask("open", kind="data", path="data")
     assert data["values"]["seed"] == 1 and data["values"]["output_dir"] == "outputs/first-2" and data["notice"]
     assert page.refusal("open", kind="run", path="outputs")
