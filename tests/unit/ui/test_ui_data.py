@@ -21,7 +21,7 @@ from songgen.ui import preparing
 from songgen.ui.commands import command_values, command_words
 from songgen.ui.datasets import read_data_set
 from songgen.ui.page import page_routes
-from songgen.ui.songs import count_songs
+from songgen.ui.song_count import count_songs
 from songgen.ui.workspace import Workspace
 from songgen.web.guard import DOCUMENT_POLICY
 
