@@ -217,12 +217,13 @@ def groups_of(name: str, workspace: Workspace) -> OptionGroup | None:
     from songgen.families.registry import family_of
     from songgen.runtime.model_folders import model_config_file
 
-    workspace.require_inside(name, "model")
-    folder = workspace.root / name
+    if not name:
+        return None
+    folder = workspace.path(name, "model")
     try:
         if folder.is_dir() and model_config_file(folder) is None:
             base = base_of(find_adapter(folder)) if has_adapter(folder) else _base_of_run(folder)
-            folder = workspace.root / base
+            folder = workspace.path(base, "base")  # whoever wrote the adapter named it
         if not folder.is_dir() or model_config_file(folder) is None:
             return None
         songs = family_of(folder).songs
