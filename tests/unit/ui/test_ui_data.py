@@ -321,13 +321,14 @@ def test_commands_are_read_back_from_their_words(root: Path) -> None:
 
 def test_a_command_is_started_again_only_if_the_page_would_start_it(client: Client, root: Path) -> None:
     """A job may have been started in a terminal, or its file be somebody else's."""
-    for command in (["songgen", "jobs"], ["songgen", "prepare", "/etc/passwd"], ["songgen", "doctor", "."]):
+    refused = (["jobs"], ["prepare", "/etc/passwd"], ["prepare", "a.json", "b.json"])
+    for command in (["songgen", *words] for words in (*refused, ["doctor", "."])):
         folder = create_job(root / "outputs/jobs", command, title="x", cwd=root)
         job = folder / "job.json"
         job.write_text(json.dumps(json.loads(job.read_text()) | {"created": 1.0}))  # lost: it never began
         answer = client.post(f"/api/jobs/{folder.name}/again", {})
         assert answer.status == (200 if command[1] == "doctor" else 422), answer.body
-    assert len(client.get("/api/jobs").json["jobs"]) == 4
+    assert len(client.get("/api/jobs").json["jobs"]) == 5
 
 
 # ---- review
