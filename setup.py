@@ -13,6 +13,7 @@ TRAIN = ["accelerate", "datasets", "evaluate", "pyarrow", "tensorboard", *ADAPTE
 PAGE = [
     "starlette>=1",
     "jinja2>=3.1",
+    "plotly>=7",
     "uvicorn>=0.54,<0.55",
 ]  # songgen/web/server.py: parts of uvicorn that are not documented
 PREPARE = ["demucs", "silero-vad>=6.2", "pyloudnorm", "json-repair"]
@@ -77,6 +78,7 @@ setup(
         "soundfile",
         "soxr",
         "num2words",
+        "psutil",
         "tinytag>=2.3",  # 2.3 reads SYLT frames
         "tqdm",
     ],

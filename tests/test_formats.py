@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from songgen.data.schema import REJECTED_FILE, arrow_schema
+from songgen.jobs.record import JOB_FILE, JOB_LOCK_FILE, JOB_STATUS_FILE, LOG_FILE, STOP_FILE, Job
 from songgen.lyrics import VOCABULARY_FILES
 from songgen.prepare.describing.paid_answers import ANSWERS_FOLDER
 from songgen.prepare.engine.record_files import RECORDS_FILE, SONGS_FILE
@@ -62,5 +63,10 @@ def test_the_status_files_are_documented_with_all_their_keys() -> None:
     text = section("Status files")
     keys = set(re.findall(r"`(\w+)`", text))
     assert {*RunStatus.__dataclass_fields__, *Progress.__dataclass_fields__} <= keys
-    files = (RUN_STATUS_FILE, EVALUATION_STATUS_FILE, TOKENIZE_STATUS_FILE, PREPARE_STATUS_FILE)
+    files = (RUN_STATUS_FILE, EVALUATION_STATUS_FILE, TOKENIZE_STATUS_FILE, PREPARE_STATUS_FILE, JOB_STATUS_FILE)
     assert all(f"`{name}`" in text for name in files)
+
+
+def test_the_folder_of_a_job_is_listed_as_a_whole() -> None:
+    named = set(re.findall(r"`([\w.]+)`", section("Jobs")))
+    assert {*Job.__dataclass_fields__, JOB_FILE, JOB_STATUS_FILE, LOG_FILE, STOP_FILE, JOB_LOCK_FILE} <= named

@@ -115,6 +115,13 @@ def subcommand_parser(name: str) -> argparse.ArgumentParser:
     return parser
 
 
+def flags_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Every flag of a parser and of its actions' parsers."""
+    flags = {flag for action in parser._actions for flag in action.option_strings}
+    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return flags.union(*(flags_of(each) for action in actions for each in action.choices.values()))
+
+
 def launcher_flags() -> set[str]:
     from accelerate.commands.launch import launch_command_parser
 
@@ -259,9 +266,7 @@ def test_flags_in_the_text_exist(page: str) -> None:
     helpers = [script for folder in ("helpers", "benchmarks") for script in (ROOT / folder).rglob("*.py")]
     known = {f"--{name}" for name in all_keys()} | OTHER_FLAGS | launcher_flags()
     known |= {flag for script in helpers for flag in declared_flags(script)}
-    known |= {
-        flag for name in COMMANDS for action in subcommand_parser(name)._actions for flag in action.option_strings
-    }
+    known |= {flag for name in COMMANDS for flag in flags_of(subcommand_parser(name))}
     known |= preparation_flags()
     named = {flag for code in inline_code(page) for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", code)}
     assert not named - known

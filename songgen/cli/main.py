@@ -66,6 +66,9 @@ COMMANDS: dict[str, Command] = {
         "write an adapter to share, by itself or merged into its base; a checkpoint as a model",
     ),
     "list": Command("songgen.cli.list", "list data sets, runs and models with their state, newest first"),
+    "jobs": Command(
+        "songgen.cli.jobs", "start commands that outlive the terminal, list them, read their logs, stop them"
+    ),
     "doctor": Command("songgen.cli.doctor", "report problems of a run, a checkpoint, a data set or a model"),
     "push": Command(
         "songgen.cli.models.push",

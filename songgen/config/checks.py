@@ -54,7 +54,7 @@ class ConfigError(ValueError):
     def __init__(self, problems: Sequence[Problem], where: str) -> None:
         self.problems = list(problems)
         messages = list(dict.fromkeys(problem.message for problem in problems))
-        count = f"{len(messages)} problem{'s' * (len(messages) > 1)}"
+        count = f"{len(messages)} problem{'s' if len(messages) > 1 else ''}"
         super().__init__(f"{where} cannot be used ({count}):" + "".join(f"\n  - {message}" for message in messages))
 
 
@@ -133,7 +133,7 @@ def _steps(config: ArgumentGroups) -> Iterator[Problem]:
         yield Problem(("freeze_text_encoder",), message)
 
 
-_SCHEDULES_OF_OPTION = {
+SCHEDULES_OF_OPTION = {
     "warmup_steps": ("constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "multistep"),
     "warmup_ratio": ("constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "multistep"),
     "warmup_epochs": ("constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "multistep"),
@@ -151,7 +151,7 @@ def _schedule(config: ArgumentGroups) -> Iterator[Problem]:
     training = config.training
     name = training.lr_scheduler_type
     defaults = TrainingArguments()
-    for option, schedules in _SCHEDULES_OF_OPTION.items():
+    for option, schedules in SCHEDULES_OF_OPTION.items():
         value, default = getattr(training, option), getattr(defaults, option)
         if name not in schedules and value != default:
             message = (

@@ -105,7 +105,7 @@ def type_problem(key: ConfigKey, name: str, value: Any) -> Problem | None:
     try:
         coerce(value, key.annotation)
     except ValueError as expected:
-        message = f"{name}: {json.dumps(value, default=repr)} is not valid, expected {expected}{_hint(key, value)}"
+        message = f"{name}: {json.dumps(value, default=repr)} is not valid, expected {expected}; {_hint(key, value)}"
         return Problem((name,), message)
     return None
 
@@ -113,13 +113,13 @@ def type_problem(key: ConfigKey, name: str, value: Any) -> Problem | None:
 def _hint(key: ConfigKey, value: Any) -> str:
     """Return a hint for a wrong value: the nearest choice, surplus quotes, or the default."""
     if isinstance(value, str) and _is_quoted_value(key, value):
-        return "; write it without quotes"
+        return "write it without quotes"
     if isinstance(value, str):
         choices = [choice for choice in describe(key.annotation).replace('"', "").split() if choice not in ("or", "of")]
         nearest = difflib.get_close_matches(value, choices, n=1)
         if nearest:
-            return f'; did you mean "{nearest[0]}"?'
-    return f"; the default is {json.dumps(key.default)}"
+            return f'did you mean "{nearest[0]}"?'
+    return f"the default is {json.dumps(key.default)}"
 
 
 def _is_quoted_value(key: ConfigKey, text: str) -> bool:

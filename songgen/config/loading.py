@@ -50,7 +50,36 @@ def load_run_config(argv: Sequence[str], *, description: str, warn: bool = True)
     values, chain = read_config_file(find_recipe(files[0], TRAINING), uses) if files else ({}, ())
     uses += overriding
     where = source_of(chain, overridden=bool(overrides))
-    values |= overrides
+    config = _resolved(values | overrides, chain, uses, problems, where)
+    if warn:
+        _warn_of_ignored(config)
+        _say_spellings(uses)
+    return config
+
+
+def planned_config(path: Path, values: dict[str, Any]) -> RunConfig:
+    """Return the configuration that a file would be read as, if it contained these values; nothing is written.
+
+    Args:
+        path: the file, from whose folder "base" is found.
+        values: its content.
+
+    Raises:
+        ValueError: as `load_run_config` does.
+    """
+    uses: list[Use] = []
+    merged, chain = read_config_file(path, uses, content=values)
+    return _resolved(merged, chain, uses, [], source_of(chain, overridden=False))
+
+
+def _resolved(
+    values: dict[str, Any], chain: tuple[str, ...], uses: list[Use], problems: list[Problem], where: str
+) -> RunConfig:
+    """Return the configuration of merged values, with the output folder and the checks that depend on this machine.
+
+    Raises:
+        ConfigError: if there are problems, those given included.
+    """
     problems += _name_output_folder(values, uses)
     try:
         config = RunConfig.from_dict(values, sources=chain)
@@ -60,9 +89,6 @@ def load_run_config(argv: Sequence[str], *, description: str, warn: bool = True)
         message = "epochs: -1 trains until max_steps, which is not given; give one of them a positive value"
         problems.append(Problem(("epochs", "max_steps"), message))
     raise_problems(problems + _machine_problems(config), where)
-    if warn:
-        _warn_of_ignored(config)
-        _say_spellings(uses)
     return config
 
 
@@ -91,13 +117,14 @@ def source_of(files: Sequence[str], *, overridden: bool) -> str:
 
 
 def read_config_file(
-    path: str | os.PathLike[str], uses: list[Use] | None = None
+    path: str | os.PathLike[str], uses: list[Use] | None = None, *, content: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Read a JSON file and the files that it is based on.
 
     Args:
         path: File to read.
         uses: Receives the keys of other programs that were read.
+        content: Content to take for the file's own, which is then not read.
 
     Returns:
         The flat values, in which a file overrides its base, and the chain of files, the most basic one first.
@@ -105,15 +132,21 @@ def read_config_file(
     Raises:
         ValueError: if a file is missing, is not one JSON object or repeats a key, or if the bases form a circle.
     """
-    layers = read_layers(path)
+    layers = read_layers(path, content=content)
     merged: dict[str, Any] = {}
     for file, values in layers:
         merged.update(_real_names(values, file, uses if uses is not None else []))
     return merged, tuple(str(file) for file, _ in layers)
 
 
-def read_layers(path: str | os.PathLike[str]) -> list[tuple[Path, dict[str, Any]]]:
+def read_layers(
+    path: str | os.PathLike[str], *, content: dict[str, Any] | None = None
+) -> list[tuple[Path, dict[str, Any]]]:
     """Read a JSON file and the files that it is based on, without merging them.
+
+    Args:
+        path: File to read.
+        content: Content to take for the file's own, which is then not read.
 
     Returns:
         File and values of each, the most basic one first, without "base".
@@ -127,7 +160,10 @@ def read_layers(path: str | os.PathLike[str]) -> list[tuple[Path, dict[str, Any]
         if following.resolve() in [file.resolve() for file, _ in layers]:
             circle = " > ".join(str(file) for file in [*(file for file, _ in layers), following])
             raise ValueError(f'{path}: the "base" files form a circle ({circle}); remove one "base"')
-        values = _read_json(following, required_by=layers[-1][0] if layers else None)
+        if content is not None and not layers:
+            values = dict(content)
+        else:
+            values = _read_json(following, required_by=layers[-1][0] if layers else None)
         base = values.pop(BASE_KEY, None)
         base = expand_home(base) if isinstance(base, str) else base
         if base is not None and not isinstance(base, str):

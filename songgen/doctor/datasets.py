@@ -140,8 +140,8 @@ def _meaning(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
         yield error(CODEC_FOLDER, "the codec of the tokens should be in this folder, but is missing", REBUILD_HINT)
     yield ok("lyrics tokenizer", info.lyrics_tokenizer_fingerprint)
     yield ok("caption tokenizer", info.caption_tokenizer_fingerprint)
-    voice = f"; voice at {info.voice_sample_rate} Hz" if info.voice_sample_rate else "; no voice"
-    yield ok("tracks", ", ".join(info.tracks) + voice)
+    tracks, rate = ", ".join(info.tracks), info.voice_sample_rate
+    yield ok("tracks", f"{tracks}; voice at {rate} Hz" if rate else f"{tracks}; no voice")
 
 
 def _report(folder: Path, info: DatasetInfo) -> Iterator[Finding]:

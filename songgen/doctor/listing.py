@@ -10,30 +10,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from songgen.adapters.choice import base_of
-from songgen.adapters.folder import is_adapter_folder
 from songgen.data.manifests.clip import escaped
 from songgen.data.schema import REPORT_FILE, DatasetInfo
 from songgen.doctor.findings import Kind
 from songgen.doctor.folders import recognize
 from songgen.doctor.work_folders import WORK_ENDING, activity
 from songgen.prepare.output.writers import INFO_FILE, PreparedInfo
-from songgen.runtime.folder_owner import read_owner
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.model_folders import PIPELINE_FILE, model_config_file
-from songgen.runtime.processes.heartbeat import read_beat
-from songgen.runtime.status import PREPARE_STATUS_FILE, TOKENIZE_STATUS_FILE, Progress, RunStatus, read_run_status
+from songgen.runtime.model_folders import PIPELINE_FILE
+from songgen.runtime.status import PREPARE_STATUS_FILE, TOKENIZE_STATUS_FILE, Progress, read_run_status
 from songgen.tokenize.work_list import WorkPlan
 from songgen.tokenize.workspace import CHUNK_FOLDER
 from songgen.train.checkpoints.state import read_trainer_state
-from songgen.train.output_folder import RUN_LOCK_FILE
+from songgen.train.reporting.run_state import FAILED, FINISHED, RUNNING, STOPPED, UNFINISHED, read_run_state
 
 MAX_DEPTH = 4
 """Maximum depth of folders that are searched."""
 
 SHOWN_DETAIL = 60
 """Maximum number of characters of a reason in the table; JSON has all of it."""
-
-FINISHED, RUNNING, STOPPED, FAILED, UNFINISHED = "finished", "running", "stopped", "failed", "unfinished"
 
 NAMES = {
     Kind.RUN: "run",
@@ -226,31 +221,14 @@ def _checkpoint(folder: Path, changed: float) -> Entry:
 
 def _state_of_run(folder: Path) -> tuple[str, str]:
     """Return the state of a run, and its step or reason of failure."""
-    status = read_run_status(folder)
-    try:
-        owner = read_owner(folder / RUN_LOCK_FILE)
-    except ValueError:
-        owner = None
-    if owner is not None and (owner.is_alive or not owner.is_here):
-        beat = read_beat(folder, 0)
-        milestone = beat.milestone if beat else ""
-        return RUNNING, "; ".join(filter(None, [_at(beat.step if beat else None, status), milestone]))
-    if status is None:
-        is_finished = model_config_file(folder) is not None or is_adapter_folder(folder)
-        return (FINISHED if is_finished else UNFINISHED), ""
-    if status.status == FAILED:
-        return FAILED, ", ".join(filter(None, [_at(status.step, status), status.reason]))
-    if status.status == RUNNING:
-        beat = read_beat(folder, 0)
-        return FAILED, ", ".join(filter(None, ["killed", _at(beat.step if beat else None, status)]))
-    return status.status, _at(status.step, status)
-
-
-def _at(step: int | None, status: RunStatus | None) -> str:
-    if step is None:
-        return ""
-    total = status.total_steps if status is not None else None
-    return f"step {step}" + ("" if total is None else f" of {total}")
+    run = read_run_state(folder)
+    if run.state == RUNNING:
+        return RUNNING, "; ".join(filter(None, [run.place, run.beat.milestone if run.beat else ""]))
+    if run.state == FAILED:
+        reason = run.status.reason if run.status else None
+        parts = ["killed", run.place] if run.is_killed else [run.place, reason]
+        return FAILED, ", ".join(filter(None, parts))
+    return run.state, run.place
 
 
 def _weights(folder: Path) -> int | None:

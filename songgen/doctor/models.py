@@ -78,7 +78,12 @@ def _weights(folder: Path, *, deep: bool) -> Iterator[Finding]:
             "weights", f"NaN or infinity in {len(not_finite)}: {listed}", "use the weights of an earlier checkpoint"
         )
     if not problems and not not_finite:
-        yield ok("weights", "names and shapes match the configuration" + (", all values are finite" if deep else ""))
+        yield ok(
+            "weights",
+            "names and shapes match the configuration, all values are finite"
+            if deep
+            else "names and shapes match the configuration",
+        )
 
 
 def _part(folder: Path, name: str, spec: Mapping[str, Any]) -> Iterator[Finding]:

@@ -38,8 +38,9 @@ def examine_pipeline(folder: Path, *, deep: bool) -> Iterator[Finding]:
         yield error(PIPELINE_FILE, str(problem), "restore it from a copy, or write the model again")
         return
     lacking = [name for name in COMPONENTS if name not in present]
-    without = f"; without {', '.join(lacking)}, so that it makes no covers" if lacking else ""
-    yield ok(PIPELINE_FILE, f"{len(present)} components, {facts['transformer']}{without}")
+    what = f"{len(present)} components, {facts['transformer']}"
+    what = f"{what}; without {', '.join(lacking)}, so that it makes no covers" if lacking else what
+    yield ok(PIPELINE_FILE, what)
     for name in present:
         found = list(_links(folder, name))
         yield from found or (_opened(folder, name) if name in (TOKENIZER, SCHEDULER) else ())
@@ -90,8 +91,8 @@ def _network(folder: Path, name: str, *, deep: bool) -> Iterator[Finding]:
         yield error(name, f"NaN or infinity in {len(not_finite)}: {listed}", _COPY_AGAIN)
     if not problems and not not_finite:
         count = sum(shape.numel() for shape in stored.values())
-        values = ", all values are finite" if deep else ""
-        yield ok(name, f"{count:,} weights, names and shapes match the configuration{values}")
+        what = f"{count:,} weights, names and shapes match the configuration"
+        yield ok(name, f"{what}, all values are finite" if deep else what)
 
 
 def _unwrapped(shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:

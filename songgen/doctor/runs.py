@@ -56,7 +56,6 @@ def examine_run(folder: Path, *, deep: bool) -> Iterator[Finding]:
 
 def _activity(folder: Path) -> Iterator[Finding]:
     """Report whether a process is active in the folder, and the status that the run itself has written."""
-    active = False
     try:
         owner = read_owner(folder / RUN_LOCK_FILE)
     except ValueError as problem:
@@ -65,7 +64,6 @@ def _activity(folder: Path) -> Iterator[Finding]:
     if owner is None:
         yield ok("activity", "no run is active")
     elif owner.is_alive:
-        active = True
         yield ok("activity", f"a run is active: {owner}")
     elif owner.is_here:
         yield warning("activity", f"the lock was left by {owner}, which has ended", "the next start replaces it")
@@ -74,22 +72,32 @@ def _activity(folder: Path) -> Iterator[Finding]:
             "activity", f"the lock is held by {owner}, which cannot be checked from this machine",
             f"if that process has ended, remove {folder / RUN_LOCK_FILE}",
         )  # fmt: skip
+    yield from _status(folder, may_be_active=owner is not None and (owner.is_alive or not owner.is_here))
+
+
+def _status(folder: Path, *, may_be_active: bool) -> Iterator[Finding]:
+    """Report the status that the run itself has written; a run that is not active any more cannot be running."""
     status = read_run_status(folder)
     if status is None:
         return
-    total = "" if status.total_steps is None else f" of {status.total_steps}"
-    step = "" if status.step is None else f" after step {status.step}{total}"
+    step = "" if status.step is None else f" after step {status.step}"
+    if step and status.total_steps is not None:
+        step = f" after step {status.step} of {status.total_steps}"
     if status.status == "failed":
-        reason = f": {status.reason}" if status.reason else ""
-        code = f" with exit code {status.exit_code}" if status.exit_code is not None else ""
         what = f"the run failed{step}" if step else "the latest start failed before its first step"
-        yield error(RUN_STATUS_FILE, f"{what}{code}{reason}", "fix the cause and run the command again")
-    elif status.status == "running" and not active and (owner is None or owner.is_here):
+        if status.exit_code is not None and status.reason:
+            what = f"{what} with exit code {status.exit_code}: {status.reason}"
+        elif status.exit_code is not None:
+            what = f"{what} with exit code {status.exit_code}"
+        yield error(RUN_STATUS_FILE, what, "fix the cause and run the command again")
+    elif status.status == "running" and not may_be_active:
         yield warning(RUN_STATUS_FILE, f"the run was killed{step} without a message", "run the command again to resume")
+    elif status.status == "running":
+        yield ok(RUN_STATUS_FILE, f"the run is in progress{step}")
     elif status.status == "stopped":
         yield ok(RUN_STATUS_FILE, f"stopped by a signal{step}; the same command resumes it")
     else:
-        yield ok(RUN_STATUS_FILE, f"{status.status}{step}")
+        yield ok(RUN_STATUS_FILE, f"the run finished{step}")
 
 
 def _processes(folder: Path) -> Iterator[Finding]:
@@ -128,7 +136,9 @@ def _resume_setting(config: RunConfig) -> Iterator[Finding]:
         yield warning("resume", "resume is 'never': no checkpoint would be used", "set resume to 'auto' to resume")
     elif setting != "auto":
         known = Path(setting).is_dir()
-        what = f"the configuration names {setting}" + ("" if known else ", which is not there")
+        what = (
+            f"the configuration names {setting}" if known else f"the configuration names {setting}, which is not there"
+        )
         yield ok("resume", what) if known else error("resume", what, "correct it, or set resume to 'auto'")
 
 
@@ -136,8 +146,9 @@ def _inputs(config: RunConfig) -> Iterator[Finding]:
     """Check that the data sets of the run are there; relative paths are relative to the folder of the launch."""
     for folder in config.data.dataset_folders():
         if not Path(folder).is_dir():
-            at = "" if Path(folder).is_absolute() else f" (looked from {Path.cwd()})"
-            yield warning("save_to_disk", f"there is no data set folder {folder}{at}", "the run needs it to resume")
+            what = f"there is no data set folder {folder}"
+            what = what if Path(folder).is_absolute() else f"{what} (looked from {Path.cwd()})"
+            yield warning("save_to_disk", what, "the run needs it to resume")
         else:
             yield ok("save_to_disk", folder)
 

@@ -22,6 +22,7 @@ from typing import BinaryIO, Literal
 from songgen.exit_codes import EXIT_DONE, EXIT_SIGNAL_BASE
 from songgen.jobs.log import read_log
 from songgen.jobs.record import JOB_LOCK_FILE, JOB_STATUS_FILE, LOG_FILE, STOP_FILE, Job
+from songgen.runtime.files import read_regular
 from songgen.runtime.folder_lock import locked
 from songgen.runtime.processes.launcher import KILLED_ADVICE
 from songgen.runtime.processes.signals import hear_of_parents_end
@@ -66,7 +67,7 @@ def executable_command(command: Sequence[str], cwd: Path | None = None) -> list[
         return [*python_module("songgen.cli.main", cwd), *command[1:]]
     if tuple(command[:2]) == ("accelerate", "launch"):
         return [*python_module("accelerate.commands.launch", cwd), *command[2:]]
-    raise ValueError(f"no command of songgen: {shlex.join(command)}; it begins with `songgen`")
+    raise ValueError(f"not a command that a job can run: {shlex.join(command)}; it begins with `songgen`")
 
 
 def python_module(module: str, cwd: Path | None = None) -> list[str]:
@@ -96,17 +97,26 @@ class Execution:
             folder: folder of the job.
             job: what to run.
             environment: environment variables of the command.
-            in_terminal: whether the command shares the terminal of this process. Then Ctrl-C reaches it by itself, and
-                ends this process after it. Otherwise, it is in a process group of its own and reads nothing.
+            in_terminal: whether the command shares the terminal of this process. Then Ctrl-C reaches it by itself.
+                Otherwise, it is in a process group of its own.
             show: function that gets everything the command prints.
         """
-        self.request: Request | None = None
+        self.request: Request | None = None  # what is asked of the command
         self._folder, self._job = folder, job
         # Python holds back what it prints into a file; the log is to have it when it is printed.
         self._environment = {**environment, JOB_VARIABLE: job.id, "PYTHONUNBUFFERED": "1"}
         self._in_terminal = in_terminal
         self._show = show
         self._has_passed_on = False
+
+    def ask_to_stop(self) -> None:
+        """Interrupt the command soon; a handler of signals may call this."""
+        self.request = self.request or "stop"
+
+    def note_interrupt(self) -> None:
+        """Note that the terminal has interrupted the command; a handler of signals may call this."""
+        self._has_passed_on = True
+        self.ask_to_stop()
 
     def run(self, begun: Callable[[], object] = lambda: None) -> int:
         """Run the command to its end, and record it.
@@ -120,7 +130,6 @@ class Execution:
         Raises:
             ValueError: if the folder is in use, or the command was run before.
             OSError: if the start cannot be recorded, or the command cannot be started.
-            KeyboardInterrupt: if it shares the terminal, and was interrupted.
         """
         with locked(self._folder, JOB_LOCK_FILE):
             status = StatusFile(self._folder, JOB_STATUS_FILE, new_run_id())
@@ -138,8 +147,6 @@ class Execution:
                 raise
             state, reason = _outcome(code, self.request, self._folder)
             status.write(state, exit_code=code, reason=reason)
-        if self._in_terminal and self.request == "stop":
-            raise KeyboardInterrupt
         return code
 
     def _run(self) -> int:
@@ -149,11 +156,11 @@ class Execution:
                 executable_command(self._job.command, Path(self._job.cwd)),
                 cwd=self._job.cwd,
                 env=self._environment,
-                stdin=None if self._in_terminal else subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=None if self._in_terminal else 0,
-                preexec_fn=partial(end_with_parent, os.getpid()),  # makes one system call, and takes no lock
+                # Between fork and exec, where threads are a danger: it calls the system and nothing of theirs.
+                preexec_fn=partial(end_with_parent, os.getpid()),
             )
             code = self._wait(process, printed)
             self._show_new(printed)
@@ -162,28 +169,23 @@ class Execution:
     def _wait(self, process: subprocess.Popen[bytes], printed: BinaryIO) -> int:
         """Wait for the command and pass on what is asked of it; return its exit code, negative for a signal."""
         while process.returncode is None:
-            try:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(LOOK_SECONDS)
-                self._show_new(printed)
-                self._look_for_request()
-                if self.request == "kill":
-                    self._kill(process)
-                elif self.request == "stop" and not self._has_passed_on:
-                    self._has_passed_on = True
-                    self._signal(process, signal.SIGINT)
-            except KeyboardInterrupt:
-                # The terminal has interrupted the command as well. A second one ends this process first.
-                if self.request is not None:
-                    raise
-                self.request, self._has_passed_on = "stop", True
-        self._wait_for_rest(process)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(LOOK_SECONDS)
+            self._show_new(printed)
+            self._look_for_request()
+            if self.request == "kill":
+                self._kill(process)
+            elif self.request == "stop" and not self._has_passed_on:
+                self._has_passed_on = True
+                self._signal(process, signal.SIGINT)
+        self._wait_for_rest(process, printed)
         return process.returncode
 
-    def _wait_for_rest(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_for_rest(self, process: subprocess.Popen[bytes], printed: BinaryIO) -> None:
         """Wait for what the command has started and not ended, so that a job that is over has no process any more."""
         deadline = time.monotonic() + LEFT_SECONDS
         while marked_processes(self._job.id):
+            self._show_new(printed)
             self._look_for_request()
             if self.request == "kill" or time.monotonic() > deadline:
                 self._kill(process)
@@ -192,11 +194,12 @@ class Execution:
     def _look_for_request(self) -> None:
         """Read what `stop_job` has written."""
         try:
-            with open(self._folder / STOP_FILE, "rb") as file:
-                text = file.read(_MAX_REQUEST_BYTES).strip()
-        except OSError:  # usually because nothing was asked
+            text = read_regular(self._folder / STOP_FILE, _MAX_REQUEST_BYTES)
+        except (OSError, ValueError):  # usually because nothing was asked
             return
-        self.request = "kill" if text == b"kill" else self.request or "stop"
+        if text == b"kill":
+            self.request = "kill"
+        self.ask_to_stop()
 
     def _signal(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         """Send a signal to the command, with its workers if it has a process group of its own, as Ctrl-C does."""

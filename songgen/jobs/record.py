@@ -72,11 +72,9 @@ class Job:
         texts = (self.id, self.title, self.cwd, self.subject, *self.command)
         if not all(isinstance(text, str) for text in texts) or not self.command:
             raise TypeError("id, title, cwd, subject and the words of command are texts")
-        if not is_job_id(self.id):
-            raise ValueError(f"{self.id!r} is not the id of a job")
         if not isinstance(self.created, int | float) or not 0 <= self.created <= _MAX_TIME:
             raise ValueError("created is not a time")
-        object.__setattr__(self, "title", _one_line(self.title)[:MAX_TITLE])
+        object.__setattr__(self, "title", one_line(self.title)[:MAX_TITLE])
 
     @property
     def name(self) -> str:
@@ -106,6 +104,11 @@ class JobView:
     def is_active(self) -> bool:
         """Whether the command runs, or is about to."""
         return self.state == "running"
+
+
+def one_line(text: str) -> str:
+    """Return a text of unknown origin in one line that can be printed: no control characters, no lone surrogates."""
+    return " ".join(printable(text).encode("utf-8", "replace").decode().split())
 
 
 def is_job_id(text: str) -> bool:
@@ -210,7 +213,7 @@ def _read_status(folder: Path) -> RunStatus | None:
     has_times = all(isinstance(value, int | float) and 0 <= value <= _MAX_TIME for value in times)
     if not has_types or not has_times:
         return None
-    return dataclasses.replace(status, reason=None if status.reason is None else _one_line(status.reason))
+    return dataclasses.replace(status, reason=None if status.reason is None else one_line(status.reason))
 
 
 def _is_locked(folder: Path) -> bool:
@@ -231,8 +234,3 @@ def _new_id(created: float, name: str) -> str:
     """Return an id: local time, name, random digits."""
     word = re.sub(r"[^a-z0-9_]+", "_", name.lower())[:24] or "job"
     return f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(created))}-{word}-{secrets.token_hex(2)}"
-
-
-def _one_line(text: str) -> str:
-    """Return a text in one line without control characters."""
-    return " ".join(printable(text).split())

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 from songgen.jobs.execution import JOB_VARIABLE, Execution, executable_command, python_module
 from songgen.jobs.log import read_log
 from songgen.jobs.record import LOG_FILE, STOP_FILE, JobView, create_job, read_job, read_record
 from songgen.jobs.supervisor import READY
 from songgen.runtime.files import write_text_atomic
+from songgen.runtime.processes.signals import handling
 
 _REASON_LINES = 5
 
@@ -110,7 +113,20 @@ def run_in_foreground(
     executable_command(command, cwd)
     folder = create_job(jobs_folder, command, title=title, cwd=cwd.absolute(), subject=subject)
     variables = os.environ if environment is None else environment
-    return Execution(folder, read_record(folder), variables, in_terminal=True, show=_show).run()
+    execution = Execution(folder, read_record(folder), variables, in_terminal=True, show=_show)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # The first Ctrl-C is the command's, which may save. A second one ends this process first.
+        if execution.request is not None:
+            raise KeyboardInterrupt
+        execution.note_interrupt()
+
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # started with `&` by a script
+    with handling({} if is_ignored else {signal.SIGINT: interrupt}):
+        code = execution.run()
+    if execution.request == "stop":
+        raise KeyboardInterrupt
+    return code
 
 
 def stop_job(view: JobView, *, kill: bool = False) -> None:

@@ -26,7 +26,7 @@ def main(folder: Path) -> int:
     execution = Execution(folder, read_record(folder), os.environ)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        execution.request = execution.request or "stop"
+        execution.ask_to_stop()
 
     with handling({signal.SIGTERM: stop, signal.SIGINT: stop}):
         return execution.run(begun=_tell_starter)

@@ -99,9 +99,9 @@ def estimate_time(speed: Speed, batch: BatchCosts, *, accumulation: int, trained
 
 def shown_seconds(seconds: float) -> str:
     """Return a duration as text, rounded to what an estimate can know."""
-    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+    for text, size in (("{:.2g} days", 86_400), ("{:.2g} hours", 3_600), ("{:.2g} minutes", 60)):
         if seconds >= 1.5 * size:
-            return f"{seconds / size:.2g} {unit}"
+            return text.format(seconds / size)
     return f"{max(1.0, seconds):.2g} s"
 
 

@@ -157,13 +157,35 @@ def load_prepare_config(argv: Sequence[str]) -> PrepareConfig:
     for key, text in overrides:
         given.append(_override(key, text, problems))
     where = source_of(sources, overridden=bool(overrides))
-    imported = next((values["import_settings"] for values in given[::-1] if "import_settings" in values), None)
+    return config_of_layers(given, sources=sources, where=where, problems=problems)
+
+
+def config_of_layers(
+    given: Sequence[Mapping[str, Any]],
+    *,
+    sources: tuple[str, ...] = (),
+    where: str = "the configuration",
+    problems: Sequence[Problem] = (),
+) -> PrepareConfig:
+    """Build a configuration from layers of nested values, and from the settings that `import_settings` names.
+
+    Args:
+        given: values as in JSON files; later ones take precedence.
+        sources: files that the values were read from.
+        where: name of the source in messages.
+        problems: problems that are known already.
+
+    Raises:
+        ValueError: If there are problems; lists all of them.
+    """
+    found, layers = list(problems), list(given)
+    imported = next((values["import_settings"] for values in layers[::-1] if "import_settings" in values), None)
     if isinstance(imported, str):
         try:
-            given = [_imported(Path(imported).expanduser()), *given]
+            layers = [_imported(Path(imported).expanduser()), *layers]
         except ValueError as error:
-            problems.append(Problem(("import_settings",), f"import_settings: {error}"))
-    return config_of_values(_merged(given), sources=sources, where=where, problems=problems)
+            found.append(Problem(("import_settings",), f"import_settings: {error}"))
+    return config_of_values(merge_layers(layers), sources=sources, where=where, problems=found)
 
 
 def config_of_values(
@@ -232,7 +254,7 @@ def _keys(options: type) -> dict[str, ConfigKey]:
     return {key.name: key for key in keys_of("", options)}
 
 
-def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def merge_layers(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Merge layers, of which later ones take precedence; a section is merged key by key, and any key switches it on."""
     merged: dict[str, Any] = {}
     for layer in layers:

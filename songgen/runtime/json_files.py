@@ -8,7 +8,7 @@ JSON does not have. All of these are a ValueError here.
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -72,6 +72,28 @@ def parse_json_values(text: str) -> list[Any]:
     for value in values:
         require_shallow(value)
     return values
+
+
+def parse_flat_objects(lines: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Parse lines of JSON at once, each an object of numbers and texts: several times as fast as `parse_json`.
+
+    `NaN`, `Infinity` and numbers beyond the range of floats are read.
+
+    Raises:
+        ValueError: if a line is something else, is refused by `parse_json`, or has a colon in a text, which leaves open
+            whether a key is there twice.
+    """
+    joined = b"[%b]" % b",".join(lines)
+    # Each line begins with its only brace. So one that is cut off, or goes on in the next, changes what is read.
+    if joined.count(b"[") != 1 or not all(line[:1] == b"{" and line.count(b"{") == 1 for line in lines):
+        raise ValueError("not one flat object a line")
+    objects = _FLAT_DECODER.decode(joined.decode())
+    # Every key has a colon: if there are no more of them than keys that were read, no key is there twice.
+    if len(objects) != len(lines) or not all(type(each) is dict for each in objects):
+        raise ValueError("not one flat object a line")
+    if joined.count(b":") != sum(map(len, objects)):
+        raise ValueError("a key may be there twice")
+    return list(objects)
 
 
 def _decoder(*, constants: bool) -> json.JSONDecoder:
@@ -181,3 +203,6 @@ def _finite(text: str) -> float:
 def _refuse_constant(name: str) -> None:
     """Refuse `NaN` and `Infinity`, which Python reads and JSON does not have."""
     raise ValueError(f"{name} is not a JSON number")
+
+
+_FLAT_DECODER = json.JSONDecoder(parse_int=_limited_integer)

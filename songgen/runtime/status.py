@@ -11,9 +11,10 @@ import json
 import logging
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from songgen.runtime.files import remove_file, write_text_atomic
 from songgen.runtime.json_files import read_json
@@ -32,6 +33,30 @@ PREPARE_STATUS_FILE = "prepare_status.json"
 """Status file in the work folder of a data set."""
 
 State = Literal["running", "stopped", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Something that may keep a failure from happening again."""
+
+    effect: str
+    """What it does, or what to do if no key is to change."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """New values of keys of the configuration."""
+    now: Mapping[str, Any] = field(default_factory=dict)
+    """Present values of these keys."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Known cause of a failure, and what to do about it."""
+
+    title: str
+    """What happened, in capital letters as on a terminal."""
+    logs: list[str]
+    """Names of files in the output folder that say more."""
+    remedies: list[Remedy]
+    """What to try, the most promising first."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +108,8 @@ class RunStatus:
     """Start of this launch, in seconds since 1970."""
     progress: Progress | None = None
     """Progress of tokenizing or preparing; None for training."""
+    diagnosis: Diagnosis | None = None
+    """Known cause of a failure and what to do; None for others, and for work other than training."""
     schema_version: int = 1
     """Version of this record."""
 

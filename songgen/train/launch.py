@@ -32,8 +32,9 @@ from songgen.train.forecast import Forecaster, peak_memory_line, show_forecast
 from songgen.train.optimization.determinism import use_deterministic_operations
 from songgen.train.output_folder import back_up_run, locked, require_outside, require_usable, require_way_back
 from songgen.train.publishing.hub import publish, require_account, require_repository_name
-from songgen.train.reporting.banner import banner
-from songgen.train.reporting.console import Console, route_logging, route_warnings
+from songgen.train.reporting.banner import banner, diagnose
+from songgen.train.reporting.console import CONSOLE_FILE, Console, route_logging, route_warnings
+from songgen.train.reporting.progress_file import ProgressFile
 from songgen.train.same_everywhere import require_same_run
 from songgen.train.supervision import Supervision, begin_run
 
@@ -138,8 +139,10 @@ class Run:
             self.exit_code = self.supervision.fail(error)
             if self.supervision.reported:
                 step = self.supervision.heartbeat.latest.step if self.supervision.trains else None
-                if text := banner(worker_failure(error) or error, self.config, self.folder, step):
-                    say(text)
+                cause = worker_failure(error) or error
+                if diagnosis := diagnose(cause, self.config):
+                    self.supervision.explain(diagnosis)
+                    say(banner(diagnosis, cause, self.folder, step))
         self._release()
         return isinstance(error, Exception | KeyboardInterrupt | SystemExit)
 
@@ -213,6 +216,7 @@ def _train(run: Run, task: Task | None, console: Console, forecaster: Forecaster
         Exception: if anything fails; `Run` reports it.
     """
     training = run.config.training
+    console.copy_to(run.folder / CONSOLE_FILE)
     forecast = show_forecast(forecaster, run.config, run.accelerator)
     trainer = build_trainer(run.config, task, run.accelerator, console, run.supervision.heartbeat)
     trainer.reporter.peak_memory = partial(peak_memory_line, run.accelerator.device, forecast)
@@ -223,6 +227,9 @@ def _train(run: Run, task: Task | None, console: Console, forecaster: Forecaster
         run.done(trainer.state.step, stopped=trainer.stopped)
         return
     run.take_commands(trainer.inbox, console)
+    if run.accelerator.is_main_process:
+        trainer.reporter.progress_file = ProgressFile(run.folder, trainer.reporter.snapshot)
+        run.supervision.also_write(trainer.reporter.progress_file.write)
     state = trainer.train()
     compare_at_end(trainer)
     if not trainer.stopped and training.push_to_hub and run.accelerator.is_main_process:

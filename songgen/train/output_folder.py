@@ -17,6 +17,8 @@ from songgen.runtime.processes.heartbeat import is_heartbeat
 from songgen.runtime.status import EVALUATION_STATUS_FILE, RUN_STATUS_FILE
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE
 from songgen.train.checkpoints.folders import checkpoint_folders
+from songgen.train.reporting.console import CONSOLE_FILE
+from songgen.train.reporting.progress_file import PROGRESS_FILE
 
 
 def require_usable(folder: Path, *, resume: str, overwrite: bool) -> None:
@@ -72,7 +74,7 @@ def back_up_run(folder: Path) -> Path | None:
         the files of a run that was refused before it trained.
     """
     entries = [entry for entry in folder.iterdir() if entry.name != RUN_LOCK_FILE]
-    trifles = {RUN_CONFIG_FILE, RUN_STATUS_FILE, EVALUATION_STATUS_FILE, VERIFIED_FILE}
+    trifles = {RUN_CONFIG_FILE, RUN_STATUS_FILE, EVALUATION_STATUS_FILE, VERIFIED_FILE, PROGRESS_FILE, CONSOLE_FILE}
     has_content = any(entry.name not in trifles and not is_heartbeat(entry.name) for entry in entries)
     if not (folder / RUN_CONFIG_FILE).exists() or not has_content:
         return None

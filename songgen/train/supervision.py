@@ -11,6 +11,8 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -27,7 +29,7 @@ from songgen.runtime.private_names import is_lost_connection
 from songgen.runtime.processes.commands import remove_command_files
 from songgen.runtime.processes.heartbeat import STARTING, Heartbeat, missing_processes, remove_heartbeats
 from songgen.runtime.processes.signals import leave_at_once
-from songgen.runtime.status import RUN_STATUS_FILE, RunStatus, State, StatusFile, new_run_id
+from songgen.runtime.status import RUN_STATUS_FILE, Diagnosis, RunStatus, State, StatusFile, new_run_id
 from songgen.runtime.terminal import say
 from songgen.train.checkpoints.manager import CheckpointError
 from songgen.train.optimization.anomalies import NonFiniteError
@@ -82,6 +84,7 @@ class Supervision:
         self.earlier = earlier
         self.total_steps: int | None = None
         self.heartbeat = Heartbeat(folder, rank)
+        self._writers: list[Callable[[], None]] = []
         self._has_begun = False
         self._left = threading.Event()
         self._watch = threading.Thread(target=self._stand_watch, name="supervision", daemon=True)
@@ -104,6 +107,16 @@ class Supervision:
         self.total_steps = total_steps
         if self.rank == 0:
             self._write("running")
+
+    def also_write(self, write: Callable[[], None]) -> None:
+        """Call a function, which writes a small file, each time the heartbeat is written; it must not raise."""
+        self._writers.append(write)
+
+    def explain(self, diagnosis: Diagnosis) -> None:
+        """Add what is known of the cause to the status of a run that this process has reported as failed."""
+        status = self.status.read()
+        if status is not None and self.reported:
+            self.status.put(replace(status, diagnosis=diagnosis))
 
     def done(self, step: int, *, stopped: bool) -> None:
         """Record that the run ended without an error: it finished, or was stopped and has saved."""
@@ -220,6 +233,8 @@ class Supervision:
         """Write heartbeats, and exit this process if another one failed and this one does not end by itself."""
         while not self._left.wait(WATCH_SECONDS):
             self.heartbeat.write()
+            for write in self._writers:
+                write()
             cause = self._failed_elsewhere()
             if cause is None or self._left.wait(GRACE_SECONDS):
                 continue

@@ -127,6 +127,35 @@ def command_words(name: str, values: Mapping[str, Any], workspace: Workspace) ->
     return ["songgen", name, *options, *arguments, *_key_words(keys, workspace)]
 
 
+def command_values(words: Sequence[str]) -> dict[str, Any]:
+    """Return the values that `command_words` makes a command line of.
+
+    Args:
+        words: command line, beginning with `songgen`.
+
+    Raises:
+        ValueError: if the page does not start this command.
+    """
+    form = command_form(words[1] if len(words) > 1 else "")
+    by_flag = {field.flag: field for field in form.fields if field.flag}
+    values: dict[str, Any] = {}
+    rest = list(words[2:])
+    while rest and rest[0].partition("=")[0] in by_flag:
+        flag, is_given, value = rest.pop(0).partition("=")
+        field = by_flag[flag]
+        if field.kind == "list":
+            values.setdefault(field.name, []).append(value)
+        else:
+            values[field.name] = value if is_given else True
+    for field in form.fields:
+        if not field.flag and rest and not rest[0].startswith("--"):
+            values[field.name] = rest.pop(0)
+    if form.takes_keys and rest:
+        keys, texts = rest[::2], rest[1::2]
+        values["keys"] = {key.removeprefix("--"): text for key, text in zip(keys, texts, strict=False)}
+    return values
+
+
 def command_text(words: Sequence[str]) -> str:
     """Return a command as it can be pasted into a terminal."""
     return shlex.join(words)
@@ -178,10 +207,11 @@ def _key_words(keys: Mapping[str, Any], workspace: Workspace) -> list[str]:
     Raises:
         ValueError: if a name is not one of a key, or a value names a path outside of the folders.
     """
-    words = []
+    words: list[str] = []
     for name, value in keys.items():
         if not name.replace(".", "_").isidentifier():
             raise ValueError(f"keys: {name} is not a name of a key")
         workspace.require_inside(value, name)
-        words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
+        # One word, so that a value that begins with hyphens is not taken for another key.
+        words.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
     return words

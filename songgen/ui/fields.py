@@ -95,7 +95,7 @@ def _kind_of(annotation: Any) -> tuple[Kind, tuple[Any, ...], Range, bool]:
     bounds = next((bounds for _, bounds in members if bounds is not None), Range())
     if plain == {Literal}:
         return "choice", choices, bounds, can_be_empty
-    if plain == {list, Literal}:
+    if plain == {list, Literal} and all(_is_choices(member) for member, _ in members):
         return "choices", choices, bounds, can_be_empty
     if plain == {bool}:
         return "switch", (True, False), bounds, can_be_empty
@@ -105,7 +105,7 @@ def _kind_of(annotation: Any) -> tuple[Kind, tuple[Any, ...], Range, bool]:
         return "text", (), bounds, can_be_empty
     if plain <= {int, float, Literal}:
         return "text", choices, bounds, can_be_empty
-    if plain <= {list, str} and all(_is_texts(member) for member, _ in members):
+    if plain <= {list, tuple, str} and all(_is_texts(member) for member, _ in members):
         return "list", (), bounds, can_be_empty
     return "json", choices, bounds, can_be_empty
 
@@ -122,8 +122,13 @@ def _members(annotation: Any) -> Iterable[tuple[Any, Range | None]]:
         yield annotation, None
 
 
+def _is_choices(member: Any) -> bool:
+    items = get_args(member) if get_origin(member) is list else (member,)
+    return all(get_origin(item) is Literal for item in items)
+
+
 def _is_texts(member: Any) -> bool:
-    return member is str or get_args(member) == (str,)
+    return member is str or get_args(member) in ((str,), (str, ...))
 
 
 def _field_of_action(action: argparse.Action, group: str) -> Field:

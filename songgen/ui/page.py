@@ -4,13 +4,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from songgen.ui.folders.library import Library
+from songgen.ui.parts.configure import ConfigurePart
+from songgen.ui.parts.data import DataPart
 from songgen.ui.parts.files import FilesPart
 from songgen.ui.parts.help import HelpPart
 from songgen.ui.parts.home import HomePart
 from songgen.ui.parts.jobs import JobsPart
 from songgen.ui.parts.listen import ListenPart
 from songgen.ui.parts.models import ModelsPart
+from songgen.ui.parts.prepare import PreparePart
+from songgen.ui.parts.review import ReviewPart
 from songgen.ui.parts.settings import SettingsPart
+from songgen.ui.parts.tokenize import TokenizePart
 from songgen.ui.parts.uploads import UploadsPart
 from songgen.ui.site import Part, Site, asset
 from songgen.ui.workspace import Workspace
@@ -25,6 +30,11 @@ def page_routes(workspace: Workspace) -> list[PageRoute]:
         JobsPart(site),
         FilesPart(site),
         UploadsPart(site),
+        DataPart(site),
+        PreparePart(site),
+        ReviewPart(site),
+        TokenizePart(site),
+        ConfigurePart(site),
         ListenPart(site),
         ModelsPart(site, library),
         SettingsPart(site),

@@ -20,6 +20,8 @@ from songgen.ui.translation import LANGUAGES, Translator, translator
 from songgen.ui.workspace import Workspace
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
+from songgen.web.document import LOOK_FILE
+from songgen.web.language import language_of
 
 Endpoint = Callable[[Request], Response]
 
@@ -30,8 +32,6 @@ class Part(Protocol):
     def routes(self) -> list[PageRoute]:
         """Return every address of this part."""
 
-
-LANGUAGE_COOKIE = "songgen-language"
 
 PARTS = (
     ("/data", "Data"),
@@ -64,13 +64,8 @@ class Site:
         self._templates.globals["help_of"] = help_of
 
     def language(self, request: Request) -> Translator:
-        """Return the texts in the language that was chosen, or else in the one that the browser prefers."""
-        chosen = request.cookies.get(LANGUAGE_COOKIE)
-        if chosen not in LANGUAGES:
-            wanted = request.headers.get("accept-language", "").split(",")
-            codes = [entry.split(";")[0].strip().lower().split("-")[0] for entry in wanted]
-            chosen = next((code for code in codes if code in LANGUAGES), "en")
-        return translator(chosen)
+        """Return the texts in the language of a request."""
+        return texts_of(request)
 
     def render(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
         """Return a page.
@@ -131,6 +126,11 @@ def codes(text: str) -> Markup:
     return Markup("").join(Markup(form).format(text) for form, text in html)
 
 
+def texts_of(request: Request) -> Translator:
+    """Return the texts in the language that was chosen, or else in the one that the browser prefers."""
+    return translator(language_of(request, LANGUAGES))
+
+
 def body_of(request: Request) -> dict[str, Any]:
     """Return the JSON object that a request carries; the access checks have read it."""
     body: dict[str, Any] = request.state.body
@@ -155,8 +155,9 @@ def asset(name: str) -> Response:
     Raises:
         HTTPException: 404 if there is none of this name.
     """
-    path = _FOLDER / "assets" / name
-    if "/" in name or name.startswith(".") or not path.is_file():
+    files = [LOOK_FILE, *(_FOLDER / "assets").iterdir()]
+    path = next((path for path in files if path.name == name and path.is_file()), None)
+    if path is None:
         raise HTTPException(404, "there is no such file")
     return Response(path.read_bytes(), media_type=mimetypes.guess_type(name)[0] or "application/octet-stream")
 

@@ -5,6 +5,7 @@ translation any more, which a test finds. Ids with `{0}`, `{1}`, ... are templat
 the values that the program filled in, in order of appearance. Ids with names in braces are formatted by the page.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,25 @@ TEXTS = Path(__file__).with_name("texts")
 
 SCRIPTS_PREFIX = "scripts_"
 """Beginning of the names of catalogs with texts that scripts of the page show."""
+
+
+SPECIFIC_LENGTH = 16
+"""Characters of a template from which on its values may be any text, such as the message of another program."""
+
+MAX_PARTS = 16
+"""Most parts of an enumeration that are translated one by one."""
+
+SEPARATORS = {"; ": "；", ", ": "，"}
+"""Separators of enumerations, and what they become."""
+
+MAX_DEPTH = 4
+"""Number of messages in each other that are translated: a value may be a message itself."""
+
+_PROSE = re.compile(r"\b[A-Za-z]{2,} [a-z]{2,}\b")
+"""Two words of a sentence. Numbers, names, paths and lists of them have none."""
+
+_ITEM = re.compile(r" *(?:- |\d{1,9}\. )?")
+"""Beginning of a line that is an item of a list."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +61,23 @@ class Template:
         """Number of characters that are not values."""
         return sum(map(len, self.literals))
 
-    def fill(self, message: str) -> str | None:
-        """Return the translated message, or None if the template does not match all of it.
+    @property
+    def is_specific(self) -> bool:
+        """Whether its literals alone show that a message is this one; those of `{0} has no {1}` are in many others."""
+        return self.literal_length >= SPECIFIC_LENGTH
+
+    @property
+    def reason(self) -> int | None:
+        """Number of the value that follows a colon at the end, and may be any text; None if there is none."""
+        return self.fields[-1] if self.literals[-2].endswith(": ") and not self.literals[-1] else None
+
+    def values_of(self, message: str) -> list[str] | None:
+        """Return the values in a message by their numbers, or None if the template does not match all of it.
 
         Each literal is searched after the one before it. The first occurrence is always a right one, since a value may
         be any text; so no backtracking is needed and the time is linear in the length of the message.
         """
-        first, *between = self.literals
-        last = between.pop()
+        first, *between, last = self.literals
         if len(message) < len(first) + len(last) or not (message.startswith(first) and message.endswith(last)):
             return None
         start, end = len(first), len(message) - len(last)
@@ -61,7 +90,7 @@ class Template:
             start = found + len(literal)
         values.append(message[start:end])
         by_number = dict(zip(self.fields, values, strict=True))
-        return self.translated.format(*(by_number[number] for number in range(len(values))))
+        return [by_number[number] for number in range(len(values))]
 
 
 class Translator:
@@ -89,15 +118,74 @@ class Translator:
         return text.format(**values) if values else text
 
     def message(self, text: str) -> str:
-        """Return the translation of a message that a program has printed, with its values, or the message itself."""
-        if text in self._texts:
-            return self._texts[text]
-        filled = (template.fill(text) for template in self._templates)
-        return next((translated for translated in filled if translated is not None), text)
+        """Return the translation of a message that a program has printed, with its values, or the message itself.
+
+        A value that is a message is translated too. Several lines are translated one by one.
+        """
+        return "\n".join(map(self._line, text.split("\n")))
 
     def scripts(self) -> dict[str, str]:
         """Return English text -> translation of the texts that scripts of the page show."""
         return dict(self._scripts)
+
+    def _line(self, line: str) -> str:
+        """Return the translation of a line, which may be an item of a list, or the line itself."""
+        found = _ITEM.match(line)
+        assert found is not None  # every line begins with nothing
+        for mark in dict.fromkeys(("", found[0])):
+            # A message all of which is known is the right one, even if a more specific one matches with other text.
+            for in_part in (False, True):
+                if translated := self._translation(line[len(mark) :], in_part=in_part):
+                    return mark + translated
+        return line
+
+    def _translation(self, text: str, depth: int = 0, *, in_part: bool) -> str | None:
+        """Return the translation of a message, or None if there is none.
+
+        Args:
+            text: one line.
+            depth: number of messages that it is a value of.
+            in_part: whether values of specific messages may be sentences without a translation.
+        """
+        if text in self._texts:
+            return self._texts[text]
+        if depth == MAX_DEPTH:
+            return None
+        for template in self._templates:
+            values = template.values_of(text)
+            if values is None:
+                continue
+            inner = [
+                self._value(value, depth + 1, in_part=in_part, is_reason=number == template.reason)
+                for number, value in enumerate(values)
+            ]
+            known = (
+                found is not None or number == template.reason or not _PROSE.search(value)
+                for number, (value, found) in enumerate(zip(values, inner, strict=True))
+            )
+            if (in_part and template.is_specific) or all(known):
+                shown = (value if found is None else found for value, found in zip(values, inner, strict=True))
+                return template.translated.format(*shown)
+        return self._enumeration(text, depth, in_part=in_part)
+
+    def _value(self, value: str, depth: int, *, in_part: bool, is_reason: bool) -> str | None:
+        """Return the translation of a value, or None: single words may be names of keys, commands and files."""
+        if " " not in value:
+            return None
+        found = self._translation(value, depth, in_part=in_part)
+        # A reason is a message of its own.
+        return self._translation(value, depth, in_part=True) if found is None and is_reason else found
+
+    def _enumeration(self, text: str, depth: int, *, in_part: bool) -> str | None:
+        """Return the translation of several messages in a line, or None if one of them has none."""
+        for separator, translated in SEPARATORS.items():
+            parts = text.split(separator, MAX_PARTS)
+            if 1 < len(parts) <= MAX_PARTS:
+                found = [self._translation(part, depth + 1, in_part=in_part) for part in parts]
+                known = all(other or not _PROSE.search(part) for part, other in zip(parts, found, strict=True))
+                if known and any(found):
+                    return translated.join(other or part for part, other in zip(parts, found, strict=True))
+        return None
 
 
 def parse_template(english: str) -> tuple[tuple[str, ...], tuple[int, ...]] | None:

@@ -24,6 +24,9 @@ SONGS_FOLDER = Path("outputs") / "songs"
 TRASH_FOLDER = Path("outputs") / ".trash"
 """Folder that deleted folders are moved to; `songgen list` does not look into hidden folders."""
 
+_MAX_SHOWN = 300
+"""Maximum number of characters of a path in a message."""
+
 _NAME = re.compile(r"[^\W_][\w.-]{0,99}")
 
 
@@ -61,12 +64,19 @@ class Workspace:
             raise ValueError(f"{what}: a path is needed")
         try:
             real = (self.root / expand_home(text)).resolve()
-        except (OSError, RuntimeError) as error:
-            raise ValueError(f"{what}: {text} cannot be read: {error}") from error
+        except (OSError, RuntimeError, UnicodeError) as error:
+            raise ValueError(f"{what}: {_short(text)} cannot be a path: {error}") from error
         if not any(real.is_relative_to(folder) for folder in self.folders):
             raise ValueError(
-                f"{what}: {text} is outside of the folders of this page; start it with --folder to add another one"
+                f"{what}: {_short(text)} is outside of the folders of this page; start it with --folder to add another one"
             )
+        # Only now, so that the answer does not show what there is elsewhere.
+        try:
+            real.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:  # a name that is too long, a loop of links, a folder that may not be entered
+            raise ValueError(f"{what}: {_short(text)} cannot be read: {error.strerror}") from error
         return real
 
     def existing_folder(self, text: str, what: str = "folder") -> Path:
@@ -77,7 +87,7 @@ class Workspace:
         """
         path = self.path(text, what)
         if not path.is_dir():
-            raise ValueError(f"{what}: there is no folder {text}; it may have been moved or deleted")
+            raise ValueError(f"{what}: there is no folder {_short(text)}; it may have been moved or deleted")
         return path
 
     def require_inside(self, value: Any, what: str) -> None:
@@ -143,6 +153,11 @@ class Workspace:
 def origin_file(trashed: Path) -> Path:
     """Return the file that says where a folder in the trash was."""
     return trashed.with_name(f"{trashed.name}.json")
+
+
+def _short(text: str) -> str:
+    """Return a path for a message, which may be of any length."""
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 def _numbered(stem: str, number: int) -> str:

@@ -10,6 +10,9 @@ POLICY = (
 )
 """Content security policy of such a file: text of songs cannot make a browser load anything else."""
 
+LOOK_FILE = Path(__file__).with_name("look.css")
+"""Common look of pages with scripts: colours, inputs, buttons, badges, notices."""
+
 BASE_STYLE = (Path(__file__).parent / "document.css").read_text(encoding="utf-8")
 """Common style: light and dark colours, fonts, tables, cards."""
 

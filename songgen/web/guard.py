@@ -1,9 +1,10 @@
 """Access checks of a local page, as ASGI middleware around the whole application.
 
 Every request is checked here before a route is looked up, so that a new page or route cannot forget a check, and a
-caller without the token does not even learn which pages exist.
+caller without the token does not even learn which pages exist. A browser without it gets the login page.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from songgen.runtime.json_files import parse_json
 from songgen.web.access import Access, is_same_origin
 from songgen.web.answers import problem_response
+from songgen.web.login import FORM_TYPE, LOGIN_PATH, LOGIN_POLICIES, MAX_LOGIN_BYTES, LoginPage, sent_token
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,20 @@ JSON_TYPE = "application/json"
 FILE_TYPE = "application/octet-stream"
 """Types of bodies. No form of another page can send them, and its scripts would have to ask first (CORS)."""
 
+WRONG_SECONDS = 1.0
+"""Time after which a wrong token at the login is answered. It slows down guessing; what protects is the length of the
+token."""
+
+MAX_WAITING = 16
+"""Maximum number of answers to wrong tokens that wait at the same time; further tokens are not looked at meanwhile."""
+
+DOCUMENT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; media-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+"""Policy that an answer may have instead of the common one: that of an HTML file with styles and pictures of its own,
+which runs no script."""
+
 COMMON_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "object-src 'none'",
@@ -41,7 +57,8 @@ COMMON_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""Headers of every answer. There is no CORS header: no other page may read anything."""
+"""Headers of every answer; the login page has its own policies. There is no CORS header: no other page may read
+anything."""
 
 
 class AccessGuard:
@@ -63,6 +80,7 @@ class AccessGuard:
         self._access = access
         self._cookie_name = cookie_name
         self._file_limit = file_limit
+        self._num_waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -78,6 +96,8 @@ class AccessGuard:
         except Exception:
             logger.exception("the access checks failed")
             raise
+        if isinstance(response, LoginPage):
+            answer.policies = LOGIN_POLICIES
         try:
             await (response or self._app)(scope, receive, answer.send)
         except Exception:
@@ -99,15 +119,18 @@ class AccessGuard:
         if not path.startswith("/"):
             raise HTTPException(400, "the address must begin with a slash")
         if request.method == "GET" and path == "/" and "token" in request.query_params:
-            return self._let_in(request.query_params["token"])
+            return await self._let_in(request, request.query_params["token"])
+        if request.method == "POST" and path == LOGIN_PATH:
+            _require_own_origin(request)
+            _check_body(request, FORM_TYPE, MAX_LOGIN_BYTES)
+            return await self._let_in(request, await sent_token(request))
         is_script = self._access.has_bearer(request.headers.get("authorization"))
         if not is_script and not self._access.has_cookie(request.headers.getlist("cookie"), self._cookie_name):
-            raise HTTPException(401, "the token is missing: open the address that the terminal shows")
+            return _answer_stranger(request, path)
         if request.method not in READING_METHODS:
-            origin = request.headers.get("origin")
-            # A browser always names the page that sends; a script has none, and shows the token itself.
-            if (origin is None and not is_script) or (origin is not None and not is_same_origin(origin, hosts[0])):
-                raise HTTPException(403, "the request comes from another page")
+            # A browser always names the page that sends; a script need not, and shows the token itself.
+            if not is_script or "origin" in request.headers:
+                _require_own_origin(request)
             max_bytes = self._file_limit(request.scope)
             if max_bytes is None:
                 _check_body(request, JSON_TYPE, MAX_BODY_BYTES)
@@ -117,10 +140,17 @@ class AccessGuard:
                 request.state.carries_file = True  # the server allows it more time
         return None
 
-    def _let_in(self, token: str) -> Response:
+    async def _let_in(self, request: Request, token: str) -> Response:
         """Move the token into a cookie and out of the address, which browsers keep in their history and show."""
+        if self._num_waiting >= MAX_WAITING:
+            return LoginPage(request, "busy", 429)
         if not self._access.is_token(token):
-            raise HTTPException(401, "the token is wrong, perhaps of an earlier start: open the terminal's address")
+            self._num_waiting += 1
+            try:
+                await asyncio.sleep(WRONG_SECONDS)
+            finally:
+                self._num_waiting -= 1
+            return LoginPage(request, "wrong")
         cookie = f"{self._cookie_name}={self._access.token}; HttpOnly; SameSite=Strict; Path=/"
         return Response(status_code=303, headers={"Location": "/", "Set-Cookie": cookie})
 
@@ -131,12 +161,16 @@ class _Answer:
     def __init__(self, request: Request, send: Send) -> None:
         self._request = request
         self._send = send
+        self.policies: dict[str, str] = {}
         self.is_complete = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            headers.update(COMMON_HEADERS)
+            is_document = headers.get("Content-Security-Policy") == DOCUMENT_POLICY
+            headers.update(COMMON_HEADERS | self.policies)
+            if is_document:
+                headers["Content-Security-Policy"] = DOCUMENT_POLICY
             if message["status"] >= 400 or self._has_unread_body():
                 headers["Connection"] = "close"  # what is left of a body must not be taken for the next request
             # The query is left out, since it may hold the token. The path is still escaped, so it is printable.
@@ -149,6 +183,30 @@ class _Answer:
         return self._request.method in READING_METHODS and (
             "content-length" in headers or "transfer-encoding" in headers
         )
+
+
+def _answer_stranger(request: Request, path: str) -> Response:
+    """Return the answer to a request without the token: the login page, or the way to it, if a person looks at a page.
+
+    It depends on the path in nothing but its being the first one, so it does not show which pages exist.
+
+    Raises:
+        HTTPException: 401 if it is the request of a script.
+    """
+    if request.method != "GET" or "text/html" not in request.headers.get("accept", ""):
+        raise HTTPException(401, "the token is missing: open the address that the terminal shows")
+    return LoginPage(request) if path == "/" else Response(status_code=303, headers={"Location": "/"})
+
+
+def _require_own_origin(request: Request) -> None:
+    """Check that a request was sent by a page of this server.
+
+    Raises:
+        HTTPException: if it was not, or does not say so.
+    """
+    origin = request.headers.get("origin")
+    if origin is None or not is_same_origin(origin, request.headers["host"]):
+        raise HTTPException(403, "the request comes from another page")
 
 
 def _raw_path(request: Request) -> str:

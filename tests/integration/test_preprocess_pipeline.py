@@ -27,7 +27,7 @@ from preprocess_fakes import (
 from songgen.data.dataset import SongDataset
 from songgen.data.manifests.sources import ManifestSpec
 from songgen.data.schema import DatasetInfo
-from songgen.runtime import status
+from songgen.runtime import reported_work
 from songgen.runtime.status import TOKENIZE_STATUS_FILE, Progress, RunStatus, StatusFile, read_run_status
 from songgen.tokenize import TooManyBadRows
 from songgen.tokenize.chunks import ChunkEncoder
@@ -131,7 +131,7 @@ def test_status_and_progress_are_told_until_the_data_set_stands(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first run ends of a signal in the third chunk; the second one counts what is done, but not for its pace."""
-    monkeypatch.setattr(status, "WRITE_SECONDS", 0.0)
+    monkeypatch.setattr(reported_work, "WRITE_SECONDS", 0.0)
     options = options_for(corpus, tmp_path / "songs")
     told: list[RunStatus | None] = []
     encode = ChunkEncoder.encode
@@ -169,7 +169,7 @@ def run_and_watch(options: TokenizeOptions, monkeypatch: pytest.MonkeyPatch) -> 
             seen.append(told.progress)
 
     monkeypatch.undo()
-    monkeypatch.setattr(status, "WRITE_SECONDS", 0.0)
+    monkeypatch.setattr(reported_work, "WRITE_SECONDS", 0.0)
     monkeypatch.setattr(StatusFile, "put", noted)
     run(options)
     return seen

@@ -168,3 +168,10 @@ def test_the_installed_command_starts(installed: Installed) -> None:
     shown = installed.run(installed.songgen, "--help")
     assert "tokenize" in shown and "review" in shown
     assert "Traceback" not in installed.run(installed.songgen, "train", "mixed_pro/step9.json", code=2)
+
+
+def test_the_wheel_has_the_translations(installed: Installed) -> None:
+    program = (
+        "from songgen.ui.translation import translator; print(ascii(translator('zh').message('no run is active')))"
+    )
+    assert installed.run(installed.python, "-c", program).strip() == ascii("没有正在进行的训练")

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -21,10 +22,14 @@ from limits import SAFETY_SECONDS
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """Key under which the protocol hands out elements."""
 
-KEYS = {"Escape": "\ue00c", "Enter": "\ue007", "Tab": "\ue004", "ArrowRight": "\ue014"}
+KEYS = {"Escape": "\ue00c", "Enter": "\ue007", "Delete": "\ue017", "Tab": "\ue004", "ArrowRight": "\ue014"}
 WAIT_SECONDS = float(SAFETY_SECONDS)
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+REQUIRED_VARIABLE = "SONGGEN_TESTS_NEED_BROWSER"
+"""Environment variable that makes a missing browser a failure; .ci/run sets it where it has found or installed one."""
 
 
 def _found(names: tuple[str, ...]) -> str | None:
@@ -97,13 +102,14 @@ class Browser:
             "else if (element.type !== 'number') element.setSelectionRange(element.value.length, element.value.length)"
         )
         self.run(script, {ELEMENT: self.element(selector)}, clear)
-        self._strike(["Enter" if character == "\n" else character for character in text])
+        self.press_many(["Enter" if character == "\n" else character for character in text])
 
     def press(self, key: str) -> None:
         """Press and release a key wherever the focus is."""
-        self._strike([key])
+        self.press_many([key])
 
-    def _strike(self, keys: list[str]) -> None:
+    def press_many(self, keys: list[str]) -> None:
+        """Press and release one key after the other."""
         strokes = [{"type": kind, "value": KEYS.get(key, key)} for key in keys for kind in ("keyDown", "keyUp")]
         self.command("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]})
 
@@ -120,6 +126,80 @@ class Browser:
             assert time.monotonic() < deadline, f"waited {WAIT_SECONDS:g} s for {what or condition}"
             time.sleep(0.05)
         return value
+
+    def find(self, script: str, *arguments: Any) -> str:
+        """Id of the element that a JavaScript function body returns, as soon as it returns one."""
+        return str(self.wait(lambda: self.run(script, *arguments), f"{script} {arguments}")[ELEMENT])
+
+    def press_button(self, text: str, within: str = "body") -> None:
+        """Click the visible button or link with a text, with the mouse."""
+        found = self.find(
+            "return [...document.querySelectorAll(arguments[1] + ' :is(button, a, summary, [role=tab])')].find((element) =>"
+            " element.checkVisibility() && !element.disabled && element.textContent.trim() === arguments[0]) ?? null",
+            text, within,
+        )  # fmt: skip
+        self.command("POST", f"/element/{found}/click")
+
+    def labelled(self, label: str, within: str = "body") -> str:
+        """Id of the visible input with a label; without what is in mono type beside it, such as the name of a key."""
+        return self.find(
+            "const text = (label) => { const copy = label.cloneNode(true);"
+            " for (const other of copy.querySelectorAll('input, select, textarea, .mono, code, small')) other.remove();"
+            " return copy.textContent.trim().replace(/\\s+/g, ' '); };"
+            "return [...document.querySelectorAll(arguments[1] + ' label')].filter((label) => label.checkVisibility()"
+            " && text(label) === arguments[0]).map((label) => label.control).find(Boolean)"
+            " ?? [...document.querySelectorAll(arguments[1] + ' [aria-label]')].find((input) => input.checkVisibility()"
+            " && input.ariaLabel === arguments[0] && 'value' in input) ?? null",
+            label, within,
+        )  # fmt: skip
+
+    def fill(self, label: str, value: str, within: str = "body") -> None:
+        """Enter a value into the input with a label: typed, chosen from a list, or `on` and `off` for a check box."""
+        element = {ELEMENT: self.labelled(label, within)}
+        kind = self.run("arguments[0].scrollIntoView({block: 'center'}); return arguments[0].type", element)
+        if kind in ("checkbox", "radio"):
+            if self.run("return arguments[0].checked", element) != (value == "on"):
+                self.command("POST", f"/element/{element[ELEMENT]}/click")
+        elif kind.startswith("select"):
+            self.run(
+                "const [select, value] = arguments; const option = [...select.options].find((option) =>"
+                " option.value === value || option.textContent.trim() === value);"
+                "if (!option) throw new Error(`${value} is not in ${[...select.options].map((o) => o.value)}`);"
+                "select.focus(); select.value = option.value;"
+                "for (const name of ['input', 'change']) select.dispatchEvent(new Event(name, {bubbles: true}))",
+                element, value,
+            )  # fmt: skip
+        else:
+            self.run("arguments[0].focus(); arguments[0].select()", element)
+            self.press_many([*(["Delete"] if not value else []), *value])
+
+    def wait_for_text(self, text: str, selector: str = "body") -> None:
+        """Wait until a visible element shows a text."""
+        script = (
+            "return [...document.querySelectorAll(arguments[1])].some((element) => element.innerText.includes(arguments[0]))"
+        )
+        self.wait(lambda: self.run(script, text, selector), f"{text!r} in {selector}")
+
+    def settle(self) -> None:
+        """Wait until the page has loaded and asked for everything that it shows (after `watch`)."""
+        script = (
+            "return document.readyState === 'complete' && window.pendingRequests === 0"
+            " && performance.now() - window.lastRequest > 120"
+        )
+        self.wait(lambda: self.run(script), "the page to come to rest")
+
+    def watch(self) -> None:
+        """Let every page that is opened from now on count its requests."""
+        script = (
+            "window.pendingRequests = 0; window.lastRequest = 0; const send = window.fetch;"
+            "window.fetch = (...values) => { window.pendingRequests += 1; window.lastRequest = performance.now();"
+            " return send(...values).finally(() => { window.pendingRequests -= 1; window.lastRequest = performance.now(); }); };"
+        )
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+
+    def language(self, code: str) -> None:
+        """Choose the language of pages, as its own button does."""
+        self.command("POST", "/cookie", {"cookie": {"name": "songgen-language", "value": code}})
 
     def resize(self, width: int, height: int) -> None:
         """Set the size of the page itself, as on a device of that size."""
@@ -147,7 +227,10 @@ def open_browser() -> Iterator[Browser]:
     """Open a browser for the length of the block; the test is skipped, with the reason, where there is none."""
     chromium, driver = _found(CHROMIUM), _found(("chromedriver", "chromium.chromedriver"))
     if not chromium or not driver:
-        pytest.skip("no browser: chromium and chromedriver (Debian: chromium, chromium-driver) are not installed")
+        missing = "no browser: chromium and chromedriver (Debian: chromium, chromium-driver) are not installed"
+        if os.environ.get(REQUIRED_VARIABLE):
+            pytest.fail(missing)
+        pytest.skip(missing)
     profile = tempfile.mkdtemp(prefix="songgen-browser-")
     process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:

@@ -12,9 +12,13 @@ from songgen.cli.main import COMMANDS
 from songgen.config.adapter_arguments import LoraArguments
 from songgen.config.keys import all_keys, keys_of
 from songgen.data.reject_codes import REJECT_CODES
-from songgen.data.sound.levels import FLAWS
+from songgen.data.sound.levels import FLAWS, Flaw
+from songgen.doctor.findings import Kind, Level
+from songgen.doctor.listing import FAILED, FINISHED, NAMES, RUNNING, STOPPED, UNFINISHED
 from songgen.families.use.generating import option_groups
+from songgen.planning.findings import Severity
 from songgen.prepare.config import InputOptions, PrepareSettings
+from songgen.prepare.engine.section import RefusalCode
 from songgen.prepare.review.corrections import REVIEW_CODES
 from songgen.prepare.sections import REFUSAL_CODES, SECTIONS
 from songgen.prepare.timing.clip_plan import UNUSED_REASONS
@@ -25,11 +29,59 @@ PACKAGE = Path(__file__).resolve().parents[2] / "songgen"
 MESSAGE_SOURCES = (
     "planning/*.py",
     "doctor/*.py",
-    "runtime/folder_owner.py",
+    "families/costs.py",
+    "families/*/costs.py",
+    "families/flow/keys.py",
+    "families/songs.py",
+    "config/checks.py",
+    "config/data_arguments.py",
+    "config/keys.py",
+    "config/loading.py",
+    "config/lora.py",
+    "config/run_config.py",
+    "prepare/config.py",
+    "data/batch_plan.py",
+    "data/dataset.py",
+    "data/loader.py",
+    "data/shards.py",
     "runtime/file_hashes.py",
+    "runtime/folder_owner.py",
+    "runtime/json_lines.py",
+    "runtime/pretrained.py",
+    "runtime/processes/heartbeat.py",
+    "runtime/tensor_files.py",
+    "train/checkpoints/files.py",
+    "train/checkpoints/resume.py",
+    "train/optimization/anomalies.py",
     "train/reporting/banner.py",
 )
 """Modules whose messages the page shows, with the texts that these messages contain."""
+
+NOT_SHOWN = {
+    "| key | value | reason |",
+    "# Choices in {0}",
+    "can't allocate memory",
+    "not enough memory",
+    "cuda out of memory",
+    "gave no batch",
+    "{0} {1}s",
+    "; nothing to change",
+    " or ",
+    " and ",
+    "  {0}  {1} (default {2})",
+    "  --{0}  {1} (default {2})",
+    " (on by default)",
+    " (off by default)",
+    "usage: CONFIG.json [--key value ...]   (lists and tables as JSON, --flag alone is true)",
+    "keys of CONFIG.json, and on the command line as --key value:",
+    "an entry of inputs may be a table:",
+}
+"""Texts of these modules that are in files, are looked for in other texts, or are put together for a terminal."""
+
+STATES = {FAILED, FINISHED, RUNNING, STOPPED, UNFINISHED}
+
+FINDING_FUNCTIONS = {"ok", "warning", "error", "Term"}
+"""Functions of which single words are names that a person reads, too."""
 
 
 def key_texts() -> set[str]:
@@ -41,7 +93,7 @@ def key_texts() -> set[str]:
 def prepare_texts() -> set[str]:
     """Return the helps of the keys of preparation, and why songs and clips are left out."""
     options = [PrepareSettings, InputOptions, *(section.options for section in SECTIONS.values())]
-    codes = (*REFUSAL_CODES.values(), *REVIEW_CODES.values(), *FLAWS.values())
+    codes: list[RefusalCode | Flaw] = [*REFUSAL_CODES.values(), *REVIEW_CODES.values(), *FLAWS.values()]
     return {
         *(key.help for each in options for key in keys_of("", each)),
         *(section.summary for section in SECTIONS.values()),
@@ -60,7 +112,7 @@ def command_texts() -> set[str]:
         standard = {group.title for group in parser._action_groups}
         importlib.import_module(command.module).add_arguments(parser)
         texts |= {action.help for action in parser._actions if action.help} | {parser.description or ""}
-        texts |= {group.title for group in parser._action_groups if group.title not in standard}
+        texts |= {group.title or "" for group in parser._action_groups if group.title not in standard}
     for group in option_groups():
         texts |= {group.title, *(text for option in group.options for text in (option.help, option.reason))}
     return texts - {""}
@@ -69,34 +121,62 @@ def command_texts() -> set[str]:
 def message_templates() -> set[str]:
     """Return the templates of all messages, with `{0}`, `{1}`, ... for their values."""
     paths = sorted(path for pattern in MESSAGE_SOURCES for path in PACKAGE.glob(pattern))
-    return {template for path in paths for template in templates_of(path.read_text(encoding="utf-8"))}
+    found = {template for path in paths for template in templates_of(path.read_text(encoding="utf-8"))}
+    words = {str(word) for kind in (Kind, Level, Severity) for word in kind} | set(NAMES.values()) | STATES
+    return (found | words) - NOT_SHOWN
 
 
 def templates_of(source: str) -> Iterator[str]:
-    """Yield every text of a module that a person may read: what has words, is no docstring, and is no text for us."""
+    """Yield every text of a module that a person may read: what has words, is no docstring, and no name of a file."""
     tree = ast.parse(source)
     skipped = {id(node) for part in _not_messages(tree) for node in ast.walk(part)}
-    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):
-        if id(node) in skipped or id(node) in inside:
+        if id(node) in skipped:
             continue
         if isinstance(node, ast.JoinedStr):
-            yield from filter(_has_words, _joined(node))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
-            yield from filter(_has_words, [_numbered(node.value)])
+            yield from filter(_is_read, (_numbered(line) for text in _joined(node) for line in text.split("\n")))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from filter(_is_read, map(_numbered, node.value.split("\n")))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield from filter(str.isalpha, _names_given_to(node, node.func.id))
 
 
 def _not_messages(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yield docstrings, annotations, assertions, and the texts of errors."""
+    """Yield docstrings, annotations, assertions and log messages, and the parts of f-strings."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            yield node
-        elif isinstance(node, ast.Assert | ast.Raise):
-            yield node
-        elif isinstance(node, ast.AnnAssign | ast.arg) and node.annotation is not None:
-            yield node.annotation
-        elif isinstance(node, ast.FunctionDef) and node.returns is not None:
-            yield node.returns
+        match node:
+            case ast.Assert() | ast.Expr(value=ast.Constant()):
+                yield node
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="logger"))):
+                yield node
+            case ast.AnnAssign(annotation=annotation) | ast.arg(annotation=ast.expr() as annotation):
+                yield annotation
+            case ast.FunctionDef(returns=ast.expr() as returns):
+                yield returns
+            case ast.JoinedStr(values=parts):
+                yield from _not_messages_in(parts)
+
+
+def _not_messages_in(parts: Iterable[ast.expr]) -> Iterator[ast.AST]:
+    """Yield the literals of an f-string, its format specifications, and the constants that are chosen from."""
+    for part in parts:
+        if isinstance(part, ast.FormattedValue):
+            yield from [] if part.format_spec is None else [part.format_spec]
+            yield from [part.value] if _constants(part.value) else []
+        else:
+            yield part
+
+
+def _names_given_to(call: ast.Call, function: str) -> Iterator[str]:
+    """Yield the single words that a call gives to a function of findings, and the parts of memory in `BatchCosts`."""
+    if function in FINDING_FUNCTIONS:
+        yield from _strings(call.args)
+    elif function == "BatchCosts":
+        yield from _strings(key for node in ast.walk(call) if isinstance(node, ast.Dict) for key in node.keys)
+
+
+def _strings(nodes: Iterable[ast.AST | None]) -> Iterator[str]:
+    return (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def _joined(node: ast.JoinedStr) -> Iterator[str]:
@@ -106,34 +186,40 @@ def _joined(node: ast.JoinedStr) -> Iterator[str]:
         if isinstance(part, ast.Constant):
             choices.append([str(part.value)])
         elif isinstance(part, ast.FormattedValue):
-            choices.append(list(_constants(part.value)) or [None])
+            choices.append([*_constants(part.value)] or [None])
     for chosen in itertools.product(*choices):
         numbers, text = itertools.count(), ""
         for piece in chosen:
-            text += f"{{{next(numbers)}}}" if piece is None else piece.replace("{", "{{").replace("}", "}}")
+            text += f"{{{next(numbers)}}}" if piece is None else _escaped(piece)
         yield text
 
 
-def _constants(value: ast.expr) -> Iterable[str]:
-    """Return the values of a choice between two constants."""
-    if isinstance(value, ast.IfExp):
-        both = [each.value for each in (value.body, value.orelse) if isinstance(each, ast.Constant)]
-        if len(both) == 2:
-            return map(str, both)
-    return ()
+def _constants(value: ast.expr) -> list[str]:
+    """Return the values of a choice between two constants; none for other values."""
+    if not isinstance(value, ast.IfExp):
+        return []
+    both = [*_strings([value.body, value.orelse])]
+    return both if len(both) == 2 else []
 
 
 def _numbered(text: str) -> str:
-    """Return a constant as a template; the fields of one that is given to `str.format` are numbered."""
+    """Return a text as a template, with its fields numbered: a constant may be given to `str.format`."""
     try:
         parts = list(Formatter().parse(text))
+        is_template = all(name is None or not name or name.isalnum() for _, name, *_ in parts)
     except ValueError:
-        return text.replace("{", "{{").replace("}", "}}")
+        is_template = False
+    if not is_template:
+        return _escaped(text)
     numbers = itertools.count()
-    return "".join(literal + ("" if name is None else f"{{{next(numbers)}}}") for literal, name, *_ in parts)
+    return "".join(_escaped(literal) + ("" if name is None else f"{{{next(numbers)}}}") for literal, name, *_ in parts)
 
 
-def _has_words(template: str) -> bool:
-    """Return whether a template says anything itself."""
-    literals = [literal for literal, *_ in Formatter().parse(template)]
-    return any(character.isalpha() for literal in literals for character in literal)
+def _escaped(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _is_read(template: str) -> bool:
+    """Return whether a template has words, and is not for `time.strftime` or a regular expression."""
+    text = "".join(literal for literal, *_ in Formatter().parse(template))
+    return " " in text and any(map(str.isalpha, text)) and "%" not in text and "\\" not in text

@@ -1,4 +1,4 @@
-"""Steps that run once: a command, its inputs, and a record of its result.
+"""Steps that run once: a command, its inputs, and a record of its result. Each run of one is a job of `songgen jobs`.
 
 The key of a step is a digest of its command, its input files and the keys of the steps before it. A finished step with
 the same key and the same source code of the program is reused. An interrupted step is run again without removing its
@@ -13,15 +13,16 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-RUN_STATUS_FILE = "run_status.json"
-"""Status of a training run, in its folder (as in `songgen.runtime.status`, which would import torch)."""
+from songgen.jobs.record import JOBS_FOLDER
+from songgen.jobs.starting import run_in_foreground
+from songgen.runtime.status import read_run_status
+
 ORDER_FILE = "order.json"
 """Names of the steps in order, in the folder of records."""
 
@@ -31,7 +32,7 @@ class Step:
     """One command of the demo."""
 
     name: str
-    """Short name, also of the record and the log."""
+    """Short name, also of the record."""
     title: str
     """Heading in the output and on the page."""
     command: tuple[str, ...]
@@ -69,7 +70,7 @@ class StepRunner:
 
     Args:
         root: Folder in which commands run, and to which paths are relative.
-        folder: Folder of records and logs.
+        folder: Folder of records.
         source: Digest of the program's source code.
         environment: Called before each step for its environment.
         ignore_source: Whether to reuse steps even if the source code has changed.
@@ -145,29 +146,15 @@ class StepRunner:
         return digest.hexdigest()
 
     def _execute(self, step: Step) -> int:
-        """Run the command, and show and log its output."""
-        log_path = self.folder / f"{step.name}.log"
-        with (
-            log_path.open("wb") as log,
-            subprocess.Popen(
-                executable_command(step.command),
-                cwd=self.root,
-                env=self._environment(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            ) as process,
-        ):
-            assert process.stdout is not None
-            try:
-                while chunk := process.stdout.read1(65536):  # type: ignore[attr-defined]
-                    sys.stdout.buffer.write(chunk)
-                    sys.stdout.flush()
-                    log.write(chunk)
-            except KeyboardInterrupt:
-                # The terminal has interrupted the command as well; a training run saves before it ends.
-                sys.stdout.buffer.write(process.communicate()[0])
-                raise
-        return process.returncode
+        """Run the command as a job of the repository, and show its output."""
+        return run_in_foreground(
+            self.root / JOBS_FOLDER,
+            step.command,
+            title=f"demo: {step.title}",
+            cwd=self.root,
+            subject=str(step.outputs[0]),
+            environment=self._environment(),
+        )
 
     def _missing(self, step: Step) -> list[str]:
         return [str(path) for path in step.outputs if not (self.root / path).exists()]
@@ -176,10 +163,9 @@ class StepRunner:
         """Return unfinished training runs among the outputs; one that a signal stopped has exit code 0 too."""
         found = []
         for path in step.outputs:
-            status_path = self.root / path / RUN_STATUS_FILE
-            status = json.loads(status_path.read_text(encoding="utf-8"))["status"] if status_path.is_file() else None
-            if status not in (None, "finished"):
-                found.append(f"{path} ({status})")
+            status = read_run_status(self.root / path)
+            if status is not None and status.status != "finished":
+                found.append(f"{path} ({status.status})")
         return found
 
     def _remove_outputs(self, step: Step) -> None:
@@ -225,21 +211,6 @@ def run_steps(runner: StepRunner, steps: Sequence[Step]) -> None:
 def shown(command: Sequence[str]) -> str:
     """Return a command as typed by a user."""
     return "$ " + shlex.join(command)
-
-
-def executable_command(command: Sequence[str]) -> list[str]:
-    """Return the command with this Python, so that the virtual environment need not be activated.
-
-    Raises:
-        ValueError: if the command begins with something else than ``python``, ``songgen`` or ``accelerate launch``.
-    """
-    if command[0] == "python":
-        return [sys.executable, *command[1:]]
-    if command[0] == "songgen":
-        return [sys.executable, "-m", "songgen.cli.main", *command[1:]]
-    if tuple(command[:2]) == ("accelerate", "launch"):
-        return [sys.executable, "-m", "accelerate.commands.launch", *command[2:]]
-    raise ValueError(f"no such program in the demo: {shown(command)}")
 
 
 def digest_sources(folders: Iterable[Path]) -> str:

@@ -4,7 +4,6 @@ import argparse
 import shlex
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from songgen.cli.run_arguments import add_config_arguments
@@ -101,21 +100,20 @@ def next_commands(config: "PrepareConfig") -> list[str]:
     """Return the commands that lead from the data set to a training run, with all names filled in."""
     import torch
 
-    from songgen.prepare.output.writers import DATA_CONFIG_FILE, METADATA_FILES
+    from songgen.prepare.output.next_steps import missing_parts
+    from songgen.prepare.output.writers import DATA_CONFIG_FILE
 
     folder = config.settings.output_dir.rstrip("/")
     values = read_json_object(config.output_folder / DATA_CONFIG_FILE)
-    model = values["model_name_or_path"]
     has_eval, has_vocal = "eval_dataset_name" in values, "ref_voice_column_name" in values
     commands: list[tuple[str, ...]] = []
-    if model.startswith((".", "/", "~")) and not Path(model).expanduser().exists():
-        tokenizers = Path(model).parent / "tokenizers"
-        manifests = [f"{folder}/{name}" for name in METADATA_FILES.values() if (config.output_folder / name).is_file()]
-        if not tokenizers.expanduser().exists():
-            commands.append(("tokenizer", "--manifest", *manifests[:1], "--out", f"./{tokenizers}"))
-        commands.append(("init", model, "--tokenizers", f"./{tokenizers}"))
+    for name, given in missing_parts(folder, values).items():
+        if name == "tokenizer":
+            commands.append((name, "--manifest", *given["manifest"], "--out", given["out"]))
+        else:
+            commands.append((name, given["out"], "--tokenizers", given["tokenizers"]))
     commands.append(("tokenize", f"{folder}/{DATA_CONFIG_FILE}"))
-    options = ["--model_name_or_path", model, "--save_to_disk", values["save_to_disk"]]
+    options = ["--model_name_or_path", values["model_name_or_path"], "--save_to_disk", values["save_to_disk"]]
     options += [] if has_vocal else ["--add_vocal_loss", "false"]
     options += [] if has_eval else ["--do_eval", "false", "--eval_strategy", "no"]
     options += [] if torch.cuda.is_available() else ["--dtype", "float32"]

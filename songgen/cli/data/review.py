@@ -24,6 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         from songgen.prepare.review.page import ReviewPage
+        from songgen.ui.site import texts_of
         from songgen.web.server import LocalServer
     except ModuleNotFoundError as error:
         raise missing_page_package(error) from error
@@ -31,7 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     access = page_access(arguments)
     work = find_work_folder(arguments.folder.resolve())
     desk = ReviewDesk(work)
-    server = LocalServer(ReviewPage(desk, work.name.removesuffix(".work")).routes(), access, arguments.port)
+    page = ReviewPage(desk, work.name.removesuffix(".work"), texts_of)
+    server = LocalServer(page.routes(), access, arguments.port)
     print(f"{_reviewed(desk.progress())}; corrections are saved in {work / CORRECTIONS_FILE}")
     if orphans := desk.orphans():
         print(f"{len(orphans)} corrections do not fit any clip of the last run; the page lists them")

@@ -6,9 +6,7 @@ from pathlib import Path
 
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR, EXIT_LOST_PROCESS
 from songgen.runtime.control.commands import Action, help_text, parse
-from songgen.runtime.control.requests import NoAnswer, RunEnded, send
-from songgen.runtime.folder_lock import RUN_LOCK_FILE
-from songgen.runtime.folder_owner import read_owner
+from songgen.runtime.control.requests import NoAnswer, RunEnded, is_active, send
 from songgen.runtime.terminal import printable, say
 
 TIMEOUT_SECONDS = 600.0
@@ -44,10 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
         print(help_text())
     if arguments.command and parse(text, "").action is Action.HELP:
         return EXIT_DONE
-    if not _is_active(folder):
+    if not is_active(folder):
         raise ValueError(f"no run is active in {folder}; `songgen doctor {folder}` says how the last one ended")
     try:
-        answer = send(folder, text, timeout=arguments.timeout, is_alive=lambda: _is_active(folder))
+        answer = send(folder, text, timeout=arguments.timeout, is_alive=lambda: is_active(folder))
     except NoAnswer as error:
         say(f"songgen ctl: {error}")
         return EXIT_ERROR
@@ -58,18 +56,3 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"the command could not be sent to {folder}: {error}") from error
     print(printable(answer.text), file=sys.stdout if answer.is_done else sys.stderr)
     return EXIT_DONE if answer.is_done else EXIT_ERROR
-
-
-def _is_active(folder: Path) -> bool:
-    """Return whether a run uses a folder; one on another machine, which cannot be asked, counts as active.
-
-    Raises:
-        ValueError: if the folder does not exist.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}; name the output_dir of a run")
-    try:
-        owner = read_owner(folder / RUN_LOCK_FILE)
-    except ValueError:  # the run is just starting, or the file is damaged
-        return False
-    return owner is not None and (owner.is_alive or not owner.is_here)

@@ -4,14 +4,16 @@ The endpoints are plain functions, which Starlette calls in threads; `ReviewDesk
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
 from songgen.data.audio import AudioRejected
 from songgen.data.manifests.folders.song_folder import AUDIO_SUFFIXES
@@ -23,11 +25,11 @@ from songgen.prepare.review.fields import FieldProblems, checked_changes, line_t
 from songgen.tasks import TRACKS
 from songgen.web.answers import PartialFileResponse, existing_file, json_response
 from songgen.web.application import PageRoute
+from songgen.web.document import LOOK_FILE
 
 ASSETS = Path(__file__).with_name("review_assets")
 
 ASSET_TYPES = {
-    ".html": "text/html",
     ".css": "text/css",
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
@@ -56,43 +58,79 @@ TEASER_LENGTH = 90
 _NO_CLIP = "there is no such clip; the data set may have been prepared again"
 
 
+class Texts(Protocol):
+    """Texts of the page in one language."""
+
+    language: str
+    """Code of the language."""
+
+    def __call__(self, english: str, **values: object) -> str:
+        """Return the translation of a text, with names in braces replaced by values."""
+        ...
+
+    def scripts(self) -> dict[str, str]:
+        """Return English text -> translation of the texts that scripts show."""
+        ...
+
+
+class English:
+    """The texts as they are written."""
+
+    language = "en"
+
+    def __call__(self, english: str, **values: object) -> str:
+        """Return the text."""
+        return english.format(**values) if values else english
+
+    def scripts(self) -> dict[str, str]:
+        """Return no translations."""
+        return {}
+
+
 class ReviewPage:
     """The endpoints of the page."""
 
-    def __init__(self, desk: ReviewDesk, title: str) -> None:
+    def __init__(
+        self,
+        desk: ReviewDesk,
+        title: str,
+        texts: Callable[[Request], Texts] = lambda request: English(),
+        *,
+        back: str = "",
+        roots: Sequence[Path] | None = None,
+    ) -> None:
         """Read the files of the page.
 
         Args:
             desk: the clips.
             title: name of the data set, shown on the page.
+            texts: returns the texts in the language of a request.
+            back: address of the page that leads here; empty for none.
+            roots: folders that songs may be played from that no step has cut; None for any.
         """
         self.desk = desk
         self.title = title
-        self._assets = {path.name: path.read_bytes() for path in ASSETS.iterdir() if path.suffix in ASSET_TYPES}
+        self._texts = texts
+        self._back = back
+        self._roots = roots
+        self._assets = {
+            path.name: path.read_bytes() for path in (*ASSETS.iterdir(), LOOK_FILE) if path.suffix in ASSET_TYPES
+        }
+        self._template = Environment(
+            loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined
+        ).get_template("index.html")
 
     def routes(self) -> list[PageRoute]:
         """Return every address of the page."""
-        return [
-            PageRoute("/", self.index),
-            PageRoute("/assets/{name}", self.asset),
-            PageRoute("/api/clips", self.listing),
-            PageRoute("/api/clips/{id}", self.clip),
-            PageRoute("/api/clips/{id}", self.save, methods=["POST"]),
-            PageRoute("/api/clips/{id}/undo", self.undo, methods=["POST"]),
-            PageRoute("/api/clips/{id}/keep", self.keep, methods=["POST"]),
-            PageRoute("/api/clips/{id}/peaks/{track}", self.peaks),
-            PageRoute("/audio/{id}/{track}", self.audio),
-        ]
+        return review_routes(lambda request: self)
 
     def index(self, request: Request) -> Response:
         """Return the page itself."""
-        return self._asset("index.html")
+        return HTMLResponse(self._template.render(t=self._texts(request), back=self._back))
 
     def asset(self, request: Request) -> Response:
         """Return a file of the page."""
-        return self._asset(request.path_params["name"])
-
-    def _asset(self, name: str) -> Response:
+        name = request.path_params["name"]
         if name not in self._assets:
             raise HTTPException(404, "there is no such file")
         return Response(self._assets[name], media_type=ASSET_TYPES[Path(name).suffix])
@@ -187,6 +225,10 @@ class ReviewPage:
         is_original = Path(record.audio[track]).is_absolute()
         if is_original and path.suffix.lower() not in AUDIO_SUFFIXES:
             raise HTTPException(404, "there is no such file")  # a work folder of somebody else may name any file
+        if is_original and self._roots is not None:
+            real = path.resolve()
+            if not any(real.is_relative_to(root) for root in self._roots):
+                raise HTTPException(404, "the song is outside of the folders of this page")
         return existing_file(path, path.parent if is_original else self.desk.folder.root)
 
     def _changed(self, request: Request, change: Callable[[int], Clip]) -> Response:
@@ -203,6 +245,38 @@ class ReviewPage:
     def _state(self, clip: Clip, status: int = 200) -> Response:
         values = {"clip": details(clip), "summary": summary(clip), "progress": self.desk.progress()}
         return json_response(values | ({"error": "the clip was changed elsewhere"} if status != 200 else {}), status)
+
+
+ADDRESSES: tuple[tuple[str, Callable[[ReviewPage, Request], Response], str], ...] = (
+    ("/", ReviewPage.index, "GET"),
+    ("/assets/{name}", ReviewPage.asset, "GET"),
+    ("/api/clips", ReviewPage.listing, "GET"),
+    ("/api/clips/{id}", ReviewPage.clip, "GET"),
+    ("/api/clips/{id}", ReviewPage.save, "POST"),
+    ("/api/clips/{id}/undo", ReviewPage.undo, "POST"),
+    ("/api/clips/{id}/keep", ReviewPage.keep, "POST"),
+    ("/api/clips/{id}/peaks/{track}", ReviewPage.peaks, "GET"),
+    ("/audio/{id}/{track}", ReviewPage.audio, "GET"),
+)
+"""Every address of the page with its endpoint and method. The page itself only uses relative addresses."""
+
+
+def review_routes(find: Callable[[Request], ReviewPage], prefix: str = "") -> list[PageRoute]:
+    """Return every address of a page that is looked up for each request.
+
+    Args:
+        find: returns the page of a request.
+        prefix: beginning of the paths, which may have parameters.
+    """
+
+    def calling(endpoint: Callable[[ReviewPage, Request], Response]) -> Callable[[Request], Response]:
+        @wraps(endpoint)
+        def answer(request: Request) -> Response:
+            return endpoint(find(request), request)
+
+        return answer
+
+    return [PageRoute(prefix + path, calling(endpoint), methods=[method]) for path, endpoint, method in ADDRESSES]
 
 
 def summary(clip: Clip) -> JsonObject:

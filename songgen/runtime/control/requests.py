@@ -26,6 +26,8 @@ from types import TracebackType
 
 from songgen.runtime.control.commands import Action, Command, receive
 from songgen.runtime.files import read_regular, remove_file, write_text_atomic
+from songgen.runtime.folder_lock import RUN_LOCK_FILE
+from songgen.runtime.folder_owner import read_owner
 from songgen.runtime.json_files import parse_json_object, read_json_object
 from songgen.runtime.records import Format
 
@@ -221,6 +223,21 @@ def remove_requests(run_folder: Path) -> None:
     for name in names:
         if name == LAUNCH_FILE or name.startswith((_ANSWER_PREFIX, _REQUEST_PREFIX)):
             remove_file(folder / name)
+
+
+def is_active(run_folder: Path) -> bool:
+    """Return whether a run uses a folder; one on another machine, which cannot be asked, counts as active.
+
+    Raises:
+        ValueError: if the folder does not exist.
+    """
+    if not run_folder.is_dir():
+        raise ValueError(f"there is no folder {run_folder}; name the output_dir of a run")
+    try:
+        owner = read_owner(run_folder / RUN_LOCK_FILE)
+    except ValueError:  # the run is just starting, or the file is damaged
+        return False
+    return owner is not None and (owner.is_alive or not owner.is_here)
 
 
 def send(run_folder: Path, command: str, *, timeout: float, is_alive: Callable[[], bool]) -> Answer:

@@ -15,6 +15,7 @@ never read from a folder's name: step, epoch and the order of checkpoints are in
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import shutil
@@ -269,11 +270,11 @@ class CheckpointManager:
         """Create the temporary folder; return its name and the final one (main process).
 
         Raises:
-            ValueError: if the disk has too little free space.
+            OSError: if the disk has too little free space.
         """
         self.output_dir.mkdir(parents=True, exist_ok=True)
         if free_bytes(self.output_dir) < room_needed(contents.tensor_bytes):
-            raise ValueError("the disk is too full")
+            raise OSError(errno.ENOSPC, "the disk is too full")
         final = free_name(self.output_dir, contents.state.step)
         temporary = temporary_name(final)
         (self.output_dir / temporary).mkdir()

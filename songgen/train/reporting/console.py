@@ -7,15 +7,24 @@ import logging
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
 from tqdm import tqdm
 
+from songgen.runtime.files import append_whole
 from songgen.runtime.terminal import printable
+
+CONSOLE_FILE = "console.txt"
+"""File in the output folder of a run with the messages of its main process and the lines of its progress."""
+
+EARLY_MESSAGES = 200
+"""Number of messages before the file is known that are kept for it."""
 
 SHOWN_VALUES = {
     "loss": ("loss", "{:.4f}"),
@@ -40,6 +49,8 @@ class Console:
         self.enabled = enabled
         self.stream = stream or sys.stderr
         self.interactive = self.stream.isatty() if interactive is None else interactive
+        self._file: Path | None = None
+        self._early: deque[str] = deque(maxlen=EARLY_MESSAGES)
 
     def info(self, message: str) -> None:
         """Write a message, above the progress bar if there is one. Errors such as a full disk are ignored."""
@@ -47,6 +58,23 @@ class Console:
             with suppress(OSError):
                 tqdm.write(printable(message), file=self.stream)
                 self.stream.flush()
+            self.record(message)
+
+    def record(self, message: str) -> None:
+        """Write a message to the file only."""
+        if self._file is None:
+            self._early.append(message)
+            return
+        # Opened each time: a folder that was moved away gets no more lines, and no disk is kept busy by an open file.
+        with suppress(OSError):
+            append_whole(self._file, f"{printable(message)}\n".encode())
+
+    def copy_to(self, path: Path) -> None:
+        """Write all messages to a file as well, from the first one on, so that others can read them."""
+        if self.enabled:
+            self._file = path
+            while self._early:
+                self.record(self._early.popleft())
 
     def warn(self, message: str) -> None:
         """Write a warning."""
@@ -63,18 +91,33 @@ class Console:
         return TrainingProgress(self, total_steps, num_epochs, first_step)
 
 
+@dataclass(frozen=True)
+class EpochPlace:
+    """Place of a step in its epoch."""
+
+    epoch: int
+    """Epoch, from 0."""
+    step: int
+    """Completed steps of the epoch."""
+    steps: int
+    """Number of steps of the epoch."""
+
+    def text(self, num_epochs: float) -> str:
+        """Return the place as text, given the number of epochs of the run."""
+        return f"epoch {self.epoch + 1}/{num_epochs:g} ({self.step}/{self.steps})"
+
+
 class TrainingProgress:
     """Progress of a run: steps, epochs, speed and latest metrics. Use it as a context manager."""
 
     def __init__(self, console: Console, total_steps: int, num_epochs: float, first_step: int) -> None:
         """Show the bar if the stream is interactive."""
         self._console = console
-        self._total_steps = total_steps
-        self._num_epochs = num_epochs
-        self._first_step = first_step
-        self._step = first_step
-        self._place = ""
-        self._epochs_per_step = 0.0
+        self.total_steps = total_steps
+        self.num_epochs = num_epochs
+        self.first_step = first_step
+        self.step = first_step
+        self.place: EpochPlace | None = None
         self._start = time.monotonic()
         self._bar = tqdm(
             total=total_steps,
@@ -98,7 +141,7 @@ class TrainingProgress:
 
     def plan(self, total_steps: int, num_epochs: float) -> None:
         """Replace the number of steps and epochs of the run."""
-        self._total_steps, self._num_epochs = total_steps, num_epochs
+        self.total_steps, self.num_epochs = total_steps, num_epochs
         self._bar.total = total_steps
         self._bar.refresh()
 
@@ -110,10 +153,9 @@ class TrainingProgress:
             step_in_epoch: completed steps of that epoch, including this one.
             steps_in_epoch: number of steps of that epoch.
         """
-        self._step += 1
-        self._place = f"epoch {epoch + 1}/{self._num_epochs:g} ({step_in_epoch}/{steps_in_epoch})"
-        self._epochs_per_step = 1 / steps_in_epoch
-        self._bar.set_description_str(self._place, refresh=False)
+        self.step += 1
+        self.place = EpochPlace(epoch, step_in_epoch, steps_in_epoch)
+        self._bar.set_description_str(self.place.text(self.num_epochs), refresh=False)
         self._bar.update()
 
     def report(self, values: Mapping[str, float], outlook: str = "") -> None:
@@ -130,27 +172,35 @@ class TrainingProgress:
         if self._console.interactive:
             speed = f"{self.epochs_per_hour:.3g} epochs/h"
             self._bar.set_postfix_str(", ".join([*shown, speed, *filter(None, [outlook])]))
-            return
         speed = f"{self.steps_per_second:.3g} steps/s, {self.epochs_per_hour:.3g} epochs/h, {self.remaining} left"
-        place = f"step {self._step}/{self._total_steps}, {self._place}" if self._place else f"step {self._step}"
-        self._console.info(" | ".join([place, *shown, speed, *filter(None, [outlook])]))
+        place = f"step {self.step}"
+        if self.place is not None:
+            place += f"/{self.total_steps}, {self.place.text(self.num_epochs)}"
+        line = " | ".join([place, *shown, speed, *filter(None, [outlook])])
+        if self._console.interactive:
+            self._console.record(line)
+        else:
+            self._console.info(line)
 
     @property
     def steps_per_second(self) -> float:
         """Mean speed since the start of this process, used to estimate the remaining time."""
-        return (self._step - self._first_step) / max(1e-9, time.monotonic() - self._start)
+        return (self.step - self.first_step) / max(1e-9, time.monotonic() - self._start)
 
     @property
     def epochs_per_hour(self) -> float:
         """Mean speed in epochs, by the length of the current one."""
-        return self.steps_per_second * self._epochs_per_step * 3600
+        return 0.0 if self.place is None else self.steps_per_second / self.place.steps * 3600
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated time to the last step, in seconds; None before a step is done."""
+        return None if self.step == self.first_step else (self.total_steps - self.step) / self.steps_per_second
 
     @property
     def remaining(self) -> str:
         """Estimated time to the last step, as [hours:]minutes:seconds."""
-        if self._step == self._first_step:
-            return "?"
-        return str(tqdm.format_interval((self._total_steps - self._step) / self.steps_per_second))
+        return "?" if self.seconds_left is None else str(tqdm.format_interval(self.seconds_left))
 
     def close(self) -> None:
         """Close the bar and leave it visible."""

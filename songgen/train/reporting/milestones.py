@@ -139,31 +139,45 @@ class Milestones:
             if len(points) > 4_000:
                 del points[: len(points) // 4]
 
-    def describe(self, total_steps: int, steps_per_second: float) -> str:
-        """Return the next loss and the next accuracy with the step at which each is expected; empty if there is none.
-
-        Args:
-            total_steps: optimizer steps of the run.
-            steps_per_second: speed of the run.
-        """
+    def expected(self) -> list[Expectation]:
+        """Return the next loss and the next accuracy, with the steps at which each is expected."""
         found = [
             _next("loss", self._loss, self.losses, lambda value: value),
             _next("accuracy", self._error, self.accuracies, lambda value: 1.0 - value),
         ]
-        texts = [each.text(total_steps, steps_per_second) for each in found if each is not None]
-        return f"next: {', '.join(texts)}" if texts else ""
+        return [each for each in found if each is not None]
+
+
+def describe(expected: Sequence[Expectation], total_steps: int, steps_per_second: float) -> str:
+    """Return milestones, and when each is expected, as text; empty if there are none.
+
+    Args:
+        expected: the milestones.
+        total_steps: optimizer steps of the run.
+        steps_per_second: speed of the run.
+    """
+    texts = [each.text(total_steps, steps_per_second) for each in expected]
+    return f"next: {', '.join(texts)}" if texts else ""
 
 
 @dataclass(frozen=True)
 class Expectation:
     """Next milestone of a curve."""
 
-    name: str
-    """Name of the milestone."""
+    metric: str
+    """Metric: `loss` or `accuracy`."""
+    value: float
+    """Value that is to be reached."""
     step: float
     """Step of the curve's latest point."""
     steps: tuple[float, float] | None
-    """Early and late estimate of the step at which it is reached; None if there are too few points."""
+    """Early and late estimate of the step at which it is reached, infinite for never; None if there are too few
+    points."""
+
+    @property
+    def name(self) -> str:
+        """Name of the milestone."""
+        return f"{self.metric} {self.value:g}"
 
     def text(self, total_steps: int, steps_per_second: float) -> str:
         """Return the milestone and when it is expected as text."""
@@ -184,7 +198,7 @@ class Expectation:
 
 
 def _next(
-    name: str,
+    metric: str,
     points: Sequence[tuple[float, float]],
     targets: Sequence[float],
     height: Callable[[float], float],
@@ -192,7 +206,7 @@ def _next(
     """Return the first target that a falling curve has not reached; None if there is no point or no such target.
 
     Args:
-        name: name of the metric.
+        metric: name of the metric.
         points: the curve.
         targets: targets, the nearest first.
         height: function from a target to its height on the curve.
@@ -206,4 +220,4 @@ def _next(
     if target is None:
         return None
     steps = trend.steps_of(height(target)) if trend and height(target) > 0 else None
-    return Expectation(f"{name} {target:g}", step, steps)
+    return Expectation(metric, target, step, steps)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from songgen.train.reporting.console import Console, RunSummary, TrainingProgress
-from songgen.train.reporting.milestones import Milestones
+from songgen.train.reporting.milestones import LOSS_METRICS, Expectation, Milestones, describe
 from songgen.train.reporting.plots.background import BackgroundPlots
+from songgen.train.reporting.progress_file import NextMilestone, ProgressFile, RunProgress, finite
 from songgen.train.reporting.trackers import Trackers
 
 
@@ -32,6 +33,12 @@ class Reporter:
     """Plots of the run; None for none, and on all but the main process."""
     peak_memory: Callable[[], str] | None = None
     """Function that returns the line about memory after the first step; None to show none."""
+    progress_file: ProgressFile | None = None
+    """File with the progress, for other programs; None for none, and on all but the main process."""
+    expected: list[Expectation] = field(default_factory=list, init=False)
+    """Next milestones."""
+    latest: Mapping[str, float] = field(default_factory=dict, init=False)
+    """Latest metrics of training."""
     next_milestone: str = field(default="", init=False)
     """Next milestones and when they are expected; empty if there are none."""
     trackers: Trackers | None = field(default=None, init=False)
@@ -49,6 +56,8 @@ class Reporter:
         """Close what is open."""
         if self.progress is not None:
             self.progress.close()
+        if self.progress_file is not None:
+            self.progress_file.write()
         if self.trackers is not None:
             self.trackers.close()
         if self.plots is not None and error is None:
@@ -82,8 +91,30 @@ class Reporter:
         named = {f"train/{name}": value for name, value in metrics.items()}
         self.trackers.log(named, step, epoch)
         self.milestones.add(named, step)
-        self.next_milestone = self.milestones.describe(self.summary.total_steps, self.progress.steps_per_second)
+        self.latest, self.expected = named, self.milestones.expected()
+        self.next_milestone = describe(self.expected, self.progress.total_steps, self.progress.steps_per_second)
         self.progress.report({name: value for name, value in metrics.items() if "/" not in name}, self.next_milestone)
+
+    def snapshot(self) -> RunProgress | None:
+        """Return the present progress, for its file; None before the start. Any thread may call this."""
+        if (progress := self.progress) is None:
+            return None
+        place, latest = progress.place, self.latest
+        return RunProgress(
+            step=progress.step,
+            total_steps=progress.total_steps,
+            first_step=progress.first_step,
+            epoch=None if place is None else place.epoch + 1,
+            num_epochs=progress.num_epochs,
+            step_in_epoch=None if place is None else place.step,
+            steps_in_epoch=None if place is None else place.steps,
+            steps_per_second=progress.steps_per_second,
+            epochs_per_hour=progress.epochs_per_hour,
+            seconds_left=progress.seconds_left,
+            loss=finite(next((latest[name] for name in LOSS_METRICS if name in latest), None)),
+            learning_rate=finite(latest.get("train/learning_rate")),
+            milestones=[NextMilestone.of(each) for each in self.expected],
+        )
 
     def evaluation(self, metrics: Mapping[str, float], step: int, epoch: float) -> None:
         """Report metrics of the held-out clips."""

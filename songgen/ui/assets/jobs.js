@@ -4,7 +4,7 @@ import { act, formatDuration, formatTime, poll, request, t } from "./page.js";
 
 const COLORS = { running: "running", finished: "good", failed: "bad", lost: "bad", stopped: "warn" };
 
-/** Keeps a panel up to date until its job has ended; `onState` is called with each state of the job. */
+/** Keeps a panel up to date until its job has ended; `onState` and listeners of the event `job` get each state. */
 export function watchJob(panel, onState = () => {}) {
   const part = (name) => panel.querySelector(`[data-part="${name}"]`);
   const log = part("log");
@@ -26,6 +26,7 @@ export function watchJob(panel, onState = () => {}) {
     if (isAtEnd) log.scrollTop = log.scrollHeight;
     for (const button of panel.querySelectorAll("[data-action]")) button.hidden = !job.is_active;
     onState(job);
+    panel.dispatchEvent(new CustomEvent("job", { detail: job, bubbles: true }));
     return job.is_active;
   };
   part("lines").onchange = () => update().catch(() => {});

@@ -37,7 +37,9 @@ export async function request(path, body = undefined, options = {}) {
   setConnected(true);
   const values = await response.json().catch(() => ({}));
   if (!response.ok) {
-    const problem = new Error(values.error ?? t("The request failed with status {status}", { status: response.status }));
+    const other = values.error ?? t("The request failed with status {status}", { status: response.status });
+    const login = t("The server was started again with another token: load this page again to log in");
+    const problem = new Error(response.status === 401 ? login : other);
     problem.values = values;
     problem.status = response.status;
     throw problem;
@@ -83,7 +85,8 @@ export function poll(action, seconds) {
       try {
         if ((await action()) === false) isOver = true;
       } catch (error) {
-        if (error.status !== undefined) console.warn(error.message);
+        if (error.status === 401) showProblem(error);
+        else if (error.status !== undefined) console.warn(error.message);
       }
     }
     if (!isOver) timer = setTimeout(run, seconds * 1000);

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from songgen.jobs.log import read_log
 from songgen.jobs.record import JobView, find_jobs, read_job
 from songgen.jobs.starting import remove_job, start_job, stop_job
-from songgen.ui.commands import command_text, command_words
+from songgen.ui.commands import command_text, command_values, command_words
 from songgen.ui.site import Site, body_of, text_of
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
@@ -39,6 +39,7 @@ class JobsPart:
             PageRoute("/api/jobs", api(self.start), methods=["POST"]),
             PageRoute("/api/jobs/{id}", api(self.state)),
             PageRoute("/api/jobs/{id}/stop", api(self.stop), methods=["POST"]),
+            PageRoute("/api/jobs/{id}/again", api(self.again), methods=["POST"]),
             PageRoute("/api/jobs/{id}/remove", api(self.remove), methods=["POST"]),
             PageRoute("/api/commands/{name}", api(self.preview), methods=["POST"]),
         ]
@@ -88,6 +89,17 @@ class JobsPart:
         """Stop a job; `{"kill": true}` ends it at once."""
         stop_job(self._view(request), kill=body_of(request).get("kill") is True)
         return json_response({"job": job_values(self._view(request))})
+
+    def again(self, request: Request) -> Response:
+        """Start the command of a job that has ended once more, for example to continue what was interrupted."""
+        job = self._view(request).job
+        if self._view(request).is_active:
+            raise ValueError(f"{job.title} is still running")
+        # Read and checked as if it came from a form: job files may be of somebody else.
+        words = command_words(job.name, command_values(job.command), self._site.workspace)
+        if tuple(words) != job.command:
+            raise ValueError("this command was not started on the page; copy it into a terminal to start it again")
+        return json_response({"job": job_values(self.begin(words, job.subject))})
 
     def remove(self, request: Request) -> Response:
         """Remove the folder of a job that has ended; what its command wrote is kept."""

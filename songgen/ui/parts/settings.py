@@ -9,11 +9,12 @@ from starlette.responses import Response
 
 from songgen.ui.folders.trash import size_of
 from songgen.ui.installed import extras, versions
-from songgen.ui.site import LANGUAGE_COOKIE, Site, text_of
+from songgen.ui.site import Site, text_of
 from songgen.ui.translation import LANGUAGES
 from songgen.ui.workspace import TRASH_FOLDER
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
+from songgen.web.language import LANGUAGE_COOKIE
 
 
 class SettingsPart:

@@ -1,6 +1,7 @@
 """Uploads: songs and voices that the browser sends to the workspace."""
 
 import asyncio
+from contextlib import suppress
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -9,6 +10,11 @@ from songgen.ui.site import Site
 from songgen.ui.uploads import MAX_UPLOAD_BYTES, SUFFIXES, free_bytes, receive_file, upload_path
 from songgen.web.answers import json_response
 from songgen.web.application import FileRoute, PageRoute
+
+
+MAX_DRAINED_BYTES = 64 << 20
+"""Most bytes of a refused file that are still read. A browser reads the answer only when all of the file is sent; if
+the connection ends before, it shows an interruption in place of the reason."""
 
 
 class UploadsPart:
@@ -41,5 +47,15 @@ class UploadsPart:
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except ValueError as error:
+            await _drain(request)
             return json_response({"error": self._site.language(request).message(str(error))}, 422)
         return json_response({"path": workspace.shown(path), "bytes": size})
+
+
+async def _drain(request: Request) -> None:
+    """Read what is left of a file that is refused."""
+    if int(request.headers["content-length"]) > MAX_DRAINED_BYTES:
+        return
+    with suppress(ClientDisconnect, RuntimeError):  # RuntimeError: the stream was consumed
+        async for _ in request.stream():
+            pass

@@ -1,12 +1,12 @@
 """Steps of the demo: run once, run again when something changed, resume, fail loudly."""
 
-import sys
 from pathlib import Path
 
 import pytest
-from demo_run.steps import RUN_STATUS_FILE, Step, StepFailed, StepRunner, executable_command
+from demo_run.steps import Step, StepFailed, StepRunner
 
-from songgen.runtime import status
+from songgen.jobs.record import JOBS_FOLDER, find_jobs
+from songgen.runtime.status import RUN_STATUS_FILE
 
 APPEND = "import sys; open(sys.argv[1], 'a').write('x')"
 
@@ -74,12 +74,12 @@ def test_an_interrupted_step_goes_on_from_what_it_left(tmp_path: Path) -> None:
 def test_a_training_step_that_a_signal_stopped_is_not_done_and_goes_on(tmp_path: Path) -> None:
     code = (
         "import json, os, sys; f = sys.argv[1]; n = os.path.isdir(f); os.makedirs(f, exist_ok=True);"
-        f"json.dump({{'status': 'finished' if n else 'stopped'}}, open(os.path.join(f, '{RUN_STATUS_FILE}'), 'w'))"
+        "status = {'status': 'finished' if n else 'stopped', 'run_id': 'r'};"
+        f"json.dump(status, open(os.path.join(f, '{RUN_STATUS_FILE}'), 'w'))"
     )
     with pytest.raises(StepFailed, match=r"'one' is not finished, run the command again to resume: out \(stopped\)"):
         run(tmp_path, step(code=code, output="out"))
     run(tmp_path, step(code=code, output="out"))
-    assert RUN_STATUS_FILE == status.RUN_STATUS_FILE
 
 
 def test_a_command_that_cleans_up_keeps_its_outputs(tmp_path: Path) -> None:
@@ -95,7 +95,9 @@ def test_a_failure_stops_with_the_command_and_its_output(tmp_path: Path, capfd: 
     with pytest.raises(StepFailed, match="exit status 7: \\$ python -c"):
         run(tmp_path, step(code=code))
     assert "what went wrong" in capfd.readouterr().out
-    assert "what went wrong" in (tmp_path / "steps" / "one.log").read_text()
+    [view] = find_jobs(tmp_path / JOBS_FOLDER)
+    assert (view.job.title, view.job.subject, view.state) == ("demo: Step one", "out.txt", "failed")
+    assert "what went wrong" in (view.folder / "log.txt").read_text()
 
 
 def test_missing_results_and_inputs_are_named(tmp_path: Path) -> None:
@@ -103,11 +105,3 @@ def test_missing_results_and_inputs_are_named(tmp_path: Path) -> None:
         run(tmp_path, step(code="pass"))
     with pytest.raises(ValueError, match="needs the file absent.json"):
         run(tmp_path, step(inputs=(Path("absent.json"),)))
-
-
-def test_commands_run_with_this_python() -> None:
-    assert executable_command(("python", "a.py", "b")) == [sys.executable, "a.py", "b"]
-    launched = executable_command(("accelerate", "launch", "a.py"))
-    assert launched == [sys.executable, "-m", "accelerate.commands.launch", "a.py"]
-    with pytest.raises(ValueError, match="no such program"):
-        executable_command(("rm", "-r"))

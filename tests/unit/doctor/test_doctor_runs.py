@@ -59,7 +59,7 @@ def test_a_finished_run_is_fine_and_stays_as_it_is(originals: Path, deep: bool) 
     assert diagnosis.kind is Kind.RUN and diagnosis.is_fine
     assert {finding.level for finding in diagnosis.findings} == {Level.OK}
     by_place = {finding.where: finding.what for finding in diagnosis.findings}
-    assert by_place["run_status.json"] == "finished after step 8 of 8"
+    assert by_place["run_status.json"] == "the run finished after step 8 of 8"
     assert "step 8 of 8" in by_place["checkpoint-8"] or "finite" in by_place["checkpoint-8"]
     assert "train/loss" in by_place["metrics.jsonl"] and "step 8" in by_place["metrics.jsonl"]
     assert ("checkpoint-6" in by_place) is deep

@@ -24,7 +24,7 @@ OWN_MESSAGES = {
     "conditioning/frozen.py": 1,  # of the library `transformers`, in memory
     "train/reporting/trackers.py": 1,  # a copy in memory
     "runtime/json_lines.py": 1,  # lines whose checksum was verified
-    "runtime/json_files.py": 2,  # the reader itself
+    "runtime/json_files.py": 3,  # the reader itself
 }
 """File -> calls of `json.loads` in it, for text that this program has just made."""
 

@@ -1,5 +1,6 @@
 """The banner of a failed run, and the run that shows it."""
 
+import errno
 import re
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,21 @@ from launching import make_world, write_config
 from songgen.config import RunConfig
 from songgen.data.loader import LoaderError
 from songgen.exit_codes import EXIT_ERROR, EXIT_NON_FINITE
+from songgen.runtime.status import read_run_status
 from songgen.tasks import MIXED
+from songgen.train.checkpoints.manager import CheckpointError
 from songgen.train.launch import run_training
 from songgen.train.optimization.anomalies import NonFiniteError
-from songgen.train.reporting.banner import banner, is_out_of_memory
+from songgen.train.reporting.banner import banner, diagnose, is_out_of_memory
 
 
 def config(**keys: Any) -> RunConfig:
     return RunConfig.from_dict({"model_name_or_path": "m", "save_to_disk": "d", "output_dir": "o", **keys})
+
+
+def text_of(error: BaseException, config: RunConfig, step: int | None = None) -> str | None:
+    diagnosis = diagnose(error, config)
+    return None if diagnosis is None else banner(diagnosis, error, Path("o"), step)
 
 
 def changes(text: str | None) -> list[str]:
@@ -44,20 +52,30 @@ HALVED = "per_device_train_batch_size gradient_accumulation_steps"
     ],
 )
 def test_the_two_settings_follow_from_the_present_ones(keys: dict[str, Any], expected: list[str]) -> None:
-    text = banner(torch.OutOfMemoryError("CUDA out of memory"), config(**keys), Path("o"), 7)
+    text = text_of(torch.OutOfMemoryError("CUDA out of memory"), config(**keys), 7)
     assert changes(text) == expected and text is not None
     assert "OUT OF MEMORY, after step 7" in text and "o/run_status.json" in text
 
 
 def test_numbers_and_reading_processes_have_their_own() -> None:
-    text = banner(NonFiniteError("loss is NaN"), config(dtype="float16", learning_rate=3e-4), Path("o"), 3)
+    text = text_of(NonFiniteError("loss is NaN"), config(dtype="float16", learning_rate=3e-4), 3)
     assert changes(text) == ["dtype", "learning_rate"] and text is not None
     assert '"learning_rate": 0.0001 (now 0.0003)' in text and "o/non_finite_steps.jsonl" in text
     dead = LoaderError("loader worker 1 (pid 9) died: killed by signal: Killed")
-    assert changes(banner(dead, config(dataloader_num_workers=4), Path("o"), None))[0] == "dataloader_num_workers"
+    assert changes(text_of(dead, config(dataloader_num_workers=4)))[0] == "dataloader_num_workers"
     hung = LoaderError("loader worker 1 (pid 9) gave no batch within 600 seconds (dataloader_timeout)")
-    assert changes(banner(hung, config(dataloader_num_workers=4), Path("o"), 1))[0] == "dataloader_timeout"
-    assert banner(ValueError("anything else"), config(), Path("o"), 1) is None
+    assert changes(text_of(hung, config(dataloader_num_workers=4), 1))[0] == "dataloader_timeout"
+    assert text_of(ValueError("anything else"), config(), 1) is None
+
+
+def test_a_full_disk_is_found_behind_the_failed_save() -> None:
+    """The save that fails for it raises another error."""
+    failed = CheckpointError("the checkpoint of step 9 could not be saved")
+    failed.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    text = text_of(failed, config(save_total_limit=4), 9)
+    assert text is not None and "THE DISK IS FULL, after step 9" in text
+    assert "1. free space on the disk" in text and '2. "save_total_limit": 1 (now 4)' in text
+    assert text_of(CheckpointError("anything else"), config(), 9) is None
 
 
 @pytest.mark.parametrize(
@@ -114,3 +132,8 @@ def test_a_run_ends_with_its_banner(
     printed = capfd.readouterr().err
     assert printed.count(f"{title}") == 1 and "change first:" in printed and f"{run}/run_status.json" in printed
     assert printed.index("error: ") < printed.index(title)
+    status = read_run_status(run)
+    assert status is not None and status.diagnosis is not None and title in status.diagnosis.title
+    assert status.reason is not None and str(error) in status.reason
+    for remedy in status.diagnosis.remedies:
+        assert set(remedy.changes) == set(remedy.now) and remedy.effect in printed

@@ -21,10 +21,10 @@ from songgen.cli.main import main
 from songgen.exit_codes import EXIT_USAGE
 from songgen.train.reporting.plots import background
 from songgen.train.reporting.plots.background import BackgroundPlots
-from songgen.train.reporting.plots.curves import Curve, read_curves
-from songgen.train.reporting.plots.page import latest_songs
+from songgen.train.reporting.plots.curves import read_curves
 from songgen.train.reporting.plots.panels import all_panels
 from songgen.train.reporting.plots.plot_files import write_plots
+from songgen.train.reporting.plots.songs import latest_songs
 from songgen.train.reporting.trackers import METRICS_FILE, MetricsFile, samples_folder
 
 pytest.importorskip("matplotlib", reason="matplotlib (train extra) is not installed")
@@ -147,17 +147,13 @@ def test_damaged_lines_are_counted_and_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_pictures")
 def test_a_hundred_thousand_points_become_as_many_as_a_picture_has_columns(tmp_path: Path) -> None:
-    curve = Curve(np.arange(100_000.0), np.sin(np.arange(100_000) / 1e4))
-    spiked = Curve(curve.steps, np.where(curve.steps == 54_321, 50.0, curve.values)).thinned()
-    assert len(spiked.steps) == 1_000 and spiked.highest is not None and spiked.lowest is not None
-    assert spiked.highest.max() == 50 and np.median(spiked.highest - spiked.lowest) < 0.02
-    plain = curve.thinned()
-    np.testing.assert_allclose(plain.values, np.sin(plain.steps / 1e4), atol=1e-3)
     run = tmp_path / "run"
     run.mkdir()
     line = '{{"step": {0}, "epoch": 0.1, "time": 1.0, "train/loss": 2.5, "train/grad_norm": 0.1}}\n'
     (run / METRICS_FILE).write_text("".join(line.format(step) for step in range(100_000)))
     began = time.process_time()
+    curve = read_curves(run).curves["train/loss"]
+    assert 500 <= len(curve.steps) <= 1_000 and curve.last == (99_999, 2.5)
     write_plots([run], tmp_path / "out")
     assert time.process_time() - began < 30, "it takes about 3 s"
 

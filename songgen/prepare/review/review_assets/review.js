@@ -1,11 +1,14 @@
 // The page: a list of clips, the open clip, and saving as one goes. Texts only ever become text nodes, never HTML.
 
-import { carryTimes, writtenLines } from "/assets/lyrics.js";
-import { Player } from "/assets/player.js";
+import { carryTimes, writtenLines } from "./lyrics.js";
+import { Player } from "./player.js";
+import { t } from "./texts.js";
 
 const SAVE_AFTER = 700; // milliseconds without typing
 const UNSURE = 0.5; // words that were heard with less certainty are marked
-const TRACK_NAMES = { mix: "Mix", vocal: "Vocal", acc: "Accompaniment" };
+const TRACK_NAMES = { mix: t("Mix"), vocal: t("Vocal"), acc: t("Accompaniment") };
+
+const VERDICTS = { accepted: t("accepted"), refused: t("refused") };
 
 const byId = (id) => document.getElementById(id);
 const filters = byId("filters");
@@ -44,7 +47,7 @@ async function ask(path, body, options = {}) {
   return values;
 }
 
-const clipPath = (id) => `/api/clips/${encodeURIComponent(id)}`;
+const clipPath = (id) => `api/clips/${encodeURIComponent(id)}`;
 
 // ---- the list
 
@@ -74,17 +77,19 @@ async function loadList(page = 1) {
   for (const [name, value] of new FormData(filters)) {
     if (!(name === "language" && value === "any")) query.set(name, value);
   }
-  listing = await ask(`/api/clips?${query}`);
-  document.title = `Review: ${listing.title}`;
+  listing = await ask(`api/clips?${query}`);
+  document.title = t("Review: {name}", { name: listing.title });
   byId("title").textContent = listing.title;
-  fillChoices("reason", "", "anything", listing.facets.reasons);
-  fillChoices("language", "any", "any", listing.facets.languages);
+  fillChoices("reason", "", t("anything"), listing.facets.reasons);
+  fillChoices("language", "any", t("any"), listing.facets.languages);
   byId("clips").replaceChildren(...listing.clips.map(row));
   byId("nothing").hidden = listing.clips.length > 0;
   byId("pages").hidden = listing.pages === 1;
   byId("page-back").disabled = listing.page === 1;
   byId("page-next").disabled = listing.page === listing.pages;
-  byId("page-text").textContent = `${listing.first}–${listing.first + listing.clips.length - 1} of ${listing.found}`;
+  byId("page-text").textContent = t("{first}–{last} of {all}", {
+    first: listing.first, last: listing.first + listing.clips.length - 1, all: listing.found,
+  });
   showProgress(listing.progress);
   showOrphans(listing.orphans);
   markOpen();
@@ -94,10 +99,10 @@ async function loadList(page = 1) {
 function fillChoices(name, value, text, facets) {
   const select = filters.elements[name];
   const chosen = select.value || (select.selectedOptions.length ? select.value : value);
-  const choices = facets.map(([code, count]) => make("option", { value: code, textContent: `${code || "none"} (${count})` }));
+  const choices = facets.map(([code, count]) => make("option", { value: code, textContent: `${code || t("none")} (${count})` }));
   select.replaceChildren(make("option", { value, textContent: text }), ...choices);
   if (chosen !== value && !facets.some(([code]) => code === chosen)) {
-    select.append(make("option", { value: chosen, textContent: `${chosen || "none"} (0)` }));
+    select.append(make("option", { value: chosen, textContent: `${chosen || t("none")} (0)` }));
   }
   select.value = chosen;
 }
@@ -113,15 +118,15 @@ function row(summary) {
 function fillRow(button, summary) {
   const marks = [];
   const mark = (text, kind = "") => marks.push(make("span", { className: `badge ${kind}`, textContent: text }));
-  if (summary.verdict) mark(summary.verdict, summary.verdict === "accepted" ? "good" : "bad");
+  if (summary.verdict) mark(VERDICTS[summary.verdict] ?? summary.verdict, summary.verdict === "accepted" ? "good" : "bad");
   if (summary.code) mark(summary.code.replaceAll("_", " "), "bad");
-  if (summary.is_corrected) mark("corrected");
+  if (summary.is_corrected) mark(t("corrected"));
   if (summary.language) mark(summary.language);
-  if (summary.confidence !== null) mark(`heard ${Math.round(summary.confidence * 100)} %`);
+  if (summary.confidence !== null) mark(t("heard {n} %", { n: Math.round(summary.confidence * 100) }));
   button.replaceChildren(
     make("span", { className: "name", textContent: summary.id }),
-    make("span", { className: "length", textContent: `${summary.duration.toFixed(1)} s` }),
-    make("span", { className: "teaser", textContent: summary.teaser || "no words" }),
+    make("span", { className: "length", textContent: t("{n} s", { n: summary.duration.toFixed(1) }) }),
+    make("span", { className: "teaser", textContent: summary.teaser || t("no words") }),
     make("span", { className: "marks" }, ...marks),
   );
 }
@@ -140,12 +145,12 @@ function markOpen() {
 function showProgress({ reviewed, total }) {
   byId("progress-bar").max = Math.max(total, 1);
   byId("progress-bar").value = reviewed;
-  byId("progress-text").textContent = `${reviewed} of ${total} reviewed`;
+  byId("progress-text").textContent = t("{n} of {all} reviewed", { n: reviewed, all: total });
 }
 
 function showOrphans(orphans) {
   byId("orphans").hidden = orphans.length === 0;
-  byId("orphans").querySelector("summary").textContent = `${orphans.length} corrections fit no clip any more`;
+  byId("orphans").querySelector("summary").textContent = t("{n} corrections fit no clip any more", { n: orphans.length });
   byId("orphans").querySelector("ul").replaceChildren(...orphans.map((edit) => make("li", {
     textContent: `${edit.song}, ${clock(edit.start)}–${clock(edit.end)}: ${JSON.stringify(edit.changes)}`,
   })));
@@ -170,7 +175,9 @@ function show(values) {
   byId("clip-pane").hidden = false;
   document.body.classList.add("has-clip");
   byId("clip-id").textContent = clip.id;
-  byId("clip-place").textContent = `${clock(clip.start)}–${clock(clip.start + clip.duration)} of ${clip.song}`;
+  byId("clip-place").textContent = t("{start}–{end} of {song}", {
+    start: clock(clip.start), end: clock(clip.start + clip.duration), song: clip.song,
+  });
   byId("lyrics").value = clip.lyrics;
   byId("language").value = clip.language;
   byId("tags").value = clip.tags.join(", ");
@@ -196,12 +203,12 @@ function show(values) {
 
 function showState() {
   const { verdict, refusal } = clip;
-  byId("clip-state").textContent = verdict || (refusal ? "left out" : "not reviewed");
+  byId("clip-state").textContent = VERDICTS[verdict] ?? (refusal ? t("left out") : t("not reviewed"));
   byId("clip-state").className = `badge ${verdict === "accepted" ? "good" : refusal ? "bad" : ""}`;
   byId("refusal").hidden = !refusal;
   if (refusal) {
-    const hint = clip.can_accept ? "" : " It never became a clip, so that it cannot be accepted: mend the song itself.";
-    byId("refusal").textContent = `Left out by ${refusal.step}: ${refusal.reason}.${hint}`;
+    const hint = clip.can_accept ? "" : t("It never became a clip, so that it cannot be accepted: mend the song itself.");
+    byId("refusal").textContent = `${t("Left out by {step}: {reason}.", refusal)} ${hint}`;
   }
   byId("copy").hidden = !clip.copy_of;
   byId("instead").disabled = verdict === "accepted";
@@ -224,12 +231,12 @@ async function playTrack(name, isSamePlace) {
   const id = clip.id;
   track = name;
   for (const input of byId("tracks").querySelectorAll("input")) input.checked = input.value === name;
-  player.load(`/audio/${encodeURIComponent(id)}/${name}`, clip.duration, isSamePlace);
+  player.load(`audio/${encodeURIComponent(id)}/${name}`, clip.duration, isSamePlace);
   try {
     const { peaks } = await ask(`${clipPath(id)}/peaks/${name}`);
     if (clip.id === id && track === name) player.peaks = peaks;
   } catch (error) {
-    if (clip.id === id) say(`The track cannot be shown: ${error.message}`, true);
+    if (clip.id === id) say(t("The track cannot be shown: {reason}", { reason: error.message }), true);
   }
   player.draw();
 }
@@ -239,10 +246,10 @@ function showLines() {
   player.draw();
   byId("timing").hidden = lines.length === 0;
   byId("lines").replaceChildren(...lines.map((text, index) => {
-    const inputs = ["From", "To"].map((side, place) => {
+    const inputs = [t("From"), t("To")].map((side, place) => {
       const value = times[index] ? times[index][place].toFixed(2) : "";
       const input = make("input", { type: "number", min: 0, max: clip.duration, step: 0.01, value });
-      input.setAttribute("aria-label", `${side}, in seconds: ${text}`);
+      input.setAttribute("aria-label", t("{side}, in seconds: {line}", { side, line: text }));
       input.addEventListener("change", () => setTimes(index, inputs));
       return input;
     });
@@ -256,8 +263,8 @@ function showLines() {
       inputs[place].value = player.audio.currentTime.toFixed(2);
       setTimes(index, inputs);
     };
-    const play = action("▶", "Play this line", () => times[index] && player.playPart(...times[index]));
-    const buttons = [play, action("[", "From here", () => here(0)), action("]", "To here", () => here(1))];
+    const play = action("▶", t("Play this line"), () => times[index] && player.playPart(...times[index]));
+    const buttons = [play, action("[", t("From here"), () => here(0)), action("]", t("To here"), () => here(1))];
     const cells = [text, ...inputs].map((content) => make("td", {}, content));
     return make("tr", {}, ...cells, make("td", {}, ...buttons));
   }));
@@ -266,10 +273,10 @@ function showLines() {
 function setTimes(index, inputs) {
   const [start, end] = inputs.map((input) => (input.value === "" ? null : Number(input.value)));
   times = [...times]; // those that are kept in `placed` stay as they are
-  inputs[1].setCustomValidity(start !== null && end !== null && end <= start ? "must lie behind the beginning" : "");
+  inputs[1].setCustomValidity(start !== null && end !== null && end <= start ? t("must be after the beginning") : "");
   if (start === null && end === null) times[index] = null;
   else if (start === null || end === null || end <= start || end > clip.duration + 0.005 || start < 0) {
-    say("A line needs a beginning before its end, both inside of the clip.", true);
+    say(t("A line needs a beginning before its end, both inside of the clip."), true);
     return;
   } else times[index] = [start, Math.min(end, clip.duration)];
   placed = { lines, times };
@@ -283,17 +290,17 @@ function showHeard() {
     const words = heard.words.length ? heard.words.flatMap((word) => {
       const isUnsure = word.confidence !== null && word.confidence < UNSURE;
       const button = make("button", { type: "button", textContent: word.text, className: isUnsure ? "unsure" : "" });
-      button.title = word.confidence === null ? "" : `${Math.round(word.confidence * 100)} % certain`;
+      button.title = word.confidence === null ? "" : t("{n} % certain", { n: Math.round(word.confidence * 100) });
       button.addEventListener("click", () => player.playPart(word.start, word.end));
       return [button, " "];
-    }) : [heard.text || "nothing"];
-    const use = make("button", { type: "button", className: "use", textContent: "use as lyrics" });
+    }) : [heard.text || t("nothing")];
+    const use = make("button", { type: "button", className: "use", textContent: t("use as lyrics") });
     use.addEventListener("click", () => {
       byId("lyrics").value = heard.text;
       lyricsChanged();
       save();
     });
-    return make("p", {}, `Heard (${heard.name.replaceAll("_", " ")}): `, ...words, heard.text ? use : "");
+    return make("p", {}, t("Heard ({name}): ", { name: heard.name.replaceAll("_", " ") }), ...words, heard.text ? use : "");
   }));
 }
 
@@ -346,7 +353,7 @@ function save(verdict = {}, options = {}) {
       say("");
       return true;
     }
-    say("saving…");
+    say(t("saving…"));
     return change(clipPath(clip.id), { version: clip.version, changes }, sent, options);
   });
   return queue;
@@ -361,7 +368,7 @@ async function change(path, body, sent, options = {}) {
     saved = sent;
     byId("problems").hidden = true;
     showState();
-    say("saved");
+    say(t("saved"));
     return true;
   } catch (error) {
     if (error.status === 409) {
@@ -369,13 +376,13 @@ async function change(path, body, sent, options = {}) {
       clip = { ...clip, theirs: error.values };
       byId("conflict").hidden = false;
       byId("conflict").scrollIntoView({ block: "center" });
-      say("not saved", true);
+      say(t("not saved"), true);
     } else if (error.status === 422) {
       byId("problems").textContent = error.values.problems.join("\n");
       byId("problems").hidden = false;
       byId("problems").scrollIntoView({ block: "center" });
-      say("not saved", true);
-    } else say(`not saved: ${error.message}`, true);
+      say(t("not saved"), true);
+    } else say(t("not saved: {reason}", { reason: error.message }), true);
     return false;
   }
 }
@@ -403,7 +410,7 @@ async function keepInstead() {
   if (!clip.copy_of || byId("instead").disabled) return;
   if (!(await flush()) || clip.id !== id) return;
   queue = queue.then(() => change(`${clipPath(id)}/keep`, { version: clip.version }, fields()));
-  if ((await queue) && clip.id === id) say("kept instead: the next songgen prepare leaves the other copy out");
+  if ((await queue) && clip.id === id) say(t("kept instead: the next songgen prepare leaves the other copy out"));
 }
 
 async function undo() {
@@ -417,7 +424,7 @@ async function undo() {
       const answer = await ask(`${clipPath(id)}/undo`, { version: clip.version });
       took(answer);
       show(answer.clip);
-      say("taken back");
+      say(t("taken back"));
     } catch (error) {
       if (error.status === 409) show(error.values.clip);
       say(error.message, true);

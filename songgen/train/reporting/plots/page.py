@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import soundfile
 from songgen.runtime.files import write_bytes_atomic
 from songgen.train.reporting.plots.curves import RunCurves
 from songgen.train.reporting.plots.panels import TRAINING_LOSS, Panel
-from songgen.train.reporting.trackers import SAMPLES_FOLDER, samples_folder
+from songgen.train.reporting.plots.songs import latest_songs
 from songgen.web.document import link, render_document, section
 
 EMBEDDED_BYTES = 24 * 1024**2
@@ -26,42 +24,6 @@ STYLE = """\
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr)); gap: 0.9rem; }
 .panels img { display: block; width: 100%; height: auto; background: #fff; border-radius: 6px; }
 """
-
-_GENERATED = re.compile(r"(?P<song>.+)_generated_(?P<track>[^_]+)\.wav")
-_STEP_FOLDER = re.compile(r"step_(\d+)")
-
-
-@dataclass(frozen=True)
-class Song:
-    """A song of the latest evaluation."""
-
-    name: str
-    """Name of the held-out clip."""
-    files: tuple[tuple[str, Path], ...]
-    """Label, such as "target, mix" -> file."""
-
-
-def latest_songs(folder: Path) -> tuple[int, list[Song]]:
-    """Return the step of the latest evaluation that generated songs, and these with their originals.
-
-    Links are left out: a folder that comes from elsewhere must not put other files of this machine into a page.
-    """
-    numbers = [
-        int(match[1]) for path in folder.glob(f"{SAMPLES_FOLDER}/*") if (match := _STEP_FOLDER.fullmatch(path.name))
-    ]
-    for step in sorted((number for number in numbers if number), reverse=True):
-        files: dict[str, list[tuple[str, Path]]] = {}
-        for path in sorted(samples_folder(folder, step).iterdir()):
-            if match := _GENERATED.fullmatch(path.name):
-                original = samples_folder(folder, 0) / f"{match['song']}_original_{match['track']}.wav"
-                pairs = (f"target, {match['track']}", original), (f"generated, {match['track']}", path)
-                files.setdefault(match["song"], []).extend(
-                    (label, file) for label, file in pairs if file.is_file() and not file.is_symlink()
-                )
-        if files:
-            return step, [Song(name, tuple(found)) for name, found in files.items()]
-    return 0, []
-
 
 def write_page(path: Path, runs: Sequence[RunCurves], pictures: Sequence[tuple[Panel, bytes]]) -> None:
     """Write the page.
@@ -113,7 +75,7 @@ def _latest(run: RunCurves) -> Iterator[str]:
     """Yield the latest value of each column, with its step."""
     for names in _COLUMNS.values():
         curve = run.first_of(*names)
-        yield f"{curve.values[-1]:.4g} (step {curve.steps[-1]:.0f})" if curve else ""
+        yield f"{curve.last[1]:.4g} (step {curve.last[0]:.0f})" if curve else ""
 
 
 def _songs(run: RunCurves, folder: Path, budget: list[int]) -> str:

@@ -10,8 +10,8 @@ from songgen.train.reporting.plots.curves import Curve, RunCurves
 TRAINING_LOSS = ("train/unweighted_loss", "train/loss")
 """Metrics of the training loss, the one that can be compared with the evaluation's first."""
 
-FINE_PART = "codebook"
-"""Beginning of the names of the finest parts of a loss."""
+FINE_PARTS = {"codebook": "codebook", "band": "band of timesteps"}
+"""Beginning of the names of the finest parts of a loss -> what it is called in titles."""
 
 COLORS = ("#3457d5", "#c2410c", "#1b8a5a", "#9333ea", "#b45309", "#0e7490", "#be185d", "#4d7c0f")
 """Colours of curves, distinct for most forms of colour blindness when used in this order."""
@@ -40,8 +40,14 @@ class Line:
 
     curve: Curve
     """Points."""
+    run: RunCurves
+    """The run."""
+    metric: str
+    """Name of the metric, such as `train/loss`."""
+    name: str
+    """Name in the legend of a panel with one run; empty for none."""
     label: str
-    """Name in the legend; empty for none."""
+    """Name in the legend, with that of the run if there are several; empty for none."""
     color: str
     """Colour."""
     has_markers: bool = False
@@ -105,11 +111,13 @@ def _lines(runs: Sequence[RunCurves], names: Sequence[str], label: str, shift: i
     """
     is_evaluation = names[0].startswith("eval/")
     for number, run in enumerate(runs):
-        if curve := run.first_of(*names):
+        metric = next((name for name in names if name in run.curves), None)
+        if metric is not None and (curve := run.curves[metric]):
             several = len(runs) > 1
             shown = f"{run.name}, {label}" if several and label else label
             color = COLORS[(number if several else shift) % len(COLORS)]
-            yield Line(curve.thinned(), shown, color, is_evaluation, max(0.3, 1.0 - 0.15 * shift) if several else 1.0)
+            opacity = max(0.3, 1.0 - 0.15 * shift) if several else 1.0
+            yield Line(curve, run, metric, label, shown, color, is_evaluation, opacity)
 
 
 def _accuracies(runs: Sequence[RunCurves]) -> Iterator[Line]:
@@ -121,7 +129,7 @@ def _accuracies(runs: Sequence[RunCurves]) -> Iterator[Line]:
 
 
 def _part_panels(runs: Sequence[RunCurves]) -> Iterator[Panel]:
-    """Yield the panels of the evaluation loss by track, and of the losses by codebook, one for each track."""
+    """Yield the panels of the evaluation loss by track, and of the losses by codebook or band, one for each track."""
     tracks = list(dict.fromkeys(name for run in runs for name in _coarse(run, "loss")))
     if len(tracks) > 1:
         lines = [
@@ -129,16 +137,16 @@ def _part_panels(runs: Sequence[RunCurves]) -> Iterator[Panel]:
         ]
         yield Panel("loss_by_track", "evaluation loss by track", tuple(lines))
     parts = list(dict.fromkeys(name for run in runs for name in run.curves if _is_fine(name, "loss")))
-    for track in dict.fromkeys(_owner(name) for name in parts):
+    for kind, track in dict.fromkeys((_kind(name), _owner(name)) for name in parts):
         lines, labelled = [], set[int]()
         for name in parts:
-            if _owner(name) == track:
+            if (_kind(name), _owner(name)) == (kind, track):
                 number = _number(name)
-                has_label = number not in labelled and (len(runs) == 1 or number == 0)
+                has_label = number not in labelled and (len(runs) == 1 or not labelled)
                 lines += _lines(runs, (name,), str(number) if has_label else "", shift=number)
                 labelled.add(number)
-        title = f"loss by codebook{track and f': {track}'} (points: evaluation)"
-        yield Panel(f"loss_by_codebook_{track or 'all'}", title, tuple(lines))
+        title = f"loss by {FINE_PARTS[kind]}{track and f': {track}'} (points: evaluation)"
+        yield Panel(f"loss_by_{kind}_{track or 'all'}", title, tuple(lines))
 
 
 def _coarse(run: RunCurves, metric: str) -> list[str]:
@@ -147,18 +155,23 @@ def _coarse(run: RunCurves, metric: str) -> list[str]:
     return [
         name
         for name, path in paths
-        if len(path) == 3 and path[0] == "eval" and path[2] == metric and not path[1].startswith(FINE_PART)
+        if len(path) == 3 and path[0] == "eval" and path[2] == metric and not path[1].startswith(tuple(FINE_PARTS))
     ]
 
 
 def _is_fine(name: str, metric: str) -> bool:
-    """Return whether a metric is one of a codebook, such as `train/vocal/codebook_0/loss`."""
+    """Return whether a metric is one of a codebook or band, such as `train/vocal/codebook_0/loss`."""
     path = name.split("/")
-    return len(path) > 2 and path[-1] == metric and path[-2].startswith(FINE_PART)
+    return len(path) > 2 and path[-1] == metric and path[-2].startswith(tuple(FINE_PARTS))
+
+
+def _kind(name: str) -> str:
+    """Return the kind of a fine part, by the name of its metric."""
+    return next(kind for kind in FINE_PARTS if name.split("/")[-2].startswith(kind))
 
 
 def _number(name: str) -> int:
-    """Return the number of a codebook's metric; 0 if it has none."""
+    """Return the number of the metric of a codebook or band; 0 if it has none."""
     digits = name.split("/")[-2].rpartition("_")[2]
     return int(digits) if digits.isdecimal() else 0
 

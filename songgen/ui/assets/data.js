@@ -1,0 +1,42 @@
+// The list of data sets: fetched, since searching the folders takes a moment.
+
+import "./forms.js";
+import { act, el, formatNumber, formatTime, request, t } from "./page.js";
+
+const COLORS = { running: "running", finished: "good", failed: "bad", stopped: "warn", unfinished: "warn" };
+const byId = (id) => document.getElementById(id);
+
+function nextSteps(entry) {
+  const folder = encodeURIComponent(entry.folder);
+  if (entry.state !== "finished") return [[`/data/set/${folder}`, entry.state === "running" ? t("Watch") : t("Continue")]];
+  if (entry.kind === "songs") return [[`/review/${folder}/`, t("Review")], [`/data/tokenize?data=${folder}`, t("Tokenize")]];
+  return [[`/configure?data=${folder}`, t("Configure training")]];
+}
+
+function row(entry) {
+  const kind = entry.kind === "songs" ? t("songs") : t("tokens");
+  const links = nextSteps(entry).flatMap(([href, text]) => [el("a", { href }, text), " "]);
+  return el("tr", {},
+    el("td", {}, el("a", { href: `/data/set/${encodeURIComponent(entry.folder)}` }, entry.folder)),
+    el("td", {}, kind),
+    el("td", {}, el("span", { class: `badge ${COLORS[entry.state] ?? ""}` }, t(entry.state)), " ", el("small", {}, entry.detail)),
+    el("td", {}, entry.rows === null ? "–" : String(entry.rows)),
+    el("td", {}, formatNumber(entry.hours)),
+    el("td", {}, formatTime(entry.changed)),
+    el("td", {}, ...links));
+}
+
+async function load() {
+  byId("searching").hidden = false;
+  try {
+    const { entries } = await request("/api/data");
+    byId("entries").replaceChildren(...entries.map(row));
+    byId("data-sets").hidden = entries.length === 0;
+    byId("nothing").hidden = entries.length > 0;
+  } finally {
+    byId("searching").hidden = true;
+  }
+}
+
+byId("refresh").addEventListener("click", () => act(byId("refresh"), load));
+act(byId("refresh"), load);

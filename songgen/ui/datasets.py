@@ -1,0 +1,225 @@
+"""What the page shows of data sets: state, progress, figures, reasons of refusals, rows, lists in LJSpeech format."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from songgen.data.reject_codes import REJECT_CODES
+from songgen.data.schema import REPORT_FILE, DatasetInfo
+from songgen.doctor.listing import Entry, find_entries
+from songgen.doctor.work_folders import WORK_ENDING, work_folder_of
+from songgen.prepare.engine.record_files import SONGS_FILE
+from songgen.prepare.inputs import TakenIn, read_notices
+from songgen.prepare.output.writers import FILE_NAME_COLUMNS, INFO_FILE, LJSPEECH_FILES, METADATA_FILES, PreparedInfo
+from songgen.prepare.review.corrections import REVIEW_CODES
+from songgen.prepare.sections import REFUSAL_CODES, SECTIONS
+from songgen.runtime.json_files import read_json_object
+from songgen.ui.workspace import Workspace
+
+KINDS = ("songs", "tokens")
+"""Kinds of `songgen list` that are data sets: prepared songs, and tokens."""
+
+PAGE_ROWS = 50
+"""Rows of a data set on one page."""
+
+MAX_LINE = 1 << 20
+"""Most characters of a line of a manifest that are read."""
+
+SHOWN_LINES = 5
+"""Lines of a list in LJSpeech format that are shown."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Songs and clips that were left out for one reason."""
+
+    code: str
+    """Code in `rejected.jsonl`."""
+
+    count: int
+    """Number of them."""
+
+    meaning: str
+    """Meaning in one line."""
+
+    advice: str
+    """What to do if there are many; may be empty."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training or evaluation part of a data set."""
+
+    name: str
+    """Name."""
+
+    clips: int
+    """Number of clips."""
+
+    hours: float | None
+    """Total length; None if it is not known."""
+
+
+@dataclass
+class DataSet:
+    """A data set, prepared or tokenized, finished or not."""
+
+    folder: Path
+    """Folder of the finished data set, which may not exist yet."""
+
+    kind: str
+    """One of `KINDS`; empty if it is neither."""
+
+    is_there: bool = False
+    """Whether there is a finished data set."""
+
+    problem: str = ""
+    """Why it cannot be read."""
+
+    splits: list[Split] = field(default_factory=list)
+    """Its parts."""
+
+    refused: list[Refused] = field(default_factory=list)
+    """What was left out, by reason, the most frequent first."""
+
+    without_caption: int = 0
+    """Clips without a caption, which tokenizing leaves out."""
+
+    notices: TakenIn = field(default_factory=TakenIn)
+    """Notices on the inputs."""
+
+    lists: dict[str, list[str]] = field(default_factory=dict)
+    """Lists in LJSpeech format -> their first lines."""
+
+    report: dict[str, Any] | None = None
+    """Its `report.json`; None without one."""
+
+    work: Entry | None = None
+    """Work that is running or was not finished."""
+
+
+def list_data_sets(workspace: Workspace) -> list[Entry]:
+    """Return all data sets of the workspace, newest first; `.work` folders as the data set that they become."""
+    return [entry for entry in find_entries(workspace.folders) if entry.kind in KINDS]
+
+
+def read_data_set(folder: Path) -> DataSet:
+    """Return what is known of a data set, by the folder of the data set or its work folder."""
+    if folder.name.endswith(WORK_ENDING):
+        folder = folder.with_name(folder.name.removesuffix(WORK_ENDING))
+    work = work_folder_of(folder)
+    entries = find_entries([work]) if work.is_dir() else []
+    found = DataSet(folder, kind="", work=next((entry for entry in entries if entry.kind in KINDS), None))
+    if (folder / INFO_FILE).is_file():
+        _read_prepared(found)
+    elif (folder / "dataset.json").is_file():
+        _read_tokens(found)
+    elif found.work is not None:
+        found.kind = found.work.kind
+    if found.kind == "songs" and (work / SONGS_FILE).with_suffix(".notices.json").is_file():
+        found.notices = read_notices(work / SONGS_FILE)
+    return found
+
+
+def _read_prepared(found: DataSet) -> None:
+    found.kind = "songs"
+    info = PreparedInfo.read(found.folder)
+    if info is None:
+        found.problem = f"{INFO_FILE} cannot be read; run `songgen prepare` again, or another version has written it"
+        return
+    found.is_there = True
+    found.splits = [Split(name, count, info.seconds[name] / 3600) for name, count in info.clips.items()]
+    found.refused = _refused(info.refused)
+    found.without_caption = info.without_caption
+    found.report = _report(found.folder)
+    for name in LJSPEECH_FILES.values():
+        if (found.folder / name).is_file():
+            found.lists[name] = [*islice(_lines(found.folder / name), SHOWN_LINES)]
+
+
+def _read_tokens(found: DataSet) -> None:
+    found.kind = "tokens"
+    try:
+        info = DatasetInfo.read(found.folder)
+    except ValueError as problem:
+        found.problem = str(problem)
+        return
+    found.is_there = True
+    found.report = _report(found.folder)
+    parts = (found.report or {}).get("splits", {})
+    for name in info.splits:
+        part = parts.get(name, {})
+        found.splits.append(Split(name, info.num_rows(name), part.get("hours")))
+    counts: dict[str, int] = {}
+    for part in parts.values():
+        for code, count in part.get("rejected", {}).items():
+            counts[code] = counts.get(code, 0) + count
+    found.refused = _refused(counts)
+
+
+def _report(folder: Path) -> dict[str, Any] | None:
+    try:
+        return read_json_object(folder / REPORT_FILE)
+    except ValueError:
+        return None
+
+
+def _refused(counts: dict[str, int]) -> list[Refused]:
+    return [_reason(code, count) for code, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def _reason(code: str, count: int) -> Refused:
+    known = REFUSAL_CODES.get(code) or REVIEW_CODES.get(code)
+    if known is not None:
+        return Refused(code, count, known.meaning, known.advice)
+    return Refused(code, count, REJECT_CODES[code].meaning if code in REJECT_CODES else "", "")
+
+
+def summary_of_step(name: str) -> str:
+    """Return what a step of preparing is for; empty for a phase that is not a step."""
+    return next((section.summary for section in SECTIONS.values() for step in section.steps if step.name == name), "")
+
+
+def read_rows(folder: Path, split: str, page: int) -> dict[str, Any]:
+    """Return one page of the rows of a prepared data set.
+
+    Args:
+        folder: prepared data set.
+        split: `train` or `eval`.
+        page: number, from 1.
+
+    Raises:
+        ValueError: if there is no such part.
+    """
+    path = folder / METADATA_FILES.get(split, "-")
+    if not path.is_file():
+        raise ValueError(f"split: there is no {split} part in this data set")
+    first = (max(page, 1) - 1) * PAGE_ROWS
+    shown = [_row(line) for line in islice(_lines(path), first, first + PAGE_ROWS + 1)]
+    return {"rows": shown[:PAGE_ROWS], "first": first + 1, "page": max(page, 1), "has_more": len(shown) > PAGE_ROWS}
+
+
+def _row(line: str) -> dict[str, Any]:
+    """Return what is shown of a row; a damaged one is named."""
+    try:
+        values = json.loads(line)
+        assert isinstance(values, dict)
+    except (ValueError, AssertionError, RecursionError):
+        return {"id": "?", "caption": line[:80], "lyrics": "", "tracks": {}, "duration": None, "language": ""}
+    tracks = {
+        track: values[column] for track, column in FILE_NAME_COLUMNS.items() if isinstance(values.get(column), str)
+    }
+    texts = {name: str(values.get(name) or "")[:2_000] for name in ("caption", "lyrics", "language")}
+    duration = values.get("duration")
+    return {"id": str(values.get("fname", "")), "tracks": tracks, **texts,
+            "duration": duration if isinstance(duration, int | float) else None}  # fmt: skip
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file; a line without an end is cut."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        while line := file.readline(MAX_LINE):
+            yield line.rstrip("\n")

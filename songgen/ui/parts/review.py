@@ -1,0 +1,77 @@
+"""Review: the desk of `songgen review` for any data set of the workspace, below an address of its own."""
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from songgen.ui.site import Site
+from songgen.web.application import PageRoute
+
+if TYPE_CHECKING:
+    from songgen.prepare.review.page import ReviewPage
+
+MAX_DESKS = 4
+"""Number of data sets whose clips are kept in memory."""
+
+PREFIX = "/review/{folder}"
+
+
+class ReviewPart:
+    """The addresses of the review of every data set."""
+
+    def __init__(self, site: Site) -> None:
+        """Keep the frame of the page."""
+        self._site = site
+        self._pages: OrderedDict[Path, ReviewPage] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def routes(self) -> list[PageRoute]:
+        """Return every address of this part."""
+        from songgen.prepare.review.page import review_routes
+
+        first, *others = review_routes(self._page, PREFIX)
+        return [
+            PageRoute(PREFIX, self.redirect),
+            PageRoute(first.path, self._site.page(first.endpoint)),
+            *others,
+        ]
+
+    def redirect(self, request: Request) -> Response:
+        """Add the slash that the relative addresses of the page need."""
+        return RedirectResponse(f"/review/{quote(request.path_params['folder'], safe='')}/", 303)
+
+    def _page(self, request: Request) -> "ReviewPage":
+        """Return the page of a data set, opened when it is asked for first.
+
+        Raises:
+            HTTPException: 404 if the folder has no clips to review, or is outside of the folders of the page.
+            ValueError: the same, for the page itself, which shows it.
+        """
+        from songgen.prepare.review.desk import ReviewDesk, find_work_folder
+        from songgen.prepare.review.page import ReviewPage
+
+        workspace = self._site.workspace
+        try:
+            folder = workspace.path(request.path_params["folder"], "folder")
+            work = find_work_folder(folder)
+            workspace.path(str(work), "folder")
+        except ValueError as error:
+            if request.url.path.endswith("/"):
+                raise
+            raise HTTPException(404, str(error)) from error
+        with self._lock:
+            page = self._pages.pop(work, None)
+            if page is None:
+                shown = workspace.shown(work.with_name(work.name.removesuffix(".work")))
+                back = f"/data/set/{quote(shown, safe='')}"
+                page = ReviewPage(ReviewDesk(work), shown, self._site.language, back=back, roots=workspace.folders)
+            self._pages[work] = page
+            while len(self._pages) > MAX_DESKS:
+                self._pages.popitem(last=False)
+        return page

@@ -1,0 +1,102 @@
+"""Tokenize: what is needed first, and the options of the data configuration that `songgen prepare` has written."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from songgen.config.keys import all_keys
+from songgen.jobs.record import find_jobs
+from songgen.runtime.json_files import read_json_object
+from songgen.ui.commands import command_form
+from songgen.ui.fields import Field, field_of_key
+from songgen.ui.parts.jobs import job_values
+from songgen.ui.site import Site
+from songgen.web.application import PageRoute
+
+MAIN_KEYS = ("model_name_or_path", "save_to_disk", "min_duration_in_seconds", "max_duration_in_seconds", "long_clips")
+"""Keys that are always shown."""
+
+PART_KEYS = ("audio_codec", "description_tokenizer_name", "lyrics_tokenizer", "voice_encoder")
+"""Keys that name a part in place of the model's."""
+
+FURTHER_KEYS = (
+    "default_language",
+    "max_text_length",
+    "max_description_token_length",
+    "max_prompt_token_length",
+    "voice_storage",
+    "max_bad_fraction",
+    "max_train_samples",
+    "max_eval_samples",
+    "audio_encoder_per_device_batch_size",
+    "preprocessing_num_workers",
+    "save_codec_steps",
+    "audio_timeout_seconds",
+    "audio_memory_gib",
+    "keep_columns",
+)
+"""Other keys that tokenizing reads."""
+
+LAUNCH_OPTIONS = ("devices", "gpu_ids")
+"""Options of the launch that are offered."""
+
+
+class TokenizePart:
+    """The endpoint of tokenizing; the commands are started as every job."""
+
+    def __init__(self, site: Site) -> None:
+        """Keep the frame of the page."""
+        self._site = site
+        self._workspace = site.workspace
+
+    def routes(self) -> list[PageRoute]:
+        """Return every address of this part."""
+        return [PageRoute("/data/tokenize", self._site.page(self.index))]
+
+    def index(self, request: Request) -> Response:
+        """Return the form: `?data=FOLDER` with a prepared data set."""
+        from songgen.prepare.output.next_steps import missing_parts
+        from songgen.prepare.output.writers import DATA_CONFIG_FILE
+
+        folder = self._workspace.existing_folder(request.query_params.get("data", ""), "data")
+        shown = self._workspace.shown(folder)
+        if not (folder / DATA_CONFIG_FILE).is_file():
+            raise ValueError(f"{shown} has no {DATA_CONFIG_FILE}: prepare songs first, and choose their data set")
+        values = read_json_object(folder / DATA_CONFIG_FILE)
+        missing = missing_parts(shown, values, self._workspace.root)
+        return self._site.render(
+            request,
+            "tokenize.html",
+            folder=shown,
+            config=f"{shown}/{DATA_CONFIG_FILE}",
+            tokens=str(values.get("save_to_disk") or ""),
+            needed=[(name, _command_fields(name, given)) for name, given in missing.items()],
+            targets={name: given["out"] for name, given in missing.items()},
+            main=_key_fields(MAIN_KEYS, values),
+            part_fields=_key_fields(PART_KEYS, values),
+            further=_key_fields(FURTHER_KEYS, values),
+            launch=[field for field in command_form("tokenize").fields if field.name in LAUNCH_OPTIONS],
+            jobs=self._jobs([str(given["out"]) for given in missing.values()]),
+        )
+
+    def _jobs(self, subjects: list[str]) -> dict[str, dict[str, Any]]:
+        """Return the newest job of each command that makes a missing part."""
+        wanted = {Path(subject) for subject in subjects}
+        views = [view for view in find_jobs(self._workspace.jobs) if Path(view.job.subject) in wanted]
+        return {view.job.name: job_values(view) for view in reversed(views)}
+
+
+def _key_fields(names: tuple[str, ...], values: dict[str, Any]) -> list[Field]:
+    """Return the fields of some keys, with what a data configuration gives as defaults."""
+    fields = [field_of_key(all_keys()[name]) for name in names]
+    fields = [dataclasses.replace(field, default=values.get(field.name, field.default)) for field in fields]
+    # Tokenizing writes one folder, although training reads several.
+    return [dataclasses.replace(field, kind="text") if field.name == "save_to_disk" else field for field in fields]
+
+
+def _command_fields(name: str, given: dict[str, Any]) -> list[tuple[Field, Any]]:
+    """Return the fields of a command, with the values that are filled in."""
+    return [(field, given.get(field.name)) for field in command_form(name).fields]

@@ -1,0 +1,118 @@
+"""A small workspace for the page, with one of everything that it shows, and the addresses of its pages."""
+
+import dataclasses
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from prepare_songs import write_song
+from review_songs import write_work_folder
+from starlette.routing import compile_path
+from training_fakes import write_dataset, write_model_folder
+
+from songgen.jobs.record import JOB_STATUS_FILE, LOG_FILE, create_job
+from songgen.runtime.status import RunStatus
+from songgen.ui.page import page_routes
+from songgen.ui.workspace import CONFIGS_FOLDER, SONGS_FOLDER, UPLOADS_FOLDER, Workspace
+from songgen.web.application import PageRoute
+
+MARK = "not-for-others-9f3c"
+"""Text in every text file of a workspace that was written with it: an answer that shows it has read there."""
+
+RUN, MODEL, TOKENS, SONGS = "outputs/run", "outputs/model", "datasets/tokens", "datasets/songs.work"
+
+
+def make_workspace(root: Path, text: str = "words of a song") -> Workspace:
+    """Write a workspace.
+
+    Args:
+        root: its folder.
+        text: used as caption, as lyrics, and wherever else a text of a user is.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    write_model_folder(root / MODEL)
+    write_dataset(root / TOKENS, root / MODEL, 3, 2)
+    (root / "datasets").mkdir(exist_ok=True)
+    write_work_folder(root / "datasets")
+    write_run(root / RUN, text=text)
+    upload = root / UPLOADS_FOLDER / "mine"
+    upload.mkdir(parents=True)
+    for number in range(2):
+        write_song(upload, f"song_{number}.wav", seconds=1.0, lyrics=text)
+    config = {"model_name_or_path": MODEL, "save_to_disk": TOKENS, "output_dir": RUN, "max_steps": 3}
+    (root / CONFIGS_FOLDER).mkdir(parents=True)
+    (root / CONFIGS_FOLDER / "small.json").write_text(json.dumps(config))
+    (root / SONGS_FOLDER / "first").mkdir(parents=True)
+    shutil.copy(upload / "song_0.wav", root / SONGS_FOLDER / "first" / "first.wav")
+    write_job(root, text, f"{text}\n")
+    return Workspace(root.resolve())
+
+
+def write_run(folder: Path, *, steps: int = 20, text: str = "words", names: tuple[str, ...] = ()) -> None:
+    """Write what a training run leaves in its folder, except checkpoints."""
+    folder.mkdir(parents=True)
+    now = time.time()
+    with (folder / "metrics.jsonl").open("w") as file:
+        for step in range(1, steps + 1):
+            line: dict[str, Any] = {"step": step, "epoch": step / 10, "time": now - steps + step,
+                                    "train/loss": 7.0 - step / steps, "train/learning_rate": 1e-3,
+                                    "train/grad_norm": 0.5, **{name: 1.0 for name in names}}  # fmt: skip
+            if step % 10 == 0:
+                line["eval/loss"] = 7.1 - step / steps
+            file.write(json.dumps(line) + "\n")
+    status = {"status": "finished", "run_id": "0123456789abcdef", "rank": 0, "step": steps, "total_steps": steps,
+              "exit_code": 0, "reason": text, "time": now, "started": now - steps, "progress": None,
+              "schema_version": 1}  # fmt: skip
+    (folder / "run_status.json").write_text(json.dumps(status))
+    config = {"model_name_or_path": MODEL, "save_to_disk": TOKENS, "output_dir": str(folder), "max_steps": steps}
+    (folder / "training_config.json").write_text(json.dumps(config))
+
+
+def write_job(root: Path, title: str, log: str, subject: str = "") -> str:
+    """Write the folder of a job that has ended, and return its id."""
+    command = ("songgen", "doctor", title)
+    folder = create_job(root / "outputs" / "jobs", command, title=title, cwd=root, subject=subject)
+    (folder / LOG_FILE).write_text(log)
+    status = RunStatus("finished", "0123456789abcdef", exit_code=0, reason=title, started=time.time() - 5)
+    (folder / JOB_STATUS_FILE).write_text(json.dumps(dataclasses.asdict(status)))
+    return folder.name
+
+
+def parameters(route: PageRoute) -> list[str]:
+    """Names of the parameters in the address of a route."""
+    return list(compile_path(route.path)[2])
+
+
+def known_values(workspace: Workspace) -> dict[str, list[str]]:
+    """Name of a parameter -> values of it that lead to something that there is."""
+    jobs = [path.name for path in (workspace.root / "outputs" / "jobs").iterdir()]
+    folders = [RUN, MODEL, TOKENS, SONGS, str(UPLOADS_FOLDER / "mine"), str(SONGS_FOLDER / "first")]
+    files = [str(CONFIGS_FOLDER / "small.json"), str(SONGS_FOLDER / "first" / "first.wav"), f"{RUN}/metrics.jsonl"]
+    return {
+        "id": [*jobs, "river_000"], "folder": folders, "path": [*files, *folders], "file": files, "run": [RUN],
+        "data": [TOKENS, SONGS], "model": [MODEL], "config": files[:1], "name": ["doctor", "small", "ui.css", "first"],
+        "track": ["mix", "vocal"], "command": ["doctor"], "subject": [RUN], "language": ["zh"],
+    }  # fmt: skip
+
+
+def fill(route: PageRoute, values: dict[str, str]) -> str:
+    """Return the address of a route with values in place of its parameters, escaped as the page does."""
+    return re.sub(r"\{(\w+)[^}]*\}", lambda match: quote(values[match[1]], safe="", errors="surrogatepass"), route.path)
+
+
+def page_addresses(workspace: Workspace) -> list[str]:
+    """Address of every page that a person can open: each route of HTML, with every known value of its parameters."""
+    known = known_values(workspace)
+    found = []
+    for route in page_routes(workspace):
+        names = parameters(route)
+        is_page = "GET" in (route.methods or ()) and not re.match(r"/(api|assets|files|review/)", route.path)
+        if not is_page or route.path == "/" or not all(name in known for name in names):
+            continue
+        choices = known[names[0]] if names else [""]
+        found += [fill(route, dict.fromkeys(names, choice)) for choice in choices]
+    return found
