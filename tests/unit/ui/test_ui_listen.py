@@ -263,7 +263,7 @@ def test_a_deleted_song_is_in_the_trash(client: Client, root: Path) -> None:
     song = created(client)
     assert client.post(f"/api/songs/{song['name']}/delete", {}).status == 200
     assert client.get("/api/songs").json["total"] == 0
-    (kept,) = (path for path in (root / TRASH_FOLDER).iterdir() if path.is_dir())
+    (kept,) = (path for path in (root / TRASH_FOLDER).iterdir() if path.is_dir())  # next to a record of its place
     assert json.loads((kept / "request.json").read_text())["options"]["seed"] == song["options"]["seed"]
 
 
