@@ -31,6 +31,8 @@ COMMAND_PAGES = (
     "docs/prepare_captions.md",
     "docs/prepare_signal.md",
     "docs/review.md",
+    "docs/ui.md",
+    "docs/zh/ui.md",
     "docs/benchmarks.md",
     "docs/coming_from.md",
     "docs/finetuning.md",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = {"guide.md": "zh/guide.md", "finetuning_acestep.md": "zh/finetuning_acestep.md"}
+PAGES = {"guide.md": "zh/guide.md", "finetuning_acestep.md": "zh/finetuning_acestep.md", "ui.md": "zh/ui.md"}
 """Page in English -> the same in Chinese."""
 GLOSSARY = "术语表"
 """Last section of the guide in Chinese, which that in English does not have: the terms in both languages."""
@@ -42,6 +42,8 @@ def destination(page: Path, target: str) -> str:
         return target
     name, _, anchor = target.partition("#")
     path = (page.parent / name).resolve() if name else page
+    if path.parent.name == "pictures":  # of the same page in each language
+        path = path.with_name(path.name.replace("_zh.", "_en."))
     known = {
         (DOCS / name).resolve(): DOCS / english for english, chinese in PAGES.items() for name in (english, chinese)
     }

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import sys
 from pathlib import Path
 
 from demo_run.machine import environment, measure_speed
@@ -150,6 +152,13 @@ def read_config(path: Path) -> tuple[dict[str, str], tuple[Path, ...]]:
     return values, tuple(Path(file).resolve().relative_to(ROOT) for file in chain)
 
 
+def ui_command() -> str:
+    """Return the command that opens the page of the repository, also where no environment is active."""
+    program = Path(sys.executable).with_name("songgen")
+    inside = program.is_relative_to(ROOT)
+    return shlex.join([str(program.relative_to(ROOT) if inside else program), "ui"])
+
+
 def main() -> None:
     """Parse the command line and run all steps."""
     parser = argparse.ArgumentParser(description="Run the demo: build songs, train both modes, generate, report.")
@@ -170,6 +179,7 @@ def main() -> None:
     runner = StepRunner(ROOT, ROOT / OUT / "steps", source, environment, ignore_source=arguments.ignore_source_changes)
     run_steps(runner, steps)
     print(f"\nThe demo is ready: open {OUT}/index.html")
+    print(f"Its models, songs and curves, to play with: {ui_command()}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import inspect
 import json
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def _hint(key: ConfigKey, value: Any) -> str:
     if isinstance(value, str) and _is_quoted_value(key, value):
         return "write it without quotes"
     if isinstance(value, str):
-        choices = [choice for choice in describe(key.annotation).replace('"', "").split() if choice not in ("or", "of")]
+        choices = re.findall(r'"([^"]+)"', describe(key.annotation))
         nearest = difflib.get_close_matches(value, choices, n=1)
         if nearest:
             return f'did you mean "{nearest[0]}"?'

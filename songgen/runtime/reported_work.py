@@ -95,6 +95,10 @@ class ReportedWork:
         if self.rank == 0:
             self._write("running")
 
+    def expect(self, total: int) -> None:
+        """Change the total of the phase, which begins as an estimate for songs that may end early."""
+        self._progress = dataclasses.replace(self._progress, total=total)
+
     def advance(self, count: int, *, by_earlier_run: bool = False) -> None:
         """Count completed units of this process. The file is written at most once in `WRITE_SECONDS`.
 

@@ -5,11 +5,12 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from songgen.cli.models.song_request import generate_request, progress_bar
 from songgen.config.types import dtype_name
 from songgen.families.use.generating import (
     GenerationRequest,
@@ -101,6 +102,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             section.add_argument(f"--{option.name}", help=option.help, **option.keywords)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parse options of this command that were recorded.
+
+    Raises:
+        ValueError: if there is no such option, or it has a wrong value.
+    """
+    parser = _Parser(prog="songgen generate", add_help=False, allow_abbrev=False)
+    add_arguments(parser)
+    return parser.parse_args(words)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Generate the songs and write them.
 
@@ -108,10 +125,8 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: if something needs the user's attention; as much as possible is checked before the model is loaded.
     """
     if arguments.request is not None:
-        from songgen.cli.models.song_request import generate_request
-
         _require_alone(arguments)
-        paths = generate_request(arguments.request)
+        paths = generate_request(arguments.request, parse, generate_files)
     else:
         with progress_bar() as on_step:
             paths = generate_files(arguments, on_step)
@@ -229,9 +244,7 @@ def _require_alone(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: if an option is: it would be ignored.
     """
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    alone = vars(parser.parse_args([f"--request={arguments.request}"]))
+    alone = vars(parse([f"--request={arguments.request}"]))
     given = [f"--{name}" for name, value in vars(arguments).items() if name in alone and value != alone[name]]
     if given:
         raise ValueError(f"--request is a whole request: leave out {', '.join(given)}")
@@ -307,17 +320,3 @@ def _dtype(name: str, device: str) -> "torch.dtype":
         has_bfloat16 = device.startswith("cuda") and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if has_bfloat16 else torch.float32
     return getattr(torch, name)
-
-
-@contextmanager
-def progress_bar() -> Iterator[ProgressCallback]:
-    """Show steps, speed and remaining time in a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(unit="step", desc="generating", file=sys.stderr, disable=None) as bar:
-
-        def on_step(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield on_step

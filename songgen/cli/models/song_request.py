@@ -3,12 +3,12 @@
 import argparse
 import gc
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from songgen.cli.models.generate import add_arguments, generate_files, progress_bar
 from songgen.families.use.generating import ProgressCallback
 from songgen.families.use.song_folder import (
     SONG_LOCK_FILE,
@@ -26,15 +26,22 @@ EXPORTED_MODEL = ".model"
 """Folder, in that of the songs, of the model that is written out of a checkpoint; it is removed afterwards."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
+ParseWords = Callable[[list[str]], argparse.Namespace]
+"""Parser of the options of `songgen generate`; it raises a `ValueError` for wrong ones."""
+
+Generate = Callable[[argparse.Namespace, ProgressCallback], list[Path]]
+"""Function that generates and writes the songs of parsed options, and returns the files."""
 
 
-def generate_request(folder: Path) -> list[Path]:
+def generate_request(folder: Path, parse: ParseWords, generate: Generate) -> list[Path]:
     """Generate the songs that a folder's request asks for, and return the files. State and progress are recorded in it.
 
     All takes are generated in one process, so that nothing is left to start when the first one has ended.
+
+    Args:
+        folder: folder with the request.
+        parse: parser of the options.
+        generate: function that generates the songs of a take.
 
     Raises:
         ValueError: if there is no request, another process generates these songs, or an option is wrong.
@@ -46,30 +53,28 @@ def generate_request(folder: Path) -> list[Path]:
     paths = []
     with locked(folder, SONG_LOCK_FILE), ReportedWork(folder, SONG_STATUS_FILE) as work:
         texts = read_song_texts(folder)
-        parsed = [take_arguments(request, take, texts, folder) for take in request.takes]
+        parsed = [parse(take_words(request, take, texts, folder)) for take in request.takes]
         for take, arguments in zip(request.takes, parsed, strict=True):
             work.begin(f"opening {take.name}")
             with _model_of(take.model, folder) as model, _progress(work, take.name) as on_step:
                 arguments.model = model
-                paths += generate_files(arguments, on_step)
+                paths += generate(arguments, on_step)
             gc.collect()  # the next model needs the memory of this one
     return paths
 
 
-def take_arguments(request: SongRequest, take: Take, texts: Mapping[str, str], folder: Path) -> argparse.Namespace:
-    """Return the arguments of `songgen generate` for a take.
+def take_words(request: SongRequest, take: Take, texts: Mapping[str, str], folder: Path) -> list[str]:
+    """Return the options of `songgen generate` for a take.
 
     Raises:
-        ValueError: if there is no such option, or it has a wrong value.
+        ValueError: if the request holds an option that it cannot have.
     """
-    parser = _Parser(prog="songgen generate", add_help=False, allow_abbrev=False)
-    add_arguments(parser)
     own = {"model": take.model, "adapter": list(take.adapter), "out": str(folder / f"{take.name}{request.ending}")}
     given = {**request.options, **texts}
     reserved = sorted({*own, "request", "lyrics_file"} & {*given})
     if reserved:
         raise ValueError(f"the options of a request cannot have {', '.join(reserved)}")
-    return parser.parse_args([word for name, value in {**given, **own}.items() for word in _words(name, value)])
+    return [word for name, value in {**given, **own}.items() for word in _words(name, value)]
 
 
 def _words(name: str, value: Any) -> list[str]:
@@ -103,16 +108,32 @@ def _model_of(name: str, folder: Path) -> Iterator[str]:
 @contextmanager
 def _progress(work: "ReportedWork", take: str) -> Iterator[ProgressCallback]:
     """Record the steps of a take, and show them in a terminal."""
-    total_steps, last = 0, 0
+    last = 0
+    has_begun = False
     with progress_bar() as show:
 
         def on_step(done: int, total: int) -> None:
-            nonlocal total_steps, last
-            if total != total_steps:
+            nonlocal has_begun, last
+            if not has_begun:
                 work.begin(f"generating {take}", total=total, unit="step")
-                total_steps, last = total, 0
+                has_begun = True
+            work.expect(total)
             work.advance(done - last)
             last = done
             show(done, total)
+
+        yield on_step
+
+
+@contextmanager
+def progress_bar() -> Iterator[ProgressCallback]:
+    """Show steps, speed and remaining time in a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(unit="step", desc="generating", file=sys.stderr, disable=None) as bar:
+
+        def on_step(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
 
         yield on_step

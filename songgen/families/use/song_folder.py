@@ -1,4 +1,4 @@
-"""Folders of generated songs: what was asked for, and what was written. The page makes and `songgen generate` fills them.
+"""Folders of generated songs: requests, states and files. The page makes them, and `songgen generate` fills them.
 
 - `request.json`: options, models, adapters, seed (`SongRequest`)
 - `caption.txt`, `lyrics.txt`: texts, without limit of length

@@ -9,7 +9,6 @@ from typing import Final, Literal
 from songgen.adapters.folder import is_adapter_folder
 from songgen.runtime.folder_lock import RUN_LOCK_FILE
 from songgen.runtime.folder_owner import read_owner
-from songgen.runtime.model_folders import model_config_file
 from songgen.runtime.processes.heartbeat import Beat, read_beat
 from songgen.runtime.status import RunStatus, read_run_status
 
@@ -60,6 +59,8 @@ def read_run_state(folder: Path) -> RunState:
     if owner is not None and (owner.is_alive or not owner.is_here):
         return RunState(RUNNING, False, step, total, status, beat)
     if status is None:
+        from songgen.runtime.model_folders import model_config_file  # loads torch, and such runs are rare
+
         is_finished = model_config_file(folder) is not None or is_adapter_folder(folder)
         return RunState(FINISHED if is_finished else UNFINISHED, False, None, None, None, None)
     if status.status == RUNNING:

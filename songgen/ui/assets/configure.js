@@ -79,7 +79,10 @@ async function remove(name) {
   await showSaved();
 }
 
-function trainAddress(file) { return `/train?config=${encodeURIComponent(file)}`; }
+function trainAddress(file) {
+  const processes = config.processes > 1 ? `&num_processes=${config.processes}` : "";
+  return `/train?config=${encodeURIComponent(file)}${processes}`;
+}
 
 function showTrainLink(file) {
   byId("train-link").hidden = !file;

@@ -160,10 +160,13 @@ export function showChosen() {
     section.hidden = !section.querySelector("[data-field]:not([hidden])");
   }
   byId("nothing-found").hidden = count > 0;
-  const unseen = [...given].filter((name) => !shown.has(name) && !(name in last.problems));
+  const unseen = meaninglessKeys(shown);
   byId("hidden-keys").hidden = !unseen.length;
-  byId("hidden-keys").textContent = t("Set, but without meaning with these choices, and kept in the file: {names}", { names: unseen.join(", ") });
+  byId("hidden-names").textContent = t("Set, but without meaning with these choices, and kept in the file: {names}", { names: unseen.join(", ") });
 }
+
+/** Returns the keys that are set and mean nothing with the other choices. */
+function meaninglessKeys(shown) { return last.given.filter((name) => !shown.has(name)); }
 
 /** Shows a field, whatever is shown otherwise, and moves there. */
 export function reveal(name) {
@@ -201,14 +204,20 @@ function later() {
   timer = setTimeout(flush, WAIT);
 }
 
-byId("form").addEventListener("input", (event) => {
+function take(event) {
   const field = fields.get(event.target.name);
   if (!field || event.target !== field.input) return;
   typed[event.target.name] = textOf(event.target);
   config.isQuiet = false;
   delete config.reasons[event.target.name];
   later();
-});
+}
+byId("remove-hidden").onclick = () => {
+  const names = meaninglessKeys(new Set(last.shown.filter((name) => !config.unused.has(name))));
+  send({ typed: Object.fromEntries(names.map((name) => [name, ""])) });
+};
+byId("form").addEventListener("input", take);
+byId("form").addEventListener("change", (event) => { if (event.target.tagName === "SELECT") take(event); });
 byId("form").addEventListener("click", (event) => {
   const button = event.target.closest("[data-reset]");
   if (!button) return;

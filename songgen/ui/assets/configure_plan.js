@@ -153,6 +153,7 @@ byId("validate").onclick = (event) => act(event.target, async () => {
   await send();
   clearTimeout(timer);
   await check(false);
+  byId("findings").closest("section").scrollIntoView({ block: "nearest" });
 });
 
 async function showAdapterMemory() {

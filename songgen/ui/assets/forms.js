@@ -15,7 +15,7 @@ export function valueOf(input) {
   else if (kind === "switch") value = input.value === "true";
   else if (kind === "json") value = parsed(input);
   else value = input.value;
-  if (kind === "list" && value.length === 0) value = null;
+  if (kind === "list" && value.length === 0 && !Array.isArray(standard)) value = null;
   const isStandard = JSON.stringify(value) === JSON.stringify(standard) || (value === null && standard === "")
     || (value === false && standard === null && input.type === "checkbox");
   return isStandard ? undefined : value;

@@ -65,7 +65,8 @@ async function showFamilies() {
   if (names.join("\n") !== shownFamilies) return; // chosen again meanwhile
   const isKnown = known.length > 0 && known.every(Boolean);
   for (const section of form.querySelectorAll("[data-family]")) {
-    section.hidden = isKnown && !known.includes(section.dataset.family);
+    // A request of two families can have no options of one: the other would refuse them.
+    section.hidden = isKnown && !known.every((group) => group === section.dataset.family);
   }
 }
 

@@ -3,6 +3,7 @@
 import { act, el, formatBytes, request, showProblem, t } from "./page.js";
 import { connectForm, valuesOf } from "./forms.js";
 import { watchJob } from "./jobs.js";
+import { fileUrl, makePlayer } from "./player.js";
 
 const LEVELS = { error: t("Error"), warning: t("Warning"), ok: t("Fine") };
 const ORDER = ["error", "warning", "ok"];
@@ -75,8 +76,10 @@ function connectPush(form) {
     onStart: (job) => {
       const values = valuesOf(form);
       part("upload").hidden = true;
-      showJob(form, job, (state) => {
+      showJob(form, job, async (state) => {
         if (state.state !== "finished") return;
+        const { log } = await request(`/api/jobs/${encodeURIComponent(job.id)}?lines=2000`);
+        part("upload-files").textContent = log.text.split("\n\n")[0]; // the model card follows, which the panel shows
         listed = values;
         part("upload-private").hidden = values.public === true;
         part("upload-public").hidden = values.public !== true;
@@ -104,6 +107,12 @@ function connectOther(form) {
 
 const CONNECT = { doctor: connectDoctor, export: connectExport, push: connectPush };
 for (const form of document.querySelectorAll("form[data-command]")) (CONNECT[form.dataset.command] ?? connectOther)(form);
+
+const TRACKS = { vocal: t("Vocal"), acc: t("Accompaniment"), mix: t("Mix") };
+for (const place of document.querySelectorAll("[data-song]")) {
+  const tracks = JSON.parse(place.dataset.tracks).map(([label, path]) => ({ label: TRACKS[label] ?? place.dataset.song, url: fileUrl(path) }));
+  makePlayer(place, { title: place.dataset.song, tracks });
+}
 
 document.getElementById("delete-form")?.addEventListener("submit", (event) => {
   event.preventDefault();

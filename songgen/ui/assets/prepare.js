@@ -89,6 +89,9 @@ async function upload(files) {
 
 const defaultName = () => `songs-${new Date().toISOString().slice(0, 16).replaceAll(/[T:]/g, "-")}`;
 
+for (const button of form.querySelectorAll("[data-pick]")) {
+  button.addEventListener("click", () => byId(button.dataset.pick).click());
+}
 for (const id of ["upload-files", "upload-folder"]) {
   byId(id).addEventListener("change", () => {
     byId("upload-stop").hidden = false;

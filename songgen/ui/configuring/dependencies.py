@@ -27,7 +27,7 @@ def _contains(*words: str) -> Condition:
     return lambda value: any(word in value for word in words) if isinstance(value, list | str) else False
 
 
-_NOTHING = (None, "", [])
+_NOTHING: tuple[Any, ...] = (None, "", [])
 _given, _not_given = _is_not(*_NOTHING), _is(*_NOTHING)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from songgen.config.loading import BASE_KEY, read_config_file
 from songgen.config.lora import with_lora
 from songgen.config.recipes import ADAPTING, TRAINING, recipe_folder
+from songgen.config.run_config import RunConfig
 from songgen.runtime.files import write_text_atomic
 from songgen.runtime.json_files import read_json_object
 from songgen.ui.configuring.form_values import effective_values, without_adapter
-from songgen.ui.configuring.sections import form_keys
 from songgen.ui.site import as_json
 from songgen.ui.workspace import CONFIGS_FOLDER, Workspace
 
@@ -230,16 +230,19 @@ def from_run(workspace: Workspace, folder: str, more_epochs: float | None = None
     values = _without_defaults(read_json_object(run / RUN_CONFIG))
     if more_epochs is None:
         values.pop("resume", None)
-        values["output_dir"] = workspace.new_name(Path(values.get("output_dir") or "outputs/run").parent, run.name)
+        values["output_dir"] = workspace.new_name(Path(workspace.shown(run)).parent, run.name)
         return Start(values, Path(values["output_dir"]).name)
     if more_epochs <= 0:
         raise ValueError("more epochs: a number above 0 is expected")
     values |= {"output_dir": workspace.shown(run), "allow_config_changes": True}
     values.pop("overwrite_output_dir", None)
     values.pop("resume", None)  # "auto": the last checkpoint
+    try:
+        epochs = RunConfig.from_dict(values).training.num_train_epochs + more_epochs
+    except ValueError as error:
+        raise ValueError(f"{folder} cannot be continued: {error}") from error
     if values.get("max_steps", -1) > 0:
         return Start(values, f"{run.name}-more", notice=RAISE_STEPS)
-    epochs = values.get("num_train_epochs", form_keys()["num_train_epochs"].default) + more_epochs
     values["num_train_epochs"] = int(epochs) if float(epochs).is_integer() else epochs
     return Start(values, f"{run.name}-more", notice=RESUMES)
 
@@ -266,7 +269,7 @@ def _runs_on(workspace: Workspace, data: Path) -> list[Path]:
     for pattern in (f"*/{RUN_CONFIG}", f"*/*/{RUN_CONFIG}"):
         for path in (workspace.root / "outputs").glob(pattern):
             try:
-                used = read_json_object(path).get("save_to_disk")
+                used = read_json_object(workspace.path(str(path))).get("save_to_disk")
                 folders = [used] if isinstance(used, str) else used or []
                 if any((workspace.root / each).resolve() == data for each in folders):
                     found.append((path.stat().st_mtime, path.parent))

@@ -104,7 +104,7 @@ def _set(table: dict[str, Any], entry: str, name: str, text: str, standard: Any)
     try:
         value = read_text(name, text, table.get(entry, standard)) if text.strip() else standard
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(f"{name}: not valid JSON: {error}") from error
     if json.dumps(value) == json.dumps(standard):
         table.pop(entry, None)
     else:

@@ -135,7 +135,9 @@ def form_field(name: str) -> Field:
 def bounds_text(name: str) -> str:
     """Return the range of a number, and the words that it may be, in signs that need no translation."""
     field = form_field(name)
-    bounds = re.search(rf"{_BOUND}( and {_BOUND})?", field.expected) if field.kind in ("integer", "number", "text") else None
+    bounds = (
+        re.search(rf"{_BOUND}( and {_BOUND})?", field.expected) if field.kind in ("integer", "number", "text") else None
+    )
     signs = bounds.group().replace(">=", "≥").replace("<=", "≤").replace(" and ", ", ") if bounds else ""
     words = [f'"{word}"' for word in field.choices] if field.kind == "text" else []
     return ", ".join([*filter(None, [signs]), *words])

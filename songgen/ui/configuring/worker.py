@@ -80,7 +80,7 @@ class Worker:
         except queue.Empty:
             self._end()
             raise ValueError(
-                f"this takes longer than {self._seconds:g} s and was stopped; `songgen check` in a terminal has no limit"
+                f"this takes longer than {self._seconds:g} s and was ended; `songgen check` in a terminal has no limit"
             ) from None
         except OSError:
             line = b""

@@ -1,6 +1,7 @@
 """Facts of one folder, from its small files: its configuration, what it was made of, its files and sounds."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,11 @@ SHOWN_FILES = 300
 SOUNDS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a"})
 """Endings of sound files that browsers play."""
 
-MAX_PLAYERS = 24
-"""Maximum number of sounds that are offered on a folder's page."""
+MAX_SONGS = 24
+"""Maximum number of songs that are offered on a folder's page."""
+
+_TRACK = re.compile(r"(?P<song>.+)[._](?P<track>mix|vocal|acc)")
+"""Stem of the file of one track of a song, as songs are written by `songgen generate` and by runs."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,17 @@ class FileEntry:
 
     size: int | None
     """Size in bytes; None for a folder."""
+
+
+@dataclass(frozen=True)
+class Song:
+    """A song in a folder: one sound, or the tracks of it."""
+
+    name: str
+    """Its name, with the subfolder that it is in."""
+
+    tracks: tuple[tuple[str, str], ...]
+    """Name and path of each track; the name of a single sound is empty."""
 
 
 @dataclass(frozen=True)
@@ -133,16 +148,27 @@ def configurations_of(folder: Path) -> dict[str, str]:
     return dict(_texts(folder))
 
 
-def sounds_of(folder: Path, workspace: Workspace) -> list[FileEntry]:
-    """Return the sounds in a folder and its subfolders, at most `MAX_PLAYERS`."""
-    found: list[FileEntry] = []
+def songs_of(folder: Path, workspace: Workspace) -> tuple[list[Song], int]:
+    """Return the songs in a folder and directly inside of it, and how many more there are than `MAX_SONGS`.
+
+    Of a song whose vocal and accompaniment are there, the mix is left out: players mix them.
+    """
+    tracks: dict[str, dict[str, str]] = {}
     for path in _walk(folder):
         if path.suffix.lower() in SOUNDS:
-            name = path.relative_to(folder).as_posix()
-            found.append(FileEntry(name, f"{workspace.shown(folder)}/{name}", _size(path)))
-        if len(found) == MAX_PLAYERS:
-            break
-    return found
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            match = _TRACK.fullmatch(name)
+            song, track = (match["song"], match["track"]) if match else (name, "")
+            tracks.setdefault(song, {})[track] = f"{workspace.shown(folder)}/{path.relative_to(folder).as_posix()}"
+    songs = [Song(name, _layers(files)) for name, files in sorted(tracks.items())]
+    return songs[:MAX_SONGS], max(0, len(songs) - MAX_SONGS)
+
+
+def _layers(files: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the tracks that sound together: vocal and accompaniment, or else all that there are of one kind."""
+    if {"vocal", "acc"} <= files.keys():
+        return (("vocal", files["vocal"]), ("acc", files["acc"]))
+    return tuple(list(files.items())[:1])
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""Everything in the folders of the page: data sets, runs, checkpoints, models and adapters, as `songgen list` finds them.
+"""Everything in the folders of the page: data sets, runs, models and adapters, as `songgen list` finds them.
 
 Finding them imports torch, which takes seconds the first time; so the imports are inside of functions, and `warm_up`
 does them in the background when the page starts.
@@ -228,8 +228,8 @@ def _base(folder: Path, config: dict[str, Any], *, is_adapter: bool) -> Any:
 
         try:
             return base_of(folder)
-        except ValueError:
-            return None
+        except ValueError:  # its weights are damaged or missing: its configuration may still name the base
+            return values_of(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
     return config.get("model_name_or_path")
 
 

@@ -1,4 +1,4 @@
-"""The trash folder: deleting a folder moves it there, unless something uses it; it can be restored until it is emptied."""
+"""The trash: deleting a folder moves it there, unless something uses it; until it is emptied, it can be restored."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ LOCKS = (RUN_LOCK_FILE, WORK_LOCK, JOB_LOCK_FILE)
 
 RUNS_THERE = "{0}: a run or another command is working in it ({1}). Stop it first"
 JOB_WORKS = "{0}: the job {1} is working on it. Wait for it, or stop it on the page of jobs"
-IS_BASE = "{0} is the base model that {1} needs: without it, that adapter cannot be used. Delete the adapter first, or merge it into a whole model (export)"  # noqa: E501
+IS_BASE = "{0} is the base that {1} needs: delete that adapter first, or merge it into a whole model (export)"
 IS_READ = "{0}: the run {1} is using it. Stop that run first"
 NOT_OURS = "{0} is not deleted here: only data sets, runs and models, and what is in the folders datasets and outputs"
 WRONG_NAME = "the name does not match: type {0} to delete it"

@@ -144,6 +144,8 @@ class ConfigurePart:
         for finding in answer["findings"]:
             finding["key"] = _field_of((finding["key"],), finding["message"]) or finding["key"]
             finding["message"] = _without_name(t.message(finding["message"]), finding["key"])
+        if "machine" in answer:
+            answer["machine"] = t.message(answer["machine"])
         if answer.get("memory"):
             answer["memory"]["parts"] = [
                 {"name": t.message(name), **part} for name, part in answer["memory"]["parts"].items()
@@ -228,7 +230,12 @@ class ConfigurePart:
         body = body_of(request)
         name = text_of(request, "name") or UNNAMED
         path = files.config_path(self._workspace, name) if files.NAME.fullmatch(name) else CONFIGS_FOLDER / UNNAMED
-        values = parse_json_object(text_of(request, "json")) if "json" in body else body.get("values", {})
+        values = body.get("values", {})
+        if "json" in body:
+            try:
+                values = parse_json_object(text_of(request, "json"))
+            except ValueError as error:
+                raise ValueError(f"not valid JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError("values: a table of keys is expected")
         return path, values

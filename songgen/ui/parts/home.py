@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from songgen.ui.folders.facts import SOUNDS
 from songgen.ui.folders.library import Item, Library
+from songgen.ui.parts.models import detail_text
 from songgen.ui.site import Site
 from songgen.ui.workspace import SONGS_FOLDER, Workspace
 from songgen.web.answers import json_response
@@ -51,14 +52,13 @@ class HomePart:
     def overview(self, request: Request) -> Response:
         """Return the latest runs and songs, and the next step."""
         items = self._library.items()
+        texts = self._site.language(request)
         runs = [item for item in items if item.kind == "run"]
-        return json_response(
-            {
-                "runs": [{"folder": run.folder, "state": run.state, "detail": run.detail} for run in runs[:SHOWN]],
-                "songs": latest_songs(self._site.workspace),
-                "next": next_step(items),
-            }
-        )
+        shown = [
+            {"folder": run.folder, "state": run.state, "detail": detail_text(run.detail, texts)} for run in runs[:SHOWN]
+        ]
+        songs = latest_songs(self._site.workspace)
+        return json_response({"runs": shown, "songs": songs, "next": next_step(items)})
 
 
 def is_new(root: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from songgen.jobs.log import read_log
 from songgen.jobs.record import find_jobs, read_job
 from songgen.ui.commands import command_form
 from songgen.ui.folders import trash
-from songgen.ui.folders.facts import configurations_of, facts_of, files_of, sounds_of
+from songgen.ui.folders.facts import configurations_of, facts_of, files_of, songs_of
 from songgen.ui.folders.library import Item, Library, values_of
 from songgen.ui.presets import preset_costs
 from songgen.ui.site import Site, text_of
@@ -27,7 +28,9 @@ MODELS_FOLDER = Path("outputs") / "models"
 FINDINGS_LINES = 5_000
 """Maximum number of lines of a diagnosis that are read."""
 
-COMPARISON_FILE, COMPARISON_FOLDER, PLOTS_FOLDER = "comparison.json", "comparison", "plots"
+COMPARISON_FILE, PLOTS_FOLDER = "comparison.json", "plots"
+
+_STEP = re.compile(r"step (\d+) of (\d+)")
 
 
 class ModelsPart:
@@ -72,19 +75,22 @@ class ModelsPart:
         item = self._library.item(folder)
         files, hidden_files = files_of(folder, self._workspace)
         comparison = values_of(folder / COMPARISON_FILE) if item is not None and item.is_adapter else {}
+        songs, hidden_songs = ([], 0) if comparison else songs_of(folder, self._workspace)
         return self._site.render(
             request,
             "model.html",
             folder=self._workspace.shown(folder),
             name=folder.name,
             item=item,
+            detail=detail_text(item.detail, self._site.language(request)) if item is not None else "",
             base_is_here=item is not None and self._is_here(item.base),
             data_is_here=item is not None and self._is_here(item.data),
             facts=facts_of(folder),
             files=files,
             hidden_files=hidden_files,
             configurations=configurations_of(folder),
-            sounds=[] if comparison else sounds_of(folder, self._workspace),
+            songs=songs,
+            hidden_songs=hidden_songs,
             comparison=comparison_values(comparison),
             plots=sorted(path.name for path in (folder / PLOTS_FOLDER).glob("*.png")),
             forms={name: _fields(name) for name in ("doctor", "export", "compare", "push", "plot")},
@@ -169,7 +175,18 @@ def actions_of(item: Item | None) -> frozenset[str]:
 
 def item_values(item: Item, texts: Translator) -> dict[str, Any]:
     """Return what the list shows of an entry."""
-    return {**dataclasses.asdict(item), "detail": texts.message(item.detail) if item.detail else ""}
+    return {**dataclasses.asdict(item), "detail": detail_text(item.detail, texts)}
+
+
+def detail_text(detail: str, texts: Translator) -> str:
+    """Return the details of an entry in the language of the page: step and plan of a run, then the rest."""
+    match = _STEP.match(detail)
+    if match is None:
+        return texts.message(detail) if detail else ""
+    rest = detail[match.end() :]
+    return texts("step {step} of {total}", step=match[1], total=match[2]) + (
+        f", {texts.message(rest.lstrip(',; '))}" if rest else ""
+    )
 
 
 def findings_of(text: str, texts: Translator) -> dict[str, Any]:
@@ -199,13 +216,13 @@ def findings_of(text: str, texts: Translator) -> dict[str, Any]:
 
 def comparison_values(record: dict[str, Any]) -> dict[str, Any]:
     """Return what the page shows of a comparison; nothing of a record that is not one."""
-    sides = [record.get(side) for side in ("without", "with")]
-    if not all(isinstance(side, dict) and isinstance(side.get("loss"), int | float) for side in sides):
+    losses = [_loss_of(record.get(side)) for side in ("without", "with")]
+    if None in losses:
         return {}
     songs = [song for song in record.get("songs", []) if isinstance(song, dict) and isinstance(song.get("files"), dict)]
     return {
-        "without": sides[0]["loss"],
-        "with": sides[1]["loss"],
+        "without": losses[0],
+        "with": losses[1],
         "clips": record.get("clips"),
         "warnings": [str(text) for text in record.get("warnings", [])],
         "songs": [
@@ -220,6 +237,11 @@ def comparison_values(record: dict[str, Any]) -> dict[str, Any]:
             for song in songs
         ],
     }
+
+
+def _loss_of(side: Any) -> float | None:
+    value = side.get("loss") if isinstance(side, dict) else None
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _fields(command: str) -> dict[str, Any]:

@@ -54,14 +54,12 @@ class SettingsPart:
         """Return GPUs, cores and main memory; it imports torch, so the page asks for it when it is shown."""
         from songgen.planning.machine import this_machine
 
-        machine = this_machine()
+        found = this_machine()
         values: dict[str, Any] = {
-            "devices": [
-                {"name": device.name, "total": device.total, "free": device.free} for device in machine.devices
-            ],
-            "cores": machine.cores,
-            "memory": machine.memory,
-            "free_memory": machine.free_memory,
+            "devices": [{"name": device.name, "total": device.total, "free": device.free} for device in found.devices],
+            "cores": found.cores,
+            "memory": found.memory,
+            "free_memory": found.free_memory,
         }
         return json_response(values)
 

@@ -11,7 +11,6 @@ from songgen.ui.uploads import MAX_UPLOAD_BYTES, SUFFIXES, free_bytes, receive_f
 from songgen.web.answers import json_response
 from songgen.web.application import FileRoute, PageRoute
 
-
 MAX_DRAINED_BYTES = 64 << 20
 """Most bytes of a refused file that are still read. A browser reads the answer only when all of the file is sent; if
 the connection ends before, it shows an interruption in place of the reason."""

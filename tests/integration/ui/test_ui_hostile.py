@@ -3,12 +3,11 @@
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from browser import Browser
 from page_process import PageProcess, page_process
-from ui_workspace import RUN, make_workspace, page_addresses, write_job, write_run
+from ui_workspace import make_workspace, page_addresses, write_job, write_run
 
 from songgen.jobs.record import JOBS_FOLDER
 from songgen.ui.workspace import CONFIGS_FOLDER, Workspace

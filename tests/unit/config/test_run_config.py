@@ -355,7 +355,7 @@ def test_choices_are_those_of_the_other_parts() -> None:
 def test_no_setting_is_dead() -> None:
     """Every key that is not declared without effect is read somewhere.
 
-    Two are used by the checks alone, and two are turned into `lora`.
+    One is used by the checks alone, and two are turned into `lora`.
     """
     root = Path(__file__).resolve().parents[3]
     methods = ("data_arguments.py", "training_arguments.py", "adapter_arguments.py")
@@ -363,7 +363,7 @@ def test_no_setting_is_dead() -> None:
     source = "\n".join(path.read_text(encoding="utf-8") for path in files)
     keys = [key.name for key in all_keys().values() if key.group != "ignored"]
     unread = {name for name in keys if not re.search(rf"\.{name}\b", source)}
-    assert unread == {"preprocessing_only", "freeze_text_encoder", "lora_config_path", "loras"}
+    assert unread == {"freeze_text_encoder", "lora_config_path", "loras"}
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,12 @@ while True: time.sleep(0.1)
 """Program that saves when it is interrupted, and ends with a code of its own."""
 
 
+FOREGROUND = """
+import signal; from pathlib import Path; from songgen.jobs.starting import run_in_foreground
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also if pytest was started in the background
+"""
+
+
 def start(workspace: Path, program: str, *words: str, environment: dict[str, str] | None = None) -> JobView:
     command = ["python", "-c", program, *words]
     return start_job(workspace / "jobs", command, title="a job", cwd=workspace, environment=environment)
@@ -300,7 +306,7 @@ def test_in_the_foreground_it_shows_what_it_logs(tmp_path: Path, capfdbinary: py
 def test_ctrl_c_in_the_foreground_waits_for_the_command(tmp_path: Path) -> None:
     """The terminal interrupts both; the command gets one signal, and what it prints then is shown."""
     program = (
-        "from pathlib import Path; from songgen.jobs.starting import run_in_foreground\n"
+        f"{FOREGROUND}"
         f"try: run_in_foreground(Path('jobs'), ['python', '-c', {SAVE!r}, '0'], title='x', cwd=Path())\n"
         "except KeyboardInterrupt: print('interrupted')"
     )
@@ -316,10 +322,7 @@ def test_ctrl_c_in_the_foreground_waits_for_the_command(tmp_path: Path) -> None:
 
 def test_a_second_ctrl_c_ends_the_foreground_and_then_the_command(tmp_path: Path) -> None:
     deaf = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{WAIT}"
-    program = (
-        "from pathlib import Path; from songgen.jobs.starting import run_in_foreground\n"
-        f"run_in_foreground(Path('jobs'), ['python', '-c', {deaf!r}], title='x', cwd=Path())"
-    )
+    program = f"{FOREGROUND}run_in_foreground(Path('jobs'), ['python', '-c', {deaf!r}], title='x', cwd=Path())"
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -335,10 +338,7 @@ def test_a_second_ctrl_c_ends_the_foreground_and_then_the_command(tmp_path: Path
 
 
 def test_a_foreground_job_can_be_stopped_from_elsewhere(tmp_path: Path) -> None:
-    program = (
-        "from pathlib import Path; from songgen.jobs.starting import run_in_foreground\n"
-        f"run_in_foreground(Path('jobs'), ['python', '-c', {SAVE!r}, '0'], title='x', cwd=Path())"
-    )
+    program = f"{FOREGROUND}run_in_foreground(Path('jobs'), ['python', '-c', {SAVE!r}, '0'], title='x', cwd=Path())"
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from songgen.prepare.report.histograms import FIGURES
+from songgen.ui.preparing import RECIPES
 from songgen.ui.translation import LANGUAGES
 
 UI = Path(__file__).resolve().parents[3] / "songgen" / "ui"
@@ -20,11 +22,13 @@ ANY_CALL = re.compile(r"""(?<![\w.])t\(\s*([^"'\s)])""")
 
 VALUES = {
     "parts": ["Data", "Configure", "Train", "Listen", "Models", "Settings"],
+    "recipes": [*RECIPES.values()],
+    "figures": [text for _, label, unit, *_ in FIGURES for text in (label, unit) if text],
     "states": ["running", "finished", "stopped", "failed", "lost", "unfinished"],
 }
 """Texts that are values in the program, and shown by `t(value)`."""
 
-SHARED_FILES = {"keys.json", "prepare.json", "commands.json", "messages.json"}
+SHARED_FILES = {"keys.json", "prepare.json", "commands.json", "messages.json", "messages_data.json"}
 """Catalogs of what the program itself declares and prints; tests/unit/ui/test_translation.py checks them."""
 
 
@@ -47,8 +51,9 @@ def catalog(language: str, *, of_scripts: bool) -> dict[str, str]:
     return merged
 
 
-TEMPLATES = sorted((UI / "templates").glob("*.html"))
-SCRIPTS = sorted((UI / "assets").glob("*.js"))
+REVIEW = UI.parent / "prepare" / "review" / "review_assets"
+TEMPLATES = sorted([*(UI / "templates").glob("*.html"), *REVIEW.glob("*.html")])
+SCRIPTS = sorted([*(UI / "assets").glob("*.js"), *REVIEW.glob("*.js")])
 
 
 def test_texts_are_found() -> None:
@@ -93,7 +98,9 @@ def test_every_translation_is_used(language: str) -> None:
 
 def test_texts_are_written_literally_where_they_are_translated() -> None:
     """Else no test would find them; values of the program are listed in `VALUES`."""
-    allowed = re.compile(r"t\((f\.help|name|state|job\.state|[a-z_.]*(label|help|state|title|group|text|name)\b)")
+    allowed = re.compile(
+        r"t\((f\.help|name|state|job\.state|[a-z_.]*(label|help|state|title|group|text|name|meaning|advice|unit|summary)\b)"
+    )
     found = [
         f"{path.name}: {match.group(0)}"
         for path in (*TEMPLATES, *SCRIPTS)

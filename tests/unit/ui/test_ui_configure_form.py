@@ -18,9 +18,9 @@ from songgen.ui.configuring.sections import COMMON, PATH_KEYS, SECTIONS, form_fi
 KEYS = sorted(form_keys())
 
 CANDIDATES: tuple[Any, ...] = (
-    True, False, 0, 1, 2, 3, 0.25, 0.5, 7.5, "auto", "words of a text", "./a folder/b", ["one", "two"], ["none"], [1, 2],
-    [0.1, 0.2], [3.0, 2.0], [], {}, {"vocal": 2, "none": 1}, {"type": "dac", "path": "x"}, [{"by": "random"}], None, "",
-    "null", "12", ["single"], '{"a": 1}', "true", "[", " padded ", ["a\nb"], ["[x]"],
+    True, False, 0, 1, 2, 3, 0.25, 0.5, 7.5, "auto", "words of a text", "./a folder/b", ["one", "two"], ["none"],
+    [1, 2], [0.1, 0.2], [3.0, 2.0], [], {}, {"vocal": 2, "none": 1}, {"type": "dac", "path": "x"}, [{"by": "random"}],
+    None, "", "null", "12", ["single"], '{"a": 1}', "true", "[", " padded ", ["a\nb"], ["[x]"],
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from songgen.web.access import LOOPBACK, make_access
 from songgen.web.answers import PartialFileResponse, existing_file, json_response
 from songgen.web.application import PageRoute
+from songgen.web.guard import COMMON_HEADERS, DOCUMENT_POLICY
 from songgen.web.server import MAX_CONNECTIONS, LocalServer
 
 CONTENT = bytes(range(256)) * 4
@@ -220,6 +221,18 @@ def test_a_slow_page_does_not_hold_up_another() -> None:
         release.set()
         thread.join(SAFETY_SECONDS)
     assert answers == ["slow"]
+
+
+def test_an_answer_can_only_have_one_other_policy_which_is_stricter_about_scripts() -> None:
+    def answering(policy: str) -> PageRoute:
+        headers = {"Content-Security-Policy": policy}
+        return PageRoute(f"/{len(policy)}", lambda request: json_response({}, headers=headers))
+
+    loose = "default-src *"
+    with serving([answering(loose), answering(DOCUMENT_POLICY)]) as client:
+        answers = [client.get(f"/{len(policy)}") for policy in (loose, DOCUMENT_POLICY)]
+    seen = [answer.headers.get_all("Content-Security-Policy") for answer in answers]
+    assert seen == [[COMMON_HEADERS["Content-Security-Policy"]], [DOCUMENT_POLICY]]
 
 
 def test_a_taken_port_is_an_error_with_a_way_out(client: Client) -> None:

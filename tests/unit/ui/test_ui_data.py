@@ -1,0 +1,346 @@
+"""Data on the page: list, one data set, the form of prepare, tokenize, review; paths outside are refused everywhere."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from local_pages import Client, serving
+from prepare_songs import write_song
+from preprocess_fakes import options_for, read_manifest, write_corpus, write_manifest
+from preprocess_fakes import run as tokenize_corpus
+from review_songs import EVIL, write_work_folder
+
+from songgen.jobs.record import create_job
+from songgen.prepare.config import load_prepare_config
+from songgen.prepare.preparation import prepare
+from songgen.ui import preparing
+from songgen.ui.commands import command_values, command_words
+from songgen.ui.datasets import read_data_set
+from songgen.ui.page import page_routes
+from songgen.ui.song_count import count_songs
+from songgen.ui.workspace import Workspace
+from songgen.web.guard import DOCUMENT_POLICY
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which `songgen prepare` has run once: two songs, and one that is too short."""
+    root = tmp_path_factory.mktemp("prepared").resolve()
+    write_song(root / "songs", "river.wav", seed=1, lyrics="la la la", prompt=EVIL)
+    write_song(root / "songs", "lake.wav", seed=2, prompt=None)
+    write_song(root / "songs", "short.wav", seconds=0.5, seed=3)
+    argv = ["--inputs", str(root / "songs"), "--output_dir", str(root / "datasets" / "mine")]
+    argv += ["--voice", "null", "--measure", "null", "--duplicates", "null", "--export", "ljspeech"]
+    assert prepare(load_prepare_config(argv)) is not None
+    return root
+
+
+@pytest.fixture
+def root(prepared: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "workspace"
+    shutil.copytree(prepared, folder)
+    return folder.resolve()
+
+
+@pytest.fixture
+def client(root: Path) -> Iterator[Client]:
+    with serving(page_routes(Workspace(root))) as client:
+        yield client
+
+
+MINE = quote("datasets/mine", safe="")
+
+
+def page(client: Client, path: str, status: int = 200) -> str:
+    answer = client.get(path)
+    assert answer.status == status, answer.body
+    return answer.body.decode()
+
+
+# ---- data sets
+
+
+def test_the_list_has_every_data_set_with_its_size(client: Client) -> None:
+    [entry] = client.get("/api/data").json["entries"]
+    assert (entry["folder"], entry["kind"], entry["state"]) == ("datasets/mine", "songs", "finished")
+    assert entry["rows"] == 2 and entry["hours"] == pytest.approx(6 / 3600, rel=0.01)
+
+
+def test_an_empty_workspace_says_what_to_do_first(tmp_path: Path) -> None:
+    with serving(page_routes(Workspace(tmp_path.resolve()))) as client:
+        assert client.get("/api/data").json["entries"] == []
+        text = page(client, "/data")
+    assert 'href="/data/prepare"' in text and "build_songs.py" in text
+
+
+def test_a_data_set_shows_parts_reasons_notices_and_lists(client: Client) -> None:
+    text = page(client, f"/data/set/{MINE}")
+    assert "too_short" in text and "the song or the clip is shorter" in text
+    assert "train.txt" in text and "|la la la" in text
+    assert "lake_prompt.txt" in text  # the notice on the missing caption
+    assert f"/review/{MINE}/" in text and f"/data/tokenize?data={MINE}" in text
+
+
+def test_a_data_set_that_is_gone_is_a_message(client: Client) -> None:
+    assert "is not a data set" in page(client, "/data/set/datasets%2Fgone", 404)
+    assert client.get("/api/data/set/datasets%2Fgone").json == {"is_there": False, "work": None, "job": None}
+
+
+def test_tokens_show_what_was_rejected_and_why(root: Path, client: Client) -> None:
+    write_corpus(root / "corpus", 3)
+    rows = read_manifest(root / "corpus/metadata.jsonl")
+    write_manifest(root / "corpus/metadata.jsonl", [*rows, rows[0] | {"fname": "gone", "audio_abspath": "gone.wav"}])
+    tokenize_corpus(options_for(root / "corpus/metadata.jsonl", root / "datasets/tokens", max_bad_fraction=0.9))
+    text = page(client, "/data/set/datasets%2Ftokens")
+    assert "file_missing" in text and "there is no such audio file" in text
+    assert 'href="/configure?data=datasets%2Ftokens"' in text
+    kinds = {entry["folder"]: entry["kind"] for entry in client.get("/api/data").json["entries"]}
+    assert kinds["datasets/tokens"] == "tokens"
+
+
+def test_rows_are_texts_and_their_clips_are_heard(client: Client) -> None:
+    answer = client.get(f"/api/data/set/{MINE}/rows?split=train&page=1").json
+    rows = {row["id"].partition("~")[0]: row for row in answer["rows"]}
+    assert rows["river"]["caption"] == EVIL and rows["lake"]["lyrics"] == "la la la"
+    assert not answer["has_more"]
+    name = quote(rows["river"]["tracks"]["mix"].removeprefix("audio/"), safe="")
+    heard = client.get(f"/data/files/{MINE}/audio/{name}", Range="bytes=0-3")
+    assert (heard.status, heard.body) == (206, b"RIFF")
+    assert client.get(f"/api/data/set/{MINE}/rows?split=../../etc/passwd").status == 422
+    assert client.get(f"/api/data/set/{MINE}/rows?page=zero").json["page"] == 1
+
+
+def test_damaged_rows_are_shown_as_such(root: Path, client: Client) -> None:
+    with (root / "datasets/mine/metadata.jsonl").open("a") as file:
+        file.write('{"fname": \n[1]\n' + "[" * 5_000 + "\n")
+    rows = client.get(f"/api/data/set/{MINE}/rows").json["rows"]
+    assert [row["id"] for row in rows[2:]] == ["?", "?", "?"]
+
+
+def test_the_report_of_somebody_else_runs_no_script(root: Path, client: Client) -> None:
+    (root / "datasets/mine/report.html").write_text("<script>document.title = 'taken over'</script>")
+    answer = client.get(f"/data/files/{MINE}/report.html")
+    assert answer.headers.get_all("Content-Security-Policy") == [DOCUMENT_POLICY]
+    assert "script" not in DOCUMENT_POLICY and DOCUMENT_POLICY.startswith("default-src 'none'")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_progress_of_running_work_is_shown(root: Path, client: Client) -> None:
+    shutil.rmtree(root / "datasets/mine")
+    status = {
+        "status": "running",
+        "run_id": "x",
+        "progress": {"phase": "segment", "done": 3, "total": 9, "unit": "records"},
+    }
+    (root / "datasets/mine.work/prepare_status.json").write_text(json.dumps(status))
+    work = client.get(f"/api/data/set/{MINE}").json["work"]
+    assert (work["progress"]["done"], work["progress"]["total"], work["step"]) == (3, 9, "clips of each song")
+    assert work["state"] == "failed" and "killed" in work["detail"]  # nobody holds the lock
+    assert "datasets/mine" in page(client, f"/data/set/{MINE}")
+    assert read_data_set(root / "datasets/mine.work").folder == root / "datasets/mine"
+
+
+OUTSIDE = ["..", "../..", "/etc", "~", "datasets/../../x", "\0", "out"]
+
+
+ADDRESSES = [
+    "/data/set/{}", "/api/data/set/{}", "/api/data/set/{}/rows", "/data/files/{}/report.html",
+    "/data/files/{}/audio/x.wav", "/data/tokenize?data={}", "/review/{}/", "/review/{}/api/clips",
+    "/api/prepare/songs?path={}", "/api/prepare/start?from={}",
+]  # fmt: skip
+
+
+def test_no_address_reaches_other_folders(client: Client, root: Path) -> None:
+    (root / "out").symlink_to("/etc")
+    for address in ADDRESSES:
+        for folder in OUTSIDE:
+            path = address.format(quote(folder, safe=""))
+            assert client.get(path).status in (404, 422), path
+
+
+def test_only_clips_of_the_data_set_are_sent(client: Client, root: Path) -> None:
+    (root.parent / "secret.wav").write_bytes(b"secret")
+    (root / "datasets/mine/audio/link.wav").symlink_to(root.parent / "secret.wav")
+    for name in ("..%2Fprepared.json", "prepared.json", "..%2F..%2F..%2Fsecret.wav", "link.wav", "%00.wav"):
+        assert client.get(f"/data/files/{MINE}/audio/{name}").status == 404, name
+
+
+# ---- prepare
+
+
+def test_songs_are_counted_before_they_are_prepared(root: Path) -> None:
+    (root / "songs" / "other.m4a").touch()
+    counted = count_songs(root / "songs")
+    assert (counted.songs, counted.texts, counted.foreign, counted.is_complete) == (3, 5, 1, True)
+    assert counted.names == ["lake.wav", "river.wav", "short.wav"]
+    assert count_songs(root / "datasets/mine").tables == ["metadata.jsonl"]
+    with pytest.raises(ValueError, match="single song"):
+        count_songs(root / "songs/lake.wav")
+
+
+def test_every_recipe_is_described_and_gives_every_field_a_value(root: Path) -> None:
+    workspace = Workspace(root)
+    fields = [*preparing.top_fields(), *(field for form in preparing.section_forms().values() for field in form.fields)]
+    for name, meaning in preparing.recipes().items():
+        assert meaning, f"songgen.ui.preparing.RECIPES says nothing about {name}"
+        values = preparing.starting_values(name, workspace)
+        assert {field.name for field in fields} | {*preparing.section_forms()} == {*values}
+    assert values["separate"] is True and values["filter.preset"] == "TOTAL"
+    assert preparing.starting_values("offline.json", workspace)["separate"] is False
+
+
+def test_settings_of_a_data_set_are_imported(root: Path) -> None:
+    values = preparing.starting_values("datasets/mine", Workspace(root))
+    assert values["measure"] is False and values["export.formats"] == ("ljspeech",)
+
+
+def test_only_what_differs_is_written_and_switches_switch(root: Path) -> None:
+    workspace = Workspace(root)
+    changes: dict[str, Any] = {
+        "output_dir": "datasets/new", "measure": False, "measure.tempo": False, "separate": True,
+        "split.min_train_text_length": 20, "filter.max_seconds": None,
+    }  # fmt: skip
+    values = preparing.configuration("cpu.json", ["songs"], ["songs/held_out"], changes, workspace)
+    assert values == {
+        "inputs": ["songs", {"name": "songs/held_out", "use_for": "eval"}],
+        "output_dir": "datasets/new",
+        "transcribe": {"model": "openai/whisper-small", "batch_size": 4},
+        "split": {"eval_share": 0.02, "min_train_text_length": 20},
+        "measure": None,
+        "separate": {},
+        "filter": {"max_seconds": None},
+    }
+    config = preparing.checked(values, workspace)
+    assert config.sections["measure"] is None and config.sections["separate"] is not None
+    assert [entry.use_for for entry in config.inputs] == [None, "eval"]
+
+
+FORM = {"from": "offline.json", "songs": ["songs"], "held_out": [], "values": {"output_dir": "datasets/new"}}
+
+
+def test_a_form_is_checked_saved_once_and_named_for_its_command(client: Client, root: Path) -> None:
+    checked = client.post("/api/prepare/check", FORM).json
+    assert checked["problem"] == "" and checked["existing"] == ""
+    saved = client.post("/api/prepare/save", FORM).json
+    assert saved == {"config": "outputs/configs/prepare-new.json", "subject": "datasets/new"}
+    assert checked["command"] == f"songgen prepare {saved['config']}"
+    assert json.loads((root / saved["config"]).read_text()) == json.loads(checked["json"])
+    assert client.post("/api/prepare/save", FORM).json == saved
+    other = {**FORM, "values": {"output_dir": "datasets/new", "seed": 7}}
+    assert client.post("/api/prepare/save", other).json["config"] == "outputs/configs/prepare-new-2.json"
+
+
+def test_problems_of_a_form_are_all_listed_and_nothing_is_saved(client: Client, root: Path) -> None:
+    form = {
+        **FORM,
+        "values": {"output_dir": "datasets/new", "workers": 0, "split.eval_share": 2, "filter.min_clap_score": 1},
+    }
+    answer = client.post("/api/prepare/check", form).json
+    assert "workers" in answer["problem"] and "eval_share" in answer["problem"]
+    assert client.post("/api/prepare/save", form).status == 422
+    assert not (root / "outputs").exists()
+
+
+FOREIGN: list[dict[str, Any]] = [
+    {"songs": ["/etc"]}, {"songs": ["songs/../../x"]}, {"held_out": ["~/x"]}, {"from": "/etc"}, {"songs": "songs"},
+    {"values": {"output_dir": "/tmp/elsewhere"}}, {"values": {"output_dir": "out/new"}}, {"values": []},
+    {"values": {"output_dir": "datasets/new", "report.lyrics_tokenizer": "/etc/passwd"}},
+    {"values": {"output_dir": "datasets/new", "audio_roots": ["/"]}},
+]  # fmt: skip
+
+
+def test_a_form_names_nothing_outside(client: Client, root: Path) -> None:
+    (root / "out").symlink_to("/tmp")
+    for change in FOREIGN:
+        assert client.post("/api/prepare/save", {**FORM, **change}).status == 422, change
+        assert client.post("/api/prepare/check", {**FORM, **change}).status in (200, 422), change
+    assert not (root / "outputs").exists()
+
+
+def test_the_form_has_every_key_with_its_help(client: Client) -> None:
+    text = page(client, f"/data/prepare?from={MINE}&songs=songs")
+    for form in preparing.section_forms().values():
+        for field in form.fields:
+            assert f'name="{field.name}"' in text
+            assert f'id="field-{field.name}-help"' in text
+
+
+# ---- tokenize
+
+
+def test_tokenizing_offers_what_is_missing_first(client: Client, root: Path) -> None:
+    text = page(client, f"/data/tokenize?data={MINE}")
+    assert 'data-command="tokenizer"' in text and 'data-command="init"' in text
+    assert "datasets/mine/metadata.jsonl" in text and 'data-config="datasets/mine/data.json"' in text
+    (root / "outputs/tokenizers").mkdir(parents=True)
+    assert 'data-command="tokenizer"' not in page(client, f"/data/tokenize?data={MINE}")
+    (root / "outputs/untrained-mixed_pro").mkdir()
+    assert 'data-command="init"' not in page(client, f"/data/tokenize?data={MINE}")
+
+
+def test_a_folder_without_songs_says_what_to_do(client: Client) -> None:
+    assert "prepare songs first" in page(client, "/data/tokenize?data=songs", 404)
+
+
+def test_commands_are_read_back_from_their_words(root: Path) -> None:
+    workspace = Workspace(root)
+    for name, values in (
+        ("prepare", {"config": "a.json"}),
+        ("tokenize", {"config": "a.json", "devices": "2", "keys": {"long_clips": "crop", "max_text_length": "9"}}),
+        ("tokenizer", {"manifest": ["a.jsonl", "b.jsonl"], "out": "tokenizers"}),
+    ):
+        words = command_words(name, values, workspace)
+        assert command_words(name, command_values(words), workspace) == words
+    with pytest.raises(ValueError, match="not a command"):
+        command_values(["songgen", "jobs"])
+
+
+def test_a_command_is_started_again_only_if_the_page_would_start_it(client: Client, root: Path) -> None:
+    """A job may have been started in a terminal, or its file be somebody else's."""
+    for command in (["songgen", "jobs"], ["songgen", "prepare", "/etc/passwd"], ["songgen", "doctor", "."]):
+        folder = create_job(root / "outputs/jobs", command, title="x", cwd=root)
+        job = folder / "job.json"
+        job.write_text(json.dumps(json.loads(job.read_text()) | {"created": 1.0}))  # lost: it never began
+        answer = client.post(f"/api/jobs/{folder.name}/again", {})
+        assert answer.status == (200 if command[1] == "doctor" else 422), answer.body
+    assert len(client.get("/api/jobs").json["jobs"]) == 4
+
+
+# ---- review
+
+
+def test_the_review_of_a_data_set_has_relative_addresses_and_saves(client: Client, root: Path) -> None:
+    write_work_folder(root / "datasets")
+    folder = quote("datasets/songs", safe="")
+    assert client.get(f"/review/{folder}").headers["Location"] == f"/review/{folder}/"
+    text = page(client, f"/review/{folder}/")
+    assert 'href="assets/review.css"' in text and '"/assets' not in text and f'href="/data/set/{folder}"' in text
+    assert client.get(f"/review/{folder}/assets/look.css").status == 200
+    clips = client.get(f"/review/{folder}/api/clips").json["clips"]
+    assert [entry["id"] for entry in clips][:2] == ["river_000", "river_001"]
+    version = client.get(f"/review/{folder}/api/clips/river_000").json["clip"]["version"]
+    saved = client.post(f"/review/{folder}/api/clips/river_000", {"version": version, "changes": {"caption": "rock"}})
+    assert saved.json["clip"]["caption"] == "rock"
+    assert client.get(f"/review/{folder}/audio/river_000/mix").status == 200
+    shutil.rmtree(root / "datasets/songs.work")
+    assert client.get(f"/review/{folder}/api/clips").status == 404
+
+
+def test_the_review_plays_no_songs_outside(client: Client, root: Path, tmp_path: Path) -> None:
+    song = write_song(tmp_path / "private", "diary.wav")
+    work = write_work_folder(root / "datasets")
+    lines = (work / "records.jsonl").read_text().splitlines()
+    record = json.loads(lines[0]) | {"audio": {"mix": str(song)}}
+    (work / "records.jsonl").write_text(json.dumps(record) + "\n")
+    answer = client.get(f"/review/{quote('datasets/songs', safe='')}/audio/river_000/mix")
+    assert answer.status == 404
+
+
+def test_the_review_is_in_the_language_of_the_browser(client: Client, root: Path) -> None:
+    write_work_folder(root / "datasets")
+    answer = client.get("/review/datasets%2Fsongs/", Accept_Language="zh-CN,zh;q=0.9")
+    assert "审听" in answer.body.decode() and 'lang="zh-CN"' in answer.body.decode()

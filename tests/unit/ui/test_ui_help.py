@@ -1,0 +1,124 @@
+"""Help beside fields, settings, and what is installed."""
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from local_pages import Client, serving
+
+from songgen.cli.ui import add_arguments
+from songgen.config.keys import all_keys
+from songgen.data.reject_codes import REJECT_CODES
+from songgen.ui import presets
+from songgen.ui.commands import STARTABLE, command_form
+from songgen.ui.help_texts import SECTIONS, help_entries, help_of, segments
+from songgen.ui.installed import Extra, extras, versions
+from songgen.ui.page import page_routes
+from songgen.ui.site import codes
+from songgen.ui.translation import LANGUAGES
+from songgen.ui.workspace import Workspace
+
+UI = Path(__file__).resolve().parents[3] / "songgen" / "ui"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    with serving(page_routes(Workspace(tmp_path_factory.mktemp("project").resolve()))) as client:
+        yield client
+
+
+def test_every_question_is_complete_in_every_language() -> None:
+    assert len(help_entries()) >= 30 and len({entry.id for entry in help_entries()}) == len(help_entries())
+    for entry in help_entries():
+        assert entry.section in SECTIONS and entry.link.startswith("/")
+        assert set(entry.questions) == set(entry.answers) == set(LANGUAGES)
+        for language in LANGUAGES:
+            assert entry.questions[language].strip() and len(entry.answers[language]) > 30
+            assert entry.answers[language].count("`") % 2 == 0
+        codes_of = [sorted(set(re.findall(r"`([^`]+)`", entry.answers[language]))) for language in ("en", "zh")]
+        assert codes_of[0] == codes_of[1], entry.id
+        assert re.search("[一-鿿]", entry.questions["zh"]), entry.id
+
+
+def test_answers_name_keys_that_exist() -> None:
+    """A key that was renamed must be renamed in the answers."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    known = {*all_keys(), *(action.dest for action in parser._actions)}
+    known |= {field.name for name in STARTABLE for field in command_form(name).fields}
+    other = {"lora_dropout", "nearest_original", *REJECT_CODES}
+    named = {code for entry in help_entries() for code in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", entry.answers["en"])}
+    assert named - known - other == set()
+    asked = {field for entry in help_entries() for field in entry.fields}
+    keys_elsewhere = {"eval_songs", "inputs", "goal", "r", "lora_alpha"}
+    assert asked - known <= keys_elsewhere, "keys of preparing, of configure and of the table lora"
+
+
+def test_a_field_has_at_most_one_question() -> None:
+    fields = [field for entry in help_entries() for field in entry.fields]
+    assert len(fields) == len(set(fields))
+    assert help_of("seed") == "seed" and help_of("nothing") is None
+
+
+def test_every_help_button_has_an_answer() -> None:
+    ids = {entry.id for entry in help_entries()}
+    files = [*(UI / "templates").glob("*.html"), *(UI / "assets").glob("*.js")]
+    named = {
+        found
+        for path in files
+        for pattern in (r'data-help="([a-z-]+)"', r'help_button\(t, "([a-z-]+)"')
+        for found in re.findall(pattern, path.read_text(encoding="utf-8"))
+    }
+    assert named and named <= ids
+
+
+def test_the_answer_is_in_the_language_of_the_page(client: Client) -> None:
+    english = client.get("/api/help/nan").json["entry"]
+    chinese = client.get("/api/help/nan", Cookie=f"{client.headers['Cookie']}; songgen-language=zh").json["entry"]
+    assert english["question"] == "Why is my loss NaN?" and "NaN" in chinese["question"] != english["question"]
+    assert {"text": "float16", "is_code": True} in english["paragraphs"][0]
+    assert client.get("/api/help/nothing").status == 422
+    assert b'id="nan"' in client.get("/help").body
+
+
+def test_only_backticks_make_html() -> None:
+    assert codes("a `b<c>` <d> & `e`") == "a <code>b&lt;c&gt;</code> &lt;d&gt; &amp; <code>e</code>"
+    assert codes("{x} `{0}`") == "{x} <code>{0}</code>"
+    assert segments("") == [] and codes("") == ""
+
+
+def test_a_question_mark_is_beside_the_field(client: Client) -> None:
+    html = client.get("/models/new").body.decode()
+    assert 'data-help="preset" aria-label="Help: Size"' in html
+
+
+def test_settings_say_how_to_reach_the_page_and_what_is_missing(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("songgen.ui.parts.settings.extras", lambda: [Extra("flow", ("diffusers",)), Extra("page", ())])
+    html = client.get("/settings", Host="localhost:9999").body.decode()
+    port = client.server.port
+    assert f"ssh -N -L {port}:127.0.0.1:{port} USER@" in html, "the port of the server, not a forwarded one"
+    assert "missing: diffusers" in html and "pip install &#34;songgen[flow]&#34;" in html.replace('"', "&#34;")
+    assert client.get("/api/machine").json["cores"] >= 1
+
+
+def test_extras_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    required = ["torch", 'starlette>=1; extra == "page"', "unheard-of; sys_platform == 'linux' and extra == 'flow'",
+                'ruff; extra == "dev"', 'songgen[train]; extra == "flow"']  # fmt: skip
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: required)
+    assert extras() == [Extra("flow", ("unheard-of",)), Extra("page", ())]
+    assert versions()["starlette"] and versions()["torch"]
+
+
+def test_sizes_of_presets_agree_with_the_page_about_hardware(repository_root: Path) -> None:
+    costs = {cost.name: cost for cost in presets.preset_costs()}
+    published, small = costs["published"], costs["small"]
+    page = (repository_root / "docs" / "hardware.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith("| all weights, checkpointing |"))
+    assert f"{published.trained / 1e6:.1f}" in row and f"{published.memory / 1e9:.1f} GB" in row
+    row = next(line for line in page.splitlines() if line.startswith("| LoRA, checkpointing |"))
+    assert f"{published.adapter_memory / 1e9:.1f} GB" in row
+    assert small.memory < 2e9 < published.adapter_memory < published.memory

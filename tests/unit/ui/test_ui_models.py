@@ -1,0 +1,357 @@
+"""The parts of the page about models: the list, one folder, deleting and restoring, findings, new models."""
+
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from local_pages import Client, serving
+
+from songgen.jobs.record import create_job, find_jobs
+from songgen.runtime.folder_lock import RUN_LOCK_FILE, locked
+from songgen.ui.folders import trash
+from songgen.ui.folders.facts import Song, facts_of, songs_of
+from songgen.ui.folders.library import FRESH_SECONDS, TAIL_BYTES, Item, Library, last_losses, searched_folders
+from songgen.ui.page import page_routes
+from songgen.ui.parts.home import is_new, next_step
+from songgen.ui.parts.models import actions_of, comparison_values, detail_text, findings_of
+from songgen.ui.translation import translator
+from songgen.ui.workspace import TRASH_FOLDER, Workspace
+
+ENGLISH, CHINESE = translator("en"), translator("zh")
+
+
+def write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+
+
+def write_run(folder: Path, **config: Any) -> None:
+    write(folder / "training_config.json", config)
+    write(folder / "run_status.json", {"status": "finished", "run_id": "1", "rank": 0, "step": 6, "total_steps": 6,
+                                       "exit_code": 0, "reason": None, "time": 1.0})  # fmt: skip
+
+
+def make_workspace(root: Path) -> Workspace:
+    """A base model, an adapter run that names it, a data set, and songs; all as small as their files can be."""
+    outputs = root / "outputs"
+    write(outputs / "base" / "config.json", {"model_type": "songgen", "track_pattern": "interleaving_A_V",
+                                             "audio_codec": {"type": "dac"}})  # fmt: skip
+    write(outputs / "base" / "model.safetensors", "x" * 100)
+    write_run(outputs / "singer", model_name_or_path="outputs/base", save_to_disk="datasets/songs")
+    adapter = {"base_model_name_or_path": "outputs/base", "peft_type": "LORA", "r": 16, "lora_alpha": 32}
+    write(outputs / "singer" / "adapter_config.json", {**adapter, "target_modules": ["q", "v"]})
+    write(outputs / "singer" / "metrics.jsonl", '{"step": 1, "train/loss": 5.0}\n{"step": 2, "train/loss": 4.0}\n'
+                                                '{"step": 2, "eval/loss": 4.5}\n')  # fmt: skip
+    write(outputs / "songs" / "one" / "a_vocal.wav", "v")
+    write(outputs / "songs" / "one" / "a_acc.wav", "a")
+    write(outputs / "songs" / "one" / "a_mix.wav", "m")
+    write(outputs / "songs" / "one" / "<script>.wav", "b")
+    write(root / "datasets" / "songs" / "dataset.json", {"tracks": ["mix"]})
+    return Workspace(root)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path.resolve() / "project")
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A server for requests that change nothing, or must not."""
+    with serving(page_routes(make_workspace(tmp_path_factory.mktemp("shared").resolve() / "project"))) as client:
+        yield client
+
+
+@pytest.fixture
+def client(workspace: Workspace) -> Iterator[Client]:
+    with serving(page_routes(workspace)) as client:
+        yield client
+
+
+def address(folder: str) -> str:
+    return quote(folder, safe="")
+
+
+def by_folder(library: Library) -> dict[str, Item]:
+    return {item.folder: item for item in library.items()}
+
+
+def test_the_list_says_what_everything_is_and_was_made_of(workspace: Workspace) -> None:
+    items = by_folder(Library(workspace))
+    assert set(items) == {"outputs/base", "outputs/singer", "datasets/songs"}
+    singer = items["outputs/singer"]
+    assert (singer.kind, singer.is_adapter, singer.has_model, singer.state) == ("run", True, True, "finished")
+    assert (singer.base, singer.data) == ("outputs/base", "datasets/songs")
+    assert (singer.loss, singer.held_out_loss) == (4.0, 4.5)
+    assert items["outputs/base"].has_model and items["outputs/base"].size == 100
+
+
+def test_a_list_is_used_again_until_something_is_deleted(workspace: Workspace) -> None:
+    library = Library(workspace)
+    assert len(library.items()) == 3
+    shutil.rmtree(workspace.root / "outputs" / "base")
+    assert len(library.items()) == 3, f"searched again within {FRESH_SECONDS} s"
+    library.forget()
+    assert len(library.items()) == 2
+
+
+def test_links_out_of_the_folders_are_not_listed(workspace: Workspace, tmp_path: Path) -> None:
+    shutil.copytree(workspace.root / "outputs" / "base", tmp_path / "elsewhere" / "secret")
+    (workspace.root / "outputs" / "link").symlink_to(tmp_path / "elsewhere")
+    assert "outputs/link/secret" not in by_folder(Library(workspace))
+    assert len(by_folder(Library(Workspace(workspace.root, ((tmp_path / "elsewhere").resolve(),))))) == 4
+
+
+def test_in_a_folder_of_source_code_only_its_data_is_searched(workspace: Workspace) -> None:
+    assert searched_folders(workspace) == [workspace.root]
+    (workspace.root / "pyproject.toml").touch()
+    assert searched_folders(workspace) == [workspace.root / "datasets", workspace.root / "outputs"]
+
+
+def test_of_long_metrics_only_the_end_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    line = '{"step": 1, "train/loss": 9.0, "eval/loss": 8.0}\n'
+    path.write_text(line * (4 * TAIL_BYTES // len(line)) + '{"step": 2, "train/loss": 2.5}\n{"step": 3, "train/lo')
+    assert last_losses(path) == {"train/loss": 2.5, "eval/loss": 8.0}
+    early = '{"eval/loss": 1.0}\n' + '{"train/loss": 2.0}\n' * TAIL_BYTES
+    path.write_text(early)
+    assert last_losses(path) == {"train/loss": 2.0}, "the first line is beyond the end that is read"
+    path.write_text('{"train/loss": NaN}\n[1]\nnonsense /loss\n')
+    assert last_losses(path) == {}
+
+
+def test_facts_of_models_and_adapters(workspace: Workspace) -> None:
+    base, singer = (facts_of(workspace.root / "outputs" / name) for name in ("base", "singer"))
+    assert (base.family, base.layout, base.task, base.codec) == ("songgen", "interleaving_A_V", "dual_track", "dac")
+    assert (singer.method, singer.rank, singer.alpha, singer.targets) == ("LORA", 16, 32, "q, v")
+
+
+def test_tracks_of_a_song_are_one_player(workspace: Workspace) -> None:
+    folder = workspace.root / "outputs" / "songs"
+    songs, more = songs_of(folder, workspace)
+    tracks = (("vocal", "outputs/songs/one/a_vocal.wav"), ("acc", "outputs/songs/one/a_acc.wav"))
+    assert songs[1] == Song("one/a", tracks) and songs[0].name == "one/<script>" and more == 0
+
+
+@pytest.mark.parametrize("path", ["/models", "/models/new", "/settings", "/help", "/"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_pages_are_shown_in_both_languages(reader: Client, path: str, language: str) -> None:
+    cookie = f"{reader.headers['Cookie']}; songgen-language={language}"
+    answer = reader.get(path, Cookie=cookie)
+    assert answer.status == 200
+    shown = answer.body.decode().split("<main", 1)[1].replace("中文", "")  # the name of the language itself
+    assert bool(re.search("[一-鿿]", shown)) == (language == "zh")
+
+
+def test_the_page_of_a_folder_has_its_facts_and_actions(reader: Client) -> None:
+    html = reader.get(f"/models/{address('outputs/singer')}").body.decode()
+    assert "LORA" in html and 'href="/listen?model=outputs%2Fsinger"' in html
+    for action in ("doctor", "export", "compare", "push", "plot", "delete"):
+        assert f'id="{action}"' in html
+    assert "hf auth login" in html
+
+
+def test_names_and_configurations_are_shown_as_text(client: Client, workspace: Workspace) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    write(
+        workspace.root / "outputs" / "base" / "config.json",
+        {"model_type": evil, "x": "</pre><script>alert(1)</script>"},
+    )
+    for folder in ("outputs/base", "outputs/songs"):
+        html = client.get(f"/models/{address(folder)}").body.decode()
+        assert evil not in html and "<script>alert" not in html and "one/<script>" not in html
+
+
+@pytest.mark.parametrize("folder", ["../elsewhere", "/etc", "outputs/nothing", "outputs/../../x", "\0", "~"])
+def test_other_folders_are_refused(reader: Client, folder: str) -> None:
+    name = address(folder)
+    assert reader.get(f"/models/{name}").status == 404
+    assert reader.get(f"/api/models/{name}/checkpoints").status == 422
+    assert reader.post(f"/api/models/{name}/delete", {"name": Path(folder).name}).status == 422
+
+
+def test_a_folder_is_deleted_by_its_name_and_restored(client: Client, workspace: Workspace) -> None:
+    singer = workspace.root / "outputs" / "singer"
+    delete = f"/api/models/{address('outputs/singer')}/delete"
+    wrong = client.post(delete, {"name": "singers"})
+    assert wrong.status == 422 and "singer" in wrong.json["error"] and singer.is_dir()
+    assert client.post(delete, {"name": "singer"}).status == 200 and not singer.exists()
+    (entry,) = client.get("/api/trash").json["items"]
+    assert entry["folder"] == "outputs/singer" and entry["size"] > 100
+    assert "outputs/singer" not in [item["folder"] for item in client.get("/api/models").json["items"]]
+    write(singer / "new.txt", "in the way")
+    taken = client.post(f"/api/trash/{address(entry['id'])}/restore", {})
+    assert taken.status == 422 and "rename it first" in taken.json["error"]
+    shutil.rmtree(singer)
+    assert client.post(f"/api/trash/{address(entry['id'])}/restore", {}).json == {"folder": "outputs/singer"}
+    assert (singer / "metrics.jsonl").is_file() and client.get("/api/trash").json["items"] == []
+
+
+def test_the_trash_is_emptied_without_following_links(client: Client, workspace: Workspace, tmp_path: Path) -> None:
+    kept = tmp_path / "kept" / "file"
+    write(kept, "kept")
+    (workspace.root / "outputs" / "singer" / "link").symlink_to(kept.parent)
+    client.post(f"/api/models/{address('outputs/singer')}/delete", {"name": "singer"})
+    assert client.post("/api/trash/empty", {}).json["freed"] > 100
+    assert client.get("/api/trash").json["items"] == [] and kept.is_file()
+    assert list((workspace.root / TRASH_FOLDER).iterdir()) == []
+
+
+@pytest.mark.parametrize("trash_id", ["..", "../..", "20260101-000000-x/../../..", "jobs", "20260101-000000-nothing"])
+def test_only_what_is_in_the_trash_is_restored(reader: Client, trash_id: str) -> None:
+    assert reader.post(f"/api/trash/{address(trash_id)}/restore", {}).status == 422
+
+
+def test_nothing_is_restored_outside_of_the_folders(workspace: Workspace, tmp_path: Path) -> None:
+    place = workspace.move_to_trash(workspace.root / "outputs" / "singer")
+    write(place.with_name(place.name + ".json"), {"folder": str(tmp_path / "outside")})
+    with pytest.raises(ValueError, match="outside of the folders"):
+        trash.restore(workspace, place.name)
+
+
+def test_two_of_one_name_are_apart_in_the_trash(workspace: Workspace) -> None:
+    places = set()
+    for _ in range(2):
+        write(workspace.root / "outputs" / "again" / "file", "x")
+        places.add(workspace.move_to_trash(workspace.root / "outputs" / "again"))
+    assert len(places) == 2 and all((place / "file").is_file() for place in places)
+
+
+def reasons(workspace: Workspace, folder: str, items: list[Item] | None = None) -> list[str]:
+    found = Library(workspace).items() if items is None else items
+    return list(trash.uses(workspace, workspace.root / folder, found, find_jobs(workspace.jobs)))
+
+
+def test_the_base_of_an_adapter_is_not_deleted(client: Client, workspace: Workspace) -> None:
+    assert reasons(workspace, "outputs/singer") == []
+    (reason,) = reasons(workspace, "outputs/base")
+    assert reason == trash.IS_BASE.format("outputs/base", "outputs/singer")
+    answer = client.post(f"/api/models/{address('outputs/base')}/delete", {"name": "base"})
+    assert answer.status == 422 and answer.json["error"] == reason
+    assert reasons(workspace, "outputs") == [], "with all that needs it, it may go"
+    client.post(f"/api/models/{address('outputs/singer')}/delete", {"name": "singer"})
+    assert client.post(f"/api/models/{address('outputs/base')}/delete", {"name": "base"}).status == 200
+
+
+def test_what_a_process_holds_is_not_deleted(workspace: Workspace) -> None:
+    with locked(workspace.root / "outputs" / "singer", RUN_LOCK_FILE):
+        (reason,) = reasons(workspace, "outputs/singer")
+        assert f"process {os.getpid()} on {socket.gethostname()}" in reason
+    with locked(workspace.root / "datasets" / "songs.work", "lock.json"):
+        assert len(reasons(workspace, "datasets/songs")) == 1, "it is being tokenized"
+    assert reasons(workspace, "datasets/songs") == []
+
+
+def test_what_a_run_reads_or_a_job_works_on_is_not_deleted(workspace: Workspace) -> None:
+    running = [replace(item, state="running") for item in Library(workspace).items() if item.kind == "run"]
+    (reason,) = reasons(workspace, "datasets/songs", running)
+    assert reason == trash.IS_READ.format("datasets/songs", "outputs/singer")
+    command = ("songgen", "doctor", "outputs/singer")
+    create_job(workspace.jobs, command, title="doctor", cwd=workspace.root, subject="outputs/singer")
+    (reason,) = reasons(workspace, "outputs/singer")
+    assert "doctor" in reason
+
+
+@pytest.mark.parametrize("folder", ["outputs", "datasets", "outputs/jobs", "outputs/.trash", "code", "."])
+def test_folders_of_the_page_and_of_others_are_not_deleted(workspace: Workspace, folder: str) -> None:
+    for name in ("outputs/jobs", "outputs/.trash", "code"):
+        (workspace.root / name).mkdir(exist_ok=True)
+    path = (workspace.root / folder).resolve()
+    with pytest.raises(ValueError, match="is not deleted here"):
+        trash.delete(workspace, path, path.name, Library(workspace).items(), [])
+    assert path.is_dir()
+
+
+def test_every_problem_of_the_trash_is_translated() -> None:
+    constants = {name: value for name, value in vars(trash).items() if name.isupper()}
+    problems = [value for value in constants.values() if isinstance(value, str) and " " in value]
+    assert len(problems) >= 8
+    for problem in problems:
+        shown = problem.format("outputs/x", "outputs/y")
+        assert CHINESE.message(shown) != shown and ENGLISH.message(shown) == shown
+
+
+def test_findings_are_read_from_the_output_and_translated() -> None:
+    finding = {
+        "level": "error",
+        "where": "model.safetensors",
+        "what": "there is nothing of this name in the trash",
+        "way_out": "",
+    }
+    text = "a warning {\n" + json.dumps({"fine": False, "findings": [finding]}, indent=2) + "\nanother one\n"
+    found = findings_of(text, CHINESE)
+    assert not found["is_fine"] and found["findings"][0]["level"] == "error"
+    assert found["findings"][0]["what"] == CHINESE.message(finding["what"]) != finding["what"]
+    with pytest.raises(ValueError, match="no such folder"):
+        findings_of("songgen doctor: no such folder", ENGLISH)
+
+
+def test_a_damaged_comparison_is_not_shown() -> None:
+    good = {"without": {"loss": 2.0}, "with": {"loss": 1.0}, "clips": 3,
+            "songs": [{"id": "a", "files": {"with": {"mix": "1.wav"}}}, "nonsense"]}  # fmt: skip
+    assert comparison_values(good)["songs"] == [
+        {"id": "a", "sides": [{"side": "with", "track": "mix", "file": "1.wav"}]}
+    ]
+    for damaged in ({}, {**good, "with": 1}, {**good, "without": {"loss": None}}):
+        assert comparison_values(damaged) == {}
+
+
+def test_details_of_runs_are_translated() -> None:
+    assert detail_text("step 3 of 10", ENGLISH) == "step 3 of 10"
+    assert detail_text("step 3 of 10", CHINESE) == "第 3 步，共 10 步"
+    assert detail_text("step 3 of 10, killed", ENGLISH) == "step 3 of 10, killed"
+    assert detail_text("", CHINESE) == ""
+
+
+def test_actions_fit_the_kind() -> None:
+    plain = Item("x", "run", "finished", "", 0.0)
+    assert actions_of(None) == frozenset()
+    assert "export" not in actions_of(plain) and "export" in actions_of(replace(plain, checkpoints=1))
+    assert {"export", "compare", "push", "listen"} <= actions_of(replace(plain, is_adapter=True, has_model=True))
+    assert "push" not in actions_of(replace(plain, kind="checkpoint", is_adapter=True, has_model=True))
+    assert actions_of(replace(plain, kind="tokens")) == {"doctor", "data"}
+
+
+def test_the_next_step_follows_the_order_of_the_work() -> None:
+    songs, tokens, run = (Item(kind, kind, "finished", "", 0.0) for kind in ("songs", "tokens", "run"))
+    model = replace(songs, kind="model", has_model=True)
+    steps = [[], [songs], [songs, model], [tokens, model], [replace(run, state="running"), tokens],
+             [replace(run, state="failed"), tokens], [replace(run, has_model=True), tokens]]  # fmt: skip
+    assert [next_step(items)["step"] for items in steps] == [
+        "songs", "model", "tokenize", "configure", "watch", "resume", "listen",
+    ]  # fmt: skip
+
+
+def test_a_new_workspace_gets_the_four_steps(tmp_path: Path) -> None:
+    assert is_new(tmp_path)
+    (tmp_path / "outputs" / "jobs").mkdir(parents=True)
+    (tmp_path / "outputs" / ".trash").mkdir()
+    assert is_new(tmp_path)
+    with serving(page_routes(Workspace(tmp_path.resolve()))) as client:
+        assert b'class="steps"' in client.get("/").body
+    (tmp_path / "datasets" / "songs").mkdir(parents=True)
+    assert not is_new(tmp_path)
+
+
+def test_the_demo_is_offered_where_it_was_made(client: Client, workspace: Workspace) -> None:
+    assert b"outputs%2Fdemo" not in client.get("/").body
+    (workspace.root / "outputs" / "demo" / "generated").mkdir(parents=True)
+    assert b"/models/outputs%2Fdemo%2Fgenerated" in client.get("/").body
+
+
+def test_a_list_of_checkpoints_unfolds(client: Client, workspace: Workspace) -> None:
+    for name in ("checkpoint-5", "checkpoint-10", "other"):
+        (workspace.root / "outputs" / "singer" / name).mkdir()
+    items = {item["folder"]: item for item in client.get("/api/models").json["items"]}
+    assert items["outputs/singer"]["checkpoints"] == 2
+    answer = client.get(f"/api/models/{address('outputs/singer')}/checkpoints").json["items"]
+    assert {item["folder"] for item in answer} == {"outputs/singer/checkpoint-5", "outputs/singer/checkpoint-10"}
+    assert {item["kind"] for item in answer} == {"checkpoint"}
