@@ -57,7 +57,9 @@ export function connectForm(form, { change = (values) => values, subject = () =>
     }
   };
   if (preview) {
-    form.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(show, 300); });
+    const showSoon = () => { clearTimeout(timer); timer = setTimeout(show, 300); };
+    form.addEventListener("input", showSoon);
+    form.addEventListener("change", showSoon); // lists may send this event only
     show();
   }
   form.addEventListener("submit", async (event) => {

@@ -69,7 +69,9 @@ function connectExport(form) {
 function connectPush(form) {
   const part = (name) => form.parentElement.querySelector(`[data-part="${name}"]`);
   let listed = null;
-  form.addEventListener("input", () => { listed = null; part("upload").hidden = true; });
+  const forget = () => { listed = null; part("upload").hidden = true; };
+  form.addEventListener("input", forget);
+  form.addEventListener("change", forget);
   connectForm(form, {
     change: (values) => ({ ...values, dry_run: true }),
     subject: () => form.dataset.subject,

@@ -121,6 +121,7 @@ async function updateTrash() {
 }
 
 part("filters").addEventListener("input", show);
+part("filters").addEventListener("change", show); // lists may send this event only
 part("filters").addEventListener("submit", (event) => event.preventDefault());
 part("trash-empty").addEventListener("click", () => part("trash-dialog").showModal());
 part("trash-cancel").addEventListener("click", () => part("trash-dialog").close());

@@ -33,7 +33,7 @@ SHOWN_FILES = 300
 SOUNDS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a"})
 """Endings of sound files that browsers play."""
 
-MAX_SONGS = 24
+MAX_SONGS = 12
 """Maximum number of songs that are offered on a folder's page."""
 
 _TRACK = re.compile(r"(?P<song>.+)[._](?P<track>mix|vocal|acc)")
