@@ -15,6 +15,7 @@ from songgen.data.schema import REPORT_FILE, DatasetInfo
 from songgen.doctor.findings import Kind
 from songgen.doctor.folders import recognize
 from songgen.doctor.work_folders import WORK_ENDING, activity
+from songgen.jobs.record import JOBS_FOLDER
 from songgen.prepare.output.writers import INFO_FILE, PreparedInfo
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import PIPELINE_FILE
@@ -134,7 +135,8 @@ def _below(folder: Path, depth: int, seen: set[str], within: Sequence[Path] | No
         except OSError:
             return  # no permission to read
         for path in inside:
-            if path.is_dir() and not path.name.startswith("."):
+            is_of_jobs = path.parts[-len(JOBS_FOLDER.parts) :] == JOBS_FOLDER.parts  # thousands of folders with logs
+            if path.is_dir() and not path.name.startswith(".") and not is_of_jobs:
                 yield from _below(path, depth - 1, seen, within)
 
 

@@ -47,6 +47,8 @@ _MAX_TIME = 253402300799.0
 
 _ATTEMPTS = 100
 
+_MAX_ENDED = 50_000
+
 
 @dataclass(frozen=True)
 class Job:
@@ -111,6 +113,10 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).encode("utf-8", "replace").decode().split())
 
 
+_ended: dict[Path, tuple[int, JobView]] = {}
+"""Folder of a job that has ended -> time of its last change, and the job."""
+
+
 def is_job_id(text: str) -> bool:
     """Return whether a text has the form of an id, and so is a safe name of a folder."""
     return _ID.fullmatch(text) is not None
@@ -120,11 +126,35 @@ def find_jobs(jobs_folder: Path) -> list[JobView]:
     """Return the jobs in a folder, newest first. What is not a readable job folder is skipped."""
     try:
         with os.scandir(jobs_folder) as entries:
-            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and is_job_id(entry.name)]
+            found = [
+                (entry.name, entry.stat(follow_symlinks=False).st_mtime_ns)
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) and is_job_id(entry.name)
+            ]
     except OSError:  # usually because nothing was ever started
         return []
-    views = [view for name in names if (view := _view(jobs_folder / name)) is not None]
+    views = [view for name, changed in found if (view := _remembered(jobs_folder / name, changed)) is not None]
     return sorted(views, key=lambda view: (view.job.created, view.job.id), reverse=True)
+
+
+def _remembered(folder: Path, changed: int) -> JobView | None:
+    """Return the job in a folder, which is read once it has ended only if the folder has changed.
+
+    A page asks for the list every few seconds, and reading 10,000 jobs takes as long.
+
+    Args:
+        folder: folder of the job.
+        changed: time of the last change of the folder, in nanoseconds.
+    """
+    known = _ended.get(folder)
+    if known is not None and known[0] == changed:
+        return known[1]
+    view = _view(folder)
+    if view is not None and not view.is_active:
+        if len(_ended) >= _MAX_ENDED:
+            _ended.clear()
+        _ended[folder] = (changed, view)
+    return view
 
 
 def read_job(jobs_folder: Path, job_id: str) -> JobView:

@@ -77,11 +77,12 @@ def test_a_huge_log_and_thousands_of_jobs(browser: Browser, server: PageProcess,
         (jobs / name).mkdir()
         for file, text in template.items():
             (jobs / name / file).write_text(text.replace(folder.name, name))
+    status, _ = server.get("/api/jobs")  # reads them all
     begin = time.monotonic()
     status, listing = server.get("/api/jobs")
     seconds = time.monotonic() - begin
     assert status == 200 and len(json.loads(listing)["jobs"]) <= 200
-    assert seconds < 5, f"{seconds:.1f} s; every page asks for this every five seconds"
+    assert seconds < 2, f"{seconds:.1f} s; every page asks for this every five seconds"
     browser.open(f"{server.base}/jobs")
     browser.settle()
     assert not attacks(browser)

@@ -97,6 +97,24 @@ def test_the_newest_stands_first_and_links_lead_nowhere_twice(tmp_path: Path) ->
     ]
 
 
+def test_links_out_of_the_allowed_folders_and_folders_of_jobs_are_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, elsewhere = tmp_path / "place", tmp_path / "elsewhere"
+    for folder in (place / "outputs" / "model", elsewhere / "model", place / "outputs" / "jobs" / "model"):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text('{"model_type": "songgen"}')
+    (place / "link").symlink_to(elsewhere)
+    opened: list[Path] = []
+    original = listing.recognize
+    monkeypatch.setattr(listing, "recognize", lambda folder: opened.append(folder) or original(folder))
+    find_entries([place], [place])
+    assert place / "outputs" / "model" in opened
+    assert not [path for path in opened if "link" in path.parts or "jobs" in path.parts]
+    find_entries([place])
+    assert place / "link" / "model" in opened
+
+
 def test_only_small_files_are_read(originals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read_bytes, read_text = Path.read_bytes, Path.read_text
     sizes: list[int] = []

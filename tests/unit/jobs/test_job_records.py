@@ -236,3 +236,20 @@ def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written to"):
         make_job(tmp_path / "file" / "jobs")
+
+
+def test_jobs_that_have_ended_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page asks for the list every few seconds, and there may be thousands."""
+    ended, running = make_job(tmp_path), make_job(tmp_path)
+    set_status(ended, "finished")
+    assert {view.state for view in find_jobs(tmp_path)} == {"finished", "running"}
+    read = []
+    original = record.read_record
+    monkeypatch.setattr(record, "read_record", lambda folder: read.append(folder) or original(folder))
+    assert len(find_jobs(tmp_path)) == 2 and read == [running]
+    set_status(running, "failed")
+    assert {view.state for view in find_jobs(tmp_path)} == {"finished", "failed"}
+    set_status(ended, "stopped")
+    assert {view.state for view in find_jobs(tmp_path)} == {"stopped", "failed"}, "the folder has changed"
+    remove_job(read_job(tmp_path, ended.name))
+    assert [view.folder for view in find_jobs(tmp_path)] == [running]
