@@ -151,8 +151,8 @@ def command_values(words: Sequence[str]) -> dict[str, Any]:
         if not field.flag and rest and not rest[0].startswith("--"):
             values[field.name] = rest.pop(0)
     if form.takes_keys and rest:
-        keys, texts = rest[::2], rest[1::2]
-        values["keys"] = {key.removeprefix("--"): text for key, text in zip(keys, texts, strict=False)}
+        pairs = (word.removeprefix("--").partition("=") for word in rest)
+        values["keys"] = {key: text for key, _, text in pairs}
     return values
 
 

@@ -1,20 +1,22 @@
 """What the page shows of data sets: state, progress, figures, reasons of refusals, rows, lists in LJSpeech format."""
 
+import filecmp
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from songgen.data.reject_codes import REJECT_CODES
-from songgen.data.schema import REPORT_FILE, DatasetInfo
+from songgen.data.schema import REJECTED_FILE, REPORT_FILE, DatasetInfo
 from songgen.doctor.listing import Entry, find_entries
 from songgen.doctor.work_folders import WORK_ENDING, work_folder_of
 from songgen.prepare.engine.record_files import SONGS_FILE
 from songgen.prepare.inputs import TakenIn, read_notices
 from songgen.prepare.output.writers import FILE_NAME_COLUMNS, INFO_FILE, LJSPEECH_FILES, METADATA_FILES, PreparedInfo
-from songgen.prepare.review.corrections import REVIEW_CODES
+from songgen.prepare.review.corrections import APPLIED_FILE, CORRECTIONS_FILE, REVIEW_CODES
 from songgen.prepare.sections import REFUSAL_CODES, SECTIONS
 from songgen.runtime.json_files import read_json_object
 from songgen.ui.workspace import Workspace
@@ -100,6 +102,9 @@ class DataSet:
     work: Entry | None = None
     """Work that is running or was not finished."""
 
+    has_corrections: bool = False
+    """Whether there are corrections that the last run of `songgen prepare` has not applied."""
+
 
 def list_data_sets(workspace: Workspace) -> list[Entry]:
     """Return all data sets of the workspace, newest first; `.work` folders as the data set that they become."""
@@ -119,9 +124,26 @@ def read_data_set(folder: Path) -> DataSet:
         _read_tokens(found)
     elif found.work is not None:
         found.kind = found.work.kind
-    if found.kind == "songs" and (work / SONGS_FILE).with_suffix(".notices.json").is_file():
-        found.notices = read_notices(work / SONGS_FILE)
+    if found.kind == "songs":
+        if (work / SONGS_FILE).with_suffix(".notices.json").is_file():
+            found.notices = read_notices(work / SONGS_FILE)
+        if not found.is_there and (work / REJECTED_FILE).is_file():
+            found.refused = _refused(Counter(_code(line) for line in _lines(work / REJECTED_FILE)))
+        found.has_corrections = found.is_there and _differ(work / CORRECTIONS_FILE, work / APPLIED_FILE)
     return found
+
+
+def _code(line: str) -> str:
+    """Return the reason in a line of `rejected.jsonl`; `?` for a damaged line."""
+    try:
+        return str(json.loads(line)["code"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "?"
+
+
+def _differ(file: Path, earlier: Path) -> bool:
+    """Return whether a file exists and an earlier copy of it does not, or has other content."""
+    return file.is_file() and not (earlier.is_file() and filecmp.cmp(file, earlier, shallow=False))
 
 
 def _read_prepared(found: DataSet) -> None:
@@ -167,7 +189,7 @@ def _report(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _refused(counts: dict[str, int]) -> list[Refused]:
+def _refused(counts: Mapping[str, int]) -> list[Refused]:
     return [_reason(code, count) for code, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
 

@@ -191,6 +191,8 @@ class Songs:
         folder = self.folder / values["name"]
         job = self._job(folder, jobs)
         status = read_run_status(folder, SONG_STATUS_FILE)
+        if job is not None and status is not None and (status.started or 0.0) < job.job.created:
+            status = None  # of an earlier try: the new one has not written its own yet
         state, reason = _state(job, status)
         progress = status.progress if status is not None and state == "running" else None
         return {
@@ -316,8 +318,9 @@ def _state(job: JobView | None, status: RunStatus | None) -> tuple[str, str]:
     if job is not None and job.is_active:
         return "running", ""
     if status is not None and status.status != "running" and (job is None or job.state != "lost"):
-        # "ValueError: " tells a user nothing.
-        return status.status, (status.reason or "").removeprefix("ValueError: ")
+        # "ValueError: " tells a user nothing, nor does "a signal".
+        reason = (status.reason or "").removeprefix("ValueError: ")
+        return status.status, reason if status.status == "failed" else ""
     if status is not None:
         return "lost", ""
     if job is None:

@@ -26,6 +26,7 @@ let typed = {};
 let extra = null;
 let timer = null;
 let isSending = false;
+let generation = 0;  // of loaded configurations: an answer about an earlier one comes too late
 
 /** Calls a function after each answer of the server, with it. */
 export function onState(listener) { listeners.push(listener); }
@@ -64,6 +65,7 @@ async function flush() {
   try {
     while (extra !== null || Object.keys(typed).length) {
       const sent = { typed, ...extra };
+      const about = generation;
       typed = {};
       extra = null;
       const body = {
@@ -78,6 +80,7 @@ async function flush() {
         tellJson(error.message);
         continue;
       }
+      if (about !== generation) continue;
       tellJson("");
       apply(answer);
     }
@@ -101,8 +104,8 @@ function apply(answer) {
   last = answer;
   config.values = answer.values;
   for (const [name, { element, input }] of fields) {
-    const isTyped = name in typed || (document.activeElement === input && input.type !== "checkbox" && input.tagName !== "SELECT");
-    if (!isTyped && !(name in answer.problems && input.value && answer.texts[name] !== input.value && isBroken(input))) fill(input, answer.texts[name]);
+    const isBroken = name in answer.problems && LOOKS_LIKE_JSON.test(input.value);
+    if (!isBeingTyped(name, input) && !isBroken) fill(input, answer.texts[name]);
     element.classList.toggle("given", answer.given.includes(name));
     showDetails(name);
   }
@@ -115,8 +118,13 @@ function apply(answer) {
   for (const listener of listeners) listener(answer);
 }
 
-/** A text that could not be read as JSON is in no value; it stays in its field until it is put right. */
-function isBroken(input) { return /^\s*[[{"]/.test(input.value); }
+/** What could not be read as JSON is in no value; it stays in its field until it is put right. */
+const LOOKS_LIKE_JSON = /^\s*[[{"]/;
+
+function isBeingTyped(name, input) {
+  const hasText = input.type !== "checkbox" && input.tagName !== "SELECT";
+  return name in typed || (hasText && document.activeElement === input);
+}
 
 function showDetails(name) {
   const { input, part } = fields.get(name);
@@ -134,7 +142,10 @@ function showDetails(name) {
   part("reset").hidden = !last.given.includes(name);
   const length = last.units.keys?.[name];
   byId(`${id}-unit`).hidden = !length;
-  if (length) byId(`${id}-unit`).textContent = t("= {steps} steps = {epochs} epochs", { steps: length.steps.toLocaleString(), epochs: Number(length.epochs.toPrecision(3)) });
+  if (length) {
+    const values = { steps: length.steps.toLocaleString(), epochs: Number(length.epochs.toPrecision(3)) };
+    byId(`${id}-unit`).textContent = t("= {steps} steps = {epochs} epochs", values);
+  }
   const reason = config.reasons[name];
   part("reason").hidden = !reason;
   part("reason").textContent = reason ?? "";
@@ -180,6 +191,7 @@ export function reveal(name) {
 
 /** Fills the form with another configuration; `isQuiet` if it is only a beginning. */
 export function load(start, isQuiet = false) {
+  generation += 1;
   typed = {};
   config.reasons = start.reasons ?? {};
   config.clips = null;

@@ -7,6 +7,7 @@ const byId = (id) => document.getElementById(id);
 const WAIT = 900;
 const ignored = new Set();
 let findings = [];
+let isOfForm = false;  // whether the findings are what the form itself knows, without a check
 let timer = null;
 let asked = 0;
 let latest = null;
@@ -33,6 +34,7 @@ export async function check(isAutomatic) {
 function take(answer) {
   latest = answer;
   findings = answer.findings;
+  isOfForm = false;
   const isNew = answer.clips !== undefined && (answer.clips !== config.clips || answer.steps_per_epoch !== config.stepsPerEpoch);
   config.clips = answer.clips ?? config.clips;
   config.stepsPerEpoch = answer.steps_per_epoch ?? config.stepsPerEpoch;
@@ -173,10 +175,17 @@ onState((answer) => {
   if (skipNext) { skipNext = false; return; }
   clearTimeout(timer);
   asked += 1;
-  const isReady = answer.values.model_name_or_path || answer.values.base;
-  if (isReady && !Object.keys(answer.problems).length) timer = setTimeout(() => check(true), WAIT);
-  else if (Object.keys(answer.problems).length) {
-    findings = Object.entries(answer.problems).flatMap(([key, messages]) => messages.map((message) => ({ severity: "error", key, message, suggestion: {} })));
+  const isWrong = Object.keys(answer.problems).length > 0;
+  if (isWrong || isOfForm) {
+    findings = Object.entries(answer.problems).flatMap(([key, messages]) => messages.map(
+      (message) => ({ severity: "error", key, message, suggestion: {} }),
+    ));
+    isOfForm = isWrong;
     showFindings();
+  }
+  const isReady = answer.values.model_name_or_path || answer.values.base;
+  if (isReady && !isWrong) {
+    byId("check-state").textContent = t("Checking…");
+    timer = setTimeout(() => check(true), WAIT);
   }
 });

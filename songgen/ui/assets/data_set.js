@@ -47,6 +47,12 @@ byId("again")?.addEventListener("click", () => act(byId("again"), async () => {
   location.reload();
 }));
 
+byId("apply")?.addEventListener("click", () => act(byId("apply"), async () => {
+  const { config, subject } = byId("apply").dataset;
+  await request("/api/jobs", { command: "prepare", values: { config }, subject });
+  location.reload();
+}));
+
 // ---- rows
 
 const table = byId("rows");

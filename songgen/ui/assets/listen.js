@@ -2,7 +2,7 @@
 
 import { valuesOf } from "./forms.js";
 import { ModelPicker } from "./model_picker.js";
-import { act, el, request, showProblem, t } from "./page.js";
+import { act, request, showProblem, t } from "./page.js";
 import "./voice.js";
 
 const form = document.getElementById("song-form");
@@ -71,7 +71,8 @@ async function showFamilies() {
 }
 
 /** Fills the form with the request of a song. */
-export function useSettings(song) {
+async function useSettings(song) {
+  await ready; // the list of models takes a few seconds after a start of the server
   for (const field of form.querySelectorAll("[data-kind]")) setInput(field.name, song.options[field.name] ?? null);
   setInput("caption", song.caption);
   setInput("lyrics", song.lyrics);
@@ -118,19 +119,22 @@ document.getElementById("no-seed").addEventListener("click", () => { input("seed
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   act(event.submitter, async () => {
+    await ready;
     const { song } = await request("/api/songs", body());
     document.getElementById("form-status").textContent = t("started with seed {seed}", { seed: song.options.seed });
     document.dispatchEvent(new CustomEvent("song-started", { detail: song }));
   });
 });
-document.addEventListener("use-settings", (event) => useSettings(event.detail));
+document.addEventListener("use-settings", (event) => useSettings(event.detail).catch(showProblem));
+const ready = fillPickers();
 
-act(el("button"), async () => {
-  const { models } = await request("/api/listen/models");
+/** Looks for models, and chooses the one of the address, or the newest. */
+async function fillPickers() {
+  const { models } = await request("/api/listen/models").catch((error) => { showProblem(error); return { models: [] }; });
   document.getElementById("no-models").hidden = models.length > 0;
   pickers = ["model-a", "model-b"].map((id) => new ModelPicker(id, models));
   const wanted = new URLSearchParams(location.search).get("model");
   const first = models.find((model) => model.kind !== "checkpoint" && !model.is_adapter) ?? models[0];
   pickers[0].value = { model: wanted ?? first?.path ?? "", adapter: [] };
   changed();
-});
+}

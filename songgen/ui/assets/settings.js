@@ -10,8 +10,8 @@ try {
   const machine = await request("/api/machine");
   const of = (free, total) => t("{free} of {total} free", { free: formatBytes(free), total: formatBytes(total) });
   list.replaceChildren(
-    ...machine.devices.flatMap((device, index) => fact(t("GPU {n}", { n: index }), `${device.name}, ${of(device.free, device.total)}`)),
-    ...(machine.devices.length ? [] : fact(t("GPU"), t("none: the processor computes"))),
+    ...machine.devices.flatMap((device, index) => fact(`GPU ${index}`, `${device.name}, ${of(device.free, device.total)}`)),
+    ...(machine.devices.length ? [] : fact("GPU", t("none: the processor computes"))),
     ...fact(t("Cores"), String(machine.cores)),
     ...fact(t("Main memory"), of(machine.free_memory, machine.memory)),
   );

@@ -6,6 +6,12 @@ import { GrowingSound } from "./stream.js";
 
 const COLORS = { running: "running", finished: "good", failed: "bad", lost: "bad", stopped: "warn", unfinished: "warn" };
 
+const SHOWN = 4; // songs of one request, and links, that are shown at once; more are folded
+
+function folded(title, ...children) {
+  return el("details", { class: "stack" }, el("summary", {}, title), ...children.flatMap((child) => [child, " "]));
+}
+
 /** Returns the name of a take for a reader: its model and adapters. */
 function takeName({ name, model, adapter }, isAlone) {
   const parts = [model, ...adapter].join(" + ");
@@ -162,7 +168,7 @@ export class SongCard {
     if (!isGrowing) return;
     for (const { take, song: number } of song.files) {
       const key = `${take}-${number}`;
-      if (take !== letter || this.#streams.has(key)) continue;
+      if (take !== letter || number >= SHOWN || this.#streams.has(key)) continue;
       const tracks = this.#filesOf(song, key).map((file) => ({ label: trackName(file.track), url: fileUrl(file.path) }));
       this.#streams.set(key, new GrowingSound(this.#parts.streams, { title: t("Song {n}", { n: number + 1 }), tracks }));
     }
@@ -185,15 +191,19 @@ export class SongCard {
     const mixes = song.files.filter((file) => !file.track);
     const numbers = [...new Set(mixes.map((file) => file.song))];
     if (song.takes.length > 1 && mixes.length) players.append(this.#blindSwitch());
+    const rest = folded(t("{n} more songs", { n: numbers.length - SHOWN }));
     for (const number of numbers) {
       const title = t("Song {n}", { n: number + 1 });
       const of = mixes.filter((file) => file.song === number);
       const tracks = of.map((file) => ({ label: this.#takeOf(file), url: fileUrl(file.path) }));
-      this.#players.push(makePlayer(players, { title, tracks, mode: "switch", isBlind: this.#isBlind && tracks.length > 1, load: isNew && number < 3 }));
-      for (const { take } of of) this.#tracksOf(song, take, number, numbers.length > 1);
+      const place = numbers.indexOf(number) < SHOWN ? players : rest;
+      this.#players.push(makePlayer(place, { title, tracks, mode: "switch", isBlind: this.#isBlind && tracks.length > 1, load: isNew && place === players }));
+      for (const { take } of of) place.append(...this.#tracksOf(song, take, number, numbers.length > 1));
     }
-    downloads.append(...song.files.map((file) => el("a", { href: fileUrl(file.path, { isDownload: true }), download: true },
-      `${file.path.split("/").pop()} (${formatBytes(file.bytes)})`)));
+    if (numbers.length > SHOWN) players.append(rest);
+    const links = song.files.map((file) => el("a", { href: fileUrl(file.path, { isDownload: true }), download: true },
+      `${file.path.split("/").pop()} (${formatBytes(file.bytes)})`));
+    downloads.append(...(links.length > SHOWN ? [folded(t("Download {n} files", { n: links.length }), ...links)] : links));
   }
 
   #takeOf(file) {
@@ -209,7 +219,7 @@ export class SongCard {
   /** The tracks of a dual-track song, to mute and to mix; their player is made when it is opened. */
   #tracksOf(song, take, number, isNumbered) {
     const files = song.files.filter((file) => file.take === take && file.song === number && file.track);
-    if (!files.length) return;
+    if (!files.length) return [];
     const title = [song.takes.length > 1 ? take.toUpperCase() : "", isNumbered ? number + 1 : ""].filter((text) => text !== "").join(" ");
     const details = el("details", {}, el("summary", {}, t("Tracks {name}", { name: title })));
     details.addEventListener("toggle", () => {
@@ -217,7 +227,7 @@ export class SongCard {
       const tracks = files.map((file) => ({ label: trackName(file.track), url: fileUrl(file.path) }));
       this.#players.push(makePlayer(details, { title: t("Tracks {name}", { name: title }), tracks, load: true }));
     });
-    this.#parts.players.append(details);
+    return [details];
   }
 
   #stop() {

@@ -3,6 +3,8 @@
 Their translations are in `texts/*/configure.json`. A key without a label is shown under its own name.
 """
 
+import re
+
 LABELS = {
     "model_name_or_path": "Model to start from",
     "output_dir": "Folder of the run",
@@ -224,6 +226,12 @@ MEMORY_PARTS = (
     "copies of weights in lower precision",
 )
 """Usual parts of an estimate of memory."""
+
+
+def help_pieces(text: str) -> list[tuple[str, bool]]:
+    """Return the pieces of a help text, and whether each is code; links into the documentation are plain text."""
+    plain = re.sub(r"\[([^\]]*)\]\(#[^)]*\)", r"\1", text)
+    return [(piece, number % 2 == 1) for number, piece in enumerate(plain.split("`")) if piece]
 
 
 def label_of(name: str) -> str:

@@ -16,7 +16,7 @@ from songgen.ui.commands import command_text
 from songgen.ui.configuring import files
 from songgen.ui.configuring.dependencies import meaningful_keys
 from songgen.ui.configuring.form_values import effective_values, shown_text, with_typed
-from songgen.ui.configuring.labels import GOALS, label_of
+from songgen.ui.configuring.labels import GOALS, help_pieces, label_of
 from songgen.ui.configuring.sections import COMMON, PATH_KEYS, bounds_text, form_keys, form_sections
 from songgen.ui.configuring.units import unit_notes
 from songgen.ui.configuring.worker import Worker
@@ -83,6 +83,7 @@ class ConfigurePart:
             path_keys=PATH_KEYS,
             adapters=files.adapter_presets(),
             goals=GOALS,
+            help_pieces=help_pieces,
             bounds={name: bounds_text(name) for name in form_keys()},
             defaults={name: shown_text(name, key.default) for name, key in form_keys().items()},
         )

@@ -144,6 +144,26 @@ def test_the_progress_of_running_work_is_shown(root: Path, client: Client) -> No
     assert read_data_set(root / "datasets/mine.work").folder == root / "datasets/mine"
 
 
+def test_what_was_left_out_is_shown_before_there_is_a_data_set(root: Path, client: Client) -> None:
+    shutil.rmtree(root / "datasets/mine")
+    with (root / "datasets/mine.work/rejected.jsonl").open("a") as file:
+        file.write("{damaged\n")
+    assert [(entry.code, entry.count) for entry in read_data_set(root / "datasets/mine").refused] == [
+        ("?", 1), ("too_short", 1),
+    ]  # fmt: skip
+    assert "too_short" in page(client, f"/data/set/{MINE}")
+
+
+def test_corrections_that_are_not_applied_yet_are_offered(root: Path, client: Client) -> None:
+    assert 'id="apply"' not in page(client, f"/data/set/{MINE}")
+    address = f"/review/{MINE}/api/clips"
+    first = client.get(address).json["clips"][0]["id"]
+    version = client.get(f"{address}/{quote(first)}").json["clip"]["version"]
+    saved = client.post(f"{address}/{quote(first)}", {"version": version, "changes": {"caption": "rock"}})
+    assert saved.status == 200
+    assert 'data-config="datasets/mine/prepare.json"' in page(client, f"/data/set/{MINE}")
+
+
 OUTSIDE = ["..", "../..", "/etc", "~", "datasets/../../x", "\0", "out"]
 
 
@@ -301,13 +321,14 @@ def test_commands_are_read_back_from_their_words(root: Path) -> None:
 
 def test_a_command_is_started_again_only_if_the_page_would_start_it(client: Client, root: Path) -> None:
     """A job may have been started in a terminal, or its file be somebody else's."""
-    for command in (["songgen", "jobs"], ["songgen", "prepare", "/etc/passwd"], ["songgen", "doctor", "."]):
+    refused = (["jobs"], ["prepare", "/etc/passwd"], ["prepare", "a.json", "b.json"])
+    for command in (["songgen", *words] for words in (*refused, ["doctor", "."])):
         folder = create_job(root / "outputs/jobs", command, title="x", cwd=root)
         job = folder / "job.json"
         job.write_text(json.dumps(json.loads(job.read_text()) | {"created": 1.0}))  # lost: it never began
         answer = client.post(f"/api/jobs/{folder.name}/again", {})
         assert answer.status == (200 if command[1] == "doctor" else 422), answer.body
-    assert len(client.get("/api/jobs").json["jobs"]) == 4
+    assert len(client.get("/api/jobs").json["jobs"]) == 5
 
 
 # ---- review

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from songgen.families.use.generating import option_groups
 from songgen.families.use.song_folder import SONG_STATUS_FILE
 from songgen.jobs.record import JOBS_FOLDER, Job, JobView
 from songgen.lyrics import SECTION_TAGS
-from songgen.runtime.status import RunStatus, StatusFile
+from songgen.runtime.status import Progress, RunStatus, StatusFile
 from songgen.ui import songs as songs_module
 from songgen.ui.page import page_routes
 from songgen.ui.workspace import SONGS_FOLDER, TRASH_FOLDER, Workspace
@@ -37,8 +38,10 @@ class Jobs:
         assert (jobs_folder, title) == (cwd / JOBS_FOLDER, f"generate {subject}")
         self.started.append((words, subject))
 
-    def add(self, subject: str, state: Any, reason: str = "") -> None:
-        job = Job(f"20261128-171530-generate-{len(self.views):04x}", "t", ("songgen", "generate"), "/", 1.0, subject)
+    def add(self, subject: str, state: Any, reason: str = "", created: float = 1.0) -> None:
+        job = Job(
+            f"20261128-171530-generate-{len(self.views):04x}", "t", ("songgen", "generate"), "/", created, subject
+        )
         status = None if state == "running" else RunStatus(
             "failed" if state == "lost" else state, "id", reason=reason or None
         )  # fmt: skip
@@ -246,13 +249,21 @@ def test_states_of_a_song(client: Client, root: Path, jobs: Jobs) -> None:
     assert state() == ("failed", "nothing <b>here</b>", False)
     client.post(f"{address}/start", {})
     assert len(jobs.started) == 2 and jobs.started[0] == jobs.started[1]
+    status.write("running", progress=Progress("generating a", 3, 9, "step"))
+    jobs.add(folder, "running")
+    assert client.get(address).json["song"]["progress"]["done"] == 3
+    jobs.add(folder, "running", created=time.time() + 1)
+    assert client.get(address).json["song"]["progress"] is None, "the status is of an earlier try"
+    status.write("stopped", reason="a signal")
+    jobs.add(folder, "stopped")
+    assert state() == ("stopped", "", False)
 
 
 def test_a_deleted_song_is_in_the_trash(client: Client, root: Path) -> None:
     song = created(client)
     assert client.post(f"/api/songs/{song['name']}/delete", {}).status == 200
     assert client.get("/api/songs").json["total"] == 0
-    (kept,) = (root / TRASH_FOLDER).iterdir()
+    (kept,) = (path for path in (root / TRASH_FOLDER).iterdir() if path.is_dir())  # next to a record of its place
     assert json.loads((kept / "request.json").read_text())["options"]["seed"] == song["options"]["seed"]
 
 

@@ -1,10 +1,11 @@
 """Files that are sent to the page: stored whole or not at all, only in the folder of uploads, by the page itself."""
 
+import asyncio
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -158,14 +159,24 @@ def test_an_interrupted_upload_leaves_nothing(client: Client, root: Path) -> Non
     assert stored(root) == []
 
 
+def test_a_file_that_is_shorter_than_announced_is_not_stored(root: Path) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        yield b"abc"
+
+    target = root / UPLOADS_FOLDER / "a.wav"
+    with pytest.raises(ValueError, match="3 of 4 bytes"):
+        asyncio.run(uploads.receive_file(Workspace(root), target, 4, content()))
+    assert stored(root) == []
+
+
 def test_a_slow_upload_is_not_cut_off_but_a_stuck_one_is(
     client: Client, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("songgen.web.server.REQUEST_SECONDS", 0.5)
-    monkeypatch.setattr("songgen.web.server.FILE_PAUSE_SECONDS", 1.5)
+    monkeypatch.setattr("songgen.web.server.FILE_PAUSE_SECONDS", 2.5)
     with begin(client, 10) as slow, begin(client, 10) as stuck:
-        for _ in range(10):  # three times as long as any other request may take
-            time.sleep(0.15)
+        for pause in (0.1, 0.8, 0.8, *[0.05] * 7):  # longer than any other request may take, in parts and as a whole
+            time.sleep(pause)
             slow.sendall(b"x")
         assert slow.recv(4096).startswith(b"HTTP/1.1 200")
         assert stuck.recv(4096) == b""
