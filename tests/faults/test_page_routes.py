@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -210,9 +211,8 @@ def addresses(attacked: Attacked, route: PageRoute) -> list[str]:
         write_job(attacked.workspace.root, "a job", "a line\n")
     known = known_values(attacked.workspace)
     names = parameters(route)
-    count = max([len(known.get(name, ["x"])) for name in names], default=1)
-    choices = [{name: (known.get(name) or ["x"])[at % len(known.get(name) or ["x"])] for name in names}
-               for at in range(count)]  # fmt: skip
+    values = [known.get(name) or ["x"] for name in names]
+    choices = [dict(zip(names, choice, strict=True)) for choice in product(*values)]
     return [fill(route, choice) for choice in choices]
 
 
@@ -222,6 +222,11 @@ def send(attacked: Attacked, route: PageRoute, address: str, body: Any = None) -
     if route in JSON_WRITING:
         return attacked.client.post(address, {} if body is None else body)
     return attacked.client.send("POST", address, b"RIFF", headers={"Content-Type": "application/octet-stream"})
+
+
+def test_every_route_is_there_once() -> None:
+    found = [name_of(route) for route in ROUTES]
+    assert len(found) == len({*found})
 
 
 @any_route(ROUTES)

@@ -37,9 +37,8 @@ function structure() {
   }
   if (!document.querySelector("main h2, main h1")) found.push("the page has no heading");
   if (!document.title.trim()) found.push("the page has no title");
-  for (const field of document.querySelectorAll(".field")) {
-    const input = field.querySelector("input, select, textarea");
-    if (!input || !shown(field) || !(input.dataset.kind || field.querySelector("small"))) continue;
+  for (const input of document.querySelectorAll(".field :is(input, select, textarea)")) {
+    if (!shown(input) || !(input.dataset.kind || input.closest(".field").querySelector("small"))) continue;
     const help = (input.getAttribute("aria-describedby") ?? "").split(/\s+/).map((id) => document.getElementById(id));
     if (!help.some((element) => element && element.textContent.trim())) found.push(`${named(input)} has no help`);
   }

@@ -62,7 +62,7 @@ class ReviewPart:
             work = find_work_folder(folder)
             workspace.path(str(work), "folder")
         except ValueError as error:
-            if request.url.path.endswith("/"):
+            if request.scope["raw_path"].endswith(b"/"):  # not decoded: a name may end with an escaped slash
                 raise
             raise HTTPException(404, str(error)) from error
         with self._lock:
