@@ -6,6 +6,7 @@ from starlette.responses import RedirectResponse, Response
 from songgen.ui.parts.files import FilesPart
 from songgen.ui.parts.jobs import JobsPart
 from songgen.ui.parts.settings import SettingsPart
+from songgen.ui.parts.train import TrainPart
 from songgen.ui.parts.uploads import UploadsPart
 from songgen.ui.site import Part, Site, asset
 from songgen.ui.workspace import Workspace
@@ -15,7 +16,7 @@ from songgen.web.application import PageRoute
 def page_routes(workspace: Workspace) -> list[PageRoute]:
     """Return every address of the page of a workspace."""
     site = Site(workspace)
-    parts: list[Part] = [JobsPart(site), SettingsPart(site), FilesPart(site), UploadsPart(site)]
+    parts: list[Part] = [JobsPart(site), SettingsPart(site), TrainPart(site), FilesPart(site), UploadsPart(site)]
     return [
         PageRoute("/", _home),
         PageRoute("/assets/{name}", _asset),
