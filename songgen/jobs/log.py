@@ -35,7 +35,12 @@ def read_log(folder: Path, *, max_lines: int, offset: int | None = None) -> LogP
         max_lines: maximum number of whole lines; the last ones are returned.
         offset: position from which to read, as an earlier call returned it; None for the end of the log.
     """
-    content, start, is_cut = _read_end(folder / LOG_FILE, offset)
+    return read_text_end(folder / LOG_FILE, max_lines=max_lines, offset=offset)
+
+
+def read_text_end(path: Path, *, max_lines: int, offset: int | None = None) -> LogPart:
+    """Read the end of a file of text that grows; see `read_log`."""
+    content, start, is_cut = _read_end(path, offset)
     whole, line_break, rest = content.rpartition(b"\n")
     lines = whole.split(b"\n") if line_break else []
     if is_cut and lines:  # the first line lacks its beginning

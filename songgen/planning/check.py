@@ -94,6 +94,8 @@ def report_record(facts: RunFacts, findings: Sequence[Finding]) -> dict[str, Any
     """Return everything that is known of a planned run, for JSON."""
     length, memory, time, disk = facts.length, facts.memory, facts.time, facts.disk
     return {
+        "machine": {"description": facts.machine.describe(), "devices": len(facts.machine.devices)},
+        "processes": facts.processes.count,
         "clips": None if facts.clips is None else facts.clips.count,
         "held_out": None if facts.held_out is None else facts.held_out.count,
         "steps_per_epoch": None if length is None else length.steps_per_epoch,

@@ -16,6 +16,7 @@ from songgen.ui.parts.prepare import PreparePart
 from songgen.ui.parts.review import ReviewPart
 from songgen.ui.parts.settings import SettingsPart
 from songgen.ui.parts.tokenize import TokenizePart
+from songgen.ui.parts.train import TrainPart
 from songgen.ui.parts.uploads import UploadsPart
 from songgen.ui.site import Part, Site, asset
 from songgen.ui.workspace import Workspace
@@ -32,6 +33,7 @@ def page_routes(workspace: Workspace) -> list[PageRoute]:
         TokenizePart(site),
         ReviewPart(site),
         ConfigurePart(site),
+        TrainPart(site),
         JobsPart(site),
         FilesPart(site),
         UploadsPart(site),

@@ -49,16 +49,19 @@ which runs no script."""
 
 COMMON_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "object-src 'none'",
+    "object-src 'none'; style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
 }
 """Headers of every answer; the login page has its own policies. There is no CORS header: no other page may read
-anything."""
+anything. The hash is that of an empty style element: the library of charts adds one and fills it rule by rule, which
+scripts of the page may do anyway."""
+
+CACHING = "no-store"
+"""`Cache-Control` of answers without one of their own, which only a library with its version in the address has."""
 
 
 class AccessGuard:
@@ -171,6 +174,7 @@ class _Answer:
             headers.update(COMMON_HEADERS | self.policies)
             if is_document:
                 headers["Content-Security-Policy"] = DOCUMENT_POLICY
+            headers.setdefault("Cache-Control", CACHING)
             if message["status"] >= 400 or self._has_unread_body():
                 headers["Connection"] = "close"  # what is left of a body must not be taken for the next request
             # The query is left out, since it may hold the token. The path is still escaped, so it is printable.

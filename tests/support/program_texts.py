@@ -54,6 +54,8 @@ MESSAGE_SOURCES = (
     "train/checkpoints/resume.py",
     "train/optimization/anomalies.py",
     "train/reporting/banner.py",
+    "train/reporting/plots/panels.py",
+    "train/reporting/run_state.py",
 )
 """Modules whose messages the page shows, with the texts that these messages contain."""
 

@@ -52,6 +52,7 @@ UNREAD_SECONDS = 3600.0
 """Seconds after which an answer that nobody has read is removed: its sender was killed."""
 
 _MAX_BYTES = 64 * 1024
+_MAX_LISTED = 50
 _REQUEST_PREFIX, _ANSWER_PREFIX = "request-", "answer-"
 _REQUEST_NAME = re.compile(_REQUEST_PREFIX + r"(\d{20}-[0-9a-f]{16})\.json")
 
@@ -238,6 +239,20 @@ def is_active(run_folder: Path) -> bool:
     except ValueError:  # the run is just starting, or the file is damaged
         return False
     return owner is not None and (owner.is_alive or not owner.is_here)
+
+
+def pending_requests(run_folder: Path) -> list[str]:
+    """Return the texts of the commands that wait for the run in a folder, the oldest first."""
+    folder = run_folder / CONTROL_FOLDER
+    try:
+        names = sorted(name for name in os.listdir(folder) if _REQUEST_NAME.fullmatch(name))
+    except OSError:
+        return []
+    found = []
+    for name in names[:_MAX_LISTED]:
+        with suppress(OSError, ValueError):  # taken in the meantime
+            found.append(_REQUEST_FORMAT.read(parse_json_object(read_regular(folder / name, _MAX_BYTES)), name).command)
+    return found
 
 
 def send(run_folder: Path, command: str, *, timeout: float, is_alive: Callable[[], bool]) -> Answer:

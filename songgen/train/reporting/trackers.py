@@ -52,6 +52,11 @@ def samples_folder(folder: Path, step: int) -> Path:
     return folder / SAMPLES_FOLDER / f"step_{step:08d}"
 
 
+def audio_file_name(name: str) -> str:
+    """Return the name of a clip as it is in a file name: other characters than letters, digits and .-_ become "_"."""
+    return _UNSAFE_IN_FILE_NAMES.sub("_", name)
+
+
 def has_samples(folder: Path, step: int) -> bool:
     """Return whether a run's folder holds songs of a step."""
     return samples_folder(folder, step).is_dir()
@@ -299,7 +304,7 @@ class Trackers:
 
         channels = np.atleast_2d(np.asarray(waveform, dtype=np.float32))
         samples = np.clip(np.nan_to_num(channels, nan=0.0, posinf=0.0, neginf=0.0), -1.0, 1.0).T
-        path = samples_folder(self.folder, step) / f"{_UNSAFE_IN_FILE_NAMES.sub('_', name)}.wav"
+        path = samples_folder(self.folder, step) / f"{audio_file_name(name)}.wav"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, samples, sample_rate, subtype="PCM_16")

@@ -41,6 +41,7 @@ byId("start-empty").onclick = (event) => act(event.target, () => open({ kind: "e
 
 async function showPresets() {
   const [data = ""] = foldersOf("start-data");
+  byId("presets").tBodies[0].replaceChildren(el("tr", {}, el("td", { colspan: 3 }, t("Estimating the memory…"))));
   const body = { data, model: byId("start-model").value.trim(), processes: config.processes };
   const { presets, free } = await request("/api/configure/presets", body);
   byId("presets").tBodies[0].replaceChildren(...presets.map((preset) => el("tr", {},

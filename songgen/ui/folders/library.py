@@ -182,13 +182,10 @@ def last_losses(path: Path) -> dict[str, float]:
     """Return the last training loss and held-out loss in a file with metrics; only its end is read."""
     try:
         with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - TAIL_BYTES))
+            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
             lines = file.read().split(b"\n")
     except OSError:
         return {}
-    if size > TAIL_BYTES:
-        lines = lines[1:]  # begins inside of a line
     found: dict[str, float] = {}
     for line in lines:
         found |= _losses(line)
@@ -196,7 +193,7 @@ def last_losses(path: Path) -> dict[str, float]:
 
 
 def _losses(line: bytes) -> dict[str, float]:
-    """Return the losses in a line; none if it is not complete yet."""
+    """Return the losses in a line; none if it is only the end or the beginning of one."""
     if b"/loss" not in line:
         return {}
     try:

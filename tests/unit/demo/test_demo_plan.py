@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from run_demo import ROOT, all_steps
+import pytest
+from run_demo import ROOT, all_steps, ui_command
 
 from songgen.config.loading import read_config_file
 
@@ -35,3 +36,10 @@ def test_no_two_steps_share_a_name_or_an_output() -> None:
     assert len({step.name for step in steps}) == len(steps)
     outputs = [path for step in steps for path in step.outputs]
     assert len(set(outputs)) == len(outputs)
+
+
+def test_the_page_is_offered_by_a_command_that_works_from_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", str(ROOT / ".venv" / "bin" / "python"))
+    assert ui_command() == ".venv/bin/songgen ui"
+    monkeypatch.setattr("sys.executable", "/opt/my env/bin/python")
+    assert ui_command() == "'/opt/my env/bin/songgen' ui"

@@ -99,7 +99,7 @@ def test_every_translation_is_used(language: str) -> None:
 def test_texts_are_written_literally_where_they_are_translated() -> None:
     """Else no test would find them; values of the program are listed in `VALUES`."""
     allowed = re.compile(
-        r"t\((f\.help|name|state|job\.state|[a-z_.]*(label|help|state|title|group|text|name|meaning|advice|unit|summary)\b)"
+        r"t\((f\.help|help|name|state|job\.state|[a-z_.]*(label|help|state|title|group|text|name|meaning|advice|unit|summary)\b)"
     )
     found = [
         f"{path.name}: {match.group(0)}"

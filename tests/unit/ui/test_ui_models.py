@@ -106,7 +106,7 @@ def test_a_list_is_used_again_until_something_is_deleted(workspace: Workspace) -
 def test_links_out_of_the_folders_are_not_listed(workspace: Workspace, tmp_path: Path) -> None:
     shutil.copytree(workspace.root / "outputs" / "base", tmp_path / "elsewhere" / "secret")
     (workspace.root / "outputs" / "link").symlink_to(tmp_path / "elsewhere")
-    assert "outputs/link/secret" not in by_folder(Library(workspace))
+    assert set(by_folder(Library(workspace))) == {"outputs/base", "outputs/singer", "datasets/songs"}
     assert len(by_folder(Library(Workspace(workspace.root, ((tmp_path / "elsewhere").resolve(),))))) == 4
 
 

@@ -10,8 +10,8 @@ from songgen.train.reporting.plots.curves import Curve, RunCurves
 TRAINING_LOSS = ("train/unweighted_loss", "train/loss")
 """Metrics of the training loss, the one that can be compared with the evaluation's first."""
 
-FINE_PARTS = {"codebook": "codebook", "band": "band of timesteps"}
-"""Beginning of the names of the finest parts of a loss -> what it is called in titles."""
+FINE_PARTS = {"codebook": "loss by codebook", "band": "loss by band of timesteps"}
+"""Beginning of the names of the finest parts of a loss -> title of their panels."""
 
 COLORS = ("#3457d5", "#c2410c", "#1b8a5a", "#9333ea", "#b45309", "#0e7490", "#be185d", "#4d7c0f")
 """Colours of curves, distinct for most forms of colour blindness when used in this order."""
@@ -145,7 +145,8 @@ def _part_panels(runs: Sequence[RunCurves]) -> Iterator[Panel]:
                 has_label = number not in labelled and (len(runs) == 1 or not labelled)
                 lines += _lines(runs, (name,), str(number) if has_label else "", shift=number)
                 labelled.add(number)
-        title = f"loss by {FINE_PARTS[kind]}{track and f': {track}'} (points: evaluation)"
+        title = FINE_PARTS[kind]
+        title = f"{title}: {track} (points: evaluation)" if track else f"{title} (points: evaluation)"
         yield Panel(f"loss_by_{kind}_{track or 'all'}", title, tuple(lines))
 
 

@@ -1,0 +1,126 @@
+// The page of a run: state, banners, progress and console, kept up to date. Commands, curves and results have modules
+// of their own.
+
+import { act, el, formatDuration, formatNumber, formatTime, poll, request, t } from "./page.js";
+import { showCommands } from "./train_commands.js";
+import { followCurves } from "./train_curves.js";
+import { followResults } from "./train_results.js";
+
+const COLORS = { running: "running", finished: "good", failed: "bad", lost: "bad", stopped: "warn", unfinished: "warn" };
+const byId = (id) => document.getElementById(id);
+const folder = byId("run").dataset.folder;
+const path = `/api/train/runs/${encodeURIComponent(folder)}`;
+
+function banner(kind, title, ...lines) {
+  return el("div", { class: `notice ${kind}` }, el("strong", {}, title), ...lines.filter(Boolean).map((line) => el("p", {}, line)));
+}
+
+/** Returns what to do about a failure: the keys to change first, as they are in the configuration. */
+function remedies(diagnosis) {
+  return el("ol", {}, ...diagnosis.remedies.map((remedy) => {
+    const changes = Object.entries(remedy.changes).map(([key, value]) => t("{key}: {value} (now {now})", {
+      key, value: JSON.stringify(value), now: JSON.stringify(remedy.now[key]),
+    }));
+    return el("li", {}, changes.length ? el("code", {}, changes.join(", ")) : null, changes.length ? ` – ${remedy.effect}` : remedy.effect);
+  }));
+}
+
+function banners(run) {
+  const resume = t("Its checkpoints are unharmed: resume the run below.");
+  if (!run.is_there) {
+    if (!run.job) return [banner("bad", t("The run is not there any more"), t("Its folder was moved or deleted. If you moved it, open it from the list of all runs."))];
+    return run.job.is_active
+      ? [banner("", t("The run is starting"), t("Its folder appears when the processes have joined; the console shows what they do."))]
+      : [banner("bad", t("The run did not start"), run.job.reason, t("The console says why. Change the configuration, and start it again."))];
+  }
+  if (run.state === "failed" && run.is_killed) {
+    return [run.is_disk_full
+      ? banner("bad", t("The run was killed, and its disk is full"), t("Free space on the disk of the output folder first."), resume)
+      : banner("bad", t("The run was killed without a word"), t("By kill -9, by the system because main memory was used up, or by a power cut."), resume)];
+  }
+  if (run.state === "failed") {
+    const found = banner("bad", run.diagnosis?.title ?? t("The run failed"), run.reason);
+    if (run.diagnosis) found.append(el("p", {}, t("Change first:")), remedies(run.diagnosis), el("p", { class: "soft" }, t("More in {files} in the folder of the run.", { files: run.diagnosis.logs.join(", ") })));
+    else found.append(el("p", {}, t("The console below says more.")));
+    return [found];
+  }
+  const silent = run.state === "running" && run.since !== null ? Date.now() / 1000 - run.since : 0;
+  if (silent > 120 && run.doing) {
+    return [banner("warn", t("No step for {time}", { time: formatDuration(silent) }), t("The run is still at: {doing}. An evaluation or the first step may take long; if it does not go on, look into the console.", { doing: run.doing }))];
+  }
+  return [];
+}
+
+let shownBanner = "";
+
+function showState(run) {
+  const state = run.is_there ? run.state : run.job?.state ?? "lost";
+  byId("state").textContent = t(state);
+  byId("state").className = `badge ${COLORS[state] ?? ""}`;
+  // Only when it changes: a reader of the screen would read an alert again.
+  const key = JSON.stringify([run.is_there, state, run.reason, run.diagnosis, run.is_disk_full, run.doing && Math.floor((Date.now() / 1000 - run.since) / 60) > 1]);
+  if (key !== shownBanner) byId("banners").replaceChildren(...banners(run));
+  shownBanner = key;
+  document.title = `${run.step !== null && run.total_steps ? `${Math.floor((100 * run.step) / run.total_steps)} % · ` : ""}${folder} · songgen`;
+}
+
+function milestoneText(milestone, step, total) {
+  const name = { loss: t("loss {value}", { value: milestone.value }), accuracy: t("accuracy {value}", { value: milestone.value }) }[milestone.metric] ?? `${milestone.metric} ${milestone.value}`;
+  if (milestone.early === null) return name;
+  const early = Math.max(step + 1, Math.round(milestone.early));
+  if (early > total) return t("{name}: not within this run", { name });
+  const late = milestone.late === null ? null : Math.round(milestone.late);
+  return late === null || late > total
+    ? t("{name}: step {early} or later", { name, early: early.toLocaleString() })
+    : t("{name}: step {early} to {late}", { name, early: early.toLocaleString(), late: Math.max(early, late).toLocaleString() });
+}
+
+function showProgress(run) {
+  const progress = run.progress;
+  byId("progress").max = run.total_steps || 1;
+  byId("progress").value = run.step ?? 0;
+  const isRunning = run.state === "running";
+  const figures = [[t("Step"), run.step === null || run.step === undefined ? "–" : `${run.step.toLocaleString()} / ${run.total_steps?.toLocaleString() ?? "?"}`]];
+  if (progress) {
+    if (progress.epoch !== null) {
+      figures.push([t("Epoch"), `${progress.epoch} / ${formatNumber(progress.num_epochs)}`]);
+      figures.push([t("Step of the epoch"), `${progress.step_in_epoch} / ${progress.steps_in_epoch}`]);
+    }
+    figures.push([t("Loss"), formatNumber(progress.loss)], [t("Learning rate"), formatNumber(progress.learning_rate)]);
+    figures.push([t("Speed"), t("{n} steps/s, {m} epochs/h", { n: formatNumber(progress.steps_per_second), m: formatNumber(progress.epochs_per_hour) })]);
+    if (isRunning) figures.push([t("Time left"), progress.seconds_left === null ? "–" : formatDuration(progress.seconds_left)]);
+    if (isRunning) for (const milestone of progress.milestones) figures.push([t("Next milestone"), milestoneText(milestone, progress.step, progress.total_steps)]);
+  }
+  if (isRunning && run.doing) figures.push([t("Now"), run.doing]);
+  if (run.started) figures.push([t("Started"), formatTime(run.started)]);
+  if (run.ended) figures.push([t("Ended"), formatTime(run.ended)]);
+  byId("figures").replaceChildren(...figures.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+}
+
+async function showConsole() {
+  const { lines, job } = await request(`${path}/console?lines=${byId("console-lines").value}&only=${byId("console-only").value}`);
+  const box = byId("console");
+  const isAtEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
+  const text = lines.join("\n") || t("Nothing has been printed.");
+  if (box.textContent !== text) box.textContent = text;
+  if (isAtEnd) box.scrollTop = box.scrollHeight;
+  byId("job-link").hidden = !job;
+  if (job) byId("job-link").href = `/jobs/${encodeURIComponent(job)}`;
+}
+
+const curves = followCurves(folder, JSON.parse(byId("run").dataset.others));
+const results = followResults(folder, path);
+
+poll(async () => {
+  const run = await request(path);
+  showState(run);
+  showProgress(run);
+  showCommands(run, path);
+  results.state(run);
+  curves.milestones(run.state === "running" ? run.progress?.milestones ?? [] : []);
+  const button = byId("end-job");
+  button.hidden = !run.job?.is_active;
+  button.onclick = () => act(button, () => request(`/api/jobs/${encodeURIComponent(run.job.id)}/stop`, { kill: true }));
+}, 1.5);
+poll(showConsole, 2);
+byId("console-lines").onchange = byId("console-only").onchange = () => showConsole().catch(() => {});

@@ -1,0 +1,216 @@
+"""Runs of a workspace, as their files tell them. Nothing is kept: every answer is read again."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from songgen.jobs.log import read_text_end
+from songgen.runtime.folder_lock import RUN_LOCK_FILE
+from songgen.runtime.status import RUN_STATUS_FILE
+from songgen.train.reporting.console import CONSOLE_FILE
+from songgen.train.reporting.milestones import LOSS_METRICS
+from songgen.train.reporting.plots.songs import sampled_steps, songs_of
+from songgen.train.reporting.plots.tail import parse_lines
+from songgen.train.reporting.progress_file import RunProgress, read_progress
+from songgen.train.reporting.run_state import RUNNING, RunState, read_run_state
+from songgen.train.reporting.trackers import METRICS_FILE
+from songgen.ui.training.texts_of_songs import texts_of
+from songgen.ui.workspace import Workspace
+
+MAX_DEPTH = 5
+"""Maximum depth of folders that are searched for runs."""
+
+MAX_RUNS = 200
+"""Maximum number of runs in a list."""
+
+SHOWN_SAMPLINGS = 20
+"""Number of the latest samplings whose songs are listed."""
+
+LITTLE_SPACE = 200 * 10**6
+"""Free bytes below which a run that was killed may have been out of disk space."""
+
+ACTIVITIES = (
+    "starting",
+    "training",
+    "waiting for data",
+    "evaluating",
+    "sampling songs",
+    "saving",
+    "writing the model",
+    "comparing",
+)
+"""Activities that heartbeats name; the page translates them."""
+
+LATEST_LINES = 50
+"""Number of lines of metrics in which the latest loss is looked for."""
+
+_MARKS = (RUN_STATUS_FILE, METRICS_FILE, RUN_LOCK_FILE)
+"""Files by which the output folder of a run is recognized."""
+
+
+def find_runs(workspace: Workspace) -> list[Path]:
+    """Return the output folders of runs in a workspace, the latest changed first. Links to folders are not followed."""
+    found = {folder: _changed(folder) for root in workspace.folders for folder in _below(root, MAX_DEPTH)}
+    return sorted(found, key=lambda folder: -found[folder])[:MAX_RUNS]
+
+
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            inside = list(entries)
+    except OSError:
+        return
+    if any(entry.name in _MARKS for entry in inside):
+        yield folder
+    elif depth:
+        for entry in inside:
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                yield from _below(folder / entry.name, depth - 1)
+
+
+def _changed(folder: Path) -> float:
+    times = []
+    for name in _MARKS:
+        try:
+            times.append((folder / name).stat().st_mtime)
+        except OSError:
+            continue
+    return max(times, default=0.0)
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is the output folder of a run."""
+    return any((folder / name).is_file() for name in _MARKS)
+
+
+def row_of(workspace: Workspace, folder: Path) -> dict[str, Any]:
+    """Return what a list of runs shows of one."""
+    run, progress = read_run_state(folder), read_progress(folder)
+    return {
+        "folder": workspace.shown(folder),
+        "name": folder.name,
+        "state": run.state,
+        "changed": _changed(folder),
+        "step": _step(run, progress),
+        "total_steps": _total(run, progress),
+        "epoch": None if progress is None else progress.epoch,
+        "loss": _latest_loss(folder) if progress is None else progress.loss,
+        "seconds_left": progress.seconds_left if progress is not None and run.state == RUNNING else None,
+    }
+
+
+def details_of(folder: Path) -> dict[str, Any]:
+    """Return state, progress and cause of a failure of a run."""
+    run, progress = read_run_state(folder), read_progress(folder)
+    status, beat = run.status, run.beat if run.state == RUNNING else None
+    return {
+        "state": run.state,
+        "is_killed": run.is_killed,
+        "is_disk_full": run.is_killed and _free(folder) < LITTLE_SPACE,
+        "reason": "" if status is None else status.reason or "",
+        "exit_code": None if status is None else status.exit_code,
+        "started": None if status is None else status.started,
+        "ended": None if status is None or status.status == RUNNING else status.time,
+        "diagnosis": None if status is None or status.diagnosis is None else dataclasses.asdict(status.diagnosis),
+        "doing": "" if beat is None or beat.doing not in ACTIVITIES else beat.doing,
+        "since": None if beat is None else beat.time,
+        "step": _step(run, progress),
+        "total_steps": _total(run, progress),
+        "progress": None if progress is None else dataclasses.asdict(progress),
+        "has_console": (folder / CONSOLE_FILE).is_file(),
+    }
+
+
+def _latest_loss(folder: Path) -> float | None:
+    """Return the latest training loss of a run of an earlier version, which wrote no progress."""
+    lines = read_text_end(folder / METRICS_FILE, max_lines=LATEST_LINES).text.splitlines()
+    for record in reversed(parse_lines([line.encode() for line in lines]) if lines else []):
+        for name in LOSS_METRICS if record else ():
+            if isinstance(value := record.get(name), float) and math.isfinite(value):  # type: ignore[union-attr]
+                return value
+    return None
+
+
+def _step(run: RunState, progress: RunProgress | None) -> int | None:
+    """Return the completed steps: those of the file that is written more often, while the run trains."""
+    if run.state == RUNNING and progress is not None and run.status is not None and run.status.started is not None:
+        is_of_this_launch = progress.time >= run.status.started
+        return progress.step if is_of_this_launch else run.step
+    return run.step if run.step is not None or progress is None else progress.step
+
+
+def _total(run: RunState, progress: RunProgress | None) -> int | None:
+    return run.total_steps if progress is None else progress.total_steps
+
+
+def _free(folder: Path) -> int:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return LITTLE_SPACE
+
+
+def checkpoints_of(workspace: Workspace, folder: Path) -> list[dict[str, Any]]:
+    """Return the checkpoints of a run, the newest first; a damaged one has a problem instead of values."""
+    from songgen.train.checkpoints.folders import checkpoint_folders  # loads torch, as everything about checkpoints
+
+    rows = []
+    for path in checkpoint_folders(folder):
+        try:
+            changed = path.stat().st_mtime
+        except OSError:  # it has just been removed
+            continue
+        rows.append(_checkpoint(path, changed) | {"folder": workspace.shown(path)})
+    return sorted(rows, key=lambda row: (-row["serial"], row["folder"]))
+
+
+@lru_cache(maxsize=512)
+def _checkpoint(folder: Path, changed: float) -> dict[str, Any]:
+    """Read a checkpoint, which does not change any more; `changed` is the time of its folder."""
+    from songgen.train.checkpoints.files import read_manifest
+    from songgen.train.checkpoints.state import read_trainer_state
+
+    values = {"name": folder.name, "time": changed, "serial": -1, "problem": ""}
+    try:
+        manifest = read_manifest(folder, random_state_optional=True)
+        state = read_trainer_state(folder)
+    except (ValueError, TypeError, OSError) as error:
+        return values | {"problem": str(error)}
+    losses = state.recent_losses
+    return values | {
+        "serial": manifest.serial,
+        "step": manifest.step,
+        "total_steps": state.total_steps,
+        "epoch": manifest.epoch,
+        "is_best": manifest.best,
+        "processes": manifest.world_size,
+        "bytes": sum(entry.size for entry in manifest.files.values()),
+        "loss": losses[-1] if losses else None,
+        "evaluation_loss": state.best_metric if state.best_step == manifest.step else None,
+    }
+
+
+def songs_of_run(workspace: Workspace, folder: Path) -> list[dict[str, Any]]:
+    """Return the songs of the latest samplings, with files and texts."""
+    found = []
+    for step in sampled_steps(folder)[:SHOWN_SAMPLINGS]:
+        songs = songs_of(folder, step)
+        texts = texts_of(workspace, folder, tuple(song.name for song in songs))
+        rows = [
+            {
+                "name": song.name,
+                "tracks": [{"label": label, "path": workspace.shown(path)} for label, path in song.files],
+                "text": texts.get(song.name),
+            }
+            for song in songs
+        ]
+        if rows:
+            found.append({"step": step, "songs": rows})
+    return found
