@@ -68,7 +68,8 @@ class Workspace:
             raise ValueError(f"{what}: {_short(text)} cannot be a path: {error}") from error
         if not any(real.is_relative_to(folder) for folder in self.folders):
             raise ValueError(
-                f"{what}: {_short(text)} is outside of the folders of this page; start it with --folder to add another one"
+                f"{what}: {_short(text)} is outside of the folders of this page; start it with --folder to add "
+                "another one"
             )
         # Only now, so that the answer does not show what there is elsewhere.
         try:

@@ -95,16 +95,20 @@ def known_values(workspace: Workspace) -> dict[str, list[str]]:
     """Name of a parameter -> values of it that lead to something that there is."""
     root = workspace.root
     jobs = [path.name for path in (root / JOBS_FOLDER).iterdir()][:5]
-    runs = [str(path.parent.relative_to(root)) for path in sorted((root / "outputs").glob("*/metrics.jsonl"))
-            if not path.parent.is_symlink()]
-    folders = [*runs, MODEL, TOKENS, SONGS, *(str(path.relative_to(root)) for path in (root / UPLOADS_FOLDER).iterdir()),
-               str(SONGS_FOLDER / "first")]  # fmt: skip
+    runs = [
+        str(path.parent.relative_to(root))
+        for path in sorted((root / "outputs").glob("*/metrics.jsonl"))
+        if not path.parent.is_symlink()
+    ]
+    uploads = [str(path.relative_to(root)) for path in (root / UPLOADS_FOLDER).iterdir()]
+    folders = [*runs, MODEL, TOKENS, SONGS, *uploads, str(SONGS_FOLDER / "first")]
     configs = [str(path.relative_to(root)) for path in (root / CONFIGS_FOLDER).iterdir()]
     files = [*configs, str(SONGS_FOLDER / "first" / "first.wav"), f"{RUN}/metrics.jsonl"]
     return {
-        "id": [*jobs, "river_000", help_entries()[0].id], "folder": folders, "path": [*files, *folders], "file": files, "run": runs,
-        "data": [TOKENS, SONGS], "model": [MODEL], "config": configs, "name": ["doctor", "small", "ui.css", "first", "review.css"],
-        "track": ["mix", "vocal"], "command": ["doctor"], "subject": [RUN], "language": ["zh"], "split": ["train"],
+        "id": [*jobs, "river_000", help_entries()[0].id], "folder": folders, "path": [*files, *folders], "file": files,
+        "run": runs, "data": [TOKENS, SONGS], "model": [MODEL], "config": configs, "language": ["zh"],
+        "name": ["doctor", "small", "ui.css", "first", "review.css"], "track": ["mix", "vocal"], "command": ["doctor"],
+        "subject": [RUN], "split": ["train"],
     }  # fmt: skip
 
 

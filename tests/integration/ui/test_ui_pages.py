@@ -1,4 +1,4 @@
-"""Every page of `songgen ui` in a real browser: names, focus, contrast, layout, language, and nothing on the console."""
+"""Every page of `songgen ui` in a real browser: names, focus, contrast, layout, language, console."""
 
 from pathlib import Path
 from typing import Any
