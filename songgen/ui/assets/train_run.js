@@ -83,7 +83,7 @@ function showProgress(run) {
   const figures = [[t("Step"), run.step === null || run.step === undefined ? "–" : `${run.step.toLocaleString()} / ${run.total_steps?.toLocaleString() ?? "?"}`]];
   if (progress) {
     if (progress.epoch !== null) {
-      figures.push([t("Epoch"), `${progress.epoch} / ${formatNumber(progress.num_epochs)}`]);
+      figures.push([t("Epoch"), `${formatNumber(progress.epoch)} / ${formatNumber(progress.num_epochs)}`]);
       figures.push([t("Step of the epoch"), `${progress.step_in_epoch} / ${progress.steps_in_epoch}`]);
     }
     figures.push([t("Loss"), formatNumber(progress.loss)], [t("Learning rate"), formatNumber(progress.learning_rate)]);
