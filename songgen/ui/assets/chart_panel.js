@@ -50,7 +50,7 @@ export class ChartPanel {
     this.isOutdated = false;
     this.title.textContent = this.panel.title;
     const isNew = !this.plot.data;
-    globalThis.Plotly.react(this.plot, this.traces(), this.layout(), { displayModeBar: false, responsive: true, doubleClick: "reset" });
+    globalThis.Plotly.react(this.plot, this.traces(), this.layout(), { displayModeBar: false, responsive: true });
     if (isNew) this.plot.on("plotly_relayout", (change) => this.onZoom(change));
     this.describe();
   }

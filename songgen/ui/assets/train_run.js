@@ -27,11 +27,13 @@ function remedies(diagnosis) {
 
 function banners(run) {
   const resume = t("Its checkpoints are unharmed: resume the run below.");
-  if (!run.is_there) {
-    if (!run.job) return [banner("bad", t("The run is not there any more"), t("Its folder was moved or deleted. If you moved it, open it from the list of all runs."))];
-    return run.job.is_active
-      ? [banner("", t("The run is starting"), t("Its folder appears when the processes have joined; the console shows what they do."))]
-      : [banner("bad", t("The run did not start"), run.job.reason, t("The console says why. Change the configuration, and start it again."))];
+  if (!run.is_there && !run.job) {
+    return [banner("bad", t("The run is not there any more"), t("Its folder was moved or deleted. If you moved it, open it from the list of all runs."))];
+  }
+  // A job that is newer than the latest launch of the run has not reached its folder, or never will.
+  if (run.job && run.job.created > (run.started ?? 0) && run.state !== "running") {
+    if (run.job.is_active) return [banner("", t("The run is starting"), t("Its folder appears when the processes have joined; the console shows what they do."))];
+    if (run.job.state !== "finished") return [banner("bad", t("The run did not start"), run.job.reason, t("The console says why. Change the configuration, and start it again."))];
   }
   if (run.state === "failed" && run.is_killed) {
     return [run.is_disk_full
@@ -58,7 +60,7 @@ function showState(run) {
   byId("state").textContent = t(state);
   byId("state").className = `badge ${COLORS[state] ?? ""}`;
   // Only when it changes: a reader of the screen would read an alert again.
-  const key = JSON.stringify([run.is_there, state, run.reason, run.diagnosis, run.is_disk_full, run.doing && Math.floor((Date.now() / 1000 - run.since) / 60) > 1]);
+  const key = JSON.stringify([run.is_there, state, run.job?.state, run.started, run.reason, run.diagnosis, run.is_disk_full, run.doing && Math.floor((Date.now() / 1000 - run.since) / 60) > 1]);
   if (key !== shownBanner) byId("banners").replaceChildren(...banners(run));
   shownBanner = key;
   document.title = `${run.step !== null && run.total_steps ? `${Math.floor((100 * run.step) / run.total_steps)} % · ` : ""}${folder} · songgen`;

@@ -60,7 +60,13 @@ def write_run(folder: Path, lines: int = 30, **status: Any) -> Path:
         for step in range(1, lines + 1)
     ]
     (folder / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    values: dict[str, Any] = {"status": "finished", "run_id": "x", "step": lines, "total_steps": lines, "exit_code": 0} | status
+    values: dict[str, Any] = {
+        "status": "finished",
+        "run_id": "x",
+        "step": lines,
+        "total_steps": lines,
+        "exit_code": 0,
+    } | status
     StatusFile(folder, "run_status.json", "x").put(RunStatus(**values))
     return folder
 
