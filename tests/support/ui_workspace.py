@@ -105,10 +105,11 @@ def known_values(workspace: Workspace) -> dict[str, list[str]]:
     folders = [*runs, MODEL, TOKENS, SONGS, *uploads, str(SONGS_FOLDER / "first")]
     configs = [str(path.relative_to(root)) for path in (root / CONFIGS_FOLDER).iterdir()]
     files = [*configs, str(SONGS_FOLDER / "first" / "first.wav"), f"{RUN}/metrics.jsonl"]
+    charts = charts_address().rpartition("/")[2]
     return {
         "id": [*jobs, "river_000", help_entries()[0].id], "folder": folders, "path": [*files, *folders], "file": files,
         "run": runs, "data": [TOKENS, SONGS], "model": [MODEL], "config": configs, "language": ["zh"],
-        "name": ["doctor", "small", "ui.css", "first", "review.css", charts_address().rpartition("/")[2]], "track": ["mix", "vocal"], "command": ["doctor"],
+        "name": ["doctor", "small", "ui.css", "first", "review.css", charts], "track": ["mix", "vocal"], "command": ["doctor"],
         "subject": [RUN], "split": ["train"],
     }  # fmt: skip
 
