@@ -109,8 +109,8 @@ def known_values(workspace: Workspace) -> dict[str, list[str]]:
     return {
         "id": [*jobs, "river_000", help_entries()[0].id], "folder": folders, "path": [*files, *folders], "file": files,
         "run": runs, "data": [TOKENS, SONGS], "model": [MODEL], "config": configs, "language": ["zh"],
-        "name": ["doctor", "small", "ui.css", "first", "review.css", charts], "track": ["mix", "vocal"], "command": ["doctor"],
-        "subject": [RUN], "split": ["train"],
+        "name": ["doctor", "small", "ui.css", "first", "review.css", charts],
+        "track": ["mix", "vocal"], "command": ["doctor"], "subject": [RUN], "split": ["train"],
     }  # fmt: skip
 
 
