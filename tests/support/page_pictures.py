@@ -91,7 +91,8 @@ def arrange(browser: Browser, name: str) -> None:
     if name == "listen":
         browser.run(
             "const song = document.querySelector('#songs article');"
-            "[...song.querySelectorAll('button')].find((button) => /Spectrogram|频谱/.test(button.textContent)).click();"
+            "const buttons = [...song.querySelectorAll('button')];"
+            "buttons.find((button) => /Spectrogram|频谱/.test(button.textContent)).click();"
         )
         browser.settle()
         browser.run("document.querySelector('#songs-title').scrollIntoView(); window.scrollBy(0, -60)")
