@@ -305,6 +305,23 @@ def test_a_status_of_another_form_is_left_out(client: Client, root: Path, jobs: 
         jobs.add(song["folder"], "running")
 
 
+def test_a_folder_that_disappears_while_it_is_read_is_a_message(
+    client: Client, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    song = created(client)
+
+    def gone(self: Any, *arguments: Any) -> Any:
+        return os.stat(root / "gone")
+
+    monkeypatch.setattr(songs_module.Songs, "find", gone)
+    message = "gone cannot be used: No such file or directory; load the page again"
+    assert problem(client.get("/api/songs")).endswith(message)
+    monkeypatch.undo()
+    monkeypatch.setattr(songs_module, "song_files", gone)
+    (shown,) = client.get("/api/songs").json["songs"]
+    assert shown["name"] == song["name"] and "gone" in shown["problem"]
+
+
 def test_files_of_a_song_that_lead_elsewhere_are_neither_shown_nor_overwritten(
     client: Client, root: Path, jobs: Jobs
 ) -> None:

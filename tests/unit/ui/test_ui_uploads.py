@@ -51,7 +51,11 @@ def test_a_file_is_stored_under_its_name_also_in_folders(client: Client, root: P
     answer = send(client, "mine", "album 1/sóng.mp3")
     assert (answer.status, answer.json) == (
         200,
-        {"path": "datasets/uploads/mine/album 1/sóng.mp3", "bytes": len(CONTENT)},
+        {
+            "path": "datasets/uploads/mine/album 1/sóng.mp3",
+            "folder": "datasets/uploads/mine",
+            "bytes": len(CONTENT),
+        },
     )
     assert stored(root) == ["datasets/uploads/mine/album 1/sóng.mp3"]
     assert (root / answer.json["path"]).read_bytes() == CONTENT
