@@ -84,10 +84,8 @@ def test_the_machine_decides_precision_and_batches(world: Path) -> None:
 def test_clips_without_a_vocal_track_get_no_loss_of_the_vocal_heads(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = training_fakes.make_rows
-    monkeypatch.setattr(
-        training_fakes, "make_rows", lambda *a, **k: [row | {"codes_vocal": None, "energy_vocal": None} for row in rows(*a, **k)]
-    )
+    rows, missing = training_fakes.make_rows, {"codes_vocal": None, "energy_vocal": None}
+    monkeypatch.setattr(training_fakes, "make_rows", lambda *a, **k: [row | missing for row in rows(*a, **k)])
     info = json.loads((world / "data" / "dataset.json").read_text())
     kept = {"caption_tokenizer_fingerprint": info["caption_tokenizer_fingerprint"]}
     data = training_fakes.write_dataset(tmp_path / "data", world / "model", 20, 5, **kept)
