@@ -296,7 +296,7 @@ def test_the_check_is_that_of_the_command(
     answer = client.post("/api/train/check", {"values": values}, Cookie=cookie)
     assert answer.status == 200 and "留出片段" in answer.json["findings"][0]["message"]
     words = started[0][started[0].index("check") :]
-    assert words == ["check", "--num_processes=2", "--json", "outputs/configs/checked.json", "--max_steps", "5"]
+    assert words == ["check", "--num_processes=2", "--json", "outputs/configs/checked.json", "--max_steps=5"]
     Done.returncode, Done.stdout, Done.stderr = 2, b"", b"...\nsonggen check: error: it does not fit\n"
     assert client.post("/api/train/check", {"values": values}).json["error"] == "it does not fit"
 
