@@ -50,13 +50,15 @@ OUTSIDE = [
 ODD = [
     "outputs/pipe", "outputs/loop", "/dev/zero", "/proc/self/environ", "/dev/stdin", "x" * 5000, "a\0b", "\0",
     "\ud800", "--config=/etc/passwd", "-x", "--help", "", " ", ".", "..", "/", "//", "outputs/run\n--x", "\r\nX-Set: 1",
-    "{{7*7}}", "{0}", "%s%n", "<script>", "javascript:alert(1)", "CON", "é" * 200, "\u202egnp.exe", "-1", "1e999", "NaN",
+    "{{7*7}}", "{0}", "%s%n", "<script>", "javascript:alert(1)", "CON", "é" * 200, "\u202egnp.exe", "-1", "1e999",
+    "NaN",
     "9" * 4000, "²", "١", "sh -c id", "$(id)", "`id`", "doctor; id", "rm", "../../bin/sh",
 ]  # fmt: skip
 """Texts that are no path out of the workspace and may still be trouble."""
 
 VALUES: list[Any] = [
-    None, True, -1, 0, 10**18, 1.5e308, [], {}, [[]], [None], ["\0"], {"--x": 1}, {"a b": 1}, {"": ""}, {"x": {"y": [{}]}},
+    None, True, -1, 0, 10**18, 1.5e308, [], {}, [[]], [None], ["\0"], {"--x": 1}, {"a b": 1}, {"": ""},
+    {"x": {"y": [{}]}},
     ["{elsewhere}"], {"output_dir": "{elsewhere}/new"}, {"values": {"--config": "/etc/passwd"}},
 ]  # fmt: skip
 """Values of bodies that are not texts."""
@@ -349,8 +351,8 @@ def test_no_path_in_an_address_leads_out(attacked: Attacked, route: PageRoute) -
 def test_no_query_leads_out(attacked: Attacked, route: PageRoute) -> None:
     for address in addresses(attacked, route)[:4]:
         given, answers = with_queries(attacked, route, address)
-        for answer in answers:
-            attacked.require_refusal(answer, address)
+        for found in answers:
+            attacked.require_refusal(found, address)
         for name in sorted(given):
             for attack in [*OUTSIDE, *ODD]:
                 pairs = given | {name: attacked.filled(attack)}

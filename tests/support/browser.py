@@ -134,7 +134,8 @@ class Browser:
     def press_button(self, text: str, within: str = "body") -> None:
         """Click the visible button or link with a text, with the mouse."""
         found = self.find(
-            "return [...document.querySelectorAll(arguments[1] + ' :is(button, a, summary, [role=tab])')].find((element) =>"
+            "const kinds = ' :is(button, a, summary, [role=tab])';"
+            "return [...document.querySelectorAll(arguments[1] + kinds)].find((element) =>"
             " element.checkVisibility() && !element.disabled && element.textContent.trim() === arguments[0]) ?? null",
             text, within,
         )  # fmt: skip
@@ -175,7 +176,10 @@ class Browser:
 
     def wait_for_text(self, text: str, selector: str = "body") -> None:
         """Wait until a visible element shows a text."""
-        script = "return [...document.querySelectorAll(arguments[1])].some((element) => element.innerText.includes(arguments[0]))"
+        script = (
+            "return [...document.querySelectorAll(arguments[1])]"
+            ".some((element) => element.innerText.includes(arguments[0]))"
+        )
         self.wait(lambda: self.run(script, text, selector), f"{text!r} in {selector}")
 
     def settle(self) -> None:
@@ -191,7 +195,8 @@ class Browser:
         script = (
             "window.pendingRequests = 0; window.lastRequest = 0; const send = window.fetch;"
             "window.fetch = (...values) => { window.pendingRequests += 1; window.lastRequest = performance.now();"
-            " return send(...values).finally(() => { window.pendingRequests -= 1; window.lastRequest = performance.now(); }); };"
+            " return send(...values).finally(() => {"
+            " window.pendingRequests -= 1; window.lastRequest = performance.now(); }); };"
         )
         self.devtools("Page.addScriptToEvaluateOnNewDocument", {"source": script})
 

@@ -5,7 +5,6 @@ The endpoints are plain functions, which Starlette calls in threads; `ReviewDesk
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ from songgen.data.audio import AudioRejected
 from songgen.data.manifests.folders.song_folder import AUDIO_SUFFIXES
 from songgen.prepare.engine.audio_files import read_audio
 from songgen.prepare.engine.record import JsonObject, SongRecord
+from songgen.prepare.review.addresses import review_routes
 from songgen.prepare.review.corrections import REASON, EditConflict, can_be_accepted
 from songgen.prepare.review.desk import PAGE_SIZE, Clip, ReviewDesk, Selection, copy_of
 from songgen.prepare.review.fields import FieldProblems, checked_changes, line_times
@@ -245,38 +245,6 @@ class ReviewPage:
     def _state(self, clip: Clip, status: int = 200) -> Response:
         values = {"clip": details(clip), "summary": summary(clip), "progress": self.desk.progress()}
         return json_response(values | ({"error": "the clip was changed elsewhere"} if status != 200 else {}), status)
-
-
-ADDRESSES: tuple[tuple[str, Callable[[ReviewPage, Request], Response], str], ...] = (
-    ("/", ReviewPage.index, "GET"),
-    ("/assets/{name}", ReviewPage.asset, "GET"),
-    ("/api/clips", ReviewPage.listing, "GET"),
-    ("/api/clips/{id}", ReviewPage.clip, "GET"),
-    ("/api/clips/{id}", ReviewPage.save, "POST"),
-    ("/api/clips/{id}/undo", ReviewPage.undo, "POST"),
-    ("/api/clips/{id}/keep", ReviewPage.keep, "POST"),
-    ("/api/clips/{id}/peaks/{track}", ReviewPage.peaks, "GET"),
-    ("/audio/{id}/{track}", ReviewPage.audio, "GET"),
-)
-"""Every address of the page with its endpoint and method. The page itself only uses relative addresses."""
-
-
-def review_routes(find: Callable[[Request], ReviewPage], prefix: str = "") -> list[PageRoute]:
-    """Return every address of a page that is looked up for each request.
-
-    Args:
-        find: returns the page of a request.
-        prefix: beginning of the paths, which may have parameters.
-    """
-
-    def calling(endpoint: Callable[[ReviewPage, Request], Response]) -> Callable[[Request], Response]:
-        @wraps(endpoint)
-        def answer(request: Request) -> Response:
-            return endpoint(find(request), request)
-
-        return answer
-
-    return [PageRoute(prefix + path, calling(endpoint), methods=[method]) for path, endpoint, method in ADDRESSES]
 
 
 def summary(clip: Clip) -> JsonObject:

@@ -74,7 +74,7 @@ export function followResults(folder, path) {
   }
 
   function showResume() {
-    byId("resume").hidden = !run || !run.is_there || run.state === "running" || byId("resume-from").options.length < 2;
+    byId("resume").hidden = !run || !run.is_there || run.state === "running" || run.job?.is_active || byId("resume-from").options.length < 2;
   }
 
   byId("sampling").onchange = showSongs;
@@ -83,7 +83,7 @@ export function followResults(folder, path) {
     act(event.submitter, async () => {
       const keys = { output_dir: folder, resume: byId("resume-from").value };
       const epochs = byId("resume-epochs").value;
-      if (epochs) Object.assign(keys, { num_train_epochs: Number(epochs), max_steps: null, allow_config_changes: true });
+      if (epochs) Object.assign(keys, { num_train_epochs: Number(epochs), max_steps: -1, allow_config_changes: true });
       const processes = Number(byId("resume-processes").value || 1);
       if (processes !== before()) keys.allow_world_size_change = true;
       const values = { config: `${folder}/training_config.json`, keys, ...(processes > 1 ? { num_processes: processes } : {}) };

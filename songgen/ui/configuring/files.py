@@ -23,6 +23,9 @@ NAME = re.compile(r"[^\W_][\w.-]{0,79}")
 RUN_CONFIG = "training_config.json"
 """File in the folder of a run with its resolved configuration."""
 
+PREPARE_KEY = "inputs"
+"""Key that every configuration of `prepare` has, and none of a run; the page keeps both in one folder."""
+
 MAX_BASES = 20
 """Maximum number of files in a chain of bases."""
 
@@ -72,12 +75,14 @@ def config_path(workspace: Workspace, name: str) -> Path:
 
 
 def saved_configs(workspace: Workspace) -> list[dict[str, Any]]:
-    """Return name, file, time, model and data of every saved configuration, newest first."""
+    """Return name, file, time, model and data of every saved configuration of a run, newest first."""
     found = []
     for path in (workspace.root / CONFIGS_FOLDER).glob("*.json"):
         try:
             values, changed = read_json_object(workspace.path(str(path))), path.stat().st_mtime
         except (OSError, ValueError):
+            continue
+        if PREPARE_KEY in values:
             continue
         texts = {key: values.get(key) for key in ("model_name_or_path", "save_to_disk")}
         found.append({"name": path.stem, "file": workspace.shown(path), "changed": changed, **texts})

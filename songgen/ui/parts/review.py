@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from songgen.prepare.review.addresses import review_routes
 from songgen.ui.site import Site
 from songgen.web.application import PageRoute
 
@@ -33,8 +34,6 @@ class ReviewPart:
 
     def routes(self) -> list[PageRoute]:
         """Return every address of this part."""
-        from songgen.prepare.review.page import review_routes
-
         first, *others = review_routes(self._page, PREFIX)
         return [
             PageRoute(PREFIX, self.redirect),

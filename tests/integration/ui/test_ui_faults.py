@@ -117,9 +117,7 @@ def test_a_folder_that_disappears_is_said(browser: Browser, server: PageProcess,
     assert "Traceback" not in server.errors.read_text()
 
 
-def test_a_wrong_token_is_asked_for_again_and_never_stays_in_the_address(
-    browser: Browser, server: PageProcess
-) -> None:
+def test_a_wrong_token_is_asked_for_again_and_never_stays_in_the_address(browser: Browser, server: PageProcess) -> None:
     browser.command("DELETE", "/cookie")
     browser.open(f"{server.base}/jobs")
     assert browser.address == f"{server.base}/"

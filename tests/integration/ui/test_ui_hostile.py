@@ -13,7 +13,7 @@ from songgen.jobs.record import JOBS_FOLDER
 from songgen.ui.workspace import CONFIGS_FOLDER, Workspace
 
 EVIL = (
-    "</script><script>window.attacked=1</script>\"><img src=x onerror='window.attacked=1'>{{7*7}}${7*7}"
+    "</script><script>window.attacked=1</script>\"><img src=x onerror='window.attacked=1'>t{{7*7}}t${7*7}t"
     "<svg onload=window.attacked=1><a href='javascript:window.attacked=1'>x</a>[x](javascript:window.attacked=1)"
 )
 EVIL_NAME = "<img src=x onerror=window.attacked=1> & \"'{{7*7}} %2e %00 \u202e#?"
@@ -45,9 +45,10 @@ def server(hostile: Workspace, browser: Browser) -> Iterator[PageProcess]:
 def attacks(browser: Browser) -> list[str]:
     """What an attack has left."""
     found = browser.run(
-        "return [window.attacked && 'a script ran', document.querySelector('svg[onload], img[src=\"x\"]') && 'an element was made',"
-        " [...document.querySelectorAll('a[href]')].some((a) => a.protocol === 'javascript:') && 'a link runs a script',"
-        " document.documentElement.innerText.includes('49') && /(^|[^0-9])49([^0-9]|$)/.test(document.title) && 'a template ran']"
+        "const links = [...document.querySelectorAll('a[href]')], all = document.documentElement.outerHTML; return ["
+        " window.attacked && 'a script ran', /t49|49t/.test(all) && 'a template ran',"
+        " document.querySelector('svg[onload], img[src=\"x\"]') && 'an element was made',"
+        " links.some((link) => link.protocol === 'javascript:') && 'a link runs a script']"
     )
     return [text for text in found if text]
 
