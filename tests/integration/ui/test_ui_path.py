@@ -14,6 +14,7 @@ from page_process import ROOT, PageProcess, page_process
 pytestmark = pytest.mark.faults
 
 DATA, TOKENS, CODEC, MODEL = "datasets/songs_prepared", "datasets/tokens", "outputs/codec", "outputs/untrained-mixed_pro"
+RUN = "outputs/by_hand"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,7 @@ def prepare(browser: Browser, base: str, root: Path) -> None:
     browser.press_button("Add for training")
     browser.wait_for_text("manifest metadata.jsonl", "#chosen")
     browser.wait(lambda: browser.value("#output-dir") == DATA, "a name for the result")
+    browser.fill("Number held out", "1")
     browser.press_button("Start preparing")
     browser.wait(lambda: browser.address.endswith(f"/data/set/{address(DATA)}"), "the page of the data set")
     browser.wait_for_text("Next steps")
@@ -112,3 +114,75 @@ def tokenize(browser: Browser, base: str, root: Path) -> None:
     browser.press_button("Start tokenizing")
     browser.wait(lambda: browser.address.endswith(f"/data/set/{address(TOKENS)}"), "the page of the tokens")
     browser.press_button("Configure training")
+
+
+def configure(browser: Browser, base: str, root: Path) -> None:
+    browser.open(f"{base}/configure?data={address(TOKENS)}")
+    browser.settle()
+    browser.press_button("Get advice")
+    browser.wait(lambda: browser.value("#key-model_name_or_path"), "the advice")
+    browser.settle()
+    for label, value in {
+        "Show": "all", "Folder of the run": RUN, "Epochs": "60", "Clips in a batch": "64", "Steps between metrics": "1",
+        "Steps between evaluations": "30", "Generate songs": "on", "Songs of an evaluation": "1",
+        "Longest song (decoder steps)": "60",
+    }.items():  # fmt: skip
+        browser.fill(label, value, "#form")
+    browser.press_button("Validate")
+    browser.wait_for_text("every micro-batch is the whole split", "#findings")
+    browser.settle()
+    browser.press_button("Apply", "#findings .warning")
+    browser.wait(lambda: browser.value("#key-per_device_train_batch_size") == "6", "the suggestion in its field")
+    browser.fill("Name", "by_hand")
+    browser.press_button("Save")
+    browser.wait_for_text("Saved:", "#save-state")
+    print(browser.text("#findings"))
+    print(browser.value("#json"), browser.text("#summary"))
+    browser.screenshot(Path("/tmp/path13/conf.png"))
+    browser.press_button("Train with it", ".save-bar")
+    browser.wait(lambda: "/train?config=" in browser.address, "the form that starts a run")
+
+
+def state(browser: Browser) -> str:
+    return browser.text("#state")
+
+
+def drawn(browser: Browser, title: str) -> list[float]:
+    """Values of the curve that a panel draws; it draws what is on the screen."""
+    return list(browser.run(
+        "const panel = [...document.querySelectorAll('.panel')].find((each) => each.textContent.startsWith(arguments[0]));"
+        "panel?.scrollIntoView({block: 'center'});"
+        "const isDrawn = panel?.querySelector('.scatterlayer path.point, .scatterlayer path.js-line');"
+        "return isDrawn ? [...panel.querySelector('.plot').data.at(-1).y] : []", title,
+    ))  # fmt: skip
+
+
+def train(browser: Browser, base: str, root: Path) -> None:
+    browser.open(f"{base}/train?config={address('outputs/configs/by_hand.json')}")
+    browser.settle()
+    browser.press_button("Start")
+    browser.wait(lambda: browser.address.endswith(f"/train/run/{address(RUN)}"), "the page of the run")
+    browser.wait(lambda: state(browser) == "running", "the run")
+    browser.wait(lambda: drawn(browser, "loss"), "the curve of the loss")
+    browser.fill("Learning rate", "5e-4")
+    browser.press_button("Set learning rate")
+    browser.wait(lambda: "0.0005" in browser.text("#journal tbody"), "the command in the journal")
+    browser.wait(lambda: 5e-4 in drawn(browser, "learning rate"), "the learning rate in its curve")
+    browser.press_button("Sample songs now")
+    browser.wait(lambda: browser.run("return document.querySelector('#songs .player') !== null"), "a song")
+    browser.press_button("Save, then stop")
+    browser.wait(lambda: state(browser) == "stopped", "the end of the run")
+
+
+def resume(browser: Browser, base: str, root: Path) -> None:
+    browser.open(f"{base}/train/run/{address(RUN)}")
+    first = sorted((root / RUN).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    print(first)
+    print(browser.run("return [...document.querySelectorAll('#resume-from option')].map((o) => o.value)"))
+    browser.fill("From checkpoint", f"{RUN}/{first[-1].name}", "#resume")
+    browser.fill("Number of epochs of the whole run", "64", "#resume")
+    browser.press_button("Resume", "#resume")
+    browser.wait(lambda: state(browser) == "running", "the resumed run")
+    browser.wait_for_text("/ 64", "#figures")
+    browser.wait(lambda: state(browser) == "finished", "the end of the run")
+    browser.screenshot(Path("/tmp/path13/train.png"))
