@@ -66,8 +66,8 @@ def clean_name(name: str) -> str:
     return text
 
 
-def upload_path(workspace: Workspace, folder: str, name: str) -> Path:
-    """Return the path of a file to be uploaded; folders that it needs are created.
+def upload_path(workspace: Workspace, folder: str, name: str) -> tuple[Path, Path]:
+    """Return the folder of an upload and the path of a file in it; folders that it needs are created.
 
     Args:
         workspace: folders of the page.
@@ -82,14 +82,14 @@ def upload_path(workspace: Workspace, folder: str, name: str) -> Path:
         raise ValueError(f"{name!r} cannot be the name of a file: at most {MAX_DEPTH} folders may be in it")
     if Path(parts[-1]).suffix.lower() not in SUFFIXES:
         raise ValueError(f"{parts[-1]} is not a song, a text or a manifest; expected one of {', '.join(SUFFIXES)}")
-    target = workspace.root / UPLOADS_FOLDER / clean_name(folder)
-    target = target.joinpath(*parts)
+    place = workspace.root / UPLOADS_FOLDER / clean_name(folder)
+    target = place.joinpath(*parts)
     workspace.path(str(target.parent), "folder")  # a link may lead out of the folders
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{workspace.shown(target.parent)} cannot be created: {error.strerror}") from error
-    return workspace.path(str(target), "name")
+    return place, workspace.path(str(target), "name")
 
 
 async def receive_file(

@@ -282,6 +282,14 @@ def test_nothing_outside_of_the_folders_is_read(page: Page, values: dict[str, An
     assert len(page.planner.asked) == asked and not (page.root / CONFIGS_FOLDER / "hostile.json").exists()
 
 
+def test_configurations_of_prepare_are_not_offered_for_training(page: Page) -> None:
+    folder = page.root / CONFIGS_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "prepare-songs.json").write_text('{"inputs": ["songs"], "output_dir": "data"}')
+    (folder / "run.json").write_text('{"save_to_disk": "data"}')
+    assert {entry["name"] for entry in saved_configs(Workspace(page.root))} == {"run"}
+
+
 def test_a_base_inside_must_not_lead_outside(page: Page) -> None:
     folder = page.root / CONFIGS_FOLDER
     (folder / "step.json").write_text('{"base": "/etc/passwd"}')
