@@ -194,7 +194,8 @@ def _last(lines: Sequence[str], names: Sequence[str]) -> float | None:
     """Return the last finite value of the first of some metrics that is in any line."""
     for name in names:
         for line in reversed(lines):
-            if f'"{name}"' in line and _is_number(value := _metrics(line).get(name)):
+            value = _metrics(line).get(name) if f'"{name}"' in line else None
+            if isinstance(value, int | float) and _is_number(value):
                 return float(value)
     return None
 

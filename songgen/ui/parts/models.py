@@ -1,7 +1,6 @@
 """Models on the page: everything that there is, one folder with its actions, new models, and the trash."""
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from starlette.responses import Response
 
 from songgen.jobs.log import read_log
 from songgen.jobs.record import find_jobs, read_job
+from songgen.runtime.json_files import parse_json
 from songgen.ui.commands import command_form
 from songgen.ui.folders import trash
 from songgen.ui.folders.facts import configurations_of, facts_of, files_of, songs_of
@@ -199,7 +199,7 @@ def findings_of(text: str, texts: Translator) -> dict[str, Any]:
     try:
         # Warnings may be printed around it; the object itself begins and ends with a brace in a line of its own.
         start, end = lines.index("{"), len(lines) - 1 - lines[::-1].index("}")
-        found = json.loads("\n".join(lines[start : end + 1]))
+        found = parse_json("\n".join(lines[start : end + 1]))
         findings = [
             {
                 "level": str(finding["level"]),
