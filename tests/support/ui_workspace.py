@@ -19,6 +19,7 @@ from songgen.jobs.record import JOB_STATUS_FILE, JOBS_FOLDER, LOG_FILE, create_j
 from songgen.runtime.status import RunStatus
 from songgen.ui.help_texts import help_entries
 from songgen.ui.page import page_routes
+from songgen.ui.parts.train import charts_address
 from songgen.ui.workspace import CONFIGS_FOLDER, SONGS_FOLDER, UPLOADS_FOLDER, Workspace
 from songgen.web.application import PageRoute
 
@@ -104,11 +105,12 @@ def known_values(workspace: Workspace) -> dict[str, list[str]]:
     folders = [*runs, MODEL, TOKENS, SONGS, *uploads, str(SONGS_FOLDER / "first")]
     configs = [str(path.relative_to(root)) for path in (root / CONFIGS_FOLDER).iterdir()]
     files = [*configs, str(SONGS_FOLDER / "first" / "first.wav"), f"{RUN}/metrics.jsonl"]
+    charts = charts_address().rpartition("/")[2]
     return {
         "id": [*jobs, "river_000", help_entries()[0].id], "folder": folders, "path": [*files, *folders], "file": files,
         "run": runs, "data": [TOKENS, SONGS], "model": [MODEL], "config": configs, "language": ["zh"],
-        "name": ["doctor", "small", "ui.css", "first", "review.css"], "track": ["mix", "vocal"], "command": ["doctor"],
-        "subject": [RUN], "split": ["train"],
+        "name": ["doctor", "small", "ui.css", "first", "review.css", charts],
+        "track": ["mix", "vocal"], "command": ["doctor"], "subject": [RUN], "split": ["train"],
     }  # fmt: skip
 
 
@@ -123,7 +125,7 @@ def page_addresses(workspace: Workspace) -> list[str]:
     found = []
     for route in page_routes(workspace):
         names = parameters(route)
-        is_page = "GET" in (route.methods or ()) and not re.match(r"/(api|assets|files|review/)", route.path)
+        is_page = "GET" in (route.methods or ()) and not re.match(r"/(api|assets|files|library|review/)", route.path)
         if not is_page or route.path == "/" or not all(name in known for name in names):
             continue
         choices = known[names[0]] if names else [""]

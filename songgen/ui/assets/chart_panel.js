@@ -50,7 +50,7 @@ export class ChartPanel {
     this.isOutdated = false;
     this.title.textContent = this.panel.title;
     const isNew = !this.plot.data;
-    globalThis.Plotly.react(this.plot, this.traces(), this.layout(), { displayModeBar: false, responsive: true, doubleClick: "reset" });
+    globalThis.Plotly.react(this.plot, this.traces(), this.layout(), { displayModeBar: false, responsive: true });
     if (isNew) this.plot.on("plotly_relayout", (change) => this.onZoom(change));
     this.describe();
   }
@@ -104,7 +104,7 @@ export class ChartPanel {
       yaxis: { ...axis, type: isLog ? "log" : "linear", fixedrange: true, rangemode: "tozero", ...(this.panel.top !== null && !isLog ? { range: [0, this.panel.top] } : { autorange: true }) },
       shapes: shown.map((guide) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: guide.value, y1: guide.value, line: { color: soft, width: 1, dash: guide.dash } })),
       annotations: shown.map((guide) => ({
-        xref: "paper", x: 1, xanchor: "right", y: isLog ? Math.log10(guide.value) : guide.value, yanchor: "bottom",
+        xref: "paper", x: guide.isLeft ? 0 : 1, xanchor: guide.isLeft ? "left" : "right", y: isLog ? Math.log10(guide.value) : guide.value, yanchor: "bottom",
         showarrow: false, text: escaped(guide.label), font: { size: 10, color: soft },
       })),
     };
@@ -112,7 +112,7 @@ export class ChartPanel {
 
   milestones() {
     return this.view.runs.size > 1 ? [] : this.view.milestones.filter((milestone) => MILESTONE_PANELS[milestone.metric] === this.key)
-      .map((milestone) => ({ value: milestone.value, label: t("next milestone: {value}", { value: milestone.value }), dash: "dot" }));
+      .map((milestone) => ({ value: milestone.value, label: t("next milestone: {value}", { value: milestone.value }), dash: "dot", isLeft: true }));
   }
 
   curves() {

@@ -74,7 +74,7 @@ export function followResults(folder, path) {
   }
 
   function showResume() {
-    byId("resume").hidden = !run || !run.is_there || run.state === "running" || byId("resume-from").options.length < 2;
+    byId("resume").hidden = !run || !run.is_there || run.state === "running" || run.job?.is_active || byId("resume-from").options.length < 2;
   }
 
   byId("sampling").onchange = showSongs;

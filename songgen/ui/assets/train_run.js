@@ -29,7 +29,7 @@ const starting = () => banner("", t("The run is starting"), t("Its folder appear
 const notStarted = (job) => banner("bad", t("The run did not start"), job.reason, t("The console says why. Change the configuration, and start it again."));
 
 /** Returns whether the run was to be resumed, and the command failed before it trained: the status is of the time before. */
-const hasNotResumed = (run) => run.job?.state === "failed" && run.ended !== null && run.job.created > run.ended;
+const hasNotResumed = (run) => ["failed", "lost"].includes(run.job?.state) && run.ended !== null && run.job.created > run.ended;
 
 function banners(run) {
   const resume = t("Its checkpoints are unharmed: resume the run below.");
@@ -66,7 +66,7 @@ function showState(run) {
   byId("state").textContent = t(state);
   byId("state").className = `badge ${COLORS[state] ?? ""}`;
   // Only when it changes: a reader of the screen would read an alert again.
-  const key = JSON.stringify([run.is_there, state, run.job?.id, run.job?.state, run.reason, run.diagnosis, run.is_disk_full, run.doing && Math.floor((Date.now() / 1000 - run.since) / 60) > 1]);
+  const key = JSON.stringify([run.is_there, state, run.job?.id, run.job?.state, run.started, run.reason, run.diagnosis, run.is_disk_full, run.doing && Math.floor((Date.now() / 1000 - run.since) / 60) > 1]);
   // A run that has not written its own configuration: the file that it was started with.
   if (!run.is_there && run.config) byId("its-configuration").href = `/configure?config=${encodeURIComponent(run.config)}`;
   if (key !== shownBanner) byId("banners").replaceChildren(...banners(run));
@@ -93,7 +93,7 @@ function showProgress(run) {
   const figures = [[t("Step"), run.step === null || run.step === undefined ? "–" : `${run.step.toLocaleString()} / ${run.total_steps?.toLocaleString() ?? "?"}`]];
   if (progress) {
     if (progress.epoch !== null) {
-      figures.push([t("Epoch"), `${progress.epoch} / ${formatNumber(progress.num_epochs)}`]);
+      figures.push([t("Epoch"), `${formatNumber(progress.epoch)} / ${formatNumber(progress.num_epochs)}`]);
       figures.push([t("Step of the epoch"), `${progress.step_in_epoch} / ${progress.steps_in_epoch}`]);
     }
     figures.push([t("Loss"), formatNumber(progress.loss)], [t("Learning rate"), formatNumber(progress.learning_rate)]);
