@@ -338,13 +338,13 @@ def test_the_check_is_that_of_the_command(
 
 
 def test_a_run_that_a_job_starts_is_shown_before_its_folder_is_there(client: Client, workspace: Workspace) -> None:
-    job = create_job(
-        workspace.jobs, ["songgen", "train", "x.json"], title="train", cwd=workspace.root, subject="outputs/soon"
-    )
+    command = ["songgen", "train", "outputs/configs/x.json"]
+    job = create_job(workspace.jobs, command, title="train", cwd=workspace.root, subject="outputs/soon")
     (job / "log.txt").write_text("warning: slow\nplain\nerror: it failed\n")
     try:
         assert client.get("/train/run/outputs%2Fsoon").status == 200
         state = client.get(api("outputs/soon")).json
+        assert state["config"] == "outputs/configs/x.json"
         assert not state["is_there"] and state["job"]["id"] == read_job(workspace.jobs, job.name).job.id
         lines = client.get(api("outputs/soon", "/console?lines=2")).json["lines"]
         assert lines == ["plain", "error: it failed"]
