@@ -180,7 +180,7 @@ def _checkpoint(folder: Path, changed: float) -> dict[str, Any]:
         "serial": manifest.serial,
         "step": manifest.step,
         "total_steps": state.total_steps,
-        "epoch": manifest.epoch,
+        "epoch": state.epoch + (1 if state.step_in_epoch else 0),  # that of its last step, counted from 1
         "is_best": manifest.best,
         "processes": manifest.world_size,
         "bytes": sum(entry.size for entry in manifest.files.values()),
