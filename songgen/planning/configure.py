@@ -228,7 +228,9 @@ def _found_model(data: Sequence[Path], infos: Sequence[DatasetInfo]) -> Path:
         except ValueError:
             continue  # not a model that can be trained
     if len(fitting) == 1:
-        return fitting[0]
+        # As a user would write it, so that the configuration still works where the whole project is moved to.
+        [folder] = fitting
+        return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     if not fitting:
         raise ValueError(
             f"no model that fits {data[0]} is next to it or in ./outputs: give --model FOLDER or a hub id, or create "

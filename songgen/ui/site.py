@@ -91,7 +91,7 @@ class Site:
         return HTMLResponse(html.encode("utf-8", "replace"), status)
 
     def page(self, endpoint: Endpoint) -> Endpoint:
-        """Return an endpoint that answers with HTML: a `ValueError` or `OSError` becomes a page that says what to do."""
+        """Return an endpoint that answers with HTML: a `ValueError` or `OSError` becomes a page with its text."""
 
         @wraps(endpoint)
         def answer(request: Request) -> Response:

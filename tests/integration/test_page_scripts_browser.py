@@ -25,7 +25,13 @@ import("/assets/page.js").then(async ({ poll }) => {
   let active = 0;
   let most = 0;
   const wait = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
-  const stop = poll(async () => { calls += 1; active += 1; most = Math.max(most, active); await wait(50); active -= 1; }, 10);
+  const stop = poll(async () => {
+    calls += 1;
+    active += 1;
+    most = Math.max(most, active);
+    await wait(50);
+    active -= 1;
+  }, 10);
   for (let i = 0; i < 5; i += 1) document.dispatchEvent(new Event("visibilitychange"));
   await wait(200);
   const first = calls;
@@ -106,12 +112,12 @@ def test_a_job_that_is_removed_is_said(browser: Browser, root: Path) -> None:
     folder = create_job(root / JOBS_FOLDER, ("songgen", "doctor", "x"), title="doctor x", cwd=root)
     StatusFile(folder, JOB_STATUS_FILE, "r").write("finished", exit_code=0)
     go(browser, f"/jobs/{folder.name}")
-    browser.run("window.part = (name) => document.querySelector(`[data-part=\"${name}\"]`)")
+    browser.run('window.part = (name) => document.querySelector(`[data-part="${name}"]`)')
     browser.wait(lambda: browser.run("return part('state').textContent") == "finished", "the state")
     (folder / JOB_STATUS_FILE).unlink()  # as if it were about to start
     go(browser, "/jobs")
     go(browser, f"/jobs/{folder.name}")
-    browser.run("window.part = (name) => document.querySelector(`[data-part=\"${name}\"]`)")
+    browser.run('window.part = (name) => document.querySelector(`[data-part="${name}"]`)')
     browser.wait(lambda: browser.run("return part('state').textContent") == "running", "the state")
     shutil.rmtree(folder)
     browser.wait(lambda: "there is no job" in browser.run("return part('reason').textContent"), "the message")
@@ -128,7 +134,6 @@ def test_what_was_entered_a_moment_ago_is_saved_and_broken_json_is_not(browser: 
     assert json.loads(file.read_text()) == {"learning_rate": 0.5}
     browser.wait(lambda: "Saved" in browser.run("return document.getElementById('save-state').textContent"), "the note")
     enter_json_and_save(browser, '{"learning_rate": ')
-    shown = "return document.getElementById('problem').hidden ? '' : document.getElementById('problem-text').textContent"
-    browser.wait(lambda: "not valid JSON" in browser.run(shown), "the problem")
+    browser.wait_for_text("not valid JSON", "#problem")
     assert json.loads(file.read_text()) == {"learning_rate": 0.5}
     assert browser.run("return document.getElementById('json').value") == '{"learning_rate": '

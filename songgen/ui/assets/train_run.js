@@ -29,25 +29,15 @@ const starting = () => banner("", t("The run is starting"), t("Its folder appear
 const notStarted = (job) => banner("bad", t("The run did not start"), job.reason, t("The console says why. Change the configuration, and start it again."));
 
 /** Returns whether the run was to be resumed, and the command failed before it trained: the status is of the time before. */
-const hasNotResumed = (run) => run.job?.state === "failed" && run.ended !== null && run.job.created > run.ended;
+const hasNotResumed = (run) => ["failed", "lost"].includes(run.job?.state) && run.ended !== null && run.job.created > run.ended;
 
 function banners(run) {
   const resume = t("Its checkpoints are unharmed: resume the run below.");
-<<<<<<< HEAD
-  if (!run.is_there && !run.job) {
-    return [banner("bad", t("The run is not there any more"), t("Its folder was moved or deleted. If you moved it, open it from the list of all runs."))];
-  }
-  // A job that is newer than the latest launch of the run has not reached its folder, or never will.
-  if (run.job && run.job.created > (run.started ?? 0) && run.state !== "running") {
-    if (run.job.is_active) return [banner("", t("The run is starting"), t("Its folder appears when the processes have joined; the console shows what they do."))];
-    if (run.job.state !== "finished") return [banner("bad", t("The run did not start"), run.job.reason, t("The console says why. Change the configuration, and start it again."))];
-=======
   if (!run.is_there) {
     if (!run.job) return [banner("bad", t("The run is not there any more"), t("Its folder was moved or deleted. If you moved it, open it from the list of all runs."))];
     return run.job.is_active
       ? [starting()]
       : [notStarted(run.job)];
->>>>>>> stranger13
   }
   if (run.state !== "running" && run.job?.is_active) return [starting()];
   if (hasNotResumed(run)) return [notStarted(run.job)];
@@ -76,11 +66,7 @@ function showState(run) {
   byId("state").textContent = t(state);
   byId("state").className = `badge ${COLORS[state] ?? ""}`;
   // Only when it changes: a reader of the screen would read an alert again.
-<<<<<<< HEAD
-  const key = JSON.stringify([run.is_there, state, run.job?.state, run.started, run.reason, run.diagnosis, run.is_disk_full, run.doing && Math.floor((Date.now() / 1000 - run.since) / 60) > 1]);
-=======
-  const key = JSON.stringify([run.is_there, state, run.job?.id, run.job?.state, run.reason, run.diagnosis, run.is_disk_full, run.doing && Math.floor((Date.now() / 1000 - run.since) / 60) > 1]);
->>>>>>> stranger13
+  const key = JSON.stringify([run.is_there, state, run.job?.id, run.job?.state, run.started, run.reason, run.diagnosis, run.is_disk_full, run.doing && Math.floor((Date.now() / 1000 - run.since) / 60) > 1]);
   if (key !== shownBanner) byId("banners").replaceChildren(...banners(run));
   shownBanner = key;
   document.title = `${run.step !== null && run.total_steps ? `${Math.floor((100 * run.step) / run.total_steps)} % · ` : ""}${folder} · songgen`;

@@ -12,6 +12,7 @@ from starlette.responses import FileResponse, Response
 from songgen.config.recipes import recipe_folder
 from songgen.data.sound.contents import AUDIO_SUFFIXES
 from songgen.jobs.record import JobView, find_jobs
+from songgen.ui.folders.library import searched_folders
 from songgen.ui.parts.jobs import job_values
 from songgen.ui.site import Site
 from songgen.web.answers import PartialFileResponse, existing_file, json_response
@@ -75,11 +76,8 @@ class DataPart:
         """Return the models whose codec and tokenizers can be used."""
         from songgen.doctor.listing import find_entries
 
-        found = [
-            entry
-            for entry in find_entries(self._workspace.folders, self._workspace.folders)
-            if entry.kind in ("model", "run")
-        ]
+        places = searched_folders(self._workspace)
+        found = [entry for entry in find_entries(places, self._workspace.folders) if entry.kind in ("model", "run")]
         return json_response({"models": [self._workspace.shown(Path(entry.folder)) for entry in found]})
 
     def data_set(self, request: Request) -> Response:
@@ -107,7 +105,7 @@ class DataPart:
         """Return how far the work on a data set is."""
         from songgen.ui.datasets import read_data_set, summary_of_step
 
-        found = read_data_set(self._folder(request))
+        found = read_data_set(self._folder(request), with_reasons=False)  # asked for every other second
         texts, work, job = self._site.language(request), found.work, self._newest_job(found.folder)
         values: dict[str, Any] = {"is_there": found.is_there, "work": None, "job": job and job_values(job, texts)}
         if work is not None:

@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from songgen.jobs.log import read_log, read_text_end
-from songgen.jobs.record import JobView, find_jobs
+from songgen.jobs.record import LOG_FILE, JobView, find_jobs
 from songgen.runtime.control.commands import FORMS, SCHEDULED
+from songgen.runtime.status import read_run_status
 from songgen.train.reporting.console import CONSOLE_FILE
 from songgen.ui.commands import command_form
 from songgen.ui.parts.jobs import job_values
@@ -175,6 +176,8 @@ class TrainPart:
         only_warnings = query.get("only") == "warnings"
         read = MAX_LINES if only_warnings else wanted
         job = self._job_of(folder)
+        if job is not None and not job.is_active and _began_after(folder, job):
+            job = None
         if job is not None:
             part = read_log(job.folder, max_lines=read)
         else:
@@ -209,6 +212,16 @@ class TrainPart:
         shown = self._workspace.shown(folder)
         jobs = find_jobs(self._workspace.jobs)
         return next((view for view in jobs if view.job.name == "train" and view.job.subject == shown), None)
+
+
+def _began_after(folder: Path, job: JobView) -> bool:
+    """Return whether the latest launch in a folder began after a job that has ended: it was started in a terminal."""
+    status = read_run_status(folder)
+    try:
+        ended = (job.folder / LOG_FILE).stat().st_mtime
+    except OSError:
+        return False
+    return status is not None and status.started is not None and status.started > ended
 
 
 def charts_address() -> str:

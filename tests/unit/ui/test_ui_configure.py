@@ -384,3 +384,9 @@ def test_a_process_of_its_own_answers_until_it_takes_too_long(page: Page) -> Non
         assert first.poll() is not None and worker._process is None
     finally:
         worker.close()
+
+
+@pytest.mark.parametrize("key", ["num_train_epochs", "warmup_epochs", "save_epochs", "logging_epochs", "plot_epochs"])
+def test_lengths_beyond_all_numbers_have_no_other_unit(page: Page, key: str) -> None:
+    values = page.run_config(warmup_ratio=0.1, **{key: 1e308})
+    assert page.ask("state", values=values, clips=1000, processes=3)["units"] == {}

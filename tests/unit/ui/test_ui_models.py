@@ -18,7 +18,7 @@ from songgen.jobs.record import create_job, find_jobs
 from songgen.runtime.folder_lock import RUN_LOCK_FILE, locked
 from songgen.ui.folders import trash
 from songgen.ui.folders.facts import Song, facts_of, songs_of
-from songgen.ui.folders.library import FRESH_SECONDS, TAIL_BYTES, Item, Library, last_losses, searched_folders
+from songgen.ui.folders.library import FRESH_SECONDS, MAX_LINES, Item, Library, last_losses, searched_folders
 from songgen.ui.page import page_routes
 from songgen.ui.parts.home import is_new, next_step
 from songgen.ui.parts.models import actions_of, comparison_values, detail_text, findings_of
@@ -119,13 +119,26 @@ def test_in_a_folder_of_source_code_only_its_data_is_searched(workspace: Workspa
 def test_of_long_metrics_only_the_end_is_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     line = '{"step": 1, "train/loss": 9.0, "eval/loss": 8.0}\n'
-    path.write_text(line * (4 * TAIL_BYTES // len(line)) + '{"step": 2, "train/loss": 2.5}\n{"step": 3, "train/lo')
-    assert last_losses(path) == {"train/loss": 2.5, "eval/loss": 8.0}
-    early = '{"eval/loss": 1.0}\n' + '{"train/loss": 2.0}\n' * TAIL_BYTES
-    path.write_text(early)
-    assert last_losses(path) == {"train/loss": 2.0}, "the first line is beyond the end that is read"
-    path.write_text('{"train/loss": NaN}\n[1]\nnonsense /loss\n')
+    path.write_text(line * (2 * MAX_LINES) + '{"step": 2, "train/loss": 2.5}\n{"step": 3, "train/lo')
+    assert last_losses(path) == {"train": 2.5, "eval": 8.0}
+    path.write_text('{"eval/loss": 1.0}\n' + '{"train/loss": 2.0}\n' * MAX_LINES)
+    assert last_losses(path) == {"train": 2.0}, "the first line is beyond the end that is read"
+    path.write_text('{"train/loss": NaN}\n[1]\nnonsense "train/loss"\n')
     assert last_losses(path) == {}
+    path.write_text('{"train/loss": 2.0, "train/unweighted_loss": 3.0}\n')
+    assert last_losses(path) == {"train": 3.0}, "the loss that the run itself shows"
+    path.unlink()
+    os.mkfifo(path)
+    assert last_losses(path) == {}, "a pipe must not hold up the list"
+
+
+@pytest.mark.parametrize("name, values", [
+    ("datasets/songs/dataset.json", {"tracks": 5}),
+    ("outputs/singer/training_config.json", {"model_name_or_path": "x" * 5_000, "save_to_disk": "a\0b"}),
+])  # fmt: skip
+def test_damaged_files_of_one_folder_do_not_hide_the_others(workspace: Workspace, name: str, values: Any) -> None:
+    write(workspace.root / name, values)
+    assert set(by_folder(Library(workspace))) == {"outputs/base", "outputs/singer", "datasets/songs"}
 
 
 def test_facts_of_models_and_adapters(workspace: Workspace) -> None:

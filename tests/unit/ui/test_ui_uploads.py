@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import socket
 import threading
 import time
@@ -134,6 +135,20 @@ def test_a_full_disk_is_a_message(client: Client, root: Path, monkeypatch: pytes
     answer = send(client, "mine", "a.wav")
     assert answer.status == 422 and "no room" in answer.json["error"]
     assert stored(root) == []
+
+
+def test_uploads_at_the_same_time_do_not_promise_the_same_room(
+    client: Client, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = shutil.disk_usage(root)._replace(free=uploads.RESERVED_BYTES + 1000)
+    monkeypatch.setattr(uploads.shutil, "disk_usage", lambda folder: disk)
+    with begin(client, 600):
+        wait_until(lambda: partial_files(root))
+        assert client.get("/api/uploads").json["free_bytes"] == 400
+        assert "no room" in send(client, "mine", "b.wav", b"x" * 600).json["error"]
+        assert send(client, "mine", "c.wav", b"x" * 400).status == 200
+    wait_until(lambda: not partial_files(root))
+    assert send(client, "mine", "b.wav", b"x" * 600).status == 200
 
 
 def begin(client: Client, length: int) -> socket.socket:
