@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from songgen.runtime.files import read_regular
 from songgen.runtime.json_files import MAX_JSON_BYTES
 from songgen.tasks import task_of_layout
 from songgen.ui.folders.library import values_of
@@ -143,9 +144,9 @@ def files_of(folder: Path, workspace: Workspace) -> tuple[list[FileEntry], int]:
     return shown, len(paths) - len(shown)
 
 
-def configurations_of(folder: Path) -> dict[str, str]:
-    """Return the configuration files of a folder as texts, by name."""
-    return dict(_texts(folder))
+def configurations_of(folder: Path, workspace: Workspace) -> dict[str, str]:
+    """Return the configuration files of a folder as texts, by name; without links to files elsewhere."""
+    return dict(_texts(folder, workspace))
 
 
 def songs_of(folder: Path, workspace: Workspace) -> tuple[list[Song], int]:
@@ -154,12 +155,13 @@ def songs_of(folder: Path, workspace: Workspace) -> tuple[list[Song], int]:
     Of a song whose vocal and accompaniment are there, the mix is left out: players mix them.
     """
     tracks: dict[str, dict[str, str]] = {}
+    shown = workspace.shown(folder)
     for path in _walk(folder):
         if path.suffix.lower() in SOUNDS:
             name = path.relative_to(folder).with_suffix("").as_posix()
             match = _TRACK.fullmatch(name)
             song, track = (match["song"], match["track"]) if match else (name, "")
-            tracks.setdefault(song, {})[track] = f"{workspace.shown(folder)}/{path.relative_to(folder).as_posix()}"
+            tracks.setdefault(song, {})[track] = f"{shown}/{path.relative_to(folder).as_posix()}"
     songs = [Song(name, _layers(files)) for name, files in sorted(tracks.items())]
     return songs[:MAX_SONGS], max(0, len(songs) - MAX_SONGS)
 
@@ -180,15 +182,14 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield from sorted(path for path in place.iterdir() if path.is_file())
 
 
-def _texts(folder: Path) -> Iterator[tuple[str, str]]:
+def _texts(folder: Path, workspace: Workspace) -> Iterator[tuple[str, str]]:
     for name in CONFIGURATIONS:
-        path = folder / name
         try:
-            if path.is_file() and path.stat().st_size <= MAX_JSON_BYTES:
-                text = path.read_text(encoding="utf-8", errors="replace")
-                yield name, text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "\n…"
-        except OSError:
+            real = workspace.path(str(folder / name))
+            text = read_regular(real, MAX_JSON_BYTES).decode("utf-8", errors="replace")
+        except (OSError, ValueError):  # there is none, it is too large, or a link leads out of the folders of the page
             continue
+        yield name, text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "\n…"
 
 
 def _recipe(folder: Path) -> dict[str, Any]:

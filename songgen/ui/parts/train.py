@@ -24,7 +24,7 @@ from songgen.ui.parts.jobs import job_values
 from songgen.ui.site import Site, body_of, text_of
 from songgen.ui.training.curves import MAX_RUNS, Curves, Seen
 from songgen.ui.training.run_commands import RunCommands
-from songgen.ui.training.runs import checkpoints_of, details_of, find_runs, is_run, row_of, songs_of_run
+from songgen.ui.training.runs import checkpoints_of, details_of, find_runs, is_run, row_of, songs_of_run, started_at
 from songgen.ui.training.starting import check_of, configurations, launch_files, plan_of
 from songgen.ui.workspace import CONFIGS_FOLDER
 from songgen.web.answers import json_response
@@ -218,12 +218,12 @@ class TrainPart:
 
 def _began_after(folder: Path, job: JobView) -> bool:
     """Return whether the latest launch in a folder began after a job that has ended: it was started in a terminal."""
-    status = read_run_status(folder)
+    started = started_at(read_run_status(folder))
     try:
         ended = (job.folder / LOG_FILE).stat().st_mtime
     except OSError:
         return False
-    return status is not None and status.started is not None and status.started > ended
+    return started is not None and started > ended
 
 
 def charts_address() -> str:
