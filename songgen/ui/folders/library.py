@@ -195,11 +195,7 @@ def _last(lines: Sequence[str], names: Sequence[str]) -> float | None:
     for name in names:
         for line in reversed(lines):
             value = _metrics(line).get(name) if f'"{name}"' in line else None
-<<<<<<< HEAD
-            if isinstance(value, int | float) and _is_number(value):
-=======
             if value is not None and _is_number(value):
->>>>>>> review13b
                 return float(value)
     return None
 

@@ -11,11 +11,7 @@ from starlette.responses import Response
 
 from songgen.jobs.log import read_log
 from songgen.jobs.record import find_jobs, read_job
-<<<<<<< HEAD
-from songgen.runtime.json_files import parse_json
-=======
 from songgen.runtime.json_files import parse_json_object
->>>>>>> review13b
 from songgen.ui.commands import command_form
 from songgen.ui.folders import trash
 from songgen.ui.folders.facts import configurations_of, facts_of, files_of, songs_of
@@ -204,11 +200,7 @@ def findings_of(text: str, texts: Translator) -> dict[str, Any]:
     try:
         # Warnings may be printed around it; the object itself begins and ends with a brace in a line of its own.
         start, end = lines.index("{"), len(lines) - 1 - lines[::-1].index("}")
-<<<<<<< HEAD
-        found = parse_json("\n".join(lines[start : end + 1]))
-=======
         found = parse_json_object("\n".join(lines[start : end + 1]))
->>>>>>> review13b
         findings = [
             {
                 "level": str(finding["level"]),
