@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from songgen.planning.memory import Processes
 from songgen.planning.speed import Speed, measured_speed
 from songgen.runtime.files import write_text_atomic
 from songgen.runtime.model_folders import MODEL_CONFIG_FILES
-from songgen.tasks import VOCAL
 
 MAX_ROUNDS = 4
 """Rounds in which suggestions of the checks replace choices."""
@@ -113,7 +112,7 @@ def configure(
         costs=costs,
         machine=machine,
         processes=processes,
-        has_vocal_track=_has_vocal_heads(base, infos),
+        has_vocal_track=_has_vocal_track(base, infos, {TRAIN_SPLIT: clips.count, EVAL_SPLIT: held_out}),
     )
     speed = speed or measured_speed(machine.device_type, "float32")  # once, for all that is tried
     for wanted in goals:
@@ -199,12 +198,19 @@ def _costs(values: dict[str, Any]) -> ModelCosts:
     return family.costs(config)
 
 
-def _has_vocal_heads(values: dict[str, Any], infos: Sequence[DatasetInfo]) -> bool:
-    """Return whether the model has vocal heads, and the data their track."""
-    if not all(VOCAL in info.tracks for info in infos):
+def _has_vocal_track(base: dict[str, Any], infos: Sequence[DatasetInfo], counts: Mapping[str, int]) -> bool:
+    """Return whether the model has vocal heads, and every clip of every split (with its number of clips) their track.
+
+    The columns of a data set do not say this: clips of songs that were not separated have no vocal track in them.
+    """
+    needs = _costs({**base, "add_vocal_loss": True}).data_needs
+    if not needs.auxiliary_tracks or not all(set(needs.auxiliary_tracks) <= set(info.tracks) for info in infos):
         return False
-    needs = _costs({**values, "add_vocal_loss": True}).data_needs
-    return bool(needs.auxiliary_tracks)
+    config = RunConfig.from_dict({**base, "max_duration_in_seconds": 1e6})
+    try:
+        return all(clip_facts(config, split, needs, None).count == count for split, count in counts.items() if count)
+    except ValueError:
+        return False  # no clip at all
 
 
 def _found_model(data: Sequence[Path], infos: Sequence[DatasetInfo]) -> Path:
@@ -222,7 +228,9 @@ def _found_model(data: Sequence[Path], infos: Sequence[DatasetInfo]) -> Path:
         except ValueError:
             continue  # not a model that can be trained
     if len(fitting) == 1:
-        return fitting[0]
+        # As a user would write it, so that the configuration still works where the whole project is moved to.
+        [folder] = fitting
+        return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     if not fitting:
         raise ValueError(
             f"no model that fits {data[0]} is next to it or in ./outputs: give --model FOLDER or a hub id, or create "

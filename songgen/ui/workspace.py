@@ -37,6 +37,7 @@ MOVING = threading.Lock()
 """Held while a folder is moved: if two got the same new name, one would be moved into the other."""
 
 _NAME = re.compile(r"[^\W_][\w.-]{0,99}")
+_SEPARATORS = re.compile(r"[+,]")
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,10 @@ class Workspace:
             real = (self.root / expand_home(text)).resolve()
         except (OSError, RuntimeError, UnicodeError) as error:
             raise ValueError(f"{what}: {_short(text)} cannot be a path: {error}") from error
-        if not any(real.is_relative_to(folder) for folder in self.folders):
+        if not self._has(real):
             raise ValueError(
-                f"{what}: {_short(text)} is outside of the folders of this page; start it with --folder to add "
-                "another one"
+                f"{what}: {_short(text)} is outside of the folders of this page; start it with --folder to add another "
+                "one"
             )
         # Only now, so that the answer does not show what there is elsewhere.
         try:
@@ -103,8 +104,9 @@ class Workspace:
     def require_inside(self, value: Any, what: str) -> None:
         """Check every text in a JSON value that is or could be a path: it must be in one of the folders.
 
-        A text counts as a path if it begins with `/` or `~/`, has a `..` in it, or names something that exists. All
-        others, such as the id of a model on the hub, are left to the command.
+        A text counts as a path if it begins with `/` or `~/`, has a `..` in it, names something that exists, or leads
+        out of the folders by a link. All others, such as the id of a model on the hub, are left to the command. Some
+        keys are lists in one text, so what is between `+` or `,` is checked, too.
 
         Raises:
             ValueError: if a path is outside.
@@ -115,16 +117,27 @@ class Workspace:
         elif isinstance(value, list | tuple):
             for item in value:
                 self.require_inside(item, what)
-        elif isinstance(value, str) and value and self._may_be_path(value):
-            self.path(value, what)
+        elif isinstance(value, str):
+            texts = dict.fromkeys((value, *map(str.strip, _SEPARATORS.split(value))))
+            for text in filter(self._may_be_path, texts):
+                self.path(text, what)
 
     def _may_be_path(self, text: str) -> bool:
+        if not text:
+            return False
         if "\0" in text or text.startswith(("/", "~")) or ".." in re.split(r"[/\\]", text):
             return True
+        place = self.root / text
         try:
-            return (self.root / text).exists()
-        except OSError:  # a name that is too long: a text
+            return place.exists() or not self._has(place.resolve())  # what is new may be behind a link
+        except RuntimeError:  # a loop of links
+            return True
+        except (OSError, UnicodeError):  # too long, or no name of a file: a text
             return False
+
+    def _has(self, real: Path) -> bool:
+        """Return whether a real path is in one of the folders."""
+        return any(real.is_relative_to(folder) for folder in self.folders)
 
     def shown(self, path: Path) -> str:
         """Return a path as it is written in commands: relative to the root if it is in there."""

@@ -125,7 +125,7 @@ def page_addresses(workspace: Workspace) -> list[str]:
     found = []
     for route in page_routes(workspace):
         names = parameters(route)
-        is_page = "GET" in (route.methods or ()) and not re.match(r"/(api|assets|files|review/)", route.path)
+        is_page = "GET" in (route.methods or ()) and not re.match(r"/(api|assets|files|library|review/)", route.path)
         if not is_page or route.path == "/" or not all(name in known for name in names):
             continue
         choices = known[names[0]] if names else [""]

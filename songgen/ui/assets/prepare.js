@@ -49,12 +49,21 @@ function showSources() {
   changed();
 }
 
-for (const [id, isEval] of [["add-train", false], ["add-eval", true]]) {
-  byId(id).addEventListener("click", () => act(byId(id), async () => {
-    await addSource(byId("add-path").value.trim(), isEval);
-    byId("add-path").value = "";
-  }));
+const typedPath = () => byId("add-path").value.trim();
+
+async function addTyped(isEval) {
+  await addSource(typedPath(), isEval);
+  byId("add-path").value = "";
 }
+
+for (const [id, isEval] of [["add-train", false], ["add-eval", true]]) {
+  byId(id).addEventListener("click", () => act(byId(id), () => addTyped(isEval)));
+}
+byId("add-path").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault(); // would start preparing
+  byId("add-train").click();
+});
 
 // ---- uploads
 
@@ -163,7 +172,7 @@ function changed() {
 }
 
 async function check() {
-  const isReady = sources.length > 0 && byId("output-dir").value && start();
+  const isReady = (sources.length > 0 || typedPath()) && byId("output-dir").value && start();
   byId("missing").textContent = isReady ? "" : t("Choose songs and name the folder of the result first");
   if (!start()) return;
   const number = ++checking;
@@ -186,6 +195,7 @@ form.addEventListener("input", () => { showSteps(); changed(); });
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   act(event.submitter ?? form.querySelector("[type=submit]"), async () => {
+    if (typedPath()) await addTyped(false); // chosen, and not added yet
     if (!sources.length) throw new Error(t("Choose songs first"));
     const { config, subject } = await request("/api/prepare/save", content());
     await request("/api/jobs", { command: "prepare", values: { config }, subject });

@@ -25,16 +25,22 @@ function remedies(diagnosis) {
   }));
 }
 
+const starting = () => banner("", t("The run is starting"), t("Its folder appears when the processes have joined; the console shows what they do."));
+const notStarted = (job) => banner("bad", t("The run did not start"), job.reason, t("The console says why. Change the configuration, and start it again."));
+
+/** Returns whether the run was to be resumed, and the command failed before it trained: the status is of the time before. */
+const hasNotResumed = (run) => ["failed", "lost"].includes(run.job?.state) && run.ended !== null && run.job.created > run.ended;
+
 function banners(run) {
   const resume = t("Its checkpoints are unharmed: resume the run below.");
-  if (!run.is_there && !run.job) {
-    return [banner("bad", t("The run is not there any more"), t("Its folder was moved or deleted. If you moved it, open it from the list of all runs."))];
+  if (!run.is_there) {
+    if (!run.job) return [banner("bad", t("The run is not there any more"), t("Its folder was moved or deleted. If you moved it, open it from the list of all runs."))];
+    return run.job.is_active
+      ? [starting()]
+      : [notStarted(run.job)];
   }
-  // A job that is newer than the latest launch of the run has not reached its folder, or never will.
-  if (run.job && run.job.created > (run.started ?? 0) && run.state !== "running") {
-    if (run.job.is_active) return [banner("", t("The run is starting"), t("Its folder appears when the processes have joined; the console shows what they do."))];
-    if (run.job.state !== "finished") return [banner("bad", t("The run did not start"), run.job.reason, t("The console says why. Change the configuration, and start it again."))];
-  }
+  if (run.state !== "running" && run.job?.is_active) return [starting()];
+  if (hasNotResumed(run)) return [notStarted(run.job)];
   if (run.state === "failed" && run.is_killed) {
     return [run.is_disk_full
       ? banner("bad", t("The run was killed, and its disk is full"), t("Free space on the disk of the output folder first."), resume)
@@ -64,7 +70,7 @@ function showState(run) {
   byId("state").textContent = t(state);
   byId("state").className = `badge ${COLORS[state] ?? ""}`;
   // Only when it changes: a reader of the screen would read an alert again.
-  const key = JSON.stringify([run.is_there, state, run.job?.state, run.started, run.reason, run.diagnosis, run.is_disk_full, isSilent(run) && run.since]);
+  const key = JSON.stringify([run.is_there, state, run.job?.id, run.job?.state, run.started, run.reason, run.diagnosis, run.is_disk_full, isSilent(run) && run.since]);
   if (key !== shownBanner) byId("banners").replaceChildren(...banners(run));
   shownBanner = key;
   document.title = `${run.step !== null && run.total_steps ? `${Math.floor((100 * run.step) / run.total_steps)} % · ` : ""}${folder} · songgen`;

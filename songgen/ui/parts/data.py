@@ -54,7 +54,7 @@ class DataPart:
 
     def index(self, request: Request) -> Response:
         """Return the page with the list, which its script fetches: searching the folders may take seconds."""
-        running = [job_values(view) for view in find_jobs(self._workspace.jobs)
+        running = [job_values(view, self._site.language(request)) for view in find_jobs(self._workspace.jobs)
                    if view.is_active and view.job.name in COMMANDS]  # fmt: skip
         script = recipe_folder() / DEMO_SCRIPT
         demo = f"python {shlex.quote(str(script))} --out datasets/demo_songs" if script.is_file() else ""
@@ -97,7 +97,7 @@ class DataPart:
             data=shown,
             folder=path,
             address=quote(path, safe=""),
-            job=None if job is None else job_values(job),
+            job=None if job is None else job_values(job, self._site.language(request)),
             has_report_page=(shown.folder / REPORT_PAGE).is_file(),
         )
 
@@ -107,7 +107,7 @@ class DataPart:
 
         found = read_data_set(self._folder(request), with_reasons=False)  # asked for every other second
         texts, work, job = self._site.language(request), found.work, self._newest_job(found.folder)
-        values: dict[str, Any] = {"is_there": found.is_there, "work": None, "job": job and job_values(job)}
+        values: dict[str, Any] = {"is_there": found.is_there, "work": None, "job": job and job_values(job, texts)}
         if work is not None:
             progress = work.progress
             values["work"] = {

@@ -151,7 +151,7 @@ class TrainPart:
                 "is_there": is_run(folder),
                 **details,
                 "commands": self._commands.shown(folder),
-                "job": None if job is None else job_values(job),
+                "job": None if job is None else job_values(job, t),
             }
         )
 

@@ -1,76 +1,188 @@
-"""From tokens to an exported model by clicking: configure, train, change the learning rate, stop, resume, export."""
+"""The whole path by clicking and typing: from songs to a model, an adapter and songs, without a terminal."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from browser import Browser
-from page_process import PageProcess, page_process
-from training_fakes import write_dataset, write_model_folder
+from page_process import ROOT, PageProcess, page_process
 
 pytestmark = pytest.mark.faults
 
-MODEL, TOKENS, RUN = "outputs/model", "datasets/tokens", "outputs/by_hand"
-VALUES = {
-    "model_name_or_path": MODEL, "save_to_disk": TOKENS, "output_dir": RUN, "num_train_epochs": 400,
-    "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "logging_steps": 1, "save_steps": 5000,
-    "learning_rate": 1e-3, "dtype": "float32", "do_eval": True, "every_plot_step": None,
-}  # fmt: skip
+DATA, TOKENS, CODEC, MODEL = "datasets/songs_prepared", "datasets/tokens", "outputs/codec", "outputs/untrained-mixed_pro"
+RUN = "outputs/by_hand"
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with songs, and nothing else."""
+    pytest.importorskip("parselmouth", reason="praat-parselmouth (demo extra) is not installed")
+    pytest.importorskip("espeakng_loader", reason="espeakng-loader (demo extra) is not installed")
+    sys.path.insert(0, str(ROOT / "helpers" / "demo"))
+    from build_songs import build_songs
+
     root = tmp_path_factory.mktemp("page") / "workspace"
-    write_model_folder(root / MODEL)
-    write_dataset(root / TOKENS, root / MODEL, 7, 3)
-    (root / "outputs" / "configs").mkdir(parents=True)
-    (root / "outputs" / "configs" / "by_hand.json").write_text(json.dumps(VALUES))
+    assert build_songs(root / "songs", num_songs=8, seed=0)
     return root
 
 
-@pytest.fixture(scope="module")
-def server(workspace: Path, browser: Browser) -> Iterator[PageProcess]:
-    with page_process(workspace) as server:
-        browser.open(server.url)
-        browser.language("en")
-        browser.resize(1280, 900)
-        yield server
-        browser.open("about:blank")
+class Path_:
+    """placeholder"""
+
+
+def address(folder: str) -> str:
+    return quote(folder, safe="")
+
+
+def job_ends(browser: Browser, what: str, within: str = "") -> None:
+    """Wait until the panel of a job says that it has finished."""
+    state = f"{within} [data-job] [data-part=state]"
+    browser.wait(lambda: browser.run("return document.querySelector(arguments[0])?.textContent", state) in
+                 ("finished", "failed", "lost"), what)  # fmt: skip
+    assert browser.text(state) == "finished", browser.text(f"{within} [data-job]")
+
+
+def choose(browser: Browser, beside: str, *names: str) -> None:
+    """Choose a folder in the dialog that the button beside an input opens."""
+    browser.click(f"[data-choose={beside}]")
+    for name in names:
+        browser.press_button(f"📁 {name}", "#chooser")
+    browser.press_button("Take this folder", "#chooser")
+
+
+def prepare(browser: Browser, base: str, root: Path) -> None:
+    browser.open(f"{base}/data")
+    browser.press_button("Choose or upload songs")
+    browser.settle()
+    choose(browser, "add-path", str(root.resolve()), "songs")
+    browser.press_button("Add for training")
+    browser.wait_for_text("manifest metadata.jsonl", "#chosen")
+    browser.wait(lambda: browser.value("#output-dir") == DATA, "a name for the result")
+    browser.fill("Number held out", "1")
+    browser.press_button("Start preparing")
+    browser.wait(lambda: browser.address.endswith(f"/data/set/{address(DATA)}"), "the page of the data set")
+    browser.wait_for_text("Next steps")
+    assert (root / DATA / "data.json").is_file()
+
+
+def review(browser: Browser, base: str, root: Path) -> None:
+    browser.open(f"{base}/data/set/{address(DATA)}")
+    browser.press_button("Listen and correct")
+    browser.wait(lambda: "/review/" in browser.address, "the review")
+    browser.wait(lambda: browser.run("return document.querySelectorAll('#clips li').length") == 7, "the clips")
+    browser.click("#clips li")
+    browser.wait(lambda: browser.run("return document.querySelector('#clip-pane').checkVisibility()"), "a clip")
+    browser.click("#accept")
+    browser.wait_for_text("accepted", "#clips li")
+    browser.press_button("‹ Data set")
+    browser.wait_for_text("Next steps")
+
+
+def codec(browser: Browser, base: str, root: Path) -> None:
+    browser.open(f"{base}/models")
+    browser.press_button("New model")
+    browser.press_button("Codec of your own songs")
+    form = "form[data-command=codec]"
+    browser.fill("Manifests", f"{DATA}/metadata.jsonl", form)
+    browser.fill("New folder", CODEC, form)
+    browser.press_button("More options", form)
+    browser.fill("Codes in a codebook", "64", form)
+    browser.press_button("Fit the codec", form)
+    job_ends(browser, "the codec")
+    assert (root / CODEC).is_dir()
+
+
+def tokenize(browser: Browser, base: str, root: Path) -> None:
+    browser.open(f"{base}/data/set/{address(DATA)}")
+    browser.press_button("Tokenize", "main")
+    browser.press_button("Train the tokenizers")
+    browser.wait(lambda: (root / "outputs" / "tokenizers").is_dir(), "the tokenizers")
+    browser.wait_for_text("First: an untrained model")
+    form = "form[data-command=init]"
+    browser.wait(lambda: not browser.run("return document.body.innerText.includes('First: tokenizers')"), "next")
+    browser.press_button("Options init", form)
+    browser.fill("preset", "small", form)
+    browser.fill("audio_model", CODEC, form)
+    browser.press_button("Make the model", form)
+    browser.wait(lambda: (root / MODEL / "config.json").is_file(), "the model")
+    browser.wait(lambda: not browser.run("return document.body.innerText.includes('First: an')"), "next")
+    browser.fill("Folder of the tokens", TOKENS, "#tokenize")
+    browser.press_button("Start tokenizing")
+    browser.wait(lambda: browser.address.endswith(f"/data/set/{address(TOKENS)}"), "the page of the tokens")
+    browser.press_button("Configure training")
+
+
+def configure(browser: Browser, base: str, root: Path) -> None:
+    browser.open(f"{base}/configure?data={address(TOKENS)}")
+    browser.settle()
+    browser.press_button("Get advice")
+    browser.wait(lambda: browser.value("#key-model_name_or_path"), "the advice")
+    browser.settle()
+    for label, value in {
+        "Show": "all", "Folder of the run": RUN, "Epochs": "60", "Clips in a batch": "64", "Steps between metrics": "1",
+        "Steps between evaluations": "30", "Generate songs": "on", "Songs of an evaluation": "1",
+        "Longest song (decoder steps)": "60",
+    }.items():  # fmt: skip
+        browser.fill(label, value, "#form")
+    browser.press_button("Validate")
+    browser.wait_for_text("every micro-batch is the whole split", "#findings")
+    browser.settle()
+    browser.press_button("Apply", "#findings .warning")
+    browser.wait(lambda: browser.value("#key-per_device_train_batch_size") == "6", "the suggestion in its field")
+    browser.fill("Name", "by_hand")
+    browser.press_button("Save")
+    browser.wait_for_text("Saved:", "#save-state")
+    print(browser.text("#findings"))
+    print(browser.value("#json"), browser.text("#summary"))
+    browser.screenshot(Path("/tmp/path13/conf.png"))
+    browser.press_button("Train with it", ".save-bar")
+    browser.wait(lambda: "/train?config=" in browser.address, "the form that starts a run")
 
 
 def state(browser: Browser) -> str:
     return browser.text("#state")
 
 
-def test_a_run_from_its_configuration_to_its_export(browser: Browser, server: PageProcess, workspace: Path) -> None:
-    """Every step is a click, and is checked in the files that it leaves."""
-    browser.open(f"{server.base}/train?config={quote('outputs/configs/by_hand.json', safe='')}")
+def drawn(browser: Browser, title: str) -> list[float]:
+    """Values of the curve that a panel draws; it draws what is on the screen."""
+    return list(browser.run(
+        "const panel = [...document.querySelectorAll('.panel')].find((each) => each.textContent.startsWith(arguments[0]));"
+        "panel?.scrollIntoView({block: 'center'});"
+        "const isDrawn = panel?.querySelector('.scatterlayer path.point, .scatterlayer path.js-line');"
+        "return isDrawn ? [...panel.querySelector('.plot').data.at(-1).y] : []", title,
+    ))  # fmt: skip
+
+
+def train(browser: Browser, base: str, root: Path) -> None:
+    browser.open(f"{base}/train?config={address('outputs/configs/by_hand.json')}")
     browser.settle()
     browser.press_button("Start")
-    run = f"{server.base}/train/run/{quote(RUN, safe='')}"
-    browser.wait(lambda: (workspace / RUN / "metrics.jsonl").is_file(), "the first line of metrics")
-    browser.open(run)
+    browser.wait(lambda: browser.address.endswith(f"/train/run/{address(RUN)}"), "the page of the run")
     browser.wait(lambda: state(browser) == "running", "the run")
+    browser.wait(lambda: drawn(browser, "loss"), "the curve of the loss")
     browser.fill("Learning rate", "5e-4")
     browser.press_button("Set learning rate")
-    browser.wait(lambda: "lr" in browser.text("#journal tbody"), "the command in the journal")
-    assert "0.0005" in browser.text("#journal tbody"), browser.text("#journal tbody")
+    browser.wait(lambda: "0.0005" in browser.text("#journal tbody"), "the command in the journal")
+    browser.wait(lambda: 5e-4 in drawn(browser, "learning rate"), "the learning rate in its curve")
+    browser.press_button("Sample songs now")
+    browser.wait(lambda: browser.run("return document.querySelector('#songs .player') !== null"), "a song")
     browser.press_button("Save, then stop")
     browser.wait(lambda: state(browser) == "stopped", "the end of the run")
-    steps = list((workspace / RUN).glob("checkpoint-*"))
-    assert steps
+
+
+def resume(browser: Browser, base: str, root: Path) -> None:
+    browser.open(f"{base}/train/run/{address(RUN)}")
+    first = sorted((root / RUN).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    print(first)
+    print(browser.run("return [...document.querySelectorAll('#resume-from option')].map((o) => o.value)"))
+    browser.fill("From checkpoint", f"{RUN}/{first[-1].name}", "#resume")
+    browser.fill("Number of epochs of the whole run", "64", "#resume")
     browser.press_button("Resume", "#resume")
     browser.wait(lambda: state(browser) == "running", "the resumed run")
-    usable = "return !document.querySelector('[data-command-text=quit]').disabled"
-    browser.wait(lambda: browser.run(usable), "the commands of the resumed run")
-    browser.press_button("Save, then stop")
-    browser.wait(lambda: state(browser) in ("stopped", "finished"), "the second end of the run")
-    assert len(list((workspace / RUN).glob("checkpoint-*"))) > len(steps)
-    browser.open(f"{server.base}/models/{quote(RUN, safe='')}")
-    browser.settle()
-    browser.run("for (const details of document.querySelectorAll('main details')) details.open = true")
-    browser.fill("New folder", "outputs/exported")
-    browser.press_button("Export", "form")
-    browser.wait(lambda: (workspace / "outputs" / "exported" / "config.json").is_file(), "the exported model")
+    browser.wait_for_text("/ 64", "#figures")
+    browser.wait(lambda: state(browser) == "finished", "the end of the run")
+    browser.screenshot(Path("/tmp/path13/train.png"))

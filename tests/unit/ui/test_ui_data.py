@@ -217,6 +217,9 @@ def test_only_clips_of_the_data_set_are_sent(client: Client, root: Path) -> None
 
 def test_songs_are_counted_before_they_are_prepared(root: Path) -> None:
     (root / "songs" / "other.m4a").touch()
+    hidden = root / "songs" / ".cache"  # as preparing, which does not look into it
+    hidden.mkdir()
+    (hidden / "x.wav").touch()
     counted = count_songs(root / "songs")
     assert (counted.songs, counted.texts, counted.foreign, counted.is_complete) == (3, 5, 1, True)
     assert counted.names == ["lake.wav", "river.wav", "short.wav"]
