@@ -1,6 +1,7 @@
 """Facts of one folder, from its small files: its configuration, what it was made of, its files and sounds."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -156,12 +157,11 @@ def songs_of(folder: Path, workspace: Workspace) -> tuple[list[Song], int]:
     """
     tracks: dict[str, dict[str, str]] = {}
     shown = workspace.shown(folder)
-    for path in _walk(folder):
-        if path.suffix.lower() in SOUNDS:
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            match = _TRACK.fullmatch(name)
-            song, track = (match["song"], match["track"]) if match else (name, "")
-            tracks.setdefault(song, {})[track] = f"{shown}/{path.relative_to(folder).as_posix()}"
+    for path in _sounds(folder):
+        name = os.path.splitext(path)[0]
+        match = _TRACK.fullmatch(name)
+        song, track = (match["song"], match["track"]) if match else (name, "")
+        tracks.setdefault(song, {})[track] = f"{shown}/{path}"
     songs = [Song(name, _layers(files)) for name, files in sorted(tracks.items())]
     return songs[:MAX_SONGS], max(0, len(songs) - MAX_SONGS)
 
@@ -173,13 +173,25 @@ def _layers(files: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(list(files.items())[:1])
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder and of those directly inside of it, without checkpoints; in the order of names."""
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    yield from (path for path in entries if path.is_file())
+def _sounds(folder: Path) -> Iterator[str]:
+    """Yield the paths, in a folder, of the sounds in it and directly inside of its folders, without checkpoints.
+
+    They are in the order of names. Names are looked at first, because there may be 50,000 songs.
+    """
+    entries = _entries(folder)
+    yield from (entry.name for entry in entries if _is_sound(entry))
     for place in entries:
-        if place.is_dir() and not place.is_symlink() and not place.name.startswith("checkpoint-"):
-            yield from sorted(path for path in place.iterdir() if path.is_file())
+        if place.is_dir(follow_symlinks=False) and not place.name.startswith("checkpoint-"):
+            yield from (f"{place.name}/{entry.name}" for entry in _entries(Path(place.path)) if _is_sound(entry))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _is_sound(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in SOUNDS and entry.is_file()
 
 
 def _texts(folder: Path, workspace: Workspace) -> Iterator[tuple[str, str]]:

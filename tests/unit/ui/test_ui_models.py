@@ -22,6 +22,7 @@ from songgen.ui.folders import trash
 from songgen.ui.folders.facts import Song, configurations_of, facts_of, songs_of
 from songgen.ui.folders.library import FRESH_SECONDS, MAX_LINES, Item, Library, last_losses, searched_folders
 from songgen.ui.page import page_routes
+from songgen.ui.parts import settings
 from songgen.ui.parts.home import is_new, latest_songs, next_step
 from songgen.ui.parts.models import actions_of, comparison_values, detail_text, findings_of
 from songgen.ui.translation import translator
@@ -310,6 +311,21 @@ def test_what_a_run_reads_or_a_job_works_on_is_not_deleted(workspace: Workspace)
     create_job(workspace.jobs, command, title="generate", cwd=workspace.root, subject="outputs/songs/new")
     for folder, count in (("outputs/voice", 1), ("outputs/base", 2), ("datasets/songs", 0)):
         assert len(reasons(workspace, folder)) == count, "the job reads it; an adapter needs the base as well"
+
+
+def test_the_chooser_lists_folders_first_and_a_limited_number(
+    client: Client, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("b.wav", "A.wav", ".hidden", "c.wav"):
+        write(workspace.root / "outputs" / "songs" / name, "x")
+    (workspace.root / "outputs" / "songs" / "z").mkdir()
+    monkeypatch.setattr(settings, "MAX_ENTRIES", 4)
+    found = client.get(f"/api/folders?path={address('outputs/songs')}").json
+    assert [entry["name"] for entry in found["entries"]] == ["one", "z", "A.wav", "b.wav"] and found["more"] == 1
+    assert found["entries"][2] == {"name": "A.wav", "path": "outputs/songs/A.wav", "is_folder": False}
+    assert (found["path"], found["parent"]) == ("outputs/songs", "outputs")
+    top = client.get("/api/folders?path=.").json
+    assert [entry["path"] for entry in top["entries"]] == ["datasets", "outputs"] and top["parent"] == ""
 
 
 def test_configurations_behind_links_are_not_shown(workspace: Workspace, tmp_path: Path) -> None:
