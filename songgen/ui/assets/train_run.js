@@ -71,11 +71,8 @@ function showState(run) {
   byId("state").className = `badge ${COLORS[state] ?? ""}`;
   // Only when it changes: a reader of the screen would read an alert again.
   const key = JSON.stringify([run.is_there, state, run.job?.id, run.job?.state, run.started, run.reason, run.diagnosis, run.is_disk_full, isSilent(run) && run.since]);
-<<<<<<< HEAD
   // A run that has not written its own configuration: the file that it was started with.
   if (!run.is_there && run.config) byId("its-configuration").href = `/configure?config=${encodeURIComponent(run.config)}`;
-=======
->>>>>>> review13b
   if (key !== shownBanner) byId("banners").replaceChildren(...banners(run));
   shownBanner = key;
   document.title = `${run.step !== null && run.total_steps ? `${Math.floor((100 * run.step) / run.total_steps)} % · ` : ""}${folder} · songgen`;
