@@ -96,6 +96,7 @@ async function save(overwrite) {
     byId("config-name").focus();
     throw new Error(t("Give the configuration a name."));
   }
+  await send(); // what was typed a moment ago is saved too
   const { exists, file } = await request("/api/configure/save", { name, values: config.values, overwrite });
   if (exists) {
     if (confirm(t("{name} exists. Replace it?", { name }))) await save(true);

@@ -25,7 +25,7 @@ let last = { texts: {}, shown: [], given: [], problems: {}, inherited: {}, units
 let typed = {};
 let extra = null;
 let timer = null;
-let isSending = false;
+let sending = null;
 let generation = 0;  // of loaded configurations: an answer about an earlier one comes too late
 
 /** Calls a function after each answer of the server, with it. */
@@ -59,9 +59,13 @@ export function send(change = {}) {
   return flush();
 }
 
-async function flush() {
-  if (isSending) return;
-  isSending = true;
+/** Resolves when everything that was entered is in `config`, also what is entered while it waits. */
+function flush() {
+  sending ??= sendAll().finally(() => { sending = null; });
+  return sending.then(() => (extra !== null || Object.keys(typed).length ? flush() : undefined));
+}
+
+async function sendAll() {
   try {
     while (extra !== null || Object.keys(typed).length) {
       const sent = { typed, ...extra };
@@ -86,8 +90,6 @@ async function flush() {
     }
   } catch (error) {
     showProblem(error);
-  } finally {
-    isSending = false;
   }
 }
 
