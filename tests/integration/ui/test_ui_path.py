@@ -65,9 +65,9 @@ def choose(browser: Browser, beside: str, *names: str) -> None:
     browser.press_button("Take this folder", "#chooser")
 
 
-def prepare(browser: Browser, base: str, root: Path) -> None:
+def prepare(browser: Browser, root: Path) -> None:
     """Songs are chosen in the dialog, one of them is held out, and the recipe without a network is used."""
-    browser.open(f"{base}/data")
+    browser.press_button("Data", "nav")
     browser.press_button("Choose or upload songs")
     browser.settle()
     choose(browser, "add-path", str(root.resolve()), "songs")
@@ -81,9 +81,8 @@ def prepare(browser: Browser, base: str, root: Path) -> None:
     assert (root / DATA / "data.json").is_file()
 
 
-def review(browser: Browser, base: str, root: Path) -> None:
+def review(browser: Browser, root: Path) -> None:
     """One clip is opened and accepted."""
-    browser.open(f"{base}/data/set/{address(DATA)}")
     browser.press_button("Listen and correct")
     browser.wait(lambda: "/review/" in browser.address, "the review")
     browser.wait(lambda: browser.run("return document.querySelectorAll('#clips li').length") == 7, "the clips")
@@ -95,9 +94,9 @@ def review(browser: Browser, base: str, root: Path) -> None:
     browser.wait_for_text("Next steps")
 
 
-def codec(browser: Browser, base: str, root: Path) -> None:
+def codec(browser: Browser, root: Path) -> None:
     """A codec of these songs, in place of a published one."""
-    browser.open(f"{base}/models")
+    browser.press_button("Models", "nav")
     browser.press_button("New model")
     browser.press_button("Codec of your own songs")
     form = "form[data-command=codec]"
@@ -110,9 +109,10 @@ def codec(browser: Browser, base: str, root: Path) -> None:
     assert (root / CODEC).is_dir()
 
 
-def tokenize(browser: Browser, base: str, root: Path) -> None:
+def tokenize(browser: Browser, root: Path) -> None:
     """What is missing is made by the forms that are offered, with the codec of these songs."""
-    browser.open(f"{base}/data/set/{address(DATA)}")
+    browser.press_button("Data", "nav")
+    browser.press_button(DATA, "main")
     browser.press_button("Tokenize", "main")
     browser.press_button("Train the tokenizers")
     browser.wait(lambda: (root / "outputs" / "tokenizers").is_dir(), "the tokenizers")
@@ -131,17 +131,17 @@ def tokenize(browser: Browser, base: str, root: Path) -> None:
     browser.press_button("Configure training")
 
 
-def configure(browser: Browser, base: str, root: Path) -> None:
+def configure(browser: Browser, root: Path) -> None:
     """Advice, changes, a batch that is too large, the suggestion that the check makes, and saving."""
-    browser.open(f"{base}/configure?data={address(TOKENS)}")
+    browser.wait(lambda: browser.address.endswith(f"/configure?data={address(TOKENS)}"), "the configuration")
     browser.settle()
     browser.press_button("Get advice")
     browser.wait(lambda: browser.value("#key-model_name_or_path"), "the advice")
     browser.settle()
     for label, value in {
-        "Show": "all", "Folder of the run": RUN, "Epochs": "400", "Clips in a batch": "64", "Steps between metrics": "1",
-        "Steps between evaluations": "30", "Generate songs": "on", "Songs of an evaluation": "1",
-        "Longest song (decoder steps)": "60",
+        "Show": "all", "Folder of the run": RUN, "Epochs": "400", "Clips in a batch": "64",
+        "Steps between metrics": "1", "Steps between evaluations": "30", "Generate songs": "on",
+        "Songs of an evaluation": "1", "Longest song (decoder steps)": "60",
     }.items():  # fmt: skip
         browser.fill(label, value, "#form")
     browser.press_button("Validate")
@@ -164,16 +164,16 @@ def state(browser: Browser) -> str:
 def drawn(browser: Browser, title: str) -> list[float]:
     """Values of the curve that a panel draws; it draws what is on the screen."""
     return list(browser.run(
-        "const panel = [...document.querySelectorAll('.panel')].find((each) => each.textContent.startsWith(arguments[0]));"
+        "const panels = [...document.querySelectorAll('.panel')];"
+        "const panel = panels.find((each) => each.textContent.startsWith(arguments[0]));"
         "panel?.scrollIntoView({block: 'center'});"
         "const isDrawn = panel?.querySelector('.scatterlayer path.point, .scatterlayer path.js-line');"
         "return isDrawn ? [...panel.querySelector('.plot').data.at(-1).y] : []", title,
     ))  # fmt: skip
 
 
-def train(browser: Browser, base: str, root: Path) -> None:
+def train(browser: Browser, root: Path) -> None:
     """Start, watch the curve, change the learning rate, hear a song, stop."""
-    browser.open(f"{base}/train?config={address('outputs/configs/by_hand.json')}")
     browser.settle()
     browser.press_button("Start")
     browser.wait(lambda: browser.address.endswith(f"/train/run/{address(RUN)}"), "the page of the run")
@@ -189,9 +189,8 @@ def train(browser: Browser, base: str, root: Path) -> None:
     browser.wait(lambda: state(browser) == "stopped", "the end of the run")
 
 
-def resume(browser: Browser, base: str, root: Path) -> None:
+def resume(browser: Browser, root: Path) -> None:
     """From the list of states, for more epochs than it was started with."""
-    browser.open(f"{base}/train/run/{address(RUN)}")
     first = sorted((root / RUN).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     browser.fill("From checkpoint", f"{RUN}/{first[-1].name}", "#resume")
     browser.fill("Number of epochs of the whole run", "440", "#resume")
@@ -208,9 +207,8 @@ def position(browser: Browser) -> float:
     return float(browser.run("return document.querySelector('.song .player-slider').getAttribute('aria-valuenow')"))
 
 
-def listen(browser: Browser, base: str, root: Path) -> None:
+def listen(browser: Browser, root: Path) -> None:
     """One seed on the run and on the model that it began with; the switch between them keeps the position."""
-    browser.open(f"{base}/train/run/{address(RUN)}")
     browser.press_button("Listen", "main > .row")
     browser.wait(lambda: "/listen?model=" in browser.address, "the form of a song")
     browser.settle()
@@ -237,9 +235,10 @@ def listen(browser: Browser, base: str, root: Path) -> None:
     browser.wait(lambda: position(browser) > heard, "the second one from there on")
 
 
-def adapter(browser: Browser, base: str, root: Path) -> None:
+def adapter(browser: Browser, root: Path) -> None:
     """A short run of an adapter for the model that was trained. The values that were typed last are saved too."""
-    browser.open(f"{base}/models/{address(RUN)}")
+    browser.press_button("Models", "nav")
+    browser.press_button(RUN, "main")
     browser.press_button("Train it further")
     browser.wait(lambda: "/configure?model=" in browser.address, "the configuration")
     browser.settle()
@@ -263,9 +262,9 @@ def adapter(browser: Browser, base: str, root: Path) -> None:
     browser.wait(lambda: state(browser) == "finished", "the adapter")
 
 
-def export(browser: Browser, base: str, root: Path) -> None:
+def export(browser: Browser, root: Path) -> None:
     """The adapter by itself, and merged into a model, in which the check finds nothing wrong."""
-    browser.open(f"{base}/models")
+    browser.press_button("Models", "nav")
     browser.press_button(ADAPTER, "main")
     browser.press_button("Export", "main")
     for what, folder in {"adapter": "outputs/shared_adapter", "merge": "outputs/merged"}.items():
@@ -284,5 +283,5 @@ def test_from_songs_to_a_merged_adapter_without_a_terminal(
     browser: Browser, server: PageProcess, workspace: Path
 ) -> None:
     for step in (prepare, review, codec, tokenize, configure, train, resume, listen, adapter, export):
-        step(browser, server.base, workspace)
+        step(browser, workspace)
     assert "Traceback" not in server.errors.read_text()
