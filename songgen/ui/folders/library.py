@@ -184,7 +184,7 @@ def warm_up() -> None:
 
 
 def last_losses(path: Path) -> dict[str, float]:
-    """Return the last training loss (`train`) and held-out loss (`eval`) in a file with metrics; only its end is read."""
+    """Return the last training loss (`train`) and held-out loss (`eval`) in a file of metrics, from its end alone."""
     lines = read_text_end(path, max_lines=MAX_LINES).text.splitlines()
     found = {"train": _last(lines, LOSS_METRICS), "eval": _last(lines, ("eval/loss",))}
     return {name: value for name, value in found.items() if value is not None}
