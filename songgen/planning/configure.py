@@ -22,6 +22,7 @@ from songgen.planning.memory import Processes
 from songgen.planning.speed import Speed, measured_speed
 from songgen.runtime.files import write_text_atomic
 from songgen.runtime.model_folders import MODEL_CONFIG_FILES
+from songgen.tasks import VOCAL
 
 MAX_ROUNDS = 4
 """Rounds in which suggestions of the checks replace choices."""
@@ -203,8 +204,10 @@ def _has_vocal_track(base: dict[str, Any], infos: Sequence[DatasetInfo], counts:
 
     The columns of a data set do not say this: clips of songs that were not separated have no vocal track in them.
     """
+    if not all(VOCAL in info.tracks for info in infos):  # first: other families do not have the key
+        return False
     needs = _costs({**base, "add_vocal_loss": True}).data_needs
-    if not needs.auxiliary_tracks or not all(set(needs.auxiliary_tracks) <= set(info.tracks) for info in infos):
+    if not needs.auxiliary_tracks:
         return False
     config = RunConfig.from_dict({**base, "max_duration_in_seconds": 1e6})
     try:

@@ -119,8 +119,9 @@ def remove_temporaries(path: Path) -> None:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file that may come from anyone, for reading. A pipe or device is refused, and cannot block this
-    process.
+    """Open a regular file that may come from anyone, for reading.
+
+    A pipe or device is refused, and cannot block this process.
 
     Args:
         path: file to read; links are followed.

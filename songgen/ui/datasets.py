@@ -205,7 +205,7 @@ def _report(folder: Path) -> dict[str, Any] | None:
 
 def _figures(report: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the figures of a report that the page shows; None if one of them is not as this version writes it."""
-    stages, charts = report.get("stages"), report.get("histograms")
+    stages, charts = report.get("stages", ()), report.get("histograms", ())
     try:
         is_known = all(_is_number(stage["seconds"]) and {"step", "songs", "clips"} <= stage.keys() for stage in stages)
         for chart in charts:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import threading
 import time
 from dataclasses import dataclass
 from itertools import count
@@ -26,6 +27,14 @@ TRASH_FOLDER = Path("outputs") / ".trash"
 
 _MAX_SHOWN = 300
 """Maximum number of characters of a path in a message."""
+
+_MAX_NAME_BYTES = 200
+"""Maximum number of bytes of a folder's name in the trash."""
+
+TRASH_IS_LINK = "{0} is a link: remove it, so that emptying the trash cannot delete what it leads to"
+
+MOVING = threading.Lock()
+"""Held while a folder is moved: if two got the same new name, one would be moved into the other."""
 
 _NAME = re.compile(r"[^\W_][\w.-]{0,99}")
 _SEPARATORS = re.compile(r"[+,]")
@@ -152,16 +161,33 @@ class Workspace:
         real = path.resolve()
         if real in self.folders or any(folder.is_relative_to(real) for folder in self.folders):
             raise ValueError(f"{self.shown(path)} is a folder of the page itself, and is not deleted")
-        stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{real.name}"
-        places = (self.root / TRASH_FOLDER / _numbered(stem, number) for number in count(1))
-        target = next(place for place in places if not place.exists())
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_json(origin_file(target), {"folder": self.shown(real), "time": time.time()})
-            shutil.move(real, target)
-        except OSError as error:
-            raise ValueError(f"{self.shown(path)} could not be moved to {self.shown(target)}: {error}") from error
+        # Shorter, because numbers and endings are added to it; file systems allow 255 bytes.
+        short = real.name.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
+        stem, trash = f"{time.strftime('%Y%m%d-%H%M%S')}-{short}", self.trash()
+        with MOVING:
+            places = (trash / _numbered(stem, number) for number in count(1))
+            target = next(place for place in places if not place.exists())
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_json(origin_file(target), {"folder": self.shown(real), "time": time.time()})
+                shutil.move(real, target)
+            except OSError as error:
+                if not target.exists():
+                    origin_file(target).unlink(missing_ok=True)
+                raise ValueError(f"{self.shown(path)} could not be moved to {self.shown(target)}: {error}") from error
         return target
+
+    def trash(self) -> Path:
+        """Return the trash folder, which need not exist.
+
+        Raises:
+            ValueError: if it is a link, since emptying the trash would delete what the link leads to, or is outside of
+                the folders of the page.
+        """
+        if (self.root / TRASH_FOLDER).is_symlink():
+            raise ValueError(TRASH_IS_LINK.format(TRASH_FOLDER))
+        self.path(str(TRASH_FOLDER), "trash")
+        return self.root / TRASH_FOLDER
 
 
 def origin_file(trashed: Path) -> Path:

@@ -18,6 +18,8 @@ from songgen.ui.workspace import CONFIGS_FOLDER, Workspace
 from songgen.web.access import make_access
 from songgen.web.server import LocalServer
 
+pytestmark = pytest.mark.faults
+
 POLL = """
 const done = arguments[0];
 import("/assets/page.js").then(async ({ poll }) => {

@@ -143,6 +143,7 @@ class Browser:
             " element.checkVisibility() && !element.disabled && element.textContent.trim() === arguments[0]) ?? null",
             text, within,
         )  # fmt: skip
+        self.run("arguments[0].scrollIntoView({block: 'center'})", {ELEMENT: found})
         self.command("POST", f"/element/{found}/click")
 
     def labelled(self, label: str, within: str = "body") -> str:

@@ -163,7 +163,7 @@ let askedFolder = 0;
 async function showFolder(path) {
   askedFolder += 1;
   const number = askedFolder;
-  const { path: folder, parent, entries } = await request(`/api/folders?path=${encodeURIComponent(path)}`);
+  const { path: folder, parent, entries, more } = await request(`/api/folders?path=${encodeURIComponent(path)}`);
   if (number !== askedFolder) return; // another one was opened meanwhile
   shownFolder = folder;
   document.getElementById("chooser-path").textContent = folder || t("Folders of this page");
@@ -177,6 +177,7 @@ async function showFolder(path) {
       type: "button", class: "plain", onclick: () => showFolder(parent).catch(showInChooser),
     }, t("‹ Folder above"))));
   }
+  if (more) rows.push(el("li", { class: "soft" }, t("{n} more are not shown: type the path of one of them", { n: more })));
   document.getElementById("chooser-list").replaceChildren(...rows);
 }
 

@@ -131,10 +131,14 @@ function setValue(input, value) {
   else input.value = String(value);
 }
 
+let loading = 0;
+
 async function loadStart() {
+  const number = ++loading;
   byId("import-field").hidden = !byId("import-choice").checked;
   if (!start()) return;
   const { values } = await request(`/api/prepare/start?from=${encodeURIComponent(start())}`);
+  if (number !== loading) return; // another one was chosen since: its values may have come already
   for (const input of form.querySelectorAll("[data-kind]")) if (input.name in values) setValue(input, values[input.name]);
   showSteps();
   changed();
@@ -155,6 +159,7 @@ for (const input of form.querySelectorAll("input[name=start], #import-folder")) 
 // ---- checking and starting
 
 let timer = null;
+let checking = 0;
 
 function content() {
   const named = (isEval) => sources.filter((source) => source.isEval === isEval).map((source) => source.path);
@@ -170,12 +175,14 @@ async function check() {
   const isReady = (sources.length > 0 || typedPath()) && byId("output-dir").value && start();
   byId("missing").textContent = isReady ? "" : t("Choose songs and name the folder of the result first");
   if (!start()) return;
+  const number = ++checking;
   let answer;
   try {
     answer = await request("/api/prepare/check", content());
   } catch (error) {
     answer = { problem: error.message, json: "", command: "", existing: "" };
   }
+  if (number !== checking) return; // an older answer that comes late
   byId("problems").hidden = !answer.problem || !isReady;
   byId("problems").textContent = answer.problem;
   byId("existing").hidden = !answer.existing;

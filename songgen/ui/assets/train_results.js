@@ -63,12 +63,12 @@ export function followResults(folder, path) {
       if (checkpoint.problem) return el("tr", {}, el("td", { colspan: 6 }, el("span", { class: "badge bad" }, t("damaged")), ` ${checkpoint.name}: ${checkpoint.problem}`), links);
       return el("tr", {},
         el("td", {}, checkpoint.step.toLocaleString(), checkpoint.is_best ? el("span", { class: "badge good" }, t("best")) : null),
-        el("td", {}, String(checkpoint.epoch + 1)), el("td", {}, formatNumber(checkpoint.loss)), el("td", {}, formatNumber(checkpoint.evaluation_loss)),
+        el("td", {}, String(checkpoint.epoch)), el("td", {}, formatNumber(checkpoint.loss)), el("td", {}, formatNumber(checkpoint.evaluation_loss)),
         el("td", {}, formatBytes(checkpoint.bytes)), el("td", {}, formatTime(checkpoint.time)), links);
     }));
     const whole = found.filter((checkpoint) => !checkpoint.problem);
     byId("resume-from").replaceChildren(el("option", { value: "auto" }, t("the latest one")), ...whole.map((checkpoint) => el("option", { value: checkpoint.folder },
-      t("step {step}, epoch {epoch}, loss {loss}, {time}", { step: checkpoint.step.toLocaleString(), epoch: checkpoint.epoch + 1, loss: formatNumber(checkpoint.loss), time: formatTime(checkpoint.time) }))));
+      t("step {step}, epoch {epoch}, loss {loss}, {time}", { step: checkpoint.step.toLocaleString(), epoch: checkpoint.epoch, loss: formatNumber(checkpoint.loss), time: formatTime(checkpoint.time) }))));
     if (!byId("resume-processes").value && whole.length) byId("resume-processes").value = whole[0].processes;
     showResume();
   }

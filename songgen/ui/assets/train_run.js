@@ -52,11 +52,15 @@ function banners(run) {
     else found.append(el("p", {}, t("The console below says more.")));
     return [found];
   }
-  const silent = run.state === "running" && run.since !== null ? Date.now() / 1000 - run.since : 0;
-  if (silent > 120 && run.doing) {
-    return [banner("warn", t("No step for {time}", { time: formatDuration(silent) }), t("The run is still at: {doing}. An evaluation or the first step may take long; if it does not go on, look into the console.", { doing: run.doing }))];
+  if (isSilent(run)) {
+    return [banner("warn", t("No step since {time}", { time: formatTime(run.since) }), t("The run is still at: {doing}. An evaluation or the first step may take long; if it does not go on, look into the console.", { doing: run.doing }))];
   }
   return [];
+}
+
+/** Returns whether a run has been at one activity for two minutes. By the server's clock: a browser's may differ. */
+function isSilent(run) {
+  return run.state === "running" && Boolean(run.doing) && run.since !== null && run.now - run.since > 120;
 }
 
 let shownBanner = "";
@@ -66,7 +70,9 @@ function showState(run) {
   byId("state").textContent = t(state);
   byId("state").className = `badge ${COLORS[state] ?? ""}`;
   // Only when it changes: a reader of the screen would read an alert again.
-  const key = JSON.stringify([run.is_there, state, run.job?.id, run.job?.state, run.started, run.reason, run.diagnosis, run.is_disk_full, run.doing && Math.floor((Date.now() / 1000 - run.since) / 60) > 1]);
+  const key = JSON.stringify([run.is_there, state, run.job?.id, run.job?.state, run.started, run.reason, run.diagnosis, run.is_disk_full, isSilent(run) && run.since]);
+  // A run that has not written its own configuration: the file that it was started with.
+  if (!run.is_there && run.config) byId("its-configuration").href = `/configure?config=${encodeURIComponent(run.config)}`;
   if (key !== shownBanner) byId("banners").replaceChildren(...banners(run));
   shownBanner = key;
   document.title = `${run.step !== null && run.total_steps ? `${Math.floor((100 * run.step) / run.total_steps)} % · ` : ""}${folder} · songgen`;

@@ -184,7 +184,7 @@ def warm_up() -> None:
 
 
 def last_losses(path: Path) -> dict[str, float]:
-    """Return the last training loss (`train`) and held-out loss (`eval`) in a file of metrics, from its end alone."""
+    """Return the last loss in training (`train`) and on held-out clips (`eval`) in the end of a file with metrics."""
     lines = read_text_end(path, max_lines=MAX_LINES).text.splitlines()
     found = {"train": _last(lines, LOSS_METRICS), "eval": _last(lines, ("eval/loss",))}
     return {name: value for name, value in found.items() if value is not None}
@@ -194,7 +194,8 @@ def _last(lines: Sequence[str], names: Sequence[str]) -> float | None:
     """Return the last finite value of the first of some metrics that is in any line."""
     for name in names:
         for line in reversed(lines):
-            if f'"{name}"' in line and _is_number(value := _metrics(line).get(name)):
+            value = _metrics(line).get(name) if f'"{name}"' in line else None
+            if value is not None and _is_number(value):
                 return float(value)
     return None
 

@@ -24,8 +24,9 @@ from songgen.ui.parts.jobs import job_values
 from songgen.ui.site import Site, body_of, text_of
 from songgen.ui.training.curves import MAX_RUNS, Curves, Seen
 from songgen.ui.training.run_commands import RunCommands
-from songgen.ui.training.runs import checkpoints_of, details_of, find_runs, is_run, row_of, songs_of_run
+from songgen.ui.training.runs import checkpoints_of, details_of, find_runs, is_run, row_of, songs_of_run, started_at
 from songgen.ui.training.starting import check_of, configurations, launch_files, plan_of
+from songgen.ui.workspace import CONFIGS_FOLDER
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
 
@@ -152,6 +153,7 @@ class TrainPart:
                 **details,
                 "commands": self._commands.shown(folder),
                 "job": None if job is None else job_values(job, t),
+                "config": "" if job is None else _config_of(job),
             }
         )
 
@@ -216,12 +218,12 @@ class TrainPart:
 
 def _began_after(folder: Path, job: JobView) -> bool:
     """Return whether the latest launch in a folder began after a job that has ended: it was started in a terminal."""
-    status = read_run_status(folder)
+    started = started_at(read_run_status(folder))
     try:
         ended = (job.folder / LOG_FILE).stat().st_mtime
     except OSError:
         return False
-    return status is not None and status.started is not None and status.started > ended
+    return started is not None and started > ended
 
 
 def charts_address() -> str:
@@ -296,3 +298,8 @@ def _translate(diagnosis: dict[str, Any], message: Any) -> None:
     diagnosis["title"] = message(diagnosis["title"])
     for remedy in diagnosis["remedies"]:
         remedy["effect"] = message(remedy["effect"])
+
+
+def _config_of(job: JobView) -> str:
+    """Return the configuration file that a job was started with; empty for a shipped recipe, or none."""
+    return next((word for word in job.job.command[2:] if word.startswith(f"{CONFIGS_FOLDER}/")), "")

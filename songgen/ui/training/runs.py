@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from songgen.runtime.folder_lock import RUN_LOCK_FILE
-from songgen.runtime.status import RUN_STATUS_FILE
+from songgen.runtime.status import RUN_STATUS_FILE, RunStatus
 from songgen.train.reporting.console import CONSOLE_FILE
 from songgen.train.reporting.plots.songs import sampled_steps, songs_of
 from songgen.train.reporting.progress_file import RunProgress, read_progress
@@ -110,13 +111,14 @@ def details_of(folder: Path) -> dict[str, Any]:
         "state": run.state,
         "is_killed": run.is_killed,
         "is_disk_full": run.is_killed and _free(folder) < LITTLE_SPACE,
-        "reason": "" if status is None else status.reason or "",
+        "reason": status.reason if status is not None and isinstance(status.reason, str) else "",
         "exit_code": None if status is None else status.exit_code,
         "started": None if status is None else status.started,
         "ended": None if status is None or status.status == RUNNING else status.time,
         "diagnosis": None if status is None or status.diagnosis is None else dataclasses.asdict(status.diagnosis),
         "doing": "" if beat is None or beat.doing not in ACTIVITIES else beat.doing,
         "since": None if beat is None else beat.time,
+        "now": time.time(),
         "step": _step(run, progress),
         "total_steps": _total(run, progress),
         "progress": None if progress is None else dataclasses.asdict(progress),
@@ -126,9 +128,18 @@ def details_of(folder: Path) -> dict[str, Any]:
 
 def _progress_of(folder: Path, run: RunState) -> RunProgress | None:
     """Return the progress of a run; None for a launch that has written none yet: the file is that of an earlier one."""
-    progress, started = read_progress(folder), None if run.status is None else run.status.started
-    is_old = progress is not None and started is not None and progress.time < started
-    return None if is_old and run.state == RUNNING else progress
+    progress = read_progress(folder)
+    if progress is None or run.state != RUNNING:
+        return progress
+    started = started_at(run.status)
+    is_old = started is not None and not (isinstance(progress.time, int | float) and progress.time >= started)
+    return None if is_old else progress
+
+
+def started_at(status: RunStatus | None) -> float | None:
+    """Return the start of the latest launch in seconds since 1970; None if that is not known."""
+    started = None if status is None else status.started
+    return float(started) if isinstance(started, int | float) else None
 
 
 def _step(run: RunState, progress: RunProgress | None) -> int | None:
@@ -180,7 +191,7 @@ def _checkpoint(folder: Path, changed: float) -> dict[str, Any]:
         "serial": manifest.serial,
         "step": manifest.step,
         "total_steps": state.total_steps,
-        "epoch": manifest.epoch,
+        "epoch": state.epoch + (1 if state.step_in_epoch else 0),  # that of its last step, counted from 1
         "is_best": manifest.best,
         "processes": manifest.world_size,
         "bytes": sum(entry.size for entry in manifest.files.values()),

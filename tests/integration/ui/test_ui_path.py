@@ -123,7 +123,7 @@ def configure(browser: Browser, base: str, root: Path) -> None:
     browser.wait(lambda: browser.value("#key-model_name_or_path"), "the advice")
     browser.settle()
     for label, value in {
-        "Show": "all", "Folder of the run": RUN, "Epochs": "60", "Clips in a batch": "64", "Steps between metrics": "1",
+        "Show": "all", "Folder of the run": RUN, "Epochs": "400", "Clips in a batch": "64", "Steps between metrics": "1",
         "Steps between evaluations": "30", "Generate songs": "on", "Songs of an evaluation": "1",
         "Longest song (decoder steps)": "60",
     }.items():  # fmt: skip
@@ -180,9 +180,43 @@ def resume(browser: Browser, base: str, root: Path) -> None:
     print(first)
     print(browser.run("return [...document.querySelectorAll('#resume-from option')].map((o) => o.value)"))
     browser.fill("From checkpoint", f"{RUN}/{first[-1].name}", "#resume")
-    browser.fill("Number of epochs of the whole run", "64", "#resume")
+    browser.fill("Number of epochs of the whole run", "440", "#resume")
     browser.press_button("Resume", "#resume")
     browser.wait(lambda: state(browser) == "running", "the resumed run")
-    browser.wait_for_text("/ 64", "#figures")
-    browser.wait(lambda: state(browser) == "finished", "the end of the run")
-    browser.screenshot(Path("/tmp/path13/train.png"))
+    browser.wait_for_text("/ 440", "#figures")
+    browser.wait(lambda: browser.run("return !document.querySelector('[data-command-text=quit]').disabled"), "commands")
+    browser.press_button("Save, then stop")
+    browser.wait(lambda: state(browser) == "stopped", "the second end of the run")
+
+
+def position(browser: Browser) -> float:
+    return float(browser.run("return document.querySelector('.song .player-slider').getAttribute('aria-valuenow')"))
+
+
+def listen(browser: Browser, base: str, root: Path) -> None:
+    browser.open(f"{base}/train/run/{address(RUN)}")
+    browser.press_button("Listen", "main > .row")
+    browser.wait(lambda: "/listen?model=" in browser.address, "the form of a song")
+    browser.settle()
+    browser.fill("Compare with a second one", "on")
+    browser.fill("Second model", MODEL)
+    browser.fill("Caption", "sunny pop")
+    browser.fill("Lyrics", "[verse]\ngolden river")
+    browser.fill("Length in seconds", "2")
+    browser.fill("Seed", "7")
+    browser.press_button("Generate")
+    browser.wait(lambda: browser.run("return document.querySelector('#songs .song .badge')?.textContent") == "finished",
+                 "the songs")  # fmt: skip
+    print(browser.text("#songs .song"))
+    browser.wait_for_text("0:02", "#songs .player-time")
+    browser.click("#songs .player-play")
+    browser.wait(lambda: position(browser) > 0.2, "the sound to be played")
+    browser.click("#songs .player-play")
+    heard = position(browser)
+    first, second = browser.run("return [...document.querySelectorAll('.player-choices button')].map((b) => b.textContent)")
+    browser.press_button(second, "#songs")
+    print(first, second, heard, position(browser))
+    assert position(browser) == heard > 0
+    browser.click("#songs .player-play")
+    browser.wait(lambda: position(browser) > heard, "the second one from there on")
+    browser.screenshot(Path("/tmp/path13/listen.png"))

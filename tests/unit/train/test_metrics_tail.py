@@ -231,6 +231,7 @@ def test_hostile_names_and_values(tmp_path: Path) -> None:
     json.loads(json.dumps(found.since()), parse_constant=pytest.fail)
 
 
+@pytest.mark.faults
 def test_a_hundred_thousand_lines_are_read_at_once_with_little_memory(tmp_path: Path) -> None:
     """About 0.9 s of CPU; the limit is a safety bound. A page is answered after the time that it gives, in any case."""
     path = tmp_path / METRICS_FILE

@@ -155,7 +155,7 @@ def test_a_run_that_was_killed_is_told_from_one_that_runs(
 
 
 def test_progress_of_an_earlier_launch_is_not_shown_as_that_of_a_new_one(workspace: Workspace) -> None:
-    folder = write_run(workspace.root / "outputs" / "again", status="running", step=None, started=2000.0, exit_code=None)
+    folder = write_run(workspace.root / "outputs" / "again", status="running", started=2000.0)
     progress = RunProgress(12, 40, 0, 2, 4.0, 2, 10, 1.5, 5.4, 18.7, 0.25, 1e-4, time=1000.0)
     (folder / PROGRESS_FILE).write_text(json.dumps(dataclasses.asdict(progress)))
     with locked(folder, RUN_LOCK_FILE):
@@ -164,6 +164,19 @@ def test_progress_of_an_earlier_launch_is_not_shown_as_that_of_a_new_one(workspa
         assert (row["seconds_left"], row["epoch"], row["loss"]) == (None, None, 5.0 / 30)
         (folder / PROGRESS_FILE).write_text(json.dumps(dataclasses.asdict(progress) | {"time": 2001.0}))
         assert runs.details_of(folder)["step"] == 12 and runs.row_of(workspace, folder)["seconds_left"] == 18.7
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("name, value", [("reason", 5), ("started", "x"), ("time", [1])])
+def test_a_status_with_values_of_other_types_is_shown(
+    client: Client, workspace: Workspace, name: str, value: Any
+) -> None:
+    folder = write_run(workspace.root / "outputs" / "foreign", status="running")
+    (folder / PROGRESS_FILE).write_text(json.dumps({"step": 1, "total_steps": 2, name: value}))
+    status = json.loads((folder / "run_status.json").read_text())
+    (folder / "run_status.json").write_text(json.dumps(status | {name: value}))
+    with locked(folder, RUN_LOCK_FILE):
+        assert client.get(api("outputs/foreign")).status == 200 and client.get("/api/train/runs").status == 200
     shutil.rmtree(folder)
 
 
@@ -338,13 +351,13 @@ def test_the_check_is_that_of_the_command(
 
 
 def test_a_run_that_a_job_starts_is_shown_before_its_folder_is_there(client: Client, workspace: Workspace) -> None:
-    job = create_job(
-        workspace.jobs, ["songgen", "train", "x.json"], title="train", cwd=workspace.root, subject="outputs/soon"
-    )
+    command = ["songgen", "train", "outputs/configs/x.json"]
+    job = create_job(workspace.jobs, command, title="train", cwd=workspace.root, subject="outputs/soon")
     (job / "log.txt").write_text("warning: slow\nplain\nerror: it failed\n")
     try:
         assert client.get("/train/run/outputs%2Fsoon").status == 200
         state = client.get(api("outputs/soon")).json
+        assert state["config"] == "outputs/configs/x.json"
         assert not state["is_there"] and state["job"]["id"] == read_job(workspace.jobs, job.name).job.id
         lines = client.get(api("outputs/soon", "/console?lines=2")).json["lines"]
         assert lines == ["plain", "error: it failed"]
