@@ -42,8 +42,14 @@ def page_routes(workspace: Workspace) -> list[PageRoute]:
         SettingsPart(site),
         HelpPart(site),
     ]
-    return [PageRoute("/assets/{name}", _asset), *(route for part in parts for route in part.routes())]
+    own = [PageRoute("/assets/{name}", _asset), PageRoute("/favicon.ico", _icon)]
+    return [*own, *(route for part in parts for route in part.routes())]
 
 
 def _asset(request: Request) -> Response:
     return asset(request.path_params["name"])
+
+
+def _icon(request: Request) -> Response:
+    """Return the picture that browsers ask for if a document names none, as the report of a data set."""
+    return asset("icon.svg")

@@ -28,6 +28,10 @@ WAIT_SECONDS = float(SAFETY_SECONDS)
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
+CONTROLS = {"button", "textbox", "searchbox", "combobox", "spinbutton", "radio", "checkbox", "slider", "progressbar",
+            "link", "listbox", "tab", "switch"}  # fmt: skip
+"""Roles of what a person uses."""
+
 REQUIRED_VARIABLE = "SONGGEN_TESTS_NEED_BROWSER"
 """Environment variable that makes a missing browser a failure; .ci/run sets it where it has found or installed one."""
 
@@ -216,6 +220,17 @@ class Browser:
 
     def devtools(self, command: str, parameters: dict[str, Any]) -> Any:
         return self.command("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
+
+    def unnamed(self) -> list[str]:
+        """Controls without a name, as a screen reader would say it."""
+        found = []
+        for node in self.devtools("Accessibility.getFullAXTree", {})["nodes"]:
+            has_name = node.get("name", {}).get("value", "").strip()
+            if node["ignored"] or node["role"]["value"] not in CONTROLS or has_name:
+                continue
+            described = self.devtools("DOM.describeNode", {"backendNodeId": node["backendDOMNodeId"]})["node"]
+            found.append(f"{described['nodeName'].lower()} {described.get('attributes')} has no name")
+        return found
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.command("GET", "/screenshot")))

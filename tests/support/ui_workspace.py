@@ -124,7 +124,8 @@ def known_values(workspace: Workspace) -> dict[str, list[str]]:
     charts = charts_address().rpartition("/")[2]
     return {
         "id": [*jobs, "river_000", help_entries()[0].id], "folder": folders, "path": [*files, *folders], "file": files,
-        "run": runs, "data": [PREPARED, TOKENS, SONGS], "from": [PREPARED], "songs": uploads, "model": [MODEL], "config": configs, "language": ["zh"],
+        "run": runs, "data": [PREPARED, TOKENS, SONGS], "from": [PREPARED], "songs": uploads,
+        "model": [MODEL], "config": configs, "language": ["zh"],
         "name": ["doctor", "small", "ui.css", "first", "review.css", charts,
                  *(path.name for path in sorted((root / PREPARED / "audio").glob("*"))[:1])],
         "track": ["mix", "vocal"], "command": ["doctor"], "subject": [RUN], "split": ["train"],
@@ -136,14 +137,29 @@ def fill(route: PageRoute, values: dict[str, str]) -> str:
     return re.sub(r"\{(\w+)[^}]*\}", lambda match: quote(values[match[1]], safe="", errors="surrogatepass"), route.path)
 
 
-def page_addresses(workspace: Workspace) -> list[str]:
-    """Address of every page that a person can open: each route of HTML, with every known value of its parameters."""
+NOT_PAGES = re.compile(r"/(api|assets|favicon|files|library|review/|data/files/.*/audio)")
+"""Beginning of the addresses of what pages load."""
+
+
+def page_addresses(workspace: Workspace, *, with_documents: bool = False) -> list[str]:
+    """Address of every page that a person can open: each route of HTML, with every known value of its parameters.
+
+    Args:
+        workspace: the workspace.
+        with_documents: whether reports of data sets are among them, which do not have the frame of the page.
+    """
     known = known_values(workspace)
     found = []
     for route in page_routes(workspace):
         names = parameters(route)
-        is_page = "GET" in (route.methods or ()) and not re.match(r"/(api|assets|files|library|review/)", route.path)
-        if not is_page or route.path == "/" or not all(name in known for name in names):
+        is_page = "GET" in (route.methods or ()) and not NOT_PAGES.match(route.path)
+        is_document = route.path.startswith("/data/files/")
+        if (
+            not is_page
+            or (is_document and not with_documents)
+            or route.path == "/"
+            or not all(name in known for name in names)
+        ):
             continue
         choices = known[names[0]] if names else [""]
         found += [fill(route, dict.fromkeys(names, choice)) for choice in choices]

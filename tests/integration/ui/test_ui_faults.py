@@ -18,6 +18,8 @@ from ui_workspace import make_workspace, write_run
 from songgen.jobs.record import find_jobs
 from songgen.ui.workspace import Workspace
 
+pytestmark = pytest.mark.faults
+
 LINES = 100_000
 REFRESHES = 100
 FIRST_SECONDS = 3.0
