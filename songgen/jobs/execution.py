@@ -271,8 +271,15 @@ def _outcome(code: int, request: Request | None, folder: Path) -> tuple[State, s
 
 
 def _last_error(folder: Path) -> str | None:
-    """Return the last line of the log that names an error, or else the last line; None if nothing was printed."""
+    """Return the last line of the log that names an error, or else the last line; None if nothing was printed.
+
+    A line that ends with a colon has its list of problems after it.
+    """
     part = read_log(folder, max_lines=_REASON_LINES)
     lines = [line for line in (*part.text.splitlines(), part.unfinished) if line.strip()]
-    errors = [line for line in lines if _ERROR.search(line)]
-    return (errors or lines)[-1].strip()[:_MAX_REASON] if lines else None
+    errors = [number for number, line in enumerate(lines) if _ERROR.search(line)]
+    if not lines:
+        return None
+    if errors and lines[errors[-1]].rstrip().endswith(":"):
+        return " ".join(line.strip() for line in lines[errors[-1] :])[:_MAX_REASON]
+    return lines[errors[-1] if errors else -1].strip()[:_MAX_REASON]

@@ -13,6 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -21,7 +22,7 @@ from songgen.runtime.files import write_text_atomic
 from songgen.runtime.folder_owner import read_owner
 from songgen.runtime.json_files import read_json
 from songgen.runtime.records import Format
-from songgen.runtime.status import RunStatus, State, read_run_status
+from songgen.runtime.status import Progress, RunStatus, State, read_run_status
 from songgen.runtime.terminal import printable
 
 JOBS_FOLDER = Path("outputs") / "jobs"
@@ -42,8 +43,8 @@ MAX_TITLE = 200
 
 _MAX_BYTES = 1 << 20
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9_]{1,24}-[0-9a-f]{4}")
-_MAX_TIME = 253402300799.0
-"""Last second of the year 9999; later times have no date."""
+_MAX_TIME = 253402128000.0
+"""A time of the last days of the year 9999; later times have no date in some time zones."""
 
 _ATTEMPTS = 100
 
@@ -124,13 +125,13 @@ def is_job_id(text: str) -> bool:
 
 def find_jobs(jobs_folder: Path) -> list[JobView]:
     """Return the jobs in a folder, newest first. What is not a readable job folder is skipped."""
+    found: list[tuple[str, int]] = []
     try:
         with os.scandir(jobs_folder) as entries:
-            found = [
-                (entry.name, entry.stat(follow_symlinks=False).st_mtime_ns)
-                for entry in entries
-                if entry.is_dir(follow_symlinks=False) and is_job_id(entry.name)
-            ]
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False) and is_job_id(entry.name):
+                    with suppress(FileNotFoundError):  # it is being removed; the others still count
+                        found.append((entry.name, entry.stat(follow_symlinks=False).st_mtime_ns))
     except OSError:  # usually because nothing was ever started
         return []
     views = [view for name, changed in found if (view := _remembered(jobs_folder / name, changed)) is not None]
@@ -222,28 +223,42 @@ def _state(folder: Path, job: Job) -> tuple[JobState, RunStatus | None]:
     So a job whose status is `running` has had its lock taken; if the lock is free now, the status is read once more,
     because the job may have ended between the two looks.
     """
-    status = _read_status(folder)
+    status = read_checked_status(folder)
     if status is not None and status.status != "running":
         return status.status, status
     if _is_locked(folder):
         return "running", status
-    status = _read_status(folder)
+    status = read_checked_status(folder)
     if status is None and abs(time.time() - job.created) < START_SECONDS:
         return "running", None
     return ("lost" if status is None or status.status == "running" else status.status), status
 
 
-def _read_status(folder: Path) -> RunStatus | None:
-    """Return the status; None if there is none, or it is damaged."""
-    status = read_run_status(folder, JOB_STATUS_FILE)
+def read_checked_status(folder: Path, name: str = JOB_STATUS_FILE) -> RunStatus | None:
+    """Return the status in a folder that may come from anyone; None if there is none, or it is damaged.
+
+    Args:
+        folder: folder of the work.
+        name: name of the status file.
+    """
+    status = read_run_status(folder, name)
     if status is None or status.status not in get_args(State):
         return None
     has_types = isinstance(status.exit_code, int | None) and isinstance(status.reason, str | None)
     times = (status.time, 0.0 if status.started is None else status.started)
     has_times = all(isinstance(value, int | float) and 0 <= value <= _MAX_TIME for value in times)
-    if not has_types or not has_times:
+    if not has_types or not has_times or not _has_types(status.progress):
         return None
     return dataclasses.replace(status, reason=None if status.reason is None else one_line(status.reason))
+
+
+def _has_types(progress: Progress | None) -> bool:
+    """Return whether the fields of a progress are texts and numbers."""
+    if progress is None:
+        return True
+    numbers = (progress.done, progress.started, progress.total or 0, progress.seconds_left or 0)
+    is_text = isinstance(progress.phase, str) and isinstance(progress.unit, str)
+    return is_text and all(isinstance(value, int | float) for value in numbers)
 
 
 def _is_locked(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def configure(
         costs=costs,
         machine=machine,
         processes=processes,
-        has_vocal_track=_has_vocal_heads(base, infos),
+        has_vocal_track=_has_vocal_track(base, infos, {TRAIN_SPLIT: clips.count, EVAL_SPLIT: held_out}),
     )
     speed = speed or measured_speed(machine.device_type, "float32")  # once, for all that is tried
     for wanted in goals:
@@ -199,12 +199,21 @@ def _costs(values: dict[str, Any]) -> ModelCosts:
     return family.costs(config)
 
 
-def _has_vocal_heads(values: dict[str, Any], infos: Sequence[DatasetInfo]) -> bool:
-    """Return whether the model has vocal heads, and the data their track."""
-    if not all(VOCAL in info.tracks for info in infos):
+def _has_vocal_track(base: dict[str, Any], infos: Sequence[DatasetInfo], counts: Mapping[str, int]) -> bool:
+    """Return whether the model has vocal heads, and every clip of every split (with its number of clips) their track.
+
+    The columns of a data set do not say this: clips of songs that were not separated have no vocal track in them.
+    """
+    if not all(VOCAL in info.tracks for info in infos):  # first: other families do not have the key
         return False
-    needs = _costs({**values, "add_vocal_loss": True}).data_needs
-    return bool(needs.auxiliary_tracks)
+    needs = _costs({**base, "add_vocal_loss": True}).data_needs
+    if not needs.auxiliary_tracks:
+        return False
+    config = RunConfig.from_dict({**base, "max_duration_in_seconds": 1e6})
+    try:
+        return all(clip_facts(config, split, needs, None).count == count for split, count in counts.items() if count)
+    except ValueError:
+        return False  # no clip at all
 
 
 def _found_model(data: Sequence[Path], infos: Sequence[DatasetInfo]) -> Path:

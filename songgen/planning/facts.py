@@ -130,7 +130,8 @@ def gather_facts(config: RunConfig, machine: Machine, processes: Processes, spee
             raise ValueError(f"the model and the data set do not fit together: {'; '.join(misfits)}")
         clips = clip_facts(config, train_split(config.data), costs.data_needs, config.data.max_train_samples)
     except ValueError as error:
-        return replace(facts, problems=(*facts.problems, ("save_to_disk", str(error))))
+        key = "add_vocal_loss" if _has_clips_without_vocals(config, costs.data_needs) else "save_to_disk"
+        return replace(facts, problems=(*facts.problems, (key, str(error))))
     facts = replace(facts, clips=clips, costs=costs.with_captions(clips.caption_tokens))
     if config.training.do_eval:
         try:
@@ -143,6 +144,17 @@ def gather_facts(config: RunConfig, machine: Machine, processes: Processes, spee
     except ValueError as error:
         return replace(facts, problems=(*facts.problems, ("per_device_train_batch_size", str(error))))
     return with_estimates(facts, speed)
+
+
+def _has_clips_without_vocals(config: RunConfig, needs: DataNeeds) -> bool:
+    """Return whether a run without the loss of the vocal heads would have clips to train on."""
+    if not needs.auxiliary_tracks:
+        return False
+    try:
+        clip_facts(config, train_split(config.data), replace(needs, auxiliary_tracks=()), config.data.max_train_samples)
+    except ValueError:
+        return False
+    return True
 
 
 def with_estimates(facts: RunFacts, speed: Speed | None = None) -> RunFacts:

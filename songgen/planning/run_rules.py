@@ -44,6 +44,8 @@ def problems(facts: RunFacts) -> Iterator[Finding]:
         suggestion: dict[str, Any] = {}
         if key == "do_eval":
             suggestion = {"do_eval": False, "eval_strategy": "no", "predict_with_generate": False}
+        elif key == "add_vocal_loss":
+            suggestion = {"add_vocal_loss": False}
         yield Finding(Severity.ERROR, key, message, suggestion)
 
 

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 logger = logging.getLogger(__name__)
 
@@ -117,8 +118,31 @@ def remove_temporaries(path: Path) -> None:
         remove_file(temporary)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file that may come from anyone, for reading.
+
+    A pipe or device is refused, and cannot block this process.
+
+    Args:
+        path: file to read; links are followed.
+
+    Raises:
+        OSError: if it cannot be opened.
+        ValueError: if it is not a regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        # Checked after opening, so that the file cannot be replaced in between.
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is not a regular file")
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def read_regular(path: Path, max_bytes: int) -> bytes:
-    """Read a regular file that may come from anyone. A pipe or device is refused, and cannot block this process.
+    """Read a file that `open_regular` opens.
 
     Args:
         path: file to read; links are followed.
@@ -128,15 +152,8 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
         OSError: if it cannot be opened or read.
         ValueError: if it is not a regular file, or larger than the maximum.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        # Checked after opening, so that the file cannot be replaced in between.
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("it is not a regular file")
-        with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(max_bytes + 1)
-    finally:
-        os.close(descriptor)
+    with open_regular(path) as file:
+        content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise ValueError(f"it is larger than {max_bytes:,} bytes")
     return content

@@ -11,8 +11,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, NoReturn
 
+from songgen.families.use.song_folder import read_song_request
+from songgen.runtime.files import expand_home
+from songgen.runtime.json_files import parse_json, read_json_object
+from songgen.ui.configuring.files import require_values_inside
 from songgen.ui.fields import Field, fields_of_parser
 from songgen.ui.workspace import Workspace
 
@@ -114,7 +119,8 @@ def command_words(name: str, values: Mapping[str, Any], workspace: Workspace) ->
     for option, field in fields.items():
         for value in _texts(field, values.get(option)):
             if option not in FREE_TEXTS:
-                workspace.require_inside(_without_strength(value), option)
+                # Of FOLDER:STRENGTH, as options for adapters have it, the folder as well.
+                workspace.require_inside([value, value.rpartition(":")[0]], option)
             if not field.flag:
                 arguments.append(_argument(option, value))
             elif field.kind == "switch":
@@ -124,6 +130,10 @@ def command_words(name: str, values: Mapping[str, Any], workspace: Workspace) ->
     keys = values.get("keys") or {}
     if not isinstance(keys, dict):
         raise ValueError("keys: a table of keys is expected")
+    if form.takes_keys and values.get("config"):
+        _require_config_inside(str(values["config"]), workspace)
+    if name == "generate" and values.get("request"):
+        _require_request_inside(workspace.existing_folder(str(values["request"]), "request"), workspace)
     return ["songgen", name, *options, *arguments, *_key_words(keys, workspace)]
 
 
@@ -195,12 +205,6 @@ def _argument(name: str, value: str) -> str:
     return value
 
 
-def _without_strength(value: str) -> str:
-    """Return the folder of `FOLDER:STRENGTH`, as options for adapters have it."""
-    folder, colon, strength = value.rpartition(":")
-    return folder if colon and strength.replace(".", "", 1).replace("-", "", 1).isdigit() else value
-
-
 def _key_words(keys: Mapping[str, Any], workspace: Workspace) -> list[str]:
     """Return the words that override keys of a configuration.
 
@@ -211,7 +215,40 @@ def _key_words(keys: Mapping[str, Any], workspace: Workspace) -> list[str]:
     for name, value in keys.items():
         if not name.replace(".", "_").isidentifier():
             raise ValueError(f"keys: {name} is not a name of a key")
-        workspace.require_inside(value, name)
+        workspace.require_inside([value, _as_read(value)], name)
         # One word, so that a value that begins with hyphens is not taken for another key.
         words.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
     return words
+
+
+def _as_read(value: Any) -> Any:
+    """Return a value as the command reads it: a text may be a list or a table in JSON."""
+    try:
+        return parse_json(value) if isinstance(value, str) and value.lstrip().startswith(("[", "{", '"')) else value
+    except ValueError:
+        return value
+
+
+def _require_config_inside(name: str, workspace: Workspace) -> None:
+    """Check the paths in a configuration file: it may have been written by others, or uploaded.
+
+    Raises:
+        ValueError: if a path is outside of the folders, or the file cannot be read.
+    """
+    if workspace.path(name, "config").is_file():  # otherwise a shipped one, or the command says what is wrong
+        path = workspace.root / expand_home(name)
+        require_values_inside(workspace, path, read_json_object(path))
+
+
+def _require_request_inside(folder: Path, workspace: Workspace) -> None:
+    """Check the options in the request of a folder of songs, which may have been written by others.
+
+    Raises:
+        ValueError: if there is no request, or it has an option that cannot be given on the page.
+    """
+    request = read_song_request(folder)
+    for take in request.takes:
+        own = {"model": take.model, "adapter": list(take.adapter), "out": take.name + request.ending}
+        if reserved := sorted({*own, "request", "lyrics_file"} & {*request.options}):
+            raise ValueError(f"{folder.name}: the options of a request cannot have {', '.join(reserved)}")
+        command_words("generate", {**request.options, **own}, workspace)

@@ -1,7 +1,6 @@
 """What the page shows of data sets: state, progress, figures, reasons of refusals, rows, lists in LJSpeech format."""
 
 import filecmp
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from songgen.data.reject_codes import REJECT_CODES
-from songgen.data.schema import REJECTED_FILE, REPORT_FILE, DatasetInfo
+from songgen.data.schema import DATASET_FILE, REJECTED_FILE, REPORT_FILE, DatasetInfo
 from songgen.doctor.listing import Entry, find_entries
 from songgen.doctor.work_folders import WORK_ENDING, work_folder_of
 from songgen.prepare.engine.record_files import SONGS_FILE
@@ -18,7 +17,8 @@ from songgen.prepare.inputs import TakenIn, read_notices
 from songgen.prepare.output.writers import FILE_NAME_COLUMNS, INFO_FILE, LJSPEECH_FILES, METADATA_FILES, PreparedInfo
 from songgen.prepare.review.corrections import APPLIED_FILE, CORRECTIONS_FILE, REVIEW_CODES
 from songgen.prepare.sections import REFUSAL_CODES, SECTIONS
-from songgen.runtime.json_files import read_json_object
+from songgen.runtime.json_files import parse_json, parse_json_object, read_json_object
+from songgen.ui.folders.library import searched_folders
 from songgen.ui.workspace import Workspace
 
 KINDS = ("songs", "tokens")
@@ -108,11 +108,17 @@ class DataSet:
 
 def list_data_sets(workspace: Workspace) -> list[Entry]:
     """Return all data sets of the workspace, newest first; `.work` folders as the data set that they become."""
-    return [entry for entry in find_entries(workspace.folders, workspace.folders) if entry.kind in KINDS]
+    found = find_entries(searched_folders(workspace), workspace.folders)
+    return [entry for entry in found if entry.kind in KINDS]
 
 
-def read_data_set(folder: Path) -> DataSet:
-    """Return what is known of a data set, by the folder of the data set or its work folder."""
+def read_data_set(folder: Path, *, with_reasons: bool = True) -> DataSet:
+    """Return what is known of a data set.
+
+    Args:
+        folder: folder of the data set, or its work folder.
+        with_reasons: whether to count what was left out so far, of which there may be tens of thousands of lines.
+    """
     if folder.name.endswith(WORK_ENDING):
         folder = folder.with_name(folder.name.removesuffix(WORK_ENDING))
     work = work_folder_of(folder)
@@ -120,14 +126,14 @@ def read_data_set(folder: Path) -> DataSet:
     found = DataSet(folder, kind="", work=next((entry for entry in entries if entry.kind in KINDS), None))
     if (folder / INFO_FILE).is_file():
         _read_prepared(found)
-    elif (folder / "dataset.json").is_file():
+    elif (folder / DATASET_FILE).is_file():
         _read_tokens(found)
     elif found.work is not None:
         found.kind = found.work.kind
     if found.kind == "songs":
         if (work / SONGS_FILE).with_suffix(".notices.json").is_file():
             found.notices = read_notices(work / SONGS_FILE)
-        if not found.is_there and (work / REJECTED_FILE).is_file():
+        if with_reasons and not found.is_there and (work / REJECTED_FILE).is_file():
             found.refused = _refused(Counter(_code(line) for line in _lines(work / REJECTED_FILE)))
         found.has_corrections = found.is_there and _differ(work / CORRECTIONS_FILE, work / APPLIED_FILE)
     return found
@@ -136,8 +142,8 @@ def read_data_set(folder: Path) -> DataSet:
 def _code(line: str) -> str:
     """Return the reason in a line of `rejected.jsonl`; `?` for a damaged line."""
     try:
-        return str(json.loads(line)["code"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return str(parse_json(line)["code"])
+    except (ValueError, KeyError, TypeError):
         return "?"
 
 
@@ -156,7 +162,7 @@ def _read_prepared(found: DataSet) -> None:
     found.splits = [Split(name, count, info.seconds[name] / 3600) for name, count in info.clips.items()]
     found.refused = _refused(info.refused)
     found.without_caption = info.without_caption
-    found.report = _report(found.folder)
+    found.report = _figures(_report(found.folder) or {})
     for name in LJSPEECH_FILES.values():
         if (found.folder / name).is_file():
             found.lists[name] = [*islice(_lines(found.folder / name), SHOWN_LINES)]
@@ -171,15 +177,23 @@ def _read_tokens(found: DataSet) -> None:
         return
     found.is_there = True
     found.report = _report(found.folder)
-    parts = (found.report or {}).get("splits", {})
+    parts = {name: _table(part) for name, part in _table((found.report or {}).get("splits")).items()}
     for name in info.splits:
-        part = parts.get(name, {})
-        found.splits.append(Split(name, info.num_rows(name), part.get("hours")))
-    counts: dict[str, int] = {}
+        hours = parts.get(name, {}).get("hours")
+        found.splits.append(Split(name, info.num_rows(name), hours if _is_number(hours) else None))
+    counts: Counter[str] = Counter()
     for part in parts.values():
-        for code, count in part.get("rejected", {}).items():
-            counts[code] = counts.get(code, 0) + count
+        counts.update({code: count for code, count in _table(part.get("rejected")).items() if _is_number(count)})
     found.refused = _refused(counts)
+
+
+def _table(value: Any) -> dict[str, Any]:
+    """Return a table of a report; an empty one for another value, which a damaged or earlier report may have."""
+    return value if isinstance(value, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _report(folder: Path) -> dict[str, Any] | None:
@@ -187,6 +201,21 @@ def _report(folder: Path) -> dict[str, Any] | None:
         return read_json_object(folder / REPORT_FILE)
     except ValueError:
         return None
+
+
+def _figures(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the figures of a report that the page shows; None if one of them is not as this version writes it."""
+    stages, charts = report.get("stages", ()), report.get("histograms", ())
+    try:
+        is_known = all(_is_number(stage["seconds"]) and {"step", "songs", "clips"} <= stage.keys() for stage in stages)
+        for chart in charts:
+            sizes = {len(chart["edges"]) - 1, len(chart["accepted"]), len(chart["refused"])}
+            numbers = [*chart["edges"], *chart["accepted"], *chart["refused"], chart["median"] or 0]
+            is_text = isinstance(chart["label"], str) and isinstance(chart["unit"], str)
+            is_known &= is_text and len(sizes) == 1 and all(map(_is_number, numbers))
+    except (KeyError, TypeError, AttributeError):
+        return None
+    return {"stages": stages, "histograms": charts} if is_known else None
 
 
 def _refused(counts: Mapping[str, int]) -> list[Refused]:
@@ -227,9 +256,8 @@ def read_rows(folder: Path, split: str, page: int) -> dict[str, Any]:
 def _row(line: str) -> dict[str, Any]:
     """Return what is shown of a row; a damaged one is named."""
     try:
-        values = json.loads(line)
-        assert isinstance(values, dict)
-    except (ValueError, AssertionError, RecursionError):
+        values = parse_json_object(line)
+    except ValueError:
         return {"id": "?", "caption": line[:80], "lyrics": "", "tracks": {}, "duration": None, "language": ""}
     tracks = {
         track: values[column] for track, column in FILE_NAME_COLUMNS.items() if isinstance(values.get(column), str)

@@ -91,28 +91,35 @@ class Site:
         return HTMLResponse(html.encode("utf-8", "replace"), status)
 
     def page(self, endpoint: Endpoint) -> Endpoint:
-        """Return an endpoint that answers with HTML: a `ValueError` becomes a page that says what to do."""
+        """Return an endpoint that answers with HTML: a `ValueError` or `OSError` becomes a page with its text."""
 
         @wraps(endpoint)
         def answer(request: Request) -> Response:
             try:
                 return endpoint(request)
-            except ValueError as error:
-                return self.render(request, "problem.html", status=404, problem=str(error))
+            except (ValueError, OSError) as error:
+                return self.render(request, "problem.html", status=404, problem=problem_of(error))
 
         return answer
 
     def api(self, endpoint: Endpoint) -> Endpoint:
-        """Return an endpoint that answers with JSON: a `ValueError` becomes its text, with status 422."""
+        """Return an endpoint that answers with JSON: a `ValueError` or `OSError` becomes its text, with status 422."""
 
         @wraps(endpoint)
         def answer(request: Request) -> Response:
             try:
                 return endpoint(request)
-            except ValueError as error:
-                return json_response({"error": self.language(request).message(str(error))}, 422)
+            except (ValueError, OSError) as error:
+                return json_response({"error": self.language(request).message(problem_of(error))}, 422)
 
         return answer
+
+
+def problem_of(error: ValueError | OSError) -> str:
+    """Return the message of a problem; of files also what to do: a folder may disappear while it is read."""
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"{error.filename or 'a file'} cannot be used: {error.strerror or error}; load the page again"
 
 
 def component(text: object) -> str:

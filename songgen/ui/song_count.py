@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -59,7 +60,7 @@ def count_songs(path: Path) -> SongCount:
     if not path.is_dir():
         raise ValueError(f"{path} does not exist; choose a folder or a manifest")
     counted = SongCount(tables=[name for name in FOLDER_TABLES if (path / name).is_file()])
-    files = (Path(folder) / name for folder, _, names in os.walk(path) for name in sorted(names) if not is_hidden(name))
+    files = _files(path)
     kinds: Counter[str] = Counter()
     for number, file in enumerate(islice(files, MAX_FILES + 1)):
         if number == MAX_FILES:
@@ -71,6 +72,13 @@ def count_songs(path: Path) -> SongCount:
             counted.names.append(file.relative_to(path).as_posix())
     counted.songs, counted.texts, counted.foreign = kinds["song"], kinds["text"], kinds["foreign"]
     return counted
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Yield the files of a folder that preparing would look at: hidden ones and hidden folders are left out."""
+    for folder, subfolders, names in os.walk(path):
+        subfolders[:] = (name for name in subfolders if not is_hidden(name))
+        yield from (Path(folder) / name for name in sorted(names) if not is_hidden(name))
 
 
 def _kind(file: Path) -> str:

@@ -1,6 +1,8 @@
 """Songs that were generated on the page: folders with a request, their state and their files."""
 
+import os
 import secrets
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,10 +21,10 @@ from songgen.families.use.song_folder import (
     song_files,
     write_song_request,
 )
-from songgen.jobs.record import JobView, find_jobs
+from songgen.jobs.record import JobView, find_jobs, read_checked_status
 from songgen.jobs.starting import start_job
 from songgen.runtime.model_folders import CHECKPOINT_NAME
-from songgen.runtime.status import RunStatus, read_run_status
+from songgen.runtime.status import RunStatus
 from songgen.ui.commands import command_text, command_words, require_parsable
 from songgen.ui.workspace import SONGS_FOLDER, Workspace
 
@@ -45,6 +47,7 @@ class Songs:
         """Read nothing yet."""
         self._workspace = workspace
         self.folder = workspace.root / SONGS_FOLDER
+        self._changing = threading.Lock()
 
     def commands(self, values: Mapping[str, Any], takes: Sequence[Any], ending: str) -> list[list[str]]:
         """Return the commands of each take, as typed by a user.
@@ -104,10 +107,11 @@ class Songs:
             ValueError: if they are being generated.
         """
         shown = self._workspace.shown(folder)
-        if self._job(folder, find_jobs(self._workspace.jobs), active=True):
-            raise ValueError(f"the songs of {shown} are being generated")
-        words = ["songgen", "generate", f"--request={shown}"]
-        start_job(self._workspace.jobs, words, title=f"generate {shown}", cwd=self._workspace.root, subject=shown)
+        words = command_words("generate", {"request": shown}, self._workspace)
+        with self._changing:  # so that two browsers do not start it at once
+            if self._job(folder, find_jobs(self._workspace.jobs), active=True):
+                raise ValueError(f"the songs of {shown} are being generated")
+            start_job(self._workspace.jobs, words, title=f"generate {shown}", cwd=self._workspace.root, subject=shown)
 
     def delete(self, folder: Path) -> None:
         """Move a folder to the trash.
@@ -115,9 +119,10 @@ class Songs:
         Raises:
             ValueError: if its songs are being generated, or it cannot be moved.
         """
-        if self._job(folder, find_jobs(self._workspace.jobs), active=True):
-            raise ValueError(f"the songs of {self._workspace.shown(folder)} are being generated; stop that first")
-        self._workspace.move_to_trash(folder)
+        with self._changing:
+            if self._job(folder, find_jobs(self._workspace.jobs), active=True):
+                raise ValueError(f"the songs of {self._workspace.shown(folder)} are being generated; stop that first")
+            self._workspace.move_to_trash(folder)
 
     def existing(self, name: str) -> Path:
         """Return the folder of a song.
@@ -150,11 +155,11 @@ class Songs:
 
     def _names(self) -> list[str]:
         """Return the names of folders with a request; links are left out, since they may lead anywhere."""
-        if not self.folder.is_dir():
+        if not self._workspace.path(str(SONGS_FOLDER), "songs").is_dir():
             return []
         return [
             path.name for path in self.folder.iterdir()
-            if (path / REQUEST_FILE).is_file() and not path.is_symlink() and not path.name.startswith(".")
+            if not path.is_symlink() and not path.name.startswith(".") and os.path.isfile(path / REQUEST_FILE)
         ]  # fmt: skip
 
     def _new_folder(self) -> Path:
@@ -174,23 +179,19 @@ class Songs:
         basics = {"name": folder.name, "folder": self._workspace.shown(folder)}
         try:
             request, texts = read_song_request(folder), read_song_texts(folder)
-            files = song_files(folder, request)
-        except (ValueError, OSError) as error:
-            created = folder.stat().st_mtime if folder.is_dir() else 0.0
-            return {**basics, "created": created, "problem": str(error)}
-        return {
-            **basics, **asdict(request), **texts, "problem": "",
-            "files": [
+            files = [
                 {"take": file.take, "song": file.song, "track": file.track, "path": self._workspace.shown(file.path),
                  "bytes": file.path.stat().st_size}
-                for file in files
-            ],
-        }  # fmt: skip
+                for file in song_files(folder, request)
+            ]  # fmt: skip
+        except (ValueError, OSError) as error:  # damaged, or another browser has just deleted it
+            return {**basics, "created": _changed(folder), "problem": str(error)}
+        return {**basics, **asdict(request), **texts, "problem": "", "files": files}
 
     def _with_state(self, values: dict[str, Any], jobs: Sequence[JobView]) -> dict[str, Any]:
         folder = self.folder / values["name"]
         job = self._job(folder, jobs)
-        status = read_run_status(folder, SONG_STATUS_FILE)
+        status = read_checked_status(folder, SONG_STATUS_FILE)
         if job is not None and status is not None and (status.started or 0.0) < job.job.created:
             status = None  # of an earlier try: the new one has not written its own yet
         state, reason = _state(job, status)
@@ -283,6 +284,14 @@ def _is_whole_checkpoint(folder: Path) -> bool:
     from songgen.train.checkpoint_model import is_whole_checkpoint
 
     return is_whole_checkpoint(folder)
+
+
+def _changed(folder: Path) -> float:
+    """Return the time of the last change of a folder; 0 if it does not exist any more."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def shown_commands(commands: Sequence[Sequence[str]]) -> str:

@@ -45,6 +45,8 @@ UNSAFE = frozenset('<>:"|?*/\\')
 """Characters that are not allowed in names on every file system."""
 
 _placing = threading.Lock()
+_expected: dict[Path, int] = {}
+"""Partial file -> number of bytes of it that have not arrived yet; they are kept free for it."""
 
 
 def clean_name(name: str) -> str:
@@ -66,8 +68,8 @@ def clean_name(name: str) -> str:
     return text
 
 
-def upload_path(workspace: Workspace, folder: str, name: str) -> Path:
-    """Return the path of a file to be uploaded; folders that it needs are created.
+def upload_path(workspace: Workspace, folder: str, name: str) -> tuple[Path, Path]:
+    """Return the folder of an upload and the path of a file in it; folders that it needs are created.
 
     Args:
         workspace: folders of the page.
@@ -82,14 +84,14 @@ def upload_path(workspace: Workspace, folder: str, name: str) -> Path:
         raise ValueError(f"{name!r} cannot be the name of a file: at most {MAX_DEPTH} folders may be in it")
     if Path(parts[-1]).suffix.lower() not in SUFFIXES:
         raise ValueError(f"{parts[-1]} is not a song, a text or a manifest; expected one of {', '.join(SUFFIXES)}")
-    target = workspace.root / UPLOADS_FOLDER / clean_name(folder)
-    target = target.joinpath(*parts)
+    place = workspace.root / UPLOADS_FOLDER / clean_name(folder)
+    target = place.joinpath(*parts)
     workspace.path(str(target.parent), "folder")  # a link may lead out of the folders
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{workspace.shown(target.parent)} cannot be created: {error.strerror}") from error
-    return workspace.path(str(target), "name")
+    return place, workspace.path(str(target), "name")
 
 
 async def receive_file(
@@ -113,12 +115,13 @@ async def receive_file(
     """
     uploads = workspace.root / UPLOADS_FOLDER
     partial = uploads / PARTIAL_FOLDER / secrets.token_hex(8)
-    await asyncio.to_thread(_prepare, partial.parent, size)
     try:
+        await asyncio.to_thread(_prepare, partial, size)
         with partial.open("xb") as file:
             async for chunk in chunks:
                 # In a thread, because a slow disk would hold up every other request.
                 await asyncio.to_thread(file.write, chunk)
+                _expected[partial] -= len(chunk)
             received = file.tell()
         if received != size:
             raise ValueError(f"{target.name}: {received} of {size} bytes have arrived; send it again")
@@ -126,16 +129,29 @@ async def receive_file(
     except OSError as error:
         raise ValueError(f"{target.name} cannot be written: {error.strerror or error}") from error
     finally:
+        _expected.pop(partial, None)
         partial.unlink(missing_ok=True)
 
 
 def free_bytes(folder: Path) -> int:
-    """Return how many bytes may still be uploaded to the file system of a folder."""
-    return max(0, shutil.disk_usage(folder).free - RESERVED_BYTES)
+    """Return how many bytes may still be uploaded to the file system of a folder, besides what is under way."""
+    return max(0, shutil.disk_usage(folder).free - RESERVED_BYTES - sum([*_expected.values()]))
 
 
-def _prepare(folder: Path, size: int) -> None:
-    """Create the folder of partial files, remove those that a killed server has left, and check the disk."""
+def _prepare(partial: Path, size: int) -> None:
+    """Create the folder of partial files, remove those that a killed server has left, and keep room for a new one."""
+    folder = partial.parent
+    with _placing:
+        _require_room(folder, size)
+        _expected[partial] = size
+
+
+def _require_room(folder: Path, size: int) -> None:
+    """Check that a file has room on the disk, without what a killed server has left.
+
+    Raises:
+        ValueError: if it has not.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():

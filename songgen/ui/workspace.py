@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import threading
 import time
 from dataclasses import dataclass
 from itertools import count
@@ -27,7 +28,16 @@ TRASH_FOLDER = Path("outputs") / ".trash"
 _MAX_SHOWN = 300
 """Maximum number of characters of a path in a message."""
 
+_MAX_NAME_BYTES = 200
+"""Maximum number of bytes of a folder's name in the trash."""
+
+TRASH_IS_LINK = "{0} is a link: remove it, so that emptying the trash cannot delete what it leads to"
+
+MOVING = threading.Lock()
+"""Held while a folder is moved: if two got the same new name, one would be moved into the other."""
+
 _NAME = re.compile(r"[^\W_][\w.-]{0,99}")
+_SEPARATORS = re.compile(r"[+,]")
 
 
 @dataclass(frozen=True)
@@ -66,10 +76,10 @@ class Workspace:
             real = (self.root / expand_home(text)).resolve()
         except (OSError, RuntimeError, UnicodeError) as error:
             raise ValueError(f"{what}: {_short(text)} cannot be a path: {error}") from error
-        if not any(real.is_relative_to(folder) for folder in self.folders):
+        if not self._has(real):
             raise ValueError(
-                f"{what}: {_short(text)} is outside of the folders of this page; start it with --folder to add "
-                "another one"
+                f"{what}: {_short(text)} is outside of the folders of this page; start it with --folder to add another "
+                "one"
             )
         # Only now, so that the answer does not show what there is elsewhere.
         try:
@@ -94,8 +104,9 @@ class Workspace:
     def require_inside(self, value: Any, what: str) -> None:
         """Check every text in a JSON value that is or could be a path: it must be in one of the folders.
 
-        A text counts as a path if it begins with `/` or `~/`, has a `..` in it, or names something that exists. All
-        others, such as the id of a model on the hub, are left to the command.
+        A text counts as a path if it begins with `/` or `~/`, has a `..` in it, names something that exists, or leads
+        out of the folders by a link. All others, such as the id of a model on the hub, are left to the command. Some
+        keys are lists in one text, so what is between `+` or `,` is checked, too.
 
         Raises:
             ValueError: if a path is outside.
@@ -106,16 +117,27 @@ class Workspace:
         elif isinstance(value, list | tuple):
             for item in value:
                 self.require_inside(item, what)
-        elif isinstance(value, str) and value and self._may_be_path(value):
-            self.path(value, what)
+        elif isinstance(value, str):
+            texts = dict.fromkeys((value, *map(str.strip, _SEPARATORS.split(value))))
+            for text in filter(self._may_be_path, texts):
+                self.path(text, what)
 
     def _may_be_path(self, text: str) -> bool:
+        if not text:
+            return False
         if "\0" in text or text.startswith(("/", "~")) or ".." in re.split(r"[/\\]", text):
             return True
+        place = self.root / text
         try:
-            return (self.root / text).exists()
-        except OSError:  # a name that is too long: a text
+            return place.exists() or not self._has(place.resolve())  # what is new may be behind a link
+        except RuntimeError:  # a loop of links
+            return True
+        except (OSError, UnicodeError):  # too long, or no name of a file: a text
             return False
+
+    def _has(self, real: Path) -> bool:
+        """Return whether a real path is in one of the folders."""
+        return any(real.is_relative_to(folder) for folder in self.folders)
 
     def shown(self, path: Path) -> str:
         """Return a path as it is written in commands: relative to the root if it is in there."""
@@ -139,16 +161,33 @@ class Workspace:
         real = path.resolve()
         if real in self.folders or any(folder.is_relative_to(real) for folder in self.folders):
             raise ValueError(f"{self.shown(path)} is a folder of the page itself, and is not deleted")
-        stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{real.name}"
-        places = (self.root / TRASH_FOLDER / _numbered(stem, number) for number in count(1))
-        target = next(place for place in places if not place.exists())
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_json(origin_file(target), {"folder": self.shown(real), "time": time.time()})
-            shutil.move(real, target)
-        except OSError as error:
-            raise ValueError(f"{self.shown(path)} could not be moved to {self.shown(target)}: {error}") from error
+        # Shorter, because numbers and endings are added to it; file systems allow 255 bytes.
+        short = real.name.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
+        stem, trash = f"{time.strftime('%Y%m%d-%H%M%S')}-{short}", self.trash()
+        with MOVING:
+            places = (trash / _numbered(stem, number) for number in count(1))
+            target = next(place for place in places if not place.exists())
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_json(origin_file(target), {"folder": self.shown(real), "time": time.time()})
+                shutil.move(real, target)
+            except OSError as error:
+                if not target.exists():
+                    origin_file(target).unlink(missing_ok=True)
+                raise ValueError(f"{self.shown(path)} could not be moved to {self.shown(target)}: {error}") from error
         return target
+
+    def trash(self) -> Path:
+        """Return the trash folder, which need not exist.
+
+        Raises:
+            ValueError: if it is a link, since emptying the trash would delete what the link leads to, or is outside of
+                the folders of the page.
+        """
+        if (self.root / TRASH_FOLDER).is_symlink():
+            raise ValueError(TRASH_IS_LINK.format(TRASH_FOLDER))
+        self.path(str(TRASH_FOLDER), "trash")
+        return self.root / TRASH_FOLDER
 
 
 def origin_file(trashed: Path) -> Path:

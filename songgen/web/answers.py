@@ -1,6 +1,7 @@
 """Answers of local pages: JSON, problems as JSON, and files of which browsers may request parts."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -20,9 +21,23 @@ because `int` raises for texts of more than 4,300."""
 def json_response(values: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return JSON values as an answer.
 
-    It is ASCII only: lyrics may hold half of a surrogate pair, which has no UTF-8 (`JSONResponse` would fail).
+    It is ASCII only: lyrics may hold half of a surrogate pair, which has no UTF-8 (`JSONResponse` would fail). Numbers
+    that are not finite become null: files of runs may hold them, and browsers read no JSON with them.
     """
-    return Response(json.dumps(values).encode("ascii"), status, headers, "application/json")
+    try:
+        text = json.dumps(values, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(values))
+    return Response(text.encode("ascii"), status, headers, "application/json")
+
+
+def _finite(value: Any) -> Any:
+    """Return a JSON value with None in place of numbers that are not finite."""
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def problem_response(problem: HTTPException) -> Response:

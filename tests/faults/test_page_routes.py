@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from local_pages import Answer, Client, serving
 from starlette.datastructures import QueryParams
-from ui_workspace import MARK, MODEL, RUN, SONGS, TOKENS, fill, known_values, make_workspace, parameters, write_job
+from ui_workspace import MARK, MODEL, PREPARED, RUN, SONGS, TOKENS, fill, known_values, make_workspace, parameters, write_job
 
 from songgen.jobs.record import find_jobs
 from songgen.ui.configuring.planner import answer
@@ -42,6 +42,7 @@ SECRET_FOLDER = "elsewhere"
 OUTSIDE = [
     "{elsewhere}", "{elsewhere}/" + RUN, "{elsewhere}/secret.json", "../elsewhere/" + RUN, "../elsewhere/secret.json",
     RUN + "/../../../elsewhere/" + MODEL, "outputs/linked_run", "outputs/linked.json", "datasets/linked_tokens",
+    "datasets/linked_prepared", "../elsewhere/" + PREPARED,
     "~", "~/" + TOKENS, "~/secret.json", "file://{elsewhere}/secret.json", "outputs/linked_run/metrics.jsonl",
     "..%2felsewhere%2fsecret.json", "..\\elsewhere\\secret.json", "../elsewhere/" + SONGS,
 ]  # fmt: skip
@@ -187,6 +188,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
     (outputs / "linked_run").symlink_to(elsewhere / RUN)
     (outputs / "linked.json").symlink_to(elsewhere / "secret.json")
     (workspace.root / TOKENS).with_name("linked_tokens").symlink_to(elsewhere / TOKENS)
+    (workspace.root / PREPARED).with_name("linked_prepared").symlink_to(elsewhere / PREPARED)
     (outputs / "loop").symlink_to("loop")
     os.mkfifo(outputs / "pipe")
     before = Path.cwd()
@@ -206,16 +208,24 @@ def any_route(*routes: list[PageRoute]) -> Any:
     return pytest.mark.parametrize("route", [route for found in routes for route in found], ids=name_of)
 
 
-def addresses(attacked: Attacked, route: PageRoute) -> list[str]:
-    """Addresses of a route that lead to something there is, as far as it is known."""
+def choices(attacked: Attacked, route: PageRoute) -> list[dict[str, str]]:
+    """Values of the parameters of a route: first those for which it shows something, then others."""
     attacked.asked.clear()
     if not find_jobs(attacked.workspace.jobs):  # a test has removed it
         write_job(attacked.workspace.root, "a job", "a line\n")
     known = known_values(attacked.workspace)
     names = parameters(route)
-    values = [known.get(name) or ["x"] for name in names]
-    choices = [dict(zip(names, choice, strict=True)) for choice in product(*values)]
-    return [fill(route, choice) for choice in choices]
+    found = [dict(zip(names, values, strict=True)) for values in product(*(known.get(name) or ["x"] for name in names))]
+    if route not in READING or not names:
+        return found
+    return sorted(found, key=lambda values: attacked.client.get(fill(route, values)).status >= 400)
+
+
+def addresses(attacked: Attacked, route: PageRoute) -> list[str]:
+    """Addresses of a route that lead to something there is, as far as it is known."""
+    found = [fill(route, values) for values in choices(attacked, route)]
+    attacked.asked.clear()
+    return found
 
 
 def send(attacked: Attacked, route: PageRoute, address: str, body: Any = None) -> Answer:
@@ -310,18 +320,7 @@ def with_queries(attacked: Attacked, route: PageRoute, address: str) -> tuple[di
         given |= {name: known.get(name, "1") for name in sorted(new)}
 
 
-NEED_MORE = {
-    "/data/files/{folder}/report.html": "a prepared data set",
-    "/data/files/{folder}/audio/{name}": "a prepared data set",
-    "/api/data/set/{folder}/rows": "a prepared data set",
-    "/data/tokenize": "a prepared data set",
-    "/api/prepare/start": "a preset",
-    "/api/findings/{id}": "the output of `songgen doctor --json`",
-}
-"""Address of a route that shows nothing of this workspace -> what it would need."""
-
-
-@any_route([route for route in READING if route.path not in NEED_MORE])
+@any_route(READING)
 def test_what_is_there_is_shown(attacked: Attacked, route: PageRoute) -> None:
     """Without this, the refusals below could be those of a page that refuses everything."""
     statuses = {address: [answer.status for answer in with_queries(attacked, route, address)[1]]
@@ -333,16 +332,15 @@ def test_what_is_there_is_shown(attacked: Attacked, route: PageRoute) -> None:
 @pytest.mark.faults
 @any_route([route for route in ROUTES if parameters(route)])
 def test_no_path_in_an_address_leads_out(attacked: Attacked, route: PageRoute) -> None:
-    known = {name: values[0] for name, values in known_values(attacked.workspace).items()}
+    known = choices(attacked, route)[0]
     for name in parameters(route):
         for attack in [*OUTSIDE, *ODD]:
-            values = {other: known.get(other, "x") for other in parameters(route)}
             attack = attacked.filled(attack) or "%00"
-            address = fill(route, values | {name: attack})
+            address = fill(route, known | {name: attack})
             if len(address) < guard.MAX_BODY_BYTES:
                 attacked.require_refusal(send(attacked, route, address), f"{address[:200]}")
         for raw in ("%00", "%", "%zz", "%FF%FE", "..%2F..%2Felsewhere%2Fsecret.json", "%2e%2e%2felsewhere", "..", "."):
-            address = fill(route, {other: "RAW" if other == name else known.get(other, "x") for other in values})
+            address = fill(route, known | {name: "RAW"})
             attacked.require_refusal(send(attacked, route, address.replace("RAW", raw)), raw)
 
 

@@ -17,6 +17,8 @@ from songgen.ui.workspace import SONGS_FOLDER, Workspace
 from songgen.web.access import make_access
 from songgen.web.server import LocalServer
 
+pytestmark = pytest.mark.faults
+
 RATE = 16_000
 SECONDS = 8
 LYRICS = "[verse]\n<img src=x onerror=alert(1)>\n"

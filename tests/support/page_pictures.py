@@ -37,8 +37,8 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     shown = {
         "data": ("/data", "table"),
-        "configure": (f"/configure?data={quote(arguments.data, safe='')}", "main"),
-        "train": (f"/train/run/{quote(arguments.run, safe='')}", "main"),
+        "configure": (f"/configure?data={quoted(arguments.data)}&model={quoted(arguments.models[1])}", "main"),
+        "train": (f"/train/run/{quoted(arguments.run)}", "main"),
         "listen": ("/listen", "main"),
         "models": ("/models", "table"),
     }
@@ -47,11 +47,12 @@ def main() -> None:
         browser.open(server.url)
         browser.resize(WIDTH, HEIGHT)
         generate(server, arguments.models)
+        browser.settle()
         for language in LANGUAGES:
             browser.language(language)
             for name, (address, selector) in shown.items():
                 browser.open(server.base + address)
-                browser.wait(lambda: browser.run("return document.querySelector(arguments[0])", selector), name)
+                browser.find("return document.querySelector(arguments[0])", selector)
                 browser.settle()
                 arrange(browser, name)
                 browser.screenshot(arguments.out / f"ui_{name}_{language}.png")
@@ -72,6 +73,11 @@ def generate(server: PageProcess, models: Sequence[str]) -> None:
         time.sleep(1)
 
 
+def quoted(folder: str) -> str:
+    """Return a folder as one part of an address."""
+    return quote(folder, safe="")
+
+
 def arrange(browser: Browser, name: str) -> None:
     """Bring the page into the state that the picture shows."""
     if name == "configure":
@@ -82,9 +88,14 @@ def arrange(browser: Browser, name: str) -> None:
         browser.wait(lambda: browser.run("return document.querySelectorAll('.js-plotly-plot').length > 1"), "charts")
         browser.run("document.querySelector('.js-plotly-plot').closest('section').scrollIntoView()")
         browser.run("window.scrollBy(0, -60)")
-    if name == "listen" and browser.run("return Boolean(document.querySelector('#songs article'))"):
-        browser.run("document.querySelector('#songs article').scrollIntoView(); window.scrollBy(0, -160)")
+    if name == "listen":
+        browser.run(
+            "const song = document.querySelector('#songs article');"
+            "const buttons = [...song.querySelectorAll('button')];"
+            "buttons.find((button) => /Spectrogram|频谱/.test(button.textContent)).click();"
+        )
         browser.settle()
+        browser.run("document.querySelector('#songs-title').scrollIntoView(); window.scrollBy(0, -60)")
     time.sleep(1.5)
 
 

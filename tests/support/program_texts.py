@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib
 import itertools
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from string import Formatter
@@ -33,6 +34,7 @@ MESSAGE_SOURCES = (
     "families/*/costs.py",
     "families/flow/keys.py",
     "families/songs.py",
+    "families/use/song_folder.py",
     "config/checks.py",
     "config/data_arguments.py",
     "config/keys.py",
@@ -44,6 +46,7 @@ MESSAGE_SOURCES = (
     "data/dataset.py",
     "data/loader.py",
     "data/shards.py",
+    "jobs/*.py",
     "runtime/file_hashes.py",
     "runtime/folder_owner.py",
     "runtime/json_lines.py",
@@ -58,6 +61,12 @@ MESSAGE_SOURCES = (
     "train/reporting/run_state.py",
 )
 """Modules whose messages the page shows, with the texts that these messages contain."""
+
+PAGE_SOURCES = ("ui/*.py", "ui/*/*.py")
+"""Modules of the page itself: what is not in its other catalogs is a message."""
+
+PAGE_TEXTS = Path(PACKAGE, "ui", "texts", "zh")
+"""Folder with its catalogs."""
 
 NOT_SHOWN = {
     "| key | value | reason |",
@@ -77,6 +86,17 @@ NOT_SHOWN = {
     "usage: CONFIG.json [--key value ...]   (lists and tables as JSON, --flag alone is true)",
     "keys of CONFIG.json, and on the command line as --key value:",
     "an entry of inputs may be a table:",
+    "ValueError: ",
+    "error: ",
+    "songgen check: ",
+    "songgen {0}",
+    "generate {0}",
+    "only for {0}",
+    "the page",
+    "python {0} --out datasets/demo_songs",
+    "{0}( and {1})?",
+    "private, max-age=31536000, immutable",
+    "{0}={1}; Path=/; SameSite=Strict; Max-Age=31536000",
 }
 """Texts of these modules that are in files, are looked for in other texts, or are put together for a terminal."""
 
@@ -122,10 +142,21 @@ def command_texts() -> set[str]:
 
 def message_templates() -> set[str]:
     """Return the templates of all messages, with `{0}`, `{1}`, ... for their values."""
-    paths = sorted(path for pattern in MESSAGE_SOURCES for path in PACKAGE.glob(pattern))
-    found = {template for path in paths for template in templates_of(path.read_text(encoding="utf-8"))}
+    found = _templates_in(MESSAGE_SOURCES) | (_templates_in(PAGE_SOURCES) - _texts_of_other_catalogs())
     words = {str(word) for kind in (Kind, Level, Severity) for word in kind} | set(NAMES.values()) | STATES
     return (found | words) - NOT_SHOWN
+
+
+def _templates_in(patterns: Iterable[str]) -> set[str]:
+    paths = sorted(path for pattern in patterns for path in PACKAGE.glob(pattern))
+    assert paths
+    return {template for path in paths for template in templates_of(path.read_text(encoding="utf-8"))}
+
+
+def _texts_of_other_catalogs() -> set[str]:
+    """Return the labels and sentences of the page, whose catalogs are written next to them."""
+    paths = [path for path in PAGE_TEXTS.glob("*.json") if path.name != "messages.json"]
+    return {english for path in paths for english in json.loads(path.read_text(encoding="utf-8"))}
 
 
 def templates_of(source: str) -> Iterator[str]:

@@ -16,6 +16,8 @@ from training_fakes import write_dataset, write_model_folder
 
 from songgen.families.use.song_folder import SongRequest, Take, write_song_request
 from songgen.jobs.record import JOB_STATUS_FILE, JOBS_FOLDER, LOG_FILE, create_job
+from songgen.prepare.config import load_prepare_config
+from songgen.prepare.preparation import prepare
 from songgen.runtime.status import RunStatus
 from songgen.ui.help_texts import help_entries
 from songgen.ui.page import page_routes
@@ -27,6 +29,11 @@ MARK = "not-for-others-9f3c"
 """Text in every text file of a workspace that was written with it: an answer that shows it has read there."""
 
 RUN, MODEL, TOKENS, SONGS = "outputs/run", "outputs/model", "datasets/tokens", "datasets/songs.work"
+PREPARED = "datasets/mine"
+
+FINDINGS = {"fine": False, "findings": [{"level": "error", "where": "model", "what": "the file is missing",
+                                         "way_out": "restore it from a copy"}]}  # fmt: skip
+"""Output of `songgen doctor --json`."""
 
 
 def make_workspace(root: Path, text: str = "words of a song") -> Workspace:
@@ -45,16 +52,25 @@ def make_workspace(root: Path, text: str = "words of a song") -> Workspace:
     upload = root / UPLOADS_FOLDER / "mine"
     upload.mkdir(parents=True)
     for number in range(2):
-        write_song(upload, f"song_{number}.wav", seconds=1.0, lyrics=text)
+        write_song(upload, f"song_{number}.wav", seconds=3.0, seed=number, lyrics=text)
+    write_prepared(root / PREPARED, upload)
     config = {"model_name_or_path": MODEL, "save_to_disk": TOKENS, "output_dir": RUN, "max_steps": 3}
     (root / CONFIGS_FOLDER).mkdir(parents=True)
     (root / CONFIGS_FOLDER / "small.json").write_text(json.dumps(config))
     (root / SONGS_FOLDER / "first").mkdir(parents=True)
     shutil.copy(upload / "song_0.wav", root / SONGS_FOLDER / "first" / "first.wav")
     write_job(root, text, f"{text}\n")
+    write_job(root, "diagnosis", json.dumps(FINDINGS, indent=1) + "\n")
     song = SongRequest((Take("a", MODEL),), {"seed": 1}, created=time.time())
     write_song_request(root / SONGS_FOLDER / "first", song, {"caption": text, "lyrics": text})
     return Workspace(root.resolve())
+
+
+def write_prepared(folder: Path, songs: Path) -> None:
+    """Prepare songs, without the steps that take longer."""
+    argv = ["--inputs", str(songs), "--output_dir", str(folder)]
+    argv += ["--voice", "null", "--measure", "null", "--duplicates", "null", "--export", "ljspeech"]
+    assert prepare(load_prepare_config(argv)) is not None
 
 
 def write_run(folder: Path, *, steps: int = 20, text: str = "words", names: tuple[str, ...] = ()) -> None:
@@ -102,14 +118,15 @@ def known_values(workspace: Workspace) -> dict[str, list[str]]:
         if not path.parent.is_symlink()
     ]
     uploads = [str(path.relative_to(root)) for path in (root / UPLOADS_FOLDER).iterdir()]
-    folders = [*runs, MODEL, TOKENS, SONGS, *uploads, str(SONGS_FOLDER / "first")]
+    folders = [*runs, MODEL, TOKENS, SONGS, PREPARED, *uploads, str(SONGS_FOLDER / "first")]
     configs = [str(path.relative_to(root)) for path in (root / CONFIGS_FOLDER).iterdir()]
     files = [*configs, str(SONGS_FOLDER / "first" / "first.wav"), f"{RUN}/metrics.jsonl"]
     charts = charts_address().rpartition("/")[2]
     return {
         "id": [*jobs, "river_000", help_entries()[0].id], "folder": folders, "path": [*files, *folders], "file": files,
-        "run": runs, "data": [TOKENS, SONGS], "model": [MODEL], "config": configs, "language": ["zh"],
-        "name": ["doctor", "small", "ui.css", "first", "review.css", charts],
+        "run": runs, "data": [PREPARED, TOKENS, SONGS], "from": [PREPARED], "songs": uploads, "model": [MODEL], "config": configs, "language": ["zh"],
+        "name": ["doctor", "small", "ui.css", "first", "review.css", charts,
+                 *(path.name for path in sorted((root / PREPARED / "audio").glob("*"))[:1])],
         "track": ["mix", "vocal"], "command": ["doctor"], "subject": [RUN], "split": ["train"],
     }  # fmt: skip
 
@@ -125,7 +142,7 @@ def page_addresses(workspace: Workspace) -> list[str]:
     found = []
     for route in page_routes(workspace):
         names = parameters(route)
-        is_page = "GET" in (route.methods or ()) and not re.match(r"/(api|assets|files|review/)", route.path)
+        is_page = "GET" in (route.methods or ()) and not re.match(r"/(api|assets|files|library|review/)", route.path)
         if not is_page or route.path == "/" or not all(name in known for name in names):
             continue
         choices = known[names[0]] if names else [""]

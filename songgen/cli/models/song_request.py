@@ -17,6 +17,7 @@ from songgen.families.use.song_folder import (
     Take,
     read_song_request,
     read_song_texts,
+    song_files,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def generate_request(folder: Path, parse: ParseWords, generate: Generate) -> lis
     with locked(folder, SONG_LOCK_FILE), ReportedWork(folder, SONG_STATUS_FILE) as work:
         texts = read_song_texts(folder)
         parsed = [parse(take_words(request, take, texts, folder)) for take in request.takes]
+        for earlier in song_files(folder, request):  # of a try that was stopped; the page takes files for results
+            earlier.path.unlink()
         for take, arguments in zip(request.takes, parsed, strict=True):
             work.begin(f"opening {take.name}")
             with _model_of(take.model, folder) as model, _progress(work, take.name) as on_step:
@@ -71,6 +74,8 @@ def take_words(request: SongRequest, take: Take, texts: Mapping[str, str], folde
     """
     own = {"model": take.model, "adapter": list(take.adapter), "out": str(folder / f"{take.name}{request.ending}")}
     given = {**request.options, **texts}
+    if odd := [name for name in given if not name.isidentifier()]:
+        raise ValueError(f"{odd[0]!r} is not the name of an option")  # with `=` in it, it would be another one
     reserved = sorted({*own, "request", "lyrics_file"} & {*given})
     if reserved:
         raise ValueError(f"the options of a request cannot have {', '.join(reserved)}")

@@ -1,7 +1,7 @@
 """Folders of generated songs: requests, states and files. The page makes them, and `songgen generate` fills them.
 
 - `request.json`: options, models, adapters, seed (`SongRequest`)
-- `caption.txt`, `lyrics.txt`: texts, without limit of length
+- `caption.txt`, `lyrics.txt`: texts
 - `song_status.json`: state and progress (`songgen.runtime.status`)
 - `a.wav`, `b.wav`: song of each take; several songs have numbers (`a-1.wav`), tracks a label (`a.vocal.wav`)
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from songgen.families.use.generating import WHOLE_SONG
-from songgen.runtime.files import write_text_atomic
+from songgen.runtime.files import read_regular, write_text_atomic
+from songgen.runtime.json_files import read_json
 from songgen.runtime.records import Format
 
 REQUEST_FILE = "request.json"
@@ -32,6 +34,9 @@ SONG_LOCK_FILE = ".song.lock"
 
 TEXT_OPTIONS = {"caption": CAPTION_FILE, "lyrics": LYRICS_FILE}
 """Option of `songgen generate` -> file of the folder that holds its text."""
+
+MAX_TEXT_BYTES = 1 << 20
+"""Maximum size of a request, and of a text; a song has some kilobytes."""
 
 _TAKE_NAME = re.compile(r"[a-z]")
 
@@ -64,11 +69,19 @@ class SongRequest:
     """Version of this record."""
 
     def __post_init__(self) -> None:
-        """Check what names of files are made of.
+        """Check the values, which may come from a file of others.
 
         Raises:
+            TypeError: if a value has a wrong type.
             ValueError: if a name is not one letter, is used twice, or there is no take.
         """
+        for take in self.takes:
+            if not all(isinstance(text, str) for text in (take.model, *take.adapter)):
+                raise TypeError("model and adapter of a take are texts")
+        if not isinstance(self.options, dict):
+            raise TypeError("options is not an object")
+        if not isinstance(self.created, int | float) or not math.isfinite(self.created):
+            raise TypeError("created is not a time")
         names = [take.name for take in self.takes]
         if not names or len({*names}) < len(names) or not all(map(_TAKE_NAME.fullmatch, names)):
             raise ValueError(f"takes must have different small letters as names, not {', '.join(map(repr, names))}")
@@ -116,17 +129,20 @@ def write_song_request(folder: Path, request: SongRequest, texts: Mapping[str, s
 
 
 def read_song_request(folder: Path) -> SongRequest:
-    """Return the request of a folder.
+    """Return the request of a folder, which may come from anyone.
 
     Raises:
-        ValueError: if there is none, or it cannot be read.
+        ValueError: if there is none, it cannot be read, or the folder has a link in it: a link named as one of the
+            files could make this program show, or overwrite, a file elsewhere.
     """
     path = folder / REQUEST_FILE
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        linked = next((entry for entry in folder.iterdir() if entry.is_symlink()), None)
+    except OSError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    return _FORMAT.parse(text, str(path))
+    if linked is not None:
+        raise ValueError(f"{linked} is a link, which a folder of songs cannot have; remove it")
+    return _FORMAT.read(read_json(path, max_bytes=MAX_TEXT_BYTES), str(path))
 
 
 def read_song_texts(folder: Path) -> dict[str, str]:
@@ -139,8 +155,11 @@ def read_song_texts(folder: Path) -> dict[str, str]:
     for option, name in TEXT_OPTIONS.items():
         path = folder / name
         try:
-            texts[option] = path.read_text(encoding="utf-8") if path.is_file() else ""
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_regular(path, MAX_TEXT_BYTES).decode()
+            texts[option] = text.replace("\r\n", "\n").replace("\r", "\n")
+        except FileNotFoundError:
+            texts[option] = ""
+        except (OSError, ValueError) as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
     return texts
 

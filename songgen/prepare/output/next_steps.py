@@ -18,7 +18,7 @@ def missing_parts(folder: str, values: Mapping[str, Any], root: Path = Path()) -
         values: its `data.json`.
         root: folder in which commands run.
     """
-    model = str(values["model_name_or_path"])
+    model = str(values.get("model_name_or_path") or "")
     if not model.startswith((".", "/", "~")) or (root / Path(model).expanduser()).exists():
         return {}
     tokenizers = Path(model).parent / TOKENIZERS_FOLDER

@@ -303,7 +303,7 @@ def _outcome(refusals: Sequence[Refusal]) -> StepOutput:
 
 SECTION = Section(
     "filter",
-    "limits for clips; `HQ` and `TOTAL` are the published ones",
+    "limits for clips; HQ and TOTAL are the published ones",
     FilterOptions,
     Phase.DESCRIBED,
     [FilterStep],

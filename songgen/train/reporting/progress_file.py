@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -96,11 +97,13 @@ class ProgressFile:
         """
         self._path = folder / PROGRESS_FILE
         self._snapshot = snapshot
+        self._lock = threading.Lock()
 
     def write(self) -> None:
-        """Replace the file; an error, such as a full disk, is left to others to report."""
-        if (progress := self._snapshot()) is not None:
-            with suppress(OSError):
+        """Replace the file; an error, such as a full disk, is left to others to report. Any thread may call this."""
+        # Two threads at once would write the same temporary file, and the older progress could come last.
+        with self._lock, suppress(OSError):
+            if (progress := self._snapshot()) is not None:
                 write_text_atomic(self._path, json.dumps(dataclasses.asdict(progress)) + "\n", durable=False)
 
 

@@ -105,7 +105,7 @@ export class ChartPanel {
       shapes: shown.map((guide) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: guide.value, y1: guide.value, line: { color: soft, width: 1, dash: guide.dash } })),
       annotations: shown.map((guide) => ({
         xref: "paper", x: guide.isLeft ? 0 : 1, xanchor: guide.isLeft ? "left" : "right", y: isLog ? Math.log10(guide.value) : guide.value, yanchor: "bottom",
-        showarrow: false, text: escaped(guide.label), font: { size: 10, color: soft },
+        showarrow: false, text: escaped(guide.label), font: { size: 10, color: soft }, bgcolor: `${card}c8`, borderpad: 1, // read over a curve
       })),
     };
   }

@@ -1,7 +1,7 @@
 // The page Configure: where a configuration starts from, the saved ones, saving.
 
 import { act, copy, el, formatBytes, formatTime, request, showProblem, t } from "./page.js";
-import { config, load, send } from "./configure_form.js";
+import { config, flush, load, send } from "./configure_form.js";
 import "./configure_plan.js";
 
 const byId = (id) => document.getElementById(id);
@@ -96,7 +96,12 @@ async function save(overwrite) {
     byId("config-name").focus();
     throw new Error(t("Give the configuration a name."));
   }
-  await send(); // what was typed a moment ago is saved too
+  await flush();
+  if (config.isBroken) {
+    byId("json-details").open = true;
+    byId("json").focus();
+    throw new Error(t("The file that is written is not valid JSON. Correct it first."));
+  }
   const { exists, file } = await request("/api/configure/save", { name, values: config.values, overwrite });
   if (exists) {
     if (confirm(t("{name} exists. Replace it?", { name }))) await save(true);

@@ -8,6 +8,7 @@ const WAIT = 250;
 export const config = {
   values: {}, name: "", processes: 1, clips: null, stepsPerEpoch: null, unused: new Set(), reasons: {}, isChanged: false,
   isQuiet: true,  // nothing was entered yet: what is missing is no error to point at
+  isBroken: false,  // the JSON that is shown could not be read, and is in no value
 };
 
 const fields = new Map();
@@ -25,7 +26,7 @@ let last = { texts: {}, shown: [], given: [], problems: {}, inherited: {}, units
 let typed = {};
 let extra = null;
 let timer = null;
-let sending = null;
+let sending = null;  // promise of what is being sent
 let generation = 0;  // of loaded configurations: an answer about an earlier one comes too late
 
 /** Calls a function after each answer of the server, with it. */
@@ -59,13 +60,15 @@ export function send(change = {}) {
   return flush();
 }
 
-/** Resolves when everything that was entered is in `config`, also what is entered while it waits. */
-function flush() {
-  sending ??= sendAll().finally(() => { sending = null; });
-  return sending.then(() => (extra !== null || Object.keys(typed).length ? flush() : undefined));
+/** Sends what was entered a moment ago; then `config.values` has all of it, if it is valid JSON. */
+export function flush() {
+  clearTimeout(timer);
+  sending ??= sendAll();
+  return sending;
 }
 
 async function sendAll() {
+  await null;  // so that `sending` is set before it can be over
   try {
     while (extra !== null || Object.keys(typed).length) {
       const sent = { typed, ...extra };
@@ -81,15 +84,19 @@ async function sendAll() {
         answer = await request("/api/configure/state", body);
       } catch (error) {
         if (!("json" in sent)) throw error;
+        config.isBroken = true;
         tellJson(error.message);
         continue;
       }
       if (about !== generation) continue;
+      config.isBroken = false;
       tellJson("");
       apply(answer);
     }
   } catch (error) {
     showProblem(error);
+  } finally {
+    sending = null;
   }
 }
 
@@ -195,6 +202,7 @@ export function reveal(name) {
 export function load(start, isQuiet = false) {
   generation += 1;
   typed = {};
+  extra = null;
   config.reasons = start.reasons ?? {};
   config.clips = null;
   config.stepsPerEpoch = null;
@@ -213,9 +221,9 @@ export function load(start, isQuiet = false) {
   });
 }
 
-function later() {
+function later(wait = WAIT) {
   clearTimeout(timer);
-  timer = setTimeout(flush, WAIT);
+  timer = setTimeout(flush, wait);
 }
 
 function take(event) {
@@ -251,10 +259,10 @@ byId("form").addEventListener("change", (event) => {
   }
 });
 json.addEventListener("input", () => {
-  clearTimeout(timer);
   typed = {};
   config.isQuiet = false;
-  timer = setTimeout(() => send({ json: json.value }), WAIT * 2);
+  extra = { ...extra, json: json.value };
+  later(WAIT * 2);
 });
 byId("adapter-preset").addEventListener("change", (event) => {
   if (event.target.value) send({ adapter: event.target.value });

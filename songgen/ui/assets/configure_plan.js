@@ -1,7 +1,7 @@
 // What a configuration needs, and what the checks say of it.
 
 import { act, el, formatBytes, formatDuration, formatNumber, request, t } from "./page.js";
-import { config, fieldOf, onState, reveal, send } from "./configure_form.js";
+import { config, fieldOf, flush, onState, reveal, send } from "./configure_form.js";
 
 const byId = (id) => document.getElementById(id);
 const WAIT = 900;
@@ -11,10 +11,12 @@ let isOfForm = false;  // whether the findings are what the form itself knows, w
 let timer = null;
 let asked = 0;
 let latest = null;
+let checked = "";  // what the last check was about; an answer with its own numbers needs no other check
 
 /** Checks the configuration; `isAutomatic` leaves out what would need the network. */
 export async function check(isAutomatic) {
   const number = ++asked;
+  checked = contentNow();
   byId("check-state").textContent = t("Checking…");
   const body = { name: config.name, values: config.values, processes: config.processes, automatic: isAutomatic };
   try {
@@ -27,6 +29,7 @@ export async function check(isAutomatic) {
     take(answer);
   } catch (error) {
     if (number !== asked) return;
+    checked = "";
     byId("check-state").textContent = error.message;
   }
 }
@@ -43,10 +46,12 @@ function take(answer) {
   config.unused = unused;
   showFindings();
   showSummary();
-  if (isNew || isOther) { skipNext = true; send(); }
+  if (isNew || isOther) send();
 }
 
-let skipNext = false;
+/** Returns what a check is about, as a text. */
+function contentNow() { return JSON.stringify([config.values, config.processes]); }
+
 let units = {};
 
 function showSummary() {
@@ -152,6 +157,8 @@ byId("apply-all").onclick = () => applySuggestion(allSuggestions(findings.filter
 byId("show-ignored").onclick = () => { ignored.clear(); showFindings(); };
 byId("validate").onclick = (event) => act(event.target, async () => {
   config.isQuiet = false;
+  await flush();
+  if (config.isBroken) return;  // its problem is shown at the file
   await send();
   clearTimeout(timer);
   await check(false);
@@ -172,7 +179,8 @@ byId("adapter-preset").addEventListener("focus", () => showAdapterMemory().catch
 onState((answer) => {
   units = answer.units;
   showSummary();
-  if (skipNext) { skipNext = false; return; }
+  if (contentNow() === checked) return;
+  checked = "";
   clearTimeout(timer);
   asked += 1;
   const isWrong = Object.keys(answer.problems).length > 0;

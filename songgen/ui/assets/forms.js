@@ -48,13 +48,17 @@ export function valuesOf(form) {
 export function connectForm(form, { change = (values) => values, subject = () => "", onStart = null } = {}) {
   const preview = form.querySelector("[data-preview]");
   let timer = null;
+  let asked = 0;
   const show = async () => {
+    asked += 1;
+    const number = asked;
+    let shown;
     try {
-      const { text } = await request(`/api/commands/${form.dataset.command}`, { values: await change(valuesOf(form), false) });
-      preview.textContent = text;
+      shown = (await request(`/api/commands/${form.dataset.command}`, { values: await change(valuesOf(form), false) })).text;
     } catch (error) {
-      preview.textContent = error.message;
+      shown = error.message;
     }
+    if (number === asked) preview.textContent = shown; // else something has changed meanwhile
   };
   if (preview) {
     const showSoon = () => { clearTimeout(timer); timer = setTimeout(show, 300); };

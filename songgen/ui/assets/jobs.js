@@ -13,7 +13,19 @@ export function watchJob(panel, onState = () => {}) {
     button.onclick = () => act(button, () => request(`${path}/stop`, { kill: button.dataset.action === "kill" }));
   }
   const update = async () => {
-    const { job, log: output } = await request(`${path}?lines=${part("lines").value}`);
+    const answer = await request(`${path}?lines=${part("lines").value}`).catch((error) => {
+      if (error.status !== 422) throw error; // the server is away; it is asked again
+      return { gone: error.message };
+    });
+    if (answer.gone) {
+      part("state").textContent = t("removed");
+      part("state").className = "badge";
+      part("reason").textContent = answer.gone;
+      part("reason").hidden = false;
+      for (const button of panel.querySelectorAll("[data-action]")) button.hidden = true;
+      return false;
+    }
+    const { job, log: output } = answer;
     part("state").textContent = t(job.state);
     part("state").className = `badge ${COLORS[job.state] ?? ""}`;
     const end = job.ended ?? Date.now() / 1000;

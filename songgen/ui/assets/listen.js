@@ -45,12 +45,13 @@ function body() {
   return { values: valuesOf(form), takes, ending: document.getElementById("ending").value };
 }
 
+let asked = 0;
+
 async function showPreview() {
-  try {
-    preview.textContent = (await request("/api/listen/preview", body())).text;
-  } catch (error) {
-    preview.textContent = error.message;
-  }
+  asked += 1;
+  const number = asked;
+  const text = await request("/api/listen/preview", body()).then((answer) => answer.text, (error) => error.message);
+  if (number === asked) preview.textContent = text; // else something has changed meanwhile
 }
 
 let shownFamilies = "";
@@ -79,7 +80,7 @@ async function useSettings(song) {
   document.getElementById("ending").value = song.ending;
   compare.checked = song.takes.length > 1;
   document.getElementById("second").hidden = !compare.checked;
-  song.takes.forEach((take, index) => { pickers[index].value = take; });
+  pickers.slice(0, song.takes.length).forEach((picker, index) => { picker.value = song.takes[index]; });
   input("voice").dispatchEvent(new Event("change", { bubbles: true }));
   changed();
   form.scrollIntoView();

@@ -77,23 +77,26 @@ export async function act(button, action) {
 /** Calls a function now and every few seconds while the page is visible; it goes on after a lost connection. */
 export function poll(action, seconds) {
   let timer = null;
-  let isOver = false;
+  let isRunning = false; // two calls at once would both set a timer, and go on side by side
+  const ending = new AbortController();
   const run = async () => {
     clearTimeout(timer);
-    if (isOver) return;
+    if (isRunning || ending.signal.aborted) return;
+    isRunning = true;
     if (!document.hidden) {
       try {
-        if ((await action()) === false) isOver = true;
+        if ((await action()) === false) ending.abort();
       } catch (error) {
         if (error.status === 401) showProblem(error);
         else if (error.status !== undefined) console.warn(error.message);
       }
     }
-    if (!isOver) timer = setTimeout(run, seconds * 1000);
+    isRunning = false;
+    if (!ending.signal.aborted) timer = setTimeout(run, seconds * 1000);
   };
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) run(); });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) run(); }, { signal: ending.signal });
   run();
-  return () => { isOver = true; clearTimeout(timer); };
+  return () => { ending.abort(); clearTimeout(timer); };
 }
 
 const language = document.documentElement.lang;
@@ -155,21 +158,32 @@ const chooser = document.getElementById("chooser");
 let chosenInput = null;
 let shownFolder = "";
 
+let askedFolder = 0;
+
 async function showFolder(path) {
-  const { path: folder, parent, entries } = await request(`/api/folders?path=${encodeURIComponent(path)}`);
+  askedFolder += 1;
+  const number = askedFolder;
+  const { path: folder, parent, entries, more } = await request(`/api/folders?path=${encodeURIComponent(path)}`);
+  if (number !== askedFolder) return; // another one was opened meanwhile
   shownFolder = folder;
   document.getElementById("chooser-path").textContent = folder || t("Folders of this page");
   document.getElementById("chooser-take").hidden = !folder;
   const rows = entries.map((entry) => el("li", {}, el("button", {
     type: "button", class: "plain",
-    onclick: () => (entry.is_folder ? showFolder(entry.path).catch(showProblem) : take(entry.path)),
+    onclick: () => (entry.is_folder ? showFolder(entry.path).catch(showInChooser) : take(entry.path)),
   }, entry.is_folder ? `📁 ${entry.name}` : entry.name)));
   if (parent !== null) {
     rows.unshift(el("li", {}, el("button", {
-      type: "button", class: "plain", onclick: () => showFolder(parent).catch(showProblem),
+      type: "button", class: "plain", onclick: () => showFolder(parent).catch(showInChooser),
     }, t("‹ Folder above"))));
   }
+  if (more) rows.push(el("li", { class: "soft" }, t("{n} more are not shown: type the path of one of them", { n: more })));
   document.getElementById("chooser-list").replaceChildren(...rows);
+}
+
+/** Shows a problem in the chooser itself: the rest of the page is behind it. */
+function showInChooser(error) {
+  document.getElementById("chooser-path").textContent = error.message;
 }
 
 function take(path) {

@@ -89,7 +89,9 @@ export class Playback extends EventTarget {
       source.onended = null;
       source.disconnect();
     }
+    for (const gain of this.#gains) gain.disconnect();
     this.#sources = [];
+    this.#gains = [];
     this.dispatchEvent(new Event("change"));
   }
 

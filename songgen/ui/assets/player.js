@@ -49,7 +49,8 @@ class Player {
   #order; // numbers of the tracks as they are shown: shuffled while names are hidden
   #isBlind;
   #observer;
-  #isRemoved = false;
+  #ending = new AbortController(); // ends what would keep a removed player, with its sound, in memory
+  #frame = 0;
   #spectrumWidth = 0;
 
   constructor({ tracks, title = "", mode = "layers", isBlind = false, load = false }) {
@@ -65,7 +66,7 @@ class Player {
     this.element = this.#build(title);
     this.#observer = new ResizeObserver(() => this.#onResize());
     this.#observer.observe(this.#parts.wave);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw(), { signal: this.#ending.signal });
     this.#setLevels();
     this.#show();
     if (load) this.load().catch(showProblem);
@@ -93,7 +94,7 @@ class Player {
 
   async play() {
     await this.load();
-    if (!this.#isRemoved) await this.#playback.play();
+    if (!this.#ending.signal.aborted) await this.#playback.play();
   }
 
   pause() { this.#playback.pause(); }
@@ -112,7 +113,7 @@ class Player {
   }
 
   remove() {
-    this.#isRemoved = true;
+    this.#ending.abort();
     this.pause();
     this.#observer.disconnect();
     this.element.remove();
@@ -272,7 +273,8 @@ class Player {
     slider.setAttribute("aria-valuetext", t("{now} of {all}", { now: clock(currentTime), all: clock(duration) }));
     if (this.#peaks.length) time.textContent = `${clock(currentTime)} / ${clock(duration)}`;
     head.style.left = `${duration ? 100 * currentTime / duration : 0}%`;
-    if (isPlaying) requestAnimationFrame(() => this.#show());
+    cancelAnimationFrame(this.#frame); // one call for each picture, however often it is called besides
+    if (isPlaying) this.#frame = requestAnimationFrame(() => this.#show());
   }
 }
 

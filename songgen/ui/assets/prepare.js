@@ -49,12 +49,21 @@ function showSources() {
   changed();
 }
 
-for (const [id, isEval] of [["add-train", false], ["add-eval", true]]) {
-  byId(id).addEventListener("click", () => act(byId(id), async () => {
-    await addSource(byId("add-path").value.trim(), isEval);
-    byId("add-path").value = "";
-  }));
+const typedPath = () => byId("add-path").value.trim();
+
+async function addTyped(isEval) {
+  await addSource(typedPath(), isEval);
+  byId("add-path").value = "";
 }
+
+for (const [id, isEval] of [["add-train", false], ["add-eval", true]]) {
+  byId(id).addEventListener("click", () => act(byId(id), () => addTyped(isEval)));
+}
+byId("add-path").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault(); // would start preparing
+  byId("add-train").click();
+});
 
 // ---- uploads
 
@@ -122,10 +131,14 @@ function setValue(input, value) {
   else input.value = String(value);
 }
 
+let loading = 0;
+
 async function loadStart() {
+  const number = ++loading;
   byId("import-field").hidden = !byId("import-choice").checked;
   if (!start()) return;
   const { values } = await request(`/api/prepare/start?from=${encodeURIComponent(start())}`);
+  if (number !== loading) return; // another one was chosen since: its values may have come already
   for (const input of form.querySelectorAll("[data-kind]")) if (input.name in values) setValue(input, values[input.name]);
   showSteps();
   changed();
@@ -146,6 +159,7 @@ for (const input of form.querySelectorAll("input[name=start], #import-folder")) 
 // ---- checking and starting
 
 let timer = null;
+let checking = 0;
 
 function content() {
   const named = (isEval) => sources.filter((source) => source.isEval === isEval).map((source) => source.path);
@@ -158,15 +172,17 @@ function changed() {
 }
 
 async function check() {
-  const isReady = sources.length > 0 && byId("output-dir").value && start();
+  const isReady = (sources.length > 0 || typedPath()) && byId("output-dir").value && start();
   byId("missing").textContent = isReady ? "" : t("Choose songs and name the folder of the result first");
   if (!start()) return;
+  const number = ++checking;
   let answer;
   try {
     answer = await request("/api/prepare/check", content());
   } catch (error) {
     answer = { problem: error.message, json: "", command: "", existing: "" };
   }
+  if (number !== checking) return; // an older answer that comes late
   byId("problems").hidden = !answer.problem || !isReady;
   byId("problems").textContent = answer.problem;
   byId("existing").hidden = !answer.existing;
@@ -179,6 +195,7 @@ form.addEventListener("input", () => { showSteps(); changed(); });
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   act(event.submitter ?? form.querySelector("[type=submit]"), async () => {
+    if (typedPath()) await addTyped(false); // chosen, and not added yet
     if (!sources.length) throw new Error(t("Choose songs first"));
     const { config, subject } = await request("/api/prepare/save", content());
     await request("/api/jobs", { command: "prepare", values: { config }, subject });

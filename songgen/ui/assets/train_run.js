@@ -25,16 +25,22 @@ function remedies(diagnosis) {
   }));
 }
 
+const starting = () => banner("", t("The run is starting"), t("Its folder appears when the processes have joined; the console shows what they do."));
+const notStarted = (job) => banner("bad", t("The run did not start"), job.reason, t("The console says why. Change the configuration, and start it again."));
+
+/** Returns whether the run was to be resumed, and the command failed before it trained: the status is of the time before. */
+const hasNotResumed = (run) => ["failed", "lost"].includes(run.job?.state) && run.ended !== null && run.job.created > run.ended;
+
 function banners(run) {
   const resume = t("Its checkpoints are unharmed: resume the run below.");
-  if (!run.is_there && !run.job) {
-    return [banner("bad", t("The run is not there any more"), t("Its folder was moved or deleted. If you moved it, open it from the list of all runs."))];
+  if (!run.is_there) {
+    if (!run.job) return [banner("bad", t("The run is not there any more"), t("Its folder was moved or deleted. If you moved it, open it from the list of all runs."))];
+    return run.job.is_active
+      ? [starting()]
+      : [notStarted(run.job)];
   }
-  // A job that is newer than the latest launch of the run has not reached its folder, or never will.
-  if (run.job && run.job.created > (run.started ?? 0) && run.state !== "running") {
-    if (run.job.is_active) return [banner("", t("The run is starting"), t("Its folder appears when the processes have joined; the console shows what they do."))];
-    if (run.job.state !== "finished") return [banner("bad", t("The run did not start"), run.job.reason, t("The console says why. Change the configuration, and start it again."))];
-  }
+  if (run.state !== "running" && run.job?.is_active) return [starting()];
+  if (hasNotResumed(run)) return [notStarted(run.job)];
   if (run.state === "failed" && run.is_killed) {
     return [run.is_disk_full
       ? banner("bad", t("The run was killed, and its disk is full"), t("Free space on the disk of the output folder first."), resume)
@@ -46,11 +52,15 @@ function banners(run) {
     else found.append(el("p", {}, t("The console below says more.")));
     return [found];
   }
-  const silent = run.state === "running" && run.since !== null ? Date.now() / 1000 - run.since : 0;
-  if (silent > 120 && run.doing) {
-    return [banner("warn", t("No step for {time}", { time: formatDuration(silent) }), t("The run is still at: {doing}. An evaluation or the first step may take long; if it does not go on, look into the console.", { doing: run.doing }))];
+  if (isSilent(run)) {
+    return [banner("warn", t("No step since {time}", { time: formatTime(run.since) }), t("The run is still at: {doing}. An evaluation or the first step may take long; if it does not go on, look into the console.", { doing: run.doing }))];
   }
   return [];
+}
+
+/** Returns whether a run has been at one activity for two minutes. By the server's clock: a browser's may differ. */
+function isSilent(run) {
+  return run.state === "running" && Boolean(run.doing) && run.since !== null && run.now - run.since > 120;
 }
 
 let shownBanner = "";
@@ -60,7 +70,9 @@ function showState(run) {
   byId("state").textContent = t(state);
   byId("state").className = `badge ${COLORS[state] ?? ""}`;
   // Only when it changes: a reader of the screen would read an alert again.
-  const key = JSON.stringify([run.is_there, state, run.job?.state, run.started, run.reason, run.diagnosis, run.is_disk_full, run.doing && Math.floor((Date.now() / 1000 - run.since) / 60) > 1]);
+  const key = JSON.stringify([run.is_there, state, run.job?.id, run.job?.state, run.started, run.reason, run.diagnosis, run.is_disk_full, isSilent(run) && run.since]);
+  // A run that has not written its own configuration: the file that it was started with.
+  if (!run.is_there && run.config) byId("its-configuration").href = `/configure?config=${encodeURIComponent(run.config)}`;
   if (key !== shownBanner) byId("banners").replaceChildren(...banners(run));
   shownBanner = key;
   document.title = `${run.step !== null && run.total_steps ? `${Math.floor((100 * run.step) / run.total_steps)} % · ` : ""}${folder} · songgen`;

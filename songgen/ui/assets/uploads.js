@@ -54,8 +54,7 @@ export async function uploadFiles(folder, files, { onProgress = () => {}, signal
   for (const { file, name } of accepted) {
     if (signal?.aborted) break;
     try {
-      const stored = await sendFile(folder, name, file, (sent) => onProgress(done + sent, all, name), signal);
-      path = stored.split("/").slice(0, 3).join("/");
+      path = (await sendFile(folder, name, file, (sent) => onProgress(done + sent, all, name), signal)).folder;
     } catch (error) {
       if (!signal?.aborted) problems.push(`${name}: ${error.message}`);
     }
@@ -65,7 +64,7 @@ export async function uploadFiles(folder, files, { onProgress = () => {}, signal
   return { path, problems };
 }
 
-/** Sends one file; returns its path in the workspace. */
+/** Sends one file; returns {path, folder}: its path in the workspace, and that of the folder of uploads. */
 export function sendFile(folder, name, file, onProgress = () => {}, signal = undefined, query = "") {
   return new Promise((resolve, reject) => {
     const sending = new XMLHttpRequest(); // fetch does not tell how much was sent
@@ -73,11 +72,13 @@ export function sendFile(folder, name, file, onProgress = () => {}, signal = und
     sending.setRequestHeader("Content-Type", "application/octet-stream");
     sending.responseType = "json";
     sending.upload.onprogress = (event) => onProgress(event.loaded);
-    sending.onload = () => (sending.status === 200 ? resolve(sending.response.path)
+    sending.onload = () => (sending.status === 200 ? resolve(sending.response)
       : reject(new Error(sending.response?.error ?? t("The request failed with status {status}", { status: sending.status }))));
     sending.onerror = () => reject(new Error(t("The upload was interrupted; send it again")));
     sending.onabort = () => reject(new Error(t("stopped")));
-    signal?.addEventListener("abort", () => sending.abort());
+    const abort = () => sending.abort();
+    signal?.addEventListener("abort", abort);
+    sending.onloadend = () => signal?.removeEventListener("abort", abort); // one signal serves thousands of files
     sending.send(file);
   });
 }

@@ -1,8 +1,9 @@
 // The voice of a song: a file that is chosen, uploaded or recorded, with a player to check it.
 
-import { act, request, showProblem, t } from "./page.js";
+import { act, showProblem, t } from "./page.js";
 import { fileUrl, makePlayer } from "./player.js";
 import { startRecording } from "./recorder.js";
+import { sendFile } from "./uploads.js";
 
 const FOLDER = "voices"; // of the uploads
 const LONGEST_SECONDS = 60; // of a recording; no model hears more than 30 s
@@ -16,9 +17,7 @@ let recording = null;
 
 async function upload(name, file) {
   status.textContent = t("uploading {name}…", { name });
-  const { path } = await request(`/api/uploads/${FOLDER}/${encodeURIComponent(name)}?rename=1`, undefined, {
-    method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file,
-  });
+  const { path } = await sendFile(FOLDER, name, file, () => {}, undefined, "?rename=1");
   input.value = path;
   input.dispatchEvent(new Event("change", { bubbles: true }));
   input.dispatchEvent(new Event("input", { bubbles: true }));
@@ -36,8 +35,13 @@ if (input.value) show();
 document.getElementById("voice-file").addEventListener("change", ({ currentTarget }) => {
   const [file] = currentTarget.files;
   currentTarget.value = ""; // so that the same file can be taken again
-  if (file) upload(file.name, file).catch((error) => { status.textContent = ""; showProblem(error); });
+  if (file) upload(file.name, file).catch(fail);
 });
+
+function fail(error) {
+  status.textContent = "";
+  showProblem(error);
+}
 
 async function stop() {
   const ended = recording;
@@ -45,7 +49,7 @@ async function stop() {
   meter.hidden = true;
   button.textContent = t("Record");
   const stamp = new Date().toISOString().slice(0, 19).replace(/[^\d]/g, "");
-  await upload(`recording-${stamp}.wav`, await ended.stop());
+  await ended.stop().then((file) => upload(`recording-${stamp}.wav`, file)).catch(fail);
 }
 
 async function start() {
@@ -53,7 +57,7 @@ async function start() {
   recording = await startRecording((seconds, level) => {
     meter.value = level;
     status.textContent = t("recording: {seconds} s", { seconds: Math.floor(seconds) });
-    if (seconds >= LONGEST_SECONDS && recording) stop().catch(showProblem);
+    if (seconds >= LONGEST_SECONDS && recording) stop();
   });
   meter.hidden = false;
   button.textContent = t("Stop recording");

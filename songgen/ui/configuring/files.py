@@ -1,5 +1,6 @@
 """Configuration files of the page: the saved ones, and those that a new one can start from."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from songgen.config.loading import BASE_KEY, read_config_file
 from songgen.config.lora import with_lora
 from songgen.config.recipes import ADAPTING, TRAINING, recipe_folder
 from songgen.config.run_config import RunConfig
-from songgen.runtime.files import write_text_atomic
+from songgen.runtime.files import expand_home, write_text_atomic
 from songgen.runtime.json_files import read_json_object
 from songgen.ui.configuring.form_values import effective_values, without_adapter
 from songgen.ui.site import as_json
@@ -21,6 +22,9 @@ NAME = re.compile(r"[^\W_][\w.-]{0,79}")
 
 RUN_CONFIG = "training_config.json"
 """File in the folder of a run with its resolved configuration."""
+
+PREPARE_KEY = "inputs"
+"""Key that every configuration of `prepare` has, and none of a run; the page keeps both in one folder."""
 
 MAX_BASES = 20
 """Maximum number of files in a chain of bases."""
@@ -71,12 +75,14 @@ def config_path(workspace: Workspace, name: str) -> Path:
 
 
 def saved_configs(workspace: Workspace) -> list[dict[str, Any]]:
-    """Return name, file, time, model and data of every saved configuration, newest first."""
+    """Return name, file, time, model and data of every saved configuration of a run, newest first."""
     found = []
     for path in (workspace.root / CONFIGS_FOLDER).glob("*.json"):
         try:
             values, changed = read_json_object(workspace.path(str(path))), path.stat().st_mtime
         except (OSError, ValueError):
+            continue
+        if PREPARE_KEY in values:
             continue
         texts = {key: values.get(key) for key in ("model_name_or_path", "save_to_disk")}
         found.append({"name": path.stem, "file": workspace.shown(path), "changed": changed, **texts})
@@ -112,20 +118,25 @@ def require_values_inside(workspace: Workspace, path: Path, values: Mapping[str,
     Raises:
         ValueError: if a path is outside of the folders, or a base cannot be read.
     """
-    own = {name: value for name, value in values.items() if name != BASE_KEY}
-    workspace.require_inside({name: value for name, value in own.items() if not _is_recipe(name, value)}, "values")
-    base, folder = values.get(BASE_KEY), (workspace.root / path).parent
+    _require_own_inside(workspace, values, "values")
+    base, file = values.get(BASE_KEY), workspace.root / path
     for _ in range(MAX_BASES):
         if not isinstance(base, str) or not base:
             return
-        file = (folder / base).resolve()
-        if not file.is_relative_to(recipe_folder().resolve()):
-            file = workspace.path(str(file), BASE_KEY)
+        file = Path(os.path.normpath(file.parent / expand_home(base)))  # found as `read_layers` finds it
+        if not file.resolve().is_relative_to(recipe_folder().resolve()):
+            workspace.path(str(file), BASE_KEY)
         content = read_json_object(file)
-        workspace.require_inside({name: value for name, value in content.items() if name != BASE_KEY}, file.name)
-        base, folder = content.get(BASE_KEY), file.parent
+        _require_own_inside(workspace, content, file.name)
+        base = content.get(BASE_KEY)
     if base is not None:
         raise ValueError(f'{BASE_KEY}: more than {MAX_BASES} files; does a "base" lead to itself?')
+
+
+def _require_own_inside(workspace: Workspace, values: Mapping[str, Any], what: str) -> None:
+    """Check the paths of one file, without those in its base."""
+    own = {name: value for name, value in values.items() if name != BASE_KEY and not _is_recipe(name, value)}
+    workspace.require_inside(own, what)
 
 
 def _is_recipe(name: str, value: Any) -> bool:

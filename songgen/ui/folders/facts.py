@@ -1,12 +1,14 @@
 """Facts of one folder, from its small files: its configuration, what it was made of, its files and sounds."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from songgen.runtime.files import read_regular
 from songgen.runtime.json_files import MAX_JSON_BYTES
 from songgen.tasks import task_of_layout
 from songgen.ui.folders.library import values_of
@@ -143,9 +145,9 @@ def files_of(folder: Path, workspace: Workspace) -> tuple[list[FileEntry], int]:
     return shown, len(paths) - len(shown)
 
 
-def configurations_of(folder: Path) -> dict[str, str]:
-    """Return the configuration files of a folder as texts, by name."""
-    return dict(_texts(folder))
+def configurations_of(folder: Path, workspace: Workspace) -> dict[str, str]:
+    """Return the configuration files of a folder as texts, by name; without links to files elsewhere."""
+    return dict(_texts(folder, workspace))
 
 
 def songs_of(folder: Path, workspace: Workspace) -> tuple[list[Song], int]:
@@ -154,12 +156,12 @@ def songs_of(folder: Path, workspace: Workspace) -> tuple[list[Song], int]:
     Of a song whose vocal and accompaniment are there, the mix is left out: players mix them.
     """
     tracks: dict[str, dict[str, str]] = {}
-    for path in _walk(folder):
-        if path.suffix.lower() in SOUNDS:
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            match = _TRACK.fullmatch(name)
-            song, track = (match["song"], match["track"]) if match else (name, "")
-            tracks.setdefault(song, {})[track] = f"{workspace.shown(folder)}/{path.relative_to(folder).as_posix()}"
+    shown = workspace.shown(folder)
+    for path in _sounds(folder):
+        name = os.path.splitext(path)[0]
+        match = _TRACK.fullmatch(name)
+        song, track = (match["song"], match["track"]) if match else (name, "")
+        tracks.setdefault(song, {})[track] = f"{shown}/{path}"
     songs = [Song(name, _layers(files)) for name, files in sorted(tracks.items())]
     return songs[:MAX_SONGS], max(0, len(songs) - MAX_SONGS)
 
@@ -171,24 +173,35 @@ def _layers(files: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(list(files.items())[:1])
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder and of those directly inside of it, without checkpoints; in the order of names."""
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    yield from (path for path in entries if path.is_file())
+def _sounds(folder: Path) -> Iterator[str]:
+    """Yield the paths, in a folder, of the sounds in it and directly inside of its folders, without checkpoints.
+
+    They are in the order of names. Names are looked at first, because there may be 50,000 songs.
+    """
+    entries = _entries(folder)
+    yield from (entry.name for entry in entries if _is_sound(entry))
     for place in entries:
-        if place.is_dir() and not place.is_symlink() and not place.name.startswith("checkpoint-"):
-            yield from sorted(path for path in place.iterdir() if path.is_file())
+        if place.is_dir(follow_symlinks=False) and not place.name.startswith("checkpoint-"):
+            yield from (f"{place.name}/{entry.name}" for entry in _entries(Path(place.path)) if _is_sound(entry))
 
 
-def _texts(folder: Path) -> Iterator[tuple[str, str]]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _is_sound(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in SOUNDS and entry.is_file()
+
+
+def _texts(folder: Path, workspace: Workspace) -> Iterator[tuple[str, str]]:
     for name in CONFIGURATIONS:
-        path = folder / name
         try:
-            if path.is_file() and path.stat().st_size <= MAX_JSON_BYTES:
-                text = path.read_text(encoding="utf-8", errors="replace")
-                yield name, text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "\n…"
-        except OSError:
+            real = workspace.path(str(folder / name))
+            text = read_regular(real, MAX_JSON_BYTES).decode("utf-8", errors="replace")
+        except (OSError, ValueError):  # there is none, it is too large, or a link leads out of the folders of the page
             continue
+        yield name, text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "\n…"
 
 
 def _recipe(folder: Path) -> dict[str, Any]:

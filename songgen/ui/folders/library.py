@@ -7,13 +7,15 @@ does them in the background when the page starts.
 import math
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from songgen.jobs.log import read_text_end
 from songgen.runtime.json_files import parse_json, read_json_object
 from songgen.runtime.model_folders import CHECKPOINT_NAME
+from songgen.train.reporting.milestones import LOSS_METRICS
 from songgen.ui.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -28,8 +30,8 @@ LISTED = ("datasets", "models", "outputs")
 FRESH_SECONDS = 2.0
 """Seconds for which a list is used again; two tabs and several parts of the page ask for it."""
 
-TAIL_BYTES = 64 * 1024
-"""Bytes that are read from the end of a file with metrics, which may have a hundred thousand lines."""
+MAX_LINES = 200
+"""Lines that are read from the end of a file with metrics, which may have a hundred thousand."""
 
 RUN_CONFIG, METRICS, ADAPTER_CONFIG = "training_config.json", "metrics.jsonl", "adapter_config.json"
 
@@ -144,14 +146,14 @@ class Library:
             clips=entry.rows,
             hours=entry.hours,
             size=entry.size,
-            loss=losses.get("train/loss"),
-            held_out_loss=losses.get("eval/loss"),
+            loss=losses.get("train"),
+            held_out_loss=losses.get("eval"),
             data=self._named(config.get("save_to_disk")),
             base=self._named(_base(folder, config, is_adapter=is_adapter)),
             is_adapter=is_adapter,
             has_model=is_adapter or _has_model(folder),
             checkpoints=sum(1 for path in folder.glob("checkpoint-*") if CHECKPOINT_NAME.fullmatch(path.name)),
-            tracks=tuple(map(str, values_of(folder / "dataset.json").get("tracks") or ())),
+            tracks=_texts(values_of(folder / "dataset.json").get("tracks")),
         )
 
     def _named(self, value: Any) -> str:
@@ -159,7 +161,10 @@ class Library:
         if not isinstance(value, str) or not value:
             return ""
         path = self._workspace.root / value
-        return self._workspace.shown(path) if path.exists() or value.startswith(".") else value
+        try:
+            return self._workspace.shown(path) if path.exists() or value.startswith(".") else value
+        except (OSError, RuntimeError, ValueError):  # too long, a loop of links, or no path
+            return value
 
 
 def searched_folders(workspace: Workspace) -> list[Path]:
@@ -179,35 +184,38 @@ def warm_up() -> None:
 
 
 def last_losses(path: Path) -> dict[str, float]:
-    """Return the last training loss and held-out loss in a file with metrics; only its end is read."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
-            lines = file.read().split(b"\n")
-    except OSError:
-        return {}
-    found: dict[str, float] = {}
-    for line in lines:
-        found |= _losses(line)
-    return found
+    """Return the last loss in training (`train`) and on held-out clips (`eval`) in the end of a file with metrics."""
+    lines = read_text_end(path, max_lines=MAX_LINES).text.splitlines()
+    found = {"train": _last(lines, LOSS_METRICS), "eval": _last(lines, ("eval/loss",))}
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def _losses(line: bytes) -> dict[str, float]:
-    """Return the losses in a line; none if it is only the end or the beginning of one."""
-    if b"/loss" not in line:
-        return {}
+def _last(lines: Sequence[str], names: Sequence[str]) -> float | None:
+    """Return the last finite value of the first of some metrics that is in any line."""
+    for name in names:
+        for line in reversed(lines):
+            value = _metrics(line).get(name) if f'"{name}"' in line else None
+            if value is not None and _is_number(value):
+                return float(value)
+    return None
+
+
+def _metrics(line: str) -> dict[str, Any]:
     try:
         values = parse_json(line, constants=True)
     except ValueError:
         return {}
-    if not isinstance(values, dict):
-        return {}
-    return {name: float(values[name]) for name in ("train/loss", "eval/loss") if _is_number(values.get(name))}
+    return values if isinstance(values, dict) else {}
 
 
 def _is_number(value: Any) -> bool:
     """Return whether a value is a number that JSON has; a loss that is NaN is in the state of the run."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Return a list of texts; nothing for another value, which a damaged file may have."""
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def values_of(path: Path) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from songgen.jobs.record import JOB_LOCK_FILE, JOBS_FOLDER, JobView
+from songgen.jobs.record import JOB_LOCK_FILE, JOBS_FOLDER, Job, JobView
 from songgen.runtime.folder_lock import RUN_LOCK_FILE
 from songgen.runtime.folder_owner import read_owner
 from songgen.ui.folders.library import Item, folders_inside, values_of
-from songgen.ui.workspace import TRASH_FOLDER, Workspace, origin_file
+from songgen.ui.workspace import MOVING, TRASH_FOLDER, Workspace, origin_file
 
 WORK_LOCK, WORK_ENDING = "lock.json", ".work"
 """Lock file and ending of work folders (`songgen.tokenize.workspace`, which imports torch)."""
@@ -26,7 +26,10 @@ WRONG_NAME = "the name does not match: type {0} to delete it"
 NOT_THERE = "there is nothing of this name in the trash"
 TAKEN = "{0} exists again: rename it first, and restore then"
 
-_ID = re.compile(r"\d{8}-\d{6}-[^/\0]{1,200}")
+_SEPARATORS = re.compile("[+,:]")
+"""Characters between the paths of one value, and before the strength of an adapter."""
+
+_ID = re.compile(r"\d{8}-\d{6}-[^/\0]{1,255}")
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def uses(workspace: Workspace, folder: Path, items: Sequence[Item], jobs: Sequen
     for owner in _owners(folder):
         yield RUNS_THERE.format(workspace.shown(folder), owner)
     for view in jobs:
-        if view.is_active and view.job.subject and _within(workspace.root / view.job.subject, folder):
+        if view.is_active and any(_within(workspace.root / path, folder) for path in _paths_of(view.job)):
             yield JOB_WORKS.format(workspace.shown(folder), view.job.title)
     for item in items:
         if (workspace.root / item.folder).is_relative_to(folder):
@@ -98,7 +101,7 @@ def uses(workspace: Workspace, folder: Path, items: Sequence[Item], jobs: Sequen
 
 def trashed(workspace: Workspace) -> list[Trashed]:
     """Return what is in the trash, newest first."""
-    place = workspace.root / TRASH_FOLDER
+    place = workspace.trash()
     found = []
     for path in place.iterdir() if place.is_dir() else ():
         if path.suffix == ".json" and path.is_file():
@@ -116,20 +119,21 @@ def restore(workspace: Workspace, trash_id: str) -> Path:
     Raises:
         ValueError: if there is none of this name, its place is not known or taken, or it cannot be moved.
     """
-    path = workspace.root / TRASH_FOLDER / trash_id
+    path = workspace.trash() / trash_id
     if not _ID.fullmatch(trash_id) or not path.is_dir():
         raise ValueError(NOT_THERE)
     origin = values_of(origin_file(path)).get("folder")
     # The record could have been changed: the place must be in the folders of the page, as for any path.
     target = workspace.path(origin if isinstance(origin, str) else "", "folder")
-    if target.exists():
-        raise ValueError(TAKEN.format(workspace.shown(target)))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(path, target)
-        origin_file(path).unlink(missing_ok=True)
-    except OSError as error:
-        raise ValueError(f"{trash_id} could not be moved to {workspace.shown(target)}: {error}") from error
+    with MOVING:
+        if target.exists():
+            raise ValueError(TAKEN.format(workspace.shown(target)))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, target)
+            origin_file(path).unlink(missing_ok=True)
+        except OSError as error:
+            raise ValueError(f"{trash_id} could not be moved to {workspace.shown(target)}: {error}") from error
     return target
 
 
@@ -141,7 +145,7 @@ def empty(workspace: Workspace) -> int:
     """
     freed = 0
     for entry in trashed(workspace):
-        path = workspace.root / TRASH_FOLDER / entry.id
+        path = workspace.trash() / entry.id
         try:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -179,6 +183,12 @@ def _owners(folder: Path) -> Iterator[str]:
                 continue
             if owner is not None and (owner.is_alive or not owner.is_here):
                 yield str(owner)
+
+
+def _paths_of(job: Job) -> Iterator[str]:
+    """Yield the texts of a job that may be paths: its subject, its arguments, and the values of its options."""
+    for text in (job.subject, *(word.partition("=")[2] or word for word in job.command[2:])):
+        yield from filter(None, (text, *_SEPARATORS.split(text)))
 
 
 def _within(path: Path, folder: Path) -> bool:

@@ -313,7 +313,10 @@ class ConfigurePart:
         if not isinstance(clips, int) or not 0 < clips < MAX_CLIPS:
             return {}
         known = measured if isinstance(measured, int) and 0 < measured < MAX_CLIPS else None
-        return unit_notes(effective, clips=clips, processes=_processes(request), measured_steps=known)
+        try:
+            return unit_notes(effective, clips=clips, processes=_processes(request), measured_steps=known)
+        except OverflowError:  # such as 1e308 epochs
+            return {}
 
     def _commands(self, request: Request, path: Path, effective: dict[str, Any]) -> list[str]:
         """Return the commands that check and run the file."""

@@ -12,6 +12,7 @@ from starlette.responses import FileResponse, Response
 from songgen.config.recipes import recipe_folder
 from songgen.data.sound.contents import AUDIO_SUFFIXES
 from songgen.jobs.record import JobView, find_jobs
+from songgen.ui.folders.library import searched_folders
 from songgen.ui.parts.jobs import job_values
 from songgen.ui.site import Site
 from songgen.web.answers import PartialFileResponse, existing_file, json_response
@@ -53,7 +54,7 @@ class DataPart:
 
     def index(self, request: Request) -> Response:
         """Return the page with the list, which its script fetches: searching the folders may take seconds."""
-        running = [job_values(view) for view in find_jobs(self._workspace.jobs)
+        running = [job_values(view, self._site.language(request)) for view in find_jobs(self._workspace.jobs)
                    if view.is_active and view.job.name in COMMANDS]  # fmt: skip
         script = recipe_folder() / DEMO_SCRIPT
         demo = f"python {shlex.quote(str(script))} --out datasets/demo_songs" if script.is_file() else ""
@@ -75,11 +76,8 @@ class DataPart:
         """Return the models whose codec and tokenizers can be used."""
         from songgen.doctor.listing import find_entries
 
-        found = [
-            entry
-            for entry in find_entries(self._workspace.folders, self._workspace.folders)
-            if entry.kind in ("model", "run")
-        ]
+        places = searched_folders(self._workspace)
+        found = [entry for entry in find_entries(places, self._workspace.folders) if entry.kind in ("model", "run")]
         return json_response({"models": [self._workspace.shown(Path(entry.folder)) for entry in found]})
 
     def data_set(self, request: Request) -> Response:
@@ -99,7 +97,7 @@ class DataPart:
             data=shown,
             folder=path,
             address=quote(path, safe=""),
-            job=None if job is None else job_values(job),
+            job=None if job is None else job_values(job, self._site.language(request)),
             has_report_page=(shown.folder / REPORT_PAGE).is_file(),
         )
 
@@ -107,9 +105,9 @@ class DataPart:
         """Return how far the work on a data set is."""
         from songgen.ui.datasets import read_data_set, summary_of_step
 
-        found = read_data_set(self._folder(request))
+        found = read_data_set(self._folder(request), with_reasons=False)  # asked for every other second
         texts, work, job = self._site.language(request), found.work, self._newest_job(found.folder)
-        values: dict[str, Any] = {"is_there": found.is_there, "work": None, "job": job and job_values(job)}
+        values: dict[str, Any] = {"is_there": found.is_there, "work": None, "job": job and job_values(job, texts)}
         if work is not None:
             progress = work.progress
             values["work"] = {

@@ -93,10 +93,17 @@ def next_step(items: list[Item]) -> dict[str, str]:
 def latest_songs(workspace: Workspace) -> list[dict[str, Any]]:
     """Return the newest folders of generated songs."""
     place = workspace.root / SONGS_FOLDER
-    folders = [path for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
-    folders.sort(key=lambda path: -path.stat().st_mtime)
+    folders = [(changed, path) for path in place.iterdir() if (changed := _changed(path))] if place.is_dir() else []
     return [
-        {"folder": workspace.shown(folder), "name": folder.name, "time": folder.stat().st_mtime}
-        for folder in folders[:SHOWN]
-        if any(path.suffix.lower() in SOUNDS for path in folder.iterdir())
+        {"folder": workspace.shown(folder), "name": folder.name, "time": changed}
+        for changed, folder in sorted(folders, reverse=True)[:SHOWN]
+        if any(path.suffix.lower() in SOUNDS for path in folder.glob("*"))
     ]
+
+
+def _changed(folder: Path) -> float:
+    """Return the time of the last change of a folder; 0 for a file, or one that was removed in the meantime."""
+    try:
+        return folder.stat().st_mtime if folder.is_dir() else 0.0
+    except OSError:
+        return 0.0

@@ -1,6 +1,7 @@
 """Jobs on the page: start a command, list jobs, show progress and output of one, stop it."""
 
 import dataclasses
+import re
 from typing import Any
 
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from songgen.jobs.record import JobView, find_jobs, read_job
 from songgen.jobs.starting import remove_job, start_job, stop_job
 from songgen.ui.commands import command_text, command_values, command_words
 from songgen.ui.site import Site, body_of, text_of
+from songgen.ui.translation import Translator
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
 
@@ -19,6 +21,9 @@ MAX_LINES = 2_000
 
 SHOWN_JOBS = 100
 """Number of jobs in the list."""
+
+_PROGRAM = re.compile(r"songgen( \w+)?: error: ")
+"""Beginning of the last line of a command that failed: the state says so already."""
 
 
 class JobsPart:
@@ -46,18 +51,18 @@ class JobsPart:
 
     def index(self, request: Request) -> Response:
         """Return the page with all jobs."""
-        return self._site.render(request, "jobs.html", jobs=[job_values(view) for view in self._newest()])
+        return self._site.render(request, "jobs.html", jobs=self._values(request, self._newest()))
 
     def job_page(self, request: Request) -> Response:
         """Return the page of one job."""
-        return self._site.render(request, "job.html", job=job_values(self._view(request)))
+        return self._site.render(request, "job.html", job=self._values(request, [self._view(request)])[0])
 
     def listing(self, request: Request) -> Response:
         """Return the jobs, newest first; `?subject=PATH` only those that work on it."""
         subject = request.query_params.get("subject")
         views = self._newest()
         found = [view for view in views if subject is None or view.job.subject == subject]
-        return json_response({"jobs": [job_values(view) for view in found]})
+        return json_response({"jobs": self._values(request, found)})
 
     def start(self, request: Request) -> Response:
         """Start a command: `{"command": NAME, "values": {OPTION: VALUE}, "subject": PATH}`."""
@@ -65,7 +70,7 @@ class JobsPart:
         subject = text_of(request, "subject")
         if subject:
             self._site.workspace.path(subject, "subject")
-        return json_response({"job": job_values(self.begin(words, subject))})
+        return json_response({"job": self._values(request, [self.begin(words, subject)])[0]})
 
     def begin(self, words: list[str], subject: str) -> JobView:
         """Start a checked command as a job."""
@@ -83,12 +88,12 @@ class JobsPart:
         lines = min(max(1, int(query.get("lines", "200")[:6])), MAX_LINES)
         offset = int(query["offset"][:15]) if "offset" in query else None
         part = read_log(view.folder, max_lines=lines, offset=offset)
-        return json_response({"job": job_values(view), "log": dataclasses.asdict(part)})
+        return json_response({"job": self._values(request, [view])[0], "log": dataclasses.asdict(part)})
 
     def stop(self, request: Request) -> Response:
         """Stop a job; `{"kill": true}` ends it at once."""
         stop_job(self._view(request), kill=body_of(request).get("kill") is True)
-        return json_response({"job": job_values(self._view(request))})
+        return json_response({"job": self._values(request, [self._view(request)])[0]})
 
     def again(self, request: Request) -> Response:
         """Start the command of a job that has ended once more, for example to continue what was interrupted."""
@@ -99,7 +104,7 @@ class JobsPart:
         words = command_words(job.name, command_values(job.command), self._site.workspace)
         if tuple(words) != job.command:
             raise ValueError("this command was not started on the page; copy it into a terminal to start it again")
-        return json_response({"job": job_values(self.begin(words, job.subject))})
+        return json_response({"job": self._values(request, [self.begin(words, job.subject)])[0]})
 
     def remove(self, request: Request) -> Response:
         """Remove the folder of a job that has ended; what its command wrote is kept."""
@@ -112,6 +117,10 @@ class JobsPart:
             raise ValueError("values: a table of options is expected")
         return command_words(name, values, self._site.workspace)
 
+    def _values(self, request: Request, views: list[JobView]) -> list[dict[str, Any]]:
+        texts = self._site.language(request)
+        return [job_values(view, texts) for view in views]
+
     def _view(self, request: Request) -> JobView:
         return read_job(self._folder, request.path_params["id"])
 
@@ -119,8 +128,8 @@ class JobsPart:
         return find_jobs(self._folder)[:SHOWN_JOBS]
 
 
-def job_values(view: JobView) -> dict[str, Any]:
-    """Return what the page shows of a job."""
+def job_values(view: JobView, texts: Translator) -> dict[str, Any]:
+    """Return what the page shows of a job, with the reason of its end in the language of `texts`."""
     status = view.status
     return {
         "id": view.job.id,
@@ -133,5 +142,5 @@ def job_values(view: JobView) -> dict[str, Any]:
         "is_active": view.is_active,
         "ended": None if status is None or status.status == "running" else status.time,
         "exit_code": None if status is None else status.exit_code,
-        "reason": "" if status is None else status.reason or "",
+        "reason": "" if status is None else texts.message(_PROGRAM.sub("", status.reason or "")),
     }

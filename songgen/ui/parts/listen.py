@@ -78,11 +78,12 @@ class ListenPart:
         if not (offset.isascii() and offset.isdigit() and len(offset) < 10):
             raise ValueError("offset: a number is expected")
         songs, total = self._songs.find(query.get("search", ""), int(offset), SONGS_AT_ONCE)
-        return json_response({"songs": songs, "total": total})
+        return json_response({"songs": [self._shown(request, song) for song in songs], "total": total})
 
     def create(self, request: Request) -> Response:
         """Generate songs: `{"values": {OPTION: VALUE}, "takes": [{"model": M, "adapter": [A]}], "ending": ".wav"}`."""
-        return json_response({"song": self._songs.values(self._songs.create(*_request_of(request)))})
+        song = self._songs.values(self._songs.create(*_request_of(request)))
+        return json_response({"song": self._shown(request, song)})
 
     def song(self, request: Request) -> Response:
         """Return state, progress and files of a song."""
@@ -99,7 +100,11 @@ class ListenPart:
         return json_response({})
 
     def _values(self, request: Request) -> dict[str, Any]:
-        return self._songs.values(self._songs.existing(request.path_params["name"]))
+        return self._shown(request, self._songs.values(self._songs.existing(request.path_params["name"])))
+
+    def _shown(self, request: Request, song: dict[str, Any]) -> dict[str, Any]:
+        """Return a song with the reason of its end in the language of a request."""
+        return song | {"reason": self._site.language(request).message(song.get("reason", ""))}
 
 
 def _request_of(request: Request) -> tuple[dict[str, Any], list[Any], str]:

@@ -1,8 +1,8 @@
 """Models on the page: everything that there is, one folder with its actions, new models, and the trash."""
 
 import dataclasses
-import json
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from songgen.jobs.log import read_log
 from songgen.jobs.record import find_jobs, read_job
+from songgen.runtime.json_files import parse_json_object
 from songgen.ui.commands import command_form
 from songgen.ui.folders import trash
 from songgen.ui.folders.facts import configurations_of, facts_of, files_of, songs_of
@@ -88,7 +89,7 @@ class ModelsPart:
             facts=facts_of(folder),
             files=files,
             hidden_files=hidden_files,
-            configurations=configurations_of(folder),
+            configurations=configurations_of(folder, self._workspace),
             songs=songs,
             hidden_songs=hidden_songs,
             comparison=comparison_values(comparison),
@@ -199,7 +200,7 @@ def findings_of(text: str, texts: Translator) -> dict[str, Any]:
     try:
         # Warnings may be printed around it; the object itself begins and ends with a brace in a line of its own.
         start, end = lines.index("{"), len(lines) - 1 - lines[::-1].index("}")
-        found = json.loads("\n".join(lines[start : end + 1]))
+        found = parse_json_object("\n".join(lines[start : end + 1]))
         findings = [
             {
                 "level": str(finding["level"]),
@@ -219,24 +220,31 @@ def comparison_values(record: dict[str, Any]) -> dict[str, Any]:
     losses = [_loss_of(record.get(side)) for side in ("without", "with")]
     if None in losses:
         return {}
-    songs = [song for song in record.get("songs", []) if isinstance(song, dict) and isinstance(song.get("files"), dict)]
+    warnings = record.get("warnings")
     return {
         "without": losses[0],
         "with": losses[1],
         "clips": record.get("clips"),
-        "warnings": [str(text) for text in record.get("warnings", [])],
+        "warnings": [str(text) for text in warnings] if isinstance(warnings, list) else [],
         "songs": [
-            {
-                "id": str(song.get("id", "")),
-                "sides": [
-                    {"side": side, "track": str(track), "file": str(file)}
-                    for side in ("original", "without", "with")
-                    for track, file in (song["files"].get(side) or {}).items()
-                ],
-            }
-            for song in songs
+            {"id": str(song.get("id", "")), "sides": list(_sides(song["files"]))}
+            for song in _tables(record.get("songs"))
+            if isinstance(song.get("files"), dict)
         ],
     }
+
+
+def _sides(files: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """Yield side, track and file of every sound of a compared song."""
+    for side in ("original", "without", "with"):
+        tracks = files.get(side)
+        for track, file in tracks.items() if isinstance(tracks, dict) else ():
+            yield {"side": side, "track": str(track), "file": str(file)}
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    """Return the tables of a list, without anything else that a damaged file may have."""
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def _loss_of(side: Any) -> float | None:

@@ -1,7 +1,9 @@
 """Settings: the language of the page, its folders, what is installed, and help."""
 
+import os
 import shutil
 import socket
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -15,6 +17,9 @@ from songgen.ui.workspace import TRASH_FOLDER
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
 from songgen.web.language import LANGUAGE_COOKIE
+
+MAX_ENTRIES = 500
+"""Maximum number of files and folders that are listed for choosing; a path can also be typed."""
 
 
 class SettingsPart:
@@ -79,15 +84,19 @@ class SettingsPart:
             entries = [
                 {"name": str(path), "path": workspace.shown(path), "is_folder": True} for path in workspace.folders
             ]
-            return json_response({"path": "", "parent": None, "entries": entries})
+            return json_response({"path": "", "parent": None, "entries": entries, "more": 0})
         folder = workspace.existing_folder(text)
-        entries = []
-        for path in sorted(folder.iterdir(), key=lambda path: (not path.is_dir(), path.name.casefold())):
-            if path.name.startswith("."):
-                continue
-            entries.append({"name": path.name, "path": workspace.shown(folder / path.name), "is_folder": path.is_dir()})
+        shown = Path(workspace.shown(folder))
+        with os.scandir(folder) as found:
+            listed = [(not entry.is_dir(), entry.name) for entry in found if not entry.name.startswith(".")]
+        listed.sort(key=lambda entry: (entry[0], entry[1].casefold()))
+        entries = [
+            {"name": name, "path": (shown / name).as_posix(), "is_folder": not is_file}
+            for is_file, name in listed[:MAX_ENTRIES]
+        ]
         parent = "" if folder in workspace.folders else workspace.shown(folder.parent)
-        return json_response({"path": workspace.shown(folder), "parent": parent, "entries": entries})
+        more = len(listed) - len(entries)
+        return json_response({"path": str(shown), "parent": parent, "entries": entries, "more": more})
 
 
 def port_of(request: Request) -> int | None:

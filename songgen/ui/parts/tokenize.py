@@ -14,6 +14,7 @@ from songgen.ui.commands import command_form
 from songgen.ui.fields import Field, field_of_key
 from songgen.ui.parts.jobs import job_values
 from songgen.ui.site import Site
+from songgen.ui.translation import Translator
 from songgen.web.application import PageRoute
 
 MAIN_KEYS = ("model_name_or_path", "save_to_disk", "min_duration_in_seconds", "max_duration_in_seconds", "long_clips")
@@ -79,14 +80,14 @@ class TokenizePart:
             part_fields=_key_fields(PART_KEYS, values),
             further=_key_fields(FURTHER_KEYS, values),
             launch=[field for field in command_form("tokenize").fields if field.name in LAUNCH_OPTIONS],
-            jobs=self._jobs([str(given["out"]) for given in missing.values()]),
+            jobs=self._jobs([str(given["out"]) for given in missing.values()], self._site.language(request)),
         )
 
-    def _jobs(self, subjects: list[str]) -> dict[str, dict[str, Any]]:
+    def _jobs(self, subjects: list[str], texts: Translator) -> dict[str, dict[str, Any]]:
         """Return the newest job of each command that makes a missing part."""
         wanted = {Path(subject) for subject in subjects}
         views = [view for view in find_jobs(self._workspace.jobs) if Path(view.job.subject) in wanted]
-        return {view.job.name: job_values(view) for view in reversed(views)}
+        return {view.job.name: job_values(view, texts) for view in reversed(views)}
 
 
 def _key_fields(names: tuple[str, ...], values: dict[str, Any]) -> list[Field]:

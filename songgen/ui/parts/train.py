@@ -15,16 +15,18 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from songgen.jobs.log import read_log, read_text_end
-from songgen.jobs.record import JobView, find_jobs
+from songgen.jobs.record import LOG_FILE, JobView, find_jobs
 from songgen.runtime.control.commands import FORMS, SCHEDULED
+from songgen.runtime.status import read_run_status
 from songgen.train.reporting.console import CONSOLE_FILE
 from songgen.ui.commands import command_form
 from songgen.ui.parts.jobs import job_values
 from songgen.ui.site import Site, body_of, text_of
 from songgen.ui.training.curves import MAX_RUNS, Curves, Seen
 from songgen.ui.training.run_commands import RunCommands
-from songgen.ui.training.runs import checkpoints_of, details_of, find_runs, is_run, row_of, songs_of_run
+from songgen.ui.training.runs import checkpoints_of, details_of, find_runs, is_run, row_of, songs_of_run, started_at
 from songgen.ui.training.starting import check_of, configurations, launch_files, plan_of
+from songgen.ui.workspace import CONFIGS_FOLDER
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
 
@@ -150,7 +152,8 @@ class TrainPart:
                 "is_there": is_run(folder),
                 **details,
                 "commands": self._commands.shown(folder),
-                "job": None if job is None else job_values(job),
+                "job": None if job is None else job_values(job, t),
+                "config": "" if job is None else _config_of(job),
             }
         )
 
@@ -175,6 +178,8 @@ class TrainPart:
         only_warnings = query.get("only") == "warnings"
         read = MAX_LINES if only_warnings else wanted
         job = self._job_of(folder)
+        if job is not None and not job.is_active and _began_after(folder, job):
+            job = None
         if job is not None:
             part = read_log(job.folder, max_lines=read)
         else:
@@ -209,6 +214,16 @@ class TrainPart:
         shown = self._workspace.shown(folder)
         jobs = find_jobs(self._workspace.jobs)
         return next((view for view in jobs if view.job.name == "train" and view.job.subject == shown), None)
+
+
+def _began_after(folder: Path, job: JobView) -> bool:
+    """Return whether the latest launch in a folder began after a job that has ended: it was started in a terminal."""
+    started = started_at(read_run_status(folder))
+    try:
+        ended = (job.folder / LOG_FILE).stat().st_mtime
+    except OSError:
+        return False
+    return started is not None and started > ended
 
 
 def charts_address() -> str:
@@ -283,3 +298,8 @@ def _translate(diagnosis: dict[str, Any], message: Any) -> None:
     diagnosis["title"] = message(diagnosis["title"])
     for remedy in diagnosis["remedies"]:
         remedy["effect"] = message(remedy["effect"])
+
+
+def _config_of(job: JobView) -> str:
+    """Return the configuration file that a job was started with; empty for a shipped recipe, or none."""
+    return next((word for word in job.job.command[2:] if word.startswith(f"{CONFIGS_FOLDER}/")), "")

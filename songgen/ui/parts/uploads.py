@@ -39,7 +39,7 @@ class UploadsPart:
         """Store a file; `?rename=1` gives it another name if there is one of this name with other content."""
         workspace, names = self._site.workspace, request.path_params
         try:
-            target = await asyncio.to_thread(upload_path, workspace, names["folder"], names["name"])
+            folder, target = await asyncio.to_thread(upload_path, workspace, names["folder"], names["name"])
             size = int(request.headers["content-length"])
             rename = request.query_params.get("rename") == "1"
             path = await receive_file(workspace, target, size, request.stream(), rename=rename)
@@ -48,7 +48,7 @@ class UploadsPart:
         except ValueError as error:
             await _drain(request)
             return json_response({"error": self._site.language(request).message(str(error))}, 422)
-        return json_response({"path": workspace.shown(path), "bytes": size})
+        return json_response({"path": workspace.shown(path), "folder": workspace.shown(folder), "bytes": size})
 
 
 async def _drain(request: Request) -> None:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from songgen.jobs.log import read_text_end
 from songgen.runtime.folder_lock import RUN_LOCK_FILE
-from songgen.runtime.status import RUN_STATUS_FILE
+from songgen.runtime.status import RUN_STATUS_FILE, RunStatus
 from songgen.train.reporting.console import CONSOLE_FILE
-from songgen.train.reporting.milestones import LOSS_METRICS
 from songgen.train.reporting.plots.songs import sampled_steps, songs_of
-from songgen.train.reporting.plots.tail import parse_lines
 from songgen.train.reporting.progress_file import RunProgress, read_progress
 from songgen.train.reporting.run_state import RUNNING, RunState, read_run_state
 from songgen.train.reporting.trackers import METRICS_FILE
+from songgen.ui.folders.library import last_losses
 from songgen.ui.training.texts_of_songs import texts_of
 from songgen.ui.workspace import Workspace
 
@@ -47,9 +45,6 @@ ACTIVITIES = (
     "comparing",
 )
 """Activities that heartbeats name; the page translates them."""
-
-LATEST_LINES = 50
-"""Number of lines of metrics in which the latest loss is looked for."""
 
 _MARKS = (RUN_STATUS_FILE, METRICS_FILE, RUN_LOCK_FILE)
 """Files by which the output folder of a run is recognized."""
@@ -92,7 +87,8 @@ def is_run(folder: Path) -> bool:
 
 def row_of(workspace: Workspace, folder: Path) -> dict[str, Any]:
     """Return what a list of runs shows of one."""
-    run, progress = read_run_state(folder), read_progress(folder)
+    run = read_run_state(folder)
+    progress = _progress_of(folder, run)
     return {
         "folder": workspace.shown(folder),
         "name": folder.name,
@@ -101,26 +97,28 @@ def row_of(workspace: Workspace, folder: Path) -> dict[str, Any]:
         "step": _step(run, progress),
         "total_steps": _total(run, progress),
         "epoch": None if progress is None else progress.epoch,
-        "loss": _latest_loss(folder) if progress is None else progress.loss,
+        "loss": last_losses(folder / METRICS_FILE).get("train") if progress is None else progress.loss,
         "seconds_left": progress.seconds_left if progress is not None and run.state == RUNNING else None,
     }
 
 
 def details_of(folder: Path) -> dict[str, Any]:
     """Return state, progress and cause of a failure of a run."""
-    run, progress = read_run_state(folder), read_progress(folder)
+    run = read_run_state(folder)
+    progress = _progress_of(folder, run)
     status, beat = run.status, run.beat if run.state == RUNNING else None
     return {
         "state": run.state,
         "is_killed": run.is_killed,
         "is_disk_full": run.is_killed and _free(folder) < LITTLE_SPACE,
-        "reason": "" if status is None else status.reason or "",
+        "reason": status.reason if status is not None and isinstance(status.reason, str) else "",
         "exit_code": None if status is None else status.exit_code,
         "started": None if status is None else status.started,
         "ended": None if status is None or status.status == RUNNING else status.time,
         "diagnosis": None if status is None or status.diagnosis is None else dataclasses.asdict(status.diagnosis),
         "doing": "" if beat is None or beat.doing not in ACTIVITIES else beat.doing,
         "since": None if beat is None else beat.time,
+        "now": time.time(),
         "step": _step(run, progress),
         "total_steps": _total(run, progress),
         "progress": None if progress is None else dataclasses.asdict(progress),
@@ -128,22 +126,27 @@ def details_of(folder: Path) -> dict[str, Any]:
     }
 
 
-def _latest_loss(folder: Path) -> float | None:
-    """Return the latest training loss of a run of an earlier version, which wrote no progress."""
-    lines = read_text_end(folder / METRICS_FILE, max_lines=LATEST_LINES).text.splitlines()
-    for record in reversed(parse_lines([line.encode() for line in lines]) if lines else []):
-        for name in LOSS_METRICS if record else ():
-            if isinstance(value := record.get(name), float) and math.isfinite(value):  # type: ignore[union-attr]
-                return value
-    return None
+def _progress_of(folder: Path, run: RunState) -> RunProgress | None:
+    """Return the progress of a run; None for a launch that has written none yet: the file is that of an earlier one."""
+    progress = read_progress(folder)
+    if progress is None or run.state != RUNNING:
+        return progress
+    started = started_at(run.status)
+    is_old = started is not None and not (isinstance(progress.time, int | float) and progress.time >= started)
+    return None if is_old else progress
+
+
+def started_at(status: RunStatus | None) -> float | None:
+    """Return the start of the latest launch in seconds since 1970; None if that is not known."""
+    started = None if status is None else status.started
+    return float(started) if isinstance(started, int | float) else None
 
 
 def _step(run: RunState, progress: RunProgress | None) -> int | None:
     """Return the completed steps: those of the file that is written more often, while the run trains."""
-    if run.state == RUNNING and progress is not None and run.status is not None and run.status.started is not None:
-        is_of_this_launch = progress.time >= run.status.started
-        return progress.step if is_of_this_launch else run.step
-    return run.step if run.step is not None or progress is None else progress.step
+    if progress is not None and (run.state == RUNNING or run.step is None):
+        return progress.step
+    return run.step
 
 
 def _total(run: RunState, progress: RunProgress | None) -> int | None:

@@ -15,9 +15,10 @@ from songgen.jobs.execution import python_module
 from songgen.runtime.json_files import parse_json_object
 from songgen.train.reporting.run_state import read_run_state
 from songgen.ui.commands import command_words
+from songgen.ui.configuring.files import saved_configs
 from songgen.ui.training.runs import is_run
 from songgen.ui.translation import Translator
-from songgen.ui.workspace import CONFIGS_FOLDER, Workspace
+from songgen.ui.workspace import Workspace
 
 CHECK_SECONDS = 180.0
 """Seconds after which a check is given up: it may measure the speed of the device."""
@@ -35,7 +36,7 @@ def configurations(workspace: Workspace) -> dict[str, list[str]]:
     recipes = recipe_folder() / TRAINING
     shipped = (path.relative_to(recipes).as_posix() for path in recipes.rglob("*.json"))
     return {
-        "saved": sorted(workspace.shown(path) for path in (workspace.root / CONFIGS_FOLDER).glob("*.json")),
+        "saved": sorted(entry["file"] for entry in saved_configs(workspace)),
         "shipped": sorted(name for name in shipped if not _is_part(name)),
     }
 

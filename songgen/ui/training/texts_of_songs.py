@@ -61,4 +61,6 @@ def _texts(workspace: Workspace, run: Path, names: tuple[str, ...], changed: flo
                     if name in wanted:
                         texts = {column: view.text(column, row)[:MAX_CHARACTERS] for column in ("caption", "lyrics")}
                         found.setdefault(name, texts)
+                    if len(found) == len(wanted):
+                        return found
     return found

@@ -32,6 +32,7 @@ def asked(folder: Path, *models: Path, **options: object) -> Path:
 
 def test_every_model_gets_the_same_request_and_the_state_is_recorded(model: Path, tmp_path: Path, capsys) -> None:
     folder = asked(tmp_path / "songs", model, model, temperature=0.9)
+    (folder / "b-2.wav").write_bytes(b"of an earlier try")
     assert main(["generate", "--request", str(folder)]) == 0
     files = song_files(folder, SongRequest((Take("a", ""), Take("b", ""))))
     assert [file.path.name for file in files] == [
@@ -58,6 +59,7 @@ def test_every_model_gets_the_same_request_and_the_state_is_recorded(model: Path
         ({"out": "/tmp/x.wav"}, "cannot have out"),
         ({"model": "other"}, "cannot have model"),
         ({"request": "."}, "cannot have request"),
+        ({"adapter=/tmp/x": True}, "'adapter=/tmp/x' is not the name of an option"),
     ],
 )
 def test_a_wrong_option_ends_in_the_status(model: Path, tmp_path: Path, capsys, options, message: str) -> None:

@@ -95,6 +95,10 @@ def outcome(view: JobView) -> tuple[str, int | None, str | None]:
             "import sys; print('songgen x: error: no such file'); print('bye'); sys.exit(2)",
             ("failed", 2, "songgen x: error: no such file"),
         ),
+        (
+            "import sys; print('x: error: 2 problems:'); print('  - a'); print('  - b'); sys.exit(2)",
+            ("failed", 2, "x: error: 2 problems: - a - b"),
+        ),
         ("import sys; sys.exit(6)", ("failed", 6, None)),
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", ("stopped", 143, "stopped by SIGTERM")),
     ],

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -230,6 +231,28 @@ def test_a_job_that_ends_between_two_looks_is_not_lost(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(record, "_is_locked", end)
     assert read_job(tmp_path, folder.name).state == "finished"
+
+
+def test_a_job_that_is_being_removed_does_not_hide_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone, kept = make_job(tmp_path), make_job(tmp_path)
+
+    class Entries:
+        """The entries of the folder; one of them is removed after it was listed."""
+
+        def __init__(self, folder: Path) -> None:
+            with scandir(folder) as entries:
+                self._entries = sorted(entries, key=lambda entry: entry.name != gone.name)
+            shutil.rmtree(gone)
+
+        def __enter__(self) -> "list[os.DirEntry[str]]":
+            return self._entries
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    scandir = os.scandir
+    monkeypatch.setattr(record.os, "scandir", lambda folder: Entries(folder) if folder == tmp_path else scandir(folder))
+    assert [view.folder for view in find_jobs(tmp_path)] == [kept]
 
 
 def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:

@@ -5,15 +5,21 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import training_fakes
 from planning_fakes import BIG, SPEED, gpus
 
 from songgen.cli.main import main
 from songgen.config import RunConfig
+from songgen.data.schema import DatasetInfo
 from songgen.exit_codes import EXIT_DONE, EXIT_USAGE
 from songgen.families.registry import family_of
+from songgen.planning.check import check_run
 from songgen.planning.choices import chosen_goals
 from songgen.planning.configure import configure
+from songgen.planning.facts import gather_facts
 from songgen.planning.findings import Severity
+from songgen.planning.memory import Processes
+from songgen.tasks import VOCAL
 
 
 def test_configure_then_train_then_generate_with_nothing_else_given(
@@ -73,6 +79,24 @@ def test_the_machine_decides_precision_and_batches(world: Path) -> None:
     assert chosen(gpus(1, 80e9))["dataloader_num_workers"] == 2
     two = chosen(gpus(2, 80e9), processes=2)
     assert two["per_device_train_batch_size"] == 2, "a step of four clips, on two GPUs"
+
+
+def test_clips_without_a_vocal_track_get_no_loss_of_the_vocal_heads(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, missing = training_fakes.make_rows, {"codes_vocal": None, "energy_vocal": None}
+    monkeypatch.setattr(training_fakes, "make_rows", lambda *a, **k: [row | missing for row in rows(*a, **k)])
+    info = json.loads((world / "data" / "dataset.json").read_text())
+    kept = {"caption_tokenizer_fingerprint": info["caption_tokenizer_fingerprint"]}
+    data = training_fakes.write_dataset(tmp_path / "data", world / "model", 20, 5, **kept)
+    assert VOCAL in DatasetInfo.read(data).tracks, "the column is there, and empty"
+    configured = configure([data], BIG, model=str(world / "model"), speed=SPEED)
+    values = {choice.key: choice.value for choice in configured.choices}
+    assert values["add_vocal_loss"] is False
+    assert not [finding for finding in configured.findings if finding.severity is Severity.ERROR]
+    config = RunConfig.from_dict(values | {"add_vocal_loss": True})
+    (problem,) = check_run(gather_facts(config, BIG, Processes(), SPEED))[:1]
+    assert problem.severity is Severity.ERROR and problem.suggestion == {"add_vocal_loss": False}
 
 
 def test_without_a_model_that_fits_it_says_what_to_do(world: Path, tmp_path: Path) -> None:

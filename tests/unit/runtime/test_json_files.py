@@ -20,6 +20,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
 OWN_MESSAGES = {
     "data/reading.py": 3,  # between this program's own processes
     "runtime/processes/agreement.py": 2,  # likewise
+    "ui/configuring/worker.py": 2,  # likewise
     "lyrics/train.py": 1,  # of the library `tokenizers`, in memory
     "conditioning/frozen.py": 1,  # of the library `transformers`, in memory
     "train/reporting/trackers.py": 1,  # a copy in memory

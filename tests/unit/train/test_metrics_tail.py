@@ -199,6 +199,27 @@ def test_a_line_of_three_megabytes_is_damaged_and_takes_no_memory(tmp_path: Path
     assert (found.lines, found.damaged, found.curves["a"].last) == (5, 2, (4.0, 4.0))
 
 
+def test_a_pipe_or_folder_in_place_of_the_file_leaves_no_curves(tmp_path: Path) -> None:
+    # Opening a pipe would wait for a writer for ever, with a thread of the server.
+    os.mkfifo(tmp_path / METRICS_FILE)
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / METRICS_FILE, tmp_path / "folder"):
+        tail = MetricsTail(path)
+        tail.refresh()
+        assert (tail.curves, len(tail.window(["train/loss"], 0, 10)["train/loss"])) == ({}, 0)
+
+
+def test_a_line_without_end_is_read_in_pieces(tmp_path: Path) -> None:
+    path = tmp_path / METRICS_FILE
+    path.write_bytes(b"x" * (4 * MAX_LINE_BYTES) + b'\n{"step": 1, "train/loss": 2.0}\n')
+    tail, answers = MetricsTail(path), 0
+    while answers == 0 or tail.has_more:
+        tail.refresh(0.0)
+        answers += 1
+    assert answers > 2, "an answer must not wait for the end of the line"
+    assert (tail.damaged, tail.curves["train/loss"].last) == (1, (1.0, 2.0))
+
+
 def test_hostile_names_and_values(tmp_path: Path) -> None:
     path = tmp_path / METRICS_FILE
     names = {f"metric {number}": 1.0 for number in range(2 * MAX_METRICS)}
@@ -210,6 +231,7 @@ def test_hostile_names_and_values(tmp_path: Path) -> None:
     json.loads(json.dumps(found.since()), parse_constant=pytest.fail)
 
 
+@pytest.mark.faults
 def test_a_hundred_thousand_lines_are_read_at_once_with_little_memory(tmp_path: Path) -> None:
     """About 0.9 s of CPU; the limit is a safety bound. A page is answered after the time that it gives, in any case."""
     path = tmp_path / METRICS_FILE

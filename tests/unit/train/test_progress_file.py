@@ -1,9 +1,12 @@
 """What the terminal shows of a run is in files: its progress and its messages."""
 
 import dataclasses
+import itertools
 import json
 import math
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,21 @@ def test_nothing_is_written_before_the_start_and_a_missing_folder_does_no_harm(t
     assert read_progress(tmp_path) is None and not any(tmp_path.iterdir())
     ProgressFile(tmp_path / "gone", some).write()
     assert not any(tmp_path.iterdir())
+
+
+def test_threads_write_one_after_the_other_and_the_newest_stays(tmp_path: Path) -> None:
+    steps = itertools.count()
+
+    def slow() -> RunProgress:
+        step = next(steps)
+        time.sleep(0.01 if step % 2 else 0.0)
+        return some(step=step)
+
+    file = ProgressFile(tmp_path, slow)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: file.write(), range(20)))
+    progress = read_progress(tmp_path)
+    assert progress is not None and progress.step == 19
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"step": 1}', json.dumps(dataclasses.asdict(some()) | {"x": 1})])

@@ -28,7 +28,7 @@ VALUES = {
 }
 """Texts that are values in the program, and shown by `t(value)`."""
 
-SHARED_FILES = {"keys.json", "prepare.json", "commands.json", "messages.json", "messages_data.json"}
+SHARED_FILES = {"keys.json", "prepare.json", "commands.json", "messages.json"}
 """Catalogs of what the program itself declares and prints; tests/unit/ui/test_translation.py checks them."""
 
 

@@ -1,5 +1,6 @@
 """Command lines that the page makes: only what a command declares, each value in one word, no path outside."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,76 @@ def test_no_option_leads_out_or_adds_another(workspace: Workspace, name: str) ->
 def test_keys_are_names_and_stay_inside(workspace: Workspace, keys: Any) -> None:
     with pytest.raises(ValueError, match="key|outside|option"):
         command_words("train", {"config": "small.json", "keys": keys}, workspace)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "link/new", "data+/etc/x", "data,/etc/x", "data+ ../x", ' ["/etc/x"]', '{"a": {"b": ["~/x"]}}', '"/etc/x"',
+        "org/name, link/new", "loop/x",
+    ],
+)  # fmt: skip
+def test_paths_inside_of_texts_stay_inside(workspace: Workspace, value: str) -> None:
+    """Behind a link that leads out, in a list in one text, and in a text that the command reads as JSON."""
+    (workspace.root / "loop").symlink_to("loop")
+    with pytest.raises(ValueError, match="outside|cannot be"):
+        command_words("train", {"config": "small.json", "keys": {"x": value}}, workspace)
+    workspace.require_inside(["org/name", "a+b", "rock, pop", "x" * 5000, "\ud83d", "", "new/run"], "x")
+
+
+@pytest.mark.parametrize("strength", ["1", "-0.5", "1e-3", "+1", " 1", "1_0", "inf", "١"])
+def test_an_adapter_with_a_strength_stays_inside(workspace: Workspace, strength: str) -> None:
+    for folder in ("link", "link/new", "/etc", "../x"):
+        with pytest.raises(ValueError, match="outside"):
+            command_words("generate", {"model": "m", "adapter": [f"{folder}:{strength}"]}, workspace)
+
+
+@pytest.mark.parametrize("name", ["train", "tokenize", "try", "prepare"])
+def test_the_paths_in_a_configuration_file_stay_inside(workspace: Workspace, name: str) -> None:
+    """It may have been uploaded, or written by others."""
+    file, base = workspace.root / "small.json", workspace.root / "base.json"
+    file.write_text('{"output_dir": "/etc/x"}')
+    with pytest.raises(ValueError, match="output_dir: /etc/x is outside"):
+        command_words(name, {"config": "small.json"}, workspace)
+    file.write_text('{"base": "base.json"}')
+    base.write_text('{"a": {"save_to_disk": ["../x"]}}')
+    with pytest.raises(ValueError, match="save_to_disk: ../x is outside"):
+        command_words(name, {"config": "small.json"}, workspace)
+    base.write_text('{"output_dir": "outputs/x", "learning_rate": 1}')
+    assert command_words(name, {"config": "small.json"}, workspace)[-1] == "small.json"
+
+
+def test_the_base_of_a_configuration_is_the_one_that_is_read(workspace: Workspace) -> None:
+    """A file with the same name does not take the place of one in the home folder."""
+    (workspace.root / "~").mkdir()
+    (workspace.root / "~" / "secret.json").write_text("{}")
+    (workspace.root / "small.json").write_text('{"base": "~/secret.json"}')
+    with pytest.raises(ValueError, match="base: .*outside"):
+        command_words("train", {"config": "small.json"}, workspace)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": {"voice": "/etc/x.wav"}}, "voice: /etc/x.wav is outside"),
+        ({"options": {"adapter=/etc/x": True}}, "no option adapter=/etc/x"),
+        ({"options": {"lyrics_file": "a.txt"}}, "cannot have lyrics_file"),
+        ({"takes": [{"name": "a", "model": "../x"}]}, "model: ../x is outside"),
+        ({"takes": [{"name": "a", "model": "m", "adapter": ["link:1e0"]}]}, "adapter: link is outside"),
+        ({"takes": [{"name": "a", "model": 5}]}, "are texts"),
+    ],
+)
+def test_the_request_of_a_folder_of_songs_stays_inside(
+    workspace: Workspace, change: dict[str, Any], message: str
+) -> None:
+    folder = workspace.root / "song"
+    folder.mkdir()
+    request = {"takes": [{"name": "a", "model": "m"}], "options": {"seed": 1}, "created": 1.0, "schema_version": 1}
+    (folder / "request.json").write_text(json.dumps(request))
+    assert command_words("generate", {"request": "song"}, workspace) == ["songgen", "generate", "--request=song"]
+    (folder / "request.json").write_text(json.dumps(request | change))
+    with pytest.raises(ValueError, match=message):
+        command_words("generate", {"request": "song"}, workspace)
 
 
 @pytest.mark.parametrize("name", ["rm", "ui", "review", "jobs", "ctl", "", "train --x", "../train", "__import__"])

@@ -282,6 +282,14 @@ def test_nothing_outside_of_the_folders_is_read(page: Page, values: dict[str, An
     assert len(page.planner.asked) == asked and not (page.root / CONFIGS_FOLDER / "hostile.json").exists()
 
 
+def test_configurations_of_prepare_are_not_offered_for_training(page: Page) -> None:
+    folder = page.root / CONFIGS_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "prepare-songs.json").write_text('{"inputs": ["songs"], "output_dir": "data"}')
+    (folder / "run.json").write_text('{"save_to_disk": "data"}')
+    assert {entry["name"] for entry in saved_configs(Workspace(page.root))} == {"run"}
+
+
 def test_a_base_inside_must_not_lead_outside(page: Page) -> None:
     folder = page.root / CONFIGS_FOLDER
     (folder / "step.json").write_text('{"base": "/etc/passwd"}')
@@ -376,3 +384,9 @@ def test_a_process_of_its_own_answers_until_it_takes_too_long(page: Page) -> Non
         assert first.poll() is not None and worker._process is None
     finally:
         worker.close()
+
+
+@pytest.mark.parametrize("key", ["num_train_epochs", "warmup_epochs", "save_epochs", "logging_epochs", "plot_epochs"])
+def test_lengths_beyond_all_numbers_have_no_other_unit(page: Page, key: str) -> None:
+    values = page.run_config(warmup_ratio=0.1, **{key: 1e308})
+    assert page.ask("state", values=values, clips=1000, processes=3)["units"] == {}

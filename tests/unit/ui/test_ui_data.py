@@ -102,6 +102,28 @@ def test_tokens_show_what_was_rejected_and_why(root: Path, client: Client) -> No
     assert kinds["datasets/tokens"] == "tokens"
 
 
+@pytest.mark.parametrize("report", [{}, {"stages": 1, "histograms": []}, {"stages": [], "histograms": [{"edges": 1}]}])
+def test_a_report_of_another_form_hides_its_figures_only(root: Path, client: Client, report: Any) -> None:
+    assert "Distribution of the clips" in page(client, f"/data/set/{MINE}")
+    (root / "datasets/mine/report.json").write_text(json.dumps(report))
+    text = page(client, f"/data/set/{MINE}")
+    assert "too_short" in text and "Distribution of the clips" not in text
+
+
+def test_a_report_of_tokens_of_another_form_is_not_used(root: Path, client: Client) -> None:
+    write_corpus(root / "corpus", 2)
+    tokenize_corpus(options_for(root / "corpus/metadata.jsonl", root / "datasets/tokens"))
+    for report in ({"splits": []}, {"splits": {"train": 5}}, {"splits": {"train": {"hours": "x", "rejected": [1]}}}):
+        (root / "datasets/tokens/report.json").write_text(json.dumps(report))
+        assert "datasets/tokens" in page(client, "/data/set/datasets%2Ftokens")
+
+
+def test_in_a_folder_of_source_code_the_data_sets_of_its_tests_are_not_listed(root: Path, client: Client) -> None:
+    shutil.copytree(root / "datasets/mine", root / "tests/mine")
+    (root / "pyproject.toml").touch()
+    assert [entry["folder"] for entry in client.get("/api/data").json["entries"]] == ["datasets/mine"]
+
+
 def test_rows_are_texts_and_their_clips_are_heard(client: Client) -> None:
     answer = client.get(f"/api/data/set/{MINE}/rows?split=train&page=1").json
     rows = {row["id"].partition("~")[0]: row for row in answer["rows"]}
@@ -152,6 +174,7 @@ def test_what_was_left_out_is_shown_before_there_is_a_data_set(root: Path, clien
         ("?", 1), ("too_short", 1),
     ]  # fmt: skip
     assert "too_short" in page(client, f"/data/set/{MINE}")
+    assert read_data_set(root / "datasets/mine", with_reasons=False).refused == []
 
 
 def test_corrections_that_are_not_applied_yet_are_offered(root: Path, client: Client) -> None:
@@ -194,6 +217,9 @@ def test_only_clips_of_the_data_set_are_sent(client: Client, root: Path) -> None
 
 def test_songs_are_counted_before_they_are_prepared(root: Path) -> None:
     (root / "songs" / "other.m4a").touch()
+    hidden = root / "songs" / ".cache"  # as preparing, which does not look into it
+    hidden.mkdir()
+    (hidden / "x.wav").touch()
     counted = count_songs(root / "songs")
     assert (counted.songs, counted.texts, counted.foreign, counted.is_complete) == (3, 5, 1, True)
     assert counted.names == ["lake.wav", "river.wav", "short.wav"]
@@ -299,6 +325,11 @@ def test_tokenizing_offers_what_is_missing_first(client: Client, root: Path) -> 
     (root / "outputs/tokenizers").mkdir(parents=True)
     assert 'data-command="tokenizer"' not in page(client, f"/data/tokenize?data={MINE}")
     (root / "outputs/untrained-mixed_pro").mkdir()
+    assert 'data-command="init"' not in page(client, f"/data/tokenize?data={MINE}")
+
+
+def test_a_data_configuration_without_a_model_is_shown(client: Client, root: Path) -> None:
+    (root / "datasets/mine/data.json").write_text("{}")
     assert 'data-command="init"' not in page(client, f"/data/tokenize?data={MINE}")
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -275,12 +276,89 @@ def test_a_damaged_song_is_shown_with_the_reason(client: Client, root: Path) -> 
     assert client.post(f"/api/songs/{song['name']}/delete", {}).status == 200
 
 
+HOSTILE_REQUESTS = [
+    {"created": float("nan")},
+    {"created": "now"},
+    {"options": 5},
+    {"takes": [{"name": "a", "model": 5}]},
+    {"takes": [{"name": "a", "model": "m", "adapter": [{}]}]},
+    {"takes": [{"name": "a", "model": "m", "adapter": "abc"}]},
+]
+
+
+@pytest.mark.parametrize("change", HOSTILE_REQUESTS)
+def test_a_request_of_another_form_does_not_hide_the_others(client: Client, root: Path, change: dict[str, Any]) -> None:
+    song, other = created(client), created(client)
+    file = root / other["folder"] / "request.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    shown = {each["name"]: each["problem"] for each in client.get("/api/songs?search=").json["songs"]}
+    assert shown[song["name"]] == "" and "request.json" in shown[other["name"]]
+
+
+@pytest.mark.parametrize("change", [{"reason": 5}, {"started": "x"}, {"status": ["a"]}, {"progress": {"phase": 1}}])
+def test_a_status_of_another_form_is_left_out(client: Client, root: Path, jobs: Jobs, change: dict[str, Any]) -> None:
+    song = created(client)
+    status = {"status": "failed", "run_id": "x", "time": 1.0, "schema_version": 1}
+    (root / song["folder"] / SONG_STATUS_FILE).write_text(json.dumps(status | change))
+    for _ in range(2):
+        assert client.get("/api/songs").json["songs"][0]["state"] in ("unfinished", "running")
+        jobs.add(song["folder"], "running")
+
+
+def test_a_folder_that_disappears_while_it_is_read_is_a_message(
+    client: Client, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    song = created(client)
+
+    def gone(self: Any, *arguments: Any) -> Any:
+        return os.stat(root / "gone")
+
+    monkeypatch.setattr(songs_module.Songs, "find", gone)
+    message = "gone cannot be used: No such file or directory; load the page again"
+    assert problem(client.get("/api/songs")).endswith(message)
+    monkeypatch.undo()
+    monkeypatch.setattr(songs_module, "song_files", gone)
+    (shown,) = client.get("/api/songs").json["songs"]
+    assert shown["name"] == song["name"] and "gone" in shown["problem"]
+
+
+def test_files_of_a_song_that_lead_elsewhere_are_neither_shown_nor_overwritten(
+    client: Client, root: Path, jobs: Jobs
+) -> None:
+    song = created(client)
+    secret = root.parent / "secret.txt"
+    secret.write_text("secret")
+    for name in ("caption.txt", "a.wav", ".song.lock"):
+        file = root / song["folder"] / name
+        file.unlink(missing_ok=True)
+        file.symlink_to(secret)
+        (shown,) = client.get("/api/songs").json["songs"]
+        assert "is a link" in shown["problem"] and "secret" not in json.dumps(shown)
+        assert "is a link" in problem(client.post(f"/api/songs/{song['name']}/start", {}))
+        file.unlink()
+    assert len(jobs.started) == 1 and secret.read_text() == "secret"
+
+
+def test_two_browsers_start_a_song_once(client: Client, jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    song = created(client)
+
+    def start(*arguments: Any, subject: str, **options: Any) -> None:
+        time.sleep(0.2)  # the other request comes meanwhile
+        jobs.add(subject, "running", created=time.time())
+
+    monkeypatch.setattr(songs_module, "start_job", start)
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: client.post(f"/api/songs/{song['name']}/start", {}).status, range(2)))
+    assert sorted(answers) == [200, 422] and len(jobs.views) == 1
+
+
 def test_a_folder_of_songs_that_leads_elsewhere_is_refused(client: Client, root: Path, jobs: Jobs) -> None:
     outside = root.parent / "outside"
     outside.mkdir()
     (root / "outputs").mkdir()
     (root / SONGS_FOLDER).symlink_to(outside)
     assert "outside of the folders" in problem(client.post("/api/songs", body()))
+    assert "outside of the folders" in problem(client.get("/api/songs"))
     assert list(outside.iterdir()) == [] and jobs.started == []
 
 

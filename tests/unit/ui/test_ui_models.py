@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,14 @@ from local_pages import Client, serving
 from songgen.jobs.record import create_job, find_jobs
 from songgen.runtime.folder_lock import RUN_LOCK_FILE, locked
 from songgen.ui.folders import trash
-from songgen.ui.folders.facts import Song, facts_of, songs_of
-from songgen.ui.folders.library import FRESH_SECONDS, TAIL_BYTES, Item, Library, last_losses, searched_folders
+from songgen.ui.folders.facts import Song, configurations_of, facts_of, songs_of
+from songgen.ui.folders.library import FRESH_SECONDS, MAX_LINES, Item, Library, last_losses, searched_folders
 from songgen.ui.page import page_routes
-from songgen.ui.parts.home import is_new, next_step
+from songgen.ui.parts import settings
+from songgen.ui.parts.home import is_new, latest_songs, next_step
 from songgen.ui.parts.models import actions_of, comparison_values, detail_text, findings_of
 from songgen.ui.translation import translator
-from songgen.ui.workspace import TRASH_FOLDER, Workspace
+from songgen.ui.workspace import TRASH_FOLDER, TRASH_IS_LINK, Workspace
 
 ENGLISH, CHINESE = translator("en"), translator("zh")
 
@@ -119,13 +122,26 @@ def test_in_a_folder_of_source_code_only_its_data_is_searched(workspace: Workspa
 def test_of_long_metrics_only_the_end_is_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     line = '{"step": 1, "train/loss": 9.0, "eval/loss": 8.0}\n'
-    path.write_text(line * (4 * TAIL_BYTES // len(line)) + '{"step": 2, "train/loss": 2.5}\n{"step": 3, "train/lo')
-    assert last_losses(path) == {"train/loss": 2.5, "eval/loss": 8.0}
-    early = '{"eval/loss": 1.0}\n' + '{"train/loss": 2.0}\n' * TAIL_BYTES
-    path.write_text(early)
-    assert last_losses(path) == {"train/loss": 2.0}, "the first line is beyond the end that is read"
-    path.write_text('{"train/loss": NaN}\n[1]\nnonsense /loss\n')
+    path.write_text(line * (2 * MAX_LINES) + '{"step": 2, "train/loss": 2.5}\n{"step": 3, "train/lo')
+    assert last_losses(path) == {"train": 2.5, "eval": 8.0}
+    path.write_text('{"eval/loss": 1.0}\n' + '{"train/loss": 2.0}\n' * MAX_LINES)
+    assert last_losses(path) == {"train": 2.0}, "the first line is beyond the end that is read"
+    path.write_text('{"train/loss": NaN}\n[1]\nnonsense "train/loss"\n')
     assert last_losses(path) == {}
+    path.write_text('{"train/loss": 2.0, "train/unweighted_loss": 3.0}\n')
+    assert last_losses(path) == {"train": 3.0}, "the loss that the run itself shows"
+    path.unlink()
+    os.mkfifo(path)
+    assert last_losses(path) == {}, "a pipe must not hold up the list"
+
+
+@pytest.mark.parametrize("name, values", [
+    ("datasets/songs/dataset.json", {"tracks": 5}),
+    ("outputs/singer/training_config.json", {"model_name_or_path": "x" * 5_000, "save_to_disk": "a\0b"}),
+])  # fmt: skip
+def test_damaged_files_of_one_folder_do_not_hide_the_others(workspace: Workspace, name: str, values: Any) -> None:
+    write(workspace.root / name, values)
+    assert set(by_folder(Library(workspace))) == {"outputs/base", "outputs/singer", "datasets/songs"}
 
 
 def test_facts_of_models_and_adapters(workspace: Workspace) -> None:
@@ -225,6 +241,39 @@ def test_two_of_one_name_are_apart_in_the_trash(workspace: Workspace) -> None:
     assert len(places) == 2 and all((place / "file").is_file() for place in places)
 
 
+def test_two_at_the_same_moment_are_apart_in_the_trash(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one name for both, the second would be moved into the first, and be restored with it."""
+    folders = [workspace.root / "outputs" / name / "again" for name in "ab"]
+    for folder in folders:
+        write(folder / "file", "x")
+    move = shutil.move
+
+    def slow(source: Path, target: Path) -> None:
+        time.sleep(0.2)
+        move(source, target)
+
+    monkeypatch.setattr(shutil, "move", slow)
+    with ThreadPoolExecutor() as pool:
+        places = set(pool.map(workspace.move_to_trash, folders))
+    assert len(places) == 2 and all([path.name for path in place.iterdir()] == ["file"] for place in places)
+
+
+def test_the_longest_names_are_deleted_and_restored(workspace: Workspace) -> None:
+    folder = workspace.root / "outputs" / ("歌" * 85)
+    write(folder / "file", "x")
+    assert trash.restore(workspace, workspace.move_to_trash(folder).name) == folder and (folder / "file").is_file()
+
+
+def test_a_trash_that_is_a_link_is_neither_filled_nor_emptied(client: Client, workspace: Workspace) -> None:
+    (workspace.root / TRASH_FOLDER).symlink_to(workspace.root / "datasets")
+    delete = f"/api/models/{address('outputs/singer')}/delete"
+    for answer in (client.post("/api/trash/empty", {}), client.post(delete, {"name": "singer"})):
+        assert answer.status == 422 and "outputs/.trash is a link" in answer.json["error"]
+    assert (workspace.root / "datasets/songs").is_dir() and (workspace.root / "outputs/singer").is_dir()
+    message = TRASH_IS_LINK.format(TRASH_FOLDER)
+    assert CHINESE.message(message) != message
+
+
 def reasons(workspace: Workspace, folder: str, items: list[Item] | None = None) -> list[str]:
     found = Library(workspace).items() if items is None else items
     return list(trash.uses(workspace, workspace.root / folder, found, find_jobs(workspace.jobs)))
@@ -258,6 +307,38 @@ def test_what_a_run_reads_or_a_job_works_on_is_not_deleted(workspace: Workspace)
     create_job(workspace.jobs, command, title="doctor", cwd=workspace.root, subject="outputs/singer")
     (reason,) = reasons(workspace, "outputs/singer")
     assert "doctor" in reason
+    command = ("songgen", "generate", "--adapter=outputs/voice:0.5", "--caption=outputs", "outputs/base")
+    create_job(workspace.jobs, command, title="generate", cwd=workspace.root, subject="outputs/songs/new")
+    for folder, count in (("outputs/voice", 1), ("outputs/base", 2), ("datasets/songs", 0)):
+        assert len(reasons(workspace, folder)) == count, "the job reads it; an adapter needs the base as well"
+
+
+def test_the_chooser_lists_folders_first_and_a_limited_number(
+    client: Client, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("b.wav", "A.wav", ".hidden", "c.wav"):
+        write(workspace.root / "outputs" / "songs" / name, "x")
+    (workspace.root / "outputs" / "songs" / "z").mkdir()
+    monkeypatch.setattr(settings, "MAX_ENTRIES", 4)
+    found = client.get(f"/api/folders?path={address('outputs/songs')}").json
+    assert [entry["name"] for entry in found["entries"]] == ["one", "z", "A.wav", "b.wav"] and found["more"] == 1
+    assert found["entries"][2] == {"name": "A.wav", "path": "outputs/songs/A.wav", "is_folder": False}
+    assert (found["path"], found["parent"]) == ("outputs/songs", "outputs")
+    top = client.get("/api/folders?path=.").json
+    assert [entry["path"] for entry in top["entries"]] == ["datasets", "outputs"] and top["parent"] == ""
+
+
+def test_configurations_behind_links_are_not_shown(workspace: Workspace, tmp_path: Path) -> None:
+    base, secret = workspace.root / "outputs" / "base", tmp_path / "secret.json"
+    write(secret, {"password": "x"})
+    (base / "prepare.json").symlink_to(secret)
+    os.mkfifo(base / "run_status.json")
+    assert list(configurations_of(base, workspace)) == ["config.json"]
+
+
+def test_a_folder_of_songs_that_disappears_does_not_break_the_start(workspace: Workspace) -> None:
+    (workspace.root / "outputs" / "songs" / "gone").symlink_to("nothing")
+    assert [songs["name"] for songs in latest_songs(workspace)] == ["one"]
 
 
 @pytest.mark.parametrize("folder", ["outputs", "datasets", "outputs/jobs", "outputs/.trash", "code", "."])
@@ -302,6 +383,9 @@ def test_a_damaged_comparison_is_not_shown() -> None:
     ]
     for damaged in ({}, {**good, "with": 1}, {**good, "without": {"loss": None}}):
         assert comparison_values(damaged) == {}
+    odd = {**good, "songs": [{"id": "a", "files": {"with": [1]}}, {"files": 2}], "warnings": 3}
+    assert comparison_values(odd)["songs"] == [{"id": "a", "sides": []}] and comparison_values(odd)["warnings"] == []
+    assert comparison_values({**good, "songs": 5})["songs"] == []
 
 
 def test_details_of_runs_are_translated() -> None:

@@ -1,5 +1,6 @@
 """Train on the page: what it says of runs, their curves and commands, also of one that really trains."""
 
+import dataclasses
 import json
 import os
 import re
@@ -19,9 +20,12 @@ from launching import make_world, write_config
 from limits import SAFETY_SECONDS
 from local_pages import Client, serving
 
-from songgen.jobs.record import create_job, read_job
+from songgen.jobs.record import JOB_STATUS_FILE, LOG_FILE, create_job, read_job
 from songgen.runtime.control import requests
+from songgen.runtime.folder_lock import RUN_LOCK_FILE, locked
 from songgen.runtime.status import Diagnosis, Remedy, RunStatus, StatusFile
+from songgen.train.reporting.console import CONSOLE_FILE
+from songgen.train.reporting.progress_file import PROGRESS_FILE, RunProgress
 from songgen.train.reporting.trackers import METRICS_FILE, samples_folder
 from songgen.ui.page import page_routes
 from songgen.ui.parts import train
@@ -148,6 +152,51 @@ def test_a_run_that_was_killed_is_told_from_one_that_runs(
     assert client.get(api("outputs/killed")).json["is_disk_full"]
     refused = client.post(api("outputs/killed", "/commands"), {"text": "save"})
     assert refused.status == 422 and "no run is active" in refused.json["error"]
+
+
+def test_progress_of_an_earlier_launch_is_not_shown_as_that_of_a_new_one(workspace: Workspace) -> None:
+    folder = write_run(workspace.root / "outputs" / "again", status="running", started=2000.0)
+    progress = RunProgress(12, 40, 0, 2, 4.0, 2, 10, 1.5, 5.4, 18.7, 0.25, 1e-4, time=1000.0)
+    (folder / PROGRESS_FILE).write_text(json.dumps(dataclasses.asdict(progress)))
+    with locked(folder, RUN_LOCK_FILE):
+        found, row = runs.details_of(folder), runs.row_of(workspace, folder)
+        assert (found["state"], found["progress"], found["step"]) == ("running", None, None)
+        assert (row["seconds_left"], row["epoch"], row["loss"]) == (None, None, 5.0 / 30)
+        (folder / PROGRESS_FILE).write_text(json.dumps(dataclasses.asdict(progress) | {"time": 2001.0}))
+        assert runs.details_of(folder)["step"] == 12 and runs.row_of(workspace, folder)["seconds_left"] == 18.7
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("name, value", [("reason", 5), ("started", "x"), ("time", [1])])
+def test_a_status_with_values_of_other_types_is_shown(
+    client: Client, workspace: Workspace, name: str, value: Any
+) -> None:
+    folder = write_run(workspace.root / "outputs" / "foreign", status="running")
+    (folder / PROGRESS_FILE).write_text(json.dumps({"step": 1, "total_steps": 2, name: value}))
+    status = json.loads((folder / "run_status.json").read_text())
+    (folder / "run_status.json").write_text(json.dumps(status | {name: value}))
+    with locked(folder, RUN_LOCK_FILE):
+        assert client.get(api("outputs/foreign")).status == 200 and client.get("/api/train/runs").status == 200
+    shutil.rmtree(folder)
+
+
+def test_the_console_is_that_of_the_latest_launch(client: Client, workspace: Workspace) -> None:
+    started = time.time() + 60
+    folder = write_run(workspace.root / "outputs" / "both", started=started)
+    (folder / CONSOLE_FILE).write_text("of the terminal\n")
+    job = create_job(
+        workspace.jobs, ["songgen", "train", "x.json"], title="train", cwd=workspace.root, subject="outputs/both"
+    )
+    StatusFile(job, JOB_STATUS_FILE, "x").put(RunStatus("finished", "x", exit_code=0))
+    (job / LOG_FILE).write_text("of the job\n")
+    address = api("outputs/both", "/console")
+    try:
+        assert client.get(address).json["lines"] == ["of the terminal"]
+        os.utime(job / LOG_FILE, (started + 1, started + 1))
+        assert client.get(address).json == {"lines": ["of the job"], "job": job.name}
+    finally:
+        shutil.rmtree(job)
+        shutil.rmtree(folder)
 
 
 def test_a_folder_that_disappears_is_said_and_a_new_one_is_found(client: Client, workspace: Workspace) -> None:
@@ -296,19 +345,19 @@ def test_the_check_is_that_of_the_command(
     answer = client.post("/api/train/check", {"values": values}, Cookie=cookie)
     assert answer.status == 200 and "留出片段" in answer.json["findings"][0]["message"]
     words = started[0][started[0].index("check") :]
-    assert words == ["check", "--num_processes=2", "--json", "outputs/configs/checked.json", "--max_steps", "5"]
+    assert words == ["check", "--num_processes=2", "--json", "outputs/configs/checked.json", "--max_steps=5"]
     Done.returncode, Done.stdout, Done.stderr = 2, b"", b"...\nsonggen check: error: it does not fit\n"
     assert client.post("/api/train/check", {"values": values}).json["error"] == "it does not fit"
 
 
 def test_a_run_that_a_job_starts_is_shown_before_its_folder_is_there(client: Client, workspace: Workspace) -> None:
-    job = create_job(
-        workspace.jobs, ["songgen", "train", "x.json"], title="train", cwd=workspace.root, subject="outputs/soon"
-    )
+    command = ["songgen", "train", "outputs/configs/x.json"]
+    job = create_job(workspace.jobs, command, title="train", cwd=workspace.root, subject="outputs/soon")
     (job / "log.txt").write_text("warning: slow\nplain\nerror: it failed\n")
     try:
         assert client.get("/train/run/outputs%2Fsoon").status == 200
         state = client.get(api("outputs/soon")).json
+        assert state["config"] == "outputs/configs/x.json"
         assert not state["is_there"] and state["job"]["id"] == read_job(workspace.jobs, job.name).job.id
         lines = client.get(api("outputs/soon", "/console?lines=2")).json["lines"]
         assert lines == ["plain", "error: it failed"]

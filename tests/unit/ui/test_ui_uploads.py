@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import socket
 import threading
 import time
@@ -51,7 +52,11 @@ def test_a_file_is_stored_under_its_name_also_in_folders(client: Client, root: P
     answer = send(client, "mine", "album 1/sóng.mp3")
     assert (answer.status, answer.json) == (
         200,
-        {"path": "datasets/uploads/mine/album 1/sóng.mp3", "bytes": len(CONTENT)},
+        {
+            "path": "datasets/uploads/mine/album 1/sóng.mp3",
+            "folder": "datasets/uploads/mine",
+            "bytes": len(CONTENT),
+        },
     )
     assert stored(root) == ["datasets/uploads/mine/album 1/sóng.mp3"]
     assert (root / answer.json["path"]).read_bytes() == CONTENT
@@ -114,7 +119,8 @@ def test_foreign_pages_cannot_send_files(client: Client, root: Path) -> None:
 def test_other_routes_still_take_json_only_and_of_small_size(client: Client) -> None:
     path, file = "/api/language", {"Content-Type": "application/octet-stream"}
     assert client.send("POST", path, b"{}", headers=file).status == 415
-    assert client.send("POST", path, b" " * ((1 << 20) + 1)).status == 413
+    too_long = {"Content-Length": str((1 << 20) + 1)}  # only announced: what is sent would be cut off
+    assert client.send("POST", path, b"", headers=too_long).status == 413
 
 
 def test_too_large_a_file_is_refused_before_it_is_sent(client: Client, root: Path) -> None:
@@ -129,6 +135,20 @@ def test_a_full_disk_is_a_message(client: Client, root: Path, monkeypatch: pytes
     answer = send(client, "mine", "a.wav")
     assert answer.status == 422 and "no room" in answer.json["error"]
     assert stored(root) == []
+
+
+def test_uploads_at_the_same_time_do_not_promise_the_same_room(
+    client: Client, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = shutil.disk_usage(root)._replace(free=uploads.RESERVED_BYTES + 1000)
+    monkeypatch.setattr(uploads.shutil, "disk_usage", lambda folder: disk)
+    with begin(client, 600):
+        wait_until(lambda: partial_files(root))
+        assert client.get("/api/uploads").json["free_bytes"] == 400
+        assert "no room" in send(client, "mine", "b.wav", b"x" * 600).json["error"]
+        assert send(client, "mine", "c.wav", b"x" * 400).status == 200
+    wait_until(lambda: not partial_files(root))
+    assert send(client, "mine", "b.wav", b"x" * 600).status == 200
 
 
 def begin(client: Client, length: int) -> socket.socket:

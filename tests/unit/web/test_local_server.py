@@ -1,6 +1,8 @@
 """What the local server does for those who may talk to it."""
 
 import http.client
+import json
+import math
 import os
 import socket
 import threading
@@ -44,6 +46,11 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
     with serving([*Notebook().routes(), PageRoute("/sounds/{name}", sound)]) as client:
         yield client
+
+
+def test_json_has_no_numbers_that_browsers_do_not_read() -> None:
+    values = {"a": [math.nan, (1.5, math.inf)], "b": {"c": -math.inf, "d": None, "e": "NaN"}}
+    assert json.loads(json_response(values).body) == {"a": [None, [1.5, None]], "b": {"c": None, "d": None, "e": "NaN"}}
 
 
 def test_the_printed_address_lets_a_browser_in_once_and_forgets_the_token(client: Client) -> None:

@@ -25,6 +25,7 @@ STYLE = """\
 .panels img { display: block; width: 100%; height: auto; background: #fff; border-radius: 6px; }
 """
 
+
 def write_page(path: Path, runs: Sequence[RunCurves], pictures: Sequence[tuple[Panel, bytes]]) -> None:
     """Write the page.
 

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from songgen.runtime.files import open_regular
 from songgen.runtime.json_files import parse_flat_objects
 from songgen.runtime.json_lines import LINE_ERRORS
 from songgen.train.reporting.plots.buckets import Buckets, Vector
@@ -91,7 +92,9 @@ class MetricsTail:
         self._mark_every = _CHUNK_BYTES
 
     def refresh(self, seconds: float = math.inf) -> None:
-        """Read what was appended since; everything, if the file is another one. A missing file leaves no curves.
+        """Read what was appended since; everything, if the file is another one.
+
+        A file that is missing, or is a pipe or folder, leaves no curves.
 
         Args:
             seconds: time after which the rest is left for the next call, so that a page answers at once.
@@ -101,14 +104,16 @@ class MetricsTail:
         """
         with self.lock:
             try:
-                with self.path.open("rb") as file:
-                    if self._place is not None and self._place != self._place_of(file):
-                        self._forget()
-                    self._read(file, time.monotonic() + seconds)
-                    self._place = self._place_of(file)
-            except (FileNotFoundError, NotADirectoryError):
+                opened = open_regular(self.path)
+            except (FileNotFoundError, NotADirectoryError, ValueError):
                 if self._place is not None:
                     self._forget()
+                return
+            with opened as file:
+                if self._place is not None and self._place != self._place_of(file):
+                    self._forget()
+                self._read(file, time.monotonic() + seconds)
+                self._place = self._place_of(file)
 
     def _place_of(self, file: BinaryIO) -> _Place:
         status = os.fstat(file.fileno())
@@ -127,7 +132,7 @@ class MetricsTail:
             if end:
                 self._take(content[:end])
                 rest = content[end:]
-                # Only between lines: what is read of a line is not kept.
+                # Only between lines, or where a line is skipped: what is read of another line is not kept.
                 if time.monotonic() > deadline and self.offset + len(rest) < self.size:
                     self.has_more = True
                     return
@@ -136,6 +141,9 @@ class MetricsTail:
             if len(rest) > MAX_LINE_BYTES:
                 self.offset += len(rest)
                 self._is_skipping, rest = True, b""
+                if time.monotonic() > deadline and self.offset < self.size:
+                    self.has_more = True
+                    return
 
     def _take(self, content: bytes) -> None:
         """Take complete lines."""
@@ -209,22 +217,25 @@ class MetricsTail:
         deadline = time.monotonic() + seconds
         found = {name: Buckets() for name in names}
         try:
-            with self.path.open("rb") as file:
-                file.seek(begin)
-                while begin < end and time.monotonic() < deadline:
-                    content = file.read(min(_CHUNK_BYTES, end - begin)) + file.readline(MAX_LINE_BYTES)
-                    begin += len(content)
-                    records = parse_lines(content.removesuffix(b"\n").split(b"\n"))
-                    for columns in columns_of(records, 1):
-                        inside = (columns.steps >= first) & (columns.steps <= last)
-                        for name in found.keys() & columns.values.keys():
-                            chosen = inside & np.isfinite(columns.values[name])
-                            values = columns.values[name][chosen]
-                            found[name].extend(columns.lines[chosen], columns.steps[chosen], values)
-                    if any(record is not None and record["step"] > last for record in records[-1:]):
-                        break
-        except (FileNotFoundError, NotADirectoryError):
-            pass
+            opened = open_regular(self.path)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return found
+        with opened as file:
+            file.seek(begin)
+            while begin < end and time.monotonic() < deadline:
+                content = file.read(min(_CHUNK_BYTES, end - begin)) + file.readline(MAX_LINE_BYTES)
+                if not content:  # the file became shorter
+                    break
+                begin += len(content)
+                records = parse_lines(content.removesuffix(b"\n").split(b"\n"))
+                for columns in columns_of(records, 1):
+                    inside = (columns.steps >= first) & (columns.steps <= last)
+                    for name in found.keys() & columns.values.keys():
+                        chosen = inside & np.isfinite(columns.values[name])
+                        values = columns.values[name][chosen]
+                        found[name].extend(columns.lines[chosen], columns.steps[chosen], values)
+                if any(record is not None and record["step"] > last for record in records[-1:]):
+                    break
         return found
 
 
