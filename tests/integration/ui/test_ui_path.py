@@ -161,6 +161,12 @@ def state(browser: Browser) -> str:
     return browser.text("#state")
 
 
+def run_ends(browser: Browser, wanted: str) -> None:
+    """Wait until the run that is shown has ended, in this state."""
+    browser.wait(lambda: state(browser) in ("finished", "stopped", "failed", "lost"), f"the run to be {wanted}")
+    assert state(browser) == wanted, browser.text("#banners")
+
+
 def drawn(browser: Browser, title: str) -> list[float]:
     """Values of the curve that a panel draws; it draws what is on the screen."""
     return list(browser.run(
@@ -186,7 +192,7 @@ def train(browser: Browser, root: Path) -> None:
     browser.press_button("Sample songs now")
     browser.wait(lambda: browser.run("return document.querySelector('#songs .player') !== null"), "a song")
     browser.press_button("Save, then stop")
-    browser.wait(lambda: state(browser) == "stopped", "the end of the run")
+    run_ends(browser, "stopped")
 
 
 def resume(browser: Browser, root: Path) -> None:
@@ -199,7 +205,7 @@ def resume(browser: Browser, root: Path) -> None:
     browser.wait_for_text("/ 440", "#figures")
     browser.wait(lambda: browser.run("return !document.querySelector('[data-command-text=quit]').disabled"), "commands")
     browser.press_button("Save, then stop")
-    browser.wait(lambda: state(browser) == "stopped", "the second end of the run")
+    run_ends(browser, "stopped")
 
 
 def position(browser: Browser) -> float:
@@ -259,7 +265,7 @@ def adapter(browser: Browser, root: Path) -> None:
     browser.settle()
     browser.press_button("Start")
     browser.wait(lambda: browser.address.endswith(f"/train/run/{address(ADAPTER)}"), "the page of the run")
-    browser.wait(lambda: state(browser) == "finished", "the adapter")
+    run_ends(browser, "finished")
 
 
 def export(browser: Browser, root: Path) -> None:

@@ -430,6 +430,7 @@ def test_a_run_that_trains_is_shown_and_takes_commands(
     results = client.get(api("outputs/real", "/results")).json
     (checkpoint,) = results["checkpoints"]
     assert checkpoint["step"] > 0 and checkpoint["loss"] > 0 and checkpoint["problem"] == ""
+    assert checkpoint["epoch"] == -(-checkpoint["step"] // state["progress"]["steps_in_epoch"]), "as in the terminal"
     (song,) = results["samplings"][0]["songs"]
     assert song["text"]["caption"] and {track["label"].split(",")[0] for track in song["tracks"]} == {
         "target",
