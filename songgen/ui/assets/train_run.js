@@ -41,6 +41,9 @@ function banners(run) {
   }
   if (run.state !== "running" && run.job?.is_active) return [starting()];
   if (hasNotResumed(run)) return [notStarted(run.job)];
+  if (run.state === "failed" && run.is_killed && run.job?.state === "stopped") {
+    return [banner("warn", t("The run was ended at once, as you asked"), t("Steps after its last checkpoint are lost."), resume)];
+  }
   if (run.state === "failed" && run.is_killed) {
     return [run.is_disk_full
       ? banner("bad", t("The run was killed, and its disk is full"), t("Free space on the disk of the output folder first."), resume)
