@@ -282,12 +282,12 @@ def test_nothing_outside_of_the_folders_is_read(page: Page, values: dict[str, An
     assert len(page.planner.asked) == asked and not (page.root / CONFIGS_FOLDER / "hostile.json").exists()
 
 
-def test_configurations_of_prepare_are_not_offered_for_training(page: Page) -> None:
-    folder = page.root / CONFIGS_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+def test_configurations_of_prepare_are_not_offered_for_training(tmp_path: Path) -> None:
+    folder = tmp_path / CONFIGS_FOLDER
+    folder.mkdir(parents=True)
     (folder / "prepare-songs.json").write_text('{"inputs": ["songs"], "output_dir": "data"}')
     (folder / "run.json").write_text('{"save_to_disk": "data"}')
-    assert {entry["name"] for entry in saved_configs(Workspace(page.root))} == {"run"}
+    assert {entry["name"] for entry in saved_configs(Workspace(tmp_path.resolve()))} == {"run"}
 
 
 def test_a_base_inside_must_not_lead_outside(page: Page) -> None:
@@ -368,6 +368,7 @@ def test_commands_are_those_that_do_the_same(page: Page) -> None:
     assert "tokenize" in page.ask("state", values={"preprocessing_only": True})["commands"][0]
 
 
+@pytest.mark.faults
 def test_a_process_of_its_own_answers_until_it_takes_too_long(page: Page) -> None:
     """The real one; a question without an end is given up, and the next one is answered by another process."""
     worker = Worker(page.root, idle_seconds=300)
