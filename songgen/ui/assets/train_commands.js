@@ -29,6 +29,8 @@ export function showCommands(run, path) {
   const isPossible = run.is_there && run.state === "running";
   byId("commands-off").hidden = isPossible;
   for (const input of byId("commands").querySelectorAll("button:not(#end-job), input")) input.disabled = !isPossible;
+  byId("evaluation-off").hidden = run.evaluates;
+  if (!run.evaluates) for (const button of byId("commands").querySelectorAll("[data-evaluates]")) button.disabled = true;
   const commands = run.commands ?? { waiting: [], answers: [], journal: [], damaged: [] };
   const key = JSON.stringify(commands);
   if (key === shown) return;
