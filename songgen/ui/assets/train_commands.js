@@ -44,7 +44,7 @@ export function showCommands(run, path) {
   byId("journal").tBodies[0].replaceChildren(...commands.journal.map((entry) => el("tr", { class: entry.is_dropped ? "dropped" : "" },
     el("td", {}, entry.step.toLocaleString()),
     el("td", { class: "mono" }, entry.command ?? t("resumed from this step")),
-    el("td", {}, entry.source),
+    el("td", { title: entry.source }, entry.is_of_page ? t("this page") : entry.source),
     el("td", {}, formatTime(entry.time)))));
 }
 

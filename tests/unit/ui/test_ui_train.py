@@ -440,6 +440,7 @@ def test_a_run_that_trains_is_shown_and_takes_commands(
 
     journal = client.get(api("outputs/real")).json["commands"]["journal"]
     assert [entry["command"] for entry in journal] == ["sample 1", "save", "lr 5e-05"], "the latest first"
+    assert all(entry["is_of_page"] and str(os.getpid()) in entry["source"] for entry in journal)
     results = client.get(api("outputs/real", "/results")).json
     (checkpoint,) = results["checkpoints"]
     assert checkpoint["step"] > 0 and checkpoint["loss"] > 0 and checkpoint["problem"] == ""
