@@ -39,6 +39,9 @@ CONTROL_FOLDER = "control"
 LAUNCH_FILE = "launch.json"
 """File that names the launch that takes requests."""
 
+CTL = "songgen ctl"
+"""Name of the command that sends requests."""
+
 LOOK_SECONDS = 1.0
 """Seconds between two looks of a run for requests: the folder may be on a slow network disk."""
 
@@ -76,7 +79,7 @@ class Request:
     command: str
     """Text of the command."""
     sender: str
-    """Process and machine of the sender."""
+    """Program of the sender, with its process and machine."""
     schema_version: int = 1
     """Version of this record."""
 
@@ -179,7 +182,7 @@ class RequestFolder:
         if request is None or problem:
             reply(problem, False)
             return None
-        return receive(request.command, f"songgen ctl ({request.sender})", reply)
+        return receive(request.command, request.sender, reply)
 
     def _reply(self, key: str, text: str, is_done: bool) -> None:
         """Write an answer; an error, such as a full disk, is only logged."""
@@ -255,7 +258,9 @@ def pending_requests(run_folder: Path) -> list[str]:
     return found
 
 
-def send(run_folder: Path, command: str, *, timeout: float, is_alive: Callable[[], bool]) -> Answer:
+def send(
+    run_folder: Path, command: str, *, timeout: float, is_alive: Callable[[], bool], program: str = CTL
+) -> Answer:
     """Send a command to the run in a folder and wait for the answer.
 
     Args:
@@ -263,6 +268,7 @@ def send(run_folder: Path, command: str, *, timeout: float, is_alive: Callable[[
         command: text of the command.
         timeout: seconds to wait, also for a run that is starting.
         is_alive: function that returns whether a run uses the folder.
+        program: name of the program that sends it, for the journal of the run.
 
     Raises:
         NoAnswer: if there is no answer in time; the message says whether the command may still be carried out.
@@ -274,7 +280,8 @@ def send(run_folder: Path, command: str, *, timeout: float, is_alive: Callable[[
     folder = run_folder / CONTROL_FOLDER
     key = f"{time.time_ns():020d}-{secrets.token_hex(8)}"
     request, answer = folder / f"{_REQUEST_PREFIX}{key}.json", folder / f"{_ANSWER_PREFIX}{key}.json"
-    _write(request, Request(run_id, command, f"process {os.getpid()} on {socket.gethostname()}"))
+    sender = f"{program} (process {os.getpid()} on {socket.gethostname()})"
+    _write(request, Request(run_id, command, sender))
     checked = time.monotonic()
     try:
         while True:

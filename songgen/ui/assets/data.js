@@ -1,7 +1,7 @@
 // The list of data sets: fetched, since searching the folders takes a moment.
 
 import "./forms.js";
-import { act, el, formatNumber, formatTime, request, t } from "./page.js";
+import { act, el, formatDuration, formatTime, request, t } from "./page.js";
 
 const COLORS = { running: "running", finished: "good", failed: "bad", stopped: "warn", unfinished: "warn" };
 const byId = (id) => document.getElementById(id);
@@ -21,7 +21,7 @@ function row(entry) {
     el("td", {}, kind),
     el("td", {}, el("span", { class: `badge ${COLORS[entry.state] ?? ""}` }, t(entry.state)), " ", el("small", {}, entry.detail)),
     el("td", {}, entry.rows === null ? "–" : String(entry.rows)),
-    el("td", {}, formatNumber(entry.hours)),
+    el("td", {}, entry.hours === null ? "–" : formatDuration(entry.hours * 3600)),
     el("td", {}, formatTime(entry.changed)),
     el("td", {}, ...links));
 }

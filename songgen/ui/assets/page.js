@@ -115,6 +115,10 @@ export function formatDuration(seconds) {
   return t("{n} h", { n: (whole / 3600).toFixed(1) });
 }
 
+for (const element of document.querySelectorAll("[data-seconds]")) {
+  element.textContent = formatDuration(Number(element.dataset.seconds));
+}
+
 /** Returns a number of bytes with a unit. */
 export function formatBytes(bytes) {
   const units = ["B", "KB", "MB", "GB", "TB"];

@@ -29,6 +29,8 @@ export function showCommands(run, path) {
   const isPossible = run.is_there && run.state === "running";
   byId("commands-off").hidden = isPossible;
   for (const input of byId("commands").querySelectorAll("button:not(#end-job), input")) input.disabled = !isPossible;
+  byId("evaluation-off").hidden = run.evaluates;
+  if (!run.evaluates) for (const button of byId("commands").querySelectorAll("[data-evaluates]")) button.disabled = true;
   const commands = run.commands ?? { waiting: [], answers: [], journal: [], damaged: [] };
   const key = JSON.stringify(commands);
   if (key === shown) return;
@@ -42,7 +44,7 @@ export function showCommands(run, path) {
   byId("journal").tBodies[0].replaceChildren(...commands.journal.map((entry) => el("tr", { class: entry.is_dropped ? "dropped" : "" },
     el("td", {}, entry.step.toLocaleString()),
     el("td", { class: "mono" }, entry.command ?? t("resumed from this step")),
-    el("td", {}, entry.source),
+    el("td", { title: entry.source }, entry.is_of_page ? t("this page") : entry.source),
     el("td", {}, formatTime(entry.time)))));
 }
 

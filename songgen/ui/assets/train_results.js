@@ -19,7 +19,7 @@ export function followResults(folder, path) {
     if (names === shownSongs) return;
     shownSongs = names;
     samplings = found;
-    byId("no-songs").hidden = found.length > 0;
+    showEmpty();
     byId("sampling-label").hidden = found.length === 0;
     const select = byId("sampling");
     const chosen = select.value;
@@ -29,6 +29,12 @@ export function followResults(folder, path) {
     if (!wasNewest && found.some(({ step }) => String(step) === chosen)) select.value = chosen;
     // A new sampling must not end what is being listened to.
     if (!wasNewest || players.every((player) => !player.isPlaying)) showSongs();
+  }
+
+  function showEmpty() {
+    const canSample = run?.evaluates !== false;
+    byId("no-songs").hidden = samplings.length > 0 || !canSample;
+    byId("never-songs").hidden = samplings.length > 0 || canSample;
   }
 
   function showSongs() {
@@ -108,6 +114,7 @@ export function followResults(folder, path) {
     state(found) {
       const hasEnded = run?.state === "running" && found.state !== "running";
       run = found;
+      showEmpty();
       showResume();
       if (hasEnded) update().catch(showProblem);
     },

@@ -13,6 +13,9 @@ from songgen.runtime.control.commands import parse
 from songgen.runtime.control.requests import NoAnswer, RunEnded, is_active, pending_requests, send
 from songgen.train.control.journal import JOURNAL_FILE, in_effect, journal_lines
 
+PAGE = "songgen ui"
+"""Name of the page in the journals of runs."""
+
 TIMEOUT_SECONDS = 3600.0
 """Seconds after which a command that a run has not taken is withdrawn."""
 
@@ -75,7 +78,9 @@ class RunCommands:
     def _wait(self, folder: Path, sent: Sent) -> None:
         """Send a command and wait for what comes of it. Runs in a thread."""
         try:
-            answer = send(folder, sent.text, timeout=TIMEOUT_SECONDS, is_alive=lambda: _is_alive(folder))
+            answer = send(
+                folder, sent.text, timeout=TIMEOUT_SECONDS, is_alive=lambda: _is_alive(folder), program=PAGE
+            )
             sent.answer, sent.state = answer.text, "done" if answer.is_done else "refused"
         except (NoAnswer, RunEnded, OSError) as error:
             sent.answer, sent.state = str(error), "failed"
@@ -97,6 +102,7 @@ class RunCommands:
                 "step": entry.step,
                 "command": entry.command,
                 "source": entry.source,
+                "is_of_page": entry.source.startswith(f"{PAGE} ("),
                 "time": entry.time,
                 "is_dropped": entry.command is not None and id(entry) not in kept,
             }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from songgen.runtime.folder_lock import RUN_LOCK_FILE
+from songgen.runtime.json_files import read_json_object
 from songgen.runtime.status import RUN_STATUS_FILE, RunStatus
 from songgen.train.reporting.console import CONSOLE_FILE
 from songgen.train.reporting.plots.songs import sampled_steps, songs_of
@@ -19,7 +20,7 @@ from songgen.train.reporting.progress_file import RunProgress, read_progress
 from songgen.train.reporting.run_state import RUNNING, RunState, read_run_state
 from songgen.train.reporting.trackers import METRICS_FILE
 from songgen.ui.folders.library import last_losses
-from songgen.ui.training.texts_of_songs import texts_of
+from songgen.ui.training.texts_of_songs import CONFIG_FILE, texts_of
 from songgen.ui.workspace import Workspace
 
 MAX_DEPTH = 5
@@ -123,7 +124,20 @@ def details_of(folder: Path) -> dict[str, Any]:
         "total_steps": _total(run, progress),
         "progress": None if progress is None else dataclasses.asdict(progress),
         "has_console": (folder / CONSOLE_FILE).is_file(),
+        "evaluates": _evaluates(folder),
     }
+
+
+def _evaluates(folder: Path) -> bool:
+    """Return whether a run has held-out clips; without them it refuses to evaluate and to sample songs.
+
+    A run with `do_eval` that finds no held-out clips does not start. One whose configuration is not there, or cannot
+    be read, is asked anyway.
+    """
+    try:
+        return read_json_object(folder / CONFIG_FILE).get("do_eval") is not False
+    except (ValueError, OSError):
+        return True
 
 
 def _progress_of(folder: Path, run: RunState) -> RunProgress | None:

@@ -286,6 +286,19 @@ def test_the_style_that_the_library_would_add_is_prevented(client: Client, works
     assert "unsafe" not in policy and "style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='" in policy
 
 
+@pytest.mark.parametrize(
+    ("config", "evaluates"), [('{"do_eval": false}', False), ('{"do_eval": true}', True), ("{", True), (None, True)]
+)
+def test_a_run_without_held_out_clips_is_said_to_refuse_evaluations(
+    client: Client, workspace: Workspace, tmp_path: Path, config: str | None, evaluates: bool
+) -> None:
+    """Only what is sure to be refused is not offered."""
+    folder = write_run(workspace.root / "outputs" / tmp_path.name)
+    if config is not None:
+        (folder / "training_config.json").write_text(config)
+    assert client.get(api(f"outputs/{tmp_path.name}")).json["evaluates"] is evaluates
+
+
 def test_activities_are_those_of_the_heartbeats() -> None:
     """Only these are translated."""
     package = Path(runs.__file__).parents[2]
@@ -427,6 +440,7 @@ def test_a_run_that_trains_is_shown_and_takes_commands(
 
     journal = client.get(api("outputs/real")).json["commands"]["journal"]
     assert [entry["command"] for entry in journal] == ["sample 1", "save", "lr 5e-05"], "the latest first"
+    assert all(entry["is_of_page"] and str(os.getpid()) in entry["source"] for entry in journal)
     results = client.get(api("outputs/real", "/results")).json
     (checkpoint,) = results["checkpoints"]
     assert checkpoint["step"] > 0 and checkpoint["loss"] > 0 and checkpoint["problem"] == ""
