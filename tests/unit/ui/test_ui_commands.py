@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 
 from songgen.config.loading import split_command_line
+from songgen.jobs.record import Job, JobView
+from songgen.runtime.status import RunStatus
 from songgen.ui.commands import STARTABLE, command_form, command_words
+from songgen.ui.parts.jobs import job_values
+from songgen.ui.translation import translator
 from songgen.ui.workspace import Workspace
 
 ATTACKS = ["--output_dir=/etc", "-x", "--help", "/etc/passwd", "../x", "~/x", "a\0b", "x" * 200_000]
@@ -130,3 +134,13 @@ def test_the_request_of_a_folder_of_songs_stays_inside(
 def test_other_commands_are_not_started(workspace: Workspace, name: str) -> None:
     with pytest.raises(ValueError, match="not a command"):
         command_words(name, {}, workspace)
+
+
+def test_the_reason_of_the_end_of_a_job_is_translated(tmp_path: Path) -> None:
+    """Without the beginning that every failed command prints."""
+    status = RunStatus("failed", "0123456789abcdef", reason="songgen generate: error: a/b cannot be read: it is gone")
+    view = JobView(
+        Job("20200101-000000-generate-0000", "generate", ("songgen", "generate"), "/", 0.0), tmp_path, "failed", status
+    )
+    assert job_values(view, translator("en"))["reason"] == "a/b cannot be read: it is gone"
+    assert job_values(view, translator("zh"))["reason"] == "无法读取 a/b：it is gone"
