@@ -20,7 +20,19 @@ from urllib.parse import quote, urlencode
 import pytest
 from local_pages import Answer, Client, serving
 from starlette.datastructures import QueryParams
-from ui_workspace import MARK, MODEL, PREPARED, RUN, SONGS, TOKENS, fill, known_values, make_workspace, parameters, write_job
+from ui_workspace import (
+    MARK,
+    MODEL,
+    PREPARED,
+    RUN,
+    SONGS,
+    TOKENS,
+    fill,
+    known_values,
+    make_workspace,
+    parameters,
+    write_job,
+)
 
 from songgen.jobs.record import find_jobs
 from songgen.ui.configuring.planner import answer

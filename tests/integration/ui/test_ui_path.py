@@ -13,7 +13,12 @@ from page_process import ROOT, PageProcess, page_process
 
 pytestmark = pytest.mark.faults
 
-DATA, TOKENS, CODEC, MODEL = "datasets/songs_prepared", "datasets/tokens", "outputs/codec", "outputs/untrained-mixed_pro"
+DATA, TOKENS, CODEC, MODEL = (
+    "datasets/songs_prepared",
+    "datasets/tokens",
+    "outputs/codec",
+    "outputs/untrained-mixed_pro",
+)
 RUN = "outputs/by_hand"
 
 
@@ -213,7 +218,9 @@ def listen(browser: Browser, base: str, root: Path) -> None:
     browser.wait(lambda: position(browser) > 0.2, "the sound to be played")
     browser.click("#songs .player-play")
     heard = position(browser)
-    first, second = browser.run("return [...document.querySelectorAll('.player-choices button')].map((b) => b.textContent)")
+    first, second = browser.run(
+        "return [...document.querySelectorAll('.player-choices button')].map((b) => b.textContent)"
+    )
     browser.press_button(second, "#songs")
     print(first, second, heard, position(browser))
     assert position(browser) == heard > 0
