@@ -98,9 +98,12 @@ input("language").setAttribute("list", "languages");
 
 for (const button of document.querySelectorAll("[data-tag]")) {
   button.addEventListener("click", () => {
-    const before = lyrics.value.slice(0, lyrics.selectionStart);
+    // After the line of the caret: in the middle of it, a tag would not be on a line of its own.
+    const found = lyrics.value.indexOf("\n", lyrics.selectionEnd);
+    const end = found < 0 ? lyrics.value.length : found;
+    const before = lyrics.value.slice(0, end);
     const start = before === "" || before.endsWith("\n\n") ? "" : before.endsWith("\n") ? "\n" : "\n\n";
-    lyrics.setRangeText(`${start}${button.dataset.tag}\n`, lyrics.selectionStart, lyrics.selectionEnd, "end");
+    lyrics.setRangeText(`${start}${button.dataset.tag}\n`, end, end, "end");
     lyrics.focus();
     changed();
   });
