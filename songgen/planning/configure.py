@@ -36,6 +36,15 @@ _PLACEHOLDERS = {"save_to_disk": "data", "output_dir": "run"}
 """Values of required keys, for configurations from which only the model's costs are computed."""
 
 
+class ModelNotFound(ValueError):
+    """No model near the data fits it, or several do, and none was named."""
+
+    def __init__(self, message: str, fitting: Sequence[Path] = ()) -> None:
+        """Keep the folders of the models that fit."""
+        super().__init__(message)
+        self.fitting = fitting
+
+
 @dataclass(frozen=True)
 class Configured:
     """A new configuration."""
@@ -220,7 +229,7 @@ def _found_model(data: Sequence[Path], infos: Sequence[DatasetInfo]) -> Path:
     """Return the only model near the data, or in `./outputs`, that fits it.
 
     Raises:
-        ValueError: if there is none, or more than one.
+        ModelNotFound: if there is none, or more than one.
     """
     fitting = []
     for folder in dict.fromkeys(_model_folders(data)):
@@ -235,12 +244,12 @@ def _found_model(data: Sequence[Path], infos: Sequence[DatasetInfo]) -> Path:
         [folder] = fitting
         return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     if not fitting:
-        raise ValueError(
+        raise ModelNotFound(
             f"no model that fits {data[0]} is next to it or in ./outputs: give --model FOLDER or a hub id, or create "
             "one with `songgen init`"
         )
     listed = ", ".join(str(folder) for folder in fitting)
-    raise ValueError(f"several models fit {data[0]}: {listed}; choose one with --model")
+    raise ModelNotFound(f"several models fit {data[0]}: {listed}; choose one with --model", fitting)
 
 
 def _model_folders(data: Sequence[Path]) -> Iterator[Path]:

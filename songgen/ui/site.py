@@ -26,6 +26,15 @@ from songgen.web.language import language_of
 Endpoint = Callable[[Request], Response]
 
 
+class FieldProblem(ValueError):
+    """A problem that one field of the page solves; the page goes to it."""
+
+    def __init__(self, message: str, field: str) -> None:
+        """Keep the id of the field."""
+        super().__init__(message)
+        self.field = field
+
+
 class Part(Protocol):
     """A part of the page."""
 
@@ -110,7 +119,8 @@ class Site:
             try:
                 return endpoint(request)
             except (ValueError, OSError) as error:
-                return json_response({"error": self.language(request).message(problem_of(error))}, 422)
+                answer = {"error": self.language(request).message(problem_of(error))}
+                return json_response(answer | ({"field": error.field} if isinstance(error, FieldProblem) else {}), 422)
 
         return answer
 

@@ -258,9 +258,7 @@ def pending_requests(run_folder: Path) -> list[str]:
     return found
 
 
-def send(
-    run_folder: Path, command: str, *, timeout: float, is_alive: Callable[[], bool], program: str = CTL
-) -> Answer:
+def send(run_folder: Path, command: str, *, timeout: float, is_alive: Callable[[], bool], program: str = CTL) -> Answer:
     """Send a command to the run in a folder and wait for the answer.
 
     Args:

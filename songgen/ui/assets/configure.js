@@ -30,7 +30,18 @@ for (const [kind, body] of Object.entries(starts)) {
   const form = document.querySelector(`[data-start="${kind}"] form`);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    act(form.querySelector("[type=submit]"), () => open(body()));
+    const state = kind === "advice" ? byId("advice-state") : null;
+    act(form.querySelector("[type=submit]"), async () => {
+      if (state) state.textContent = t("Looking at data, model and machine…");
+      try {
+        await open(body());
+      } catch (error) {
+        byId(error.values?.field)?.focus();
+        throw error;
+      } finally {
+        if (state) state.textContent = "";
+      }
+    });
   });
 }
 byId("open-file").addEventListener("submit", (event) => {

@@ -17,7 +17,7 @@ from songgen.config.run_config import RunConfig
 from songgen.doctor.listing import find_entries
 from songgen.families.registry import family_of
 from songgen.planning.check import check_run, report_record
-from songgen.planning.configure import configure
+from songgen.planning.configure import ModelNotFound, configure
 from songgen.planning.facts import RunFacts, gather_facts
 from songgen.planning.findings import Severity
 from songgen.planning.machine import this_machine
@@ -69,7 +69,7 @@ def _about_model(facts: RunFacts) -> dict[str, Any]:
 
 
 def advise(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Choose a configuration for data.
+    """Choose a configuration for data; only `fitting`, a list of models, if none is given and there is not just one.
 
     Args:
         request: `data` (folders), and optionally `model`, `goal`, `hours`, `processes`.
@@ -77,14 +77,17 @@ def advise(request: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: as `songgen configure` does.
     """
-    configured = configure(
-        [Path(folder) for folder in request["data"]],
-        this_machine(),
-        model=request.get("model") or None,
-        goal=request.get("goal") or None,
-        hours=request.get("hours"),
-        processes=int(request.get("processes") or 1),
-    )
+    try:
+        configured = configure(
+            [Path(folder) for folder in request["data"]],
+            this_machine(),
+            model=request.get("model") or None,
+            goal=request.get("goal") or None,
+            hours=request.get("hours"),
+            processes=int(request.get("processes") or 1),
+        )
+    except ModelNotFound as error:
+        return {"fitting": [str(folder) for folder in error.fitting]}
     return {
         "values": {choice.key: choice.value for choice in configured.choices},
         "reasons": {choice.key: choice.reason for choice in configured.choices},

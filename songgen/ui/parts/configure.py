@@ -20,7 +20,7 @@ from songgen.ui.configuring.labels import GOALS, help_pieces, label_of
 from songgen.ui.configuring.sections import COMMON, PATH_KEYS, bounds_text, form_keys, form_sections
 from songgen.ui.configuring.units import unit_notes
 from songgen.ui.configuring.worker import Worker
-from songgen.ui.site import Site, as_json, body_of, text_of
+from songgen.ui.site import FieldProblem, Site, as_json, body_of, text_of
 from songgen.ui.workspace import CONFIGS_FOLDER
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
@@ -269,7 +269,8 @@ class ConfigurePart:
         """Return the choices of `songgen configure`.
 
         Raises:
-            ValueError: if there is no such data set, or no model fits it.
+            ValueError: if there is no such data set.
+            FieldProblem: if no model is named, and none or several fit it.
         """
         data = body_of(request).get("data")
         if not isinstance(data, list) or not data or not all(isinstance(folder, str) for folder in data):
@@ -286,6 +287,14 @@ class ConfigurePart:
             "processes": _processes(request),
         }
         answer = self._planner.ask("advise", asked)
+        if "fitting" in answer:
+            fitting = [self._workspace.shown(self._workspace.root / model) for model in answer["fitting"]]
+            if not fitting:
+                raise FieldProblem(f"no model fits {folders[0]}: choose one under 'Model to start from'", "start-model")
+            listed = ", ".join(fitting)
+            raise FieldProblem(
+                f"several models fit {folders[0]} ({listed}): choose one under 'Model to start from'", "start-model"
+            )
         values, reasons = answer["values"], answer["reasons"]
         preset = values.get("lora_config_path")
         if preset in files.adapter_presets():  # as fields, which can be changed

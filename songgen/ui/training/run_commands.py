@@ -78,9 +78,7 @@ class RunCommands:
     def _wait(self, folder: Path, sent: Sent) -> None:
         """Send a command and wait for what comes of it. Runs in a thread."""
         try:
-            answer = send(
-                folder, sent.text, timeout=TIMEOUT_SECONDS, is_alive=lambda: _is_alive(folder), program=PAGE
-            )
+            answer = send(folder, sent.text, timeout=TIMEOUT_SECONDS, is_alive=lambda: _is_alive(folder), program=PAGE)
             sent.answer, sent.state = answer.text, "done" if answer.is_done else "refused"
         except (NoAnswer, RunEnded, OSError) as error:
             sent.answer, sent.state = str(error), "failed"

@@ -91,7 +91,7 @@ def test_english_needs_no_catalog() -> None:
         translator("tlh")
 
 
-NAMES = {"songgen tokenize {0}", "{0} MiB", "{0} kB", "LUFS", "GPU {n}", "Alpha", "Top k", "Top p"}
+NAMES = {"songgen tokenize {0}", "songgen ui", "{0} MiB", "{0} kB", "LUFS", "GPU {n}", "Alpha", "Top k", "Top p"}
 """Texts that are the same in every language."""
 
 COLLECTED: dict[str, Callable[[], set[str]]] = {

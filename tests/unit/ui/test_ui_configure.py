@@ -1,6 +1,7 @@
 """The part Configure: starting points, state of the form, checks, saving, and what may not be reached."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -185,6 +186,24 @@ def test_advice_explains_every_choice(page: Page) -> None:
     assert "data" in page.refusal("open", kind="advice", data=[])
     assert "goal" in page.refusal("open", kind="advice", data=["data"], goal="rule")
     assert page.refusal("open", kind="advice", data=["data"], hours=-1)
+
+
+def test_advice_without_a_model_points_to_its_field(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not to an option of the command."""
+    other = page.root / "outputs" / "other"
+    shutil.copytree("model", other)
+    several = page.send("open", kind="advice", data=["data"])
+    shutil.rmtree(other)
+    assert several.status == 422 and several.json["field"] == "start-model", several.body
+    assert "several models fit" in several.json["error"] and "outputs/other" in several.json["error"]
+    assert "--model" not in several.json["error"]
+
+    def configure(*arguments: Any, **options: Any) -> None:
+        raise planner.ModelNotFound("none")
+
+    monkeypatch.setattr(planner, "configure", configure)
+    none = page.send("open", kind="advice", data=["data"])
+    assert none.status == 422 and none.json["field"] == "start-model" and "no model fits" in none.json["error"]
 
 
 def test_an_earlier_run_is_repeated_or_continued(page: Page) -> None:
