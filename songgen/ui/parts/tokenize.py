@@ -8,13 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from songgen.config.keys import all_keys
-from songgen.jobs.record import find_jobs
+from songgen.jobs.record import JobView, find_jobs
 from songgen.runtime.json_files import read_json_object
-from songgen.ui.commands import command_form
+from songgen.ui.commands import command_form, command_values
 from songgen.ui.fields import Field, field_of_key
 from songgen.ui.parts.jobs import job_values
 from songgen.ui.site import Site
-from songgen.ui.translation import Translator
 from songgen.web.application import PageRoute
 
 MAIN_KEYS = ("model_name_or_path", "save_to_disk", "min_duration_in_seconds", "max_duration_in_seconds", "long_clips")
@@ -40,6 +39,12 @@ FURTHER_KEYS = (
     "keep_columns",
 )
 """Other keys that tokenizing reads."""
+
+SHOWN_OPTIONS = {"tokenizer": (), "init": ("out", "preset", "audio_model"), "codec": ("manifest", "out")}
+"""Options that are always shown of the commands that make a missing part."""
+
+CODEC_FOLDER = "codec"
+"""Name of the folder of a new codec, next to the model."""
 
 LAUNCH_OPTIONS = ("devices", "gpu_ids")
 """Options of the launch that are offered."""
@@ -67,27 +72,54 @@ class TokenizePart:
         if not (folder / DATA_CONFIG_FILE).is_file():
             raise ValueError(f"{shown} has no {DATA_CONFIG_FILE}: prepare songs first, and choose their data set")
         values = read_json_object(folder / DATA_CONFIG_FILE)
-        missing = missing_parts(shown, values, self._workspace.root)
+        missing = self._with_codec(missing_parts(shown, values, self._workspace.root), folder)
+        jobs = self._jobs([str(given["out"]) for given in missing.values()])
+        texts = self._site.language(request)
         return self._site.render(
             request,
             "tokenize.html",
             folder=shown,
             config=f"{shown}/{DATA_CONFIG_FILE}",
             tokens=str(values.get("save_to_disk") or ""),
-            needed=[(name, _command_fields(name, given)) for name, given in missing.items()],
+            needed=[name for name in missing if name != "codec"],
+            options={name: _command_fields(name, given | _entered(jobs.get(name))) for name, given in missing.items()},
+            shown_options=SHOWN_OPTIONS,
             targets={name: given["out"] for name, given in missing.items()},
             main=_key_fields(MAIN_KEYS, values),
             part_fields=_key_fields(PART_KEYS, values),
             further=_key_fields(FURTHER_KEYS, values),
             launch=[field for field in command_form("tokenize").fields if field.name in LAUNCH_OPTIONS],
-            jobs=self._jobs([str(given["out"]) for given in missing.values()], self._site.language(request)),
+            jobs={name: job_values(view, texts) for name, view in jobs.items()},
         )
 
-    def _jobs(self, subjects: list[str], texts: Translator) -> dict[str, dict[str, Any]]:
+    def _with_codec(self, missing: dict[str, dict[str, Any]], folder: Path) -> dict[str, dict[str, Any]]:
+        """Add the codec of the user's own songs to what a model is made of: to be fitted, or used if it is there."""
+        if "init" not in missing:
+            return missing
+        codec = f"./{Path(missing['init']['out']).parent / CODEC_FOLDER}"
+        if self._workspace.path(codec, "codec").exists():
+            return missing | {"init": {**missing["init"], "audio_model": codec}}
+        from songgen.prepare.output.writers import METADATA_FILES
+
+        names = [name for name in METADATA_FILES.values() if (folder / name).is_file()]
+        manifests = [f"{self._workspace.shown(folder)}/{name}" for name in names[:1]]
+        return missing | {"codec": {"manifest": manifests, "out": codec}}
+
+    def _jobs(self, subjects: list[str]) -> dict[str, JobView]:
         """Return the newest job of each command that makes a missing part."""
         wanted = {Path(subject) for subject in subjects}
         views = [view for view in find_jobs(self._workspace.jobs) if Path(view.job.subject) in wanted]
-        return {view.job.name: job_values(view, texts) for view in reversed(views)}
+        return {view.job.name: view for view in reversed(views)}
+
+
+def _entered(view: JobView | None) -> dict[str, Any]:
+    """Return what was entered for a command that has not succeeded; nothing for one that has."""
+    if view is None or view.state == "finished":
+        return {}
+    try:
+        return command_values(view.job.command)
+    except ValueError:  # a job of somebody else
+        return {}
 
 
 def _key_fields(names: tuple[str, ...], values: dict[str, Any]) -> list[Field]:

@@ -119,9 +119,8 @@ def tokenize(browser: Browser, root: Path) -> None:
     browser.wait_for_text("First: an untrained model")
     form = "form[data-command=init]"
     browser.wait(lambda: not browser.run("return document.body.innerText.includes('First: tokenizers')"), "next")
-    browser.press_button("Options init", form)
-    browser.fill("preset", "small", form)
-    browser.fill("audio_model", CODEC, form)
+    browser.fill("Size", "small", form)
+    browser.fill("Codec", CODEC, form)
     browser.press_button("Make the model", form)
     browser.wait(lambda: (root / MODEL / "config.json").is_file(), "the model")
     browser.wait(lambda: not browser.run("return document.body.innerText.includes('First: an')"), "next")

@@ -322,6 +322,17 @@ def test_tokenizing_offers_what_is_missing_first(client: Client, root: Path) -> 
     text = page(client, f"/data/tokenize?data={MINE}")
     assert 'data-command="tokenizer"' in text and 'data-command="init"' in text
     assert "datasets/mine/metadata.jsonl" in text and 'data-config="datasets/mine/data.json"' in text
+    assert "downloaded when the model is made" in text and 'data-command="codec"' in text
+    model = text[text.index('data-command="init"') :]
+    assert model.index('id="init-audio_model"') < model.index("<details"), "the codec is not among the further options"
+
+    words = ["songgen", "init", "--audio_model=./somewhere", "./outputs/untrained-mixed_pro"]
+    job = create_job(Workspace(root).jobs, words, title="init", cwd=root, subject=words[-1])
+    assert 'value="./somewhere"' in page(client, f"/data/tokenize?data={MINE}"), "what was entered is kept"
+    shutil.rmtree(job)
+    (root / "outputs/codec").mkdir(parents=True)
+    text = page(client, f"/data/tokenize?data={MINE}")
+    assert 'data-command="codec"' not in text and 'value="./outputs/codec"' in text, "the fitted codec is used"
     (root / "outputs/tokenizers").mkdir(parents=True)
     assert 'data-command="tokenizer"' not in page(client, f"/data/tokenize?data={MINE}")
     (root / "outputs/untrained-mixed_pro").mkdir()
