@@ -31,6 +31,7 @@ PRODUCT = sorted(path for folder in ("songgen", "training", "helpers") for path 
 DYNAMIC_IMPORTS = {
     "songgen/__init__.py": "the public names",
     "songgen/cli/main.py": "the table of subcommands",
+    "songgen/ui/commands.py": "the table of commands that the page starts",
     "songgen/codecs/registry.py": "the kinds of codecs",
     "songgen/families/registry.py": "the table of families",
     "songgen/families/flow/pipeline.py": "the table of components",
@@ -44,6 +45,8 @@ COPYING = {
     "songgen/runtime/model_folders.py": "copy_part: files of models, by ending, never through a link out of the folder",
     "songgen/tokenize/finalize.py": "shards, whose hashes were compared before",
     "songgen/train/output_folder.py": "a whole run moved to a backup next to it",
+    "songgen/ui/workspace.py": "a folder that the user deletes, moved to the trash; a link is moved as a link",
+    "songgen/ui/folders/trash.py": "likewise, back to where it was, into the folders of the page",
     "helpers/demo/build_page.py": "a song that the demo itself has made",
     "helpers/demo/report_flow.py": "likewise",
     "helpers/demo/demo_songs/speech.py": "the data folder of an installed package",

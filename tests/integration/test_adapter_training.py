@@ -238,6 +238,7 @@ IN_16_BITS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 """Name -> keys of the adapter, and of a run in 16 bits."""
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", IN_16_BITS)
 def test_an_adapter_in_16_bits_trains_like_one_in_32(tmp_path: Path, train: Callable[..., Watched], name: str) -> None:
     """The adapter itself is trained and written in float32; the model holds it, and the base, rounded."""

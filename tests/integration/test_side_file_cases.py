@@ -320,6 +320,7 @@ def tokenized(source: Path, place: Path) -> tuple[dict[str, Any], dict[str, Any]
     return rows, rejected, json.loads((place / "data" / "report.json").read_text())["notices"]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("case", TABLE.values(), ids=TABLE)
 def test_both_commands_read_what_other_programs_write(case: Case, tmp_path: Path) -> None:
     source = case.make(tmp_path / "in")
