@@ -1,6 +1,6 @@
 """Make the pictures of docs/ui.md: every part of the page, in both languages, from a workspace with the demo's results.
 
-Run, after `make demo`, in the repository:
+Run, after `make demo` and `songgen prepare` of some songs, in the repository:
     python tests/support/page_pictures.py . docs/pictures
 
 Songs, runs and data sets are those of the workspace; a song of two models is generated first, unless there is one.
@@ -30,13 +30,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("workspace", type=Path, help="folder with datasets/ and outputs/")
     parser.add_argument("out", type=Path, help="folder of the pictures")
+    parser.add_argument("--songs", default="datasets/my_songs", help="prepared data set to show")
     parser.add_argument("--data", default="datasets/demo_tokens", help="tokenized data set to configure for")
     parser.add_argument("--run", default="outputs/demo/dual_step3", help="run to show")
     parser.add_argument("--models", nargs=2, default=["outputs/demo/mixed_step1", "outputs/demo/mixed_step3"])
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     shown = {
-        "data": ("/data", "table"),
+        "data": (f"/data/set/{quoted(arguments.songs)}", "table"),
         "configure": (f"/configure?data={quoted(arguments.data)}&model={quoted(arguments.models[1])}", "main"),
         "train": (f"/train/run/{quoted(arguments.run)}", "main"),
         "listen": ("/listen", "main"),

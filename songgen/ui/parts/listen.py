@@ -68,8 +68,12 @@ class ListenPart:
         return json_response({"group": None if group is None else group.title})
 
     def preview(self, request: Request) -> Response:
-        """Return the commands that do the same as a request."""
-        return json_response({"text": shown_commands(self._songs.commands(*_request_of(request)))})
+        """Return the commands that do the same as a request, or what a form that is still being filled in lacks."""
+        try:
+            text = shown_commands(self._songs.commands(*_request_of(request)))
+        except ValueError as error:
+            text = self._site.language(request).message(str(error))
+        return json_response({"text": text})
 
     def listing(self, request: Request) -> Response:
         """Return songs, newest first: `?search=TEXT&offset=N`."""
