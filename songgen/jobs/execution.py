@@ -239,6 +239,9 @@ def marked_processes(job_id: str) -> set[int]:
 def end_with_parent(parent: int) -> None:
     """Ask the system to stop this process (SIGTERM) when its parent ends: a training run saves, others keep their work.
 
+    The parent has threads, and Linux sends the signal whenever the one that counts as the parent ends, so that it may
+    come twice. A run that gets both at once may end without saving; its last checkpoint is whole.
+
     Args:
         parent: process that has started this one.
     """

@@ -218,7 +218,8 @@ def test_when_the_supervisor_is_killed_the_command_saves_and_ends(tmp_path: Path
     view = waiting(tmp_path, SAVE, "0")
     supervisor_of(view).kill()
     wait_for(lambda: not marked_processes(view.job.id))
-    assert printed(view) == "waiting\nSIGTERM saves\n"
+    # Linux may send the signal again: the command is handed from thread to thread of the supervisor while these end.
+    assert printed(view) in ("waiting\nSIGTERM saves\n", "waiting\nSIGTERM saves\nSIGTERM saves\n")
     assert ended(view).state == "lost"
     with pytest.raises(ValueError, match="it is lost"):
         stop_job(view)
