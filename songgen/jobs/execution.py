@@ -23,7 +23,7 @@ from songgen.exit_codes import EXIT_DONE, EXIT_SIGNAL_BASE
 from songgen.jobs.log import read_log
 from songgen.jobs.record import JOB_LOCK_FILE, JOB_STATUS_FILE, LOG_FILE, STOP_FILE, Job
 from songgen.runtime.files import read_regular
-from songgen.runtime.folder_lock import locked
+from songgen.runtime.folder_lock import TOUCH_SECONDS, locked_without_thread
 from songgen.runtime.processes.launcher import KILLED_ADVICE
 from songgen.runtime.processes.signals import hear_of_parents_end
 from songgen.runtime.status import State, StatusFile, new_run_id
@@ -108,6 +108,7 @@ class Execution:
         self._in_terminal = in_terminal
         self._show = show
         self._has_passed_on = False
+        self._touched_at = time.monotonic()
 
     def ask_to_stop(self) -> None:
         """Interrupt the command soon; a handler of signals may call this."""
@@ -131,7 +132,8 @@ class Execution:
             ValueError: if the folder is in use, or the command was run before.
             OSError: if the start cannot be recorded, or the command cannot be started.
         """
-        with locked(self._folder, JOB_LOCK_FILE):
+        # Without a thread: see `end_with_parent`.
+        with locked_without_thread(self._folder, JOB_LOCK_FILE) as self._touch:
             status = StatusFile(self._folder, JOB_STATUS_FILE, new_run_id())
             if (self._folder / JOB_STATUS_FILE).exists():
                 raise ValueError(f"the job {self._job.id} was run before; start its command again")
@@ -171,8 +173,7 @@ class Execution:
         while process.returncode is None:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(LOOK_SECONDS)
-            self._show_new(printed)
-            self._look_for_request()
+            self._look(printed)
             if self.request == "kill":
                 self._kill(process)
             elif self.request == "stop" and not self._has_passed_on:
@@ -185,11 +186,18 @@ class Execution:
         """Wait for what the command has started and not ended, so that a job that is over has no process any more."""
         deadline = time.monotonic() + LEFT_SECONDS
         while marked_processes(self._job.id):
-            self._show_new(printed)
-            self._look_for_request()
+            self._look(printed)
             if self.request == "kill" or time.monotonic() > deadline:
                 self._kill(process)
             time.sleep(LOOK_SECONDS)
+
+    def _look(self, printed: BinaryIO) -> None:
+        """Do what is done every `LOOK_SECONDS`: show what was printed, read what is asked, and keep the lock fresh."""
+        self._show_new(printed)
+        self._look_for_request()
+        if time.monotonic() - self._touched_at >= TOUCH_SECONDS:
+            self._touched_at = time.monotonic()
+            self._touch()
 
     def _look_for_request(self) -> None:
         """Read what `stop_job` has written."""
@@ -239,8 +247,9 @@ def marked_processes(job_id: str) -> set[int]:
 def end_with_parent(parent: int) -> None:
     """Ask the system to stop this process (SIGTERM) when its parent ends: a training run saves, others keep their work.
 
-    The parent has threads, and Linux sends the signal whenever the one that counts as the parent ends, so that it may
-    come twice. A run that gets both at once may end without saving; its last checkpoint is whole.
+    The parent must not have threads. Linux counts the thread that started this process as its parent, and hands the
+    process on to another one when that ends, with the signal each time. A training run would take the second signal for
+    an order to end without saving.
 
     Args:
         parent: process that has started this one.

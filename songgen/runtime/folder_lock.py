@@ -18,8 +18,9 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,24 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         ValueError: if another run holds the folder (alive here, or possibly alive on another machine), or the folder
             cannot be written to.
     """
+    with locked_without_thread(folder, name) as touch:
+        is_over = threading.Event()
+        toucher = threading.Thread(target=_keep_fresh, args=(touch, is_over), name="lock", daemon=True)
+        toucher.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            toucher.join(TOUCH_SECONDS)  # the number of a closed descriptor may be another file's next
+
+
+@contextmanager
+def locked_without_thread(folder: Path, name: str) -> Iterator[Callable[[], None]]:
+    """Lock a folder as `locked` does, and leave it to the holder to touch the lock file every `TOUCH_SECONDS`.
+
+    Yields:
+        Function that touches the file. It is not opened again: see `locked`.
+    """
     path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,25 +99,24 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         raise ValueError(
             f"{folder} cannot be written to ({error}); choose another folder or change its permissions"
         ) from error
-    is_over = threading.Event()
-    toucher = threading.Thread(target=_keep_fresh, args=(descriptor, is_over), name="lock", daemon=True)
-    toucher.start()
     try:
         remove_dead_temporaries(folder)
-        yield
+        yield partial(_touch, descriptor)
     finally:
-        is_over.set()
-        toucher.join(TOUCH_SECONDS)  # the number of a closed descriptor may be another file's next
         with suppress(OSError):  # must not hide why the run ends; the lock itself is released below
             path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _keep_fresh(descriptor: int, is_over: threading.Event) -> None:
-    """Touch the lock file until the lock is released. It is not opened again: see `locked`."""
+def _keep_fresh(touch: Callable[[], None], is_over: threading.Event) -> None:
+    """Touch the lock file until the lock is released."""
     while not is_over.wait(TOUCH_SECONDS):
-        with suppress(OSError):  # a disk that does not answer for a while
-            os.utime(descriptor)
+        touch()
+
+
+def _touch(descriptor: int) -> None:
+    with suppress(OSError):  # a disk that does not answer for a while
+        os.utime(descriptor)
 
 
 def _locked_file(path: Path) -> int:
