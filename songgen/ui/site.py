@@ -2,7 +2,7 @@
 
 import json
 import mimetypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,27 +102,32 @@ class Site:
     def page(self, endpoint: Endpoint) -> Endpoint:
         """Return an endpoint that answers with HTML: a `ValueError` or `OSError` becomes a page with its text."""
 
-        @wraps(endpoint)
-        def answer(request: Request) -> Response:
-            try:
-                return endpoint(request)
-            except (ValueError, OSError) as error:
-                return self.render(request, "problem.html", status=404, problem=problem_of(error))
+        def show(request: Request, error: ValueError | OSError) -> Response:
+            return self.render(request, "problem.html", status=404, problem=problem_of(error))
 
-        return answer
+        return _answering(endpoint, show)
 
     def api(self, endpoint: Endpoint) -> Endpoint:
         """Return an endpoint that answers with JSON: a `ValueError` or `OSError` becomes its text, with status 422."""
 
-        @wraps(endpoint)
-        def answer(request: Request) -> Response:
-            try:
-                return endpoint(request)
-            except (ValueError, OSError) as error:
-                answer = {"error": self.language(request).message(problem_of(error))}
-                return json_response(answer | ({"field": error.field} if isinstance(error, FieldProblem) else {}), 422)
+        def tell(request: Request, error: ValueError | OSError) -> Response:
+            answer = {"error": self.language(request).message(problem_of(error))}
+            return json_response(answer | ({"field": error.field} if isinstance(error, FieldProblem) else {}), 422)
 
-        return answer
+        return _answering(endpoint, tell)
+
+
+def _answering(endpoint: Endpoint, answer_problem: Callable[[Request, ValueError | OSError], Response]) -> Endpoint:
+    """Return an endpoint whose problems that a user can solve are answered by a function."""
+
+    @wraps(endpoint)
+    def answer(request: Request) -> Response:
+        try:
+            return endpoint(request)
+        except (ValueError, OSError) as error:
+            return answer_problem(request, error)
+
+    return answer
 
 
 def problem_of(error: ValueError | OSError) -> str:
@@ -160,7 +165,16 @@ def text_of(request: Request, name: str, default: str = "") -> str:
     Raises:
         ValueError: if it is not a text.
     """
-    value = body_of(request).get(name, default)
+    return text_in(body_of(request), name, default)
+
+
+def text_in(values: Mapping[str, Any], name: str, default: str = "") -> str:
+    """Return a text of a JSON object.
+
+    Raises:
+        ValueError: if it is not a text.
+    """
+    value = values.get(name, default)
     if not isinstance(value, str):
         raise ValueError(f"{name}: a text is expected")
     return value

@@ -23,7 +23,7 @@ from songgen.prepare.review.corrections import REASON, EditConflict, can_be_acce
 from songgen.prepare.review.desk import PAGE_SIZE, Clip, ReviewDesk, Selection, copy_of
 from songgen.prepare.review.fields import FieldProblems, checked_changes, line_times
 from songgen.tasks import TRACKS
-from songgen.web.answers import PartialFileResponse, existing_file, json_response
+from songgen.web.answers import AUDIO_TYPES, PartialFileResponse, existing_file, json_response
 from songgen.web.application import PageRoute
 from songgen.web.document import LOOK_FILE
 
@@ -36,17 +36,8 @@ ASSET_TYPES = {
 }
 """Ending of a file of the page -> its media type; Starlette adds the charset to text."""
 
-AUDIO_TYPES = {
-    ".wav": "audio/wav",
-    ".flac": "audio/flac",
-    ".ogg": "audio/ogg",
-    ".oga": "audio/ogg",
-    ".opus": "audio/ogg",
-    ".mp3": "audio/mpeg",
-    ".aiff": "audio/aiff",
-    ".aif": "audio/aiff",
-    ".caf": "audio/x-caf",
-}
+TRACK_TYPES = AUDIO_TYPES | {".oga": "audio/ogg", ".caf": "audio/x-caf"}
+"""Ending of a track -> its media type."""
 
 NUM_PEAKS = 800
 """Number of bars of a waveform."""
@@ -207,7 +198,7 @@ class ReviewPage:
     def audio(self, request: Request) -> Response:
         """Return a track to listen to, or the part of it that the player asks for."""
         path = self._track(request)
-        media_type = AUDIO_TYPES.get(path.suffix.lower(), "application/octet-stream")
+        media_type = TRACK_TYPES.get(path.suffix.lower(), "application/octet-stream")
         return PartialFileResponse(path, media_type=media_type, stat_result=path.stat())
 
     def _clip(self, request: Request) -> Clip:

@@ -5,21 +5,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from songgen.ui.site import Site
-from songgen.web.answers import PartialFileResponse, existing_file
+from songgen.web.answers import AUDIO_TYPES, PartialFileResponse, existing_file
 from songgen.web.application import PageRoute
 
-MEDIA_TYPES = {
-    ".wav": "audio/wav",
-    ".flac": "audio/flac",
-    ".mp3": "audio/mpeg",
-    ".ogg": "audio/ogg",
-    ".opus": "audio/ogg",
-    ".m4a": "audio/mp4",
-    ".aac": "audio/aac",
-    ".aif": "audio/aiff",
-    ".aiff": "audio/aiff",
-    ".png": "image/png",
-}
+MEDIA_TYPES = AUDIO_TYPES | {".m4a": "audio/mp4", ".aac": "audio/aac", ".png": "image/png"}
 """Ending of a file that may be sent -> its type. None of them can run a script."""
 
 

@@ -85,9 +85,8 @@ class JobsPart:
         """Return state and output of a job: the last `?lines=N`, or what came after `?offset=N`."""
         view = self._view(request)
         query = request.query_params
-        lines = min(max(1, int(query.get("lines", "200")[:6])), MAX_LINES)
         offset = int(query["offset"][:15]) if "offset" in query else None
-        part = read_log(view.folder, max_lines=lines, offset=offset)
+        part = read_log(view.folder, max_lines=lines_of(request), offset=offset)
         return json_response({"job": self._values(request, [view])[0], "log": dataclasses.asdict(part)})
 
     def stop(self, request: Request) -> Response:
@@ -126,6 +125,11 @@ class JobsPart:
 
     def _newest(self) -> list[JobView]:
         return find_jobs(self._folder)[:SHOWN_JOBS]
+
+
+def lines_of(request: Request) -> int:
+    """Return the number of lines of output that a request asks for: `?lines=N`."""
+    return min(max(1, int(request.query_params.get("lines", "200")[:6])), MAX_LINES)
 
 
 def job_values(view: JobView, texts: Translator) -> dict[str, Any]:

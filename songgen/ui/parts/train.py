@@ -20,8 +20,8 @@ from songgen.runtime.control.commands import FORMS, SCHEDULED
 from songgen.runtime.status import read_run_status
 from songgen.train.reporting.console import CONSOLE_FILE
 from songgen.ui.commands import command_form
-from songgen.ui.parts.jobs import job_values
-from songgen.ui.site import Site, body_of, text_of
+from songgen.ui.parts.jobs import MAX_LINES, job_values, lines_of
+from songgen.ui.site import Site, body_of, text_in, text_of
 from songgen.ui.training.curves import MAX_RUNS, Curves, Seen
 from songgen.ui.training.run_commands import RunCommands
 from songgen.ui.training.runs import checkpoints_of, details_of, find_runs, is_run, row_of, songs_of_run, started_at
@@ -32,9 +32,6 @@ from songgen.web.application import PageRoute
 
 CHARTS = "plotly"
 """Package with the library that draws curves."""
-
-MAX_LINES = 2_000
-"""Maximum number of lines of output that are sent at once."""
 
 _STYLE_ID = re.compile(r'document\.getElementById\("([0-9a-f]{64})"\)\)\{var \w+=document\.createElement\("style"\)')
 
@@ -120,7 +117,7 @@ class TrainPart:
     def curves(self, request: Request) -> Response:
         """Return what is new in curves: `{"runs": [{"folder", "key", "lines"}], "layout": NAME}`."""
         given = _list_of_tables(request, "runs")
-        runs = [Seen(self._place(run.get("folder")), _text(run, "key"), _number(run, "lines")) for run in given]
+        runs = [Seen(self._place(run.get("folder")), text_in(run, "key"), _number(run, "lines")) for run in given]
         return json_response(self._curves.answer(runs, text_of(request, "layout"), self._site.language(request)))
 
     def zoom(self, request: Request) -> Response:
@@ -173,9 +170,8 @@ class TrainPart:
         `?only=warnings` leaves out everything else.
         """
         folder = self._place(request.path_params["folder"])
-        query = request.query_params
-        wanted = min(max(1, int(query.get("lines", "200")[:6])), MAX_LINES)
-        only_warnings = query.get("only") == "warnings"
+        wanted = lines_of(request)
+        only_warnings = request.query_params.get("only") == "warnings"
         read = MAX_LINES if only_warnings else wanted
         job = self._job_of(folder)
         if job is not None and not job.is_active and _began_after(folder, job):
@@ -277,13 +273,6 @@ def _list_of_tables(request: Request, name: str) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not 1 <= len(found) <= MAX_RUNS or not all(isinstance(x, dict) for x in found):
         raise ValueError(f"{name}: a list of 1 to {MAX_RUNS} tables is expected")
     return found
-
-
-def _text(values: Mapping[str, Any], name: str) -> str:
-    value = values.get(name, "")
-    if not isinstance(value, str):
-        raise ValueError(f"{name}: a text is expected")
-    return value
 
 
 def _number(values: Mapping[str, Any], name: str) -> int:
