@@ -311,6 +311,7 @@ def test_configurations_of_prepare_are_not_offered_for_training(tmp_path: Path) 
 
 def test_a_base_inside_must_not_lead_outside(page: Page) -> None:
     folder = page.root / CONFIGS_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "step.json").write_text('{"base": "/etc/passwd"}')
     (folder / "other.json").write_text('{"save_to_disk": "/etc"}')
     (folder / "link.json").symlink_to("/etc/hosts")
