@@ -26,6 +26,7 @@ from songgen.jobs.starting import start_job
 from songgen.runtime.model_folders import CHECKPOINT_NAME
 from songgen.runtime.status import RunStatus
 from songgen.ui.commands import command_text, command_words, require_parsable
+from songgen.ui.folders.library import searched_folders
 from songgen.ui.workspace import SONGS_FOLDER, Workspace
 
 ENDINGS = (".wav", ".flac", ".mp3", ".ogg")
@@ -258,7 +259,7 @@ def found_models(workspace: Workspace) -> list[dict[str, Any]]:
     from songgen.train.checkpoints.folders import checkpoint_folders
 
     found = []
-    for entry in find_entries(workspace.folders, workspace.folders):
+    for entry in find_entries(searched_folders(workspace), workspace.folders):
         folder = Path(entry.folder)
         if entry.kind in ("model", "adapter") or (
             entry.kind == "run" and (model_config_file(folder) or is_adapter_folder(folder))

@@ -138,11 +138,11 @@ def places(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the data sets, models, adapters and runs in folders, newest first, relative to the current folder.
 
     Args:
-        request: `roots`.
+        request: `roots`, the folders that are searched; `within`, real paths of the folders that links may lead into.
     """
     found: dict[str, list[dict[str, Any]]] = {"tokens": [], "model": [], "run": []}
-    roots = [Path(root) for root in request["roots"]]
-    for entry in find_entries(roots, [root.resolve() for root in roots]):
+    roots, within = ([Path(folder) for folder in request[name]] for name in ("roots", "within"))
+    for entry in find_entries(roots, within):
         if entry.kind in found and len(found[entry.kind]) < MAX_PLACES:
             found[entry.kind].append({**asdict(entry), "progress": None})
     return found

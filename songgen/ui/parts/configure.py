@@ -20,6 +20,7 @@ from songgen.ui.configuring.labels import GOALS, help_pieces, label_of
 from songgen.ui.configuring.sections import COMMON, PATH_KEYS, bounds_text, form_keys, form_sections
 from songgen.ui.configuring.units import unit_notes
 from songgen.ui.configuring.worker import Worker
+from songgen.ui.folders.library import searched_folders
 from songgen.ui.site import FieldProblem, Site, as_json, body_of, text_of
 from songgen.ui.workspace import CONFIGS_FOLDER
 from songgen.web.answers import json_response
@@ -201,8 +202,9 @@ class ConfigurePart:
 
     def places(self, request: Request) -> Response:
         """Return the data sets, models and runs that there are."""
-        folders = [self._workspace.shown(folder) for folder in self._workspace.folders]
-        return json_response(self._planner.ask("places", {"roots": folders}))
+        roots = [self._workspace.shown(folder) for folder in searched_folders(self._workspace)]
+        within = [str(folder) for folder in self._workspace.folders]
+        return json_response(self._planner.ask("places", {"roots": roots, "within": within}))
 
     def saved(self, request: Request) -> Response:
         """Return the saved configurations."""

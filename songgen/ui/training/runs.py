@@ -19,7 +19,7 @@ from songgen.train.reporting.plots.songs import sampled_steps, songs_of
 from songgen.train.reporting.progress_file import RunProgress, read_progress
 from songgen.train.reporting.run_state import RUNNING, RunState, read_run_state
 from songgen.train.reporting.trackers import METRICS_FILE
-from songgen.ui.folders.library import last_losses
+from songgen.ui.folders.library import last_losses, searched_folders
 from songgen.ui.training.texts_of_songs import CONFIG_FILE, texts_of
 from songgen.ui.workspace import Workspace
 
@@ -53,7 +53,7 @@ _MARKS = (RUN_STATUS_FILE, METRICS_FILE, RUN_LOCK_FILE)
 
 def find_runs(workspace: Workspace) -> list[Path]:
     """Return the output folders of runs in a workspace, the latest changed first. Links to folders are not followed."""
-    found = {folder: _changed(folder) for root in workspace.folders for folder in _below(root, MAX_DEPTH)}
+    found = {folder: _changed(folder) for root in searched_folders(workspace) for folder in _below(root, MAX_DEPTH)}
     return sorted(found, key=lambda folder: -found[folder])[:MAX_RUNS]
 
 

@@ -393,10 +393,11 @@ def test_a_process_of_its_own_answers_until_it_takes_too_long(page: Page) -> Non
     """The real one; a question without an end is given up, and the next one is answered by another process."""
     worker = Worker(page.root, idle_seconds=300)
     try:
-        found = worker.ask("places", {"roots": ["model"]})
+        within = [str((page.root / "model").resolve())]
+        found = worker.ask("places", {"roots": ["model"], "within": within})
         assert [entry["folder"] for entry in found["model"]] == ["model"]
         with pytest.raises(ValueError, match="does not exist|there is no folder"):
-            worker.ask("places", {"roots": ["nowhere"]})
+            worker.ask("places", {"roots": ["nowhere"], "within": within})
         first = worker._process
         assert first is not None
         worker._seconds = 0.0

@@ -25,6 +25,7 @@ from songgen.ui.page import page_routes
 from songgen.ui.parts import settings
 from songgen.ui.parts.home import is_new, latest_songs, next_step
 from songgen.ui.parts.models import actions_of, comparison_values, detail_text, findings_of
+from songgen.ui.training.runs import find_runs
 from songgen.ui.translation import translator
 from songgen.ui.workspace import TRASH_FOLDER, TRASH_IS_LINK, Workspace
 
@@ -115,8 +116,12 @@ def test_links_out_of_the_folders_are_not_listed(workspace: Workspace, tmp_path:
 
 def test_in_a_folder_of_source_code_only_its_data_is_searched(workspace: Workspace) -> None:
     assert searched_folders(workspace) == [workspace.root]
+    (workspace.root / "tests" / "run").mkdir(parents=True)
+    (workspace.root / "tests" / "run" / "metrics.jsonl").touch()
+    assert workspace.root / "tests" / "run" in find_runs(workspace)
     (workspace.root / "pyproject.toml").touch()
     assert searched_folders(workspace) == [workspace.root / "datasets", workspace.root / "outputs"]
+    assert workspace.root / "tests" / "run" not in find_runs(workspace), "every part searches the same folders"
 
 
 def test_of_long_metrics_only_the_end_is_read(tmp_path: Path) -> None:
