@@ -1,9 +1,8 @@
 // The list of data sets: fetched, since searching the folders takes a moment.
 
 import "./forms.js";
-import { act, el, formatDuration, formatTime, request, t } from "./page.js";
+import { act, badge, el, formatDuration, formatTime, request, t } from "./page.js";
 
-const COLORS = { running: "running", finished: "good", failed: "bad", stopped: "warn", unfinished: "warn" };
 const byId = (id) => document.getElementById(id);
 
 function nextSteps(entry) {
@@ -19,7 +18,7 @@ function row(entry) {
   return el("tr", {},
     el("td", {}, el("a", { href: `/data/set/${encodeURIComponent(entry.folder)}` }, entry.folder)),
     el("td", {}, kind),
-    el("td", {}, el("span", { class: `badge ${COLORS[entry.state] ?? ""}` }, t(entry.state)), " ", el("small", {}, entry.detail)),
+    el("td", {}, badge(entry.state), " ", el("small", {}, entry.detail)),
     el("td", {}, entry.rows === null ? "–" : String(entry.rows)),
     el("td", {}, entry.hours === null ? "–" : formatDuration(entry.hours * 3600)),
     el("td", {}, formatTime(entry.changed)),

@@ -1,8 +1,7 @@
 // One data set: progress while a command works on it, and its rows.
 
-import { act, el, formatDuration, poll, request, t } from "./page.js";
+import { act, badgeClass, el, formatDuration, poll, request, t } from "./page.js";
 
-const COLORS = { running: "running", finished: "good", failed: "bad", stopped: "warn", unfinished: "warn" };
 const byId = (id) => document.getElementById(id);
 
 // ---- progress
@@ -16,7 +15,7 @@ function showWork(work) {
   if (work === null) return;
   const { progress } = work;
   byId("work-state").textContent = t(work.state);
-  byId("work-state").className = `badge ${COLORS[work.state] ?? ""}`;
+  byId("work-state").className = badgeClass(work.state);
   byId("work-step").textContent = progress ? [progress.phase, work.step].filter(Boolean).join(" · ") : t("Starting");
   const bar = byId("work-bar");
   bar.hidden = work.state !== "running" && !progress?.total;

@@ -1,8 +1,7 @@
 // The start page: what runs, the latest runs and songs, and the next step.
 
-import { el, formatTime, poll, request, t } from "./page.js";
+import { badge, el, formatTime, poll, request, t } from "./page.js";
 
-const COLORS = { running: "running", finished: "good", failed: "bad", lost: "bad", stopped: "warn", unfinished: "warn" };
 const part = (id) => document.getElementById(id);
 const encoded = encodeURIComponent;
 
@@ -15,8 +14,6 @@ const STEPS = {
   resume: (folder) => [t("The latest run has not ended."), `/train/run/${encoded(folder)}`, t("See why, and resume it")],
   listen: (folder) => [t("The latest run has a model."), `/listen?model=${encoded(folder)}`, t("Listen")],
 };
-
-const badge = (state) => el("span", { class: `badge ${COLORS[state] ?? ""}` }, t(state));
 
 function fill(id, rows, emptyText) {
   part(id).replaceChildren(...(rows.length ? rows.map((row) => el("li", { class: "row" }, ...row)) : [el("li", { class: "soft" }, emptyText)]));

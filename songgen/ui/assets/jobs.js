@@ -1,8 +1,6 @@
 // Panels of jobs: state, output and buttons of each element with `data-job`, kept up to date.
 
-import { act, formatDuration, formatTime, poll, request, t } from "./page.js";
-
-const COLORS = { running: "running", finished: "good", failed: "bad", lost: "bad", stopped: "warn" };
+import { act, badgeClass, formatDuration, formatTime, poll, request, t } from "./page.js";
 
 /** Keeps a panel up to date until its job has ended; `onState` and listeners of the event `job` get each state. */
 export function watchJob(panel, onState = () => {}) {
@@ -27,7 +25,7 @@ export function watchJob(panel, onState = () => {}) {
     }
     const { job, log: output } = answer;
     part("state").textContent = t(job.state);
-    part("state").className = `badge ${COLORS[job.state] ?? ""}`;
+    part("state").className = badgeClass(job.state);
     const end = job.ended ?? Date.now() / 1000;
     part("when").textContent = `${formatTime(job.created)} · ${formatDuration(end - job.created)}`;
     part("command").textContent = `$ ${job.command}`;

@@ -1,12 +1,11 @@
 // The list of everything: data sets, runs, models and adapters, filtered and sorted; checkpoints; the trash.
 
-import { act, el, formatBytes, formatNumber, formatTime, poll, request, t } from "./page.js";
+import { act, badge, el, formatBytes, formatNumber, formatTime, poll, request, t } from "./page.js";
 
 const KINDS = {
   run: t("run"), checkpoint: t("checkpoint"), tokens: t("tokenized data set"), songs: t("prepared songs"),
   model: t("model"), adapter: t("adapter"), part: t("codec or tokenizers"),
 };
-const COLORS = { running: "running", finished: "good", failed: "bad", stopped: "warn", unfinished: "warn" };
 const GROUPS = {
   model: (item) => item.has_model, run: (item) => item.kind === "run",
   data: (item) => item.kind === "tokens" || item.kind === "songs", part: (item) => item.kind === "part",
@@ -57,7 +56,7 @@ function row(item, isInside = false) {
   const from = el("td", { "data-label": t("From and on"), class: item.base || item.data ? "" : "blank" });
   if (item.base) from.append(el("small", {}, t("base: {name}", { name: item.base })));
   if (item.data) from.append(el("small", {}, t("data: {name}", { name: item.data })));
-  const state = el("td", { "data-label": t("State") }, el("span", { class: `badge ${COLORS[item.state] ?? ""}` }, t(item.state)));
+  const state = el("td", { "data-label": t("State") }, badge(item.state));
   if (item.detail && item.kind !== "adapter") state.append(el("small", {}, item.detail));
   const kind = item.is_adapter && item.kind === "run" ? t("run with adapter") : KINDS[item.kind] ?? item.kind;
   return el("tr", { class: isInside ? "inside" : "" },

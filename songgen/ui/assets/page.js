@@ -21,6 +21,14 @@ export function el(tag, properties = {}, ...children) {
   return element;
 }
 
+const BADGES = { running: "running", finished: "good", failed: "bad", lost: "bad", stopped: "warn", unfinished: "warn" };
+
+/** Returns the class of the badge of a state. */
+export const badgeClass = (state) => `badge ${BADGES[state] ?? ""}`;
+
+/** Returns the badge of a state. */
+export const badge = (state) => el("span", { class: badgeClass(state) }, t(state));
+
 /** Sends a request; returns the JSON of the answer, or throws an error with the message of the server. */
 export async function request(path, body = undefined, options = {}) {
   const settings = body === undefined ? { ...options } : {

@@ -1,10 +1,8 @@
 // A generated song on the page: state and progress while it is generated, players, settings, downloads.
 
-import { act, el, formatBytes, formatDuration, formatTime, poll, request, t } from "./page.js";
+import { act, badgeClass, el, formatBytes, formatDuration, formatTime, poll, request, t } from "./page.js";
 import { fileUrl, makePlayer } from "./player.js";
 import { GrowingSound } from "./stream.js";
-
-const COLORS = { running: "running", finished: "good", failed: "bad", lost: "bad", stopped: "warn", unfinished: "warn" };
 
 const SHOWN = 4; // songs of one request, and links, that are shown at once; more are folded
 
@@ -97,7 +95,7 @@ export class SongCard {
     const wasActive = this.#song?.is_active ?? false;
     this.#song = song;
     parts.state.textContent = t(song.state);
-    parts.state.className = `badge ${COLORS[song.state] ?? ""}`;
+    parts.state.className = badgeClass(song.state);
     parts.work.hidden = !song.is_active;
     this.#showProgress(song);
     parts.problem.hidden = song.is_active || (song.state === "finished" && !song.problem);

@@ -1,9 +1,8 @@
 // Train: the list of runs, kept up to date, and the form that starts one.
 
-import { act, el, formatBytes, formatDuration, formatNumber, formatTime, poll, request, t } from "./page.js";
+import { act, badge, el, formatBytes, formatDuration, formatNumber, formatTime, poll, request, t } from "./page.js";
 import { connectForm, valuesOf } from "./forms.js";
 
-const COLORS = { running: "running", finished: "good", failed: "bad", stopped: "warn", unfinished: "warn" };
 const byId = (id) => document.getElementById(id);
 const address = (folder) => `/train/run/${encodeURIComponent(folder)}`;
 
@@ -23,7 +22,7 @@ function showRuns(runs) {
     return el("tr", {},
       el("td", {}, tick),
       el("td", {}, el("a", { href: address(run.folder) }, run.folder)),
-      el("td", {}, el("span", { class: `badge ${COLORS[run.state] ?? ""}` }, t(run.state))),
+      el("td", {}, badge(run.state)),
       el("td", {}, step),
       el("td", {}, formatNumber(run.loss)),
       el("td", {}, run.seconds_left === null ? "–" : formatDuration(run.seconds_left)),

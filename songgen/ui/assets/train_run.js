@@ -1,12 +1,11 @@
 // The page of a run: state, banners, progress and console, kept up to date. Commands, curves and results have modules
 // of their own.
 
-import { act, el, formatDuration, formatNumber, formatTime, poll, request, t } from "./page.js";
+import { act, badgeClass, el, formatDuration, formatNumber, formatTime, poll, request, t } from "./page.js";
 import { showCommands } from "./train_commands.js";
 import { followCurves } from "./train_curves.js";
 import { followResults } from "./train_results.js";
 
-const COLORS = { running: "running", finished: "good", failed: "bad", lost: "bad", stopped: "warn", unfinished: "warn" };
 const byId = (id) => document.getElementById(id);
 const folder = byId("run").dataset.folder;
 const path = `/api/train/runs/${encodeURIComponent(folder)}`;
@@ -71,7 +70,7 @@ let shownBanner = "";
 function showState(run) {
   const state = run.is_there ? run.state : run.job?.state ?? "lost";
   byId("state").textContent = t(state);
-  byId("state").className = `badge ${COLORS[state] ?? ""}`;
+  byId("state").className = badgeClass(state);
   // Only when it changes: a reader of the screen would read an alert again.
   const key = JSON.stringify([run.is_there, state, run.job?.id, run.job?.state, run.started, run.reason, run.diagnosis, run.is_disk_full, isSilent(run) && run.since]);
   // A run that has not written its own configuration: the file that it was started with.
