@@ -135,6 +135,7 @@ def test_what_was_entered_a_moment_ago_is_saved_and_broken_json_is_not(browser: 
     browser.wait(file.is_file, "the file")
     assert json.loads(file.read_text()) == {"learning_rate": 0.5}
     browser.wait(lambda: "Saved" in browser.run("return document.getElementById('save-state').textContent"), "the note")
+    browser.wait(lambda: not browser.run("return document.getElementById('save').disabled"), "the button")
     enter_json_and_save(browser, '{"learning_rate": ')
     browser.wait_for_text("not valid JSON", "#problem")
     assert json.loads(file.read_text()) == {"learning_rate": 0.5}
