@@ -33,8 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     try:
         from songgen.ui.folders.library import warm_up
-        from songgen.ui.page import page_routes
-        from songgen.web.server import LocalServer
+        from songgen.ui.page import page_server
     except ModuleNotFoundError as error:
         raise missing_page_package(error) from error
     from songgen.ui.workspace import Workspace
@@ -45,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     access = page_access(arguments)
     workspace = Workspace(arguments.workspace.resolve(), tuple(folder.resolve() for folder in arguments.folder))
     os.chdir(workspace.root)  # relative paths in configurations begin there, as for the commands
-    server = LocalServer(page_routes(workspace), access, arguments.port)
+    server = page_server(workspace, access, arguments.port)
     print(f"open {server.url}\nCtrl-C stops the page; what it has started goes on", flush=True)
     # Not a daemon: ending in the middle of an import of torch would crash.
     threading.Thread(target=warm_up, name="imports").start()

@@ -1,4 +1,4 @@
-"""The page of `songgen ui`: all its addresses."""
+"""The page of `songgen ui`: all its addresses, and the server that answers them."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,12 +20,24 @@ from songgen.ui.parts.train import TrainPart
 from songgen.ui.parts.uploads import UploadsPart
 from songgen.ui.site import Part, Site, asset
 from songgen.ui.workspace import Workspace
+from songgen.web.access import Access
 from songgen.web.application import PageRoute
+from songgen.web.server import LocalServer
 
 
-def page_routes(workspace: Workspace) -> list[PageRoute]:
-    """Return every address of the page of a workspace."""
-    site, library = Site(workspace), Library(workspace)
+def page_server(workspace: Workspace, access: Access, port: int = 0) -> LocalServer:
+    """Return a server of the page of a workspace; `LocalServer` has the arguments.
+
+    Raises:
+        ValueError: if the address cannot be used.
+    """
+    site = Site(workspace)
+    return LocalServer(page_routes(site), access, port, site.answer_problem)
+
+
+def page_routes(site: Site) -> list[PageRoute]:
+    """Return every address of the page."""
+    library = Library(site.workspace)
     parts: list[Part] = [
         HomePart(site, library),
         DataPart(site),

@@ -18,7 +18,7 @@ from songgen import __version__
 from songgen.ui.help_texts import help_of, segments
 from songgen.ui.translation import LANGUAGES, Translator, translator
 from songgen.ui.workspace import Workspace
-from songgen.web.answers import json_response
+from songgen.web.answers import json_response, problem_response
 from songgen.web.application import PageRoute
 from songgen.web.document import LOOK_FILE
 from songgen.web.language import language_of
@@ -33,6 +33,10 @@ class FieldProblem(ValueError):
         """Keep the id of the field."""
         super().__init__(message)
         self.field = field
+
+
+PAGE_STATUSES = (404, 405, 500)
+"""Statuses of problems that a person who follows a link may meet. The access checks answer with others."""
 
 
 class Part(Protocol):
@@ -115,6 +119,16 @@ class Site:
             return json_response(answer | ({"field": error.field} if isinstance(error, FieldProblem) else {}), 422)
 
         return _answering(endpoint, tell)
+
+    def answer_problem(self, request: Request, problem: HTTPException) -> Response:
+        """Return the answer to a request that is refused or fails: a page for a person, else JSON with the text."""
+        is_person = "text/html" in request.headers.get("accept", "")
+        if is_person and request.method == "GET" and problem.status_code in PAGE_STATUSES:
+            page = self.render(request, "problem.html", status=problem.status_code, problem=problem.detail)
+            page.headers.update(problem.headers or {})
+            return page
+        text = self.language(request).message(problem.detail)
+        return problem_response(request, HTTPException(problem.status_code, text, problem.headers))
 
 
 def _answering(endpoint: Endpoint, answer_problem: Callable[[Request, ValueError | OSError], Response]) -> Endpoint:

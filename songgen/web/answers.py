@@ -4,14 +4,18 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
+
+ProblemAnswer = Callable[[Request, HTTPException], Response]
+"""Function that returns the answer to a request that is refused or fails. It must show nothing that needs the token."""
 
 AUDIO_TYPES = {
     ".wav": "audio/wav",
@@ -51,7 +55,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def problem_response(problem: HTTPException) -> Response:
+def problem_response(request: Request, problem: HTTPException) -> Response:
     """Return a problem as an answer: its text is the entry `error` of a JSON object."""
     return json_response({"error": problem.detail}, problem.status_code, problem.headers)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from urllib.parse import unquote
 
 from starlette.applications import Starlette
@@ -12,10 +13,13 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
 from songgen.web.access import Access
-from songgen.web.answers import json_response, problem_response
+from songgen.web.answers import ProblemAnswer, problem_response
 from songgen.web.guard import AccessGuard
 
 logger = logging.getLogger(__name__)
+
+FAILED = "the page failed; the terminal that it was started in says why"
+"""Text of the answer if there is a defect in the program."""
 
 
 class PageRoute(Route):
@@ -50,17 +54,32 @@ class FileRoute(PageRoute):
         self.max_bytes = max_bytes
 
 
-def make_app(routes: Sequence[PageRoute], access: Access, cookie_name: str) -> ASGIApp:
+def make_app(
+    routes: Sequence[PageRoute], access: Access, cookie_name: str, answer_problem: ProblemAnswer = problem_response
+) -> ASGIApp:
     """Return the application that serves routes to whoever has the token.
 
     Args:
         routes: the pages. `/` must be one of them.
         access: what a request must show.
         cookie_name: name of the cookie that holds the token.
+        answer_problem: returns the answer to a request that is refused or fails.
     """
+
+    async def answer(request: Request, problem: HTTPException) -> Response:
+        if problem.status_code == 405:
+            problem = _not_allowed(request)
+        elif problem.detail == HTTPStatus.NOT_FOUND.phrase:  # the router's own words
+            problem = HTTPException(404, "there is no page at this address")
+        return answer_problem(request, problem)
+
+    async def answer_failure(request: Request, error: Exception) -> Response:
+        logger.error("a page failed", exc_info=error)
+        return answer_problem(request, HTTPException(500, FAILED))
+
     app = Starlette(
         routes=routes,
-        exception_handlers={HTTPException: _answer_problem, Exception: _answer_failure},  # type: ignore[dict-item]
+        exception_handlers={HTTPException: answer, Exception: answer_failure},  # type: ignore[dict-item]
     )
     app.router.redirect_slashes = False
     file_routes = [route for route in routes if isinstance(route, FileRoute)]
@@ -68,19 +87,11 @@ def make_app(routes: Sequence[PageRoute], access: Access, cookie_name: str) -> A
     def file_limit(scope: Scope) -> int | None:
         return next((route.max_bytes for route in file_routes if route.matches(scope)[0] is Match.FULL), None)
 
-    return AccessGuard(app, access, cookie_name, file_limit)
+    return AccessGuard(app, access, cookie_name, file_limit, answer_problem)
 
 
-async def _answer_problem(request: Request, problem: HTTPException) -> Response:
-    if problem.status_code != 405:
-        return problem_response(problem)
+def _not_allowed(request: Request) -> HTTPException:
     # Starlette names the methods of the first route with this path; another one may have more.
     matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
     allowed = {method for route in matching for method in route.methods}
-    text = f"{request.method} is not possible here"
-    return problem_response(HTTPException(405, text, {"Allow": ", ".join(sorted(allowed))}))
-
-
-async def _answer_failure(request: Request, error: Exception) -> Response:
-    logger.error("a page failed", exc_info=error)
-    return json_response({"error": "the page failed; the terminal that it was started in says why"}, 500)
+    return HTTPException(405, f"{request.method} is not possible here", {"Allow": ", ".join(sorted(allowed))})

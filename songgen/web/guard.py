@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from songgen.runtime.json_files import parse_json
 from songgen.web.access import Access, is_same_origin
-from songgen.web.answers import problem_response
+from songgen.web.answers import ProblemAnswer
 from songgen.web.login import FORM_TYPE, LOGIN_PATH, LOGIN_POLICIES, MAX_LOGIN_BYTES, LoginPage, sent_token
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,12 @@ class AccessGuard:
     """Passes requests with the right token, host and origin to an application, and refuses all others."""
 
     def __init__(
-        self, app: ASGIApp, access: Access, cookie_name: str, file_limit: Callable[[Scope], int | None]
+        self,
+        app: ASGIApp,
+        access: Access,
+        cookie_name: str,
+        file_limit: Callable[[Scope], int | None],
+        answer_problem: ProblemAnswer,
     ) -> None:
         """Wrap an application.
 
@@ -78,11 +83,13 @@ class AccessGuard:
             cookie_name: name of the cookie that holds the token.
             file_limit: returns the maximum size of the file that a request may carry, which its endpoint reads; None
                 for a request that carries JSON.
+            answer_problem: returns the answer to a request that is refused.
         """
         self._app = app
         self._access = access
         self._cookie_name = cookie_name
         self._file_limit = file_limit
+        self._answer_problem = answer_problem
         self._num_waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,7 +100,7 @@ class AccessGuard:
         try:
             response = await self._check(request)
         except HTTPException as problem:
-            response = problem_response(problem)
+            response = self._answer_problem(request, problem)
         except ClientDisconnect:
             return  # the body never arrived, and there is no one left to answer
         except Exception:

@@ -18,6 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from songgen.web.access import Access
+from songgen.web.answers import ProblemAnswer, problem_response
 from songgen.web.application import PageRoute, make_app
 
 logger = logging.getLogger(__name__)
@@ -48,13 +49,20 @@ _JOIN_SECONDS = 30.0
 class LocalServer:
     """Server of routes for clients that have the token."""
 
-    def __init__(self, routes: Sequence[PageRoute], access: Access, port: int = 0) -> None:
+    def __init__(
+        self,
+        routes: Sequence[PageRoute],
+        access: Access,
+        port: int = 0,
+        answer_problem: ProblemAnswer = problem_response,
+    ) -> None:
         """Listen; requests wait until `serve` is called.
 
         Args:
             routes: the pages. `/` must be one of them.
             access: who may see them, and the address to listen on.
             port: TCP port; 0 takes a free one.
+            answer_problem: returns the answer to a request that is refused or fails.
 
         Raises:
             ValueError: if the address cannot be used.
@@ -73,7 +81,7 @@ class LocalServer:
         self.port: int = self._socket.getsockname()[1]
         self._access = access
         # Cookies know no ports: two servers on one machine must not take each other's.
-        app = make_app(routes, access, cookie_name=f"songgen-{self.port}")
+        app = make_app(routes, access, f"songgen-{self.port}", answer_problem)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,

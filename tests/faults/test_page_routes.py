@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
-from local_pages import Answer, Client, serving
+from local_pages import Answer, Client, serving_page
 from starlette.datastructures import QueryParams
 from ui_workspace import (
     MARK,
@@ -38,13 +38,14 @@ from songgen.jobs.record import find_jobs
 from songgen.ui.configuring.planner import answer
 from songgen.ui.configuring.worker import Worker
 from songgen.ui.page import page_routes
+from songgen.ui.site import Site
 from songgen.ui.workspace import Workspace
 from songgen.web import guard
 from songgen.web.application import PageRoute
 
 pytestmark = pytest.mark.case(35)
 
-ROUTES = page_routes(Workspace(Path("/nowhere")))
+ROUTES = page_routes(Site(Workspace(Path("/nowhere"))))
 READING = [route for route in ROUTES if "GET" in (route.methods or ())]
 WRITING = [route for route in ROUTES if "POST" in (route.methods or ())]
 JSON_WRITING = [route for route in WRITING if not hasattr(route, "max_bytes")]
@@ -205,7 +206,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
     os.mkfifo(outputs / "pipe")
     before = Path.cwd()
     os.chdir(workspace.root)
-    with serving(page_routes(workspace)) as client:
+    with serving_page(workspace) as client:
         attacked = Attacked(workspace, elsewhere, client)
         with recording(attacked):
             yield attacked

@@ -12,10 +12,9 @@ from browser import Browser, open_browser
 
 from songgen.families.use.song_folder import SONG_STATUS_FILE, SongRequest, Take, write_song_request
 from songgen.runtime.status import StatusFile
-from songgen.ui.page import page_routes
+from songgen.ui.page import page_server
 from songgen.ui.workspace import SONGS_FOLDER, Workspace
 from songgen.web.access import make_access
-from songgen.web.server import LocalServer
 
 pytestmark = pytest.mark.faults
 
@@ -94,7 +93,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(root: Path) -> Iterator[Browser]:
-    server = LocalServer(page_routes(Workspace(root)), make_access("127.0.0.1", None))
+    server = page_server(Workspace(root), make_access("127.0.0.1", None))
     with server.running(), open_browser() as browser:
         browser.open(server.url)
         browser.open(f"{server.url.split('/?')[0]}/listen")

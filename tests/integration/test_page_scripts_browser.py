@@ -13,10 +13,9 @@ from browser import Browser, open_browser
 
 from songgen.jobs.record import JOB_STATUS_FILE, JOBS_FOLDER, create_job
 from songgen.runtime.status import StatusFile
-from songgen.ui.page import page_routes
+from songgen.ui.page import page_server
 from songgen.ui.workspace import CONFIGS_FOLDER, Workspace
 from songgen.web.access import make_access
-from songgen.web.server import LocalServer
 
 pytestmark = pytest.mark.faults
 
@@ -76,7 +75,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(root: Path) -> Iterator[Browser]:
-    server = LocalServer(page_routes(Workspace(root)), make_access("127.0.0.1", None))
+    server = page_server(Workspace(root), make_access("127.0.0.1", None))
     with server.running(), open_browser() as browser:
         browser.open(server.url)
         yield browser

@@ -11,6 +11,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from songgen.ui.page import page_server
+from songgen.ui.workspace import Workspace
 from songgen.web.access import LOOPBACK, make_access
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
@@ -108,4 +110,11 @@ class Notebook:
 def serving(routes: list[PageRoute], host: str = LOOPBACK, token: str | None = None) -> Iterator[Client]:
     """Serve routes on a free port for the length of the block."""
     with LocalServer(routes, make_access(host, token)).running() as server:
+        yield Client(server)
+
+
+@contextmanager
+def serving_page(workspace: Workspace) -> Iterator[Client]:
+    """Serve the page of a workspace, as `songgen ui` does, for the length of the block."""
+    with page_server(workspace, make_access(LOOPBACK, None)).running() as server:
         yield Client(server)

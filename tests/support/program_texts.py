@@ -24,6 +24,7 @@ from songgen.prepare.review.corrections import REVIEW_CODES
 from songgen.prepare.sections import REFUSAL_CODES, SECTIONS
 from songgen.prepare.timing.clip_plan import UNUSED_REASONS
 from songgen.runtime.control.commands import FORMS, SCHEDULED
+from songgen.web.guard import COMMON_HEADERS, DOCUMENT_POLICY
 
 PACKAGE = Path(__file__).resolve().parents[2] / "songgen"
 
@@ -59,6 +60,8 @@ MESSAGE_SOURCES = (
     "train/reporting/banner.py",
     "train/reporting/plots/panels.py",
     "train/reporting/run_state.py",
+    "web/application.py",
+    "web/guard.py",
 )
 """Modules whose messages the page shows, with the texts that these messages contain."""
 
@@ -97,6 +100,9 @@ NOT_SHOWN = {
     "{0}( and {1})?",
     "private, max-age=31536000, immutable",
     "{0}={1}; Path=/; SameSite=Strict; Max-Age=31536000",
+    "{0}={1}; HttpOnly; SameSite=Strict; Path=/",
+    DOCUMENT_POLICY,
+    COMMON_HEADERS["Content-Security-Policy"],
 }
 """Texts of these modules that are in files, are looked for in other texts, or are put together for a terminal."""
 

@@ -22,6 +22,7 @@ from songgen.runtime.status import RunStatus
 from songgen.ui.help_texts import help_entries
 from songgen.ui.page import page_routes
 from songgen.ui.parts.train import charts_address
+from songgen.ui.site import Site
 from songgen.ui.workspace import CONFIGS_FOLDER, SONGS_FOLDER, UPLOADS_FOLDER, Workspace
 from songgen.web.application import PageRoute
 
@@ -150,7 +151,7 @@ def page_addresses(workspace: Workspace, *, with_documents: bool = False) -> lis
     """
     known = known_values(workspace)
     found = []
-    for route in page_routes(workspace):
+    for route in page_routes(Site(workspace)):
         names = parameters(route)
         is_page = "GET" in (route.methods or ()) and not NOT_PAGES.match(route.path)
         is_document = route.path.startswith("/data/files/")

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from local_pages import Client, serving
+from local_pages import Client, serving_page
 from prepare_songs import write_song
 from preprocess_fakes import options_for, read_manifest, write_corpus, write_manifest
 from preprocess_fakes import run as tokenize_corpus
@@ -20,7 +20,6 @@ from songgen.prepare.preparation import prepare
 from songgen.ui import preparing
 from songgen.ui.commands import command_values, command_words
 from songgen.ui.datasets import read_data_set
-from songgen.ui.page import page_routes
 from songgen.ui.song_count import count_songs
 from songgen.ui.workspace import Workspace
 from songgen.web.guard import DOCUMENT_POLICY
@@ -48,7 +47,7 @@ def root(prepared: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(root: Path) -> Iterator[Client]:
-    with serving(page_routes(Workspace(root))) as client:
+    with serving_page(Workspace(root)) as client:
         yield client
 
 
@@ -71,7 +70,7 @@ def test_the_list_has_every_data_set_with_its_size(client: Client) -> None:
 
 
 def test_an_empty_workspace_says_what_to_do_first(tmp_path: Path) -> None:
-    with serving(page_routes(Workspace(tmp_path.resolve()))) as client:
+    with serving_page(Workspace(tmp_path.resolve())) as client:
         assert client.get("/api/data").json["entries"] == []
         text = page(client, "/data")
     assert 'href="/data/prepare"' in text and "build_songs.py" in text

@@ -6,9 +6,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from local_pages import Client, serving
+from local_pages import Client, serving_page
 
-from songgen.ui.page import page_routes
 from songgen.ui.workspace import Workspace
 
 SOUND = bytes(range(256)) * 4
@@ -34,7 +33,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="module")
 def client(workspace: Workspace) -> Iterator[Client]:
-    with serving(page_routes(workspace)) as client:
+    with serving_page(workspace) as client:
         yield client
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from local_pages import Client, serving
+from local_pages import Client, serving_page
 
 from songgen.cli.ui import add_arguments
 from songgen.config.keys import all_keys
@@ -15,7 +15,6 @@ from songgen.ui import presets
 from songgen.ui.commands import STARTABLE, command_form
 from songgen.ui.help_texts import SECTIONS, help_entries, help_of, segments
 from songgen.ui.installed import Extra, extras, versions
-from songgen.ui.page import page_routes
 from songgen.ui.site import codes
 from songgen.ui.translation import LANGUAGES
 from songgen.ui.workspace import Workspace
@@ -25,7 +24,7 @@ UI = Path(__file__).resolve().parents[3] / "songgen" / "ui"
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with serving(page_routes(Workspace(tmp_path_factory.mktemp("project").resolve()))) as client:
+    with serving_page(Workspace(tmp_path_factory.mktemp("project").resolve())) as client:
         yield client
 
 
@@ -122,3 +121,21 @@ def test_sizes_of_presets_agree_with_the_page_about_hardware(repository_root: Pa
     row = next(line for line in page.splitlines() if line.startswith("| LoRA, checkpointing |"))
     assert f"{published.adapter_memory / 1e9:.1f} GB" in row
     assert small.memory < 2e9 < published.adapter_memory < published.memory
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/modles", 404), ("/assets/none.js", 404), ("/api/configure/state", 405)]
+)
+def test_a_mistyped_address_is_answered_with_a_page_for_a_person(client: Client, path: str, status: int) -> None:
+    person = client.get(path, Accept="text/html,*/*", Accept_Language="zh-CN")
+    assert person.status == status and b"<nav" in person.body and "无法显示" in person.body.decode()
+    assert status != 405 or person.headers["Allow"] == "POST"
+    script = client.get(path, Accept="*/*", Accept_Language="zh-CN")
+    assert script.status == status and re.search("[一-鿿]", script.json["error"])
+
+
+def test_refusals_are_in_the_language_of_the_page(client: Client) -> None:
+    answer = client.send("POST", "/api/configure/state", b"no", headers={"Accept-Language": "zh"})
+    assert answer.status == 400 and answer.json == {"error": "发送的内容不是 JSON"}
+    stranger = client.get("/models", Cookie=None, Authorization=None, Accept_Language="zh")
+    assert stranger.status == 401 and stranger.json == {"error": "缺少令牌：请打开终端里显示的地址"}

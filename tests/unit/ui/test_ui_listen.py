@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 from complete_model import write_complete_model
-from local_pages import Answer, Client, serving
+from local_pages import Answer, Client, serving_page
 
 from songgen.cli.main import main
 from songgen.families.use.generating import option_groups
@@ -21,7 +21,6 @@ from songgen.jobs.record import JOBS_FOLDER, Job, JobView
 from songgen.lyrics import SECTION_TAGS
 from songgen.runtime.status import Progress, RunStatus, StatusFile
 from songgen.ui import songs as songs_module
-from songgen.ui.page import page_routes
 from songgen.ui.workspace import SONGS_FOLDER, TRASH_FOLDER, Workspace
 
 VALUES = {"caption": "calm folk", "lyrics": "[verse]\nla la", "seconds": 0.5, "device": "cpu"}
@@ -67,7 +66,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
 def served(place: Path) -> Iterator[tuple[Client, Jobs]]:
     """One server for all tests of this file."""
     jobs = Jobs()
-    with pytest.MonkeyPatch.context() as monkeypatch, serving(page_routes(Workspace(place))) as client:
+    with pytest.MonkeyPatch.context() as monkeypatch, serving_page(Workspace(place)) as client:
         monkeypatch.setattr(songs_module, "start_job", jobs.start)
         monkeypatch.setattr(songs_module, "find_jobs", lambda folder: jobs.views)
         yield client, jobs

@@ -14,14 +14,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from local_pages import Client, serving
+from local_pages import Client, serving_page
 
 from songgen.jobs.record import create_job, find_jobs
 from songgen.runtime.folder_lock import RUN_LOCK_FILE, locked
 from songgen.ui.folders import trash
 from songgen.ui.folders.facts import Song, configurations_of, facts_of, songs_of
 from songgen.ui.folders.library import FRESH_SECONDS, MAX_LINES, Item, Library, last_losses, searched_folders
-from songgen.ui.page import page_routes
 from songgen.ui.parts import settings
 from songgen.ui.parts.home import is_new, latest_songs, next_step
 from songgen.ui.parts.models import actions_of, comparison_values, detail_text, findings_of
@@ -70,13 +69,13 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A server for requests that change nothing, or must not."""
-    with serving(page_routes(make_workspace(tmp_path_factory.mktemp("shared").resolve() / "project"))) as client:
+    with serving_page(make_workspace(tmp_path_factory.mktemp("shared").resolve() / "project")) as client:
         yield client
 
 
 @pytest.fixture
 def client(workspace: Workspace) -> Iterator[Client]:
-    with serving(page_routes(workspace)) as client:
+    with serving_page(workspace) as client:
         yield client
 
 
@@ -424,7 +423,7 @@ def test_a_new_workspace_gets_the_four_steps(tmp_path: Path) -> None:
     (tmp_path / "outputs" / "jobs").mkdir(parents=True)
     (tmp_path / "outputs" / ".trash").mkdir()
     assert is_new(tmp_path)
-    with serving(page_routes(Workspace(tmp_path.resolve()))) as client:
+    with serving_page(Workspace(tmp_path.resolve())) as client:
         assert b'class="steps"' in client.get("/").body
     (tmp_path / "datasets" / "songs").mkdir(parents=True)
     assert not is_new(tmp_path)

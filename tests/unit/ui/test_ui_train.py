@@ -18,7 +18,7 @@ import soundfile
 from forked import Fork, fork_run
 from launching import make_world, write_config
 from limits import SAFETY_SECONDS
-from local_pages import Client, serving
+from local_pages import Client, serving_page
 
 from songgen.jobs.record import JOB_STATUS_FILE, LOG_FILE, create_job, read_job
 from songgen.runtime.control import requests
@@ -27,7 +27,6 @@ from songgen.runtime.status import Diagnosis, Remedy, RunStatus, StatusFile
 from songgen.train.reporting.console import CONSOLE_FILE
 from songgen.train.reporting.progress_file import PROGRESS_FILE, RunProgress
 from songgen.train.reporting.trackers import METRICS_FILE, samples_folder
-from songgen.ui.page import page_routes
 from songgen.ui.parts import train
 from songgen.ui.training import run_commands, runs, starting
 from songgen.ui.workspace import Workspace
@@ -50,7 +49,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def client(workspace: Workspace) -> Iterator[Client]:
     before = Path.cwd()
     os.chdir(workspace.root)  # as `songgen ui` does
-    with serving(page_routes(workspace)) as found:
+    with serving_page(workspace) as found:
         yield found
     os.chdir(before)
 

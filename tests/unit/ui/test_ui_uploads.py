@@ -11,10 +11,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from local_pages import Answer, Client, serving
+from local_pages import Answer, Client, serving_page
 
 from songgen.ui import uploads
-from songgen.ui.page import page_routes
 from songgen.ui.uploads import clean_name
 from songgen.ui.workspace import UPLOADS_FOLDER, Workspace
 from songgen.web.access import LOOPBACK
@@ -31,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(root: Path) -> Iterator[Client]:
-    with serving(page_routes(Workspace(root))) as client:
+    with serving_page(Workspace(root)) as client:
         yield client
 
 
