@@ -100,6 +100,7 @@ def test_a_hostile_configuration_is_an_error_of_the_user(
     assert "config.json" in capsys.readouterr().err
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", ["deep", "repeated key", "not a number", "thousands of digits", "bytes"])
 def test_a_hostile_side_file_costs_its_song_alone(tmp_path: Path, kind: str) -> None:
     for seed, name in enumerate(("a", "b", "c", "d")):

@@ -62,7 +62,7 @@ def seconds_since_the_fault(folder: Path) -> float:
 @pytest.mark.parametrize(
     ("kind", "verdict", "form"),
     [
-        ("kill", "died", "model"),
+        pytest.param("kill", "died", "model", marks=pytest.mark.faults),
         pytest.param("sleep", "does not answer", "model", marks=pytest.mark.faults),
         pytest.param("kill", "died", "adapter", marks=pytest.mark.faults),
     ],

@@ -215,6 +215,7 @@ def python(program: str, **environment: str) -> str:
     return result.stdout
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("entrance", ["songgen.cli.main", "songgen.train.launch", "songgen.tokenize"])
 def test_libraries_are_quiet_from_their_first_import(entrance: str) -> None:
     """The hub's client reads its variables when it is imported, so they must be set before."""
@@ -234,6 +235,7 @@ def test_the_environment_has_the_last_word() -> None:
     assert python("import songgen, os; print(os.environ['DO_NOT_TRACK'])", DO_NOT_TRACK="0").strip() == "0"
 
 
+@pytest.mark.faults
 def test_bitsandbytes_fetches_no_code_when_it_is_imported(tmp_path: Path) -> None:
     (tmp_path / "kernels.py").write_text("def get_kernel(*_, **__):\n    raise SystemExit('code was fetched')\n")
     program = "import songgen, bitsandbytes, importlib.util\nprint(importlib.util.find_spec('kernels'))"

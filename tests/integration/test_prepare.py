@@ -238,6 +238,7 @@ def die_in_writing() -> None:
     DatasetWriter._export = lambda *_: die()  # type: ignore[method-assign, assignment]
 
 
+@pytest.mark.faults
 def test_killed_in_every_step_it_goes_on(place: Path, prepared: Path, tmp_path: Path) -> None:
     config = load_prepare_config([str(place / "config.json")])
     steps = [step for _, steps in config.sections.steps() for step in steps]
