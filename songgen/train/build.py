@@ -44,6 +44,7 @@ from songgen.train.control.work import OwedWork
 from songgen.train.data_growth import DataGrowth, recorded_growth
 from songgen.train.evaluation import Evaluator, SongSchedule
 from songgen.train.final_model import ModelWriter
+from songgen.train.intervals import Intervals
 from songgen.train.optimization.anomalies import AnomalyPolicy, AnomalyWatch
 from songgen.train.optimization.deepspeed import prepare_zero
 from songgen.train.optimization.ema import MovingAverage
@@ -66,7 +67,7 @@ from songgen.train.reporting.trackers import Trackers, has_samples
 from songgen.train.same_everywhere import require_same_model
 from songgen.train.step import TrainingStep
 from songgen.train.totals import StepTotals
-from songgen.train.trainer import Intervals, Trainer
+from songgen.train.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 

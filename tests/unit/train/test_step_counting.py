@@ -6,7 +6,7 @@ from songgen.config import RunConfig
 from songgen.data.batch_plan import BatchPlan
 from songgen.train.checkpoints.resume import continue_curve, count_epochs, count_steps
 from songgen.train.checkpoints.state import CurvePosition, TrainerState
-from songgen.train.trainer import Intervals
+from songgen.train.intervals import Intervals
 
 NEEDED = {"model_name_or_path": "model", "output_dir": "run", "save_to_disk": "data"}
 
