@@ -38,7 +38,7 @@ class ModelsPart:
     """The endpoints of models and of all other folders."""
 
     def __init__(self, site: Site, library: Library) -> None:
-        """Keep the frame of the page, and the list of everything that there is."""
+        """Remember the site, and the list of everything that there is."""
         self._site = site
         self._workspace: Workspace = site.workspace
         self._library = library
