@@ -170,6 +170,7 @@ def test_pages_are_shown_in_both_languages(reader: Client, path: str, language: 
     assert answer.status == 200
     shown = answer.body.decode().split("<main", 1)[1].replace("中文", "")  # the name of the language itself
     assert bool(re.search("[一-鿿]", shown)) == (language == "zh")
+    assert '<h1><a href="/"' in answer.body.decode(), "the overview can be reached from everywhere"
 
 
 def test_the_page_of_a_folder_has_its_facts_and_actions(reader: Client) -> None:
