@@ -2,10 +2,6 @@
 
 import { act, addressOf, badge, el, formatBytes, formatCount, formatDuration, formatNumber, formatTime, poll, request, setText, t } from "./page.js";
 
-const KINDS = {
-  run: t("run"), checkpoint: t("checkpoint"), tokens: t("tokenized data set"), songs: t("prepared songs"),
-  model: t("model"), adapter: t("adapter"), part: t("codec or tokenizers"),
-};
 const GROUPS = {
   model: (item) => item.has_model, run: (item) => item.kind === "run",
   data: (item) => item.kind === "tokens" || item.kind === "songs", part: (item) => item.kind === "part",
@@ -57,9 +53,8 @@ function row(item, isInside = false) {
   if (item.data) from.append(el("small", {}, t("data: {name}", { name: item.data })));
   const state = el("td", { "data-label": t("State") }, badge(item.state));
   if (item.detail && item.kind !== "adapter") state.append(el("small", {}, item.detail));
-  const kind = item.is_adapter && item.kind === "run" ? t("run with adapter") : KINDS[item.kind] ?? item.kind;
   return el("tr", { class: isInside ? "inside" : "", "data-folder": item.folder },
-    name, cell(t("Kind"), kind), state, cell(t("Size"), sizeText(item), "number"), cell(t("Loss"), lossText(item)), from,
+    name, cell(t("Kind"), item.kind_name), state, cell(t("Size"), sizeText(item), "number"), cell(t("Loss"), lossText(item)), from,
     cell(t("Changed"), formatTime(item.changed), "number"));
 }
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import pytest
 from local_pages import Client, serving_page
 
+from songgen.doctor.listing import NAMES
 from songgen.jobs.record import create_job, find_jobs
 from songgen.runtime.folder_lock import RUN_LOCK_FILE, locked
 from songgen.ui.folders import trash
@@ -24,7 +25,15 @@ from songgen.ui.folders.library import FRESH_SECONDS, MAX_LINES, Item, Library, 
 from songgen.ui.parts import settings
 from songgen.ui.parts.files import MEDIA_TYPES
 from songgen.ui.parts.home import SHOWN, is_new, latest_songs, next_step
-from songgen.ui.parts.models import actions_of, comparison_values, detail_text, findings_of
+from songgen.ui.parts.models import (
+    ADAPTER_RUN,
+    KINDS,
+    actions_of,
+    comparison_values,
+    detail_text,
+    findings_of,
+    kind_name,
+)
 from songgen.ui.training.runs import find_runs
 from songgen.ui.translation import translator
 from songgen.ui.workspace import TRASH_FOLDER, TRASH_IS_LINK, Workspace
@@ -399,6 +408,13 @@ def test_details_of_runs_are_translated() -> None:
     assert detail_text("step 3 of 10", CHINESE) == "第 3 步，共 10 步"
     assert detail_text("step 3 of 10, killed", ENGLISH) == "step 3 of 10, killed"
     assert detail_text("", CHINESE) == ""
+
+
+def test_every_kind_of_an_entry_has_a_name() -> None:
+    assert {*NAMES.values()} == KINDS.keys()
+    assert all(CHINESE(name) != name for name in (*KINDS.values(), ADAPTER_RUN))
+    run = Item("x", "run", "finished", "", 0.0)
+    assert [kind_name(each, ENGLISH) for each in (run, replace(run, is_adapter=True))] == [KINDS["run"], ADAPTER_RUN]
 
 
 def test_actions_fit_the_kind() -> None:
