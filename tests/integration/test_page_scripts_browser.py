@@ -157,7 +157,7 @@ import("/assets/page.js").then(async ({ act, formatNumber, poll, request, setTex
   const real = { fetch: window.fetch, error: console.error };
   const connection = document.getElementById("connection");
   window.fetch = (path, { signal }) => new Promise((resolve, reject) => {
-    signal.addEventListener("abort", () => reject(signal.reason));
+    signal?.addEventListener("abort", () => reject(signal.reason));
   });
   const lost = await request("/api/x", undefined, { seconds: 0.1 }).then(() => null, (error) => error.message);
   const isSaid = !connection.hidden;

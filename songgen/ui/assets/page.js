@@ -32,7 +32,8 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-const ANSWER_SECONDS = 20; // of a question; one that takes longer is asked with another `seconds`
+const ANSWER_SECONDS = 60; // of a question: the first one may wait for imports; others are asked with another `seconds`
+const NOTICE_SECONDS = 20; // until a server that stalls is noticed, on every page
 let isLoggedOut = false;
 
 /**
@@ -257,7 +258,7 @@ document.getElementById("chooser-take").addEventListener("click", () => take(sho
 document.getElementById("chooser-close").addEventListener("click", () => chooser.close());
 
 poll(async () => {
-  const { jobs } = await request("/api/jobs");
+  const { jobs } = await request("/api/jobs", undefined, { seconds: NOTICE_SECONDS });
   const running = jobs.filter((job) => job.is_active).length;
   setText(document.getElementById("jobs-count"), running ? t("Jobs ({n} running)", { n: running }) : t("Jobs"));
 }, 5);
