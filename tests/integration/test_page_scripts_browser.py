@@ -66,82 +66,6 @@ import("/assets/player.js").then(async ({ fileUrl, makePlayer }) => {
 });
 """
 
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("workspace").resolve()
-    soundfile.write(root / "tone.wav", 0.1 * np.sin(np.arange(16_000 * 8) / 5), 16_000)
-    return root
-
-
-@pytest.fixture(scope="module")
-def browser(root: Path) -> Iterator[Browser]:
-    server = page_server(Workspace(root), make_access("127.0.0.1", None))
-    with server.running(), open_browser() as browser:
-        browser.open(server.url)
-        yield browser
-
-
-def asynchronous(browser: Browser, script: str) -> Any:
-    return browser.command("POST", "/execute/async", {"script": script, "args": []})
-
-
-def go(browser: Browser, path: str) -> None:
-    browser.run("window.onbeforeunload = null; location.href = arguments[0]", path)
-    browser.wait(lambda: browser.run("return location.pathname") == path, path)
-    browser.wait(lambda: browser.run("return document.readyState") == "complete", path)
-
-
-def enter_json_and_save(browser: Browser, text: str) -> None:
-    """Enter a text and press Save at once, before anything is sent."""
-    browser.run(
-        "const json = document.getElementById('json'); json.value = arguments[0];"
-        "json.dispatchEvent(new Event('input', { bubbles: true })); document.getElementById('save').click();", text
-    )  # fmt: skip
-
-
-def test_calls_of_a_poll_are_one_after_the_other_and_end(browser: Browser) -> None:
-    first, all_calls, most = asynchronous(browser, POLL)
-    assert (first, all_calls, most) == (1, 2, 1)
-
-
-def test_a_player_that_is_moved_while_it_plays_draws_each_frame_once(browser: Browser) -> None:
-    is_playing, calls = asynchronous(browser, FRAMES)
-    assert is_playing and calls <= 12
-
-
-def test_a_job_that_is_removed_is_said(browser: Browser, root: Path) -> None:
-    folder = create_job(root / JOBS_FOLDER, ("songgen", "doctor", "x"), title="doctor x", cwd=root)
-    StatusFile(folder, JOB_STATUS_FILE, "r").write("finished", exit_code=0)
-    go(browser, f"/jobs/{folder.name}")
-    browser.run('window.part = (name) => document.querySelector(`[data-part="${name}"]`)')
-    browser.wait(lambda: browser.run("return part('state').textContent") == "finished", "the state")
-    (folder / JOB_STATUS_FILE).unlink()  # as if it were about to start
-    go(browser, "/jobs")
-    go(browser, f"/jobs/{folder.name}")
-    browser.run('window.part = (name) => document.querySelector(`[data-part="${name}"]`)')
-    browser.wait(lambda: browser.run("return part('state').textContent") == "running", "the state")
-    shutil.rmtree(folder)
-    browser.wait(lambda: "there is no job" in browser.run("return part('reason').textContent"), "the message")
-    assert browser.run("return document.querySelector('[data-action=stop]').hidden")
-
-
-def test_what_was_entered_a_moment_ago_is_saved_and_broken_json_is_not(browser: Browser, root: Path) -> None:
-    go(browser, "/configure")
-    browser.wait(lambda: browser.run("return document.getElementById('json').value") == "{}", "the form")
-    browser.run("document.getElementById('config-name').value = 'mine'")
-    enter_json_and_save(browser, '{"learning_rate": 0.5}')
-    file = root / CONFIGS_FOLDER / "mine.json"
-    browser.wait(file.is_file, "the file")
-    assert json.loads(file.read_text()) == {"learning_rate": 0.5}
-    browser.wait(lambda: "Saved" in browser.run("return document.getElementById('save-state').textContent"), "the note")
-    browser.wait(lambda: not browser.run("return document.getElementById('save').disabled"), "the button")
-    enter_json_and_save(browser, '{"learning_rate": ')
-    browser.wait_for_text("not valid JSON", "#problem")
-    assert json.loads(file.read_text()) == {"learning_rate": 0.5}
-    assert browser.run("return document.getElementById('json').value") == '{"learning_rate": '
-
-
 FRAME = """
 const done = arguments[0];
 import("/assets/page.js").then(async ({ act, formatNumber, poll, request, setText }) => {
@@ -223,6 +147,49 @@ window.fetch = async (path, options) => {
 """
 
 
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("workspace").resolve()
+    soundfile.write(root / "tone.wav", 0.1 * np.sin(np.arange(16_000 * 8) / 5), 16_000)
+    return root
+
+
+@pytest.fixture(scope="module")
+def browser(root: Path) -> Iterator[Browser]:
+    server = page_server(Workspace(root), make_access("127.0.0.1", None))
+    with server.running(), open_browser() as browser:
+        browser.open(server.url)
+        yield browser
+
+
+def asynchronous(browser: Browser, script: str) -> Any:
+    return browser.command("POST", "/execute/async", {"script": script, "args": []})
+
+
+def go(browser: Browser, path: str) -> None:
+    browser.run("window.onbeforeunload = null; location.href = arguments[0]", path)
+    browser.wait(lambda: browser.run("return location.pathname") == path, path)
+    browser.wait(lambda: browser.run("return document.readyState") == "complete", path)
+
+
+def enter_json_and_save(browser: Browser, text: str) -> None:
+    """Enter a text and press Save at once, before anything is sent."""
+    browser.run(
+        "const json = document.getElementById('json'); json.value = arguments[0];"
+        "json.dispatchEvent(new Event('input', { bubbles: true })); document.getElementById('save').click();", text
+    )  # fmt: skip
+
+
+def test_calls_of_a_poll_are_one_after_the_other_and_end(browser: Browser) -> None:
+    first, all_calls, most = asynchronous(browser, POLL)
+    assert (first, all_calls, most) == (1, 2, 1)
+
+
+def test_a_player_that_is_moved_while_it_plays_draws_each_frame_once(browser: Browser) -> None:
+    is_playing, calls = asynchronous(browser, FRAMES)
+    assert is_playing and calls <= 12
+
+
 def test_what_every_page_does_with_focus_lost_connections_and_faults(browser: Browser) -> None:
     go(browser, "/help")
     found = asynchronous(browser, FRAME)
@@ -290,3 +257,35 @@ def test_checkpoints_that_are_shown_stay_those_of_the_run(browser: Browser, root
     (run / "checkpoint-10").mkdir()
     browser.wait(lambda: browser.run(inside) == 2, "the other checkpoint")
     assert browser.run(focus) == "▾ checkpoints: 2"
+
+
+def test_a_job_that_is_removed_is_said(browser: Browser, root: Path) -> None:
+    folder = create_job(root / JOBS_FOLDER, ("songgen", "doctor", "x"), title="doctor x", cwd=root)
+    StatusFile(folder, JOB_STATUS_FILE, "r").write("finished", exit_code=0)
+    go(browser, f"/jobs/{folder.name}")
+    browser.run('window.part = (name) => document.querySelector(`[data-part="${name}"]`)')
+    browser.wait(lambda: browser.run("return part('state').textContent") == "finished", "the state")
+    (folder / JOB_STATUS_FILE).unlink()  # as if it were about to start
+    go(browser, "/jobs")
+    go(browser, f"/jobs/{folder.name}")
+    browser.run('window.part = (name) => document.querySelector(`[data-part="${name}"]`)')
+    browser.wait(lambda: browser.run("return part('state').textContent") == "running", "the state")
+    shutil.rmtree(folder)
+    browser.wait(lambda: "there is no job" in browser.run("return part('reason').textContent"), "the message")
+    assert browser.run("return document.querySelector('[data-action=stop]').hidden")
+
+
+def test_what_was_entered_a_moment_ago_is_saved_and_broken_json_is_not(browser: Browser, root: Path) -> None:
+    go(browser, "/configure")
+    browser.wait(lambda: browser.run("return document.getElementById('json').value") == "{}", "the form")
+    browser.run("document.getElementById('config-name').value = 'mine'")
+    enter_json_and_save(browser, '{"learning_rate": 0.5}')
+    file = root / CONFIGS_FOLDER / "mine.json"
+    browser.wait(file.is_file, "the file")
+    assert json.loads(file.read_text()) == {"learning_rate": 0.5}
+    browser.wait(lambda: "Saved" in browser.run("return document.getElementById('save-state').textContent"), "the note")
+    browser.wait(lambda: not browser.run("return document.getElementById('save').disabled"), "the button")
+    enter_json_and_save(browser, '{"learning_rate": ')
+    browser.wait_for_text("not valid JSON", "#problem")
+    assert json.loads(file.read_text()) == {"learning_rate": 0.5}
+    assert browser.run("return document.getElementById('json').value") == '{"learning_rate": '
