@@ -32,7 +32,7 @@ from songgen.runtime.model_folders import MODEL_CONFIG_FILES, model_config_file
 from songgen.runtime.status import PREPARE_STATUS_FILE, RUN_STATUS_FILE, TOKENIZE_STATUS_FILE
 from songgen.tokenize.workspace import CHUNK_FOLDER, PLAN_FOLDER, SETTINGS_FILE, WORK_LOCK_FILE, replaced_folder
 from songgen.train.checkpoints.files import MANIFEST_FILE, RUN_CONFIG_FILE
-from songgen.train.checkpoints.folders import checkpoint_folders, leftovers
+from songgen.train.checkpoints.folders import checkpoint_folders, has_checkpoint_name, leftovers
 from songgen.train.checkpoints.state import TRAINER_STATE_FILE
 from songgen.train.output_folder import RUN_LOCK_FILE
 from songgen.train.reporting.trackers import METRICS_FILE
@@ -83,7 +83,8 @@ def recognize(folder: Path) -> Kind:
     def has(*names: str) -> bool:
         return any((folder / name).exists() for name in names)
 
-    if has(MANIFEST_FILE, TRAINER_STATE_FILE) or folder in checkpoint_folders(folder.parent) + leftovers(folder.parent):
+    # Its own name, not a list of the folder above: of 2,000 folders next to each other, each would list them all.
+    if has(MANIFEST_FILE, TRAINER_STATE_FILE) or (has_checkpoint_name(folder) and folder.is_dir()):
         return Kind.CHECKPOINT
     signs = {**SIGNS, **(SIGNS_OF_WORK if folder.name.endswith(WORK_ENDING) else {})}
     for kind, names in signs.items():

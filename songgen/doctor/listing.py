@@ -15,6 +15,7 @@ from songgen.data.schema import REPORT_FILE, DatasetInfo
 from songgen.doctor.findings import Kind
 from songgen.doctor.folders import recognize
 from songgen.doctor.work_folders import WORK_ENDING, activity
+from songgen.families.use.song_folder import SONGS_FOLDER
 from songgen.jobs.record import JOBS_FOLDER
 from songgen.prepare.output.writers import INFO_FILE, PreparedInfo
 from songgen.runtime.json_files import read_json_object
@@ -135,9 +136,13 @@ def _below(folder: Path, depth: int, seen: set[str], within: Sequence[Path] | No
         except OSError:
             return  # no permission to read
         for path in inside:
-            is_of_jobs = path.parts[-len(JOBS_FOLDER.parts) :] == JOBS_FOLDER.parts  # thousands of folders with logs
-            if path.is_dir() and not path.name.startswith(".") and not is_of_jobs:
+            if path.is_dir() and not path.name.startswith(".") and not _is_skipped(path):
                 yield from _below(path, depth - 1, seen, within)
+
+
+def _is_skipped(folder: Path) -> bool:
+    """Return whether a folder has thousands of folders with logs or with generated songs, and nothing to list."""
+    return any(folder.parts[-len(skipped.parts) :] == skipped.parts for skipped in (JOBS_FOLDER, SONGS_FOLDER))
 
 
 def _entry(folder: Path, kind: Kind) -> Iterator[Entry]:

@@ -12,6 +12,7 @@ from typing import Any
 from songgen.families.use.generating import OptionGroup, option_groups
 from songgen.families.use.song_folder import (
     REQUEST_FILE,
+    SONG_LOCK_FILE,
     SONG_STATUS_FILE,
     TEXT_OPTIONS,
     SongRequest,
@@ -27,6 +28,8 @@ from songgen.runtime.model_folders import CHECKPOINT_NAME
 from songgen.runtime.status import RunStatus
 from songgen.ui.commands import command_text, command_words, require_parsable
 from songgen.ui.folders.library import searched_folders
+from songgen.ui.folders.trash import holder_of
+from songgen.ui.site import text_in
 from songgen.ui.workspace import SONGS_FOLDER, Workspace
 
 ENDINGS = (".wav", ".flac", ".mp3", ".ogg")
@@ -37,6 +40,9 @@ MAX_TAKES = 2
 
 RESERVED = frozenset({"model", "adapter", "out", "request", "lyrics_file"})
 """Options of `songgen generate` that the page fills in by itself."""
+
+TICK_NANOSECONDS = 2_000_000_000
+"""Time in which two changes of a file may have the same time; FAT has the longest."""
 
 _LETTERS = "abcdefgh"
 
@@ -49,6 +55,8 @@ class Songs:
         self._workspace = workspace
         self.folder = workspace.root / SONGS_FOLDER
         self._changing = threading.Lock()
+        self._known: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}
+        """Name of a song -> times of the last changes, and what was read."""
 
     def commands(self, values: Mapping[str, Any], takes: Sequence[Any], ending: str) -> list[list[str]]:
         """Return the commands of each take, as typed by a user.
@@ -87,9 +95,9 @@ class Songs:
             ValueError: if a value is wrong, or nothing is said about the song.
         """
         self.commands(values, takes, ending)
-        texts = {name: values.get(name) or "" for name in TEXT_OPTIONS}
+        texts = {name: text_in(values, name) if values.get(name) is not None else "" for name in TEXT_OPTIONS}
         if not any(text.strip() for text in texts.values()):
-            raise ValueError("nothing to sing about: write a caption or lyrics")
+            raise ValueError("a caption or lyrics are needed")
         options = {name: value for name, value in values.items() if name not in texts and value not in (None, "", [])}
         if options.get("seed") is None:
             options["seed"] = secrets.randbelow(1 << 31)
@@ -110,7 +118,7 @@ class Songs:
         shown = self._workspace.shown(folder)
         words = command_words("generate", {"request": shown}, self._workspace)
         with self._changing:  # so that two browsers do not start it at once
-            if self._job(folder, find_jobs(self._workspace.jobs), active=True):
+            if self._is_active(folder):
                 raise ValueError(f"the songs of {shown} are being generated")
             start_job(self._workspace.jobs, words, title=f"generate {shown}", cwd=self._workspace.root, subject=shown)
 
@@ -121,7 +129,7 @@ class Songs:
             ValueError: if its songs are being generated, or it cannot be moved.
         """
         with self._changing:
-            if self._job(folder, find_jobs(self._workspace.jobs), active=True):
+            if self._is_active(folder):
                 raise ValueError(f"the songs of {self._workspace.shown(folder)} are being generated; stop that first")
             self._workspace.move_to_trash(folder)
 
@@ -131,7 +139,8 @@ class Songs:
         Raises:
             ValueError: if there is none of this name.
         """
-        if name not in self._names():
+        self._workspace.path(str(SONGS_FOLDER), "songs")  # a link may lead out of the folders
+        if name != Path(name).name or not _is_song(self.folder / name):
             raise ValueError(f"there is no song {name}; it may have been moved or deleted")
         return self.folder / name
 
@@ -144,7 +153,7 @@ class Songs:
             count: maximum number of songs to return.
         """
         wanted = search.casefold().strip()
-        found = [values for name in self._names() if _matches(values := self._basics(self.folder / name), wanted)]
+        found = [values for values in self._all() if _matches(values, wanted)]
         found.sort(key=lambda values: (-values["created"], values["name"]))
         jobs = find_jobs(self._workspace.jobs) if found else []
         shown = found[offset : offset + count]
@@ -158,10 +167,21 @@ class Songs:
         """Return the names of folders with a request; links are left out, since they may lead anywhere."""
         if not self._workspace.path(str(SONGS_FOLDER), "songs").is_dir():
             return []
-        return [
-            path.name for path in self.folder.iterdir()
-            if not path.is_symlink() and not path.name.startswith(".") and os.path.isfile(path / REQUEST_FILE)
-        ]  # fmt: skip
+        return [path.name for path in self.folder.iterdir() if _is_song(path)]
+
+    def _all(self) -> list[dict[str, Any]]:
+        """Return the requests of all songs; of those that have not changed since, as they were read before.
+
+        A search asks for them after each pause in typing, and reading 2,000 takes more than a second.
+        """
+        known = {}
+        for name in self._names():
+            changes = _changes(self.folder / name)
+            remembered = self._known.get(name)
+            is_same = remembered is not None and remembered[0] == changes and _is_over(changes)
+            known[name] = remembered if is_same and remembered else (changes, self._basics(self.folder / name))
+        self._known = known
+        return [values for _, values in known.values()]
 
     def _new_folder(self) -> Path:
         self._workspace.path(str(SONGS_FOLDER), "songs")  # a link may lead out of the folders
@@ -192,21 +212,30 @@ class Songs:
     def _with_state(self, values: dict[str, Any], jobs: Sequence[JobView]) -> dict[str, Any]:
         folder = self.folder / values["name"]
         job = self._job(folder, jobs)
+        has_job = job is not None and job.is_active
+        is_active = has_job or _is_locked(folder)
+        if is_active:
+            values = self._basics(folder)  # a file that grows does not change the folder
         status = read_checked_status(folder, SONG_STATUS_FILE)
         if job is not None and status is not None and (status.started or 0.0) < job.job.created:
             status = None  # of an earlier try: the new one has not written its own yet
-        state, reason = _state(job, status)
+        state, reason = ("running", "") if is_active else _state(job, status)
         progress = status.progress if status is not None and state == "running" else None
         return {
             **values, "state": state, "reason": reason, "job": None if job is None else job.job.id,
-            "is_active": job is not None and job.is_active, "progress": None if progress is None else asdict(progress),
+            "is_active": is_active, "can_be_stopped": has_job,
+            "progress": None if progress is None else asdict(progress),
         }  # fmt: skip
 
-    def _job(self, folder: Path, jobs: Sequence[JobView], *, active: bool = False) -> JobView | None:
-        """Return the newest job of a folder; with `active` only if it runs."""
+    def _job(self, folder: Path, jobs: Sequence[JobView]) -> JobView | None:
+        """Return the newest job of a folder."""
         subject = self._workspace.shown(folder)
-        job = next((job for job in jobs if job.job.subject == subject and job.job.name == "generate"), None)
-        return job if job is not None and (job.is_active or not active) else None
+        return next((job for job in jobs if job.job.subject == subject and job.job.name == "generate"), None)
+
+    def _is_active(self, folder: Path) -> bool:
+        """Return whether the songs of a folder are being generated, by a job or by a command in a terminal."""
+        job = self._job(folder, find_jobs(self._workspace.jobs))
+        return (job is not None and job.is_active) or _is_locked(folder)
 
 
 def groups_of(name: str, workspace: Workspace) -> OptionGroup | None:
@@ -266,7 +295,7 @@ def found_models(workspace: Workspace) -> list[dict[str, Any]]:
         ):
             found.append(_model_values(workspace, folder, entry.kind, is_adapter=is_adapter_folder(folder)))
         if entry.kind == "run":
-            newest = sorted(checkpoint_folders(folder), key=lambda path: path.stat().st_mtime, reverse=True)
+            newest = sorted(checkpoint_folders(folder), key=_changed, reverse=True)
             found += [
                 _model_values(workspace, path, "checkpoint", is_adapter=is_adapter_folder(path)) for path in newest
             ]
@@ -285,6 +314,34 @@ def _is_whole_checkpoint(folder: Path) -> bool:
     from songgen.train.checkpoint_model import is_whole_checkpoint
 
     return is_whole_checkpoint(folder)
+
+
+def _is_song(folder: Path) -> bool:
+    """Return whether a folder has a request; links are left out, since they may lead anywhere."""
+    return not folder.is_symlink() and folder.name[:1] not in ("", ".") and os.path.isfile(folder / REQUEST_FILE)
+
+
+def _is_locked(folder: Path) -> bool:
+    return holder_of(folder / SONG_LOCK_FILE) is not None
+
+
+def _changes(folder: Path) -> tuple[int, ...]:
+    """Return the times of the last changes of a folder and of the files in it that are read, in nanoseconds.
+
+    An editor may write into a file without a change of the folder.
+    """
+    times = []
+    for path in (folder, folder / REQUEST_FILE, *(folder / name for name in TEXT_OPTIONS.values())):
+        try:
+            times.append(path.lstat().st_mtime_ns)
+        except OSError:
+            times.append(0)
+    return tuple(times)
+
+
+def _is_over(changes: Sequence[int]) -> bool:
+    """Return whether changes are so long ago that another one would have another time: clocks of disks have ticks."""
+    return max(changes) < time.time_ns() - TICK_NANOSECONDS
 
 
 def _changed(folder: Path) -> float:
@@ -324,9 +381,7 @@ def _matches(values: Mapping[str, Any], wanted: str) -> bool:
 
 
 def _state(job: JobView | None, status: RunStatus | None) -> tuple[str, str]:
-    """Return the state of the songs of a folder and the reason of a failure."""
-    if job is not None and job.is_active:
-        return "running", ""
+    """Return the state of songs that are not being generated, and the reason of a failure."""
     if status is not None and status.status != "running" and (job is None or job.state != "lost"):
         # "ValueError: " tells a user nothing, nor does "a signal".
         reason = (status.reason or "").removeprefix("ValueError: ")

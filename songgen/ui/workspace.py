@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from songgen.families.use.song_folder import SONGS_FOLDER as SONGS_FOLDER  # with the other folders of the page
 from songgen.jobs.record import JOBS_FOLDER
 from songgen.runtime.files import expand_home
 from songgen.runtime.json_files import write_json
@@ -18,9 +19,6 @@ CONFIGS_FOLDER = Path("outputs") / "configs"
 
 UPLOADS_FOLDER = Path("datasets") / "uploads"
 """Folder of the songs and voices that were uploaded, one folder for each upload."""
-
-SONGS_FOLDER = Path("outputs") / "songs"
-"""Folder of the songs that were generated on the page, one folder for each."""
 
 TRASH_FOLDER = Path("outputs") / ".trash"
 """Folder that deleted folders are moved to; `songgen list` does not look into hidden folders."""
@@ -34,7 +32,8 @@ _MAX_NAME_BYTES = 200
 TRASH_IS_LINK = "{0} is a link: remove it, so that emptying the trash cannot delete what it leads to"
 
 MOVING = threading.Lock()
-"""Held while a folder is moved: if two got the same new name, one would be moved into the other."""
+"""Held while something is moved into or out of the trash, or removed there: if two folders got the same new name, one
+would be moved into the other."""
 
 _NAME = re.compile(r"[^\W_][\w.-]{0,99}")
 _SEPARATORS = re.compile(r"[+,]")
@@ -153,7 +152,7 @@ class Workspace:
         return str(folder / (_numbered(stem, number) + suffix))
 
     def move_to_trash(self, path: Path) -> Path:
-        """Move a folder of the workspace to the trash folder, and return its new path.
+        """Move a folder or file of the workspace to the trash folder, and return its new path.
 
         Raises:
             ValueError: if it is one of the folders themselves, or cannot be moved.
@@ -166,10 +165,13 @@ class Workspace:
         stem, trash = f"{time.strftime('%Y%m%d-%H%M%S')}-{short}", self.trash()
         with MOVING:
             places = (trash / _numbered(stem, number) for number in count(1))
-            target = next(place for place in places if not place.exists())
+            # The record of a folder `a` has the name that a file `a.json` has in the trash: both must be free.
+            target = next(place for place in places if not (place.exists() or origin_file(place).exists()))
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                write_json(origin_file(target), {"folder": self.shown(real), "time": time.time()})
+                # The size is recorded, because the page asks for it every few seconds, and nothing in it changes.
+                origin = {"folder": self.shown(real), "time": time.time(), "size": size_of(real)}
+                write_json(origin_file(target), origin)
                 shutil.move(real, target)
             except OSError as error:
                 if not target.exists():
@@ -191,8 +193,23 @@ class Workspace:
 
 
 def origin_file(trashed: Path) -> Path:
-    """Return the file that says where a folder in the trash was."""
+    """Return the file that records where something in the trash was, when it was moved there, and its size."""
     return trashed.with_name(f"{trashed.name}.json")
+
+
+def size_of(path: Path) -> int:
+    """Return the size of a file, or of all files in a folder, in bytes; links are not followed."""
+    total, places = 0, [path]
+    while places:
+        place = places.pop()
+        try:
+            if place.is_dir() and not place.is_symlink():
+                places += place.iterdir()
+            else:
+                total += place.lstat().st_size
+        except OSError:  # removed meanwhile
+            continue
+    return total
 
 
 def _short(text: str) -> str:

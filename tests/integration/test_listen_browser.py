@@ -145,7 +145,7 @@ def test_names_are_hidden_until_they_are_revealed(browser: Browser) -> None:
     assert browser.run(texts) == ["A: org/base", "B: org/base + org/adapter:0.5"]
     browser.click(".song label.switch input")
     assert browser.run(texts) == ["1", "2"]
-    browser.click(".song .player-choices button:last-child")
+    browser.click(".song .player [role=group] button:last-child")
     assert sorted(browser.run(texts)) == ["A: org/base", "B: org/base + org/adapter:0.5"]
     browser.click(".song label.switch input")
 
@@ -179,6 +179,32 @@ def test_texts_are_shown_as_they_are_and_fill_the_form_again(browser: Browser) -
     )
     browser.click('[data-tag="[chorus]"]')
     assert browser.value("#field-lyrics") == f"{LYRICS}\n[chorus]\n"
+
+
+def test_own_texts_are_kept_over_examples_and_a_new_load(browser: Browser) -> None:
+    answers = "window.asked = 0; window.confirm = () => { window.asked += 1; return false; };"
+    browser.run(answers)
+    browser.write("#field-lyrics", "mine", clear=True)
+    browser.press_button("Pop")
+    press(browser, "Use these settings again")
+    assert browser.value("#field-lyrics") == "mine" and browser.run("return window.asked") == 2
+    browser.reload()
+    browser.wait(lambda: browser.value("#field-lyrics") == "mine", "the draft")
+    browser.run("window.confirm = () => true")
+    browser.press_button("Pop")
+    browser.run(answers)
+    browser.press_button("Folk")
+    assert "river" in browser.value("#field-lyrics") and browser.run("return window.asked") == 0
+    browser.wait(lambda: browser.run("return document.querySelectorAll('.song .player').length"), "the song")
+
+
+def test_strengths_are_sent_as_they_are_shown(browser: Browser) -> None:
+    song = {"caption": "c", "lyrics": "", "ending": ".wav", "options": {},
+            "takes": [{"model": "org/base", "adapter": ["org/adapter:0.33"]}]}  # fmt: skip
+    browser.run("document.dispatchEvent(new CustomEvent('use-settings', { detail: arguments[0] }))", song)
+    browser.wait(lambda: browser.run("return document.querySelector('.adapter output')?.textContent") == "0.33", "it")
+    preview = "return document.querySelector('[data-preview]').textContent"
+    browser.wait(lambda: "--adapter=org/adapter:0.33" in browser.run(preview), "the command")
 
 
 def test_a_growing_song_is_heard_without_gaps_and_its_tracks_in_step(browser: Browser, root: Path) -> None:

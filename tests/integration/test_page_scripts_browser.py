@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from browser import Browser, open_browser
+from training_fakes import write_model_folder
 
 from songgen.jobs.record import JOB_STATUS_FILE, JOBS_FOLDER, create_job
 from songgen.runtime.status import StatusFile
@@ -65,6 +66,86 @@ import("/assets/player.js").then(async ({ fileUrl, makePlayer }) => {
 });
 """
 
+FRAME = """
+const done = arguments[0];
+import("/assets/page.js").then(async ({ act, formatNumber, poll, request, setText }) => {
+  const wait = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+  const button = document.createElement("button");
+  document.querySelector("main").append(button);
+  button.focus();
+  await act(button, () => wait(100)); // long enough for the browser to take the focus away
+  const hasFocus = document.activeElement === button;
+  await act(button, async () => { await wait(100); document.querySelector("nav a").focus(); });
+  const isLeft = document.activeElement !== button;
+
+  const real = { fetch: window.fetch, error: console.error };
+  const connection = document.getElementById("connection");
+  window.fetch = (path, { signal }) => new Promise((resolve, reject) => {
+    signal?.addEventListener("abort", () => reject(signal.reason));
+  });
+  const lost = await request("/api/x", undefined, { seconds: 0.1 }).then(() => null, (error) => error.message);
+  const isSaid = !connection.hidden;
+
+  const problem = document.getElementById("problem");
+  window.fetch = async () => new Response("{}", { status: 401 });
+  let calls = 0;
+  const stops = [1, 2].map(() => poll(async () => { calls += 1; await request("/api/x"); }, 0.05));
+  await wait(100);
+  const isShown = !problem.hidden;
+  problem.hidden = true;
+  await wait(200);
+  const isAgain = !problem.hidden;
+  for (const stop of stops) stop();
+  window.fetch = real.fetch;
+
+  const errors = [];
+  console.error = (error) => errors.push(String(error));
+  const stop = poll(() => { throw new TypeError("a fault"); }, 10);
+  await wait(20);
+  stop();
+  console.error = real.error;
+
+  let changes = 0;
+  new MutationObserver(() => { changes += 1; }).observe(button, { childList: true, subtree: true });
+  for (const text of ["a", "a", "b"]) { setText(button, text); await wait(1); }
+  button.remove();
+  done({ hasFocus, isLeft, lost, isSaid, isShown, isAgain, calls, errors, changes, zero: formatNumber(0) });
+}).catch((error) => done({ error: String(error) }));
+"""
+
+KEPT = """
+const done = arguments[0];
+Promise.all([import("/assets/playback.js"), import("/assets/player.js")]).then(async ([{ Playback }, { fileUrl }]) => {
+  const all = Array.from({ length: 8 }, () => new Playback([fileUrl("tone.wav")]));
+  for (const playback of all) await playback.load();
+  const kept = all.map((playback) => playback.buffers.length);
+  const { duration } = all[0];
+  await all[0].play();
+  const isPlaying = all[0].isPlaying;
+  for (const playback of all.slice(1)) await playback.load();
+  const stays = all[0].buffers.length;
+  all[0].pause();
+  done([kept, duration, isPlaying, stays]);
+}).catch((error) => done(String(error)));
+"""
+
+PUSH = """
+window.sent = [];
+window.state = "running";
+const real = window.fetch;
+window.fetch = async (path, options) => {
+  const answer = (values) => new Response(JSON.stringify(values));
+  if (path === "/api/jobs" && options?.method === "POST") {
+    window.sent.push(JSON.parse(options.body).values);
+    return answer({ job: { id: `job-${window.sent.length}` } });
+  }
+  if (!path.startsWith("/api/jobs/")) return real(path, options);
+  const { state } = window;
+  const job = { state, is_active: state === "running", created: 1, ended: 2, command: "", reason: "" };
+  return answer({ job, log: { text: `model.safetensors of ${path}` } });
+};
+"""
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -107,6 +188,75 @@ def test_calls_of_a_poll_are_one_after_the_other_and_end(browser: Browser) -> No
 def test_a_player_that_is_moved_while_it_plays_draws_each_frame_once(browser: Browser) -> None:
     is_playing, calls = asynchronous(browser, FRAMES)
     assert is_playing and calls <= 12
+
+
+def test_what_every_page_does_with_focus_lost_connections_and_faults(browser: Browser) -> None:
+    go(browser, "/help")
+    found = asynchronous(browser, FRAME)
+    assert "error" not in found, found
+    assert found["hasFocus"] and found["isLeft"], "the focus returns, unless the action has moved it"
+    assert found["isSaid"] and "does not answer" in found["lost"], "a server that stalls"
+    assert found["isShown"] and not found["isAgain"] and found["calls"] > 2, "another token is said once"
+    assert found["errors"] == ["TypeError: a fault"]
+    assert (found["changes"], found["zero"]) == (2, "0")
+
+
+def test_only_the_latest_players_keep_their_sound(browser: Browser) -> None:
+    kept, duration, is_playing, stays = asynchronous(browser, KEPT)
+    assert kept == [0, 0, 1, 1, 1, 1, 1, 1] and duration == pytest.approx(8)
+    assert is_playing and stays == 1, "it is decoded again, and stays as long as it plays"
+
+
+def test_what_is_uploaded_is_what_was_listed(browser: Browser, root: Path) -> None:
+    write_model_folder(root / "outputs" / "model")
+    (root / "outputs" / "model" / "model.safetensors").touch()
+    go(browser, "/models/outputs%2Fmodel")
+    browser.run("document.getElementById('push').open = true;" + PUSH)
+    shown = "return !document.querySelector('[data-part=upload]').hidden"
+
+    def sent(count: int) -> list[dict[str, Any]]:
+        browser.wait(lambda: browser.run("return window.sent.length") == count, "the job")
+        values: list[dict[str, Any]] = browser.run("return window.sent")
+        return values
+
+    browser.write("#push-repository", "me/first", clear=True)
+    browser.click("#push button[type=submit]")
+    sent(1)
+    browser.write("#push-repository", "me/second", clear=True)
+    browser.click("#push-public")
+    browser.run("window.state = 'finished'")
+    browser.wait_for_text("finished", "#push [data-part=state]")
+    assert not browser.run(shown), "the files of another repository were listed"
+    browser.run("window.state = 'running'")
+    browser.click("#push button[type=submit]")
+    sent(2)
+    browser.run("window.state = 'finished'")
+    browser.wait(lambda: browser.run(shown), "the files")
+    assert "me/second, and everyone can see them" in browser.text("[data-part=upload]")
+    assert "job-2" in browser.text("[data-part=upload-files]")
+    browser.click("[data-part=upload-button]")
+    listed, uploaded = sent(3)[1:]
+    assert listed == uploaded | {"dry_run": True} and (uploaded["repository"], uploaded["public"]) == (
+        "me/second",
+        True,
+    )
+
+
+def test_checkpoints_that_are_shown_stay_those_of_the_run(browser: Browser, root: Path) -> None:
+    run = root / "outputs" / "run"
+    (run / "checkpoint-5").mkdir(parents=True)
+    (run / "metrics.jsonl").touch()
+    go(browser, "/models")
+    browser.wait_for_text("checkpoints: 1", "#rows")
+    browser.run("document.querySelector('#rows button').focus()")
+    browser.press("Enter")
+    inside = "return document.querySelectorAll('#rows tr.inside').length"
+    browser.wait(lambda: browser.run(inside) == 1, "the checkpoint")
+    focus = "return document.activeElement.textContent"
+    browser.wait(lambda: browser.run(focus) == "▾ checkpoints: 1", "the focus")
+    (run / "checkpoint-10").mkdir()
+    browser.wait(lambda: browser.run(inside) == 2, "the other checkpoint")
+    assert browser.run(focus) == "▾ checkpoints: 2"
 
 
 def test_a_job_that_is_removed_is_said(browser: Browser, root: Path) -> None:

@@ -22,6 +22,9 @@ from songgen.runtime.files import read_regular, write_text_atomic
 from songgen.runtime.json_files import read_json
 from songgen.runtime.records import Format
 
+SONGS_FOLDER = Path("outputs") / "songs"
+"""Folder of the folders of generated songs in a workspace, which is the folder with `datasets` and `outputs`."""
+
 REQUEST_FILE = "request.json"
 CAPTION_FILE = "caption.txt"
 LYRICS_FILE = "lyrics.txt"

@@ -13,6 +13,11 @@ _PREFIX = "checkpoint-"
 _TEMPORARY = ".tmp-"
 
 
+def has_checkpoint_name(folder: Path) -> bool:
+    """Return whether the name of a folder is one of a checkpoint, or of what an interrupted save or removal left."""
+    return folder.name.startswith(_PREFIX)
+
+
 def free_name(output_dir: Path, step: int) -> str:
     """Return a free name for a step's checkpoint. No name is used twice: a folder cannot be replaced atomically."""
     name, count = f"{_PREFIX}{step}", 1

@@ -1,6 +1,6 @@
 // The start page: what runs, the latest runs and songs, and the next step.
 
-import { badge, el, formatTime, poll, request, t } from "./page.js";
+import { addressOf, badge, el, formatTime, poll, request, setText, t } from "./page.js";
 
 const part = (id) => document.getElementById(id);
 const encoded = encodeURIComponent;
@@ -15,30 +15,41 @@ const STEPS = {
   listen: (folder) => [t("The latest run has a model."), `/listen?model=${encoded(folder)}`, t("Listen")],
 };
 
-function fill(id, rows, emptyText) {
-  part(id).replaceChildren(...(rows.length ? rows.map((row) => el("li", { class: "row" }, ...row)) : [el("li", { class: "soft" }, emptyText)]));
+const shown = new Map(); // id of a list -> JSON of what it shows
+
+/** Fills a list; one that has not changed is left as it is, with the focus in it. */
+function fill(id, entries, rowOf, emptyText) {
+  const json = JSON.stringify(entries);
+  if (shown.get(id) === json) return;
+  shown.set(id, json);
+  const rows = entries.map((entry) => el("li", { class: "row" }, ...rowOf(entry)));
+  part(id).replaceChildren(...(rows.length ? rows : [el("li", { class: "soft" }, emptyText)]));
 }
 
 async function updateJobs() {
   const { jobs } = await request("/api/jobs");
-  fill("jobs", jobs.filter((job) => job.is_active).map((job) => [
+  fill("jobs", jobs.filter((job) => job.is_active), (job) => [
     el("a", { class: "grow", href: `/jobs/${encoded(job.id)}` }, job.title), badge(job.state),
-  ]), t("Nothing runs."));
+  ], t("Nothing is running."));
 }
 
 async function update() {
-  const { runs, songs, next } = await request("/api/overview").catch((error) => {
-    part("next").textContent = error.message;
+  const { runs, songs, next } = await request("/api/overview", undefined, { seconds: 120 }).catch((error) => {
+    setText(part("next"), error.message);
+    shown.delete("next");
     throw error;
   });
-  const [text, address, name] = STEPS[next.step](next.folder);
-  part("next").replaceChildren(`${text} `, el("a", { href: address }, name));
-  fill("runs", runs.map((run) => [
+  if (shown.get("next") !== JSON.stringify(next)) {
+    const [text, address, name] = STEPS[next.step](next.folder);
+    part("next").replaceChildren(`${text} `, el("a", { href: address }, name));
+    shown.set("next", JSON.stringify(next));
+  }
+  fill("runs", runs, (run) => [
     el("a", { class: "grow", href: `/train/run/${encoded(run.folder)}` }, run.folder), el("small", {}, run.detail), badge(run.state),
-  ]), t("No run yet."));
-  fill("songs", songs.map((song) => [
-    el("a", { class: "grow", href: `/models/${encoded(song.folder)}` }, song.name), el("small", {}, formatTime(song.time)),
-  ]), t("No song was generated on this page yet."));
+  ], t("No run yet."));
+  fill("songs", songs, (song) => [
+    el("a", { class: "grow", href: addressOf(song.folder) }, song.name), el("small", {}, formatTime(song.time)),
+  ], t("No song was generated on this page yet."));
 }
 
 poll(updateJobs, 5);

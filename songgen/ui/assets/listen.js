@@ -27,7 +27,25 @@ const EXAMPLES = {
   instrumental: { caption: "ambient, soft pads, slow piano, no vocals", language: "en", lyrics: "[instrumental]" },
 };
 
+const TEXTS = ["caption", "lyrics"];
+const DRAFT = "songgen-draft"; // in the storage of this tab: caption and lyrics, until the page is closed
+
 let pickers = [];
+let filled = {}; // caption and lyrics that were not written here, or that a song has: nothing is lost with them
+
+const textsNow = () => Object.fromEntries(TEXTS.map((name) => [name, input(name).value]));
+
+/** Asks before texts that nothing else has are replaced. */
+function mayReplaceTexts() {
+  const isOwn = Object.entries(textsNow()).some(([name, text]) => text.trim() && text !== filled[name]);
+  return !isOwn || confirm(t("Replace the caption and lyrics that you have written?"));
+}
+
+/** Fills in texts that are kept elsewhere. */
+function fillTexts(values) {
+  for (const name of TEXTS) setInput(name, values[name]);
+  filled = textsNow();
+}
 
 function setInput(name, value) {
   const field = input(name);
@@ -73,10 +91,10 @@ async function showFamilies() {
 
 /** Fills the form with the request of a song. */
 async function useSettings(song) {
+  if (!mayReplaceTexts()) return;
   await ready; // the list of models takes a few seconds after a start of the server
   for (const field of form.querySelectorAll("[data-kind]")) setInput(field.name, song.options[field.name] ?? null);
-  setInput("caption", song.caption);
-  setInput("lyrics", song.lyrics);
+  fillTexts(song);
   document.getElementById("ending").value = song.ending;
   compare.checked = song.takes.length > 1;
   document.getElementById("second").hidden = !compare.checked;
@@ -89,6 +107,7 @@ async function useSettings(song) {
 
 let timer = null;
 form.addEventListener("input", () => {
+  sessionStorage.setItem(DRAFT, JSON.stringify(textsNow()));
   clearTimeout(timer);
   timer = setTimeout(() => { showFamilies().then(showPreview).catch(showProblem); }, 300);
 });
@@ -110,7 +129,10 @@ for (const button of document.querySelectorAll("[data-tag]")) {
 }
 for (const button of document.querySelectorAll("[data-example]")) {
   button.addEventListener("click", () => {
-    for (const [name, value] of Object.entries(EXAMPLES[button.dataset.example])) setInput(name, value);
+    if (!mayReplaceTexts()) return;
+    const example = EXAMPLES[button.dataset.example];
+    setInput("language", example.language);
+    fillTexts(example);
     changed();
   });
 }
@@ -125,20 +147,23 @@ form.addEventListener("submit", (event) => {
   act(event.submitter, async () => {
     await ready;
     const { song } = await request("/api/songs", body());
+    filled = { caption: song.caption, lyrics: song.lyrics };
     document.getElementById("form-status").textContent = t("started with seed {seed}", { seed: song.options.seed });
     document.dispatchEvent(new CustomEvent("song-started", { detail: song }));
   });
 });
 document.addEventListener("use-settings", (event) => useSettings(event.detail).catch(showProblem));
+for (const [name, text] of Object.entries(JSON.parse(sessionStorage.getItem(DRAFT) ?? "{}"))) input(name).value = text;
 const ready = fillPickers();
 
-/** Looks for models, and chooses the one of the address, or the newest. */
+/** Looks for models, and chooses the one of the address, or the newest run: a model, or an adapter with its base. */
 async function fillPickers() {
-  const { models } = await request("/api/listen/models").catch((error) => { showProblem(error); return { models: [] }; });
-  document.getElementById("no-models").hidden = models.length > 0;
+  const found = await request("/api/listen/models", undefined, { seconds: 120 }).catch(showProblem);
+  const models = found?.models ?? [];
+  document.getElementById("no-models").hidden = !found || models.length > 0;
   pickers = ["model-a", "model-b"].map((id) => new ModelPicker(id, models));
   const wanted = new URLSearchParams(location.search).get("model");
-  const first = models.find((model) => model.kind !== "checkpoint" && !model.is_adapter) ?? models[0];
+  const first = models.find((model) => model.kind === "run") ?? models.find((model) => model.kind !== "checkpoint") ?? models[0];
   pickers[0].value = { model: wanted ?? first?.path ?? "", adapter: [] };
   changed();
 }

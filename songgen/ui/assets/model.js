@@ -1,20 +1,23 @@
 // The page of one folder: its forms start jobs whose panels appear below them; findings, uploads, deleting.
 
-import { act, el, formatBytes, request, showProblem, t } from "./page.js";
-import { connectForm, valuesOf } from "./forms.js";
+import { act, addressOf, el, request, showProblem, t, trackName } from "./page.js";
+import { connectForm } from "./forms.js";
 import { watchJob } from "./jobs.js";
 import { fileUrl, makePlayer } from "./player.js";
 
 const LEVELS = { error: t("Error"), warning: t("Warning"), ok: t("Fine") };
 const ORDER = ["error", "warning", "ok"];
 
-/** Shows the panel of a job below its form, and calls a function when it has ended. */
+const stops = new Map(); // form -> function that stops to watch its job: a form has one panel
+
+/** Shows the panel of a job below its form, and calls a function when it has ended, unless another job was started. */
 function showJob(form, job, onEnd) {
+  stops.get(form)?.();
   const outcome = form.parentElement.querySelector(".outcome");
   const panel = outcome.querySelector("[data-job]");
   panel.dataset.job = job.id;
   outcome.hidden = false;
-  watchJob(panel, (state) => { if (!state.is_active) onEnd(state); });
+  stops.set(form, watchJob(panel, (state) => { if (!state.is_active && panel.dataset.job === job.id) onEnd(state); }));
 }
 
 function finding(entry) {
@@ -61,30 +64,37 @@ function connectExport(form) {
       const folder = form.querySelector("#export-out").value;
       const outcome = form.parentElement.querySelector(".outcome");
       outcome.querySelector(".result")?.remove();
-      outcome.append(el("p", { class: "notice good result" }, t("Written: "), el("a", { href: `/models/${encodeURIComponent(folder)}` }, folder)));
+      outcome.append(el("p", { class: "notice good result" }, t("Written: "), el("a", { href: addressOf(folder) }, folder)));
     }),
   });
 }
 
 function connectPush(form) {
   const part = (name) => form.parentElement.querySelector(`[data-part="${name}"]`);
+  let changes = 0;
+  let asked = null; // what is being listed, and the number of changes at that time
   let listed = null;
-  const forget = () => { listed = null; part("upload").hidden = true; };
+  const forget = () => { changes += 1; listed = null; part("upload").hidden = true; };
   form.addEventListener("input", forget);
   form.addEventListener("change", forget);
   connectForm(form, {
-    change: (values) => ({ ...values, dry_run: true }),
+    change: (values, isSent) => {
+      if (isSent) asked = { values, changes };
+      return { ...values, dry_run: true };
+    },
     subject: () => form.dataset.subject,
     onStart: (job) => {
-      const values = valuesOf(form);
+      const { values, changes: before } = asked;
       part("upload").hidden = true;
       showJob(form, job, async (state) => {
         if (state.state !== "finished") return;
         const { log } = await request(`/api/jobs/${encodeURIComponent(job.id)}?lines=2000`);
+        if (before !== changes) return; // the form says something else by now: it has to be listed again
         part("upload-files").textContent = log.text.split("\n\n")[0]; // the model card follows, which the panel shows
+        part("upload-where").textContent = values.public === true
+          ? t("These files will be uploaded to {name}, and everyone can see them.", { name: values.repository })
+          : t("These files will be uploaded to {name}, a private repository.", { name: values.repository });
         listed = values;
-        part("upload-private").hidden = values.public === true;
-        part("upload-public").hidden = values.public !== true;
         part("upload").hidden = false;
       });
     },
@@ -110,9 +120,8 @@ function connectOther(form) {
 const CONNECT = { doctor: connectDoctor, export: connectExport, push: connectPush };
 for (const form of document.querySelectorAll("form[data-command]")) (CONNECT[form.dataset.command] ?? connectOther)(form);
 
-const TRACKS = { vocal: t("Vocal"), acc: t("Accompaniment"), mix: t("Mix") };
 for (const place of document.querySelectorAll("[data-song]")) {
-  const tracks = JSON.parse(place.dataset.tracks).map(([label, path]) => ({ label: TRACKS[label] ?? place.dataset.song, url: fileUrl(path) }));
+  const tracks = JSON.parse(place.dataset.tracks).map(([label, path]) => ({ label: label ? trackName(label) : place.dataset.song, url: fileUrl(path) }));
   makePlayer(place, { title: place.dataset.song, tracks });
 }
 
@@ -124,5 +133,3 @@ document.getElementById("delete-form")?.addEventListener("submit", (event) => {
     location.href = "/models";
   });
 });
-
-for (const place of document.querySelectorAll("[data-bytes]")) place.textContent = formatBytes(Number(place.dataset.bytes));

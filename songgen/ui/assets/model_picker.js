@@ -76,11 +76,12 @@ export class ModelPicker {
     const id = `adapter-${number}`;
     const select = el("select", { id: `${id}-found`, "aria-label": t("Adapter") });
     const input = el("input", { type: "text", id, spellcheck: "false", "aria-label": t("Folder or hub id of the adapter") });
-    const output = el("output", { for: `${id}-strength` }, Number(strength).toFixed(2));
+    const output = el("output", { for: `${id}-strength` });
+    const showStrength = () => { output.textContent = Number(range.value).toFixed(2); };
     const range = el("input", {
-      type: "range", id: `${id}-strength`, min: "-1", max: "2", step: "0.05", value: strength, "aria-label": t("Strength"),
-      oninput: () => { output.textContent = Number(range.value).toFixed(2); },
+      type: "range", id: `${id}-strength`, min: "-1", max: "2", step: "0.01", value: strength, "aria-label": t("Strength"), oninput: showStrength,
     });
+    showStrength(); // what is sent: the input rounds and limits what it gets
     const element = el("div", { class: "adapter" }, select,
       el("div", { class: "path-input", hidden: true }, input, el("button", { type: "button", "data-choose": id }, t("Choose…"))),
       el("div", { class: "row" }, el("span", {}, t("Strength")), range, output,

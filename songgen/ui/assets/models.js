@@ -1,11 +1,7 @@
 // The list of everything: data sets, runs, models and adapters, filtered and sorted; checkpoints; the trash.
 
-import { act, badge, el, formatBytes, formatNumber, formatTime, poll, request, t } from "./page.js";
+import { act, addressOf, badge, el, formatBytes, formatCount, formatDuration, formatNumber, formatTime, poll, request, setText, t } from "./page.js";
 
-const KINDS = {
-  run: t("run"), checkpoint: t("checkpoint"), tokens: t("tokenized data set"), songs: t("prepared songs"),
-  model: t("model"), adapter: t("adapter"), part: t("codec or tokenizers"),
-};
 const GROUPS = {
   model: (item) => item.has_model, run: (item) => item.kind === "run",
   data: (item) => item.kind === "tokens" || item.kind === "songs", part: (item) => item.kind === "part",
@@ -16,14 +12,13 @@ const ORDERS = {
   size: (a, b) => (b.size ?? 0) - (a.size ?? 0),
   loss: (a, b) => lossOf(a) - lossOf(b),
 };
-const opened = new Set();
-const checkpoints = new Map();
+const opened = new Map(); // folder of a run -> when it had changed as its checkpoints were asked for, and these
 let items = [];
 let shown = "";
+let shownTrash = "";
 
 const part = (id) => document.getElementById(id);
 const lossOf = (item) => item.held_out_loss ?? item.loss ?? Infinity;
-export const addressOf = (folder) => `/models/${encodeURIComponent(folder)}`;
 
 function cell(label, content, kind = "") {
   const isBlank = content === null || content === "";
@@ -39,8 +34,8 @@ function lossText(item) {
 
 function sizeText(item) {
   const texts = [];
-  if (item.clips !== null) texts.push(t("{n} clips", { n: item.clips.toLocaleString() }));
-  if (item.hours !== null) texts.push(item.hours < 1 ? t("{n} min", { n: (item.hours * 60).toFixed(1) }) : t("{n} h", { n: item.hours.toFixed(1) }));
+  if (item.clips !== null) texts.push(t("{n} clips", { n: formatCount(item.clips) }));
+  if (item.hours !== null) texts.push(formatDuration(item.hours * 3600));
   if (item.size !== null) texts.push(formatBytes(item.size));
   return texts.join(", ");
 }
@@ -53,24 +48,28 @@ function row(item, isInside = false) {
       type: "button", class: "plain", "aria-expanded": String(isOpen), onclick: (event) => act(event.target, () => toggle(item)),
     }, `${isOpen ? "▾" : "▸"} ${t("checkpoints: {n}", { n: item.checkpoints })}`));
   }
-  const from = el("td", { "data-label": t("From and on"), class: item.base || item.data ? "" : "blank" });
+  const from = el("td", { "data-label": t("Trained from and on"), class: item.base || item.data ? "" : "blank" });
   if (item.base) from.append(el("small", {}, t("base: {name}", { name: item.base })));
   if (item.data) from.append(el("small", {}, t("data: {name}", { name: item.data })));
   const state = el("td", { "data-label": t("State") }, badge(item.state));
   if (item.detail && item.kind !== "adapter") state.append(el("small", {}, item.detail));
-  const kind = item.is_adapter && item.kind === "run" ? t("run with adapter") : KINDS[item.kind] ?? item.kind;
-  return el("tr", { class: isInside ? "inside" : "" },
-    name, cell(t("Kind"), kind), state, cell(t("Size"), sizeText(item), "number"), cell(t("Loss"), lossText(item)), from,
+  return el("tr", { class: isInside ? "inside" : "", "data-folder": item.folder },
+    name, cell(t("Kind"), item.kind_name), state, cell(t("Size"), sizeText(item), "number"), cell(t("Loss"), lossText(item)), from,
     cell(t("Changed"), formatTime(item.changed), "number"));
 }
 
-async function toggle(item) {
-  if (!opened.delete(item.folder)) {
-    checkpoints.set(item.folder, (await request(`/api/models/${encodeURIComponent(item.folder)}/checkpoints`)).items);
-    opened.add(item.folder);
-  }
-  show();
+async function open(item) {
+  const { items: found } = await request(`/api${addressOf(item.folder)}/checkpoints`);
+  opened.set(item.folder, { changed: item.changed, checkpoints: found });
 }
+
+async function toggle(item) {
+  if (!opened.delete(item.folder)) await open(item);
+  show();
+  rowOf(item.folder)?.querySelector("button")?.focus({ preventScroll: true }); // the button that was pressed is replaced
+}
+
+const rowOf = (folder) => [...part("rows").rows].find((row) => row.dataset.folder === folder);
 
 function show() {
   const words = part("filter-text").value.toLocaleLowerCase().split(/\s+/).filter(Boolean);
@@ -78,24 +77,27 @@ function show() {
   const found = items
     .filter((item) => isWanted(item) && words.every((word) => `${item.folder} ${item.base} ${item.data}`.toLocaleLowerCase().includes(word)))
     .sort(ORDERS[part("filter-sort").value]);
-  const focused = document.activeElement?.closest?.("#rows tr")?.rowIndex;
+  const focused = document.activeElement?.closest?.("#rows tr");
+  const kind = document.activeElement?.localName; // a link or a button
   part("rows").replaceChildren(...found.flatMap((item) => [
-    row(item), ...(opened.has(item.folder) ? (checkpoints.get(item.folder) ?? []).map((inner) => row(inner, true)) : []),
+    row(item), ...(opened.get(item.folder)?.checkpoints ?? []).map((inner) => row(inner, true)),
   ]));
-  if (focused) part("rows").rows[focused - 1]?.querySelector("button, a")?.focus();
+  if (focused) rowOf(focused.dataset.folder)?.querySelector(kind)?.focus({ preventScroll: true });
   part("empty").hidden = items.length > 0;
   part("list").hidden = found.length === 0;
-  part("status").textContent = found.length === items.length
-    ? t("Folders: {n}", { n: items.length }) : t("Folders: {n} of {all}", { n: found.length, all: items.length });
+  setText(part("status"), found.length === items.length
+    ? t("Folders: {n}", { n: items.length }) : t("Folders: {n} of {all}", { n: found.length, all: items.length }));
 }
 
 async function update() {
-  const answer = await request("/api/models").catch((error) => {
-    part("status").textContent = error.message;
+  const answer = await request("/api/models", undefined, { seconds: 120 }).catch((error) => {
+    setText(part("status"), error.message);
     throw error;
   });
   const text = JSON.stringify(answer);
   if (text === shown) return;
+  const changed = answer.items.filter((item) => opened.has(item.folder) && opened.get(item.folder).changed !== item.changed);
+  await Promise.all(changed.map((item) => open(item).catch(() => opened.delete(item.folder))));
   shown = text;
   items = answer.items;
   show();
@@ -103,10 +105,12 @@ async function update() {
 
 async function updateTrash() {
   const { items: entries } = await request("/api/trash");
+  if (JSON.stringify(entries) === shownTrash) return;
+  shownTrash = JSON.stringify(entries);
   part("trash").hidden = entries.length === 0;
   const total = entries.reduce((sum, entry) => sum + entry.size, 0);
   part("trash-size").textContent = formatBytes(total);
-  part("trash-question").textContent = t("Folders: {n}, {size}. This cannot be undone.", { n: entries.length, size: formatBytes(total) });
+  part("trash-question").textContent = t("In the trash: {n}, {size}. This cannot be undone.", { n: entries.length, size: formatBytes(total) });
   part("trash-list").replaceChildren(...entries.map((entry) => el("li", { class: "row" },
     el("span", { class: "grow" }, entry.folder || entry.id),
     el("small", {}, `${formatBytes(entry.size)} · ${formatTime(entry.time)}`),
@@ -125,8 +129,7 @@ part("filters").addEventListener("submit", (event) => event.preventDefault());
 part("trash-empty").addEventListener("click", () => part("trash-dialog").showModal());
 part("trash-cancel").addEventListener("click", () => part("trash-dialog").close());
 part("trash-confirm").addEventListener("click", (event) => act(event.target, async () => {
-  await request("/api/trash/empty", {});
-  part("trash-dialog").close();
+  await request("/api/trash/empty", {}).finally(() => part("trash-dialog").close()); // a problem is shown behind it
   await updateTrash();
 }));
 poll(update, 5);

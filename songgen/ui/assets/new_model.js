@@ -26,7 +26,7 @@ function show() {
 preset.addEventListener("change", show);
 show();
 try {
-  const { presets } = await request("/api/presets");
+  const { presets } = await request("/api/presets", undefined, { seconds: 120 });
   costs = new Map(presets.map((cost) => [cost.name, cost]));
 } catch (error) {
   problem = error.message;

@@ -21,29 +21,44 @@ export function el(tag, properties = {}, ...children) {
   return element;
 }
 
-const BADGES = { running: "running", finished: "good", failed: "bad", lost: "bad", stopped: "warn", unfinished: "warn" };
-
-/** Returns the class of the badge of a state. */
-export const badgeClass = (state) => `badge ${BADGES[state] ?? ""}`;
+/** Returns the class of the badge of a state, whose colour is in look.css. */
+export const badgeClass = (state) => `badge ${state}`;
 
 /** Returns the badge of a state. */
 export const badge = (state) => el("span", { class: badgeClass(state) }, t(state));
 
-/** Sends a request; returns the JSON of the answer, or throws an error with the message of the server. */
-export async function request(path, body = undefined, options = {}) {
-  const settings = body === undefined ? { ...options } : {
+/** Sets a text unless it is there already: screen readers say a status again whenever it is set. */
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+const ANSWER_SECONDS = 60; // of a question: the first one may wait for imports; others are asked with another `seconds`
+const NOTICE_SECONDS = 20; // until a server that stalls is noticed, on every page
+let isLoggedOut = false;
+
+/**
+ * Sends a request; returns the JSON of the answer, or throws an error with the message of the server.
+ *
+ * A question (without a body) that is not answered in time counts as a lost connection. What a request with a body
+ * starts may take any time.
+ */
+export async function request(path, body = undefined, { seconds = ANSWER_SECONDS, ...options } = {}) {
+  const settings = body !== undefined ? {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), ...options,
-  };
+  } : { signal: AbortSignal.timeout(seconds * 1000), ...options };
   let response;
+  let text;
   try {
     response = await fetch(path, settings);
+    text = await response.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
     setConnected(false);
-    throw new Error(t("The server does not answer; is it running?"));
+    throw Object.assign(new Error(t("The server does not answer; is it running?")), { isLost: true });
   }
   setConnected(true);
-  const values = await response.json().catch(() => ({}));
+  isLoggedOut &&= response.status === 401;
+  const values = parsed(text);
   if (!response.ok) {
     const other = values.error ?? t("The request failed with status {status}", { status: response.status });
     const login = t("The server was started again with another token: load this page again to log in");
@@ -53,6 +68,15 @@ export async function request(path, body = undefined, options = {}) {
     throw problem;
   }
   return values;
+}
+
+/** Returns the value of a JSON text; an empty object for another text. */
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return {};
+  }
 }
 
 function setConnected(isConnected) {
@@ -71,7 +95,8 @@ document.getElementById("problem-close").addEventListener("click", () => {
 
 /** Runs an action of the user; problems are shown, and the button cannot be pressed twice meanwhile. */
 export async function act(button, action) {
-  button.disabled = true;
+  const hadFocus = document.activeElement === button;
+  button.disabled = true; // which takes the focus away
   try {
     return await action();
   } catch (error) {
@@ -79,6 +104,7 @@ export async function act(button, action) {
     return undefined;
   } finally {
     button.disabled = false;
+    if (hadFocus && [button, document.body].includes(document.activeElement)) button.focus({ preventScroll: true });
   }
 }
 
@@ -95,8 +121,10 @@ export function poll(action, seconds) {
       try {
         if ((await action()) === false) ending.abort();
       } catch (error) {
-        if (error.status === 401) showProblem(error);
+        if (error.status === 401 && !isLoggedOut) showProblem(error); // once, not each time that any poll asks
         else if (error.status !== undefined) console.warn(error.message);
+        else if (!error.isLost && error.name !== "AbortError") console.error(error); // a fault of the script
+        isLoggedOut ||= error.status === 401;
       }
     }
     isRunning = false;
@@ -123,10 +151,6 @@ export function formatDuration(seconds) {
   return t("{n} h", { n: (whole / 3600).toFixed(1) });
 }
 
-for (const element of document.querySelectorAll("[data-seconds]")) {
-  element.textContent = formatDuration(Number(element.dataset.seconds));
-}
-
 /** Returns a number of bytes with a unit. */
 export function formatBytes(bytes) {
   const units = ["B", "KB", "MB", "GB", "TB"];
@@ -135,10 +159,28 @@ export function formatBytes(bytes) {
   return `${bytes.toLocaleString(language, { maximumFractionDigits: power ? 1 : 0 })} ${units[power]}`;
 }
 
+for (const element of document.querySelectorAll("[data-seconds]")) {
+  element.textContent = formatDuration(Number(element.dataset.seconds));
+}
+for (const element of document.querySelectorAll("[data-bytes]")) {
+  element.textContent = formatBytes(Number(element.dataset.bytes));
+}
+
+/** Returns a whole number, such as one of steps or clips. */
+export const formatCount = (count) => count.toLocaleString(language);
+
+/** Returns the address of the page of a folder. */
+export const addressOf = (folder) => `/models/${encodeURIComponent(folder)}`;
+
+/** Returns the name of a track for a reader; the label of a whole song is empty. */
+export function trackName(label) {
+  return { "": t("Mix"), mix: t("Mix"), acc: t("Accompaniment"), vocal: t("Vocals") }[label] ?? label;
+}
+
 /** Returns a number as in a table: at most four significant digits. */
 export function formatNumber(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  return Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6
+  return value === 0 || (Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6)
     ? value.toLocaleString(language, { maximumSignificantDigits: 4 }) : value.toExponential(2);
 }
 
@@ -216,7 +258,7 @@ document.getElementById("chooser-take").addEventListener("click", () => take(sho
 document.getElementById("chooser-close").addEventListener("click", () => chooser.close());
 
 poll(async () => {
-  const { jobs } = await request("/api/jobs");
+  const { jobs } = await request("/api/jobs", undefined, { seconds: NOTICE_SECONDS });
   const running = jobs.filter((job) => job.is_active).length;
-  document.getElementById("jobs-count").textContent = running ? t("Jobs ({n} running)", { n: running }) : t("Jobs");
+  setText(document.getElementById("jobs-count"), running ? t("Jobs ({n} running)", { n: running }) : t("Jobs"));
 }, 5);

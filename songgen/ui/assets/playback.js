@@ -3,8 +3,11 @@
 const DECODING_RATE = 48000; // samples a second after decoding; the browser resamples files with another rate
 const RAMP_SECONDS = 0.01; // changes of a level take this long, so that they do not click
 
+const KEPT = 6; // players whose sound is kept decoded, 23 MB a minute of stereo each; others are decoded again when needed
+
 let context = null;
 let playing = null;
+const decodedOnes = []; // playbacks with decoded sound; the one that was needed last is the last
 
 /** Returns the audio output of the page. It begins with the first sound: browsers allow none before a click or key. */
 export function audioOutput() {
@@ -16,6 +19,17 @@ export function audioOutput() {
 export function takeOutput(player) {
   if (playing && playing !== player) playing.pause();
   playing = player;
+}
+
+/** Notes that a playback is needed, and lets the sound of those go that were not needed for longest. */
+function keep(playback) {
+  release(playback);
+  decodedOnes.push(playback);
+  for (const other of decodedOnes.slice(0, -KEPT)) if (!other.isPlaying) other.drop();
+}
+
+function release(playback) {
+  if (decodedOnes.includes(playback)) decodedOnes.splice(decodedOnes.indexOf(playback), 1);
 }
 
 /** Returns the sound of a file, decoded. */
@@ -30,6 +44,7 @@ async function decoded(url) {
 export class Playback extends EventTarget {
   #urls;
   #loading = null;
+  #isWanted = false;
   #sources = [];
   #gains = [];
   #levels;
@@ -41,20 +56,40 @@ export class Playback extends EventTarget {
     this.#urls = urls;
     this.#levels = urls.map(() => 1);
     this.buffers = [];
+    this.durations = []; // in seconds, of each file; they stay when the buffers go
   }
 
-  /** Fetches and decodes the files once. */
+  /** Fetches and decodes the files, unless their sound is still kept. */
   load() {
-    this.#loading ??= Promise.all(this.#urls.map(decoded)).then((buffers) => { this.buffers = buffers; }, (error) => {
-      this.#loading = null; // so that it can be tried again
-      throw error;
-    });
+    if (this.buffers.length) keep(this);
+    this.#loading ??= this.#decode();
     return this.#loading;
   }
 
-  get isLoaded() { return this.buffers.length > 0; }
+  async #decode() {
+    this.#isWanted = true;
+    try {
+      const buffers = await Promise.all(this.#urls.map(decoded));
+      this.durations = buffers.map((buffer) => buffer.duration);
+      if (!this.#isWanted) return; // its player has left the page meanwhile
+      this.buffers = buffers;
+      keep(this);
+    } catch (error) {
+      this.#loading = null; // so that it can be tried again
+      throw error;
+    }
+  }
+
+  /** Lets the decoded sound go; `load` decodes it again. */
+  drop() {
+    release(this);
+    this.buffers = [];
+    this.#loading = null;
+    this.#isWanted = false;
+  }
+
   get isPlaying() { return this.#startedAt !== null; }
-  get duration() { return Math.max(0, ...this.buffers.map((buffer) => buffer.duration)); }
+  get duration() { return Math.max(0, ...this.durations); }
 
   get currentTime() {
     const passed = this.isPlaying ? audioOutput().currentTime - this.#startedAt : 0;
@@ -63,7 +98,8 @@ export class Playback extends EventTarget {
 
   async play() {
     const output = audioOutput();
-    await Promise.all([this.load(), output.resume()]);
+    await output.resume();
+    await this.load(); // the last: what was decoded before could be let go meanwhile
     if (this.isPlaying) return;
     takeOutput(this);
     if (this.#start >= this.duration - 0.05) this.#start = 0;

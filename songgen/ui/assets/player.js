@@ -115,6 +115,7 @@ class Player {
   remove() {
     this.#ending.abort();
     this.pause();
+    this.#playback.drop();
     this.#observer.disconnect();
     this.element.remove();
   }
@@ -152,7 +153,7 @@ class Player {
     const reveal = el("button", { type: "button", onclick: () => { this.#isBlind = false; this.#nameChoices(); reveal.remove(); } },
       t("Reveal the names"));
     this.#nameChoices();
-    return el("div", { class: "row player-choices", role: "group", "aria-label": t("Heard now") },
+    return el("div", { class: "row", role: "group", "aria-label": t("Version you hear") },
       ...this.#parts.choices.values(), this.#isBlind ? reveal : null);
   }
 
@@ -239,8 +240,10 @@ class Player {
     }));
     this.#parts.spectrum.replaceChildren(...pictures);
     this.#spectrumWidth = pictures[0].clientWidth;
+    await this.#playback.load();
+    const { buffers } = this.#playback;
     for (const [place, index] of shown.entries()) {
-      await drawSpectrogram(pictures[place], this.#playback.buffers[index], this.duration);
+      await drawSpectrogram(pictures[place], buffers[index], this.duration);
     }
   }
 
@@ -254,7 +257,7 @@ class Player {
     if (!this.#peaks.length || !this.#parts.wave.clientWidth) return;
     const levels = this.#levels();
     const waveforms = this.#peaks.map((peaks, index) => ({
-      peaks, seconds: this.#playback.buffers[index].duration, isHeard: levels[index] > 0,
+      peaks, seconds: this.#playback.durations[index], isHeard: levels[index] > 0,
     }));
     drawWaveforms(this.#parts.wave, this.#isSwitch ? [waveforms[this.#chosen]] : waveforms, this.duration);
   }

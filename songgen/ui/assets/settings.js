@@ -1,13 +1,11 @@
-// Settings: sizes with units, and the machine, which takes seconds to look at.
+// Settings: the machine, which takes seconds to look at.
 
 import { el, formatBytes, request, t } from "./page.js";
-
-for (const place of document.querySelectorAll("[data-bytes]")) place.textContent = formatBytes(Number(place.dataset.bytes));
 
 const list = document.getElementById("machine");
 const fact = (name, text) => [el("dt", {}, name), el("dd", {}, text)];
 try {
-  const machine = await request("/api/machine");
+  const machine = await request("/api/machine", undefined, { seconds: 120 });
   const of = (free, total) => t("{free} of {total} free", { free: formatBytes(free), total: formatBytes(total) });
   list.replaceChildren(
     ...machine.devices.flatMap((device, index) => fact(`GPU ${index}`, `${device.name}, ${of(device.free, device.total)}`)),

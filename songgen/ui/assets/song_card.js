@@ -1,6 +1,6 @@
 // A generated song on the page: state and progress while it is generated, players, settings, downloads.
 
-import { act, badgeClass, el, formatBytes, formatDuration, formatTime, poll, request, t } from "./page.js";
+import { act, badgeClass, el, formatBytes, formatDuration, formatTime, poll, request, setText, t, trackName } from "./page.js";
 import { fileUrl, makePlayer } from "./player.js";
 import { GrowingSound } from "./stream.js";
 
@@ -14,11 +14,6 @@ function folded(title, ...children) {
 function takeName({ name, model, adapter }, isAlone) {
   const parts = [model, ...adapter].join(" + ");
   return isAlone ? parts : `${name.toUpperCase()}: ${parts}`;
-}
-
-/** Returns the name of a track for a reader. */
-function trackName(label) {
-  return { "": t("Mix"), acc: t("Accompaniment"), vocal: t("Vocals") }[label] ?? label;
 }
 
 function titleOf(song) {
@@ -94,9 +89,10 @@ export class SongCard {
     const isFirst = this.#song === null;
     const wasActive = this.#song?.is_active ?? false;
     this.#song = song;
-    parts.state.textContent = t(song.state);
+    setText(parts.state, t(song.state));
     parts.state.className = badgeClass(song.state);
     parts.work.hidden = !song.is_active;
+    parts.stop.hidden = !song.can_be_stopped; // in a terminal, Ctrl+C does
     this.#showProgress(song);
     parts.problem.hidden = song.is_active || (song.state === "finished" && !song.problem);
     parts.reason.textContent = song.problem || song.reason || this.#explanation(song.state);

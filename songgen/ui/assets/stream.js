@@ -1,6 +1,6 @@
 // Plays WAV files while they are written: new bytes are fetched and scheduled one after the other, without gaps.
 
-import { act, el, t } from "./page.js";
+import { act, el, setText, t } from "./page.js";
 import { takeOutput } from "./playback.js";
 
 const AHEAD_SECONDS = 1; // that must have arrived before it starts, or starts again after a pause of the writer
@@ -129,7 +129,7 @@ export class GrowingSound {
     }
     const frames = Math.min(...this.#tracks.map((track) => track.frames));
     if (frames === 0) {
-      this.status.textContent = isOver ? "" : t("waiting for more…");
+      setText(this.status, isOver ? "" : t("waiting for more…"));
       return;
     }
     const { rate } = this.#tracks[0].head;
@@ -145,7 +145,7 @@ export class GrowingSound {
     });
     this.#next += frames / rate;
     this.scheduledSeconds += frames / rate;
-    this.status.textContent = t("{seconds} s so far", { seconds: this.scheduledSeconds.toFixed(0) });
+    setText(this.status, t("{seconds} s so far", { seconds: this.scheduledSeconds.toFixed(0) }));
   }
 
   /** Takes the rest of a song that is complete; the player leaves the page when it has been heard or is paused. */

@@ -1,6 +1,6 @@
 // The voice of a song: a file that is chosen, uploaded or recorded, with a player to check it.
 
-import { act, showProblem, t } from "./page.js";
+import { act, setText, showProblem, t } from "./page.js";
 import { fileUrl, makePlayer } from "./player.js";
 import { startRecording } from "./recorder.js";
 import { sendFile } from "./uploads.js";
@@ -56,7 +56,7 @@ async function start() {
   player?.pause();
   recording = await startRecording((seconds, level) => {
     meter.value = level;
-    status.textContent = t("recording: {seconds} s", { seconds: Math.floor(seconds) });
+    setText(status, t("recording: {seconds} s", { seconds: Math.floor(seconds) }));
     if (seconds >= LONGEST_SECONDS && recording) stop();
   });
   meter.hidden = false;

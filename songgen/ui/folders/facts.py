@@ -13,6 +13,7 @@ from songgen.runtime.json_files import MAX_JSON_BYTES
 from songgen.tasks import task_of_layout
 from songgen.ui.folders.library import values_of
 from songgen.ui.workspace import Workspace
+from songgen.web.answers import AUDIO_TYPES
 
 CONFIGURATIONS = (
     "training_config.json",
@@ -32,8 +33,11 @@ SHOWN_CHARACTERS = 60_000
 SHOWN_FILES = 300
 """Maximum number of files that are shown."""
 
-SOUNDS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a"})
-"""Endings of sound files that browsers play."""
+SOUND_TYPES = AUDIO_TYPES | {".m4a": "audio/mp4", ".aac": "audio/aac"}
+"""Ending of a sound file that may be sent -> its type."""
+
+SOUNDS = frozenset(SOUND_TYPES) - {".aif", ".aiff"}
+"""Endings of sound files that get a player. Chromium and Firefox do not decode AIFF."""
 
 MAX_SONGS = 12
 """Maximum number of songs that are offered on a folder's page."""
@@ -69,7 +73,7 @@ class Song:
 
 @dataclass(frozen=True)
 class Facts:
-    """What small files say of a model, adapter or data set; an empty text or None where they say nothing."""
+    """Facts from small files about a model, adapter or data set; an empty text or None where they have none."""
 
     family: str = ""
     """Kind of the model, as its configuration names it."""
@@ -186,8 +190,12 @@ def _sounds(folder: Path) -> Iterator[str]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    """Return what is in a folder, by name; nothing if it cannot be read, as one of several inside of another."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError:
+        return []
 
 
 def _is_sound(entry: os.DirEntry[str]) -> bool:

@@ -7,7 +7,7 @@ does them in the background when the page starts.
 import math
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,9 +34,6 @@ MAX_LINES = 200
 """Lines that are read from the end of a file with metrics, which may have a hundred thousand."""
 
 RUN_CONFIG, METRICS, ADAPTER_CONFIG = "training_config.json", "metrics.jsonl", "adapter_config.json"
-
-MAX_FOLDERS = 2_000
-"""Maximum number of folders that are looked through for locks."""
 
 
 @dataclass(frozen=True)
@@ -244,16 +241,3 @@ def _has_model(folder: Path) -> bool:
     return model_config_file(folder) is not None and any(
         next(place.glob("*.safetensors"), None) is not None for place in (folder, folder / "transformer")
     )
-
-
-def folders_inside(folder: Path) -> Iterable[Path]:
-    """Yield a folder and those inside of it, at most `MAX_FOLDERS`; links are not followed."""
-    waiting, count = [folder], 0
-    while waiting and count < MAX_FOLDERS:
-        place = waiting.pop(0)
-        count += 1
-        yield place
-        try:
-            waiting += [entry for entry in place.iterdir() if entry.is_dir() and not entry.is_symlink()]
-        except OSError:
-            continue

@@ -1,24 +1,30 @@
 """The trash: deleting a folder moves it there, unless something uses it; until it is emptied, it can be restored."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from songgen.families.use.song_folder import SONG_LOCK_FILE, read_song_request
 from songgen.jobs.record import JOB_LOCK_FILE, JOBS_FOLDER, Job, JobView
 from songgen.runtime.folder_lock import RUN_LOCK_FILE
-from songgen.runtime.folder_owner import read_owner
-from songgen.ui.folders.library import Item, folders_inside, values_of
-from songgen.ui.workspace import MOVING, TRASH_FOLDER, Workspace, origin_file
+from songgen.runtime.folder_owner import Owner, read_owner
+from songgen.ui.folders.library import Item, values_of
+from songgen.ui.workspace import MOVING, TRASH_FOLDER, Workspace, origin_file, size_of
 
 WORK_LOCK, WORK_ENDING = "lock.json", ".work"
 """Lock file and ending of work folders (`songgen.tokenize.workspace`, which imports torch)."""
 
-LOCKS = (RUN_LOCK_FILE, WORK_LOCK, JOB_LOCK_FILE)
+LOCKS = (RUN_LOCK_FILE, WORK_LOCK, JOB_LOCK_FILE, SONG_LOCK_FILE)
+
+MAX_FOLDERS = 20_000
+"""Maximum number of folders that are looked through for locks; one with more is not deleted."""
 
 RUNS_THERE = "{0}: a run or another command is working in it ({1}). Stop it first"
 JOB_WORKS = "{0}: the job {1} is working on it. Wait for it, or stop it on the page of jobs"
+TOO_MANY = "{0}: it has too many folders to find out whether one is in use; move or delete it in a terminal"
 IS_BASE = "{0} is the base that {1} needs: delete that adapter first, or merge it into a whole model (export)"
 IS_READ = "{0}: the run {1} is using it. Stop that run first"
 NOT_OURS = "{0} is not deleted here: only data sets, runs and models, and what is in the folders datasets and outputs"
@@ -29,12 +35,10 @@ TAKEN = "{0} exists again: rename it first, and restore then"
 _SEPARATORS = re.compile("[+,:]")
 """Characters between the paths of one value, and before the strength of an adapter."""
 
-_ID = re.compile(r"\d{8}-\d{6}-[^/\0]{1,255}")
-
 
 @dataclass(frozen=True)
 class Trashed:
-    """A folder in the trash."""
+    """A folder or file in the trash."""
 
     id: str
     """Name in the trash folder."""
@@ -84,10 +88,12 @@ def is_deletable(workspace: Workspace, folder: Path, items: Sequence[Item]) -> b
 
 def uses(workspace: Workspace, folder: Path, items: Sequence[Item], jobs: Sequence[JobView]) -> Iterator[str]:
     """Yield why a folder cannot be deleted now."""
-    for owner in _owners(folder):
-        yield RUNS_THERE.format(workspace.shown(folder), owner)
+    places = _folders_inside(folder)
+    if len(places) > MAX_FOLDERS:
+        yield TOO_MANY.format(workspace.shown(folder))
+    yield from (RUNS_THERE.format(workspace.shown(folder), owner) for owner in _owners(folder, places))
     for view in jobs:
-        if view.is_active and any(_within(workspace.root / path, folder) for path in _paths_of(view.job)):
+        if view.is_active and any(_within(Path(view.job.cwd) / path, folder) for path in _paths_of(view.job)):
             yield JOB_WORKS.format(workspace.shown(folder), view.job.title)
     for item in items:
         if (workspace.root / item.folder).is_relative_to(folder):
@@ -104,23 +110,27 @@ def trashed(workspace: Workspace) -> list[Trashed]:
     place = workspace.trash()
     found = []
     for path in place.iterdir() if place.is_dir() else ():
-        if path.suffix == ".json" and path.is_file():
-            continue
+        if path.suffix == ".json" and os.path.lexists(path.with_suffix("")):
+            continue  # the record of another entry; a configuration ends like this as well
         origin = values_of(origin_file(path))
-        folder, when = origin.get("folder"), origin.get("time")
-        moved = when if isinstance(when, int | float) else path.lstat().st_mtime
-        found.append(Trashed(path.name, folder if isinstance(folder, str) else "", float(moved), size_of(path)))
+        folder, when, size = (origin.get(name) for name in ("folder", "time", "size"))
+        try:
+            moved = when if isinstance(when, int | float) else path.lstat().st_mtime
+        except FileNotFoundError:  # restored or removed meanwhile
+            continue
+        known = size if isinstance(size, int) else size_of(path)
+        found.append(Trashed(path.name, folder if isinstance(folder, str) else "", float(moved), known))
     return sorted(found, key=lambda entry: -entry.time)
 
 
 def restore(workspace: Workspace, trash_id: str) -> Path:
-    """Move a folder back to where it was, and return its path.
+    """Move a folder or file back to where it was, and return its path.
 
     Raises:
         ValueError: if there is none of this name, its place is not known or taken, or it cannot be moved.
     """
     path = workspace.trash() / trash_id
-    if not _ID.fullmatch(trash_id) or not path.is_dir():
+    if trash_id not in {entry.id for entry in trashed(workspace)}:
         raise ValueError(NOT_THERE)
     origin = values_of(origin_file(path)).get("folder")
     # The record could have been changed: the place must be in the folders of the page, as for any path.
@@ -144,52 +154,73 @@ def empty(workspace: Workspace) -> int:
         ValueError: if something cannot be removed.
     """
     freed = 0
-    for entry in trashed(workspace):
-        path = workspace.trash() / entry.id
-        try:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-            origin_file(path).unlink(missing_ok=True)
-        except OSError as error:
-            raise ValueError(f"{entry.id} could not be removed: {error}") from error
-        freed += entry.size
+    with MOVING:  # a record without its entry is of one that is being moved here
+        for entry in trashed(workspace):
+            path = workspace.trash() / entry.id
+            try:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+                origin_file(path).unlink(missing_ok=True)
+            except OSError as error:
+                raise ValueError(f"{entry.id} could not be removed: {error}") from error
+            freed += entry.size
     return freed
 
 
-def size_of(path: Path) -> int:
-    """Return the size of all files in a folder, in bytes; links are not followed."""
-    total, places = 0, [path]
-    while places:
-        place = places.pop()
+def holder_of(lock: Path) -> Owner | None:
+    """Return the process that holds a lock, or may hold it on a machine that cannot be asked; None if there is none."""
+    try:
+        owner = read_owner(lock)
+    except ValueError:
+        return None
+    return owner if owner is not None and (owner.is_alive or not owner.is_here) else None
+
+
+def _owners(folder: Path, places: Sequence[Path]) -> Iterator[Owner]:
+    """Yield who holds a lock in the folders inside of a folder, or in the work folder of a data set."""
+    for place in (*places, folder.with_name(folder.name + WORK_ENDING)):
+        yield from filter(None, (holder_of(place / lock) for lock in LOCKS))
+
+
+def _folders_inside(folder: Path) -> list[Path]:
+    """Return a folder and those inside of it; links are not followed. If there are more than `MAX_FOLDERS`, not all."""
+    found = [folder]
+    for place in found:
+        if len(found) > MAX_FOLDERS:
+            break
         try:
-            if place.is_dir() and not place.is_symlink():
-                places += place.iterdir()
-            else:
-                total += place.lstat().st_size
-        except OSError:  # removed meanwhile
+            with os.scandir(place) as entries:
+                found += [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
             continue
-    return total
-
-
-def _owners(folder: Path) -> Iterator[str]:
-    """Yield who holds a lock in a folder, or in the work folder of a data set."""
-    for place in (*folders_inside(folder), folder.with_name(folder.name + WORK_ENDING)):
-        for lock in LOCKS:
-            try:
-                owner = read_owner(place / lock)
-            except ValueError:
-                continue
-            if owner is not None and (owner.is_alive or not owner.is_here):
-                yield str(owner)
+    return found
 
 
 def _paths_of(job: Job) -> Iterator[str]:
-    """Yield the texts of a job that may be paths: its subject, its arguments, and the values of its options."""
-    for text in (job.subject, *(word.partition("=")[2] or word for word in job.command[2:])):
+    """Yield the texts of a job that may be paths: its subject, its arguments, and the values of its options.
+
+    The models and adapters of generated songs are not in the command, but in the request that it names.
+    """
+    for text in (job.subject, *(word.partition("=")[2] or word for word in job.command[2:]), *_requested(job)):
         yield from filter(None, (text, *_SEPARATORS.split(text)))
 
 
+def _requested(job: Job) -> Iterator[str]:
+    """Yield the models and adapters of the songs that a job generates."""
+    for name, _, place in (word.partition("=") for word in job.command[2:]):
+        if name == "--request":
+            try:
+                request = read_song_request(Path(job.cwd) / place)
+            except ValueError:  # damaged or moved away: the command fails
+                continue
+            for take in request.takes:
+                yield from (take.model, *take.adapter)
+
+
 def _within(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder)
+    try:
+        return path.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or a text that cannot be a path
+        return False

@@ -47,7 +47,7 @@ class ConfigurePart:
     """The endpoints of configurations."""
 
     def __init__(self, site: Site, planner: Planner | None = None) -> None:
-        """Keep the frame of the page.
+        """Remember the site.
 
         Args:
             site: frame of the page.

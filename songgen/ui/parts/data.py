@@ -34,7 +34,7 @@ class DataPart:
     """The endpoints of data sets."""
 
     def __init__(self, site: Site) -> None:
-        """Keep the frame of the page."""
+        """Remember the site."""
         self._site = site
         self._workspace = site.workspace
 

@@ -4,11 +4,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from songgen.ui.folders.facts import SOUND_TYPES
 from songgen.ui.site import Site
-from songgen.web.answers import AUDIO_TYPES, PartialFileResponse, existing_file
+from songgen.web.answers import PartialFileResponse, existing_file
 from songgen.web.application import PageRoute
 
-MEDIA_TYPES = AUDIO_TYPES | {".m4a": "audio/mp4", ".aac": "audio/aac", ".png": "image/png"}
+MEDIA_TYPES = SOUND_TYPES | {".png": "image/png"}
 """Ending of a file that may be sent -> its type. None of them can run a script."""
 
 
@@ -16,7 +17,7 @@ class FilesPart:
     """The address of files: `/files/PATH`, with slashes in the path escaped."""
 
     def __init__(self, site: Site) -> None:
-        """Keep the frame of the page."""
+        """Remember the site."""
         self._site = site
 
     def routes(self) -> list[PageRoute]:

@@ -13,7 +13,7 @@ class HelpPart:
     """The endpoints of the help."""
 
     def __init__(self, site: Site) -> None:
-        """Keep the frame of the page."""
+        """Remember the site."""
         self._site = site
 
     def routes(self) -> list[PageRoute]:

@@ -1,5 +1,6 @@
 """The start page: the four steps for a new user, or else what runs, the latest songs and the next step."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class HomePart:
     """The endpoints of the start page."""
 
     def __init__(self, site: Site, library: Library) -> None:
-        """Keep the frame of the page, and the list of everything that there is."""
+        """Remember the site, and the list of everything that there is."""
         self._site = site
         self._library = library
 
@@ -91,19 +92,20 @@ def next_step(items: list[Item]) -> dict[str, str]:
 
 
 def latest_songs(workspace: Workspace) -> list[dict[str, Any]]:
-    """Return the newest folders of generated songs."""
+    """Return the newest folders of generated songs; tries without a sound are left out."""
     place = workspace.root / SONGS_FOLDER
     folders = [(changed, path) for path in place.iterdir() if (changed := _changed(path))] if place.is_dir() else []
-    return [
+    found = (
         {"folder": workspace.shown(folder), "name": folder.name, "time": changed}
-        for changed, folder in sorted(folders, reverse=True)[:SHOWN]
+        for changed, folder in sorted(folders, reverse=True)
         if any(path.suffix.lower() in SOUNDS for path in folder.glob("*"))
-    ]
+    )
+    return list(islice(found, SHOWN))
 
 
 def _changed(folder: Path) -> float:
-    """Return the time of the last change of a folder; 0 for a file, or one that was removed in the meantime."""
+    """Return the time of the last change of a folder; 0 for a file, a link, or one that was removed meanwhile."""
     try:
-        return folder.stat().st_mtime if folder.is_dir() else 0.0
+        return folder.stat().st_mtime if folder.is_dir() and not folder.is_symlink() else 0.0
     except OSError:
         return 0.0

@@ -30,7 +30,7 @@ class JobsPart:
     """The endpoints of jobs."""
 
     def __init__(self, site: Site) -> None:
-        """Keep the frame of the page."""
+        """Remember the site."""
         self._site = site
         self._folder = site.workspace.jobs
 

@@ -22,7 +22,7 @@ class ListenPart:
     """The endpoints of generating songs."""
 
     def __init__(self, site: Site) -> None:
-        """Keep the frame of the page."""
+        """Remember the site."""
         self._site = site
         self._songs = Songs(site.workspace)
 

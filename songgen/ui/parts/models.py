@@ -31,6 +31,19 @@ FINDINGS_LINES = 5_000
 
 COMPARISON_FILE, PLOTS_FOLDER = "comparison.json", "plots"
 
+KINDS = {
+    "run": "Training run",
+    "checkpoint": "Checkpoint",
+    "tokens": "Tokenized data set",
+    "songs": "Prepared songs",
+    "model": "Model",
+    "adapter": "Adapter",
+    "part": "Part of a model",
+}
+"""Kind of an entry -> its name for a reader."""
+
+ADAPTER_RUN = "Training run of an adapter"
+
 _STEP = re.compile(r"step (\d+) of (\d+)")
 
 
@@ -38,7 +51,7 @@ class ModelsPart:
     """The endpoints of models and of all other folders."""
 
     def __init__(self, site: Site, library: Library) -> None:
-        """Keep the frame of the page, and the list of everything that there is."""
+        """Remember the site, and the list of everything that there is."""
         self._site = site
         self._workspace: Workspace = site.workspace
         self._library = library
@@ -83,6 +96,7 @@ class ModelsPart:
             folder=self._workspace.shown(folder),
             name=folder.name,
             item=item,
+            kind="" if item is None else kind_name(item, self._site.language(request)),
             detail=detail_text(item.detail, self._site.language(request)) if item is not None else "",
             base_is_here=item is not None and self._is_here(item.base),
             data_is_here=item is not None and self._is_here(item.data),
@@ -176,7 +190,16 @@ def actions_of(item: Item | None) -> frozenset[str]:
 
 def item_values(item: Item, texts: Translator) -> dict[str, Any]:
     """Return what the list shows of an entry."""
-    return {**dataclasses.asdict(item), "detail": detail_text(item.detail, texts)}
+    return {
+        **dataclasses.asdict(item),
+        "detail": detail_text(item.detail, texts),
+        "kind_name": kind_name(item, texts),
+    }
+
+
+def kind_name(item: Item, texts: Translator) -> str:
+    """Return the name of the kind of an entry, for a reader."""
+    return texts(ADAPTER_RUN if item.kind == "run" and item.is_adapter else KINDS[item.kind])
 
 
 def detail_text(detail: str, texts: Translator) -> str:

@@ -19,7 +19,7 @@ class PreparePart:
     """The endpoints of preparing."""
 
     def __init__(self, site: Site) -> None:
-        """Keep the frame of the page."""
+        """Remember the site."""
         self._site = site
         self._workspace = site.workspace
 

@@ -27,7 +27,7 @@ class ReviewPart:
     """The addresses of the review of every data set."""
 
     def __init__(self, site: Site) -> None:
-        """Keep the frame of the page."""
+        """Remember the site."""
         self._site = site
         self._pages: OrderedDict[Path, ReviewPage] = OrderedDict()
         self._lock = threading.Lock()

@@ -9,11 +9,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from songgen.ui.folders.trash import size_of
+from songgen.ui.folders.trash import trashed
 from songgen.ui.installed import extras, versions
 from songgen.ui.site import Site, text_of
 from songgen.ui.translation import LANGUAGES
-from songgen.ui.workspace import TRASH_FOLDER
+from songgen.ui.workspace import TRASH_FOLDER, Workspace
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
 from songgen.web.language import LANGUAGE_COOKIE
@@ -26,7 +26,7 @@ class SettingsPart:
     """The endpoints of the settings, and of choosing files and folders."""
 
     def __init__(self, site: Site) -> None:
-        """Keep the frame of the page."""
+        """Remember the site."""
         self._site = site
 
     def routes(self) -> list[PageRoute]:
@@ -52,7 +52,7 @@ class SettingsPart:
             extras=extras(),
             jobs_folder=workspace.shown(workspace.jobs),
             trash_folder=TRASH_FOLDER.as_posix(),
-            trash_size=size_of(workspace.root / TRASH_FOLDER),
+            trash_size=trash_size(workspace),
         )
 
     def machine(self, request: Request) -> Response:
@@ -97,6 +97,14 @@ class SettingsPart:
         parent = "" if folder in workspace.folders else workspace.shown(folder.parent)
         more = len(listed) - len(entries)
         return json_response({"path": str(shown), "parent": parent, "entries": entries, "more": more})
+
+
+def trash_size(workspace: Workspace) -> int:
+    """Return the size of what is in the trash, in bytes; 0 for a trash that is a link, which Models says."""
+    try:
+        return sum(entry.size for entry in trashed(workspace))
+    except ValueError:
+        return 0
 
 
 def port_of(request: Request) -> int | None:

@@ -54,7 +54,7 @@ class TokenizePart:
     """The endpoint of tokenizing; the commands are started as every job."""
 
     def __init__(self, site: Site) -> None:
-        """Keep the frame of the page."""
+        """Remember the site."""
         self._site = site
         self._workspace = site.workspace
 

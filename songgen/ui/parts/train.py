@@ -43,7 +43,7 @@ class TrainPart:
     """The endpoints of training."""
 
     def __init__(self, site: Site) -> None:
-        """Keep the frame of the page."""
+        """Remember the site."""
         self._site = site
         self._workspace = site.workspace
         self._curves = Curves(site.workspace)

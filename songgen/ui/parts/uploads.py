@@ -20,7 +20,7 @@ class UploadsPart:
     """The endpoints of uploads."""
 
     def __init__(self, site: Site) -> None:
-        """Keep the frame of the page."""
+        """Remember the site."""
         self._site = site
 
     def routes(self) -> list[PageRoute]:

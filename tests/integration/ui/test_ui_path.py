@@ -232,7 +232,7 @@ def listen(browser: Browser, root: Path) -> None:
     browser.click("#songs .player-play")
     heard = position(browser)
     first, second = browser.run(
-        "return [...document.querySelectorAll('.player-choices button')].map((b) => b.textContent)"
+        "return [...document.querySelectorAll('.player [role=group] button')].map((b) => b.textContent)"
     )
     browser.press_button(second, "#songs")
     assert position(browser) == heard > 0

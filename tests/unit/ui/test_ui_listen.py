@@ -16,9 +16,10 @@ from local_pages import Answer, Client, serving_page
 
 from songgen.cli.main import main
 from songgen.families.use.generating import option_groups
-from songgen.families.use.song_folder import SONG_STATUS_FILE
+from songgen.families.use.song_folder import SONG_LOCK_FILE, SONG_STATUS_FILE
 from songgen.jobs.record import JOBS_FOLDER, Job, JobView
 from songgen.lyrics import SECTION_TAGS
+from songgen.runtime.folder_lock import locked
 from songgen.runtime.status import Progress, RunStatus, StatusFile
 from songgen.ui import songs as songs_module
 from songgen.ui.workspace import SONGS_FOLDER, TRASH_FOLDER, Workspace
@@ -158,7 +159,7 @@ def test_songs_are_listed_newest_first_and_searched(client: Client, root: Path) 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"caption": "", "lyrics": " "}, "nothing to sing about"),
+        ({"caption": "", "lyrics": " "}, "a caption or lyrics are needed"),
         ({"seconds": "long"}, "invalid float value"),
         ({"seed": 1.5}, "invalid int value"),
         ({"device": ["cpu"]}, "device: a text or a number is expected"),
@@ -175,6 +176,7 @@ def test_songs_are_listed_newest_first_and_searched(client: Client, root: Path) 
         ({"lyrics": "x" * 100_001}, "too long"),
         ({"caption": "a\0b"}, "too long"),
         ({"caption": {"a": 1}}, "caption: a text or a number is expected"),
+        ({"caption": 5}, "caption: a text is expected"),
     ],
 )
 def test_wrong_values_are_refused_before_anything_is_started(
@@ -257,6 +259,42 @@ def test_states_of_a_song(client: Client, root: Path, jobs: Jobs) -> None:
     status.write("stopped", reason="a signal")
     jobs.add(folder, "stopped")
     assert state() == ("stopped", "", False)
+
+
+def test_songs_that_are_generated_in_a_terminal_run(client: Client, root: Path, jobs: Jobs) -> None:
+    song = created(client)
+    folder, address = root / song["folder"], f"/api/songs/{song['name']}"
+    jobs.add(song["folder"], "finished")  # an earlier try, by the page
+    with locked(folder, SONG_LOCK_FILE):
+        StatusFile(folder, SONG_STATUS_FILE, "run").write("running", progress=Progress("generating a", 3, 9, "step"))
+        found = client.get(address).json["song"]
+        assert (found["state"], found["is_active"], found["can_be_stopped"]) == ("running", True, False)
+        assert found["progress"]["done"] == 3
+        assert "are being generated" in problem(client.post(f"{address}/start", {}))
+        assert "stop that first" in problem(client.post(f"{address}/delete", {})) and folder.is_dir()
+    assert client.get(address).json["song"]["state"] == "lost", "it was killed"
+    jobs.add(song["folder"], "running")
+    assert client.get(address).json["song"]["can_be_stopped"]
+
+
+def test_songs_that_have_not_changed_are_not_read_again(
+    client: Client, root: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    songs, read = [created(client, body(caption=text)) for text in ("One", "Zwei")], []
+    monkeypatch.setattr(songs_module, "TICK_NANOSECONDS", -(10**10))
+    real = songs_module.read_song_request
+    monkeypatch.setattr(songs_module, "read_song_request", lambda folder: (read.append(folder.name), real(folder))[1])
+    for expected in (2, 2):  # the first reads both
+        assert client.get("/api/songs").json["total"] == 2 and len(read) == expected
+    folder = root / songs[0]["folder"]
+    (folder / "caption.txt").write_text("Other")  # in place, as an editor does
+    os.utime(folder / "caption.txt", (1.0, 1.0))
+    assert client.get("/api/songs?search=other").json["total"] == 1 and len(read) == 3
+    jobs.add(songs[1]["folder"], "running")
+    for size in (1, 2):
+        (root / songs[1]["folder"] / "a.wav").write_bytes(bytes(size))
+        shown = {song["name"]: song["files"] for song in client.get("/api/songs").json["songs"]}
+        assert shown[songs[1]["name"]][0]["bytes"] == size, "a file that grows"
 
 
 def test_a_deleted_song_is_in_the_trash(client: Client, root: Path) -> None:
@@ -371,6 +409,19 @@ def test_models_and_the_options_of_their_family(client: Client, root: Path) -> N
     for name in ("org/model", "", quote(str(checkpoint), safe=""), "models"):
         assert client.get(f"/api/listen/family?model={name}").json == {"group": None}
     assert "outside" in problem(client.get("/api/listen/family?model=%2Fetc"))
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_listed_does_not_hide_the_others(
+    client: Client, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "runs" / "checkpoint-8").mkdir(parents=True)
+    (root / "runs" / "metrics.jsonl").touch()
+    gone = root / "runs" / "checkpoint-9"
+    monkeypatch.setattr(
+        "songgen.train.checkpoints.folders.checkpoint_folders", lambda run: [gone, run / "checkpoint-8"]
+    )
+    listed = [model["path"] for model in client.get("/api/listen/models").json["models"]]
+    assert {"models/tiny", "runs/checkpoint-8"} <= {*listed}
 
 
 def test_a_checkpoint_of_a_whole_model_takes_two_commands(client: Client, root: Path) -> None:

@@ -16,14 +16,24 @@ from urllib.parse import quote
 import pytest
 from local_pages import Client, serving_page
 
+from songgen.doctor.listing import NAMES
 from songgen.jobs.record import create_job, find_jobs
 from songgen.runtime.folder_lock import RUN_LOCK_FILE, locked
 from songgen.ui.folders import trash
-from songgen.ui.folders.facts import Song, configurations_of, facts_of, songs_of
+from songgen.ui.folders.facts import SOUNDS, Song, configurations_of, facts_of, songs_of
 from songgen.ui.folders.library import FRESH_SECONDS, MAX_LINES, Item, Library, last_losses, searched_folders
 from songgen.ui.parts import settings
-from songgen.ui.parts.home import is_new, latest_songs, next_step
-from songgen.ui.parts.models import actions_of, comparison_values, detail_text, findings_of
+from songgen.ui.parts.files import MEDIA_TYPES
+from songgen.ui.parts.home import SHOWN, is_new, latest_songs, next_step
+from songgen.ui.parts.models import (
+    ADAPTER_RUN,
+    KINDS,
+    actions_of,
+    comparison_values,
+    detail_text,
+    findings_of,
+    kind_name,
+)
 from songgen.ui.training.runs import find_runs
 from songgen.ui.translation import translator
 from songgen.ui.workspace import TRASH_FOLDER, TRASH_IS_LINK, Workspace
@@ -169,6 +179,7 @@ def test_pages_are_shown_in_both_languages(reader: Client, path: str, language: 
     assert answer.status == 200
     shown = answer.body.decode().split("<main", 1)[1].replace("中文", "")  # the name of the language itself
     assert bool(re.search("[一-鿿]", shown)) == (language == "zh")
+    assert '<h1><a href="/"' in answer.body.decode(), "the overview can be reached from everywhere"
 
 
 def test_the_page_of_a_folder_has_its_facts_and_actions(reader: Client) -> None:
@@ -399,6 +410,13 @@ def test_details_of_runs_are_translated() -> None:
     assert detail_text("", CHINESE) == ""
 
 
+def test_every_kind_of_an_entry_has_a_name() -> None:
+    assert {*NAMES.values()} == KINDS.keys()
+    assert all(CHINESE(name) != name for name in (*KINDS.values(), ADAPTER_RUN))
+    run = Item("x", "run", "finished", "", 0.0)
+    assert [kind_name(each, ENGLISH) for each in (run, replace(run, is_adapter=True))] == [KINDS["run"], ADAPTER_RUN]
+
+
 def test_actions_fit_the_kind() -> None:
     plain = Item("x", "run", "finished", "", 0.0)
     assert actions_of(None) == frozenset()
@@ -443,3 +461,53 @@ def test_a_list_of_checkpoints_unfolds(client: Client, workspace: Workspace) -> 
     answer = client.get(f"/api/models/{address('outputs/singer')}/checkpoints").json["items"]
     assert {item["folder"] for item in answer} == {"outputs/singer/checkpoint-5", "outputs/singer/checkpoint-10"}
     assert {item["kind"] for item in answer} == {"checkpoint"}
+
+
+def test_the_latest_songs_are_those_with_a_sound(workspace: Workspace, tmp_path: Path) -> None:
+    songs = workspace.root / "outputs" / "songs"
+    os.utime(songs / "one", (1.0, 1.0))
+    for number in range(SHOWN + 1):
+        write(songs / f"failed-{number}" / "request.json", {})
+    write(tmp_path / "outside" / "a.wav", "x")
+    (songs / "link").symlink_to(tmp_path / "outside")
+    assert [song["name"] for song in latest_songs(workspace)] == ["one"]
+    for number in range(SHOWN):
+        write(songs / f"song-{number}" / "a.wav", "x")
+    assert len(latest_songs(workspace)) == SHOWN and "one" not in [song["name"] for song in latest_songs(workspace)]
+
+
+def test_a_folder_that_cannot_be_read_does_not_hide_the_songs_of_others(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    songs = workspace.root / "outputs" / "songs"
+    (songs / "closed").mkdir()
+    scan = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert [song.name for song in songs_of(songs, workspace)[0]] == ["one/<script>", "one/a"]
+
+
+def test_every_sound_with_a_player_is_sent() -> None:
+    assert MEDIA_TYPES.keys() > SOUNDS and ".aac" in SOUNDS
+
+
+def test_folders_next_to_each_other_are_listed_in_linear_time(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each used to list the folder above: with 2,000 songs and 200 runs, a page that asks every 5 s took 10 s."""
+    calls: list[str] = []
+    for name in ("scandir", "listdir"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda path, real=real: (calls.append(str(path)), real(path))[1])
+    outputs = workspace.root / "outputs"
+    for number in range(20):
+        (outputs / "songs" / f"song-{number}").mkdir()
+        (outputs / f"other-{number}").mkdir()
+    Library(workspace).items()
+    assert calls.count(str(outputs)) < 10 and len(calls) < 200
+    assert not [path for path in calls if path.startswith(f"{outputs}/songs/")], "there is nothing to list"
