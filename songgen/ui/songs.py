@@ -21,10 +21,10 @@ from songgen.families.use.song_folder import (
     song_files,
     write_song_request,
 )
-from songgen.jobs.record import JobView, find_jobs, read_checked_status
+from songgen.jobs.record import JobView, find_jobs, newest_job
 from songgen.jobs.starting import start_job
 from songgen.runtime.model_folders import CHECKPOINT_NAME
-from songgen.runtime.status import RunStatus
+from songgen.runtime.status import RunStatus, read_run_status
 from songgen.ui.commands import command_text, command_words, require_parsable
 from songgen.ui.folders.library import searched_folders
 from songgen.ui.workspace import SONGS_FOLDER, Workspace
@@ -192,7 +192,7 @@ class Songs:
     def _with_state(self, values: dict[str, Any], jobs: Sequence[JobView]) -> dict[str, Any]:
         folder = self.folder / values["name"]
         job = self._job(folder, jobs)
-        status = read_checked_status(folder, SONG_STATUS_FILE)
+        status = read_run_status(folder, SONG_STATUS_FILE)
         if job is not None and status is not None and (status.started or 0.0) < job.job.created:
             status = None  # of an earlier try: the new one has not written its own yet
         state, reason = _state(job, status)
@@ -203,9 +203,8 @@ class Songs:
         }  # fmt: skip
 
     def _job(self, folder: Path, jobs: Sequence[JobView], *, active: bool = False) -> JobView | None:
-        """Return the newest job of a folder; with `active` only if it runs."""
-        subject = self._workspace.shown(folder)
-        job = next((job for job in jobs if job.job.subject == subject and job.job.name == "generate"), None)
+        """Return the job of a folder; with `active` only if it runs."""
+        job = newest_job(jobs, self._workspace.shown(folder), ("generate",))
         return job if job is not None and (job.is_active or not active) else None
 
 

@@ -2,7 +2,7 @@
 
 import { act, badgeClass, formatDuration, formatTime, poll, request, t } from "./page.js";
 
-/** Keeps a panel up to date until its job has ended; `onState` and listeners of the event `job` get each state. */
+/** Keeps a panel up to date until its job has ended; `onState` and listeners of the event `job` get each state once. */
 export function watchJob(panel, onState = () => {}) {
   const part = (name) => panel.querySelector(`[data-part="${name}"]`);
   const log = part("log");

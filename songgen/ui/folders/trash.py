@@ -181,7 +181,7 @@ def _owners(folder: Path) -> Iterator[str]:
                 owner = read_owner(place / lock)
             except ValueError:
                 continue
-            if owner is not None and (owner.is_alive or not owner.is_here):
+            if owner is not None and owner.may_hold:
                 yield str(owner)
 
 
