@@ -46,12 +46,11 @@ function show({ element, parts }, job) {
   parts.badge.className = badgeClass(job.state);
   const end = job.ended ?? (job.is_active ? Date.now() / 1000 : null);
   setText(parts.took, end === null ? "–" : formatDuration(end - job.created));
-  // One that goes must not take the focus with it.
-  const hadFocus = element.contains(document.activeElement) && document.activeElement.tagName === "BUTTON";
+  const focused = element.contains(document.activeElement) ? document.activeElement : null;
   parts.stop.hidden = !job.is_active;
   parts.again.hidden = !job.can_repeat;
   parts.remove.hidden = job.is_active;
-  if (hadFocus && document.activeElement.hidden) element.querySelector("a").focus();
+  if (focused?.hidden) element.querySelector("a").focus(); // a button that goes does not take the focus with it
 }
 
 function setText(element, text) {
