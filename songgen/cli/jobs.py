@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from songgen.exit_codes import EXIT_DONE
-from songgen.jobs.log import read_log
+from songgen.jobs.log import LogPart, read_added, read_log
 from songgen.jobs.record import JOBS_FOLDER, JobView, find_jobs, one_line, read_job
 from songgen.jobs.starting import remove_job, start_job, stop_job
 from songgen.runtime.terminal import printable
@@ -24,9 +24,6 @@ DEFAULT_LINES = 50
 
 FOLLOW_SECONDS = 0.5
 """Seconds between two looks at a log that is followed."""
-
-_ALL_LINES = 1 << 20
-"""More lines than one call reads of a log."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -155,10 +152,17 @@ def _print_log(view: JobView, lines: int, *, follow: bool) -> None:
     while follow and is_active:
         time.sleep(FOLLOW_SECONDS)
         is_active = read_job(view.folder.parent, view.job.id).is_active
-        part = read_log(view.folder, max_lines=_ALL_LINES, offset=part.offset)
-        print(part.text, end="", flush=True)
+        part = _print_added(view, part)
     if part.unfinished:
         print(part.unfinished)
+
+
+def _print_added(view: JobView, part: LogPart) -> LogPart:
+    """Print what was added to a log after a part of it, and return the last part that was read."""
+    while (added := read_added(view.folder, part.offset)).offset != part.offset:
+        print(added.text, end="", flush=True)
+        part = added
+    return added
 
 
 def _detail(view: JobView) -> str:

@@ -240,7 +240,7 @@ def _state_of_run(folder: Path) -> tuple[str, str]:
         reason = run.status.reason if run.status else None
         parts = ["killed", run.place] if run.is_killed else [run.place, reason]
         return FAILED, ", ".join(filter(None, parts))
-    return run.state, run.place
+    return run.state, run.place or run.problem
 
 
 def _weights(folder: Path) -> int | None:

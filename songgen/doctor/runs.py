@@ -19,7 +19,7 @@ from songgen.runtime.json_files import read_json_object
 from songgen.runtime.json_lines import numbered
 from songgen.runtime.model_folders import model_config_file
 from songgen.runtime.processes.heartbeat import heartbeat_file, read_beat
-from songgen.runtime.status import RUN_STATUS_FILE, read_run_status
+from songgen.runtime.status import RUN_STATUS_FILE, read_run_status, status_problem
 from songgen.train.checkpoints.files import RUN_CONFIG_FILE, room_needed
 from songgen.train.checkpoints.folders import complete_checkpoints
 from songgen.train.control.journal import JOURNAL_FILE, in_effect, journal_lines
@@ -72,13 +72,17 @@ def _activity(folder: Path) -> Iterator[Finding]:
             "activity", f"the lock is held by {owner}, which cannot be checked from this machine",
             f"if that process has ended, remove {folder / RUN_LOCK_FILE}",
         )  # fmt: skip
-    yield from _status(folder, may_be_active=owner is not None and (owner.is_alive or not owner.is_here))
+    yield from _status(folder, may_be_active=owner is not None and owner.may_hold)
 
 
 def _status(folder: Path, *, may_be_active: bool) -> Iterator[Finding]:
     """Report the status that the run itself has written; a run that is not active any more cannot be running."""
     status = read_run_status(folder)
     if status is None:
+        if problem := status_problem(folder):
+            yield warning(
+                RUN_STATUS_FILE, problem, f"remove {folder / RUN_STATUS_FILE}; the next start writes it again"
+            )
         return
     step = "" if status.step is None else f" after step {status.step}"
     if step and status.total_steps is not None:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,8 @@ _MAX_REQUEST_BYTES = 16
 _SHOWN_BYTES = 1 << 16
 _ERROR = re.compile(r"\berror: |\b\w*(Error|Exception): ", re.IGNORECASE)
 _REASON_LINES = 50
-_MAX_REASON = 500
+_MAX_REASON = 2_000
+"""Characters of a reason; what to do about an error is at its end."""
 _STOPPED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -176,7 +177,7 @@ class Execution:
             self._look(printed)
             if self.request == "kill":
                 self._kill(process)
-            elif self.request == "stop" and not self._has_passed_on:
+            elif self.request == "stop" and not self._has_passed_on and process.returncode is None:
                 self._has_passed_on = True
                 self._signal(process, signal.SIGINT)
         self._wait_for_rest(process, printed)
@@ -185,14 +186,17 @@ class Execution:
     def _wait_for_rest(self, process: subprocess.Popen[bytes], printed: BinaryIO) -> None:
         """Wait for what the command has started and not ended, so that a job that is over has no process any more."""
         deadline = time.monotonic() + LEFT_SECONDS
-        while marked_processes(self._job.id):
+        while left := marked_processes(self._job.id):
             self._look(printed)
             if self.request == "kill" or time.monotonic() > deadline:
                 self._kill(process)
+            elif self.request == "stop" and not self._has_passed_on:
+                self._has_passed_on = True
+                _signal_all(left, signal.SIGINT)
             time.sleep(LOOK_SECONDS)
 
     def _look(self, printed: BinaryIO) -> None:
-        """Do what is done every `LOOK_SECONDS`: show what was printed, read what is asked, and keep the lock fresh."""
+        """Show new output, read requests, and touch the lock."""
         self._show_new(printed)
         self._look_for_request()
         if time.monotonic() - self._touched_at >= TOUCH_SECONDS:
@@ -222,9 +226,7 @@ class Execution:
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         """Kill the command and everything that it has started."""
         self._signal(process, signal.SIGKILL)
-        for pid in marked_processes(self._job.id):
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        _signal_all(marked_processes(self._job.id), signal.SIGKILL)
 
     def _show_new(self, printed: BinaryIO) -> None:
         """Show what the command has printed since the last call."""
@@ -242,6 +244,12 @@ def marked_processes(job_id: str) -> set[int]:
             if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(JOB_VARIABLE) == job_id:
                 found.add(process.pid)
     return found
+
+
+def _signal_all(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
 
 
 def end_with_parent(parent: int) -> None:
@@ -293,5 +301,13 @@ def _last_error(folder: Path) -> str | None:
     if not lines:
         return None
     if errors and lines[errors[-1]].rstrip().endswith(":"):
-        return " ".join(line.strip() for line in lines[errors[-1] :])[:_MAX_REASON]
-    return lines[errors[-1] if errors else -1].strip()[:_MAX_REASON]
+        return _shortened("\n".join(map(str.rstrip, lines[errors[-1] :])))
+    return _shortened(lines[errors[-1] if errors else -1].strip())
+
+
+def _shortened(text: str) -> str:
+    """Return a reason, cut between two words if it is too long."""
+    if len(text) <= _MAX_REASON:
+        return text
+    start = text[: _MAX_REASON - 1]
+    return f"{start.rsplit(maxsplit=1)[0] if ' ' in start else start}…"

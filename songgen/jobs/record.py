@@ -12,17 +12,17 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from songgen.runtime.files import write_text_atomic
 from songgen.runtime.folder_owner import read_owner
 from songgen.runtime.json_files import read_json
 from songgen.runtime.records import Format
-from songgen.runtime.status import Progress, RunStatus, State, read_run_status
+from songgen.runtime.status import MAX_TIME, RunStatus, read_run_status
 from songgen.runtime.terminal import printable
 
 JOBS_FOLDER = Path("outputs") / "jobs"
@@ -43,9 +43,6 @@ MAX_TITLE = 200
 
 _MAX_BYTES = 1 << 20
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9_]{1,24}-[0-9a-f]{4}")
-_MAX_TIME = 253402128000.0
-"""A time of the last days of the year 9999; later times have no date in some time zones."""
-
 _ATTEMPTS = 100
 
 _MAX_ENDED = 50_000
@@ -75,7 +72,7 @@ class Job:
         texts = (self.id, self.title, self.cwd, self.subject, *self.command)
         if not all(isinstance(text, str) for text in texts) or not self.command:
             raise TypeError("id, title, cwd, subject and the words of command are texts")
-        if not isinstance(self.created, int | float) or not 0 <= self.created <= _MAX_TIME:
+        if not isinstance(self.created, int | float) or not 0 <= self.created <= MAX_TIME:
             raise ValueError("created is not a time")
         object.__setattr__(self, "title", one_line(self.title)[:MAX_TITLE])
 
@@ -107,6 +104,11 @@ class JobView:
     def is_active(self) -> bool:
         """Whether the command runs, or is about to."""
         return self.state == "running"
+
+    def works_on(self, subject: str | Path) -> bool:
+        """Return whether it works on a folder or file; a relative path begins in the folder in which the job runs."""
+        own, other = (os.path.normpath(os.path.join(self.job.cwd, path)) for path in (self.job.subject, subject))
+        return bool(self.job.subject) and own == other
 
 
 def one_line(text: str) -> str:
@@ -156,6 +158,18 @@ def _remembered(folder: Path, changed: int) -> JobView | None:
             _ended.clear()
         _ended[folder] = (changed, view)
     return view
+
+
+def newest_job(views: Iterable[JobView], subject: str | Path, names: Collection[str] = ()) -> JobView | None:
+    """Return the newest job that works on a folder or file; one that runs comes before those that have ended.
+
+    Args:
+        views: jobs, the newest first.
+        subject: the folder or file.
+        names: names of subcommands; empty for all.
+    """
+    found = [view for view in views if (not names or view.job.name in names) and view.works_on(subject)]
+    return next((view for view in found if view.is_active), found[0] if found else None)
 
 
 def read_job(jobs_folder: Path, job_id: str) -> JobView:
@@ -223,42 +237,15 @@ def _state(folder: Path, job: Job) -> tuple[JobState, RunStatus | None]:
     So a job whose status is `running` has had its lock taken; if the lock is free now, the status is read once more,
     because the job may have ended between the two looks.
     """
-    status = read_checked_status(folder)
+    status = read_run_status(folder, JOB_STATUS_FILE)
     if status is not None and status.status != "running":
         return status.status, status
     if _is_locked(folder):
         return "running", status
-    status = read_checked_status(folder)
+    status = read_run_status(folder, JOB_STATUS_FILE)
     if status is None and abs(time.time() - job.created) < START_SECONDS:
         return "running", None
     return ("lost" if status is None or status.status == "running" else status.status), status
-
-
-def read_checked_status(folder: Path, name: str = JOB_STATUS_FILE) -> RunStatus | None:
-    """Return the status in a folder that may come from anyone; None if there is none, or it is damaged.
-
-    Args:
-        folder: folder of the work.
-        name: name of the status file.
-    """
-    status = read_run_status(folder, name)
-    if status is None or status.status not in get_args(State):
-        return None
-    has_types = isinstance(status.exit_code, int | None) and isinstance(status.reason, str | None)
-    times = (status.time, 0.0 if status.started is None else status.started)
-    has_times = all(isinstance(value, int | float) and 0 <= value <= _MAX_TIME for value in times)
-    if not has_types or not has_times or not _has_types(status.progress):
-        return None
-    return dataclasses.replace(status, reason=None if status.reason is None else one_line(status.reason))
-
-
-def _has_types(progress: Progress | None) -> bool:
-    """Return whether the fields of a progress are texts and numbers."""
-    if progress is None:
-        return True
-    numbers = (progress.done, progress.started, progress.total or 0, progress.seconds_left or 0)
-    is_text = isinstance(progress.phase, str) and isinstance(progress.unit, str)
-    return is_text and all(isinstance(value, int | float) for value in numbers)
 
 
 def _is_locked(folder: Path) -> bool:
@@ -267,7 +254,7 @@ def _is_locked(folder: Path) -> bool:
         owner = read_owner(folder / JOB_LOCK_FILE)
     except ValueError:  # it is just being written
         return False
-    return owner is not None and (owner.is_alive or not owner.is_here)
+    return owner is not None and owner.may_hold
 
 
 def _name_of(command: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,7 +72,8 @@ def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:
 
 def write_bytes_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Replace a file atomically, as `write_text_atomic` does."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Threads may write the same file. The process comes last: the file of one that has ended is removed.
+    temporary = path.with_name(f"{path.name}.{threading.get_native_id()}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
         if durable:

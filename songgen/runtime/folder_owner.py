@@ -47,6 +47,11 @@ class Owner:
             return self.is_here and self.holds_lock is True
         return is_alive(self.pid) and (self.holds_lock is not False or self.pid == os.getpid())
 
+    @property
+    def may_hold(self) -> bool:
+        """Whether the process holds the folder, as far as is known: one on another machine cannot be asked."""
+        return self.is_alive or not self.is_here
+
 
 def read_owner(path: Path) -> Owner | None:
     """Return the owner named in a lock file; None if there is no such file.

@@ -23,6 +23,8 @@ _Record = TypeVar("_Record")
 VERSION_KEY = "schema_version"
 """Name of the field that holds the version of a record's format."""
 
+_MAX_SHOWN = 60
+
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 """Function that converts the JSON object of a version to that of the next one."""
 
@@ -43,6 +45,8 @@ class Format(Generic[_Record]):
     """Fields that every file must have, although they have defaults in the program."""
     unversioned: int | None = None
     """Version of files without a version; None to refuse them."""
+    is_checked: bool = False
+    """Whether texts, numbers and choices must have the type of their field, for files that may come from anyone."""
 
     def parse(self, text: str, where: str) -> _Record:
         """Read JSON text.
@@ -81,7 +85,7 @@ class Format(Generic[_Record]):
         if missing:
             raise ValueError(f"{where}: missing keys {missing}, unknown keys {unknown}; {self.fix}")
         try:
-            return typing.cast(_Record, _built(self.record, upgraded))
+            return typing.cast(_Record, _built(self.record, upgraded, is_checked=self.is_checked))
         except (TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{where} does not have the expected form ({error}); {self.fix}") from error
 
@@ -116,30 +120,59 @@ def _hints(record: type) -> dict[str, Any]:
     return typing.get_type_hints(record)
 
 
-def _built(kind: Any, value: Any) -> Any:
+def checked_record(record: type[_Record], values: Any) -> _Record:
+    """Return a record without a version that is made of a JSON value, which may come from anyone.
+
+    Raises:
+        TypeError: if fields are missing or unknown, or a value is of another type than its field.
+    """
+    return typing.cast(_Record, _built(record, values, is_checked=True))
+
+
+def _built(kind: Any, value: Any, *, is_checked: bool) -> Any:
     """Convert a JSON value to a type: dataclasses, and tuples, lists and dictionaries of them; others are unchanged.
 
     Raises:
-        TypeError: if the value has the wrong form.
+        TypeError: if the value has the wrong form or, where they are checked, is of another type.
     """
+    build = functools.partial(_built, is_checked=is_checked)
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise TypeError(f"{value!r} is not an object")
         hints = _hints(typing.cast(type, kind))
-        return kind(**{name: _built(hints.get(name), entry) for name, entry in value.items()})  # type: ignore[operator]
+        return kind(**{name: build(hints.get(name), entry) for name, entry in value.items()})  # type: ignore[operator]
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is dict:
+    if origin in (dict, Mapping):
         if not isinstance(value, dict):
             raise TypeError(f"{value!r} is not an object")
-        return {key: _built(arguments[1], entry) for key, entry in value.items()}
+        return {key: build(arguments[1], entry) for key, entry in value.items()}
     if origin in (list, tuple):
         if not isinstance(value, list | tuple):
             raise TypeError(f"{value!r} is not a list")
         if origin is list:
-            return [_built(arguments[0], entry) for entry in value]
+            return [build(arguments[0], entry) for entry in value]
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        return tuple(_built(each, entry) for each, entry in zip(kinds, value, strict=True))
-    if origin in (typing.Union, types.UnionType) and value is not None:
+        return tuple(build(each, entry) for each, entry in zip(kinds, value, strict=True))
+    if origin in (typing.Union, types.UnionType):
         (kind,) = (argument for argument in arguments if argument is not types.NoneType)
-        return _built(kind, value)
+        return None if value is None and types.NoneType in arguments else build(kind, value)
+    if is_checked:
+        _require_type(kind, value)
     return value
+
+
+def _require_type(kind: Any, value: Any) -> None:
+    """Check a value that is no object or list.
+
+    Raises:
+        TypeError: if it is not of this type.
+    """
+    if typing.get_origin(kind) is typing.Literal:
+        fits = isinstance(value, str) and value in typing.get_args(kind)
+    elif kind in (int, float):
+        fits = isinstance(value, int | kind) and not isinstance(value, bool)
+    else:
+        fits = kind not in (str, bool) or isinstance(value, kind)
+    if not fits:
+        name = " or ".join(map(str, typing.get_args(kind))) or kind.__name__
+        raise TypeError(f"{str(value)[:_MAX_SHOWN]!r} is not {name}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import secrets
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from typing import Any, Literal
 from songgen.runtime.files import remove_file, write_text_atomic
 from songgen.runtime.json_files import read_json
 from songgen.runtime.records import Format
+from songgen.runtime.terminal import printable_lines
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,9 @@ EVALUATION_STATUS_FILE = "evaluation_status.json"
 TOKENIZE_STATUS_FILE = "tokenize_status.json"
 PREPARE_STATUS_FILE = "prepare_status.json"
 """Status file in the work folder of a data set."""
+
+MAX_TIME = 253402128000.0
+"""A time of the last days of the year 9999; later times have no date in some time zones."""
 
 State = Literal["running", "stopped", "finished", "failed"]
 
@@ -114,7 +119,7 @@ class RunStatus:
     """Version of this record."""
 
 
-_FORMAT = Format(RunStatus, 1, fix="the next start writes it again", unversioned=1)
+_FORMAT = Format(RunStatus, 1, fix="the next start writes it again", unversioned=1, is_checked=True)
 
 
 class StatusFile:
@@ -185,11 +190,36 @@ class StatusFile:
 
 
 def read_run_status(folder: Path, name: str = RUN_STATUS_FILE) -> RunStatus | None:
-    """Return the status of the work in a folder; None if there is no file, or a newer version wrote it."""
+    """Return the status of the work in a folder, which may come from anyone.
+
+    None if there is no file, it is damaged, or a newer version wrote it.
+    """
     try:
-        return _FORMAT.read(read_json(folder / name), name)
+        return _checked_status(folder, name)
     except ValueError:
         return None
+
+
+def status_problem(folder: Path, name: str = RUN_STATUS_FILE) -> str:
+    """Return why the status of the work in a folder cannot be read; empty if it can, or if there is none."""
+    try:
+        if os.path.lexists(folder / name):
+            _checked_status(folder, name)
+    except ValueError as problem:
+        return str(problem)
+    return ""
+
+
+def _checked_status(folder: Path, name: str) -> RunStatus:
+    """Return the status of the work in a folder, with the reason in lines that can be printed.
+
+    Raises:
+        ValueError: if there is none, or it does not have the form of a status.
+    """
+    status = _FORMAT.read(read_json(folder / name), name)
+    if not all(0 <= value <= MAX_TIME for value in (status.time, status.started or 0.0)):
+        raise ValueError(f"{name} has a time that is not one")
+    return dataclasses.replace(status, reason=None if status.reason is None else printable_lines(status.reason))
 
 
 def new_run_id() -> str:

@@ -17,6 +17,12 @@ def printable(text: str) -> str:
     return _ANSI_SEQUENCE.sub("", text).translate(_CONTROL_CHARACTERS)
 
 
+def printable_lines(text: str) -> str:
+    """Return a text of unknown origin as lines that can be printed and encoded, without empty ones."""
+    clean = printable(text).encode("utf-8", "replace").decode()
+    return "\n".join(line for line in map(str.rstrip, clean.splitlines()) if line)
+
+
 class PrintableFormatter(logging.Formatter):
     """Log formatter that removes control characters."""
 

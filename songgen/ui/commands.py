@@ -41,8 +41,8 @@ STARTABLE = {
 FREE_TEXTS = frozenset({"lyrics", "caption", "language", "license"})
 """Options that are never read as paths."""
 
-MAX_WORD = 100_000
-"""Maximum number of characters of one value; Linux allows 128 KiB in one word of a command line."""
+MAX_WORD_BYTES = 100_000
+"""Maximum number of bytes of one value in UTF-8; Linux allows 128 KiB in one word of a command line."""
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,10 @@ def _texts(field: Field, value: Any) -> list[str]:
     for item in items:
         if isinstance(item, bool) or not isinstance(item, str | int | float):
             raise ValueError(f"{field.name}: a text or a number is expected")
-        if isinstance(item, str) and (len(item) > MAX_WORD or "\0" in item):
-            raise ValueError(f"{field.name}: the text is too long (at most {MAX_WORD} characters)")
+        if isinstance(item, str) and "\0" in item:
+            raise ValueError(f"{field.name}: the character NUL cannot be in a text")
+        if isinstance(item, str):
+            _require_short(field.name, item)
     if field.choices and items[0] not in field.choices:
         raise ValueError(f"{field.name}: one of {', '.join(map(str, field.choices))} is expected")
     return [str(item) for item in items]
@@ -217,8 +219,20 @@ def _key_words(keys: Mapping[str, Any], workspace: Workspace) -> list[str]:
             raise ValueError(f"keys: {name} is not a name of a key")
         workspace.require_inside([value, _as_read(value)], name)
         # One word, so that a value that begins with hyphens is not taken for another key.
-        words.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
+        text = value if isinstance(value, str) else json.dumps(value)
+        _require_short(name, text)
+        words.append(f"--{name}={text}")
     return words
+
+
+def _require_short(name: str, text: str) -> None:
+    """Check that a text fits into one word of a command line.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if len(text.encode("utf-8", "replace")) > MAX_WORD_BYTES:
+        raise ValueError(f"{name}: the text is too long (at most {MAX_WORD_BYTES // 1000} kB in UTF-8)")
 
 
 def _as_read(value: Any) -> Any:

@@ -22,10 +22,10 @@ from songgen.families.use.song_folder import (
     song_files,
     write_song_request,
 )
-from songgen.jobs.record import JobView, find_jobs, read_checked_status
+from songgen.jobs.record import JobView, find_jobs, newest_job
 from songgen.jobs.starting import start_job
 from songgen.runtime.model_folders import CHECKPOINT_NAME
-from songgen.runtime.status import RunStatus
+from songgen.runtime.status import RunStatus, read_run_status
 from songgen.ui.commands import command_text, command_words, require_parsable
 from songgen.ui.folders.library import searched_folders
 from songgen.ui.folders.trash import holder_of
@@ -216,7 +216,7 @@ class Songs:
         is_active = has_job or _is_locked(folder)
         if is_active:
             values = self._basics(folder)  # a file that grows does not change the folder
-        status = read_checked_status(folder, SONG_STATUS_FILE)
+        status = read_run_status(folder, SONG_STATUS_FILE)
         if job is not None and status is not None and (status.started or 0.0) < job.job.created:
             status = None  # of an earlier try: the new one has not written its own yet
         state, reason = ("running", "") if is_active else _state(job, status)
@@ -229,8 +229,7 @@ class Songs:
 
     def _job(self, folder: Path, jobs: Sequence[JobView]) -> JobView | None:
         """Return the newest job of a folder."""
-        subject = self._workspace.shown(folder)
-        return next((job for job in jobs if job.job.subject == subject and job.job.name == "generate"), None)
+        return newest_job(jobs, self._workspace.shown(folder), ("generate",))
 
     def _is_active(self, folder: Path) -> bool:
         """Return whether the songs of a folder are being generated, by a job or by a command in a terminal."""

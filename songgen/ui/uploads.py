@@ -168,17 +168,27 @@ def _require_room(folder: Path, size: int) -> None:
 
 
 def _place(workspace: Workspace, partial: Path, target: Path, rename: bool) -> Path:
-    """Give a whole file its name; the lock keeps two of them from taking the same name."""
+    """Give a whole file its name, or another one; return the path of what has this content then."""
+    number, free = 1, target
+    while not _take_name(partial, free):
+        if filecmp.cmp(partial, free, shallow=False):
+            return free
+        if not rename:
+            raise ValueError(
+                f"{workspace.shown(target)} exists with other content; choose another folder for the upload"
+            )
+        number += 1
+        free = target.with_name(f"{target.stem}-{number}{target.suffix}")
+    return free
+
+
+def _take_name(partial: Path, path: Path) -> bool:
+    """Give a whole file its name; return whether it was free. The lock keeps two files from taking the same one.
+
+    It is held for no longer: comparing two files of some gigabytes takes a while, and other uploads need it to begin.
+    """
     with _placing:
-        number, free = 1, target
-        while free.exists():
-            if filecmp.cmp(partial, free, shallow=False):
-                return free
-            if not rename:
-                raise ValueError(
-                    f"{workspace.shown(target)} exists with other content; choose another folder for the upload"
-                )
-            number += 1
-            free = target.with_name(f"{target.stem}-{number}{target.suffix}")
-        os.replace(partial, free)
-        return free
+        if path.exists():
+            return False
+        os.replace(partial, path)
+        return True

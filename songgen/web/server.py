@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import h11
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from songgen.web.access import Access
@@ -173,6 +174,20 @@ class _Deadline:
             self._timer = None
 
 
+class _Flow(FlowControl):
+    """Flow of a connection that tells when reading continues: uvicorn pauses it while the page is behind."""
+
+    def __init__(self, transport: asyncio.Transport, resumed: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self._resumed = resumed
+
+    def resume_reading(self) -> None:
+        was_paused = self.read_paused
+        super().resume_reading()
+        if was_paused:
+            self._resumed()
+
+
 class _Connection(H11Protocol):
     """Connection with deadlines.
 
@@ -184,6 +199,7 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time of the first request, or close the connection if there are too many."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self._watch)
         self._request = _Deadline(self._abort, "no complete request in time")
         self._reading = _Deadline(self._abort, "the client does not read its answer")
         self._is_idle = False  # whether the last request was answered and no byte of the next one has arrived
@@ -240,7 +256,9 @@ class _Connection(H11Protocol):
         # The client has to act unless the whole request is here and its answer is not finished yet. This includes a
         # connection that is being closed: it stays open until the client has read what is left of the answer.
         is_received = self.conn.their_state not in (h11.IDLE, h11.SEND_BODY)
-        if is_received and self.cycle is not None and not self.cycle.response_complete:
+        is_answering = is_received and self.cycle is not None and not self.cycle.response_complete
+        # While reading is paused, it is the page that is behind, and the client cannot send.
+        if is_answering or (self.flow.read_paused and not self.transport.is_closing()):
             self._request.end()
         else:
             self._request.begin(FILE_PAUSE_SECONDS if self._carries_file else REQUEST_SECONDS)

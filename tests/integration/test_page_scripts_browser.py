@@ -12,7 +12,7 @@ import soundfile
 from browser import Browser, open_browser
 from training_fakes import write_model_folder
 
-from songgen.jobs.record import JOB_STATUS_FILE, JOBS_FOLDER, create_job
+from songgen.jobs.record import JOB_STATUS_FILE, JOBS_FOLDER, LOG_FILE, STOP_FILE, create_job, find_jobs
 from songgen.runtime.status import StatusFile
 from songgen.ui.page import page_server
 from songgen.ui.workspace import CONFIGS_FOLDER, Workspace
@@ -273,6 +273,50 @@ def test_a_job_that_is_removed_is_said(browser: Browser, root: Path) -> None:
     shutil.rmtree(folder)
     browser.wait(lambda: "there is no job" in browser.run("return part('reason').textContent"), "the message")
     assert browser.run("return document.querySelector('[data-action=stop]').hidden")
+
+
+def test_the_end_of_a_job_is_told_once_whatever_is_looked_at_afterwards(browser: Browser, root: Path) -> None:
+    folder = create_job(root / JOBS_FOLDER, ("songgen", "doctor", "x"), title="doctor x", cwd=root)
+    go(browser, f"/jobs/{folder.name}")
+    browser.run(
+        "window.ends = 0; document.addEventListener('job', (event) => { if (!event.detail.is_active) ends += 1; })"
+    )
+    StatusFile(folder, JOB_STATUS_FILE, "r").write("finished", exit_code=0)
+    browser.wait(lambda: browser.run("return window.ends"), "the end")
+    (folder / LOG_FILE).write_text("a line\n")
+    browser.run(
+        "const select = document.querySelector('[data-part=lines]'); select.value = '20';"
+        "select.dispatchEvent(new Event('change'))"
+    )
+    browser.wait_for_text("a line", "[data-part=log]")
+    assert browser.run("return window.ends") == 1
+
+
+def test_the_list_of_jobs_is_kept_up_to_date_and_has_their_buttons(browser: Browser, root: Path) -> None:
+    shutil.rmtree(root / JOBS_FOLDER, ignore_errors=True)
+    go(browser, "/jobs")
+    browser.wait_for_text("Nothing has been started yet.", "#no-jobs")
+    folder = create_job(root / JOBS_FOLDER, ("songgen", "doctor", "absent"), title="doctor absent", cwd=root)
+    browser.wait_for_text("running", "#job-rows .badge")
+    browser.run("window.row = document.querySelector('#job-rows tr'); row.querySelector('a').focus()")
+    browser.press_button("Stop", "#job-rows")
+    browser.wait(lambda: (folder / STOP_FILE).exists(), "the request")
+    browser.wait(lambda: browser.run("return row.querySelector('button:enabled') !== null"), "the button")
+    browser.run("row.querySelector('button').focus()")
+    StatusFile(folder, JOB_STATUS_FILE, "r").write("stopped", exit_code=130)
+    browser.wait_for_text("stopped", "#job-rows .badge")
+    script = "return document.querySelector('#job-rows tr') === row && document.activeElement.textContent"
+    assert browser.run(script) == "doctor absent", "the row is the same, and the button that is hidden leaves its focus"
+    browser.press_button("Start again", "#job-rows")
+    browser.wait_for_text("failed", "#job-rows .badge")  # there is no such folder
+    assert browser.run("return document.querySelectorAll('#job-rows tr').length") == 2
+    browser.run("window.confirm = () => true")
+    for address in (f"/jobs/{folder.name}", ""):
+        browser.press_button("Remove", "#job-rows")
+        script = "return [...document.querySelectorAll('#job-rows a')].map((link) => link.getAttribute('href')).join()"
+        browser.wait(lambda script=script, address=address: browser.run(script) == address, "the rest")
+        browser.wait(lambda: browser.run("return document.activeElement !== document.body"), "the focus")
+    assert not find_jobs(root / JOBS_FOLDER)
 
 
 def test_what_was_entered_a_moment_ago_is_saved_and_broken_json_is_not(browser: Browser, root: Path) -> None:

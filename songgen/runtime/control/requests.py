@@ -241,7 +241,7 @@ def is_active(run_folder: Path) -> bool:
         owner = read_owner(run_folder / RUN_LOCK_FILE)
     except ValueError:  # the run is just starting, or the file is damaged
         return False
-    return owner is not None and (owner.is_alive or not owner.is_here)
+    return owner is not None and owner.may_hold
 
 
 def pending_requests(run_folder: Path) -> list[str]:

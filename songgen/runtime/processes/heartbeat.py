@@ -15,6 +15,7 @@ from pathlib import Path
 from songgen.runtime.files import remove_file, write_text_atomic
 from songgen.runtime.folder_lock import is_alive
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.records import checked_record
 
 STARTING = "starting"
 """Activity of a process before training."""
@@ -108,7 +109,7 @@ class Heartbeat:
 def read_beat(folder: Path, rank: int) -> Beat | None:
     """Return the latest heartbeat of a process; None if none can be read."""
     try:
-        return Beat(**read_json_object(folder / heartbeat_file(rank)))
+        return checked_record(Beat, read_json_object(folder / heartbeat_file(rank)))
     except (ValueError, TypeError):
         return None
 

@@ -79,7 +79,7 @@ class RunProgress:
     """Version of this record."""
 
 
-_FORMAT = Format(RunProgress, 1, fix="the run writes it again")
+_FORMAT = Format(RunProgress, 1, fix="the run writes it again", is_checked=True)
 
 
 class ProgressFile:

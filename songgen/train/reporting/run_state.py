@@ -10,7 +10,7 @@ from songgen.adapters.folder import is_adapter_folder
 from songgen.runtime.folder_lock import RUN_LOCK_FILE
 from songgen.runtime.folder_owner import read_owner
 from songgen.runtime.processes.heartbeat import Beat, read_beat
-from songgen.runtime.status import RunStatus, read_run_status
+from songgen.runtime.status import RunStatus, read_run_status, status_problem
 
 State = Literal["running", "finished", "stopped", "failed", "unfinished"]
 
@@ -28,7 +28,7 @@ class RunState:
     state: State
     """State: `failed` also if it was killed; `unfinished` if nothing was recorded."""
     is_killed: bool
-    """Whether the run ended without a word."""
+    """Whether the run ended without recording its end."""
     step: int | None
     """Completed steps; None if they are not known."""
     total_steps: int | None
@@ -37,6 +37,8 @@ class RunState:
     """Content of its status file."""
     beat: Beat | None
     """Latest heartbeat of its main process: what it does, and since when."""
+    problem: str = ""
+    """Why its status file cannot be read; empty if it can, or if there is none."""
 
     @property
     def place(self) -> str:
@@ -56,13 +58,14 @@ def read_run_state(folder: Path) -> RunState:
         owner = read_owner(folder / RUN_LOCK_FILE)
     except ValueError:
         owner = None
-    if owner is not None and (owner.is_alive or not owner.is_here):
+    if owner is not None and owner.may_hold:
         return RunState(RUNNING, False, step, total, status, beat)
-    if status is None:
+    if status is None:  # damaged, or an old version or other programs wrote the folder
         from songgen.runtime.model_folders import model_config_file  # loads torch, and such runs are rare
 
         is_finished = model_config_file(folder) is not None or is_adapter_folder(folder)
-        return RunState(FINISHED if is_finished else UNFINISHED, False, None, None, None, None)
+        state: State = FINISHED if is_finished else UNFINISHED
+        return RunState(state, False, None, None, None, None, status_problem(folder))
     if status.status == RUNNING:
         return RunState(FAILED, True, step, total, status, beat)
     return RunState(status.status, False, status.step, total, status, None)

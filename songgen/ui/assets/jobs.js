@@ -2,10 +2,11 @@
 
 import { act, badgeClass, formatDuration, formatTime, poll, request, t } from "./page.js";
 
-/** Keeps a panel up to date until its job has ended; `onState` and listeners of the event `job` get each state. */
+/** Keeps a panel up to date until its job has ended; `onState` and listeners of the event `job` get each state, the last one once. */
 export function watchJob(panel, onState = () => {}) {
   const part = (name) => panel.querySelector(`[data-part="${name}"]`);
   const log = part("log");
+  let hasEnded = false; // the output may be asked for again then, with another number of lines
   const path = `/api/jobs/${encodeURIComponent(panel.dataset.job)}`;
   for (const button of panel.querySelectorAll("[data-action]")) {
     button.onclick = () => act(button, () => request(`${path}/stop`, { kill: button.dataset.action === "kill" }));
@@ -35,8 +36,11 @@ export function watchJob(panel, onState = () => {}) {
     if (log.textContent !== output.text) log.textContent = output.text;
     if (isAtEnd) log.scrollTop = log.scrollHeight;
     for (const button of panel.querySelectorAll("[data-action]")) button.hidden = !job.is_active;
-    onState(job);
-    panel.dispatchEvent(new CustomEvent("job", { detail: job, bubbles: true }));
+    if (!hasEnded) {
+      hasEnded = !job.is_active;
+      onState(job);
+      panel.dispatchEvent(new CustomEvent("job", { detail: job, bubbles: true }));
+    }
     return job.is_active;
   };
   part("lines").onchange = () => update().catch(() => {});

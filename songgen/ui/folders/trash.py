@@ -175,7 +175,7 @@ def holder_of(lock: Path) -> Owner | None:
         owner = read_owner(lock)
     except ValueError:
         return None
-    return owner if owner is not None and (owner.is_alive or not owner.is_here) else None
+    return owner if owner is not None and owner.may_hold else None
 
 
 def _owners(folder: Path, places: Sequence[Path]) -> Iterator[Owner]:

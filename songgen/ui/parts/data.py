@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, Response
 
 from songgen.config.recipes import recipe_folder
 from songgen.data.sound.contents import AUDIO_SUFFIXES
-from songgen.jobs.record import JobView, find_jobs
+from songgen.jobs.record import JobView, find_jobs, newest_job
 from songgen.ui.folders.library import searched_folders
 from songgen.ui.parts.jobs import job_values
 from songgen.ui.site import Site
@@ -150,13 +150,8 @@ class DataPart:
         return self._workspace.path(request.path_params["folder"], "folder")
 
     def _newest_job(self, folder: Path) -> JobView | None:
-        """Return the newest job that works on a data set."""
-        subject = self._workspace.shown(folder)
-        return next((view for view in find_jobs(self._workspace.jobs) if _same(view.job.subject, subject)), None)
-
-
-def _same(one: str, other: str) -> bool:
-    return bool(one) and Path(one) == Path(other)
+        """Return the job that works, or has worked, on a data set."""
+        return newest_job(find_jobs(self._workspace.jobs), self._workspace.shown(folder))
 
 
 def _kind_of_job(job: JobView | None) -> str:

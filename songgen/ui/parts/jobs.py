@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.requests import Request
@@ -10,7 +11,7 @@ from starlette.responses import Response
 from songgen.jobs.log import read_log
 from songgen.jobs.record import JobView, find_jobs, read_job
 from songgen.jobs.starting import remove_job, start_job, stop_job
-from songgen.ui.commands import command_text, command_values, command_words
+from songgen.ui.commands import STARTABLE, command_text, command_values, command_words
 from songgen.ui.site import Site, body_of, text_of
 from songgen.ui.translation import Translator
 from songgen.web.answers import json_response
@@ -20,7 +21,9 @@ MAX_LINES = 2_000
 """Maximum number of lines of output that are sent at once."""
 
 SHOWN_JOBS = 100
-"""Number of jobs in the list."""
+"""Number of jobs in the list that have ended; those that run are all in it."""
+
+_MAX_DIGITS = 15
 
 _PROGRAM = re.compile(r"songgen( \w+)?: error: ")
 """Beginning of the last line of a command that failed: the state says so already."""
@@ -50,19 +53,19 @@ class JobsPart:
         ]
 
     def index(self, request: Request) -> Response:
-        """Return the page with all jobs."""
-        return self._site.render(request, "jobs.html", jobs=self._values(request, self._newest()))
+        """Return the page with all jobs, which its script asks for."""
+        return self._site.render(request, "jobs.html")
 
     def job_page(self, request: Request) -> Response:
         """Return the page of one job."""
         return self._site.render(request, "job.html", job=self._values(request, [self._view(request)])[0])
 
     def listing(self, request: Request) -> Response:
-        """Return the jobs, newest first; `?subject=PATH` only those that work on it."""
+        """Return the jobs and how many are left out; `?subject=PATH` only those that work on it."""
         subject = request.query_params.get("subject")
-        views = self._newest()
-        found = [view for view in views if subject is None or view.job.subject == subject]
-        return json_response({"jobs": self._values(request, found)})
+        found = find_jobs(self._folder)
+        views, left_out = shown_jobs(view for view in found if subject is None or view.works_on(subject))
+        return json_response({"jobs": self._values(request, views), "left_out": left_out})
 
     def start(self, request: Request) -> Response:
         """Start a command: `{"command": NAME, "values": {OPTION: VALUE}, "subject": PATH}`."""
@@ -82,11 +85,9 @@ class JobsPart:
         return json_response({"text": command_text(self._words(request, request.path_params["name"]))})
 
     def state(self, request: Request) -> Response:
-        """Return state and output of a job: the last `?lines=N`, or what came after `?offset=N`."""
+        """Return state and output of a job: the last `?lines=N`."""
         view = self._view(request)
-        query = request.query_params
-        offset = int(query["offset"][:15]) if "offset" in query else None
-        part = read_log(view.folder, max_lines=lines_of(request), offset=offset)
+        part = read_log(view.folder, max_lines=lines_of(request))
         return json_response({"job": self._values(request, [view])[0], "log": dataclasses.asdict(part)})
 
     def stop(self, request: Request) -> Response:
@@ -96,8 +97,9 @@ class JobsPart:
 
     def again(self, request: Request) -> Response:
         """Start the command of a job that has ended once more, for example to continue what was interrupted."""
-        job = self._view(request).job
-        if self._view(request).is_active:
+        view = self._view(request)
+        job = view.job
+        if view.is_active:
             raise ValueError(f"{job.title} is still running")
         # Read and checked as if it came from a form: job files may be of somebody else.
         words = command_words(job.name, command_values(job.command), self._site.workspace)
@@ -123,13 +125,30 @@ class JobsPart:
     def _view(self, request: Request) -> JobView:
         return read_job(self._folder, request.path_params["id"])
 
-    def _newest(self) -> list[JobView]:
-        return find_jobs(self._folder)[:SHOWN_JOBS]
+
+def shown_jobs(views: Iterable[JobView]) -> tuple[list[JobView], int]:
+    """Return the jobs of a list, those that run first, and the number of ended ones that are left out.
+
+    Args:
+        views: jobs, the newest first.
+    """
+    active: list[JobView] = []
+    ended: list[JobView] = []
+    for view in views:
+        (active if view.is_active else ended).append(view)
+    return active + ended[:SHOWN_JOBS], max(0, len(ended) - SHOWN_JOBS)
 
 
 def lines_of(request: Request) -> int:
-    """Return the number of lines of output that a request asks for: `?lines=N`."""
-    return min(max(1, int(request.query_params.get("lines", "200")[:6])), MAX_LINES)
+    """Return the number of lines of output that a request asks for: `?lines=N`.
+
+    Raises:
+        ValueError: if it is not a number.
+    """
+    text = request.query_params.get("lines", "200")
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        raise ValueError("lines: a whole number is expected")
+    return min(max(1, int(text)), MAX_LINES)
 
 
 def job_values(view: JobView, texts: Translator) -> dict[str, Any]:
@@ -144,6 +163,7 @@ def job_values(view: JobView, texts: Translator) -> dict[str, Any]:
         "created": view.job.created,
         "state": view.state,
         "is_active": view.is_active,
+        "can_repeat": not view.is_active and view.job.name in STARTABLE,
         "ended": None if status is None or status.status == "running" else status.time,
         "exit_code": None if status is None else status.exit_code,
         "reason": "" if status is None else texts.message(_PROGRAM.sub("", status.reason or "")),

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from songgen.config.keys import all_keys
-from songgen.jobs.record import JobView, find_jobs
+from songgen.jobs.record import JobView, find_jobs, newest_job
 from songgen.runtime.json_files import read_json_object
 from songgen.ui.commands import command_form, command_values
 from songgen.ui.fields import Field, field_of_key
@@ -73,7 +73,9 @@ class TokenizePart:
             raise ValueError(f"{shown} has no {DATA_CONFIG_FILE}: prepare songs first, and choose their data set")
         values = read_json_object(folder / DATA_CONFIG_FILE)
         missing = self._with_codec(missing_parts(shown, values, self._workspace.root), folder)
-        jobs = self._jobs([str(given["out"]) for given in missing.values()])
+        views = find_jobs(self._workspace.jobs)
+        found = {name: newest_job(views, str(given["out"]), (name,)) for name, given in missing.items()}
+        jobs = {name: view for name, view in found.items() if view is not None}
         texts = self._site.language(request)
         return self._site.render(
             request,
@@ -104,12 +106,6 @@ class TokenizePart:
         names = [name for name in METADATA_FILES.values() if (folder / name).is_file()]
         manifests = [f"{self._workspace.shown(folder)}/{name}" for name in names[:1]]
         return missing | {"codec": {"manifest": manifests, "out": codec}}
-
-    def _jobs(self, subjects: list[str]) -> dict[str, JobView]:
-        """Return the newest job of each command that makes a missing part."""
-        wanted = {Path(subject) for subject in subjects}
-        views = [view for view in find_jobs(self._workspace.jobs) if Path(view.job.subject) in wanted]
-        return {view.job.name: view for view in reversed(views)}
 
 
 def _entered(view: JobView | None) -> dict[str, Any]:

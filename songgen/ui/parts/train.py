@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from songgen.jobs.log import read_log, read_text_end
-from songgen.jobs.record import LOG_FILE, JobView, find_jobs
+from songgen.jobs.record import LOG_FILE, JobView, find_jobs, newest_job
 from songgen.runtime.control.commands import FORMS, SCHEDULED
 from songgen.runtime.status import read_run_status
 from songgen.train.reporting.console import CONSOLE_FILE
@@ -206,10 +206,8 @@ class TrainPart:
         return self._workspace.path(text, "folder")
 
     def _job_of(self, folder: Path) -> JobView | None:
-        """Return the latest job that trains in a folder; None if it was started elsewhere."""
-        shown = self._workspace.shown(folder)
-        jobs = find_jobs(self._workspace.jobs)
-        return next((view for view in jobs if view.job.name == "train" and view.job.subject == shown), None)
+        """Return the job that trains, or has trained last, in a folder; None if it was started elsewhere."""
+        return newest_job(find_jobs(self._workspace.jobs), self._workspace.shown(folder), ("train",))
 
 
 def _began_after(folder: Path, job: JobView) -> bool:

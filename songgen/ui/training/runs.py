@@ -112,7 +112,7 @@ def details_of(folder: Path) -> dict[str, Any]:
         "state": run.state,
         "is_killed": run.is_killed,
         "is_disk_full": run.is_killed and _free(folder) < LITTLE_SPACE,
-        "reason": status.reason if status is not None and isinstance(status.reason, str) else "",
+        "reason": run.problem if status is None else status.reason or "",
         "exit_code": None if status is None else status.exit_code,
         "started": None if status is None else status.started,
         "ended": None if status is None or status.status == RUNNING else status.time,

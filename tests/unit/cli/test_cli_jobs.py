@@ -72,7 +72,7 @@ def test_the_table_cuts_long_texts_and_shows_hostile_ones_as_text(
     assert len(shown.splitlines()) == 2 and "\x1b" not in shown and hostile in shown
     assert "x ?yyy" in shown and "y..." in shown and "why zzz" in shown and max(map(len, shown.splitlines())) < 200
     assert main(["jobs", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["reason"] == "why " + "z" * 300
+    assert json.loads(capsys.readouterr().out)[0]["reason"] == "why\n" + "z" * 300
 
 
 def test_an_id_may_be_shortened_while_it_is_the_only_one(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,26 @@ def test_prepared_songs_and_unfinished_work(tmp_path: Path) -> None:
     assert found["e.work"].detail == "1 of 3 chunks" and found["e.work"].kind == "tokens"
 
 
+def test_a_damaged_status_is_said_and_hides_no_other_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "good", "stopped", step=3, total_steps=8)
+    for name, values in {
+        "reason": {"reason": 7},
+        "status": {"status": {"a": 1}},
+        "title": {"diagnosis": {"title": 5}},
+    }.items():
+        write_run(tmp_path / name, "failed")
+        write_json(tmp_path / name / "run_status.json", {"status": "failed", "run_id": "b"} | values)
+    found = by_name(tmp_path)
+    assert (found["good"].state, found["good"].detail) == ("stopped", "step 3 of 8")
+    assert all(found[name].state == "unfinished" for name in ("reason", "status", "title"))
+    assert all("run_status.json does not have the expected form" in found[name].detail for name in ("reason", "status"))
+    write_json(
+        tmp_path / "good" / "heartbeat-0.json",
+        {"rank": 0, "step": "x", "doing": [], "time": 1.0, "pid": 1, "host": "h"},
+    )
+    assert by_name(tmp_path)["good"].detail == "step 3 of 8"
+
+
 def test_runs_say_where_they_are_and_why_they_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(tmp_path / "stopped", "stopped", step=3, total_steps=8)
     write_run(tmp_path / "failed", "failed", step=5, total_steps=8, reason="the loss is not finite")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from songgen.jobs import log
-from songgen.jobs.log import LogPart, read_log
+from songgen.jobs.log import LogPart, read_added, read_log
 from songgen.jobs.record import LOG_FILE
 
 
@@ -20,12 +20,12 @@ def test_the_last_lines_and_then_what_is_added(tmp_path: Path) -> None:
     write(tmp_path, "one\ntwo\nthree\n")
     part = read_log(tmp_path, max_lines=2)
     assert part == LogPart("two\nthree\n", 14)
-    assert read_log(tmp_path, max_lines=2, offset=part.offset) == LogPart("", 14)
+    assert read_added(tmp_path, part.offset) == LogPart("", 14)
     write(tmp_path, "four\nfive\nsi")
-    part = read_log(tmp_path, max_lines=9, offset=part.offset)
+    part = read_added(tmp_path, part.offset)
     assert part == LogPart("four\nfive\n", 24, "si")
     write(tmp_path, "x\n")
-    assert read_log(tmp_path, max_lines=9, offset=part.offset).text == "six\n"
+    assert read_added(tmp_path, part.offset).text == "six\n"
     assert read_log(tmp_path, max_lines=0).text == ""
 
 
@@ -34,7 +34,7 @@ def test_a_progress_bar_is_its_last_state(tmp_path: Path) -> None:
     part = read_log(tmp_path, max_lines=9)
     assert part == LogPart("", 0, " 30%")
     write(tmp_path, "\r100%\nthen\r\n")
-    assert read_log(tmp_path, max_lines=9, offset=part.offset).text == "100%\nthen\n"
+    assert read_added(tmp_path, part.offset).text == "100%\nthen\n"
 
 
 def test_control_characters_and_sequences_are_removed(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_text_that_is_not_utf8_is_shown(tmp_path: Path) -> None:
     part = read_log(tmp_path, max_lines=9)
     assert part.text == "caf\N{REPLACEMENT CHARACTER} \N{REPLACEMENT CHARACTER}\n"
     write(tmp_path, b"\xa9\n")  # the other half of a character
-    assert read_log(tmp_path, max_lines=9, offset=part.offset).text == "rest \u00e9\n"
+    assert read_added(tmp_path, part.offset).text == "rest \u00e9\n"
 
 
 def test_no_more_is_read_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,18 +55,42 @@ def test_no_more_is_read_than_the_limit(tmp_path: Path, monkeypatch: pytest.Monk
     write(tmp_path, "".join(f"line {number}\n" for number in range(100)))
     part = read_log(tmp_path, max_lines=99)
     assert part.text == "line 98\nline 99\n" and part.offset == (tmp_path / LOG_FILE).stat().st_size
-    assert read_log(tmp_path, max_lines=99, offset=0).text == part.text
-    write(tmp_path, "\r" + "#" * 100)  # a line that is longer than the limit
-    part = read_log(tmp_path, max_lines=99, offset=part.offset)
-    assert (part.text, part.unfinished) == ("", "#" * 20)
+
+
+def added_in_pieces(folder: Path, offset: int) -> tuple[str, LogPart]:
+    """All that was added, and the last part."""
+    texts = []
+    while (part := read_added(folder, offset)).offset != offset:
+        texts.append(part.text)
+        offset = part.offset
+    return "".join(texts), part
+
+
+def test_all_that_was_added_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "MAX_READ_BYTES", 20)
+    lines = "".join(f"line {number}\n" for number in range(100))
+    write(tmp_path, lines + "rest")
+    assert added_in_pieces(tmp_path, 0) == (lines, LogPart("", len(lines), "rest"))
+
+
+def test_a_line_that_is_longer_than_a_piece_does_not_stop_the_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "MAX_READ_BYTES", 20)
+    write(tmp_path, "#" * 50 + "\n")
+    assert added_in_pieces(tmp_path, 0)[0].replace("\n", "") == "#" * 50
+    offset = (tmp_path / LOG_FILE).stat().st_size
+    write(tmp_path, "".join(f"\r{number:3}%" for number in range(50)))
+    text, part = added_in_pieces(tmp_path, offset)
+    assert (text, part.unfinished) == ("", " 49%")
     write(tmp_path, "\nnext\n")
-    assert read_log(tmp_path, max_lines=99, offset=part.offset).text.endswith("next\n")
+    assert added_in_pieces(tmp_path, part.offset)[0] == " 49%\nnext\n"
 
 
 def test_a_log_that_was_replaced_is_read_from_its_beginning(tmp_path: Path) -> None:
     write(tmp_path, "new\n")
     for offset in (-1, 1 << 40):
-        assert read_log(tmp_path, max_lines=9, offset=offset) == LogPart("new\n", 4)
+        assert read_added(tmp_path, offset) == LogPart("new\n", 4)
 
 
 def test_neither_links_nor_pipes_are_read(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import songgen
 from songgen.jobs import execution
 from songgen.jobs.execution import JOB_VARIABLE, LOOK_SECONDS, executable_command, marked_processes
 from songgen.jobs.log import read_log
-from songgen.jobs.record import JOB_LOCK_FILE, JobView, find_jobs, read_job
+from songgen.jobs.record import JOB_LOCK_FILE, LOG_FILE, JobView, find_jobs, read_job
 from songgen.jobs.starting import remove_job, run_in_foreground, start_job, stop_job
 from songgen.runtime import folder_lock
 
@@ -98,7 +98,7 @@ def outcome(view: JobView) -> tuple[str, int | None, str | None]:
         ),
         (
             "import sys; print('x: error: 2 problems:'); print('  - a'); print('  - b'); sys.exit(2)",
-            ("failed", 2, "x: error: 2 problems: - a - b"),
+            ("failed", 2, "x: error: 2 problems:\n  - a\n  - b"),
         ),
         ("import sys; sys.exit(6)", ("failed", 6, None)),
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", ("stopped", 143, "stopped by SIGTERM")),
@@ -372,6 +372,25 @@ def test_what_outlives_its_command_for_too_long_is_killed(tmp_path: Path, monkey
     assert run_in_foreground(tmp_path / "jobs", ["python", "-c", program], title="x", cwd=tmp_path) == 0
     [view] = find_jobs(tmp_path / "jobs")
     assert view.state == "finished" and not marked_processes(view.job.id)
+
+
+def test_what_outlives_its_command_is_interrupted_once_when_the_job_is_stopped(tmp_path: Path) -> None:
+    """As the processes of a training run whose launcher was killed: each saves at the first signal."""
+    program = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SAVE!r}, '0'], start_new_session=True)"
+    view = waiting(tmp_path, program)
+    wait_for(lambda: len(marked_processes(view.job.id)) == 1)  # the command itself has ended
+    stop_job(view)
+    assert outcome(ended(view))[0] == "stopped" and printed(view) == "waiting\nSIGINT saves\n"
+
+
+def test_a_long_reason_ends_between_two_words(tmp_path: Path) -> None:
+    words = [f"word{number}" for number in range(500)]
+    (tmp_path / LOG_FILE).write_text(f"songgen x: error: {' '.join(words)}\n")
+    reason = execution._last_error(tmp_path)
+    assert reason is not None and 1_900 < len(reason) <= 2_000 and reason.endswith("…")
+    assert reason[:-1].split()[-1] in words
+    (tmp_path / LOG_FILE).write_text("x" * 5_000)
+    assert execution._last_error(tmp_path) == "x" * 1_999 + "…"
 
 
 def test_commands_run_with_this_python(tmp_path: Path, repository_root: Path) -> None:

@@ -1,6 +1,7 @@
 """Files that appear whole."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,15 @@ def test_folders_are_exchanged_in_one_step_or_not_at_all(tmp_path: Path) -> None
 
 def test_a_folder_that_is_gone_has_no_room(tmp_path: Path) -> None:
     assert free_bytes(tmp_path) > 0 == free_bytes(tmp_path / "absent")
+
+
+def test_threads_that_write_the_same_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+
+    def write(text: str) -> None:
+        for _ in range(50):
+            write_text_atomic(path, text, durable=False)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, ("one", "two")))  # raises what a thread has raised
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"] and path.read_text() in ("one", "two")

@@ -9,7 +9,7 @@ import pytest
 from songgen.config.loading import split_command_line
 from songgen.jobs.record import Job, JobView
 from songgen.runtime.status import RunStatus
-from songgen.ui.commands import STARTABLE, command_form, command_words
+from songgen.ui.commands import MAX_WORD_BYTES, STARTABLE, command_form, command_words
 from songgen.ui.parts.jobs import job_values
 from songgen.ui.translation import translator
 from songgen.ui.workspace import Workspace
@@ -144,3 +144,11 @@ def test_the_reason_of_the_end_of_a_job_is_translated(tmp_path: Path) -> None:
     )
     assert job_values(view, translator("en"))["reason"] == "a/b cannot be read: it is gone"
     assert job_values(view, translator("zh"))["reason"] == "无法读取 a/b：it is gone"
+
+
+def test_a_text_is_as_long_as_its_bytes(workspace: Workspace) -> None:
+    text = "中" * (MAX_WORD_BYTES // 3)
+    assert command_words("generate", {"lyrics": text}, workspace)[2] == f"--lyrics={text}"
+    for values in ({"lyrics": text + "中"}, {"config": "x.json", "keys": {"run_name": text + "中"}}):
+        with pytest.raises(ValueError, match="too long"):
+            command_words("train" if "keys" in values else "generate", values, workspace)

@@ -203,6 +203,39 @@ def test_a_slow_upload_is_not_cut_off_but_a_stuck_one_is(
     assert stored(root) == ["datasets/uploads/mine/a.wav"]
 
 
+def test_an_upload_is_not_cut_off_while_the_page_is_behind(
+    client: Client, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More arrives than is read before the page asks for it, so that reading is paused."""
+    monkeypatch.setattr("songgen.web.server.REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr("songgen.web.server.FILE_PAUSE_SECONDS", 0.3)
+    answers = []
+    with uploads._placing:  # every upload begins with it
+        thread = threading.Thread(target=lambda: answers.append(send(client, "mine", "a.wav", CONTENT * 8)))
+        thread.start()
+        time.sleep(1.0)
+    thread.join(30)
+    assert [answer.status for answer in answers] == [200]
+    with begin(client, 10 << 20) as stuck:  # one that has been paused is watched again afterwards
+        stuck.sendall(CONTENT * 2)
+        assert stuck.recv(4096) == b""
+
+
+def test_files_are_compared_without_keeping_other_uploads_from_beginning(
+    client: Client, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(client, "mine", "a.wav", b"one")
+    held = []
+
+    def compare(*paths: Path, shallow: bool) -> bool:
+        held.append(uploads._placing.locked())
+        return False
+
+    monkeypatch.setattr(uploads.filecmp, "cmp", compare)
+    assert send(client, "mine", "a.wav", b"two", "?rename=1").json["path"].endswith("a-2.wav")
+    assert held == [False]
+
+
 def test_two_files_of_one_name_at_once_are_both_kept(client: Client, root: Path) -> None:
     contents = [bytes([number]) * 100_000 for number in range(4)]
     threads = [

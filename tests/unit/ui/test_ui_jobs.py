@@ -1,0 +1,89 @@
+"""Jobs on the page: lists that do not lose what runs, and queries that are not numbers."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_pages import Client, serving_page
+
+from songgen.jobs.record import JOB_FILE, JOB_STATUS_FILE, create_job, find_jobs, newest_job
+from songgen.runtime.status import StatusFile
+from songgen.ui.parts import jobs as jobs_part
+from songgen.ui.workspace import Workspace
+
+FEW = 3
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.setattr(jobs_part, "SHOWN_JOBS", FEW)
+    return Workspace(tmp_path.resolve())
+
+
+@pytest.fixture
+def client(workspace: Workspace) -> Iterator[Client]:
+    with serving_page(workspace) as found:
+        yield found
+
+
+def write_job(workspace: Workspace, age: int, subject: str, name: str = "generate", *, has_ended: bool = True) -> str:
+    """Write a job that was started some seconds ago, and has ended or is about to start; return its id."""
+    words = ["songgen", name, "x"]
+    folder = create_job(workspace.jobs, words, title=f"{name} {age}", cwd=workspace.root, subject=subject)
+    record = json.loads((folder / JOB_FILE).read_text())
+    (folder / JOB_FILE).write_text(json.dumps({**record, "created": time.time() - age}))
+    if has_ended:
+        StatusFile(folder, JOB_STATUS_FILE, "r").write("finished", exit_code=0)
+    return folder.name
+
+
+def listed(client: Client, query: str = "") -> tuple[list[str], int]:
+    """Ids of the jobs of a list, and the number of those that are left out."""
+    answer = client.get(f"/api/jobs{query}").json
+    return [job["id"] for job in answer["jobs"]], answer["left_out"]
+
+
+def test_a_running_job_stays_in_the_list_however_many_were_started_later(workspace: Workspace, client: Client) -> None:
+    running = write_job(workspace, 20, "outputs/run", "train", has_ended=False)
+    ended = [write_job(workspace, age, "outputs/songs") for age in range(FEW + 2)]
+    assert listed(client) == ([running, *ended[:FEW]], 2)
+
+
+def test_jobs_of_a_folder_are_found_behind_newer_ones_of_others(workspace: Workspace, client: Client) -> None:
+    wanted = write_job(workspace, 20, "./outputs/run/", "train")
+    for age in range(FEW + 1):
+        write_job(workspace, age, "outputs/songs")
+    assert listed(client, "?subject=outputs/run") == ([wanted], 0)
+
+
+def test_of_the_jobs_of_a_folder_one_that_runs_comes_first(workspace: Workspace) -> None:
+    running = write_job(workspace, 20, "outputs/run", "train", has_ended=False)
+    other = write_job(workspace, 3, str(workspace.root / "outputs" / "other"), "train")
+    newest = write_job(workspace, 1, "outputs/run", "plot")
+    write_job(workspace, 0, "")
+    views = find_jobs(workspace.jobs)
+
+    def found(*arguments: Any) -> str:
+        view = newest_job(views, *arguments)
+        return "" if view is None else view.job.id
+
+    assert found("outputs/run") == running and found(workspace.root / "outputs" / "run", ("plot",)) == newest
+    assert found("outputs/other") == other, "the same folder, written in two ways"
+    assert found("outputs/run", ("generate",)) == found("outputs") == found("") == ""
+
+
+def test_only_commands_of_the_page_that_have_ended_can_be_started_again(workspace: Workspace, client: Client) -> None:
+    write_job(workspace, 2, "outputs/run", "train", has_ended=False)
+    write_job(workspace, 1, "outputs/run", "train")
+    write_job(workspace, 2, "", "ctl")
+    jobs = client.get("/api/jobs").json["jobs"]
+    assert [(job["name"], job["can_repeat"]) for job in jobs] == [("train", False), ("train", True), ("ctl", False)]
+
+
+@pytest.mark.parametrize("query", ["lines=abc", "lines=", "lines=-1", "lines=1e3", "lines=" + "9" * 99])
+def test_what_is_not_a_number_is_said_by_its_name(workspace: Workspace, client: Client, query: str) -> None:
+    answer = client.get(f"/api/jobs/{write_job(workspace, 1, '')}?{query}")
+    assert answer.status == 422 and answer.json["error"] == "lines: a whole number is expected"
