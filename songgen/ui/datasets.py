@@ -18,7 +18,7 @@ from songgen.prepare.output.writers import FILE_NAME_COLUMNS, INFO_FILE, LJSPEEC
 from songgen.prepare.review.corrections import APPLIED_FILE, CORRECTIONS_FILE, REVIEW_CODES
 from songgen.prepare.sections import REFUSAL_CODES, SECTIONS
 from songgen.runtime.json_files import parse_json, parse_json_object, read_json_object
-from songgen.ui.folders.library import searched_folders
+from songgen.ui.folders.library import is_number, searched_folders
 from songgen.ui.workspace import Workspace
 
 KINDS = ("songs", "tokens")
@@ -180,20 +180,16 @@ def _read_tokens(found: DataSet) -> None:
     parts = {name: _table(part) for name, part in _table((found.report or {}).get("splits")).items()}
     for name in info.splits:
         hours = parts.get(name, {}).get("hours")
-        found.splits.append(Split(name, info.num_rows(name), hours if _is_number(hours) else None))
+        found.splits.append(Split(name, info.num_rows(name), hours if is_number(hours) else None))
     counts: Counter[str] = Counter()
     for part in parts.values():
-        counts.update({code: count for code, count in _table(part.get("rejected")).items() if _is_number(count)})
+        counts.update({code: count for code, count in _table(part.get("rejected")).items() if is_number(count)})
     found.refused = _refused(counts)
 
 
 def _table(value: Any) -> dict[str, Any]:
     """Return a table of a report; an empty one for another value, which a damaged or earlier report may have."""
     return value if isinstance(value, dict) else {}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _report(folder: Path) -> dict[str, Any] | None:
@@ -207,12 +203,12 @@ def _figures(report: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the figures of a report that the page shows; None if one of them is not as this version writes it."""
     stages, charts = report.get("stages", ()), report.get("histograms", ())
     try:
-        is_known = all(_is_number(stage["seconds"]) and {"step", "songs", "clips"} <= stage.keys() for stage in stages)
+        is_known = all(is_number(stage["seconds"]) and {"step", "songs", "clips"} <= stage.keys() for stage in stages)
         for chart in charts:
             sizes = {len(chart["edges"]) - 1, len(chart["accepted"]), len(chart["refused"])}
             numbers = [*chart["edges"], *chart["accepted"], *chart["refused"], chart["median"] or 0]
             is_text = isinstance(chart["label"], str) and isinstance(chart["unit"], str)
-            is_known &= is_text and len(sizes) == 1 and all(map(_is_number, numbers))
+            is_known &= is_text and len(sizes) == 1 and all(map(is_number, numbers))
     except (KeyError, TypeError, AttributeError):
         return None
     return {"stages": stages, "histograms": charts} if is_known else None

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from songgen.runtime.files import write_text_atomic
 from songgen.ui.commands import command_text
-from songgen.ui.site import Site, as_json, body_of, text_of
+from songgen.ui.site import Site, as_json, body_of, table_of, text_of
 from songgen.ui.song_count import count_songs
 from songgen.ui.workspace import CONFIGS_FOLDER
 from songgen.web.answers import json_response
@@ -98,11 +98,10 @@ class PreparePart:
     def _values(self, request: Request) -> dict[str, Any]:
         from songgen.ui.preparing import configuration
 
-        body = body_of(request)
-        changes = body.get("values", {})
-        lists = [body.get(name, []) for name in ("songs", "held_out")]
-        if not isinstance(changes, dict) or not all(isinstance(entry, list) for entry in lists):
-            raise ValueError("values: a table is expected, and lists of songs")
+        changes = table_of(request, "values")
+        lists = [body_of(request).get(name, []) for name in ("songs", "held_out")]
+        if not all(isinstance(entry, list) for entry in lists):
+            raise ValueError("songs, held_out: lists of songs are expected")
         songs, held_out = ([str(name) for name in entry] for entry in lists)
         return configuration(text_of(request, "from"), songs, held_out, changes, self._workspace)
 

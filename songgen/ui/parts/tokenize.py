@@ -94,10 +94,16 @@ class TokenizePart:
 
     def _with_codec(self, missing: dict[str, dict[str, Any]], folder: Path) -> dict[str, dict[str, Any]]:
         """Add the codec of the user's own songs to what a model is made of: to be fitted, or used if it is there."""
+        from songgen.prepare.output.next_steps import folder_beside
+
         if "init" not in missing:
             return missing
-        codec = f"./{Path(missing['init']['out']).parent / CODEC_FOLDER}"
-        if self._workspace.path(codec, "codec").exists():
+        codec = folder_beside(missing["init"]["out"], CODEC_FOLDER)
+        try:
+            is_there = self._workspace.path(codec, "codec").exists()
+        except ValueError:  # the data set names a model outside of the folders of the page
+            return missing
+        if is_there:
             return missing | {"init": {**missing["init"], "audio_model": codec}}
         from songgen.prepare.output.writers import METADATA_FILES
 

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from limits import SAFETY_SECONDS
 from local_pages import Client, serving_page
 from prepare_songs import write_song
 from preprocess_fakes import options_for, read_manifest, write_corpus, write_manifest
@@ -16,7 +18,10 @@ from review_songs import EVIL, write_work_folder
 
 from songgen.jobs.record import create_job
 from songgen.prepare.config import load_prepare_config
+from songgen.prepare.output.next_steps import missing_parts
+from songgen.prepare.output.writers import PreparedInfo
 from songgen.prepare.preparation import prepare
+from songgen.prepare.review.desk import Clip, ReviewDesk
 from songgen.ui import preparing
 from songgen.ui.commands import command_values, command_words
 from songgen.ui.datasets import read_data_set
@@ -115,6 +120,26 @@ def test_a_report_of_tokens_of_another_form_is_not_used(root: Path, client: Clie
     for report in ({"splits": []}, {"splits": {"train": 5}}, {"splits": {"train": {"hours": "x", "rejected": [1]}}}):
         (root / "datasets/tokens/report.json").write_text(json.dumps(report))
         assert "datasets/tokens" in page(client, "/data/set/datasets%2Ftokens")
+
+
+OTHER_TYPES: list[dict[str, Any]] = [
+    {"seconds": {"train": "long"}}, {"seconds": {}}, {"seconds": 1}, {"clips": 5}, {"clips": {"train": True}},
+    {"refused": {"too_short": 1, "x": "many"}}, {"files": [1]}, {"without_caption": None},
+]  # fmt: skip
+
+
+def test_a_damaged_data_set_is_shown_with_its_problem_among_the_others(root: Path, client: Client) -> None:
+    info = json.loads((root / "datasets/mine/prepared.json").read_text())
+    del info["checksum"]  # as an earlier version wrote it
+    (root / "datasets/broken").mkdir()
+    for change in [{}, *OTHER_TYPES]:
+        (root / "datasets/broken/prepared.json").write_text(json.dumps(info | change))
+        assert (PreparedInfo.read(root / "datasets/broken") is None) == bool(change), change
+    states = {entry["folder"]: entry["state"] for entry in client.get("/api/data").json["entries"]}
+    assert states == {"datasets/mine": "finished", "datasets/broken": "failed"}
+    assert "prepared.json cannot be read" in page(client, "/data/set/datasets%2Fbroken")
+    for address in ("/api/overview", "/api/models"):
+        assert client.get(address).status == 200
 
 
 def test_in_a_folder_of_source_code_the_data_sets_of_its_tests_are_not_listed(root: Path, client: Client) -> None:
@@ -338,6 +363,15 @@ def test_tokenizing_offers_what_is_missing_first(client: Client, root: Path) -> 
     assert 'data-command="init"' not in page(client, f"/data/tokenize?data={MINE}")
 
 
+def test_only_relative_folders_next_to_a_model_are_marked_as_paths(client: Client, root: Path) -> None:
+    for model in ("~/models/new", "./outputs/new", "../models/new", "/other/models/new"):
+        values = {"model_name_or_path": model}
+        expected = model.replace("/new", "/tokenizers")
+        assert missing_parts("datasets/mine", values, root)["tokenizer"]["out"] == expected
+    (root / "datasets/mine/data.json").write_text(json.dumps(values))
+    assert page(client, f"/data/tokenize?data={MINE}")  # also with a model outside of the folders of the page
+
+
 def test_a_data_configuration_without_a_model_is_shown(client: Client, root: Path) -> None:
     (root / "datasets/mine/data.json").write_text("{}")
     assert 'data-command="init"' not in page(client, f"/data/tokenize?data={MINE}")
@@ -390,6 +424,31 @@ def test_the_review_of_a_data_set_has_relative_addresses_and_saves(client: Clien
     assert client.get(f"/review/{folder}/audio/river_000/mix").status == 200
     shutil.rmtree(root / "datasets/songs.work")
     assert client.get(f"/review/{folder}/api/clips").status == 404
+
+
+def test_a_data_set_that_is_being_opened_keeps_no_other_review_waiting(
+    client: Client, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_work_folder(root / "datasets")
+    (root / "datasets/large.work").mkdir()
+    shutil.copy(root / "datasets/songs.work/records.jsonl", root / "datasets/large.work")
+    opened, go_on, read = threading.Event(), threading.Event(), ReviewDesk.clips
+
+    def clips(desk: ReviewDesk) -> list[Clip]:
+        if desk.folder.root.name == "large.work" and not opened.is_set():
+            opened.set()
+            assert go_on.wait(SAFETY_SECONDS)
+        return read(desk)
+
+    monkeypatch.setattr(ReviewDesk, "clips", clips)
+    thread = threading.Thread(target=client.get, args=("/review/datasets%2Flarge/api/clips",))
+    thread.start()
+    try:
+        assert opened.wait(SAFETY_SECONDS)
+        assert client.get("/review/datasets%2Fsongs/api/clips").status == 200
+    finally:
+        go_on.set()
+        thread.join()
 
 
 def test_the_review_plays_no_songs_outside(client: Client, root: Path, tmp_path: Path) -> None:
