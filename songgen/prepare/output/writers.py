@@ -346,9 +346,12 @@ def ace_row(row: JsonObject) -> JsonObject:
 def write_ljspeech(path: Path, rows: Sequence[JsonObject]) -> None:
     """Write `path|text` lines: the vocal track if there is one, and the lyrics on one line without section tags."""
     with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            audio = row.get(FILE_NAME_COLUMNS[VOCAL]) or row[FILE_NAME_COLUMNS[MIX]]
-            lines = [line.strip() for line in row["lyrics"].splitlines()]
-            words = " ".join(line for line in lines if line and not (line.startswith("[") and line.endswith("]")))
-            if words:
-                file.write(f"{audio}|{words.replace('|', ' ')}\n")
+        file.writelines(f"{line}\n" for line in map(ljspeech_line, rows) if line)
+
+
+def ljspeech_line(row: JsonObject) -> str:
+    """Return the line of a row in a list of the form of LJSpeech; empty without words."""
+    audio = row.get(FILE_NAME_COLUMNS[VOCAL]) or row[FILE_NAME_COLUMNS[MIX]]
+    lines = [line.strip() for line in row["lyrics"].splitlines()]
+    words = " ".join(line for line in lines if line and not (line.startswith("[") and line.endswith("]")))
+    return f"{audio}|{words.replace('|', ' ')}" if words else ""

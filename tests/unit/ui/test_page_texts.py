@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from songgen.prepare.report.histograms import FIGURES
-from songgen.ui.preparing import RECIPES
+from songgen.ui.preparing.form import RECIPES
 from songgen.ui.translation import LANGUAGES
 
 UI = Path(__file__).resolve().parents[3] / "songgen" / "ui"

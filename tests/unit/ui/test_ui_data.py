@@ -1,5 +1,6 @@
 """Data on the page: list, one data set, the form of prepare, tokenize, review; paths outside are refused everywhere."""
 
+import html
 import json
 import shutil
 import threading
@@ -22,10 +23,10 @@ from songgen.prepare.output.next_steps import missing_parts
 from songgen.prepare.output.writers import PreparedInfo
 from songgen.prepare.preparation import prepare
 from songgen.prepare.review.desk import Clip, ReviewDesk
-from songgen.ui import preparing
 from songgen.ui.commands import command_values, command_words
 from songgen.ui.datasets import read_data_set
-from songgen.ui.song_count import count_songs
+from songgen.ui.preparing import form as preparing
+from songgen.ui.preparing.song_count import count_songs
 from songgen.ui.workspace import Workspace
 from songgen.web.guard import DOCUMENT_POLICY
 
@@ -87,6 +88,48 @@ def test_a_data_set_shows_parts_reasons_notices_and_lists(client: Client) -> Non
     assert "train.txt" in text and "|la la la" in text
     assert "lake_prompt.txt" in text  # the notice on the missing caption
     assert f"/review/{MINE}/" in text and f"/data/tokenize?data={MINE}" in text
+
+
+def test_clips_without_lyrics_are_a_warning_with_what_to_do(root: Path, client: Client) -> None:
+    assert 'id="without-lyrics"' not in page(client, f"/data/set/{MINE}")
+    path = root / "datasets/mine/metadata.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    text = ""
+    for missing, instrumental in ((1, False), (1, True), (2, False)):
+        changed = [
+            row | ({"lyrics": "[verse]", "instrumental": instrumental} if number < missing else {})
+            for number, row in enumerate(rows)
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in changed))
+        expected = 0 if instrumental else missing
+        assert read_data_set(root / "datasets/mine").without_lyrics == expected
+        text = page(client, f"/data/set/{MINE}")
+        assert ("1 of 2 clips have no lyrics" in text) == (expected == 1)
+    assert "No clip has lyrics" in text and "It is empty: no clip has lyrics" in text
+    assert f'class="button" href="/data/tokenize?data={MINE}"' in text, "the way out is the main button"
+    again = "/data/prepare?from=datasets%2Fmine&amp;output=datasets%2Fmine"
+    assert f'class="button main" href="{again}' in text
+    form = page(client, f"{again.replace('&amp;', '&')}&songs=songs")
+    assert 'name="output_dir" value="datasets/mine"' in form
+
+
+def test_the_texts_in_the_form_of_ljspeech_are_those_that_export_writes(root: Path, client: Client) -> None:
+    written = (root / "datasets/mine/train.txt").read_bytes()
+    (root / "datasets/mine/train.txt").unlink()
+    answer = client.get(f"/data/files/{MINE}/lists/train.txt")
+    assert answer.body == written and answer.headers["Content-Type"].startswith("text/plain")
+    assert written.decode().splitlines()[0] in html.unescape(page(client, f"/data/set/{MINE}"))
+    for name in ("validation.txt", "prepared.json", "..%2Ftrain.txt"):
+        assert client.get(f"/data/files/{MINE}/lists/{name}").status == 404
+
+
+def test_unfinished_tokens_lead_to_the_songs_that_they_are_made_of(root: Path, client: Client) -> None:
+    work = root / "datasets/mine_tokens.work"
+    work.mkdir()
+    (work / "tokenize_status.json").write_text(json.dumps({"status": "stopped", "run_id": "x"}))
+    (work / "plan.json").touch()
+    text = page(client, "/data/set/datasets%2Fmine_tokens")
+    assert f'href="/data/tokenize?data={MINE}"' in text and 'href="/data/prepare"' not in text
 
 
 def test_a_data_set_that_is_gone_is_a_message(client: Client) -> None:
@@ -175,6 +218,10 @@ def test_the_report_of_somebody_else_runs_no_script(root: Path, client: Client) 
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+STEPS = ["take_in", "align", "segment", "agreement", "tag", "filter", "split"]
+"""Steps of the data set of this module, in order."""
+
+
 def test_the_progress_of_running_work_is_shown(root: Path, client: Client) -> None:
     shutil.rmtree(root / "datasets/mine")
     status = {
@@ -184,7 +231,14 @@ def test_the_progress_of_running_work_is_shown(root: Path, client: Client) -> No
     }
     (root / "datasets/mine.work/prepare_status.json").write_text(json.dumps(status))
     work = client.get(f"/api/data/set/{MINE}").json["work"]
-    assert (work["progress"]["done"], work["progress"]["total"], work["step"]) == (3, 9, "clips of each song")
+    assert (work["progress"]["done"], work["progress"]["total"]) == (3, 9)
+    steps = {step["name"]: step for step in work["steps"]}
+    assert [*steps] == ["reading inputs", *STEPS, "writing the data set"]
+    assert steps["segment"] == {
+        "name": "segment", "summary": "clips of each song", "state": "failed", "unit": "songs",
+    }  # fmt: skip
+    assert [step["state"] for step in work["steps"]] == ["finished"] * 3 + ["failed"] + ["waiting"] * 5
+    assert steps["filter"]["unit"] == "clips" and all(step["summary"] for step in work["steps"])
     assert work["state"] == "failed" and "killed" in work["detail"]  # nobody holds the lock
     assert "datasets/mine" in page(client, f"/data/set/{MINE}")
     assert read_data_set(root / "datasets/mine.work").folder == root / "datasets/mine"
@@ -256,7 +310,7 @@ def test_every_recipe_is_described_and_gives_every_field_a_value(root: Path) -> 
     workspace = Workspace(root)
     fields = [*preparing.top_fields(), *(field for form in preparing.section_forms().values() for field in form.fields)]
     for name, meaning in preparing.recipes().items():
-        assert meaning, f"songgen.ui.preparing.RECIPES says nothing about {name}"
+        assert meaning, f"songgen.ui.preparing.form.RECIPES says nothing about {name}"
         values = preparing.starting_values(name, workspace)
         assert {field.name for field in fields} | {*preparing.section_forms()} == {*values}
     assert values["separate"] is True and values["filter.preset"] == "TOTAL"
