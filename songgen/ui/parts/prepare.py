@@ -37,6 +37,7 @@ class PreparePart:
     def index(self, request: Request) -> Response:
         """Return the form: `?songs=FOLDER`, `?from=FOLDER` with settings of a data set or run, `?output=FOLDER`."""
         from songgen.ui.preparing.form import SPLIT, recipes, section_forms, top_fields
+        from songgen.ui.preparing.labels import LABELS
 
         sections = section_forms()
         return self._site.render(
@@ -46,6 +47,7 @@ class PreparePart:
             start=request.query_params.get("from", ""),
             songs=request.query_params.get("songs", ""),
             output=request.query_params.get("output", ""),
+            labels=LABELS,
             top_fields=top_fields(),
             split=sections[SPLIT],
             sections=[form for name, form in sections.items() if name != SPLIT],

@@ -11,8 +11,10 @@ from songgen.config.keys import all_keys
 from songgen.jobs.record import JobView, find_jobs
 from songgen.runtime.json_files import read_json_object
 from songgen.ui.commands import command_form, command_values
+from songgen.ui.configuring.labels import label_of
 from songgen.ui.fields import Field, field_of_key
 from songgen.ui.parts.jobs import job_values
+from songgen.ui.preparing.labels import OPTION_LABELS
 from songgen.ui.site import Site
 from songgen.web.application import PageRoute
 
@@ -84,6 +86,8 @@ class TokenizePart:
             needed=[name for name in missing if name != "codec"],
             options={name: _command_fields(name, given | _entered(jobs.get(name))) for name, given in missing.items()},
             shown_options=SHOWN_OPTIONS,
+            key_labels={name: label_of(name) for name in (*PART_KEYS, *FURTHER_KEYS)},
+            option_labels=OPTION_LABELS,
             targets={name: given["out"] for name, given in missing.items()},
             main=_key_fields(MAIN_KEYS, values),
             part_fields=_key_fields(PART_KEYS, values),

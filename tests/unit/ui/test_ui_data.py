@@ -23,9 +23,12 @@ from songgen.prepare.output.next_steps import missing_parts
 from songgen.prepare.output.writers import PreparedInfo
 from songgen.prepare.preparation import prepare
 from songgen.prepare.review.desk import Clip, ReviewDesk
-from songgen.ui.commands import command_values, command_words
+from songgen.ui.commands import command_form, command_values, command_words
+from songgen.ui.configuring.labels import LABELS as CONFIGURATION_LABELS
 from songgen.ui.datasets import read_data_set
+from songgen.ui.parts.tokenize import FURTHER_KEYS, LAUNCH_OPTIONS, PART_KEYS
 from songgen.ui.preparing import form as preparing
+from songgen.ui.preparing.labels import LABELS, OPTION_LABELS
 from songgen.ui.preparing.song_count import count_songs
 from songgen.ui.workspace import Workspace
 from songgen.web.guard import DOCUMENT_POLICY
@@ -383,6 +386,14 @@ def test_a_form_names_nothing_outside(client: Client, root: Path) -> None:
         assert client.post("/api/prepare/save", {**FORM, **change}).status == 422, change
         assert client.post("/api/prepare/check", {**FORM, **change}).status in (200, 422), change
     assert not (root / "outputs").exists()
+
+
+def test_every_field_has_a_label() -> None:
+    fields = [*preparing.top_fields(), *(field for form in preparing.section_forms().values() for field in form.fields)]
+    assert {field.name for field in fields} == {*LABELS}
+    options = {field.name for name in ("tokenizer", "init", "codec") for field in command_form(name).fields}
+    assert options | {*LAUNCH_OPTIONS} == {*OPTION_LABELS}
+    assert {*PART_KEYS, *FURTHER_KEYS} <= {*CONFIGURATION_LABELS}
 
 
 def test_the_form_has_every_key_with_its_help(client: Client) -> None:
