@@ -7,6 +7,7 @@ from songgen.data.schema import REJECTED_FILE, arrow_schema
 from songgen.jobs.record import JOB_FILE, JOB_LOCK_FILE, JOB_STATUS_FILE, LOG_FILE, STOP_FILE, Job
 from songgen.lyrics import VOCABULARY_FILES
 from songgen.prepare.describing.paid_answers import ANSWERS_FOLDER
+from songgen.prepare.engine.phases import PHASES_FILE
 from songgen.prepare.engine.record_files import RECORDS_FILE, SONGS_FILE
 from songgen.prepare.engine.store import RESULTS_FOLDER
 from songgen.prepare.inputs import SPOOL_FOLDER
@@ -54,7 +55,7 @@ def test_the_files_are_those_that_are_written() -> None:
 def test_the_work_folder_of_preparing_is_listed_as_a_whole() -> None:
     names = (RESULTS_FOLDER, AUDIO_FOLDER, ENCODED_FOLDER, ENCODED_HASHES_FILE, SPOOL_FOLDER, ANSWERS_FOLDER,
              PINS_FILE, SONGS_FILE, RECORDS_FILE, REJECTED_FILE, CORRECTIONS_FILE, APPLIED_FILE, WORK_LOCK_FILE,
-             PREPARE_STATUS_FILE)  # fmt: skip
+             PREPARE_STATUS_FILE, PHASES_FILE)  # fmt: skip
     [row] = (line for line in section("Work folders").splitlines() if "of preparing" in line)
     assert not [name for name in names if f"`{name}" not in row]
 

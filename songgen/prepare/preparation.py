@@ -12,6 +12,7 @@ from accelerate.state import PartialState
 from songgen.data.reject_codes import REJECT_CODES
 from songgen.lyrics.tokenizer import VoiceBpeTokenizer
 from songgen.prepare.config import PREPARE_CONFIG_FILE, PrepareConfig
+from songgen.prepare.engine.phases import READING, WRITING, write_phases
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.record_files import RECORDS_FILE, SONGS_FILE, read_records, write_records
 from songgen.prepare.engine.runner import Runner
@@ -85,13 +86,15 @@ def prepare(config: PrepareConfig) -> PrepareSummary | None:
         on_main_process(state, lambda: _vocabulary(config))  # checks the tokenizer before the long work begins
         on_main_process(state, lambda: find_commits(config))
         fixed = pinned(config)
+        names = [step.name for _, steps in fixed.sections.steps() for step in steps]
+        on_main_process(state, lambda: write_phases(config.work_folder, names))
         on_main_process(state, lambda: repair_results(WorkFolder(config.work_folder)))
-        work.begin("reading inputs")
+        work.begin(READING)
         songs = fixed.work_folder / SONGS_FILE
         on_main_process(state, lambda: write_songs(songs, read_songs(fixed)))
         records = run_steps(fixed, state, read_records(songs), work)
         taken = read_notices(songs)
-        work.begin("writing the data set")
+        work.begin(WRITING)
         return on_main_process(state, lambda: finish(fixed, records, taken))
 
 

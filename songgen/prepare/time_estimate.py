@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Sequence
 
+from songgen.prepare.engine.phases import ESTIMATING
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.runner import Runner
 from songgen.prepare.engine.section import Section
@@ -52,14 +53,15 @@ def estimate_time(
     seconds: dict[str, float] = {}
     computed = runner.num_computed
     sample: list[SongRecord] = list(chosen)
-    for section, steps in sections:
-        for step in steps:
-            begun, loaded = time.monotonic(), runner.loading_seconds
-            sample = runner.run(step, sample)
-            loading = runner.loading_seconds - loaded
-            working = time.monotonic() - begun - loading
-            seconds[step.name] = loading + working / share / runner.workers
-        sample = corrections.apply(sample, section.phase)
+    with runner.within_phase(ESTIMATING):
+        for section, steps in sections:
+            for step in steps:
+                begun, loaded = time.monotonic(), runner.loading_seconds
+                sample = runner.run(step, sample)
+                loading = runner.loading_seconds - loaded
+                working = time.monotonic() - begun - loading
+                seconds[step.name] = loading + working / share / runner.workers
+            sample = corrections.apply(sample, section.phase)
     total = sum(seconds.values())
     if total < MIN_SECONDS or runner.num_computed == computed:
         return ""

@@ -2,9 +2,8 @@
 
 import filecmp
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,16 @@ from songgen.doctor.listing import Entry, find_entries
 from songgen.doctor.work_folders import WORK_ENDING, work_folder_of
 from songgen.prepare.engine.record_files import SONGS_FILE
 from songgen.prepare.inputs import TakenIn, read_notices
-from songgen.prepare.output.writers import FILE_NAME_COLUMNS, INFO_FILE, LJSPEECH_FILES, METADATA_FILES, PreparedInfo
+from songgen.prepare.output.writers import INFO_FILE, PreparedInfo
 from songgen.prepare.review.corrections import APPLIED_FILE, CORRECTIONS_FILE, REVIEW_CODES
-from songgen.prepare.sections import REFUSAL_CODES, SECTIONS
-from songgen.runtime.json_files import parse_json, parse_json_object, read_json_object
-from songgen.ui.folders.library import searched_folders
+from songgen.prepare.sections import REFUSAL_CODES
+from songgen.runtime.json_files import parse_json, read_json_object
+from songgen.ui.folders.library import is_number, searched_folders
+from songgen.ui.preparing.rows import LISTS, read_lines, read_lyrics
 from songgen.ui.workspace import Workspace
 
 KINDS = ("songs", "tokens")
 """Kinds of `songgen list` that are data sets: prepared songs, and tokens."""
-
-PAGE_ROWS = 50
-"""Rows of a data set on one page."""
-
-MAX_LINE = 1 << 20
-"""Most characters of a line of a manifest that are read."""
-
-SHOWN_LINES = 5
-"""Lines of a list in LJSpeech format that are shown."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +81,14 @@ class DataSet:
     without_caption: int = 0
     """Clips without a caption, which tokenizing leaves out."""
 
+    without_lyrics: int = 0
+    """Clips without words that are not marked as instrumental."""
+
     notices: TakenIn = field(default_factory=TakenIn)
     """Notices on the inputs."""
 
-    lists: dict[str, list[str]] = field(default_factory=dict)
-    """Lists in LJSpeech format -> their first lines."""
+    lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Lists in LJSpeech format, made of its rows -> their first lines."""
 
     report: dict[str, Any] | None = None
     """Its `report.json`; None without one."""
@@ -104,6 +98,11 @@ class DataSet:
 
     has_corrections: bool = False
     """Whether there are corrections that the last run of `songgen prepare` has not applied."""
+
+    @property
+    def clips(self) -> int:
+        """Number of clips."""
+        return sum(split.clips for split in self.splits)
 
 
 def list_data_sets(workspace: Workspace) -> list[Entry]:
@@ -117,7 +116,7 @@ def read_data_set(folder: Path, *, with_reasons: bool = True) -> DataSet:
 
     Args:
         folder: folder of the data set, or its work folder.
-        with_reasons: whether to count what was left out so far, of which there may be tens of thousands of lines.
+        with_reasons: whether to read what may have tens of thousands of lines: reasons of what was left out, lyrics.
     """
     if folder.name.endswith(WORK_ENDING):
         folder = folder.with_name(folder.name.removesuffix(WORK_ENDING))
@@ -134,7 +133,9 @@ def read_data_set(folder: Path, *, with_reasons: bool = True) -> DataSet:
         if (work / SONGS_FILE).with_suffix(".notices.json").is_file():
             found.notices = read_notices(work / SONGS_FILE)
         if with_reasons and not found.is_there and (work / REJECTED_FILE).is_file():
-            found.refused = _refused(Counter(_code(line) for line in _lines(work / REJECTED_FILE)))
+            found.refused = _refused(Counter(_code(line) for line in read_lines(work / REJECTED_FILE)))
+        if with_reasons and found.is_there:
+            _read_lyrics(found)
         found.has_corrections = found.is_there and _differ(work / CORRECTIONS_FILE, work / APPLIED_FILE)
     return found
 
@@ -163,9 +164,14 @@ def _read_prepared(found: DataSet) -> None:
     found.refused = _refused(info.refused)
     found.without_caption = info.without_caption
     found.report = _figures(_report(found.folder) or {})
-    for name in LJSPEECH_FILES.values():
-        if (found.folder / name).is_file():
-            found.lists[name] = [*islice(_lines(found.folder / name), SHOWN_LINES)]
+
+
+def _read_lyrics(found: DataSet) -> None:
+    for name, part in LISTS.items():
+        if any(split.name == part and split.clips for split in found.splits):
+            lyrics = read_lyrics(found.folder, part)
+            found.without_lyrics += lyrics.missing
+            found.lists[name] = lyrics.lines
 
 
 def _read_tokens(found: DataSet) -> None:
@@ -180,20 +186,16 @@ def _read_tokens(found: DataSet) -> None:
     parts = {name: _table(part) for name, part in _table((found.report or {}).get("splits")).items()}
     for name in info.splits:
         hours = parts.get(name, {}).get("hours")
-        found.splits.append(Split(name, info.num_rows(name), hours if _is_number(hours) else None))
+        found.splits.append(Split(name, info.num_rows(name), hours if is_number(hours) else None))
     counts: Counter[str] = Counter()
     for part in parts.values():
-        counts.update({code: count for code, count in _table(part.get("rejected")).items() if _is_number(count)})
+        counts.update({code: count for code, count in _table(part.get("rejected")).items() if is_number(count)})
     found.refused = _refused(counts)
 
 
 def _table(value: Any) -> dict[str, Any]:
     """Return a table of a report; an empty one for another value, which a damaged or earlier report may have."""
     return value if isinstance(value, dict) else {}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _report(folder: Path) -> dict[str, Any] | None:
@@ -207,12 +209,12 @@ def _figures(report: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the figures of a report that the page shows; None if one of them is not as this version writes it."""
     stages, charts = report.get("stages", ()), report.get("histograms", ())
     try:
-        is_known = all(_is_number(stage["seconds"]) and {"step", "songs", "clips"} <= stage.keys() for stage in stages)
+        is_known = all(is_number(stage["seconds"]) and {"step", "songs", "clips"} <= stage.keys() for stage in stages)
         for chart in charts:
             sizes = {len(chart["edges"]) - 1, len(chart["accepted"]), len(chart["refused"])}
             numbers = [*chart["edges"], *chart["accepted"], *chart["refused"], chart["median"] or 0]
             is_text = isinstance(chart["label"], str) and isinstance(chart["unit"], str)
-            is_known &= is_text and len(sizes) == 1 and all(map(_is_number, numbers))
+            is_known &= is_text and len(sizes) == 1 and all(map(is_number, numbers))
     except (KeyError, TypeError, AttributeError):
         return None
     return {"stages": stages, "histograms": charts} if is_known else None
@@ -227,49 +229,3 @@ def _reason(code: str, count: int) -> Refused:
     if known is not None:
         return Refused(code, count, known.meaning, known.advice)
     return Refused(code, count, REJECT_CODES[code].meaning if code in REJECT_CODES else "", "")
-
-
-def summary_of_step(name: str) -> str:
-    """Return what a step of preparing is for; empty for a phase that is not a step."""
-    return next((section.summary for section in SECTIONS.values() for step in section.steps if step.name == name), "")
-
-
-def read_rows(folder: Path, split: str, page: int) -> dict[str, Any]:
-    """Return one page of the rows of a prepared data set.
-
-    Args:
-        folder: prepared data set.
-        split: `train` or `eval`.
-        page: number, from 1.
-
-    Raises:
-        ValueError: if there is no such part.
-    """
-    path = folder / METADATA_FILES.get(split, "-")
-    if not path.is_file():
-        raise ValueError(f"split: there is no {split} part in this data set")
-    first = (max(page, 1) - 1) * PAGE_ROWS
-    shown = [_row(line) for line in islice(_lines(path), first, first + PAGE_ROWS + 1)]
-    return {"rows": shown[:PAGE_ROWS], "first": first + 1, "page": max(page, 1), "has_more": len(shown) > PAGE_ROWS}
-
-
-def _row(line: str) -> dict[str, Any]:
-    """Return what is shown of a row; a damaged one is named."""
-    try:
-        values = parse_json_object(line)
-    except ValueError:
-        return {"id": "?", "caption": line[:80], "lyrics": "", "tracks": {}, "duration": None, "language": ""}
-    tracks = {
-        track: values[column] for track, column in FILE_NAME_COLUMNS.items() if isinstance(values.get(column), str)
-    }
-    texts = {name: str(values.get(name) or "")[:2_000] for name in ("caption", "lyrics", "language")}
-    duration = values.get("duration")
-    return {"id": str(values.get("fname", "")), "tracks": tracks, **texts,
-            "duration": duration if isinstance(duration, int | float) else None}  # fmt: skip
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a file; a line without an end is cut."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        while line := file.readline(MAX_LINE):
-            yield line.rstrip("\n")

@@ -173,6 +173,18 @@ def body_of(request: Request) -> dict[str, Any]:
     return body
 
 
+def table_of(request: Request, name: str) -> dict[str, Any]:
+    """Return a table of the JSON object that a request carries; an empty one if it is not there.
+
+    Raises:
+        ValueError: if it is not a table.
+    """
+    value = body_of(request).get(name, {})
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: a table of options is expected")
+    return value
+
+
 def text_of(request: Request, name: str, default: str = "") -> str:
     """Return a text of the JSON object that a request carries.
 

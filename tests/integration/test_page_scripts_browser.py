@@ -333,3 +333,33 @@ def test_what_was_entered_a_moment_ago_is_saved_and_broken_json_is_not(browser: 
     browser.wait_for_text("not valid JSON", "#problem")
     assert json.loads(file.read_text()) == {"learning_rate": 0.5}
     assert browser.run("return document.getElementById('json').value") == '{"learning_rate": '
+
+
+def test_what_was_typed_stays_while_a_part_is_made(browser: Browser, root: Path) -> None:
+    folder = root / "datasets/typed"
+    folder.mkdir(parents=True)
+    values = {"model_name_or_path": "./outputs/typed/new", "save_to_disk": "datasets/typed_tokens"}
+    (folder / "data.json").write_text(json.dumps(values))
+    row = {"fname": "a", "caption": "sunny pop", "lyrics": "golden river", "audio_file_name": "audio/a.wav"}
+    (folder / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+    go(browser, "/data")
+    browser.run("location.href = '/data/tokenize?data=datasets%2Ftyped'")
+    browser.wait(
+        lambda: browser.run("return document.readyState === 'complete' && !!document.querySelector('#tokenize')")
+    )
+    browser.run("window.mark = true; document.getElementById('field-save_to_disk').value = 'datasets/mine_alone'")
+    browser.press_button("Train the tokenizers")
+    browser.wait(lambda: browser.run("return !!document.querySelector('[data-panel=tokenizer] [data-job]')"), "the job")
+    browser.wait(lambda: browser.run("return !document.querySelector('[data-needed=tokenizer]')"), "the tokenizers")
+    assert (root / "outputs/typed/tokenizers").is_dir()
+    assert browser.text("[data-needed=init] h3") == "First: an untrained model"
+    assert browser.value("#field-save_to_disk") == "datasets/mine_alone" and browser.run("return window.mark")
+
+
+def test_the_list_of_data_sets_follows_what_happens(browser: Browser, root: Path) -> None:
+    go(browser, "/data")
+    folder = root / "datasets/late"
+    browser.wait(lambda: browser.run("return document.getElementById('searching').hidden"), "the list")
+    folder.mkdir(parents=True)
+    (folder / "prepared.json").write_text("{}")
+    browser.wait_for_text("datasets/late")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser, open_browser
+from browser import ELEMENT, Browser, open_browser
 from review_songs import EVIL, apply_corrections, clip, write_work_folder
 
 from songgen.prepare.engine.record import Refusal
@@ -299,7 +299,7 @@ def test_a_list_of_open_clips_goes_on_to_its_end(browser: Browser, tmp_path: Pat
 def test_a_broken_song_says_why_and_cannot_be_accepted(review: Review) -> None:
     review.browser.run("document.querySelector('[data-id=gone]').click()")
     review.wait_for_clip("gone")
-    assert "mend the song" in review.browser.text("#refusal")
+    assert "repair the song" in review.browser.text("#refusal")
     assert review.browser.run("return document.querySelector('#accept').disabled") is True
     review.browser.press("a")
     assert not review.edits()
@@ -346,3 +346,123 @@ def test_another_copy_is_kept_instead_by_a_key(browser: Browser, tmp_path: Path)
         assert edit["id"] == "lake_000" and edit["changes"]["verdict"] == "accepted"
         review.wait_for("#status", "kept instead")
         review.wait_for("#clip-state", "accepted")
+
+
+# ---- what must not be lost
+
+AWAY = (
+    "window.reach ??= window.fetch; const wait = window.setTimeout;"
+    "window.setTimeout = (action, time, ...others) => wait(action, time === 5000 ? 50 : time, ...others);"
+    "window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))"
+)
+"""Script after which the server cannot be reached; `window.fetch = window.reach` ends that."""
+
+BACK = "window.fetch = window.reach"
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", ["problems", "conflict"])
+def test_on_a_phone_a_clip_that_is_not_saved_stays_open_with_its_problem(review: Review, kind: str) -> None:
+    browser = review.browser
+    browser.resize(420, 800)
+    if kind == "problems":
+        browser.write("#language", "not a language!", clear=True)
+    else:
+        ReviewDesk(review.work).save("river_000", 0, {"caption": "first tab"})
+        browser.write("#caption", "second tab", clear=True)
+    browser.wait(lambda: browser.run(f"return !document.getElementById('{kind}').hidden"), kind)
+    browser.run("document.querySelector('main').scrollTop = 0; document.getElementById('to-list').click()")
+    browser.wait(lambda: review.browser.run(
+        f"const place = document.getElementById('{kind}').getBoundingClientRect();"
+        "return place.height > 0 && place.top >= 0 && place.bottom <= innerHeight"), "the reason")  # fmt: skip
+    assert browser.run("return document.getElementById('clip-pane').checkVisibility()")
+    if kind == "problems":
+        browser.write("#language", "de", clear=True)
+        browser.click("#to-list")
+        browser.wait(lambda: browser.run("return document.getElementById('list-pane').checkVisibility()"), "the list")
+    browser.complaints()  # the refused request
+
+
+@pytest.mark.faults
+def test_the_first_click_after_a_search_opens_its_clip(review: Review) -> None:
+    review.browser.write("[name=search]", "second")
+    review.browser.wait(lambda: review.listed() == ["river_000", "river_001"], "those that were searched")
+    place = {ELEMENT: review.browser.element("[data-id=river_001]")}
+    press = [{"type": "pointerMove", "origin": place, "x": 0, "y": 0}, {"type": "pointerDown", "button": 0},
+             {"type": "pause", "duration": 400}, {"type": "pointerUp", "button": 0}]  # fmt: skip
+    mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": press}
+    review.browser.command("POST", "/actions", {"actions": [mouse]})
+    review.wait_for_clip("river_001")
+
+
+@pytest.mark.faults
+def test_the_enter_that_ends_a_composition_refuses_nothing(review: Review) -> None:
+    review.browser.run(
+        "document.getElementById('reason').dispatchEvent("
+        "new KeyboardEvent('keydown', {key: 'Enter', isComposing: true, bubbles: true}))"
+    )
+    review.browser.write("#caption", "loud rock", clear=True)
+    assert [edit["changes"] for edit in review.wait_for_edits(1)] == [{"caption": "loud rock"}]
+
+
+@pytest.mark.faults
+def test_what_is_written_while_the_server_is_away_is_saved_later(review: Review) -> None:
+    review.browser.run(AWAY)
+    review.browser.write("#caption", "loud rock", clear=True)
+    review.wait_for("#status", "does not answer")
+    review.browser.press("Escape")
+    review.browser.press("a")
+    asked = (
+        "const event = new Event('beforeunload', {cancelable: true}); window.dispatchEvent(event);"
+        "return event.defaultPrevented"
+    )
+    assert review.browser.run(asked), "the browser asks before it leaves the page"
+    review.browser.press("j")
+    assert review.browser.text("#clip-id") == "river_000"
+    review.browser.run(BACK)
+    [edit] = review.wait_for_edits(1)
+    assert edit["changes"]["caption"] == "loud rock" and edit["changes"]["verdict"] == "accepted"
+    review.wait_for("#status", "saved")
+    assert not review.browser.run(asked)
+
+
+@pytest.mark.faults
+def test_undo_takes_nothing_back_and_nothing_away_while_a_change_cannot_be_saved(review: Review) -> None:
+    review.browser.press("a")
+    review.wait_for_clip("river_001")
+    review.browser.run(AWAY)
+    review.browser.write("#caption", "not saved", clear=True)
+    review.browser.press("Escape")
+    review.browser.press("u")
+    review.wait_for("#status", "does not answer")
+    assert review.browser.value("#caption") == "not saved" and review.browser.text("#clip-id") == "river_001"
+    review.browser.run(BACK)
+    review.wait_for_edits(2)
+    review.wait_for("#status", "saved")
+    review.browser.press("u")  # the caption
+    review.wait_for_edits(3)
+    review.wait_for("#status", "taken back")
+    review.browser.press("u")  # the verdict, on the clip before
+    assert review.wait_for_edits(4)[3]["reverts"] == 1
+
+
+@pytest.mark.faults
+def test_a_late_answer_does_not_replace_a_newer_list(review: Review) -> None:
+    review.browser.run(
+        "const reach = window.fetch; window.late = new Promise((done) => { window.release = done; });"
+        "window.fetch = (path, ...others) => {"
+        " const answer = reach(path, ...others); const isFirst = String(path).includes('state=out');"
+        " return isFirst ? answer.then((found) => window.late.then(() => found)) : answer; }"
+    )
+    review.choose("state", "out")
+    review.choose("state", "accepted")
+    review.browser.wait(lambda: review.listed() == [], "the newer list")
+    review.browser.run("window.release(); return new Promise((done) => { setTimeout(done, 100); })")
+    assert review.listed() == []
+
+
+@pytest.mark.faults
+def test_a_list_that_cannot_be_read_is_said(review: Review) -> None:
+    review.browser.run(AWAY)
+    review.choose("state", "out")
+    review.wait_for("#status", "does not answer")

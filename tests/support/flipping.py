@@ -30,7 +30,8 @@ NO_EFFECT, NAMED, NOT_READ = "no effect", "named", "not read"
 SILENT, UNNAMED = "SILENT", "an error without its name"
 """Outcomes; the last two must not be."""
 
-UNREAD = ("lock.json", ".run.lock", "run_status.json", "metrics.jsonl", "verified_data.json", "prepare_status.json")
+UNREAD = ("lock.json", ".run.lock", "run_status.json", "metrics.jsonl", "verified_data.json", "prepare_status.json",
+          "phases.json")  # fmt: skip
 """Files without checksums, by their documentation: no work depends on them."""
 
 OLDER_CHECKPOINTS = ("run/checkpoint-[24]/*",)

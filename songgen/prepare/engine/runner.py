@@ -107,6 +107,17 @@ class Runner:
             self._lifeline.close()
         self._open.close()
 
+    @contextmanager
+    def within_phase(self, phase: str) -> Iterator[None]:
+        """Report one phase while the block runs steps, whose progress is not that of all songs."""
+        work, self.work = self.work, None
+        if work is not None:
+            work.begin(phase)
+        try:
+            yield
+        finally:
+            self.work = work
+
     def run(self, step: Step | SetStep, records: Sequence[SongRecord]) -> list[SongRecord]:
         """Run a step over the records that are not refused and need it.
 

@@ -10,6 +10,12 @@ TOKENIZERS_FOLDER = "tokenizers"
 """Name of the folder of new tokenizers, next to the model."""
 
 
+def folder_beside(model: str, name: str) -> str:
+    """Return a folder next to a model as it is written in commands; a relative one is marked as a path by `./`."""
+    folder = str(Path(model).parent / name)
+    return folder if folder.startswith((".", "/", "~")) else f"./{folder}"
+
+
 def missing_parts(folder: str, values: Mapping[str, Any], root: Path = Path()) -> dict[str, dict[str, Any]]:
     """Return the commands that make what is missing, in order: name of the command -> values of its options.
 
@@ -21,10 +27,10 @@ def missing_parts(folder: str, values: Mapping[str, Any], root: Path = Path()) -
     model = str(values.get("model_name_or_path") or "")
     if not model.startswith((".", "/", "~")) or (root / Path(model).expanduser()).exists():
         return {}
-    tokenizers = Path(model).parent / TOKENIZERS_FOLDER
+    tokenizers = folder_beside(model, TOKENIZERS_FOLDER)
     commands: dict[str, dict[str, Any]] = {}
-    if not (root / tokenizers.expanduser()).exists():
+    if not (root / Path(tokenizers).expanduser()).exists():
         names = [name for name in METADATA_FILES.values() if (root / folder / name).is_file()]
-        commands["tokenizer"] = {"manifest": [f"{folder}/{name}" for name in names[:1]], "out": f"./{tokenizers}"}
-    commands["init"] = {"out": model, "tokenizers": f"./{tokenizers}"}
+        commands["tokenizer"] = {"manifest": [f"{folder}/{name}" for name in names[:1]], "out": tokenizers}
+    commands["init"] = {"out": model, "tokenizers": tokenizers}
     return commands

@@ -88,7 +88,21 @@ class PreparedInfo:
             info = cls(**{name: value for name, value in values.items() if name != _EARLIER_HASHES})
         except (OSError, ValueError, TypeError):
             return None
-        return info if info.format_version == FORMAT_VERSION else None
+        return info if info.format_version == FORMAT_VERSION and info._is_well_formed() else None
+
+    def _is_well_formed(self) -> bool:
+        """Return whether every value has its type; a file that was edited or damaged may have any."""
+        tables = (self.clips, self.seconds, self.refused)
+        if not isinstance(self.files, list) or not all(isinstance(table, dict) for table in tables):
+            return False
+        counts = [*self.clips.values(), *self.refused.values(), self.num_audio_files, self.without_caption]
+        seconds = [*self.seconds.values()]
+        return (
+            all(isinstance(text, str) for text in (self.fingerprint, *self.files))
+            and all(isinstance(count, int) and not isinstance(count, bool) for count in counts)
+            and all(isinstance(value, int | float) and math.isfinite(value) for value in seconds)
+            and self.clips.keys() <= self.seconds.keys()
+        )
 
     def is_complete(self, folder: Path) -> bool:
         """Return whether all files of the data set exist, and those other than audio are as they were written."""
@@ -332,9 +346,12 @@ def ace_row(row: JsonObject) -> JsonObject:
 def write_ljspeech(path: Path, rows: Sequence[JsonObject]) -> None:
     """Write `path|text` lines: the vocal track if there is one, and the lyrics on one line without section tags."""
     with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            audio = row.get(FILE_NAME_COLUMNS[VOCAL]) or row[FILE_NAME_COLUMNS[MIX]]
-            lines = [line.strip() for line in row["lyrics"].splitlines()]
-            words = " ".join(line for line in lines if line and not (line.startswith("[") and line.endswith("]")))
-            if words:
-                file.write(f"{audio}|{words.replace('|', ' ')}\n")
+        file.writelines(f"{line}\n" for line in map(ljspeech_line, rows) if line)
+
+
+def ljspeech_line(row: JsonObject) -> str:
+    """Return the line of a row in a list of the form of LJSpeech; empty without words."""
+    audio = row.get(FILE_NAME_COLUMNS[VOCAL]) or row[FILE_NAME_COLUMNS[MIX]]
+    lines = [line.strip() for line in row["lyrics"].splitlines()]
+    words = " ".join(line for line in lines if line and not (line.startswith("[") and line.endswith("]")))
+    return f"{audio}|{words.replace('|', ' ')}" if words else ""

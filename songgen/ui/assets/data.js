@@ -1,7 +1,9 @@
 // The list of data sets: fetched, since searching the folders takes a moment.
 
 import "./forms.js";
-import { act, badge, el, formatDuration, formatTime, request, t } from "./page.js";
+import { act, badge, el, formatDuration, formatTime, poll, request, t } from "./page.js";
+
+const REFRESH_SECONDS = 8;
 
 const byId = (id) => document.getElementById(id);
 
@@ -25,10 +27,15 @@ function row(entry) {
     el("td", {}, ...links));
 }
 
+let shown = null; // the list as text
+
 async function load() {
-  byId("searching").hidden = false;
+  byId("searching").hidden = shown !== null;
   try {
     const { entries } = await request("/api/data");
+    const text = JSON.stringify(entries);
+    if (text === shown) return; // a list that is rebuilt would lose the focus
+    shown = text;
     byId("entries").replaceChildren(...entries.map(row));
     byId("data-sets").hidden = entries.length === 0;
     byId("nothing").hidden = entries.length > 0;
@@ -38,4 +45,4 @@ async function load() {
 }
 
 byId("refresh").addEventListener("click", () => act(byId("refresh"), load));
-act(byId("refresh"), load);
+act(byId("refresh"), load).then(() => setTimeout(() => poll(load, REFRESH_SECONDS), REFRESH_SECONDS * 1000));

@@ -1,19 +1,66 @@
 // Tokenizing: parts that have to be made first, and the form of the command.
 
 import { connectForm } from "./forms.js";
-import { el, request } from "./page.js";
+import { watchJob } from "./jobs.js";
+import { el, request, showProblem, t } from "./page.js";
 
-for (const form of document.querySelectorAll("form[data-subject]")) {
+const wasActive = new Map(); // id of a job -> whether it was running when it was last looked at
+
+function connectPart(form) {
   connectForm(form, {
     subject: (values) => values.out ?? form.dataset.subject,
-    onStart: () => location.reload(), // the panel of the job is then on the page
+    onStart: () => refresh().catch(showProblem), // the panel of the job is then on the page
   });
 }
 
-let wasActive = false;
+const partOf = (place, name) => place.querySelector(`[data-needed="${name}"]`);
+const formOf = (place, name) => place.querySelector(`form[data-command="${name}"]`);
+const panelOf = (place, name) => place.querySelector(`[data-panel="${name}"]`);
+
+/** Takes from a fresh copy of the page which parts are missing, and the panels of jobs; what was typed stays. */
+async function refresh() {
+  const answer = await fetch(location.href);
+  if (!answer.ok) throw new Error(t("The request failed with status {status}", { status: answer.status }));
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const part of document.querySelectorAll("[data-needed]")) {
+    const now = partOf(fresh, part.dataset.needed);
+    if (now) updatePart(part, now);
+    else part.remove(); // it has been made
+  }
+  for (const now of fresh.querySelectorAll("#needed > [data-needed]")) {
+    if (partOf(document, now.dataset.needed)) continue;
+    const added = document.importNode(now, true);
+    document.getElementById("needed").append(added);
+    added.querySelectorAll("form[data-subject]").forEach(connectPart);
+    for (const panel of added.querySelectorAll("[data-job]")) watchJob(panel);
+  }
+  document.getElementById("needed-first").replaceChildren(...fresh.getElementById("needed-first").childNodes);
+}
+
+function updatePart(part, now) {
+  const name = part.dataset.needed;
+  const title = part.querySelector("h3");
+  if (title) title.textContent = now.querySelector("h3").textContent;
+  const shown = panelOf(part, name);
+  const job = panelOf(now, name).querySelector("[data-job]");
+  if (job && job.dataset.job !== shown.querySelector("[data-job]")?.dataset.job) {
+    shown.replaceChildren(document.importNode(job, true));
+    watchJob(shown.firstElementChild);
+  }
+  const form = formOf(part, name);
+  for (const { name: field, defaultValue } of formOf(now, name).querySelectorAll("input[type=text], textarea")) {
+    const input = form.elements[field];
+    if (input.value === input.defaultValue) input.value = defaultValue; // such as a codec that is there now
+    input.defaultValue = defaultValue;
+  }
+  form.dispatchEvent(new Event("input"));
+}
+
+for (const form of document.querySelectorAll("form[data-subject]")) connectPart(form);
+
 document.addEventListener("job", ({ detail: job }) => {
-  if (wasActive && job.state === "finished") location.reload(); // what it has made is no longer missing
-  wasActive = job.is_active;
+  if (wasActive.get(job.id) && job.state === "finished") refresh().catch(showProblem); // it is no longer missing
+  wasActive.set(job.id, job.is_active);
 });
 
 const form = document.getElementById("tokenize");

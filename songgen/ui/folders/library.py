@@ -192,7 +192,7 @@ def _last(lines: Sequence[str], names: Sequence[str]) -> float | None:
     for name in names:
         for line in reversed(lines):
             value = _metrics(line).get(name) if f'"{name}"' in line else None
-            if value is not None and _is_number(value):
+            if value is not None and is_number(value):
                 return float(value)
     return None
 
@@ -205,8 +205,8 @@ def _metrics(line: str) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _is_number(value: Any) -> bool:
-    """Return whether a value is a number that JSON has; a loss that is NaN is in the state of the run."""
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number: damaged files may have other values, and a loss may be NaN."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -2,22 +2,28 @@
 
 import dataclasses
 import shlex
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, Response, StreamingResponse
 
 from songgen.config.recipes import recipe_folder
 from songgen.data.sound.contents import AUDIO_SUFFIXES
+from songgen.doctor.work_folders import work_folder_of
 from songgen.jobs.record import JobView, find_jobs, newest_job
-from songgen.ui.folders.library import searched_folders
+from songgen.ui.commands import command_values
+from songgen.ui.folders.library import searched_folders, values_of
 from songgen.ui.parts.jobs import job_values
 from songgen.ui.site import Site
 from songgen.web.answers import PartialFileResponse, existing_file, json_response
 from songgen.web.application import PageRoute
 from songgen.web.guard import DOCUMENT_POLICY
+
+if TYPE_CHECKING:
+    from songgen.ui.datasets import DataSet
 
 COMMANDS = ("prepare", "tokenizer", "codec", "init", "tokenize")
 """Commands whose jobs are shown with the data sets."""
@@ -25,6 +31,9 @@ COMMANDS = ("prepare", "tokenizer", "codec", "init", "tokenize")
 REPORT_PAGE = "report.html"
 AUDIO_FOLDER = "audio"
 """In a prepared data set: the page with its figures, and its clips."""
+
+TOKENS_ENDING = "_tokens"
+"""What preparing adds to the name of a data set for the folder of its tokens."""
 
 DEMO_SCRIPT = Path("demo") / "build_songs.py"
 """Script of a clone that makes songs for trying out, next to the recipes."""
@@ -46,6 +55,7 @@ class DataPart:
             PageRoute("/data/set/{folder}", page(self.data_set)),
             PageRoute("/data/files/{folder}/report.html", page(self.report)),
             PageRoute("/data/files/{folder}/audio/{name}", self.audio),
+            PageRoute("/data/files/{folder}/lists/{name}", page(self.list_of_texts)),
             PageRoute("/api/data", api(self.listing)),
             PageRoute("/api/data/models", api(self.models)),
             PageRoute("/api/data/set/{folder}", api(self.state)),
@@ -82,14 +92,14 @@ class DataPart:
 
     def data_set(self, request: Request) -> Response:
         """Return the page of one data set."""
-        from songgen.ui.datasets import DataSet, read_data_set
+        from songgen.ui.datasets import read_data_set
 
         folder = self._folder(request)
         found = read_data_set(folder)
         job = self._newest_job(found.folder)
         if not found.kind and job is None:
             raise ValueError(f"{self._workspace.shown(folder)} is not a data set; it may have been moved or deleted")
-        shown: DataSet = dataclasses.replace(found, kind=found.kind or _kind_of_job(job))
+        shown = dataclasses.replace(found, kind=found.kind or _kind_of_job(job))
         path = self._workspace.shown(shown.folder)
         return self._site.render(
             request,
@@ -99,11 +109,14 @@ class DataPart:
             address=quote(path, safe=""),
             job=None if job is None else job_values(job, self._site.language(request)),
             has_report_page=(shown.folder / REPORT_PAGE).is_file(),
+            source=self._source_of(shown, job),
+            again=self._form_again(shown.folder, path),
         )
 
     def state(self, request: Request) -> Response:
         """Return how far the work on a data set is."""
-        from songgen.ui.datasets import read_data_set, summary_of_step
+        from songgen.ui.datasets import read_data_set
+        from songgen.ui.preparing.steps import steps_of
 
         found = read_data_set(self._folder(request), with_reasons=False)  # asked for every other second
         texts, work, job = self._site.language(request), found.work, self._newest_job(found.folder)
@@ -114,13 +127,16 @@ class DataPart:
                 "state": work.state,
                 "detail": texts.message(work.detail),
                 "progress": progress and dataclasses.asdict(progress),
-                "step": texts(summary_of_step(progress.phase)) if progress else "",
+                "steps": [
+                    {**vars(step), "summary": texts(step.summary)}
+                    for step in steps_of(work_folder_of(found.folder), work.state, progress)
+                ],
             }
         return json_response(values)
 
     def rows(self, request: Request) -> Response:
         """Return rows of a prepared data set: `?split=train&page=1`."""
-        from songgen.ui.datasets import read_rows
+        from songgen.ui.preparing.rows import read_rows
 
         query = request.query_params
         page = query.get("page", "1")[:7]
@@ -133,6 +149,13 @@ class DataPart:
         folder = self._folder(request)
         path = existing_file(folder / REPORT_PAGE, folder)
         return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": DOCUMENT_POLICY})
+
+    def list_of_texts(self, request: Request) -> Response:
+        """Return a list of clips and texts in the form of LJSpeech, made of the rows, to keep."""
+        from songgen.ui.preparing.rows import list_lines
+
+        lines = list_lines(self._folder(request), request.path_params["name"])
+        return StreamingResponse(lines, media_type="text/plain")
 
     def audio(self, request: Request) -> Response:
         """Return a clip of a data set to listen to."""
@@ -148,6 +171,32 @@ class DataPart:
 
     def _folder(self, request: Request) -> Path:
         return self._workspace.path(request.path_params["folder"], "folder")
+
+    def _source_of(self, tokens: "DataSet", job: JobView | None) -> str:
+        """Return the prepared data set that unfinished tokens are made of; empty if it is not known."""
+        from songgen.prepare.output.writers import INFO_FILE
+
+        names = [str(tokens.folder).removesuffix(TOKENS_ENDING)]
+        if job is not None and job.job.name == "tokenize":
+            with suppress(ValueError):  # a job of somebody else
+                names.insert(0, str(Path(str(command_values(job.job.command).get("config") or "")).parent))
+        for name in names:
+            with suppress(ValueError):
+                folder = self._workspace.path(name)
+                if (folder / INFO_FILE).is_file():
+                    return self._workspace.shown(folder)
+        return ""
+
+    def _form_again(self, folder: Path, shown: str) -> str:
+        """Return the address of the form that prepares a data set again, with its settings and its songs."""
+        from songgen.prepare.config import PREPARE_CONFIG_FILE
+
+        values = {"from": shown, "output": shown}
+        match values_of(folder / PREPARE_CONFIG_FILE).get("inputs"):
+            case [str(songs)] | str(songs):
+                with suppress(ValueError):  # outside of the folders of the page
+                    values["songs"] = self._workspace.shown(self._workspace.path(songs))
+        return f"/data/prepare?{urlencode(values)}"
 
     def _newest_job(self, folder: Path) -> JobView | None:
         """Return the job that works, or has worked, on a data set."""

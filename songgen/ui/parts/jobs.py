@@ -12,7 +12,7 @@ from songgen.jobs.log import read_log
 from songgen.jobs.record import JobView, find_jobs, read_job
 from songgen.jobs.starting import remove_job, start_job, stop_job
 from songgen.ui.commands import STARTABLE, command_text, command_values, command_words
-from songgen.ui.site import Site, body_of, text_of
+from songgen.ui.site import Site, body_of, table_of, text_of
 from songgen.ui.translation import Translator
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
@@ -113,10 +113,7 @@ class JobsPart:
         return json_response({})
 
     def _words(self, request: Request, name: str) -> list[str]:
-        values = body_of(request).get("values", {})
-        if not isinstance(values, dict):
-            raise ValueError("values: a table of options is expected")
-        return command_words(name, values, self._site.workspace)
+        return command_words(name, table_of(request, "values"), self._site.workspace)
 
     def _values(self, request: Request, views: list[JobView]) -> list[dict[str, Any]]:
         texts = self._site.language(request)

@@ -9,7 +9,7 @@ from songgen.families.use.generating import option_groups
 from songgen.lyrics.languages import LANGUAGES
 from songgen.lyrics.tokenizer import SECTION_TAGS
 from songgen.ui.commands import command_form
-from songgen.ui.site import Site, body_of, text_of
+from songgen.ui.site import Site, body_of, table_of, text_of
 from songgen.ui.songs import ENDINGS, RESERVED, Songs, found_models, groups_of, shown_commands
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
@@ -117,8 +117,7 @@ def _request_of(request: Request) -> tuple[dict[str, Any], list[Any], str]:
     Raises:
         ValueError: if it has another form.
     """
-    body = body_of(request)
-    values, takes = body.get("values", {}), body.get("takes", [])
-    if not isinstance(values, dict) or not isinstance(takes, list):
-        raise ValueError("values: a table of options is expected; takes: a list of models")
+    values, takes = table_of(request, "values"), body_of(request).get("takes", [])
+    if not isinstance(takes, list):
+        raise ValueError("takes: a list of models is expected")
     return values, takes, text_of(request, "ending", ENDINGS[0])

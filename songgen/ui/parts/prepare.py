@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from songgen.runtime.files import write_text_atomic
 from songgen.ui.commands import command_text
-from songgen.ui.site import Site, as_json, body_of, text_of
-from songgen.ui.song_count import count_songs
+from songgen.ui.preparing.song_count import count_songs
+from songgen.ui.site import Site, as_json, body_of, table_of, text_of
 from songgen.ui.workspace import CONFIGS_FOLDER
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
@@ -35,8 +35,9 @@ class PreparePart:
         ]
 
     def index(self, request: Request) -> Response:
-        """Return the form: `?songs=FOLDER` with songs, `?from=FOLDER` with the settings of a data set or run."""
-        from songgen.ui.preparing import SPLIT, recipes, section_forms, top_fields
+        """Return the form: `?songs=FOLDER`, `?from=FOLDER` with settings of a data set or run, `?output=FOLDER`."""
+        from songgen.ui.preparing.form import SPLIT, recipes, section_forms, top_fields
+        from songgen.ui.preparing.labels import LABELS
 
         sections = section_forms()
         return self._site.render(
@@ -45,6 +46,8 @@ class PreparePart:
             recipes=recipes(),
             start=request.query_params.get("from", ""),
             songs=request.query_params.get("songs", ""),
+            output=request.query_params.get("output", ""),
+            labels=LABELS,
             top_fields=top_fields(),
             split=sections[SPLIT],
             sections=[form for name, form in sections.items() if name != SPLIT],
@@ -56,13 +59,13 @@ class PreparePart:
 
     def start(self, request: Request) -> Response:
         """Return the value of every field for a recipe, a data set or a run: `?from=NAME`."""
-        from songgen.ui.preparing import starting_values
+        from songgen.ui.preparing.form import starting_values
 
         return json_response({"values": starting_values(request.query_params.get("from", ""), self._workspace)})
 
     def check(self, request: Request) -> Response:
         """Return the file that a form makes, its command, and what is wrong with it."""
-        from songgen.ui.preparing import checked
+        from songgen.ui.preparing.form import checked
 
         values = self._values(request)
         problem = notice = ""
@@ -84,7 +87,7 @@ class PreparePart:
 
     def save(self, request: Request) -> Response:
         """Write the file; the answer has the values of the command that uses it."""
-        from songgen.ui.preparing import checked
+        from songgen.ui.preparing.form import checked
 
         values = self._values(request)
         config = checked(values, self._workspace)
@@ -96,13 +99,12 @@ class PreparePart:
         return json_response({"config": path, "subject": self._workspace.shown(folder)})
 
     def _values(self, request: Request) -> dict[str, Any]:
-        from songgen.ui.preparing import configuration
+        from songgen.ui.preparing.form import configuration
 
-        body = body_of(request)
-        changes = body.get("values", {})
-        lists = [body.get(name, []) for name in ("songs", "held_out")]
-        if not isinstance(changes, dict) or not all(isinstance(entry, list) for entry in lists):
-            raise ValueError("values: a table is expected, and lists of songs")
+        changes = table_of(request, "values")
+        lists = [body_of(request).get(name, []) for name in ("songs", "held_out")]
+        if not all(isinstance(entry, list) for entry in lists):
+            raise ValueError("songs, held_out: lists of songs are expected")
         songs, held_out = ([str(name) for name in entry] for entry in lists)
         return configuration(text_of(request, "from"), songs, held_out, changes, self._workspace)
 

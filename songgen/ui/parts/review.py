@@ -65,12 +65,14 @@ class ReviewPart:
                 raise
             raise HTTPException(404, str(error)) from error
         with self._lock:
-            page = self._pages.pop(work, None)
-            if page is None:
-                shown = workspace.shown(work.with_name(work.name.removesuffix(".work")))
-                back = f"/data/set/{quote(shown, safe='')}"
-                page = ReviewPage(ReviewDesk(work), shown, self._site.language, back=back, roots=workspace.folders)
-            self._pages[work] = page
+            page = self._pages.get(work)
+        if page is None:  # outside of the lock: reading the clips of a large data set takes seconds
+            shown = workspace.shown(work.with_name(work.name.removesuffix(".work")))
+            back = f"/data/set/{quote(shown, safe='')}"
+            page = ReviewPage(ReviewDesk(work), shown, self._site.language, back=back, roots=workspace.folders)
+        with self._lock:
+            page = self._pages.setdefault(work, page)  # another request may have opened it meanwhile
+            self._pages.move_to_end(work)
             while len(self._pages) > MAX_DESKS:
                 self._pages.popitem(last=False)
         return page

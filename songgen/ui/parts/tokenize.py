@@ -11,8 +11,10 @@ from songgen.config.keys import all_keys
 from songgen.jobs.record import JobView, find_jobs, newest_job
 from songgen.runtime.json_files import read_json_object
 from songgen.ui.commands import command_form, command_values
+from songgen.ui.configuring.labels import label_of
 from songgen.ui.fields import Field, field_of_key
 from songgen.ui.parts.jobs import job_values
+from songgen.ui.preparing.labels import OPTION_LABELS
 from songgen.ui.site import Site
 from songgen.web.application import PageRoute
 
@@ -86,6 +88,8 @@ class TokenizePart:
             needed=[name for name in missing if name != "codec"],
             options={name: _command_fields(name, given | _entered(jobs.get(name))) for name, given in missing.items()},
             shown_options=SHOWN_OPTIONS,
+            key_labels={name: label_of(name) for name in (*PART_KEYS, *FURTHER_KEYS)},
+            option_labels=OPTION_LABELS,
             targets={name: given["out"] for name, given in missing.items()},
             main=_key_fields(MAIN_KEYS, values),
             part_fields=_key_fields(PART_KEYS, values),
@@ -96,10 +100,16 @@ class TokenizePart:
 
     def _with_codec(self, missing: dict[str, dict[str, Any]], folder: Path) -> dict[str, dict[str, Any]]:
         """Add the codec of the user's own songs to what a model is made of: to be fitted, or used if it is there."""
+        from songgen.prepare.output.next_steps import folder_beside
+
         if "init" not in missing:
             return missing
-        codec = f"./{Path(missing['init']['out']).parent / CODEC_FOLDER}"
-        if self._workspace.path(codec, "codec").exists():
+        codec = folder_beside(missing["init"]["out"], CODEC_FOLDER)
+        try:
+            is_there = self._workspace.path(codec, "codec").exists()
+        except ValueError:  # the data set names a model outside of the folders of the page
+            return missing
+        if is_there:
             return missing | {"init": {**missing["init"], "audio_model": codec}}
         from songgen.prepare.output.writers import METADATA_FILES
 

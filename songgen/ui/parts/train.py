@@ -21,7 +21,7 @@ from songgen.runtime.status import read_run_status
 from songgen.train.reporting.console import CONSOLE_FILE
 from songgen.ui.commands import command_form
 from songgen.ui.parts.jobs import MAX_LINES, job_values, lines_of
-from songgen.ui.site import Site, body_of, text_in, text_of
+from songgen.ui.site import Site, body_of, table_of, text_in, text_of
 from songgen.ui.training.curves import MAX_RUNS, Curves, Seen
 from songgen.ui.training.run_commands import RunCommands
 from songgen.ui.training.runs import checkpoints_of, details_of, find_runs, is_run, row_of, songs_of_run, started_at
@@ -108,11 +108,11 @@ class TrainPart:
 
     def plan(self, request: Request) -> Response:
         """Return the output folder of a start and what is in it: `{"values": {OPTION: VALUE}}`."""
-        return json_response(plan_of(self._workspace, _values(request)))
+        return json_response(plan_of(self._workspace, table_of(request, "values")))
 
     def check(self, request: Request) -> Response:
         """Return what `songgen check` says of a start: `{"values": {OPTION: VALUE}}`."""
-        return json_response(check_of(self._workspace, _values(request), self._site.language(request)))
+        return json_response(check_of(self._workspace, table_of(request, "values"), self._site.language(request)))
 
     def curves(self, request: Request) -> Response:
         """Return what is new in curves: `{"runs": [{"folder", "key", "lines"}], "layout": NAME}`."""
@@ -252,13 +252,6 @@ def charts(request: Request) -> Response:
         raise HTTPException(404, "there is no such file")
     headers = {"Cache-Control": "private, max-age=31536000, immutable"}
     return FileResponse(charts_file(), media_type="text/javascript", headers=headers)
-
-
-def _values(request: Request) -> dict[str, Any]:
-    values = body_of(request).get("values", {})
-    if not isinstance(values, dict):
-        raise ValueError("values: a table of options is expected")
-    return values
 
 
 def _list_of_tables(request: Request, name: str) -> list[dict[str, Any]]:

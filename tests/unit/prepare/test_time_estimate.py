@@ -8,12 +8,15 @@ from accelerate.state import PartialState
 from prepare_steps import ShoutStep, make_record
 
 from songgen.prepare import time_estimate
+from songgen.prepare.engine.phases import ESTIMATING
 from songgen.prepare.engine.record import SongRecord
 from songgen.prepare.engine.runner import Runner
 from songgen.prepare.engine.step import StepOutput, WorkFolder
 from songgen.prepare.review.corrections import Corrections
 from songgen.prepare.sections import SECTIONS
 from songgen.prepare.time_estimate import estimate_time
+from songgen.runtime.reported_work import ReportedWork
+from songgen.runtime.status import PREPARE_STATUS_FILE, read_run_status
 
 
 class Clock:
@@ -70,6 +73,19 @@ def test_the_time_of_all_songs_follows_from_two(tmp_path: Path, clock: Clock) ->
     # A minute to load, and a tenth of 100 times 200 s.
     assert found.startswith("expected time: about 34 min for 100 songs (5 h 33 min of music), measured on 2 of them")
     assert "(shout 34 min)" in found and len(measured) == 2
+
+
+def test_the_steps_on_two_songs_are_one_phase(tmp_path: Path, clock: Clock) -> None:
+    """As steps, they would show two songs as all of them, and then begin again."""
+    SlowStep.clock, SlowStep.ran = clock, []
+    with ReportedWork(tmp_path, PREPARE_STATUS_FILE) as work:
+        with Runner(WorkFolder(tmp_path), PartialState(cpu=True), work=work) as runner:
+            estimate_time(runner, [(SECTIONS["voice"], [SlowStep()])], songs(20), Corrections([]))
+            status = read_run_status(tmp_path, PREPARE_STATUS_FILE)
+            assert status is not None and status.progress is not None and status.progress.phase == ESTIMATING
+            runner.run(SlowStep(), songs(20))
+        status = read_run_status(tmp_path, PREPARE_STATUS_FILE)
+        assert status is not None and status.progress is not None and status.progress.phase == SlowStep.name
 
 
 def test_songs_of_usual_length_are_measured(tmp_path: Path, clock: Clock) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from songgen.prepare.report.histograms import FIGURES
-from songgen.ui.preparing import RECIPES
+from songgen.ui.preparing.form import RECIPES
+from songgen.ui.preparing.labels import LABELS, OPTION_LABELS
 from songgen.ui.translation import LANGUAGES
 
 UI = Path(__file__).resolve().parents[3] / "songgen" / "ui"
@@ -23,6 +24,7 @@ ANY_CALL = re.compile(r"""(?<![\w.])t\(\s*([^"'\s)])""")
 VALUES = {
     "parts": ["Data", "Configure", "Train", "Listen", "Models", "Settings"],
     "recipes": [*RECIPES.values()],
+    "labels": [*LABELS.values(), *OPTION_LABELS.values()],
     "figures": [text for _, label, unit, *_ in FIGURES for text in (label, unit) if text],
     "states": ["running", "finished", "stopped", "failed", "lost", "unfinished"],
 }

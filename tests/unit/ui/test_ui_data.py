@@ -1,13 +1,16 @@
 """Data on the page: list, one data set, the form of prepare, tokenize, review; paths outside are refused everywhere."""
 
+import html
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from limits import SAFETY_SECONDS
 from local_pages import Client, serving_page
 from prepare_songs import write_song
 from preprocess_fakes import options_for, read_manifest, write_corpus, write_manifest
@@ -16,11 +19,17 @@ from review_songs import EVIL, write_work_folder
 
 from songgen.jobs.record import create_job
 from songgen.prepare.config import load_prepare_config
+from songgen.prepare.output.next_steps import missing_parts
+from songgen.prepare.output.writers import PreparedInfo
 from songgen.prepare.preparation import prepare
-from songgen.ui import preparing
-from songgen.ui.commands import command_values, command_words
+from songgen.prepare.review.desk import Clip, ReviewDesk
+from songgen.ui.commands import command_form, command_values, command_words
+from songgen.ui.configuring.labels import LABELS as CONFIGURATION_LABELS
 from songgen.ui.datasets import read_data_set
-from songgen.ui.song_count import count_songs
+from songgen.ui.parts.tokenize import FURTHER_KEYS, LAUNCH_OPTIONS, PART_KEYS
+from songgen.ui.preparing import form as preparing
+from songgen.ui.preparing.labels import LABELS, OPTION_LABELS
+from songgen.ui.preparing.song_count import count_songs
 from songgen.ui.workspace import Workspace
 from songgen.web.guard import DOCUMENT_POLICY
 
@@ -84,6 +93,48 @@ def test_a_data_set_shows_parts_reasons_notices_and_lists(client: Client) -> Non
     assert f"/review/{MINE}/" in text and f"/data/tokenize?data={MINE}" in text
 
 
+def test_clips_without_lyrics_are_a_warning_with_what_to_do(root: Path, client: Client) -> None:
+    assert 'id="without-lyrics"' not in page(client, f"/data/set/{MINE}")
+    path = root / "datasets/mine/metadata.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    text = ""
+    for missing, instrumental in ((1, False), (1, True), (2, False)):
+        changed = [
+            row | ({"lyrics": "[verse]", "instrumental": instrumental} if number < missing else {})
+            for number, row in enumerate(rows)
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in changed))
+        expected = 0 if instrumental else missing
+        assert read_data_set(root / "datasets/mine").without_lyrics == expected
+        text = page(client, f"/data/set/{MINE}")
+        assert ("1 of 2 clips have no lyrics" in text) == (expected == 1)
+    assert "No clip has lyrics" in text and "It is empty: no clip has lyrics" in text
+    assert f'class="button" href="/data/tokenize?data={MINE}"' in text, "the way out is the main button"
+    again = "/data/prepare?from=datasets%2Fmine&amp;output=datasets%2Fmine"
+    assert f'class="button main" href="{again}' in text
+    form = page(client, f"{again.replace('&amp;', '&')}&songs=songs")
+    assert 'name="output_dir" value="datasets/mine"' in form
+
+
+def test_the_texts_in_the_form_of_ljspeech_are_those_that_export_writes(root: Path, client: Client) -> None:
+    written = (root / "datasets/mine/train.txt").read_bytes()
+    (root / "datasets/mine/train.txt").unlink()
+    answer = client.get(f"/data/files/{MINE}/lists/train.txt")
+    assert answer.body == written and answer.headers["Content-Type"].startswith("text/plain")
+    assert written.decode().splitlines()[0] in html.unescape(page(client, f"/data/set/{MINE}"))
+    for name in ("validation.txt", "prepared.json", "..%2Ftrain.txt"):
+        assert client.get(f"/data/files/{MINE}/lists/{name}").status == 404
+
+
+def test_unfinished_tokens_lead_to_the_songs_that_they_are_made_of(root: Path, client: Client) -> None:
+    work = root / "datasets/mine_tokens.work"
+    work.mkdir()
+    (work / "tokenize_status.json").write_text(json.dumps({"status": "stopped", "run_id": "x"}))
+    (work / "plan.json").touch()
+    text = page(client, "/data/set/datasets%2Fmine_tokens")
+    assert f'href="/data/tokenize?data={MINE}"' in text and 'href="/data/prepare"' not in text
+
+
 def test_a_data_set_that_is_gone_is_a_message(client: Client) -> None:
     assert "is not a data set" in page(client, "/data/set/datasets%2Fgone", 404)
     assert client.get("/api/data/set/datasets%2Fgone").json == {"is_there": False, "work": None, "job": None}
@@ -115,6 +166,26 @@ def test_a_report_of_tokens_of_another_form_is_not_used(root: Path, client: Clie
     for report in ({"splits": []}, {"splits": {"train": 5}}, {"splits": {"train": {"hours": "x", "rejected": [1]}}}):
         (root / "datasets/tokens/report.json").write_text(json.dumps(report))
         assert "datasets/tokens" in page(client, "/data/set/datasets%2Ftokens")
+
+
+OTHER_TYPES: list[dict[str, Any]] = [
+    {"seconds": {"train": "long"}}, {"seconds": {}}, {"seconds": 1}, {"clips": 5}, {"clips": {"train": True}},
+    {"refused": {"too_short": 1, "x": "many"}}, {"files": [1]}, {"without_caption": None},
+]  # fmt: skip
+
+
+def test_a_damaged_data_set_is_shown_with_its_problem_among_the_others(root: Path, client: Client) -> None:
+    info = json.loads((root / "datasets/mine/prepared.json").read_text())
+    del info["checksum"]  # as an earlier version wrote it
+    (root / "datasets/broken").mkdir()
+    for change in [{}, *OTHER_TYPES]:
+        (root / "datasets/broken/prepared.json").write_text(json.dumps(info | change))
+        assert (PreparedInfo.read(root / "datasets/broken") is None) == bool(change), change
+    states = {entry["folder"]: entry["state"] for entry in client.get("/api/data").json["entries"]}
+    assert states == {"datasets/mine": "finished", "datasets/broken": "failed"}
+    assert "prepared.json cannot be read" in page(client, "/data/set/datasets%2Fbroken")
+    for address in ("/api/overview", "/api/models"):
+        assert client.get(address).status == 200
 
 
 def test_in_a_folder_of_source_code_the_data_sets_of_its_tests_are_not_listed(root: Path, client: Client) -> None:
@@ -150,6 +221,10 @@ def test_the_report_of_somebody_else_runs_no_script(root: Path, client: Client) 
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+STEPS = ["take_in", "align", "segment", "agreement", "tag", "filter", "split"]
+"""Steps of the data set of this module, in order."""
+
+
 def test_the_progress_of_running_work_is_shown(root: Path, client: Client) -> None:
     shutil.rmtree(root / "datasets/mine")
     status = {
@@ -159,7 +234,14 @@ def test_the_progress_of_running_work_is_shown(root: Path, client: Client) -> No
     }
     (root / "datasets/mine.work/prepare_status.json").write_text(json.dumps(status))
     work = client.get(f"/api/data/set/{MINE}").json["work"]
-    assert (work["progress"]["done"], work["progress"]["total"], work["step"]) == (3, 9, "clips of each song")
+    assert (work["progress"]["done"], work["progress"]["total"]) == (3, 9)
+    steps = {step["name"]: step for step in work["steps"]}
+    assert [*steps] == ["reading inputs", *STEPS, "writing the data set"]
+    assert steps["segment"] == {
+        "name": "segment", "summary": "clips of each song", "state": "failed", "unit": "songs",
+    }  # fmt: skip
+    assert [step["state"] for step in work["steps"]] == ["finished"] * 3 + ["failed"] + ["waiting"] * 5
+    assert steps["filter"]["unit"] == "clips" and all(step["summary"] for step in work["steps"])
     assert work["state"] == "failed" and "killed" in work["detail"]  # nobody holds the lock
     assert "datasets/mine" in page(client, f"/data/set/{MINE}")
     assert read_data_set(root / "datasets/mine.work").folder == root / "datasets/mine"
@@ -231,7 +313,7 @@ def test_every_recipe_is_described_and_gives_every_field_a_value(root: Path) -> 
     workspace = Workspace(root)
     fields = [*preparing.top_fields(), *(field for form in preparing.section_forms().values() for field in form.fields)]
     for name, meaning in preparing.recipes().items():
-        assert meaning, f"songgen.ui.preparing.RECIPES says nothing about {name}"
+        assert meaning, f"songgen.ui.preparing.form.RECIPES says nothing about {name}"
         values = preparing.starting_values(name, workspace)
         assert {field.name for field in fields} | {*preparing.section_forms()} == {*values}
     assert values["separate"] is True and values["filter.preset"] == "TOTAL"
@@ -306,6 +388,14 @@ def test_a_form_names_nothing_outside(client: Client, root: Path) -> None:
     assert not (root / "outputs").exists()
 
 
+def test_every_field_has_a_label() -> None:
+    fields = [*preparing.top_fields(), *(field for form in preparing.section_forms().values() for field in form.fields)]
+    assert {field.name for field in fields} == {*LABELS}
+    options = {field.name for name in ("tokenizer", "init", "codec") for field in command_form(name).fields}
+    assert options | {*LAUNCH_OPTIONS} == {*OPTION_LABELS}
+    assert {*PART_KEYS, *FURTHER_KEYS} <= {*CONFIGURATION_LABELS}
+
+
 def test_the_form_has_every_key_with_its_help(client: Client) -> None:
     text = page(client, f"/data/prepare?from={MINE}&songs=songs")
     for form in preparing.section_forms().values():
@@ -336,6 +426,15 @@ def test_tokenizing_offers_what_is_missing_first(client: Client, root: Path) -> 
     assert 'data-command="tokenizer"' not in page(client, f"/data/tokenize?data={MINE}")
     (root / "outputs/untrained-mixed_pro").mkdir()
     assert 'data-command="init"' not in page(client, f"/data/tokenize?data={MINE}")
+
+
+def test_only_relative_folders_next_to_a_model_are_marked_as_paths(client: Client, root: Path) -> None:
+    for model in ("~/models/new", "./outputs/new", "../models/new", "/other/models/new"):
+        values = {"model_name_or_path": model}
+        expected = model.replace("/new", "/tokenizers")
+        assert missing_parts("datasets/mine", values, root)["tokenizer"]["out"] == expected
+    (root / "datasets/mine/data.json").write_text(json.dumps(values))
+    assert page(client, f"/data/tokenize?data={MINE}")  # also with a model outside of the folders of the page
 
 
 def test_a_data_configuration_without_a_model_is_shown(client: Client, root: Path) -> None:
@@ -390,6 +489,31 @@ def test_the_review_of_a_data_set_has_relative_addresses_and_saves(client: Clien
     assert client.get(f"/review/{folder}/audio/river_000/mix").status == 200
     shutil.rmtree(root / "datasets/songs.work")
     assert client.get(f"/review/{folder}/api/clips").status == 404
+
+
+def test_a_data_set_that_is_being_opened_keeps_no_other_review_waiting(
+    client: Client, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_work_folder(root / "datasets")
+    (root / "datasets/large.work").mkdir()
+    shutil.copy(root / "datasets/songs.work/records.jsonl", root / "datasets/large.work")
+    opened, go_on, read = threading.Event(), threading.Event(), ReviewDesk.clips
+
+    def clips(desk: ReviewDesk) -> list[Clip]:
+        if desk.folder.root.name == "large.work" and not opened.is_set():
+            opened.set()
+            assert go_on.wait(SAFETY_SECONDS)
+        return read(desk)
+
+    monkeypatch.setattr(ReviewDesk, "clips", clips)
+    thread = threading.Thread(target=client.get, args=("/review/datasets%2Flarge/api/clips",))
+    thread.start()
+    try:
+        assert opened.wait(SAFETY_SECONDS)
+        assert client.get("/review/datasets%2Fsongs/api/clips").status == 200
+    finally:
+        go_on.set()
+        thread.join()
 
 
 def test_the_review_plays_no_songs_outside(client: Client, root: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import { Player } from "./player.js";
 import { t } from "./texts.js";
 
 const SAVE_AFTER = 700; // milliseconds without typing
+const RETRY_AFTER = 5000; // milliseconds after the server could not be reached
 const UNSURE = 0.5; // words that were heard with less certainty are marked
 const TRACK_NAMES = { mix: t("Mix"), vocal: t("Vocal"), acc: t("Accompaniment") };
 
@@ -24,6 +25,10 @@ let track = "mix";
 let timer = null;
 let queue = Promise.resolve(); // one change after the other
 let isConflict = false;
+let hasFailed = false; // the last change could not be stored
+let unsent = {}; // verdict that could not be sent, since the server could not be reached
+let askedList = 0; // number of the newest request for a list, and for a clip: older answers are not shown
+let askedClip = 0;
 const history = []; // ids of the clips that this tab has changed
 
 function make(name, properties = {}, ...children) {
@@ -41,10 +46,24 @@ function say(text, isBad = false) {
 
 async function ask(path, body, options = {}) {
   const sent = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  const answer = await fetch(path, { ...sent, ...options });
-  const values = await answer.json();
-  if (!answer.ok) throw Object.assign(new Error(values.error), { status: answer.status, values });
+  const answer = await fetch(path, { ...sent, ...options }).catch(() => {
+    throw new Error(t("The server does not answer; is it running?"));
+  });
+  const values = await answer.json().catch(() => ({}));
+  if (!answer.ok) {
+    const text = values.error ?? t("The request failed with status {status}", { status: answer.status });
+    throw Object.assign(new Error(text), { status: answer.status, values });
+  }
   return values;
+}
+
+/** Runs what a control does; a problem is shown. */
+async function act(action) {
+  try {
+    await action();
+  } catch (error) {
+    say(error.message, true);
+  }
 }
 
 const clipPath = (id) => `api/clips/${encodeURIComponent(id)}`;
@@ -72,12 +91,17 @@ function writeAddress() {
   window.history.replaceState(null, "", `#${values}`);
 }
 
+/** Shows a page of the list; returns whether it is shown, and not one that was asked for since. */
 async function loadList(page = 1) {
+  askedList += 1;
+  const number = askedList;
   const query = new URLSearchParams({ page });
   for (const [name, value] of new FormData(filters)) {
     if (!(name === "language" && value === "any")) query.set(name, value);
   }
-  listing = await ask(`api/clips?${query}`);
+  const answer = await ask(`api/clips?${query}`);
+  if (number !== askedList) return false;
+  listing = answer;
   document.title = t("Review: {name}", { name: listing.title });
   byId("title").textContent = listing.title;
   fillChoices("reason", "", t("anything"), listing.facets.reasons);
@@ -94,6 +118,7 @@ async function loadList(page = 1) {
   showOrphans(listing.orphans);
   markOpen();
   writeAddress();
+  return true;
 }
 
 function fillChoices(name, value, text, facets) {
@@ -159,9 +184,16 @@ function showOrphans(orphans) {
 // ---- the open clip
 
 async function open(id) {
-  if (clip !== null && !(await flush())) return; // what was written stays until it is stored
+  askedClip += 1;
+  const number = askedClip;
+  let answer;
   try {
-    show((await ask(clipPath(id))).clip);
+    do {
+      if (!(await isSaved())) return;
+      answer = await ask(clipPath(id));
+      if (number !== askedClip) return; // another one was opened meanwhile
+    } while (hasChanges()); // typed meanwhile
+    show(answer.clip);
   } catch (error) {
     say(error.message, true);
   }
@@ -170,7 +202,8 @@ async function open(id) {
 function show(values) {
   const isSame = clip !== null && clip.id === values.id;
   clip = values;
-  isConflict = false;
+  isConflict = hasFailed = false;
+  unsent = {};
   byId("conflict").hidden = byId("problems").hidden = true;
   byId("clip-pane").hidden = false;
   document.body.classList.add("has-clip");
@@ -207,7 +240,7 @@ function showState() {
   byId("clip-state").className = `badge ${verdict === "accepted" ? "good" : refusal ? "bad" : ""}`;
   byId("refusal").hidden = !refusal;
   if (refusal) {
-    const hint = clip.can_accept ? "" : t("It never became a clip, so that it cannot be accepted: mend the song itself.");
+    const hint = clip.can_accept ? "" : t("It never became a clip, so it cannot be accepted: repair the song and prepare it again.");
     byId("refusal").textContent = `${t("Left out by {step}: {reason}.", refusal)} ${hint}`;
   }
   byId("copy").hidden = !clip.copy_of;
@@ -253,10 +286,10 @@ function showLines() {
       input.addEventListener("change", () => setTimes(index, inputs));
       return input;
     });
-    const action = (label, name, act) => {
+    const action = (label, name, onClick) => {
       const button = make("button", { type: "button", textContent: label, title: name });
       button.setAttribute("aria-label", `${name}: ${text}`);
-      button.addEventListener("click", act);
+      button.addEventListener("click", onClick);
       return button;
     };
     const here = (place) => {
@@ -328,6 +361,8 @@ function differences() {
   return changes;
 }
 
+const hasChanges = () => clip !== null && Object.keys({ ...differences(), ...unsent }).length > 0;
+
 function lyricsChanged() {
   const after = writtenLines(byId("lyrics").value);
   if (JSON.stringify(after) === JSON.stringify(lines)) return;
@@ -348,8 +383,11 @@ function save(verdict = {}, options = {}) {
   queue = queue.then(async () => {
     if (clip === null || isConflict) return false;
     const sent = fields();
-    const changes = { ...differences(), ...verdict };
+    unsent = { ...unsent, ...verdict };
+    const changes = { ...differences(), ...unsent };
     if (!Object.keys(changes).length) {
+      hasFailed = false; // what was refused is as it was before
+      byId("problems").hidden = true;
       say("");
       return true;
     }
@@ -366,11 +404,22 @@ async function change(path, body, sent, options = {}) {
     if (answer.clip.version !== version) history.push(id);
     took(answer);
     saved = sent;
+    unsent = {};
+    hasFailed = false;
     byId("problems").hidden = true;
     showState();
     say(t("saved"));
     return true;
   } catch (error) {
+    hasFailed = true;
+    const isAway = error.status === undefined || error.status === 401 || error.status >= 500;
+    if (isAway && body.changes) {
+      clearTimeout(timer);
+      timer = setTimeout(save, RETRY_AFTER);
+      say(t("not saved yet, and tried again: {reason}", { reason: error.message }), true);
+      return false;
+    }
+    unsent = {};
     if (error.status === 409) {
       isConflict = true;
       clip = { ...clip, theirs: error.values };
@@ -378,7 +427,7 @@ async function change(path, body, sent, options = {}) {
       byId("conflict").scrollIntoView({ block: "center" });
       say(t("not saved"), true);
     } else if (error.status === 422) {
-      byId("problems").textContent = error.values.problems.join("\n");
+      byId("problems").textContent = (error.values.problems ?? [error.message]).join("\n");
       byId("problems").hidden = false;
       byId("problems").scrollIntoView({ block: "center" });
       say(t("not saved"), true);
@@ -394,7 +443,13 @@ function took(answer) {
   if (button) fillRow(button, answer.summary);
 }
 
-const flush = () => save();
+/** Stores what was written; if that is not possible, the open clip and the reason are shown, and it stays there. */
+async function isSaved() {
+  if (clip === null || (await save())) return true;
+  document.body.classList.add("has-clip");
+  [byId("conflict"), byId("problems")].find((notice) => !notice.hidden)?.scrollIntoView({ block: "center" });
+  return false;
+}
 
 async function decide(verdict) {
   const id = clip.id;
@@ -408,25 +463,32 @@ async function decide(verdict) {
 async function keepInstead() {
   const id = clip.id;
   if (!clip.copy_of || byId("instead").disabled) return;
-  if (!(await flush()) || clip.id !== id) return;
+  if (!(await isSaved()) || clip.id !== id) return;
   queue = queue.then(() => change(`${clipPath(id)}/keep`, { version: clip.version }, fields()));
   if ((await queue) && clip.id === id) say(t("kept instead: the next songgen prepare leaves the other copy out"));
 }
 
 async function undo() {
-  await flush();
-  const id = history.pop() ?? clip?.id;
-  if (!id || isConflict) return;
+  if (!(await isSaved())) return;
+  const id = history.at(-1) ?? clip.id;
   if (clip.id !== id) await open(id);
-  if (clip.id !== id || !clip.can_undo) return;
+  if (clip.id !== id) return;
+  if (!clip.can_undo) {
+    history.pop(); // it was taken back elsewhere
+    return;
+  }
   queue = queue.then(async () => {
     try {
       const answer = await ask(`${clipPath(id)}/undo`, { version: clip.version });
+      history.pop();
       took(answer);
       show(answer.clip);
       say(t("taken back"));
     } catch (error) {
-      if (error.status === 409) show(error.values.clip);
+      if (error.status === 409) {
+        history.pop(); // the newest change is somebody else's
+        show(error.values.clip);
+      }
       say(error.message, true);
     }
   });
@@ -434,7 +496,7 @@ async function undo() {
 }
 
 async function go(step) {
-  if (clip !== null && !(await flush())) return;
+  if (!(await isSaved())) return;
   const index = listing.clips.findIndex((entry) => entry.id === clip?.id);
   let target = listing.clips[index + step];
   if (!target) {
@@ -442,7 +504,7 @@ async function go(step) {
     const isShrinking = filters.elements.state.value === "open";
     const page = isShrinking && step > 0 ? 1 : listing.page + step;
     if (page < 1 || (page > listing.pages && !isShrinking)) return;
-    await loadList(page);
+    if (!(await loadList(page))) return;
     target = step > 0 ? listing.clips[0] : listing.clips.at(-1);
   }
   if (target && target.id !== clip?.id) await open(target.id);
@@ -456,22 +518,22 @@ byId("lyrics").addEventListener("input", () => {
   typed();
 });
 for (const id of ["lyrics", "language", "tags", "caption"]) byId(id).addEventListener("change", () => save());
-byId("accept").addEventListener("click", () => decide("accepted"));
-byId("refuse").addEventListener("click", () => decide("refused"));
+byId("accept").addEventListener("click", () => act(() => decide("accepted")));
+byId("refuse").addEventListener("click", () => act(() => decide("refused")));
 byId("reason").addEventListener("keydown", (event) => {
-  if (event.key === "Enter") decide("refused");
+  // The Enter that ends a composition, as of Chinese characters, is not meant for the page.
+  if (event.key === "Enter" && !event.isComposing) act(() => decide("refused"));
 });
 byId("undo").addEventListener("click", undo);
 byId("instead").addEventListener("click", keepInstead);
 byId("show-kept").addEventListener("click", () => open(clip.copy_of));
-byId("next").addEventListener("click", () => go(1));
-byId("previous").addEventListener("click", () => go(-1));
+byId("next").addEventListener("click", () => act(() => go(1)));
+byId("previous").addEventListener("click", () => act(() => go(-1)));
 byId("to-list").addEventListener("click", async () => {
-  await flush();
-  document.body.classList.remove("has-clip");
+  if (await isSaved()) document.body.classList.remove("has-clip");
 });
-byId("page-back").addEventListener("click", () => loadList(listing.page - 1));
-byId("page-next").addEventListener("click", () => loadList(listing.page + 1));
+byId("page-back").addEventListener("click", () => act(() => loadList(listing.page - 1)));
+byId("page-next").addEventListener("click", () => act(() => loadList(listing.page + 1)));
 byId("help-button").addEventListener("click", () => byId("help").showModal());
 byId("take-theirs").addEventListener("click", () => {
   const { theirs } = clip;
@@ -489,12 +551,16 @@ byId("keep-mine").addEventListener("click", () => {
   save();
 });
 filters.addEventListener("submit", (event) => event.preventDefault());
-filters.addEventListener("change", () => loadList());
+filters.addEventListener("change", (event) => {
+  // The search follows its input: a click on a clip ends it, and must not rebuild the list under the pointer.
+  if (event.target !== filters.elements.search) act(loadList);
+});
 let searching = null;
 filters.elements.search.addEventListener("input", () => {
   clearTimeout(searching);
-  searching = setTimeout(loadList, 250);
+  searching = setTimeout(() => act(loadList), 250);
 });
+window.addEventListener("beforeunload", (event) => { if (hasFailed && hasChanges()) event.preventDefault(); });
 window.addEventListener("pagehide", () => save({}, { keepalive: true }));
 
 const KEYS = {
@@ -525,10 +591,10 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open || kind === "AUDIO") return;
   if (["BUTTON", "SUMMARY"].includes(kind) && event.key === " ") return;
   const number = Number(event.key);
-  const act = KEYS[event.key] ?? (clip?.tracks[number - 1] && (() => playTrack(clip.tracks[number - 1], true)));
-  if (!act || (clip === null && !["/", "?"].includes(event.key))) return;
+  const action = KEYS[event.key] ?? (clip?.tracks[number - 1] && (() => playTrack(clip.tracks[number - 1], true)));
+  if (!action || (clip === null && !["/", "?"].includes(event.key))) return;
   event.preventDefault();
-  act();
+  act(action);
 });
 
 const start = readAddress();

@@ -25,7 +25,8 @@ from songgen.ui.workspace import Workspace
 RECIPES = {
     "offline.json": "Cuts and measures songs that have their own lyrics and tags. Needs no network and no GPU.",
     "cpu.json": "Also writes down the words with a small speech recognizer. For a few hours of songs without a GPU.",
-    "full.json": "Also separates the voice, hears the words twice, and lets a model describe every clip. Needs a GPU.",
+    "full.json": "Also separates the voice, transcribes with two recognizers, and lets a model describe every clip. "
+    "Needs a GPU.",
     "hq.json": "As full.json, and keeps only clips of high quality: fewer and cleaner.",
     "total.json": "As full.json, and keeps almost every clip: more, and less clean.",
 }
