@@ -7,17 +7,15 @@ from pathlib import Path
 
 import torch
 
-from songgen.config import RunConfig
 from songgen.families.registry import family_of
 from songgen.families.songs import Processes, training_data
 from songgen.runtime.file_hashes import record_hashes
 from songgen.runtime.files import new_folder, require_new
-from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import CHECKPOINT_NAME, model_config_file
 from songgen.runtime.tensor_files import read_tensors
 from songgen.train.checkpoints.files import AVERAGE_FILE, MODEL_FILE, RUN_CONFIG_FILE, shown, verify
 from songgen.train.checkpoints.folders import candidates, checkpoint_folders
-from songgen.train.checkpoints.state import read_trainer_state, upgraded_config
+from songgen.train.checkpoints.state import read_saved_config, read_trainer_state
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +49,7 @@ def export_model(source: Path, out: Path) -> Path:
         raise ValueError(
             f"{checkpoint} is of an adapter run: export it with --adapter OUT, or with --merge OUT as a whole model"
         )
-    path = checkpoint / RUN_CONFIG_FILE
-    config = RunConfig.from_dict(upgraded_config(read_json_object(path), str(path)), sources=(str(path),))
+    config = read_saved_config(checkpoint / RUN_CONFIG_FILE)
     family = family_of(config.model.model_name_or_path, config.model.model_revision)
     core = family.open_model(config, None)
     objective = family.objective(config, core)

@@ -265,14 +265,10 @@ def groups_of(name: str, workspace: Workspace) -> OptionGroup | None:
 
 
 def _base_of_run(folder: Path) -> str:
-    from songgen.config import RunConfig
-    from songgen.runtime.json_files import read_json_object
     from songgen.train.checkpoints.files import RUN_CONFIG_FILE
-    from songgen.train.checkpoints.state import upgraded_config
+    from songgen.train.checkpoints.state import read_saved_config
 
-    path = folder / RUN_CONFIG_FILE
-    config = RunConfig.from_dict(upgraded_config(read_json_object(path), str(path)), sources=(str(path),))
-    return config.model.model_name_or_path
+    return read_saved_config(folder / RUN_CONFIG_FILE).model.model_name_or_path
 
 
 def found_models(workspace: Workspace) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from songgen.config.lora import completed
+from songgen.config.run_config import RunConfig
+from songgen.runtime.json_files import read_json_object
 from songgen.runtime.records import VERSION_KEY, Format
 from songgen.runtime.tensor_files import non_finite_names
 
@@ -177,6 +179,15 @@ def upgraded_config(values: dict[str, Any], where: str) -> dict[str, Any]:
     if upgraded.get("lora"):
         upgraded["lora"] = completed(upgraded["lora"])
     return upgraded
+
+
+def read_saved_config(path: Path) -> RunConfig:
+    """Read the configuration in the folder of a run or checkpoint, which an earlier version may have written.
+
+    Raises:
+        ValueError: if it is damaged, or a newer version wrote it.
+    """
+    return RunConfig.from_dict(upgraded_config(read_json_object(path), str(path)), sources=(str(path),))
 
 
 @dataclass

@@ -93,7 +93,9 @@ export class ChartPanel {
     const { range } = this.view;
     const names = { step: t("step"), epoch: t("epoch"), time: t("hours") };
     const highest = this.highest();
-    const isFar = (guide) => guide.value > 3 * highest || guide.value <= 0; // it would squeeze the curves together
+    const isFixed = this.panel.top !== null && !isLog;
+    // A guide far above the curves would squeeze them together; on an axis with a fixed end it changes nothing.
+    const isFar = (guide) => (isFixed ? guide.value > this.panel.top : guide.value > 3 * highest) || guide.value <= 0;
     const shown = guides.filter((guide) => !isFar(guide));
     return {
       uirevision: `${this.view.axis} ${range}`, height: 270, margin: { l: 50, r: 12, t: 8, b: 40 },
@@ -101,7 +103,7 @@ export class ChartPanel {
       hovermode: "x unified", dragmode: "zoom", showlegend: false,
       hoverlabel: { bgcolor: card, bordercolor: line, font: { color: ink } },
       xaxis: { ...axis, title: { text: names[this.view.axis], font: { size: 11, color: soft }, standoff: 6 }, ...(range ? { range: [range[0], Number.isFinite(range[1]) ? range[1] : this.end()] } : { autorange: true }) },
-      yaxis: { ...axis, type: isLog ? "log" : "linear", fixedrange: true, rangemode: "tozero", ...(this.panel.top !== null && !isLog ? { range: [0, this.panel.top] } : { autorange: true }) },
+      yaxis: { ...axis, type: isLog ? "log" : "linear", fixedrange: true, rangemode: "tozero", ...(isFixed ? { range: [0, this.panel.top] } : { autorange: true }) },
       shapes: shown.map((guide) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: guide.value, y1: guide.value, line: { color: soft, width: 1, dash: guide.dash } })),
       annotations: shown.map((guide) => ({
         xref: "paper", x: guide.isLeft ? 0 : 1, xanchor: guide.isLeft ? "left" : "right", y: isLog ? Math.log10(guide.value) : guide.value, yanchor: "bottom",

@@ -9,7 +9,8 @@ export function watchJob(panel, onState = () => {}) {
   let hasEnded = false; // the output may be asked for again then, with another number of lines
   const path = `/api/jobs/${encodeURIComponent(panel.dataset.job)}`;
   for (const button of panel.querySelectorAll("[data-action]")) {
-    button.onclick = () => act(button, () => request(`${path}/stop`, { kill: button.dataset.action === "kill" }));
+    const isKill = button.dataset.action === "kill";
+    button.onclick = () => (!isKill || confirm(t("End the command at once? What it has not saved is lost."))) && act(button, () => request(`${path}/stop`, { kill: isKill }));
   }
   const update = async () => {
     const answer = await request(`${path}?lines=${part("lines").value}`).catch((error) => {

@@ -6,11 +6,19 @@ import { connectForm, valuesOf } from "./forms.js";
 const byId = (id) => document.getElementById(id);
 const address = (folder) => `/train/run/${encodeURIComponent(folder)}`;
 
+const MAX_RUNS = 8; // as many as the curves have colours
+
 // The list of runs.
 const ticked = new Set();
+let shownRuns = "";
 
-function showRuns(runs) {
-  const focused = document.activeElement?.dataset?.tick;
+function showRuns({ runs, more }) {
+  const text = JSON.stringify([runs, more]);
+  if (text === shownRuns) return; // else what has the focus would lose it every few seconds
+  shownRuns = text;
+  const focused = ["tick", "run"].map((name) => [name, document.activeElement?.dataset?.[name]]).find(([, folder]) => folder);
+  byId("more-runs").hidden = !more;
+  byId("more-runs").textContent = t("{n} more runs, which changed earlier, are not shown.", { n: more });
   byId("runs").hidden = runs.length === 0;
   byId("no-runs").hidden = runs.length > 0;
   for (const folder of ticked) if (!runs.some((run) => run.folder === folder)) ticked.delete(folder);
@@ -21,19 +29,22 @@ function showRuns(runs) {
     const step = run.step === null ? "–" : `${run.step.toLocaleString()}${run.total_steps ? ` / ${run.total_steps.toLocaleString()}` : ""}`;
     return el("tr", {},
       el("td", {}, tick),
-      el("td", {}, el("a", { href: address(run.folder) }, run.folder)),
+      el("td", {}, el("a", { href: address(run.folder), "data-run": run.folder }, run.folder)),
       el("td", {}, badge(run.state)),
       el("td", {}, step),
       el("td", {}, formatNumber(run.loss)),
       el("td", {}, run.seconds_left === null ? "–" : formatDuration(run.seconds_left)),
       el("td", {}, run.changed ? formatTime(run.changed) : "–"));
   }));
-  if (focused) document.querySelector(`[data-tick="${CSS.escape(focused)}"]`)?.focus();
+  if (focused) document.querySelector(`[data-${focused[0]}="${CSS.escape(focused[1])}"]`)?.focus();
   showCompare();
 }
 
 function showCompare() {
-  byId("compare-row").hidden = ticked.size < 2;
+  byId("compare-row").hidden = byId("run-rows").rows.length < 2;
+  byId("compare").disabled = ticked.size < 2 || ticked.size > MAX_RUNS;
+  byId("compare-help").textContent = ticked.size > MAX_RUNS ? t("At most {n} runs can be compared.", { n: MAX_RUNS }) : t("Select at least two runs.");
+  byId("compare-help").hidden = ticked.size >= 2 && ticked.size <= MAX_RUNS;
 }
 
 byId("compare").onclick = () => {
@@ -41,13 +52,14 @@ byId("compare").onclick = () => {
   location.href = `${address(first)}?${others.map((other) => `with=${encodeURIComponent(other)}`).join("&")}#curves-title`;
 };
 showRuns(JSON.parse(byId("first-runs").textContent));
-poll(async () => showRuns((await request("/api/train/runs")).runs), 3);
+poll(async () => showRuns(await request("/api/train/runs")), 3);
 
 // The form.
 const form = byId("start");
 const config = byId("field-config");
 let plan = null;
 let asked = 0;
+let checks = 0;
 
 byId("config-choice").onchange = (event) => {
   if (event.target.value) config.value = event.target.value;
@@ -74,7 +86,8 @@ async function askPlan() {
     return;
   }
   const folder = byId("output-dir").value.trim();
-  const values = { config: config.value.trim(), ...(folder ? { keys: { output_dir: folder } } : {}) };
+  const { num_processes: processes, config_file: launch } = valuesOf(form);
+  const values = { config: config.value.trim(), num_processes: processes ?? null, config_file: launch ?? null, ...(folder ? { keys: { output_dir: folder } } : {}) };
   try {
     const found = await request("/api/train/plan", { values });
     if (number === asked) showPlan(found, "");
@@ -85,6 +98,7 @@ async function askPlan() {
 
 function showPlan(found, problem) {
   plan = found;
+  showBatch(found?.batch);
   const box = byId("plan");
   box.hidden = !found && !problem;
   box.className = problem || found?.holds === "other" ? "notice bad" : found?.state === "running" ? "notice warn" : "notice";
@@ -101,10 +115,25 @@ function showPlan(found, problem) {
   box.textContent = parts.join(" ");
 }
 
+/** Says how many clips change the weights together, and how to keep their number with more processes. */
+function showBatch(batch) {
+  byId("batch").hidden = !batch;
+  if (!batch) return;
+  const { size, processes, accumulation, clips } = batch;
+  const parts = [t("A step has {size} (clips) × {processes} (processes) × {accumulation} (gradient_accumulation_steps) = {clips} clips.", { size, processes, accumulation, clips })];
+  if (processes > 1) parts.push(t("With one process it has {n}. To keep that number, divide gradient_accumulation_steps or per_device_train_batch_size by {processes}.", { n: size * accumulation, processes }));
+  byId("batch").textContent = parts.join(" ");
+}
+
 let timer = null;
-const askSoon = () => { clearTimeout(timer); timer = setTimeout(() => askPlan().then(showPreview), 400); };
-config.addEventListener("input", askSoon);
-byId("output-dir").addEventListener("input", askSoon);
+const askSoon = () => {
+  byId("check-result").replaceChildren(); // it is of other values
+  checks += 1;
+  clearTimeout(timer);
+  timer = setTimeout(() => askPlan().then(showPreview), 400);
+};
+form.addEventListener("input", askSoon);
+form.addEventListener("change", askSoon); // lists may send this event only
 
 const showPreview = connectForm(form, {
   change: async (values, isStart) => {
@@ -119,12 +148,15 @@ if (config.value) askPlan().then(showPreview);
 
 byId("check").onclick = (event) => act(event.currentTarget, async () => {
   const box = byId("check-result");
+  const number = ++checks;
   box.replaceChildren(el("p", { class: "soft" }, t("Checking; this takes a few seconds…")));
+  let lines;
   try {
-    box.replaceChildren(...checkLines(await request("/api/train/check", { values: options(valuesOf(form)) })));
+    lines = checkLines(await request("/api/train/check", { values: options(valuesOf(form)) }));
   } catch (error) {
-    box.replaceChildren(el("p", { class: "notice bad" }, error.message));
+    lines = [el("p", { class: "notice bad" }, error.message)];
   }
+  if (number === checks) box.replaceChildren(...lines); // else the form has changed meanwhile
 });
 
 function checkLines(report) {

@@ -6,12 +6,17 @@ const byId = (id) => document.getElementById(id);
 const STATES = { waiting: "running", done: "good", refused: "bad", failed: "bad" };
 let address = "";
 let shown = "";
+const sending = new Set(); // buttons that `act` holds
 
 async function send(button, text) {
+  sending.add(button);
   await act(button, async () => {
     const sent = await request(`${address}/commands`, { text });
     byId("answers").replaceChildren(answer(sent), ...[...byId("answers").children].slice(0, 4));
+    byId("in-terminal").hidden = false;
+    byId("terminal-command").textContent = sent.in_terminal;
   });
+  sending.delete(button);
 }
 
 function word(state) {
@@ -28,9 +33,10 @@ export function showCommands(run, path) {
   address = path;
   const isPossible = run.is_there && run.state === "running";
   byId("commands-off").hidden = isPossible;
-  for (const input of byId("commands").querySelectorAll("button:not(#end-job), input")) input.disabled = !isPossible;
+  for (const input of byId("commands").querySelectorAll("button:not(#end-job, [data-copy]), input")) {
+    if (!sending.has(input)) input.disabled = !isPossible || (!run.evaluates && "evaluates" in input.dataset);
+  }
   byId("evaluation-off").hidden = run.evaluates;
-  if (!run.evaluates) for (const button of byId("commands").querySelectorAll("[data-evaluates]")) button.disabled = true;
   const commands = run.commands ?? { waiting: [], answers: [], journal: [], damaged: [] };
   const key = JSON.stringify(commands);
   if (key === shown) return;
@@ -39,6 +45,8 @@ export function showCommands(run, path) {
   const own = answers.filter((sent) => sent.state === "waiting").map((sent) => sent.text);
   const others = commands.waiting.filter((text) => !own.includes(text)).map((text) => ({ text, state: "waiting" }));
   byId("answers").replaceChildren(...[...others, ...answers].map(answer));
+  byId("damaged-journal").hidden = commands.damaged.length === 0;
+  byId("damaged-journal").textContent = t("Damaged lines of the journal that are left out: {n}", { n: commands.damaged.length });
   byId("journal").hidden = commands.journal.length === 0;
   byId("no-journal").hidden = commands.journal.length > 0;
   byId("journal").tBodies[0].replaceChildren(...commands.journal.map((entry) => el("tr", { class: entry.is_dropped ? "dropped" : "" },

@@ -1,14 +1,14 @@
 // Curves of one or several runs: panels as the server arranges them, drawn by plotly, with one legend and a table.
 
-import { el, formatNumber, poll, request, t } from "./page.js";
+import { el, formatNumber, poll, request, showProblem, t } from "./page.js";
 import { RunCurves } from "./curve_data.js";
 import { ChartPanel } from "./chart_panel.js";
 
 const byId = (id) => document.getElementById(id);
 const MAX_RUNS = 8;
 
-/** Follows the curves of a run, and of others over them. */
-export function followCurves(folder, others) {
+/** Follows the curves of a run, and of others over them; `onHealth` gets what the evaluations of the run say. */
+export function followCurves(folder, others, onHealth) {
   const runs = new Map([folder, ...others].map((name) => [name, new RunCurves(name)]));
   const hidden = new Set();
   const view = { axis: "step", smoothing: 0, isLog: false, range: null, milestones: [], runs, hidden };
@@ -56,7 +56,16 @@ export function followCurves(folder, others) {
     byId("values").querySelector("tbody").replaceChildren(...rows.filter(Boolean));
   }
 
-  async function ask() {
+  // One after the other: two at once would ask for the same lines. A file of many lines is read in parts.
+  let asking = Promise.resolve();
+  const ask = () => (asking = asking.catch(() => {}).then(askForAll));
+
+  async function askForAll() {
+    while (await askOnce());
+  }
+
+  /** Asks for what is new; returns whether there is more of it. */
+  async function askOnce() {
     const wanted = [...runs.values()].map(({ folder: name, key, lines }) => ({ folder: name, key, lines }));
     const answer = await request("/api/train/curves", { runs: wanted, layout });
     let hasChanged = false;
@@ -66,8 +75,9 @@ export function followCurves(folder, others) {
       arrange(answer.panels);
     }
     if (answer.panels || hasChanged) { redraw(); table(); }
+    if (answer.health) onHealth(answer.health);
     say(answer.runs);
-    if (Object.values(answer.runs).some((part) => part.more)) setTimeout(() => ask().catch(() => {}), 50);
+    return !document.hidden && Object.values(answer.runs).some((part) => part.more);
   }
 
   function say(answers) {
@@ -75,7 +85,7 @@ export function followCurves(folder, others) {
     for (const [name, part] of Object.entries(answers)) {
       if (part.more) parts.push(t("{run}: {n} % read", { run: name, n: Math.floor((100 * part.read) / Math.max(1, part.size)) }));
       if (part.damaged) parts.push(t("{run}: damaged lines that were left out: {n}", { run: name, n: part.damaged }));
-      if (part.not_finite) parts.push(t("{run}: values that are not finite, and not drawn: {n}", { run: name, n: part.not_finite }));
+      if (part.not_finite) parts.push(t("{run}: values that are not finite, and not shown: {n}", { run: name, n: part.not_finite }));
     }
     byId("curve-state").textContent = parts.join(" · ");
   }
@@ -101,7 +111,8 @@ export function followCurves(folder, others) {
     select.replaceChildren(el("option", { value: "" }, t("another run")), ...rest.map((name) => el("option", {}, name)));
   });
   select.addEventListener("change", () => {
-    if (select.value && runs.size < MAX_RUNS) runs.set(select.value, new RunCurves(select.value));
+    if (select.value && runs.size >= MAX_RUNS) showProblem(new Error(t("At most {n} runs can be compared.", { n: MAX_RUNS })));
+    else if (select.value) runs.set(select.value, new RunCurves(select.value));
     select.value = "";
     ask().catch(() => {});
   });

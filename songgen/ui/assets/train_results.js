@@ -1,34 +1,35 @@
 // What a run has written: songs of its samplings, and checkpoints, from which it can be resumed.
 
-import { act, el, formatBytes, formatNumber, formatTime, poll, request, showProblem, t } from "./page.js";
+import { el, formatBytes, formatNumber, formatTime, poll, request, showProblem, t } from "./page.js";
+import { connectForm } from "./forms.js";
 import { fileUrl, makePlayer } from "./player.js";
+import { trackWord } from "./train_health.js";
 
 const byId = (id) => document.getElementById(id);
 
-/** Follows the results of a run. */
-export function followResults(folder, path) {
+/** Follows the results of a run; `onCheckpoints` gets its checkpoints when they have changed. */
+export function followResults(folder, path, onCheckpoints) {
   let run = null;
   let samplings = [];
-  let shownSongs = "";
   let shownCheckpoints = "";
+  let shownSongs = ""; // step and number of files of the sampling whose players are there
   let players = [];
-  let newest = null;
+  let checkpoints = [];
 
-  function showSamplings(found) {
-    const names = JSON.stringify(found);
-    if (names === shownSongs) return;
-    shownSongs = names;
-    samplings = found;
+  /** Lists the samplings. The newest one is shown unless another was chosen, or one is being listened to. */
+  async function showSamplings(found) {
+    const select = byId("sampling");
+    const wasNewest = samplings.length === 0 || select.value === String(samplings[0].step);
+    const isBusy = players.some((player) => player.isPlaying);
+    const chosen = select.value;
+    if (JSON.stringify(found) !== JSON.stringify(samplings)) {
+      select.replaceChildren(...found.map(({ step }) => el("option", { value: step }, step.toLocaleString())));
+      samplings = found;
+      if ((!wasNewest || isBusy) && found.some(({ step }) => String(step) === chosen)) select.value = chosen;
+    }
     showEmpty();
     byId("sampling-label").hidden = found.length === 0;
-    const select = byId("sampling");
-    const chosen = select.value;
-    const wasNewest = newest === null || chosen === String(newest);
-    newest = found[0]?.step ?? null;
-    select.replaceChildren(...found.map(({ step }) => el("option", { value: step }, step.toLocaleString())));
-    if (!wasNewest && found.some(({ step }) => String(step) === chosen)) select.value = chosen;
-    // A new sampling must not end what is being listened to.
-    if (!wasNewest || players.every((player) => !player.isPlaying)) showSongs();
+    await showSongs();
   }
 
   function showEmpty() {
@@ -37,23 +38,36 @@ export function followResults(folder, path) {
     byId("never-songs").hidden = samplings.length > 0 || canSample;
   }
 
-  function showSongs() {
+  /** Shows the players of the sampling in the list, unless they are there, or others play and it was not `isChosen`. */
+  async function showSongs({ isChosen = false } = {}) {
+    const mustWait = () => !isChosen && players.some((player) => player.isPlaying);
+    const sampling = samplings.find(({ step }) => String(step) === byId("sampling").value);
+    const key = sampling ? JSON.stringify(sampling) : "";
+    if (key === shownSongs || mustWait()) return;
+    const songs = sampling ? (await request(`${path}/songs?step=${sampling.step}`)).songs : [];
+    if (mustWait() || (sampling && byId("sampling").value !== String(sampling.step))) return; // it has changed meanwhile
+    shownSongs = key;
     players.forEach((player) => player.remove());
     players = [];
-    const sampling = samplings.find(({ step }) => String(step) === byId("sampling").value);
-    byId("songs").replaceChildren(...(sampling?.songs ?? []).map((song) => {
+    byId("songs").replaceChildren(...songs.map((song) => {
       const box = el("article", { class: "song stack" });
       const tracks = song.tracks.map(({ label, path: file }) => ({ label: translated(label), url: fileUrl(file) }));
       if (song.text) {
         box.append(el("details", {}, el("summary", {}, t("Caption and lyrics")), el("p", {}, song.text.caption), el("p", { class: "texts" }, song.text.lyrics || t("(instrumental)"))));
       }
-      players.push(makePlayer(box, { title: song.name, tracks, mode: "switch" }));
+      const player = makePlayer(box, { title: song.name, tracks, mode: "switch" });
+      // Not the original, which comes first: it would be taken for what the model sings.
+      const labels = song.tracks.map(({ label }) => label);
+      const generated = labels.findIndex((label) => label.startsWith("generated"));
+      player.select(Math.max(0, labels.indexOf("generated, mix") < 0 ? generated : labels.indexOf("generated, mix")));
+      players.push(player);
       return box;
     }));
   }
 
   function translated(label) {
-    const [kind, track] = label.split(", ");
+    const [kind, name] = label.split(", ");
+    const track = trackWord(name);
     return { target: t("original, {track}", { track }), generated: t("generated, {track}", { track }) }[kind] ?? label;
   }
 
@@ -75,46 +89,75 @@ export function followResults(folder, path) {
     const whole = found.filter((checkpoint) => !checkpoint.problem);
     byId("resume-from").replaceChildren(el("option", { value: "auto" }, t("the latest one")), ...whole.map((checkpoint) => el("option", { value: checkpoint.folder },
       t("step {step}, epoch {epoch}, loss {loss}, {time}", { step: checkpoint.step.toLocaleString(), epoch: checkpoint.epoch, loss: formatNumber(checkpoint.loss), time: formatTime(checkpoint.time) }))));
-    if (!byId("resume-processes").value && whole.length) byId("resume-processes").value = whole[0].processes;
+    fillLaunch();
     showResume();
+    onCheckpoints(found);
+  }
+
+  /** Fills in how the run was launched last: by its job, or else, as far as a checkpoint knows, elsewhere. */
+  function fillLaunch() {
+    const launch = run?.launch ?? {};
+    const key = JSON.stringify([run?.job?.id, launch, before()]);
+    if (key === filled || !run) return;
+    filled = key;
+    const hasFile = launch.config_file !== undefined; // it may have the number of processes
+    const values = { num_processes: hasFile || before() === 1 ? "" : before(), config_file: "", gpu_ids: "", task: "", ...launch };
+    for (const [name, value] of Object.entries(values)) {
+      const input = form.querySelector(`[name="${name}"]`);
+      if (input.tagName === "SELECT" && value && ![...input.options].some((option) => option.value === value)) input.append(el("option", {}, value));
+      input.value = value;
+    }
+    showPreview();
   }
 
   function showResume() {
-    byId("resume").hidden = !run || !run.is_there || run.state === "running" || run.job?.is_active || byId("resume-from").options.length < 2;
+    form.hidden = !run || !run.is_there || run.state === "running" || run.job?.is_active || byId("resume-from").options.length < 2 || isStarted;
   }
 
-  byId("sampling").onchange = showSongs;
-  byId("resume").addEventListener("submit", (event) => {
-    event.preventDefault();
-    act(event.submitter, async () => {
-      const keys = { output_dir: folder, resume: byId("resume-from").value };
-      const epochs = byId("resume-epochs").value;
-      if (epochs) Object.assign(keys, { num_train_epochs: Number(epochs), max_steps: -1, allow_config_changes: true });
-      const processes = Number(byId("resume-processes").value || 1);
-      if (processes !== before()) keys.allow_world_size_change = true;
-      const values = { config: `${folder}/training_config.json`, keys, ...(processes > 1 ? { num_processes: processes } : {}) };
-      await request("/api/jobs", { command: "train", values, subject: folder });
+  byId("sampling").onchange = () => showSongs({ isChosen: true }).catch(showProblem);
+  const form = byId("resume");
+  let filled = "";
+  let isStarted = false; // until the state of the new job is there
+  const before = () => checkpoints.find((checkpoint) => !checkpoint.problem)?.processes ?? 1;
+
+  /** Returns the options of the command: what the form has, and the keys that its choices stand for. */
+  function options(values) {
+    const keys = { output_dir: folder, resume: byId("resume-from").value || "auto" };
+    const epochs = byId("resume-epochs").value;
+    if (epochs) Object.assign(keys, { num_train_epochs: Number(epochs), max_steps: -1, allow_config_changes: true });
+    // Without a number, a launch file has it.
+    const processes = values.num_processes ?? (values.config_file ? before() : 1);
+    if (processes !== before()) keys.allow_world_size_change = true;
+    return { ...values, config: `${folder}/training_config.json`, keys };
+  }
+
+  const showPreview = connectForm(form, {
+    change: options,
+    subject: () => folder,
+    onStart: () => {
+      isStarted = true;
+      showResume();
       shownCheckpoints = "";
       scrollTo({ top: 0, behavior: "smooth" });
-    });
+    },
   });
 
-  let checkpoints = [];
-  const before = () => checkpoints.find((checkpoint) => !checkpoint.problem)?.processes ?? 1;
   const update = async () => {
     if (run && !run.is_there) return;
     const found = await request(`${path}/results`);
     checkpoints = found.checkpoints;
     showCheckpoints(found.checkpoints);
-    showSamplings(found.samplings);
+    await showSamplings(found.samplings);
   };
   poll(update, 5);
   return {
     /** Takes the state of the run: a run that trains cannot be resumed. */
     state(found) {
       const hasEnded = run?.state === "running" && found.state !== "running";
+      if (found.job?.id !== run?.job?.id || found.job?.state !== run?.job?.state) isStarted = false;
       run = found;
       showEmpty();
+      fillLaunch();
       showResume();
       if (hasEnded) update().catch(showProblem);
     },

@@ -1,9 +1,10 @@
 // The page of a run: state, banners, progress and console, kept up to date. Commands, curves and results have modules
 // of their own.
 
-import { act, badgeClass, el, formatDuration, formatNumber, formatTime, poll, request, t } from "./page.js";
+import { act, badgeClass, el, formatBytes, formatDuration, formatNumber, formatTime, poll, request, t } from "./page.js";
 import { showCommands } from "./train_commands.js";
 import { followCurves } from "./train_curves.js";
+import { notice } from "./train_health.js";
 import { followResults } from "./train_results.js";
 
 const byId = (id) => document.getElementById(id);
@@ -46,7 +47,7 @@ function banners(run) {
   if (run.state === "failed" && run.is_killed) {
     return [run.is_disk_full
       ? banner("bad", t("The run was killed, and its disk is full"), t("Free space on the disk of the output folder first."), resume)
-      : banner("bad", t("The run was killed without a word"), t("By kill -9, by the system because main memory was used up, or by a power cut."), resume)];
+      : banner("bad", t("The run was killed without a message"), t("By kill -9, by the system because main memory was used up, or by a power cut."), resume)];
   }
   if (run.state === "failed") {
     const found = banner("bad", run.diagnosis?.title ?? t("The run failed"), run.reason);
@@ -54,10 +55,31 @@ function banners(run) {
     else found.append(el("p", {}, t("The console below says more.")));
     return [found];
   }
+  return [...(run.state === "finished" ? [finished(run)] : []), ...warnings(run)];
+}
+
+/** Returns what to do with a run that has ended as planned. */
+function finished(run) {
+  const model = `/models/${encodeURIComponent(folder)}`;
+  const links = [el("a", { href: `/listen?model=${encodeURIComponent(folder)}` }, t("Listen to it"))];
+  if (run.is_adapter) links.push(el("a", { href: `${model}#compare` }, t("Compare with its base")));
+  links.push(el("a", { href: model }, t("Export, details")));
+  return el("div", { class: "notice good" }, el("strong", {}, t("The run is finished")), el("p", { class: "row" }, ...links));
+}
+
+/** Returns what does not end a run, and should be known. */
+function warnings(run) {
+  const found = [];
+  const { not_finite: skipped, spikes } = run.anomalies;
   if (isSilent(run)) {
-    return [banner("warn", t("No step since {time}", { time: formatTime(run.since) }), t("The run is still at: {doing}. An evaluation or the first step may take long; if it does not go on, look into the console.", { doing: run.doing }))];
+    found.push(banner("warn", t("No step since {time}", { time: formatTime(run.since) }), t("The run is still at: {doing}. An evaluation or the first step may take long; if it does not continue, see the console.", { doing: run.doing })));
   }
-  return [];
+  if (run.disk?.is_low) {
+    found.push(banner("warn", t("The disk is nearly full: {size} free", { size: formatBytes(run.disk.free) }), run.disk.checkpoint ? t("A checkpoint takes {size}. Free space, or the next one cannot be saved.", { size: formatBytes(run.disk.checkpoint) }) : t("Free space, or no checkpoint can be saved.")));
+  }
+  if (skipped) found.push(banner("warn", t("Steps whose loss or gradients were not finite: {n}, the last one at step {step}", { n: skipped.count, step: skipped.step ?? "?" }), t("Their updates were skipped. Their clips are in {file}.", { file: skipped.file })));
+  if (spikes) found.push(banner("warn", t("Loss spikes: {n}, the last one at step {step}", { n: spikes.count, step: spikes.step ?? "?" }), t("The loss was far above the recent ones. The clips of these steps are in {file}.", { file: spikes.file })));
+  return found;
 }
 
 /** Returns whether a run has been at one activity for two minutes. By the server's clock: a browser's may differ. */
@@ -72,7 +94,7 @@ function showState(run) {
   byId("state").textContent = t(state);
   byId("state").className = badgeClass(state);
   // Only when it changes: a reader of the screen would read an alert again.
-  const key = JSON.stringify([run.is_there, state, run.job?.id, run.job?.state, run.started, run.reason, run.diagnosis, run.is_disk_full, isSilent(run) && run.since]);
+  const key = JSON.stringify([run.is_there, state, run.job?.id, run.job?.state, run.started, run.reason, run.diagnosis, run.is_disk_full, isSilent(run) && run.since, run.anomalies, run.disk?.is_low, run.is_adapter]);
   // A run that has not written its own configuration: the file that it was started with.
   if (!run.is_there && run.config) byId("its-configuration").href = `/configure?config=${encodeURIComponent(run.config)}`;
   if (key !== shownBanner) byId("banners").replaceChildren(...banners(run));
@@ -107,6 +129,10 @@ function showProgress(run) {
     if (isRunning) figures.push([t("Time left"), progress.seconds_left === null ? "–" : formatDuration(progress.seconds_left)]);
     if (isRunning) for (const milestone of progress.milestones) figures.push([t("Next milestone"), milestoneText(milestone, progress.step, progress.total_steps)]);
   }
+  const { latest } = run; // of a run without a progress file: from the end of its metrics
+  if (latest.epoch !== undefined) figures.push([t("Epoch"), formatNumber(latest.epoch)]);
+  if (latest.loss !== undefined) figures.push([t("Loss"), formatNumber(latest.loss)]);
+  if (latest.learning_rate !== undefined) figures.push([t("Learning rate"), formatNumber(latest.learning_rate)]);
   if (isRunning && run.doing) figures.push([t("Now"), run.doing]);
   if (run.started) figures.push([t("Started"), formatTime(run.started)]);
   if (run.ended) figures.push([t("Ended"), formatTime(run.ended)]);
@@ -124,8 +150,15 @@ async function showConsole() {
   if (job) byId("job-link").href = `/jobs/${encodeURIComponent(job)}`;
 }
 
-const curves = followCurves(folder, JSON.parse(byId("run").dataset.others));
-const results = followResults(folder, path);
+let health = [];
+let checkpoints = [];
+
+function showHealth() {
+  byId("health").replaceChildren(...health.map((finding) => notice(finding, checkpoints)));
+}
+
+const curves = followCurves(folder, JSON.parse(byId("run").dataset.others), (found) => { health = found; showHealth(); });
+const results = followResults(folder, path, (found) => { checkpoints = found; showHealth(); });
 
 poll(async () => {
   const run = await request(path);
@@ -136,7 +169,7 @@ poll(async () => {
   curves.milestones(run.state === "running" ? run.progress?.milestones ?? [] : []);
   const button = byId("end-job");
   button.hidden = !run.job?.is_active;
-  button.onclick = () => act(button, () => request(`/api/jobs/${encodeURIComponent(run.job.id)}/stop`, { kill: true }));
+  button.onclick = () => confirm(t("End the run at once? Steps after its last checkpoint are lost.")) && act(button, () => request(`/api/jobs/${encodeURIComponent(run.job.id)}/stop`, { kill: true }));
 }, 1.5);
 poll(showConsole, 2);
 byId("console-lines").onchange = byId("console-only").onchange = () => showConsole().catch(() => {});

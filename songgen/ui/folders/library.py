@@ -7,7 +7,7 @@ does them in the background when the page starts.
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,8 +182,18 @@ def warm_up() -> None:
 
 def last_losses(path: Path) -> dict[str, float]:
     """Return the last loss in training (`train`) and on held-out clips (`eval`) in the end of a file with metrics."""
+    return last_values(path, {"train": LOSS_METRICS, "eval": ("eval/loss",)})
+
+
+def last_values(path: Path, wanted: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Return the last finite values in the end of a file with an object in each line.
+
+    Args:
+        path: the file, such as one with metrics.
+        wanted: name -> keys, of which the first that is in any of the lines is used.
+    """
     lines = read_text_end(path, max_lines=MAX_LINES).text.splitlines()
-    found = {"train": _last(lines, LOSS_METRICS), "eval": _last(lines, ("eval/loss",))}
+    found = {name: _last(lines, keys) for name, keys in wanted.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -1,7 +1,9 @@
 """Jobs on the page: start a command, list jobs, show progress and output of one, stop it."""
 
 import dataclasses
+import os
 import re
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,6 +38,7 @@ class JobsPart:
         """Remember the site."""
         self._site = site
         self._folder = site.workspace.jobs
+        self._starting = threading.Lock()
 
     def routes(self) -> list[PageRoute]:
         """Return every address of this part."""
@@ -76,9 +79,30 @@ class JobsPart:
         return json_response({"job": self._values(request, [self.begin(words, subject)])[0]})
 
     def begin(self, words: list[str], subject: str) -> JobView:
-        """Start a checked command as a job."""
+        """Start a checked command as a job.
+
+        Raises:
+            ValueError: if it trains in a folder in which another job trains: it would fail when its processes have
+                started, and until then be taken for the job of that run.
+        """
         title = f"{words[1]} {subject}".strip()
-        return start_job(self._folder, words, title=title, cwd=self._site.workspace.root, subject=subject)
+        with self._starting:  # so that two browsers do not start it at once
+            if words[1] == "train" and subject:
+                self._require_no_training(subject)
+            return start_job(self._folder, words, title=title, cwd=self._site.workspace.root, subject=subject)
+
+    def _require_no_training(self, subject: str) -> None:
+        """Check that no job trains in a folder.
+
+        Raises:
+            ValueError: if one does.
+        """
+        root = self._site.workspace.root
+        folder = os.path.realpath(root / subject)
+        for view in find_jobs(self._folder):
+            job = view.job
+            if job.name == "train" and view.is_active and os.path.realpath(root / job.subject) == folder:
+                raise ValueError(f"a job trains in {subject} already; stop it first, or choose another output folder")
 
     def preview(self, request: Request) -> Response:
         """Return the command that a form would start, to copy."""

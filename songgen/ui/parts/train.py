@@ -19,12 +19,21 @@ from songgen.jobs.record import LOG_FILE, JobView, find_jobs, newest_job
 from songgen.runtime.control.commands import FORMS, SCHEDULED
 from songgen.runtime.status import read_run_status
 from songgen.train.reporting.console import CONSOLE_FILE
-from songgen.ui.commands import command_form
+from songgen.ui.commands import command_form, command_text, command_values
+from songgen.ui.fields import Field
 from songgen.ui.parts.jobs import MAX_LINES, job_values, lines_of
 from songgen.ui.site import Site, body_of, table_of, text_in, text_of
 from songgen.ui.training.curves import MAX_RUNS, Curves, Seen
 from songgen.ui.training.run_commands import RunCommands
-from songgen.ui.training.runs import checkpoints_of, details_of, find_runs, is_run, row_of, songs_of_run, started_at
+from songgen.ui.training.runs import (
+    checkpoints_of,
+    details_of,
+    is_run,
+    list_of_runs,
+    samplings_of,
+    songs_at,
+    started_at,
+)
 from songgen.ui.training.starting import check_of, configurations, launch_files, plan_of
 from songgen.ui.workspace import CONFIGS_FOLDER
 from songgen.web.answers import json_response
@@ -34,6 +43,8 @@ CHARTS = "plotly"
 """Package with the library that draws curves."""
 
 _STYLE_ID = re.compile(r'document\.getElementById\("([0-9a-f]{64})"\)\)\{var \w+=document\.createElement\("style"\)')
+
+_MAX_DIGITS = 15
 
 _WARNINGS = ("warning:", "error:", "traceback", "=====")
 """Beginnings of lines, in small letters, that are shown if only warnings are."""
@@ -63,18 +74,18 @@ class TrainPart:
             PageRoute("/api/train/zoom", api(self.zoom), methods=["POST"]),
             PageRoute("/api/train/runs/{folder}", api(self.state)),
             PageRoute("/api/train/runs/{folder}/results", api(self.results)),
+            PageRoute("/api/train/runs/{folder}/songs", api(self.songs)),
             PageRoute("/api/train/runs/{folder}/console", api(self.console)),
             PageRoute("/api/train/runs/{folder}/commands", api(self.command), methods=["POST"]),
         ]
 
     def index(self, request: Request) -> Response:
         """Return the page with all runs and the form to start one; `?config=FILE` fills it in."""
-        form = {field.name: field for field in command_form("train").fields}
         return self._site.render(
             request,
             "train.html",
-            runs=[row_of(self._workspace, folder) for folder in find_runs(self._workspace)],
-            form=form,
+            runs=list_of_runs(self._workspace),
+            form=_train_fields(),
             config=request.query_params.get("config", ""),
             configurations=configurations(self._workspace),
             launch_files=launch_files(),
@@ -97,14 +108,16 @@ class TrainPart:
             folder=self._workspace.shown(folder),
             name=folder.name,
             others=[self._workspace.shown(other) for other in others][: MAX_RUNS - 1],
+            form=_train_fields(),
+            launch_files=launch_files(),
             forms=[*((form.usage, form.meaning) for form in FORMS.values()), SCHEDULED],
             charts=charts_address(),
             charts_ids=charts_style_ids(),
         )
 
     def listing(self, request: Request) -> Response:
-        """Return all runs, the latest changed first."""
-        return json_response({"runs": [row_of(self._workspace, folder) for folder in find_runs(self._workspace)]})
+        """Return the runs, the latest changed first, and how many more there are."""
+        return json_response(list_of_runs(self._workspace))
 
     def plan(self, request: Request) -> Response:
         """Return the output folder of a start and what is in it: `{"values": {OPTION: VALUE}}`."""
@@ -151,18 +164,27 @@ class TrainPart:
                 "commands": self._commands.shown(folder),
                 "job": None if job is None else job_values(job, t),
                 "config": "" if job is None else _config_of(job),
+                "launch": {} if job is None else _launch_of(job),
             }
         )
 
     def results(self, request: Request) -> Response:
-        """Return what a run has written: checkpoints and songs."""
+        """Return what a run has written: checkpoints, and the steps at which songs were sampled."""
         folder = self._place(request.path_params["folder"])
         return json_response(
             {
                 "checkpoints": checkpoints_of(self._workspace, folder),
-                "samplings": songs_of_run(self._workspace, folder),
+                "samplings": samplings_of(folder),
             }
         )
+
+    def songs(self, request: Request) -> Response:
+        """Return the songs of a sampling: `?step=N`."""
+        folder = self._place(request.path_params["folder"])
+        step = request.query_params.get("step", "")
+        if not (step.isascii() and step.isdigit() and len(step) <= _MAX_DIGITS):
+            raise ValueError("step: a number is expected")
+        return json_response({"songs": songs_at(self._workspace, folder, int(step))})
 
     def console(self, request: Request) -> Response:
         """Return the last `?lines=N` of the output of a run: of its job, or what its main process printed.
@@ -193,7 +215,9 @@ class TrainPart:
         folder = self._place(text)
         if not is_run(folder):
             raise ValueError(f"there is no run in {text}; it may have been moved or deleted")
-        return json_response(self._commands.send(folder, text_of(request, "text")))
+        sent = self._commands.send(folder, text_of(request, "text"))
+        words = ["songgen", "ctl", self._workspace.shown(folder), *sent["text"].split()]
+        return json_response(sent | {"in_terminal": command_text(words)})
 
     def _place(self, text: Any) -> Path:
         """Return the path of a folder, in which a run may be, have been, or come to be.
@@ -278,6 +302,20 @@ def _translate(diagnosis: dict[str, Any], message: Any) -> None:
     diagnosis["title"] = message(diagnosis["title"])
     for remedy in diagnosis["remedies"]:
         remedy["effect"] = message(remedy["effect"])
+
+
+def _train_fields() -> dict[str, Field]:
+    """Return the options of `songgen train` by name, as fields of a form."""
+    return {field.name: field for field in command_form("train").fields}
+
+
+def _launch_of(job: JobView) -> dict[str, Any]:
+    """Return the options with which a job was launched; none for one that was not started on the page."""
+    try:
+        values = command_values(job.job.command)
+    except ValueError:
+        return {}
+    return {name: values[name] for name in ("num_processes", "config_file", "gpu_ids", "task") if name in values}
 
 
 def _config_of(job: JobView) -> str:

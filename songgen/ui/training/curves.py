@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from songgen.train.reporting.plots.curves import RunCurves, curves_of
 from songgen.train.reporting.plots.panels import Line, Panel, all_panels
 from songgen.train.reporting.plots.tail import MetricsTail, part_of
 from songgen.train.reporting.trackers import METRICS_FILE
+from songgen.ui.training.health import findings_of
 from songgen.ui.translation import Translator
 from songgen.ui.workspace import Workspace
 
@@ -28,8 +30,8 @@ READ_SECONDS = 0.4
 """Time for reading in one answer; the browser asks again for the rest."""
 
 
-NAMES = ("training", "evaluation", "rate", "norm", "all")
-"""Names of curves that the page translates; others are those of tracks, and numbers."""
+NAMES = ("training", "evaluation", "rate", "norm", "all", "mix", "vocals", "accompaniment")
+"""Names of curves that the page translates; others are numbered, or of tracks that it does not know."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,22 @@ class Curves:
         self._lock = Lock()
 
     def answer(self, runs: Sequence[Seen], layout: str, texts: Translator) -> dict[str, Any]:
-        """Return what is new in some runs, and their panels if these are not those of `layout`."""
-        parts, curves = {}, []
-        for run in runs:
+        """Return what is new in some runs, and their panels if these are not those of `layout`.
+
+        `health` is what the metrics of the first run say; None if nothing was added to them.
+        """
+        parts, curves, health = {}, [], None
+        for number, run in enumerate(runs):
             tail = self._tail(run.folder)
             tail.refresh(READ_SECONDS / len(runs))
             with tail.lock:  # parts and panels must be of the same lines
                 parts[self._workspace.shown(run.folder)] = tail.since(run.key, run.lines)
                 curves.append(curves_of(tail, run.folder))
+                if number == 0 and (run.key, run.lines) != (tail.key, tail.lines):
+                    health = _health(curves[0])
         panels = [self._panel(panel, texts) for panel in all_panels(_named(curves))]
         name = hashlib.sha256(json.dumps(panels).encode()).hexdigest()[:16]
-        return {"runs": parts, "layout": name, "panels": None if name == layout else panels}
+        return {"runs": parts, "layout": name, "panels": None if name == layout else panels, "health": health}
 
     def zoom(self, runs: Mapping[Path, Sequence[str]], first: float, last: float) -> dict[str, Any]:
         """Return metrics of runs between two steps in detail."""
@@ -98,12 +105,22 @@ class Curves:
         return {
             "run": self._workspace.shown(line.run.folder),
             "metric": line.metric,
-            "name": texts(line.name) if line.name in NAMES else line.name,
+            "name": texts(line.name) if line.name in NAMES else texts.message(line.name),
             "has_label": bool(line.label),
             "color": line.color,
             "opacity": line.opacity,
             "has_markers": line.has_markers,
         }
+
+
+def _health(run: RunCurves) -> list[dict[str, Any]]:
+    """Return what the evaluations of a run say."""
+    series = {
+        name: list(zip(curve.steps.tolist(), curve.values.tolist(), strict=True))
+        for name, curve in run.curves.items()
+        if name.startswith("eval/")
+    }
+    return [dataclasses.asdict(finding) for finding in findings_of(series)]
 
 
 def _named(runs: Sequence[RunCurves]) -> list[RunCurves]:

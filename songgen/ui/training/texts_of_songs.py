@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from songgen.config.run_config import RunConfig
 from songgen.data.schema import EVAL_SPLIT, DatasetInfo
-from songgen.runtime.json_files import read_json_object
 from songgen.train.reporting.trackers import audio_file_name
 from songgen.ui.workspace import Workspace
 
@@ -40,8 +38,9 @@ def _texts(workspace: Workspace, run: Path, names: tuple[str, ...], changed: flo
     import pyarrow as pa
 
     from songgen.data.shards import BatchView, map_batches
+    from songgen.train.checkpoints.state import read_saved_config
 
-    config = RunConfig.from_dict(read_json_object(run / CONFIG_FILE))
+    config = read_saved_config(run / CONFIG_FILE)
     if config.training.eval_random_texts:
         return {}
     found: dict[str, dict[str, str]] = {}

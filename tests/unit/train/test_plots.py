@@ -111,8 +111,10 @@ def test_curves_and_marks_are_those_of_the_metrics(tmp_path: Path) -> None:
         "not true of every codec"
     )
     assert len(panels["loss_by_codebook_vocal"].lines) == 6
-    assert [line.label for line in panels["loss_by_codebook_vocal"].lines] == ["0", "1", "2", "", "", ""]
-    assert [line.label for line in panels["loss_by_track"].lines] == ["vocal", "acc"]
+    assert [line.label for line in panels["loss_by_codebook_vocal"].lines] == [
+        "codebook 0", "codebook 1", "codebook 2", "", "", ""
+    ]  # fmt: skip
+    assert [line.label for line in panels["loss_by_track"].lines] == ["vocals", "accompaniment"]
 
 
 @pytest.mark.usefixtures("no_pictures")

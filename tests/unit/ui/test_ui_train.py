@@ -20,15 +20,16 @@ from launching import make_world, write_config
 from limits import SAFETY_SECONDS
 from local_pages import Client, serving_page
 
-from songgen.jobs.record import JOB_STATUS_FILE, LOG_FILE, create_job, read_job
+from songgen.jobs.record import JOB_STATUS_FILE, LOG_FILE, JobView, create_job, read_job
 from songgen.runtime.control import requests
 from songgen.runtime.folder_lock import RUN_LOCK_FILE, locked
 from songgen.runtime.status import Diagnosis, Remedy, RunStatus, StatusFile
 from songgen.train.reporting.console import CONSOLE_FILE
 from songgen.train.reporting.progress_file import PROGRESS_FILE, RunProgress
 from songgen.train.reporting.trackers import METRICS_FILE, samples_folder
-from songgen.ui.parts import train
+from songgen.ui.parts import jobs, train
 from songgen.ui.training import run_commands, runs, starting
+from songgen.ui.translation import translator
 from songgen.ui.workspace import Workspace
 
 
@@ -160,7 +161,7 @@ def test_progress_of_an_earlier_launch_is_not_shown_as_that_of_a_new_one(workspa
     with locked(folder, RUN_LOCK_FILE):
         found, row = runs.details_of(folder), runs.row_of(workspace, folder)
         assert (found["state"], found["progress"], found["step"]) == ("running", None, None)
-        assert (row["seconds_left"], row["epoch"], row["loss"]) == (None, None, 5.0 / 30)
+        assert (row["seconds_left"], row["loss"]) == (None, 5.0 / 30)
         (folder / PROGRESS_FILE).write_text(json.dumps(dataclasses.asdict(progress) | {"time": 2001.0}))
         assert runs.details_of(folder)["step"] == 12 and runs.row_of(workspace, folder)["seconds_left"] == 18.7
     shutil.rmtree(folder)
@@ -258,11 +259,18 @@ def test_songs_of_samplings_have_files_and_no_links(client: Client, workspace: W
         soundfile.write(path, np.zeros(800), 16_000)
     (samples_folder(folder, 20) / "stolen_generated_mix.wav").symlink_to("/etc/passwd")
     samplings = client.get(api("outputs/sung", "/results")).json["samplings"]
-    assert [sampling["step"] for sampling in samplings] == [20, 10]
-    (song,) = samplings[0]["songs"]
+    assert samplings == [{"step": 20, "files": 1}, {"step": 10, "files": 1}]
+    (song,) = client.get(api("outputs/sung", "/songs?step=20")).json["songs"]
     assert [track["label"] for track in song["tracks"]] == ["target, mix", "generated, mix"]
     sound = client.get(f"/files/{quote(song['tracks'][1]['path'], safe='')}")
     assert sound.status == 200 and sound.headers["Content-Type"] == "audio/wav"
+    assert client.get(api("outputs/sung", "/songs?step=5")).json["songs"] == []
+    assert client.get(api("outputs/sung", "/songs?step=../0")).status == 422
+    for step in range(30, 70):
+        path = samples_folder(folder, step) / "song_generated_mix.wav"
+        path.parent.mkdir()
+        path.touch()
+    assert len(client.get(api("outputs/sung", "/results")).json["samplings"]) == 42, "none is left out"
 
 
 def test_the_library_of_charts_comes_from_its_package(client: Client) -> None:
@@ -312,7 +320,14 @@ def test_what_a_start_would_do(client: Client, workspace: Workspace, tmp_path: P
     assert "outputs/configs/planned.json" in client.get("/train?config=outputs/configs/planned.json").body.decode()
     values = {"config": "outputs/configs/planned.json"}
     plan = client.post("/api/train/plan", {"values": values}).json
+    batch = plan.pop("batch")
     assert plan == {"output_dir": "outputs/planned", "suggested": "outputs/planned-2", "holds": "nothing"}
+    assert batch["processes"] == 1 and batch["clips"] == batch["size"] * batch["accumulation"]
+    for launch, processes in (({"num_processes": 3}, 3), ({"config_file": "fsdp2_8_gpus.yaml"}, 8)):
+        more = client.post("/api/train/plan", {"values": values | launch}).json["batch"]
+        assert (more["processes"], more["clips"]) == (processes, processes * batch["clips"])
+    frames = values | {"keys": {"max_frames_per_batch": 500}}
+    assert client.post("/api/train/plan", {"values": frames}).json["batch"] is None
     folder = write_run(workspace.root / "outputs" / "planned", status="stopped")
     (folder / "checkpoint-30").mkdir()
     plan = client.post("/api/train/plan", {"values": values}).json
@@ -377,6 +392,126 @@ def test_a_run_that_a_job_starts_is_shown_before_its_folder_is_there(client: Cli
         assert lines == ["warning: slow", "error: it failed"]
     finally:
         shutil.rmtree(job)
+
+
+def test_a_run_of_which_a_job_trains_is_not_started_again(
+    client: Client, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second job would fail on the lock, and then be taken for the job of the run."""
+    command = ["songgen", "train", "--gpu_ids=2,3", "--num_processes=2", "--config_file=fsdp2_8_gpus.yaml", "x.json"]
+    job = create_job(workspace.jobs, command, title="train", cwd=workspace.root, subject="outputs/twice")
+    started: list[str] = []
+
+    def start(folder: Path, words: list[str], *, title: str, cwd: Path, subject: str) -> JobView:
+        started.append(subject)
+        return read_job(workspace.jobs, job.name)
+
+    monkeypatch.setattr(jobs, "start_job", start)
+    try:
+        values = {"config": "outputs/configs/planned.json"}
+        for subject in ("outputs/twice", "./outputs/twice/"):
+            body = {"command": "train", "values": values, "subject": subject}
+            refused = client.post("/api/jobs", body)
+            assert refused.status == 422 and "a job trains in" in refused.json["error"]
+        other = {"command": "train", "values": values, "subject": "outputs/other"}
+        assert client.post("/api/jobs", other).status == 200 and started == ["outputs/other"]
+        # What it is resumed with.
+        launch = client.get(api("outputs/twice")).json["launch"]
+        assert launch == {"gpu_ids": "2,3", "num_processes": "2", "config_file": "fsdp2_8_gpus.yaml"}
+    finally:
+        shutil.rmtree(job)
+
+
+def test_a_failed_launch_shows_no_progress_of_an_earlier_one(workspace: Workspace) -> None:
+    """The plan is that of the status; what the metrics say is shown in place of the progress."""
+    folder = write_run(workspace.root / "outputs" / "early", status="failed", started=2000.0, step=30, total_steps=200)
+    old = RunProgress(30, 30, 0, 2, 4.0, 2, 10, 1.5, 5.4, 18.7, 0.25, 1e-4, time=1000.0)
+    (folder / PROGRESS_FILE).write_text(json.dumps(dataclasses.asdict(old)))
+    found, row = runs.details_of(folder), runs.row_of(workspace, folder)
+    assert (found["progress"], found["step"], found["total_steps"], row["total_steps"]) == (None, 30, 200, 200)
+    assert found["latest"] == {"step": 30, "epoch": 3.0, "loss": 5 / 30, "learning_rate": 1e-4}
+    (folder / PROGRESS_FILE).write_text(json.dumps(dataclasses.asdict(old) | {"time": 2001.0}))
+    found = runs.details_of(folder)
+    assert found["progress"]["step"] == 30 and found["total_steps"] == 200 and found["latest"] == {}
+
+
+def test_anomalies_and_little_space_are_told(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_run(workspace.root / "outputs" / "odd", status="running")
+    assert runs.details_of(folder)["anomalies"] == {} and runs.details_of(folder)["disk"] is None
+    (folder / "loss_spikes.jsonl").write_text('{"step": 3}\n{"step": 7}\n')
+    (folder / "non_finite_steps.jsonl").write_text('{"step": 9}\n')
+    for name, size in (("checkpoint-9", 10), ("checkpoint-10", 1_000)):
+        (folder / name).mkdir()
+        (folder / name / "model.safetensors").write_bytes(bytes(size))
+        os.utime(folder / name, (size, size))
+    with locked(folder, RUN_LOCK_FILE):
+        found = runs.details_of(folder)
+        assert found["anomalies"]["spikes"] == {"count": 2, "step": 7, "file": "loss_spikes.jsonl"}
+        assert found["anomalies"]["not_finite"]["step"] == 9
+        assert found["disk"]["checkpoint"] == 1_000 and not found["disk"]["is_low"]
+        monkeypatch.setattr(runs, "LITTLE_SPACE", 0)
+        for free, is_low in ((1_499, True), (1_500, False)):
+            monkeypatch.setattr(runs, "_free", lambda folder, free=free: free)
+            assert runs.details_of(folder)["disk"]["is_low"] is is_low
+
+
+def test_a_resumed_run_evaluates_if_its_checkpoints_say_so(client: Client, workspace: Workspace) -> None:
+    """The file in its folder is that of the first launch."""
+    folder = write_run(workspace.root / "outputs" / "resumed")
+    (folder / "checkpoint-9").mkdir()
+    for place, evaluates in ((folder, False), (folder / "checkpoint-9", True)):
+        (place / "training_config.json").write_text(json.dumps({"do_eval": evaluates}))
+    assert client.get(api("outputs/resumed")).json["evaluates"]
+
+
+def test_runs_that_are_not_listed_are_counted(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(workspace.root / "outputs" / "counted" / "one")
+    write_run(workspace.root / "outputs" / "counted" / "two")
+    number = len(runs.find_runs(workspace))
+    monkeypatch.setattr(runs, "MAX_RUNS", number - 1)
+    listed = runs.list_of_runs(workspace)
+    assert len(listed["runs"]) == number - 1 and listed["more"] == 1
+    shutil.rmtree(workspace.root / "outputs" / "counted")
+
+
+def test_a_second_check_does_not_wait_for_long(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "WAIT_SECONDS", 0.01)
+    with starting._checking, pytest.raises(ValueError, match="a check is running already"):
+        starting.check_of(workspace, {}, translator("en"))
+    monkeypatch.setattr(starting.subprocess, "run", lambda *arguments, **options: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            starting.check_of(workspace, {}, translator("en"))
+
+
+def test_configurations_that_can_be_started_come_first(workspace: Workspace) -> None:
+    """Those without their model or data are marked; a model of a hub counts as there."""
+    configs = workspace.root / "outputs" / "configs"
+    for name, model, data in (
+        ("a", "outputs/none", "datasets/none"), ("b", "datasets/tiny", "datasets/tiny"),
+        ("c", "owner/name", "./datasets/tiny"),
+    ):  # fmt: skip
+        values = {"model_name_or_path": model, "save_to_disk": data, "output_dir": "outputs/x"}
+        (configs / f"marked_{name}.json").write_text(json.dumps(values))
+    found = starting.configurations(workspace)
+    saved = [entry for entry in found["saved"] if "marked" in entry["name"]]
+    assert [entry["name"][-6] for entry in saved] == ["b", "c", "a"]
+    assert [entry["missing"] for entry in saved] == [[], [], ["outputs/none", "datasets/none"]]
+    shipped = {entry["name"]: entry["missing"] for entry in found["shipped"]}
+    assert "./outputs/untrained-mixed_pro" in shipped["mixed_pro/step1.json"]
+
+
+def test_what_the_evaluations_say_comes_with_the_curves(client: Client, workspace: Workspace) -> None:
+    folder = write_run(workspace.root / "outputs" / "healthy")
+    answer = curves(client, {"folder": "outputs/healthy"})
+    assert [finding["kind"] for finding in answer["health"]] == ["falling"]
+    part = answer["runs"]["outputs/healthy"]
+    seen = {"folder": "outputs/healthy", "key": part["key"], "lines": part["lines"]}
+    assert curves(client, seen)["health"] is None, "nothing was added"
+    with (folder / METRICS_FILE).open("a") as file:
+        file.writelines(json.dumps({"step": step, "eval/loss": 0.3}) + "\n" for step in (40, 50))
+    (finding,) = curves(client, seen)["health"]
+    assert (finding["kind"], finding["step"], finding["ratio"]) == ("rising", 30, pytest.approx(0.3 / 0.2))
 
 
 def wait_for(condition: Callable[[], Any], run: Fork) -> Any:
@@ -444,7 +579,8 @@ def test_a_run_that_trains_is_shown_and_takes_commands(
     (checkpoint,) = results["checkpoints"]
     assert checkpoint["step"] > 0 and checkpoint["loss"] > 0 and checkpoint["problem"] == ""
     assert checkpoint["epoch"] == -(-checkpoint["step"] // state["progress"]["steps_in_epoch"]), "as in the terminal"
-    (song,) = results["samplings"][0]["songs"]
+    (sampling,) = results["samplings"]
+    (song,) = client.get(api("outputs/real", f"/songs?step={sampling['step']}")).json["songs"]
     assert song["text"]["caption"] and {track["label"].split(",")[0] for track in song["tracks"]} == {
         "target",
         "generated",

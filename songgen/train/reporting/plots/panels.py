@@ -10,8 +10,14 @@ from songgen.train.reporting.plots.curves import Curve, RunCurves
 TRAINING_LOSS = ("train/unweighted_loss", "train/loss")
 """Metrics of the training loss, the one that can be compared with the evaluation's first."""
 
+TRACK_NAMES = {"mix": "mix", "vocal": "vocals", "acc": "accompaniment"}
+"""Track in the names of metrics -> the word for it; "acc" would be read as accuracy."""
+
 FINE_PARTS = {"codebook": "loss by codebook", "band": "loss by band of timesteps"}
 """Beginning of the names of the finest parts of a loss -> title of their panels."""
+
+FINE_LABELS = {"codebook": "codebook {0}", "band": "band {0}"}
+"""Beginning of those names -> name of a curve in such a panel."""
 
 COLORS = ("#3457d5", "#c2410c", "#1b8a5a", "#9333ea", "#b45309", "#0e7490", "#be185d", "#4d7c0f")
 """Colours of curves, distinct for most forms of colour blindness when used in this order."""
@@ -125,7 +131,7 @@ def _accuracies(runs: Sequence[RunCurves]) -> Iterator[Line]:
     yield from _lines(runs, ("eval/accuracy",), "all", shift=1)
     tracks = list(dict.fromkeys(name for run in runs for name in _coarse(run, "accuracy")))
     for shift, name in enumerate(tracks if len(tracks) > 1 else (), start=2):
-        yield from _lines(runs, (name,), name.split("/")[1], shift=shift)
+        yield from _lines(runs, (name,), track_name(name.split("/")[1]), shift=shift)
 
 
 def _part_panels(runs: Sequence[RunCurves]) -> Iterator[Panel]:
@@ -133,7 +139,9 @@ def _part_panels(runs: Sequence[RunCurves]) -> Iterator[Panel]:
     tracks = list(dict.fromkeys(name for run in runs for name in _coarse(run, "loss")))
     if len(tracks) > 1:
         lines = [
-            line for shift, name in enumerate(tracks) for line in _lines(runs, (name,), name.split("/")[1], shift=shift)
+            line
+            for shift, name in enumerate(tracks)
+            for line in _lines(runs, (name,), track_name(name.split("/")[1]), shift=shift)
         ]
         yield Panel("loss_by_track", "evaluation loss by track", tuple(lines))
     parts = list(dict.fromkeys(name for run in runs for name in run.curves if _is_fine(name, "loss")))
@@ -143,11 +151,16 @@ def _part_panels(runs: Sequence[RunCurves]) -> Iterator[Panel]:
             if (_kind(name), _owner(name)) == (kind, track):
                 number = _number(name)
                 has_label = number not in labelled and (len(runs) == 1 or not labelled)
-                lines += _lines(runs, (name,), str(number) if has_label else "", shift=number)
+                lines += _lines(runs, (name,), FINE_LABELS[kind].format(number) if has_label else "", shift=number)
                 labelled.add(number)
         title = FINE_PARTS[kind]
-        title = f"{title}: {track} (points: evaluation)" if track else f"{title} (points: evaluation)"
+        title = f"{title}: {track_name(track)} (points: evaluation)" if track else f"{title} (points: evaluation)"
         yield Panel(f"loss_by_{kind}_{track or 'all'}", title, tuple(lines))
+
+
+def track_name(track: str) -> str:
+    """Return the word for a track in the name of a metric."""
+    return TRACK_NAMES.get(track, track)
 
 
 def _coarse(run: RunCurves, metric: str) -> list[str]:
