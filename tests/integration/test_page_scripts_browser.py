@@ -236,6 +236,10 @@ def test_what_is_uploaded_is_what_was_listed(browser: Browser, root: Path) -> No
     assert "job-2" in browser.text("[data-part=upload-files]")
     browser.click("[data-part=upload-button]")
     listed, uploaded = sent(3)[1:]
+    browser.run("document.getElementById('push-repository').value = ''")
+    browser.click("#push button[type=submit]")
+    assert "repository" not in sent(4)[-1]
+    browser.wait_for_text("to model, and everyone can see them", "[data-part=upload]")
     assert listed == uploaded | {"dry_run": True} and (uploaded["repository"], uploaded["public"]) == (
         "me/second",
         True,

@@ -91,9 +91,10 @@ function connectPush(form) {
         const { log } = await request(`/api/jobs/${encodeURIComponent(job.id)}?lines=2000`);
         if (before !== changes) return; // the form says something else by now: it has to be listed again
         part("upload-files").textContent = log.text.split("\n\n")[0]; // the model card follows, which the panel shows
+        const name = values.repository ?? form.dataset.subject.split("/").pop(); // left out: that of the folder
         part("upload-where").textContent = values.public === true
-          ? t("These files will be uploaded to {name}, and everyone can see them.", { name: values.repository })
-          : t("These files will be uploaded to {name}, a private repository.", { name: values.repository });
+          ? t("These files will be uploaded to {name}, and everyone can see them.", { name })
+          : t("These files will be uploaded to {name}, a private repository.", { name });
         listed = values;
         part("upload").hidden = false;
       });

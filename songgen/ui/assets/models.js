@@ -110,7 +110,7 @@ async function updateTrash() {
   part("trash").hidden = entries.length === 0;
   const total = entries.reduce((sum, entry) => sum + entry.size, 0);
   part("trash-size").textContent = formatBytes(total);
-  part("trash-question").textContent = t("In the trash: {n}, {size}. This cannot be undone.", { n: entries.length, size: formatBytes(total) });
+  part("trash-question").textContent = t("Entries: {n}, {size}. This cannot be undone.", { n: entries.length, size: formatBytes(total) });
   part("trash-list").replaceChildren(...entries.map((entry) => el("li", { class: "row" },
     el("span", { class: "grow" }, entry.folder || entry.id),
     el("small", {}, `${formatBytes(entry.size)} · ${formatTime(entry.time)}`),

@@ -62,7 +62,7 @@ def choose(browser: Browser, beside: str, *names: str) -> None:
     browser.click(f"[data-choose={beside}]")
     for name in names:
         browser.press_button(f"📁 {name}", "#chooser")
-    browser.press_button("Take this folder", "#chooser")
+    browser.press_button("Use this folder", "#chooser")
 
 
 def prepare(browser: Browser, root: Path) -> None:
