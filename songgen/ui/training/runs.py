@@ -13,14 +13,14 @@ from typing import Any
 
 from songgen.runtime.folder_lock import RUN_LOCK_FILE
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.status import RUN_STATUS_FILE, RunStatus
+from songgen.runtime.status import RUN_CONFIG_FILE, RUN_STATUS_FILE, RunStatus
 from songgen.train.reporting.console import CONSOLE_FILE
 from songgen.train.reporting.plots.songs import sampled_steps, songs_of
 from songgen.train.reporting.progress_file import RunProgress, read_progress
 from songgen.train.reporting.run_state import RUNNING, RunState, read_run_state
 from songgen.train.reporting.trackers import METRICS_FILE
 from songgen.ui.folders.library import last_losses, searched_folders
-from songgen.ui.training.texts_of_songs import CONFIG_FILE, texts_of
+from songgen.ui.training.texts_of_songs import texts_of
 from songgen.ui.workspace import Workspace
 
 MAX_DEPTH = 5
@@ -135,7 +135,7 @@ def _evaluates(folder: Path) -> bool:
     be read, is asked anyway.
     """
     try:
-        return read_json_object(folder / CONFIG_FILE).get("do_eval") is not False
+        return read_json_object(folder / RUN_CONFIG_FILE).get("do_eval") is not False
     except (ValueError, OSError):
         return True
 

@@ -12,6 +12,7 @@ from songgen.config.loading import load_run_config
 from songgen.config.recipes import LAUNCHING, TRAINING, recipe_folder
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.jobs.execution import python_module
+from songgen.runtime.folder_lock import RUN_LOCK_FILE
 from songgen.runtime.json_files import parse_json_object
 from songgen.train.reporting.run_state import read_run_state
 from songgen.ui.commands import command_words
@@ -22,8 +23,6 @@ from songgen.ui.workspace import Workspace
 
 CHECK_SECONDS = 180.0
 """Seconds after which a check is given up: it may measure the speed of the device."""
-
-_LOCK_FILES = (".run.lock",)
 
 _LAUNCH_OPTIONS = ("num_processes", "config_file", "devices", "gpu_ids")
 """Options of a launch that `songgen check` takes as well."""
@@ -70,7 +69,7 @@ def plan_of(workspace: Workspace, values: Mapping[str, Any]) -> dict[str, Any]:
     plan: dict[str, Any] = {"output_dir": shown, "suggested": _other(workspace, folder), "holds": "nothing"}
     if not folder.is_dir():
         return plan
-    found = [path.name for path in folder.iterdir() if path.name not in _LOCK_FILES]
+    found = [path.name for path in folder.iterdir() if path.name != RUN_LOCK_FILE]
     if is_run(folder):
         run = read_run_state(folder)
         checkpoints = sum(name.startswith("checkpoint-") and ".tmp-" not in name for name in found)

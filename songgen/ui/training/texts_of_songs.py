@@ -8,10 +8,9 @@ from pathlib import Path
 from songgen.config.run_config import RunConfig
 from songgen.data.schema import EVAL_SPLIT, DatasetInfo
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.status import RUN_CONFIG_FILE
 from songgen.train.reporting.trackers import audio_file_name
 from songgen.ui.workspace import Workspace
-
-CONFIG_FILE = "training_config.json"
 
 MAX_CHARACTERS = 5_000
 """Maximum number of characters of a text that is shown."""
@@ -23,7 +22,7 @@ def texts_of(workspace: Workspace, run: Path, names: tuple[str, ...]) -> dict[st
     Nothing is returned for a data set outside of the folders of the page, or with other texts than the clips' own.
     """
     try:
-        changed = (run / CONFIG_FILE).stat().st_mtime
+        changed = (run / RUN_CONFIG_FILE).stat().st_mtime
         return _texts(workspace, run, names, changed)
     except (ValueError, OSError):
         return {}
@@ -41,7 +40,7 @@ def _texts(workspace: Workspace, run: Path, names: tuple[str, ...], changed: flo
 
     from songgen.data.shards import BatchView, map_batches
 
-    config = RunConfig.from_dict(read_json_object(run / CONFIG_FILE))
+    config = RunConfig.from_dict(read_json_object(run / RUN_CONFIG_FILE))
     if config.training.eval_random_texts:
         return {}
     found: dict[str, dict[str, str]] = {}
