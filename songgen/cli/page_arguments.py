@@ -1,4 +1,4 @@
-"""Shared options of the subcommands that serve a page: port, address, and the secret of the page."""
+"""Shared options of the subcommands that serve a page: port, address, and the token of the page."""
 
 import argparse
 import os
@@ -23,8 +23,8 @@ def add_page_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token_file",
         type=Path,
-        help="file with the secret of the page, at least 16 letters and digits, which nobody else may be able to read; "
-        f"default: the environment variable {TOKEN_VARIABLE}; else a secret is generated",
+        help="file with the token of the page, at least 16 letters and digits, readable only by you; "
+        f"default: the environment variable {TOKEN_VARIABLE}; else a token is generated",
     )
 
 
@@ -32,7 +32,7 @@ def page_access(arguments: argparse.Namespace) -> Access:
     """Return who may see the page.
 
     Raises:
-        ValueError: if other machines can reach it and no secret was chosen, or if the secret cannot be used.
+        ValueError: if other machines can reach it and no token was chosen, or if the token cannot be used.
     """
     return make_access(arguments.host, _chosen_token(arguments.token_file))
 
@@ -49,10 +49,15 @@ def _chosen_token(path: Path | None) -> str | None:
     """Return the token that the user has chosen; None to generate one.
 
     Raises:
-        ValueError: if its file cannot be read, or can be read by others.
+        ValueError: if its file cannot be read, or can be read by others, or if the environment variable is empty.
     """
     if path is None:
-        return os.environ.get(TOKEN_VARIABLE)
+        chosen = os.environ.get(TOKEN_VARIABLE)
+        if chosen == "":
+            raise ValueError(
+                f"{TOKEN_VARIABLE} is set but empty: unset it, or set it to at least 16 letters and digits"
+            )
+        return chosen
     try:
         token = read_regular(path, MAX_TOKEN_BYTES).decode("ascii").strip()
         is_private = not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve the page until Ctrl-C or SIGTERM; jobs that it has started go on.
+    """Serve the page until Ctrl-C or SIGTERM; jobs that it has started continue.
 
     Raises:
         ValueError: if something needs the user's attention.
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     workspace = Workspace(arguments.workspace.resolve(), tuple(folder.resolve() for folder in arguments.folder))
     os.chdir(workspace.root)  # relative paths in configurations begin there, as for the commands
     server = page_server(workspace, access, arguments.port)
-    print(f"open {server.url}\nCtrl-C stops the page; what it has started goes on", flush=True)
+    print(f"open {server.url}\nCtrl-C stops the page; running jobs continue", flush=True)
     # Not a daemon: ending in the middle of an import of torch would crash.
     threading.Thread(target=warm_up, name="imports").start()
     server.serve()

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 RUN_STATUS_FILE = "run_status.json"
 """Status file in the output folder of a training run."""
 
+RUN_CONFIG_FILE = "training_config.json"
+"""Resolved configuration in the output folder of a training run, in its checkpoints and with its final model."""
+
 EVALUATION_STATUS_FILE = "evaluation_status.json"
 """Status file of a launch that only evaluates (`do_train` false); the status of training is kept."""
 

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from songgen.families.use.song_folder import read_song_request
+from songgen.families.use.song_folder import RESERVED_OPTIONS, read_song_request
 from songgen.runtime.files import expand_home
 from songgen.runtime.json_files import parse_json, read_json_object
 from songgen.ui.configuring.files import require_values_inside
@@ -263,6 +263,6 @@ def _require_request_inside(folder: Path, workspace: Workspace) -> None:
     request = read_song_request(folder)
     for take in request.takes:
         own = {"model": take.model, "adapter": list(take.adapter), "out": take.name + request.ending}
-        if reserved := sorted({*own, "request", "lyrics_file"} & {*request.options}):
+        if reserved := sorted(RESERVED_OPTIONS & {*request.options}):
             raise ValueError(f"{folder.name}: the options of a request cannot have {', '.join(reserved)}")
         command_words("generate", {**request.options, **own}, workspace)

@@ -12,6 +12,7 @@ from typing import Any
 from songgen.families.use.generating import OptionGroup, option_groups
 from songgen.families.use.song_folder import (
     REQUEST_FILE,
+    RESERVED_OPTIONS,
     SONG_LOCK_FILE,
     SONG_STATUS_FILE,
     TEXT_OPTIONS,
@@ -38,9 +39,6 @@ ENDINGS = (".wav", ".flac", ".mp3", ".ogg")
 MAX_TAKES = 2
 """Models that are compared with one request."""
 
-RESERVED = frozenset({"model", "adapter", "out", "request", "lyrics_file"})
-"""Options of `songgen generate` that the page fills in by itself."""
-
 TICK_NANOSECONDS = 2_000_000_000
 """Time in which two changes of a file may have the same time; FAT has the longest."""
 
@@ -62,14 +60,14 @@ class Songs:
         """Return the commands of each take, as typed by a user.
 
         Args:
-            values: options of `songgen generate`, without those in `RESERVED`.
+            values: options of `songgen generate`, without those in `RESERVED_OPTIONS`.
             takes: objects with `model` and `adapter`, a list of `FOLDER:STRENGTH`.
             ending: ending of the files.
 
         Raises:
             ValueError: if a value is wrong.
         """
-        if reserved := sorted(RESERVED & {*values}):
+        if reserved := sorted(RESERVED_OPTIONS & {*values}):
             raise ValueError(f"{', '.join(reserved)}: not an option of a song")
         if ending not in ENDINGS:
             raise ValueError(f"format: one of {', '.join(ENDINGS)} is expected")

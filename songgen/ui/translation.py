@@ -133,7 +133,9 @@ class Translator:
         found = _ITEM.match(line)
         assert found is not None  # every line begins with nothing
         for mark in dict.fromkeys(("", found[0])):
-            # A message all of which is known is the right one, even if a more specific one matches with other text.
+            # Two passes: first, every sentence in a value must have a translation (strict); then, sentences without one
+            # are left in English (lenient). A message all of which is known is the right one, even if a more specific
+            # template matches with a value that is not.
             for in_part in (False, True):
                 if translated := self._translation(line[len(mark) :], in_part=in_part):
                     return mark + translated

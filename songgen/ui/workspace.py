@@ -146,10 +146,10 @@ class Workspace:
     def new_name(self, folder: Path, wanted: str) -> str:
         """Return a path, relative to the root, of something new in a folder: the name, or the name with a number."""
         name = wanted if _NAME.fullmatch(wanted) else f"new-{time.strftime('%Y%m%d-%H%M%S')}"
-        taken = {path.stem for path in (self.root / folder).glob("*")}
-        stem, suffix = Path(name).stem, Path(name).suffix
-        number = next(number for number in range(1, len(taken) + 2) if _numbered(stem, number) not in taken)
-        return str(folder / (_numbered(stem, number) + suffix))
+        taken = {path.name for path in (self.root / folder).glob("*")}
+        stem = name.removesuffix(".json")
+        names = (_numbered(stem, number) + name[len(stem) :] for number in count(1))
+        return str(folder / next(new for new in names if new not in taken))
 
     def move_to_trash(self, path: Path) -> Path:
         """Move a folder or file of the workspace to the trash folder, and return its new path.

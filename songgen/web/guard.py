@@ -197,7 +197,7 @@ class _Answer:
 
 
 def _answer_stranger(request: Request, path: str) -> Response:
-    """Return the answer to a request without the token: the login page, or the way to it, if a person looks at a page.
+    """Return the answer to a request without the token: for a browser, the login page or the way to it.
 
     It depends on the path in nothing but its being the first one, so it does not show which pages exist.
 

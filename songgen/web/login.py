@@ -27,9 +27,8 @@ MAX_LOGIN_BYTES = 4096
 TEXTS = {
     "en": {
         "title": "Log in",
-        "explanation": "This page belongs to whoever started it. Its token is in the terminal where it was started: in "
-        "the address that is shown there, after “token=”. Whoever chose a token has it in the environment variable or "
-        "file that was named.",
+        "explanation": "Enter the token of this page. It is in the address shown in the terminal, after “token=”. If "
+        "you chose your own, it is in SONGGEN_PAGE_TOKEN or the file given with --token_file.",
         "label": "Token",
         "button": "Open the page",
         "wrong": "This is not the token of this page. It may be of an earlier start: look in the terminal again.",
@@ -37,8 +36,8 @@ TEXTS = {
     },
     "zh": {
         "title": "登录",
-        "explanation": "此页面属于启动它的人。令牌在启动它的终端里：就在那里显示的地址中 “token=” 之后。"
-        "如果令牌是自己设定的，它在当时指定的环境变量或文件里。",
+        "explanation": "请输入此页面的令牌。它在终端显示的地址中，位于“token=”之后。"
+        "如果令牌是自己设定的，它在 SONGGEN_PAGE_TOKEN 中，或在用 --token_file 指定的文件中。",
         "label": "令牌",
         "button": "打开页面",
         "wrong": "这不是此页面的令牌。它可能属于之前的一次启动：请再看一次终端。",

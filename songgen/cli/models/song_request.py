@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from songgen.families.use.generating import ProgressCallback
 from songgen.families.use.song_folder import (
+    RESERVED_OPTIONS,
     SONG_LOCK_FILE,
     SONG_STATUS_FILE,
     SongRequest,
@@ -76,8 +77,7 @@ def take_words(request: SongRequest, take: Take, texts: Mapping[str, str], folde
     given = {**request.options, **texts}
     if odd := [name for name in given if not name.isidentifier()]:
         raise ValueError(f"{odd[0]!r} is not the name of an option")  # with `=` in it, it would be another one
-    reserved = sorted({*own, "request", "lyrics_file"} & {*given})
-    if reserved:
+    if reserved := sorted(RESERVED_OPTIONS & {*given}):
         raise ValueError(f"the options of a request cannot have {', '.join(reserved)}")
     return [word for name, value in {**given, **own}.items() for word in _words(name, value)]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from songgen.config.checks import Problem
 from songgen.config.types import coerce
+from songgen.runtime.status import RUN_CONFIG_FILE
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _epochs(value: int) -> dict[str, Any]:
     return {} if value == -1 else {"num_train_epochs": float(value)}
 
 
-MODEL_FILE, RUN_FILE = "model_index.json", "training_config.json"
+MODEL_FILE = "model_index.json"
 """Files by which the folder of a diffusers pipeline and the output folder of a run are known. They are those of
 `songgen.runtime.model_folders` and `songgen.train`, which load torch; reading a command line does not."""
 
@@ -91,7 +92,7 @@ def _checkpoint_folder(value: str | None) -> dict[str, Any]:
         return {}
     folder = Path(value).expanduser()
     # In the program of ACE-Step this is the folder of the model to start from; in its instructions, that of the output.
-    if (folder / RUN_FILE).is_file():
+    if (folder / RUN_CONFIG_FILE).is_file():
         return {"output_dir": value}
     if (folder / MODEL_FILE).is_file():
         return {"model_name_or_path": value}

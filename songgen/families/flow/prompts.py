@@ -13,7 +13,7 @@ from typing import Any
 from songgen.conditioning import caption_tokenizer_fingerprint
 from songgen.data.manifests.music_facts import read_tempo, read_time_signature, stated_key
 from songgen.families.encoding import MusicFacts, TextEncoder, TextTokens
-from songgen.lyrics import is_known_language, language_code
+from songgen.lyrics import is_known_language, language_code, states_language
 
 INSTRUMENTAL = "[Instrumental]"
 """Lyrics of a song that nobody sings in."""
@@ -42,16 +42,7 @@ class PipelinePrompts(TextEncoder):
 
     def language(self, stated: str) -> str:
         """Return the code of a language; one that is not known is used as it is stated."""
-        if is_known_language(stated):
-            return language_code(stated)
-        plain = " ".join(stated.casefold().replace("_", "-").split())
-        codes = _more_languages()
-        if plain in codes:
-            return codes[plain]
-        first, *others = plain.split("-")
-        # A later part of three letters is a language (`zh-yue`), one of two is a country (`sv-se`).
-        names = [*(part for part in others if len(part) == 3), first]
-        return next((name for name in names if name in codes.values()), plain)
+        return known_code(stated) or _plain(stated)
 
     def facts(self, values: Mapping[str, Any]) -> MusicFacts:
         """Read tempo, key and time signature from the columns of a row; what cannot be used is left out."""
@@ -123,6 +114,34 @@ def _default(method: str, parameter: str) -> Any:
     from diffusers import AceStepPipeline
 
     return inspect.signature(getattr(AceStepPipeline, method)).parameters[parameter].default
+
+
+def known_code(stated: str) -> str | None:
+    """Return the code of a language, or None if it is not known."""
+    if is_known_language(stated):
+        return language_code(stated)
+    plain, codes = _plain(stated), _more_languages()
+    if plain in codes:
+        return codes[plain]
+    first, *others = plain.split("-")
+    # A later part of three letters is a language (`zh-yue`), one of two is a country (`sv-se`).
+    names = [*(part for part in others if len(part) == 3), first]
+    return next((name for name in names if name in codes.values()), None)
+
+
+def require_known_language(stated: str) -> None:
+    """Check that a language that was given by hand is a known one, and no typing error.
+
+    Raises:
+        ValueError: if it is not; the message lists the languages.
+    """
+    if states_language(stated) and known_code(stated) is None:
+        known = ", ".join(f"{code} ({name})" for name, code in sorted(_more_languages().items()))
+        raise ValueError(f"--language {stated!r} is not a known language; known ones: {known}")
+
+
+def _plain(stated: str) -> str:
+    return " ".join(stated.casefold().replace("_", "-").split())
 
 
 @cache

@@ -38,6 +38,9 @@ SONG_LOCK_FILE = ".song.lock"
 TEXT_OPTIONS = {"caption": CAPTION_FILE, "lyrics": LYRICS_FILE}
 """Option of `songgen generate` -> file of the folder that holds its text."""
 
+RESERVED_OPTIONS = frozenset({"model", "adapter", "out", "request", "lyrics_file"})
+"""Options of `songgen generate` that a request cannot have: they follow from the request itself."""
+
 MAX_TEXT_BYTES = 1 << 20
 """Maximum size of a request, and of a text; a song has some kilobytes."""
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from songgen.runtime import files
 from songgen.runtime.file_hashes import FileEntry, describe_files, sealed, unsealed
 from songgen.runtime.records import Format
+from songgen.runtime.status import RUN_CONFIG_FILE as RUN_CONFIG_FILE
 from songgen.runtime.tensor_files import non_finite_tensors
 from songgen.train.checkpoints.state import TRAINER_STATE_FILE
 
@@ -30,7 +31,6 @@ MANIFEST_SCHEMA_VERSION = 1
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 AVERAGE_FILE = "average.safetensors"
-RUN_CONFIG_FILE = "training_config.json"
 
 FAULT_VARIABLE = "SONGGEN_FAULT"
 """Environment variable for tests: name of the point at which the process kills itself; see `fault_point`."""

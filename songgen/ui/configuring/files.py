@@ -13,15 +13,13 @@ from songgen.config.recipes import ADAPTING, TRAINING, recipe_folder
 from songgen.config.run_config import RunConfig
 from songgen.runtime.files import expand_home, write_text_atomic
 from songgen.runtime.json_files import read_json_object
+from songgen.runtime.status import RUN_CONFIG_FILE
 from songgen.ui.configuring.form_values import effective_values, without_adapter
 from songgen.ui.site import as_json
 from songgen.ui.workspace import CONFIGS_FOLDER, Workspace
 
 NAME = re.compile(r"[^\W_][\w.-]{0,79}")
 """Names of configurations; the file has `.json` besides."""
-
-RUN_CONFIG = "training_config.json"
-"""File in the folder of a run with its resolved configuration."""
 
 PREPARE_KEY = "inputs"
 """Key that every configuration of `prepare` has, and none of a run; the page keeps both in one folder."""
@@ -236,9 +234,9 @@ def from_run(workspace: Workspace, folder: str, more_epochs: float | None = None
         ValueError: if the folder is not one of a run.
     """
     run = workspace.existing_folder(folder, "run")
-    if not (run / RUN_CONFIG).is_file():
-        raise ValueError(f"{folder} has no {RUN_CONFIG}: it is not the folder of a run")
-    values = _without_defaults(read_json_object(run / RUN_CONFIG))
+    if not (run / RUN_CONFIG_FILE).is_file():
+        raise ValueError(f"{folder} has no {RUN_CONFIG_FILE}: it is not the folder of a run")
+    values = _without_defaults(read_json_object(run / RUN_CONFIG_FILE))
     if more_epochs is None:
         values.pop("resume", None)
         values["output_dir"] = workspace.new_name(Path(workspace.shown(run)).parent, run.name)
@@ -277,7 +275,7 @@ def from_data(workspace: Workspace, folder: str) -> Start:
 def _runs_on(workspace: Workspace, data: Path) -> list[Path]:
     """Return the runs in the output folders that were trained on a data set, newest first."""
     found = []
-    for pattern in (f"*/{RUN_CONFIG}", f"*/*/{RUN_CONFIG}"):
+    for pattern in (f"*/{RUN_CONFIG_FILE}", f"*/*/{RUN_CONFIG_FILE}"):
         for path in (workspace.root / "outputs").glob(pattern):
             try:
                 used = read_json_object(workspace.path(str(path))).get("save_to_disk")

@@ -10,13 +10,14 @@ from typing import Any
 
 from songgen.runtime.files import read_regular
 from songgen.runtime.json_files import MAX_JSON_BYTES
+from songgen.runtime.status import RUN_CONFIG_FILE
 from songgen.tasks import task_of_layout
 from songgen.ui.folders.library import values_of
 from songgen.ui.workspace import Workspace
 from songgen.web.answers import AUDIO_TYPES
 
 CONFIGURATIONS = (
-    "training_config.json",
+    RUN_CONFIG_FILE,
     "config.json",
     "model_index.json",
     "adapter_config.json",

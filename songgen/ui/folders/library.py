@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from songgen.jobs.log import read_text_end
 from songgen.runtime.json_files import parse_json, read_json_object
 from songgen.runtime.model_folders import CHECKPOINT_NAME
+from songgen.runtime.status import RUN_CONFIG_FILE
 from songgen.train.reporting.milestones import LOSS_METRICS
 from songgen.ui.workspace import Workspace
 
@@ -33,7 +34,7 @@ FRESH_SECONDS = 2.0
 MAX_LINES = 200
 """Lines that are read from the end of a file with metrics, which may have a hundred thousand."""
 
-RUN_CONFIG, METRICS, ADAPTER_CONFIG = "training_config.json", "metrics.jsonl", "adapter_config.json"
+METRICS, ADAPTER_CONFIG = "metrics.jsonl", "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Library:
 
     def _item(self, entry: "Entry") -> Item:
         folder = Path(entry.folder)
-        config = values_of(folder / RUN_CONFIG)
+        config = values_of(folder / RUN_CONFIG_FILE)
         is_adapter = (folder / ADAPTER_CONFIG).is_file()
         losses = last_losses(folder / METRICS) if entry.kind == "run" else {}
         return Item(

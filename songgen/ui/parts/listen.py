@@ -6,11 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from songgen.families.use.generating import option_groups
+from songgen.families.use.song_folder import RESERVED_OPTIONS
 from songgen.lyrics.languages import LANGUAGES
 from songgen.lyrics.tokenizer import SECTION_TAGS
 from songgen.ui.commands import command_form
 from songgen.ui.site import Site, body_of, table_of, text_of
-from songgen.ui.songs import ENDINGS, RESERVED, Songs, found_models, groups_of, shown_commands
+from songgen.ui.songs import ENDINGS, Songs, found_models, groups_of, shown_commands
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
 
@@ -44,7 +45,7 @@ class ListenPart:
     def index(self, request: Request) -> Response:
         """Return the page: the form, and a list that a script fills."""
         families = {f"only for {group.title}": group.title for group in option_groups()}
-        fields = [field for field in command_form("generate").fields if field.name not in RESERVED]
+        fields = [field for field in command_form("generate").fields if field.name not in RESERVED_OPTIONS]
         return self._site.render(
             request,
             "listen.html",

@@ -44,7 +44,7 @@ class UploadsPart:
             rename = request.query_params.get("rename") == "1"
             path = await receive_file(workspace, target, size, request.stream(), rename=rename)
         except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
+            return Response(status_code=400)  # the client is gone
         except ValueError as error:
             await _drain(request)
             return json_response({"error": self._site.language(request).message(str(error))}, 422)

@@ -43,7 +43,7 @@ class Sent:
     state: str = "waiting"
     """State: `waiting`, `done`, `refused` by the run, or `failed` to reach it."""
     answer: str = ""
-    """What came of it."""
+    """Answer of the run, or why there is none."""
 
 
 class RunCommands:

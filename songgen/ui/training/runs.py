@@ -16,7 +16,7 @@ from songgen.runtime.files import open_regular
 from songgen.runtime.folder_lock import RUN_LOCK_FILE
 from songgen.runtime.json_files import read_json_object
 from songgen.runtime.model_folders import CHECKPOINT_NAME
-from songgen.runtime.status import RUN_STATUS_FILE, RunStatus
+from songgen.runtime.status import RUN_CONFIG_FILE, RUN_STATUS_FILE, RunStatus
 from songgen.train.reporting.console import CONSOLE_FILE
 from songgen.train.reporting.milestones import LOSS_METRICS
 from songgen.train.reporting.plots.songs import sampled_steps, songs_of
@@ -24,7 +24,7 @@ from songgen.train.reporting.progress_file import RunProgress, read_progress
 from songgen.train.reporting.run_state import RUNNING, RunState, read_run_state
 from songgen.train.reporting.trackers import METRICS_FILE, samples_folder
 from songgen.ui.folders.library import last_losses, last_values, searched_folders
-from songgen.ui.training.texts_of_songs import CONFIG_FILE, texts_of
+from songgen.ui.training.texts_of_songs import texts_of
 from songgen.ui.workspace import Workspace
 
 MAX_DEPTH = 5
@@ -152,7 +152,7 @@ def _evaluates(folder: Path) -> bool:
     checkpoint = _newest_checkpoint(folder)
     places = [folder] if checkpoint is None else [folder, checkpoint]
     try:
-        return any(read_json_object(place / CONFIG_FILE).get("do_eval") is not False for place in places)
+        return any(read_json_object(place / RUN_CONFIG_FILE).get("do_eval") is not False for place in places)
     except (ValueError, OSError):
         return True
 

@@ -14,6 +14,7 @@ from songgen.config.run_config import RunConfig
 from songgen.exit_codes import EXIT_DONE, EXIT_ERROR
 from songgen.jobs.execution import python_module
 from songgen.runtime.files import expand_home
+from songgen.runtime.folder_lock import RUN_LOCK_FILE
 from songgen.runtime.json_files import parse_json_object
 from songgen.runtime.processes.launcher import LaunchOptions
 from songgen.train.reporting.run_state import read_run_state
@@ -26,8 +27,6 @@ from songgen.ui.workspace import Workspace
 
 CHECK_SECONDS = 180.0
 """Seconds after which a check is given up: it may measure the speed of the device."""
-
-_LOCK_FILES = (".run.lock",)
 
 _LAUNCH_OPTIONS = ("num_processes", "config_file", "devices", "gpu_ids")
 """Options of a launch that `songgen check` takes as well."""
@@ -103,7 +102,7 @@ def plan_of(workspace: Workspace, values: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     if not folder.is_dir():
         return plan
-    found = [path.name for path in folder.iterdir() if path.name not in _LOCK_FILES]
+    found = [path.name for path in folder.iterdir() if path.name != RUN_LOCK_FILE]
     if is_run(folder):
         run = read_run_state(folder)
         checkpoints = sum(name.startswith("checkpoint-") and ".tmp-" not in name for name in found)

@@ -6,10 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from songgen.data.schema import EVAL_SPLIT, DatasetInfo
+from songgen.runtime.status import RUN_CONFIG_FILE
 from songgen.train.reporting.trackers import audio_file_name
 from songgen.ui.workspace import Workspace
-
-CONFIG_FILE = "training_config.json"
 
 MAX_CHARACTERS = 5_000
 """Maximum number of characters of a text that is shown."""
@@ -21,7 +20,7 @@ def texts_of(workspace: Workspace, run: Path, names: tuple[str, ...]) -> dict[st
     Nothing is returned for a data set outside of the folders of the page, or with other texts than the clips' own.
     """
     try:
-        changed = (run / CONFIG_FILE).stat().st_mtime
+        changed = (run / RUN_CONFIG_FILE).stat().st_mtime
         return _texts(workspace, run, names, changed)
     except (ValueError, OSError):
         return {}
@@ -40,7 +39,7 @@ def _texts(workspace: Workspace, run: Path, names: tuple[str, ...], changed: flo
     from songgen.data.shards import BatchView, map_batches
     from songgen.train.checkpoints.state import read_saved_config
 
-    config = read_saved_config(run / CONFIG_FILE)
+    config = read_saved_config(run / RUN_CONFIG_FILE)
     if config.training.eval_random_texts:
         return {}
     found: dict[str, dict[str, str]] = {}

@@ -100,6 +100,7 @@ def test_a_voice_is_a_timbre_reference_and_that_is_said(
     ("words", "messages"),
     [
         ((), ("--caption, --lyrics or --lyrics_file",)),
+        ((*SHORT, "--language", "klingon"), ("--language 'klingon'", "sv (swedish)")),
         (
             ("--lyrics", "la", "--temperature", "2", "--stream"),
             (

@@ -15,7 +15,7 @@ from songgen.cli.main import DefaultsHelpFormatter, parse_words
 from songgen.cli.run_arguments import split_off_launch
 from songgen.cli.training.train import add_arguments, add_task_option
 from songgen.config import RunConfig
-from songgen.config.foreign.spellings import MODEL_FILE, REFUSED, RUN_FILE, SPELLINGS
+from songgen.config.foreign.spellings import MODEL_FILE, REFUSED, SPELLINGS
 from songgen.config.keys import all_keys
 from songgen.config.loading import load_run_config
 from songgen.families.foreign_keys import TOKEN_KEYS, refuse_keys
@@ -148,7 +148,7 @@ def test_an_experiment_is_a_folder_inside(name: str) -> None:
 
 def test_a_folder_of_models_is_not_written_to(tmp_path: Path) -> None:
     """`checkpoint_dir` is the base model in ACE-Step's program, and the output in its instructions."""
-    assert (MODEL_FILE, RUN_FILE) == (PIPELINE_FILE, RUN_CONFIG_FILE)
+    assert MODEL_FILE == PIPELINE_FILE
     required = REQUIRED[4:]
     (tmp_path / "ace_step_transformer").mkdir()
     (tmp_path / "ace_step_transformer" / "config.json").write_text("{}")
@@ -157,7 +157,7 @@ def test_a_folder_of_models_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / MODEL_FILE).write_text("{}")
     assert load("--checkpoint_dir", str(tmp_path), "--output_dir", "o",
                 required=required).model.model_name_or_path == str(tmp_path)  # fmt: skip
-    (tmp_path / RUN_FILE).write_text("{}")
+    (tmp_path / RUN_CONFIG_FILE).write_text("{}")
     config = load("--checkpoint_dir", str(tmp_path), "--model_name_or_path", "m", required=required)
     assert config.training.output_dir == str(tmp_path)
 

@@ -99,3 +99,11 @@ def test_a_file_that_grows_while_it_is_sent_ends_where_it_was_announced(workspac
     anyio.run(answer, scope, receive, send)
     assert b"".join(message.get("body", b"") for message in sent) == b"a" * 100_000
     assert [message.get("more_body") for message in sent[1:]] == [True, False]
+
+
+def test_a_new_name_differs_from_whole_names(tmp_path: Path) -> None:
+    """`run-0.5` is not another ending of `run-0.7`."""
+    for name in ("run-0.7", "song.json", "song-2.json", "run.v1", "run.v1-2"):
+        (tmp_path / name).mkdir()
+    names = {wanted: Workspace(tmp_path).new_name(Path(), wanted) for wanted in ("run-0.5", "song.json", "run.v1")}
+    assert names == {"run-0.5": "run-0.5", "song.json": "song-3.json", "run.v1": "run.v1-3"}

@@ -75,10 +75,12 @@ class FlowSongWriter(SongWriter):
         Raises:
             ValueError: if options are out of range or not possible with the model, or files cannot be used.
         """
+        from songgen.families.flow.prompts import require_known_language
         from songgen.families.flow.songs.audio_files import PipelineForm, read_reference, read_source
         from songgen.families.flow.songs.generation import SongAudio
         from songgen.families.flow.songs.options import DEFAULT_SHIFT, Sampling, Section, SongOptions
 
+        require_known_language(request.language)
         special = request.special
         reference, repaint = special.get("reference"), special.get("repaint")
         if request.voice is not None:

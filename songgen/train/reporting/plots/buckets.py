@@ -10,7 +10,7 @@ MAX_BUCKETS = 1_000
 
 Vector = NDArray[np.float64]
 
-_ADD = (np.add, np.add, np.minimum, np.maximum)
+_COMBINE = (np.add, np.add, np.minimum, np.maximum)
 """Functions that combine the steps, the values, the lowest and the highest values of neighbours."""
 
 
@@ -33,7 +33,7 @@ class Buckets:
         """Newest step and value."""
         self._limit = limit
         # Sums of steps, sums of values, lowest and highest values of each bucket.
-        self._columns = [np.zeros(0) for _ in _ADD]
+        self._columns = [np.zeros(0) for _ in _COMBINE]
         self._lines: NDArray[np.int64] = np.zeros(0, np.int64)  # last line of each bucket
 
     def __len__(self) -> int:
@@ -44,16 +44,20 @@ class Buckets:
         """Add finite values, with their steps and the numbers of their lines."""
         if not len(values):
             return
+        # With a limit of 4, 5 values in buckets of 2 (2 + 2 + 1), and 5 more: 10 values would need 5 buckets, so
+        # neighbours are merged first (4 + 1). Of the new ones, 3 fill the last bucket, and 2 begin another (4 + 4 + 2).
         total = self.count + len(values)
         while -(-total // self.width) > self._limit:
             self._merge(int(lines[-1]))
+        # The bucket of each new value, and where in the new values each of these buckets begins.
         bucket = np.arange(self.count, total) // self.width
         starts = np.flatnonzero(np.diff(bucket, prepend=bucket[0] - 1))
-        new = [add.reduceat(column, starts) for add, column in zip(_ADD, (steps, values, values, values), strict=True)]
+        added_columns = (steps, values, values, values)
+        new = [function.reduceat(column, starts) for function, column in zip(_COMBINE, added_columns, strict=True)]
         new_lines = lines[np.append(starts[1:], len(lines)) - 1]
         if bucket[0] < len(self):  # the last bucket was not full
-            for add, column, added in zip(_ADD, self._columns, new, strict=True):
-                column[-1] = add(column[-1], added[0])
+            for function, column, added in zip(_COMBINE, self._columns, new, strict=True):
+                column[-1] = function(column[-1], added[0])
             self._lines[-1] = new_lines[0]
             new, new_lines = [added[1:] for added in new], new_lines[1:]
         self._columns = [np.concatenate(pair) for pair in zip(self._columns, new, strict=True)]
@@ -64,7 +68,8 @@ class Buckets:
         """Merge pairs of neighbours; the last one may stay alone."""
         starts = np.arange(0, len(self), 2)
         if len(starts):
-            self._columns = [add.reduceat(column, starts) for add, column in zip(_ADD, self._columns, strict=True)]
+            pairs = zip(_COMBINE, self._columns, strict=True)
+            self._columns = [function.reduceat(column, starts) for function, column in pairs]
             self._lines = self._lines[np.minimum(starts + 1, len(self) - 1)]
         self.width *= 2
         self.merged_at = line

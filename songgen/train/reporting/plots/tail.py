@@ -94,7 +94,7 @@ class MetricsTail:
     def refresh(self, seconds: float = math.inf) -> None:
         """Read what was appended since; everything, if the file is another one.
 
-        A file that is missing, or is a pipe or folder, leaves no curves.
+        If the file is missing, or is a pipe or folder, the curves are forgotten.
 
         Args:
             seconds: time after which the rest is left for the next call, so that a page answers at once.
@@ -121,7 +121,11 @@ class MetricsTail:
         return _Place(status.st_dev, status.st_ino, file.read(min(self.offset, _MARK_BYTES)))
 
     def _read(self, file: BinaryIO, deadline: float) -> None:
-        """Read complete lines from the offset on; the rest of a line stays for the next time."""
+        """Read complete lines from the offset on; the rest of a line stays for the next time.
+
+        `offset` moves only where lines are taken or bytes of a line that is too long are skipped. What was read of an
+        unfinished line (`rest`) is forgotten at the end of the call, and read again by the next one.
+        """
         self.size = os.fstat(file.fileno()).st_size
         self.has_more = False
         file.seek(self.offset)

@@ -384,6 +384,8 @@ def test_an_open_address_takes_its_token_from_the_environment_or_a_private_file(
     secret.chmod(0o600)
     assert main([*open_address, "--token_file", str(secret)]) == 0
     assert main([*open_address, "--token_file", str(tmp_path / "missing")]) == 2
+    monkeypatch.setenv("SONGGEN_PAGE_TOKEN", "")
+    assert main(open_address) == 2 and "SONGGEN_PAGE_TOKEN is set but empty" in capsys.readouterr().err
     assert [address.partition("token=")[2] for address in addresses] == [
         "a-token-of-the-environment", "a-token-of-a-file"
     ]  # fmt: skip
