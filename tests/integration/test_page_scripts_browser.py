@@ -13,6 +13,7 @@ from browser import Browser, open_browser
 from training_fakes import write_model_folder
 
 from songgen.jobs.record import JOB_STATUS_FILE, JOBS_FOLDER, LOG_FILE, STOP_FILE, create_job, find_jobs
+from songgen.prepare.engine.phases import write_phases
 from songgen.runtime.status import StatusFile
 from songgen.ui.page import page_server
 from songgen.ui.workspace import CONFIGS_FOLDER, Workspace
@@ -367,3 +368,53 @@ def test_the_list_of_data_sets_follows_what_happens(browser: Browser, root: Path
     folder.mkdir(parents=True)
     (folder / "prepared.json").write_text("{}")
     browser.wait_for_text("datasets/late")
+
+
+def test_all_steps_of_preparing_are_listed_with_the_bar_at_the_present_one(browser: Browser, root: Path) -> None:
+    work = root / "datasets/steps.work"
+    work.mkdir(parents=True)
+    write_phases(work, ["take_in", "segment", "filter"])
+    progress = {"phase": "segment", "done": 3, "total": 12, "unit": "records", "started": 1.0, "seconds_left": 240.0}
+    status = {"status": "stopped", "run_id": "x", "progress": progress}
+    (work / "prepare_status.json").write_text(json.dumps(status))
+    go(browser, "/data")
+    browser.run("location.href = '/data/set/datasets%2Fsteps'")
+    browser.wait_for_text("3 of 12 songs", "#work-steps [aria-current=step]")
+    assert browser.run("return document.querySelector('#work-steps [aria-current] progress').value") == 3
+    states = browser.run(
+        "return [...document.querySelectorAll('#work-steps .badge')].map((badge) => badge.textContent)"
+    )
+    assert states == ["finished", "finished", "stopped", "waiting", "waiting"]
+
+
+def test_files_that_are_added_during_an_upload_are_not_lost_in_silence(browser: Browser, root: Path) -> None:
+    go(browser, "/data/prepare")
+    browser.run(
+        "const send = XMLHttpRequest.prototype.send;"
+        "XMLHttpRequest.prototype.send = function (...values) { window.release = () => send.apply(this, values); };"
+        "window.add = (name) => { const input = document.getElementById('upload-files');"
+        " const files = new DataTransfer(); files.items.add(new File(['la la'], name)); input.files = files.files;"
+        " input.dispatchEvent(new Event('change')); }; window.add('a_lyrics.txt')"
+    )
+    browser.wait(lambda: browser.run("return !!window.release"), "the upload")
+    asked = (
+        "const event = new Event('beforeunload', {cancelable: true}); window.dispatchEvent(event);"
+        "return event.defaultPrevented"
+    )
+    assert browser.run(asked)
+    browser.run("window.add('b_lyrics.txt')")
+    browser.wait_for_text("An upload is running", "#problem")
+    browser.run("window.release()")
+    browser.wait(lambda: not browser.run(asked), "the end of the upload")
+
+
+def test_the_enter_that_ends_a_composition_adds_no_songs(browser: Browser, root: Path) -> None:
+    go(browser, "/data/prepare")
+    script = (
+        "const input = document.getElementById('add-path'); input.value = 'datasets'; let clicks = 0;"
+        "document.getElementById('add-train').addEventListener('click', () => { clicks += 1; });"
+        "for (const isComposing of [true, false])"
+        " input.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', isComposing, cancelable: true}));"
+        "return clicks"
+    )
+    assert browser.run(script) == 1

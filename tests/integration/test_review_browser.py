@@ -466,3 +466,24 @@ def test_a_list_that_cannot_be_read_is_said(review: Review) -> None:
     review.browser.run(AWAY)
     review.choose("state", "out")
     review.wait_for("#status", "does not answer")
+
+
+@pytest.mark.faults
+def test_a_clip_that_is_gone_can_be_left(review: Review) -> None:
+    """The data set was prepared again meanwhile: nothing of the clip can be stored any more."""
+    review.browser.write("#caption", "loud rock", clear=True)
+    review.wait_for_edits(1)
+    review.wait_for("#status", "saved")
+    write_work_folder(review.work.parent, [clip("lake", 3, review.work)])
+    review.browser.run("window.asked = 0; window.confirm = () => { window.asked += 1; return window.asked > 1; }")
+    review.browser.write("#caption", "quiet", clear=True)
+    review.wait_for("#status", "no such clip")
+    review.browser.press("Escape")
+    review.browser.press("j")
+    review.browser.wait(lambda: review.browser.run("return window.asked") == 1, "the question")
+    assert review.browser.value("#caption") == "quiet"
+    review.choose("state", "")
+    review.browser.wait(lambda: review.listed() == ["lake_003"], "the new list")
+    review.browser.click("[data-id=lake_003]")
+    review.wait_for_clip("lake_003")
+    review.browser.complaints()  # the refused requests

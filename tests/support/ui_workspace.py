@@ -127,7 +127,7 @@ def known_values(workspace: Workspace) -> dict[str, list[str]]:
         "id": [*jobs, "river_000", help_entries()[0].id], "folder": folders, "path": [*files, *folders], "file": files,
         "run": runs, "data": [PREPARED, TOKENS, SONGS], "from": [PREPARED], "songs": uploads,
         "model": [MODEL], "config": configs, "language": ["zh"],
-        "name": ["doctor", "small", "ui.css", "first", "review.css", charts,
+        "name": ["doctor", "small", "ui.css", "first", "review.css", "train.txt", charts,
                  *(path.name for path in sorted((root / PREPARED / "audio").glob("*"))[:1])],
         "track": ["mix", "vocal"], "command": ["doctor"], "subject": [RUN], "split": ["train"],
     }  # fmt: skip
@@ -138,7 +138,7 @@ def fill(route: PageRoute, values: dict[str, str]) -> str:
     return re.sub(r"\{(\w+)[^}]*\}", lambda match: quote(values[match[1]], safe="", errors="surrogatepass"), route.path)
 
 
-NOT_PAGES = re.compile(r"/(api|assets|favicon|files|library|review/|data/files/.*/audio)")
+NOT_PAGES = re.compile(r"/(api|assets|favicon|files|library|review/|data/files/.*/(audio|lists))")
 """Beginning of the addresses of what pages load."""
 
 

@@ -60,7 +60,7 @@ for (const [id, isEval] of [["add-train", false], ["add-eval", true]]) {
   byId(id).addEventListener("click", () => act(byId(id), () => addTyped(isEval)));
 }
 byId("add-path").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter") return;
+  if (event.key !== "Enter" || event.isComposing) return; // or it ends a composition, as of Chinese characters
   event.preventDefault(); // would start preparing
   byId("add-train").click();
 });
@@ -70,7 +70,11 @@ byId("add-path").addEventListener("keydown", (event) => {
 let stopping = null;
 
 async function upload(files) {
-  if (!files.length || stopping) return;
+  if (!files.length) return;
+  if (stopping) {
+    showProblem(new Error(t("An upload is running. Wait until it ends, or stop it, and add these files then.")));
+    return;
+  }
   const name = byId("upload-name").value.trim() || defaultName();
   byId("upload-name").value = name;
   stopping = new AbortController();
@@ -108,6 +112,7 @@ for (const id of ["upload-files", "upload-folder"]) {
   });
 }
 byId("upload-stop").addEventListener("click", () => stopping?.abort());
+window.addEventListener("beforeunload", (event) => { if (stopping) event.preventDefault(); }); // the page itself sends it
 const drop = byId("drop");
 for (const kind of ["dragover", "dragleave", "drop"]) {
   drop.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.toggle("over", kind === "dragover"); });

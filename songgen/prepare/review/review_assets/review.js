@@ -26,6 +26,7 @@ let timer = null;
 let queue = Promise.resolve(); // one change after the other
 let isConflict = false;
 let hasFailed = false; // the last change could not be stored
+let isGone = false; // the open clip does not exist any more: nothing of it can be stored
 let unsent = {}; // verdict that could not be sent, since the server could not be reached
 let askedList = 0; // number of the newest request for a list, and for a clip: older answers are not shown
 let askedClip = 0;
@@ -202,7 +203,7 @@ async function open(id) {
 function show(values) {
   const isSame = clip !== null && clip.id === values.id;
   clip = values;
-  isConflict = hasFailed = false;
+  isConflict = hasFailed = isGone = false;
   unsent = {};
   byId("conflict").hidden = byId("problems").hidden = true;
   byId("clip-pane").hidden = false;
@@ -420,6 +421,7 @@ async function change(path, body, sent, options = {}) {
       return false;
     }
     unsent = {};
+    isGone = error.status === 404;
     if (error.status === 409) {
       isConflict = true;
       clip = { ...clip, theirs: error.values };
@@ -446,6 +448,10 @@ function took(answer) {
 /** Stores what was written; if that is not possible, the open clip and the reason are shown, and it stays there. */
 async function isSaved() {
   if (clip === null || (await save())) return true;
+  if (isGone && confirm(t("This clip does not exist any more, so what was written cannot be saved. Leave it?"))) {
+    saved = fields(); // given up
+    return true;
+  }
   document.body.classList.add("has-clip");
   [byId("conflict"), byId("problems")].find((notice) => !notice.hidden)?.scrollIntoView({ block: "center" });
   return false;
