@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from browser import Browser, open_browser
+from checkpoint_fakes import saved
 from training_fakes import write_model_folder
 
 from songgen.jobs.record import JOB_STATUS_FILE, JOBS_FOLDER, LOG_FILE, STOP_FILE, create_job, find_jobs
@@ -418,3 +419,169 @@ def test_the_enter_that_ends_a_composition_adds_no_songs(browser: Browser, root:
         "return clicks"
     )
     assert browser.run(script) == 1
+
+
+REFUSE = """
+const [path, count, status] = arguments;
+const real = window.fetch;
+let left = count;
+window.asked = [];
+window.fetch = (address, options) => {
+  if (!String(address).startsWith(path)) return real(address, options);
+  window.asked.push(JSON.parse(options.body));
+  if (left === 0) return real(address, options);
+  left -= 1;
+  if (status === 0) return Promise.reject(new TypeError("no connection"));
+  return Promise.resolve(new Response('{"error": "busy"}', { status }));
+};
+"""
+"""Let the next requests to an address fail: without an answer (status 0), or with one."""
+
+
+def save_as(browser: Browser, name: str) -> None:
+    browser.run("document.getElementById('config-name').value = arguments[0]", name)
+    browser.click("#save")
+    browser.wait(lambda: not browser.run("return document.getElementById('save').disabled"), "the button")
+
+
+@pytest.mark.parametrize("status", [0, 500])
+def test_what_is_typed_while_requests_fail_is_not_lost(browser: Browser, root: Path, status: int) -> None:
+    """It is not saved without it, and is saved with it once the server answers again."""
+    name = f"typed_{status}"
+    go(browser, "/configure")
+    browser.wait(lambda: browser.run("return document.getElementById('json').value") == "{}", "the form")
+    browser.run(REFUSE, "/api/configure/state", 2, status)
+    browser.write("#key-learning_rate", "0.25", clear=True)
+    browser.wait(lambda: browser.run("return window.asked.length"), "the first request")
+    save_as(browser, name)
+    file = root / CONFIGS_FOLDER / f"{name}.json"
+    assert not file.exists() and "Nothing was saved" in browser.text("#problem-text")
+    assert "Not saved" in browser.text("#save-state")
+    browser.write("#key-num_train_epochs", "7", clear=True)
+    save_as(browser, name)
+    browser.wait(file.is_file, "the file")
+    assert json.loads(file.read_text()) == {"learning_rate": 0.25, "num_train_epochs": 7}
+
+
+def test_a_lost_connection_does_not_make_json_invalid(browser: Browser, root: Path) -> None:
+    go(browser, "/configure")
+    browser.wait(lambda: browser.run("return document.getElementById('json').value") == "{}", "the form")
+    browser.run(REFUSE, "/api/configure/state", 1, 0)
+    browser.run("document.getElementById('config-name').value = 'again'")
+    enter_json_and_save(browser, '{"learning_rate": 0.125}')
+    browser.wait_for_text("Nothing was saved", "#problem")
+    assert browser.run("return document.getElementById('json-problem').hidden")
+    save_as(browser, "again")
+    file = root / CONFIGS_FOLDER / "again.json"
+    browser.wait(file.is_file, "the file")
+    assert json.loads(file.read_text()) == {"learning_rate": 0.125}
+
+
+def test_what_is_typed_next_to_broken_json_stays_until_it_is_right(browser: Browser) -> None:
+    go(browser, "/configure")
+    browser.wait(lambda: browser.run("return document.getElementById('json').value") == "{}", "the form")
+    enter_json_and_save(browser, '{"seed": 3')
+    browser.wait(lambda: not browser.run("return document.getElementById('json-problem').hidden"), "the problem")
+    browser.run(REFUSE, "/api/configure/state", 0, 0)
+    browser.write("#key-learning_rate", "0.25", clear=True)
+    browser.wait(lambda: any("0.25" in str(asked) for asked in browser.run("return window.asked")), "the request")
+    browser.run(
+        "const json = document.getElementById('json'); json.value += '}';"
+        "json.dispatchEvent(new Event('input', { bubbles: true }))"
+    )
+    browser.wait(lambda: browser.run("return document.getElementById('json-problem').hidden"), "valid JSON")
+    browser.run("document.activeElement.blur(); document.getElementById('processes').dispatchEvent(new Event('input'))")
+    texts = browser.wait(
+        lambda: "learning" in (text := browser.run("return document.getElementById('json').value")) and text, "both"
+    )
+    assert json.loads(texts) == {"seed": 3, "learning_rate": 0.25}
+
+
+def test_a_number_that_is_not_one_is_refused_and_says_so(browser: Browser) -> None:
+    """Without a word it would be no limit, or a new run."""
+    go(browser, "/configure")
+    browser.write("#start-data", "tokens")
+    browser.write("#start-hours", "1,5")
+    browser.run(REFUSE, "/api/configure/open", 1, 0)
+    browser.press_button("Get advice")
+    browser.wait_for_text("such as 1.5", "#problem")
+    assert browser.run("return [document.activeElement.id, window.asked.length]") == ["start-hours", 0]
+
+
+def test_a_failed_search_is_over(browser: Browser) -> None:
+    go(browser, "/configure")
+    browser.wait(lambda: "Looking" not in browser.text("#places-note"), "the lists")
+    for path in ("/api/configure/places", "/api/configure/presets"):
+        browser.run(
+            "const [path] = arguments, real = window.fetch; window.fetch = (address, options) =>"
+            "(String(address).startsWith(path) ? Promise.reject(new TypeError('no')) : real(address, options))", path,
+        )  # fmt: skip
+    browser.press_button("Refresh the lists")
+    browser.wait_for_text("does not answer", "#places-note")
+    browser.press_button("A preset")
+    browser.wait_for_text("does not answer", "#presets-state")
+
+
+def test_the_states_of_a_run_can_be_chosen_to_resume_from(browser: Browser, root: Path) -> None:
+    saved(root / "outputs" / "mine", 1, 2)
+    go(browser, "/configure")
+    browser.wait(lambda: browser.run("return document.getElementById('json').value") == "{}", "the form")
+    browser.write("#key-output_dir", "outputs/mine")
+    options = "return [...document.querySelector('[data-fill]').options].map((option) => option.value)"
+    folder = "outputs/mine/checkpoint-1"
+    browser.wait(lambda: folder in browser.run(options), "the states")
+    assert browser.run(options) == ["", "auto", "never", "outputs/mine/checkpoint-2", folder]
+    browser.run(
+        "const select = document.querySelector('[data-fill]'); select.value = arguments[0];"
+        "select.dispatchEvent(new Event('change', { bubbles: true }))", folder
+    )  # fmt: skip
+    browser.wait(lambda: f'"resume": "{folder}"' in browser.run("return document.getElementById('json').value"), "it")
+
+
+FORM = """
+const form = document.createElement("form");
+form.innerHTML = `<details><summary>more</summary><details><summary>all</summary>
+<input data-kind="number" name="one" type="number" max="3" value="9"></details></details>
+<div id="part"><input data-kind="number" name="two" type="number" max="3" value="9"></div><button>go</button>`;
+document.body.append(form);
+const done = arguments[0];
+import("/assets/forms.js").then(async () => {
+  const [one, two] = form.elements;
+  const part = form.querySelector("#part");
+  part.hidden = true;
+  await null;
+  form.reportValidity();
+  const isSeen = one.checkVisibility() && document.activeElement === one;
+  one.value = "1";
+  const found = [isSeen, two.disabled, form.checkValidity()];
+  part.hidden = false;
+  await null;
+  done([...found, two.disabled, form.checkValidity()]);
+});
+"""
+
+
+def test_a_field_that_is_not_right_is_shown_and_a_hidden_one_does_not_matter(browser: Browser) -> None:
+    go(browser, "/models/new")
+    assert asynchronous(browser, FORM) == [True, True, True, False, False]
+
+
+def test_copied_is_said_once_and_a_message_is_not_set_again(browser: Browser) -> None:
+    go(browser, "/configure")
+    browser.wait(lambda: browser.text("#commands"), "the commands")
+    browser.run(
+        "window.set = 0; const problem = document.getElementById('key-learning_rate-problem');"
+        "new MutationObserver((changes) => { window.set += changes.length; }).observe(problem, { childList: true })"
+    )
+    browser.write("#key-learning_rate", "fast", clear=True)
+    browser.wait(lambda: browser.run("return window.set") == 1, "the problem")
+    for text in ("5", "6"):
+        browser.run(REFUSE, "/api/configure/state", 0, 0)
+        browser.write("#key-num_train_epochs", text, clear=True)
+        browser.wait(lambda: browser.run("return window.asked.length"), "the request")
+    browser.wait(
+        lambda: '"num_train_epochs": 6' in browser.run("return document.getElementById('json').value"), "the answer"
+    )
+    assert browser.run("return window.set") == 1
+    browser.run("document.querySelector('#commands + [data-copy]').click()")
+    browser.wait(lambda: browser.run("return document.querySelector('[data-copied]')?.textContent"), "the note")

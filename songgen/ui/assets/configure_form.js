@@ -3,6 +3,7 @@
 import { request, showProblem, t } from "./page.js";
 
 const WAIT = 250;
+const REFUSED = 422;  // status of an answer that something sent is not right
 
 /** What is edited, here only: nothing is kept by the server until it is saved. */
 export const config = {
@@ -60,7 +61,10 @@ export function send(change = {}) {
   return flush();
 }
 
-/** Sends what was entered a moment ago; then `config.values` has all of it, if it is valid JSON. */
+/** Returns whether something that was entered is not in `config.values`, because the server could not be asked. */
+export function hasUnsent() { return extra !== null || Object.keys(typed).length > 0; }
+
+/** Sends what was entered a moment ago; then `config.values` has all of it, unless it could not be sent. */
 export function flush() {
   clearTimeout(timer);
   sending ??= sendAll();
@@ -70,9 +74,9 @@ export function flush() {
 async function sendAll() {
   await null;  // so that `sending` is set before it can be over
   try {
-    while (extra !== null || Object.keys(typed).length) {
-      const sent = { typed, ...extra };
-      const about = generation;
+    while (hasUnsent()) {
+      const [sentTyped, sentExtra, about] = [typed, extra, generation];
+      const sent = { typed: sentTyped, ...sentExtra };
       typed = {};
       extra = null;
       const body = {
@@ -83,9 +87,19 @@ async function sendAll() {
       try {
         answer = await request("/api/configure/state", body);
       } catch (error) {
-        if (!("json" in sent)) throw error;
+        if (about !== generation) continue;
+        const isOver = !hasUnsent();  // nothing was entered meanwhile
+        const isRefused = error.status === REFUSED;
+        // Kept until it is sent again, with what is entered later; what the server refuses is refused each time, and
+        // only a text that was typed can be corrected.
+        typed = { ...sentTyped, ...typed };
+        if (!isRefused || "json" in sent) extra = { ...sentExtra, ...extra };
+        config.isChanged = true;
+        byId("save-state").textContent = t("Not saved");
+        if (!("json" in sent && isRefused)) throw error;
         config.isBroken = true;
         tellJson(error.message);
+        if (isOver) break;
         continue;
       }
       if (about !== generation) continue;
@@ -100,8 +114,13 @@ async function sendAll() {
   }
 }
 
+/** Sets a text if it is another one: a field with the role `alert` is read aloud whenever it is set. */
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 function tellJson(message) {
-  byId("json-problem").textContent = message;
+  setText(byId("json-problem"), message);
   byId("json-problem").hidden = !message;
   json.classList.toggle("invalid", Boolean(message));
   json.setAttribute("aria-invalid", String(Boolean(message)));
@@ -140,7 +159,7 @@ function showDetails(name) {
   const id = input.id;
   const problems = last.problems[name] ?? [];
   const problem = byId(`${id}-problem`);
-  problem.textContent = problems.join("\n");
+  setText(problem, problems.join("\n"));
   problem.hidden = !problems.length;
   input.classList.toggle("invalid", problems.length > 0);
   input.setAttribute("aria-invalid", String(problems.length > 0));
@@ -249,17 +268,19 @@ byId("form").addEventListener("click", (event) => {
   fill(fields.get(name).input, last.inherited[name] ?? defaultOf(name));
   send({ typed: { [name]: name === "lora" ? "false" : "" } });
 });
+// Lists of what exists: an entry is added to the field, or replaces what is in it.
 byId("form").addEventListener("change", (event) => {
-  const select = event.target.closest("[data-add]");
+  const select = event.target.closest("[data-add], [data-fill]");
   if (select?.value) {
-    const area = byId(select.dataset.add);
-    area.value = [...area.value.split("\n").filter(Boolean), select.value].join("\n");
+    const { add, fill: replaced } = select.dataset;
+    const input = byId(add ?? replaced);
+    input.value = add ? [...input.value.split("\n").filter(Boolean), select.value].join("\n") : select.value;
     select.value = "";
-    area.dispatchEvent(new Event("input", { bubbles: true }));
+    input.dispatchEvent(new Event("input", { bubbles: true }));
   }
 });
 json.addEventListener("input", () => {
-  typed = {};
+  if (!config.isBroken) typed = {};  // the text is what counts; but what was typed next to a broken one is in no text
   config.isQuiet = false;
   extra = { ...extra, json: json.value };
   later(WAIT * 2);

@@ -1,7 +1,7 @@
 // What a configuration needs, and what the checks say of it.
 
 import { act, el, formatBytes, formatDuration, formatNumber, request, t } from "./page.js";
-import { config, fieldOf, flush, onState, reveal, send } from "./configure_form.js";
+import { config, fieldOf, flush, hasUnsent, onState, reveal, send } from "./configure_form.js";
 
 const byId = (id) => document.getElementById(id);
 const WAIT = 900;
@@ -23,7 +23,7 @@ export async function check(isAutomatic) {
     const answer = await request("/api/configure/check", body);
     if (number !== asked) return;  // something has changed meanwhile
     if (answer.skipped) {
-      byId("check-state").textContent = t("Press Validate to check a model that is not a folder here.");
+      byId("check-state").textContent = t("Press Check to check a model that is not a folder here.");
       return;
     }
     take(answer);
@@ -158,7 +158,7 @@ byId("show-ignored").onclick = () => { ignored.clear(); showFindings(); };
 byId("validate").onclick = (event) => act(event.target, async () => {
   config.isQuiet = false;
   await flush();
-  if (config.isBroken) return;  // its problem is shown at the file
+  if (config.isBroken || hasUnsent()) return;  // its problem is shown already
   await send();
   clearTimeout(timer);
   await check(false);

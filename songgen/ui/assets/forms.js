@@ -1,6 +1,6 @@
 // Forms made of fields (templates/fields.html): reading values, the command that does the same, starting it.
 
-import { act, copy, request, showProblem } from "./page.js";
+import { act, copy, el, request, showProblem, t } from "./page.js";
 
 /** Returns the value of an input by its kind; undefined if it is what is used anyway. */
 export function valueOf(input) {
@@ -23,7 +23,6 @@ export function valueOf(input) {
 
 function parsed(input) {
   try {
-    input.classList.remove("invalid");
     return JSON.parse(input.value);
   } catch {
     return input.value;
@@ -79,9 +78,37 @@ export function connectForm(form, { change = (values) => values, subject = () =>
   return show;
 }
 
-document.addEventListener("click", (event) => {
+// A button with `data-copy` copies the text above it, and says so for a moment.
+const COPIED_SECONDS = 3;
+
+document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
-  if (button) copy(button.parentElement.querySelector("pre")).catch(showProblem);
+  if (!button) return;
+  let note = button.nextElementSibling;
+  if (!note?.matches("[data-copied]")) {
+    note = el("span", { role: "status", class: "soft", "data-copied": true });
+    button.after(" ", note);
+  }
+  try {
+    const isCopied = await copy(button.parentElement.querySelector("pre"));
+    note.textContent = isCopied ? t("Copied") : t("Selected: copy it with the keyboard");
+    setTimeout(() => { note.textContent = ""; }, COPIED_SECONDS * 1000);
+  } catch (error) {
+    showProblem(error);
+  }
 });
+
+// A field that is not right must be seen, else the browser refuses to send the form without a word.
+document.addEventListener("invalid", (event) => {
+  for (let part = event.target.closest("details"); part; part = part.parentElement.closest("details")) part.open = true;
+}, true);
+
+// Fields of a part with `hidden` are not sent (`valuesOf`), so whether they are right must not matter either.
+function disableHidden(part) {
+  for (const input of part.querySelectorAll("[data-kind]")) input.disabled = input.closest("[hidden]") !== null;
+}
+new MutationObserver((changes) => { for (const { target } of changes) disableHidden(target); })
+  .observe(document.body, { subtree: true, attributeFilter: ["hidden"] });
+disableHidden(document);
 
 for (const form of document.querySelectorAll("form[data-command][data-connect]")) connectForm(form);

@@ -191,12 +191,14 @@ export function fillTimes(root = document) {
 }
 fillTimes();
 
-/** Copies a text; where the browser has no clipboard for it, the text is selected. */
+/** Copies a text, and returns true; where the browser has no clipboard for it, the text is selected. */
 export async function copy(element) {
   try {
     await navigator.clipboard.writeText(element.textContent);
+    return true;
   } catch {
     getSelection().selectAllChildren(element);
+    return false;
   }
 }
 

@@ -118,6 +118,9 @@ def meaningful_keys(values: Mapping[str, Any]) -> frozenset[str]:
     """
     known: dict[str, bool] = {}
 
+    # Both functions call each other along the table, which has cycles: `lora`, `lora_config_path` and `loras` exclude
+    # each other. `allows` ends them: for `_not_given`, and only for that, it does not ask whether the choice means
+    # something itself. Any other condition on such a cycle would recurse without end.
     def means(name: str) -> bool:
         if name not in known:
             known[name] = all(allows(entry) for entry in DEPENDENCIES if name in entry.keys)

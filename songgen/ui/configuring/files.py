@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,8 @@ from typing import Any
 from songgen.config.loading import BASE_KEY, read_config_file
 from songgen.config.lora import with_lora
 from songgen.config.recipes import ADAPTING, TRAINING, recipe_folder
-from songgen.config.run_config import RunConfig
 from songgen.runtime.files import expand_home, write_text_atomic
 from songgen.runtime.json_files import read_json_object
-from songgen.runtime.status import RUN_CONFIG_FILE
 from songgen.ui.configuring.form_values import effective_values, without_adapter
 from songgen.ui.site import as_json
 from songgen.ui.workspace import CONFIGS_FOLDER, Workspace
@@ -21,19 +20,20 @@ from songgen.ui.workspace import CONFIGS_FOLDER, Workspace
 NAME = re.compile(r"[^\W_][\w.-]{0,79}")
 """Names of configurations; the file has `.json` besides."""
 
+DEMO = "demo/"
+"""Beginning of the names of shipped configurations that train the demo's model of a toy size."""
+
 PREPARE_KEY = "inputs"
 """Key that every configuration of `prepare` has, and none of a run; the page keeps both in one folder."""
 
 MAX_BASES = 20
 """Maximum number of files in a chain of bases."""
 
+_SAVING = threading.Lock()
+"""Held from the test whether a file exists until it is written: of two browsers, one is then asked."""
 
 CHECK_PATHS = "Choose the model and the data set: the paths of this preset are those of the published training."
-RAISE_STEPS = "This run was given a number of steps: raise max_steps to continue it from its last checkpoint."
-RESUMES = "The run resumes from its last checkpoint, in the same folder; the schedule follows the new length."
-FROM_RUN_ON_DATA = "These are the settings of the newest run on this data set, for a new run."
-DATA_ALONE = "No run was trained on this data set yet, so only the data set is filled in."
-"""Notices for the user."""
+"""Notice for the user."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,14 @@ def save_config(workspace: Workspace, name: str, values: Mapping[str, Any], *, o
     path = config_path(workspace, name)
     require_values_inside(workspace, path, values)
     target = workspace.root / path
-    if target.exists() and not overwrite:
-        return None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(target, as_json(dict(values)) + "\n")
-    except (OSError, UnicodeError) as error:
-        raise ValueError(f"{path} could not be written: {error}") from error
+    with _SAVING:
+        if target.exists() and not overwrite:
+            return None
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_text_atomic(target, as_json(dict(values)) + "\n")
+        except (OSError, UnicodeError) as error:
+            raise ValueError(f"{path} could not be written: {error}") from error
     return path
 
 
@@ -163,10 +164,13 @@ def standard_values(workspace: Workspace, path: Path, values: Mapping[str, Any])
 
 
 def training_presets() -> list[str]:
-    """Return the names of the shipped configurations of runs; files that only others are based on are left out."""
+    """Return the names of the shipped configurations of runs, those of the demo last.
+
+    Files that only others are based on are left out.
+    """
     root = recipe_folder() / TRAINING
     names = [str(path.relative_to(root)) for path in sorted(root.rglob("*.json"))]
-    return [name for name in names if _is_preset(root / name)]
+    return sorted(filter(lambda name: _is_preset(root / name), names), key=lambda name: name.startswith(DEMO))
 
 
 def _is_preset(path: Path) -> bool:
@@ -204,7 +208,7 @@ def from_preset(name: str, *, model: str = "", data: str = "") -> Start:
     stem = name.removesuffix(".json").replace("/", "-")
     chosen = {"model_name_or_path": model, "save_to_disk": data}
     values |= {key: value for key, value in chosen.items() if value} | {"output_dir": f"outputs/{stem}"}
-    return Start(_without_defaults(values), stem, notice="" if model and data else CHECK_PATHS)
+    return Start(without_defaults(values), stem, notice="" if model and data else CHECK_PATHS)
 
 
 def from_saved(workspace: Workspace, file: str) -> Start:
@@ -222,72 +226,7 @@ def from_saved(workspace: Workspace, file: str) -> Start:
     return Start(values, path.stem if NAME.fullmatch(path.stem) else "", is_saved=is_own)
 
 
-def from_run(workspace: Workspace, folder: str, more_epochs: float | None = None) -> Start:
-    """Return the configuration of an earlier run.
-
-    Args:
-        workspace: folders of the page.
-        folder: folder of the run.
-        more_epochs: epochs to continue the same run for; None for a new run with the same settings.
-
-    Raises:
-        ValueError: if the folder is not one of a run.
-    """
-    run = workspace.existing_folder(folder, "run")
-    if not (run / RUN_CONFIG_FILE).is_file():
-        raise ValueError(f"{folder} has no {RUN_CONFIG_FILE}: it is not the folder of a run")
-    values = _without_defaults(read_json_object(run / RUN_CONFIG_FILE))
-    if more_epochs is None:
-        values.pop("resume", None)
-        values["output_dir"] = workspace.new_name(Path(workspace.shown(run)).parent, run.name)
-        return Start(values, Path(values["output_dir"]).name)
-    if more_epochs <= 0:
-        raise ValueError("more epochs: a number above 0 is expected")
-    values |= {"output_dir": workspace.shown(run), "allow_config_changes": True}
-    values.pop("overwrite_output_dir", None)
-    values.pop("resume", None)  # "auto": the last checkpoint
-    try:
-        epochs = RunConfig.from_dict(values).training.num_train_epochs + more_epochs
-    except ValueError as error:
-        raise ValueError(f"{folder} cannot be continued: {error}") from error
-    if values.get("max_steps", -1) > 0:
-        return Start(values, f"{run.name}-more", notice=RAISE_STEPS)
-    values["num_train_epochs"] = int(epochs) if float(epochs).is_integer() else epochs
-    return Start(values, f"{run.name}-more", notice=RESUMES)
-
-
-def from_data(workspace: Workspace, folder: str) -> Start:
-    """Return the settings that belong to a data set: those of the newest run on it, or else the data set alone.
-
-    Raises:
-        ValueError: if the folder is not a tokenized data set.
-    """
-    data = workspace.existing_folder(folder, "data set")
-    if not (data / "dataset.json").is_file():
-        raise ValueError(f"{folder} is not a tokenized data set: it has no dataset.json; tokenize it first")
-    for run in _runs_on(workspace, data):
-        start = from_run(workspace, workspace.shown(run))
-        return Start(start.values, start.name, notice=FROM_RUN_ON_DATA)
-    shown = workspace.shown(data)
-    return Start({"save_to_disk": shown, "output_dir": f"outputs/{data.name}"}, data.name, notice=DATA_ALONE)
-
-
-def _runs_on(workspace: Workspace, data: Path) -> list[Path]:
-    """Return the runs in the output folders that were trained on a data set, newest first."""
-    found = []
-    for pattern in (f"*/{RUN_CONFIG_FILE}", f"*/*/{RUN_CONFIG_FILE}"):
-        for path in (workspace.root / "outputs").glob(pattern):
-            try:
-                used = read_json_object(workspace.path(str(path))).get("save_to_disk")
-                folders = [used] if isinstance(used, str) else used or []
-                if any((workspace.root / each).resolve() == data for each in folders):
-                    found.append((path.stat().st_mtime, path.parent))
-            except (OSError, ValueError, TypeError):
-                continue
-    return [folder for _, folder in sorted(found, reverse=True)]
-
-
-def _without_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+def without_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that differ from what is used anyway; unknown keys stay."""
     standard = effective_values({})
     return {name: value for name, value in values.items() if name not in standard or value != standard[name]}

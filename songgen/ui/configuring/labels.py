@@ -22,14 +22,14 @@ LABELS = {
     "save_to_disk": "Data set",
     "do_eval": "Evaluate on held-out clips",
     "eval_split_name": "Evaluation split",
-    "max_train_samples": "Most clips to train on",
-    "max_eval_samples": "Most clips to evaluate on",
+    "max_train_samples": "Maximum training clips",
+    "max_eval_samples": "Maximum evaluation clips",
     "min_duration_in_seconds": "Shortest clip (s)",
     "max_duration_in_seconds": "Longest clip (s)",
     "max_text_length": "Longest text (characters)",
     "max_description_token_length": "Longest caption (tokens)",
     "max_prompt_token_length": "Longest lyrics (tokens)",
-    "voice_choices": "Share of reference voices",
+    "voice_choices": "Probabilities of reference voices",
     "ref_dur_sec": "Reference voice (s)",
     "ref_voice_column_name": "Column of the reference voice",
     "voice_min_energy": "Quietest reference voice",
@@ -37,7 +37,7 @@ LABELS = {
     "caption_dropout": "Without caption",
     "lyrics_dropout": "Without lyrics",
     "condition_dropout": "Without any condition",
-    "input_masking": "Hidden beginnings",
+    "input_masking": "Mask the input",
     "train_dataset_name": "Songs to train on",
     "train_split_name": "Split to read",
     "train_dataset_config_name": "Hub configuration",
@@ -57,9 +57,9 @@ LABELS = {
     "default_language": "Language if none is given",
     "keep_columns": "Columns to keep",
     "voice_storage": "Stored voice",
-    "long_clips": "Too long clips",
-    "max_bad_fraction": "Most unusable rows (share)",
-    "audio_encoder_per_device_batch_size": "Clips encoded at once",
+    "long_clips": "Clips that are too long",
+    "max_bad_fraction": "Maximum unusable rows (fraction)",
+    "audio_encoder_per_device_batch_size": "Batch size of the codec",
     "preprocessing_num_workers": "Songs read at once",
     "save_codec_steps": "Songs per chunk",
     "audio_timeout_seconds": "Time limit for a song (s)",
@@ -77,7 +77,7 @@ LABELS = {
     "optimizer": "Optimizer",
     "weight_decay": "Weight decay",
     "max_grad_norm": "Gradient clipping",
-    "gradient_clip_algorithm": "Kind of clipping",
+    "gradient_clip_algorithm": "Clipping method",
     "adam_beta1": "AdamW beta 1",
     "adam_beta2": "AdamW beta 2",
     "adam_epsilon": "AdamW epsilon",
@@ -93,12 +93,12 @@ LABELS = {
     "freeze": "Freeze other parts",
     "lr_scheduler_type": "Schedule",
     "warmup_steps": "Warm-up (steps)",
-    "warmup_ratio": "Warm-up (share)",
+    "warmup_ratio": "Warm-up (fraction)",
     "warmup_epochs": "Warm-up (epochs)",
-    "lr_min_ratio": "Final learning rate (share)",
-    "lr_scheduler_milestones": "Drops (steps or shares)",
-    "lr_scheduler_milestone_epochs": "Drops (epochs)",
-    "lr_scheduler_gamma": "Factor at each drop",
+    "lr_min_ratio": "Final learning rate (fraction)",
+    "lr_scheduler_milestones": "Milestones (steps or fractions)",
+    "lr_scheduler_milestone_epochs": "Milestones (epochs)",
+    "lr_scheduler_gamma": "Factor at each milestone",
     "lr_scheduler_restarts": "Restarts",
     "lr_scheduler_damping": "Factor of the peak at a restart",
     "dtype": "Precision",
@@ -109,7 +109,7 @@ LABELS = {
     "loss_scale_floor": "Lowest loss scale",
     "loss_scale_cap": "Highest loss scale",
     "deterministic": "Deterministic operations",
-    "dataloader_num_workers": "Reading processes",
+    "dataloader_num_workers": "Data loading processes",
     "lora": "Train an adapter",
     "lora.r": "Rank",
     "lora.lora_alpha": "Alpha",
@@ -117,8 +117,8 @@ LABELS = {
     "lora.target_modules": "Layers with an adapter",
     "lora.quantization": "Precision of the base",
     "lora.use_rslora": "Scale for large ranks",
-    "lora.use_dora": "Magnitudes apart (DoRA)",
-    "lora.modules_to_save": "Layers trained whole",
+    "lora.use_dora": "Separate magnitudes (DoRA)",
+    "lora.modules_to_save": "Fully trained layers",
     "lora.rank_pattern": "Other ranks",
     "lora.alpha_pattern": "Other alphas",
     "lora_config_path": "Adapter from a file",
@@ -129,8 +129,8 @@ LABELS = {
     "shift": "Shift of the timesteps",
     "timestep_mean": "Mean of the timesteps",
     "timestep_std": "Spread of the timesteps",
-    "timbre_reference": "Timbre references (share)",
-    "eval_strategy": "Evaluate every so many",
+    "timbre_reference": "Timbre references (fraction)",
+    "eval_strategy": "Evaluation interval unit",
     "eval_steps": "Steps between evaluations",
     "eval_epochs": "Epochs between evaluations",
     "per_device_eval_batch_size": "Clips in an evaluation batch",
@@ -145,7 +145,7 @@ LABELS = {
     "top_k": "Top k",
     "top_p": "Top p",
     "max_length": "Longest song (decoder steps)",
-    "eval_dataloader_num_workers": "Reading processes of evaluation",
+    "eval_dataloader_num_workers": "Data loading processes of evaluation",
     "save_steps": "Steps between checkpoints",
     "save_epochs": "Epochs between checkpoints",
     "save_total_limit": "Checkpoints to keep",
@@ -171,10 +171,10 @@ LABELS = {
     "do_train": "Train",
     "preprocessing_only": "For tokenizing only",
     "non_finite": "Loss that is not finite",
-    "max_skipped_steps": "Most skipped updates",
+    "max_skipped_steps": "Maximum skipped updates",
     "loss_spike_policy": "Sudden rise of the loss",
     "loss_spike_threshold": "Size of a sudden rise",
-    "loss_spike_budget": "Most reactions to rises",
+    "loss_spike_budget": "Maximum reactions to rises",
     "verify_data_hashes": "Compare hashes of the data",
     "feature_cache_dir": "Folder of cached features",
     "feature_cache_gib": "Size of that cache (GiB)",
@@ -192,6 +192,31 @@ GOALS = {
     "try": "Learn one clip, to see that it works",
 }
 """Goal of `songgen configure` -> its name."""
+
+PRESETS = {
+    "mixed_pro/step1.json": "Published training, step 1: a new model learns songs on one track.",
+    "mixed_pro/step2_a.json": "Published training, step 2a: a third of the clips without a voice; conditions frozen.",
+    "mixed_pro/step2_b.json": "Published training, step 2b: half of the clips without a voice; nothing frozen.",
+    "mixed_pro/step3.json": "Published training, step 3: a few epochs on the best clips.",
+    "inter_A_V/step1_5.json": "Published training, step 1.5: from one track to voice and accompaniment.",
+    "inter_A_V/step2_a.json": "As step 2a of one track, for voice and accompaniment.",
+    "inter_A_V/step2_b.json": "As step 2b of one track, for voice and accompaniment.",
+    "inter_A_V/step3.json": "As step 3 of one track, for voice and accompaniment.",
+    "flow/base_lora.json": "An adapter on an ACE-Step base model.",
+    "flow/turbo_lora.json": "An adapter on an ACE-Step turbo model.",
+    "flow/full.json": "All weights of an ACE-Step base model.",
+    "demo/mixed_step1.json": "The demo's step 1, for its small model and songs.",
+    "demo/mixed_step2_a.json": "The demo's step 2a, for its small model and songs.",
+    "demo/mixed_step2_b.json": "The demo's step 2b, for its small model and songs.",
+    "demo/mixed_step3.json": "The demo's step 3, for its small model and songs.",
+    "demo/dual_step1_5.json": "The demo's step 1.5, for voice and accompaniment.",
+    "demo/dual_step2_a.json": "The demo's step 2a, for voice and accompaniment.",
+    "demo/dual_step2_b.json": "The demo's step 2b, for voice and accompaniment.",
+    "demo/dual_step3.json": "The demo's step 3, for voice and accompaniment.",
+    "demo/singer_adapter.json": "The demo's adapter of one singer.",
+    "demo/flow.json": "The demo's training of all weights by flow matching.",
+}
+"""Shipped configuration -> what it trains."""
 
 MEMORY_PARTS = (
     "trained weights",
@@ -228,10 +253,9 @@ MEMORY_PARTS = (
 """Usual parts of an estimate of memory."""
 
 
-def help_pieces(text: str) -> list[tuple[str, bool]]:
-    """Return the pieces of a help text, and whether each is code; links into the documentation are plain text."""
-    plain = re.sub(r"\[([^\]]*)\]\(#[^)]*\)", r"\1", text)
-    return [(piece, number % 2 == 1) for number, piece in enumerate(plain.split("`")) if piece]
+def without_links(text: str) -> str:
+    """Return a help text in which links into the documentation are plain text."""
+    return re.sub(r"\[([^\]]*)\]\(#[^)]*\)", r"\1", text)
 
 
 def label_of(name: str) -> str:

@@ -7,16 +7,15 @@ from typing import Any, Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
-from songgen.config.checks import ConfigError
-from songgen.config.loading import BASE_KEY
-from songgen.config.run_config import RunConfig
 from songgen.planning.fixes import other_forms
 from songgen.runtime.json_files import parse_json_object
 from songgen.ui.commands import command_text
-from songgen.ui.configuring import files
+from songgen.ui.configuring import earlier, files
 from songgen.ui.configuring.dependencies import meaningful_keys
 from songgen.ui.configuring.form_values import effective_values, shown_text, with_typed
-from songgen.ui.configuring.labels import GOALS, help_pieces, label_of
+from songgen.ui.configuring.labels import GOALS, PRESETS, label_of, without_links
+from songgen.ui.configuring.numbers import MAX_CLIPS, number_of, processes_of
+from songgen.ui.configuring.problems import field_of, own_fields, problems_of, without_name
 from songgen.ui.configuring.sections import COMMON, PATH_KEYS, bounds_text, form_keys, form_sections
 from songgen.ui.configuring.units import unit_notes
 from songgen.ui.configuring.worker import Worker
@@ -29,15 +28,9 @@ from songgen.web.application import PageRoute
 UNNAMED = "unnamed"
 """Name of a configuration that has none yet."""
 
-MAX_PROCESSES = 4096
-"""Maximum number of processes of a launch."""
-
-MAX_CLIPS = 10**12
-"""Maximum number of clips, for steps and epochs."""
-
 
 class Planner(Protocol):
-    """Whoever answers questions about planned runs."""
+    """The process that answers questions about planned runs."""
 
     def ask(self, kind: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """See `songgen.ui.configuring.worker.Worker.ask`."""
@@ -51,7 +44,7 @@ class ConfigurePart:
 
         Args:
             site: frame of the page.
-            planner: whoever answers questions about planned runs; None for a process of its own.
+            planner: process that answers questions about planned runs; None to start one.
         """
         self._site = site
         self._workspace = site.workspace
@@ -67,6 +60,8 @@ class ConfigurePart:
             PageRoute("/api/configure/open", api(self.open), methods=["POST"]),
             PageRoute("/api/configure/presets", api(self.presets), methods=["POST"]),
             PageRoute("/api/configure/adapters", api(self.adapters), methods=["POST"]),
+            PageRoute("/api/configure/last", api(self.last), methods=["POST"]),
+            PageRoute("/api/configure/states", api(self.states), methods=["POST"]),
             PageRoute("/api/configure/places", api(self.places)),
             PageRoute("/api/configure/saved", api(self.saved)),
             PageRoute("/api/configure/save", api(self.save), methods=["POST"]),
@@ -84,7 +79,7 @@ class ConfigurePart:
             path_keys=PATH_KEYS,
             adapters=files.adapter_presets(),
             goals=GOALS,
-            help_pieces=help_pieces,
+            without_links=without_links,
             bounds={name: bounds_text(name) for name in form_keys()},
             defaults={name: shown_text(name, key.default) for name, key in form_keys().items()},
         )
@@ -107,11 +102,11 @@ class ConfigurePart:
             standard, merged = effective_values({}), values
             problems.setdefault("", []).append(str(error))
         else:
-            for name, message in _problems(merged):
+            for name, message in problems_of(merged):
                 problems.setdefault(name, []).append(message)
         effective = effective_values(merged)
         shown = meaningful_keys(effective)
-        given = {name for name in effective_values({}) if name in _own_names(values)}
+        given = {name for name in effective_values({}) if name in own_fields(values)}
         return json_response(
             {
                 "values": values,
@@ -124,7 +119,7 @@ class ConfigurePart:
                 "given": sorted(given),
                 "shown": sorted(shown),
                 "problems": {
-                    name: [_without_name(t.message(text), name) for text in texts] for name, texts in problems.items()
+                    name: [without_name(t.message(text), name) for text in texts] for name, texts in problems.items()
                 },
                 "units": self._units(request, effective),
                 "commands": self._commands(request, path, effective),
@@ -140,12 +135,12 @@ class ConfigurePart:
         merged = files.merged_values(self._workspace, path, values)
         if body_of(request).get("automatic") is True and not self._is_folder(merged.get("model_name_or_path")):
             return json_response({"skipped": True})
-        asked = {"path": str(path), "values": values, "processes": _processes(request)}
+        asked = {"path": str(path), "values": values, "processes": processes_of(request)}
         answer = self._planner.ask("check", asked)
         t = self._site.language(request)
         for finding in answer["findings"]:
-            finding["key"] = _field_of((finding["key"],), finding["message"]) or finding["key"]
-            finding["message"] = _without_name(t.message(finding["message"]), finding["key"])
+            finding["key"] = field_of((finding["key"],), finding["message"]) or finding["key"]
+            finding["message"] = without_name(t.message(finding["message"]), finding["key"])
         if "machine" in answer:
             answer["machine"] = t.message(answer["machine"])
         if answer.get("memory"):
@@ -163,8 +158,12 @@ class ConfigurePart:
                 text_of(request, "preset"), model=self._inside(request, "model"), data=self._inside(request, "data")
             ),
             "saved": lambda: files.from_saved(self._workspace, text_of(request, "path")),
-            "run": lambda: files.from_run(self._workspace, text_of(request, "path"), _number(request, "more_epochs")),
-            "data": lambda: files.from_data(self._workspace, text_of(request, "path")),
+            "run": lambda: earlier.from_run(
+                self._workspace, text_of(request, "path"), number_of(request, "more_epochs")
+            ),
+            "data": lambda: earlier.from_data(
+                self._workspace, text_of(request, "path"), number_of(request, "more_epochs")
+            ),
             "empty": lambda: files.Start({}),
         }
         if kind not in starts:
@@ -186,19 +185,30 @@ class ConfigurePart:
         names = {"model": self._inside(request, "model"), "data": self._inside(request, "data")}
         if not self._is_folder(names["model"]) or not self._is_folder(names["data"]):
             listed = [{"name": name, "memory": None, "problem": ""} for name in files.training_presets()]
-            return json_response({"presets": listed, "free": None})
-        answer = self._planner.ask("presets", {**names, "processes": _processes(request)})
+            answer: dict[str, Any] = {"presets": listed, "free": None}
+        else:
+            answer = self._planner.ask("presets", {**names, "processes": processes_of(request)})
         t = self._site.language(request)
         for entry in answer["presets"]:
             entry["problem"] = t.message(entry["problem"])
+            entry["summary"] = t(PRESETS.get(entry["name"], ""))
         return json_response(answer)
 
     def adapters(self, request: Request) -> Response:
         """Return every shipped adapter with its memory in the present configuration."""
         path, values = self._content(request)
         files.require_values_inside(self._workspace, path, values)
-        asked = {"path": str(path), "values": values, "processes": _processes(request)}
+        asked = {"path": str(path), "values": values, "processes": processes_of(request)}
         return json_response(self._planner.ask("adapters", asked))
+
+    def last(self, request: Request) -> Response:
+        """Return a run with its last checkpoint: `{"run": FOLDER}`, or `{"data": FOLDER}` for the newest run on it."""
+        names = {name: text_of(request, name) for name in ("run", "data")}
+        return json_response({"run": earlier.last_state(self._workspace, **names)})
+
+    def states(self, request: Request) -> Response:
+        """Return the checkpoints that a run in an output folder can resume from: `{"folder": FOLDER}`."""
+        return json_response({"states": earlier.states_of(self._workspace, text_of(request, "folder"))})
 
     def places(self, request: Request) -> Response:
         """Return the data sets, models and runs that there are."""
@@ -285,8 +295,8 @@ class ConfigurePart:
             "data": folders,
             "model": self._inside(request, "model"),
             "goal": goal,
-            "hours": _number(request, "hours"),
-            "processes": _processes(request),
+            "hours": number_of(request, "hours"),
+            "processes": processes_of(request),
         }
         answer = self._planner.ask("advise", asked)
         if "fitting" in answer:
@@ -325,68 +335,13 @@ class ConfigurePart:
             return {}
         known = measured if isinstance(measured, int) and 0 < measured < MAX_CLIPS else None
         try:
-            return unit_notes(effective, clips=clips, processes=_processes(request), measured_steps=known)
+            return unit_notes(effective, clips=clips, processes=processes_of(request), measured_steps=known)
         except OverflowError:  # such as 1e308 epochs
             return {}
 
     def _commands(self, request: Request, path: Path, effective: dict[str, Any]) -> list[str]:
         """Return the commands that check and run the file."""
-        launch = [f"--num_processes={_processes(request)}"] if _processes(request) > 1 else []
+        launch = [f"--num_processes={processes_of(request)}"] if processes_of(request) > 1 else []
         if effective["preprocessing_only"] is True:
             return [command_text(["songgen", "tokenize", str(path), *launch])]
         return [command_text(["songgen", name, str(path), *launch]) for name in ("check", "train")]
-
-
-def _problems(merged: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return field and text of each problem of a configuration; the field is empty where there is none for it."""
-    try:
-        RunConfig.from_dict(merged)
-    except ConfigError as error:
-        found = dict.fromkeys((_field_of(problem.keys, problem.message), problem.message) for problem in error.problems)
-        return list(found)
-    except ValueError as error:
-        return [("", str(error))]
-    return []
-
-
-def _field_of(keys: tuple[str, ...], message: str) -> str:
-    """Return the field that a problem is shown at: the entry of the table `lora` that its message names, or the key."""
-    entry = message.split(":")[0]
-    return next((name for name in (entry, *keys) if name in form_keys()), "")
-
-
-def _without_name(message: str, name: str) -> str:
-    """Return a message without the name of the key that it begins with: the page shows it beside the key."""
-    return message.removeprefix(f"{name}: ").removeprefix(f"{name}：") if name else message
-
-
-def _own_names(values: Mapping[str, Any]) -> set[str]:
-    """Return the fields that a file itself sets."""
-    table = values.get("lora")
-    return {*values} - {BASE_KEY} | ({f"lora.{name}" for name in table} if isinstance(table, dict) else set())
-
-
-def _processes(request: Request) -> int:
-    """Return the number of processes of the launch.
-
-    Raises:
-        ValueError: if it is not one.
-    """
-    count = body_of(request).get("processes", 1)
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_PROCESSES:
-        raise ValueError(f"processes: a number from 1 to {MAX_PROCESSES} is expected")
-    return count
-
-
-def _number(request: Request, name: str) -> float | None:
-    """Return a number of the body; None if it is not given.
-
-    Raises:
-        ValueError: if it is not a number above 0.
-    """
-    value = body_of(request).get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MAX_CLIPS:
-        raise ValueError(f"{name}: a number above 0 is expected")
-    return float(value)

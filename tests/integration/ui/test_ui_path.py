@@ -143,7 +143,7 @@ def configure(browser: Browser, root: Path) -> None:
         "Songs of an evaluation": "1", "Longest song (decoder steps)": "60",
     }.items():  # fmt: skip
         browser.fill(label, value, "#form")
-    browser.press_button("Validate")
+    browser.press_button("Check")
     browser.wait_for_text("every micro-batch is the whole split", "#findings")
     browser.settle()
     browser.press_button("Apply", "#findings .warning")

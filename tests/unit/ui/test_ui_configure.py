@@ -18,7 +18,7 @@ from songgen.runtime.json_files import read_json_object
 from songgen.ui.configuring import planner
 from songgen.ui.configuring.files import Start, adapter_presets, from_preset, saved_configs, training_presets
 from songgen.ui.configuring.form_values import effective_values
-from songgen.ui.configuring.labels import GOALS, LABELS, MEMORY_PARTS
+from songgen.ui.configuring.labels import GOALS, LABELS, MEMORY_PARTS, PRESETS
 from songgen.ui.configuring.planner import answer
 from songgen.ui.configuring.sections import SECTIONS, form_keys
 from songgen.ui.configuring.units import steps_per_epoch, unit_notes
@@ -91,7 +91,13 @@ def test_the_page_has_every_field_with_label_and_help(page: Page) -> None:
 
 def test_every_text_of_the_form_is_translated() -> None:
     t = translator("zh")
-    texts = [*LABELS.values(), *GOALS.values(), *MEMORY_PARTS, *(section.title for section in SECTIONS)]
+    texts = [
+        *LABELS.values(),
+        *GOALS.values(),
+        *MEMORY_PARTS,
+        *PRESETS.values(),
+        *(section.title for section in SECTIONS),
+    ]
     same = {text for text in texts if t(text) == text}
     assert same <= {text for text in texts if text.startswith(("AdamW", "Alpha", "Top"))}
     assert {*LABELS} <= {*form_keys()}, "a label of a key that is gone"
@@ -169,7 +175,11 @@ def test_presets_and_adapters_show_their_memory(page: Page, monkeypatch: pytest.
 
     monkeypatch.setattr(planner, "from_preset", for_short_clips)
     found = page.ask("presets", model="model", data="data")
-    assert {entry["name"] for entry in found["presets"]} == {*training_presets()}
+    assert [entry["name"] for entry in found["presets"]] == training_presets() and {*PRESETS} == {*training_presets()}
+    assert all(entry["summary"] for entry in found["presets"])
+    assert [name.startswith("demo/") for name in training_presets()] == sorted(
+        name.startswith("demo/") for name in training_presets()
+    ), "those of the demo are the last"
     assert any((entry["memory"] or 0) > 10**8 for entry in found["presets"])
     assert all(entry["memory"] or entry["problem"] for entry in found["presets"])
     asked = len(page.planner.asked)
@@ -210,6 +220,7 @@ def test_an_earlier_run_is_repeated_or_continued(page: Page) -> None:
     run = page.root / "outputs" / "first"
     run.mkdir(parents=True)
     keys = page.run_config(output_dir="outputs/first", num_train_epochs=25, seed=1, resume="never")
+    (run / "metrics.jsonl").write_text("")
     (run / "training_config.json").write_text(json.dumps(effective_keys(keys)))
     again = page.ask("open", kind="run", path="outputs/first")["values"]
     assert again == page.run_config(output_dir="outputs/first-2", num_train_epochs=25, seed=1)

@@ -4,6 +4,7 @@ import argparse
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from local_pages import Client, serving_page
@@ -11,10 +12,14 @@ from local_pages import Client, serving_page
 from songgen.cli.ui import add_arguments
 from songgen.config.keys import all_keys
 from songgen.data.reject_codes import REJECT_CODES
+from songgen.runtime.json_files import write_json
+from songgen.runtime.status import RUN_STATUS_FILE, StatusFile
 from songgen.ui import presets
 from songgen.ui.commands import STARTABLE, command_form
+from songgen.ui.configuring.sections import form_keys
 from songgen.ui.help_texts import SECTIONS, help_entries, help_of, segments
 from songgen.ui.installed import Extra, extras, versions
+from songgen.ui.preparing import section_forms
 from songgen.ui.site import codes
 from songgen.ui.translation import LANGUAGES
 from songgen.ui.workspace import Workspace
@@ -22,9 +27,22 @@ from songgen.ui.workspace import Workspace
 UI = Path(__file__).resolve().parents[3] / "songgen" / "ui"
 
 
+ADAPTER = "outputs/singer"
+
+
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with serving_page(Workspace(tmp_path_factory.mktemp("project").resolve())) as client:
+    """The page of a workspace with an adapter, as small as its files can be."""
+    root = tmp_path_factory.mktemp("project").resolve()
+    (root / ADAPTER).mkdir(parents=True)
+    adapter = {"base_model_name_or_path": "outputs/base", "peft_type": "LORA", "r": 16, "lora_alpha": 32}
+    for name, values in {
+        "training_config.json": {},
+        "adapter_config.json": {**adapter, "target_modules": ["q"]},
+    }.items():
+        write_json(root / ADAPTER / name, values)
+    StatusFile(root / ADAPTER, RUN_STATUS_FILE, "r").write("finished", exit_code=0)
+    with serving_page(Workspace(root)) as client:
         yield client
 
 
@@ -51,8 +69,8 @@ def test_answers_name_keys_that_exist() -> None:
     named = {code for entry in help_entries() for code in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", entry.answers["en"])}
     assert named - known - other == set()
     asked = {field for entry in help_entries() for field in entry.fields}
-    keys_elsewhere = {"eval_songs", "inputs", "goal", "r", "lora_alpha"}
-    assert asked - known <= keys_elsewhere, "keys of preparing, of configure and of the table lora"
+    elsewhere = {"inputs", "goal"}  # of preparing, and of the advice
+    assert asked - known - {*form_keys()} - {f.name for f in section_forms()["split"].fields} == elsewhere
 
 
 def test_a_field_has_at_most_one_question() -> None:
@@ -91,6 +109,26 @@ def test_only_backticks_make_html() -> None:
 def test_a_question_mark_is_beside_the_field(client: Client) -> None:
     html = client.get("/models/new").body.decode()
     assert 'data-help="preset" aria-label="Help: Size"' in html
+
+
+PAGES = ("/", "/data/prepare", "/configure", "/train", "/listen", "/models", "/models/new", "/settings",
+         f"/models/{quote(ADAPTER, safe='')}")  # fmt: skip
+"""Addresses of the pages with fields that have answers."""
+
+
+def test_every_answer_about_a_field_is_beside_it(client: Client) -> None:
+    """An answer that is bound to a name that no form has is never seen."""
+    html = "\n".join(client.get(page).body.decode() for page in PAGES)
+    beside: dict[str, set[str]] = {}
+    for field in re.split(r'(?=data-field=")', html)[1:]:
+        beside.setdefault(field.split('"')[1], set()).update(
+            re.findall(r'data-help="([^"]+)"', field.split("</div>")[0])
+        )
+    asked = [entry for entry in help_entries() if entry.fields]
+    assert [entry.id for entry in asked if f'data-help="{entry.id}"' not in html] == []
+    keys = {*form_keys(), *(field.name for field in section_forms()["split"].fields)}
+    missing = [name for entry in asked for name in entry.fields if name in keys and entry.id not in beside[name]]
+    assert missing == []
 
 
 def test_settings_say_how_to_reach_the_page_and_what_is_missing(
