@@ -27,6 +27,7 @@ async function upload(name, file) {
 function show() {
   player?.remove();
   const path = input.value.trim();
+  document.getElementById("voice-empty").hidden = Boolean(path);
   player = path ? makePlayer(document.getElementById("voice-player"), { title: path, tracks: [{ label: t("Voice"), url: fileUrl(path) }] }) : null;
 }
 input.addEventListener("change", show);

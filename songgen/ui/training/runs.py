@@ -269,7 +269,10 @@ def checkpoints_of(workspace: Workspace, folder: Path) -> list[dict[str, Any]]:
         except OSError:  # it has just been removed
             continue
         rows.append(_checkpoint(path, changed) | {"folder": workspace.shown(path)})
-    return sorted(rows, key=lambda row: (-row["serial"], row["folder"]))
+    rows.sort(key=lambda row: (-row["serial"], row["folder"]))
+    # Each was the best when it was saved; the latest of them is the best of all.
+    best = next((row for row in rows if row.get("is_best")), None)
+    return [row | {"is_best": row is best} for row in rows]
 
 
 @lru_cache(maxsize=512)

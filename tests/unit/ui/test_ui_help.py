@@ -19,7 +19,7 @@ from songgen.ui.commands import STARTABLE, command_form
 from songgen.ui.configuring.sections import form_keys
 from songgen.ui.help_texts import SECTIONS, help_entries, help_of, segments
 from songgen.ui.installed import Extra, extras, versions
-from songgen.ui.preparing import section_forms
+from songgen.ui.preparing.form import section_forms
 from songgen.ui.site import codes
 from songgen.ui.translation import LANGUAGES
 from songgen.ui.workspace import Workspace
