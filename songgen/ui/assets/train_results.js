@@ -57,7 +57,9 @@ export function followResults(folder, path, onCheckpoints) {
       }
       const player = makePlayer(box, { title: song.name, tracks, mode: "switch" });
       // Not the original, which comes first: it would be taken for what the model sings.
-      player.select(Math.max(0, song.tracks.findIndex(({ label }) => label.startsWith("generated"))));
+      const labels = song.tracks.map(({ label }) => label);
+      const generated = labels.findIndex((label) => label.startsWith("generated"));
+      player.select(Math.max(0, labels.indexOf("generated, mix") < 0 ? generated : labels.indexOf("generated, mix")));
       players.push(player);
       return box;
     }));
