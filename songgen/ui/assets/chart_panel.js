@@ -33,6 +33,12 @@ export class ChartPanel {
     this.observer.observe(this.element);
   }
 
+  /** Takes what the panel has; it is drawn when it is on the screen, and has its title before. */
+  show(panel) {
+    this.panel = panel;
+    this.title.textContent = panel.title;
+  }
+
   remove() {
     this.observer.disconnect();
     if (globalThis.Plotly) globalThis.Plotly.purge(this.plot);
@@ -48,7 +54,6 @@ export class ChartPanel {
     this.isOutdated = true;
     if (!globalThis.Plotly || !this.isShown || !this.panel) return;
     this.isOutdated = false;
-    this.title.textContent = this.panel.title;
     const isNew = !this.plot.data;
     globalThis.Plotly.react(this.plot, this.traces(), this.layout(), { displayModeBar: false, responsive: true });
     if (isNew) this.plot.on("plotly_relayout", (change) => this.onZoom(change));

@@ -23,7 +23,7 @@ export function followCurves(folder, others, onHealth) {
     const old = new Map(panels.map((panel) => [panel.key, panel]));
     panels = described.map((panel) => {
       const chart = old.get(panel.key) ?? new ChartPanel(panel.key, view);
-      chart.panel = panel;
+      chart.show(panel);
       return chart;
     });
     for (const panel of old.values()) if (!panels.includes(panel)) panel.remove();
