@@ -111,7 +111,9 @@ export function followResults(folder, path, onCheckpoints) {
   }
 
   function showResume() {
+    const wasHidden = form.hidden;
     form.hidden = !run || !run.is_there || run.state === "running" || run.job?.is_active || byId("resume-from").options.length < 2 || isStarted;
+    if (wasHidden && !form.hidden) showPreview(); // hidden fields are not in it
   }
 
   byId("sampling").onchange = () => showSongs({ isChosen: true }).catch(showProblem);
