@@ -248,7 +248,7 @@ def adapter(browser: Browser, root: Path) -> None:
     browser.wait(lambda: "/configure?model=" in browser.address, "the configuration")
     browser.settle()
     browser.wait(lambda: browser.value("#start-model") == RUN, "the model in its field")
-    browser.fill("Data set", TOKENS, "[data-start=advice]")
+    browser.fill("Data set", TOKENS, "[aria-labelledby=start-title]")
     browser.fill("What to train", "lora")
     browser.press_button("Get advice")
     browser.wait(lambda: browser.run("return document.querySelector('#key-lora').checked"), "the advice")
