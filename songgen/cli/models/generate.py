@@ -208,11 +208,11 @@ def _request(arguments: argparse.Namespace, groups: Iterable[OptionGroup]) -> Ge
     """Convert the command line to a request.
 
     Raises:
-        ValueError: if there is nothing to sing about, or the lyrics cannot be read.
+        ValueError: if there is neither a caption nor lyrics, or the lyrics cannot be read.
     """
     caption, lyrics = arguments.caption or "", _lyrics(arguments) or ""
     if not caption.strip() and not lyrics.strip():
-        raise ValueError("nothing to sing about: give --caption, --lyrics or --lyrics_file")
+        raise ValueError("a caption or lyrics are needed: give --caption, --lyrics or --lyrics_file")
     given: Mapping[str, Any] = vars(arguments)
     special = {name: given[name] for group in groups for name in group.names if given[name] is not None}
     return GenerationRequest(

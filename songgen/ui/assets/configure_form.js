@@ -1,6 +1,6 @@
 // The configuration form: fields, the JSON beside them, and what the server says follows from both.
 
-import { request, showProblem, t } from "./page.js";
+import { formatCount, request, showProblem, t } from "./page.js";
 
 const WAIT = 250;
 const REFUSED = 422;  // status of an answer that something sent is not right
@@ -171,7 +171,7 @@ function showDetails(name) {
   const length = last.units.keys?.[name];
   byId(`${id}-unit`).hidden = !length;
   if (length) {
-    const values = { steps: length.steps.toLocaleString(), epochs: Number(length.epochs.toPrecision(3)) };
+    const values = { steps: formatCount(length.steps), epochs: Number(length.epochs.toPrecision(3)) };
     byId(`${id}-unit`).textContent = t("= {steps} steps = {epochs} epochs", values);
   }
   const reason = config.reasons[name];

@@ -1,6 +1,6 @@
 // What a configuration needs, and what the checks say of it.
 
-import { act, el, formatBytes, formatDuration, formatNumber, request, t } from "./page.js";
+import { act, el, formatBytes, formatCount, formatDuration, formatNumber, request, t } from "./page.js";
 import { config, fieldOf, flush, hasUnsent, onState, reveal, send } from "./configure_form.js";
 
 const byId = (id) => document.getElementById(id);
@@ -61,8 +61,8 @@ function showSummary() {
   if (clips) add(t("Clips"), heldOut ? t("{n} to train on, {held} held out", { n: clips, held: heldOut }) : String(clips));
   if (units.total_steps) {
     if (units.clips_per_step) add(t("Clips in a step"), clipsInStep());
-    add(t("Steps of an epoch"), units.steps_per_epoch.toLocaleString());
-    add(t("Length"), t("{epochs} epochs = {steps} steps", { epochs: formatNumber(units.epochs), steps: units.total_steps.toLocaleString() }));
+    add(t("Steps of an epoch"), formatCount(units.steps_per_epoch));
+    add(t("Length"), t("{epochs} epochs = {steps} steps", { epochs: formatNumber(units.epochs), steps: formatCount(units.total_steps) }));
   }
   if (seconds) add(t("Time"), t("about {time}, within a factor of 2", { time: formatDuration(seconds) }));
   if (disk) add(t("Disk"), t("up to {size} of {free} free", { size: formatBytes(disk.total), free: formatBytes(disk.free) }));

@@ -1,6 +1,6 @@
 // One data set: progress while a command works on it, and its rows.
 
-import { act, badge, badgeClass, el, formatDuration, poll, request, showProblem, t } from "./page.js";
+import { act, badge, badgeClass, el, formatDuration, poll, request, setText, showProblem, t, trackName } from "./page.js";
 
 const byId = (id) => document.getElementById(id);
 
@@ -14,9 +14,9 @@ function showWork(work) {
   card.hidden = work === null;
   if (work === null) return;
   const { progress } = work;
-  byId("work-state").textContent = t(work.state);
+  setText(byId("work-state"), t(work.state));
   byId("work-state").className = badgeClass(work.state);
-  byId("work-step").textContent = titleOf(work);
+  setText(byId("work-step"), titleOf(work));
   const bar = byId("work-bar");
   bar.hidden = work.state !== "running" && !progress?.total;
   if (progress?.total) {
@@ -95,7 +95,7 @@ let askedRows = 0;
 function player(track, name) {
   const file = name.split("/").at(-1);
   const source = `/data/files/${table.dataset.folder}/audio/${encodeURIComponent(file)}`;
-  const label = { mix: t("mix"), vocal: t("vocal"), acc: t("accompaniment") }[track] ?? track;
+  const label = trackName(track);
   return el("div", {}, el("small", {}, label), el("audio", { controls: true, preload: "none", src: source, "aria-label": label }));
 }
 

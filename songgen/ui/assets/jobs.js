@@ -1,6 +1,6 @@
 // Panels of jobs: state, output and buttons of each element with `data-job`, kept up to date.
 
-import { act, badgeClass, formatDuration, formatTime, poll, request, t } from "./page.js";
+import { act, badgeClass, formatDuration, formatTime, poll, request, setText, t } from "./page.js";
 
 /** Keeps a panel up to date until its job has ended; `onState` and listeners of the event `job` get each state, the last one once. */
 export function watchJob(panel, onState = () => {}) {
@@ -26,7 +26,7 @@ export function watchJob(panel, onState = () => {}) {
       return false;
     }
     const { job, log: output } = answer;
-    part("state").textContent = t(job.state);
+    setText(part("state"), t(job.state));
     part("state").className = badgeClass(job.state);
     const end = job.ended ?? Date.now() / 1000;
     part("when").textContent = `${formatTime(job.created)} · ${formatDuration(end - job.created)}`;
@@ -34,7 +34,7 @@ export function watchJob(panel, onState = () => {}) {
     part("reason").hidden = !job.reason;
     part("reason").textContent = job.reason;
     const isAtEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
-    if (log.textContent !== output.text) log.textContent = output.text;
+    setText(log, output.text);
     if (isAtEnd) log.scrollTop = log.scrollHeight;
     for (const button of panel.querySelectorAll("[data-action]")) button.hidden = !job.is_active;
     if (!hasEnded) {

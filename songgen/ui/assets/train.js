@@ -1,6 +1,6 @@
 // Train: the list of runs, kept up to date, and the form that starts one.
 
-import { act, badge, el, formatBytes, formatDuration, formatNumber, formatTime, poll, request, t } from "./page.js";
+import { act, badge, el, formatBytes, formatCount, formatDuration, formatNumber, formatTime, poll, request, t } from "./page.js";
 import { connectForm, valuesOf } from "./forms.js";
 
 const byId = (id) => document.getElementById(id);
@@ -26,7 +26,7 @@ function showRuns({ runs, more }) {
     const tick = el("input", { type: "checkbox", "aria-label": t("Compare {run}", { run: run.folder }), "data-tick": run.folder });
     tick.checked = ticked.has(run.folder);
     tick.onchange = () => { ticked[tick.checked ? "add" : "delete"](run.folder); showCompare(); };
-    const step = run.step === null ? "–" : `${run.step.toLocaleString()}${run.total_steps ? ` / ${run.total_steps.toLocaleString()}` : ""}`;
+    const step = run.step === null ? "–" : `${formatCount(run.step)}${run.total_steps ? ` / ${formatCount(run.total_steps)}` : ""}`;
     return el("tr", {},
       el("td", {}, tick),
       el("td", {}, el("a", { href: address(run.folder), "data-run": run.folder }, run.folder)),
@@ -162,7 +162,7 @@ byId("check").onclick = (event) => act(event.currentTarget, async () => {
 function checkLines(report) {
   const lines = [report.machine.description];
   if (report.total_steps !== null) {
-    lines.push(t("{clips} clips, {epochs} epochs, {steps} steps", { clips: report.clips?.toLocaleString() ?? "?", epochs: formatNumber(report.epochs), steps: report.total_steps.toLocaleString() }));
+    lines.push(t("{clips} clips, {epochs} epochs, {steps} steps", { clips: report.clips === null || report.clips === undefined ? "?" : formatCount(report.clips), epochs: formatNumber(report.epochs), steps: formatCount(report.total_steps) }));
   }
   if (report.memory !== null) lines.push(t("Memory: about {size} of {free} free", { size: formatBytes(report.memory.total), free: formatBytes(report.memory.free) }));
   if (report.seconds !== null) lines.push(t("Time: about {time}", { time: formatDuration(report.seconds) }));

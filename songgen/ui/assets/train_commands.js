@@ -1,6 +1,6 @@
 // Commands to a run: buttons, the learning rate, any other command, and what came of them.
 
-import { act, el, formatTime, request, t } from "./page.js";
+import { act, el, formatCount, formatTime, request, t } from "./page.js";
 
 const byId = (id) => document.getElementById(id);
 const STATES = { waiting: "running", done: "good", refused: "bad", failed: "bad" };
@@ -50,7 +50,7 @@ export function showCommands(run, path) {
   byId("journal").hidden = commands.journal.length === 0;
   byId("no-journal").hidden = commands.journal.length > 0;
   byId("journal").tBodies[0].replaceChildren(...commands.journal.map((entry) => el("tr", { class: entry.is_dropped ? "dropped" : "" },
-    el("td", {}, entry.step.toLocaleString()),
+    el("td", {}, formatCount(entry.step)),
     el("td", { class: "mono" }, entry.command ?? t("resumed from this step")),
     el("td", { title: entry.source }, entry.is_of_page ? t("this page") : entry.source),
     el("td", {}, formatTime(entry.time)))));

@@ -1,6 +1,6 @@
 // Curves of one or several runs: panels as the server arranges them, drawn by plotly, with one legend and a table.
 
-import { el, formatNumber, poll, request, showProblem, t } from "./page.js";
+import { el, formatCount, formatNumber, poll, request, showProblem, t } from "./page.js";
 import { RunCurves } from "./curve_data.js";
 import { ChartPanel } from "./chart_panel.js";
 
@@ -50,7 +50,7 @@ export function followCurves(folder, others, onHealth) {
     const rows = panels.flatMap(({ panel }) => panel.lines.map((line) => {
       const curve = runs.get(line.run)?.curves.get(line.metric);
       if (!curve) return null;
-      return el("tr", {}, ...[`${panel.title}${line.name ? `: ${line.name}` : ""} (${line.metric})`, line.run, curve.last[0].toLocaleString(), formatNumber(curve.last[1]),
+      return el("tr", {}, ...[`${panel.title}${line.name ? `: ${line.name}` : ""} (${line.metric})`, line.run, formatCount(curve.last[0]), formatNumber(curve.last[1]),
         formatNumber(smallest(curve.low ?? curve.values)), formatNumber(-smallest((curve.high ?? curve.values).map((value) => -value)))].map((text) => el("td", {}, text)));
     }));
     byId("values").querySelector("tbody").replaceChildren(...rows.filter(Boolean));

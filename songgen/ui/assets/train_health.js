@@ -1,6 +1,6 @@
 // What the evaluations of a run say (songgen/ui/training/health.py), in words.
 
-import { el, formatNumber, t } from "./page.js";
+import { el, formatCount, formatNumber, t } from "./page.js";
 
 /** Returns the word for a track in the name of a metric or song. */
 export function trackWord(track) {
@@ -18,7 +18,7 @@ function partName(part) {
 }
 
 function sentence(finding) {
-  const step = finding.step.toLocaleString();
+  const step = formatCount(finding.step);
   const track = trackWord(finding.track);
   return {
     falling: t("The loss on held-out clips is still falling."),

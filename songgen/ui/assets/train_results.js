@@ -1,6 +1,6 @@
 // What a run has written: songs of its samplings, and checkpoints, from which it can be resumed.
 
-import { el, formatBytes, formatNumber, formatTime, poll, request, showProblem, t } from "./page.js";
+import { addressOf, el, formatBytes, formatCount, formatNumber, formatTime, poll, request, showProblem, t } from "./page.js";
 import { connectForm } from "./forms.js";
 import { fileUrl, makePlayer } from "./player.js";
 import { trackWord } from "./train_health.js";
@@ -23,7 +23,7 @@ export function followResults(folder, path, onCheckpoints) {
     const isBusy = players.some((player) => player.isPlaying);
     const chosen = select.value;
     if (JSON.stringify(found) !== JSON.stringify(samplings)) {
-      select.replaceChildren(...found.map(({ step }) => el("option", { value: step }, step.toLocaleString())));
+      select.replaceChildren(...found.map(({ step }) => el("option", { value: step }, formatCount(step))));
       samplings = found;
       if ((!wasNewest || isBusy) && found.some(({ step }) => String(step) === chosen)) select.value = chosen;
     }
@@ -79,16 +79,16 @@ export function followResults(folder, path, onCheckpoints) {
     byId("no-checkpoints").hidden = found.length > 0;
     byId("checkpoints").tBodies[0].replaceChildren(...found.map((checkpoint) => {
       const links = el("td", {}, el("a", { href: `/listen?model=${encodeURIComponent(checkpoint.folder)}` }, t("Listen")), " · ",
-        el("a", { href: `/models/${encodeURIComponent(checkpoint.folder)}` }, t("Export, details")));
+        el("a", { href: addressOf(checkpoint.folder) }, t("Export, details")));
       if (checkpoint.problem) return el("tr", {}, el("td", { colspan: 6 }, el("span", { class: "badge bad" }, t("damaged")), ` ${checkpoint.name}: ${checkpoint.problem}`), links);
       return el("tr", {},
-        el("td", {}, checkpoint.step.toLocaleString(), checkpoint.is_best ? el("span", { class: "badge good" }, t("best")) : null),
+        el("td", {}, formatCount(checkpoint.step), checkpoint.is_best ? el("span", { class: "badge good" }, t("best")) : null),
         el("td", {}, String(checkpoint.epoch)), el("td", {}, formatNumber(checkpoint.loss)), el("td", {}, formatNumber(checkpoint.evaluation_loss)),
         el("td", {}, formatBytes(checkpoint.bytes)), el("td", {}, formatTime(checkpoint.time)), links);
     }));
     const whole = found.filter((checkpoint) => !checkpoint.problem);
     byId("resume-from").replaceChildren(el("option", { value: "auto" }, t("the latest one")), ...whole.map((checkpoint) => el("option", { value: checkpoint.folder },
-      t("step {step}, epoch {epoch}, loss {loss}, {time}", { step: checkpoint.step.toLocaleString(), epoch: checkpoint.epoch, loss: formatNumber(checkpoint.loss), time: formatTime(checkpoint.time) }))));
+      t("step {step}, epoch {epoch}, loss {loss}, {time}", { step: formatCount(checkpoint.step), epoch: checkpoint.epoch, loss: formatNumber(checkpoint.loss), time: formatTime(checkpoint.time) }))));
     fillLaunch();
     showResume();
     onCheckpoints(found);

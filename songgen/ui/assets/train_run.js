@@ -1,7 +1,7 @@
 // The page of a run: state, banners, progress and console, kept up to date. Commands, curves and results have modules
 // of their own.
 
-import { act, badgeClass, el, formatBytes, formatDuration, formatNumber, formatTime, poll, request, t } from "./page.js";
+import { act, badgeClass, el, formatBytes, formatCount, formatDuration, formatNumber, formatTime, poll, request, setText, t } from "./page.js";
 import { showCommands } from "./train_commands.js";
 import { followCurves } from "./train_curves.js";
 import { notice } from "./train_health.js";
@@ -91,7 +91,7 @@ let shownBanner = "";
 
 function showState(run) {
   const state = run.is_there ? run.state : run.job?.state ?? "lost";
-  byId("state").textContent = t(state);
+  setText(byId("state"), t(state));
   byId("state").className = badgeClass(state);
   // Only when it changes: a reader of the screen would read an alert again.
   const key = JSON.stringify([run.is_there, state, run.job?.id, run.job?.state, run.started, run.reason, run.diagnosis, run.is_disk_full, isSilent(run) && run.since, run.anomalies, run.disk?.is_low, run.is_adapter]);
@@ -109,8 +109,8 @@ function milestoneText(milestone, step, total) {
   if (early > total) return t("{name}: not within this run", { name });
   const late = milestone.late === null ? null : Math.round(milestone.late);
   return late === null || late > total
-    ? t("{name}: step {early} or later", { name, early: early.toLocaleString() })
-    : t("{name}: step {early} to {late}", { name, early: early.toLocaleString(), late: Math.max(early, late).toLocaleString() });
+    ? t("{name}: step {early} or later", { name, early: formatCount(early) })
+    : t("{name}: step {early} to {late}", { name, early: formatCount(early), late: formatCount(Math.max(early, late)) });
 }
 
 function showProgress(run) {
@@ -118,7 +118,7 @@ function showProgress(run) {
   byId("progress").max = run.total_steps || 1;
   byId("progress").value = run.step ?? 0;
   const isRunning = run.state === "running";
-  const figures = [[t("Step"), run.step === null || run.step === undefined ? "–" : `${run.step.toLocaleString()} / ${run.total_steps?.toLocaleString() ?? "?"}`]];
+  const figures = [[t("Step"), run.step === null || run.step === undefined ? "–" : `${formatCount(run.step)} / ${run.total_steps ? formatCount(run.total_steps) : "?"}`]];
   if (progress) {
     if (progress.epoch !== null) {
       figures.push([t("Epoch"), `${formatNumber(progress.epoch)} / ${formatNumber(progress.num_epochs)}`]);
@@ -144,7 +144,7 @@ async function showConsole() {
   const box = byId("console");
   const isAtEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
   const text = lines.join("\n") || t("Nothing has been printed.");
-  if (box.textContent !== text) box.textContent = text;
+  setText(box, text);
   if (isAtEnd) box.scrollTop = box.scrollHeight;
   byId("job-link").hidden = !job;
   if (job) byId("job-link").href = `/jobs/${encodeURIComponent(job)}`;

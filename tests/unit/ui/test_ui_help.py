@@ -162,7 +162,7 @@ def test_sizes_of_presets_agree_with_the_page_about_hardware(repository_root: Pa
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/modles", 404), ("/assets/none.js", 404), ("/api/configure/state", 405)]
+    ("path", "status"), [("/model-list", 404), ("/assets/none.js", 404), ("/api/configure/state", 405)]
 )
 def test_a_mistyped_address_is_answered_with_a_page_for_a_person(client: Client, path: str, status: int) -> None:
     person = client.get(path, Accept="text/html,*/*", Accept_Language="zh-CN")

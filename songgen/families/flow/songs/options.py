@@ -164,7 +164,7 @@ class SongOptions:
         """Return what is wrong with the texts."""
         problems = []
         if not self.caption.strip() and not self.lyrics.strip():
-            problems.append("there is nothing to sing about: give a caption, lyrics, or both")
+            problems.append("a caption or lyrics are needed")
         if self.key and not stated_key(self.key):
             problems.append(f"key {self.key!r} is not a key such as 'C major', 'F# minor' or 'Bbm'")
         if self.time_signature and self.time_signature not in (*SIGNATURES, *SIGNATURES.values()):

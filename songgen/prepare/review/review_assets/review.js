@@ -7,7 +7,7 @@ import { t } from "./texts.js";
 const SAVE_AFTER = 700; // milliseconds without typing
 const RETRY_AFTER = 5000; // milliseconds after the server could not be reached
 const UNSURE = 0.5; // words that were heard with less certainty are marked
-const TRACK_NAMES = { mix: t("Mix"), vocal: t("Vocal"), acc: t("Accompaniment") };
+const TRACK_NAMES = { mix: t("Mix"), vocal: t("Vocals"), acc: t("Accompaniment") };
 
 const VERDICTS = { accepted: t("accepted"), refused: t("refused") };
 

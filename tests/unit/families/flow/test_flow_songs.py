@@ -225,7 +225,7 @@ def test_a_turbo_model_takes_no_guidance_and_eight_steps(tmp_path: Path) -> None
         ({"seconds": 0.5, "steps": 0, "shift": 0.0}, ["seconds must be", "steps must be", "shift must be"]),
         ({"seconds": 601.0, "guidance": -1.0, "bpm": 400.0}, ["from 1 to 600", "guidance must be", "from 30 to 300"]),
         ({"seconds": float("nan"), "guidance": float("inf")}, ["seconds must be", "guidance must be"]),
-        ({"caption": " ", "lyrics": ""}, ["nothing to sing about"]),
+        ({"caption": " ", "lyrics": ""}, ["a caption or lyrics are needed"]),
         ({"key": "H dur", "time_signature": "5/4"}, ["'H dur' is not a key", "2/4, 3/4, 4/4, 6/8"]),
         ({"num_songs": 0, "seed": -1}, ["num_songs must be", "seed must be"]),
         ({"repaint": Section(1, 2)}, ["repaint is about a source"]),
