@@ -28,13 +28,12 @@ function showRuns({ runs, more }) {
     tick.onchange = () => { ticked[tick.checked ? "add" : "delete"](run.folder); showCompare(); };
     const step = run.step === null ? "–" : `${formatCount(run.step)}${run.total_steps ? ` / ${formatCount(run.total_steps)}` : ""}`;
     return el("tr", {},
-      el("td", {}, tick),
-      el("td", {}, el("a", { href: address(run.folder), "data-run": run.folder }, run.folder)),
-      el("td", {}, badge(run.state)),
-      el("td", {}, step),
-      el("td", {}, formatNumber(run.loss)),
-      el("td", {}, run.seconds_left === null ? "–" : formatDuration(run.seconds_left)),
-      el("td", {}, run.changed ? formatTime(run.changed) : "–"));
+      el("td", { class: "name" }, el("span", { class: "row" }, tick, el("a", { class: "grow", href: address(run.folder), "data-run": run.folder }, run.folder))),
+      el("td", { "data-label": t("State") }, badge(run.state)),
+      el("td", { "data-label": t("Step") }, step),
+      el("td", { "data-label": t("Loss"), class: run.loss === null ? "blank" : "" }, formatNumber(run.loss)),
+      el("td", { "data-label": t("Time left"), class: run.seconds_left === null ? "blank" : "" }, run.seconds_left === null ? "–" : formatDuration(run.seconds_left)),
+      el("td", { "data-label": t("Last change") }, run.changed ? formatTime(run.changed) : "–"));
   }));
   if (focused) document.querySelector(`[data-${focused[0]}="${CSS.escape(focused[1])}"]`)?.focus();
   showCompare();

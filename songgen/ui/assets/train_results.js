@@ -81,10 +81,12 @@ export function followResults(folder, path, onCheckpoints) {
       const links = el("td", {}, el("a", { href: `/listen?model=${encodeURIComponent(checkpoint.folder)}` }, t("Listen")), " · ",
         el("a", { href: addressOf(checkpoint.folder) }, t("Export, details")));
       if (checkpoint.problem) return el("tr", {}, el("td", { colspan: 6 }, el("span", { class: "badge bad" }, t("damaged")), ` ${checkpoint.name}: ${checkpoint.problem}`), links);
+      const cell = (label, ...content) => el("td", { "data-label": label }, ...content);
       return el("tr", {},
-        el("td", {}, formatCount(checkpoint.step), checkpoint.is_best ? el("span", { class: "badge good" }, t("best")) : null),
-        el("td", {}, String(checkpoint.epoch)), el("td", {}, formatNumber(checkpoint.loss)), el("td", {}, formatNumber(checkpoint.evaluation_loss)),
-        el("td", {}, formatBytes(checkpoint.bytes)), el("td", {}, formatTime(checkpoint.time)), links);
+        cell(t("Step"), formatCount(checkpoint.step), checkpoint.is_best ? el("span", { class: "badge good" }, t("best")) : null),
+        cell(t("Epoch"), String(checkpoint.epoch)), cell(t("Loss"), formatNumber(checkpoint.loss)),
+        cell(t("Evaluation loss"), formatNumber(checkpoint.evaluation_loss)),
+        cell(t("Size"), formatBytes(checkpoint.bytes)), cell(t("Saved"), formatTime(checkpoint.time)), links);
     }));
     const whole = found.filter((checkpoint) => !checkpoint.problem);
     byId("resume-from").replaceChildren(el("option", { value: "auto" }, t("the latest one")), ...whole.map((checkpoint) => el("option", { value: checkpoint.folder },
