@@ -86,8 +86,9 @@ def arrange(browser: Browser, name: str) -> None:
         browser.wait(lambda: browser.run("return !document.querySelector('#memory').hidden"), "the estimate")
         browser.run("document.querySelector('#form').scrollIntoView(); window.scrollBy(0, -60)")
     if name == "train":
+        # Only what is seen is drawn.
+        browser.run("document.querySelector('#curves-title').scrollIntoView()")
         browser.wait(lambda: browser.run("return document.querySelectorAll('.js-plotly-plot').length > 1"), "charts")
-        browser.run("document.querySelector('.js-plotly-plot').closest('section').scrollIntoView()")
         browser.run("window.scrollBy(0, -60)")
     if name == "listen":
         browser.run(

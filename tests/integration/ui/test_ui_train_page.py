@@ -62,7 +62,7 @@ def sample(folder: Path, step: int, *kinds: str) -> None:
 
 def choices(browser: Browser) -> list[list[Any]]:
     return list(browser.run(
-        "return [...document.querySelectorAll('#songs .player-choices button')]"
+        "return [...document.querySelectorAll('#songs [aria-label=\"Version you hear\"] button')]"
         ".map((button) => [button.textContent, button.ariaPressed])"
     ))  # fmt: skip
 
