@@ -25,11 +25,11 @@ function cell(label, content, kind = "") {
   return el("td", { "data-label": label, class: `${kind}${isBlank ? " blank" : ""}` }, content);
 }
 
-function lossText(item) {
+function losses(item) {
   const texts = [];
   if (item.held_out_loss !== null) texts.push(t("{loss} held out", { loss: formatNumber(item.held_out_loss) }));
   if (item.loss !== null) texts.push(t("{loss} training", { loss: formatNumber(item.loss) }));
-  return texts.join(" · ");
+  return el("td", { "data-label": t("Loss"), class: texts.length ? "" : "blank" }, ...texts.map((text) => el("span", { class: "line" }, text)));
 }
 
 function sizeText(item) {
@@ -48,13 +48,13 @@ function row(item, isInside = false) {
       type: "button", class: "plain", "aria-expanded": String(isOpen), onclick: (event) => act(event.target, () => toggle(item)),
     }, `${isOpen ? "▾" : "▸"} ${t("checkpoints: {n}", { n: item.checkpoints })}`));
   }
-  const from = el("td", { "data-label": t("Trained from and on"), class: item.base || item.data ? "" : "blank" });
+  const from = el("td", { "data-label": t("Trained from and on"), class: item.base || item.data ? "from" : "blank" });
   if (item.base) from.append(el("small", {}, t("base: {name}", { name: item.base })));
   if (item.data) from.append(el("small", {}, t("data: {name}", { name: item.data })));
   const state = el("td", { "data-label": t("State") }, badge(item.state));
   if (item.detail && item.kind !== "adapter") state.append(el("small", {}, item.detail));
   return el("tr", { class: isInside ? "inside" : "", "data-folder": item.folder },
-    name, cell(t("Kind"), item.kind_name), state, cell(t("Size"), sizeText(item), "number"), cell(t("Loss"), lossText(item)), from,
+    name, cell(t("Kind"), item.kind_name), state, cell(t("Size"), sizeText(item), "number"), losses(item), from,
     cell(t("Changed"), formatTime(item.changed), "number"));
 }
 
