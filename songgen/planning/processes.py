@@ -18,7 +18,7 @@ def launched_processes(options: LaunchOptions) -> Processes:
     """Return the processes that launch options start.
 
     Raises:
-        ValueError: if the launch file cannot be read.
+        ValueError: if the launch file cannot be read, or a value is not of its type.
     """
     values: dict[str, Any] = {}
     if options.config_file is not None:
@@ -28,11 +28,13 @@ def launched_processes(options: LaunchOptions) -> Processes:
             raise ValueError(f"{options.config_file}: not a launch file ({error})") from error
         if not isinstance(values, dict):
             raise ValueError(f"{options.config_file}: not a launch file; expected keys and values")
-    count = options.num_processes or int(values.get("num_processes") or 1)
+    in_file, fsdp = values.get("num_processes") or 1, values.get("fsdp_config") or {}
+    if not isinstance(in_file, int) or not isinstance(fsdp, dict):
+        raise ValueError(f"{options.config_file}: num_processes must be a number, and fsdp_config a table")
+    count = options.num_processes or in_file
     kind = str(values.get("distributed_type", "NO"))
     if kind == DistributedType.FSDP.value:
-        reshards = (values.get("fsdp_config") or {}).get("fsdp_reshard_after_forward", True)
-        return Processes(count, _fsdp(bool(reshards)))
+        return Processes(count, _fsdp(bool(fsdp.get("fsdp_reshard_after_forward", True))))
     is_deepspeed = kind == DistributedType.DEEPSPEED.value
     return Processes(count, "gradients" if is_deepspeed else "none", exchanges_in_buckets=is_deepspeed)
 

@@ -56,6 +56,9 @@ PARTS = (
 )
 """Address and name of each part of the page, in the order of the work."""
 
+MAX_DIGITS = 15
+"""Maximum number of digits of a number in an address."""
+
 _FOLDER = Path(__file__).parent
 
 
@@ -204,6 +207,18 @@ def text_in(values: Mapping[str, Any], name: str, default: str = "") -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name}: a text is expected")
     return value
+
+
+def number_of(request: Request, name: str, default: str = "") -> int:
+    """Return a whole number of the query of a request.
+
+    Raises:
+        ValueError: if it is not a number from 0.
+    """
+    text = request.query_params.get(name, default)
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
+        raise ValueError(f"{name}: a whole number is expected")
+    return int(text)
 
 
 def asset(name: str) -> Response:

@@ -83,8 +83,8 @@ def _epochs(value: int) -> dict[str, Any]:
 
 
 MODEL_FILE = "model_index.json"
-"""Files by which the folder of a diffusers pipeline and the output folder of a run are known. They are those of
-`songgen.runtime.model_folders` and `songgen.train`, which load torch; reading a command line does not."""
+"""File by which the folder of a diffusers pipeline is known. It is that of `songgen.runtime.model_folders`, which loads
+torch; reading a command line does not."""
 
 
 def _checkpoint_folder(value: str | None) -> dict[str, Any]:

@@ -93,7 +93,7 @@ export class ChartPanel {
     const style = getComputedStyle(this.element);
     const [ink, soft, line, card] = ["--ink", "--soft", "--line", "--card"].map((name) => style.getPropertyValue(name).trim());
     const isLog = this.view.isLog || this.panel.is_logarithmic;
-    const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, tickfont: { color: soft, size: 11 }, automargin: true };
+    const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, tickfont: { color: soft, size: 11 }, automargin: true, exponentformat: "e" };
     const guides = [...this.panel.guides.map((guide) => ({ ...guide, dash: "dash" })), ...this.milestones()];
     const { range } = this.view;
     const names = { step: t("step"), epoch: t("epoch"), time: t("hours") };

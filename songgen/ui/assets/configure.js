@@ -197,7 +197,7 @@ async function showPlaces() {
   byId("places-note").textContent = t("Looking for data sets, models and runs…");
   let places;
   try {
-    places = await request("/api/configure/places");
+    places = await request("/api/configure/places", undefined, { seconds: 600 });
   } catch (error) {
     byId("places-note").textContent = error.message;
     return;

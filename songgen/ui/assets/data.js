@@ -1,7 +1,7 @@
 // The list of data sets: fetched, since searching the folders takes a moment.
 
 import "./forms.js";
-import { act, badge, el, formatDuration, formatTime, poll, request, t } from "./page.js";
+import { act, badge, el, formatCount, formatDuration, formatTime, poll, request, t } from "./page.js";
 
 const REFRESH_SECONDS = 8;
 
@@ -18,13 +18,13 @@ function row(entry) {
   const kind = entry.kind === "songs" ? t("songs") : t("tokens");
   const links = nextSteps(entry).flatMap(([href, text]) => [el("a", { href }, text), " "]);
   return el("tr", {},
-    el("td", {}, el("a", { href: `/data/set/${encodeURIComponent(entry.folder)}` }, entry.folder)),
-    el("td", {}, kind),
-    el("td", {}, badge(entry.state), " ", el("small", {}, entry.detail)),
-    el("td", {}, entry.rows === null ? "–" : String(entry.rows)),
-    el("td", {}, entry.hours === null ? "–" : formatDuration(entry.hours * 3600)),
-    el("td", {}, formatTime(entry.changed)),
-    el("td", {}, ...links));
+    el("td", { class: "name" }, el("a", { href: `/data/set/${encodeURIComponent(entry.folder)}` }, entry.folder)),
+    el("td", { "data-label": t("Kind") }, kind),
+    el("td", { "data-label": t("State") }, badge(entry.state), " ", el("small", {}, entry.detail)),
+    el("td", { "data-label": t("Clips") }, entry.rows === null ? "–" : formatCount(entry.rows)),
+    el("td", { "data-label": t("Length") }, entry.hours === null ? "–" : formatDuration(entry.hours * 3600)),
+    el("td", { "data-label": t("Changed") }, formatTime(entry.changed)),
+    el("td", { "data-label": t("Next step") }, ...links));
 }
 
 let shown = null; // the list as text

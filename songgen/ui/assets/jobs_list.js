@@ -1,6 +1,6 @@
 // The list of jobs: states and buttons, kept up to date. Rows stay the same elements, so that the focus is not lost.
 
-import { act, badgeClass, el, formatDuration, formatTime, poll, request, t } from "./page.js";
+import { act, badgeClass, el, formatDuration, formatTime, poll, request, setText, t } from "./page.js";
 
 const list = document.getElementById("job-rows");
 const rows = new Map(); // id of a job -> its row, and what that shows
@@ -51,10 +51,6 @@ function show({ element, parts }, job) {
   parts.again.hidden = !job.can_repeat;
   parts.remove.hidden = job.is_active;
   if (focused?.hidden) element.querySelector("a").focus(); // a button that goes does not take the focus with it
-}
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }
 
 async function update() {

@@ -96,6 +96,7 @@ document.getElementById("problem-close").addEventListener("click", () => {
 /** Runs an action of the user; problems are shown, and the button cannot be pressed twice meanwhile. */
 export async function act(button, action) {
   const hadFocus = document.activeElement === button;
+  document.getElementById("problem").hidden = true; // that of an earlier try
   button.disabled = true; // which takes the focus away
   try {
     return await action();

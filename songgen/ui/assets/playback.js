@@ -100,7 +100,7 @@ export class Playback extends EventTarget {
     const output = audioOutput();
     await output.resume();
     await this.load(); // the last: what was decoded before could be let go meanwhile
-    if (this.isPlaying) return;
+    if (this.isPlaying || !this.buffers.length) return; // it was removed meanwhile
     takeOutput(this);
     if (this.#start >= this.duration - 0.05) this.#start = 0;
     const when = output.currentTime + 0.02; // a moment ahead, so that all sources begin with the same sample

@@ -109,7 +109,7 @@ class Player {
     this.#chosen = index;
     this.#setLevels();
     this.#draw();
-    if (!this.#parts.spectrum.hidden) this.#drawSpectrum();
+    if (!this.#parts.spectrum.hidden) this.#drawSpectrum().catch(showProblem);
   }
 
   remove() {
@@ -243,14 +243,14 @@ class Player {
     await this.#playback.load();
     const { buffers } = this.#playback;
     for (const [place, index] of shown.entries()) {
-      await drawSpectrogram(pictures[place], buffers[index], this.duration);
+      if (buffers[index]) await drawSpectrogram(pictures[place], buffers[index], this.duration); // it may be removed
     }
   }
 
   #onResize() {
     this.#draw();
     const [picture] = this.#parts.spectrum.children;
-    if (picture && Math.abs(picture.clientWidth - this.#spectrumWidth) > 1) this.#drawSpectrum();
+    if (picture && Math.abs(picture.clientWidth - this.#spectrumWidth) > 1) this.#drawSpectrum().catch(showProblem);
   }
 
   #draw() {

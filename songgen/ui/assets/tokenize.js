@@ -45,6 +45,7 @@ function updatePart(part, now) {
   const job = panelOf(now, name).querySelector("[data-job]");
   if (job && job.dataset.job !== shown.querySelector("[data-job]")?.dataset.job) {
     shown.replaceChildren(document.importNode(job, true));
+    wasActive.set(job.dataset.job, true); // it may end before its state is asked for
     watchJob(shown.firstElementChild);
   }
   const form = formOf(part, name);

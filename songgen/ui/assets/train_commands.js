@@ -12,7 +12,8 @@ async function send(button, text) {
   sending.add(button);
   await act(button, async () => {
     const sent = await request(`${address}/commands`, { text });
-    byId("answers").replaceChildren(answer(sent), ...[...byId("answers").children].slice(0, 4));
+    const others = [...byId("answers").children].filter((row) => row.dataset.text !== sent.text || row.dataset.state !== "waiting");
+    byId("answers").replaceChildren(answer(sent), ...others.slice(0, 4));
     byId("in-terminal").hidden = false;
     byId("terminal-command").textContent = sent.in_terminal;
   });
@@ -25,7 +26,7 @@ function word(state) {
 
 function answer(sent) {
   const text = sent.state === "waiting" ? t("The run answers after its present step, evaluation or save.") : sent.answer;
-  return el("p", { class: "row" }, el("span", { class: `badge ${STATES[sent.state] ?? ""}` }, word(sent.state)), el("code", {}, sent.text), el("span", { class: "grow" }, text));
+  return el("p", { class: "row", "data-text": sent.text, "data-state": sent.state }, el("span", { class: `badge ${STATES[sent.state] ?? ""}` }, word(sent.state)), el("code", {}, sent.text), el("span", { class: "grow" }, text));
 }
 
 /** Shows which commands are possible, what waits, the latest answers, and the journal. */

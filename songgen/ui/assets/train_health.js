@@ -34,10 +34,10 @@ function sentence(finding) {
 
 const KINDS = { falling: "good", flat: "", rising: "warn", track_rising: "warn", track_lagging: "", parts_rising: "" };
 
-/** Returns the notice of a finding, with a link to the checkpoint of the lowest loss if it is there. */
+/** Returns the notice of a finding, with a link to the checkpoint of the lowest loss if it is there; `checkpoints` may be null. */
 export function notice(finding, checkpoints) {
   const box = el("p", { class: `notice ${KINDS[finding.kind]}` }, sentence(finding));
-  if (finding.kind === "rising") {
+  if (finding.kind === "rising" && checkpoints !== null) {
     const best = checkpoints.find((checkpoint) => !checkpoint.problem && checkpoint.step === finding.step);
     if (best) box.append(" ", t("The best checkpoint is {name}.", { name: best.name }), " ", el("a", { href: `/listen?model=${encodeURIComponent(best.folder)}` }, t("Listen to it")));
     else box.append(" ", t("No checkpoint of that step is there."));

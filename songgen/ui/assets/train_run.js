@@ -125,7 +125,7 @@ function showProgress(run) {
       figures.push([t("Step of the epoch"), `${progress.step_in_epoch} / ${progress.steps_in_epoch}`]);
     }
     figures.push([t("Loss"), formatNumber(progress.loss)], [t("Learning rate"), formatNumber(progress.learning_rate)]);
-    figures.push([t("Speed"), t("{n} steps/s, {m} epochs/h", { n: formatNumber(progress.steps_per_second), m: formatNumber(progress.epochs_per_hour) })]);
+    figures.push([t("Speed"), t("{n} steps/s, {m} epochs/h", { n: formatNumber(progress.steps_per_second || null), m: formatNumber(progress.epochs_per_hour || null) })]);
     if (isRunning) figures.push([t("Time left"), progress.seconds_left === null ? "–" : formatDuration(progress.seconds_left)]);
     if (isRunning) for (const milestone of progress.milestones) figures.push([t("Next milestone"), milestoneText(milestone, progress.step, progress.total_steps)]);
   }
@@ -151,9 +151,13 @@ async function showConsole() {
 }
 
 let health = [];
-let checkpoints = [];
+let checkpoints = null; // until they have been asked for
+let shownHealth = "";
 
 function showHealth() {
+  const text = JSON.stringify([health, checkpoints]);
+  if (text === shownHealth) return; // else it would be read aloud again with every line of metrics
+  shownHealth = text;
   byId("health").replaceChildren(...health.map((finding) => notice(finding, checkpoints)));
 }
 

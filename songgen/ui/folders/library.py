@@ -170,10 +170,15 @@ def searched_folders(workspace: Workspace) -> list[Path]:
     found: list[Path] = []
     for folder in workspace.folders:
         if any((folder / sign).exists() for sign in SOURCE_SIGNS):
-            found += [folder / name for name in LISTED if (folder / name).is_dir()]
-        elif folder.is_dir():
+            found += [folder / name for name in LISTED]
+        else:
             found.append(folder)
-    return found
+    # A link may lead out of the folders of the page.
+    return [
+        folder
+        for folder in found
+        if folder.is_dir() and any(folder.resolve().is_relative_to(place) for place in workspace.folders)
+    ]
 
 
 def warm_up() -> None:

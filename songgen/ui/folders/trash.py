@@ -110,8 +110,8 @@ def trashed(workspace: Workspace) -> list[Trashed]:
     place = workspace.trash()
     found = []
     for path in place.iterdir() if place.is_dir() else ():
-        if path.suffix == ".json" and os.path.lexists(path.with_suffix("")):
-            continue  # the record of another entry; a configuration ends like this as well
+        if path.suffix == ".json" and not origin_file(path).exists():
+            continue  # the record of another entry, which may still be on its way; a configuration has its own
         origin = values_of(origin_file(path))
         folder, when, size = (origin.get(name) for name in ("folder", "time", "size"))
         try:

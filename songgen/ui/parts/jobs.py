@@ -1,7 +1,6 @@
 """Jobs on the page: start a command, list jobs, show progress and output of one, stop it."""
 
 import dataclasses
-import os
 import re
 import threading
 from collections.abc import Iterable
@@ -11,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from songgen.jobs.log import read_log
-from songgen.jobs.record import JobView, find_jobs, read_job
+from songgen.jobs.record import JobView, find_jobs, newest_job, read_job
 from songgen.jobs.starting import remove_job, start_job, stop_job
 from songgen.ui.commands import STARTABLE, command_text, command_values, command_words
-from songgen.ui.site import Site, body_of, table_of, text_of
+from songgen.ui.site import Site, body_of, number_of, table_of, text_of
 from songgen.ui.translation import Translator
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
@@ -24,8 +23,6 @@ MAX_LINES = 2_000
 
 SHOWN_JOBS = 100
 """Number of jobs in the list that have ended; those that run are all in it."""
-
-_MAX_DIGITS = 15
 
 _PROGRAM = re.compile(r"songgen( \w+)?: error: ")
 """Beginning of the last line of a command that failed: the state says so already."""
@@ -97,12 +94,9 @@ class JobsPart:
         Raises:
             ValueError: if one does.
         """
-        root = self._site.workspace.root
-        folder = os.path.realpath(root / subject)
-        for view in find_jobs(self._folder):
-            job = view.job
-            if job.name == "train" and view.is_active and os.path.realpath(root / job.subject) == folder:
-                raise ValueError(f"a job trains in {subject} already; stop it first, or choose another output folder")
+        job = newest_job(find_jobs(self._folder), self._site.workspace.path(subject), ("train",))
+        if job is not None and job.is_active:
+            raise ValueError(f"a job trains in {subject} already; stop it first, or choose another output folder")
 
     def preview(self, request: Request) -> Response:
         """Return the command that a form would start, to copy."""
@@ -129,6 +123,8 @@ class JobsPart:
         words = command_words(job.name, command_values(job.command), self._site.workspace)
         if tuple(words) != job.command:
             raise ValueError("this command was not started on the page; copy it into a terminal to start it again")
+        # An interrupted run continues; it is not moved to a backup once more.
+        words = [word for word in words if not (job.name == "train" and word.startswith("--overwrite_output_dir"))]
         return json_response({"job": self._values(request, [self.begin(words, job.subject)])[0]})
 
     def remove(self, request: Request) -> Response:
@@ -141,7 +137,14 @@ class JobsPart:
 
     def _values(self, request: Request, views: list[JobView]) -> list[dict[str, Any]]:
         texts = self._site.language(request)
-        return [job_values(view, texts) for view in views]
+        found = [job_values(view, texts) for view in views]
+        # A training that another one has followed is continued on the page of its run: its command is out of date.
+        followed: set[str] = set()
+        for values in found:
+            if values["name"] == "train":
+                values["can_repeat"] &= values["subject"] not in followed
+                followed.add(values["subject"])
+        return found
 
     def _view(self, request: Request) -> JobView:
         return read_job(self._folder, request.path_params["id"])
@@ -166,10 +169,7 @@ def lines_of(request: Request) -> int:
     Raises:
         ValueError: if it is not a number.
     """
-    text = request.query_params.get("lines", "200")
-    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
-        raise ValueError("lines: a whole number is expected")
-    return min(max(1, int(text)), MAX_LINES)
+    return min(max(1, number_of(request, "lines", "200")), MAX_LINES)
 
 
 def job_values(view: JobView, texts: Translator) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def job_values(view: JobView, texts: Translator) -> dict[str, Any]:
         "created": view.job.created,
         "state": view.state,
         "is_active": view.is_active,
-        "can_repeat": not view.is_active and view.job.name in STARTABLE,
+        "can_repeat": not view.is_active and view.job.name in STARTABLE and view.job.name != "push",
         "ended": None if status is None or status.status == "running" else status.time,
         "exit_code": None if status is None else status.exit_code,
         "reason": "" if status is None else texts.message(_PROGRAM.sub("", status.reason or "")),

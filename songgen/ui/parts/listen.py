@@ -10,7 +10,7 @@ from songgen.families.use.song_folder import RESERVED_OPTIONS
 from songgen.lyrics.languages import LANGUAGES
 from songgen.lyrics.tokenizer import SECTION_TAGS
 from songgen.ui.commands import command_form
-from songgen.ui.site import Site, body_of, table_of, text_of
+from songgen.ui.site import Site, body_of, number_of, table_of, text_of
 from songgen.ui.songs import ENDINGS, Songs, found_models, groups_of, shown_commands
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
@@ -78,11 +78,8 @@ class ListenPart:
 
     def listing(self, request: Request) -> Response:
         """Return songs, newest first: `?search=TEXT&offset=N`."""
-        query = request.query_params
-        offset = query.get("offset", "0")
-        if not (offset.isascii() and offset.isdigit() and len(offset) < 10):
-            raise ValueError("offset: a number is expected")
-        songs, total = self._songs.find(query.get("search", ""), int(offset), SONGS_AT_ONCE)
+        search, offset = request.query_params.get("search", ""), number_of(request, "offset", "0")
+        songs, total = self._songs.find(search, offset, SONGS_AT_ONCE)
         return json_response({"songs": [self._shown(request, song) for song in songs], "total": total})
 
     def create(self, request: Request) -> Response:

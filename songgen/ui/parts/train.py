@@ -22,7 +22,7 @@ from songgen.train.reporting.console import CONSOLE_FILE
 from songgen.ui.commands import command_form, command_text, command_values
 from songgen.ui.fields import Field
 from songgen.ui.parts.jobs import MAX_LINES, job_values, lines_of
-from songgen.ui.site import Site, body_of, table_of, text_in, text_of
+from songgen.ui.site import Site, body_of, number_of, table_of, text_in, text_of
 from songgen.ui.training.curves import MAX_RUNS, Curves, Seen
 from songgen.ui.training.run_commands import RunCommands
 from songgen.ui.training.runs import (
@@ -43,8 +43,6 @@ CHARTS = "plotly"
 """Package with the library that draws curves."""
 
 _STYLE_ID = re.compile(r'document\.getElementById\("([0-9a-f]{64})"\)\)\{var \w+=document\.createElement\("style"\)')
-
-_MAX_DIGITS = 15
 
 _WARNINGS = ("warning:", "error:", "traceback", "=====")
 """Beginnings of lines, in small letters, that are shown if only warnings are."""
@@ -181,10 +179,7 @@ class TrainPart:
     def songs(self, request: Request) -> Response:
         """Return the songs of a sampling: `?step=N`."""
         folder = self._place(request.path_params["folder"])
-        step = request.query_params.get("step", "")
-        if not (step.isascii() and step.isdigit() and len(step) <= _MAX_DIGITS):
-            raise ValueError("step: a number is expected")
-        return json_response({"songs": songs_at(self._workspace, folder, int(step))})
+        return json_response({"songs": songs_at(self._workspace, folder, number_of(request, "step"))})
 
     def console(self, request: Request) -> Response:
         """Return the last `?lines=N` of the output of a run: of its job, or what its main process printed.

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from songgen.train.reporting.run_state import RUNNING, RunState, read_run_state
 from songgen.train.reporting.trackers import METRICS_FILE, samples_folder
 from songgen.ui.folders.library import last_losses, last_values, searched_folders
 from songgen.ui.training.texts_of_songs import texts_of
-from songgen.ui.workspace import Workspace
+from songgen.ui.workspace import SONGS_FOLDER, Workspace
 
 MAX_DEPTH = 5
 """Maximum depth of folders that are searched for runs."""
@@ -54,7 +54,9 @@ _MARKS = (RUN_STATUS_FILE, METRICS_FILE, RUN_LOCK_FILE)
 
 def find_runs(workspace: Workspace) -> list[Path]:
     """Return the output folders of runs in a workspace, the latest changed first. Links to folders are not followed."""
-    found = {folder: _changed(folder) for root in searched_folders(workspace) for folder in _below(root, MAX_DEPTH)}
+    skipped = {workspace.jobs, workspace.root / SONGS_FOLDER}  # thousands of folders, and no run
+    roots = searched_folders(workspace)
+    found = {folder: _changed(folder) for root in roots for folder in _below(root, MAX_DEPTH, skipped)}
     return sorted(found, key=lambda folder: -found[folder])
 
 
@@ -64,7 +66,7 @@ def list_of_runs(workspace: Workspace) -> dict[str, Any]:
     return {"runs": [row_of(workspace, folder) for folder in folders[:MAX_RUNS]], "more": len(folders[MAX_RUNS:])}
 
 
-def _below(folder: Path, depth: int) -> Iterator[Path]:
+def _below(folder: Path, depth: int, skipped: Collection[Path]) -> Iterator[Path]:
     try:
         with os.scandir(folder) as entries:
             inside = list(entries)
@@ -74,8 +76,9 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
         yield folder
     elif depth:
         for entry in inside:
-            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                yield from _below(folder / entry.name, depth - 1)
+            path = folder / entry.name
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False) and path not in skipped:
+                yield from _below(path, depth - 1, skipped)
 
 
 def _changed(folder: Path) -> float:
@@ -138,7 +141,7 @@ def details_of(folder: Path) -> dict[str, Any]:
     }
 
 
-_FIGURES = {"step": ("step",), "epoch": ("epoch",), "loss": LOSS_METRICS, "learning_rate": ("train/learning_rate",)}
+_FIGURES = {"epoch": ("epoch",), "loss": LOSS_METRICS, "learning_rate": ("train/learning_rate",)}
 """Figures of a run without a progress file -> names of the metrics that they are read from."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from collections.abc import Mapping
@@ -68,7 +69,8 @@ def _missing(workspace: Workspace, path: Path) -> list[str]:
     model = config.model.model_name_or_path
     is_of_hub = not model.startswith((".", "/", "~")) and model.count("/") == 1 and model.split("/")[0] not in LISTED
     needed = [*([] if is_of_hub else [model]), *config.data.dataset_folders()]
-    return [name for name in dict.fromkeys(needed) if not (workspace.root / expand_home(name)).exists()]
+    # Not `Path.exists`, which raises for a name that is too long or in a folder that may not be entered.
+    return [name for name in dict.fromkeys(needed) if not os.path.exists(workspace.root / expand_home(name))]
 
 
 def _is_part(name: str) -> bool:

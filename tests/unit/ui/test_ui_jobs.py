@@ -76,11 +76,16 @@ def test_of_the_jobs_of_a_folder_one_that_runs_comes_first(workspace: Workspace)
 
 
 def test_only_commands_of_the_page_that_have_ended_can_be_started_again(workspace: Workspace, client: Client) -> None:
-    write_job(workspace, 2, "outputs/run", "train", has_ended=False)
-    write_job(workspace, 1, "outputs/run", "train")
-    write_job(workspace, 2, "", "ctl")
+    """Of trainings in a folder, the latest: an earlier command would not continue what that one has done."""
+    wanted = {"export": True, "push": False, "ctl": False}
+    for name, can_repeat in wanted.items():
+        job = write_job(workspace, 2, "outputs/run", name)
+        assert client.get(f"/api/jobs/{job}").json["job"]["can_repeat"] is can_repeat, name
+    trainings = [write_job(workspace, age, "outputs/run", "train") for age in (1, 0)]
+    write_job(workspace, 0, "outputs/other", "train", has_ended=False)
     jobs = client.get("/api/jobs").json["jobs"]
-    assert [(job["name"], job["can_repeat"]) for job in jobs] == [("train", False), ("train", True), ("ctl", False)]
+    found = {job["id"]: job["can_repeat"] for job in jobs if job["name"] == "train" and not job["is_active"]}
+    assert found == dict(zip(trainings, (False, True), strict=True))
 
 
 @pytest.mark.parametrize("query", ["lines=abc", "lines=", "lines=-1", "lines=1e3", "lines=" + "9" * 99])

@@ -155,7 +155,7 @@ def test_songs_are_listed_newest_first_and_searched(client: Client, root: Path) 
         found = client.get(f"/api/songs?search={quote(search)}").json
         assert ([song["name"] for song in found["songs"]], found["total"]) == (expected, len(expected))
     assert [song["name"] for song in client.get("/api/songs?offset=2").json["songs"]] == [names[0]]
-    assert problem(client.get("/api/songs?offset=-1")) == "offset: a number is expected"
+    assert problem(client.get("/api/songs?offset=-1")) == "offset: a whole number is expected"
 
 
 @pytest.mark.parametrize(

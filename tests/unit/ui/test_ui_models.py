@@ -131,6 +131,8 @@ def test_in_a_folder_of_source_code_only_its_data_is_searched(workspace: Workspa
     (workspace.root / "pyproject.toml").touch()
     assert searched_folders(workspace) == [workspace.root / "datasets", workspace.root / "outputs"]
     assert workspace.root / "tests" / "run" not in find_runs(workspace), "every part searches the same folders"
+    (workspace.root / "models").symlink_to(workspace.root.parent)
+    assert len(searched_folders(workspace)) == 2, "a link may lead out of the folders of the page"
 
 
 def test_of_long_metrics_only_the_end_is_read(tmp_path: Path) -> None:

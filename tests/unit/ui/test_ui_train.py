@@ -381,6 +381,9 @@ def test_a_run_of_which_a_job_trains_is_not_started_again(
             assert refused.status == 422 and "a job trains in" in refused.json["error"]
         other = {"command": "train", "values": values, "subject": "outputs/other"}
         assert client.post("/api/jobs", other).status == 200 and started == ["outputs/other"]
+        odd = create_job(workspace.jobs, command, title="odd", cwd=workspace.root, subject="a\0b")
+        assert client.post("/api/jobs", other).status == 200, "a job file of somebody else"
+        shutil.rmtree(odd)
         # What it is resumed with.
         launch = client.get(api("outputs/twice")).json["launch"]
         assert launch == {"gpu_ids": "2,3", "num_processes": "2", "config_file": "fsdp2_8_gpus.yaml"}

@@ -44,7 +44,7 @@ def test_a_failed_launch_shows_no_progress_of_an_earlier_one(workspace: Workspac
     (folder / PROGRESS_FILE).write_text(json.dumps(dataclasses.asdict(old)))
     found, row = runs.details_of(folder), runs.row_of(workspace, folder)
     assert (found["progress"], found["step"], found["total_steps"], row["total_steps"]) == (None, 30, 200, 200)
-    assert found["latest"] == {"step": 30, "epoch": 3.0, "loss": 5 / 30, "learning_rate": 1e-4}
+    assert found["latest"] == {"epoch": 3.0, "loss": 5 / 30, "learning_rate": 1e-4}
     (folder / PROGRESS_FILE).write_text(json.dumps(dataclasses.asdict(old) | {"time": 2001.0}))
     found = runs.details_of(folder)
     assert found["progress"]["step"] == 30 and found["total_steps"] == 200 and found["latest"] == {}
@@ -95,13 +95,29 @@ def test_configurations_that_can_be_started_come_first(workspace: Workspace) -> 
     configs = workspace.root / "outputs" / "configs"
     for name, model, data in (
         ("a", "outputs/none", "datasets/none"), ("b", "datasets/tiny", "datasets/tiny"),
-        ("c", "owner/name", "./datasets/tiny"),
+        ("c", "owner/name", "./datasets/tiny"), ("d", "datasets/tiny", "x" * 300),
     ):  # fmt: skip
         values = {"model_name_or_path": model, "save_to_disk": data, "output_dir": "outputs/x"}
         (configs / f"marked_{name}.json").write_text(json.dumps(values))
     found = starting.configurations(workspace)
     saved = [entry for entry in found["saved"] if "marked" in entry["name"]]
-    assert [entry["name"][-6] for entry in saved] == ["b", "c", "a"]
-    assert [entry["missing"] for entry in saved] == [[], [], ["outputs/none", "datasets/none"]]
+    assert [entry["name"][-6] for entry in saved] == ["b", "c", "a", "d"]
+    assert [entry["missing"] for entry in saved] == [[], [], ["outputs/none", "datasets/none"], ["x" * 300]]
     shipped = {entry["name"]: entry["missing"] for entry in found["shipped"]}
     assert "./outputs/untrained-mixed_pro" in shipped["mixed_pro/step1.json"]
+
+
+@pytest.mark.parametrize(
+    "text", ["num_processes: [1, 2]", "num_processes: abc", "distributed_type: FSDP\nfsdp_config: 5"]
+)
+def test_a_launch_file_with_odd_values_is_a_problem_of_the_user(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(workspace.root)  # as `songgen ui` does
+    (workspace.root / "odd.yaml").write_text(text)
+    values = {"model_name_or_path": "datasets/tiny", "save_to_disk": "datasets/tiny", "output_dir": "outputs/x"}
+    (workspace.root / "outputs" / "configs" / "odd.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="odd.yaml: num_processes must be a number"):
+        starting.plan_of(
+            workspace, {"config": "outputs/configs/odd.json", "config_file": str(workspace.root / "odd.yaml")}
+        )

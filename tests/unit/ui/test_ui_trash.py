@@ -108,3 +108,9 @@ def test_a_trash_that_is_a_link_does_not_break_the_settings(workspace: Workspace
 def test_a_model_is_not_kept_by_a_text_that_cannot_be_a_path(workspace: Workspace) -> None:
     create_job(workspace.jobs, ("songgen", "generate", "--caption=a\0b"), title="t", cwd=workspace.root)
     assert reasons(workspace, "outputs/model") == []
+
+
+def test_what_is_still_on_its_way_into_the_trash_is_not_listed(workspace: Workspace) -> None:
+    """Moving between disks takes minutes, and its record is written first."""
+    write(origin_file(workspace.root / TRASH_FOLDER / "20260101-000000-big"), '{"folder": "outputs/big"}')
+    assert trash.trashed(workspace) == []
