@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from songgen.families.use.song_folder import read_song_texts
 from songgen.ui.folders.facts import SOUNDS
 from songgen.ui.folders.library import Item, Library
 from songgen.ui.parts.models import detail_text
@@ -22,6 +23,9 @@ DEMO_SONGS = DEMO_FOLDER / "generated"
 
 SHOWN = 5
 """Number of runs and songs on the start page."""
+
+MAX_TITLE = 90
+"""Maximum number of characters of the title of a song."""
 
 
 class HomePart:
@@ -96,11 +100,21 @@ def latest_songs(workspace: Workspace) -> list[dict[str, Any]]:
     place = workspace.root / SONGS_FOLDER
     folders = [(changed, path) for path in place.iterdir() if (changed := _changed(path))] if place.is_dir() else []
     found = (
-        {"folder": workspace.shown(folder), "name": folder.name, "time": changed}
+        {"folder": workspace.shown(folder), "name": _title(folder), "time": changed}
         for changed, folder in sorted(folders, reverse=True)
         if any(path.suffix.lower() in SOUNDS for path in folder.glob("*"))
     )
     return list(islice(found, SHOWN))
+
+
+def _title(folder: Path) -> str:
+    """Return the first line of the caption, or else of the lyrics, of a song; its folder's name if it has neither."""
+    try:
+        texts = read_song_texts(folder)
+    except (ValueError, OSError):  # of somebody else
+        return folder.name
+    lines = [line for text in texts.values() for line in text.splitlines() if line.strip()]
+    return lines[0][:MAX_TITLE] if lines else folder.name
 
 
 def _changed(folder: Path) -> float:

@@ -473,9 +473,14 @@ def test_the_latest_songs_are_those_with_a_sound(workspace: Workspace, tmp_path:
     write(tmp_path / "outside" / "a.wav", "x")
     (songs / "link").symlink_to(tmp_path / "outside")
     assert [song["name"] for song in latest_songs(workspace)] == ["one"]
+    (songs / "one" / "lyrics.txt").write_text("\nsunny day\nla la")
+    os.utime(songs / "one", (1.0, 1.0))
+    assert [song["name"] for song in latest_songs(workspace)] == ["sunny day"]
     for number in range(SHOWN):
         write(songs / f"song-{number}" / "a.wav", "x")
-    assert len(latest_songs(workspace)) == SHOWN and "one" not in [song["name"] for song in latest_songs(workspace)]
+    assert len(latest_songs(workspace)) == SHOWN and "sunny day" not in [
+        song["name"] for song in latest_songs(workspace)
+    ]
 
 
 def test_a_folder_that_cannot_be_read_does_not_hide_the_songs_of_others(
