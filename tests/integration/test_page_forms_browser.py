@@ -69,6 +69,8 @@ def test_what_was_typed_stays_while_a_part_is_made(browser: Browser, root: Path)
     assert (root / "outputs/typed/tokenizers").is_dir()
     assert browser.text("[data-needed=init] h3") == "First: an untrained model"
     assert browser.value("#field-save_to_disk") == "datasets/mine_alone" and browser.run("return window.mark")
+    browser.write("#field-model_name_or_path", "outputs/other", clear=True)
+    assert browser.run("return document.getElementById('needed').hidden"), "nothing is missing of another model"
 
 
 def test_the_list_of_data_sets_follows_what_happens(browser: Browser, root: Path) -> None:

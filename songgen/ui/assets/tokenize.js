@@ -79,6 +79,12 @@ connectForm(form, {
   onStart: (job) => { location.href = `/data/set/${encodeURIComponent(job.subject)}`; },
 });
 
+// The parts that are missing are those of the model that the data set names.
+const named = input("model_name_or_path").value;
+input("model_name_or_path").addEventListener("input", ({ target }) => {
+  for (const id of ["needed", "needed-first"]) document.getElementById(id).hidden = target.value !== named;
+});
+
 request("/api/data/models").then(({ models }) => {
   document.getElementById("models").replaceChildren(...models.map((value) => el("option", { value })));
   input("model_name_or_path").setAttribute("list", "models");
