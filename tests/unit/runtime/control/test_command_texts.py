@@ -51,7 +51,7 @@ def test_a_number_keeps_every_bit_in_its_text() -> None:
         ("sample 1.5", "takes a whole number from 1"),
         ("time 500", "takes nothing or 'to STEP', got '500'"),
         ("event all", "takes show or clear"),
-        ("save now", "save: takes no argument, got 'now'. save: save a checkpoint"),
+        ("save now", "save: takes no argument, got 'now'; expected save (save a checkpoint"),
         ("save@", "after @ comes the number of a step"),
         ("save@-1", "after @ comes the number of a step"),
         ("save@5x", "after @ comes the number of a step"),
