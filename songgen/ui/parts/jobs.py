@@ -199,6 +199,7 @@ def reason_text(reason: str, texts: Translator) -> str:
 
     Args:
         reason: one line, or a line that ends with a colon and its list of problems.
+        texts: texts of the page in its language.
     """
     program = _PROGRAM.match(reason)
     text = reason[program.end() :] if program else reason

@@ -44,7 +44,7 @@ def test_a_number_keeps_every_bit_in_its_text() -> None:
         ("", "there is no command; possible: save, quit, lr"),
         ("sav", "there is no command 'sav'; did you mean save? Possible: save, quit"),
         ("zzzz", "there is no command 'zzzz'. Possible"),
-        ("lr 5", "lr: 5 is above 1. lr X: learning rate of the next step"),
+        ("lr 5", "lr: 5 is above 1; expected lr X (learning rate of the next step"),
         ("lr nan", "nan is not a positive number"),
         ("lr -1e-4", "-1e-4 is not a positive number"),
         ("lr 1 2", "takes one number, got 1 2"),
