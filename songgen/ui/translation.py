@@ -132,11 +132,11 @@ class Translator:
         """Return the translation of a line, which may be an item of a list, or the line itself."""
         found = _ITEM.match(line)
         assert found is not None  # every line begins with nothing
-        for mark in dict.fromkeys(("", found[0])):
-            # Two passes: first, every sentence in a value must have a translation (strict); then, sentences without one
-            # are left in English (lenient). A message all of which is known is the right one, even if a more specific
-            # template matches with a value that is not.
-            for in_part in (False, True):
+        # Two passes: first, every sentence in a value must have a translation (strict); then, sentences without one are
+        # left in English (lenient). A message all of which is known is the right one, even if a more specific template
+        # matches with a value that is not, such as one that begins with the indentation of the line.
+        for in_part in (False, True):
+            for mark in dict.fromkeys(("", found[0])):
                 if translated := self._translation(line[len(mark) :], in_part=in_part):
                     return mark + translated
         return line

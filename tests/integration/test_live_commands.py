@@ -33,11 +33,11 @@ sys.exit(main(["train", sys.argv[1]]))
 """
 SHOWN = {
     "svae": "did you mean save?",
-    "lr 1e": "lr: '1e' is not a number. lr X: learning rate",
+    "lr 1e": "lr: '1e' is not a number; expected lr X (learning rate",
     "save@1": "step 1 is over",
     "save@999999999": "the run ends at step",
     "loss_scale 1024": "dtype float32 has no loss scale here",
-    "sample 0": "sample: takes a whole number from 1, got 0. sample [N]: generate",
+    "sample 0": "sample: takes a whole number from 1, got 0; expected sample [N] (generate",
 }
 """Wrong commands -> part of the answer."""
 ANSWERS = {

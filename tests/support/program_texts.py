@@ -48,6 +48,7 @@ MESSAGE_SOURCES = (
     "data/loader.py",
     "data/shards.py",
     "jobs/*.py",
+    "runtime/control/requests.py",
     "runtime/file_hashes.py",
     "runtime/folder_owner.py",
     "runtime/json_lines.py",
@@ -55,7 +56,11 @@ MESSAGE_SOURCES = (
     "runtime/processes/heartbeat.py",
     "runtime/tensor_files.py",
     "train/checkpoints/files.py",
+    "train/checkpoints/manager.py",
     "train/checkpoints/resume.py",
+    "train/comparing/measure.py",
+    "train/control/*.py",
+    "train/final_model.py",
     "train/optimization/anomalies.py",
     "train/reporting/banner.py",
     "train/reporting/plots/panels.py",
@@ -65,8 +70,8 @@ MESSAGE_SOURCES = (
 )
 """Modules whose messages the page shows, with the texts that these messages contain."""
 
-PAGE_SOURCES = ("ui/*.py", "ui/*/*.py")
-"""Modules of the page itself: what is not in its other catalogs is a message."""
+PAGE_SOURCES = ("ui/*.py", "ui/*/*.py", "runtime/control/commands.py")
+"""Modules of the page itself, and of the commands that it lists: what is not in its other catalogs is a message."""
 
 PAGE_TEXTS = Path(PACKAGE, "ui", "texts", "zh")
 """Folder with its catalogs."""
@@ -93,6 +98,17 @@ NOT_SHOWN = {
     "error: ",
     "songgen check: ",
     "songgen {0}",
+    "songgen ctl",
+    "{0} (process {1} on {2})",
+    "journal, {0}",
+    "replay {0}",
+    "another process",
+    "{0} after step {1}",
+    "lr X",
+    "sample [N]",
+    "loss_scale X",
+    "time [to N]",
+    "event show|clear",
     "generate {0}",
     "only for {0}",
     "the page",

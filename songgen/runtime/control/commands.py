@@ -226,7 +226,7 @@ def parse(text: str, source: str, reply: Reply | None = None) -> Command:
         command = Command(action, source, FORMS[action].read(words[1:]), at, reply)
     except ValueError as error:
         form = FORMS[action]
-        raise ValueError(f"{name}: {error}. {form.usage}: {form.meaning}") from None
+        raise ValueError(f"{name}: {error}; expected {form.usage} ({form.meaning})") from None
     if at is not None and command.is_question:
         raise ValueError(f"{text.strip()!r}: only commands that act on the run can be scheduled")
     return command

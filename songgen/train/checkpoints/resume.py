@@ -24,9 +24,10 @@ _EFFECTS = {
     Change.COMPUTATION: "takes effect: the run computes differently from here on",
     Change.CONTENT: "its content is compared",
 }
-_FIXES = {
-    Change.COMPUTATION: "put it back, or set allow_config_changes to true",
-    Change.FIXED: "put it back, or start a new output_dir with this run's folder as model_name_or_path",
+_REFUSED = {
+    Change.COMPUTATION: "{} (changes what is computed: put it back, or set allow_config_changes to true)",
+    Change.FIXED: "{} (cannot change within a run: put it back, or start a new output_dir with this run's folder as "
+    "model_name_or_path)",
 }
 
 UNIMPORTANT_KEYS = ("resume", "output_dir", "overwrite_output_dir")
@@ -95,12 +96,13 @@ def _require_allowed(resumption: Resumption, config: RunConfig, world_size: int)
     training = config.training
     refused, allowed = [], []
     for name, (then, now) in resumption.changed.items():
-        kind, line = KIND_OF[name], f"- {_shown_change(name, then, now)}"
+        kind = KIND_OF[name]
+        lines = [f"- {change}" for change in _shown_changes(name, then, now)]
         computes_otherwise = kind is Change.COMPUTATION and training.do_train
         if kind is Change.FIXED or (computes_otherwise and not training.allow_config_changes):
-            refused.append(f"{line} ({kind.value}: {_FIXES[kind]})")
+            refused += [_REFUSED[kind].format(line) for line in lines]
         elif name not in UNIMPORTANT_KEYS:
-            allowed.append(f"{line} ({_EFFECTS[kind]})")
+            allowed += [f"{line} ({_EFFECTS[kind]})" for line in lines]
     if resumption.world_size != world_size and training.do_train:
         line = f"- processes: {resumption.world_size} then, {world_size} now"
         if not training.allow_world_size_change:
@@ -118,12 +120,12 @@ def _require_allowed(resumption: Resumption, config: RunConfig, world_size: int)
         )  # fmt: skip
 
 
-def _shown_change(name: str, then: Any, now: Any) -> str:
-    """Return a changed key as text; of two tables, only what differs."""
+def _shown_changes(name: str, then: Any, now: Any) -> list[str]:
+    """Return a changed key as text; of two tables, each key that differs."""
     if not (isinstance(then, Mapping) and isinstance(now, Mapping)):
-        return f"{name}: {then} then, {now} now"
+        return [f"{name}: {then} then, {now} now"]
     keys = [key for key in dict.fromkeys([*then, *now]) if then.get(key) != now.get(key)]
-    return ", ".join(f"{name}.{key}: {then.get(key)} then, {now.get(key)} now" for key in keys)
+    return [f"{name}.{key}: {then.get(key)} then, {now.get(key)} now" for key in keys]
 
 
 def count_steps(config: RunConfig, plan: BatchPlan, state: TrainerState) -> int:

@@ -323,7 +323,7 @@ class RunControl:
             f"step {self.state.step} of {self.state.total_steps}, epoch {self.state.epoch + 1}",
             f"learning rate {self._described_rate()}",
             self._described_time(None),
-            f"scheduled: {', '.join(scheduled) or 'nothing'}",
+            f"scheduled: {', '.join(scheduled)}" if scheduled else "scheduled: nothing",
         ]
         return "\n  ".join(["", *parts])
 

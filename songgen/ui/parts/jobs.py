@@ -24,8 +24,11 @@ MAX_LINES = 2_000
 SHOWN_JOBS = 100
 """Number of jobs in the list that have ended; those that run are all in it."""
 
-_PROGRAM = re.compile(r"songgen( \w+)?: error: ")
+_PROGRAM = re.compile(r"(songgen( \w+)?: )?error: ")
 """Beginning of the last line of a command that failed: the state says so already."""
+
+_ORIGIN = re.compile(r"(process \d+: )?(\w+Error: )?")
+"""Beginning of the reason of a run: names that are the same in every language."""
 
 
 class JobsPart:
@@ -187,5 +190,19 @@ def job_values(view: JobView, texts: Translator) -> dict[str, Any]:
         "can_repeat": not view.is_active and view.job.name in STARTABLE and view.job.name != "push",
         "ended": None if status is None or status.status == "running" else status.time,
         "exit_code": None if status is None else status.exit_code,
-        "reason": "" if status is None else texts.message(_PROGRAM.sub("", status.reason or "")),
+        "reason": "" if status is None else reason_text(status.reason or "", texts),
     }
+
+
+def reason_text(reason: str, texts: Translator) -> str:
+    """Return why a job or a run has ended, in the language of `texts`, without the name of the program.
+
+    Args:
+        reason: one line, or a line that ends with a colon and its list of problems.
+        texts: texts of the page in its language.
+    """
+    program = _PROGRAM.match(reason)
+    text = reason[program.end() :] if program else reason
+    origin = _ORIGIN.match(text)
+    assert origin is not None  # every text begins with nothing
+    return origin[0] + texts.message(text[origin.end() :])

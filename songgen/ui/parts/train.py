@@ -21,7 +21,7 @@ from songgen.runtime.status import read_run_status
 from songgen.train.reporting.console import CONSOLE_FILE
 from songgen.ui.commands import command_form, command_text, command_values
 from songgen.ui.fields import Field
-from songgen.ui.parts.jobs import MAX_LINES, job_values, lines_of
+from songgen.ui.parts.jobs import MAX_LINES, job_values, lines_of, reason_text
 from songgen.ui.site import Site, body_of, number_of, table_of, text_in, text_of
 from songgen.ui.training.curves import MAX_RUNS, Curves, Seen
 from songgen.ui.training.run_commands import RunCommands
@@ -35,6 +35,7 @@ from songgen.ui.training.runs import (
     started_at,
 )
 from songgen.ui.training.starting import check_of, configurations, launch_files, plan_of
+from songgen.ui.translation import Translator
 from songgen.ui.workspace import CONFIGS_FOLDER
 from songgen.web.answers import json_response
 from songgen.web.application import PageRoute
@@ -151,15 +152,17 @@ class TrainPart:
         job = self._job_of(folder)
         t = self._site.language(request)
         details = details_of(folder)
-        details["reason"] = t.message(details["reason"])
+        details["reason"] = reason_text(details["reason"], t)
         details["doing"] = t(details["doing"])
         if details["diagnosis"] is not None:
             _translate(details["diagnosis"], t.message)
+        commands = self._commands.shown(folder)
+        commands["answers"] = [_answered(sent, t) for sent in commands["answers"]]
         return json_response(
             {
                 "is_there": is_run(folder),
                 **details,
-                "commands": self._commands.shown(folder),
+                "commands": commands,
                 "job": None if job is None else job_values(job, t),
                 "config": "" if job is None else _config_of(job),
                 "launch": {} if job is None else _launch_of(job),
@@ -212,7 +215,7 @@ class TrainPart:
             raise ValueError(f"there is no run in {text}; it may have been moved or deleted")
         sent = self._commands.send(folder, text_of(request, "text"))
         words = ["songgen", "ctl", self._workspace.shown(folder), *sent["text"].split()]
-        return json_response(sent | {"in_terminal": command_text(words)})
+        return json_response(_answered(sent, self._site.language(request)) | {"in_terminal": command_text(words)})
 
     def _place(self, text: Any) -> Path:
         """Return the path of a folder, in which a run may be, have been, or come to be.
@@ -297,6 +300,16 @@ def _translate(diagnosis: dict[str, Any], message: Any) -> None:
     diagnosis["title"] = message(diagnosis["title"])
     for remedy in diagnosis["remedies"]:
         remedy["effect"] = message(remedy["effect"])
+
+
+def _answered(sent: dict[str, Any], texts: Translator) -> dict[str, Any]:
+    """Return a command that was sent, with its answer in the language of `texts`.
+
+    A run begins its answer with the command, which is the same in every language.
+    """
+    answer, command = sent["answer"], f"{sent['text']}: "
+    head = command if answer.startswith(command) else ""
+    return sent | {"answer": head + texts.message(answer.removeprefix(head))}
 
 
 def _train_fields() -> dict[str, Field]:

@@ -13,6 +13,8 @@ from limits import SAFETY_SECONDS
 
 from songgen.config import RunConfig
 from songgen.planning.findings import Finding, Severity
+from songgen.runtime.control.commands import parse
+from songgen.train.comparing.measure import ComparedSong, Comparison
 from songgen.ui.translation import LANGUAGES, TEXTS, Translator, parse_template, read_catalogs, translator
 
 CATALOG = {
@@ -104,6 +106,8 @@ COLLECTED: dict[str, Callable[[], set[str]]] = {
 
 OTHER_LANGUAGES = sorted(LANGUAGES.keys() - {"en"})
 CODE = re.compile(r"`([^`]+)`")
+SENTENCE = re.compile(r"\b[a-z]{2,} [a-z]{2,} [a-z]{2,}\b")
+"""English words in a row, more than a command with an argument has."""
 
 
 @pytest.fixture(params=OTHER_LANGUAGES)
@@ -161,6 +165,38 @@ def test_problems_of_a_configuration_are_translated_line_by_line() -> None:
     assert lines[0].startswith("a.json 无法使用（") and len(lines) > 3
     assert "  - learning_rat：未知的键；是否想写 learning_rate？" in lines
     assert all(line.startswith("  - ") and not line.isascii() for line in lines[1:])
+
+
+def test_answers_of_a_run_keep_their_indentation() -> None:
+    answer = (
+        "  step 3 of 10, epoch 1\n"
+        "  learning rate 0.0005 in the next step (peak 0.001 by lr, 0.002 configured; schedule cosine)\n"
+        "  scheduled: save@500, lr auto@20"
+    )
+    assert translator("zh").message(answer) == (
+        "  第 3 步，共 10 步，第 1 轮\n"
+        "  学习率 0.0005（下一步；峰值：由 lr 设为 0.001，配置为 0.002；调度：cosine）\n"
+        "  已安排：save@500, lr auto@20"
+    )
+
+
+@pytest.mark.parametrize("text", ["svae", "lr 1e", "sample 0", "event foo", "save now", "lr@3", "save@x", "lr 9e9"])
+def test_why_a_text_is_not_a_command_is_translated(text: str) -> None:
+    with pytest.raises(ValueError) as error:
+        parse(text, "a test")
+    shown = translator("zh").message(str(error.value))
+    assert not shown.isascii() and not SENTENCE.search(shown)
+
+
+@pytest.mark.parametrize(
+    ("improvements", "idle"), [([0.0], True), ([0.1, -0.1, 0.2], False), ([-0.5, -0.5, -0.51], False)]
+)
+def test_warnings_of_a_comparison_are_translated(improvements: list[float], idle: bool) -> None:
+    losses = {"without": {"loss": 2.0}, "with": {"loss": 2.0}}
+    songs = [ComparedSong("a", "", "")] if idle else []
+    warnings = Comparison(losses, improvements, songs, idle=idle).warnings()
+    assert len(warnings) == (3 if idle else 1)
+    assert all(not SENTENCE.search(translator("zh").message(text)) for text in warnings)
 
 
 def test_the_collector_sees_messages() -> None:

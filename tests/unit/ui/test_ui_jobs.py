@@ -12,6 +12,8 @@ from local_pages import Client, serving_page
 from songgen.jobs.record import JOB_FILE, JOB_STATUS_FILE, create_job, find_jobs, newest_job
 from songgen.runtime.status import StatusFile
 from songgen.ui.parts import jobs as jobs_part
+from songgen.ui.parts.jobs import reason_text
+from songgen.ui.translation import translator
 from songgen.ui.workspace import Workspace
 
 FEW = 3
@@ -92,3 +94,29 @@ def test_only_commands_of_the_page_that_have_ended_can_be_started_again(workspac
 def test_what_is_not_a_number_is_said_by_its_name(workspace: Workspace, client: Client, query: str) -> None:
     answer = client.get(f"/api/jobs/{write_job(workspace, 1, '')}?{query}")
     assert answer.status == 422 and answer.json["error"] == "lines: a whole number is expected"
+
+
+REFUSED = """error: the run cannot resume from outputs/run/checkpoint-8 with these changes:
+- learning_rate: 0.001 then, 0.0005 now (changes what is computed: put it back, or set allow_config_changes to true)
+- lora.r: 4 then, 2 now (cannot change within a run: put it back, or start a new output_dir with this run's folder as \
+model_name_or_path)
+- processes: 2 then, 1 now (launch as many as then, or set allow_world_size_change to true)"""
+"""Reason of a run that cannot be resumed, as its job has it."""
+
+REASONS = {
+    REFUSED: "有以下变化，无法从 outputs/run/checkpoint-8 恢复训练：",
+    f"songgen train: {REFUSED}": "有以下变化，无法从 outputs/run/checkpoint-8 恢复训练：",
+    "process 0: ValueError: no clip is left; look at the filters and at the data set's report": (
+        "process 0: ValueError: 没有剩下任何片段；请查看筛选条件和数据集的报告"
+    ),
+}
+"""Reasons -> first line in Chinese."""
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_the_reason_of_a_failure_is_translated_line_by_line(reason: str) -> None:
+    lines = reason_text(reason, translator("zh")).split("\n")
+    assert lines[0] == REASONS[reason] and len(lines) == len(reason.split("\n"))
+    assert all(line.startswith("- ") and "：" in line and " then" not in line for line in lines[1:])
+    english = reason_text(reason, translator("en"))
+    assert reason.endswith(english) and not english.startswith(("songgen", "error"))

@@ -470,6 +470,12 @@ def test_a_run_that_trains_is_shown_and_takes_commands(
     assert late["state"] == "refused" and "step 1 is over" in late["answer"]
     wrong = client.post(api("outputs/real", "/commands"), {"text": "svae"})
     assert wrong.status == 422 and "did you mean save" in wrong.json["error"]
+    cookie = f"{client.headers['Cookie']}; songgen-language=zh"
+    translated = client.get(api("outputs/real"), Cookie=cookie).json["commands"]["answers"]
+    assert {each["text"] for each in translated} == {"lr 5e-05", "save", "sample 1", "save@1"}
+    for each in translated:
+        shown = each["answer"].removeprefix(f"{each['text']}: ")
+        assert shown != each["answer"] and "步" in shown and "step " not in shown
 
     journal = client.get(api("outputs/real")).json["commands"]["journal"]
     assert [entry["command"] for entry in journal] == ["sample 1", "save", "lr 5e-05"], "the latest first"
