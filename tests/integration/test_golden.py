@@ -14,6 +14,9 @@ import pytest
 from golden import GOLDEN, KEPT, KEPT_RUNS, KEPT_STEP, platform_of, read_record
 from limits import SAFETY_SECONDS
 
+pytestmark = pytest.mark.faults
+"""It repeats small runs of everything, which takes minutes."""
+
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-5
 """Relative difference of losses that another build of torch or another kind of CPU may make."""

@@ -139,7 +139,9 @@ def test_quit_ends_the_run_and_nobody_answers_afterwards(
     assert not os.listdir(folder / requests.CONTROL_FOLDER)
 
 
-@pytest.mark.parametrize(("line", "is_evaluated"), [("quit", False), ("eval_quit", True)])
+@pytest.mark.parametrize(
+    ("line", "is_evaluated"), [("quit", False), pytest.param("eval_quit", True, marks=pytest.mark.faults)]
+)
 def test_a_run_is_ended_from_its_terminal(world: Path, tmp_path: Path, line: str, is_evaluated: bool) -> None:
     folder = tmp_path / "run"
     config = write_config(

@@ -119,6 +119,7 @@ def test_the_summary_says_what_has_come_of_it(place: Path, prepared: Path) -> No
         assert part in printed
 
 
+@pytest.mark.faults
 def test_lists_in_the_ljspeech_form_are_printed_too(place: Path, tmp_path: Path) -> None:
     config = load_prepare_config(
         [str(place / "config.json"), "--output_dir", str(tmp_path / "out"), "--export", "ljspeech"]

@@ -124,6 +124,7 @@ def test_a_correction_that_cannot_be_read_stops_the_run_before_anything_is_lost(
     assert set(rows(place)) == {"calm", "loud"}
 
 
+@pytest.mark.faults
 def test_the_command_serves_the_page_until_it_is_interrupted(place: Path) -> None:
     run(place)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -24,6 +24,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_world(tmp_path_factory.mktemp("world"))
 
 
+@pytest.mark.faults
 def test_two_processes_stopped_and_resumed_equal_one_process(world: Path, tmp_path: Path) -> None:
     """The mixed script: the same losses, evaluation and weights, although a signal to one process stopped the run."""
     alone = write_config(world, output_dir=str(tmp_path / "one"), gradient_accumulation_steps=4, add_vocal_loss=True)

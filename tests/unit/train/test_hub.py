@@ -283,6 +283,7 @@ def test_a_failed_upload_ends_no_run(
     assert publish(run_folder, "someone/model", private=True) is not None
 
 
+@pytest.mark.faults
 def test_the_command_uploads_by_the_environment_alone(run_folder: Path, repository_root: Path) -> None:
     """A process of its own: endpoint and token come from the environment, as for a user."""
     with running_hub() as hub:
@@ -328,6 +329,7 @@ def test_names_that_the_hub_does_not_take_are_refused_before_anything_else(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.faults
 def test_killed_during_an_upload_it_leaves_nothing_or_everything(run_folder: Path, server: FakeHub) -> None:
     """The repository has no file until the one commit, and the same upload completes it."""
     push_to_hub(run_folder, "someone/model")

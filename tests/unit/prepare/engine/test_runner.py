@@ -154,6 +154,7 @@ def test_both_ways_of_sharing_at_once_are_refused(tmp_path: Path) -> None:
         Runner(WorkFolder(tmp_path), TwoProcesses(), 4)  # type: ignore[arg-type]
 
 
+@pytest.mark.faults
 def test_workers_end_with_a_main_process_that_is_killed(tmp_path: Path) -> None:
     program = (
         "import os, sys, pathlib, threading, time\n"
