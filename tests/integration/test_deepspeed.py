@@ -112,7 +112,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(train: Train, tmp_path: Path
     assert saved_files(tmp_path / "straight" / "checkpoint-8") == saved_files(tmp_path / "resumed" / "checkpoint-8")
 
 
-@pytest.mark.parametrize(("first", "second"), [(False, True), (True, False)])
+@pytest.mark.parametrize(("first", "second"), [(False, True), pytest.param(True, False, marks=pytest.mark.faults)])
 def test_a_run_goes_on_from_ddp_to_zero_and_back(train: Train, tmp_path: Path, first: bool, second: bool) -> None:
     train("straight", zero=False, max_steps=6)
     train("resumed", zero=first, max_steps=6, hook=stop_at(3))

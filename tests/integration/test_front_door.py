@@ -32,6 +32,7 @@ def start(*words: str, folder: Path) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.faults
 def test_training_stops_at_a_signal_saves_and_ends_with_0(tmp_path: Path) -> None:
     """`accelerate launch` ends with 1 then. The command itself gets the signal, as from a batch system or Ctrl-C."""
     world = make_world(tmp_path)

@@ -99,6 +99,7 @@ def test_one_process_gives_the_same_and_brings_its_codec(workplace: Path, tmp_pa
     assert load_codec(info.codec_spec, base_folder=folder).fingerprint == info.codec_fingerprint
 
 
+@pytest.mark.faults
 def test_exit_code_of_damaged_data(workplace: Path, tmp_path: Path) -> None:
     shutil.copytree(workplace / "corpus", tmp_path / "corpus")
     for index in range(3):

@@ -70,6 +70,7 @@ def require_reviewed(place: Path) -> None:
     assert (rejected["song"], rejected["code"], rejected["reason"]) == ("loud", "refused_in_review", "noise")
 
 
+@pytest.mark.faults
 def test_what_a_person_wants_is_in_the_data_set_of_the_next_run(place: Path) -> None:
     run(place)
     assert set(rows(place)) == {"calm", "loud"}
@@ -79,6 +80,7 @@ def test_what_a_person_wants_is_in_the_data_set_of_the_next_run(place: Path) -> 
     assert not run(place).is_changed, "a third run has nothing to do"
 
 
+@pytest.mark.faults
 def test_corrections_survive_steps_that_run_anew(place: Path) -> None:
     """Other measures, other rates, a cut at the same places: every result is another one."""
     run(place)

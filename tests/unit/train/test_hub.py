@@ -362,6 +362,7 @@ def push_and_leave(folder: Path) -> None:
     os._exit(0)
 
 
+@pytest.mark.faults
 def test_a_pipeline_is_uploaded_whole_and_opens_again(
     server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
