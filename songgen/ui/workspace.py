@@ -75,7 +75,7 @@ class Workspace:
             real = (self.root / expand_home(text)).resolve()
         except (OSError, RuntimeError, UnicodeError) as error:
             raise ValueError(f"{what}: {_short(text)} cannot be a path: {error}") from error
-        if not self._has(real):
+        if not self.has(real):
             raise ValueError(
                 f"{what}: {_short(text)} is outside of the folders of this page; start it with --folder to add another "
                 "one"
@@ -128,13 +128,13 @@ class Workspace:
             return True
         place = self.root / text
         try:
-            return place.exists() or not self._has(place.resolve())  # what is new may be behind a link
+            return place.exists() or not self.has(place.resolve())  # what is new may be behind a link
         except RuntimeError:  # a loop of links
             return True
         except (OSError, UnicodeError):  # too long, or no name of a file: a text
             return False
 
-    def _has(self, real: Path) -> bool:
+    def has(self, real: Path) -> bool:
         """Return whether a real path is in one of the folders."""
         return any(real.is_relative_to(folder) for folder in self.folders)
 

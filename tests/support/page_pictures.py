@@ -86,7 +86,7 @@ def arrange(browser: Browser, name: str) -> None:
         browser.wait(lambda: browser.run("return !document.querySelector('#memory').hidden"), "the estimate")
         browser.run("document.querySelector('#form').scrollIntoView(); window.scrollBy(0, -60)")
     if name == "train":
-        # Only what is seen is drawn.
+        # A chart is drawn when it comes into view.
         browser.run("document.querySelector('#curves-title').scrollIntoView()")
         browser.wait(lambda: browser.run("return document.querySelectorAll('.js-plotly-plot').length > 1"), "charts")
         browser.run("window.scrollBy(0, -60)")

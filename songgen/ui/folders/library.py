@@ -174,11 +174,7 @@ def searched_folders(workspace: Workspace) -> list[Path]:
         else:
             found.append(folder)
     # A link may lead out of the folders of the page.
-    return [
-        folder
-        for folder in found
-        if folder.is_dir() and any(folder.resolve().is_relative_to(place) for place in workspace.folders)
-    ]
+    return [folder for folder in found if folder.is_dir() and workspace.has(folder.resolve())]
 
 
 def warm_up() -> None:

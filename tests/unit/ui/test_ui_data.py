@@ -109,7 +109,7 @@ def test_clips_without_lyrics_are_a_warning_with_what_to_do(root: Path, client: 
         text = page(client, f"/data/set/{MINE}")
         assert ("1 of 2 clips have no lyrics" in text) == (expected == 1)
     assert "No clip has lyrics" in text and "It is empty: no clip has lyrics" in text
-    assert f'class="button" href="/data/tokenize?data={MINE}"' in text, "the way out is the main button"
+    assert f'class="button" href="/data/tokenize?data={MINE}"' in text, "preparing again is the main button"
     again = "/data/prepare?from=datasets%2Fmine&amp;output=datasets%2Fmine"
     assert f'class="button main" href="{again}' in text
     form = page(client, f"{again.replace('&amp;', '&')}&songs=songs")
